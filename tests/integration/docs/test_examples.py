@@ -76,6 +76,12 @@ NOT_RUN = {
         "docs/how-to/troubleshooting.md",
         "flowhooks engines reconcile",
     ): "it needs an engine; `test_connect_without_code.py` runs the command with one",
+    **{
+        ("docs/how-to/troubleshooting.md", f"flowhooks engines {command}"): (
+            "it needs an engine; `tests/integration/cli/test_engines.py` runs the command with one"
+        )
+        for command in ("close-gaps", "decline")
+    },
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
