@@ -359,9 +359,11 @@ def thread_names():
     """The names of threads in the package's code without their numbers; those of listeners are listed by hand."""
     for file in (ROOT / "flowhooks").rglob("*.py"):
         for call in (node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)):
-            called = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-            names = [keyword.value for keyword in call.keywords if called == "Thread" and keyword.arg == "name"]
-            names += call.args[:1] if called == "_spawn" else []
+            called = ast.unparse(call.func).removeprefix("self.")
+            names = [
+                keyword.value for keyword in call.keywords if called == "threading.Thread" and keyword.arg == "name"
+            ]
+            names += call.args[:1] if called == "_threads.start" else []
             for name in names:
                 if isinstance(name, ast.Constant):
                     yield name.value
