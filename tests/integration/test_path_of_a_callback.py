@@ -18,11 +18,11 @@ from support.waiting import WAIT_TIMEOUT
 
 PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "path-of-a-callback.md"
 PACKAGE = Path(flowhooks.__file__).parent
-LINE = re.compile(r"^ ?(\d+)  (I/O loop|[\w-]+) +(\S+\.py) +(\S+) ", re.MULTILINE)
+LINE = re.compile(r"^(?:▶ (.+)| ?(\d+)  (\S+\.py) +(\S+)  .+)$", re.MULTILINE)
 
 
 class Step(NamedTuple):
-    """One line of the page."""
+    """One step of the page."""
 
     thread: str
     file: str
@@ -31,9 +31,15 @@ class Step(NamedTuple):
 
 def steps():
     """The steps of the page, in order."""
-    found = LINE.findall(PAGE.read_text())
-    assert [int(number) for number, *_ in found] == list(range(1, 13))
-    return [Step(*line) for _, *line in found]
+    found, numbers, thread = [], [], ""
+    for named, number, file, function in LINE.findall(PAGE.read_text("utf-8")):
+        if named:
+            thread = named
+        else:
+            numbers.append(int(number))
+            found.append(Step(thread, file, function))
+    assert numbers == list(range(1, 13))
+    return found
 
 
 def thread_kind(name):
