@@ -293,7 +293,7 @@ def test_tables_are_put_into_the_page(part):
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
     names = re.findall("<!-- measured: (.*) -->", page)
     parts = [f"parts-{many}" for many in part("bench").CONNECTIONS]
-    assert names == ["whole", *parts, "alone", "starting", "tuning", "machine"]
+    assert names == ["whole", *parts, "alone", "handovers", "starting", "tuning", "machine"]
     put = profiling.put(page, {name: [f"table {name}"] for name in names})
     assert [f"table {name}" in put for name in names] == [True] * len(names)
     assert put.count("<!-- end -->") == len(names)
