@@ -146,6 +146,8 @@ DETAILS = {
     "close_suspended": {"event_filter": {}, "deliveries": 1},
     "reconcile": {"source": "oa", "since": None, "instances": 3, "taken_in": 1},
     "confirm_reconciliation": {"source": "oa", "instances": 3},
+    "decline_reconciliation": {"instances": 3, "note": "old"},
+    "close_gaps": {"gaps": 2, "note": "compared"},
 }
 READS = {"ask_engine", "read_definitions"}
 """Operations that change nothing, so that the audit log has no entry of them."""
