@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import Counter
 
 import pytest
 
+from flowhooks.background.reconciliation.due import PAGE_OF_DUE
 from flowhooks.failpoints import FAILPOINTS
 from flowhooks.ledger.queries import EventFilter
 from support.file_engine import CONFIG, PLUGIN, FileEngine
@@ -22,6 +24,8 @@ POINTS = {
     "reconcile.finished": 3,
 }
 """Each failpoint of a round, and at which hit the process is killed."""
+DECLINED = "reconcile.declined"
+"""The failpoint between two pages of a decline."""
 SHARED = {"ledger__heartbeat_timeout": 1.5}
 
 
@@ -61,7 +65,7 @@ def until_taken_in(site, names=NAMES):
 
 def test_the_table_has_every_point_of_a_round():
     """Each failpoint of reconciliation kills a process here."""
-    assert set(POINTS) == {name for name in FAILPOINTS if name.startswith("reconcile.")}
+    assert {*POINTS, DECLINED} == {name for name in FAILPOINTS if name.startswith("reconcile.")}
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -77,6 +81,41 @@ def test_a_round_that_is_killed_is_repeated(place, point):
     server.stop()
     server.check_log()
     place.balance()
+
+
+def test_a_decline_that_is_killed_is_repeated(place):
+    """`kill -9` after the first page of a decline: that page stays declined, and a second decline ends the rest."""
+    config = CONFIG.replace("page_size = 3", "page_size = 1000\nmax_new = 1")
+    names = [f"i{number}" for number in range(PAGE_OF_DUE + 2)]
+    engine = FileEngine(place.folder)
+    server = place.start(config=config, failpoint=f"{DECLINED}:1", **SHARED)
+    server.until_logged("reconciliation_finished")
+    engine.finish(*names)
+    server.until_logged("reconciliation_unconfirmed")
+    assert decline(place).returncode == 1
+    assert server.wait() == -signal.SIGKILL
+    server = place.start(config=config, **SHARED)
+    shown = until(lambda: waiting_for_decline(place))
+    assert (shown["instances"], shown["dry_run"]) == (2, True)
+    assert decline(place).returncode == 0
+    assert waiting_for_decline(place) is None
+    with place.ledger() as ledger:
+        assert taken_in(ledger) == {}
+    server.stop()
+    server.check_log()
+    place.balance()
+
+
+def decline(site, *words):
+    """Run `flowhooks engines decline` while the server runs."""
+    return site.run("engines", "decline", "--source", "oa", *(words or ("--yes",)), database=site.database)
+
+
+def waiting_for_decline(site):
+    """The result of a dry run if any instances wait; otherwise None."""
+    shown = decline(site, "--dry-run", "--json")
+    assert shown.returncode == 0, shown.stderr
+    return one if (one := json.loads(shown.stdout))["instances"] else None
 
 
 def test_a_stop_in_the_middle_of_a_page(place):
