@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flowhooks.clock import to_text
 from flowhooks.errors import EngineError, NotFound, SettingsError
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from flowhooks.model.engine import ProcessDefinition
     from flowhooks.operations.context import OperationContext
     from flowhooks.operations.reconciler import Reconciler
+
+_LATEST: Final = 2**63 - 1
+_COUNT_SCHEMA: Final = {"minimum": 0, "maximum": _LATEST}
+_TIME_SCHEMA: Final = {"minimum": -_LATEST, "maximum": _LATEST}
+RECONCILE_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"properties": {"declined": {"enum": [False, None]}}},
+        {"properties": {"since": {"type": "integer"}}, "required": ["since"]},
+    ]
+}
+"""Additional requirements of a reconciliation on its arguments, as JSON Schema for the API description."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +205,7 @@ def reconcile(
     context: OperationContext,
     *,
     source: str = "",
-    since: int | None = None,
+    since: Annotated[int | None, _TIME_SCHEMA] = None,
     declined: bool = False,
     dry_run: bool = False,
 ) -> ReconcileResult:
@@ -248,8 +259,8 @@ def confirm_reconciliation(
     context: OperationContext,
     *,
     source: str,
-    instances: int | None = None,
-    seen_until: int | None = None,
+    instances: Annotated[int | None, _COUNT_SCHEMA] = None,
+    seen_until: Annotated[int | None, _TIME_SCHEMA] = None,
     dry_run: bool = False,
 ) -> ConfirmResult:
     """Let the next reconciliation take in more instances than `max_new`.
@@ -282,8 +293,8 @@ def decline_reconciliation(
     *,
     source: str,
     note: str = "",
-    instances: int | None = None,
-    seen_until: int | None = None,
+    instances: Annotated[int | None, _COUNT_SCHEMA] = None,
+    seen_until: Annotated[int | None, _TIME_SCHEMA] = None,
     dry_run: bool = False,
 ) -> DeclineResult:
     """Skip the instances that wait for an operator: they do not become events, unless they are asked for later.
@@ -315,7 +326,12 @@ def decline_reconciliation(
 
 
 def close_gaps(
-    context: OperationContext, *, source: str, note: str = "", found_until: int | None = None, dry_run: bool = False
+    context: OperationContext,
+    *,
+    source: str,
+    note: str = "",
+    found_until: Annotated[int | None, _TIME_SCHEMA] = None,
+    dry_run: bool = False,
 ) -> CloseGapsResult:
     """Close the gaps in the history of an engine, after an operator has looked at them.
 

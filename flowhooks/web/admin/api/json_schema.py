@@ -137,7 +137,8 @@ class SchemaBuilder:
         if kind is str:
             return {"type": "string", "format": more[0]}
         if isinstance(more[0], Mapping):  # a further schema that an operation requires
-            return {"allOf": [self.schema_for(kind, is_argument=is_argument), dict(more[0])]}
+            schema = self.schema_for(kind, is_argument=is_argument)
+            return {"allOf": [schema, dict(more[0])]} if "$ref" in schema else {**schema, **more[0]}
         return self.component(*more, times=True)
 
     def _members(self, kind: Any, *, times: bool, is_argument: bool) -> dict[str, JsonSchema]:

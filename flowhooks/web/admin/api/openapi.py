@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
 
 from flowhooks import __version__
+from flowhooks.operations.engines import RECONCILE_SCHEMA
 from flowhooks.operations.registry import OPERATIONS
 from flowhooks.schema.files import DIALECT
 from flowhooks.web.admin.api.json_schema import ANNOTATION_TYPES, SchemaBuilder, member_descriptions
@@ -62,6 +63,8 @@ _LANGUAGE: Final = {
     "schema": {"type": "string"},
 }
 _NOT_IN_BODY: Final = frozenset({"context", "return"})
+_BODY_SCHEMAS: Final = {"reconcile": RECONCILE_SCHEMA}
+"""Requirements of operations on several arguments together."""
 
 
 def openapi(schemas: Schemas) -> dict[str, Any]:
@@ -152,7 +155,7 @@ def _post(name: str, function: Callable[..., Any], names: tuple[str, ...], build
         schema = schema if argument in required else nullable(schema)
         members[argument] = schema | ({"description": descriptions[argument]} if argument in descriptions else {})
     body = {"type": "object", "properties": members, "additionalProperties": False}
-    body |= {"required": required} if required else {}
+    body |= ({"required": required} if required else {}) | _BODY_SCHEMAS.get(name, {})
     return {
         "operationId": name,
         "summary": (inspect.getdoc(function) or name).partition("\n")[0],

@@ -260,6 +260,19 @@ def test_what_operations_refuse_is_not_published(document):
         assert not takes("replay", {"event_filter": wanted}), wanted
         with pytest.raises(SettingsError):
             filter_from_json("event_filter", wanted)
+    assert takes("reconcile", {"declined": True, "since": 1})
+    assert takes("reconcile", {"declined": None, "since": None})
+    assert takes("decline_reconciliation", {"source": "oa", "instances": 0})
+    for name, body in (
+        ("reconcile", {"declined": True}),
+        ("reconcile", {"declined": True, "since": None}),
+        ("reconcile", {"since": 2**63}),
+        ("confirm_reconciliation", {"source": "oa", "instances": -1}),
+        ("decline_reconciliation", {"source": "oa", "instances": -1}),
+        ("decline_reconciliation", {"source": "oa", "seen_until": -(2**63)}),
+        ("close_gaps", {"source": "oa", "found_until": 2**63}),
+    ):
+        assert not takes(name, body), (name, body)
     assert takes("purge", {"event_filter": {"until": 1, "state": None}})
     for wanted in ({}, {"until": None}, {"until": 1, "state": "running"}):
         assert not takes("purge", {"event_filter": wanted}), wanted
@@ -282,6 +295,15 @@ def test_every_answer_is_as_published(busy, document):
     check(document, {"$ref": "#/components/schemas/error"}, refused.json)
 
 
+@pytest.fixture
+def fake_reconciler(busy):
+    """The server reconciles with a fake of one engine, except when it stops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(busy.flow.app, "reconciliation", FakeReconciler("oa"))
+        yield
+
+
+@pytest.mark.usefixtures("fake_reconciler")
 def test_every_operation_answers_as_published(busy, document):
     """A dry run of each operation responds as published."""
     (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
