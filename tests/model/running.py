@@ -54,6 +54,7 @@ class Running(Machine):
         queued = self.real.queued(one.event, one.handler, made)
         if one.handler not in self.paper.loaded:
             flow.app.dispatcher.execute(queued)
+            self.real.flush(flow)
             if may:
                 one.begin(flow.app.ledger.process, self.paper.now)
                 one.end("failed", State.WAITING, self.paper.now, None)
@@ -141,7 +142,7 @@ class Running(Machine):
         by = flow.app.ledger.process if free else None
         with self.real.one_commit(flow):
             for pick, fate in hands:
-                mine = [one for one in self.hands if self._may_finish(one, which)]
+                mine = [one for one in self.hands if one.flow % len(self.real.flows) == which]
                 if mine:
                     self.hands.remove(hand := mine[pick % len(mine)])
                     self._finish(hand, fate)
@@ -174,9 +175,3 @@ class Running(Machine):
                 self._check_claimed(one, claimed)
                 self.hands.append(Hand(which, queued, claimed, one))
         self.real.flush(flow)
-
-    def _may_finish(self, hand: Hand, which: int) -> bool:
-        """Whether the attempt ends by entering its function: other ends are recorded at once, which would wait."""
-        one = hand.delivery
-        is_mine = hand.flow % len(self.real.flows) == which and one.handler in self.paper.loaded
-        return is_mine and self.paper.decide(one) is True
