@@ -16,14 +16,15 @@ from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.due_deliveries import each_handler
 from flowhooks.ledger.tables import (
+    IS_END_UNDECIDED,
     IS_FAILED,
     IS_LAST_ATTEMPT,
-    IS_PARKED,
     IS_RUNNING_OR_FAILED,
     IS_SCHEDULED,
     IS_SUSPENDED,
     IS_WAITING,
     MAX_INDEXED_CHARS,
+    WAITS_FOR_HANDLER,
     alerts,
     attempts,
     deliveries,
@@ -34,7 +35,6 @@ from flowhooks.ledger.tables import (
 )
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
-from flowhooks.model.event import UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -256,15 +256,11 @@ def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
     return int(connection.execute(select(func.count()).select_from(deliveries).where(*where)).scalar_one())
 
 
-MAX_UNDECIDED: Final = 10_000
-"""Maximum number of events that wait for an operator which one check reads: the newest ones."""
 _GROUP: Final = (indexed(events.c.callback_class), indexed(events.c.process_definition_key))
 """Columns by which parked events are counted. Of a longer class or key, only the part that the index stores counts."""
-_WAITS_FOR_HANDLER: Final = func.coalesce(events.c.parked_by, "").not_in(sorted(UNDECIDED))
-"""Parked events that a handler which is installed later may match. Others wait for an operator or a late callback."""
 _PARKED: Final = (
     select(events.c.callback_class, events.c.process_definition_key, events.c.id, events.c.received_at)
-    .where(IS_PARKED, _WAITS_FOR_HANDLER)
+    .where(WAITS_FOR_HANDLER)
     .limit(1)
 )
 _FIRST_GROUP: Final = _PARKED.order_by(_GROUP[0], _GROUP[1].nulls_first(), events.c.received_at)
@@ -275,32 +271,42 @@ class UndecidedEnds(NamedTuple):
 
     Attributes:
         source: the source.
-        events: number of events, at most `MAX_UNDECIDED`.
         since: when the oldest of them was received, in microseconds since 1970.
         last_at: when the newest of them was received.
         event_id: the id of the newest of them.
     """
 
     source: str
-    events: int
     since: int
     last_at: int
     event_id: str
 
 
+_END: Final = select(events.c.source, events.c.received_at, events.c.id).limit(1)
+
+
 def undecided_ends(connection: Connection, before: int) -> list[UndecidedEnds]:
-    """Return the parked events that wait for an operator or a late callback since before `before`, by source."""
-    newest = (
-        select(events.c.source, events.c.id, events.c.received_at)
-        .where(IS_PARKED, events.c.parked_by.in_(sorted(UNDECIDED)), events.c.received_at <= before)
-        .order_by(events.c.id.desc())
-        .limit(MAX_UNDECIDED)
-        .subquery()
-    )
-    received = newest.c.received_at
-    columns = (newest.c.source, func.count(), func.min(received), func.max(received), func.max(newest.c.id))
-    rows = connection.execute(select(*columns).group_by(newest.c.source).order_by(newest.c.source))
-    return [UndecidedEnds(*row) for row in rows]
+    """Return the sources with events that wait for an operator or a late callback since before `before`."""
+    found: list[UndecidedEnds] = []
+    first = _END.order_by(events.c.source, events.c.received_at)
+    oldest = connection.execute(first.where(IS_END_UNDECIDED)).one_or_none()
+    while oldest is not None:
+        if oldest.received_at <= before:
+            last = _END.order_by(events.c.received_at.desc(), events.c.id.desc())
+            newest = connection.execute(last.where(_of_source(before, oldest.source))).one()
+            found.append(UndecidedEnds(oldest.source, oldest.received_at, newest.received_at, newest.id))
+        oldest = connection.execute(first.where(IS_END_UNDECIDED, events.c.source > oldest.source)).one_or_none()
+    return found
+
+
+def count_undecided_ends(connection: Connection, before: int, source: str) -> int:
+    """Return the number of a source's events that wait for an operator or a late callback since before `before`."""
+    of_source = _of_source(before, source)
+    return int(connection.execute(select(func.count()).select_from(events).where(of_source)).scalar_one())
+
+
+def _of_source(before: int, source: str) -> ColumnElement[bool]:
+    return and_(IS_END_UNDECIDED, events.c.source == source, events.c.received_at <= before)
 
 
 def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple[list[ParkedBacklog], bool]:
@@ -364,8 +370,7 @@ def _of_group(before: int, callback_class: str, process_key: str | None) -> Colu
     class_, key = _GROUP
     same_key = key.is_(None) if process_key is None else key == process_key[:MAX_INDEXED_CHARS]
     return and_(
-        IS_PARKED,
-        _WAITS_FOR_HANDLER,
+        WAITS_FOR_HANDLER,
         class_ == callback_class[:MAX_INDEXED_CHARS],
         same_key,
         events.c.received_at <= before,

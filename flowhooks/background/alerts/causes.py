@@ -116,7 +116,8 @@ class CauseFinder:
             now: microseconds since 1970.
         """
         causes: dict[tuple[AlertCause, str], Cause] = {}
-        groups, complete = alert_queries.parked_backlogs(connection, now - self._parked_after, limit=MAX_PARKED_GROUPS)
+        before = now - self._parked_after
+        groups, complete = alert_queries.parked_backlogs(connection, before, limit=MAX_PARKED_GROUPS)
         for cause in (
             *self._routing.find(connection, now),
             *self._engines.find(connection, now),
@@ -124,8 +125,8 @@ class CauseFinder:
             *_waiting(connection, now - self._waiting_after, self._routing.loaded),
             *_open_circuits(connection),
             *self._overdue(connection, now),
-            *(_parked(group, now - self._parked_after) for group in groups),
-            *(_undecided_ends(ends) for ends in alert_queries.undecided_ends(connection, now - self._parked_after)),
+            *(_parked(group, before) for group in groups),
+            *(_undecided_ends(ends, before) for ends in alert_queries.undecided_ends(connection, before)),
             *(_quarantined(info, now) for info in self._quarantined),
         ):
             causes.setdefault(cause.key, cause)
@@ -213,12 +214,12 @@ def _parked(group: ParkedBacklog, before: int) -> Cause:
     )
 
 
-def _undecided_ends(ends: UndecidedEnds) -> Cause:
+def _undecided_ends(ends: UndecidedEnds, before: int) -> Cause:
     return Cause(
         cause=AlertCause.PARKED,
         subject=f"source {ends.source}",
         since=ends.since,
-        count=lambda _: ends.events,
+        count=partial(alert_queries.count_undecided_ends, before=before, source=ends.source),
         latest=lambda _: LatestOccurrence(ends.last_at),
         event_id=ends.event_id,
         template=UNDECIDED_ENDS,

@@ -15,6 +15,7 @@ from flowhooks.ledger.tables.engine_tables import (
 from flowhooks.ledger.tables.event_tables import (
     DISMISSED_BY_ROUTING,
     IS_BLOCKED,
+    IS_END_UNDECIDED,
     IS_FAILED,
     IS_LAST_ATTEMPT,
     IS_PARKED,
@@ -24,6 +25,7 @@ from flowhooks.ledger.tables.event_tables import (
     IS_SUSPENDED,
     IS_UNDECIDED,
     IS_WAITING,
+    WAITS_FOR_HANDLER,
     attempts,
     conclusions,
     conflicts,
@@ -47,6 +49,7 @@ from flowhooks.ledger.tables.operation_tables import (
 __all__ = [
     "DISMISSED_BY_ROUTING",
     "IS_BLOCKED",
+    "IS_END_UNDECIDED",
     "IS_FAILED",
     "IS_INVALID",
     "IS_IN_GRACE",
@@ -59,6 +62,7 @@ __all__ = [
     "IS_UNDECIDED",
     "IS_WAITING",
     "MAX_INDEXED_CHARS",
+    "WAITS_FOR_HANDLER",
     "alerts",
     "attempts",
     "audit_log",

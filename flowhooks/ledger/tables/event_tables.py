@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    func,
     literal_column,
 )
 
@@ -76,13 +77,23 @@ IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execu
 """Parked events."""
 Index("events_parked", events.c.id, info={"where": IS_PARKED})
 Index("events_flow_instance", indexed(events.c.flow_instance_id))
+_UNDECIDED_ENDS: Final[BindParameter[Any]] = bindparam(
+    "undecided_ends", ("end_state", "reused_id"), expanding=True, literal_execute=True
+)
+WAITS_FOR_HANDLER: Final = IS_PARKED & func.coalesce(events.c.parked_by, literal_column("''")).not_in(_UNDECIDED_ENDS)
+"""Parked events that a handler which is installed later may match. Only a query with exactly this condition uses the
+index below."""
 Index(
     "events_parked_backlog",
     indexed(events.c.callback_class),
     indexed(events.c.process_definition_key),
     events.c.received_at,
-    info={"where": IS_PARKED},
+    info={"where": WAITS_FOR_HANDLER},
 )
+IS_END_UNDECIDED: Final = IS_PARKED & events.c.parked_by.in_(_UNDECIDED_ENDS)
+"""Parked events that wait for an operator or a late callback. Only a query with exactly this condition uses the index
+below."""
+Index("events_undecided_end", events.c.source, events.c.received_at, events.c.id, info={"where": IS_END_UNDECIDED})
 DISMISSED_BY_ROUTING: Final = events.c.dismissed_by.in_(
     bindparam("dismissed_by_routing", ("condition", "kind"), expanding=True, literal_execute=True)
 )

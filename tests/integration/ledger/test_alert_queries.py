@@ -139,6 +139,26 @@ PARKED = [
     {"processDefinitionKey": "k1"},
     {},
 ]
+
+
+@pytest.mark.either
+def test_undecided_ends_by_source(hands):
+    """Each source with such events up to a time is found once, with its oldest time and its newest event."""
+    for number, source in enumerate(("oa", "oa", "hr", "oa", "crm")):
+        hands.flow.take_in(f"i{number}", key="k1", source=source, end_undecided=True)
+        hands.clock.advance(10)
+    hands.accept("other", processDefinitionKey="k1")
+    at = hands.clock.now()
+    times = [at - seconds * SECOND for seconds in (50, 40, 30, 20, 10)]
+    found = read(hands, alert_queries.undecided_ends, times[3])
+    assert [one[:3] for one in found] == [("hr", times[2], times[2]), ("oa", times[0], times[3])]
+    assert [hands.flow.events(flow_instance_id=name)[0] for name in ("i2", "i3")] == [one.event_id for one in found]
+    assert [read(hands, alert_queries.count_undecided_ends, times[3], one.source) for one in found] == [1, 3]
+    assert read(hands, alert_queries.count_undecided_ends, times[3], "crm") == 0
+    assert [one.source for one in read(hands, alert_queries.undecided_ends, at)] == ["crm", "hr", "oa"]
+    assert read(hands, alert_queries.count_parked, at, "", "k1") == 1
+
+
 GROUPS = [("", None), ("", "k1"), ("A", None), ("A", "k1"), ("A", "k2"), ("B", "k1")]
 
 
@@ -325,6 +345,7 @@ LOOKING = [
     lambda connection, now: alert_queries.count_overdue(connection, now, "p:a"),
     lambda connection, now: alert_queries.count_parked(connection, now, "A", "k1"),
     lambda connection, now: alert_queries.count_parked(connection, now, "A", None),
+    lambda connection, now: alert_queries.count_undecided_ends(connection, now, "oa"),
     lambda connection, now: alert_queries.latest_failed(connection, State.DEAD, "p:a"),
     lambda connection, now: alert_queries.latest_parked(connection, now, "A", "k1"),
 ]
@@ -333,6 +354,7 @@ INDEXES = (
     "deliveries_due",
     "deliveries_suspended",
     "events_parked_backlog",
+    "events_undecided_end",
     "alerts_open",
     "PRIMARY KEY",
 )
@@ -346,6 +368,7 @@ def asked(hands):
     hands.accept("away", "q:away", absent=["q:away"])
     for place, body in enumerate(PARKED):
         hands.accept(f"p{place}", **body)
+    hands.flow.take_in("ended", key="k1", end_undecided=True)
     statements = []
     event.listen(hands.ledger._engine, "before_cursor_execute", lambda *given: statements.append(given[2:4]))
     return statements
@@ -367,7 +390,7 @@ def test_a_look_is_steps_down_an_index(hands, asked, place):
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("place", [6, 7, 9, 10])
+@pytest.mark.parametrize("place", [7, 8, 10, 11, 12])
 def test_counting_reads_nothing_but_an_index(hands, asked, place):
     """Counting dead or parked rows reads only an index."""
     read(hands, LOOKING[place], hands.clock.now())

@@ -49,7 +49,13 @@ def upgrade() -> None:
         "events_parked_backlog",
         "events",
         [sa.text("substr(callback_class, 1, 256)"), sa.text("substr(process_definition_key, 1, 256)"), "received_at"],
-        "state = 'parked'",
+        "state = 'parked' AND (coalesce(parked_by, '') NOT IN ('end_state', 'reused_id'))",
+    )
+    _partial_index(
+        "events_undecided_end",
+        "events",
+        ["source", "received_at", "id"],
+        "state = 'parked' AND parked_by IN ('end_state', 'reused_id')",
     )
     _partial_index("events_dismissed", "events", ["id"], "dismissed_by IN ('condition', 'kind')")
     _partial_index("events_undecided", "events", ["id"], "state = 'routed' AND no_match IS NOT NULL")
