@@ -295,15 +295,6 @@ def test_every_answer_is_as_published(busy, document):
     check(document, {"$ref": "#/components/schemas/error"}, refused.json)
 
 
-@pytest.fixture
-def fake_reconciler(busy):
-    """The server reconciles with a fake of one engine, except when it stops."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(busy.flow.app, "reconciliation", FakeReconciler("oa"))
-        yield
-
-
-@pytest.mark.usefixtures("fake_reconciler")
 def test_every_operation_answers_as_published(busy, document):
     """A dry run of each operation responds as published."""
     (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
