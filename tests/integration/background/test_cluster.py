@@ -137,12 +137,15 @@ def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventual
     assert answer.delivery_statuses[0].state is State.CLOSED
 
 
+LISTENING = (
+    "FROM pg_stat_activity"
+    " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1') AND pid <> pg_backend_pid()"
+)
+
+
 def cut(flow):
     """Make the server end every listening connection; return their number."""
-    (ended,) = flow.sql(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1') AND pid <> pg_backend_pid()"
-    )
+    (ended,) = flow.sql(f"SELECT count(pg_terminate_backend(pid)) {LISTENING}")
     return ended[0]
 
 
@@ -157,6 +160,8 @@ def deafness(monkeypatch, eventually, logged):
         return listening(*given)
 
     def deafen(flow):
+        # A process that has just started may not listen yet.
+        eventually(lambda: flow.sql(f"SELECT count(*) {LISTENING}") == [(2,)])
         monkeypatch.setattr(notifications.database, "listen", only_then)
         assert cut(flow) == 2
         eventually(lambda: len([one for one in logged if one["event"] == "notifications_disconnected"]) == 2)
