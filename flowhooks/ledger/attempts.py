@@ -283,14 +283,16 @@ def claim_next(
         ][: slots + 1]
         candidates = [_to_started(row, request) for row in rows[:slots]]
         claims |= {
-            one.queued.delivery_id: ClaimRequest(one.queued, now, limits.get(request.handler))
-            for one in candidates
-            if one.claimed is not None
+            candidate.queued.delivery_id: ClaimRequest(candidate.queued, now, limits.get(request.handler))
+            for candidate in candidates
+            if candidate.claimed is not None
         }
         found.append((request, slots, candidates, len(rows) > slots))
     marked = _mark(transaction, claims.values(), in_flight, process=process)[0] if claims else set[str]()
     for request, slots, candidates, is_more_due in found:
-        started = [one for one in candidates if one.claimed is None or one.queued.delivery_id in marked]
+        started = [
+            candidate for candidate in candidates if candidate.claimed is None or candidate.queued.delivery_id in marked
+        ]
         # If fewer were started, the handler is paused or at its limit, or another process starts its deliveries.
         request.on_claimed(transaction, started, has_more=is_more_due and len(started) == slots)
 

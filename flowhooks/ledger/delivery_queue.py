@@ -25,6 +25,3 @@ class DeliveryQueue(Protocol):
 
     def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
         """Queue, within `transaction`, deliveries that may run from `not_before` (microseconds since 1970)."""
-
-    def sweep(self, transaction: WriteTransaction) -> None:
-        """Remove the queue's own records of expired processes."""

@@ -92,8 +92,8 @@ class HandlerSlots:
         """Pass started deliveries, whose slots are taken, to the threads."""
         with self._changed:
             self._started.extend(deliveries)
-            self._not_run.update(one.queued.handler for one in deliveries)
-            is_fast = all(one.queued.handler in self._fast_handlers for one in deliveries)
+            self._not_run.update(started.queued.handler for started in deliveries)
+            is_fast = all(started.queued.handler in self._fast_handlers for started in deliveries)
             self._changed.notify(1 if is_fast else len(deliveries))
 
     def next(self) -> StartedDelivery | None:

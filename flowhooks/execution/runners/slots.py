@@ -108,9 +108,6 @@ class SlotPool:
             if not self._is_polled or not all(self._runtime.runs_here(queued.handler) for queued in deliveries):
                 transaction.notify_peers()
 
-    def sweep(self, transaction: WriteTransaction) -> None:
-        """Do nothing: the ledger's recovery settles the attempts of killed processes."""
-
     def open(self) -> None:
         """Announce that the runner polls from now on."""
         self._is_polled = True

@@ -122,7 +122,7 @@ def execute(connection: Connection, sql: str, parameters: Sequence[Any] | Mappin
         rows: Sequence[Sequence[Any]] = cursor.fetchall() if cursor.description else ()
     except connection.dialect.loaded_dbapi.Error as error:
         # Makes SQLAlchemy's error of it, closes the cursor, and invalidates a connection that was lost.
-        connection._handle_dbapi_exception(error, sql, parameters, cursor, None)  # noqa: SLF001
+        connection._handle_dbapi_exception(error, sql, parameters, cursor, None)  # noqa: SLF001 (SQLAlchemy offers no other way)
     cursor.close()
     return rows
 
