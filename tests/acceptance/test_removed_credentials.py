@@ -167,6 +167,7 @@ def test_the_only_processes_of_a_server_go_on_asking(sharing):
     """A supervisor, its restarted processes and a new start refuse such settings."""
     sharing.plugin("p", PLUGIN)
     server = sharing.start("--processes", "2", config=WHOLE, **sharing.settings)
+    server.until_logged("server_started", times=2)  # both have read the settings
     check_closed(server)
     write(sharing, REST)
     server.signal(signal.SIGHUP)
@@ -175,8 +176,8 @@ def test_the_only_processes_of_a_server_go_on_asking(sharing):
     server.stop()
     refused_start(sharing, ["no source", "no operator", "--insecure"], "--processes", "2", **sharing.settings)
     server = sharing.start("--processes", "2", config=WHOLE, **sharing.settings)
+    pid = server.until_logged("server_started", times=2)["pid"]  # both have read the settings
     write(sharing, REST)
-    pid = server.until_logged("server_started")["pid"]
     os.kill(pid, signal.SIGKILL)
     server.until_logged("process_died", process=pid)
     failed = server.until_logged("process_died", times=2)  # the process that replaced it
