@@ -33,7 +33,8 @@ from flowhooks.clock import DAY
 from flowhooks.ledger.due_times import MAX_DELAY
 from flowhooks.ledger.tables import metadata
 from flowhooks.model.alert import AlertCause
-from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.bulk_operation import BulkAction, ItemStatus, OperationState
+from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.engine import EndState
 from flowhooks.model.event import Origin
 
@@ -140,6 +141,8 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "due_at": _is_due_time,
         "created_at": _is_time,
         "changed_at": _is_time,
+        "next_trigger": _one_of(*Trigger),
+        "operation_id": _is_id,
     },
     "attempts": {
         "delivery_id": _is_id,
@@ -148,6 +151,48 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "finished_at": _is_time,
         "outcome": _one_of(*OutcomeKind),
         "plugin_digest": _is_sha256,
+        "trigger": _one_of(*Trigger),
+        "operation_id": _is_id,
+        "error_group": _is_sha256,
+    },
+    "error_groups": {
+        "fingerprint": _is_sha256,
+        "handler": _is_handler_id,
+        "first_seen_at": _is_time,
+        "last_seen_at": _is_time,
+        "count": _is_count,
+        "sample_delivery_id": _is_id,
+        "sample_attempt": _is_small_count,
+        "versions": _starts_with("["),
+    },
+    "operations": {
+        "id": _is_id,
+        "action": _one_of(*BulkAction),
+        "event_filter": _starts_with("{"),
+        "release_interval": _is_count,
+        "state": _one_of(*OperationState),
+        "interface": _one_of("console", "api", "cli"),
+        "created_at": _is_time,
+        "started_at": _is_time,
+        "changed_at": _is_time,
+        "finished_at": _is_time,
+        "cursor": _is_id_or_empty,
+        "planned": _is_small_count,
+        "released": _is_small_count,
+        "changed": _is_small_count,
+        "succeeded": _is_small_count,
+        "failed": _is_small_count,
+        "process": _is_id_or_empty,
+        "process_until": _is_time_or_zero,
+        "released_at": _is_time_or_zero,
+    },
+    "operation_items": {
+        "operation_id": _is_id,
+        "delivery_id": _is_id,
+        "planned_state": _one_of(*State),
+        "attempt": _is_small_count,
+        "status": _one_of(*ItemStatus),
+        "released_at": _is_time,
     },
     "handlers": {
         "id": _is_handler_id,

@@ -26,6 +26,20 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+class Trigger(StrEnum):
+    """Why an attempt was started."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    TRIAL = "trial"
+    RECONCILED = "reconciled"
+    REPEATED = "repeated"
+    PROBE = "probe"
+    REPLAY = "replay"
+    RESOLVED = "resolved"
+    RUN_NOW = "run-now"
+
+
 class Transition(NamedTuple):
     """One row of the table of states.
 

@@ -69,7 +69,8 @@ def fill(file, count=EVENTS):
             [(one, one, body, '{"p:h": "key leave"}', texts_sha256(("s", "complete", one, ""))) for one in ids],
         )
         connection.executemany(
-            f"INSERT INTO deliveries VALUES (?, ?, 'p:h', 'succeeded', 1, 0, NULL, '', {MADE_AT}, {MADE_AT}, NULL, 0)",
+            "INSERT INTO deliveries (id, event_id, handler, state, attempt, retry_base, comment, created_at, "
+            f"changed_at) VALUES (?, ?, 'p:h', 'succeeded', 1, 0, '', {MADE_AT}, {MADE_AT})",
             [(one, one) for one in ids],
         )
         connection.executemany(

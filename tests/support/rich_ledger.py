@@ -12,7 +12,7 @@ from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
-from support import engine_rows
+from support import engine_rows, operation_rows
 from support.app_harness import until
 
 
@@ -69,6 +69,7 @@ def fill(harness, hands_of):
     hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
     hands.accept("two", "q:x", "q:y")
     hands.ledger.write(lambda t: fill_other_tables(t, hands))
+    hands.ledger.write(lambda t: operation_rows.fill(t, hands.clock.new_id(), hands.clock.now()))
     hands.ledger.write(lambda t: engine_rows.fill(t, "oa", reused.event_id, hands.clock.now()))
     flow.close()
 

@@ -4,6 +4,12 @@ Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, store
 """
 
 from flowhooks.ledger.tables.base import MAX_INDEXED_CHARS, equals_indexed, indexed, metadata
+from flowhooks.ledger.tables.bulk_operation_tables import (
+    IS_ACTIVE_OPERATION,
+    IS_PLANNED_ITEM,
+    operation_items,
+    operations,
+)
 from flowhooks.ledger.tables.engine_tables import (
     IS_IN_GRACE,
     IS_INVALID,
@@ -14,6 +20,7 @@ from flowhooks.ledger.tables.engine_tables import (
 )
 from flowhooks.ledger.tables.event_tables import (
     DISMISSED_BY_ROUTING,
+    HAS_ERROR_GROUP,
     IS_BLOCKED,
     IS_END_UNDECIDED,
     IS_FAILED,
@@ -30,6 +37,7 @@ from flowhooks.ledger.tables.event_tables import (
     conclusions,
     conflicts,
     deliveries,
+    error_groups,
     events,
     in_order_group,
 )
@@ -48,6 +56,8 @@ from flowhooks.ledger.tables.operation_tables import (
 
 __all__ = [
     "DISMISSED_BY_ROUTING",
+    "HAS_ERROR_GROUP",
+    "IS_ACTIVE_OPERATION",
     "IS_BLOCKED",
     "IS_END_UNDECIDED",
     "IS_FAILED",
@@ -55,6 +65,7 @@ __all__ = [
     "IS_IN_GRACE",
     "IS_LAST_ATTEMPT",
     "IS_PARKED",
+    "IS_PLANNED_ITEM",
     "IS_RECONCILED",
     "IS_RUNNING_OR_FAILED",
     "IS_SCHEDULED",
@@ -73,6 +84,7 @@ __all__ = [
     "engine_instances",
     "engine_positions",
     "equals_indexed",
+    "error_groups",
     "events",
     "handlers",
     "history_gaps",
@@ -80,6 +92,8 @@ __all__ = [
     "indexed",
     "late_callbacks",
     "metadata",
+    "operation_items",
+    "operations",
     "processes",
     "purged_identities",
     "rejected_requests",

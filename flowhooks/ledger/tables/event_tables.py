@@ -135,6 +135,25 @@ conflicts: Final = Table(
 )
 Index("conflicts_received", conflicts.c.received_at)
 
+error_groups: Final = Table(
+    "error_groups",
+    metadata,
+    Column("fingerprint", Text, primary_key=True, comment="SHA-256 of the handler, error type, message and frame"),
+    Column("handler", Text, nullable=False),
+    Column("error_type", Text, nullable=False, comment="the type of the exception, or how the attempt ended"),
+    Column("message", Text, nullable=False, comment="the message without ids, numbers and times"),
+    Column("frame", Text, nullable=False, comment="the innermost frame of the plugin; '' if none"),
+    Column("first_seen_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False, comment="number of attempts"),
+    Column("sample_delivery_id", Text, nullable=False, comment="a delivery whose attempt has this error"),
+    Column("sample_attempt", Integer, nullable=False, comment="the number of that attempt"),
+    Column("versions", Text, nullable=False, comment="JSON: the versions of the plugin with which it was seen"),
+    sqlite_with_rowid=False,
+)
+"""Attempts that failed for the same reason."""
+Index("error_groups_handler", error_groups.c.handler, error_groups.c.last_seen_at)
+
 conclusions: Final = Table(
     "conclusions",
     metadata,
@@ -169,6 +188,9 @@ deliveries: Final = Table(
         server_default="0",
         comment="position in the order group: -1 started, 0 may start, above 0 blocked",
     ),
+    Column("next_trigger", Text, comment="why its next attempt will start; null: by its schedule"),
+    Column("next_actor", Text, comment="the operator who asked for its next attempt; null: none"),
+    Column("operation_id", Text, comment="the operation that asked for its next attempt; null: none"),
     UniqueConstraint("event_id", "handler", name="deliveries_route"),
     sqlite_with_rowid=False,
 )
@@ -252,8 +274,19 @@ attempts: Final = Table(
     Column("plugin_digest", Text, comment="SHA-256 of the files of its handler's plugin; null: not recorded"),
     Column("trigger", Text, comment="why it was started, such as callback, retry or replay; null: not recorded"),
     Column("actor", Text, comment="the operator who started it; null: not recorded"),
+    Column("operation_id", Text, comment="the operation that started it; null: none"),
+    Column("error_group", Text, comment="fingerprint of its error, as of error_groups; null: it has no error"),
     PrimaryKeyConstraint("delivery_id", "number"),
     sqlite_with_rowid=False,
+)
+HAS_ERROR_GROUP: Final = attempts.c.error_group.is_not(None)
+"""Attempts with an error. Only a query with exactly this condition uses the index below."""
+Index(
+    "attempts_error_group",
+    attempts.c.error_group,
+    attempts.c.delivery_id,
+    attempts.c.number,
+    info={"where": HAS_ERROR_GROUP},
 )
 IS_LAST_ATTEMPT: Final = (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt)
 """Join condition of a delivery and its last attempt."""

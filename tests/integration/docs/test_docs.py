@@ -193,7 +193,7 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
             for again in (0, 1):
                 delivery, attempt = f"{column}/{again}", int(outcome != "")
                 connection.execute(
-                    "INSERT INTO deliveries VALUES (?, 'e', ?, ?, ?, ?, NULL, '', 0, 0, NULL, 0)",
+                    "INSERT INTO deliveries VALUES (?, 'e', ?, ?, ?, ?, NULL, '', 0, 0, NULL, 0, NULL, NULL, NULL)",
                     (delivery, delivery, state, attempt, again * attempt),
                 )
                 if attempt:

@@ -80,7 +80,7 @@ TAMPERING = {
     "a delivery is added": [
         (
             "INSERT INTO deliveries SELECT 'new', event_id, 'p:new', 'waiting', 0, 0, due_at, '', created_at, "
-            "changed_at, NULL, 0 FROM deliveries WHERE handler = 'p:x'"
+            "changed_at, NULL, 0, NULL, NULL, NULL FROM deliveries WHERE handler = 'p:x'"
         )
     ],
     "a delivery is moved to another event": [

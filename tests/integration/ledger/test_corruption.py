@@ -43,9 +43,14 @@ FREE_TEXTS = {
     *("engine_instances.tenant_id", "engine_instances.parent_id", "engine_instances.rule"),
     *("engine_positions.source", "engine_positions.error", "engine_positions.product"),
     *("history_gaps.source", "history_gaps.detail"),
+    *("deliveries.next_actor", "error_groups.error_type", "error_groups.frame", "error_groups.message"),
+    *("operations.actor", "operations.note"),
 }
 """Texts and names that were written once, by people, handlers or engines: each other text is as legal."""
-INSIDE_JSON = {"audit_log.detail", "handlers.retry", "processes.handlers", "engine_positions.former_names"}
+INSIDE_JSON = {
+    *("audit_log.detail", "handlers.retry", "processes.handlers", "engine_positions.former_names"),
+    *("error_groups.versions", "operations.event_filter"),
+}
 """The same inside a JSON text; if it is cut, it is no JSON."""
 OF_DELETED_DATA = {
     *("purged_identities.identity_sha256", "purged_identities.digest", "sessions.digest", "webhook_ids.digest"),

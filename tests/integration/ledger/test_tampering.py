@@ -210,7 +210,7 @@ TAMPERING = {
         [
             (
                 "INSERT INTO deliveries SELECT 'new', event_id, 'q:new', 'waiting', 0, 0, due_at, '', created_at, "
-                "changed_at, NULL, 0 FROM deliveries WHERE handler = 'q:x'"
+                "changed_at, NULL, 0, NULL, NULL, NULL FROM deliveries WHERE handler = 'q:x'"
             )
         ],
     ),

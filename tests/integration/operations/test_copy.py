@@ -25,7 +25,7 @@ from flowhooks.ledger.upgrade import upgrade
 from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.operations.copy import copy
 from flowhooks.operations.pause import pause
-from support import engine_rows
+from support import engine_rows, operation_rows
 from support.waiting import WAIT_TIMEOUT
 
 CHINESE = "合同 C-2026-17 已签署 归档 𠮷"
@@ -141,6 +141,7 @@ def furnished(harness, rooms):
     flow.take("rejected", key="leave", conclusion="rejected")
     flow.take("shelved", key="missing", wait=0)
     pulled = flow.take_in("pulled", key="nobody").event_id
+    flow.app.ledger.write(lambda transaction: operation_rows.fill(transaction, made_up_id(8), EARLIEST + 8))
     flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", pulled, harness.clock.now()))
     for key in ("slow", "again"):
         flow.take(key, key=key, wait=0)

@@ -98,6 +98,9 @@ def upgrade() -> None:
         sa.Column("changed_at", sa.BigInteger, nullable=False),
         sa.Column("order_key", sa.Text),
         sa.Column("order_position", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("next_trigger", sa.Text),
+        sa.Column("next_actor", sa.Text),
+        sa.Column("operation_id", sa.Text),
         sa.UniqueConstraint("event_id", "handler", name="deliveries_route"),
         sqlite_with_rowid=False,
     )
@@ -129,9 +132,31 @@ def upgrade() -> None:
         sa.Column("plugin_digest", sa.Text),
         sa.Column("trigger", sa.Text),
         sa.Column("actor", sa.Text),
+        sa.Column("operation_id", sa.Text),
+        sa.Column("error_group", sa.Text),
         sa.PrimaryKeyConstraint("delivery_id", "number"),
         sqlite_with_rowid=False,
     )
+    _partial_index(
+        "attempts_error_group", "attempts", ["error_group", "delivery_id", "number"], "error_group IS NOT NULL"
+    )
+    op.create_table(
+        "error_groups",
+        sa.Column("fingerprint", sa.Text, primary_key=True),
+        sa.Column("handler", sa.Text, nullable=False),
+        sa.Column("error_type", sa.Text, nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("frame", sa.Text, nullable=False),
+        sa.Column("first_seen_at", sa.BigInteger, nullable=False),
+        sa.Column("last_seen_at", sa.BigInteger, nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("sample_delivery_id", sa.Text, nullable=False),
+        sa.Column("sample_attempt", sa.Integer, nullable=False),
+        sa.Column("versions", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("error_groups_handler", "error_groups", ["handler", "last_seen_at"])
+    _create_operations()
     op.create_table(
         "handlers",
         sa.Column("id", sa.Text, primary_key=True),
@@ -328,6 +353,47 @@ def upgrade() -> None:
         sa.Column("closed_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("source", "since"),
     )
+
+
+def _create_operations() -> None:
+    op.create_table(
+        "operations",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("event_filter", sa.Text, nullable=False),
+        sa.Column("note", sa.Text, nullable=False),
+        sa.Column("release_interval", sa.BigInteger),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("interface", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("started_at", sa.BigInteger),
+        sa.Column("changed_at", sa.BigInteger, nullable=False),
+        sa.Column("finished_at", sa.BigInteger),
+        sa.Column("cursor", sa.Text, nullable=False),
+        sa.Column("planned", sa.Integer, nullable=False),
+        sa.Column("released", sa.Integer, nullable=False),
+        sa.Column("changed", sa.Integer, nullable=False),
+        sa.Column("succeeded", sa.Integer),
+        sa.Column("failed", sa.Integer),
+        sa.Column("process", sa.Text, nullable=False, server_default=""),
+        sa.Column("process_until", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("released_at", sa.BigInteger, nullable=False, server_default="0"),
+    )
+    _partial_index("operations_active", "operations", ["id"], "state IN ('planning', 'running', 'paused')")
+    op.create_table(
+        "operation_items",
+        sa.Column("operation_id", sa.Text, sa.ForeignKey("operations.id"), nullable=False),
+        sa.Column("delivery_id", sa.Text, nullable=False),
+        sa.Column("planned_state", sa.Text, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("released_at", sa.BigInteger),
+        sa.PrimaryKeyConstraint("operation_id", "delivery_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("operation_items_delivery", "operation_items", ["delivery_id"])
+    _partial_index("operation_items_planned", "operation_items", ["operation_id", "delivery_id"], "status = 'planned'")
 
 
 def _partial_index(

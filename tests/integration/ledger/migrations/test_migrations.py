@@ -29,7 +29,7 @@ from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
-from support import engine_rows, recorded_migrations
+from support import engine_rows, operation_rows, recorded_migrations
 from support.waiting import WAIT_TIMEOUT
 
 
@@ -316,6 +316,7 @@ def full(harness, listens):
     signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', ?, ?)"
     flow.sql(signed, DIGEST, flow.clock.now())
     pulled = flow.take_in("pulled", key="travel").event_id
+    flow.app.ledger.write(lambda t: operation_rows.fill(t, flow.clock.new_id(), flow.clock.now()))
     flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", pulled, flow.clock.now()))
     flow.close()
     return handlers, dead, parked
