@@ -36,6 +36,7 @@ from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
+from flowhooks.observability.process_resources import ResourceCollector
 from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.settings import database_url
 
@@ -308,5 +309,6 @@ def register_collectors(base: Base, notifier: HookNotifier) -> None:
         is_single_process=not metrics.is_multiprocess,
     )
     metrics.add(ProcessCollector(info))
+    metrics.add(ResourceCollector(metrics.shared_dir))
     url = database_url(base.settings)
     metrics.add(LedgerCollector(ledger, url=url, clock=base.clock, handler_label=metrics.handler_label))

@@ -1,8 +1,9 @@
 """The counters and histograms of this process, for Prometheus.
 
 Each process counts for itself, so the values of all processes are added up. Processes of one supervisor report their
-common sum. The number of label values is bounded: all handlers beyond the first `MAX_HANDLERS` share one. Metrics that
-are read only at a scrape are in `flowhooks.observability.collectors`.
+common sum. The number of label values is bounded: all handlers beyond the first `MAX_HANDLERS` share one, and so do all
+sources beyond the first `MAX_SOURCES`. Metrics that are read only at a scrape are in
+`flowhooks.observability.collectors`.
 """
 
 from __future__ import annotations
@@ -10,26 +11,34 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from flowhooks.clock import to_datetime
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
 
     from flowhooks.ledger.delivery_settled import DeliverySettled
 
 MAX_HANDLERS: Final = 500
 """Maximum number of handlers with a label value of their own. Each adds about 40 time series, which cost memory in
 Prometheus."""
-OTHER_HANDLERS: Final = "(others)"
-"""Label value shared by all further handlers. No handler id has this form."""
+MAX_SOURCES: Final = 100
+"""Maximum number of sources with a label value of their own. Each adds about 20 time series."""
+OTHERS: Final = "(others)"
+"""Label value shared by all further handlers, or sources. No handler id and no source has this form."""
 NO_KIND: Final = "(none)"
 """Label value for requests whose path is not that of a callback. No kind has this name."""
+NO_SOURCE: Final = "(none)"
+"""Label value for requests without a valid credential. No source has this name."""
 
 REQUEST_DURATION_BUCKETS: Final = (
     0.001,
@@ -74,34 +83,37 @@ class Metrics:
 
     Attributes:
         registry: the metrics of this process; collectors may be added.
-        is_multiprocess: whether a supervisor has this process count together with others. prometheus-client then keeps
-            the counts in files, and the sum over all processes that exist or have existed is reported.
+        shared_dir: the directory in which prometheus-client keeps the counts, if a supervisor has this process count
+            together with others. The sum over all processes that exist or have existed is then reported. None: this
+            process counts alone.
     """
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
         self._looked_up = CollectorRegistry()
-        self.is_multiprocess: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        shared_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self.shared_dir: Final = None if shared_dir is None else Path(shared_dir)
         if self.is_multiprocess:
             MultiProcessCollector(self._looked_up)  # type: ignore[no-untyped-call]  # it has no types
-        self._labels: dict[str, str] = {}
-        self._naming = threading.Lock()
+        self.handler_label: Final = _BoundedLabels(MAX_HANDLERS)
+        self._source_label = _BoundedLabels(MAX_SOURCES)
         self._received = Counter(
             "flowhooks_http_requests",
-            "Requests to the callback listener, by kind; (none): the path is not that of a callback.",
-            ["kind"],
+            "Requests to the callback listener, by kind and source. Kind (none): the path is not that of a callback. "
+            "Source (none): no valid credential.",
+            ["kind", "source"],
             registry=self.registry,
         )
         self._answered = Counter(
             "flowhooks_http_responses",
-            "Responses to these requests, by kind and HTTP status.",
-            ["kind", "status"],
+            "Responses to these requests, by kind, source and HTTP status.",
+            ["kind", "source", "status"],
             registry=self.registry,
         )
         self._answering = self._histogram(
             "flowhooks_http_request_duration_seconds",
             "Time from the arrival of a request to its response, including the wait for handlers.",
-            "kind",
+            ["kind", "source"],
             REQUEST_DURATION_BUCKETS,
         )
         self._attempts = Counter(
@@ -113,13 +125,13 @@ class Metrics:
         self._attempting = self._histogram(
             "flowhooks_attempt_duration_seconds",
             "Run time of an attempt.",
-            "handler",
+            ["handler"],
             ATTEMPT_DURATION_BUCKETS,
         )
         self._delivering = self._histogram(
             "flowhooks_delivery_latency_seconds",
             "Time from the receipt of a callback until its delivery succeeded or was dead, including retries.",
-            "handler",
+            ["handler"],
             DELIVERY_LATENCY_BUCKETS,
         )
         self._committing = Histogram(
@@ -161,10 +173,15 @@ class Metrics:
             registry=self.registry,
         )
         # Looking up the child of a label value takes longer than counting, so each is looked up once.
-        self._by_kind = cache(lambda kind: (self._received.labels(kind), self._answering.labels(kind)))
-        self._by_answer = cache(lambda kind, status: self._answered.labels(kind, str(status)))
+        self._by_source = cache(lambda *names: (self._received.labels(*names), self._answering.labels(*names)))
+        self._by_answer = cache(self._answered.labels)
         self._by_handler = cache(lambda label: (self._attempting.labels(label), self._delivering.labels(label)))
         self._by_outcome = cache(self._attempts.labels)
+
+    @property
+    def is_multiprocess(self) -> bool:
+        """Whether the counts of several processes are reported together."""
+        return self.shared_dir is not None
 
     def answers(self) -> dict[int, int]:
         """Return the number of callback requests answered since the start of this process, by HTTP status."""
@@ -176,8 +193,8 @@ class Metrics:
                     by_status[status] = by_status.get(status, 0) + int(sample.value)
         return dict(sorted(by_status.items()))
 
-    def _histogram(self, name: str, text: str, label: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, [label], buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, text: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
     def add(self, collector: Collector) -> None:
         """Add a collector, whose metrics are read at each scrape."""
@@ -186,21 +203,20 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format 0.0.4; under a supervisor, the sums over its processes."""
-        return generate_latest(self._looked_up if self.is_multiprocess else self.registry)
+        return generate_latest(_WithoutCreated(self._looked_up if self.is_multiprocess else self.registry))
 
-    def received(self, kind: str) -> None:
-        """Count a request that arrived."""
-        self._by_kind(kind)[0].inc()
-
-    def answered(self, kind: str, status: int, seconds: float) -> None:
+    def answered(self, kind: str, source: str, status: int, seconds: float) -> None:
         """Count a request that was answered, `seconds` after it arrived."""
-        self._by_answer(kind, status).inc()
-        self._by_kind(kind)[1].observe(seconds)
+        source = self._source_label(source)
+        received, answering = self._by_source(kind, source)
+        received.inc()
+        self._by_answer(kind, source, str(status)).inc()
+        answering.observe(seconds)
 
     def refused(self, status: int) -> None:
         """Count a request that was rejected before its kind was known."""
-        self.received(NO_KIND)
-        self._by_answer(NO_KIND, status).inc()
+        self._by_source(NO_KIND, NO_SOURCE)[0].inc()
+        self._by_answer(NO_KIND, NO_SOURCE, str(status)).inc()
 
     def on_settled(self, settled: DeliverySettled) -> None:
         """Count an attempt, and the time since its callback was received if it was the last of its delivery."""
@@ -234,12 +250,31 @@ class Metrics:
         self._committed.observe(items)
         self._committing.observe(seconds)
 
-    def handler_label(self, handler: str) -> str:
-        """Return the label value for a handler: its id, or `OTHER_HANDLERS`."""
-        label = self._labels.get(handler)
+
+class _BoundedLabels:
+    """The label values of names: each name itself, or `OTHERS` for all names after the first `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._labels: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str) -> str:
+        label = self._labels.get(name)
         if label is None:
-            with self._naming:
-                label = self._labels.setdefault(
-                    handler, handler if len(self._labels) < MAX_HANDLERS else OTHER_HANDLERS
-                )
+            with self._lock:
+                label = self._labels.setdefault(name, name if len(self._labels) < self._limit else OTHERS)
         return label
+
+
+class _WithoutCreated(Collector):
+    """The metrics of a registry without the series `_created`, which would double the output of each counter."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics. They are new objects at each scrape, so they may be changed."""
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if sample.name != f"{family.name}_created"]
+            yield family

@@ -190,7 +190,7 @@ def test_what_never_reaches_the_application_leaves_a_trace(server):
         assert one["reason_en"]
         assert is_chinese(one["reason_zh"])
         assert any(record["status"] == status and record["why"] for record in server.logged("requests_rejected"))
-        count = f'flowhooks_http_responses_total{{kind="(none)",status="{status}"}}'
+        count = f'flowhooks_http_responses_total{{kind="(none)",source="(none)",status="{status}"}}'
         assert count in server.ask("GET", "/metrics", admin=True).body.decode()
 
 

@@ -198,6 +198,13 @@ def test_whoever_is_asked_tells_the_numbers_of_all(shared):
     server.until_logged("process_replaced")
     told = [attempts_told(server) for _ in range(6)]
     assert told == [len(entered(shared))] * 6
+    text = server.ask("GET", "/metrics", admin=True).body.decode()
+    for family in text_string_to_metric_families(text):
+        if family.name.startswith("process_"):
+            reported = {int(sample.labels["pid"]): sample.value for sample in family.samples}
+            assert reported.keys() == {server.process.pid, *pids(server)}, family.name
+            assert family.name == "process_cpu_seconds" or all(reported.values())
+    assert "process_open_fds{" in text
     server.stop()
 
 

@@ -14,6 +14,7 @@ from flowhooks.ledger.stats import HandlerBacklog, LedgerStats, Totals
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
+from flowhooks.observability.process_resources import ResourceCollector
 from flowhooks.testing import make_event
 from generating.markdown import table
 
@@ -41,8 +42,7 @@ def _succeeded(handler: str) -> DeliverySettled:
 def families() -> Iterator[tuple[str, Metric]]:
     """Return every metric family of a scrape, and its origin: a process, or the ledger."""
     metrics = Metrics()
-    metrics.received("complete")
-    metrics.answered("complete", 200, 0.1)
+    metrics.answered("complete", "oa", 200, 0.1)
     metrics.on_settled(_succeeded("contracts:archive"))
     metrics.committed(1, 0.1)
     metrics.taken_in("oa", missed=True)
@@ -55,7 +55,10 @@ def families() -> Iterator[tuple[str, Metric]]:
         queued=lambda: 0,
         notifications_dropped=lambda: 0,
     )
+    metrics.logged_in("succeeded")
+    metrics.process_ended("worn")
     metrics.add(ProcessCollector(here))
+    metrics.add(ResourceCollector(None))
     yield from (("process", family) for family in metrics.registry.collect())
     one = "contracts:archive"
     condition = LedgerStats(

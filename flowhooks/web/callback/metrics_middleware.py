@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.observability.metrics import NO_KIND
+from flowhooks.observability.metrics import NO_KIND, NO_SOURCE
 from flowhooks.web.callback.resource import CallbackResource
 
 if TYPE_CHECKING:
@@ -39,5 +39,5 @@ class MetricsMiddleware:
     ) -> None:
         """Count the request and its response."""
         kind = resource.kind if isinstance(resource, CallbackResource) else NO_KIND
-        self._metrics.received(kind)
-        self._metrics.answered(kind, response.status_code, time.perf_counter() - request.env[_STARTED_AT])
+        source = getattr(request.context, "source", "") or NO_SOURCE
+        self._metrics.answered(kind, source, response.status_code, time.perf_counter() - request.env[_STARTED_AT])

@@ -8,7 +8,7 @@ from flowhooks import Delivery, Outcome, OutcomeKind, State
 from flowhooks.clock import SECOND
 from flowhooks.ledger.delivery_settled import DeliverySettled
 from flowhooks.ledger.queries import DeliveryStatus
-from flowhooks.observability.metrics import MAX_HANDLERS, OTHER_HANDLERS, Metrics
+from flowhooks.observability.metrics import MAX_HANDLERS, MAX_SOURCES, NO_SOURCE, OTHERS, Metrics
 from flowhooks.testing import make_event
 
 
@@ -21,18 +21,44 @@ def read(metrics):
     }
 
 
-def test_answers_are_counted_by_kind_and_status():
-    """Two kinds and two statuses are three lines, and the seconds are summed by kind."""
+def test_answers_are_counted_by_kind_source_and_status():
+    """Each kind, source and status is a line, and the seconds are summed by kind and source."""
     metrics = Metrics()
-    for kind, status, seconds in (("complete", 200, 0.5), ("complete", 200, 0.25), ("complete", 422, 0), ("x", 200, 0)):
-        metrics.received(kind)
-        metrics.answered(kind, status, seconds)
+    for kind, source, status, seconds in (
+        ("complete", "oa", 200, 0.5),
+        ("complete", "oa", 200, 0.25),
+        ("complete", "oa", 422, 0),
+        ("complete", "erp", 200, 1),
+        ("complete", NO_SOURCE, 401, 0),
+        ("x", "oa", 200, 0),
+    ):
+        metrics.answered(kind, source, status, seconds)
     found = read(metrics)
-    assert found["flowhooks_http_requests_total", "complete"] == 3
-    assert found["flowhooks_http_responses_total", "complete", "200"] == 2
-    assert found["flowhooks_http_responses_total", "complete", "422"] == 1
-    assert found["flowhooks_http_responses_total", "x", "200"] == 1
-    assert found["flowhooks_http_request_duration_seconds_sum", "complete"] == 0.75
+    assert found["flowhooks_http_requests_total", "complete", "oa"] == 3
+    assert found["flowhooks_http_responses_total", "complete", "oa", "200"] == 2
+    assert found["flowhooks_http_responses_total", "complete", "oa", "422"] == 1
+    assert found["flowhooks_http_responses_total", "complete", "erp", "200"] == 1
+    assert found["flowhooks_http_responses_total", "complete", "(none)", "401"] == 1
+    assert found["flowhooks_http_responses_total", "x", "oa", "200"] == 1
+    assert found["flowhooks_http_request_duration_seconds_sum", "complete", "oa"] == 0.75
+
+
+def test_sources_beyond_the_first_share_one_label():
+    """However often the settings are reloaded with other sources, the number of labels is bounded."""
+    metrics = Metrics()
+    for number in range(MAX_SOURCES + 50):
+        metrics.answered("complete", f"s{number}", 200, 0.1)
+    found = read(metrics)
+    assert found["flowhooks_http_responses_total", "complete", OTHERS, "200"] == 50
+    assert sum(name == "flowhooks_http_responses_total" for name, *_ in found) == MAX_SOURCES + 1
+
+
+def test_no_series_tells_when_counting_began():
+    """prometheus-client would add a series `_created` to each counter and histogram, and double the output."""
+    metrics = Metrics()
+    metrics.answered("complete", "oa", 200, 0.5)
+    metrics.committed(8, 0.002)
+    assert not [name for name, *_ in read(metrics) if name.endswith("_created")]
 
 
 def settled(handler, kind, state, seconds, *, total=0):
@@ -80,7 +106,7 @@ def test_handlers_beyond_the_first_share_one_label():
         metrics.on_settled(settled(f"p:h{number}", OutcomeKind.SUCCEEDED, State.SUCCEEDED, 0.1))
     metrics.on_settled(settled("p:h0", OutcomeKind.SUCCEEDED, State.SUCCEEDED, 0.1))
     found = read(metrics)
-    assert found["flowhooks_attempts_total", OTHER_HANDLERS, "succeeded"] == 50
+    assert found["flowhooks_attempts_total", OTHERS, "succeeded"] == 50
     assert found["flowhooks_attempts_total", "p:h0", "succeeded"] == 2
     assert sum(name == "flowhooks_attempts_total" for name, *_ in found) == MAX_HANDLERS + 1
 
