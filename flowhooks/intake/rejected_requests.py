@@ -1,4 +1,4 @@
-"""Store rejected requests in the background, in batches.
+"""Store rejected requests in the background, in batches, and log them.
 
 Equal requests of a batch become one record with their number. Each status of each source has its own limit in a batch,
 and so has each address if the source is not known, as in the ledger.
@@ -10,9 +10,10 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import FlowhooksError
+from flowhooks.intake.rejection_summary import RejectionSummary
 from flowhooks.ledger import rejected_requests
 from flowhooks.ledger.rejected_requests import RejectedRequest
-from flowhooks.text import escape_control
+from flowhooks.text import escape_control, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,19 +32,24 @@ FLUSH_INTERVAL: Final = 1.0
 MAX_PATH_CHARS: Final = 500
 MAX_REASON_CHARS: Final = 2_000
 MAX_ADDRESS_CHARS: Final = 100
+MAX_USER_AGENT_CHARS: Final = 200
+MAX_METHOD_CHARS: Final = 20
+MAX_LOGGED_REASON_CHARS: Final = 500
 
 
 class RejectedRequestLog:
-    """Stores the most recent rejected requests.
+    """Stores the most recent rejected requests, and logs them.
 
     Args:
         ledger: stores them.
         clock: time and ids.
+        summary: logs them; default: one record for each status and source in a minute.
     """
 
-    def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, *, ledger: Ledger, clock: Clock, summary: RejectionSummary | None = None) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._summary = summary or RejectionSummary()
         self._pending = _PendingRequests()
         self._has_pending = threading.Event()
         self._stopping = threading.Event()
@@ -60,8 +66,21 @@ class RejectedRequestLog:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def record(self, *, path: str, address: str, status: int, english: str, chinese: str, source: str = "") -> None:
-        """Record a rejected request; it is stored later.
+    def record(
+        self,
+        *,
+        path: str,
+        address: str,
+        status: int,
+        english: str,
+        chinese: str,
+        source: str = "",
+        user_agent: str = "",
+        event_id: str = "",
+        method: str = "POST",
+        is_callback: bool = True,
+    ) -> None:
+        """Log a rejected request, and record it; it is stored later.
 
         Args:
             path: path of the request.
@@ -70,22 +89,30 @@ class RejectedRequestLog:
             english: the reason in English.
             chinese: the reason in Chinese.
             source: the source that sent it; `""` if not known.
+            user_agent: the program that sent it, as it names itself; `""` if not known.
+            event_id: the id of the event that it contradicts; `""` if there is none.
+            method: method of the request.
+            is_callback: whether its path is that of a callback. Other requests are only logged.
         """
         now = self._clock.now()
-        self._pending.add(
-            RejectedRequest(
-                id=self._clock.new_id(),
-                rejected_at=now,
-                first_rejected_at=now,
-                source=source,
-                path=escape_control(path, MAX_PATH_CHARS),
-                address=escape_control(address, MAX_ADDRESS_CHARS),
-                status=status,
-                reason_en=escape_control(english, MAX_REASON_CHARS),
-                reason_zh=escape_control(chinese, MAX_REASON_CHARS),
-            )
+        request = RejectedRequest(
+            id=self._clock.new_id(),
+            rejected_at=now,
+            first_rejected_at=now,
+            source=source,
+            path=escape_control(path, MAX_PATH_CHARS),
+            address=escape_control(address, MAX_ADDRESS_CHARS),
+            status=status,
+            reason_en=escape_control(english, MAX_REASON_CHARS),
+            reason_zh=escape_control(chinese, MAX_REASON_CHARS),
+            user_agent=escape_control(user_agent, MAX_USER_AGENT_CHARS),
+            event_id=event_id,
         )
-        self._has_pending.set()
+        if is_callback:
+            self._pending.add(request)
+        is_counted = self._summary.add(status, source, _log_fields(request, method))
+        if is_callback or is_counted:
+            self._has_pending.set()
 
     def flush(self) -> None:
         """Store the pending requests; if that fails, the newest ones stay pending."""
@@ -105,11 +132,25 @@ class RejectedRequestLog:
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
-            self._has_pending.wait()
-            self._stopping.wait(FLUSH_INTERVAL)
-            self._has_pending.clear()
-            self.flush()
+            if self._has_pending.wait(self._summary.seconds_until_due()):
+                self._stopping.wait(FLUSH_INTERVAL)
+                self._has_pending.clear()
+                self.flush()
+            self._summary.log_due()
         self.flush()
+        self._summary.log_due(everything=True)
+
+
+def _log_fields(request: RejectedRequest, method: str) -> dict[str, str]:
+    fields = {
+        "method": escape_control(method, MAX_METHOD_CHARS),
+        "path": request.path,
+        "address": request.address,
+        "user_agent": request.user_agent,
+        "why": truncate(request.reason_en, MAX_LOGGED_REASON_CHARS),
+    }
+    about = {"flow_instance_id": request.flow_instance_id, "event_id": request.event_id}
+    return fields | {name: escape_control(value) for name, value in about.items() if value}
 
 
 class _PendingRequests:

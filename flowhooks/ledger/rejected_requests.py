@@ -9,23 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from sqlalchemy import delete, func, select
 
+from flowhooks.errors import NotFound
 from flowhooks.ledger import database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import rejected_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_STORED: Final = 1_000
-"""Maximum number of rows that a ledger stores, for all processes: the newest ones."""
+"""Maximum number of rows that a ledger stores, for all processes: the newest ones. Rows that `MIN_KEPT_PER_GROUP` keeps
+are stored beyond it."""
+MIN_KEPT_PER_GROUP: Final = 10
+"""Number of the newest rows with the same status and source that no number of other rows displaces."""
 MAX_STORED_PER_GROUP: Final = 100
 """Maximum number of these rows with the same status and source."""
 MAX_STORED_PER_ADDRESS: Final = 20
@@ -33,12 +41,14 @@ MAX_STORED_PER_ADDRESS: Final = 20
 PATH_INDEPENDENT_STATUSES: Final = frozenset({401, 403, 429})
 """Statuses that depend on the sender and not on the path. Requests that differ only in their path count as equal. A 401
 of a known source is an exception: its `webhook-id` was used before for another path."""
+_FLOW_INSTANCE_ID: Final = re.compile("/+flow/+([^/]+)")
 
 _INSERT: Final = database.insert(rejected_requests)
 _UPSERT: Final = _INSERT.on_conflict_do_update(
     index_elements=[rejected_requests.c.fingerprint],
     set_={
         **{name: _INSERT.excluded[name] for name in ("id", "rejected_at", "path", "reason_zh")},
+        **{name: _INSERT.excluded[name] for name in ("user_agent", "event_id")},
         "count": rejected_requests.c.count + _INSERT.excluded["count"],
     },
 )
@@ -55,6 +65,13 @@ _RANKED: Final = (
     .where(rejected_requests.c.source == "", rejected_requests.c.address != "")
     .subquery()
 )
+_RANKED_IN_GROUPS: Final = select(
+    rejected_requests.c.id,
+    func.row_number().over(order_by=rejected_requests.c.id.desc()).label("rank"),
+    func.row_number()
+    .over(partition_by=(rejected_requests.c.status, rejected_requests.c.source), order_by=rejected_requests.c.id.desc())
+    .label("rank_in_group"),
+).subquery()
 _DELETE_OLDEST_OF_ADDRESSES: Final = delete(rejected_requests).where(
     rejected_requests.c.id.in_(select(_RANKED.c.id).where(_RANKED.c.rank > MAX_STORED_PER_ADDRESS))
 )
@@ -76,6 +93,8 @@ class RejectedRequest:
         status: the HTTP status of the answer.
         reason_en: the reason in the answer, in English.
         reason_zh: the same in Chinese.
+        user_agent: the program that sent the last one, as it names itself; `""` if not known.
+        event_id: the id of the event that they contradict (409); `""` for other statuses.
     """
 
     id: str
@@ -88,6 +107,14 @@ class RejectedRequest:
     status: int
     reason_en: str
     reason_zh: str
+    user_agent: str = ""
+    event_id: str = ""
+
+    @property
+    def flow_instance_id(self) -> str:
+        """The decoded flow instance id of the path; `""` if the path has none."""
+        found = _FLOW_INSTANCE_ID.match(self.path)
+        return unquote(found[1]) if found else ""
 
     @property
     def fingerprint(self) -> str:
@@ -107,6 +134,33 @@ class RejectedRequest:
         return replace(self, count=self.count + earlier.count, first_rejected_at=earlier.first_rejected_at)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedFilter:
+    """Which rejected requests are listed. None selects all.
+
+    Attributes:
+        status: the HTTP status of the answer.
+        source: the source that sent them; `""`: those without a valid credential.
+        flow_instance_id: the flow instance id in their path, decoded.
+        path: a part of their path, as it was sent.
+        since: last rejected at or after this time, in microseconds since 1970.
+        until: last rejected before this time.
+    """
+
+    status: int | None = None
+    source: str | None = None
+    flow_instance_id: str | None = None
+    path: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def matches_path(self, request: RejectedRequest) -> bool:
+        """Whether the path of a request is selected."""
+        return (self.path is None or self.path in request.path) and (
+            self.flow_instance_id is None or self.flow_instance_id == request.flow_instance_id
+        )
+
+
 def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *, limit: int = MAX_STORED) -> None:
     """Store rejected requests with different fingerprints, and delete the oldest ones beyond the limits."""
     # In a fixed order, so that two processes that store equal requests do not deadlock.
@@ -120,7 +174,9 @@ def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *,
         transaction.connection.execute(_DELETE_OLDEST_OF_ADDRESSES)
     for status, source in sorted({(request.status, request.source) for request in requests}):
         _delete_oldest(transaction, MAX_STORED_PER_GROUP, table.status == status, table.source == source)
-    _delete_oldest(transaction, limit)
+    ranked = _RANKED_IN_GROUPS.c
+    displaced = select(ranked.id).where(ranked.rank > limit, ranked.rank_in_group > MIN_KEPT_PER_GROUP)
+    transaction.connection.execute(delete(rejected_requests).where(table.id.in_(displaced)))
 
 
 def _delete_oldest(transaction: WriteTransaction, limit: int, *group: ColumnElement[bool]) -> None:
@@ -130,10 +186,62 @@ def _delete_oldest(transaction: WriteTransaction, limit: int, *group: ColumnElem
     transaction.connection.execute(delete(rejected_requests).where(*group, table.id < oldest.scalar_subquery()))
 
 
-def latest(connection: Connection, *, limit: int, before: str = "") -> list[RejectedRequest]:
-    """Return the newest rejected requests, newest first, that are older than the id `before`, if one is given."""
-    fields = [column for column in rejected_requests.c if column.name != "fingerprint"]
-    query = select(*fields).order_by(rejected_requests.c.id.desc()).limit(limit)
+def latest(
+    connection: Connection, *, limit: int, before: str = "", request_filter: RejectedFilter | None = None
+) -> list[RejectedRequest]:
+    """Return the newest rejected requests that match a filter, newest first.
+
+    Args:
+        connection: any connection.
+        limit: maximum number of requests.
+        before: the id after which to continue; `""`: start with the newest.
+        request_filter: the filter; None: all requests.
+    """
+    wanted = request_filter or RejectedFilter()
+    table = rejected_requests.c
+    query = select(*_COLUMNS).order_by(table.id.desc())
     if before:
-        query = query.where(rejected_requests.c.id < before)
-    return [RejectedRequest(**row) for row in connection.execute(query).mappings()]
+        query = query.where(table.id < before)
+    if wanted.status is not None:
+        query = query.where(table.status == wanted.status)
+    if wanted.source is not None:
+        query = query.where(table.source == wanted.source)
+    if wanted.since is not None:
+        query = query.where(table.rejected_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(table.rejected_at < wanted.until)
+    # Paths are compared here, because the same id can be encoded in several ways. The table has few rows.
+    return list(islice(filter(wanted.matches_path, _requests(connection, query)), limit))
+
+
+def read(connection: Connection, request_id: str) -> RejectedRequest:
+    """Return one record.
+
+    Raises:
+        NotFound: there is no record with this id.
+    """
+    query = select(*_COLUMNS).where(rejected_requests.c.id == request_id)
+    found = next(_requests(connection, query), None)
+    if found is None:
+        raise NotFound(
+            f"there is no rejected request {request_id}: a further equal request gives its record another id, and old "
+            "records are deleted"
+        )
+    return found
+
+
+def groups(connection: Connection) -> list[tuple[int, str]]:
+    """Return the statuses and sources that records have, in order."""
+    query = select(rejected_requests.c.status, rejected_requests.c.source).distinct()
+    return sorted((row.status, row.source) for row, _ in (repair(row, _GROUP) for row in connection.execute(query)))
+
+
+_GROUP: Final = (rejected_requests.c.status, rejected_requests.c.source)
+_COLUMNS: Final = tuple(column for column in rejected_requests.c if column.name != "fingerprint")
+_FIELDS: Final = tuple(field.name for field in fields(RejectedRequest))
+
+
+def _requests(connection: Connection, query: Select[Any]) -> Iterator[RejectedRequest]:
+    for stored in connection.execute(query):
+        row, _ = repair(stored, _COLUMNS)
+        yield RejectedRequest(**{name: getattr(row, name) for name in _FIELDS})

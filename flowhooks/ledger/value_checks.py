@@ -237,6 +237,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "path": _starts_with("/"),
         "status": lambda column: column.between(400, 599),
         "fingerprint": _is_sha256,
+        "event_id": _is_id_or_empty,
     },
     "audit_log": {"id": _is_id, "at": _is_time, "interface": _one_of("console", "api", "cli")},
     "sessions": {"digest": _is_sha256, "created_at": _is_time, "used_at": _is_time},

@@ -128,8 +128,9 @@ def respond(request: falcon.Request, response: falcon.Response, *, status: int, 
     response.set_headers(HEADERS)
 
 
-ErrorLog: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str]], None]"
-"""Called with a request, the status of its response, and a function from a language to the operator's message."""
+ErrorLog: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str], str], None]"
+"""Called with a request, the status of its response, a function from a language to the operator's message, and the id
+of the event that the request contradicts, or `""`."""
 
 
 def install(app: falcon.App[Any, Any], error_log: ErrorLog | None = None) -> None:
@@ -149,10 +150,12 @@ def install(app: falcon.App[Any, Any], error_log: ErrorLog | None = None) -> Non
         status: int,
         text: Callable[[str], str],
         note: Callable[[str], str],
+        *,
+        event_id: str = "",
     ) -> None:
         respond(request, response, status=status, message=text(_language(request)))
         if error_log is not None:
-            error_log(request, status, note)
+            error_log(request, status, note, event_id)
 
     def serialize(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
         # Falcon sets the status and the error's headers before it calls this function.
@@ -166,7 +169,8 @@ def install(app: falcon.App[Any, Any], error_log: ErrorLog | None = None) -> Non
     def refused(
         request: falcon.Request, response: falcon.Response, error: CallbackRejected, _params: dict[str, Any]
     ) -> None:
-        say(request, response, _status(response, error), error.text, error.operator_text)
+        event_id = error.event_id if isinstance(error, IdentityConflict) else ""
+        say(request, response, _status(response, error), error.text, error.operator_text, event_id=event_id)
 
     app.set_error_serializer(serialize)
     app.add_error_handler(CallbackRejected, refused)

@@ -158,6 +158,10 @@ def test_a_copy_is_of_no_use(server, site_):
     found = site_.until(noted)
     assert "was used before" in found["/flow/r-2/call-back/complete"]
     assert "neither a token nor a signature" in found["/flow/r-3/call-back/complete"]
+    for source in ("", "erp"):  # the first 401 of each is logged at once
+        record = server.until_logged("requests_rejected", status=401, source=source)
+        assert (record["count"], record["method"], record["address"]) == (1, "POST", "127.0.0.1")
+        assert "event_id" not in record
     assert server.post("r-1", RAW, **copy).status == 200
 
 

@@ -83,9 +83,11 @@ def fill_other_tables(transaction, hands):
         first_rejected_at=now,
         path="/flow/x",
         address="192.0.2.1",
-        status=422,
+        status=409,
         reason_en="no",
         reason_zh="否否",
+        user_agent="curl",
+        event_id=hands.clock.new_id(),
     )
     rejected_requests.store(transaction, [request])
     sessions.create(transaction, sessions.Session(digest=digest, operator="ann", created_at=now, used_at=now))

@@ -132,6 +132,8 @@ rejected_requests: Final = Table(
     Column("reason_en", Text, nullable=False),
     Column("reason_zh", Text, nullable=False),
     Column("fingerprint", Text, nullable=False, unique=True, comment="SHA-256 of the columns in which they are equal"),
+    Column("user_agent", Text, nullable=False, server_default="", comment="of the last of them; '' if not known"),
+    Column("event_id", Text, nullable=False, server_default="", comment="the event that they contradict, or ''"),
 )
 Index("rejected_requests_group", rejected_requests.c.status, rejected_requests.c.source, rejected_requests.c.id)
 

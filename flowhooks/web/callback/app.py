@@ -81,7 +81,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
 
 
 def _error_log(app: App) -> errors.ErrorLog:
-    def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
+    def noted(request: falcon.Request, status: int, text: Callable[[str], str], event_id: str) -> None:
         if is_callback(path := errors.raw_path(request.env)):
             address = request.env.get("REMOTE_ADDR") or ""
             app.rejected_requests.record(
@@ -91,6 +91,9 @@ def _error_log(app: App) -> errors.ErrorLog:
                 english=text("en"),
                 chinese=text("zh"),
                 source=getattr(request.context, "source", ""),
+                user_agent=request.env.get("HTTP_USER_AGENT") or "",
+                event_id=event_id,
+                method=request.method,
             )
 
     return noted

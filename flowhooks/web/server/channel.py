@@ -43,12 +43,14 @@ class Rejection(NamedTuple):
         method: its method; `""` if it has not arrived, or is malformed.
         path: its path, not decoded; `""` as above.
         address: the client's address; `""` if the trusted proxy sent no valid one.
+        user_agent: the client's program, as it names itself; `""` if this header has not arrived.
     """
 
     error: errors.LocalizedHTTPError
     method: str
     path: str
     address: str
+    user_agent: str = ""
 
 
 def _write_error(task: Any, refusal: errors.LocalizedHTTPError) -> None:
@@ -148,6 +150,7 @@ class _ErrorTask(_TimedTask, waitress.task.ErrorTask):  # type: ignore[misc]  # 
             method=request.command,
             path=request.request_uri.partition("?")[0],
             address=client_address(self.channel.addr[0], forwarded_for, listener.limits.trusted_proxy) or "",
+            user_agent=request.headers.get("USER_AGENT") or "",
         )
 
 

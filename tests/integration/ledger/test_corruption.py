@@ -38,6 +38,7 @@ FREE_TEXTS = {
     *("alerts.subject", "alerts.message", "alerts.last_error", "attempts.error", "attempts.traceback"),
     *("audit_log.actor", "audit_log.action", "handlers.id", "processes.host", "rejected_requests.path"),
     *("rejected_requests.address", "rejected_requests.reason_en", "rejected_requests.reason_zh"),
+    "rejected_requests.user_agent",
     *("sessions.operator", "webhook_ids.source", "webhook_ids.webhook_id"),
     *("engine_instances.source", "engine_instances.process_definition_key", "engine_instances.conclusion"),
     *("engine_instances.tenant_id", "engine_instances.parent_id", "engine_instances.rule"),
@@ -76,8 +77,8 @@ NUMBERS = {
     *("engine_positions.to_confirm", "engine_positions.waiting"),
 }
 """Numbers that nothing else counts, and a flag."""
-IN_DISPLAY_ONLY = {"rejected_requests.fingerprint"}
-"""Decides only whether the next equal request shares the row in the list of rejected requests."""
+IN_DISPLAY_ONLY = {"rejected_requests.fingerprint", "rejected_requests.event_id"}
+"""Decide only whether the next equal request shares the row in the list of rejected requests, and what it links to."""
 ENGINE_TIMES = {
     *("engine_instances.ended_at", "engine_instances.started_at", "engine_positions.position"),
     *("engine_positions.since", "history_gaps.since"),

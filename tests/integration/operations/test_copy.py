@@ -158,12 +158,13 @@ def furnished(harness, rooms):
             closed,
         )
     flow.sql(
-        "INSERT INTO rejected_requests VALUES (?, ?, ?, 5, 'erp', '/flow/1', '127.0.0.1', 400, 'no', ?, ?)",
+        "INSERT INTO rejected_requests VALUES (?, ?, ?, 5, 'erp', '/flow/1', '127.0.0.1', 400, 'no', ?, ?, 'curl', ?)",
         made_up_id(3),
         EARLIEST + 3,
         EARLIEST + 2,
         CHINESE,
         texts_sha256(("fingerprint",)),
+        made_up_id(9),
     )
     digest = texts_sha256(("digest",))
     flow.sql("UPDATE handlers SET retired_at = ? WHERE id = 'p:later'", EARLIEST + 77)

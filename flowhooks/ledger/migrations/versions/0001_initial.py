@@ -229,6 +229,8 @@ def upgrade() -> None:
         sa.Column("reason_en", sa.Text, nullable=False),
         sa.Column("reason_zh", sa.Text, nullable=False),
         sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
+        sa.Column("user_agent", sa.Text, nullable=False, server_default=""),
+        sa.Column("event_id", sa.Text, nullable=False, server_default=""),
     )
     op.create_index("rejected_requests_group", "rejected_requests", ["status", "source", "id"])
     op.create_table(

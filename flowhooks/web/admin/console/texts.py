@@ -338,9 +338,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rejected.says": {
         "en": "These requests were answered with an error, and no event was stored for them. The body of a conflict "
         "(409) is stored with the event that was received before. The engine must correct the requests or send them "
-        "again. Equal requests share a row. The last 1,000 rows are kept, and at most 100 for each status and source.",
+        "again. Equal requests share a row. The last 1,000 rows are kept; for each status and source at most "
+        "100, and at least the last 10.",
         "zh": "这些请求已返回错误，没有存储为事件。冲突（409）的请求体保存在先前收到的事件中。"
-        "需由流程引擎更正或重发。相同的请求合并为一行。保留最近 1000 行，每个状态码和来源最多 100 行。",
+        "需由流程引擎更正或重发。相同的请求合并为一行。"
+        "保留最近 1000 行；每个状态码和来源最多 100 行，且至少保留最近 10 行。",
     },
     "rejected.count": {"en": "{count} times since", "zh": "共 {count} 次，始于"},
     "rejected.at": {"en": "Time", "zh": "时间"},

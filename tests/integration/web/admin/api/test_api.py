@@ -626,7 +626,7 @@ def test_payloads_are_data(harness, serve, listens):
     flow.sql("UPDATE deliveries SET comment = ?", text)
     flow.sql("UPDATE events SET source = ?, kind = ?", text, text)
     flow.sql("UPDATE attempts SET error = ?, traceback = ?", text, text)
-    flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, 1, 1, ?, ?, ?, 400, ?, ?, 'f')", *[text] * 5)
+    flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, 1, 1, ?, ?, ?, 400, ?, ?, 'f', ?, ?)", *[text] * 7)
     flow.sql("INSERT INTO audit_log VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close an alert without a cause
     flow.sql(

@@ -12,7 +12,7 @@ import pytest
 
 from flowhooks.errors import Unavailable
 from flowhooks.intake import rejected_requests
-from flowhooks.ledger.rejected_requests import MAX_STORED, MAX_STORED_PER_ADDRESS, latest
+from flowhooks.ledger.rejected_requests import MAX_STORED, MAX_STORED_PER_ADDRESS, MIN_KEPT_PER_GROUP, latest
 from flowhooks.web.callback.app import create_app
 from flowhooks.web.server.server import Limits, Server
 from support.waiting import WAIT_TIMEOUT
@@ -31,7 +31,8 @@ def called_back(flow):
         host, _, port = server.address.rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_TIMEOUT)
         try:
-            connection.request(method, path, body.encode(), headers)
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body.encode(), named)
             return connection.getresponse().status
         finally:
             connection.close()
@@ -58,12 +59,16 @@ def test_what_was_refused_is_shown_with_the_reason(harness, serve):
         assert send("/flow/i3/call-back/complete", json.dumps({"businessKey": True})) == 422
         assert send("/flow/i4/call-back/other") == 404
         assert send("/flow/i5/call-back/complete", method="GET") == 405
-        assert send("/flow/i1/call-back/complete", json.dumps({"businessKey": "other"})) == 409
+        conflict = json.dumps({"businessKey": "other"})
+        assert send("/flow/i1/call-back/complete", conflict, User_Agent=b"Engine/1\x9b") == 409
         assert send("/favicon.ico") == 404
     flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush of its own could return too early
     found = kept(flow)
     assert [one.status for one in found] == [409, 405, 404, 422, 400]
     assert {one.address for one in found} == {"127.0.0.1"}
+    assert [bool(one.event_id) for one in found] == [True, False, False, False, False]
+    assert flow.events(flow_instance_id="i1") == [found[0].event_id]
+    assert found[0].user_agent == "Engine/1\\u009b"
     console = serve(flow)
     assert "Responses of this process since its start: 202 1 400 1 405 1 409 1 422 1" in console.page("/").text
     text = console.page("/rejected-requests").text
@@ -84,7 +89,7 @@ def test_it_is_written_down_by_itself(harness, eventually):
 
 
 def test_many_are_bounded(harness, monkeypatch):
-    """The last of many rejections are kept, up to a limit for the ledger, and each has a maximum length."""
+    """The last of many rejections are kept up to a limit, and of each status and source the last few in any case."""
     flow = harness.open(start=False)
     for number in range(300):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
@@ -102,8 +107,9 @@ def test_many_are_bounded(harness, monkeypatch):
             )
         flow.app.rejected_requests.flush()
     found = kept(flow)
-    assert len(found) == MAX_STORED
-    assert Counter(one.source for one in found) == {f"s{source}": 100 for source in range(1, 11)}
+    displaced = {"": MIN_KEPT_PER_GROUP, "s0": MIN_KEPT_PER_GROUP}
+    assert Counter(one.source for one in found) == displaced | {f"s{source}": 100 for source in range(1, 11)}
+    assert [one.source for one in found[:MAX_STORED]].count("s1") == 100
     assert all(len(one.path) <= rejected_requests.MAX_PATH_CHARS and one.path.isprintable() for one in found)
 
 
