@@ -15,6 +15,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import circuit_state
 from flowhooks.model.delivery import OutcomeKind
+from flowhooks.model.plugin_version import UNKNOWN_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.execution.runners.runner import ExecuteFn
     from flowhooks.ledger.delivery_settled import DeliverySettled
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.model.plugin_version import PluginVersion
     from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 
 POLL_INTERVAL: Final = 0.5
@@ -50,7 +52,7 @@ class CircuitBreaker:
         *,
         ledger: Ledger,
         max_failures: Mapping[str, int],
-        plugin_versions: Mapping[str, str],
+        plugin_versions: Mapping[str, PluginVersion],
         retry_interval: float,
         clock: Clock,
     ) -> None:
@@ -136,7 +138,8 @@ class CircuitBreaker:
 
     def _open(self, handler: str, why: str) -> None:
         now = self._clock.now()
-        plugin_version, retry_at = self._plugin_versions.get(handler, ""), now + self._retry_interval
+        retry_at = now + self._retry_interval
+        plugin_version = str(self._plugin_versions.get(handler, UNKNOWN_VERSION))
         circuit = circuit_state.OpenCircuit(handler, why[:MAX_REASON_CHARS], plugin_version, retry_at)
         pauses = self._ledger.pauses
         if self._ledger.write(lambda transaction: circuit_state.open_circuit(transaction, circuit, now, pauses)):

@@ -11,7 +11,7 @@ import structlog
 from flowhooks.clock import SECOND
 from flowhooks.ledger.deliveries import StateChange, apply_changes, defer_probe
 from flowhooks.ledger.delivery_settled import DeliverySettled
-from flowhooks.model.delivery import Delivery, State
+from flowhooks.model.delivery import Delivery, State, Trigger
 from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
@@ -91,5 +91,7 @@ class Prober:
         elif verdict is False:
             note = "its probe says that its work was not done"
             self._ledger.write(
-                lambda transaction: self._ledger.requeue(transaction, [status], reset_retries=True, comment=note)
+                lambda transaction: self._ledger.requeue(
+                    transaction, [status], trigger=Trigger.PROBE, reset_retries=True, comment=note
+                )
             )

@@ -23,7 +23,7 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
-from flowhooks.model.delivery import COMPLETED_STATES, OutcomeKind, State
+from flowhooks.model.delivery import COMPLETED_STATES, OutcomeKind, State, Trigger
 from flowhooks.model.event import EventState, Origin, ParkedBy, digest, from_body
 from flowhooks.routing.index import Route
 
@@ -389,7 +389,11 @@ class Intake:
         if not retryable:
             return delivery_statuses
         absent = self.config.missing_handlers
-        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, retryable, missing_handlers=absent))
+        self._ledger.write(
+            lambda transaction: self._ledger.requeue(
+                transaction, retryable, trigger=Trigger.REPEATED, missing_handlers=absent
+            )
+        )
         return tuple(
             (
                 {standing.delivery_id: standing for standing in delivery_statuses} | self._read_statuses(event_id)

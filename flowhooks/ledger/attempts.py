@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Integer, Text, select, update
 from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
+from flowhooks.ledger.attempt_starts import start_attempts, to_start
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.deliveries import CLAIM, ClaimRequest, ClaimStatements, StateChange, apply_changes_returning
 from flowhooks.ledger.due_deliveries import next_due, to_ready_delivery
@@ -22,14 +23,15 @@ from flowhooks.ledger.tables import (
     deliveries,
     events,
 )
-from flowhooks.model.delivery import Attempt, OutcomeKind, State
+from flowhooks.model.delivery import Attempt, OutcomeKind, State, Trigger
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.event import Event
@@ -65,7 +67,6 @@ class AttemptResult(NamedTuple):
     result_dropped: str | None = None
 
 
-_INSERT: Final = database.BulkInsert(attempts)
 _CLAIMED: Final = database.DriverStatement(
     select(events, deliveries.c.id.label("delivery_id"), deliveries.c.attempt, deliveries.c.retry_base)
     .join(deliveries, deliveries.c.event_id == events.c.id)
@@ -100,28 +101,6 @@ _ATTEMPTS: Final = select(attempts.c.delivery_id, attempts.c.number, attempts.c.
 _RECORDED: Final = partial(hit, "settle.committed")
 
 
-class InFlightAttempts:
-    """The attempts that this process has started and that have not ended. Used by the writer's thread only.
-
-    If the reply to a COMMIT is lost, the database may list attempts as running that this process never started. They
-    are recognized by being absent here.
-    """
-
-    def __init__(self) -> None:
-        self._attempts: set[tuple[str, int]] = set()
-
-    def add(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """Add attempts that are about to start."""
-        self._attempts.update(attempts)
-
-    def discard(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """Remove attempts whose result is durable, or whose start was not confirmed, so that they never run."""
-        self._attempts.difference_update(attempts)
-
-    def __contains__(self, attempt: tuple[str, int]) -> bool:
-        return attempt in self._attempts
-
-
 def claim(
     transaction: WriteTransaction,
     requests: list[ClaimRequest],
@@ -147,10 +126,18 @@ def claim(
     """
     # Of several claims of one delivery in a batch only the last one is made, and only its caller gets the event.
     latest = {request.queued.delivery_id: request for request in requests}
-    started, at_limit = _mark(transaction, latest.values(), in_flight, process=process, statements=statements)
+    started, at_limit = _mark(transaction, latest.values(), statements)
     claimed: dict[str, ClaimedAttempt] = {}
     if started:
         rows = _CLAIMED(transaction.connection, {"delivery_ids": json.dumps(list(started))})
+        origins = {row.delivery_id: row.origin for row in rows}
+        start_attempts(
+            transaction,
+            [to_start(latest[row.id], row, origins.get(row.id), statements.trigger) for row in started.values()],
+            in_flight,
+            process=process,
+        )
+        hit("claim.written")
         claimed = {
             row.delivery_id: ClaimedAttempt(event=to_event(row), attempt=row.attempt, retry_base=row.retry_base)
             for row in rows
@@ -177,32 +164,24 @@ def claim_batch(
 
 
 def _mark(
-    transaction: WriteTransaction,
-    requests: Collection[ClaimRequest],
-    in_flight: InFlightAttempts,
-    *,
-    process: str,
-    statements: ClaimStatements = CLAIM,
-) -> tuple[set[str], set[str]]:
-    """Mark deliveries as running and store their attempts.
+    transaction: WriteTransaction, requests: Collection[ClaimRequest], statements: ClaimStatements
+) -> tuple[dict[str, Any], set[str]]:
+    """Mark deliveries as running.
 
     Returns:
-        The ids of the started deliveries, and the ids of those whose handler is at its limit.
+        The rows of the marked deliveries by id, and the ids of those whose handler is at its limit.
     """
     constrained = [request for request in requests if request.queued.ordered or request.limit is not None]
-    started, at_limit = set[str](), set[str]()
+    marked, at_limit = dict[str, Any](), set[str]()
     if len(constrained) < len(requests):
         changes = [_to_change(request) for request in requests if not request.queued.ordered and request.limit is None]
-        started = {row.id for row in apply_changes_returning(transaction, changes, statements.unordered)}
+        marked = {row.id: row for row in apply_changes_returning(transaction, changes, statements.unordered)}
     if constrained:
         allowed, at_limit = admissible(transaction, constrained)
         constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
-        started |= {row.id for row in apply_changes_returning(transaction, constrained_changes, statements.ordered)}
-    if started:
-        started_requests = [request for request in requests if request.queued.delivery_id in started]
-        start_attempts(transaction, started_requests, in_flight, process=process)
-        hit("claim.written")
-    return started, at_limit
+        rows = apply_changes_returning(transaction, constrained_changes, statements.ordered)
+        marked |= {row.id: row for row in rows}
+    return marked, at_limit
 
 
 class SlotRequest(Protocol):
@@ -271,6 +250,7 @@ def claim_next(
         lock_handlers(transaction, limited)
     found: list[tuple[SlotRequest, int, list[StartedDelivery], bool]] = []
     claims: dict[str, ClaimRequest] = {}
+    origins: dict[str, str] = {}
     for request in requests:
         slots = request.take(transaction)
         # Locked rows of other processes are skipped. Where `_mark` waits for other locks, it must not hold these.
@@ -287,8 +267,13 @@ def claim_next(
             for candidate in candidates
             if candidate.claimed is not None
         }
+        origins |= {row.delivery_id: row.origin for row in rows}
         found.append((request, slots, candidates, len(rows) > slots))
-    marked = _mark(transaction, claims.values(), in_flight, process=process)[0] if claims else set[str]()
+    marked = _mark(transaction, claims.values(), CLAIM)[0] if claims else {}
+    if marked:
+        starts = [to_start(claims[row.id], row, origins[row.id], CLAIM.trigger) for row in marked.values()]
+        start_attempts(transaction, starts, in_flight, process=process)
+        hit("claim.written")
     for request, slots, candidates, is_more_due in found:
         started = [
             candidate for candidate in candidates if candidate.claimed is None or candidate.queued.delivery_id in marked
@@ -327,30 +312,6 @@ def _to_result(
     if delivery_id in at_limit:
         return ConcurrencyLimitReached()
     return claimed.get(delivery_id) if latest[delivery_id] is request else None
-
-
-def start_attempts(
-    transaction: WriteTransaction, requests: Collection[ClaimRequest], in_flight: InFlightAttempts, *, process: str
-) -> None:
-    """Store started attempts. The same transaction marks their deliveries as *running*."""
-    keys = [(request.queued.delivery_id, request.queued.attempt + 1) for request in requests]
-    # Before the commit, because other work of the same transaction may read it.
-    in_flight.add(keys)
-    transaction.after_rollback(lambda: in_flight.discard(keys))
-    _INSERT(
-        transaction.connection,
-        [
-            {
-                "delivery_id": request.queued.delivery_id,
-                "number": request.queued.attempt + 1,
-                "process": process,
-                "started_at": request.now,
-                "error": "",
-                "traceback": "",
-            }
-            for request in requests
-        ],
-    )
 
 
 class ResultRecorder:
@@ -459,4 +420,10 @@ def _to_attempt(row: Any, damage: str) -> Attempt:
         result=row.result,
         process=row.process,
         result_dropped=row.result_dropped or "",
+        plugin_version=row.plugin_version or "",
+        plugin_digest=row.plugin_digest or "",
+        trigger=Trigger(row.trigger) if row.trigger else None,
+        actor=row.actor or "",
+        operation_id=row.operation_id or "",
+        error_group=row.error_group or "",
     )

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-    from flowhooks.ledger.attempts import InFlightAttempts
+    from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.pauses import PausedHandlers
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.plugin_version import PluginVersion
 
 log = get_logger(__name__)
 
@@ -117,7 +118,7 @@ def close_circuits(
 
 
 def reset_for_new_version(
-    transaction: WriteTransaction, plugin_versions: Mapping[str, str], now: int, pauses: PausedHandlers
+    transaction: WriteTransaction, plugin_versions: Mapping[str, PluginVersion], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
     """Close circuits that another version of the handler's plugin opened; return the ids of their handlers.
 
@@ -129,7 +130,9 @@ def reset_for_new_version(
     """
     rows = transaction.connection.execute(select(handlers.c.id, handlers.c.circuit_plugin_version).where(IS_OPEN)).all()
     replaced = [
-        row.id for row in rows if plugin_versions.get(row.id, row.circuit_plugin_version) != row.circuit_plugin_version
+        row.id
+        for row in rows
+        if str(plugin_versions.get(row.id, row.circuit_plugin_version)) != row.circuit_plugin_version
     ]
     if not replaced:
         return frozenset()

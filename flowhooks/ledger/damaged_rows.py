@@ -14,7 +14,7 @@ from sqlalchemy import Integer
 
 from flowhooks.clock import is_time
 from flowhooks.model.alert import AlertCause
-from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.event import EventState, Origin, ParkedBy
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _WORDS: Final[Mapping[str, tuple[frozenset[str], str | None]]] = {
     # Nobody knows what a delivery without a readable state has done.
     "deliveries.state": (frozenset(State), State.UNKNOWN.value),
     "attempts.outcome": (frozenset(OutcomeKind), None),
+    "attempts.trigger": (frozenset(Trigger), None),
     "alerts.cause": (frozenset(AlertCause), AlertCause.UNKNOWN.value),
 }
 """The legal values of columns that have few, and the value that stands for any other."""

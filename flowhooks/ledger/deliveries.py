@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, Text, case, func, update
+from sqlalchemy import BigInteger, Integer, Text, bindparam, case, func, null, update
 
 from flowhooks.errors import InvalidTransition
 from flowhooks.ledger import database
 from flowhooks.ledger.pauses import NOT_PAUSED
 from flowhooks.ledger.tables import deliveries
 from flowhooks.ledger.transaction import OrderGroup
-from flowhooks.model.delivery import ALLOWED_TRANSITIONS, State
+from flowhooks.model.delivery import ALLOWED_TRANSITIONS, State, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Row
 
@@ -136,9 +137,20 @@ _APPLY: Final = (
     )
     .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.order_key)
 )
-_APPLY_ALONE: Final = database.DriverStatement(_APPLY)
-IF_SUSPENDED: Final = database.DriverStatement(_APPLY.where(deliveries.c.due_at.is_(None)))
+# The next change clears an operator's request. The claim does not, because it copies the request into the attempt and no
+# database returns the values from before an UPDATE. So the request is cleared when the attempt ends.
+_APPLY_AND_CLEAR: Final = _APPLY.values(next_trigger=null(), next_actor=null(), operation_id=null())
+_APPLY_ALONE: Final = database.DriverStatement(_APPLY_AND_CLEAR)
+IF_SUSPENDED: Final = database.DriverStatement(_APPLY_AND_CLEAR.where(deliveries.c.due_at.is_(None)))
 """Changes only deliveries that have no due time. The start of a server with their handler gives them one."""
+REQUEUE: Final = database.DriverStatement(
+    _APPLY.values(
+        next_trigger=bindparam("next_trigger", type_=Text),
+        next_actor=bindparam("next_actor", type_=Text),
+        operation_id=bindparam("operation", type_=Text),
+    )
+)
+"""Also stores why the next attempts start; the parameters are `next_trigger`, `next_actor` and `operation`."""
 
 
 class ClaimStatements(NamedTuple):
@@ -148,14 +160,17 @@ class ClaimStatements(NamedTuple):
         unordered: starts only deliveries that are unordered in the database, even if the runner took another one for
             unordered.
         ordered: starts deliveries that were found to be first of their order group, or unordered.
+        trigger: why the attempts start, unless an operator asked for them; None: they are first attempts and retries.
     """
 
     unordered: database.DriverStatement
     ordered: database.DriverStatement
+    trigger: Trigger | None = None
 
 
-_UNORDERED: Final = _APPLY.where(deliveries.c.order_key.is_(None))
-_ORDERED: Final = _APPLY.values(
+_CLAIM: Final = _APPLY.returning(deliveries.c.next_trigger, deliveries.c.next_actor, deliveries.c.operation_id)
+_UNORDERED: Final = _CLAIM.where(deliveries.c.order_key.is_(None))
+_ORDERED: Final = _CLAIM.values(
     order_position=case((deliveries.c.order_key.is_(None), deliveries.c.order_position), else_=STARTED)
 )
 CLAIM: Final = ClaimStatements(
@@ -164,7 +179,9 @@ CLAIM: Final = ClaimStatements(
 )
 """Statements for handlers that are not paused."""
 CLAIM_TRIAL: Final = ClaimStatements(
-    unordered=database.DriverStatement(_UNORDERED), ordered=database.DriverStatement(_ORDERED)
+    unordered=database.DriverStatement(_UNORDERED),
+    ordered=database.DriverStatement(_ORDERED),
+    trigger=Trigger.TRIAL,
 )
 """Statements for a trial of a handler that is paused by its open circuit."""
 
@@ -199,17 +216,22 @@ def apply_changes(transaction: WriteTransaction, changes: Sequence[StateChange])
 
 
 def apply_changes_returning(
-    transaction: WriteTransaction, changes: Sequence[StateChange], statement: database.DriverStatement = _APPLY_ALONE
+    transaction: WriteTransaction,
+    changes: Sequence[StateChange],
+    statement: database.DriverStatement = _APPLY_ALONE,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> Sequence[Row[Any]]:
     """Change states with one statement.
 
     Args:
         transaction: the open transaction.
         changes: at most one for each delivery.
-        statement: the UPDATE: to start attempts, one of a `ClaimStatements`; or `IF_SUSPENDED`.
+        statement: the UPDATE: to start attempts, one of a `ClaimStatements`; or `IF_SUSPENDED`, or `REQUEUE`.
+        parameters: further parameters of the statement.
 
     Returns:
-        The rows of the changed deliveries: `id`, `event_id`, `state`, `handler`, `order_key`.
+        The rows of the changed deliveries: `id`, `event_id`, `state`, `handler`, `order_key`. Those of started attempts
+        also have `next_trigger`, `next_actor` and `operation_id`.
 
     Raises:
         InvalidTransition: one of the changes is not in `ALLOWED_TRANSITIONS`; nothing is changed.
@@ -220,7 +242,9 @@ def apply_changes_returning(
     if not changes:
         return ()
     # Sorted, so that two processes lock the same rows in the same order and do not deadlock.
-    applied: Sequence[Row[Any]] = statement(transaction.connection, {"moves": json.dumps(sorted(changes))})
+    applied: Sequence[Row[Any]] = statement(
+        transaction.connection, {"moves": json.dumps(sorted(changes)), **parameters}
+    )
     # No client waits for an attempt to start.
     transaction.notice.events.update(row.event_id for row in applied if row.state != State.RUNNING.value)
     transaction.freed_groups.update(

@@ -21,10 +21,10 @@ from flowhooks.ledger import (
     purge,
     webhook_ids,
 )
-from flowhooks.ledger.attempts import InFlightAttempts, start_attempts
+from flowhooks.ledger.attempt_starts import AttemptStart, first_trigger, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counters import INCREMENT, increment
-from flowhooks.ledger.deliveries import NEXT, ClaimRequest, NewDelivery, store
+from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.new_event import event_row, without_route
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.deliveries import Position
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.new_event import Identity, NewEvent
@@ -358,15 +359,15 @@ class EventInserter:
                 for delivery_id, handler in item.deliveries
             ],
         )
-        claimed = [ready for ready in queued if ready.delivery_id in claimed_ids]
-        if claimed:
-            start_attempts(
-                transaction,
-                [ClaimRequest(ready, items[0].now) for ready in claimed],
-                self._in_flight,
-                process=self.process,
-            )
-        if len(claimed) < len(queued):
+        if claimed_ids:
+            starts = [
+                AttemptStart(delivery_id, handler, 1, items[0].now, first_trigger(item.event.origin))
+                for item in items
+                for delivery_id, handler in item.deliveries
+                if delivery_id in claimed_ids
+            ]
+            start_attempts(transaction, starts, self._in_flight, process=self.process)
+        if len(claimed_ids) < len(queued):
             unclaimed = [ready for ready in queued if ready.delivery_id not in claimed_ids]
             self._runner.enqueue(transaction, unclaimed, items[0].now)
 

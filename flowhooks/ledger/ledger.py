@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowhooks.errors import LedgerUnusable, Unavailable
@@ -19,6 +20,7 @@ from flowhooks.ledger import (
     purge,
     recovery,
 )
+from flowhooks.ledger.attempt_starts import InFlightAttempts
 from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.database.guarded_session import SessionPool
@@ -52,7 +54,9 @@ if TYPE_CHECKING:
     from flowhooks.ledger.purge import Cutoffs, PurgeCounts
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.delivery import Trigger
     from flowhooks.model.handler import Handler
+    from flowhooks.model.plugin_version import PluginVersion
     from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 
 T = TypeVar("T")
@@ -130,7 +134,7 @@ class Ledger(Reader):
         self.process = clock.new_id()
         self._heartbeat_state = HeartbeatState(heartbeat_timeout)
         self._runner = runner
-        self._in_flight = attempts.InFlightAttempts()
+        self._in_flight = in_flight = InFlightAttempts()
         self.pauses = pauses or PausedHandlers()
         self._order_scheduler = OrderScheduler(
             runner=runner,
@@ -139,17 +143,12 @@ class Ledger(Reader):
             shared=self.shared,
             write=lambda function: self._writer.submit(call_each, function),
         )
-        limits = self._order_scheduler.limits
         self._ordered_handlers: set[str] = set()
+        shared, pauses, limits = self.shared, self.pauses, self._order_scheduler.limits
         self._event_inserter = EventInserter(
-            runner=runner,
-            process=self.process,
-            in_flight=self._in_flight,
-            limits=limits,
-            shared=self.shared,
-            pauses=self.pauses,
+            runner=runner, process=self.process, in_flight=in_flight, limits=limits, shared=shared, pauses=pauses
         )
-        self._result_recorder = ResultRecorder(runner=runner, in_flight=self._in_flight, limits=limits)
+        self._result_recorder = ResultRecorder(runner=runner, in_flight=in_flight, limits=limits)
         self._handler_sessions = SessionPool(url, max_handler_transactions)
         self._writer = GroupCommitWriter(
             self._write_engine,
@@ -321,14 +320,16 @@ class Ledger(Reader):
         transaction: WriteTransaction,
         delivery_statuses: Sequence[DeliveryStatus],
         *,
+        trigger: Trigger,
+        actor: str | None = None,
+        operation_id: str | None = None,
         missing_handlers: Collection[str] = (),
         reset_retries: bool = False,
         comment: str | None = None,
     ) -> set[str]:
         """Make deliveries wait again, as `flowhooks.ledger.requeue` does; return the ids of those that now wait."""
-        options = RequeueOptions(
-            self._clock.now(), missing_handlers=missing_handlers, reset_retries=reset_retries, comment=comment
-        )
+        now = self._clock.now()
+        options = RequeueOptions(now, trigger, actor, operation_id, missing_handlers, reset_retries, comment)
         return requeue(transaction, delivery_statuses, options, runner=self._runner)
 
     def reroute(
@@ -355,16 +356,15 @@ class Ledger(Reader):
         return purge.purge(transaction, ids, cutoffs, kept_from=kept_from, process=self.process)
 
     def register_handlers(
-        self, loaded: Collection[Handler], plugin_versions: Mapping[str, str] | None = None
+        self, loaded: Collection[Handler], plugin_versions: Mapping[str, PluginVersion] = MappingProxyType({})
     ) -> list[RegisteredHandler]:
         """Register the loaded handlers, make their suspended deliveries due, and return the handlers that are missing.
 
-        Also closes circuits that another version of a handler's plugin opened. `plugin_versions` has the present
-        version for each handler id.
+        Also closes circuits that another version of a handler's plugin opened. `plugin_versions` is by handler id.
         """
 
         def met(transaction: WriteTransaction) -> list[RegisteredHandler]:
-            now = self._clock.now()
+            now, self._in_flight.plugin_versions = self._clock.now(), plugin_versions
             self._order_scheduler.limits.update(
                 {handler.id: handler.concurrency for handler in loaded if handler.concurrency is not None}
             )
@@ -372,7 +372,7 @@ class Ledger(Reader):
             # On a shared ledger, another process may have the handlers that are missing here.
             missing = handlers.register_loaded(transaction, loaded, now, suspend_others=not self.shared)
             self.pauses.replace(pauses.paused(transaction.connection))
-            circuit_state.reset_for_new_version(transaction, plugin_versions or {}, now, self.pauses)
+            circuit_state.reset_for_new_version(transaction, plugin_versions, now, self.pauses)
             return missing
 
         return self._write_at_start(met)

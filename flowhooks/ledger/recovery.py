@@ -23,7 +23,8 @@ from flowhooks.model.delivery import OutcomeKind, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from flowhooks.ledger.attempts import InFlightAttempts, ResultRecorder
+    from flowhooks.ledger.attempt_starts import InFlightAttempts
+    from flowhooks.ledger.attempts import ResultRecorder
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.retry import Retry
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowhooks.ledger.deliveries import NEXT, StateChange, apply_changes_returning
+from flowhooks.ledger.deliveries import NEXT, REQUEUE, StateChange, apply_changes_returning
 from flowhooks.ledger.ordering import requeue_last
 from flowhooks.model.delivery import State
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.delivery import Trigger
 
 OUT_OF_ORDER_NOTE: Final = "run again out of order: after the waiting deliveries with the same order key"
 """Comment of an ordered delivery that had left its order group and runs again, unless an operator gave another one."""
@@ -25,12 +26,18 @@ class RequeueOptions(NamedTuple):
 
     Attributes:
         now: microseconds since 1970.
+        trigger: why their next attempts start.
+        actor: the operator who asked for it; None: no operator did.
+        operation_id: the bulk operation that asked for it; None: none did.
         missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
         reset_retries: whether their retry schedules start again; otherwise they get one more attempt.
         comment: the operator's comment.
     """
 
     now: int
+    trigger: Trigger
+    actor: str | None = None
+    operation_id: str | None = None
     missing_handlers: Collection[str] = ()
     reset_retries: bool = False
     comment: str | None = None
@@ -75,6 +82,8 @@ def requeue(
             )
             for status in delivery_statuses
         ],
+        REQUEUE,
+        {"next_trigger": options.trigger.value, "next_actor": options.actor, "operation": options.operation_id},
     )
     moved = {row.id for row in rows}
     queued = [

@@ -30,14 +30,23 @@ class Trigger(StrEnum):
     """Why an attempt was started."""
 
     FIRST = "first"
+    """It is the first attempt of a delivery of a callback."""
     RETRY = "retry"
+    """The attempt before it failed or was lost, and the handler's `retry=` allows another one."""
     TRIAL = "trial"
+    """It is the trial of a handler whose circuit is open."""
     RECONCILED = "reconciled"
+    """It is the first attempt of a delivery of an event that was taken in from an engine's history."""
     REPEATED = "repeated"
+    """The engine sent the callback of a *dead* delivery again."""
     PROBE = "probe"
+    """The handler's probe said that the work of an *unknown* delivery was not done."""
     REPLAY = "replay"
+    """An operator replayed the delivery."""
     RESOLVED = "resolved"
+    """An operator decided that the work of an *unknown* delivery was not done."""
     RUN_NOW = "run-now"
+    """An operator ran a *waiting* delivery before its scheduled time."""
 
 
 class Transition(NamedTuple):
@@ -177,6 +186,12 @@ class Attempt:
         result: the handler's return value as JSON text; None if none was stored.
         result_dropped: why the handler's return value could not be stored; `""` if it was, or there was none.
         process: the id of the process that ran the attempt.
+        plugin_version: the version of the handler's plugin that ran; `""` if the plugin has none.
+        plugin_digest: SHA-256 of the files of the handler's plugin that ran; `""` if it has no files.
+        trigger: why the attempt was started; None if that was not recorded.
+        actor: the operator who asked for it; `""` if no operator did.
+        operation_id: the bulk operation that asked for it; `""` if none did.
+        error_group: the fingerprint of its error; `""` if it has none.
     """
 
     number: int
@@ -188,3 +203,9 @@ class Attempt:
     result: str | None
     process: str
     result_dropped: str = ""
+    plugin_version: str = ""
+    plugin_digest: str = ""
+    trigger: Trigger | None = None
+    actor: str = ""
+    operation_id: str = ""
+    error_group: str = ""

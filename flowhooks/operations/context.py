@@ -71,6 +71,11 @@ class OperationContext:
     by: Actor | None = None
 
     @property
+    def actor(self) -> str | None:
+        """The operator's name; None if flowhooks acts by itself."""
+        return None if self.by is None else self.by.name
+
+    @property
     def ledger(self) -> Ledger:
         """The ledger, for writing.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.model.plugin_version import PluginVersion
     from flowhooks.plugins.plugins import Plugins
 
 log = get_logger(__name__)
@@ -34,7 +35,7 @@ class Registration(NamedTuple):
     retired: frozenset[str]
     absent: frozenset[str]
     changed: list[str]
-    versions: Mapping[str, str]
+    versions: Mapping[str, PluginVersion]
 
 
 def register(ledger: Ledger, plugins: Plugins) -> Registration:

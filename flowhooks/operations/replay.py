@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.failpoints import hit
 from flowhooks.ledger.queries import SUSPENDED
-from flowhooks.model.delivery import State
+from flowhooks.model.delivery import State, Trigger
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
@@ -96,7 +96,12 @@ def _requeue(
     context: OperationContext, transaction: WriteTransaction, replayable: Sequence[DeliveryStatus]
 ) -> set[str]:
     requeued = context.ledger.requeue(
-        transaction, replayable, missing_handlers=context.missing_handlers, reset_retries=True
+        transaction,
+        replayable,
+        trigger=Trigger.REPLAY,
+        actor=context.actor,
+        missing_handlers=context.missing_handlers,
+        reset_retries=True,
     )
     hit("replay.written")
     return requeued

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.errors import InvalidTransition, NotFound
 from flowhooks.failpoints import hit
 from flowhooks.ledger.deliveries import StateChange, apply_changes
-from flowhooks.model.delivery import State
+from flowhooks.model.delivery import State, Trigger
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
@@ -103,7 +103,13 @@ def _write(
 ) -> set[str]:
     if target is State.WAITING:
         moved = context.ledger.requeue(
-            transaction, [standing], missing_handlers=context.missing_handlers, reset_retries=True, comment=note
+            transaction,
+            [standing],
+            trigger=Trigger.RESOLVED,
+            actor=context.actor,
+            missing_handlers=context.missing_handlers,
+            reset_retries=True,
+            comment=note,
         )
     else:
         change = StateChange(

@@ -15,7 +15,8 @@ from sqlalchemy import event
 
 from flowhooks.clock import Clock
 from flowhooks.ledger import database, queries
-from flowhooks.ledger.attempts import InFlightAttempts, ResultRecorder, claim
+from flowhooks.ledger.attempt_starts import InFlightAttempts
+from flowhooks.ledger.attempts import ResultRecorder, claim
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.events import EventInserter
 from flowhooks.ledger.transaction import WriteTransaction

@@ -19,7 +19,8 @@ import click
 from flowhooks import Delivery, OutcomeKind, State, handler, hookimpl, schema
 from flowhooks.clock import Clock
 from flowhooks.ledger import database
-from flowhooks.ledger.attempts import AttemptResult, InFlightAttempts, ResultRecorder
+from flowhooks.ledger.attempt_starts import InFlightAttempts
+from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.events import EventInserter
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.new_event import NewEvent

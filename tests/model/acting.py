@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from flowhooks.errors import InvalidTransition, NotFound
-from flowhooks.model.delivery import State
+from flowhooks.model.delivery import State, Trigger
 from model import desk
 from model.listeners import HANDLERS, SECOND, Conditions
 from model.machine import LOADED, PICKS, WHICH
@@ -149,7 +149,7 @@ class Acting(Running):
         app = self._flow(which).app
         moved = app.ledger.write(
             lambda transaction: app.ledger.requeue(
-                transaction, [seen], missing_handlers=self.paper.absent, reset_retries=True
+                transaction, [seen], trigger=Trigger.REPLAY, missing_handlers=self.paper.absent, reset_retries=True
             )
         )
         is_same = one.event in self.paper.events and (one.state, len(one.attempts)) == (seen.state, seen.attempt)

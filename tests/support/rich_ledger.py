@@ -10,6 +10,7 @@ from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import checksums, rejected_requests, required_credentials, sessions, webhook_ids
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.delivery import Trigger
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
 from support import engine_rows, operation_rows
@@ -66,7 +67,11 @@ def fill(harness, hands_of):
     hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
     _, (again,) = hands.accept("again", "q:again")
     hands.bring(again, State.SUCCEEDED)
-    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
+    hands.ledger.write(
+        lambda t: hands.ledger.requeue(
+            t, [hands.standing(again.delivery_id)], trigger=Trigger.REPLAY, reset_retries=True
+        )
+    )
     hands.accept("two", "q:x", "q:y")
     hands.ledger.write(lambda t: fill_other_tables(t, hands))
     hands.ledger.write(lambda t: operation_rows.fill(t, hands.clock.new_id(), hands.clock.now()))

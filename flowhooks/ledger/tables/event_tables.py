@@ -188,9 +188,9 @@ deliveries: Final = Table(
         server_default="0",
         comment="position in the order group: -1 started, 0 may start, above 0 blocked",
     ),
-    Column("next_trigger", Text, comment="why its next attempt will start; null: by its schedule"),
-    Column("next_actor", Text, comment="the operator who asked for its next attempt; null: none"),
-    Column("operation_id", Text, comment="the operation that asked for its next attempt; null: none"),
+    Column("next_trigger", Text, comment="why its next or running attempt starts; null: by its schedule"),
+    Column("next_actor", Text, comment="the operator who asked for its next or running attempt; null: none"),
+    Column("operation_id", Text, comment="the operation that asked for its next or running attempt; null: none"),
     UniqueConstraint("event_id", "handler", name="deliveries_route"),
     sqlite_with_rowid=False,
 )

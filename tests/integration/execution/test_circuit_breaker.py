@@ -9,6 +9,7 @@ import pytest
 from flowhooks import Reject, Retry, RetryAfter, State
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import circuit_state
+from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import HandlerSettings
 
@@ -185,7 +186,8 @@ def test_another_release_is_let_run(harness, listens, broken, monkeypatch, event
     assert circuits(flow)
     assert flow.close()
     monkeypatch.setattr(
-        "flowhooks.operations.registration.plugin_versions", lambda handlers, _version: dict.fromkeys(handlers, "2.0")
+        "flowhooks.operations.registration.plugin_versions",
+        lambda handlers, _version: dict.fromkeys(handlers, PluginVersion("2.0", "")),
     )
     flow = harness.open(handler, circuit_breaker=breaker())
     assert circuits(flow) == {}

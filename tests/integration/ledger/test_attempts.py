@@ -6,7 +6,8 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger.attempts import InFlightAttempts, claim
+from flowhooks.ledger.attempt_starts import InFlightAttempts
+from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import ClaimRequest
 
 RESULTS = ["1", "1.5", "null", "true", '"x"', '"\\u0000"', '"\\ud800"', "[]", '{"é": 1e400}']

@@ -11,6 +11,7 @@ from sqlalchemy import NullPool, create_engine
 
 from flowhooks import OutcomeKind, State
 from flowhooks.ledger.consistency import MAX_SHOWN, verify
+from flowhooks.model.delivery import Trigger
 
 ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
 
@@ -25,7 +26,11 @@ def full(hands, harness):
         hands.bring(queued, state)
     _, (again,) = hands.accept("again", "p:again")
     hands.bring(again, State.SUCCEEDED)
-    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
+    hands.ledger.write(
+        lambda t: hands.ledger.requeue(
+            t, [hands.standing(again.delivery_id)], trigger=Trigger.REPLAY, reset_retries=True
+        )
+    )
     _, (retried,) = hands.accept("retried", "p:retried")
     hands.ledger.claim(retried)
     hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())

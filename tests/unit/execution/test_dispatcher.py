@@ -18,6 +18,7 @@ from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.deliveries import StateChange
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
 from flowhooks.ledger.queries import DeliveryStatus
+from flowhooks.model.delivery import Trigger
 from flowhooks.model.invocation import current_invocation
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 from flowhooks.testing import ManualClock, make_event
@@ -124,8 +125,9 @@ class Paper:
         """Do work in a transaction."""
         return work("transaction")
 
-    def requeue(self, transaction, delivery_statuses, *, reset_retries, comment):
+    def requeue(self, transaction, delivery_statuses, *, trigger, reset_retries, comment):
         """Let deliveries run again."""
+        assert trigger is Trigger.PROBE
         self.written.append(("requeue", transaction, delivery_statuses, reset_retries, comment))
 
     # The plugins.

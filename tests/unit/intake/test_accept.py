@@ -17,6 +17,7 @@ from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.events import AcceptResult
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
+from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import NoMatch, digest
 from flowhooks.model.selectors import Selectors
 from flowhooks.routing.index import Candidate
@@ -76,8 +77,9 @@ class Paper:
         """Do work in a transaction."""
         return work("transaction")
 
-    def requeue(self, transaction, delivery_statuses, *, missing_handlers):
+    def requeue(self, transaction, delivery_statuses, *, trigger, missing_handlers):
         """Let deliveries run again."""
+        assert trigger is Trigger.REPEATED
         self.asked.append(("requeue", transaction, delivery_statuses, missing_handlers))
 
     def event_accepted(self, event, handlers):
