@@ -137,7 +137,7 @@ _APPLY: Final = (
     )
     .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.order_key)
 )
-# The next change clears an operator's request. The claim does not, because it copies the request into the attempt and no
+# The next change clears an operator's request. The claim does not: it copies the request into the attempt, and no
 # database returns the values from before an UPDATE. So the request is cleared when the attempt ends.
 _APPLY_AND_CLEAR: Final = _APPLY.values(next_trigger=null(), next_actor=null(), operation_id=null())
 _APPLY_ALONE: Final = database.DriverStatement(_APPLY_AND_CLEAR)
