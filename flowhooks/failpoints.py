@@ -62,6 +62,7 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "reconcile.page_committed": "the page is durable, and the next one is not read",
     "reconcile.read": "the history is read to its end, and no instance is taken in",
     "reconcile.taken_in": "one instance has its event, durably, and the next one has none",
+    "reconcile.declining": "an operator's decline is durable, and no instance is declined",
     "reconcile.declined": "a page of instances is declined, durably, and the next one is not",
     "reconcile.finished": "the position of a round is durable, and its lease is not released",
     "restart.loaded": "a successor has loaded everything, and its predecessor does not know it",

@@ -371,6 +371,16 @@ _OF_OTHER_TABLES: Final = (
         "the position of source {} has errors without a number, or a number without errors",
     ),
     (
+        select(engine_positions.c.source).where(
+            or_(
+                engine_positions.c.declining_after.is_(None) != engine_positions.c.declining_until.is_(None),
+                engine_positions.c.declining_note.is_(None) != engine_positions.c.declining_until.is_(None),
+                engine_positions.c.declining_after >= engine_positions.c.declining_until,
+            )
+        ),
+        "the position of source {} does not say which instances are being declined",
+    ),
+    (
         select(history_gaps.c.source).where(history_gaps.c.until < history_gaps.c.since),
         "a gap in the history of source {} ends before it begins",
     ),

@@ -307,35 +307,67 @@ def skip(transaction: WriteTransaction, row: BookRow, *, rule: str, detail: str,
     )
 
 
-def decline(
-    transaction: WriteTransaction, source: str, *, seen_until: int, rule: str, detail: str, now: int, limit: int
-) -> int:
-    """Let a rule skip instances that wait for an operator, the first to end first; return their number.
+def begin_decline(transaction: WriteTransaction, source: str, *, seen_until: int | None, note: str) -> None:
+    """Record which instances are declined; from now on `decline` skips them, in this process or in another one.
+
+    Args:
+        transaction: the open transaction.
+        source: the source, of which no instance is being declined.
+        seen_until: instances that were first seen until then; None: as many as the last round has counted.
+        note: why, for operators.
+    """
+    covered = engine_queries.waiting(transaction.connection, source, seen_until)
+    known = position(transaction.connection, source)
+    if known is None or covered.seen_until <= (known.confirmed_at or 0):
+        return
+    values = {
+        "declining_after": known.confirmed_at or 0,
+        "declining_until": covered.seen_until,
+        "declining_note": note,
+        "to_confirm": max(0, known.to_confirm - covered.instances),
+    }
+    update_position(transaction, source, values)
+
+
+def decline(transaction: WriteTransaction, source: str, *, rule: str, now: int, limit: int) -> tuple[int, bool]:
+    """Let a rule skip instances that are being declined, the first to end first.
 
     Args:
         transaction: the open transaction.
         source: the source.
-        seen_until: the latest time at which they were first seen.
         rule: the rule.
-        detail: more about it, for operators.
         now: microseconds since 1970.
         limit: the maximum number.
+
+    Returns:
+        Their number, and whether more are left.
     """
     book, connection = engine_instances.c, transaction.connection
     known = position(connection, source)
-    if known is None:
-        return 0
-    waiting = (IS_IN_GRACE, book.source == source, book.first_seen_at > (known.confirmed_at or 0))
-    page = select(book.flow_instance_id).where(*waiting, book.first_seen_at <= seen_until).order_by(book.ended_at)
-    ids = connection.execute(page.limit(limit)).scalars().all()
+    if known is None or known.declining_until is None:
+        return 0, False
+    page = select(book.flow_instance_id).where(
+        IS_IN_GRACE,
+        book.source == source,
+        book.first_seen_at > known.declining_after,
+        book.first_seen_at <= known.declining_until,
+    )
+    ids = connection.execute(page.order_by(book.ended_at).limit(limit)).scalars().all()
+    has_more = len(ids) == limit
+    if not has_more:
+        update_position(transaction, source, dict.fromkeys(("declining_after", "declining_until", "declining_note")))
     declined = update(engine_instances).where(
         book.source == source, book.flow_instance_id.in_(database.string_array("ids")), IS_IN_GRACE
     )
-    values = {"disposition": Disposition.SKIPPED.value, "rule": rule, "detail": detail, "body": None, "changed_at": now}
+    values = {
+        "disposition": Disposition.SKIPPED.value,
+        "rule": rule,
+        "detail": known.declining_note or "",
+        "body": None,
+        "changed_at": now,
+    }
     count = int(connection.execute(declined.values(values), {"ids": json.dumps(list(ids))}).rowcount)
-    if count:
-        update_position(transaction, source, {"to_confirm": max(0, known.to_confirm - count)})
-    return count
+    return count, has_more
 
 
 def set_event(transaction: WriteTransaction, row: BookRow, *, event_id: str, now: int) -> None:

@@ -57,6 +57,9 @@ class EnginePosition:
         to_confirm: instances that wait until an operator confirms.
         waiting: instances whose own grace has ended, and that wait because this server could not take callbacks.
         confirmed_at: instances that were first seen until then may be taken in; None: none was confirmed.
+        declining_after: instances that were first seen after this time and until `declining_until` are being declined.
+        declining_until: None: none is.
+        declining_note: why; None: none is.
         definitions: the deployed definitions, as last read; None: never read.
         definitions_at: when they were read.
         process: the process that reconciles; `""`: none does.
@@ -79,6 +82,9 @@ class EnginePosition:
     to_confirm: int
     waiting: int
     confirmed_at: int | None
+    declining_after: int | None
+    declining_until: int | None
+    declining_note: str | None
     definitions_at: int | None
     definitions: tuple[ProcessDefinition, ...] | None = None
     process: str = ""
@@ -378,6 +384,8 @@ class Waiting(NamedTuple):
 def waiting(connection: Connection, source: str, seen_until: int | None = None) -> Waiting:
     """Return the instances that wait for an operator, as the last round has counted them.
 
+    Instances that are being declined wait for no operator.
+
     Instances that the last rounds have seen, but whose grace had not ended, are covered only if they were seen together
     with the others.
 
@@ -387,13 +395,15 @@ def waiting(connection: Connection, source: str, seen_until: int | None = None) 
         seen_until: the time that an earlier call has returned; None: as many as the last round has counted.
     """
     columns = engine_positions.c
-    query = select(columns.to_confirm, columns.confirmed_at, columns.round_at).where(columns.source == source)
+    query = select(columns.to_confirm, columns.confirmed_at, columns.declining_until, columns.round_at)
+    query = query.where(columns.source == source)
     row = connection.execute(query).one_or_none()
     if row is None:
         return Waiting(0, 0)
     book = engine_instances.c
     shown_until = row.round_at if seen_until is None else seen_until
-    new = [IS_IN_GRACE, book.source == source, book.first_seen_at > (row.confirmed_at or 0)]
+    decided_until = max(row.confirmed_at or 0, row.declining_until or 0)
+    new = [IS_IN_GRACE, book.source == source, book.first_seen_at > decided_until]
     new.append(book.first_seen_at <= shown_until)
     if seen_until is None:
         if row.to_confirm == 0 or (row.confirmed_at or 0) >= row.round_at:
@@ -407,8 +417,15 @@ def waiting(connection: Connection, source: str, seen_until: int | None = None) 
     return Waiting(count, seen_until)
 
 
+_IS_BEING_DECLINED: Final = exists().where(
+    engine_positions.c.source == engine_instances.c.source,
+    engine_instances.c.first_seen_at > engine_positions.c.declining_after,
+    engine_instances.c.first_seen_at <= engine_positions.c.declining_until,
+)
+
+
 def count_in_grace(connection: Connection, source: str, *, seen_until: int | None = None) -> int:
-    """Return the number of instances that have no event yet.
+    """Return the number of instances that have no event yet, without those that are being declined.
 
     Args:
         connection: any connection.
@@ -416,7 +433,7 @@ def count_in_grace(connection: Connection, source: str, *, seen_until: int | Non
         seen_until: the latest time at which they were first seen, in microseconds since 1970; None: any.
     """
     query = select(func.count()).select_from(engine_instances)
-    query = query.where(IS_IN_GRACE, engine_instances.c.source == source)
+    query = query.where(IS_IN_GRACE, engine_instances.c.source == source, ~_IS_BEING_DECLINED)
     if seen_until is not None:
         query = query.where(engine_instances.c.first_seen_at <= seen_until)
     return int(connection.execute(query).scalar_one())

@@ -284,6 +284,8 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "to_confirm": _is_small_count,
         "waiting": _is_small_count,
         "confirmed_at": _is_time,
+        "declining_after": _is_time_or_zero,
+        "declining_until": _is_time,
         "definitions_at": _is_time,
         "process": _is_id_or_empty,
         "process_until": _is_time_or_zero,

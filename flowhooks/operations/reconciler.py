@@ -49,8 +49,9 @@ class Reconciler(Protocol):
             note: why.
 
         Raises:
-            LedgerError: another process reconciles the source. Nothing was declined, or a part: call again.
-            Unavailable: it was not stored. A part may be declined: call again.
+            LedgerError: another process reconciles the source. Nothing was declined, or a part, and the next
+                reconciliation declines the rest.
+            Unavailable: it was not stored, or only a part, and the next reconciliation declines the rest.
         """
         ...
 

@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from flowhooks.ledger import engine_queries
 from flowhooks.model.engine import EndState
 from flowhooks.testing.engines.fake_engine import FakeEngine
 from support.app_harness import plugin
@@ -147,6 +148,31 @@ class Rounds(RuleBasedStateMachine):
         assert len(declined) == count
         assert all(before[name] == ("in_grace", "") for name in declined)
         self.declined |= declined
+
+    @precondition(lambda self: self.asked.position().to_confirm)
+    @rule(point=st.sampled_from(["reconcile.declining", "reconcile.declined"]))
+    def kill_a_decline(self, point: str) -> None:
+        """The process is killed in a decline, and the next round declines the rest."""
+        with self.asked.flow.app.ledger.connection() as connection:
+            seen_until = engine_queries.waiting(connection, "oa").seen_until
+        shown = self.asked.flow.sql(
+            "SELECT flow_instance_id FROM engine_instances WHERE disposition = 'in_grace' AND first_seen_at > ? "
+            "AND first_seen_at <= ?",
+            self.asked.position().confirmed_at or 0,
+            seen_until,
+        )
+
+        def hit(name: str) -> None:
+            if name == point:
+                raise Killed
+
+        with suppress(Killed), self.patched("hit", hit), self.patched("PAGE_OF_DUE", 1):
+            self.asked.service.decline("oa", note="no")
+        self.harness.crash(self.asked.flow)
+        self.open()
+        self.asked.service.confirm("oa")
+        self.asked.round()
+        self.declined |= {name for (name,) in shown}
 
     @rule(point=POINTS, late=st.booleans())
     def kill(self, point: str, late: bool) -> None:

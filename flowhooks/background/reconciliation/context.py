@@ -222,5 +222,8 @@ def first_position(source: str, now: int) -> EnginePosition:
         to_confirm=0,
         waiting=0,
         confirmed_at=None,
+        declining_after=None,
+        declining_until=None,
+        declining_note=None,
         definitions_at=None,
     )

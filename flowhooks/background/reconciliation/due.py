@@ -12,7 +12,7 @@ from flowhooks.background.reconciliation.rules import Refusal, Rule
 from flowhooks.clock import SECOND
 from flowhooks.errors import InvalidCallback, Unavailable
 from flowhooks.failpoints import hit
-from flowhooks.ledger import engine_book, engine_queries
+from flowhooks.ledger import engine_book
 from flowhooks.ledger.engine_book import BookRow, Due
 from flowhooks.text import escape_control
 
@@ -35,32 +35,50 @@ log = structlog.get_logger(__name__)
 def decline(context: SourceContext, lease: Lease, seen_until: int | None, note: str) -> int:
     """Let a rule skip the instances that a confirmation would cover; return their number.
 
+    The decision is durable before the first of them is skipped. Whatever ends this process then, the next round skips
+    the others.
+
     Args:
         context: the source.
         lease: its lease.
         seen_until: instances that were first seen until this time; None: as many as the last round has counted.
         note: why.
     """
-    with context.ledger.connection() as connection:
-        covered = engine_queries.waiting(connection, context.name, seen_until)
+    finish_decline(context, lease)
+
+    def begin(transaction: WriteTransaction) -> None:
+        detail = escape_control(note, engine_book.MAX_DETAIL_CHARS)
+        engine_book.begin_decline(transaction, context.name, seen_until=seen_until, note=detail)
+
+    lease.write(begin)
+    hit("reconcile.declining")
+    return _decline(context, lease)
+
+
+def finish_decline(context: SourceContext, lease: Lease) -> None:
+    """Let a rule skip the instances that an operator has declined in a process that ended before it skipped all."""
+    position = context.position()
+    if position is None or position.declining_until is None:
+        return
+    log.info(
+        "decline_continued",
+        source=context.name,
+        instances=_decline(context, lease),
+        why="an operator has declined these instances, and the process that skipped them has ended",
+    )
+
+
+def _decline(context: SourceContext, lease: Lease) -> int:
     declined, now = 0, context.clock.now()
     while True:
 
-        def skip(transaction: WriteTransaction) -> int:
-            return engine_book.decline(
-                transaction,
-                context.name,
-                seen_until=covered.seen_until,
-                rule=Rule.DECLINED.value,
-                detail=escape_control(note, engine_book.MAX_DETAIL_CHARS),
-                now=now,
-                limit=PAGE_OF_DUE,
-            )
+        def skip(transaction: WriteTransaction) -> tuple[int, bool]:
+            return engine_book.decline(transaction, context.name, rule=Rule.DECLINED.value, now=now, limit=PAGE_OF_DUE)
 
-        count = lease.write(skip)
+        count, has_more = lease.write(skip)
         declined += count
         hit("reconcile.declined")
-        if count < PAGE_OF_DUE:
+        if not has_more:
             return declined
         if context.stopping.is_set():
             raise RoundStopped

@@ -210,8 +210,9 @@ class Reconciliation:
 
         Raises:
             NotFound: there is no source with an engine of this name.
-            LedgerError: another process reconciles the source. Nothing was declined, or a part: call again.
-            Unavailable: it was not stored. A part may be declined: call again.
+            LedgerError: another process reconciles the source. Nothing was declined, or a part, and the next
+                reconciliation declines the rest.
+            Unavailable: it was not stored, or only a part, and the next reconciliation declines the rest.
         """
         return self._worker(source).reconciler.decline(seen_until, note)
 

@@ -43,6 +43,7 @@ FREE_TEXTS = {
     *("engine_instances.source", "engine_instances.process_definition_key", "engine_instances.conclusion"),
     *("engine_instances.tenant_id", "engine_instances.parent_id", "engine_instances.rule"),
     *("engine_positions.source", "engine_positions.error", "engine_positions.product"),
+    "engine_positions.declining_note",
     *("history_gaps.source", "history_gaps.detail"),
     *("deliveries.next_actor", "error_groups.error_type", "error_groups.frame", "error_groups.message"),
     *("operations.actor", "operations.note"),
@@ -67,6 +68,7 @@ TIMES = {
     *("rejected_requests.first_rejected_at", "webhook_ids.seen_at", "engine_instances.first_seen_at"),
     *("engine_instances.changed_at", "engine_positions.confirmed_at", "engine_positions.definitions_at"),
     *("engine_positions.failed_since", "engine_positions.round_at", "engine_positions.succeeded_at"),
+    *("engine_positions.declining_after", "engine_positions.declining_until"),
     *("engine_positions.swept_at", "history_gaps.closed_at", "history_gaps.found_at"),
 }
 """Times of which a microsecond, or less than a day, was changed: a clock may have been wrong by that."""

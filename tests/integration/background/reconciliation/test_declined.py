@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flowhooks.background.reconciliation import due
 from flowhooks.clock import SECOND
 from flowhooks.errors import LedgerError
 from flowhooks.ledger import engine_queries
@@ -90,3 +91,60 @@ def test_nothing_is_declined_while_another_process_reconciles(waiting):
         waiting.service.decline("oa", note="")
     assert details(waiting) == {}
     waiting.flow.sql("DELETE FROM processes WHERE id = 'other'")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def restarted(waiting, harness, opened, monkeypatch):
+    """The process after one that was killed when it had declined two of three instances, a page of two."""
+
+    def hit(point):
+        if point == "reconcile.declined":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(due, "PAGE_OF_DUE", 2)
+        patch.setattr(due, "hit", hit)
+        with pytest.raises(Killed):
+            waiting.service.decline("oa", note="handled by the old system")
+    assert sorted(details(waiting)) == ["i0", "i1"]
+    harness.crash(waiting.flow)
+    return opened({"max_new": 2})
+
+
+def test_the_next_round_declines_the_rest_of_a_decline_that_was_killed(restarted):
+    """The rest, which is no more than `max_new`, is not taken in, and has the note; what comes later is taken in."""
+    with restarted.flow.app.ledger.connection() as connection:
+        assert engine_queries.waiting(connection, "oa").instances == 0
+    assert restarted.position().to_confirm == 0
+    restarted.finish("i3")
+    assert restarted.round(dry_run=True).taken_in == 1
+    assert restarted.round().taken_in == 0
+    assert details(restarted) == dict.fromkeys(("i0", "i1", "i2"), "handled by the old system")
+    assert restarted.after_grace().taken_in == 1
+    assert restarted.events() == {"i3": "reconciled"}
+    assert restarted.position().declining_until is None
+    assert restarted.flow.app.ledger.verify().trouble == []
+
+
+def test_a_decline_is_finished_although_the_engine_does_not_answer(restarted, engine):
+    """A round finishes the decline before it asks the engine."""
+    engine.fail()
+    restarted.failed()
+    assert sorted(details(restarted)) == ["i0", "i1", "i2"]
+
+
+def test_a_confirmation_leaves_the_rest_of_a_decline_alone(restarted):
+    """An operator who confirms the waiting instances does not confirm what was declined before."""
+    restarted.service.confirm("oa", restarted.position().round_at)
+    assert restarted.round().taken_in == 0
+    assert sorted(details(restarted)) == ["i0", "i1", "i2"]
+
+
+def test_a_second_decline_finishes_the_first_one(restarted):
+    """The rest keeps the note with which it was declined, and is not counted as declined again."""
+    assert restarted.service.decline("oa", note="later") == 0
+    assert details(restarted) == dict.fromkeys(("i0", "i1", "i2"), "handled by the old system")
