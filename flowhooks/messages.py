@@ -395,6 +395,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "There is no event and no delivery with this id.",
         "zh": "没有该 ID 的事件或投递。",
     },
+    "no_such_operation": {
+        "en": "There is no bulk operation with this id.",
+        "zh": "没有该 ID 的批量操作。",
+    },
     "no_such_path": {
         "en": "There is nothing at this path; GET /openapi.json lists all paths.",
         "zh": "路径不存在；全部路径见 GET /openapi.json。",

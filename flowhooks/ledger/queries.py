@@ -104,6 +104,7 @@ class EventFilter:
             `"dismissed"`.
         since: events received at or after this time, in microseconds since 1970.
         until: events received before this time, in microseconds since 1970.
+        delivery_ids: events with one of these deliveries.
 
     Raises:
         SettingsError: there is no such state, reason, origin or time; a typing error must not select all events.
@@ -121,6 +122,7 @@ class EventFilter:
     state: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": STATES}})
     since: int | None = field(default=None, metadata=_TIME)
     until: int | None = field(default=None, metadata=_TIME)
+    delivery_ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:
@@ -141,7 +143,9 @@ class EventFilter:
         """Return the fields that are set, as JSON values."""
         criteria = {member.name: getattr(self, member.name) for member in fields(self)}
         return {
-            name: list(value) if name == "ids" else value for name, value in criteria.items() if value not in (None, ())
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in criteria.items()
+            if value not in (None, ())
         }
 
 
@@ -370,8 +374,8 @@ def count_events(connection: Connection, event_filter: EventFilter) -> int:
     return int(connection.execute(apply_filter(select(func.count()).select_from(events), event_filter)).scalar_one())
 
 
-def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
-    """Return a query for events with all conditions of a filter."""
+def apply_filter(query: Select[Any], event_filter: EventFilter, *, with_deliveries: bool = True) -> Select[Any]:
+    """Return a query for events with all conditions of a filter, or only with those on the event itself."""
     query = query.where(*_name_conditions(event_filter))
     if event_filter.ids:
         query = query.where(events.c.id.in_(database.string_array("ids"))).params(ids=json.dumps(event_filter.ids))
@@ -381,7 +385,7 @@ def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
         query = query.where(events.c.received_at < event_filter.until)
     if event_filter.state in {"parked", "dismissed"}:
         query = query.where(events.c.state == event_filter.state)
-    if of_delivery := delivery_conditions(event_filter):
+    if with_deliveries and (of_delivery := delivery_conditions(event_filter)):
         if event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
             of_delivery.append(IS_RUNNING_OR_FAILED)
         query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
@@ -415,6 +419,8 @@ def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
         conditions.append(IS_SUSPENDED)
     if event_filter.handler is not None:
         conditions.append(deliveries.c.handler == event_filter.handler)
+    if event_filter.delivery_ids:
+        conditions.append(deliveries.c.id.in_(database.string_array("delivery_ids", event_filter.delivery_ids)))
     return conditions
 
 

@@ -229,6 +229,7 @@ class _Search:
         return (
             self._ids is not None
             or bool(event_filter.ids)
+            or bool(event_filter.delivery_ids)
             or event_filter.flow_instance_id is not None
             or event_filter.business_key is not None
             or not replace(event_filter, since=None, until=None).has_criteria

@@ -176,7 +176,6 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "started_at": _is_time,
         "changed_at": _is_time,
         "finished_at": _is_time,
-        "cursor": _is_id_or_empty,
         "planned": _is_small_count,
         "released": _is_small_count,
         "changed": _is_small_count,

@@ -71,6 +71,7 @@ def close_suspended(
         for stored in page
         for status in stored.delivery_statuses
         if event_filter.handler in {None, status.handler}
+        and (not event_filter.delivery_ids or status.delivery_id in event_filter.delivery_ids)
     ]
     suspended = [status for status in selected if status.is_suspended]
     closed = {status.delivery_id for status in suspended}

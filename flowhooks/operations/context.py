@@ -61,6 +61,7 @@ class OperationContext:
         clock: time and ids.
         reconciler: asks engines; None if no source has an engine, or in a dry run without a server.
         by: the operator; None if flowhooks acts by itself, which writes no audit record.
+        wake_operations: makes this process look at once for bulk operations that run.
     """
 
     reader: Reader
@@ -69,6 +70,7 @@ class OperationContext:
     clock: Clock
     reconciler: Reconciler | None = None
     by: Actor | None = None
+    wake_operations: Callable[[], None] = lambda: None
 
     @property
     def actor(self) -> str | None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction, Operation
 from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.bulk import (
+    cancel_operation,
+    pause_operation,
+    plan_operation,
+    resume_operation,
+    set_operation_rate,
+    start_operation,
+)
 from flowhooks.operations.close_suspended import close_suspended
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.engines import (
@@ -19,6 +29,7 @@ from flowhooks.operations.engines import (
     read_definitions,
     reconcile,
 )
+from flowhooks.operations.json.bulk_operations import operation_to_json
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
@@ -45,6 +56,7 @@ _TEXT_FIELDS: Final = frozenset(
     }
 )
 _TIME_FIELDS: Final = frozenset({"since", "until"})
+_LIST_FIELDS: Final = ("ids", "delivery_ids")
 
 
 def run_operation(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +86,8 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
         inspect.signature(function).bind(context, **parsed)
     except TypeError:
         raise SettingsError(f"{name} needs more than {', '.join(sorted(parsed)) or 'nothing'}") from None
-    return asdict(function(context, **parsed))
+    result = function(context, **parsed)
+    return operation_to_json(result) if isinstance(result, Operation) else asdict(result)
 
 
 def filter_from_json(key: str, value: Any) -> EventFilter:
@@ -98,11 +111,14 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
         ) or member is None
         if not fits:
             raise SettingsError(f"{key}.{name} has the wrong type")
-    ids = value.get("ids")
-    if ids is not None and not (ids and all(isinstance(item, str) for item in ids)):
-        # An empty list would select every event, which a caller without ids hardly wants.
-        raise SettingsError(f"{key}.ids must be a list of at least one string")
-    return EventFilter(**{**value, "ids": tuple(ids or ())})
+    lists = {}
+    for name in _LIST_FIELDS:
+        items = value.get(name)
+        if items is not None and not (items and all(isinstance(item, str) for item in items)):
+            # An empty list would select every event, which a caller without ids hardly wants.
+            raise SettingsError(f"{key}.{name} must be a list of at least one string")
+        lists[name] = tuple(items or ())
+    return EventFilter(**{**value, **lists})
 
 
 def _string(key: str, value: Any) -> str:
@@ -133,6 +149,19 @@ def _boolean(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SettingsError(f"{key} must be true or false")
     return value
+
+
+def _action(key: str, value: Any) -> BulkAction:
+    try:
+        return BulkAction(value)
+    except ValueError:
+        raise SettingsError(f"{key} must be one of {', '.join(BulkAction)}") from None
+
+
+def _rate(key: str, value: Any) -> float:
+    if type(value) not in {int, float} or not math.isfinite(value) or value <= 0:
+        raise SettingsError(f"{key} must be a number above 0")
+    return float(value)
 
 
 def _resolution(key: str, value: Any) -> Resolution:
@@ -172,5 +201,14 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     ),
     "ask_engine": (ask_engine, {"instance": _string, "source": _string}),
     "read_definitions": (read_definitions, {"source": _string}),
+    "plan_operation": (
+        plan_operation,
+        {"action": _action, "event_filter": filter_from_json, "note": _string, "rate": _rate},
+    ),
+    "start_operation": (start_operation, {"operation_id": _string, "note": _string, "rate": _rate}),
+    "pause_operation": (pause_operation, {"operation_id": _string}),
+    "resume_operation": (resume_operation, {"operation_id": _string}),
+    "cancel_operation": (cancel_operation, {"operation_id": _string}),
+    "set_operation_rate": (set_operation_rate, {"operation_id": _string, "rate": _rate}),
 }
 """Operations by name, each with the parsers of its arguments."""

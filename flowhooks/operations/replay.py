@@ -111,6 +111,8 @@ def _matches(event_filter: EventFilter, standing: DeliveryStatus) -> bool:
     """Tell whether a filter by handler or state includes a delivery."""
     if event_filter.handler not in {None, standing.handler}:
         return False
+    if event_filter.delivery_ids and standing.delivery_id not in event_filter.delivery_ids:
+        return False
     if event_filter.state == SUSPENDED:
         return standing.is_suspended
     return event_filter.state not in set(State) or standing.state == event_filter.state

@@ -26,7 +26,6 @@ def fill(transaction, operation_id, now):
             started_at=now,
             changed_at=now,
             finished_at=now,
-            cursor="",
             planned=1,
             released=1,
             changed=0,

@@ -182,9 +182,13 @@ def row_array(name: str, /, **columns: Any) -> Subquery:
     return select(*picked).subquery(name)
 
 
-def string_array(name: str) -> Any:
-    """Return a batch of strings inside a statement, for `IN`: the parameter `name` takes a JSON array."""
-    array = _JsonStrings(bindparam(name, type_=Text)).table_valued(column("value", Text), name=f"{name}_json")
+def string_array(name: str, values: Sequence[str] | None = None) -> Any:
+    """Return a batch of strings inside a statement, for `IN`: the parameter `name` takes a JSON array.
+
+    With `values`, the parameter has them already.
+    """
+    given = bindparam(name, type_=Text) if values is None else bindparam(name, json.dumps(list(values)), type_=Text)
+    array = _JsonStrings(given).table_valued(column("value", Text), name=f"{name}_json")
     return select(array.c.value)
 
 

@@ -5,7 +5,7 @@ Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, store
 
 from flowhooks.ledger.tables.base import MAX_INDEXED_CHARS, equals_indexed, indexed, metadata
 from flowhooks.ledger.tables.bulk_operation_tables import (
-    IS_ACTIVE_OPERATION,
+    IS_OPEN_OPERATION,
     IS_PLANNED_ITEM,
     operation_items,
     operations,
@@ -57,13 +57,13 @@ from flowhooks.ledger.tables.operation_tables import (
 __all__ = [
     "DISMISSED_BY_ROUTING",
     "HAS_ERROR_GROUP",
-    "IS_ACTIVE_OPERATION",
     "IS_BLOCKED",
     "IS_END_UNDECIDED",
     "IS_FAILED",
     "IS_INVALID",
     "IS_IN_GRACE",
     "IS_LAST_ATTEMPT",
+    "IS_OPEN_OPERATION",
     "IS_PARKED",
     "IS_PLANNED_ITEM",
     "IS_RECONCILED",

@@ -33,21 +33,26 @@ operations: Final = Table(
     Column("started_at", BigInteger, comment="when it was first started; null: never"),
     Column("changed_at", BigInteger, nullable=False, comment="when its state last changed"),
     Column("finished_at", BigInteger, comment="when all its deliveries were executed, or it was cancelled"),
-    Column("cursor", Text, nullable=False, comment="the last event that the plan has examined; '' at the beginning"),
     Column("planned", Integer, nullable=False, comment="number of deliveries of the plan"),
     Column("released", Integer, nullable=False, comment="number of deliveries that it has acted on"),
     Column("changed", Integer, nullable=False, comment="number of deliveries that had changed since the plan"),
-    Column("succeeded", Integer, comment="number of its deliveries that succeeded; null before it has finished"),
-    Column("failed", Integer, comment="number of its deliveries that failed again; null before it has finished"),
+    Column(
+        "succeeded",
+        Integer,
+        comment="number of its deliveries that succeeded; null: not all of them were executed",
+    ),
+    Column(
+        "failed",
+        Integer,
+        comment="number of its deliveries that failed again; null: not all of them were executed",
+    ),
     Column("process", Text, nullable=False, server_default="", comment="the process that releases its deliveries"),
     Column("process_until", BigInteger, nullable=False, server_default="0", comment="when that process's lease ends"),
     Column("released_at", BigInteger, nullable=False, server_default="0", comment="until when its rate is used up"),
 )
-IS_ACTIVE_OPERATION: Final = operations.c.state.in_(
-    bindparam("active_operations", ("planning", "running", "paused"), expanding=True, literal_execute=True)
-)
-"""Operations that are not at rest. Only a query with exactly this condition uses the index below."""
-Index("operations_active", operations.c.id, info={"where": IS_ACTIVE_OPERATION})
+IS_OPEN_OPERATION: Final = operations.c.succeeded.is_(None)
+"""Operations whose results are not stored yet. Only a query with exactly this condition uses the index below."""
+Index("operations_open", operations.c.id, info={"where": IS_OPEN_OPERATION})
 
 operation_items: Final = Table(
     "operation_items",

@@ -375,7 +375,6 @@ def _create_operations() -> None:
         sa.Column("started_at", sa.BigInteger),
         sa.Column("changed_at", sa.BigInteger, nullable=False),
         sa.Column("finished_at", sa.BigInteger),
-        sa.Column("cursor", sa.Text, nullable=False),
         sa.Column("planned", sa.Integer, nullable=False),
         sa.Column("released", sa.Integer, nullable=False),
         sa.Column("changed", sa.Integer, nullable=False),
@@ -385,7 +384,7 @@ def _create_operations() -> None:
         sa.Column("process_until", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("released_at", sa.BigInteger, nullable=False, server_default="0"),
     )
-    _partial_index("operations_active", "operations", ["id"], "state IN ('planning', 'running', 'paused')")
+    _partial_index("operations_open", "operations", ["id"], "succeeded IS NULL")
     op.create_table(
         "operation_items",
         sa.Column("operation_id", sa.Text, sa.ForeignKey("operations.id"), nullable=False),

@@ -17,6 +17,7 @@ from flowhooks.ledger.queries import JSON_SCHEMA_KEY, EventFilter
 from flowhooks.ledger.rejected_requests import RejectedRequest
 from flowhooks.ledger.stats import HandlerBacklog
 from flowhooks.model.alert import AlertCause
+from flowhooks.model.bulk_operation import BulkAction, ItemStatus, Operation, OperationItem, OperationState
 from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.engine import ProcessDefinition
 from flowhooks.model.retry import Retry
@@ -47,6 +48,7 @@ ANNOTATION_TYPES: Final[Mapping[str, Any]] = {
         ),
         *(OutcomeKind, PluginJson, RejectedRequest, Retry, Sequence, State),
         *(BookEntryJson, EngineJson, LateCallbackJson, ProcessDefinition, SourceJson),
+        *(BulkAction, ItemStatus, Operation, OperationItem, OperationState),
     )
 } | {"TimestampJson": TimestampJson}
 """Types in annotations that their modules import for type checkers only."""

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
 
 from flowhooks import __version__
+from flowhooks.model.bulk_operation import Operation
 from flowhooks.operations.engines import RECONCILE_SCHEMA
 from flowhooks.operations.registry import OPERATIONS
 from flowhooks.schema.files import DIALECT
@@ -162,8 +163,13 @@ def _post(name: str, function: Callable[..., Any], names: tuple[str, ...], build
         "security": [{"bearer": []}],
         "parameters": [_LANGUAGE],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {"200": _response(_DONE, builder.schema_for(hints["return"]))} | _errors(_WRITE_STATUSES),
+        "responses": {"200": _response(_DONE, _result(hints["return"], builder))} | _errors(_WRITE_STATUSES),
     }
+
+
+def _result(hint: Any, builder: SchemaBuilder) -> dict[str, Any]:
+    # A bulk operation has its times as text, as `GET /api/operations` has them.
+    return builder.component(Operation, times=True) if hint is Operation else builder.schema_for(hint)
 
 
 def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:

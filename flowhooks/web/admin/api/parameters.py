@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
 TEXT: Final = {"type": "string", "minLength": 1}
-_ID: Final = {"type": "string", "format": "uuid"}
+ID: Final = {"type": "string", "format": "uuid"}
 TIME: Final = {
     "anyOf": [
         {"type": "string", "format": "date"},
@@ -51,13 +51,13 @@ AFTER: Final = Parameter(
     name="after",
     description="Continue with the items older than this one: next of the previous response. / "
     "从该条之后继续，往更早的方向；取自上一次响应的 next。",
-    schema=_ID,
+    schema=ID,
 )
 FILTER: Final = (
     Parameter(
         name="id",
         description="Id of an event; repeatable. / 事件 ID，可重复。",
-        schema=_ID,
+        schema=ID,
         repeatable=True,
     ),
     Parameter(name="flow", description="The engine's process instance id. / 流程实例 ID。", schema=TEXT),

@@ -30,6 +30,7 @@ class Resource:
         parameters: its query parameters.
         response_type: the type of its response.
         path_description: the meaning of the variable part of its path, in English and Chinese; `""` if there is none.
+        not_found: key of the message for an object that does not exist.
     """
 
     path: ClassVar[str]
@@ -37,6 +38,7 @@ class Resource:
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     response_type: ClassVar[type]
     path_description: ClassVar[str] = ""
+    not_found: ClassVar[str] = "no_such_event"
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -61,7 +63,7 @@ class Resource:
         try:
             body = self.get(query, path)
         except NotFound:
-            raise errors.LocalizedHTTPError(404, "no_such_event") from None
+            raise errors.LocalizedHTTPError(404, self.not_found) from None
         except NewerSelectorsError as error:
             _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("newer_handlers") from None

@@ -34,6 +34,11 @@ from flowhooks.operations.plugin_status import (
     sort_by_urgency,
 )
 from flowhooks.operations.sources import source_names, source_statuses
+from flowhooks.web.admin.api.operation_resources import (
+    OperationItemsResource,
+    OperationResource,
+    OperationsResource,
+)
 from flowhooks.web.admin.api.parameters import (
     AFTER,
     FILTER,
@@ -432,6 +437,9 @@ RESOURCES: Final[tuple[type[Resource], ...]] = (
     InstanceResource,
     CoverageResource,
     SourcesResource,
+    OperationsResource,
+    OperationResource,
+    OperationItemsResource,
 )
 """All resources."""
 

@@ -21,6 +21,8 @@ from flowhooks.errors import IdentityConflict, LedgerUnusable, SettingsError
 from flowhooks.ledger import rejected_requests
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
+from flowhooks.model.bulk_operation import BulkAction
+from flowhooks.operations import bulk
 from flowhooks.operations.context import Actor
 from flowhooks.operations.json.events import event_to_json, whole_event_to_json
 from flowhooks.operations.purge import cutoffs_from_filter
@@ -110,6 +112,20 @@ class Api:
 def serve(start):
     """Serve a flow's API: `serve(flow)`."""
     return lambda flow: Api(flow, start(create_admin(flow.app, TOKEN)).address)
+
+
+BULK_CHANGES = ("start_operation", "set_operation_rate", "pause_operation", "resume_operation", "cancel_operation")
+
+
+def plan_to_change(app, change):
+    """The id of a bulk operation in a state in which it can be changed so."""
+    context = replace(app.operation_context, by=Actor("ann", "cli"))
+    plan = bulk.plan_operation(context, BulkAction.CLOSE, EventFilter(flow_instance_id="none"))
+    if change in {"pause_operation", "resume_operation"}:
+        bulk.start_operation(context, plan.id)
+    if change == "resume_operation":
+        bulk.pause_operation(context, plan.id)
+    return plan.id
 
 
 def archive(event):
@@ -284,8 +300,10 @@ def test_every_answer_is_as_published(busy, document):
     """Each path on a ledger with data of every kind responds as its own document describes."""
     assert busy.ask("/openapi.json").json == document
     (event,) = busy.get("/api/events", flow="4712")["events"]
+    plan = bulk.plan_operation(busy.flow.app.operation_context, BulkAction.CLOSE, EventFilter(state="dead"))
     for resource in RESOURCES:
-        answer = busy.ask(resource.path.replace("{id}", event["id"]))
+        of = plan.id if resource.path.startswith("/api/operations") else event["id"]
+        answer = busy.ask(resource.path.replace("{id}", of))
         assert answer.status == 200
         assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
         assert answer.headers["Cache-Control"] == "no-store"
@@ -314,9 +332,17 @@ def test_every_operation_answers_as_published(busy, document):
         **{name: {"source": "oa"} for name in ("confirm_reconciliation", "decline_reconciliation", "close_gaps")},
         "ask_engine": {"instance": "4711"},
         "read_definitions": {},
+        "plan_operation": {"action": "close", "event_filter": {"state": "dead"}, "rate": 5, "note": "not needed"},
+        "start_operation": {"rate": 0.5, "note": "not needed"},
+        "set_operation_rate": {},
+        "pause_operation": {},
+        "resume_operation": {},
+        "cancel_operation": {},
     }
     FakeReconciler("oa").install(busy.flow.app)
     assert given.keys() == OPERATIONS.keys()
+    for name in BULK_CHANGES:
+        given[name]["operation_id"] = plan_to_change(busy.flow.app, name)
     for name in OPERATIONS:
         body = json.dumps(given[name] | ({"dry_run": True} if "dry_run" in OPERATIONS[name][1] else {}))
         schema = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
@@ -537,12 +563,15 @@ def api(harness, serve):
 @pytest.mark.sqlite
 def test_methods(api):
     """HEAD is GET without a body; any other method is 405 with the allowed ones."""
+    plan = bulk.plan_operation(api.flow.app.operation_context, BulkAction.CLOSE, EventFilter())
     for resource in RESOURCES:
-        path = resource.path.replace("{id}", api.flow.events()[0])
+        of = plan.id if resource.path.startswith("/api/operations") else api.flow.events()[0]
+        path = resource.path.replace("{id}", of)
         head, get = api.ask(path, method="HEAD"), api.ask(path)
         assert (head.status, head.body) == (200, b"")
         assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview contains the time
-        for method in ("POST", "PUT", "DELETE", "PATCH"):
+        # POST of a name, in the place of an operation's id, runs what has that name.
+        for method in ("PUT", "DELETE", "PATCH", *(["POST"] if resource.path != "/api/operations/{id}" else [])):
             answer = api.ask(path, method=method, body=b"", Authorization=f"Bearer {TOKEN}")
             assert answer.status == 405
             assert {"GET", "HEAD"} <= set(answer.headers["Allow"].split(", "))
@@ -637,8 +666,9 @@ def test_payloads_are_data(harness, serve, listens):
     )
     api = serve(flow)
     answers = {}
+    plan = bulk.plan_operation(api.flow.app.operation_context, BulkAction.CLOSE, EventFilter(), note=PAYLOAD)
     for resource in RESOURCES:
-        answer = api.ask(resource.path.replace("{id}", whole))
+        answer = api.ask(resource.path.replace("{id}", plan.id if "operations" in resource.path else whole))
         assert answer.status == 200
         assert "pwned" not in str(answer.headers)
         assert answer.headers["Content-Type"] == "application/json; charset=utf-8"

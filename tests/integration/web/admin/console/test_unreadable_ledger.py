@@ -40,6 +40,9 @@ ASKED = {
     "purge": {"event_filter": {"until": 1}},
     "close_suspended": {"event_filter": {"flow_instance_id": "i1"}},
     "acknowledge": {"alerts": ["x"]},
+    "plan_operation": {"action": "close", "event_filter": {"flow_instance_id": "i1"}},
+    **{f"{name}_operation": {"operation_id": "x"} for name in ("start", "pause", "resume", "cancel")},
+    "set_operation_rate": {"operation_id": "x"},
     **{name: {"source": "oa"} for name in ("confirm_reconciliation", "decline_reconciliation", "close_gaps")},
     **{name: {"handlers": ["p:x"]} for name in ("retire", "pause", "resume")},
 }

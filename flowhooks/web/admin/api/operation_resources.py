@@ -1,0 +1,128 @@
+"""The resources of bulk operations."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from flowhooks.errors import NotFound
+from flowhooks.ledger import bulk_operations
+from flowhooks.model.bulk_operation import ItemStatus, Operation
+from flowhooks.operations.json.bulk_operations import (
+    OperationItemsJson,
+    OperationsJson,
+    operation_item_to_json,
+    operation_to_json,
+)
+from flowhooks.web.admin.api.parameters import (
+    AFTER,
+    ID,
+    PAGE_SIZE,
+    cursor_from_query,
+    limit_from_query,
+    limit_parameter,
+)
+from flowhooks.web.admin.api.query import Parameter, parse_boolean
+from flowhooks.web.admin.api.resource import Resource
+from flowhooks.web.errors import LocalizedHTTPError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class OperationsResource(Resource):
+    """`GET /api/operations`."""
+
+    path = "/api/operations"
+    description = "Bulk operations with their progress, newest first. / 批量操作及其进度，最新的在前。"
+    parameters = (
+        Parameter(
+            name="active",
+            description="Whether to list only operations that are running, paused or being planned. / "
+            "是否只列出正在执行、已暂停或正在制定计划的操作。",
+            schema={"type": "boolean", "default": False},
+        ),
+        limit_parameter(PAGE_SIZE),
+        AFTER,
+    )
+    response_type = OperationsJson
+
+    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OperationsJson:
+        """Return one page of operations."""
+        limit = limit_from_query(query)
+        active_only = parse_boolean("active", query["active"][0]) if "active" in query else False
+        with self.app.ledger.connection() as connection:
+            found = bulk_operations.list_operations(
+                connection, limit=limit + 1, before=cursor_from_query(query), active_only=active_only
+            )
+        return {
+            "operations": [operation_to_json(operation) for operation in found[:limit]],
+            "next": found[limit - 1].id if found[limit:] else "",
+        }
+
+
+class OperationResource(Resource):
+    """`GET /api/operations/{id}`."""
+
+    path = "/api/operations/{id}"
+    description = "A bulk operation with its progress. / 一个批量操作及其进度。"
+    response_type = cast("type", Annotated[dict[str, Any], Operation])
+    path_description = "The id of an operation. / 操作的 ID。"
+    not_found = "no_such_operation"
+
+    def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """Return the operation."""
+        with self.app.ledger.connection() as connection:
+            operation = bulk_operations.read_operation(connection, path["id"].replace("\0", ""))
+        if operation is None:
+            raise NotFound(f"there is no operation {path['id']}")
+        return operation_to_json(operation)
+
+
+class OperationItemsResource(Resource):
+    """`GET /api/operations/{id}/items`."""
+
+    path = "/api/operations/{id}/items"
+    description = (
+        "The deliveries of a bulk operation's plan, in the order in which they are released. / "
+        "批量操作计划中的投递，按释放顺序排列。"
+    )
+    parameters = (
+        Parameter(
+            name="status",
+            description="Only deliveries with this status. / 只看该状态的投递。",
+            schema={"type": "string", "enum": [status.value for status in ItemStatus]},
+        ),
+        limit_parameter(PAGE_SIZE),
+        Parameter(
+            name="after",
+            description="Continue after this delivery: next of the previous response. / "
+            "从该投递之后继续，取自上一次响应的 next。",
+            schema=ID,
+        ),
+    )
+    response_type = OperationItemsJson
+    path_description = OperationResource.path_description
+    not_found = "no_such_operation"
+
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> OperationItemsJson:
+        """Return one page of the plan."""
+        limit, operation_id = limit_from_query(query), path["id"].replace("\0", "")
+        status = query["status"][0] if "status" in query else None
+        if status is not None and status not in set(ItemStatus):
+            raise LocalizedHTTPError(422, "query_choice", name="status", values=", ".join(ItemStatus))
+        after = cursor_from_query(query)
+        with self.app.ledger.connection() as connection:
+            if bulk_operations.read_operation(connection, operation_id) is None:
+                raise NotFound(f"there is no operation {operation_id}")
+            found = bulk_operations.operation_items(
+                connection,
+                operation_id,
+                status=None if status is None else ItemStatus(status),
+                after=after,
+                limit=limit + 1,
+            )
+        return {
+            "items": [operation_item_to_json(item) for item in found[:limit]],
+            "next": found[limit - 1].delivery_id if found[limit:] else "",
+        }
