@@ -166,7 +166,7 @@ def _print_no_match(stored: StoredEvent) -> None:
     output.print_line(f"  If it needs no handler: {command_line('events', 'dismiss', event.id)}")
 
 
-def _print_attempt(attempt: Attempt, *, traceback: bool) -> None:
+def _print_attempt(handler: str, attempt: Attempt, *, traceback: bool) -> None:
     ended = (
         ""
         if attempt.finished_at is None
@@ -182,6 +182,8 @@ def _print_attempt(attempt: Attempt, *, traceback: bool) -> None:
         output.print_line(f"    returned {attempt.result}")
     if attempt.result_dropped:
         output.print_line(f"    result not stored: {attempt.result_dropped}")
+    if attempt.trigger:
+        output.print_line(f"    {text.provenance_text(handler, attempt)}")
     if traceback and attempt.traceback:
         output.print_lines(attempt.traceback.rstrip("\n"), indent="      ")
 
@@ -207,7 +209,7 @@ def _print_delivery(
     if len(attempts) > MAX_ATTEMPTS:
         output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are not shown; --json lists them")
     for attempt in attempts[-MAX_ATTEMPTS:]:
-        _print_attempt(attempt, traceback=traceback)
+        _print_attempt(standing.handler, attempt, traceback=traceback)
     if standing.state is State.UNKNOWN:
         command = suggestions.resolve_command(standing.delivery_id)
         output.print_line(f"  Record what it did: {command}, with --did, --did-not or --close")

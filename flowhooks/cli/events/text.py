@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.ledger.queries import StoredEvent
+    from flowhooks.model.delivery import Attempt
 
 
 CANNOT_BE_UNDONE: Final = "The effects of a handler cannot be undone."
@@ -21,6 +22,8 @@ RESOLUTION_WARNINGS: Final = {
 """Warning before each verdict, which says whether it can be undone."""
 _CLOSE_MANY_WARNING: Final = "This is final: a closed delivery does not run when its handler is installed again."
 
+SHORT_DIGEST: Final = 12
+"""Number of characters of a digest in texts for people."""
 
 PARKED_REASONS: Final = {
     "handler": "no matching handler",
@@ -172,6 +175,15 @@ def dismiss_text(done: Mapping[str, Any]) -> str:
     if skipped := done["skipped"]:
         text += f" {skipped:,} skipped: not parked."
     return text + _changed_text(done)
+
+
+def provenance_text(handler: str, attempt: Attempt) -> str:
+    """Describe which plugin an attempt ran, why it was started, and who asked for it."""
+    plugin = f"{handler.partition(':')[0]} {attempt.plugin_version}".rstrip()
+    digest = f" ({attempt.plugin_digest[:SHORT_DIGEST]})" if attempt.plugin_digest else ""
+    actor = f" by {attempt.actor}" if attempt.actor else ""
+    operation = f", operation {attempt.operation_id}" if attempt.operation_id else ""
+    return f"{plugin}{digest}, {attempt.trigger}{actor}{operation}"
 
 
 def no_server_text(done: Mapping[str, Any]) -> str:

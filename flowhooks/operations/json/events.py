@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.late_callbacks import LateCallback
     from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.ledger.reader import Reader
-    from flowhooks.model.delivery import Attempt, OutcomeKind, State
+    from flowhooks.model.delivery import Attempt, OutcomeKind, State, Trigger
     from flowhooks.model.event import NoMatch
     from flowhooks.operations.json.encoding import TimestampJson
 
@@ -78,6 +78,12 @@ class AttemptJson(TypedDict):
         result: value that the handler returned; null if none was stored.
         result_dropped: why the value that the handler returned is not stored; empty if it is, or there was none.
         process: id of the process that ran the attempt.
+        plugin_version: version of the handler's plugin that ran; empty if the plugin has none.
+        plugin_digest: SHA-256 of the Python files of the handler's plugin that ran; empty if there are none.
+        trigger: why the attempt was started; null if that was not recorded.
+        actor: operator who asked for the attempt; empty if no operator did.
+        operation_id: id of the bulk operation that asked for the attempt; empty if none did.
+        error_group: fingerprint of the error; empty if there is none.
     """
 
     number: int
@@ -90,6 +96,12 @@ class AttemptJson(TypedDict):
     result: Any
     result_dropped: str
     process: str
+    plugin_version: str
+    plugin_digest: str
+    trigger: Trigger | None
+    actor: str
+    operation_id: str
+    error_group: str
 
 
 class WholeDeliveryJson(_DeliveryFields):
@@ -300,6 +312,12 @@ def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
             "result": None if attempt.result is None else json.loads(attempt.result),
             "result_dropped": attempt.result_dropped,
             "process": attempt.process,
+            "plugin_version": attempt.plugin_version,
+            "plugin_digest": attempt.plugin_digest,
+            "trigger": attempt.trigger,
+            "actor": attempt.actor,
+            "operation_id": attempt.operation_id,
+            "error_group": attempt.error_group,
         }
         for attempt in attempts
     ]

@@ -18,7 +18,7 @@ from flowhooks.ledger.rejected_requests import RejectedRequest
 from flowhooks.ledger.stats import HandlerBacklog
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.bulk_operation import BulkAction, ItemStatus, Operation, OperationItem, OperationState
-from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.engine import ProcessDefinition
 from flowhooks.model.retry import Retry
 from flowhooks.operations.context import OperationContext
@@ -46,7 +46,7 @@ ANNOTATION_TYPES: Final[Mapping[str, Any]] = {
             Mapping,
             OpenAlert,
         ),
-        *(OutcomeKind, PluginJson, RejectedRequest, Retry, Sequence, State),
+        *(OutcomeKind, PluginJson, RejectedRequest, Retry, Sequence, State, Trigger),
         *(BookEntryJson, EngineJson, LateCallbackJson, ProcessDefinition, SourceJson),
         *(BulkAction, ItemStatus, Operation, OperationItem, OperationState),
     )

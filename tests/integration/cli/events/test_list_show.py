@@ -45,8 +45,8 @@ DELIVERY = {
     "blocked_by",
 }
 ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "process"} | {
-    "result",
-    "result_dropped",
+    *("result", "result_dropped", "plugin_version", "plugin_digest", "trigger", "actor", "operation_id"),
+    "error_group",
 }
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -148,6 +148,8 @@ def test_show_has_everything(asked, server):
     assert MOMENT.fullmatch(attempt["started_at"])
     assert attempt["seconds"] >= 0
     assert (attempt["number"], attempt["outcome"], attempt["result"]) == (1, "succeeded", {"days": 3})
+    assert (attempt["trigger"], attempt["actor"], attempt["operation_id"]) == ("first", "", "")
+    assert re.fullmatch("[0-9a-f]{64}", attempt["plugin_digest"])
 
 
 def test_show_for_people(run, server):
@@ -157,6 +159,7 @@ def test_show_for_people(run, server):
         assert part in text
     text = run("events", "show", "dead", server=server).stdout
     assert re.search(r"attempt 1 .* UTC: failed after \d+ ms\n    ValueError: closed", text)
+    assert re.search(r"\n    shop \([0-9a-f]{12}\), first\n", text)
     assert "flowhooks events replay " in text
     assert "Traceback" not in text
     assert "Traceback" in run("events", "show", "dead", "--traceback", server=server).stdout

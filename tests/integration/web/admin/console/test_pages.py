@@ -20,6 +20,7 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
+from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.web.admin.console import handlers, parked
@@ -274,6 +275,20 @@ def test_one_event(busy):
     # A delivery's id from the log leads to its event.
     delivery = busy.flow.only(event).delivery_id
     assert event in busy.page(f"/events/{delivery}").text
+
+
+def test_who_started_an_attempt(busy):
+    """Each attempt names the plugin, its digest, why it started and who asked for it; a bulk operation is a link."""
+    (dead,) = busy.flow.events(flow_instance_id="4712")
+    operation = busy.flow.clock.new_id()
+    replay(replace(busy.flow.app.operation_context, by=Actor("ann", "console")), EventFilter(ids=(dead,)))
+    busy.flow.settled(dead, State.DEAD, attempt=2)
+    busy.flow.sql("UPDATE attempts SET operation_id = ? WHERE number = 2", operation)
+    page = busy.page(f"/events/{dead}")
+    assert re.search(r"contracts [0-9a-f]{12} · first attempt", page.text)
+    assert "replay by ann · bulk operation" in page.text
+    assert f"/console/operations/{operation}" in page.links()
+    assert re.search("重放 操作人： ?ann", busy.page(f"/events/{dead}", "zh").text)
 
 
 def test_what_operators_did_about_an_event(busy):

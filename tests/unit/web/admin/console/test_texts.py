@@ -11,7 +11,7 @@ import pytest
 from flowhooks.ledger.queries import STATES
 from flowhooks.messages import LANGUAGES
 from flowhooks.model.alert import AlertCause
-from flowhooks.model.delivery import OutcomeKind
+from flowhooks.model.delivery import OutcomeKind, Trigger
 from flowhooks.model.event import DismissedBy, ParkedBy
 from flowhooks.web.admin.console import app, engines
 from flowhooks.web.admin.console.actions import ACTIONS
@@ -64,6 +64,7 @@ MADE = {
     | {f"{kind}.{part}" for kind in ("gone", "moved", "unclear", "unavailable") for part in ("what", "then")},
     "sum": {"skipped", "changed_meanwhile", "out_of_order", "parked", "dismissed"},
     "audit.did": NAMED_ACTIONS,
+    "trigger": set(Trigger),
     "events.twice": {"earlier", "later"},
     "events.lately": set(RECENT_PERIODS),
 }
