@@ -12,6 +12,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import DamagedRow, TransactionError
 from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
+from flowhooks.execution.error_fingerprint import identify_error
 from flowhooks.execution.next_state import next_state
 from flowhooks.execution.outcomes import OutcomeBuilder
 from flowhooks.execution.probe import Prober
@@ -213,6 +214,7 @@ class Dispatcher:
             due_at,
             now,
             encoded.dropped or None,
+            None if outcome.succeeded else identify_error(attempt.handler, outcome.kind, error, traceback),
         )
 
     def _suspend_missing_handler(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> None:

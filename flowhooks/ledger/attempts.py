@@ -16,6 +16,7 @@ from flowhooks.ledger.attempt_starts import start_attempts, to_start
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.deliveries import CLAIM, ClaimRequest, ClaimStatements, StateChange, apply_changes_returning
 from flowhooks.ledger.due_deliveries import next_due, to_ready_delivery
+from flowhooks.ledger.error_groups import ErrorGroups
 from flowhooks.ledger.ordering import admissible, lock_handlers
 from flowhooks.ledger.queries import to_event
 from flowhooks.ledger.tables import (
@@ -24,6 +25,7 @@ from flowhooks.ledger.tables import (
     events,
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, State, Trigger
+from flowhooks.model.error_group import FAILED, LOST, identify
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.error_group import ErrorIdentity
     from flowhooks.model.event import Event
 
 
@@ -52,6 +55,7 @@ class AttemptResult(NamedTuple):
         due_at: from when the delivery may run or be probed, in microseconds since 1970; None: it is not scheduled.
         now: when the attempt ended, in microseconds since 1970.
         result_dropped: why the handler's return value could not be stored; None if it was, or there was none.
+        error_identity: what the error has in common with others; None: only the text of `error` is known.
     """
 
     delivery_id: str
@@ -65,6 +69,7 @@ class AttemptResult(NamedTuple):
     due_at: int | None
     now: int
     result_dropped: str | None = None
+    error_identity: ErrorIdentity | None = None
 
 
 _CLAIMED: Final = database.DriverStatement(
@@ -82,6 +87,7 @@ _RESULTS = database.row_array(
     traceback=Text,
     result=Text,
     result_dropped=Text,
+    error_group=Text,
 )
 _RECORD: Final = database.DriverStatement(
     update(attempts)
@@ -93,6 +99,7 @@ _RECORD: Final = database.DriverStatement(
         traceback=_RESULTS.c.traceback,
         result=_RESULTS.c.result,
         result_dropped=_RESULTS.c.result_dropped,
+        error_group=_RESULTS.c.error_group,
     )
 )
 _ATTEMPTS: Final = select(attempts.c.delivery_id, attempts.c.number, attempts.c.outcome, attempts.c.finished_at).where(
@@ -329,6 +336,7 @@ class ResultRecorder:
         self._runner = runner
         self._in_flight = in_flight
         self._limits = limits
+        self._error_groups = ErrorGroups()
 
     def __call__(self, transaction: WriteTransaction, items: list[AttemptResult]) -> list[bool]:
         """Record results; False for an attempt that is no longer the current one, whose result changes nothing.
@@ -363,6 +371,13 @@ class ResultRecorder:
                                 item.traceback,
                                 item.result,
                                 item.result_dropped,
+                                self._error_groups.add(
+                                    transaction,
+                                    _error_identity(item),
+                                    delivery_id=item.delivery_id,
+                                    attempt=item.attempt,
+                                    now=item.now,
+                                ),
                             ]
                             for item in recorded
                         ]
@@ -389,6 +404,15 @@ class ResultRecorder:
             or before.get((item.delivery_id, item.attempt)) == (item.outcome.value, item.now)
             for item in items
         ]
+
+
+def _error_identity(result: AttemptResult) -> ErrorIdentity | None:
+    """Return the identity of an attempt's error; None if it has none."""
+    # A delivery that its handler's condition closes has failed in nothing.
+    if result.outcome is OutcomeKind.SUCCEEDED or result.target is State.CLOSED:
+        return None
+    error_type = LOST if result.outcome is OutcomeKind.LOST else FAILED
+    return result.error_identity or identify(result.handler, error_type, result.error)
 
 
 def _read_recorded(

@@ -83,7 +83,7 @@ def candidate_pages(connect: Callable[[], AbstractContextManager[Connection]], p
         plan: what is planned.
     """
     event_filter = plan.event_filter
-    of_event = replace(event_filter, state=None, handler=None, delivery_ids=())
+    of_event = replace(event_filter, state=None, handler=None, delivery_ids=(), error_group=None)
     for condition in _state_conditions(plan):
         query = select(deliveries.c.id).where(condition, *delivery_conditions(event_filter))
         if of_event.has_criteria:

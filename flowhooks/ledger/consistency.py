@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
 from flowhooks.clock import DAY
+from flowhooks.ledger import error_groups
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
@@ -385,7 +386,13 @@ _OF_OTHER_TABLES: Final = (
         "a gap in the history of source {} ends before it begins",
     ),
 )
-_CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES)
+_CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
+    *_OF_EVENTS,
+    *_OF_DELIVERIES,
+    *_OF_ATTEMPTS,
+    *error_groups.CHECKS,
+    *_OF_OTHER_TABLES,
+)
 """Each query with the sentence that is reported for each id that it returns."""
 
 _NEWEST_TIMES: Final[tuple[Select[int | None], ...]] = (

@@ -38,6 +38,7 @@ _WORDS: Final[Mapping[str, tuple[frozenset[str], str | None]]] = {
 _JSON: Final[Mapping[str, tuple[type, str | None]]] = {
     "events.route": (dict, "{}"),
     "events.no_match": (dict, None),
+    "error_groups.versions": (list, "[]"),
     "attempts.result": (object, None),
     "alerts.notified": (list, "[]"),
     "audit_log.detail": (dict, '{"damaged": "it is not a JSON object"}'),

@@ -292,6 +292,7 @@ class GroupCommitWriter:
                     group_results = work(transaction, [request.item for request in requests])
                     results.extend(zip(requests, group_results, strict=True))
                 self._before_commit(transaction)
+                transaction.run_before_commit()
                 # Once for the whole batch, because PostgreSQL commits transactions that notify one at a time.
                 transaction.notice.notify(connection)
                 complete = True

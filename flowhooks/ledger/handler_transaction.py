@@ -163,6 +163,7 @@ class HandlerTransaction:
                 if not recorded:
                     return False
                 self._before_commit(transaction)
+                transaction.run_before_commit()
                 transaction.notice.notify(connection)
                 try:
                     connection.commit()

@@ -17,6 +17,7 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database, webhook_ids
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.damaged_rows import shown_time
+from flowhooks.ledger.error_groups import remove_attempts
 from flowhooks.ledger.tables import (
     alerts,
     attempts,
@@ -272,6 +273,7 @@ def purge(
         return PurgeCounts(0, 0)
     delivery_ids = [delivery.id for row in purgeable for delivery in deliveries_of[row.id]]
     deleted = {"event_ids": json.dumps([row.id for row in purgeable]), "delivery_ids": json.dumps(delivery_ids)}
+    remove_attempts(transaction, delivery_ids)
     for deletion in _DELETIONS:
         connection.execute(deletion, deleted)
     identities = [

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, literal, select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
@@ -16,6 +17,7 @@ from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.ordering import BLOCKED_BY
 from flowhooks.ledger.tables import (
+    HAS_ERROR_GROUP,
     IS_BLOCKED,
     IS_LAST_ATTEMPT,
     IS_RUNNING_OR_FAILED,
@@ -53,6 +55,7 @@ class DeliveryStatus:
         comment: the comment of an operator or of flowhooks.
         ordered: whether it has an order key.
         blocked_by: the id of the event whose delivery blocks it; None if it is not blocked.
+        error_group: the fingerprint of the group of its last attempt's error; None if that has no error.
         damage: which of its values are damaged, so that others stand for them; `""` if none is.
     """
 
@@ -67,6 +70,7 @@ class DeliveryStatus:
     comment: str = ""
     ordered: bool = False
     blocked_by: str | None = None
+    error_group: str | None = None
     damage: str = ""
 
     @property
@@ -86,6 +90,10 @@ JSON_SCHEMA_KEY: Final = "more"
 _TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}
 
 
+ERROR_GROUP_PATTERN: Final = "^[0-9a-f]{8,64}$"
+"""A filter's `error_group`: a fingerprint, or at least eight characters of its beginning."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """A filter for events, used by every listing and every bulk operation. A field that is not set does not restrict.
@@ -102,6 +110,7 @@ class EventFilter:
         handler: events with a delivery for this handler.
         state: events with a delivery in this state or with a `"suspended"` one, or events that are `"parked"` or
             `"dismissed"`.
+        error_group: events with a delivery whose last attempt has an error of the group with this fingerprint.
         since: events received at or after this time, in microseconds since 1970.
         until: events received before this time, in microseconds since 1970.
         delivery_ids: events with one of these deliveries.
@@ -120,6 +129,7 @@ class EventFilter:
     origin: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(Origin)}})
     handler: str | None = None
     state: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": STATES}})
+    error_group: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"pattern": ERROR_GROUP_PATTERN}})
     since: int | None = field(default=None, metadata=_TIME)
     until: int | None = field(default=None, metadata=_TIME)
     delivery_ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
@@ -131,8 +141,20 @@ class EventFilter:
             raise SettingsError(f"dismissed_by must be one of {', '.join(DismissedBy)}, not {self.dismissed_by!r}")
         if self.origin is not None and self.origin not in set(Origin):
             raise SettingsError(f"origin must be one of {', '.join(Origin)}, not {self.origin!r}")
+        if self.error_group is not None and not re.fullmatch(ERROR_GROUP_PATTERN, self.error_group):
+            raise SettingsError(f"error_group must be 8 to 64 hexadecimal digits, not {self.error_group!r}")
         if any(time is not None and abs(time) > _LATEST for time in (self.since, self.until)):
             raise SettingsError("since and until must be microseconds since 1970 that fit into 64 bits")
+
+    def selects(self, status: DeliveryStatus) -> bool:
+        """Tell whether the filter by handler, state and error group includes a delivery of a matching event."""
+        if self.handler not in {None, status.handler} or self.error_group not in {None, status.error_group}:
+            return False
+        if self.delivery_ids and status.delivery_id not in self.delivery_ids:
+            return False
+        if self.state == SUSPENDED:
+            return status.is_suspended
+        return self.state not in set(State) or status.state == self.state
 
     @property
     def has_criteria(self) -> bool:
@@ -225,6 +247,7 @@ _STATUS: Final = select(
     attempts.c.error,
     attempts.c.finished_at,
     deliveries.c.order_key,
+    attempts.c.error_group,
     BLOCKED_BY.label("blocked_by"),
 ).outerjoin(attempts, IS_LAST_ATTEMPT)
 _STATUS_COLUMNS: Final = (
@@ -235,6 +258,7 @@ _STATUS_COLUMNS: Final = (
     deliveries.c.comment,
     attempts.c.outcome,
     attempts.c.finished_at,
+    attempts.c.error_group,
 )
 _STATUSES: Final = _STATUS.where(deliveries.c.event_id.in_(database.string_array("event_ids"))).order_by(
     deliveries.c.id
@@ -326,6 +350,7 @@ def _read_status(row: Any) -> DeliveryStatus:
         comment=row.comment,
         ordered=row.order_key is not None,
         blocked_by=row.blocked_by,
+        error_group=row.error_group,
     )
 
 
@@ -385,10 +410,16 @@ def apply_filter(query: Select[Any], event_filter: EventFilter, *, with_deliveri
         query = query.where(events.c.received_at < event_filter.until)
     if event_filter.state in {"parked", "dismissed"}:
         query = query.where(events.c.state == event_filter.state)
-    if with_deliveries and (of_delivery := delivery_conditions(event_filter)):
-        if event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
-            of_delivery.append(IS_RUNNING_OR_FAILED)
+    if not with_deliveries:
+        return query
+    of_delivery = delivery_conditions(replace(event_filter, error_group=None))
+    if of_delivery and event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
+        of_delivery.append(IS_RUNNING_OR_FAILED)
+    if of_delivery and event_filter.error_group is None:
         query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
+    if event_filter.error_group is not None:
+        last = select(deliveries.c.event_id).join(attempts, IS_LAST_ATTEMPT)
+        query = query.where(events.c.id.in_(last.where(*in_error_group(event_filter.error_group), *of_delivery)))
     return query
 
 
@@ -421,7 +452,15 @@ def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
         conditions.append(deliveries.c.handler == event_filter.handler)
     if event_filter.delivery_ids:
         conditions.append(deliveries.c.id.in_(database.string_array("delivery_ids", event_filter.delivery_ids)))
+    if event_filter.error_group is not None:
+        last = select(literal(1)).where(IS_LAST_ATTEMPT, *in_error_group(event_filter.error_group))
+        conditions.append(exists(last.correlate(deliveries)))
     return conditions
+
+
+def in_error_group(fingerprint: str) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that an attempt has an error of a group."""
+    return (HAS_ERROR_GROUP, attempts.c.error_group == fingerprint)
 
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:

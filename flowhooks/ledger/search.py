@@ -21,9 +21,18 @@ from flowhooks.ledger.queries import (
     EventFilter,
     apply_filter,
     delivery_conditions,
+    in_error_group,
     shown_delivery_statuses,
 )
-from flowhooks.ledger.tables import IS_PARKED, IS_RECONCILED, deliveries, events
+from flowhooks.ledger.tables import (
+    IS_LAST_ATTEMPT,
+    IS_PARKED,
+    IS_RECONCILED,
+    attempts,
+    deliveries,
+    error_groups,
+    events,
+)
 from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
@@ -40,6 +49,8 @@ TIME_BUDGET: Final = 0.1
 # If there are more of them, a window contains enough matches.
 MAX_CANDIDATES: Final = 2_000
 """Maximum number of open deliveries, or parked events, that are searched one by one."""
+MAX_GROUP_CANDIDATES: Final = 10_000
+"""Maximum number of attempts of an error group whose events are searched one by one."""
 _ID_CLOCK_MARGIN: Final = 60 * SECOND
 """Microseconds by which the time in an event's id may differ from the time when it was received."""
 
@@ -210,13 +221,14 @@ class _Search:
         self._ascending = bool(after)
         self._cursor = after or before
         self._ids = self._candidates()
+        event_filter = self._filter
         self._delivery_conditions = [] if self._ids is not None else delivery_conditions(event_filter)
         self._bounds = _bounds(event_filter)
         # `apply_filter` gets no condition on a delivery, because it would search all deliveries for it.
         state = event_filter.state if event_filter.state in {"parked", "dismissed"} else None
-        self._query = apply_filter(select(*_COLUMNS), replace(event_filter, handler=None, state=state)).where(
-            *self._bounds
-        )
+        self._query = apply_filter(
+            select(*_COLUMNS), replace(event_filter, handler=None, state=state, error_group=None)
+        ).where(*self._bounds)
         if self._ids is not None:
             self._query = self._query.where(events.c.id.in_(database.string_array("candidates"))).params(
                 candidates=json.dumps(self._ids)
@@ -289,6 +301,8 @@ class _Search:
         """Return the ids of the events if an index shows that few can match; otherwise None."""
         event_filter = self._filter
         event_ids: set[str] = set()
+        if event_filter.error_group is not None:
+            return self._candidates_of_error_group(event_filter.error_group)
         if event_filter.state == "parked" and event_filter.handler is None:
             event_ids.update(
                 self._connection.execute(select(events.c.id).where(IS_PARKED).limit(MAX_CANDIDATES + 1)).scalars()
@@ -307,6 +321,23 @@ class _Search:
                 return None
             event_ids.update(row.event_id for row in rows if event_filter.handler in {None, row.handler})
         return sorted(event_ids)
+
+    def _candidates_of_error_group(self, fingerprint: str) -> Sequence[str] | None:
+        group = self._connection.execute(
+            select(error_groups.c.count.label("attempts"), error_groups.c.last_seen_at).where(
+                error_groups.c.fingerprint == fingerprint
+            )
+        ).first()
+        if group is None:
+            return []
+        if group.attempts > MAX_GROUP_CANDIDATES:
+            # No event of the group was received after its last attempt.
+            until = group.last_seen_at + 1
+            self._filter = replace(self._filter, until=min(until, self._filter.until or until))
+            return None
+        query = select(deliveries.c.event_id).join(attempts, IS_LAST_ATTEMPT).where(*in_error_group(fingerprint))
+        conditions = delivery_conditions(replace(self._filter, error_group=None))
+        return sorted(set(self._connection.execute(query.where(*conditions)).scalars()))
 
 
 def _bounds(event_filter: EventFilter) -> list[ColumnElement[bool]]:

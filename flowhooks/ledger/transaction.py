@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from flowhooks.model.error_group import ErrorIdentity
+
 log = get_logger(__name__)
 
 
@@ -27,6 +29,26 @@ class OrderGroup(NamedTuple):
     key: str
 
 
+class GroupChange(NamedTuple):
+    """The change of an error group in one transaction.
+
+    Attributes:
+        identity: what its attempts have in common; None if none is added.
+        added: number of attempts that are added.
+        first_seen_at: when the first of these ended, in microseconds since 1970.
+        last_seen_at: when the last of these ended.
+        sample: the delivery and the number of the last of these.
+        deleted: number of attempts that are deleted.
+    """
+
+    identity: ErrorIdentity | None = None
+    added: int = 0
+    first_seen_at: int = 0
+    last_seen_at: int = 0
+    sample: tuple[str, int] = ("", 0)
+    deleted: int = 0
+
+
 class WriteTransaction:
     """One open transaction, with the callbacks that run once it is durable or rolled back.
 
@@ -37,14 +59,17 @@ class WriteTransaction:
         blocked_groups: order groups in which a delivery was put behind another one.
         freed_handlers: ids of limited handlers of which an attempt has ended.
         deferred_jobs: handlers and times for which a runner has stored a job in this transaction.
+        error_changes: changes of error groups, by the group's fingerprint.
     """
 
     __slots__ = (
+        "_before_commit",
         "_on_commit",
         "_on_rollback",
         "blocked_groups",
         "connection",
         "deferred_jobs",
+        "error_changes",
         "freed_groups",
         "freed_handlers",
         "notice",
@@ -57,8 +82,19 @@ class WriteTransaction:
         self.blocked_groups: set[OrderGroup] = set()
         self.freed_handlers: set[str] = set()
         self.deferred_jobs: set[tuple[str, int]] = set()
+        self.error_changes: dict[str, GroupChange] = {}
+        self._before_commit: list[Callable[[], None]] = []
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
+
+    def before_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` at the end of this transaction, for changes of rows that other processes wait for."""
+        self._before_commit.append(callback)
+
+    def run_before_commit(self) -> None:
+        """Run the callbacks of `before_commit`."""
+        for callback in self._before_commit:
+            callback()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the writer's thread once this transaction is durable. It must return quickly."""

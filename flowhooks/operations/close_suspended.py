@@ -54,8 +54,8 @@ def close_suspended(
 
     Args:
         context: what operations work with.
-        event_filter: which events; its `handler` also selects among their deliveries. Without ids, only events with
-            suspended deliveries are examined.
+        event_filter: which events; its `handler` and `error_group` also select among their deliveries. Without ids,
+            only events with suspended deliveries are examined.
         note: reason, stored with the deliveries and in the audit log.
         dry_run: only count.
         after: value of `next` from the previous call.
@@ -71,6 +71,7 @@ def close_suspended(
         for stored in page
         for status in stored.delivery_statuses
         if event_filter.handler in {None, status.handler}
+        and event_filter.error_group in {None, status.error_group}
         and (not event_filter.delivery_ids or status.delivery_id in event_filter.delivery_ids)
     ]
     suspended = [status for status in selected if status.is_suspended]

@@ -68,7 +68,7 @@ def purge(
         after: value of `next` from the previous call.
 
     Raises:
-        SettingsError: `until` is missing, or events in the state are never purged.
+        SettingsError: `until` is missing, an error group is given, or events in the state are never purged.
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     cutoffs = cutoffs_from_filter(event_filter)
@@ -89,10 +89,12 @@ def cutoffs_from_filter(event_filter: EventFilter) -> Cutoffs:
     """Return the time before which events are deleted, by state.
 
     Raises:
-        SettingsError: `until` is missing, or events in the state are never purged.
+        SettingsError: `until` is missing, an error group is given, or events in the state are never purged.
     """
     if event_filter.until is None:
         raise SettingsError("a purge needs event_filter.until: only older events are deleted")
+    if event_filter.error_group is not None:
+        raise SettingsError("a purge cannot select events by an error group")
     if event_filter.state is None:
         return dict.fromkeys(PURGED_BY_DEFAULT, event_filter.until)
     if event_filter.state not in {*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST}:

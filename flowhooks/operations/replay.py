@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.failpoints import hit
-from flowhooks.ledger.queries import SUSPENDED
 from flowhooks.model.delivery import State, Trigger
 from flowhooks.operations.context import AuditRecord
 
@@ -52,8 +51,8 @@ def replay(
 
     Args:
         context: what operations work with.
-        event_filter: which events; its `handler` and `state` also select among their deliveries, so that no other
-            delivery runs a second time.
+        event_filter: which events; its `handler`, `state` and `error_group` also select among their deliveries, so
+            that no other delivery runs a second time.
         again: also replay succeeded deliveries; their handlers do their work a second time.
         dry_run: only count.
         after: value of `next` from the previous call.
@@ -64,9 +63,7 @@ def replay(
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
     page = context.reader.page(event_filter, after=after, limit=PAGE_SIZE)
     next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
-    selected = [
-        delivery for stored in page for delivery in stored.delivery_statuses if _matches(event_filter, delivery)
-    ]
+    selected = [delivery for stored in page for delivery in stored.delivery_statuses if event_filter.selects(delivery)]
     replayable = [delivery for delivery in selected if delivery.state in states]
     requeued = {delivery.delivery_id for delivery in replayable}
     if replayable and not dry_run:
@@ -105,14 +102,3 @@ def _requeue(
     )
     hit("replay.written")
     return requeued
-
-
-def _matches(event_filter: EventFilter, standing: DeliveryStatus) -> bool:
-    """Tell whether a filter by handler or state includes a delivery."""
-    if event_filter.handler not in {None, standing.handler}:
-        return False
-    if event_filter.delivery_ids and standing.delivery_id not in event_filter.delivery_ids:
-        return False
-    if event_filter.state == SUSPENDED:
-        return standing.is_suspended
-    return event_filter.state not in set(State) or standing.state == event_filter.state

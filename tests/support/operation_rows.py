@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from flowhooks.ledger.checksums import body_sha256
-from flowhooks.ledger.tables import deliveries, error_groups, operation_items, operations
+from flowhooks.ledger.tables import attempts, deliveries, error_groups, operation_items, operations
 
 
 def fill(transaction, operation_id, now):
-    """Insert one operation with one item, and one error group, all of the first delivery of the ledger."""
+    """Insert one operation with one item, and an error group if there is none, of the first delivery of the ledger."""
     execute = transaction.connection.execute
     delivery = execute(select(deliveries).order_by(deliveries.c.id).limit(1)).one()
     execute(
@@ -43,16 +43,20 @@ def fill(transaction, operation_id, now):
             released_at=now,
         )
     )
+    if execute(select(error_groups.c.fingerprint).limit(1)).first():
+        return
+    of_delivery = update(attempts).where(attempts.c.delivery_id == delivery.id)
+    group = body_sha256("error")
     execute(
         insert(error_groups).values(
-            fingerprint=body_sha256("error"),
+            fingerprint=group,
             handler=delivery.handler,
             error_type="ValueError",
             message="no",
             frame="plugin.py:fails",
             first_seen_at=now,
             last_seen_at=now,
-            count=1,
+            count=execute(of_delivery.values(error_group=group)).rowcount,
             sample_delivery_id=delivery.id,
             sample_attempt=1,
             versions='["1.0"]',

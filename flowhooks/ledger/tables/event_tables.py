@@ -138,7 +138,7 @@ Index("conflicts_received", conflicts.c.received_at)
 error_groups: Final = Table(
     "error_groups",
     metadata,
-    Column("fingerprint", Text, primary_key=True, comment="SHA-256 of the handler, error type, message and frame"),
+    Column("fingerprint", Text, primary_key=True, comment="SHA-256 of the next four columns"),
     Column("handler", Text, nullable=False),
     Column("error_type", Text, nullable=False, comment="the type of the exception, or how the attempt ended"),
     Column("message", Text, nullable=False, comment="the message without ids, numbers and times"),
@@ -153,6 +153,7 @@ error_groups: Final = Table(
 )
 """Attempts that failed for the same reason."""
 Index("error_groups_handler", error_groups.c.handler, error_groups.c.last_seen_at)
+Index("error_groups_seen", error_groups.c.last_seen_at)
 
 conclusions: Final = Table(
     "conclusions",
@@ -284,6 +285,7 @@ HAS_ERROR_GROUP: Final = attempts.c.error_group.is_not(None)
 Index(
     "attempts_error_group",
     attempts.c.error_group,
+    attempts.c.finished_at,
     attempts.c.delivery_id,
     attempts.c.number,
     info={"where": HAS_ERROR_GROUP},

@@ -19,6 +19,7 @@ from flowhooks.ledger.deliveries import StateChange
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import Trigger
+from flowhooks.model.error_group import ErrorIdentity
 from flowhooks.model.invocation import current_invocation
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 from flowhooks.testing import ManualClock, make_event
@@ -268,7 +269,13 @@ def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
     paper.dispatch(retry=Retry(delays=(5, 60), jitter=0, attempts=9)).execute(QUEUED)
     due_at = paper.clock.now() + 60 * SECOND
     stored = settlement(
-        paper, OutcomeKind.FAILED, State.WAITING, error="ValueError: of …", traceback="at …", due_at=due_at
+        paper,
+        OutcomeKind.FAILED,
+        State.WAITING,
+        error="ValueError: of …",
+        traceback="at …",
+        due_at=due_at,
+        error_identity=ErrorIdentity("p:h", "Failed", "ValueError: of …"),
     )
     assert paper.of("settle") == [(stored,)]
     ((settled,),) = paper.of("settled")

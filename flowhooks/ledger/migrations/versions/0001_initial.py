@@ -138,7 +138,10 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     _partial_index(
-        "attempts_error_group", "attempts", ["error_group", "delivery_id", "number"], "error_group IS NOT NULL"
+        "attempts_error_group",
+        "attempts",
+        ["error_group", "finished_at", "delivery_id", "number"],
+        "error_group IS NOT NULL",
     )
     op.create_table(
         "error_groups",
@@ -156,6 +159,7 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("error_groups_handler", "error_groups", ["handler", "last_seen_at"])
+    op.create_index("error_groups_seen", "error_groups", ["last_seen_at"])
     _create_operations()
     op.create_table(
         "handlers",
