@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from flowhooks.errors import EngineError, FlowhooksError, HandlerError, HandlerRaised, Reject, RetryAfter
 from flowhooks.hookspecs import hookimpl
-from flowhooks.model.alert import Alert, AlertCause
+from flowhooks.model.alert import Alert, AlertCause, Severity
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.engine import (
     EndState,
@@ -46,6 +46,7 @@ __all__ = [
     "Reject",
     "Retry",
     "RetryAfter",
+    "Severity",
     "State",
     "handler",
     "hookimpl",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowhooks import __version__
+from flowhooks.background.alerts.composer import AlertComposer
 from flowhooks.background.alerts.engine_causes import EngineCauseFinder
 from flowhooks.background.alerts.monitor import AlertMonitor
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
@@ -267,6 +268,7 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
         alerts=AlertMonitor(
             ledger=ledger,
             plugins=base.plugins,
+            composer=AlertComposer(plugins=base.plugins, public_url=lambda: live.current.settings.public_url),
             clock=base.clock,
             settings=settings.alerts,
             routing=RoutingCauseFinder(
@@ -276,6 +278,7 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
             ),
             engines=EngineCauseFinder(lambda: live.current.settings),
             timeout=base.runtime.timeout,
+            on_notified=base.metrics.alert_notified,
         ),
     )
 

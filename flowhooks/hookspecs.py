@@ -158,3 +158,16 @@ def alert_raised(alert: Alert) -> None:
     Must not block without limit: set a timeout on each connection that the plugin uses. A call that does not return
     does not block other plugins, but its own plugin receives no further alert until it returns.
     """
+
+
+@hookspec
+def alert_resolved(alert: Alert) -> None:
+    """Receive a notification that an alert is closed because its cause has ended.
+
+    Called once for each alert of which this plugin's `alert_raised` has returned, in the same thread and with the same
+    limits. `alert.resolved_at` is when the alert was closed, `alert.notification` is the number of its last
+    notification, and `alert.count` is the last count. Not called for an alert that the plugin was not notified of.
+
+    A plugin that raises is called again later, for up to a day. If the process is killed during a call, the plugin may
+    be called twice.
+    """

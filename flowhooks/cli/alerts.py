@@ -130,6 +130,8 @@ def _summary_text(alert: OpenAlert, closed_at: int | None) -> str:
         f"{alert.cause} {output.escape_newlines(alert.subject)}",
         f"{alert.count:,}{f' (+{new:,})' if new else ''}, last {output.format_time(alert.last_at)}",
     ]
+    for plugin, error in alert.notification_errors.items():
+        lines.append(f"not delivered by {output.escape_newlines(plugin)}: {output.escape_newlines(error)}")
     if alert.acknowledged_at is not None:
         lines += [
             f"acknowledged {output.format_time(alert.acknowledged_at)}",

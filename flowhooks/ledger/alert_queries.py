@@ -7,7 +7,7 @@ Those of open alerts are counted at each check, from an index alone.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Subquery, and_, case, func, select, update
@@ -37,7 +37,7 @@ from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection, Select
 
@@ -107,6 +107,8 @@ class OpenAlert:
         notified_at: when the last notification was created, in microseconds since 1970.
         notified_count: the lowest count since the last notification or the acknowledgement: growth is measured from it.
         grown_from: the count that the last notification compares with; 0 for the first one.
+        accepted_plugins: the plugins that accepted one of its notifications.
+        notification_errors: why plugins did not accept the last notification, by plugin.
     """
 
     id: str
@@ -125,6 +127,8 @@ class OpenAlert:
     notified_at: int = 0
     notified_count: int = 0
     grown_from: int = 0
+    accepted_plugins: tuple[str, ...] = ()
+    notification_errors: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
@@ -380,16 +384,17 @@ def _of_group(before: int, callback_class: str, process_key: str | None) -> Colu
 def open_alerts(connection: Connection) -> list[OpenAlert]:
     """Return the open alerts, oldest first."""
     rows = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id))
-    return [_alert(row) for row in rows]
+    return [parse_alert(row) for row in rows]
 
 
 def recently_closed(connection: Connection, *, limit: int) -> list[tuple[OpenAlert, int]]:
     """Return the newest closed alerts, newest first, each with when it was closed, in microseconds since 1970."""
     closed = select(alerts).where(alerts.c.closed_at.is_not(None)).order_by(alerts.c.id.desc()).limit(limit)
-    return [(_alert(row), repair(row, [alerts.c.closed_at])[0].closed_at) for row in connection.execute(closed)]
+    return [(parse_alert(row), repair(row, [alerts.c.closed_at])[0].closed_at) for row in connection.execute(closed)]
 
 
-def _alert(stored: Any) -> OpenAlert:
+def parse_alert(stored: Any) -> OpenAlert:
+    """Return an alert of a row of its table; a damaged value is replaced by one that can be shown."""
     row, damage = repair(stored, list(alerts.c))
     return OpenAlert(
         id=row.id,
@@ -408,6 +413,8 @@ def _alert(stored: Any) -> OpenAlert:
         notified_at=row.notified_at,
         notified_count=row.notified_count,
         grown_from=row.grown_from,
+        accepted_plugins=tuple(json.loads(row.accepted)),
+        notification_errors=json.loads(row.notification_errors),
     )
 
 
@@ -416,7 +423,11 @@ def insert_alerts(transaction: WriteTransaction, new: Sequence[OpenAlert], now: 
     opened = set()
     for alert in new:
         row = asdict(alert) | {"cause": alert.cause.value, "opened_at": now}
-        row["started_at"], row["notified"] = row.pop("started_at"), json.dumps(row.pop("notified_plugins"))
+        row |= {
+            "notified": json.dumps(row.pop("notified_plugins")),
+            "accepted": json.dumps(row.pop("accepted_plugins")),
+            "notification_errors": json.dumps(row.pop("notification_errors")),
+        }
         statement = (
             database.insert(alerts)
             .values(row)
@@ -440,15 +451,21 @@ def acknowledge(transaction: WriteTransaction, ids: Collection[str], who: str, n
     values = {"acknowledged_at": now, "acknowledged_by": who, "notified_count": alerts.c.count}
     changed = update(alerts).where(*conditions).values(values).returning(*alerts.columns)
     rows = transaction.connection.execute(changed, {"ids": json.dumps([*ids])}).mappings()
-    return {alert.id: alert.about for alert in map(_alert, rows)}
+    return {alert.id: alert.about for alert in map(parse_alert, rows)}
 
 
 def mark_notified(transaction: WriteTransaction, alert: OpenAlert) -> None:
-    """Store the plugins that accepted an alert's last notification, unless there is a newer notification."""
+    """Store which plugins accepted an alert's last notification, and why others did not.
+
+    If there is a newer notification, only store that they accepted an earlier one.
+    """
+    of_alert = update(alerts).where(alerts.c.id == alert.id)
+    transaction.connection.execute(of_alert.values(accepted=json.dumps(alert.accepted_plugins)))
     transaction.connection.execute(
-        update(alerts)
-        .where(alerts.c.id == alert.id, alerts.c.notifications == alert.notifications)
-        .values(notified=json.dumps(alert.notified_plugins))
+        of_alert.where(alerts.c.notifications == alert.notifications).values(
+            notified=json.dumps(alert.notified_plugins),
+            notification_errors=json.dumps(alert.notification_errors, ensure_ascii=False),
+        )
     )
 
 
@@ -466,13 +483,10 @@ def update_alert(transaction: WriteTransaction, alert: OpenAlert) -> None:
     transaction.connection.execute(
         update(alerts)
         .where(alerts.c.id == alert.id)
-        .values(**values, notified=json.dumps(alert.notified_plugins), notified_count=notified_count)
-    )
-
-
-def close_alerts(transaction: WriteTransaction, ids: Collection[str], now: int) -> None:
-    """Close alerts whose causes are gone."""
-    has_id = alerts.c.id.in_(database.string_array("ids"))
-    transaction.connection.execute(
-        update(alerts).where(has_id, alerts.c.closed_at.is_(None)).values(closed_at=now), {"ids": json.dumps([*ids])}
+        .values(
+            **values,
+            notified=json.dumps(alert.notified_plugins),
+            notification_errors=json.dumps(alert.notification_errors, ensure_ascii=False),
+            notified_count=notified_count,
+        )
     )

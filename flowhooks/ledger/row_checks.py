@@ -88,6 +88,21 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
         "alert {} has a list of notified plugins that is not a JSON array",
     ),
     (
+        _json_column(alerts.c.id, alerts.c.accepted),
+        list,
+        "alert {} has a list of plugins that accepted it that is not a JSON array",
+    ),
+    (
+        _json_column(alerts.c.id, alerts.c.resolution_due),
+        list,
+        "alert {} has a list of plugins to be notified of its end that is not a JSON array",
+    ),
+    (
+        _json_column(alerts.c.id, alerts.c.notification_errors),
+        dict,
+        "alert {} has notification errors that are not a JSON object",
+    ),
+    (
         _json_column(audit_log.c.id, audit_log.c.detail),
         dict,
         "entry {} of the audit log has a detail that is not a JSON object",

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+
+class Severity(StrEnum):
+    """How urgent an alert is."""
+
+    INFO = "info"
+    """Something changed that a person should know. No work is lost or late."""
+    WARNING = "warning"
+    """Work may be lost or late if nobody acts within a day."""
+    ERROR = "error"
+    """Work has failed, or does not start, until a person acts."""
+
+    @property
+    def rank(self) -> int:
+        """Position in the order of urgency, from 0."""
+        return tuple(Severity).index(self)
 
 
 class AlertCause(StrEnum):
@@ -52,10 +68,31 @@ class AlertCause(StrEnum):
     CLOCK_SKEW = "clock_skew"
     """The clock of an engine differs from ours by more than 30 seconds."""
 
+    @property
+    def severity(self) -> Severity:
+        """How urgent an alert with this cause is."""
+        return Severity.ERROR if self in _ERRORS else Severity.INFO if self in _INFOS else Severity.WARNING
+
+
+_ERRORS: Final = frozenset(
+    {
+        AlertCause.DEAD,
+        AlertCause.UNKNOWN,
+        AlertCause.WAITING,
+        AlertCause.CIRCUIT_OPEN,
+        AlertCause.QUARANTINED,
+        AlertCause.ENGINE_UNREACHABLE,
+        AlertCause.HISTORY_GAP,
+        AlertCause.INSTANCES_INVALID,
+    }
+)
+_INFOS: Final = frozenset({AlertCause.CONCLUSION, AlertCause.INSTANCE_ID_REUSED})
+"""Causes that are no warnings."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A problem that needs a person's attention, as passed to the hook `alert_raised`.
+    """A problem that needs a person's attention, as passed to the hooks `alert_raised` and `alert_resolved`.
 
     An alert stays the same while its cause lasts. If the cause ends and occurs again, a new alert with a new id is
     raised.
@@ -73,6 +110,12 @@ class Alert:
         new_count: growth of `count` since the previous notification; 0 for the first notification.
         last_at: when the newest delivery or event was added, in UTC; None if that is not known.
         last_error: the error of the newest delivery or event, on one line, at most 500 characters; `""` if none failed.
+        host: name of the machine whose process notifies.
+        plugin_version: version of the plugin concerned, or of the handler's plugin; `""` if it is not loaded or has no
+            version.
+        console_url: address of the console's page about the alert; only its path, which starts with `/console/`, unless
+            the setting `public_url` is set.
+        resolved_at: when the alert was closed because its cause had ended, in UTC; None for `alert_raised`.
     """
 
     id: str
@@ -86,3 +129,12 @@ class Alert:
     new_count: int = 0
     last_at: datetime | None = None
     last_error: str = ""
+    host: str = ""
+    plugin_version: str = ""
+    console_url: str = ""
+    resolved_at: datetime | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How urgent the alert is, which depends on its cause only."""
+        return self.cause.severity

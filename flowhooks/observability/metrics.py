@@ -172,6 +172,12 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._alert_notifications = Counter(
+            "flowhooks_alert_notifications",
+            "Calls of the hooks alert_raised and alert_resolved, by plugin and result: accepted, failed.",
+            ["plugin", "result"],
+            registry=self.registry,
+        )
         # Looking up the child of a label value takes longer than counting, so each is looked up once.
         self._by_source = cache(lambda *names: (self._received.labels(*names), self._answering.labels(*names)))
         self._by_answer = cache(self._answered.labels)
@@ -240,6 +246,10 @@ class Metrics:
         self._taken_in.labels(source).inc()
         if missed:
             self._missed.labels(source).inc()
+
+    def alert_notified(self, plugin: str, accepted: bool) -> None:
+        """Count a notification of an alert that a plugin accepted, or failed to deliver."""
+        self._alert_notifications.labels(plugin, "accepted" if accepted else "failed").inc()
 
     def process_ended(self, reason: str) -> None:
         """Count a handler process that ended: `"overdue"`, `"crashed"`, `"worn"`, `"evicted"`, `"stopped"`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger import alert_queries, stats
+from flowhooks.ledger import alert_queries, alert_resolutions, stats
 from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.alert_queries import HandlerIssue
+    from flowhooks.ledger.alert_resolutions import FailedNotifications
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.stats import RecentDelivery
 
@@ -124,6 +125,7 @@ class Overview:
         sampled_deliveries: number of deliveries from which `performance` was computed.
         oldest_sampled_at: creation time of the oldest of those, in microseconds since 1970; None if there is none.
         alerts: number of open alerts that are not acknowledged.
+        failed_notifications: the plugins that could not pass on alerts.
     """
 
     generated_at: int
@@ -134,6 +136,7 @@ class Overview:
     sampled_deliveries: int
     oldest_sampled_at: int | None
     alerts: int
+    failed_notifications: tuple[FailedNotifications, ...]
 
 
 def overview(reader: Reader, now: int) -> Overview:
@@ -148,6 +151,7 @@ def overview(reader: Reader, now: int) -> Overview:
     """
     with reader.connection() as connection:
         newest = stats.recent_deliveries(connection, limit=MAX_RECENT_DELIVERIES)
+        open_alerts = alert_queries.open_alerts(connection)
         return Overview(
             generated_at=now,
             counts=stats.count_by_state(connection, limit=stats.MAX_COUNTED),
@@ -156,7 +160,8 @@ def overview(reader: Reader, now: int) -> Overview:
             performance=_performance(newest, now),
             sampled_deliveries=len(newest),
             oldest_sampled_at=newest[-1].created_at if newest else None,
-            alerts=sum(alert.acknowledged_at is None for alert in alert_queries.open_alerts(connection)),
+            alerts=sum(alert.acknowledged_at is None for alert in open_alerts),
+            failed_notifications=tuple(alert_resolutions.failed_notifications(connection, open_alerts)),
         )
 
 

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks import __version__
 from flowhooks.logger import get_logger
 from flowhooks.plugins.discovery import discover
-from flowhooks.plugins.error_text import traceback_text
+from flowhooks.plugins.error_text import error_to_line, traceback_text
 from flowhooks.plugins.loading import Loader, PluginFilter, PluginInfo, PluginState
 from flowhooks.plugins.registration import HOOKS
 from flowhooks.schema.schemas import Schemas
 from flowhooks.settings.secrets import redactor
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from flowhooks.schema.plugin_schemas import PluginSchemas
 
 __all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
+
+MAX_ERROR_CHARS: Final = 300
+"""Maximum characters of an error with which a plugin did not accept an alert."""
 
 _log: Final = get_logger(__name__)
 
@@ -65,6 +69,7 @@ class Plugins:
     _accepted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _settled: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _alerted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
+    _resolved: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _attribution: PluginAttribution = field(repr=False)
     _data: Mapping[str, PluginSchemas] = field(repr=False)
     _redact: Callable[[str], str] = field(repr=False)
@@ -131,6 +136,7 @@ class Plugins:
             _accepted=loader.hook_callers("event_accepted"),
             _settled=loader.hook_callers("delivery_settled"),
             _alerted=loader.hook_callers("alert_raised"),
+            _resolved=loader.hook_callers("alert_resolved"),
             _attribution=loader.attribution(),
             _data={
                 name: plugin.schemas for name, plugin in loader.registered.items() if plugin.schemas.has_data_schemas
@@ -182,23 +188,38 @@ class Plugins:
         """Names of the plugins that implement `alert_raised`."""
         return tuple(name for name, _ in self._alerted)
 
-    def alert_raised(self, alert: Alert, names: Collection[str]) -> list[str]:
-        """Notify the plugins in `names` of an alert; return those that did not raise. Exceptions are logged."""
-        return [name for name, call in self._alerted if name in names and self._notify(name, call, alert=alert)]
+    @property
+    def resolution_listeners(self) -> tuple[str, ...]:
+        """Names of the plugins that implement `alert_resolved`."""
+        return tuple(name for name, _ in self._resolved)
+
+    def alert_raised(self, alert: Alert, name: str) -> str | None:
+        """Notify a plugin of an alert; return the error that it raised, on one line, or None. The error is logged."""
+        return self._notify_of_alert(self._alerted, alert, name)
+
+    def alert_resolved(self, alert: Alert, name: str) -> str | None:
+        """Notify a plugin that an alert is closed; return the error that it raised, as `alert_raised` does."""
+        return self._notify_of_alert(self._resolved, alert, name)
+
+    def _notify_of_alert(self, callers: Sequence[tuple[str, HookCaller]], alert: Alert, name: str) -> str | None:
+        for listener, call in callers:
+            if listener == name and (error := self._notify(name, call, alert=alert)) is not None:
+                return escape_control(self.redact(error_to_line(error) or type(error).__name__), MAX_ERROR_CHARS)
+        return None
 
     def responsible_plugin(self, exception: BaseException) -> str | None:
         """Return the plugin whose `run_handler` raised `exception`; None if the handler raised it or it is unknown."""
         return self._attribution.responsible_plugin(exception)
 
-    def _notify(self, name: str, call: HookCaller, **arguments: object) -> bool:
+    def _notify(self, name: str, call: HookCaller, **arguments: object) -> BaseException | None:
         try:
             call(**arguments)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (also SystemExit: one plugin must not stop the others)
             _log.error("hook_failed", plugin=name, hook=call.name, traceback=self.redact(traceback_text(error)))
-            return False
-        return True
+            return error
+        return None
 
 
 def _unknown_plugin(what: str, name: str, names: Sequence[str]) -> str:

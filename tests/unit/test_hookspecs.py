@@ -44,6 +44,7 @@ def test_the_hooks_are_these():
         "event_accepted",
         "delivery_settled",
         "alert_raised",
+        "alert_resolved",
     ]
 
 

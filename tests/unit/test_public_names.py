@@ -36,6 +36,7 @@ PROMISED = {
     "Reject",
     "Retry",
     "RetryAfter",
+    "Severity",
     "State",
     "handler",
     "hookimpl",

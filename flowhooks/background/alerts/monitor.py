@@ -1,4 +1,4 @@
-"""Raise one durable alert for each cause, and notify listeners when it is raised and when it has grown.
+"""Raise one durable alert for each cause, and notify listeners when it is raised, has grown and is closed.
 
 Everything is found by polling the ledger. Work that a process does not finish is done at its next poll, or by the next
 process.
@@ -17,11 +17,11 @@ import structlog
 from flowhooks.background.alerts.causes import OTHERS_SUBJECT, CauseFinder, merge_causes
 from flowhooks.background.alerts.growth import has_grown
 from flowhooks.background.alerts.notifier import AlertNotification
-from flowhooks.clock import SECOND, to_datetime
+from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import alert_queries
+from flowhooks.ledger import alert_queries, alert_resolutions
 from flowhooks.ledger.alert_queries import OpenAlert
-from flowhooks.model.alert import Alert, AlertCause
+from flowhooks.model.alert import AlertCause
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.background.alerts.cause import Cause
+    from flowhooks.background.alerts.composer import AlertComposer
     from flowhooks.background.alerts.engine_causes import EngineCauseFinder
     from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
     from flowhooks.clock import Clock
+    from flowhooks.ledger.alert_resolutions import DueResolution
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.plugins.plugins import Plugins
@@ -51,6 +53,9 @@ MAX_ERROR_CHARS: Final = 500
 """Maximum characters of the last error that an alert stores. Mails and chats truncate it further."""
 NOTIFY_TIME_BUDGET: Final = 20.0
 """Seconds that one poll may notify listeners. The next poll continues, so that new alerts are logged meanwhile."""
+
+RESOLUTION_PERIOD: Final = DAY
+"""Microseconds after which a plugin that does not accept it is no longer notified that an alert is closed."""
 
 _FAILURES: Final = frozenset({AlertCause.CIRCUIT_OPEN, AlertCause.QUARANTINED})
 """Causes whose reason is an error of a handler or a plugin."""
@@ -73,16 +78,18 @@ class _Backoff(NamedTuple):
 
 
 class AlertMonitor:
-    """Raises and closes alerts, and calls the hook `alert_raised`.
+    """Raises and closes alerts, and calls the hooks `alert_raised` and `alert_resolved`.
 
     Args:
         ledger: contains the causes and stores the alerts.
         plugins: the listeners and the quarantined plugins.
+        composer: makes the alerts that listeners receive.
         clock: time and ids.
         settings: the poll interval, and the times after which parked events and waiting deliveries are causes.
         routing: finds the causes in routing.
         engines: finds the causes in engines and sources.
         timeout: seconds after which an attempt of a handler id is overdue; default: never.
+        on_notified: called with the name of a plugin after each notification, and whether the plugin accepted it.
     """
 
     def __init__(
@@ -90,17 +97,21 @@ class AlertMonitor:
         *,
         ledger: Ledger,
         plugins: Plugins,
+        composer: AlertComposer,
         clock: Clock,
         settings: AlertsSettings,
         routing: RoutingCauseFinder,
         engines: EngineCauseFinder,
         timeout: Callable[[str], float] = lambda _handler: inf,
+        on_notified: Callable[[str, bool], None] = lambda _plugin, _accepted: None,
     ) -> None:
         self._timeout = timeout
         self._routing = routing
         self._engines = engines
         self._ledger = ledger
         self._plugins = plugins
+        self._composer = composer
+        self._on_notified = on_notified
         self._clock = clock
         self._stopping = threading.Event()
         self._wakeup = threading.Event()
@@ -110,7 +121,9 @@ class AlertMonitor:
         # A poll compares with the one before, so two polls must not overlap.
         self._poll_lock = threading.Lock()
         self._missing_once: set[str] = set()
-        self._accepted: dict[str, OpenAlert] = {}
+        self._unstored: dict[str, OpenAlert] = {}
+        self._unstored_resolutions: dict[str, DueResolution] = {}
+        self._accepted_late: set[tuple[str, str]] = set()
         self._backoffs: dict[str, _Backoff] = {}
         self._late_notifications: dict[str, AlertNotification] = {}
         self._failures: dict[str, int] = {}
@@ -142,16 +155,16 @@ class AlertMonitor:
         Raises:
             FlowhooksError: the database cannot be read or written; a later poll repeats the work.
         """
-        self._notify(self._update_alerts())
+        self._notify(*self._update_alerts())
 
     def _loop(self) -> None:
         pause = min(FIRST_POLL_DELAY, self._poll_interval)
         while not self._wait(pause):
             pause, started = self._poll_interval, time.monotonic()
             try:
-                alerts = self._update_alerts()
+                alerts, resolutions = self._update_alerts()
                 pause = max(pause, (time.monotonic() - started) * (1 / MAX_DUTY_CYCLE - 1))
-                self._notify(alerts)
+                self._notify(alerts, resolutions)
                 self._last_error = None
             except FlowhooksError as error:
                 if self._last_error is None and not self._stopping.is_set():
@@ -169,19 +182,23 @@ class AlertMonitor:
         self._wakeup.clear()
         return self._stopping.is_set()
 
-    def _update_alerts(self) -> list[OpenAlert]:
-        """Store opened, changed and closed alerts; return those that listeners have to be notified of."""
+    def _update_alerts(self) -> tuple[list[OpenAlert], list[DueResolution]]:
+        """Store opened, changed and closed alerts; return the open and the closed ones to notify listeners of."""
         with self._poll_lock:
             return self._update_alerts_locked()
 
-    def _update_alerts_locked(self) -> list[OpenAlert]:
+    def _update_alerts_locked(self) -> tuple[list[OpenAlert], list[DueResolution]]:
         if not self._ledger.is_leader():
-            return []  # the leader polls for all processes on the ledger, so that no listener is notified twice
+            return [], []  # the leader polls for all processes on the ledger, so that no listener is notified twice
         now = self._clock.now()
         with self._ledger.connection() as connection:
-            # Acceptances that could not be stored are known to this process only.
-            stored = {alert.id: self._with_accepted(alert) for alert in alert_queries.open_alerts(connection)}
-            self._collect_late(stored)
+            # Results that could not be stored are known to this process only.
+            stored = {alert.id: self._with_results(alert) for alert in alert_queries.open_alerts(connection)}
+            resolutions = {
+                due.alert.id: self._unstored_resolutions.get(due.alert.id, due)
+                for due in alert_resolutions.due_resolutions(connection)
+            }
+            self._collect_late(stored, resolutions)
             before = {(alert.cause, alert.subject): alert for alert in stored.values()}
             causes, complete = self._causes.find(connection, now)
             causes = _limit_per_cause(causes, before)
@@ -196,21 +213,49 @@ class AlertMonitor:
         }
         # A cause has ended only if two consecutive polls do not find it: a dead delivery is not dead during a retry.
         closing = [alert for alert in missing.values() if alert.id in self._missing_once]
+        self._drop_old(resolutions, now)
         opened = self._write(new, closing, [after for alert, after in open_alerts if after != alert])
         for alert, after in open_alerts:
             if after.notifications != alert.notifications:
                 log.warning("alert_grown", new=after.count - after.grown_from, **_log_fields(after))
         self._missing_once = missing.keys() - {alert.id for alert in closing}
-        return [*(after for _, after in open_alerts if self._pending_listeners(after, now)), *opened]
+        to_notify = [*(after for _, after in open_alerts if self._pending_listeners(after, now)), *opened]
+        return to_notify, self._pending_resolutions(resolutions, closing)
 
-    def _with_accepted(self, alert: OpenAlert) -> OpenAlert:
-        """Add the acceptances of an alert that could not be stored yet."""
-        accepted = self._accepted.get(alert.id)
-        return (
-            replace(alert, notified_plugins=accepted.notified_plugins)
-            if accepted and accepted.notifications == alert.notifications
-            else alert
+    def _with_results(self, alert: OpenAlert) -> OpenAlert:
+        """Add the results of notifications of an alert that could not be stored yet."""
+        result = self._unstored.get(alert.id)
+        if result is None:
+            return alert
+        alert = replace(alert, accepted_plugins=result.accepted_plugins)
+        if result.notifications != alert.notifications:
+            return alert
+        return replace(alert, notified_plugins=result.notified_plugins, notification_errors=result.notification_errors)
+
+    def _pending_resolutions(
+        self, resolutions: Mapping[str, DueResolution], closing: Sequence[OpenAlert]
+    ) -> list[DueResolution]:
+        """Return the closed alerts of which listeners have to be notified, also those that were just closed."""
+        pending = [due for due in resolutions.values() if due.plugins]
+        if closing:
+            ids = {alert.id for alert in closing}
+            with self._ledger.connection() as connection:
+                pending += [due for due in alert_resolutions.due_resolutions(connection) if due.alert.id in ids]
+        return pending
+
+    def _drop_old(self, resolutions: dict[str, DueResolution], now: int) -> None:
+        """Give up notifications of closed alerts that were not accepted for long."""
+        for due in resolutions.values():
+            if now - due.closed_at > RESOLUTION_PERIOD and due.plugins:
+                log.warning("alert_resolution_dropped", plugins=list(due.plugins), **_log_identity(due.alert))
+                self._keep_resolution(replace(due, plugins=(), alert=replace(due.alert, notification_errors={})))
+        resolutions.update(
+            {alert_id: due for alert_id, due in self._unstored_resolutions.items() if alert_id in resolutions}
         )
+
+    def _keep_resolution(self, due: DueResolution) -> DueResolution:
+        self._unstored_resolutions[due.alert.id] = due
+        return due
 
     def _new(self, connection: Connection, cause: Cause, now: int) -> OpenAlert:
         new = OpenAlert(
@@ -230,22 +275,29 @@ class AlertMonitor:
     def _write(
         self, new: Sequence[OpenAlert], closing: Sequence[OpenAlert], changed: Sequence[OpenAlert] = ()
     ) -> list[OpenAlert]:
-        """Store the changes, then log them; return the alerts of `new` that are open now."""
-        accepted = dict(self._accepted)
-        if not (new or closing or changed or accepted):
+        """Store changes and results of notifications, then log them; return the alerts of `new` that are open now."""
+        results, resolutions = dict(self._unstored), dict(self._unstored_resolutions)
+        late = set(self._accepted_late)
+        if not (new or closing or changed or results or resolutions or late):
             return []
 
         def write(transaction: WriteTransaction) -> set[str]:
             now = self._clock.now()
-            for alert in accepted.values():
+            for alert in results.values():
                 alert_queries.mark_notified(transaction, alert)
             for alert in changed:
                 alert_queries.update_alert(transaction, alert)
-            alert_queries.close_alerts(transaction, [alert.id for alert in closing], now)
+            alert_resolutions.close_alerts(transaction, {alert.id: self._told_of_end(alert) for alert in closing}, now)
+            for due in resolutions.values():
+                alert_resolutions.store_resolution(transaction, due)
+            for alert_id, name in late:
+                alert_resolutions.add_resolution(transaction, alert_id, name)
             return alert_queries.insert_alerts(transaction, new, now)
 
         ids = self._ledger.write(write)
-        self._accepted.clear()
+        self._unstored.clear()
+        self._unstored_resolutions.clear()
+        self._accepted_late.clear()
         opened = [alert for alert in new if alert.id in ids]
         for alert in opened:
             log.warning("alert_raised", **_log_fields(alert))
@@ -254,58 +306,103 @@ class AlertMonitor:
             log.info("alert_closed", **_log_identity(alert))
         return opened
 
+    def _told_of_end(self, alert: OpenAlert) -> list[str]:
+        """Return the plugins to be notified that an alert is closed; a plugin that is not loaded now may be later."""
+        deaf = set(self._plugins.alert_listeners) - set(self._plugins.resolution_listeners)
+        return [name for name in alert.accepted_plugins if name not in deaf]
+
     def _pending_listeners(self, alert: OpenAlert, now: int) -> list[str]:
         return [
             name
             for name in self._plugins.alert_listeners
-            if name not in alert.notified_plugins
-            and name not in self._late_notifications
-            and not (name in self._backoffs and self._backoffs[name].until > now)
+            if name not in alert.notified_plugins and self._is_ready(name, now)
         ]
 
-    def _notify(self, alerts: Sequence[OpenAlert]) -> None:
+    def _pending_resolution_listeners(self, due: DueResolution, now: int) -> list[str]:
+        return [
+            name for name in due.plugins if name in self._plugins.resolution_listeners and self._is_ready(name, now)
+        ]
+
+    def _is_ready(self, name: str, now: int) -> bool:
+        is_backing_off = name in self._backoffs and self._backoffs[name].until > now
+        return name not in self._late_notifications and not is_backing_off
+
+    def _notify(self, alerts: Sequence[OpenAlert], resolutions: Sequence[DueResolution]) -> None:
         until = time.monotonic() + NOTIFY_TIME_BUDGET
-        # Alerts that a listener failed to accept come last, so that they do not delay the other alerts.
-        for alert in sorted(alerts, key=lambda waiting: (self._failures.get(waiting.id, 0), waiting.id)):
-            current = alert
-            for name in self._pending_listeners(alert, self._clock.now()):
+        # Alerts that a listener failed to accept come last, so that they do not delay the other alerts. A closed alert
+        # comes before the open one that replaces it, because it is older.
+        waiting: list[OpenAlert | DueResolution] = [*alerts, *resolutions]
+        for item in sorted(waiting, key=lambda item: (self._failures.get(_id_of(item), 0), _id_of(item))):
+            now = self._clock.now()
+            if isinstance(item, OpenAlert):
+                names, composed = self._pending_listeners(item, now), self._composer.raised(item)
+            else:
+                names, composed = self._pending_resolution_listeners(item, now), self._composer.resolved(item)
+            current = item
+            for name in names:
                 if self._stopping.is_set():
                     return
-                notification = AlertNotification(self._plugins, name, _alert(alert))
+                notification = AlertNotification(self._plugins, name, composed)
                 if notification.wait():
-                    current = self._on_notified(
-                        current, name, notification=alert.notifications, accepted=notification.accepted
-                    )
-                    if notification.accepted:
-                        self._write([], [])
+                    if isinstance(current, OpenAlert):
+                        current = self._record_result(current, name, notification)
+                    else:
+                        current = self._record_resolution(current, name, notification)
+                    self._write([], [])
                 else:
                     self._late_notifications[name] = notification
                 if time.monotonic() > until:
                     return
 
-    def _collect_late(self, stored: dict[str, OpenAlert]) -> None:
-        """Record the listeners that returned after their timeout; updates `stored`."""
+    def _collect_late(self, stored: dict[str, OpenAlert], resolutions: dict[str, DueResolution]) -> None:
+        """Record the listeners that returned after their timeout; updates `stored` and `resolutions`."""
         for name, notification in list(self._late_notifications.items()):
-            if notification.is_done:
-                del self._late_notifications[name]
-                if alert := stored.get(notification.alert.id):
-                    stored[alert.id] = self._on_notified(
-                        alert, name, notification=notification.alert.notification, accepted=notification.accepted
-                    )
+            if not notification.is_done:
+                continue
+            del self._late_notifications[name]
+            alert_id, is_raised = notification.alert.id, notification.alert.resolved_at is None
+            if is_raised and alert_id in stored:
+                stored[alert_id] = self._record_result(stored[alert_id], name, notification)
+            elif not is_raised and alert_id in resolutions:
+                resolutions[alert_id] = self._record_resolution(resolutions[alert_id], name, notification)
+            elif is_raised and notification.error is None and name in self._plugins.resolution_listeners:
+                self._accepted_late.add((alert_id, name))  # it was closed meanwhile
 
-    def _on_notified(self, alert: OpenAlert, name: str, *, notification: int, accepted: bool) -> OpenAlert:
+    def _record_result(self, alert: OpenAlert, name: str, notification: AlertNotification) -> OpenAlert:
         """Return the alert after a listener returned: accepted by it, or to be sent to it again."""
-        if accepted:
+        error = notification.error
+        self._count_result(alert.id, name, error)
+        after = alert
+        if error is None:
+            after = replace(after, accepted_plugins=tuple(dict.fromkeys((*alert.accepted_plugins, name))))
+        if notification.alert.notification == alert.notifications:  # otherwise it has grown and is sent again
+            accepted = (*alert.notified_plugins, name) if error is None else alert.notified_plugins
+            after = replace(after, notified_plugins=accepted, notification_errors=_with_error(alert, name, error))
+        self._unstored[alert.id] = after
+        return after
+
+    def _record_resolution(self, due: DueResolution, name: str, notification: AlertNotification) -> DueResolution:
+        """Return the closed alert after a listener returned: accepted by it, or to be sent to it again."""
+        error = notification.error
+        self._count_result(due.alert.id, name, error)
+        alert = replace(due.alert, notification_errors=_with_error(due.alert, name, error))
+        plugins = due.plugins if error else tuple(plugin for plugin in due.plugins if plugin != name)
+        return self._keep_resolution(replace(due, alert=alert, plugins=plugins))
+
+    def _count_result(self, alert_id: str, name: str, error: str | None) -> None:
+        self._on_notified(name, error is None)
+        if error is None:
             self._backoffs.pop(name, None)
-            if notification != alert.notifications:
-                return alert  # the alert has grown meanwhile, so the listener is notified again
-            accepted_alert = self._accepted[alert.id] = replace(alert, notified_plugins=(*alert.notified_plugins, name))
-            return accepted_alert
-        self._failures[alert.id] = self._failures.get(alert.id, 0) + 1
+            return
+        self._failures[alert_id] = self._failures.get(alert_id, 0) + 1
         failures = self._backoffs[name].failures if name in self._backoffs else 0
         seconds = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
         self._backoffs[name] = _Backoff(failures + 1, self._clock.now() + seconds * SECOND)
-        return alert
+
+
+def _with_error(alert: OpenAlert, name: str, error: str | None) -> dict[str, str]:
+    others = {plugin: text for plugin, text in alert.notification_errors.items() if plugin != name}
+    return others if error is None else {**others, name: error}
 
 
 def _limit_per_cause(causes: Mapping[_Key, Cause], before: Mapping[_Key, OpenAlert]) -> dict[_Key, Cause]:
@@ -331,6 +428,7 @@ def _update(connection: Connection, alert: OpenAlert, cause: Cause, now: int) ->
     return replace(
         after,
         notified_plugins=(),
+        notification_errors={},
         notifications=alert.notifications + 1,
         notified_at=now,
         notified_count=after.count,
@@ -352,21 +450,8 @@ def _with_count(connection: Connection, alert: OpenAlert, cause: Cause, now: int
     )
 
 
-def _alert(alert: OpenAlert) -> Alert:
-    new = alert.count - alert.grown_from if alert.notifications > 1 else 0
-    return Alert(
-        id=alert.id,
-        cause=alert.cause,
-        subject=alert.subject,
-        message=f"{alert.message} {new:,} of them are new since the last notification." if new else alert.message,
-        started_at=to_datetime(alert.started_at),
-        count=alert.count,
-        event_id=alert.event_id,
-        notification=alert.notifications,
-        new_count=new,
-        last_at=to_datetime(alert.last_at),
-        last_error=alert.last_error,
-    )
+def _id_of(item: OpenAlert | DueResolution) -> str:
+    return item.id if isinstance(item, OpenAlert) else item.alert.id
 
 
 def _log_fields(alert: OpenAlert) -> dict[str, Any]:

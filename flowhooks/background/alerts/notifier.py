@@ -18,26 +18,28 @@ log = structlog.get_logger(__name__)
 
 
 class AlertNotification:
-    """Calls one plugin's hook `alert_raised` in its own thread, which starts at once.
+    """Calls one plugin's hook `alert_raised` or `alert_resolved` in its own thread, which starts at once.
 
     A hook that hangs cannot be stopped, but it does not delay other listeners.
 
     Args:
         plugins: the plugins.
         name: name of the plugin to notify.
-        alert: the alert.
+        alert: the alert; its hook is `alert_resolved` if it has the time `resolved_at`.
 
     Attributes:
         alert: the alert.
-        accepted: whether the listener has returned without an exception.
+        error: why the listener did not accept the alert, on one line; None if it returned without an exception.
     """
 
     def __init__(self, plugins: Plugins, name: str, alert: Alert) -> None:
-        self._plugins = plugins
         self._name = name
+        is_raised = alert.resolved_at is None
+        self._hook = "alert_raised" if is_raised else "alert_resolved"
+        self._call = plugins.alert_raised if is_raised else plugins.alert_resolved
         self._done = threading.Event()
         self.alert = alert
-        self.accepted = False
+        self.error: str | None = None
         threading.Thread(target=self._run, name=f"alert-{name}", daemon=True).start()
 
     @property
@@ -49,14 +51,15 @@ class AlertNotification:
         """Wait up to `NOTIFY_TIMEOUT` for the listener; return whether it has finished, and log if it has not."""
         if self._done.wait(NOTIFY_TIMEOUT):
             return True
-        log.warning("hook_timeout", plugin=self._name, hook="alert_raised", alert=self.alert.id, seconds=NOTIFY_TIMEOUT)
+        log.warning("hook_timeout", plugin=self._name, hook=self._hook, alert=self.alert.id, seconds=NOTIFY_TIMEOUT)
         return False
 
     def _run(self) -> None:
         try:
-            self.accepted = bool(self._plugins.alert_raised(self.alert, [self._name]))
-        except BaseException:
+            self.error = self._call(self.alert, self._name)
+        except BaseException as error:
             # BaseException, too: in this thread a KeyboardInterrupt comes from the plugin, not from the operator.
-            log.exception("hook_failed", plugin=self._name, hook="alert_raised")
+            self.error = type(error).__name__
+            log.exception("hook_failed", plugin=self._name, hook=self._hook)
         finally:
             self._done.set()

@@ -42,6 +42,7 @@ from flowhooks.ledger.tables.event_tables import (
     in_order_group,
 )
 from flowhooks.ledger.tables.operation_tables import (
+    HAS_RESOLUTION_DUE,
     alerts,
     audit_log,
     counters,
@@ -57,6 +58,8 @@ from flowhooks.ledger.tables.operation_tables import (
 __all__ = [
     "DISMISSED_BY_ROUTING",
     "HAS_ERROR_GROUP",
+    "HAS_RESOLUTION_DUE",
+    "IS_ACTIVE_OPERATION",
     "IS_BLOCKED",
     "IS_END_UNDECIDED",
     "IS_FAILED",

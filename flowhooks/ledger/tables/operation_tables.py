@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, PrimaryKeyConstraint, Table, Text, literal_column
 
 from flowhooks.ledger.tables.base import metadata
 
@@ -78,7 +78,7 @@ alerts: Final = Table(
     Column("count", Integer, nullable=False, comment="number of items that share the cause, as last counted"),
     Column("event_id", Text, nullable=False, comment="one of these items, if it is an event; else ''"),
     Column("opened_at", BigInteger, nullable=False),
-    Column("notified", Text, nullable=False, comment="JSON: the plugins that accepted it"),
+    Column("notified", Text, nullable=False, comment="JSON: the plugins that accepted its last notification"),
     Column("closed_at", BigInteger, comment="null while the cause exists"),
     Column("acknowledged_at", BigInteger, comment="null: it is not acknowledged"),
     Column("acknowledged_by", Text, nullable=False, server_default="", comment="the operator who acknowledged it"),
@@ -108,7 +108,31 @@ alerts: Final = Table(
         server_default="0",
         comment="the count that the last notification compares with",
     ),
+    Column(
+        "accepted",
+        Text,
+        nullable=False,
+        server_default="[]",
+        comment="JSON: the plugins that accepted one of its notifications",
+    ),
+    Column(
+        "resolution_due",
+        Text,
+        nullable=False,
+        server_default="[]",
+        comment="JSON: once it is closed, the plugins to be notified of that",
+    ),
+    Column(
+        "notification_errors",
+        Text,
+        nullable=False,
+        server_default="{}",
+        comment="JSON: errors of the plugins that did not accept the last notification, by plugin",
+    ),
 )
+HAS_RESOLUTION_DUE: Final = alerts.c.resolution_due != literal_column("'[]'")
+"""Closed alerts of which plugins have to be notified. Only a query with exactly this condition uses the index below."""
+Index("alerts_resolution_due", alerts.c.id, info={"where": HAS_RESOLUTION_DUE})
 # At most one open alert for each cause and subject, however often a check finds the cause.
 Index(
     "alerts_open",

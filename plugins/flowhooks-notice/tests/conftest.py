@@ -272,6 +272,9 @@ def make_alert() -> Callable[..., Alert]:
             "started_at": datetime(2026, 1, 31, 9, 30, tzinfo=UTC),
             "count": 20,
             "event_id": "0197-event",
+            "host": "flows-1",
+            "plugin_version": "1.4",
+            "console_url": "/console/handlers?q=contracts%3Aarchive_contract",
         }
         return Alert(**members | changes)
 

@@ -39,7 +39,7 @@ NASTY = (
 def notice(*chats: dict[str, Any], **settings: Any) -> Notice:
     """A plugin with these settings, as the server configures it."""
     made = Notice()
-    made.configure(settings | ({"chats": list(chats)} if chats else {}))
+    made.configure({"time_zone": "UTC"} | settings | ({"chats": list(chats)} if chats else {}))
     return made
 
 
@@ -83,14 +83,65 @@ def test_an_alert_is_one_mail_to_everybody(plain: Any, make_alert: Callable[...,
         "20 deliveries of handler contracts:archive_contract are dead: fix the cause.",
         "",
         "Cause: dead",
+        "Severity: error",
         "Subject: contracts:archive_contract",
+        "Plugin version: 1.4",
         "Since: 2026-01-31 09:30:00 UTC",
         "Count: 20",
         "Event: 0197-event",
         "Alert: 0197-alert",
+        "Host: flows-1",
         "",
-        "Console: https://flows.example.com/events/0197-event",
+        "Console: https://flows.example.com/console/handlers?q=contracts%3Aarchive_contract",
     ]
+
+
+def test_the_end_of_an_alert_is_a_mail(plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """A mail about the end of an alert says so in its subject, and refers to the first mail."""
+    made = notice(email=email(plain), time_zone="Asia/Shanghai")
+    made.alert_raised(make_alert())
+    ended = make_alert(message="Resolved: the cause dead has ended.", resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC))
+    made.alert_resolved(ended)
+    (_, _), (_, mail) = plain.mails
+    assert mail["Subject"] == "[flowhooks] [resolved] dead: contracts:archive_contract"
+    assert (mail["Message-ID"], mail["References"]) == (
+        "<0197-alert.resolved@example.com>",
+        "<0197-alert@example.com>",
+    )
+    text = mail.get_content().splitlines()
+    assert text[0] == "Resolved: the cause dead has ended."
+    assert "Since: 2026-01-31 17:30:00 CST (UTC+08:00)" in text
+    assert "Resolved: 2026-01-31 18:00:00 CST (UTC+08:00)" in text
+
+
+def test_the_end_of_an_alert_in_chinese(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """A Chinese message about the end of an alert names the cause, both times and the last count."""
+    made = notice(chat(hook), language="zh", time_zone="Asia/Shanghai")
+    made.alert_resolved(make_alert(resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC)))
+    ((_, body),) = hook.posts
+    assert body["text"].splitlines()[1:3] == [
+        "[flowhooks] [已恢复] 最终失败：contracts:archive_contract",
+        (
+            "已恢复：contracts:archive_contract 的原因“最终失败”已消除，从 2026-01-31 17:30:00 CST (UTC+08:00) "
+            "到 2026-01-31 18:00:00 CST (UTC+08:00)，最后的数量为 20。"
+        ),
+    ]
+
+
+def test_an_end_that_one_channel_did_not_take(hook: Any, plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """An end that one channel did not accept is sent again to that channel only."""
+    made = notice(chat(hook), email=email(plain, host="127.0.0.1", port=1))
+    ended = make_alert(resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC))
+    for _ in range(2):
+        with pytest.raises(NotTold, match="email"):
+            made.alert_resolved(ended)
+    assert len(hook.posts) == 1
+
+
+def test_a_time_zone_that_is_not_known(hook: Any) -> None:
+    """A misspelt time zone is refused by name."""
+    with pytest.raises(ValueError, match="time_zone 'Asia/Shangai' is not known"):
+        notice(chat(hook), time_zone="Asia/Shangai")
 
 
 def test_growth_is_a_mail_of_its_own(plain: Any, make_alert: Callable[..., Alert]) -> None:
@@ -160,7 +211,7 @@ def test_there_are_words_for_every_cause(
     assert subject in note.title
     assert note.sentence
     assert "{" not in note.sentence
-    assert note.link.endswith("https://c")
+    assert note.link.endswith("https://c/console/handlers?q=contracts%3Aarchive_contract")
     assert not any(fact.startswith(("Event", "事件")) for fact in note.facts)
 
 
@@ -282,7 +333,9 @@ def test_slack_and_mattermost(hook: Any, make_alert: Callable[..., Alert]) -> No
     assert path == "/hook/s3cret"
     assert list(body) == ["text"]
     assert body["text"].startswith("```\n[flowhooks] dead: contracts:archive_contract\n20 deliveries")
-    assert body["text"].endswith("\n```\nConsole: https://flows.example.com/events/0197-event")
+    assert body["text"].endswith(
+        "\n```\nConsole: https://flows.example.com/console/handlers?q=contracts%3Aarchive_contract"
+    )
 
 
 def test_dingtalk_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:

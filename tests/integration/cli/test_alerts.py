@@ -49,8 +49,9 @@ def test_how_an_alert_stands_now(alerted, run, asked, hostile):
     """An alert shows its count, its growth since the last notification, and the newest failure."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         connection.execute(
-            "UPDATE alerts SET count = 3220, notified_count = 20, last_at = 60000000, last_error = ? WHERE id = 'a1'",
-            (f"ErpUnavailable {hostile}",),
+            "UPDATE alerts SET count = 3220, notified_count = 20, last_at = 60000000, last_error = ?,"
+            " notification_errors = ? WHERE id = 'a1'",
+            (f"ErpUnavailable {hostile}", json.dumps({"mail": f"smtp is down {hostile}"})),
         )
         connection.commit()
     alert = asked("alerts", "list", server=alerted)["alerts"][0]
@@ -58,6 +59,7 @@ def test_how_an_alert_stands_now(alerted, run, asked, hostile):
     text = run("alerts", "list", server=alerted, COLUMNS="400").stdout
     assert "3,220 (+3,200), last 1970-01-01 00:01:00" in text
     assert "last error: ErpUnavailable" in text
+    assert "not delivered by mail: smtp is down" in text
     assert not CONTROLS.search(text)
 
 

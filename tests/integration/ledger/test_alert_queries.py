@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from flowhooks import AlertCause, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger import alert_queries
+from flowhooks.ledger import alert_queries, alert_resolutions
 from flowhooks.ledger.value_checks import EARLIEST
 
 HOUR = 3600 * SECOND
@@ -213,7 +213,9 @@ def opened(hands, *several):
 
 def close(hands, *ids):
     """Close these alerts."""
-    hands.ledger.write(lambda transaction: alert_queries.close_alerts(transaction, ids, hands.clock.now()))
+    hands.ledger.write(
+        lambda transaction: alert_resolutions.close_alerts(transaction, dict.fromkeys(ids, ()), hands.clock.now())
+    )
 
 
 def test_one_alert_is_open_for_each_cause_and_subject(hands):

@@ -51,6 +51,7 @@ FREE_TEXTS = {
 """Texts and names that were written once, by people, handlers or engines: each other text is as legal."""
 INSIDE_JSON = {
     *("audit_log.detail", "handlers.retry", "processes.handlers", "engine_positions.former_names"),
+    *("alerts.accepted", "alerts.notification_errors", "alerts.resolution_due"),
     *("error_groups.versions", "operations.event_filter"),
 }
 """The same inside a JSON text; if it is cut, it is no JSON."""

@@ -323,6 +323,15 @@ TAMPERING = {
     ),
     "the audit log has no JSON": ("(SELECT min(id) FROM audit_log)", ["UPDATE audit_log SET detail = 'x'"]),
     "an alert has no JSON": ("(SELECT min(id) FROM alerts)", ["UPDATE alerts SET notified = 'x'"]),
+    "an alert has no JSON of who accepted it": ("(SELECT min(id) FROM alerts)", ["UPDATE alerts SET accepted = 'x'"]),
+    "an alert has no JSON of whom to notify of its end": (
+        "(SELECT min(id) FROM alerts)",
+        ["UPDATE alerts SET resolution_due = 'x'"],
+    ),
+    "an alert has no JSON of errors": (
+        "(SELECT min(id) FROM alerts)",
+        ["UPDATE alerts SET notification_errors = '[]'"],
+    ),
     **{
         f"what is {was} is said to be {said}": of_delivery(f"q:{was}", f"state = '{said}'")
         for was, all_said in {

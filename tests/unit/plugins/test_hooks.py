@@ -212,7 +212,7 @@ def test_hook_delivery_settled(load, event, delivery):
 
 
 def test_hook_alert_raised(load):
-    """Only the listening plugins of a list are notified of an alert; the result names those that accepted it."""
+    """A listening plugin is notified of an alert; the result is the error if it did not accept it."""
     seen = []
 
     def fail(alert):
@@ -235,9 +235,40 @@ def test_hook_alert_raised(load):
     )
     assert plugins.alert_listeners == ("bad", "mail", "chat")
     with structlog.testing.capture_logs() as logs:
-        assert plugins.alert_raised(alert, ["deaf", "bad", "mail"]) == ["mail"]
+        errors = [plugins.alert_raised(alert, name) for name in ("deaf", "bad", "mail")]
+    assert errors == [None, "oops", None]
     assert seen == [("bad", "a1"), ("mail", "a1")]
     assert [(log["event"], log["plugin"], log["hook"]) for log in logs] == [("hook_failed", "bad", "alert_raised")]
+
+
+def test_hook_alert_resolved(load):
+    """A plugin that listens to the end of alerts is notified of it, and no other."""
+    seen = []
+
+    def fail():
+        raise OSError("the mail server\nis down")
+
+    plugins = load(
+        deaf=plugin(alert_raised=lambda alert: seen.append("deaf")),
+        bad=plugin(alert_resolved=fail),
+        mail=plugin(alert_resolved=lambda alert: seen.append((alert.id, alert.resolved_at))),
+    )
+    ended = datetime(2026, 1, 2, tzinfo=UTC)
+    alert = Alert(
+        id="a1",
+        cause=AlertCause.DEAD,
+        subject="one:grant",
+        message="Resolved.",
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        count=1,
+        resolved_at=ended,
+    )
+    assert plugins.resolution_listeners == ("bad", "mail")
+    with structlog.testing.capture_logs() as logs:
+        errors = [plugins.alert_resolved(alert, name) for name in ("deaf", "bad", "mail")]
+    assert errors == [None, "the mail server is down", None]
+    assert seen == [("a1", ended)]
+    assert [(log["event"], log["plugin"], log["hook"]) for log in logs] == [("hook_failed", "bad", "alert_resolved")]
 
 
 @pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), GeneratorExit()])

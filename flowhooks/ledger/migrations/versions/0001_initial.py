@@ -218,8 +218,12 @@ def upgrade() -> None:
         sa.Column("notified_at", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("notified_count", sa.Integer, nullable=False, server_default="0"),
         sa.Column("grown_from", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("accepted", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("resolution_due", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("notification_errors", sa.Text, nullable=False, server_default="{}"),
     )
     _partial_index("alerts_open", "alerts", ["cause", "subject"], "closed_at IS NULL", unique=True)
+    _partial_index("alerts_resolution_due", "alerts", ["id"], "resolution_due != '[]'")
     op.create_table(
         "rejected_requests",
         sa.Column("id", sa.Text, primary_key=True),

@@ -333,6 +333,10 @@ class OverviewResource(Resource):
             "sampled_deliveries": status.sampled_deliveries,
             "oldest_sampled_at": to_text(status.oldest_sampled_at),
             "alerts": status.alerts,
+            "failed_notifications": [
+                {"plugin": failed.plugin, "alerts": failed.alerts, "error": failed.error}
+                for failed in status.failed_notifications
+            ],
             "responses": {str(status): count for status, count in app.metrics.answers().items()},
             "problems": app.readiness_problems(),
         }

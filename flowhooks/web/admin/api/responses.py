@@ -229,6 +229,20 @@ class PerformanceJson(TypedDict):
     points: list[PointJson]
 
 
+class FailedNotificationsJson(TypedDict):
+    """Notifications of alerts that a plugin did not accept, and will get again.
+
+    Attributes:
+        plugin: the plugin.
+        alerts: the number of alerts.
+        error: the error for the newest of these alerts.
+    """
+
+    plugin: str
+    alerts: int
+    error: str
+
+
 class OverviewJson(TypedDict):
     """The numbers of the overview.
 
@@ -245,6 +259,7 @@ class OverviewJson(TypedDict):
         sampled_deliveries: the number of the newest deliveries from which the performance was computed.
         oldest_sampled_at: the time at which the oldest of them was made.
         alerts: the number of open alerts.
+        failed_notifications: the plugins that could not pass on alerts.
         responses: the number of callbacks that this process has answered since its start, by HTTP status.
         problems: the reasons why this process is not ready for callbacks; empty if it is ready.
     """
@@ -260,6 +275,7 @@ class OverviewJson(TypedDict):
     sampled_deliveries: int
     oldest_sampled_at: TimestampJson | None
     alerts: int
+    failed_notifications: list[FailedNotificationsJson]
     responses: dict[str, int]
     problems: list[str]
 

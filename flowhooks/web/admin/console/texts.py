@@ -509,6 +509,15 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.message": {"en": "Message", "zh": "内容"},
     "alerts.told": {"en": "Notified", "zh": "已通知"},
     "alerts.nobody": {"en": "not yet", "zh": "尚未通知"},
+    "alerts.not_delivered_by": {"en": "Not delivered by", "zh": "未能送达，插件："},
+    "alerts.undelivered": {
+        "en": "{count} notification could not be delivered, and is sent again:",
+        "zh": "{count} 条通知未能送达，稍后重发：",
+    },
+    "alerts.undelivered_many": {
+        "en": "{count} notifications could not be delivered, and are sent again:",
+        "zh": "{count} 条通知未能送达，稍后重发：",
+    },
     "alerts.acknowledged": {"en": "Acknowledged", "zh": "已确认"},
     "alerts.unseen": {"en": "not yet", "zh": "尚未确认"},
     "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},

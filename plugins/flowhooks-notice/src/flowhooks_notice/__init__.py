@@ -9,6 +9,7 @@ import logging
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowhooks import hookimpl
 from flowhooks_notice.chat import Chat
@@ -17,6 +18,7 @@ from flowhooks_notice.words import LANGUAGES, compose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import tzinfo
 
     from flowhooks import Alert
 
@@ -39,6 +41,7 @@ class Notice:
         self._language = "en"
         self._prefix = ""
         self._console_url = ""
+        self._zone: tzinfo | None = None
         self._taken: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
 
     @hookimpl
@@ -51,7 +54,7 @@ class Notice:
         """Take `[plugins.notice]`; what its schema cannot say is checked here.
 
         Raises:
-            ValueError: two chats have one name, or the file of certificates cannot be used.
+            ValueError: two chats have one name, the file of certificates cannot be used, or the time zone is not known.
         """
         chats = [Chat.read(one) for one in settings.get("chats", ())]
         names = [chat.name for chat in chats]
@@ -63,6 +66,7 @@ class Notice:
         self._language = settings.get("language", LANGUAGES[0])
         self._prefix = settings.get("subject_prefix", "[flowhooks]").strip()
         self._console_url = settings.get("console_url", "")
+        self._zone = _zone(settings["time_zone"]) if "time_zone" in settings else None
         if not self._channels:
             log.warning(
                 "alerts are not sent: configure a receiver in [plugins.notice.email] or [[plugins.notice.chats]]"
@@ -75,10 +79,23 @@ class Notice:
         Raises:
             NotTold: some channel has not taken it; flowhooks calls again later.
         """
+        self._tell(alert, (alert.id, alert.notification))
+
+    @hookimpl
+    def alert_resolved(self, alert: Alert) -> None:
+        """Tell everybody that the cause of an alert has ended.
+
+        Raises:
+            NotTold: some channel has not taken it; flowhooks calls again later.
+        """
+        self._tell(alert, (alert.id, 0))
+
+    def _tell(self, alert: Alert, notification: tuple[str, int]) -> None:
         if self._causes is not None and alert.cause not in self._causes:
             return
-        note = compose(alert, language=self._language, prefix=self._prefix, console_url=self._console_url)
-        notification = alert.id, alert.notification
+        note = compose(
+            alert, language=self._language, prefix=self._prefix, console_url=self._console_url, zone=self._zone
+        )
         taken = self._taken.setdefault(notification, set())
         problems = []
         for channel in self._channels:
@@ -95,6 +112,13 @@ class Notice:
                 self._taken.popitem(last=False)
             raise NotTold(f"alert {alert.id} was not delivered by {'; '.join(problems)}")
         del self._taken[notification]
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"[plugins.notice] time_zone {name!r} is not known; write it as in Asia/Shanghai") from None
 
 
 plugin: Final = Notice()

@@ -104,8 +104,9 @@ class Mail:
         # The same for the same notification: mail programs show one of two mails that have the same.
         host = self.sender.rpartition("@")[2]
         first = f"<{note.id}@{host}>"
-        message["Message-ID"] = first if note.number == 1 else f"<{note.id}.{note.number}@{host}>"
-        if note.number > 1:
+        part = "resolved" if note.is_end else str(note.number)
+        message["Message-ID"] = first if part == "1" else f"<{note.id}.{part}@{host}>"
+        if part != "1":
             message["References"] = first  # mail programs show it below the first one
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic answers
         parts = [note.sentence, "", *note.facts, *(["", note.link] if note.link else [])]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime, tzinfo
 
     from flowhooks import Alert
 
@@ -122,14 +123,33 @@ _UNDECIDED_ENDS: Final = (
     "请在流程引擎中查明，实例已完成则执行 flowhooks events reroute ID，否则执行 flowhooks events dismiss ID。"
 )
 _GROWN: Final = "比上次通知增加 {new}。"
+_RESOLVED: Final = {"en": "resolved", "zh": "已恢复"}
+_CHINESE_RESOLVED: Final = "已恢复：{subject} 的原因“{cause}”已消除，从 {since} 到 {until}，最后的数量为 {count}。"
+_SEVERITIES: Final = {"zh": {"info": "提示", "warning": "警告", "error": "错误"}}
 _FIELDS: Final = {
     "en": (
-        *("Cause", "Subject", "Since", "Count", "Event", "Alert", "Latest", "Last error", "Console"),
+        *("Cause", "Severity", "Subject", "Plugin version", "Since", "Resolved", "Count", "Event", "Alert", "Latest"),
+        *("Last error", "Host", "Console"),
         "{name}: {value}",
     ),
-    "zh": ("原因", "对象", "始于", "数量", "事件", "告警", "最近一次", "最近的错误", "控制台", "{name}：{value}"),
+    "zh": (
+        *(
+            "原因",
+            "级别",
+            "对象",
+            "插件版本",
+            "始于",
+            "恢复于",
+            "数量",
+            "事件",
+            "告警",
+            "最近一次",
+            "最近的错误",
+            "主机",
+        ),
+        *("控制台", "{name}：{value}"),
+    ),
 }
-_TIME: Final = "%Y-%m-%d %H:%M:%S UTC"
 _NEW: Final = {"en": "{count} (+{new} since the last notification)", "zh": "{count}（比上次通知增加 {new}）"}
 
 
@@ -140,6 +160,7 @@ class Note:
     Attributes:
         id: the alert's id: the same in all its notifications.
         number: number of this notification: 1 for the first, 1 more for each time that the alert has grown.
+        is_end: whether it is about the end of the alert.
         title: one line.
         sentence: the message of the alert: the problem and what to do, one line.
         facts: lines, each a name and a value.
@@ -148,20 +169,22 @@ class Note:
 
     id: str
     number: int
+    is_end: bool = False
     title: str
     sentence: str
     facts: tuple[str, ...]
     link: str = ""
 
 
-def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> Note:
+def compose(alert: Alert, *, language: str, prefix: str, console_url: str, zone: tzinfo | None = None) -> Note:
     """Make the note about an alert.
 
     Args:
         alert: the alert.
         language: one of `LANGUAGES`.
         prefix: beginning of the title; may be `""`.
-        console_url: the console's address; `""` for none.
+        console_url: the console's address; `""` for the one that flowhooks gives, if it gives a whole one.
+        zone: the zone of times; None: that of this machine.
     """
     place = LANGUAGES.index(language)
     cause, subject = _CAUSES[alert.cause][place], on_one_line(alert.subject)
@@ -172,25 +195,39 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> No
             text = _UNDECIDED_ENDS
         grown = _GROWN.format(new=alert.new_count) if alert.new_count else ""
         sentence = text.format(subject=subject, quoted=shlex.quote(subject), count=alert.count) + grown
+        if alert.resolved_at:
+            sentence = _CHINESE_RESOLVED.format(
+                subject=subject,
+                cause=cause,
+                count=alert.count,
+                since=_time(alert.started_at, zone),
+                until=_time(alert.resolved_at, zone),
+            )
     *names, form = _FIELDS[language]
-    link = _link(console_url, alert.event_id)
+    link = _link(console_url, alert.console_url)
     count = _NEW[language] if alert.new_count else "{count}"
     values = (
         cause,
+        _SEVERITIES.get(language, {}).get(alert.severity, alert.severity),
         subject,
-        alert.started_at.strftime(_TIME),
+        on_one_line(alert.plugin_version),
+        _time(alert.started_at, zone),
+        _time(alert.resolved_at, zone),
         count.format(count=alert.count, new=alert.new_count),
         on_one_line(alert.event_id),
         on_one_line(alert.id),
-        alert.last_at.strftime(_TIME) if alert.last_at else "",
+        _time(alert.last_at, zone),
         on_one_line(alert.last_error),
+        on_one_line(alert.host),
     )
     facts = [form.format(name=name, value=value) for name, value in zip(names, values, strict=False) if value]
     grown = f"(+{alert.new_count})" if alert.new_count else ""
-    title = " ".join(part for part in (prefix, form.format(name=cause, value=subject), grown) if part)
+    end = f"[{_RESOLVED[language]}]" if alert.resolved_at else ""
+    title = " ".join(part for part in (prefix, end, form.format(name=cause, value=subject), grown) if part)
     return Note(
         id=alert.id,
         number=alert.notification,
+        is_end=alert.resolved_at is not None,
         title=_cut(title, MOST_SUBJECT),
         sentence=_cut(sentence, MOST_VALUE),
         facts=tuple(facts),
@@ -204,10 +241,23 @@ def on_one_line(text: str) -> str:
     return _cut(" ".join(line.split()), MOST_VALUE)
 
 
-def _link(console_url: str, event_id: str) -> str:
-    if not console_url or not event_id:
-        return console_url
-    return f"{console_url.rstrip('/')}/events/{quote(event_id, safe='')}"
+def _time(moment: datetime | None, zone: tzinfo | None) -> str:
+    """The local time with its zone, and how far that is from UTC."""
+    if moment is None:
+        return ""
+    local = moment.astimezone(zone)
+    name, offset = local.strftime("%Z"), local.isoformat()[-6:]
+    shown = name if name in {"UTC", "GMT"} else f"{name} (UTC{offset})" if name.isalpha() else f"UTC{offset}"
+    return f"{local:%Y-%m-%d %H:%M:%S} {shown}"
+
+
+def _link(console_url: str, page: str) -> str:
+    """The address of a page of the console, which may be given as a path."""
+    parts = urlsplit(page)
+    if not console_url:
+        return page if parts.scheme else ""
+    base = console_url.rstrip("/").removesuffix("/console")
+    return f"{base}{parts.path}{f'?{parts.query}' if parts.query else ''}"
 
 
 def _cut(text: str, most: int) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from flowhooks import AlertCause, Retry, State
+from flowhooks import AlertCause, Retry, Severity, State
 from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
 from flowhooks.background.alerts.monitor import RETRY_DELAYS
 from flowhooks.clock import SECOND, to_datetime
@@ -47,6 +48,26 @@ class Listener:
     def told(self):
         """Cause and subject of each notification."""
         return [(alert.cause, alert.subject) for alert in self.alerts]
+
+
+class EndListener(Listener):
+    """A listener that also records the ends of alerts.
+
+    Attributes:
+        ended: its notifications that alerts are closed, also those that it did not accept.
+        end_error: the exception that it raises instead of accepting one.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.ended = []
+        self.end_error = None
+
+    def end_hook(self, alert):
+        """The hook `alert_resolved`."""
+        self.ended.append(alert)
+        if self.end_error:
+            raise self.end_error
 
 
 class Watched:
@@ -118,9 +139,11 @@ def watch(harness, listens, make_plugin, eventually):
     def opened(start=False, alerts=(), handlers=None, **listeners):
         handlers = [listens(fail, name=name) for name in "hi"] if handlers is None else handlers
         plugins = {"p": make_plugin(*handlers)} if handlers else {"none": make_plugin()}
-        plugins |= {
-            name: make_plugin(alert_raised=lambda alert, one=one: one.hook(alert)) for name, one in listeners.items()
-        }
+        for name, one in listeners.items():
+            hooks = {"alert_raised": lambda alert, one=one: one.hook(alert)}
+            if isinstance(one, EndListener):
+                hooks["alert_resolved"] = lambda alert, one=one: one.end_hook(alert)
+            plugins[name] = make_plugin(**hooks)
         return Watched(harness.open(plugins=plugins, start=start, alerts=dict(alerts)), eventually)
 
     return opened
@@ -267,7 +290,7 @@ def test_growth_survives_a_crash(watch, listener, harness, monkeypatch):
     watched.clock.advance(MIN_INTERVAL_SECONDS)
     for number in range(1, 11):
         watched.dead(f"i{number}")
-    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
+    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda *_: None)
     watched.look()
     harness.crash(watched.flow)
     watch(mail=listener).looks(3)
@@ -356,7 +379,7 @@ def test_a_crash_before_it_was_told(watch, listener, harness, monkeypatch):
     """The next process notifies a recorded alert that was not notified, with the same id."""
     watched = watch(mail=listener)
     watched.dead("i1")
-    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
+    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda *_: None)
     watched.look()
     ids = watched.flow.sql("SELECT id FROM alerts ORDER BY id")
     harness.crash(watched.flow)
@@ -869,3 +892,152 @@ def test_a_listener_that_hangs_does_not_keep_the_server_from_ending(watch, event
     taking = Listener()
     watch(mail=taking).look()
     assert len(taking.alerts) == 2
+
+
+def test_the_end_of_an_alert_is_told_once(watch, listener):
+    """A listener that was notified of an alert is notified once that it is closed, with its last count."""
+    ending = EndListener()
+    watched = watch(mail=ending, deaf=listener)
+    watched.dead("i1")
+    watched.looks()
+    watched.clock.advance(60)
+    watched.close_dead()
+    watched.looks(4)
+    assert [(alert.id, alert.count) for alert in ending.ended] == [(alert.id, 1) for alert in ending.alerts]
+    ended = ending.ended[0]
+    assert ended.resolved_at == to_datetime(watched.clock.now())
+    assert ended.message == (
+        "Resolved: the cause dead of p:h has ended. It lasted from 2026-01-01T00:00:00.000Z to "
+        "2026-01-01T00:01:00.000Z, and the last count was 1."
+    )
+    assert (ended.cause, ended.subject, ended.notification) == (AlertCause.DEAD, "p:h", 1)
+    assert watched.flow.sql("SELECT resolution_due FROM alerts") == [("[]",)] * 2
+
+
+def test_no_end_without_a_beginning(watch):
+    """A listener that never accepted an alert is not notified of its end."""
+    ending = EndListener()
+    ending.error = OSError("the mail server is down")
+    watched = watch(mail=ending)
+    watched.dead("i1")
+    watched.looks()
+    watched.close_dead()
+    ending.error = None
+    watched.clock.advance(RETRY_DELAYS[-1])
+    watched.looks(3)
+    assert len(ending.alerts) == 1
+    assert ending.ended == []
+    assert watched.open() == []
+
+
+def test_the_end_of_an_alert_whose_growth_was_not_told(watch, listens):
+    """The end is notified to a listener that accepted the first notification, although it missed a later one."""
+    ending = EndListener()
+    watched = watch(mail=ending, handlers=[listens(fail, name="h")])
+    watched.dead("i0")
+    watched.look()
+    ending.error = OSError("the mail server is down")
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    for number in range(1, 11):
+        watched.dead(f"i{number}")
+    watched.looks()
+    (alert,) = watched.open()
+    assert (alert.accepted_plugins, alert.notified_plugins) == (("mail",), ())
+    watched.close_dead()
+    watched.clock.advance(RETRY_DELAYS[0])
+    watched.looks(3)
+    assert [alert.id for alert in ending.ended] == [alert.id]
+
+
+def test_the_end_is_told_again_until_it_is_taken(watch, harness, listens):
+    """A listener that raises is notified of the end again after a delay, also by the next process; once is enough."""
+    ending = EndListener()
+    handlers = [listens(fail, name="h")]
+    watched = watch(mail=ending, handlers=handlers)
+    watched.dead("i1")
+    watched.look()
+    ending.end_error = OSError("smtp.example.com: connection refused")
+    watched.close_dead()
+    watched.looks(4)
+    assert len(ending.ended) == 1
+    assert watched.flow.sql("SELECT resolution_due, notification_errors FROM alerts") == [
+        ('["mail"]', '{"mail": "smtp.example.com: connection refused"}')
+    ]
+    harness.crash(watched.flow)
+    ending.end_error = None
+    watched = watch(mail=ending, handlers=handlers)
+    watched.looks(3)
+    assert len(ending.ended) == 2
+    assert watched.flow.sql("SELECT resolution_due, notification_errors FROM alerts") == [("[]", "{}")]
+
+
+def test_the_end_is_given_up_after_a_day(watch, listens, logged):
+    """A listener that does not accept an end for a day is no longer notified of it, which is logged."""
+    ending = EndListener()
+    watched = watch(mail=ending, handlers=[listens(fail, name="h")])
+    watched.dead("i1")
+    watched.look()
+    ending.end_error = OSError("the mail server is down")
+    watched.close_dead()
+    watched.looks()
+    watched.clock.advance(24 * 3600 + 1)
+    watched.looks(3)
+    assert len(ending.ended) == 1
+    (dropped,) = [entry for entry in logged if entry["event"] == "alert_resolution_dropped"]
+    assert (dropped["plugins"], dropped["subject"]) == (["mail"], "p:h")
+    assert watched.flow.sql("SELECT resolution_due, notification_errors FROM alerts") == [("[]", "{}")]
+
+
+def test_who_takes_an_alert_after_its_end_is_told_of_both(watch, eventually, monkeypatch, listens):
+    """A listener that returns only after the alert was closed is then notified of its end."""
+    monkeypatch.setattr("flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 1.0)
+
+    class Late(EndListener):
+        let_go = threading.Event()
+
+        def hook(self, alert):
+            self.alerts.append(alert)
+            assert self.let_go.wait(WAIT_TIMEOUT)
+
+    late = Late()
+    watched = watch(mail=late, handlers=[listens(fail, name="h")])
+    watched.dead("i1")
+    watched.look()
+    watched.close_dead()
+    watched.looks()
+    assert watched.open() == []
+    assert late.ended == []
+    late.let_go.set()
+    eventually(lambda: watched.look() or late.ended)
+    watched.looks()
+    assert [alert.id for alert in late.ended] == [alert.id for alert in late.alerts]
+
+
+def test_a_notification_that_failed_is_stored_with_its_error(watch, listener):
+    """Why a listener did not accept an alert is stored until it does, and counted."""
+    watched = watch(mail=listener)
+    listener.error = OSError("smtp.example.com:587:\nconnection refused")
+    watched.dead("i1")
+    watched.look()
+    first, second = watched.open()
+    assert first.notification_errors == {"mail": "smtp.example.com:587: connection refused"}
+    assert second.notification_errors == {}
+    counted = watched.flow.app.metrics.text().decode()
+    assert 'flowhooks_alert_notifications_total{plugin="mail",result="failed"} 1.0' in counted
+    listener.error = None
+    watched.clock.advance(RETRY_DELAYS[0])
+    watched.looks()
+    assert [alert.notification_errors for alert in watched.open()] == [{}, {}]
+    counted = watched.flow.app.metrics.text().decode()
+    assert 'flowhooks_alert_notifications_total{plugin="mail",result="accepted"} 2.0' in counted
+
+
+def test_a_notification_names_host_severity_and_page(watch, listener):
+    """An alert names the machine, its severity and the page of its handler in the console."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    watched.look()
+    alert = listener.alerts[0]
+    assert (alert.host, alert.severity) == (socket.gethostname(), Severity.ERROR)
+    assert alert.console_url == "/console/handlers?q=p%3Ah"
+    assert alert.resolved_at is None

@@ -430,6 +430,18 @@ def test_an_alert_shows_how_it_has_grown(busy):
     assert "最近的错误" in chinese
 
 
+def test_alerts_that_could_not_be_sent(busy):
+    """The overview and the page of alerts count the notifications that a plugin could not deliver, with the error."""
+    busy.flow.app.alerts.stop(WAIT_TIMEOUT)
+    busy.flow.app.alerts.poll()
+    busy.flow.sql("""UPDATE alerts SET notification_errors = '{"mail": "smtp <b>down</b>"}' WHERE cause = 'dead'""")
+    for path in ("/", "/alerts"):
+        text = busy.page(path).text
+        assert re.search("1 notification could not be delivered, and is sent again: mail ?: smtp <b>down</b>", text)
+        assert re.search("1 条通知未能送达，稍后重发： mail ?: smtp <b>down</b>", busy.page(path, "zh").text)
+    assert re.search("Not delivered by mail ?: smtp <b>down</b>", busy.page("/alerts").text)
+
+
 def test_alerts(busy, eventually):
     """An open alert has the next step and a link to its object."""
     eventually(lambda: busy.flow.sql("SELECT 1 FROM alerts WHERE cause = 'dead'"))
