@@ -113,10 +113,10 @@ def _filter_text(filters: Any) -> str:
     for name, value in filters.items():
         if name == "ids":
             words.append(pluralize(len(value), "id"))
-        elif name in {"since", "until"}:
-            words.append(f"--{name} {format_time(value)}")
+        elif name in {"since", "until", "attempted_since"}:
+            words.append(f"--{name.replace('_', '-')} {format_time(value)}")
         else:
-            words.append(f"--{_OPTION_NAMES.get(name, name)} {value}")
+            words.append(f"--{_OPTION_NAMES.get(name, name.replace('_', '-'))} {value}")
     return " ".join(words)
 
 

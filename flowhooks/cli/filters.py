@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli.options import utf8
+from flowhooks.errors import SettingsError
+from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import STATES, EventFilter
+from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import parse_time
 
@@ -25,6 +28,15 @@ def timestamp(value: str) -> int:
         return parse_time(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is {error}") from None
+
+
+def plugin_selector(value: str) -> str:
+    """Check a plugin or a version of it, `NAME` or `NAME==VERSION`."""
+    try:
+        parse_plugin(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
 
 
 _TIME_EXAMPLES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
@@ -69,6 +81,27 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
     )
     @click.option("--since", type=timestamp, metavar="TIME", help=f"Received at or after TIME, {_TIME_EXAMPLES}.")
     @click.option("--until", type=timestamp, metavar="TIME", help="Received before TIME.")
+    @click.option(
+        "--plugin", type=plugin_selector, metavar="NAME[==VERSION]", help="With an attempt by this plugin, or version."
+    )
+    @click.option(
+        "--trigger",
+        type=click.Choice([trigger.value for trigger in Trigger]),
+        metavar="TRIGGER",
+        help=f"With an attempt that was started for this reason: {', '.join(Trigger)}.",
+    )
+    @click.option(
+        "--attempted-since",
+        type=timestamp,
+        metavar="TIME",
+        help="With an attempt that started at or after TIME; with --plugin and --trigger, such an attempt.",
+    )
+    @click.option(
+        "--ran-by",
+        type=plugin_selector,
+        metavar="NAME[==VERSION]",
+        help="With a delivery whose last attempt was by this plugin, or version.",
+    )
     @wraps(function)
     def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:
         if since is not None and until is not None and since >= until:
@@ -89,6 +122,10 @@ _FILTER_NAMES: Final = (
     "state",
     "dismissed_by",
     "origin",
+    "plugin",
+    "trigger",
+    "attempted_since",
+    "ran_by",
 )
 _handler_option: Final = click.option(
     "--handler", type=utf8, metavar="PLUGIN:NAME", help="With a delivery for this handler."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, bindparam, func, literal, null, or_, select
 
 from flowhooks.ledger import database
+from flowhooks.ledger.attempt_filters import WITHOUT
 from flowhooks.ledger.bulk_operations import change_state
 from flowhooks.ledger.pauses import NOT_PAUSED
 from flowhooks.ledger.queries import OPEN_STATES, SUSPENDED, apply_filter, delivery_conditions
@@ -83,7 +84,7 @@ def candidate_pages(connect: Callable[[], AbstractContextManager[Connection]], p
         plan: what is planned.
     """
     event_filter = plan.event_filter
-    of_event = replace(event_filter, state=None, handler=None, delivery_ids=(), error_group=None)
+    of_event = replace(event_filter, state=None, handler=None, delivery_ids=(), error_group=None, **WITHOUT)
     for condition in _state_conditions(plan):
         query = select(deliveries.c.id).where(condition, *delivery_conditions(event_filter))
         if of_event.has_criteria:

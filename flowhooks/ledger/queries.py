@@ -14,6 +14,7 @@ from flowhooks import schema
 from flowhooks.clock import to_datetime
 from flowhooks.errors import DamagedRow, FlowhooksError, SettingsError
 from flowhooks.ledger import database
+from flowhooks.ledger.attempt_filters import attempt_conditions, has_attempt_criteria, parse_plugin
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.ordering import BLOCKED_BY
 from flowhooks.ledger.tables import (
@@ -30,7 +31,7 @@ from flowhooks.ledger.tables import (
     equals_indexed,
     events,
 )
-from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, Origin
 
 if TYPE_CHECKING:
@@ -114,9 +115,15 @@ class EventFilter:
         since: events received at or after this time, in microseconds since 1970.
         until: events received before this time, in microseconds since 1970.
         delivery_ids: events with one of these deliveries.
+        plugin: events with an attempt by this plugin (`contracts`), or by this version of it (`contracts==1.4`).
+        trigger: events with an attempt that was started for this reason.
+        attempted_since: events with an attempt that was started at or after this time, in microseconds since 1970.
+            Together with `plugin` and `trigger` it is about the same attempt.
+        ran_by: events with a delivery whose last attempt was by this plugin, or by this version of it.
 
     Raises:
-        SettingsError: there is no such state, reason, origin or time; a typing error must not select all events.
+        SettingsError: there is no such state, reason, origin, trigger or time, or a plugin is not written as described;
+            a typing error must not select all events.
     """
 
     ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
@@ -133,6 +140,10 @@ class EventFilter:
     since: int | None = field(default=None, metadata=_TIME)
     until: int | None = field(default=None, metadata=_TIME)
     delivery_ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
+    plugin: str | None = None
+    trigger: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(Trigger)}})
+    attempted_since: int | None = field(default=None, metadata=_TIME)
+    ran_by: str | None = None
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:
@@ -143,8 +154,14 @@ class EventFilter:
             raise SettingsError(f"origin must be one of {', '.join(Origin)}, not {self.origin!r}")
         if self.error_group is not None and not re.fullmatch(ERROR_GROUP_PATTERN, self.error_group):
             raise SettingsError(f"error_group must be 8 to 64 hexadecimal digits, not {self.error_group!r}")
-        if any(time is not None and abs(time) > _LATEST for time in (self.since, self.until)):
-            raise SettingsError("since and until must be microseconds since 1970 that fit into 64 bits")
+        if self.trigger is not None and self.trigger not in set(Trigger):
+            raise SettingsError(f"trigger must be one of {', '.join(Trigger)}, not {self.trigger!r}")
+        for plugin in (self.plugin, self.ran_by):
+            if plugin is not None:
+                parse_plugin(plugin)
+        times = (self.since, self.until, self.attempted_since)
+        if any(time is not None and abs(time) > _LATEST for time in times):
+            raise SettingsError("times of a filter must be microseconds since 1970 that fit into 64 bits")
 
     def selects(self, status: DeliveryStatus) -> bool:
         """Tell whether the filter by handler, state and error group includes a delivery of a matching event."""
@@ -416,11 +433,19 @@ def apply_filter(query: Select[Any], event_filter: EventFilter, *, with_deliveri
     if of_delivery and event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
         of_delivery.append(IS_RUNNING_OR_FAILED)
     if of_delivery and event_filter.error_group is None:
-        query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
+        query = query.where(_has_delivery(of_delivery, by_event=has_attempt_criteria(event_filter)))
     if event_filter.error_group is not None:
         last = select(deliveries.c.event_id).join(attempts, IS_LAST_ATTEMPT)
         query = query.where(events.c.id.in_(last.where(*in_error_group(event_filter.error_group), *of_delivery)))
     return query
+
+
+def _has_delivery(conditions: list[ColumnElement[bool]], *, by_event: bool) -> ColumnElement[bool]:
+    # For a condition on attempts no index exists. The deliveries are then read event by event, until there are enough
+    # events, unless an index finds few deliveries.
+    if by_event and IS_RUNNING_OR_FAILED not in conditions:
+        return select(deliveries.c.id).where(deliveries.c.event_id == events.c.id, *conditions).exists()
+    return events.c.id.in_(select(deliveries.c.event_id).where(*conditions))
 
 
 def _name_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
@@ -455,7 +480,7 @@ def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     if event_filter.error_group is not None:
         last = select(literal(1)).where(IS_LAST_ATTEMPT, *in_error_group(event_filter.error_group))
         conditions.append(exists(last.correlate(deliveries)))
-    return conditions
+    return conditions + attempt_conditions(event_filter)
 
 
 def in_error_group(fingerprint: str) -> tuple[ColumnElement[bool], ...]:

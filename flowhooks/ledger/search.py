@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import exists, select
 
 from flowhooks.clock import SECOND, id_lower_bound
-from flowhooks.ledger import database
+from flowhooks.ledger import attempt_filters, database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.queries import (
     OPEN_STATES,
@@ -222,13 +222,13 @@ class _Search:
         self._cursor = after or before
         self._ids = self._candidates()
         event_filter = self._filter
-        self._delivery_conditions = [] if self._ids is not None else delivery_conditions(event_filter)
+        is_exact = self._ids is not None and not attempt_filters.has_attempt_criteria(event_filter)
+        self._delivery_conditions = [] if is_exact else delivery_conditions(event_filter)
         self._bounds = _bounds(event_filter)
         # `apply_filter` gets no condition on a delivery, because it would search all deliveries for it.
         state = event_filter.state if event_filter.state in {"parked", "dismissed"} else None
-        self._query = apply_filter(
-            select(*_COLUMNS), replace(event_filter, handler=None, state=state, error_group=None)
-        ).where(*self._bounds)
+        of_event = replace(event_filter, handler=None, state=state, error_group=None, **attempt_filters.WITHOUT)
+        self._query = apply_filter(select(*_COLUMNS), of_event).where(*self._bounds)
         if self._ids is not None:
             self._query = self._query.where(events.c.id.in_(database.string_array("candidates"))).params(
                 candidates=json.dumps(self._ids)
@@ -300,9 +300,17 @@ class _Search:
     def _candidates(self) -> Sequence[str] | None:
         """Return the ids of the events if an index shows that few can match; otherwise None."""
         event_filter = self._filter
-        event_ids: set[str] = set()
         if event_filter.error_group is not None:
             return self._candidates_of_error_group(event_filter.error_group)
+        if event_filter.trigger is not None:
+            requested = attempt_filters.requested_events(self._connection, event_filter.trigger, MAX_CANDIDATES)
+            if requested is not None:
+                return requested
+        return self._candidates_by_state()
+
+    def _candidates_by_state(self) -> Sequence[str] | None:
+        event_filter = self._filter
+        event_ids: set[str] = set()
         if event_filter.state == "parked" and event_filter.handler is None:
             event_ids.update(
                 self._connection.execute(select(events.c.id).where(IS_PARKED).limit(MAX_CANDIDATES + 1)).scalars()

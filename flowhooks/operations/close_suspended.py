@@ -74,6 +74,8 @@ def close_suspended(
         and event_filter.error_group in {None, status.error_group}
         and (not event_filter.delivery_ids or status.delivery_id in event_filter.delivery_ids)
     ]
+    matching = context.reader.matching_deliveries(event_filter, selected)
+    selected = [status for status in selected if status.delivery_id in matching]
     suspended = [status for status in selected if status.is_suspended]
     closed = {status.delivery_id for status in suspended}
     if suspended and not dry_run:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.failpoints import hit
+from flowhooks.ledger.attempt_filters import FIELDS, has_attempt_criteria
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.operations.context import AuditRecord
 
@@ -89,8 +90,11 @@ def cutoffs_from_filter(event_filter: EventFilter) -> Cutoffs:
     """Return the time before which events are deleted, by state.
 
     Raises:
-        SettingsError: `until` is missing, an error group is given, or events in the state are never purged.
+    SettingsError: `until` is missing, events in the state are never purged, or the filter is about attempts or an
+        error group.
     """
+    if has_attempt_criteria(event_filter):
+        raise SettingsError(f"a purge does not select by {', '.join(FIELDS)}")
     if event_filter.until is None:
         raise SettingsError("a purge needs event_filter.until: only older events are deleted")
     if event_filter.error_group is not None:

@@ -53,9 +53,12 @@ _TEXT_FIELDS: Final = frozenset(
         "origin",
         "handler",
         "state",
+        "plugin",
+        "trigger",
+        "ran_by",
     }
 )
-_TIME_FIELDS: Final = frozenset({"since", "until"})
+_TIME_FIELDS: Final = frozenset({"since", "until", "attempted_since"})
 _LIST_FIELDS: Final = ("ids", "delivery_ids")
 
 

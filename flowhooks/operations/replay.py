@@ -12,7 +12,8 @@ from flowhooks.operations.context import AuditRecord
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.ledger.queries import DeliveryStatus, EventFilter
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
+    from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 
@@ -51,7 +52,7 @@ def replay(
 
     Args:
         context: what operations work with.
-        event_filter: which events; its `handler`, `state` and `error_group` also select among their deliveries, so
+        event_filter: which events; its conditions on deliveries and attempts also select among their deliveries, so
             that no other delivery runs a second time.
         again: also replay succeeded deliveries; their handlers do their work a second time.
         dry_run: only count.
@@ -63,7 +64,7 @@ def replay(
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
     page = context.reader.page(event_filter, after=after, limit=PAGE_SIZE)
     next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
-    selected = [delivery for stored in page for delivery in stored.delivery_statuses if event_filter.selects(delivery)]
+    selected = select_deliveries(context.reader, event_filter, page)
     replayable = [delivery for delivery in selected if delivery.state in states]
     requeued = {delivery.delivery_id for delivery in replayable}
     if replayable and not dry_run:
@@ -102,3 +103,10 @@ def _requeue(
     )
     hit("replay.written")
     return requeued
+
+
+def select_deliveries(reader: Reader, event_filter: EventFilter, page: Sequence[StoredEvent]) -> list[DeliveryStatus]:
+    """Return the deliveries of a page of events that a filter includes."""
+    selected = [status for stored in page for status in stored.delivery_statuses if event_filter.selects(status)]
+    matching = reader.matching_deliveries(event_filter, selected)
+    return [status for status in selected if status.delivery_id in matching]

@@ -178,7 +178,11 @@ def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilt
 
 def _times_text(event_filter: EventFilter) -> str:
     """Return the times of a filter as options. A relative time, such as 2h, would mean another one later."""
-    times = {"since": event_filter.since, "until": event_filter.until}
+    times = {
+        "since": event_filter.since,
+        "until": event_filter.until,
+        "attempted-since": event_filter.attempted_since,
+    }
     options = [f"--{name} {to_datetime(value).isoformat()}" for name, value in times.items() if value is not None]
     return f", with {' '.join(options)}" if options else ""
 

@@ -290,5 +290,10 @@ Index(
     attempts.c.number,
     info={"where": HAS_ERROR_GROUP},
 )
+IS_REQUESTED: Final = attempts.c.trigger.not_in(
+    bindparam("by_schedule", ("first", "retry"), expanding=True, literal_execute=True)
+)
+"""Attempts that are neither first ones nor retries. Only a query with exactly this condition uses the index below."""
+Index("attempts_requested", attempts.c.trigger, attempts.c.delivery_id, info={"where": IS_REQUESTED})
 IS_LAST_ATTEMPT: Final = (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt)
 """Join condition of a delivery and its last attempt."""

@@ -13,6 +13,14 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables and their indexes."""
+    _create_events()
+    _create_deliveries()
+    _create_operations()
+    _create_handlers()
+    _create_engine_tables()
+
+
+def _create_events() -> None:
     op.create_table(
         "events",
         sa.Column("id", sa.Text, primary_key=True),
@@ -84,6 +92,9 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
+
+
+def _create_deliveries() -> None:
     op.create_table(
         "deliveries",
         sa.Column("id", sa.Text, primary_key=True),
@@ -143,6 +154,9 @@ def upgrade() -> None:
         ["error_group", "finished_at", "delivery_id", "number"],
         "error_group IS NOT NULL",
     )
+    _partial_index(
+        "attempts_requested", "attempts", ["trigger", "delivery_id"], "(\"trigger\" NOT IN ('first', 'retry'))"
+    )
     op.create_table(
         "error_groups",
         sa.Column("fingerprint", sa.Text, primary_key=True),
@@ -160,7 +174,9 @@ def upgrade() -> None:
     )
     op.create_index("error_groups_handler", "error_groups", ["handler", "last_seen_at"])
     op.create_index("error_groups_seen", "error_groups", ["last_seen_at"])
-    _create_operations()
+
+
+def _create_handlers() -> None:
     op.create_table(
         "handlers",
         sa.Column("id", sa.Text, primary_key=True),
@@ -286,6 +302,9 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text, primary_key=True),
         sa.Column("since", sa.BigInteger, nullable=False),
     )
+
+
+def _create_engine_tables() -> None:
     op.create_table(
         "late_callbacks",
         sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),

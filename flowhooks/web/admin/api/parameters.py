@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger.queries import STATES
+from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import EXAMPLES
 from flowhooks.web.admin.api.query import Parameter, parse_id, parse_integer
-from flowhooks.web.admin.console.filters import CHOICES, parse_filter
+from flowhooks.web.admin.console.filters import CHOICES, PLUGINS, parse_filter
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
@@ -95,6 +96,31 @@ FILTER: Final = (
         name="since", description=_time_description("Received at or after this", "在该时刻或之后收到"), schema=TIME
     ),
     Parameter(name="until", description=_time_description("Received before this", "在该时刻之前收到"), schema=TIME),
+    Parameter(
+        name="plugin",
+        description="Events with an attempt by this plugin, NAME, or by this version of it, NAME==VERSION. / "
+        "有某次尝试由该插件（NAME）或该版本（NAME==VERSION）执行的事件。",
+        schema=TEXT,
+    ),
+    Parameter(
+        name="trigger",
+        description="Events with an attempt that was started for this reason. / 有某次尝试因该原因开始的事件。",
+        schema={"type": "string", "enum": [trigger.value for trigger in Trigger]},
+    ),
+    Parameter(
+        name="attempted_since",
+        description=_time_description(
+            "With an attempt that started at or after this; with plugin and trigger, such an attempt",
+            "有某次尝试在该时刻或之后开始；与 plugin 和 trigger 同时使用时，指同一次尝试",
+        ),
+        schema=TIME,
+    ),
+    Parameter(
+        name="ran_by",
+        description="Events with a delivery whose last attempt was by this plugin, NAME, or by this version of it, "
+        "NAME==VERSION. / 有投递的最后一次尝试由该插件（NAME）或该版本（NAME==VERSION）执行的事件。",
+        schema=TEXT,
+    ),
 )
 """The filter of events: the same names as in the console's URLs, and `id`."""
 
@@ -110,6 +136,8 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
         name = parsed.wrong[0]
         if name in CHOICES:
             raise LocalizedHTTPError(422, "query_choice", name=name, values=", ".join(CHOICES[name]))
+        if name in PLUGINS:
+            raise LocalizedHTTPError(422, "query_choice", name=name, values="NAME, NAME==VERSION")
         raise LocalizedHTTPError(422, "query_time", name=name, examples=EXAMPLES)
     event_filter = replace(parsed.event_filter, ids=tuple(parse_id("id", event_id) for event_id in query.get("id", ())))
     if event_filter.since is not None and event_filter.until is not None and event_filter.since >= event_filter.until:

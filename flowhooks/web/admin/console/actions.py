@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.clock import to_datetime
 from flowhooks.errors import NotFound, SettingsError
 from flowhooks.operations.registry import OPERATIONS
-from flowhooks.web.admin.console.filters import filter_from_request, query_text
+from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text
 from flowhooks.web.admin.console.urls import query_of
 
 if TYPE_CHECKING:
@@ -172,14 +172,10 @@ def _select_events(request: falcon.Request, action: Action, now: int) -> Selecti
         raise SettingsError("the address does not say which events")
     filter_json = parsed.event_filter.to_json() | ({"ids": [event_id]} if event_id else {})
     shown: list[tuple[str, str | int]] = [("event.id", event_id)] if event_id else []
-    shown += [
-        (name, filter_json[name] if name in {"since", "until"} else value) for name, value in parsed.given.items()
-    ]
+    shown += [(name, filter_json[name] if name in TIMES else value) for name, value in parsed.given.items()]
     query = {**parsed.given, **({"id": event_id} if event_id else {})}
     if not event_id:
         # Events received after the operator saw the number are left out. Relative times such as `2h` are fixed.
         filter_json.setdefault("until", now + 1)
-        query |= {
-            name: to_datetime(filter_json[name]).isoformat() for name in ("since", "until") if name in filter_json
-        }
+        query |= {name: to_datetime(filter_json[name]).isoformat() for name in TIMES if name in filter_json}
     return Selection(arguments={**action.arguments, "event_filter": filter_json}, query=query, shown=tuple(shown))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import SECOND, to_datetime, to_text
+from flowhooks.ledger.attempt_filters import FIELDS
 from flowhooks.ledger.queries import STATES, SUSPENDED
 from flowhooks.ledger.search import search_events
-from flowhooks.model.delivery import COMPLETED_STATES
+from flowhooks.model.delivery import COMPLETED_STATES, Trigger
 from flowhooks.model.event import DismissedBy, Origin
-from flowhooks.web.admin.console.filters import filter_from_request, query_text
+from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -63,11 +64,13 @@ class EventsPage(Page):
             "state": state,
             "offered": BULK_ACTIONS.get(state, ()),
             "meant": {**parsed.pinned, "state": state or "dead"},
-            "times": {name: _time(parsed, name) for name in ("since", "until")},
+            "times": {name: _time(parsed, name) for name in TIMES},
             "lately": {span: parsed.address(PATH, since=span, until="") for span in RECENT_PERIODS},
             "states": STATES,
             "dismissals": tuple(DismissedBy),
             "origins": tuple(Origin),
+            "triggers": tuple(Trigger),
+            "by_attempt": any(parsed.given.get(name) for name in FIELDS),
             "path": PATH,
             "page": page,
             "rows": [_row(event) for event in page.events] if page else [],

@@ -10,7 +10,10 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowhooks.clock import to_datetime
+from flowhooks.errors import SettingsError
+from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import STATES, EventFilter
+from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 
@@ -27,22 +30,29 @@ FIELDS: Final[Mapping[str, str]] = {
     "key": "process_key",
     "conclusion": "conclusion",
     "handler": "handler",
+    "plugin": "plugin",
+    "ran_by": "ran_by",
 }
 """Query parameters, named like the options of `flowhooks events list`, and their fields in `EventFilter`."""
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "state": STATES,
     "dismissed_by": tuple(DismissedBy),
     "origin": tuple(Origin),
+    "trigger": tuple(Trigger),
 }
 """Query parameters that take one of a few values."""
 _UNKNOWN_CHOICE_TEXTS: Final = {
     "state": "events.no_state",
     "dismissed_by": "events.no_reason",
     "origin": "events.no_origin",
+    "trigger": "events.no_trigger",
 }
 """The text about an invalid value of each of them."""
 MAX_VALUE_CHARS: Final = 4_000
-_TIMES: Final = ("since", "until")
+TIMES: Final = ("since", "until", "attempted_since")
+"""Query parameters that take a time."""
+PLUGINS: Final = ("plugin", "ran_by")
+"""Query parameters that take a plugin, or a version of it."""
 
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
@@ -72,7 +82,7 @@ class ParsedFilter:
     @property
     def pinned(self) -> dict[str, str]:
         """The entered values with absolute times, because `2h` means another time a minute later."""
-        times = {name: getattr(self.event_filter, name, None) for name in _TIMES}
+        times = {name: getattr(self.event_filter, name, None) for name in TIMES}
         return {**self.given, **{name: _utc(time) for name, time in times.items() if time is not None}}
 
     def address(self, path: str, **more: str) -> str:
@@ -83,7 +93,7 @@ class ParsedFilter:
 
 def filter_from_request(request: falcon.Request) -> ParsedFilter:
     """Return the filter in the query of a request; times without an offset are in the zone that the query names."""
-    query = {name: value for name in (*FIELDS, *CHOICES, *_TIMES) if (value := query_text(request, name))}
+    query = {name: value for name in (*FIELDS, *CHOICES, *TIMES) if (value := query_text(request, name))}
     return parse_filter(query, zone=query_text(request, "zone"))
 
 
@@ -97,7 +107,7 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
     problems: dict[str, str] = {}
     times: dict[str, int] = {}
     tz = _zone(zone)
-    for name in _TIMES:
+    for name in TIMES:
         if name not in query:
             continue
         try:
@@ -113,11 +123,16 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
         for name, choices in CHOICES.items()
         if query.get(name) not in {None, *choices}
     }
+    for name in PLUGINS:
+        try:
+            parse_plugin(query.get(name, "any"))
+        except SettingsError:
+            problems[name] = "events.no_plugin"
     event_filter = None
     if not problems:
-        texts: dict[str, Any] = {field: query.get(name) for name, field in FIELDS.items()}
-        texts |= {name: query.get(name) for name in CHOICES}
-        event_filter = EventFilter(since=times.get("since"), until=times.get("until"), **texts)
+        values: dict[str, Any] = {field: query.get(name) for name, field in FIELDS.items()}
+        values |= {name: query.get(name) for name in CHOICES} | times
+        event_filter = EventFilter(**values)
     local_times = {name for name in times if zone and not is_relative(query[name])}
     return ParsedFilter(
         given={**query, **{name: _utc(times[name]) for name in local_times}},

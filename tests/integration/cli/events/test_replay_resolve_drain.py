@@ -49,6 +49,23 @@ def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
     assert len(settled("r2", "succeeded")["attempts"]) == 2
 
 
+def test_replay_of_what_a_version_ran(server, run, asked, settled):
+    """`--ran-by` selects by the version that ran last, `--trigger` by why an attempt started."""
+    event_id = server.post("versions", processDefinitionKey="leave")
+    settled("versions", "succeeded")
+    dry = run("events", "replay", "--ran-by", "shop==2.0", "--flow", "versions", "--again", "--dry-run", server=server)
+    assert dry.stdout == "0 deliveries would run again; 0 events checked.\n"
+    done = run("events", "replay", "--ran-by", "shop", "--flow", "versions", "--again", "--yes", server=server)
+    assert done.stdout == "1 delivery runs again; 1 event checked.\n"
+    assert settled("versions", "succeeded")["attempts"][-1]["trigger"] == "replay"
+    for arguments in (("--trigger", "replay"), ("--plugin", "shop", "--attempted-since", "1h")):
+        listed = asked("events", "list", "--flow", "versions", *arguments, server=server)["events"]
+        assert [one["id"] for one in listed] == [event_id]
+    wrong = run("events", "list", "--plugin", "a b", server=server)
+    assert wrong.exit_code == 2
+    assert "write a plugin as NAME or NAME==VERSION" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -164,6 +164,30 @@ def test_events_are_found(busy):
             assert "%" in value or name == "state" or filled[name] == value
 
 
+def test_events_by_the_plugin_that_ran_them(busy):
+    """The list shows what one version of a plugin ran last; the action beside it has the same filter."""
+    busy.flow.sql("UPDATE attempts SET plugin_version = '2.0'")
+    busy.flow.sql("UPDATE attempts SET plugin_version = '1.4' WHERE outcome = 'failed'")
+    for query, instances in (
+        ("ran_by=contracts%3D%3D2.0", {"4711", "4712"}),
+        ("plugin=contracts%3D%3D1.4", {"4713"}),
+        ("trigger=first&attempted_since=2025-12-31", {"4711", "4712", "4713"}),
+        ("trigger=run-now", set()),
+    ):
+        assert set(re.findall(r"\b471\d\b", busy.page(f"/events?{query}").text)) == instances, query
+    page = busy.page("/events?ran_by=contracts%3D%3D2.0&state=succeeded&attempted_since=52w")
+    (address,) = page.to_do("replay_again")
+    query = dict(parse_qsl(urlsplit(address).query))
+    assert (query["ran_by"], query["state"]) == ("contracts==2.0", "succeeded")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", query["attempted_since"])
+    shown = busy.get(address, root="").page.text
+    assert "Plugin of the last attempt contracts==2.0" in shown
+    assert "Deliveries to replay: 1" in shown or "succeeded deliveries" in shown.lower()
+    wrong = busy.page("/events?plugin=a+b&trigger=again")
+    assert "such as contracts==1.4" in wrong.text
+    assert "Unknown reason" in wrong.text
+
+
 def test_a_search_that_makes_no_sense(busy):
     """An invalid search names the allowed values, and lists nothing."""
     page = busy.page("/events?since=soon&state=asleep")

@@ -75,7 +75,17 @@ BY_KEY |= {"do.delivery", "do.alert"}
 BY_KEY |= {f"gap.{word}" for word in engines.GAP_REASONS} | {f"rule.{word}" for word in engines.RULES}
 BY_KEY |= {f"disposition.{word}" for word in engines.DISPOSITIONS}
 BY_KEY |= {
-    f"events.{problem}" for problem in ("no_state", "no_reason", "no_origin", "no_time", "no_such_time", "no_zone")
+    f"events.{problem}"
+    for problem in (
+        "no_state",
+        "no_reason",
+        "no_origin",
+        "no_time",
+        "no_such_time",
+        "no_zone",
+        "no_plugin",
+        "no_trigger",
+    )
 }
 BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
 

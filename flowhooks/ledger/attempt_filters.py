@@ -1,0 +1,133 @@
+"""Filters by the attempts of deliveries: which plugin ran them, why they started, and when."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from sqlalchemy import ColumnElement, func, literal, select
+
+from flowhooks.errors import SettingsError
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import IS_LAST_ATTEMPT, IS_REQUESTED, attempts, deliveries
+from flowhooks.model.delivery import Trigger
+from flowhooks.model.handler import NAME_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+FIELDS: Final = ("plugin", "trigger", "attempted_since", "ran_by")
+"""The fields of a filter that are about attempts."""
+WITHOUT: Final[dict[str, Any]] = dict.fromkeys(FIELDS)
+"""Values of these fields that do not restrict."""
+
+
+class AttemptCriteria(Protocol):
+    """The fields of an `EventFilter` that are about attempts."""
+
+    @property
+    def plugin(self) -> str | None:
+        """A plugin or a version of it that ran an attempt."""
+
+    @property
+    def trigger(self) -> str | None:
+        """Why the attempt was started."""
+
+    @property
+    def attempted_since(self) -> int | None:
+        """When the attempt was started at the earliest."""
+
+    @property
+    def ran_by(self) -> str | None:
+        """A plugin or a version of it that ran the last attempt."""
+
+
+class PluginSelector(NamedTuple):
+    """A plugin, or one version of it.
+
+    Attributes:
+        name: the plugin's name.
+        version: its version; None: any.
+    """
+
+    name: str
+    version: str | None
+
+
+def parse_plugin(text: str) -> PluginSelector:
+    """Parse `contracts` or `contracts==1.4`.
+
+    Raises:
+        SettingsError: the text has neither form.
+    """
+    name, separator, version = (part.strip() for part in text.partition("=="))
+    if not NAME_PATTERN.fullmatch(name) or (separator and not version):
+        raise SettingsError(f"write a plugin as NAME or NAME==VERSION, such as contracts==1.4, not {text!r}")
+    return PluginSelector(name, version if separator else None)
+
+
+def has_attempt_criteria(criteria: AttemptCriteria) -> bool:
+    """Return whether a filter is about attempts."""
+    return any(getattr(criteria, name) is not None for name in FIELDS)
+
+
+def attempt_conditions(criteria: AttemptCriteria) -> list[ColumnElement[bool]]:
+    """Return the conditions of a filter on the attempts of one delivery; empty if the filter has none.
+
+    `plugin`, `trigger` and `attempted_since` are about the same attempt, and `ran_by` is about the last one.
+    """
+    conditions: list[ColumnElement[bool]] = []
+    of_attempt: list[ColumnElement[bool]] = []
+    if criteria.plugin is not None:
+        of_attempt += _ran(parse_plugin(criteria.plugin), conditions)
+    if criteria.trigger is not None:
+        of_attempt.append(attempts.c.trigger == criteria.trigger)
+    if criteria.attempted_since is not None:
+        of_attempt.append(attempts.c.started_at >= criteria.attempted_since)
+    if of_attempt or criteria.plugin is not None:
+        conditions.append(_exists(attempts.c.delivery_id == deliveries.c.id, *of_attempt))
+    if criteria.ran_by is not None:
+        of_last = _ran(parse_plugin(criteria.ran_by), conditions)
+        conditions.append(_exists(IS_LAST_ATTEMPT, *of_last))
+    return conditions
+
+
+def _ran(plugin: PluginSelector, conditions: list[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
+    """Return the condition on an attempt that it ran a version, and add the condition on the delivery's handler."""
+    prefix = f"{plugin.name}:"
+    # Not LIKE, in which `_` stands for any character.
+    conditions.append(func.substr(deliveries.c.handler, 1, len(prefix)) == prefix)
+    return [] if plugin.version is None else [attempts.c.plugin_version == plugin.version]
+
+
+def _exists(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return select(literal(1)).select_from(attempts).where(*conditions).correlate(deliveries).exists()
+
+
+def matching_deliveries(
+    connection: Connection, criteria: AttemptCriteria, delivery_ids: Sequence[str]
+) -> frozenset[str]:
+    """Return the ids of those of the deliveries that match a filter's conditions on attempts."""
+    query = select(deliveries.c.id).where(deliveries.c.id.in_(database.string_array("delivery_ids")))
+    rows = connection.execute(
+        query.where(*attempt_conditions(criteria)), {"delivery_ids": json.dumps(list(delivery_ids))}
+    )
+    return frozenset(rows.scalars())
+
+
+def requested_events(connection: Connection, trigger: str, limit: int) -> list[str] | None:
+    """Return the ids of the events with an attempt that was started for a rare reason.
+
+    Returns:
+        Each id once. None if no index finds such attempts, or if there are more than `limit`.
+    """
+    if trigger in {Trigger.FIRST, Trigger.RETRY}:
+        return None
+    of_trigger = (
+        select(attempts.c.delivery_id).where(IS_REQUESTED, attempts.c.trigger == trigger).limit(limit + 1).subquery()
+    )
+    query = select(deliveries.c.event_id).join(of_trigger, of_trigger.c.delivery_id == deliveries.c.id)
+    found = list(connection.execute(query).scalars())
+    return sorted(set(found)) if len(found) <= limit else None
