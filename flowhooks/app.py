@@ -129,6 +129,7 @@ class App:
         services = build_services(base, path, self._live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
         self.alerts, self._clock_watch, self.file_watch = services.alerts, services.clock_watch, services.file_watch
+        self.bulk_operations = services.bulk_operations
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
         register_collectors(base, self.notifier)
 
@@ -151,6 +152,7 @@ class App:
             missing_handlers=self._live.current.missing_handlers,
             clock=self.clock,
             reconciler=self.reconciliation,
+            wake_operations=self.bulk_operations.wake,
         )
 
     def open_reconciliation(self) -> Reconciliation:
@@ -189,6 +191,7 @@ class App:
         for service in (self.isolation, self.notifier, self.alerts, self.rejected_requests, self.retention):
             service.start()
         self._clock_watch.start()
+        self.bulk_operations.start()
         if self.runs or not self.ledger.shared:
             self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
             self._threads.start("circuit-breaker", lambda: breaker.run(execute, self._stop))
@@ -220,6 +223,7 @@ class App:
         self._base.runtime.stop()
         self.runner.wake()
         self.circuit_breaker.wake()
+        self.bulk_operations.begin_stop()
         if self.reconciliation is not None:
             self.reconciliation.begin_stop()
 
@@ -237,7 +241,8 @@ class App:
             steps.callback(self._release_lock)
             steps.callback(self.ledger.close)
             services = (self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
-            for service in (*services, self._clock_watch, self.file_watch, self.reconciliation):
+            optional = (self.file_watch, self.reconciliation)
+            for service in (*services, self._clock_watch, self.bulk_operations, *optional):
                 if service is not None:
                     steps.callback(service.stop, STOP_TIMEOUT)
             steps.callback(self._services_stopping.set)

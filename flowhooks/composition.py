@@ -13,6 +13,7 @@ from flowhooks.background.alerts.composer import AlertComposer
 from flowhooks.background.alerts.engine_causes import EngineCauseFinder
 from flowhooks.background.alerts.monitor import AlertMonitor
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
+from flowhooks.background.bulk_operations import BulkOperations
 from flowhooks.background.clock_trust import ClockTrust
 from flowhooks.background.clock_watch import ClockWatch
 from flowhooks.background.cluster import ClusterSync
@@ -252,6 +253,7 @@ class Services:
     clock_watch: ClockWatch
     retention: Retention
     alerts: AlertMonitor
+    bulk_operations: BulkOperations
     file_watch: FileWatch | None
 
 
@@ -265,6 +267,9 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
         clock_watch=ClockWatch(ledger, trust),
         retention=Retention(ledger=ledger, settings=settings.retention, trust=trust),
         file_watch=None if lock is None else FileWatch(ledger, lock),
+        bulk_operations=BulkOperations(
+            ledger, base.clock, lambda: live.current.missing_handlers, wake_runner=base.runner.wake
+        ),
         alerts=AlertMonitor(
             ledger=ledger,
             plugins=base.plugins,

@@ -188,6 +188,13 @@ def count_results(connection: Connection, operation_ids: Sequence[str]) -> Mappi
     return {operation_id: (succeeded[operation_id], failed[operation_id]) for operation_id in operation_ids}
 
 
+def results_of(connection: Connection, operation_id: str, action: BulkAction, released: int) -> tuple[int, int]:
+    """Return how many released deliveries of one operation have succeeded, and how many have failed."""
+    if action in DONE_AT_ONCE:
+        return released, 0
+    return count_results(connection, [operation_id])[operation_id]
+
+
 def _to_operations(connection: Connection, rows: Sequence[Any]) -> tuple[Operation, ...]:
     repaired = [repair(row, list(operations.c))[0] for row in rows]
     counted = count_results(connection, [row.id for row in repaired if row.succeeded is None and _runs(row)])

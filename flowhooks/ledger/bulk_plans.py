@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, func, literal, null, or_, select
 
+from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.attempt_filters import WITHOUT
 from flowhooks.ledger.bulk_operations import change_state
@@ -119,6 +120,7 @@ def insert_page(transaction: WriteTransaction, plan: Plan, delivery_ids: Sequenc
     # A page is inserted again if the reply to its COMMIT was lost.
     planned = database.insert(operation_items).from_select(_COLUMNS, found).on_conflict_do_nothing()
     transaction.connection.execute(planned, {"page": json.dumps(list(delivery_ids))})
+    hit("operation.plan_written")
 
 
 def finish_plan(transaction: WriteTransaction, plan: Plan) -> bool:

@@ -10,6 +10,7 @@ from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import (
     attempts,
+    bulk_release,
     circuit_state,
     database,
     due_times,
@@ -267,10 +268,8 @@ class Ledger(Reader):
         self._ensure_heartbeat()
         # `certain`, because nobody would run a delivery that is marked after its runner has given up.
         limit = self._order_scheduler.limits.get(queued.handler)
-        request = ClaimRequest(queued, self._clock.now(), limit)
-        future: Future[ClaimedAttempt | ConcurrencyLimitReached | None] = self._writer.submit(
-            self._claim_batch, request
-        )
+        claim = ClaimRequest(queued, self._clock.now(), limit)
+        future: Future[ClaimedAttempt | ConcurrencyLimitReached | None] = self._writer.submit(self._claim_batch, claim)
         return self.wait_for(future, certain=True)
 
     def claim_next(self, request: SlotRequest) -> Future[Any]:
@@ -307,12 +306,9 @@ class Ledger(Reader):
 
     def handler_transaction(self, delivery_id: str, attempt: int) -> HandlerTransaction:
         """Return the transaction that the handler of an attempt may open, for the thread that runs it."""
+        recorder, before_commit = self._result_recorder, self._order_scheduler.before_commit
         return HandlerTransaction(
-            self._handler_sessions,
-            delivery_id,
-            attempt,
-            result_recorder=self._result_recorder,
-            before_commit=self._order_scheduler.before_commit,
+            self._handler_sessions, delivery_id, attempt, result_recorder=recorder, before_commit=before_commit
         )
 
     def requeue(
@@ -336,9 +332,12 @@ class Ledger(Reader):
         self, transaction: WriteTransaction, items: list[RouteChange], *, missing_handlers: Collection[str] = ()
     ) -> set[str]:
         """Change the routes of events; return the ids of the changed events."""
-        return reroute(
-            transaction, items, runner=self._runner, missing_handlers=missing_handlers, now=self._clock.now()
-        )
+        now, runner = self._clock.now(), self._runner
+        return reroute(transaction, items, runner=runner, missing_handlers=missing_handlers, now=now)
+
+    def release(self, transaction: WriteTransaction, request: bulk_release.Release) -> bulk_release.Released | None:
+        """Act on the next deliveries of a bulk operation, as `flowhooks.ledger.bulk_release` does."""
+        return bulk_release.release(transaction, request, runner=self._runner)
 
     def claim_trial_delivery(self, handler: str, next_retry_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_state`."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sqlalchemy import BigInteger, Integer, Text, bindparam, update
+
+from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import NEXT, REQUEUE, StateChange, apply_changes_returning
+from flowhooks.ledger.due_deliveries import READY_COLUMNS, to_ready_delivery
 from flowhooks.ledger.ordering import requeue_last
-from flowhooks.model.delivery import State
+from flowhooks.ledger.tables import IS_SCHEDULED, IS_WAITING, deliveries
+from flowhooks.model.delivery import State, Trigger
 from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
@@ -15,10 +21,30 @@ if TYPE_CHECKING:
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Trigger
 
 OUT_OF_ORDER_NOTE: Final = "run again out of order: after the waiting deliveries with the same order key"
 """Comment of an ordered delivery that had left its order group and runs again, unless an operator gave another one."""
+
+_SCHEDULED = database.row_array("scheduled", delivery_id=Text, attempt=Integer)
+_NOW: Final = bindparam("now", type_=BigInteger)
+_MAKE_DUE: Final = (
+    update(deliveries)
+    .where(
+        deliveries.c.id == _SCHEDULED.c.delivery_id,
+        deliveries.c.attempt == _SCHEDULED.c.attempt,
+        IS_WAITING,
+        IS_SCHEDULED,
+        deliveries.c.due_at > _NOW,
+    )
+    .values(
+        due_at=_NOW,
+        changed_at=_NOW,
+        next_trigger=Trigger.RUN_NOW.value,
+        next_actor=bindparam("actor", type_=Text),
+        operation_id=bindparam("operation", type_=Text),
+    )
+    .returning(*READY_COLUMNS)
+)
 
 
 class RequeueOptions(NamedTuple):
@@ -96,3 +122,29 @@ def requeue(
     if queued:
         runner.enqueue(transaction, queued, options.now)
     return moved
+
+
+def run_now(
+    transaction: WriteTransaction,
+    delivery_attempts: Sequence[tuple[str, int]],
+    options: RequeueOptions,
+    *,
+    runner: DeliveryQueue,
+) -> set[str]:
+    """Make waiting deliveries due now that are due later and not blocked; their state does not change.
+
+    Args:
+        transaction: the open transaction.
+        delivery_attempts: ids of the deliveries, each with its number of started attempts, as last read.
+        options: who asks for it.
+        runner: receives, within the transaction, the deliveries.
+
+    Returns:
+        The ids of the deliveries that are due now; the others have changed since they were read.
+    """
+    parameters = {"now": options.now, "actor": options.actor, "operation": options.operation_id}
+    scheduled = json.dumps(sorted(delivery_attempts))
+    rows = transaction.connection.execute(_MAKE_DUE, parameters | {"scheduled": scheduled}).all()
+    if rows:
+        runner.enqueue(transaction, [to_ready_delivery(row) for row in rows], options.now)
+    return {row.id for row in rows}

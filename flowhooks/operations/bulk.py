@@ -5,20 +5,27 @@ The deliveries are released in the background, by `flowhooks.background.bulk_ope
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
+from flowhooks.background.bulk_operations import POLL_INTERVAL, OperationReleaser
+from flowhooks.clock import SECOND
 from flowhooks.errors import InvalidTransition, NotFound, SettingsError
+from flowhooks.failpoints import hit
 from flowhooks.ledger import bulk_operations, bulk_plans
+from flowhooks.logger import get_logger
 from flowhooks.model.bulk_operation import BulkAction, Operation, OperationState
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.operations.context import OperationContext
+
+log = get_logger(__name__)
 
 MIN_RATE: Final = 0.001
 MAX_RATE: Final = 10_000
@@ -85,6 +92,7 @@ def plan_operation(
     ledger.write(lambda transaction: bulk_operations.insert_operation(transaction, operation))
     for page in bulk_plans.candidate_pages(ledger.connection, plan):
         ledger.write(partial(bulk_plans.insert_page, plan=plan, delivery_ids=page))
+        hit("operation.plan_committed")
     ledger.write(lambda transaction: bulk_plans.finish_plan(transaction, plan))
     return _read(context, operation.id)
 
@@ -127,7 +135,16 @@ def start_operation(
             "note": note,
         },
     )
-    return _change(context, operation_id, change)
+    operation = _change(context, operation_id, change)
+    log.info(
+        "operation_started",
+        operation=operation_id,
+        action=operation.action.value,
+        deliveries=operation.planned,
+        rate=operation.rate,
+        by=context.actor,
+    )
+    return operation
 
 
 def pause_operation(context: OperationContext, operation_id: str) -> Operation:
@@ -142,7 +159,10 @@ def pause_operation(context: OperationContext, operation_id: str) -> Operation:
         InvalidTransition: it is not running.
         Unavailable: the ledger could not be written; the operation is not paused.
     """
-    return _change(context, operation_id, _Change("paused", (OperationState.RUNNING,), OperationState.PAUSED))
+    change = _Change("paused", (OperationState.RUNNING,), OperationState.PAUSED)
+    operation = _change(context, operation_id, change)
+    log.info("operation_paused", operation=operation_id, released=operation.released, by=context.actor)
+    return operation
 
 
 def resume_operation(context: OperationContext, operation_id: str) -> Operation:
@@ -157,7 +177,10 @@ def resume_operation(context: OperationContext, operation_id: str) -> Operation:
         InvalidTransition: it is not paused.
         Unavailable: the ledger could not be written; the operation is not resumed.
     """
-    return _change(context, operation_id, _Change("resumed", (OperationState.PAUSED,), OperationState.RUNNING))
+    change = _Change("resumed", (OperationState.PAUSED,), OperationState.RUNNING)
+    operation = _change(context, operation_id, change)
+    log.info("operation_resumed", operation=operation_id, released=operation.released, by=context.actor)
+    return operation
 
 
 def cancel_operation(context: OperationContext, operation_id: str) -> Operation:
@@ -173,7 +196,10 @@ def cancel_operation(context: OperationContext, operation_id: str) -> Operation:
         Unavailable: the ledger could not be written; the operation is not cancelled.
     """
     finished = {"finished_at": context.clock.now()}
-    return _change(context, operation_id, _Change("cancelled", _UNFINISHED, OperationState.CANCELLED, finished))
+    change = _Change("cancelled", _UNFINISHED, OperationState.CANCELLED, finished)
+    operation = _change(context, operation_id, change)
+    log.info("operation_cancelled", operation=operation_id, released=operation.released, by=context.actor)
+    return operation
 
 
 def set_operation_rate(
@@ -220,6 +246,39 @@ class _Change(NamedTuple):
     after: OperationState
     values: Mapping[str, object] = MappingProxyType({})
     detail: Mapping[str, object] = MappingProxyType({})
+
+
+def release_all(
+    context: OperationContext, operation_id: str, on_progress: Callable[[int], object] = lambda _items: None
+) -> Operation:
+    """Release all deliveries of a running operation in this thread, at its rate: for a command without a server.
+
+    It returns when the operation releases no further delivery. Released deliveries that are to run again wait for a
+    server.
+
+    Args:
+        context: what operations work with.
+        operation_id: id of the operation.
+        on_progress: called after each transaction with the number of deliveries that were released or had changed.
+
+    Raises:
+        NotFound: there is no such operation.
+        Unavailable: the ledger could not be written; the operation goes on when it is resumed, or a server starts.
+    """
+    releaser = OperationReleaser(context.ledger, context.clock, lambda: context.missing_handlers)
+    while _read(context, operation_id).state is OperationState.RUNNING:
+        released = releaser.release(operation_id)
+        if released is None:  # another process releases them
+            time.sleep(POLL_INTERVAL)
+            continue
+        on_progress(released.released + released.changed)
+        if released.is_last:
+            break
+        time.sleep(min(POLL_INTERVAL, max(0.0, (released.next_at - context.clock.now()) / SECOND)))
+    for operation in releaser.open_operations():
+        if operation.id == operation_id:
+            releaser.finish(operation)
+    return _read(context, operation_id)
 
 
 def _change(context: OperationContext, operation_id: str, change: _Change) -> Operation:

@@ -195,10 +195,11 @@ TABLE = {
 ELSEWHERE = {
     *("accept.locked", "late_callback.body_replaced", "late_callback.written"),
     *("take_in.written", "take_in.committed"),
-    *(name for name in FAILPOINTS if name.startswith(("reconcile.", "restart."))),
+    *(name for name in FAILPOINTS if name.startswith(("reconcile.", "restart.", "operation."))),
 }
 """The points of reconciliation: `tests/integration/intake/test_take_in_crashes.py` has the rounds of the first five,
-and `test_reconciliation` those of its own steps. `test_restart` has those of a replacement."""
+and `test_reconciliation` those of its own steps. `test_restart` has those of a replacement, and
+`test_operation_crashes` those of bulk operations."""
 BY_HAND = {"reroute", "dismiss", "replay", "resolve"}
 """Operations for single events, only in the long set."""
 LEFT_OUT = {

@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from flowhooks import State
+from flowhooks import Retry, State
 from flowhooks.errors import InvalidTransition, NotFound, SettingsError
-from flowhooks.ledger import audit, bulk_operations
+from flowhooks.ledger import audit, bulk_operations, bulk_plans, bulk_release
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction, ItemStatus, OperationState
 from flowhooks.operations import bulk
 from flowhooks.operations.context import Actor
+from flowhooks.operations.pause import pause
+from flowhooks.operations.replay import replay
+from flowhooks.operations.resolve import Resolution, resolve
+from support.waiting import until
 
 ALL = EventFilter()
 
@@ -111,3 +115,257 @@ def test_impossible_changes_are_refused_with_the_state(harness, listens, works):
         bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL, rate=0.0001)
     with pytest.raises(InvalidTransition, match="replay acts on deliveries that are dead"):
         bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, EventFilter(state="succeeded"))
+
+
+def run(flow, action, event_filter=ALL, **given):
+    """Plan and start an operation; return its id."""
+    plan = bulk.plan_operation(by_ann(flow), action, event_filter, **given)
+    return bulk.start_operation(by_ann(flow), plan.id).id
+
+
+def ended(flow, operation_id, state=OperationState.FINISHED):
+    """An operation, once it has ended and its results are stored."""
+
+    def stored():
+        ((succeeded, present),) = flow.sql("SELECT succeeded, state FROM operations WHERE id = ?", operation_id)
+        return succeeded is not None and present == state and read(flow, operation_id)
+
+    return until(stored)
+
+
+@pytest.mark.runners
+def test_dead_deliveries_run_again_until_all_are_executed(harness, listens, works):
+    """The operation finishes when its deliveries were executed, with the numbers that succeeded and failed again."""
+    flow = harness.open(listens(works, name="h"))
+    dead = [flow.take(f"i{number}").event_id for number in range(3)]
+    still = dead[1]
+
+    def work_for_most(event, delivery):
+        works.runs.append((event.flow_instance_id, delivery.attempt))
+        if event.id == still:
+            raise ValueError("broken for good")
+
+    works.error = None
+    flow.close()
+    flow = harness.open(listens(work_for_most, name="h"))
+    operation_id = run(flow, BulkAction.REPLAY, note="ERP is up")
+    done = ended(flow, operation_id)
+    assert (done.planned, done.released, done.changed) == (3, 3, 0)
+    assert (done.succeeded, done.failed, done.remaining) == (2, 1, 0)
+    assert done.finished_at is not None
+    assert {one.status for one in items(flow, operation_id)} == {ItemStatus.RELEASED}
+    for event_id in dead:
+        standing = flow.only(event_id)
+        assert (standing.attempt, standing.comment) == (2, "ERP is up")
+    ids = [flow.only(event_id).delivery_id for event_id in dead]
+    rows = flow.sql("SELECT delivery_id, trigger, actor, operation_id FROM attempts WHERE number = 2")
+    assert sorted(rows) == [(delivery_id, "replay", "ann", operation_id) for delivery_id in sorted(ids)]
+
+
+def test_a_delivery_outside_the_plan_is_never_touched(harness, listens, works):
+    """A delivery that is dead after the plan is not released, although it matches the filter."""
+    flow = harness.open(listens(works, name="h"))
+    flow.take("planned")
+    plan = bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL)
+    late = flow.take("late").event_id
+    works.error = None
+    bulk.start_operation(by_ann(flow), plan.id)
+    done = ended(flow, plan.id)
+    assert (done.planned, done.succeeded) == (1, 1)
+    assert (flow.only(late).state, flow.only(late).attempt) == (State.DEAD, 1)
+
+
+def test_a_delivery_that_has_changed_is_left_alone(harness, listens, works):
+    """A delivery that was replayed, or closed, after the plan counts as changed and is not touched."""
+    flow = harness.open(listens(works, name="h"))
+    events = [flow.take(f"i{number}").event_id for number in range(3)]
+    plan = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL, note="not needed")
+    replay(flow.app.operation_context, EventFilter(ids=(events[0],)))
+    flow.settled(events[0], State.DEAD, attempt=2)
+    resolve(flow.app.operation_context, flow.only(events[1]).delivery_id, Resolution.CLOSE, note="mine")
+    bulk.start_operation(by_ann(flow), plan.id)
+    done = ended(flow, plan.id)
+    assert (done.released, done.changed, done.succeeded, done.failed, done.remaining) == (1, 2, 1, 0, 0)
+    assert [(flow.only(event_id).state, flow.only(event_id).comment) for event_id in events] == [
+        (State.DEAD, ""),
+        (State.CLOSED, "mine"),
+        (State.CLOSED, "not needed"),
+    ]
+    assert [one.event_id for one in items(flow, plan.id, status=ItemStatus.CHANGED)] == events[:2]
+
+
+def test_a_paused_operation_releases_nothing_until_it_is_resumed(harness, listens, works):
+    """At a rate, deliveries are released one by one; unreleased ones keep their state."""
+    flow = harness.open(listens(works, name="h"))
+    for number in range(4):
+        flow.take(f"i{number}")
+    works.error = None
+    operation_id = run(flow, BulkAction.REPLAY, rate=0.1)
+    until(lambda: read(flow, operation_id).succeeded == 1)
+    flow.clock.advance(10)
+    until(lambda: read(flow, operation_id).succeeded == 2)
+    paused = bulk.pause_operation(by_ann(flow), operation_id)
+    assert (paused.state, paused.remaining) == (OperationState.PAUSED, 2)
+    flow.clock.advance(1_000)
+    flow.app.bulk_operations.wake()
+    assert [standing.state for _, standing in all_of(flow)] == [State.SUCCEEDED] * 2 + [State.DEAD] * 2
+    bulk.set_operation_rate(by_ann(flow), operation_id, None)
+    assert read(flow, operation_id).rate is None
+    assert bulk.resume_operation(by_ann(flow), operation_id).state == OperationState.RUNNING
+    assert ended(flow, operation_id).succeeded == 4
+    with flow.app.ledger.connection() as connection:
+        entries = audit.entries(connection, limit=10, target=operation_id)
+    assert [one.detail["change"] for one in reversed(entries)] == ["started", "paused", "rate", "resumed"]
+
+
+def all_of(flow):
+    """All deliveries in the order of their ids, each with its event's id."""
+    found = [
+        (stored.event.id, standing)
+        for stored in flow.app.ledger.page(ALL, limit=100)
+        for standing in stored.delivery_statuses
+    ]
+    return sorted(found, key=lambda pair: pair[1].delivery_id)
+
+
+def test_a_cancelled_operation_undoes_nothing(harness, listens, works):
+    """Released deliveries are executed and counted, others keep their state."""
+    flow = harness.open(listens(works, name="h"))
+    for number in range(3):
+        flow.take(f"i{number}")
+    works.error = None
+    operation_id = run(flow, BulkAction.REPLAY, rate=0.1)
+    until(lambda: read(flow, operation_id).released == 1)
+    cancelled = bulk.cancel_operation(by_ann(flow), operation_id)
+    assert (cancelled.state, cancelled.finished_at) == (OperationState.CANCELLED, flow.clock.now())
+    done = ended(flow, operation_id, OperationState.CANCELLED)
+    assert (done.succeeded, done.failed, done.remaining) == (1, 0, 2)
+    with pytest.raises(InvalidTransition, match="is cancelled: it cannot be resumed"):
+        bulk.resume_operation(by_ann(flow), operation_id)
+
+
+def test_succeeded_deliveries_run_again_only_with_rerun(harness, listens, works):
+    """Replay plans the dead deliveries only, rerun also the succeeded ones."""
+    flow = harness.open(listens(works, name="h"))
+    flow.take("dead")
+    works.error = None
+    flow.take("good")
+    assert bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL).planned == 1
+    assert bulk.plan_operation(by_ann(flow), BulkAction.RERUN, EventFilter(state="succeeded")).planned == 1
+    done = ended(flow, run(flow, BulkAction.RERUN))
+    assert (done.planned, done.succeeded) == (2, 2)
+    assert max(works.runs) == ("good", 2)
+
+
+@pytest.mark.parametrize(
+    ("action", "results"),
+    [
+        (BulkAction.MARK_DONE, (State.SUCCEEDED, 1, "resolved by an operator: did")),
+        (BulkAction.MARK_NOT_DONE, (State.SUCCEEDED, 2, "resolved by an operator: did-not")),
+        (BulkAction.CLOSE, (State.CLOSED, 1, "closed by an operator")),
+    ],
+)
+def test_unknown_deliveries_are_resolved_together(harness, listens, works, action, results):
+    """A verdict on many unknown deliveries is recorded, and they run again if they did not do their work."""
+    harness.check_books = False
+    works.error = None
+    flow = harness.open(listens(works, name="h"))
+    events = [flow.take(f"i{number}").event_id for number in range(2)]
+    flow.sql("UPDATE deliveries SET state = 'unknown'")
+    done = ended(flow, run(flow, action, EventFilter(handler="p:h")))
+    assert (done.planned, done.succeeded, done.failed) == (2, 2, 0)
+    for event_id in events:
+        standing = flow.only(event_id)
+        assert (standing.state, standing.attempt, standing.comment) == results
+
+
+def test_a_scheduled_retry_runs_now(harness, listens, works):
+    """Run-now makes waiting deliveries due, except those of paused handlers."""
+    flow = harness.open(
+        listens(works, name="h", retry=Retry(attempts=3, delays=(3600,))),
+        listens(works, name="paused", retry=Retry(attempts=3, delays=(3600,))),
+    )
+    event_id = flow.take(wait=0).event_id
+    until(lambda: all(one.attempt == 1 and one.due_at for one in flow.delivery_statuses(event_id)))
+    until(lambda: {one.state for one in flow.delivery_statuses(event_id)} == {State.WAITING})
+    pause(flow.app.operation_context, ["p:paused"])
+    works.error = None
+    operation_id = run(flow, BulkAction.RUN_NOW)
+    done = ended(flow, operation_id)
+    assert (done.planned, done.succeeded) == (1, 1)
+    assert {one.handler: one.state for one in flow.delivery_statuses(event_id)} == {
+        "p:h": State.SUCCEEDED,
+        "p:paused": State.WAITING,
+    }
+    rows = flow.sql("SELECT trigger, actor FROM attempts WHERE number = 2")
+    assert rows == [("run-now", "ann")]
+
+
+def test_suspended_deliveries_are_closed_and_others_are_not(harness, listens, works):
+    """A filter for suspended deliveries closes those that are still suspended when they are released."""
+    flow = harness.open(listens(works, name="h"), start=False)
+    events = [flow.take(f"i{number}", wait=0).event_id for number in range(2)]
+    flow.sql("UPDATE deliveries SET due_at = NULL WHERE event_id = ?", events[0])
+    plan = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, EventFilter(state="suspended"))
+    flow.sql("UPDATE deliveries SET due_at = NULL WHERE event_id = ?", events[1])
+    other = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, EventFilter(state="suspended"))
+    flow.sql("UPDATE deliveries SET due_at = 1 WHERE event_id = ?", events[1])
+    assert (plan.planned, other.planned) == (1, 2)
+    bulk.start_operation(by_ann(flow), other.id)
+    done = bulk.release_all(by_ann(flow), other.id)
+    assert (done.state, done.released, done.changed) == (OperationState.FINISHED, 1, 1)
+    assert [flow.only(event_id).state for event_id in events] == [State.CLOSED, State.WAITING]
+
+
+def test_selected_deliveries_are_planned_alone(harness, listens, works):
+    """A filter by ids of deliveries plans these deliveries only, also of an event with several."""
+    flow = harness.open(listens(works, name="h"), listens(works, name="other"))
+    event_id = flow.take().event_id
+    chosen = next(one for one in flow.delivery_statuses(event_id) if one.handler == "p:other")
+    plan = bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, EventFilter(delivery_ids=(chosen.delivery_id,)))
+    assert [one.delivery_id for one in items(flow, plan.id)] == [chosen.delivery_id]
+    assert plan.event_filter == {"delivery_ids": [chosen.delivery_id]}
+
+
+def test_without_a_server_a_command_releases_everything(harness, listens, works):
+    """`release_all` releases all deliveries in its thread; they run when a server starts, which stores the results."""
+    flow = harness.open(listens(works, name="h"))
+    for number in range(3):
+        flow.take(f"i{number}")
+    flow.close()
+    works.error = None
+    command = harness.open(listens(works, name="h"), start=False)
+    operation_id, progress = run(command, BulkAction.REPLAY), []
+    after = bulk.release_all(by_ann(command), operation_id, progress.append)
+    assert (after.state, after.released, after.remaining) == (OperationState.RUNNING, 3, 3)
+    assert progress == [3]
+    command.close()
+    server = harness.open(listens(works, name="h"))
+    assert ended(server, operation_id).succeeded == 3
+
+
+def test_an_interrupted_plan_cannot_be_started(harness, listens, works, monkeypatch):
+    """A plan that was not finished stays in state planning."""
+    flow = harness.open(listens(works, name="h"), start=False)
+    monkeypatch.setattr(bulk_plans, "finish_plan", lambda *_given: None)
+    plan = bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL)
+    assert plan.state == OperationState.PLANNING
+    with pytest.raises(InvalidTransition, match="is planning: it cannot be started"):
+        bulk.start_operation(by_ann(flow), plan.id)
+
+
+@pytest.mark.parametrize(
+    ("interval", "used_until", "now", "number", "until_when"),
+    [
+        (None, 0, 1_000, 100, 0),
+        (200_000, 0, 1_000_000_000, 2, 1_000_150_000),
+        (200_000, 1_000_000_001, 1_000_000_000, 0, 1_000_000_001),
+        (200_000, 999_999_999, 1_000_000_000, 1, 1_000_199_999),
+        (10_000_000, 0, 1_000_000_000, 1, 1_009_750_000),
+        (100, 0, 1_000_000_000, 100, 999_760_000),
+        (200_000, 9_000_000_000, 1_000_000_000, 0, 1_020_000_000),
+    ],
+)
+def test_how_many_a_rate_allows(interval, used_until, now, number, until_when):
+    """The average is the rate, little is made up for, and a clock that jumped back stops nothing for long."""
+    assert bulk_release.allowed(interval, used_until, now) == (number, until_when)
