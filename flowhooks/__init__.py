@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from flowhooks.errors import EngineError, FlowhooksError, HandlerError, HandlerRaised, Reject, RetryAfter
 from flowhooks.hookspecs import hookimpl
-from flowhooks.model.alert import Alert, AlertCause, Severity
+from flowhooks.model.alert import Alert, AlertCause, AlertSeverity
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.engine import (
     EndState,
@@ -26,6 +26,7 @@ from flowhooks.model.retry import Retry
 __all__ = [
     "Alert",
     "AlertCause",
+    "AlertSeverity",
     "Delivery",
     "EndState",
     "EngineClient",
@@ -46,7 +47,6 @@ __all__ = [
     "Reject",
     "Retry",
     "RetryAfter",
-    "Severity",
     "State",
     "handler",
     "hookimpl",

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowhooks import composition
 from flowhooks.background.threads import STOP_TIMEOUT, ThreadGroup
 from flowhooks.clock import Clock
-from flowhooks.composition import build_path, build_services, open_base, open_reconciliation, register_collectors
 from flowhooks.failpoints import hit
 from flowhooks.intake import required_credentials
 from flowhooks.ledger.lock import HAND_OVER_TIMEOUT, acquire_lock
-from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.live_config import LiveConfig
 from flowhooks.operations.readiness import find_problems
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from flowhooks.background.reconciliation.service import Reconciliation
     from flowhooks.composition import Base
+    from flowhooks.operations.context import OperationContext
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.routing.router import Router
     from flowhooks.settings import Settings
@@ -101,7 +101,7 @@ class App:
             on_loaded()
             loaded = self.plugins.handlers
             self.runs = frozenset(name for name in loaded if any(fnmatchcase(name, pattern) for pattern in run))
-            base = self._base = open_base(
+            base = self._base = composition.open_base(
                 settings, self.plugins, self.clock, kind=kind, runs=self.runs, cores=cores, environ=process_environ
             )
             self.ledger, self.runner, self.metrics = base.ledger, base.runner, base.metrics
@@ -116,7 +116,7 @@ class App:
         registration = self._registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
         self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
-        path = build_path(
+        path = composition.build_path(
             base,
             self._live,
             registration,
@@ -126,12 +126,12 @@ class App:
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder = path.dispatcher, path.recorder
         self.circuit_breaker, self.cluster = path.circuit_breaker, path.cluster
-        services = build_services(base, path, self._live, self.lock)
+        services = self._services = composition.build_services(base, path, self._live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
         self.alerts, self._clock_watch, self.file_watch = services.alerts, services.clock_watch, services.file_watch
         self.bulk_operations = services.bulk_operations
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
-        register_collectors(base, self.notifier)
+        composition.register_collectors(base, self.notifier)
 
     @property
     def settings(self) -> Settings:
@@ -146,14 +146,7 @@ class App:
     @property
     def operation_context(self) -> OperationContext:
         """The objects that the operations of operators use."""
-        return OperationContext(
-            reader=self.ledger,
-            router=self.router,
-            missing_handlers=self._live.current.missing_handlers,
-            clock=self.clock,
-            reconciler=self.reconciliation,
-            wake_operations=self.bulk_operations.wake,
-        )
+        return composition.build_operation_context(self._base, self._live, self._services, self.reconciliation)
 
     def open_reconciliation(self) -> Reconciliation:
         """Create the reconciliation of the sources, not started. The caller must stop it, except in a server.
@@ -161,7 +154,7 @@ class App:
         Raises:
             SettingsError: an engine client cannot be created; one line for each source.
         """
-        return open_reconciliation(
+        return composition.open_reconciliation(
             self._base, self.intake, settings=self.settings, schemas=self.schemas, environ=self.environ
         )
 

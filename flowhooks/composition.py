@@ -13,6 +13,7 @@ from flowhooks.background.alerts.composer import AlertComposer
 from flowhooks.background.alerts.engine_causes import EngineCauseFinder
 from flowhooks.background.alerts.monitor import AlertMonitor
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
+from flowhooks.background.alerts.tester import AlertTester
 from flowhooks.background.bulk_operations import BulkOperations
 from flowhooks.background.clock_trust import ClockTrust
 from flowhooks.background.clock_watch import ClockWatch
@@ -22,6 +23,7 @@ from flowhooks.background.pause_watch import PauseWatch
 from flowhooks.background.reconciliation.service import Reconciliation
 from flowhooks.background.retention import Retention
 from flowhooks.clock import DAY
+from flowhooks.errors import SettingsError
 from flowhooks.execution.circuit_breaker import CircuitBreaker
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.dispatcher import Dispatcher
@@ -39,6 +41,7 @@ from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
 from flowhooks.observability.process_resources import ResourceCollector
+from flowhooks.operations.context import OperationContext
 from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.settings import database_url
 
@@ -95,9 +98,12 @@ def open_base(
         environ: the environment before plugins were loaded.
 
     Raises:
-        SettingsError: the runner does not support this database, or is not installed.
+        SettingsError: the runner does not support this database, or is not installed; or a route of alerts names a
+            plugin that receives none.
         LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
     """
+    if kind != "command" and not settings.safe_mode:  # commands notify nobody
+        check_notifiers(settings, plugins)
     handlers, url = plugins.handlers, database_url(settings)
     metrics, pauses = Metrics(), PausedHandlers()
     run_options = {handler_id: resolve_run_options(handler, settings) for handler_id, handler in handlers.items()}
@@ -147,6 +153,16 @@ def open_base(
         ledger=ledger,
         runner=build_runner(settings, queue, ledger=ledger, runtime=runtime, clock=clock, handler_ids=runs),
     )
+
+
+def check_notifiers(settings: Settings, plugins: Plugins) -> None:
+    """Check that the plugins that routes of alerts name can receive alerts.
+
+    Raises:
+        SettingsError: one of them cannot; one line for each.
+    """
+    if problems := plugins.unknown_notifiers(settings.alerts.routes):
+        raise SettingsError("\n".join(problems))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +317,22 @@ def open_reconciliation(
         on_taken_in=base.metrics.taken_in,
         schemas=schemas,
         clock=base.clock,
+    )
+
+
+def build_operation_context(
+    base: Base, live: LiveConfig, services: Services, reconciliation: Reconciliation | None
+) -> OperationContext:
+    """Build what the operations of operators use, with the current settings."""
+    current = live.current
+    return OperationContext(
+        reader=base.ledger,
+        router=current.router,
+        missing_handlers=current.missing_handlers,
+        clock=base.clock,
+        reconciler=reconciliation,
+        wake_operations=services.bulk_operations.wake,
+        alert_tester=AlertTester(plugins=base.plugins, routes=lambda: current.settings.alerts.routes, clock=base.clock),
     )
 
 

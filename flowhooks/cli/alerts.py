@@ -1,4 +1,4 @@
-"""`flowhooks alerts`: list and acknowledge alerts."""
+"""`flowhooks alerts`: list and acknowledge alerts, and test whether their messages arrive."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MAX_CLOSED_ALERTS: Final = 100
 """Maximum number of closed alerts shown, newest first."""
 
 
-@click.group("alerts", short_help="List and acknowledge alerts.")
+@click.group("alerts", short_help="List, acknowledge and test alerts.")
 def command() -> None:
-    """List and acknowledge alerts.
+    """List, acknowledge and test alerts.
 
     An alert is raised once per cause and stays open until its cause is gone. Listeners are notified again when it has
     grown. Acknowledging an alert shows your colleagues that you are working on it. It does not close the alert, and
@@ -107,6 +107,35 @@ def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str,
     else:
         output.print_line(_result_text(done))
     if done["skipped"]:
+        raise click.exceptions.Exit(1)
+
+
+@command.command("test", short_help="Send a test message through each plugin that receives alerts.")
+@click.option("--route", type=utf8, default="", metavar="NAME", help="Only the plugins of [alerts.routes.NAME].")
+@json_option
+@settings_options
+def test_command(settings: Settings, *, route: str, as_json: bool) -> None:
+    r"""Send a test message through each plugin that receives alerts, and show which of them delivered it.
+
+    If a server runs, it sends the messages with its settings. Otherwise this process loads the plugins and sends them.
+
+    \b
+    Examples:
+      flowhooks alerts test
+      flowhooks alerts test --route payments
+
+    Exit codes: 0 each plugin accepted the message, 1 one did not, or there is none, 2 wrong usage.
+    """
+    done = operations_client.run_operation(settings, "test_alerts", {"route": route} if route else {})
+    errors: Mapping[str, str] = done["errors"]
+    if as_json:
+        output.print_json(done)
+    elif not errors:
+        output.print_line("No plugin receives alerts. flowhooks-notice sends mails and chat messages.")
+    for plugin, error in () if as_json else errors.items():
+        result = f"failed: {output.escape_newlines(error)}" if error else "accepted"
+        output.print_line(f"{output.escape_newlines(plugin)}: {result}")
+    if not errors or any(errors.values()):
         raise click.exceptions.Exit(1)
 
 

@@ -83,6 +83,7 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "reroute": _rerouted,
     "dismiss": lambda detail: f"dismissed {pluralize(detail['events'], 'parked event')}",
     "acknowledge": _acknowledged,
+    "test_alerts": lambda detail: f"sent a test message through {', '.join(detail['errors']) or 'no plugin'}",
     "purge": lambda detail: f"purged {pluralize(detail['events'], 'event')}",
     "retire": _handlers_text("retired"),
     "pause": _handlers_text("paused"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-class Severity(StrEnum):
+class AlertSeverity(StrEnum):
     """How urgent an alert is."""
 
     INFO = "info"
@@ -23,7 +23,7 @@ class Severity(StrEnum):
     @property
     def rank(self) -> int:
         """Position in the order of urgency, from 0."""
-        return tuple(Severity).index(self)
+        return tuple(AlertSeverity).index(self)
 
 
 class AlertCause(StrEnum):
@@ -67,11 +67,15 @@ class AlertCause(StrEnum):
     """In the last 24 hours, instances of an engine could not become events: their data is invalid or too large."""
     CLOCK_SKEW = "clock_skew"
     """The clock of an engine differs from ours by more than 30 seconds."""
+    TEST = "test"
+    """An operator tests whether messages arrive; nothing is wrong, and no alert is stored."""
 
     @property
-    def severity(self) -> Severity:
+    def severity(self) -> AlertSeverity:
         """How urgent an alert with this cause is."""
-        return Severity.ERROR if self in _ERRORS else Severity.INFO if self in _INFOS else Severity.WARNING
+        return (
+            AlertSeverity.ERROR if self in _ERRORS else AlertSeverity.INFO if self in _INFOS else AlertSeverity.WARNING
+        )
 
 
 _ERRORS: Final = frozenset(
@@ -86,7 +90,7 @@ _ERRORS: Final = frozenset(
         AlertCause.INSTANCES_INVALID,
     }
 )
-_INFOS: Final = frozenset({AlertCause.CONCLUSION, AlertCause.INSTANCE_ID_REUSED})
+_INFOS: Final = frozenset({AlertCause.CONCLUSION, AlertCause.INSTANCE_ID_REUSED, AlertCause.TEST})
 """Causes that are no warnings."""
 
 
@@ -135,6 +139,6 @@ class Alert:
     resolved_at: datetime | None = None
 
     @property
-    def severity(self) -> Severity:
+    def severity(self) -> AlertSeverity:
         """How urgent the alert is, which depends on its cause only."""
         return self.cause.severity

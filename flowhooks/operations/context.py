@@ -11,6 +11,7 @@ from flowhooks.ledger.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from flowhooks.background.alerts.tester import AlertTester
     from flowhooks.clock import Clock
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.transaction import WriteTransaction
@@ -60,6 +61,7 @@ class OperationContext:
         missing_handlers: ids of handlers that are or were registered and are not loaded.
         clock: time and ids.
         reconciler: asks engines; None if no source has an engine, or in a dry run without a server.
+        alert_tester: sends test messages; None in a dry run without a server.
         by: the operator; None if flowhooks acts by itself, which writes no audit record.
         wake_operations: makes this process look at once for bulk operations that run.
     """
@@ -69,6 +71,7 @@ class OperationContext:
     missing_handlers: Collection[str]
     clock: Clock
     reconciler: Reconciler | None = None
+    alert_tester: AlertTester | None = None
     by: Actor | None = None
     wake_operations: Callable[[], None] = lambda: None
 

@@ -11,6 +11,7 @@ from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction, Operation
 from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.alert_test import send_test_alerts
 from flowhooks.operations.bulk import (
     cancel_operation,
     pause_operation,
@@ -185,6 +186,7 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "reroute": (reroute, {"event_filter": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),
     "dismiss": (dismiss, {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),
     "acknowledge": (acknowledge, {"alerts": _string_list, "note": _string, "dry_run": _boolean}),
+    "test_alerts": (send_test_alerts, {"route": _string}),
     "purge": (purge, {"event_filter": filter_from_json, "dry_run": _boolean, "after": _string}),
     "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),
     "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),

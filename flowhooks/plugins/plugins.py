@@ -19,6 +19,7 @@ from flowhooks.plugins.error_text import error_to_line, traceback_text
 from flowhooks.plugins.loading import Loader, PluginFilter, PluginInfo, PluginState
 from flowhooks.plugins.registration import HOOKS
 from flowhooks.schema.schemas import Schemas
+from flowhooks.settings import unknown_notifiers
 from flowhooks.settings.secrets import redactor
 from flowhooks.text import escape_control
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from flowhooks.plugins.attribution import PluginAttribution
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.schema.plugin_schemas import PluginSchemas
+    from flowhooks.settings import AlertRoute
 
 __all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
 
@@ -192,6 +194,14 @@ class Plugins:
     def resolution_listeners(self) -> tuple[str, ...]:
         """Names of the plugins that implement `alert_resolved`."""
         return tuple(name for name, _ in self._resolved)
+
+    def unknown_notifiers(self, routes: Mapping[str, AlertRoute]) -> list[str]:
+        """Return a sentence for each plugin that a route of alerts names, and that cannot receive alerts.
+
+        A plugin that is denied or quarantined may receive alerts when it is loaded again.
+        """
+        unloaded = [info.name for info in self.infos if info.state != "loaded"]
+        return unknown_notifiers(routes, self.alert_listeners, unloaded)
 
     def alert_raised(self, alert: Alert, name: str) -> str | None:
         """Notify a plugin of an alert; return the error that it raised, on one line, or None. The error is logged."""

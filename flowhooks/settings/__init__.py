@@ -7,6 +7,7 @@ loading       reads settings: defaults < flowhooks.toml < environment < options
 reload        which changed settings a running process applies, and which need a restart
 types         value types of settings, and how they are parsed
 addresses     listener addresses and the database URL
+alerts        the section of alerts, with its routes
 engine        the section of a source's engine
 engine_checks checks that concern several sources or settings of engines
 secrets       secrets of plugins and engines, from the environment or files
@@ -18,9 +19,9 @@ credentials   credentials of sources, read from their locations
 from __future__ import annotations
 
 from flowhooks.settings.addresses import host_and_port, is_loopback
+from flowhooks.settings.alerts import AlertRoute, AlertsSettings, routed_notifiers, unknown_notifiers
 from flowhooks.settings.credentials import SigningKey, SourceCredentials, check_sources, load_source_credentials
 from flowhooks.settings.definitions import (
-    AlertsSettings,
     CircuitBreakerSettings,
     HttpSettings,
     IdentitySettings,
@@ -46,6 +47,7 @@ from flowhooks.settings.signing_keys import Secret
 from flowhooks.settings.tokens import check_operators, operator_tokens
 
 __all__ = [
+    "AlertRoute",
     "AlertsSettings",
     "CircuitBreakerSettings",
     "EngineSettings",
@@ -83,4 +85,6 @@ __all__ = [
     "load_source_credentials",
     "operator_tokens",
     "origin",
+    "routed_notifiers",
+    "unknown_notifiers",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import addresses, types
+from flowhooks.settings.alerts import AlertRoute, AlertsSettings
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.field import setting
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
@@ -184,26 +185,6 @@ class RoutingSettings:
         (),
         types.list_of(types.conclusion()),
         "Conclusions that raise no alert if no handler matches them, such as rejected.",
-        live=True,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertsSettings:
-    """Settings that decide when plugins are notified of alerts."""
-
-    poll_interval: float = setting(10.0, types.seconds(0, 3600), "Seconds between two checks for alerts.", live=True)
-    parked_after: float = setting(
-        3600.0,
-        types.seconds(0, 10 * _DAY_SECONDS, zero=True),
-        "Seconds that an event may be parked before an alert is raised; 0: at once.",
-        live=True,
-    )
-    waiting_after: float = setting(
-        3600.0,
-        types.seconds(0, 10 * _DAY_SECONDS),
-        "Seconds after which an alert is raised for a delivery that is due but has not started, or whose plugin is "
-        "not loaded.",
         live=True,
     )
 
@@ -415,6 +396,9 @@ def describe() -> Iterator[SettingReference]:
     """Yield all settings in the order of a settings file."""
     for name, spec in iter_settings():
         yield _reference(name, spec, variable(name))
+    for spec in fields(AlertRoute):
+        if "kind" in spec.metadata:
+            yield _reference(f"alerts.routes.NAME.{spec.name}", spec, "")
     for spec in fields(Source):
         if "kind" in spec.metadata:
             yield _reference(f"sources.NAME.{spec.name}", spec, "")

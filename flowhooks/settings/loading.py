@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
+from flowhooks.settings.alerts import AlertRoute, line_of
 from flowhooks.settings.definitions import Settings, iter_settings, variable
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.engine_checks import find_problems
@@ -58,7 +59,11 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     problems: list[str] = []
     path = default_file(environ) if config is None else Path(config)
     table = _read(path, problems) if path else {}
+    has_routes = isinstance(table.get("alerts"), dict) and "routes" in table["alerts"]
+    routes = table["alerts"].pop("routes") if has_routes else {}
     values, named, plugins = _from_table(table, f"{format_line(path)}: ", problems)
+    if path and routes != {}:
+        values["alerts.routes"] = _alert_routes(routes, path, problems)
     secrets = {
         *secret_variables(plugins.values()),
         *(secret.env for source in named["sources"].values() for secret in source.secrets),
@@ -238,6 +243,29 @@ def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[
 def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> HandlerSettings | None:
     values = _check_section(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
     return None if values is None else HandlerSettings(**values)
+
+
+def _alert_routes(value: Any, path: Path, problems: list[str]) -> dict[str, AlertRoute]:
+    lines = path.read_text("utf-8-sig").splitlines()
+    routes: dict[str, AlertRoute] = {}
+    where = f"{format_line(path)}: "
+    for name, section in _named_sections("alerts.routes", value, where, problems):
+        found: list[str] = []
+        dotted = _dotted("alerts", "routes", name)
+        values = _check_section(dotted, AlertRoute, section, found)
+        if "notifiers" not in section:
+            found.append(f"{dotted} has no notifiers, the names of the plugins that are notified")
+        for problem in found:
+            key = problem.removeprefix(f"{dotted}.").split(" ")[0] if problem.startswith(f"{dotted}.") else ""
+            problems.append(f"{_at_line(path, line_of(lines, name, key))}{problem}")
+        if values is not None and not found:
+            location = f"{_at_line(path, line_of(lines, name, 'notifiers'))}{dotted}"
+            routes[name] = AlertRoute(**values, location=location)
+    return routes
+
+
+def _at_line(path: Path, line: int | None) -> str:
+    return f"{format_line(path)}: " if line is None else f"{format_line(path)}:{line}: "
 
 
 def _check_section(location: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:

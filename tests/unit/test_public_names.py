@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PROMISED = {
     "Alert",
     "AlertCause",
+    "AlertSeverity",
     "Delivery",
     "EndState",
     "EngineClient",
@@ -36,7 +37,6 @@ PROMISED = {
     "Reject",
     "Retry",
     "RetryAfter",
-    "Severity",
     "State",
     "handler",
     "hookimpl",

@@ -22,6 +22,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import alert_queries, alert_resolutions
 from flowhooks.ledger.alert_queries import OpenAlert
 from flowhooks.model.alert import AlertCause
+from flowhooks.settings import routed_notifiers
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class AlertMonitor:
 
     def reconfigure(self, settings: AlertsSettings) -> None:
         """Use new settings from now on, and poll at once."""
-        self._poll_interval = settings.poll_interval
+        self._poll_interval, self._routes = settings.poll_interval, settings.routes
         self._causes = CauseFinder(settings, self._plugins.infos, self._timeout, self._routing, self._engines)
         self._wakeup.set()
 
@@ -312,11 +313,8 @@ class AlertMonitor:
         return [name for name in alert.accepted_plugins if name not in deaf]
 
     def _pending_listeners(self, alert: OpenAlert, now: int) -> list[str]:
-        return [
-            name
-            for name in self._plugins.alert_listeners
-            if name not in alert.notified_plugins and self._is_ready(name, now)
-        ]
+        listeners = routed_notifiers(self._routes, alert.cause, alert.subject, self._plugins.alert_listeners)
+        return [name for name in listeners if name not in alert.notified_plugins and self._is_ready(name, now)]
 
     def _pending_resolution_listeners(self, due: DueResolution, now: int) -> list[str]:
         return [

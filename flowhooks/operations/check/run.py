@@ -7,6 +7,7 @@ and in `configure` runs.
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
@@ -97,7 +98,7 @@ def check(
         findings.append(ok("schemas", f"kinds of callback: {', '.join(schemas.kinds)}"))
         findings += _plugins(plugins, settings)
         findings += _isolation(isolated(plugins))
-        findings.append(_alerts(plugins))
+        findings += _alerts(plugins, settings)
         findings += engines.findings(settings, plugins, os.environ)
     database_check = DatabaseCheck(database_url(settings), heartbeat_timeout=settings.ledger.heartbeat_timeout)
     findings += database_check.findings()
@@ -244,10 +245,23 @@ def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:
             )
 
 
-def _alerts(plugins: Plugins) -> CheckFinding:
+def _alerts(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
+    routes = settings.alerts.routes
+    if not settings.safe_mode:
+        yield from (trouble("alerts", problem) for problem in plugins.unknown_notifiers(routes))
+    for name, route in routes.items():
+        for pattern in route.handlers:
+            if not any(fnmatchcase(handler, pattern) for handler in plugins.handlers):
+                yield note(
+                    "alerts",
+                    f"{route.location}.handlers: no loaded handler matches {pattern}",
+                    f"route {name} gets no alerts for it; the id may be misspelt, or the plugin may not be installed",
+                    "`flowhooks handlers list` shows the ids",
+                )
     if listeners := plugins.alert_listeners:
-        return ok("alerts", f"sent to {', '.join(listeners)}")
-    return ok("alerts", "no plugin listens, so alerts are only logged; flowhooks-notice sends mails and chat messages")
+        yield ok("alerts", f"sent to {', '.join(listeners)}; `flowhooks alerts test` sends a test message")
+        return
+    yield ok("alerts", "no plugin listens, so alerts are only logged; flowhooks-notice sends mails and chat messages")
 
 
 def _jobs(look: Callable[[], None]) -> CheckFinding:

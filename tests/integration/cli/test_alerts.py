@@ -140,6 +140,7 @@ DETAILS = {
     "reroute_parked": {"events": 1},
     "reroute": {"event_filter": {}, "events": 1, "deliveries": 0},
     "dismiss": {"event_filter": {}, "events": 1},
+    "test_alerts": {"route": "", "errors": {"notice": ""}},
     "acknowledge": {"alerts": ["a1"], "about": ["dead p:h"]},
     "purge": {"event_filter": {"until": 0}, "events": 2},
     "retire": {"handlers": ["p:h"]},
@@ -184,3 +185,30 @@ def test_a_deed_of_another_version(alerted, run):
     text = run("audit", server=alerted).stdout
     for part in ('bless {"by": "x"}', "replay {}", 'retire {"handlers": 3}', "ann through the API"):
         assert part in text
+
+
+def test_a_test_message_without_listeners(run, asked, alerted):
+    """Without a plugin that receives alerts, the test fails and says so."""
+    result = run("alerts", "test", server=alerted)
+    assert (result.exit_code, result.stdout) == (
+        1,
+        "No plugin receives alerts. flowhooks-notice sends mails and chat messages.\n",
+    )
+    assert asked("alerts", "test", code=1, server=alerted)["errors"] == {}
+    assert run("alerts", "test", "--route", "nowhere", server=alerted).exit_code == 1
+
+
+def test_a_test_message_says_who_delivered_it(run, alerted, tmp_path):
+    """Each plugin is listed with its success or its error; the exit code is 1 if one failed."""
+    folder = tmp_path / "listeners"
+    folder.mkdir()
+    (folder / "good.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef alert_raised(alert): pass\n")
+    settings = {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "good,bad"}
+    result = run("alerts", "test", server=alerted, **settings)
+    assert (result.exit_code, result.stdout) == (0, "good: accepted\n")
+    (folder / "bad.py").write_text(
+        "from flowhooks import hookimpl\n@hookimpl\ndef alert_raised(alert): raise OSError('smtp is\\ndown')\n"
+    )
+    result = run("alerts", "test", server=alerted, **settings)
+    assert result.exit_code == 1
+    assert sorted(result.stdout.splitlines()) == ["bad: failed: smtp is down", "good: accepted"]

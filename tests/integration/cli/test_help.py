@@ -69,6 +69,7 @@ def test_every_command_is_there():
         ("alerts",),
         ("alerts", "list"),
         ("alerts", "acknowledge"),
+        ("alerts", "test"),
         ("audit",),
         ("verify",),
         ("db",),

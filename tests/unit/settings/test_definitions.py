@@ -18,7 +18,7 @@ def test_reference():
     """Every setting has a unique name, a type, a default as TOML, a variable and one line of text."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 87
+    assert len({one.name for one in described}) == len(described) == 91
     for one in described:
         assert one.type
         assert one.doc.endswith(".")
@@ -38,6 +38,7 @@ def test_reference():
         in described
     )
     assert [one.name for one in described if not one.variable] == [
+        *(f"alerts.routes.NAME.{one}" for one in ("notifiers", "handlers", "causes", "severity")),
         *(f"sources.NAME.{one}" for one in ("token_sha256", "token_file", "secrets")),
         *(f"sources.NAME.{one}" for one in ("allow", "rate", "burst", "conclusion", "max_body_bytes")),
         *(f"sources.NAME.{one}" for one in ("silent_after", "former_names")),

@@ -27,7 +27,7 @@ PATH: Final = f"{CONSOLE_ROOT}/audit"
 _EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "close_suspended", "reroute_parked", "dismiss", "reroute"})
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
-NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "purge"}
+NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "purge", "test_alerts"}
 """Operations for which the console has a text. Others are shown by their names."""
 
 
@@ -87,4 +87,4 @@ def _address(entry: AuditEntry) -> str:
         return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': entry.target})}"
     if entry.action in _SOURCE_ACTIONS:
         return f"{CONSOLE_ROOT}/sources/{quote(entry.target, safe='')}"
-    return f"{CONSOLE_ROOT}/alerts" if entry.action == "acknowledge" else ""
+    return f"{CONSOLE_ROOT}/alerts" if entry.action in {"acknowledge", "test_alerts"} else ""

@@ -89,6 +89,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.reconciliation_unconfirmed": {"en": "to be confirmed", "zh": "待确认补收"},
     "state.instances_invalid": {"en": "instances invalid", "zh": "实例数据无效"},
     "state.clock_skew": {"en": "clock skew", "zh": "时钟偏差"},
+    "state.test": {"en": "test", "zh": "测试"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
     "overview.as_of": {"en": "As of", "zh": "截至"},
@@ -1028,6 +1029,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.close_gaps": {"en": "gaps closed", "zh": "关闭历史缺口"},
     "audit.did.decline_reconciliation": {"en": "reconciliation declined", "zh": "拒绝补收"},
     "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "确认告警"},
+    "audit.did.test_alerts": {"en": "test message sent", "zh": "发送测试消息"},
     # Links on other pages.
     "events.all_of_these": {"en": "All matching events, on every page:", "zh": "对全部查询结果（含其他页）："},
     "events.dead_of_these": {

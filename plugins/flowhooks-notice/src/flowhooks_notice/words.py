@@ -43,6 +43,7 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "reconciliation_unconfirmed": ("to be confirmed", "待确认补收"),
     "instances_invalid": ("instances invalid", "实例数据无效"),
     "clock_skew": ("clock skew", "时钟偏差"),
+    "test": ("test", "测试"),
 }
 _CHINESE: Final[Mapping[str, str]] = {
     "dead": (
@@ -115,6 +116,7 @@ _CHINESE: Final[Mapping[str, str]] = {
         "然后执行 flowhooks engines reconcile --source {quoted} --since TIME。控制台显示原因。"
     ),
     "clock_skew": "流程引擎 {subject} 的时钟与 flowhooks 相差超过 30 秒。请用 NTP 同步两边的时钟。",
+    "test": "这是 flowhooks 的测试消息，由 flowhooks alerts test 发送。没有任何问题。",
 }
 _OTHERS: Final = "另有 {count} 条同类告警超过数量上限，未逐一发出。请执行 flowhooks check。"
 _UNDECIDED_ENDS: Final = (

@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from flowhooks import AlertCause, Retry, Severity, State
+from flowhooks import AlertCause, AlertSeverity, Retry, State
 from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
 from flowhooks.background.alerts.monitor import RETRY_DELAYS
 from flowhooks.clock import SECOND, to_datetime
-from flowhooks.errors import Unavailable
+from flowhooks.errors import NotFound, SettingsError, Unavailable
 from flowhooks.ledger import alert_queries, circuit_state
 from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.context import Actor
 from flowhooks.operations.pause import pause, resume
+from flowhooks.operations.registry import run_operation
 from flowhooks.operations.retire import retire
+from flowhooks.settings import AlertRoute
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -1038,6 +1042,48 @@ def test_a_notification_names_host_severity_and_page(watch, listener):
     watched.dead("i1")
     watched.look()
     alert = listener.alerts[0]
-    assert (alert.host, alert.severity) == (socket.gethostname(), Severity.ERROR)
+    assert (alert.host, alert.severity) == (socket.gethostname(), AlertSeverity.ERROR)
     assert alert.console_url == "/console/handlers?q=p%3Ah"
     assert alert.resolved_at is None
+
+
+def test_a_route_decides_who_is_told(watch, listener):
+    """An alert that a route matches is sent to its notifiers only, and is then complete; others go to everybody."""
+    pager = Listener()
+    routes = {"h": AlertRoute(handlers=("p:h",), severity="error", notifiers=("pager",))}
+    watched = watch(mail=listener, pager=pager, alerts={"routes": routes})
+    watched.dead("i1")
+    watched.looks()
+    assert [alert.subject for alert in listener.alerts] == ["p:i"]
+    assert [alert.subject for alert in pager.alerts] == ["p:h", "p:i"]
+    assert [row[3] for row in watched.rows()] == ['["pager"]', '["mail", "pager"]']
+
+
+def test_a_route_to_an_unknown_plugin_is_refused(watch, listener):
+    """A server does not start if a route names a plugin that receives no alerts."""
+    route = AlertRoute(notifiers=("mial",), location="flowhooks.toml:3: alerts.routes.a")
+    with pytest.raises(SettingsError, match=r"toml:3: alerts.routes.a.notifiers names 'mial', .* did you mean mail\?"):
+        watch(mail=listener, alerts={"routes": {"a": route}})
+
+
+def test_a_test_message(watch, listener, logged):
+    """The test calls each plugin that receives alerts, or those of a route, and returns their errors."""
+    pager = Listener()
+    routes = {"a": AlertRoute(handlers=("p:*",), notifiers=("pager",))}
+    watched = watch(mail=listener, pager=pager, alerts={"routes": routes})
+    listener.error = OSError("smtp.example.com:587: connection refused")
+    context = replace(watched.flow.app.operation_context, by=Actor("ann", "cli"))
+    done = run_operation(context, "test_alerts", {})
+    assert done == {"route": "", "errors": {"mail": "smtp.example.com:587: connection refused", "pager": ""}}
+    assert run_operation(context, "test_alerts", {"route": "a"}) == {"route": "a", "errors": {"pager": ""}}
+    assert (len(listener.alerts), len(pager.alerts)) == (1, 2)
+    alert = pager.alerts[0]
+    assert (alert.cause, alert.subject) == (AlertCause.TEST, "all plugins")
+    assert alert.message.endswith("sent by ann with `flowhooks alerts test`. Nothing is wrong.")
+    with pytest.raises(NotFound, match="there is no route 'b'; the routes are a"):
+        run_operation(context, "test_alerts", {"route": "b"})
+    assert watched.rows() == []
+    assert watched.flow.sql("SELECT action, target FROM audit_log ORDER BY id") == [
+        ("test_alerts", ""),
+        ("test_alerts", "a"),
+    ]

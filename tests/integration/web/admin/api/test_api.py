@@ -325,6 +325,7 @@ def test_every_operation_answers_as_published(busy, document):
         "reroute": {"event_filter": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
         "dismiss": {"event_filter": {"state": "parked"}, "note": "not needed"},
         "acknowledge": {"alerts": ["alert NULL"]},
+        "test_alerts": {},
         "pause": {"handlers": ["shop:idle"]},
         "resume": {"handlers": ["shop:idle"]},
         "purge": {"event_filter": {"until": busy.flow.clock.now()}},
