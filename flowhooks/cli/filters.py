@@ -39,7 +39,7 @@ def plugin_selector(value: str) -> str:
     return value
 
 
-_TIME_EXAMPLES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
+TIME_EXAMPLES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
 
 
 def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
@@ -79,7 +79,7 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         metavar="ORIGIN",
         help="Made of a callback (callback), or taken in from an engine's history (reconciled).",
     )
-    @click.option("--since", type=timestamp, metavar="TIME", help=f"Received at or after TIME, {_TIME_EXAMPLES}.")
+    @click.option("--since", type=timestamp, metavar="TIME", help=f"Received at or after TIME, {TIME_EXAMPLES}.")
     @click.option("--until", type=timestamp, metavar="TIME", help="Received before TIME.")
     @click.option(
         "--plugin", type=plugin_selector, metavar="NAME[==VERSION]", help="With an attempt by this plugin, or version."

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "routes": "List the routes, or explain where an event would go.",
     "events": "List, inspect, replay, reroute and resolve events.",
     "handlers": "List, pause and resume handlers.",
+    "rejected": "List rejected callbacks with their reasons.",
     "alerts": "List, acknowledge and test alerts.",
     "audit": "List what operators have done.",
     "verify": "Verify that every accepted callback is accounted for.",

@@ -146,10 +146,13 @@ def _log_fields(request: RejectedRequest, method: str) -> dict[str, str]:
         "method": escape_control(method, MAX_METHOD_CHARS),
         "path": request.path,
         "address": request.address,
-        "user_agent": request.user_agent,
         "why": truncate(request.reason_en, MAX_LOGGED_REASON_CHARS),
     }
-    about = {"flow_instance_id": request.flow_instance_id, "event_id": request.event_id}
+    about = {
+        "user_agent": request.user_agent,
+        "flow_instance_id": request.flow_instance_id,
+        "event_id": request.event_id,
+    }
     return fields | {name: escape_control(value) for name, value in about.items() if value}
 
 

@@ -41,6 +41,8 @@ MAX_STORED_PER_ADDRESS: Final = 20
 PATH_INDEPENDENT_STATUSES: Final = frozenset({401, 403, 429})
 """Statuses that depend on the sender and not on the path. Requests that differ only in their path count as equal. A 401
 of a known source is an exception: its `webhook-id` was used before for another path."""
+NO_SOURCE: Final = "(none)"
+"""Stands for requests without a valid credential in filters of operators. No source has this name."""
 _FLOW_INSTANCE_ID: Final = re.compile("/+flow/+([^/]+)")
 
 _INSERT: Final = database.insert(rejected_requests)
@@ -184,6 +186,11 @@ def _delete_oldest(transaction: WriteTransaction, limit: int, *group: ColumnElem
     table = rejected_requests.c
     oldest = select(table.id).where(*group).order_by(table.id.desc()).limit(1).offset(limit - 1)
     transaction.connection.execute(delete(rejected_requests).where(*group, table.id < oldest.scalar_subquery()))
+
+
+def parse_source(name: str | None) -> str | None:
+    """Return the source that an operator named, in the form of the filter."""
+    return "" if name == NO_SOURCE else name
 
 
 def latest(

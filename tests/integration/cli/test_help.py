@@ -28,6 +28,7 @@ LISTINGS = [
     ("routes",),
     ("events", "list"),
     ("events", "show"),
+    ("rejected", "list"),
     ("alerts", "list"),
     ("audit",),
     ("handlers", "list"),
@@ -66,6 +67,9 @@ def test_every_command_is_there():
         ("handlers", "list"),
         ("handlers", "pause"),
         ("handlers", "resume"),
+        ("rejected",),
+        ("rejected", "list"),
+        ("rejected", "show"),
         ("alerts",),
         ("alerts", "list"),
         ("alerts", "acknowledge"),
@@ -156,7 +160,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     """A misspelt variable is an error of every command that reads settings: exit code 2, or a finding of `check`."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
-    more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",)}
+    more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",), ("rejected", "show"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}

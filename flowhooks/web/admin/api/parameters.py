@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger.queries import STATES
+from flowhooks.ledger.rejected_requests import NO_SOURCE, RejectedFilter, parse_source
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import EXAMPLES
@@ -123,6 +124,64 @@ FILTER: Final = (
     ),
 )
 """The filter of events: the same names as in the console's URLs, and `id`."""
+
+MIN_REJECTED_STATUS: Final = 400
+MAX_REJECTED_STATUS: Final = 599
+REJECTED_FILTER: Final = (
+    Parameter(
+        name="status",
+        description="Answered with this HTTP status. / 返回了该 HTTP 状态码。",
+        schema={"type": "integer", "minimum": MIN_REJECTED_STATUS, "maximum": MAX_REJECTED_STATUS},
+    ),
+    Parameter(
+        name="source",
+        description=f"Of this source; {NO_SOURCE}: without a valid credential. / "
+        f"来自该来源；{NO_SOURCE}：没有有效凭证的请求。",
+        schema=TEXT,
+    ),
+    Parameter(
+        name="flow",
+        description="Flow instance id in the path, exactly, decoded. / 路径中的流程实例 ID，完全匹配，已解码。",
+        schema=TEXT,
+    ),
+    Parameter(
+        name="path",
+        description="A part of the path, as it was sent. / 路径的一部分，按发送的原样。",
+        schema=TEXT,
+    ),
+    Parameter(
+        name="since",
+        description=_time_description("Last rejected at or after this", "最近一次拒绝在该时刻或之后"),
+        schema=TIME,
+    ),
+    Parameter(
+        name="until",
+        description=_time_description("Last rejected before this", "最近一次拒绝在该时刻之前"),
+        schema=TIME,
+    ),
+)
+"""The filter of rejected requests: the same names as in the console's URLs."""
+
+
+def rejected_filter_from_query(query: Mapping[str, list[str]]) -> RejectedFilter:
+    """Return the filter of rejected requests that a query states.
+
+    Raises:
+        LocalizedHTTPError: a value is invalid.
+    """
+    given = {name: values[0] for name, values in query.items()}
+    times = filter_from_query({name: query[name] for name in ("since", "until") if name in query})
+    status = given.get("status")
+    return RejectedFilter(
+        status=None
+        if status is None
+        else parse_integer("status", status, low=MIN_REJECTED_STATUS, high=MAX_REJECTED_STATUS),
+        source=parse_source(given.get("source")),
+        flow_instance_id=given.get("flow"),
+        path=given.get("path"),
+        since=times.since,
+        until=times.until,
+    )
 
 
 def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:

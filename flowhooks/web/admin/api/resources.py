@@ -44,11 +44,13 @@ from flowhooks.web.admin.api.parameters import (
     FILTER,
     MAX_PAGE_SIZE,
     PAGE_SIZE,
+    REJECTED_FILTER,
     TEXT,
     cursor_from_query,
     filter_from_query,
     limit_from_query,
     limit_parameter,
+    rejected_filter_from_query,
 )
 from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_integer
 from flowhooks.web.admin.api.resource import Resource
@@ -261,14 +263,19 @@ class RejectedRequestsResource(Resource):
 
     path = "/api/rejected-requests"
     description = "The most recently rejected requests, with the reasons. / 最近被拒绝的请求及原因。"
-    parameters = (limit_parameter(PAGE_SIZE), AFTER)
+    parameters = (*REJECTED_FILTER, limit_parameter(PAGE_SIZE), AFTER)
     response_type = RejectedRequestsJson
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> RejectedRequestsJson:
         """Return one page of rejected requests."""
         limit = limit_from_query(query)
         with self.app.ledger.connection() as connection:
-            entries = rejected_requests.latest(connection, limit=limit + 1, before=cursor_from_query(query))
+            entries = rejected_requests.latest(
+                connection,
+                limit=limit + 1,
+                before=cursor_from_query(query),
+                request_filter=rejected_filter_from_query(query),
+            )
         return {
             "rejected_requests": [dataclass_to_json(entry) for entry in entries[:limit]],
             "next": entries[limit - 1].id if entries[limit:] else "",

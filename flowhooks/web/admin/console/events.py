@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.ledger.attempt_filters import FIELDS
 from flowhooks.ledger.queries import STATES, SUSPENDED
 from flowhooks.ledger.search import search_events
 from flowhooks.model.delivery import COMPLETED_STATES, Trigger
 from flowhooks.model.event import DismissedBy, Origin
-from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text
+from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text, time_values
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.ledger.search import EventSummary
-    from flowhooks.web.admin.console.filters import ParsedFilter
 
 PAGE_SIZE: Final = 50
 MAX_NAMED_DELIVERIES: Final = 3
@@ -64,7 +62,7 @@ class EventsPage(Page):
             "state": state,
             "offered": BULK_ACTIONS.get(state, ()),
             "meant": {**parsed.pinned, "state": state or "dead"},
-            "times": {name: _time(parsed, name) for name in TIMES},
+            "times": {name: time_values(parsed, name) for name in TIMES},
             "lately": {span: parsed.address(PATH, since=span, until="") for span in RECENT_PERIODS},
             "states": STATES,
             "dismissals": tuple(DismissedBy),
@@ -79,16 +77,6 @@ class EventsPage(Page):
             "older": parsed.address(PATH, before=page.older) if page and page.older else "",
             "onwards": "newer" if after and not before else "older",
         }
-
-
-def _time(parsed: ParsedFilter, name: str) -> dict[str, Any]:
-    # In UTC: a script converts the time to the viewer's zone.
-    time = getattr(parsed.event_filter, name, None)
-    if time is None:
-        return {"value": parsed.given.get(name, ""), "instant": "", "time": None}
-    # The input field has whole seconds. Rounding outwards keeps all events in the result.
-    whole = -(-time // SECOND) * SECOND if name == "until" else time // SECOND * SECOND
-    return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}
 
 
 def _row(event: EventSummary) -> dict[str, Any]:

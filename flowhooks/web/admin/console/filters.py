@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flowhooks.clock import to_datetime
+from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import STATES, EventFilter
@@ -153,6 +153,16 @@ def _zone(name: str) -> tzinfo | None:
 
 def _utc(microseconds: int) -> str:
     return to_datetime(microseconds).isoformat()
+
+
+def time_values(parsed: ParsedFilter, name: str) -> dict[str, Any]:
+    """Return what the input field of a time shows: in UTC, because a script converts it to the viewer's zone."""
+    time = getattr(parsed.event_filter, name, None)
+    if time is None:
+        return {"value": parsed.given.get(name, ""), "instant": "", "time": None}
+    # The input field has whole seconds. Rounding outwards keeps all events in the result.
+    whole = -(-time // SECOND) * SECOND if name == "until" else time // SECOND * SECOND
+    return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}
 
 
 def query_text(request: falcon.Request, name: str) -> str:

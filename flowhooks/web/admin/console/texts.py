@@ -374,6 +374,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rejected.why": {"en": "Why", "zh": "原因"},
     "rejected.pages": {"en": "Pages of rejected requests", "zh": "被拒绝的请求翻页"},
     "rejected.none": {"en": "No rejected requests.", "zh": "没有被拒绝的请求。"},
+    "rejected.none_match": {"en": "No rejected requests match the filter.", "zh": "没有符合条件的被拒绝的请求。"},
+    "rejected.no_source": {"en": "no valid credential", "zh": "没有有效凭证"},
+    "rejected.part_of_path": {"en": "Part of the path", "zh": "路径包含"},
+    "rejected.event": {"en": "The event that it contradicts", "zh": "与之冲突的事件"},
     # Engines.
     "engines.title": {"en": "Engines", "zh": "流程引擎"},
     "engines.says": {

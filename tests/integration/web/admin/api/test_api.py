@@ -492,6 +492,21 @@ def test_the_audit_of_one_subject(busy):
     assert busy.get("/api/audit", target="shop:archive")["entries"] == []
 
 
+def test_rejected_requests_are_filtered(busy):
+    """The filter has the names of the console's URLs; an invalid value is refused by name."""
+
+    def paths(**query):
+        found = busy.get(f"/api/rejected-requests?{urlencode(query)}")
+        return [one["path"][:7] for one in found["rejected_requests"]]
+
+    assert paths(status="400", source="(none)", since="2020-01-01") == ["/flow/2", "/flow/1", "/flow/0"]
+    assert paths(flow="1") == paths(path="/flow/1/") == ["/flow/1"]
+    assert paths(source="oa") == paths(until="2020-01-01") == paths(status="409") == []
+    for name, value in (("status", "200"), ("status", "x"), ("since", "x"), ("until", "x")):
+        answer = busy.ask(f"/api/rejected-requests?{name}={value}")
+        assert (answer.status, name in answer.json["message"]) == (422, True)
+
+
 def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
     """The search stops after a short time, and `next` continues from there."""
     monkeypatch.setitem(search_events.__kwdefaults__, "window", 1)

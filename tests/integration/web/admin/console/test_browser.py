@@ -63,6 +63,22 @@ def console(harness, serve, listens):
     engine_ledger.position(flow, LONG, failed_since=now, failures=3, error=LONG, to_confirm=1200, skew=-SECOND)
     engine_ledger.gap(flow, LONG, now - SECOND, now, "refused", detail=LONG)
     engine_ledger.instance(flow, LONG, "1", disposition="skipped", rule="child")
+    for status, source, conflict in (
+        (401, "", ""),
+        (422, LONG, ""),
+        (409, LONG, flow.events(flow_instance_id="4711")[0]),
+    ):
+        flow.app.rejected_requests.record(
+            path=f"/flow/{LONG}/call-back/complete",
+            address="192.0.2.1",
+            status=status,
+            source=source,
+            english=f"English {status} {LONG}",
+            chinese=f"中文 {status} {LONG}",
+            user_agent=LONG,
+            event_id=conflict,
+        )
+    flow.app.rejected_requests.flush()
     return serve(flow)
 
 
@@ -98,6 +114,26 @@ def test_why_these_handlers(console, visit):
     expect(explained.get_by_role("row", name="p:book matches")).to_be_visible()
     expect(explained.get_by_role("row", name="p:large does not match")).to_be_visible()
     expect(explained.get_by_role("row", name="p:archive")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        ("en-GB", ("Status", "Search", "The event that it contradicts")),
+        ("zh-CN", ("状态码", "查询", "与之冲突的事件")),
+    ],
+)
+def test_from_a_conflict_to_its_event(console, visit, locale, words):
+    """An operator finds the conflicts among the rejected requests, and a link leads to the event, in each language."""
+    status, search, contradicted = words
+    page = visit(console, "/rejected-requests", locale=locale)
+    expect(page.locator("tbody tr")).to_have_count(3)
+    page.get_by_label(status).select_option("409")
+    page.get_by_role("button", name=search).click()
+    page.wait_for_url("**/console/rejected-requests?status=409")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_role("link", name=contradicted).click()
+    expect(page.locator("h1")).to_contain_text("4711")
 
 
 def test_events_that_a_condition_dismissed_are_found(console, visit):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from flowhooks.clock import to_text
 from flowhooks.errors import Unavailable
 from flowhooks.intake import rejected_requests
 from flowhooks.ledger.rejected_requests import MAX_STORED, MAX_STORED_PER_ADDRESS, MIN_KEPT_PER_GROUP, latest
@@ -208,6 +209,49 @@ def test_what_cannot_be_written_stays(harness, monkeypatch):
     assert kept(flow) == []
     flow.app.rejected_requests.flush()
     assert [one.path for one in kept(flow)] == ["/flow/2", "/flow/1"]
+
+
+def test_filters(harness, serve, listens):
+    """Status, source, flow instance, part of the path and time select; the filter stays in the links of the pages."""
+    flow = harness.open(listens(lambda event: None, name="done"))
+    event = flow.take("i4", key="k").event_id
+
+    def record(number, status, source, **more):
+        flow.clock.advance(60)
+        given = {"path": f"/flow/i{number}/call-back/complete", "address": "192.0.2.1", "english": "a", "chinese": "b"}
+        flow.app.rejected_requests.record(**given | {"status": status, "source": source} | more)
+
+    record(1, 401, "", user_agent="Engine/1")
+    record(2, 422, "oa", path="/flow/a%2Fb/call-back/complete")
+    record(4, 409, "oa", event_id=event)
+    for number in range(10, 110):
+        record(number, 400, "erp")
+    record(110, 400, "erp")
+    flow.app.rejected_requests.stop(WAIT_TIMEOUT)
+    console = serve(flow)
+
+    def shown(query):
+        page = console.page(f"/rejected-requests{query}").text
+        return [word for word in ("i1/", "a%2Fb", "i4/", "i10/", "i11/", "i110/") if f"/flow/{word}" in page]
+
+    assert shown("?status=401") == ["i1/"]
+    assert shown("?source=oa") == ["a%2Fb", "i4/"]
+    assert shown("?source=(none)") == ["i1/"]
+    assert shown("?flow=a/b") == ["a%2Fb"]
+    assert shown("?path=i1/call") == ["i1/"]
+    assert shown("?source=oa&status=409") == ["i4/"]
+    since = to_text(next(one.rejected_at for one in kept(flow) if one.status == 409))
+    assert shown(f"?until={since}&zone=UTC") == ["i1/", "a%2Fb"]
+    assert shown("?status=x") == shown("?since=nonsense") == shown("?source=nobody") == []
+    assert "No rejected requests match the filter" in console.page("/rejected-requests?status=599").text
+    wrong = console.page("/rejected-requests?since=nonsense")
+    assert [attrs["name"] for _, attrs in wrong.tags if "aria-invalid" in attrs] == ["since"]
+    assert f"/console/events/{event}" in console.page("/rejected-requests?status=409").links()
+    assert "Engine/1" in console.page("/rejected-requests?status=401").text
+    first = console.page("/rejected-requests?path=/flow/&since=2020-01-01T00:00&zone=UTC")
+    (older,) = [link for link in first.links() if "before=" in link and "lang=" not in link]
+    assert "path=%2Fflow%2F&since=2020-01-01" in older
+    assert "/flow/i1/" in console.page(older.removeprefix("/console")).text
 
 
 @pytest.mark.postgresql
