@@ -116,7 +116,7 @@ class App:
         registration = self._registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
         self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
-        path = composition.build_path(
+        path = self._path = composition.build_path(
             base,
             self._live,
             registration,
@@ -146,7 +146,9 @@ class App:
     @property
     def operation_context(self) -> OperationContext:
         """The objects that the operations of operators use."""
-        return composition.build_operation_context(self._base, self._live, self._services, self.reconciliation)
+        return composition.build_operation_context(
+            self._base, self._live, self._path, self._services, self.reconciliation
+        )
 
     def open_reconciliation(self) -> Reconciliation:
         """Create the reconciliation of the sources, not started. The caller must stop it, except in a server.

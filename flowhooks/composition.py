@@ -321,7 +321,7 @@ def open_reconciliation(
 
 
 def build_operation_context(
-    base: Base, live: LiveConfig, services: Services, reconciliation: Reconciliation | None
+    base: Base, live: LiveConfig, path: CallbackPath, services: Services, reconciliation: Reconciliation | None
 ) -> OperationContext:
     """Build what the operations of operators use, with the current settings."""
     current = live.current
@@ -330,6 +330,8 @@ def build_operation_context(
         router=current.router,
         missing_handlers=current.missing_handlers,
         clock=base.clock,
+        settings=current.settings,
+        notify_accepted=path.notifier.event_accepted,
         reconciler=reconciliation,
         wake_operations=services.bulk_operations.wake,
         alert_tester=AlertTester(plugins=base.plugins, routes=lambda: current.settings.alerts.routes, clock=base.clock),

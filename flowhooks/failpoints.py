@@ -44,6 +44,8 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "reroute.committed": "the deliveries are durable, and no thread is notified",
     "dismiss.written": "parked events are dismissed, and that is not yet durable",
     "dismiss.committed": "the dismissal is durable, and no thread is notified",
+    "correction.written": "a correction is stored with its deliveries, and that is not yet durable",
+    "correction.committed": "the correction is durable, and no thread is notified",
     "replay.written": "deliveries are waiting again, and that is not yet durable",
     "replay.committed": "the replay is durable, and no thread is notified",
     "resolve.written": "an operator's verdict on a delivery is written and not yet durable",

@@ -82,6 +82,9 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "reroute_parked": lambda detail: f"routed {pluralize(detail['events'], 'parked event')} again",
     "reroute": _rerouted,
     "dismiss": lambda detail: f"dismissed {pluralize(detail['events'], 'parked event')}",
+    "accept_correction": lambda detail: (
+        f"accepted the body {detail['digest'][:12]} as event {detail['correction']}, with {_deliveries_text(detail)}"
+    ),
     "acknowledge": _acknowledged,
     "test_alerts": lambda detail: f"sent a test message through {', '.join(detail['errors']) or 'no plugin'}",
     "purge": lambda detail: f"purged {pluralize(detail['events'], 'event')}",

@@ -247,6 +247,7 @@ def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
         router=lookup_result.router,
         missing_handlers=frozenset(lookup_result.missing_handlers),
         clock=Clock(),
+        settings=settings,
     )
 
 

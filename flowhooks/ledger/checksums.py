@@ -32,10 +32,13 @@ EVENT_COLUMNS: Final = (
     "traceparent",
     "origin",
     "instance_started_at",
+    "corrects",
 )
 """Columns of `events` that `row_sha256` covers, in this order."""
 BODY_COLUMNS: Final = ("event_id", "digest", "body_sha256", "received_at")
-"""The same for `conflicts` and `late_callbacks`."""
+"""The same for `late_callbacks`."""
+CONFLICT_COLUMNS: Final = (*BODY_COLUMNS, "kind")
+"""The same for `conflicts`."""
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -57,6 +60,16 @@ def identity_sha256(identity: Sequence[str], instance_started_at: int | None = N
         instance_started_at: when the instance started, if an earlier one had the same id.
     """
     return texts_sha256(identity if instance_started_at is None else (*identity, str(instance_started_at)))
+
+
+def correction_sha256(corrects: str, digest: str) -> str:
+    """Return the key of a correction. It is not the key of any identity, which has more texts.
+
+    Args:
+        corrects: the id of the event that it corrects.
+        digest: the digest of its body.
+    """
+    return texts_sha256(("correction", corrects, digest))
 
 
 def instance_sha256(source: str, flow_instance_id: str) -> str:

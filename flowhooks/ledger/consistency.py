@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
 from flowhooks.clock import DAY
-from flowhooks.ledger import error_groups
+from flowhooks.ledger import correction_checks, error_groups
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
@@ -177,9 +177,10 @@ _OF_EVENTS: Final = (
                 events.c.id.is_(None),
                 # The digest does not cover the kind, by which a late callback may conflict.
                 (events.c.digest == conflicts.c.digest) & (events.c.origin == Origin.CALLBACK.value),
+                events.c.origin == Origin.CORRECTION.value,
             )
         ),
-        "a conflicting body is stored for event {}, which does not exist or has the same data",
+        "a conflicting body is stored for event {}, which does not exist, has the same data or is a correction",
     ),
     (
         select(late_callbacks.c.event_id)
@@ -195,13 +196,13 @@ _OF_EVENTS: Final = (
     ),
     (
         select(events.c.id).where(
-            events.c.origin == Origin.CALLBACK.value,
+            events.c.origin != Origin.RECONCILED.value,
             or_(
                 events.c.parked_by.in_(sorted(UNDECIDED)),
                 events.c.instance_started_at.is_not(None),
             ),
         ),
-        "event {} is that of a callback, but has values of a reconciliation",
+        "event {} is not that of a reconciliation, but has values of one",
     ),
 )
 _OF_DELIVERIES: Final = (
@@ -388,6 +389,7 @@ _OF_OTHER_TABLES: Final = (
 )
 _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
     *_OF_EVENTS,
+    *correction_checks.CHECKS,
     *_OF_DELIVERIES,
     *_OF_ATTEMPTS,
     *error_groups.CHECKS,
@@ -480,6 +482,8 @@ def _check_totals(connection: Connection, report: ConsistencyReport) -> None:
     if identities == report.purged:  # otherwise a purged event may look as if it had never existed
         unknown = connection.execute(_UNKNOWN_EVENTS.limit(MAX_SHOWN + 1)).scalars().all()
         _report(report, "engine instance {} is recorded with an event that does not exist", unknown)
+        lost = connection.execute(correction_checks.LOST.limit(MAX_SHOWN + 1)).scalars().all()
+        _report(report, "a conflicting body of event {} is recorded as accepted with no event", lost)
 
 
 def _add(by_sentence: dict[str, list[str]], sentence: str, key: str) -> None:

@@ -28,6 +28,7 @@ from flowhooks.ledger.tables import (
     purged_identities,
     rejected_requests,
 )
+from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -142,11 +143,13 @@ _DIGESTS: Final = database.string_array("digests")
 _ROWS_OF_IDS: Final = _ROWS.where(engine_instances.c.flow_instance_id.in_(_IDS))
 _PREFIXES: Final = database.string_array("prefixes")
 _EVENTS: Final = select(events.c.id, events.c.flow_instance_id, events.c.received_at).where(
-    indexed(events.c.flow_instance_id).in_(_PREFIXES), events.c.source.in_(_SOURCES)
+    indexed(events.c.flow_instance_id).in_(_PREFIXES),
+    events.c.source.in_(_SOURCES),
+    events.c.origin != Origin.CORRECTION.value,  # as in `instance_events`
 )
 _PURGED: Final = (
     select(purged_identities.c.instance_sha256, func.max(purged_identities.c.received_at))
-    .where(purged_identities.c.instance_sha256.in_(_DIGESTS))
+    .where(purged_identities.c.instance_sha256.in_(_DIGESTS), purged_identities.c.origin != Origin.CORRECTION.value)
     .group_by(purged_identities.c.instance_sha256)
 )
 

@@ -14,8 +14,10 @@ from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
 from flowhooks.ledger import (
     checksums,
+    corrections,
     database,
     engine_locks,
+    identities,
     instance_events,
     late_callbacks,
     purge,
@@ -35,17 +37,16 @@ from flowhooks.model.event import Origin
 from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.deliveries import Position
     from flowhooks.ledger.delivery_queue import DeliveryQueue
-    from flowhooks.ledger.new_event import Identity, NewEvent
+    from flowhooks.ledger.identities import Existing
+    from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.transaction import WriteTransaction
-
-    _Existing = tuple[str, str, str]  # id, digest and state of the event that existed before
 
 # Enough to see what happens, too few to fill the disk.
 MAX_CONFLICTS: Final = 10
@@ -82,12 +83,6 @@ class AcceptResult:
 _WEBHOOK_ID_REUSED: Final = AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
 _INSERT_EVENTS: Final = database.BulkInsert(events, ignore_conflicts=True, also_read=ALL_PAUSED)
 _DELETE_REINSERTED: Final = delete(events).where(events.c.id.in_(database.string_array("ids")))
-_IDENTITY_DIGESTS = database.row_array("digests", identity_sha256=Text)
-_FIND: Final = select(events.c.id, events.c.digest, events.c.state, events.c.identity_sha256).join(
-    _IDENTITY_DIGESTS, events.c.identity_sha256 == _IDENTITY_DIGESTS.c.identity_sha256
-)
-_FIND_AND_LOCK: Final = _FIND.with_for_update(read=True, key_share=True, of=events)
-"""The same, with a lock: no other transaction purges these events before this one ends."""
 _REPEATED_ROWS = database.row_array("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
     update(events)
@@ -195,37 +190,38 @@ class EventInserter:
         if not late:
             return {}
         # A repeat of another event of the instance, such as one of an earlier instance with this id, is not late.
-        identities = {item.event.id: [item.identity_sha256, *_former_identities(item)] for item in late}
-        known = _find_all(connection, {identity for of_item in identities.values() for identity in of_item})
+        keys = {item.event.id: [item.identity_sha256, *_former_identities(item)] for item in late}
+        known = identities.find_all(connection, {key for of_item in keys.values() for key in of_item})
         results = {}
         # The events are locked in the order of their ids, as by all other writers, so that none of them deadlock.
         for item in sorted(late, key=lambda item: reconciled[item.event.id].event_id):
             found = reconciled[item.event.id]
-            same = next((known[identity] for identity in identities[item.event.id] if identity in known), None)
-            if same is not None and (found.state is None or (same[0] != found.event_id and same[1] == item.digest)):
+            same = next((known[key] for key in keys[item.event.id] if key in known), None)
+            if same is not None and (
+                found.state is None or (same[0] != found.event_id and _is_repeat(connection, same, item))
+            ):
                 continue
             row = None if found.state is None else late_callbacks.lock_event(connection, found.event_id)
             if row is None:
-                results[item.event.id] = AcceptResult(
-                    event_id=found.event_id, new=False, conflict=True, state=purge.PURGED
-                )
+                conflict = AcceptResult(event_id=found.event_id, new=False, conflict=True, state=purge.PURGED)
+                results[item.event.id] = self._record_repeats(transaction, [item], [conflict])[0]
             elif late_callbacks.contradicts(row, item):
-                _store_conflict(transaction, row.id, item)
-                results[item.event.id] = AcceptResult(event_id=row.id, new=False, conflict=True, state=row.state)
+                conflict = AcceptResult(event_id=row.id, new=False, conflict=True, state=row.state)
+                results[item.event.id] = self._record_repeats(transaction, [item], [conflict])[0]
             else:
                 results[item.event.id] = self._add_late(transaction, row, item)
         return results
 
     def _repeat_former(self, transaction: WriteTransaction, items: list[NewEvent]) -> dict[str, AcceptResult]:
         """Return the results of items that repeat an event under a former name of their source, by event id."""
-        identities = {item.event.id: _former_identities(item) for item in items}
-        digests = {identity for of_item in identities.values() for identity in of_item}
-        existing = _find(transaction.connection, digests, lock=True)
+        keys = {item.event.id: _former_identities(item) for item in items}
+        digests = {key for of_item in keys.values() for key in of_item}
+        existing = identities.find(transaction.connection, digests, lock=True)
         # In this order, because an event may be purged until it is locked.
-        existing = _find_purged(transaction.connection, digests) | existing
+        existing = identities.find_purged(transaction.connection, digests) | existing
         repeats, results = [], []
         for item in items:
-            found = next((existing[identity] for identity in identities[item.event.id] if identity in existing), None)
+            found = next((existing[key] for key in keys[item.event.id] if key in existing), None)
             if found is not None:
                 repeats.append(item)
                 results.append(self._to_result(item, found))
@@ -235,7 +231,7 @@ class EventInserter:
     def _add_late(self, transaction: WriteTransaction, row: Any, item: NewEvent) -> AcceptResult:
         connection = transaction.connection
         identity = checksums.identity_sha256(late_callbacks.replaced_identity(row, item), row.instance_started_at)
-        same = _find_all(connection, {identity}).get(identity)
+        same = identities.find_all(connection, {identity}).get(identity)
         is_replaced = late_callbacks.add(
             transaction, row, item, may_replace=same is None or same[0] == row.id, runner=self._runner
         )
@@ -277,7 +273,7 @@ class EventInserter:
         for item in items:
             first.setdefault(item.identity_sha256, item)
         stored: set[str] = set()
-        existing: dict[str, _Existing] = {}
+        existing: dict[str, Existing] = {}
         remaining = first
         while remaining:
             # Repeated if another process purges one of the events between two of these statements.
@@ -291,16 +287,14 @@ class EventInserter:
             }
             remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
             if remaining:
-                existing |= _find(transaction.connection, remaining, lock=True)
+                existing |= identities.find(transaction.connection, remaining, lock=True)
                 remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
             if remaining:
-                existing |= _find_purged(transaction.connection, remaining)
+                existing |= identities.find_purged(transaction.connection, remaining)
                 remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
         return [self._to_result(item, existing[item.identity_sha256]) for item in items], len(stored)
 
-    def _insert(
-        self, transaction: WriteTransaction, items: Sequence[NewEvent]
-    ) -> tuple[set[str], dict[str, _Existing]]:
+    def _insert(self, transaction: WriteTransaction, items: Sequence[NewEvent]) -> tuple[set[str], dict[str, Existing]]:
         """Insert new events; return the ids of those, and the purged ones among them."""
         connection = transaction.connection
         # Sorted, so that two processes do not deadlock.
@@ -311,11 +305,11 @@ class EventInserter:
             return stored, {}
         hit("accept.inserted")
         counted = {"name": "accepted", "process": self.process, "value": len(stored)}
-        purged_before: dict[str, _Existing] = {}
+        purged_before: dict[str, Existing] = {}
         ((purged_any,),) = _COUNT_ACCEPTED(connection, counted)
         if purged_any:
             new_digests = [item.identity_sha256 for item in items if item.event.id in stored]
-            purged_before = _find_purged(connection, new_digests)
+            purged_before = identities.find_purged(connection, new_digests)
         if purged_before:
             deleted = {item.event.id for item in items if item.identity_sha256 in purged_before}
             connection.execute(_DELETE_REINSERTED, {"ids": json.dumps(sorted(deleted))})
@@ -382,7 +376,7 @@ class EventInserter:
         return {ready.delivery_id for ready in self._runner.reserve(transaction, eligible)} if eligible else set()
 
     @staticmethod
-    def _to_result(item: NewEvent, existing: _Existing) -> AcceptResult:
+    def _to_result(item: NewEvent, existing: Existing) -> AcceptResult:
         event_id, digest, state = existing
         # The id decides, not whether this transaction inserted the event: an earlier COMMIT of the same batch may have
         # succeeded although its reply was lost.
@@ -393,6 +387,7 @@ class EventInserter:
         self, transaction: WriteTransaction, items: list[NewEvent], results: list[AcceptResult]
     ) -> list[AcceptResult]:
         connection = transaction.connection
+        results = _find_corrections(connection, items, results)
         repeats: dict[str, int] = {}
         for item, result in zip(items, results, strict=True):
             if result.state == purge.PURGED:
@@ -411,6 +406,30 @@ class EventInserter:
             else existing.get(result.event_id, replace(result, damage="it cannot be found by its id"))
             for result in results
         ]
+
+
+def _is_repeat(connection: Connection, existing: Existing, item: NewEvent) -> bool:
+    """Return whether a callback repeats an event with its identity, or a correction of that event."""
+    event_id, digest, _ = existing
+    key = checksums.correction_sha256(event_id, item.digest)
+    return digest == item.digest or bool(corrections.find(connection, {key}))
+
+
+def _find_corrections(
+    connection: Connection, items: Sequence[NewEvent], results: list[AcceptResult]
+) -> list[AcceptResult]:
+    """Replace conflicts whose body an operator has accepted by repeats of its correction."""
+    if not any(result.conflict for result in results):
+        return results
+    keys = [
+        checksums.correction_sha256(result.event_id, item.digest) if result.conflict else ""
+        for item, result in zip(items, results, strict=True)
+    ]
+    found = corrections.find(connection, {key for key in keys if key})
+    return [
+        AcceptResult(event_id=found[key][0], new=False, state=found[key][2]) if key in found else result
+        for key, result in zip(keys, results, strict=True)
+    ]
 
 
 def _read_repeated(connection: Connection, rows: Sequence[Any]) -> dict[str, AcceptResult]:
@@ -448,29 +467,6 @@ def _former_identities(item: NewEvent) -> list[str]:
     return [checksums.texts_sha256((name, *others)) for name in item.former_names]
 
 
-def is_stored(connection: Connection, identity: Identity) -> bool:
-    """Return whether an event with this identity is stored or was purged."""
-    digests = [checksums.texts_sha256(identity)]
-    return bool(_find(connection, digests) or purge.find_purged(connection, digests))
-
-
-def _find(connection: Connection, digests: Iterable[str], *, lock: bool = False) -> dict[str, _Existing]:
-    parameters = {"digests": json.dumps([[digest] for digest in digests])}
-    rows = connection.execute(_FIND_AND_LOCK if lock else _FIND, parameters)
-    return {row.identity_sha256: (row.id, row.digest, row.state) for row in rows}
-
-
-def _find_purged(connection: Connection, digests: Iterable[str]) -> dict[str, _Existing]:
-    return {
-        digest: (purged_identity.event_id, purged_identity.digest, purge.PURGED)
-        for digest, purged_identity in purge.find_purged(connection, digests).items()
-    }
-
-
-def _find_all(connection: Connection, digests: Collection[str]) -> dict[str, _Existing]:
-    return _find_purged(connection, digests) | _find(connection, digests)
-
-
 def _store_conflict(transaction: WriteTransaction, event_id: str, item: NewEvent) -> None:
     n_conflicts = transaction.connection.execute(
         select(func.count()).select_from(conflicts).where(conflicts.c.event_id == event_id)
@@ -484,7 +480,8 @@ def _store_conflict(transaction: WriteTransaction, event_id: str, item: NewEvent
                 body=item.body,
                 received_at=item.now,
                 body_sha256=item.body_sha256,
-                row_sha256=checksums.row_sha256((event_id, item.digest, item.body_sha256, item.now)),
+                row_sha256=checksums.row_sha256((event_id, item.digest, item.body_sha256, item.now, item.event.kind)),
+                kind=item.event.kind,
             )
             .on_conflict_do_nothing()
         )

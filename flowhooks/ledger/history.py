@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import Text, select
 
-from flowhooks.ledger import checksums, database, purge
+from flowhooks.ledger import checksums, database, identities, purge
 from flowhooks.ledger.tables import conflicts, equals_indexed, events, late_callbacks, purged_identities
 from flowhooks.model.event import Origin
 
@@ -112,6 +112,12 @@ def purged_event_of_instance(connection: Connection, sources: Collection[str], f
     """
     digests = [checksums.instance_sha256(source, flow_instance_id) for source in sorted(sources)]
     return connection.execute(_PURGED_RECONCILED, {"digests": json.dumps(digests)}).scalars().first() or ""
+
+
+def correction_of(connection: Connection, event_id: str, digests: Collection[str]) -> str:
+    """Return the id of an event's correction whose body has one of these digests, also a purged one; `""` if none."""
+    keys = {checksums.correction_sha256(event_id, digest) for digest in digests}
+    return next((existing[0] for existing in identities.find_all(connection, keys).values()), "")
 
 
 def event_identities(connection: Connection, event_ids: Collection[str]) -> dict[str, tuple[str, str, str, str]]:

@@ -71,6 +71,8 @@ _FIND: Final = (
         events.c.instance_started_at,
     )
     .join(_INSTANCES, _OF_INSTANCE)
+    # A correction was accepted at any time later, so its time says nothing about the instance.
+    .where(events.c.origin != Origin.CORRECTION.value)
     .order_by(events.c.received_at, events.c.id)
 )
 _FIND_RECONCILED: Final = _FIND.where(events.c.origin == Origin.RECONCILED.value)
@@ -81,7 +83,7 @@ _FIND_PURGED: Final = (
         purged_identities.c.event_id,
         purged_identities.c.received_at,
     )
-    .where(purged_identities.c.instance_sha256.in_(_DIGESTS))
+    .where(purged_identities.c.instance_sha256.in_(_DIGESTS), purged_identities.c.origin != Origin.CORRECTION.value)
     .order_by(purged_identities.c.received_at, purged_identities.c.event_id)
 )
 _FIND_PURGED_RECONCILED: Final = _FIND_PURGED.where(purged_identities.c.origin == Origin.RECONCILED.value)
@@ -100,6 +102,7 @@ _LINK: Final = (
         engine_instances.c.source == _LINKS.c.source,
         engine_instances.c.flow_instance_id == _LINKS.c.flow_instance_id,
         events.c.id == _LINKS.c.event_id,
+        events.c.origin != Origin.CORRECTION.value,
         or_(_LINKS.c.certainty == _TAKEN_IN, engine_instances.c.disposition != "has_event"),
         # The event of an earlier instance with the same id is not the event of this one.
         or_(
@@ -120,6 +123,8 @@ _LINK: Final = (
 
 def find(connection: Connection, items: Sequence[NewEvent], *, reconciled: bool) -> dict[str, InstanceEvent]:
     """Return the newest event of the instance of each item, by the item's event id; purged events included.
+
+    Corrections are left out: they belong to the event that they correct.
 
     A stored event comes before a purged one that was received later.
 

@@ -86,8 +86,7 @@ class Ledger(Reader):
     Attributes:
         heartbeat_interval: seconds between heartbeats of this process.
         pauses: the paused handlers, as far as this process knows.
-        heartbeat_timeout: as given.
-        write_timeout: as given.
+        heartbeat_timeout, runner, write_timeout: as given.
         process: this process's id in the ledger.
         newest: the newest time that was stored before this process stored anything; None if nothing was stored.
         upgraded_from: the migration of the database before it was opened; None for a new database.
@@ -134,7 +133,7 @@ class Ledger(Reader):
         self._url = url
         self.process = clock.new_id()
         self._heartbeat_state = HeartbeatState(heartbeat_timeout)
-        self._runner = runner
+        self.runner = runner
         self._in_flight = in_flight = InFlightAttempts()
         self.pauses = pauses or PausedHandlers()
         self._order_scheduler = OrderScheduler(
@@ -326,18 +325,18 @@ class Ledger(Reader):
         """Make deliveries wait again, as `flowhooks.ledger.requeue` does; return the ids of those that now wait."""
         now = self._clock.now()
         options = RequeueOptions(now, trigger, actor, operation_id, missing_handlers, reset_retries, comment)
-        return requeue(transaction, delivery_statuses, options, runner=self._runner)
+        return requeue(transaction, delivery_statuses, options, runner=self.runner)
 
     def reroute(
         self, transaction: WriteTransaction, items: list[RouteChange], *, missing_handlers: Collection[str] = ()
     ) -> set[str]:
         """Change the routes of events; return the ids of the changed events."""
-        now, runner = self._clock.now(), self._runner
+        now, runner = self._clock.now(), self.runner
         return reroute(transaction, items, runner=runner, missing_handlers=missing_handlers, now=now)
 
     def release(self, transaction: WriteTransaction, request: bulk_release.Release) -> bulk_release.Released | None:
         """Act on the next deliveries of a bulk operation, as `flowhooks.ledger.bulk_release` does."""
-        return bulk_release.release(transaction, request, runner=self._runner)
+        return bulk_release.release(transaction, request, runner=self.runner)
 
     def claim_trial_delivery(self, handler: str, next_retry_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_state`."""
@@ -413,7 +412,7 @@ class Ledger(Reader):
 
     def correct_due_times(self, transaction: WriteTransaction) -> int:
         """Make deliveries due that are due later than any schedule allows, as `flowhooks.ledger.due_times` does."""
-        return due_times.correct_due_times(transaction, self._clock.now(), runner=self._runner)
+        return due_times.correct_due_times(transaction, self._clock.now(), runner=self.runner)
 
     def heartbeat(self) -> None:
         """Send a heartbeat. If other processes have expired this one, register it again under a new id.

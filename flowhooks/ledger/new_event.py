@@ -46,7 +46,7 @@ class NewEvent:
         instance_started_at: the same as `started_at`, if an earlier instance with its id has an event; otherwise None.
         now: when it was received, in microseconds since 1970.
         body_sha256: SHA-256 (hexadecimal) of its body's bytes.
-        identity_sha256: SHA-256 (hexadecimal) of its identity.
+        identity_sha256: SHA-256 (hexadecimal) of its identity; of a correction: of its original and its digest.
     """
 
     event: Event
@@ -74,7 +74,10 @@ class NewEvent:
     def __post_init__(self) -> None:
         # Computed here and not in the writer's thread, which all other threads wait for.
         object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
-        identity_sha256 = checksums.identity_sha256(self.event.identity, self.instance_started_at)
+        if self.event.corrects is None:
+            identity_sha256 = checksums.identity_sha256(self.event.identity, self.instance_started_at)
+        else:
+            identity_sha256 = checksums.correction_sha256(self.event.corrects, self.digest)
         object.__setattr__(self, "identity_sha256", identity_sha256)
 
     def load(self) -> Event:
@@ -130,6 +133,7 @@ def event_row(item: NewEvent) -> dict[str, object]:
         "traceparent": None,
         "origin": event.origin,
         "instance_started_at": item.instance_started_at,
+        "corrects": event.corrects,
     }
     row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
     return row

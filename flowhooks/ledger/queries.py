@@ -26,7 +26,6 @@ from flowhooks.ledger.tables import (
     IS_SUSPENDED,
     IS_WAITING,
     attempts,
-    conflicts,
     deliveries,
     equals_indexed,
     events,
@@ -107,7 +106,8 @@ class EventFilter:
         process_key: events with exactly this process definition key.
         conclusion: events with exactly this conclusion.
         dismissed_by: events that are dismissed for this reason.
-        origin: events of callbacks (`"callback"`), or events taken in from an engine's history (`"reconciled"`).
+        origin: events of callbacks (`"callback"`), events taken in from an engine's history (`"reconciled"`), or
+            accepted corrections (`"correction"`).
         handler: events with a delivery for this handler.
         state: events with a delivery in this state or with a `"suspended"` one, or events that are `"parked"` or
             `"dismissed"`.
@@ -249,6 +249,7 @@ def _to_event(row: Any, data: Mapping[str, Any] | None) -> Event:
         data=schema.parse_callback(row.body.encode()) if data is None else data,
         received_at=to_datetime(row.received_at),
         origin=row.origin,
+        corrects=row.corrects,
     )
 
 
@@ -486,12 +487,3 @@ def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
 def in_error_group(fingerprint: str) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that an attempt has an error of a group."""
     return (HAS_ERROR_GROUP, attempts.c.error_group == fingerprint)
-
-
-def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
-    """Return the conflicting bodies of an event, or what is damaged, each with the time when it was received."""
-    rows = connection.execute(
-        select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
-    )
-    repaired = (repair(row, list(conflicts.c)) for row in rows)
-    return [(row.received_at, damage or row.body) for row, damage in repaired]

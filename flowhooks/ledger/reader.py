@@ -13,11 +13,12 @@ from flowhooks.ledger import (
     attempt_filters,
     attempts,
     circuit_state,
+    corrections,
     database,
     due_deliveries,
     engine_queries,
-    events,
     handlers,
+    identities,
     instance_events,
     late_callbacks,
     pauses,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.consistency import ConsistencyReport
+    from flowhooks.ledger.corrections import Conflict
     from flowhooks.ledger.engine_queries import EngineStats
     from flowhooks.ledger.file_guard import FileGuard
     from flowhooks.ledger.handlers import RegisteredHandler
@@ -142,7 +144,7 @@ class Reader:
     def is_stored(self, identity: tuple[str, str, str, str]) -> bool:
         """Return whether an event with this `Event.identity` is stored or was purged."""
         with self.connection() as connection:
-            return events.is_stored(connection, identity)
+            return identities.is_stored(connection, identity)
 
     def is_taken_in(self, source: str, flow_instance_id: str) -> bool:
         """Return whether reconciliation has stored an event of this process instance of a source."""
@@ -194,10 +196,10 @@ class Reader:
         with self.connection() as connection:
             return attempts.attempts_of(connection, delivery_id, last=last)
 
-    def conflicts(self, event_id: str) -> list[tuple[int, str]]:
-        """Return the conflicting bodies of an event, each with the time when it was received."""
+    def conflicts(self, event_id: str) -> list[Conflict]:
+        """Return the conflicting bodies of an event, oldest first."""
         with self.connection() as connection:
-            return queries.conflicts_of(connection, event_id)
+            return corrections.conflicts_of(connection, event_id)
 
     def late_callbacks(self, event_id: str) -> list[LateCallback]:
         """Return the bodies that are kept beside an event which reconciliation took in, oldest first."""

@@ -48,7 +48,6 @@ _EVENTS: Final = select(events)
 _DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.order_key, deliveries.c.created_at
 ).where(deliveries.c.event_id.in_(database.string_array("ids")))
-_OF_BODY: Final = attrgetter(*checksums.BODY_COLUMNS)
 _LATE_OF: Final = select(late_callbacks.c.event_id).where(late_callbacks.c.event_id.in_(database.string_array("ids")))
 _CONCLUSIONS: Final = select(
     conclusions.c.sha256, conclusions.c.callback_class, conclusions.c.process_definition_key, conclusions.c.conclusion
@@ -56,10 +55,10 @@ _CONCLUSIONS: Final = select(
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
 _IDENTITY: Final = attrgetter("source", "kind", "flow_instance_id", "callback_class")
 _BODIES: Final = (
-    (conflicts, "the conflicting body of event {}"),
-    (late_callbacks, "the body of a late callback of event {}"),
+    (conflicts, attrgetter(*checksums.CONFLICT_COLUMNS), "the conflicting body of event {}"),
+    (late_callbacks, attrgetter(*checksums.BODY_COLUMNS), "the body of a late callback of event {}"),
 )
-"""The tables with further bodies of events, and the name of their rows."""
+"""The tables with further bodies of events, the columns that their checksums cover, and the name of their rows."""
 
 
 def _json_column(key: ColumnElement[str], text: ColumnElement[Any]) -> Select[Any]:
@@ -157,11 +156,11 @@ def check_rows(connection: Connection) -> Iterator[Problem]:
 
 
 def _further_bodies(connection: Connection) -> Iterator[Problem]:
-    for table, name in _BODIES:
+    for table, columns, name in _BODIES:
         for batch in batches(connection, select(table)):
             for row in batch:
                 if _is_readable(row) and _is_text(row.body):
-                    yield from _checksums(row, _OF_BODY(row), name, row.event_id)
+                    yield from _checksums(row, columns(row), name, row.event_id)
 
 
 def _conclusions(connection: Connection) -> Iterator[Problem]:
@@ -188,6 +187,8 @@ def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Proble
 
 
 def _identity_sha256(row: Any) -> str:
+    if row.corrects is not None:
+        return checksums.correction_sha256(row.corrects, row.digest)
     return checksums.identity_sha256(_IDENTITY(row), row.instance_started_at)
 
 

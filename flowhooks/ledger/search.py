@@ -79,6 +79,7 @@ class EventSummary:
         delivery_statuses: its deliveries.
         damage: as of `StoredEvent`.
         origin: as of `Event`.
+        corrects: as of `Event`.
     """
 
     id: str
@@ -100,6 +101,7 @@ class EventSummary:
     delivery_statuses: tuple[DeliveryStatus, ...] = ()
     damage: str = ""
     origin: str = Origin.CALLBACK.value
+    corrects: str | None = None
 
 
 def summarize(stored: StoredEvent) -> EventSummary:
@@ -125,6 +127,7 @@ def summarize(stored: StoredEvent) -> EventSummary:
         delivery_statuses=stored.delivery_statuses,
         damage=stored.damage,
         origin=event.origin,
+        corrects=event.corrects,
     )
 
 
@@ -208,6 +211,7 @@ _COLUMNS: Final = (
     events.c.state,
     events.c.repeats,
     events.c.origin,
+    events.c.corrects,
 )
 _ALL_PARKED: Final = EventFilter(state="parked")
 
@@ -384,4 +388,5 @@ def _to_summary(row: Any, statuses: tuple[DeliveryStatus, ...]) -> EventSummary:
         delivery_statuses=statuses,
         damage=damage,
         origin=row.origin,
+        corrects=row.corrects,
     )

@@ -123,6 +123,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "identity_sha256": _is_sha256,
         "origin": _one_of(*Origin),
         "instance_started_at": _is_engine_time,
+        "corrects": _is_id,
     },
     "conflicts": {
         "event_id": _is_id,
@@ -130,6 +131,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "received_at": _is_time,
         "body_sha256": _is_sha256,
         "row_sha256": _is_sha256,
+        "corrected_by": _is_id,
     },
     "conclusions": {"sha256": _is_sha256, "event_id": _is_id, "seen_at": _is_time},
     "deliveries": {

@@ -53,6 +53,8 @@ class Origin(StrEnum):
     """The engine called."""
     RECONCILED = "reconciled"
     """Reconciliation took the instance in from the engine's history."""
+    CORRECTION = "correction"
+    """An operator accepted a conflicting body of another event."""
 
 
 class ParkedBy(StrEnum):
@@ -127,8 +129,11 @@ class Event:
         conclusion: how the process ended in business terms, such as `"approved"` or `"rejected"`: the callback's
             `conclusion`, mapped by the settings' table `[sources.NAME.conclusion]`; None if the engine sends none.
         data: the whole body without its nulls. Each delivery gets its own copy.
-        received_at: when flowhooks received the callback, or took the instance in, in UTC.
-        origin: `"callback"`, or `"reconciled"` if reconciliation took the instance in from the engine's history.
+        received_at: when flowhooks received the callback or took the instance in, or when an operator accepted the
+            correction, in UTC.
+        origin: `"callback"`, `"reconciled"` if reconciliation took the instance in from the engine's history, or
+            `"correction"` if an operator accepted a conflicting body of another event.
+        corrects: the id of that other event, whose handlers may have run before; None if the event is no correction.
     """
 
     id: str
@@ -144,13 +149,14 @@ class Event:
     data: Mapping[str, Any]
     received_at: datetime
     origin: str = Origin.CALLBACK.value
+    corrects: str | None = None
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
         """The values that identify an event: source, kind, process instance and class.
 
         Two callbacks with the same identity are the same event. The conclusion is not part of the identity: the same
-        instance with another conclusion is a conflict.
+        instance with another conclusion is a conflict. A correction is stored beside the event with its identity.
         """
         return self.source, self.kind, self.flow_instance_id, self.callback_class or ""
 
@@ -170,6 +176,7 @@ def from_body(
     received_at: datetime,
     conclusions: Mapping[str, str] = MappingProxyType({}),
     origin: str = Origin.CALLBACK.value,
+    corrects: str | None = None,
 ) -> Event:
     """Create an event from a validated body.
 
@@ -182,6 +189,7 @@ def from_body(
         received_at: an aware time in UTC.
         conclusions: map from the source's conclusions to those that handlers use; others stay unchanged.
         origin: how flowhooks learned of it.
+        corrects: the id of the event that it corrects; None: none.
 
     Returns:
         The event. An empty `callBackProcessClass`, `processDefinitionKey` or `conclusion` counts as absent.
@@ -206,6 +214,7 @@ def from_body(
         data=body,
         received_at=received_at,
         origin=origin,
+        corrects=corrects,
     )
 
 

@@ -9,14 +9,16 @@ from flowhooks.ledger import audit
 from flowhooks.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from flowhooks.background.alerts.tester import AlertTester
     from flowhooks.clock import Clock
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.event import Event
     from flowhooks.operations.reconciler import Reconciler
     from flowhooks.routing.router import Router
+    from flowhooks.settings import Settings
 
 T = TypeVar("T")
 
@@ -60,6 +62,8 @@ class OperationContext:
         router: the current look-up.
         missing_handlers: ids of handlers that are or were registered and are not loaded.
         clock: time and ids.
+        settings: the current settings.
+        notify_accepted: notifies the plugins of a new event, with the ids of its handlers.
         reconciler: asks engines; None if no source has an engine, or in a dry run without a server.
         alert_tester: sends test messages; None in a dry run without a server.
         by: the operator; None if flowhooks acts by itself, which writes no audit record.
@@ -70,6 +74,8 @@ class OperationContext:
     router: Router
     missing_handlers: Collection[str]
     clock: Clock
+    settings: Settings
+    notify_accepted: Callable[[Event, Sequence[str]], None] = lambda _event, _handlers: None
     reconciler: Reconciler | None = None
     alert_tester: AlertTester | None = None
     by: Actor | None = None

@@ -231,17 +231,19 @@ class _Check:
     def _compare_acknowledged(self, connection: Connection, line: _Line, stored: StoredCallbacks) -> None:
         begin = f"line {line.number}: flow instance {line.flow_instance_id!r}"
         if (event := stored.events.get(line.identity)) is not None:
+            is_same = self._is_same_body(connection, line, event, is_conflict=False)
+            if not is_same and (correction := self._correction(connection, line, event.event_id)):
+                self._compare_event_id(line, correction)
+                return
             self._compare_event_id(line, event.event_id)
-            if not self._is_same_body(connection, line, event, is_conflict=False) and not self._is_late(
-                connection, line
-            ):
+            if not is_same and not self._is_late(connection, line):
                 self._find(
                     "other_body",
                     f"{begin} was acknowledged with {line.status}, but event {event.event_id} stores another body",
                 )
         elif (purged := stored.purged.get(line.identity)) is not None:
             self._counts["purged"] += 1
-            self._compare_event_id(line, purged.event_id)
+            self._compare_event_id(line, self._correction(connection, line, purged.event_id) or purged.event_id)
         elif self._is_late(connection, line):
             pass  # it is stored beside the event of its instance
         elif (
@@ -259,6 +261,12 @@ class _Check:
             self._counts["expired"] += 1
         else:
             self._find("lost", f"{begin} was acknowledged with {line.status}, but is neither stored nor purged")
+
+    def _correction(self, connection: Connection, line: _Line, event_id: str) -> str:
+        """Return the id of the event's correction that has the body of a line; `""` if none has."""
+        if line.data is None:
+            return ""
+        return history.correction_of(connection, event_id, {digest(line.data, self._pointers), digest(line.data)})
 
     def _compare_event_id(self, line: _Line, event_id: str) -> None:
         if line.event_id not in {"", event_id}:

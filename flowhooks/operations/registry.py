@@ -21,6 +21,7 @@ from flowhooks.operations.bulk import (
     start_operation,
 )
 from flowhooks.operations.close_suspended import close_suspended
+from flowhooks.operations.corrections import accept_correction
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.engines import (
     ask_engine,
@@ -181,6 +182,10 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "close_suspended": (
         close_suspended,
         {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string},
+    ),
+    "accept_correction": (
+        accept_correction,
+        {"event_id": _string, "digest": _string, "note": _string, "dry_run": _boolean},
     ),
     "reroute_parked": (reroute_parked, {"dry_run": _boolean, "after": _string}),
     "reroute": (reroute, {"event_filter": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),

@@ -284,7 +284,7 @@ def test_other_data_for_one_identity_is_409_and_kept(server, site):
     assert is_chinese(server.post("conflict", other, Accept_Language="zh").message_of_error(409))
     assert answer.event_id == first.event_id
     with site.ledger() as ledger:
-        assert [body for _, body in ledger.conflicts(first.event_id)] == [other.decode()]
+        assert [one.body for one in ledger.conflicts(first.event_id)] == [other.decode()]
         assert ledger.event(first.event_id).event.business_key == "a"
     assert server.post("conflict", DONE | {"businessKey": "a"}).body == SUCCESS
 

@@ -129,6 +129,7 @@ ROUNDS = (
     "dismiss",
     "replay",
     "resolve",
+    "correct",
     "purge",
     "sweep",
     "migrate",
@@ -183,6 +184,8 @@ TABLE = {
     "replay.committed": Way("replay", 2),
     "resolve.written": Way("resolve", 2),
     "resolve.committed": Way("resolve", 2),
+    "correction.written": Way("correct"),
+    "correction.committed": Way("correct"),
     "purge.written": Way("purge", 2),
     "purge.committed": Way("purge", 2),
     "migrate.applied": Way("migrate"),
@@ -200,7 +203,7 @@ ELSEWHERE = {
 """The points of reconciliation: `tests/integration/intake/test_take_in_crashes.py` has the rounds of the first five,
 and `test_reconciliation` those of its own steps. `test_restart` has those of a replacement, and
 `test_operation_crashes` those of bulk operations."""
-BY_HAND = {"reroute", "dismiss", "replay", "resolve"}
+BY_HAND = {"reroute", "dismiss", "replay", "resolve", "correct"}
 """Operations for single events, only in the long set."""
 LEFT_OUT = {
     "sqlite": {
@@ -617,6 +620,36 @@ def standing(ledger, event_id):
     """The state and the attempts of an event's only delivery."""
     (one,) = ledger.delivery_statuses(event_id)
     return one.state.value, one.attempt
+
+
+@pytest.mark.parametrize(("name", "at", "times"), rounds("correct"))
+def test_correct(place, name, at, times):
+    """A killed correction is stored with its deliveries and audit entry or not at all; a repeat never stores two."""
+    here = place(name)
+    prefix = here.begin()
+    if not here.shares:
+        here.doomed(at, times, ready=True)
+    body = {"processDefinitionKey": "held-plain", "businessKey": "first"}
+    event_id = here.server.post(f"{prefix}0", body, Prefer="wait=20").event_id
+    assert here.server.post(f"{prefix}0", body | {"businessKey": "second"}).status == 409
+    with here.site.ledger() as ledger:
+        (conflict,) = ledger.conflicts(event_id)
+    words = ("correct", event_id, "--conflict", conflict.digest, "--note", prefix)
+    commanded(here, at, times, words)
+    with here.site.ledger() as ledger:
+        (conflict,) = ledger.conflicts(event_id)
+    assert (conflict.corrected_by is None) == (at == "correction.written")
+    again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
+    assert (again.returncode == 0) == (conflict.corrected_by is None), again.stderr
+    here.until_over()
+    with here.site.ledger() as ledger, ledger.connection() as connection:
+        (conflict,) = ledger.conflicts(event_id)
+        assert standing(ledger, conflict.corrected_by) in {("succeeded", 1), ("unknown", 1)}
+        deeds = [one for one in audit.entries(connection, limit=100) if one.detail.get("note") == prefix]
+        assert ledger.verify().trouble == []
+    assert [one.target for one in deeds] == [event_id]
+    assert here.server.post(f"{prefix}0", body | {"businessKey": "second"}).event_id == conflict.corrected_by
+    assert sum(one[3].startswith(prefix) for one in here.entered()) == 2
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("resolve"))

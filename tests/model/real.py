@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata
 from flowhooks.model.ready_delivery import ReadyDelivery
-from flowhooks.operations.context import Actor, OperationContext
+from flowhooks.operations.context import Actor
 from flowhooks.operations.deliverable_events import dismissed_by_handler
 from flowhooks.operations.registry import run_operation
 from model.listeners import HANDLERS, IGNORED
@@ -181,15 +182,8 @@ class Real:
 
     def perform(self, flow: Any, name: str, **arguments: Any) -> dict[str, Any]:
         """Execute an operation as commands and the administration API do."""
-        desk: OperationContext = flow.app.operation_context
-        by = Actor("ann", "api")
-        return run_operation(
-            OperationContext(
-                reader=desk.ledger, router=desk.router, missing_handlers=desk.missing_handlers, clock=desk.clock, by=by
-            ),
-            name,
-            arguments,
-        )
+        context = replace(flow.app.operation_context, by=Actor("ann", "api"))
+        return run_operation(context, name, arguments)
 
     def silence(self, flow: Any, other: Any) -> None:
         """Make a process's last heartbeat old, while the other process was connected."""

@@ -16,6 +16,7 @@ from flowhooks.cli.lazy_commands import LazyCommands
             "replay": "flowhooks.cli.events.replay:replay_command",
             "resolve": "flowhooks.cli.events.replay:resolve_command",
             "close-suspended": "flowhooks.cli.events.replay:close_suspended_command",
+            "correct": "flowhooks.cli.events.correct:correct_command",
             "reroute": "flowhooks.cli.events.reroute:reroute_command",
             "dismiss": "flowhooks.cli.events.reroute:dismiss_command",
         }
@@ -38,4 +39,5 @@ def command() -> None:
       parked, a handler is there  events list --state parked     events reroute --parked
       routed, a handler is new    events reroute --dry-run ...   events reroute --handler ...
       dismissed by mistake        events list --state dismissed  events reroute ...
+      in conflict (two bodies)    events show ...                events correct ...
     """

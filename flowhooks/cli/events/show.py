@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import audit_text, output
-from flowhooks.cli.events import text
+from flowhooks.cli.events import conflict_text, text
 from flowhooks.cli.events.list import print_events
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
@@ -37,6 +37,7 @@ MAX_EVENTS: Final = 100
 """Maximum number of events of one flow instance. It has one event for each kind, class and source."""
 MAX_AUDIT_ENTRIES: Final = 100
 """Maximum number of audit entries of one event, newest first. `flowhooks audit` lists all."""
+_RECEIVED: Final = {Origin.CALLBACK: "received", Origin.RECONCILED: "taken in", Origin.CORRECTION: "accepted"}
 MAX_ATTEMPTS: Final = 20
 """Maximum number of attempts of one delivery shown as text, the latest ones."""
 
@@ -101,7 +102,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
     output.print_line(f"event {event.id}: {text.event_state_text(stored)}")
     for word, value in (
         (
-            "received" if event.origin == Origin.CALLBACK else "taken in",
+            _RECEIVED[Origin(event.origin)],
             f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}",
         ),
         ("flow instance", event.flow_instance_id),
@@ -111,6 +112,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
         ("version", None if version is None else str(version)),
         ("definition", event.process_definition_id),
         ("conclusion", event.conclusion),
+        ("corrects event", event.corrects),
         ("received again", output.pluralize(stored.repeats, "time") if stored.repeats else None),
     ):
         if value is not None:
@@ -118,9 +120,8 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
     _print_no_match(stored)
     output.print_line("  body")
     output.print_lines(output.format_body(stored.body), indent="    ")
-    for received, body in reader.conflicts(event.id):
-        output.print_line(f"  another body, rejected with 409, was received at {output.format_time(received)}")
-        output.print_lines(output.format_body(body), indent="    ")
+    for conflict in reader.conflicts(event.id):
+        conflict_text.print_conflict(stored, conflict)
     for late in reader.late_callbacks(event.id):
         repeated = f", and received again {output.pluralize(late.repeats, 'time')}" if late.repeats else ""
         output.print_line(f"  another body of this instance is from {output.format_time(late.received_at)}{repeated}")

@@ -93,6 +93,25 @@ def resolve_text(done: Mapping[str, Any]) -> str:
     return f"Delivery {done['delivery_id']} for {done['handler']} {verb} from {done['before']} to {done['after']}."
 
 
+def correction_text(done: Mapping[str, Any]) -> str:
+    """Describe an accepted correction, or its dry run."""
+    digest, handlers = done["digest"][:12], done["handlers"]
+    if done["dry_run"]:
+        text = f"The body {digest} would become an event of its own ({done['state']})"
+    else:
+        text = f"The body {digest} is event {done['event_id']} ({done['state']})"
+    text += f", for {', '.join(handlers)}." if handlers else "; no handler takes it now."
+    if ran := done["ran"]:
+        text += f" {', '.join(ran)} {'has' if len(ran) == 1 else 'have'} run with the first body already."
+    if unfinished := done["unfinished"]:
+        deliveries = deliveries_text(len(unfinished))
+        text += (
+            f" {deliveries} of the first body {'is' if len(unfinished) == 1 else 'are'} not finished and still "
+            f"{'runs' if len(unfinished) == 1 else 'run'} with that body: {', '.join(unfinished)}."
+        )
+    return text
+
+
 def close_suspended_question(planned: Mapping[str, Any]) -> str:
     """Return the confirmation question before suspended deliveries are closed; `""` if there are none."""
     if not planned["closed"]:

@@ -55,7 +55,8 @@ events: Final = Table(
         "identity_sha256",
         Text,
         nullable=False,
-        comment="of source, kind, flow_instance_id and callback_class, and of instance_started_at unless it is null",
+        comment="of source, kind, flow_instance_id and callback_class, and of instance_started_at unless it is null; "
+        "of a correction: of the event that it corrects, and of its digest",
     ),
     Column("traceparent", Text, comment="of W3C Trace Context, as the callback had it; null: not recorded"),
     Column(
@@ -63,13 +64,14 @@ events: Final = Table(
         Text,
         nullable=False,
         server_default="callback",
-        comment="callback, or reconciled: taken in from the engine's history",
+        comment="callback; reconciled: taken in from the engine's history; correction: a conflicting body, accepted",
     ),
     Column(
         "instance_started_at",
         BigInteger,
         comment="part of the identity of a reconciled event whose instance id was reused; otherwise null",
     ),
+    Column("corrects", Text, comment="the event that a correction corrects, which may be purged; otherwise null"),
     UniqueConstraint("identity_sha256", name="events_identity"),
 )
 # A literal, because a database does not compare parameters with the condition of a partial index.
@@ -131,6 +133,8 @@ conflicts: Final = Table(
     Column("received_at", BigInteger, nullable=False),
     Column("body_sha256", Text, comment="as of events"),
     Column("row_sha256", Text, comment="as of events"),
+    Column("kind", Text, nullable=False, server_default="complete", comment="the kind of its callback"),
+    Column("corrected_by", Text, comment="the event of this body, which an operator accepted; null: not accepted"),
     PrimaryKeyConstraint("event_id", "digest"),
 )
 Index("conflicts_received", conflicts.c.received_at)

@@ -126,7 +126,8 @@ class _EventFields(TypedDict):
         received_at: when the callback was received.
         source: engine that sent the callback.
         origin: `callback`: the engine called; `reconciled`: flowhooks took the finished instance from the engine's
-            history.
+            history; `correction`: an operator accepted a conflicting body of another event.
+        corrects: id of that other event, which may be purged; null: the event is no correction.
         kind: kind of callback.
         flow_instance_id: process instance id of the engine.
         business_key: business key of the process instance.
@@ -149,6 +150,7 @@ class _EventFields(TypedDict):
     received_at: TimestampJson
     source: str
     origin: str
+    corrects: str | None
     kind: str
     flow_instance_id: str
     business_key: str | None
@@ -179,12 +181,18 @@ class ConflictJson(TypedDict):
     """Another body that was sent for an event's identity and rejected with 409.
 
     Attributes:
-        received_at: when the body was received.
+        received_at: when the body was first received.
+        digest: SHA-256 of the body's JSON values, which names the body.
+        kind: kind of callback.
         body: the body as received.
+        corrected_by: id of the event of this body, which an operator accepted as a correction; null: not accepted.
     """
 
     received_at: TimestampJson
+    digest: str
+    kind: str
     body: str
+    corrected_by: str | None
 
 
 class NoMatchJson(TypedDict):
@@ -269,7 +277,14 @@ def whole_event_to_json(
         "body": stored.body,
         "data": dict(stored.event.data),
         "conflicts": [
-            {"received_at": to_text(received), "body": body} for received, body in reader.conflicts(event_id)
+            {
+                "received_at": to_text(conflict.received_at),
+                "digest": conflict.digest,
+                "kind": conflict.kind,
+                "body": conflict.body,
+                "corrected_by": conflict.corrected_by,
+            }
+            for conflict in reader.conflicts(event_id)
         ],
         "late_callbacks": late_callbacks_to_json(reader.late_callbacks(event_id)),
         "deliveries": [
@@ -335,6 +350,7 @@ def _event_fields(event: EventSummary) -> _EventFields:
         "received_at": to_text(event.received_at),
         "source": event.source,
         "origin": event.origin,
+        "corrects": event.corrects,
         "kind": event.kind,
         "flow_instance_id": event.flow_instance_id,
         "business_key": event.business_key,

@@ -104,7 +104,9 @@ def test_other_data_under_the_same_identity_is_a_conflict(hands):
     second = hands.new("i1", "p:a", x=2)
     answer = hands.store(second)
     assert (answer.event_id, answer.new, answer.conflict, answer.delivery_statuses) == (event_id, False, True, ())
-    assert hands.ledger.conflicts(event_id) == [(hands.clock.now(), second.body)]
+    assert [(one.received_at, one.body) for one in hands.ledger.conflicts(event_id)] == [
+        (hands.clock.now(), second.body)
+    ]
     assert hands.ledger.event(event_id).repeats == 0
     assert hands.sql("SELECT count(*) FROM events") == [(1,)]
 
@@ -115,7 +117,7 @@ def test_conflicts_are_kept_once_each_and_ten_at_most(hands):
     for number in [*range(1, 14), 1, 2]:
         hands.clock.advance(1)
         assert hands.store(hands.new("i1", "p:a", x=number)).conflict
-    assert [body for _, body in hands.ledger.conflicts(event_id)] == [f'{{"x": {n}}}' for n in range(1, 11)]
+    assert [one.body for one in hands.ledger.conflicts(event_id)] == [f'{{"x": {n}}}' for n in range(1, 11)]
 
 
 def test_what_is_ignored_makes_no_difference(hands):
@@ -209,7 +211,7 @@ def test_a_conflict_within_one_batch(hands):
     results = hands.queue_up(*(lambda new=new: hands.store(new) for new in (first, other, same)))
     assert [(one.new, one.conflict) for one in results] == [(True, False), (False, True), (False, False)]
     assert {one.event_id for one in results} == {first.event.id}
-    assert [body for _, body in hands.ledger.conflicts(first.event.id)] == [other.body]
+    assert [one.body for one in hands.ledger.conflicts(first.event.id)] == [other.body]
 
 
 def test_a_batch_of_old_and_new(hands):

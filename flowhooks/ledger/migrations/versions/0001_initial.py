@@ -49,6 +49,7 @@ def _create_events() -> None:
         sa.Column("traceparent", sa.Text),
         sa.Column("origin", sa.Text, nullable=False, server_default="callback"),
         sa.Column("instance_started_at", sa.BigInteger),
+        sa.Column("corrects", sa.Text),
         sa.UniqueConstraint("identity_sha256", name="events_identity"),
     )
     op.create_index("events_flow_instance", "events", [sa.text("substr(flow_instance_id, 1, 256)")])
@@ -79,6 +80,8 @@ def _create_events() -> None:
         sa.Column("received_at", sa.BigInteger, nullable=False),
         sa.Column("body_sha256", sa.Text),
         sa.Column("row_sha256", sa.Text),
+        sa.Column("kind", sa.Text, nullable=False, server_default="complete"),
+        sa.Column("corrected_by", sa.Text),
         sa.PrimaryKeyConstraint("event_id", "digest"),
     )
     op.create_index("conflicts_received", "conflicts", ["received_at"])

@@ -24,12 +24,13 @@ class Action:
     Attributes:
         operation: the operation's name, a key of `flowhooks.operations.registry.OPERATIONS`.
         target: the type of its selection: `"events"` (a filter), `"delivery"`, `"handler"`, `"source"`,
-            `"alert"`, or `""` (none).
+            `"alert"`, `"conflict"` (a conflicting body of an event), or `""` (none).
         counts: the name of the figure in the operation's result that states how much it changes; `""` if it always
             changes one item.
         also: further figures of items that it changes.
         arguments: fixed arguments of the operation.
         note: whether it takes a note.
+        needs_note: whether it is refused without a note.
         paged: whether the operation processes one page per call.
         twice: whether the operator must confirm it twice.
         danger: whether it cannot be undone, and may do harm.
@@ -42,6 +43,7 @@ class Action:
     also: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     note: bool = False
+    needs_note: bool = False
     paged: bool = False
     twice: bool = False
     danger: bool = False
@@ -62,6 +64,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "did": Action(operation="resolve", target="delivery", arguments={"verdict": "did"}, note=True),
     "did_not": Action(operation="resolve", target="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
     "close": Action(operation="resolve", target="delivery", arguments={"verdict": "close"}, note=True, danger=True),
+    "correct": Action(operation="accept_correction", target="conflict", note=True, needs_note=True, danger=True),
     "close_suspended": Action(
         operation="close_suspended", target="events", counts="closed", note=True, paged=True, danger=True
     ),
@@ -128,7 +131,7 @@ class Selection:
     shown: tuple[tuple[str, str | int], ...]
 
 
-def parse_selection(request: falcon.Request, action: Action, now: int) -> Selection:
+def parse_selection(request: falcon.Request, action: Action, now: int) -> Selection:  # noqa: PLR0911 (one for each target)
     """Return the selection that the query of a request states.
 
     Args:
@@ -150,6 +153,8 @@ def parse_selection(request: falcon.Request, action: Action, now: int) -> Select
             return _select_single(request, action, "source", lambda value: {"source": value})
         case "alert":
             return _select_single(request, action, "alert", lambda value: {"alerts": [value]})
+        case "conflict":
+            return _select_conflict(request, action)
     return Selection(arguments=dict(action.arguments), query={}, shown=())
 
 
@@ -159,6 +164,17 @@ def _select_single(request: falcon.Request, action: Action, name: str, as_argume
         raise SettingsError(f"the address names no {name}")
     key = name if name in {"handler", "source"} else f"do.{name}"
     return Selection(arguments={**action.arguments, **as_argument(value)}, query={name: value}, shown=((key, value),))
+
+
+def _select_conflict(request: falcon.Request, action: Action) -> Selection:
+    event_id, digest = query_text(request, "event"), query_text(request, "digest")
+    if not (event_id and digest):
+        raise SettingsError("the address names no conflicting body of an event")
+    return Selection(
+        arguments={**action.arguments, "event_id": event_id, "digest": digest},
+        query={"event": event_id, "digest": digest},
+        shown=(("event.id", event_id), ("event.digest", digest)),
+    )
 
 
 def _select_events(request: falcon.Request, action: Action, now: int) -> Selection:

@@ -24,7 +24,9 @@ PAGE_SIZE: Final = 100
 MAX_ENTRIES_OF_TARGET: Final = 20
 """Maximum number of audit entries on the page of an event."""
 PATH: Final = f"{CONSOLE_ROOT}/audit"
-_EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "close_suspended", "reroute_parked", "dismiss", "reroute"})
+_EVENT_ACTIONS: Final = frozenset(
+    {"accept_correction", "replay", "resolve", "close_suspended", "reroute_parked", "dismiss", "reroute"}
+)
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
 NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "purge", "test_alerts"}

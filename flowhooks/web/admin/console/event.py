@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.execution import condition_recheck
 from flowhooks.ledger import circuit_state, pauses
+from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.operations import suggestions
+from flowhooks.operations.body_diff import diff_bodies, pretty
 from flowhooks.operations.find_event import find_event
 from flowhooks.web.admin.console import audit
 from flowhooks.web.admin.console.filters import query_text
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     import falcon
 
+    from flowhooks.ledger.corrections import Conflict
     from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.routing.router import Explanation
 
@@ -28,6 +31,7 @@ MAX_ATTEMPTS: Final = 50
 """Maximum number of attempts shown for one delivery, the last ones."""
 MAX_EXPLAINED: Final = 100
 """Maximum number of handlers whose routing a page explains."""
+_UNFINISHED: Final = frozenset({State.WAITING, State.RUNNING})
 _NOT_RUN_PREFIXES: Final = {
     State.WAITING: f"{condition_recheck.UNDECIDED_NOTE}: ",
     State.CLOSED: f"{condition_recheck.FALSE_NOTE}: ",
@@ -45,24 +49,35 @@ class EventPage(Page):
         """Return everything stored about the event."""
         stored = find_event(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
+        now = self.app.clock.now()
         urgent_first = sorted(stored.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
+        shown = urgent_first[:MAX_DELIVERIES]
         with self.app.ledger.connection() as connection:
             acts = audit.entries_about(connection, stored.event.id)
             paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
+            coming = next_attempts(connection, shown, now)
         return {
             "rows": acts,
             "stored": stored,
             "event": stored.event,
             "received_at": round(stored.event.received_at.timestamp() * 1_000_000),
             "body": stored.body,
-            "pretty": _pretty(stored.body),
+            "pretty": pretty(stored.body),
             "too_long": len(stored.body) > MAX_TEXT_CHARS,
-            "conflicts": conflicts,
+            "conflicts": [_conflict(stored, conflict) for conflict in conflicts],
+            "states": Counter(status.state for status in urgent_first),
+            "unfinished": sum(status.state in _UNFINISHED for status in urgent_first)
+            if any(conflict.corrected_by for conflict in conflicts)
+            else 0,
             "late_callbacks": self.app.ledger.late_callbacks(stored.event.id),
             "deliveries": [
                 self._delivery(stored, status)
-                | {"paused_at": paused.get(status.handler), "circuit": open_circuits.get(status.handler)}
-                for status in urgent_first[:MAX_DELIVERIES]
+                | {
+                    "paused_at": paused.get(status.handler),
+                    "circuit": open_circuits.get(status.handler),
+                    "next": coming.get(status.delivery_id),
+                }
+                for status in shown
             ],
             "left_out": max(0, len(urgent_first) - MAX_DELIVERIES),
             "explain": suggestions.explain_command(stored.event),
@@ -104,13 +119,13 @@ class BodyFile(Page):
     on_head = on_get
 
 
-def _pretty(body: str) -> str:
-    if len(body) > MAX_TEXT_CHARS:
-        return ""
-    try:
-        return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
-    except (ValueError, RecursionError):  # damaged: it is shown as it is stored
-        return ""
+def _conflict(stored: StoredEvent, conflict: Conflict) -> dict[str, Any]:
+    return {
+        "facts": conflict,
+        "pretty": "" if conflict.damage else pretty(conflict.body),
+        "diff": None if conflict.damage else diff_bodies(stored.body, conflict.body),
+        "other_kind": conflict.kind if conflict.kind != stored.event.kind else "",
+    }
 
 
 def _why_not_run(delivery: DeliveryStatus) -> str:

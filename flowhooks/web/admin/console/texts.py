@@ -195,7 +195,15 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "interface.console": {"en": "in the console", "zh": "控制台"},
     "interface.api": {"en": "through the API", "zh": "通过 API"},
     "interface.cli": {"en": "on the command line", "zh": "命令行"},
-    "event.due": {"en": "Next attempt due at", "zh": "下次尝试时间："},
+    "event.delivery_id": {"en": "Delivery id", "zh": "投递 ID"},
+    "copy": {"en": "Copy", "zh": "复制"},
+    "copied": {"en": "Copied", "zh": "已复制"},
+    "event.next": {"en": "Attempt {number}", "zh": "第 {number} 次尝试"},
+    "event.next_of": {"en": "Attempt {number} of {total}", "zh": "第 {number} 次尝试（共 {total} 次）"},
+    "event.next_in": {"en": "{attempt}, in {duration}", "zh": "{attempt}，{duration}后"},
+    "event.next_now": {"en": "{attempt}, due now", "zh": "{attempt}，已到时间"},
+    "event.next_running": {"en": "{attempt}, running since", "zh": "{attempt}，运行中，开始时间："},
+    "event.facts": {"en": "Details", "zh": "详情"},
     "event.blocked_by": {
         "en": "Blocked by an earlier event with the same order key:",
         "zh": "按顺序执行，正在等待同一排序键的前一事件：",
@@ -241,8 +249,34 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.conflicts": {"en": "Conflicting bodies", "zh": "冲突的请求体"},
     "event.conflicts_says": {
         "en": "Later callbacks had the same identity but different data. They were rejected with 409. The first "
-        "callback remains valid.",
-        "zh": "后来的回调标识相同但数据不同，已返回 409 拒绝。以第一次回调为准。",
+        "callback remains valid until an operator accepts another body as a correction.",
+        "zh": "后来的回调标识相同但数据不同，已返回 409 拒绝。以第一次回调为准，除非运维人员将其他请求体采纳为更正。",
+    },
+    "event.digest": {"en": "Digest of the body", "zh": "请求体的摘要"},
+    "event.diff": {"en": "Differences from the first body", "zh": "与第一个请求体的差异"},
+    "event.diff_says": {
+        "en": "Lines with - are only in the first body, lines with + only in this one. White space and the order of "
+        "members are left out.",
+        "zh": "标 - 的行只在第一个请求体中，标 + 的行只在本请求体中。不比较空白和成员顺序。",
+    },
+    "event.diff_removed": {"en": "only in the first body:", "zh": "只在第一个请求体中："},
+    "event.diff_added": {"en": "only in this body:", "zh": "只在本请求体中："},
+    "event.conflict_count": {"en": "Conflicting bodies: {count}", "zh": "冲突的请求体：{count} 个"},
+    "event.diff_equal": {"en": "Equal lines: {count}", "zh": "相同的行：{count} 行"},
+    "event.diff_none": {
+        "en": "The bodies are too long to be compared here.",
+        "zh": "请求体过长，无法在此比较。",
+    },
+    "event.diff_kind": {"en": "Kind of this callback:", "zh": "该回调的类型："},
+    "event.corrected_by": {
+        "en": "This body was accepted as a correction. Its event:",
+        "zh": "该请求体已被采纳为更正，对应的事件：",
+    },
+    "event.corrects": {"en": "Corrects event", "zh": "更正的事件"},
+    "event.unfinished": {
+        "en": "Deliveries of the first body that are not finished: {count}. They still run with the first body. Close "
+        "them if their work is not needed.",
+        "zh": "第一个请求体尚未完成的投递：{count} 个，仍将按第一个请求体执行。如果不再需要，请关闭。",
     },
     "event.late_callbacks": {"en": "Further bodies of this instance", "zh": "该流程实例的其他请求体"},
     "event.late_callbacks_says": {
@@ -253,6 +287,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "没有任何处理器重复运行。如果事件当时处于暂存或已忽略状态，则以该回调为准，这里显示历史记录中的请求体。",
     },
     "event.origin": {"en": "Origin", "zh": "由来"},
+    "event.origin.correction": {"en": "correction, accepted by an operator", "zh": "更正，由运维人员采纳"},
     "event.origin.reconciled": {"en": "taken from the engine's history", "zh": "取自流程引擎的历史记录"},
     "event.by": {"en": "by", "zh": "操作人："},
     "events.by_attempt": {"en": "By attempts", "zh": "按尝试查找"},
@@ -603,6 +638,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "conclusion": {"en": "Conclusion", "zh": "结论"},
     "origin": {"en": "Origin", "zh": "由来"},
     "origin.callback": {"en": "callback of the engine", "zh": "流程引擎的回调"},
+    "origin.correction": {"en": "accepted correction", "zh": "采纳的更正"},
     "origin.reconciled": {"en": "taken in from the history", "zh": "取自流程引擎的历史"},
     "dismissed_by": {"en": "Reason for dismissal", "zh": "忽略原因"},
     "listens.conclusion": {"en": "conclusion", "zh": "结论"},
@@ -783,6 +819,35 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.close.button": {"en": "Close", "zh": "关闭"},
     "do.close.did": {"en": "The delivery is closed.", "zh": "已关闭。"},
+    # Accept a conflicting body.
+    "do.correct.act": {"en": "Accept as a correction", "zh": "采纳为更正"},
+    "do.correct.title": {"en": "Accept a body as a correction", "zh": "采纳请求体为更正"},
+    "do.correct.would": {
+        "en": "The body becomes an event of its own, and its handlers run with it. The first event stays as it is.",
+        "zh": "该请求体将成为独立的事件，并由处理器执行。第一个事件保持不变。",
+    },
+    "do.correct.handlers": {"en": "Handlers that run:", "zh": "将执行的处理器："},
+    "do.correct.ran": {"en": "(has run with the first body)", "zh": "（已按第一个请求体执行过）"},
+    "do.correct.no_handler": {
+        "en": "No handler takes this body now. The event is parked or dismissed.",
+        "zh": "当前没有处理器接收该请求体：事件将暂存或忽略。",
+    },
+    "do.correct.unfinished": {
+        "en": "Deliveries of the first body that are not finished: {count}. They still run with the first body. Close "
+        "them on the page of the first event if their work is not needed.",
+        "zh": "第一个请求体尚未完成的投递：{count} 个，仍将按第一个请求体执行。"
+        "如果不再需要，请在第一个事件的页面上关闭。",
+    },
+    "do.correct.undo": {
+        "en": "This cannot be undone. A handler that has run with the first body does its work a second time, with "
+        "other data. Write in the note why this body is right.",
+        "zh": "无法撤销。已按第一个请求体执行过的处理器会按不同的数据再执行一次。请在备注中写明为何以该请求体为准。",
+    },
+    "do.correct.button": {"en": "Accept as a correction", "zh": "采纳为更正"},
+    "do.correct.did": {
+        "en": "The body is accepted. Its event is linked beside it.",
+        "zh": "已采纳。对应事件的链接见该请求体旁。",
+    },
     # Close suspended deliveries.
     "do.close_suspended.act": {"en": "Close the suspended deliveries", "zh": "关闭已挂起的投递"},
     "do.close_suspended.title": {"en": "Close suspended deliveries", "zh": "关闭已挂起的投递"},
@@ -1023,6 +1088,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.resolve": {"en": "delivery resolved", "zh": "人工确认"},
     "audit.did.reroute_parked": {"en": "parked events delivered", "zh": "补投"},
     "audit.did.retire": {"en": "handler retired", "zh": "停用处理器"},
+    "audit.did.accept_correction": {"en": "body accepted as a correction", "zh": "采纳请求体为更正"},
     "audit.did.close_suspended": {"en": "suspended deliveries closed", "zh": "关闭已挂起的投递"},
     "audit.did.dismiss": {"en": "events dismissed", "zh": "忽略事件"},
     "audit.did.reroute": {"en": "events rerouted", "zh": "重新路由"},

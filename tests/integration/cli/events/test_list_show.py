@@ -15,6 +15,7 @@ EVENT = {
     "received_at",
     "source",
     "origin",
+    "corrects",
     "kind",
     "flow_instance_id",
     "business_key",

@@ -390,9 +390,7 @@ def goes_on(harness, address, handlers, dead, parked):
     flow = harness.open(*handlers, alerts={"parked_after": 0.0})
     assert flow.only(dead).state is State.DEAD
     assert flow.app.ledger.event(parked).state == "parked"
-    assert {stored for (_, stored) in flow.app.ledger.conflicts(dead)} == {
-        '{"processDefinitionKey": "leave", "other": 1}'
-    }
+    assert {one.body for one in flow.app.ledger.conflicts(dead)} == {'{"processDefinitionKey": "leave", "other": 1}'}
     flow.app.alerts.poll()
     assert {dead, parked} <= {row[0] for row in flow.sql("SELECT event_id FROM alerts")}
     assert flow.take("new", key="order", businessKey="k").status == "done"

@@ -1,5 +1,5 @@
 // Enhances the console's pages: times in the viewer's time zone, an overview that refreshes itself, short search
-// addresses, and actions that continue page by page.
+// addresses, buttons that copy, and actions that continue page by page.
 // Every page works without this script. It fetches only pages of this server.
 "use strict";
 
@@ -113,8 +113,45 @@ function once(form) {
   addEventListener("pageshow", () => delete form.dataset.sent);
 }
 
+// Copy a text to the clipboard. Browsers offer the clipboard only over TLS and to this machine itself; elsewhere the
+// text is copied from a field that is selected.
+async function toClipboard(text) {
+  if (navigator.clipboard && isSecureContext) return navigator.clipboard.writeText(text);
+  const field = document.createElement("textarea");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  if (!copied) throw new Error("not copied");
+}
+
+// Buttons that copy an id, or the body as it was received.
+function copies(button) {
+  const name = button.firstChild;
+  const text = name.data;
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    try {
+      if (button.dataset.copyUrl) {
+        const answer = await fetch(button.dataset.copyUrl, { credentials: "same-origin" });
+        if (!answer.ok) throw new Error(String(answer.status));
+        await toClipboard(await answer.text());
+      } else {
+        await toClipboard(decodeURIComponent(button.dataset.copy));
+      }
+      name.data = button.dataset.copied;
+    } catch {
+      name.data = "✗";
+    }
+    button.focus();
+    setTimeout(() => (name.data = text), 2000);
+  });
+}
+
 localTimes(document);
 zone();
+document.querySelectorAll("button.copy").forEach(copies);
 document.querySelectorAll("[data-live]").forEach(live);
 document.querySelectorAll("form[method=get]").forEach(zoned);
 document.querySelectorAll("form[method=get]").forEach(shortAddress);

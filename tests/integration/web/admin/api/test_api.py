@@ -316,7 +316,10 @@ def test_every_answer_is_as_published(busy, document):
 def test_every_operation_answers_as_published(busy, document):
     """A dry run of each operation responds as published."""
     (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
+    (conflicting,) = busy.flow.events(flow_instance_id="4711")
+    (conflict,) = busy.flow.app.ledger.conflicts(conflicting)
     given = {
+        "accept_correction": {"event_id": conflicting, "digest": conflict.digest, "note": "the sum was wrong"},
         "replay": {"event_filter": {"state": "dead"}, "again": False},
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
         "close_suspended": {"event_filter": {"handler": "shop:idle"}, "note": "not needed"},

@@ -656,6 +656,7 @@ def test_every_action_is_an_operation():
         "handler": {"handlers"},
         "source": {"source"},
         "alert": {"alerts"},
+        "conflict": {"event_id", "digest"},
         "": set(),
     }
     for action in ACTIONS.values():

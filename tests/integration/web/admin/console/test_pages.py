@@ -417,11 +417,11 @@ def test_an_event_that_is_blocked(harness, serve, listens):
     for event_id in held:
         page = console.page(f"/events/{event_id}")
         assert f"Blocked by an earlier event with the same order key: {first}" in page.text
-        assert "Next attempt" not in page.text
+        assert "Attempt 1" not in page.text
         assert f"/console/events/{first}" in page.links()
         assert "正在等待同一排序键的前一事件" in console.page(f"/events/{event_id}", "zh-CN").text
     text = console.page(f"/events/{first}").text
-    assert "Next attempt due at" in text
+    assert "Attempt 2 of 3, in 5" in text
     assert "Blocked by" not in text
 
 

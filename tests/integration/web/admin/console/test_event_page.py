@@ -1,0 +1,142 @@
+"""The page of one event: its state and next step first, its bodies side by side, and corrections."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from flowhooks import Retry, State
+from flowhooks.errors import IdentityConflict
+from flowhooks.web.admin.console.texts import text
+from support import browsers
+
+HOSTILE = "</pre><script>document.title = 'pwned'</script>"
+
+pytestmark = pytest.mark.sqlite
+
+
+@pytest.fixture
+def flow(harness, listens):
+    """A flow with a handler that fails for some instances, and has four attempts."""
+    ran = []
+
+    def pay(event):
+        ran.append((event.flow_instance_id, event.data.get("amount"), event.corrects))
+        if event.flow_instance_id == "waits":
+            raise RuntimeError("the bank is closed")
+
+    flow = harness.open(listens(pay, name="pay", retry=Retry(attempts=4, delays=[24], jitter=0)))
+    flow.ran = ran
+    return flow
+
+
+@pytest.fixture
+def console(flow, serve):
+    """A console with a waiting delivery, and with an event in conflict."""
+    event_id = flow.take("waits", amount=1, wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.take("twice", amount=12345678901234567890123, note=HOSTILE)
+    with pytest.raises(IdentityConflict):
+        flow.take("twice", amount=12345678901234567890124, note=HOSTILE)
+    return serve(flow)
+
+
+def path_of(console, instance):
+    """The path of the oldest event of an instance."""
+    return f"/events/{console.flow.events(flow_instance_id=instance)[0]}"
+
+
+def test_the_next_step(console):
+    """The number of the attempt and of all attempts, and what keeps a delivery from running instead."""
+    flow = console.flow
+    path = path_of(console, "waits")
+    assert "Attempt 2 of 4, in 24 s (" in console.page(path).text
+    which = text("event.next_of", "zh", number=2, total=4)
+    chinese = text("event.next_in", "zh", attempt=which, duration="24 秒")
+    assert f"{chinese} (" in console.page(path, "zh-CN").text
+    flow.sql("UPDATE handlers SET retry = NULL")
+    assert "Attempt 2 of 8, in 24 s (" in console.page(path).text
+    flow.sql("UPDATE handlers SET retry = '[]'")
+    assert "Attempt 2, in 24 s (" in console.page(path).text
+    flow.sql("UPDATE handlers SET paused_at = ?", flow.clock.now())
+    page = console.page(path).text
+    assert "Waiting until the handler is resumed" in page
+    assert "Attempt 2" not in page
+
+
+def test_a_hostile_body_is_shown_and_accepted(console):
+    """The differences have exact integers, nothing is markup, and the accepted event is linked both ways."""
+    flow = console.flow
+    page = console.page(path_of(console, "twice"))
+    assert '- "amount": 12345678901234567890123,' in page.text
+    assert '+ "amount": 12345678901234567890124,' in page.text
+    assert HOSTILE in page.text
+    (button,) = page.to_do("correct")
+    original = flow.events(flow_instance_id="twice")[0]
+    refused, _ = console.act(button, note="  ")
+    assert refused.status == 422
+    answer, asked = console.act(button, note="the bank says so")
+    assert "p:pay (has run with the first body)" in asked.text
+    page = console.follow(answer).page
+    first, correction = flow.events(flow_instance_id="twice")
+    assert first == original
+    assert page.to_do("correct") == []
+    assert f"/console/events/{correction}" in page.links()
+    assert "the bank says so" in page.text
+    flow.settled(correction, State.SUCCEEDED)
+    page = console.page(f"/events/{correction}")
+    assert f"/console/events/{original}" in page.links()
+    assert "correction, accepted by an operator" in page.text
+    assert flow.ran[-1] == ("twice", 12345678901234567890124, original)
+    assert console.get(button, root="").status == 409
+
+
+def test_a_large_body_is_bounded(flow, serve):
+    """A page with long bodies in conflict has neither of them whole, and no differences."""
+    flow.take("large", amount=1, more="x" * 200_000)
+    with pytest.raises(IdentityConflict):
+        flow.take("large", amount=2, more="y" * 200_000)
+    console = serve(flow)
+    answer = console.get(path_of(console, "large"))
+    assert len(answer.body) < 300_000
+    assert "too long to be compared" in answer.page.text
+    assert answer.page.to_do("correct") != []
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.parametrize("look", [("en-GB", "en", 1280, "light"), ("zh-CN", "zh", 390, "dark")])
+def test_the_page_in_a_browser(console, visit, look):
+    """The next step is above the fold, ids and the body are copied exactly, and a body is accepted by two clicks."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    locale, language, width, scheme = look
+    page = visit(console, path_of(console, "waits"), width=width, scheme=scheme, locale=locale)
+    step = page.locator(".next")
+    which = text("event.next_of", language, number=2, total=4)
+    duration = "24 s" if language == "en" else "24 秒"
+    expect(step).to_contain_text(text("event.next_in", language, attempt=which, duration=duration))
+    below = step.bounding_box()
+    assert below["y"] + below["height"] <= page.viewport_size["height"]
+    page.goto(f"/console{path_of(console, 'twice')}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    event_id = console.flow.events(flow_instance_id="twice")[0]
+    copied = {text("event.id", language): event_id, text("flow", language): "twice"}
+    for label, value in copied.items():
+        button = page.get_by_role("button", name=f"{text('copy', language)} {label}", exact=True)
+        button.click()
+        expect(page.get_by_text(text("copied", language), exact=False).first).to_be_visible()
+        assert page.evaluate("navigator.clipboard.readText()") == value
+    page.locator("button[data-copy-url]").click()
+    expect(page.locator("button[data-copy-url]")).to_contain_text(text("copied", language))
+    assert page.evaluate("navigator.clipboard.readText()") == console.flow.app.ledger.event(event_id).body
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("link", name=text("do.correct.act", language), exact=True).click()
+    assert [one["id"] for one in Axe().run(page).response["violations"]] == []
+    page.get_by_label(text("do.note", language)).fill("the bank says so")
+    page.get_by_role("button", name=text("do.correct.button", language), exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text(text("do.correct.did", language))
+    assert page.title() != "pwned"
+    assert len(console.flow.events(flow_instance_id="twice")) == 2
