@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import falcon
 import structlog
@@ -19,9 +19,9 @@ from flowhooks.text import command_line, one_line
 from flowhooks.web.admin.console.actions import PROGRESS_PARAMETERS, find_action, parse_selection
 from flowhooks.web.admin.console.filters import query_text, to_query_text
 from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash, to_flash
-from flowhooks.web.admin.console.forms import parse_form
+from flowhooks.web.admin.console.forms import parse_fields
 from flowhooks.web.admin.console.page import Page, choose_language
-from flowhooks.web.admin.console.urls import ACTION_ROOT, back_url
+from flowhooks.web.admin.console.urls import ACTION_ROOT, OPERATIONS_ROOT, back_url
 from flowhooks.web.admin.operators import operator_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ REQUEST_TIME_BUDGET: Final = 3.0
 """Seconds for which one request works. Then the page shows the progress, and the next request continues."""
 MAX_NOTE_CHARS: Final = 1_000
 _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "close_suspended": ("close-suspended",),
     "reroute_parked": ("reroute", "--parked"),
 }
 """Words of the command for a paged operation, if it is not named as the operation."""
@@ -74,6 +73,7 @@ class _ActionRequest:
         name: the action's name.
         action: the action.
         selection: the selected items.
+        form: the fields of the form; `{}` for a GET request.
     """
 
     request: falcon.Request
@@ -82,10 +82,14 @@ class _ActionRequest:
     name: str
     action: Action
     selection: Selection
+    form: Mapping[str, str]
 
 
 class ActionPage(Page):
-    """`GET /console/do/{name}` previews an action; `POST` executes it."""
+    """`GET /console/do/{name}` previews an action; `POST` executes it.
+
+    A bulk action is planned by `POST`, and the page of its operation shows the plan and starts it.
+    """
 
     template = "confirm.html"
 
@@ -96,7 +100,7 @@ class ActionPage(Page):
     on_head = on_get
 
     def on_post(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Execute or continue the action; at its end redirect to the page from which it was started."""
+        """Plan a bulk action; execute or continue another one, and at its end redirect to the page it started from."""
         self._handle(request, response, path["name"], self._perform)
 
     def _handle(
@@ -108,20 +112,38 @@ class ActionPage(Page):
         def go() -> None:
             what = find_action(name)
             try:
-                to = parse_selection(request, what, self.app.clock.now())
-                work(
-                    _ActionRequest(
-                        request=request, response=response, language=language, name=name, action=what, selection=to
-                    )
+                fields = parse_fields(request) if request.method == "POST" else {}
+                case = _ActionRequest(
+                    request=request,
+                    response=response,
+                    language=language,
+                    name=name,
+                    action=what,
+                    selection=parse_selection(request, what, self.app.clock.now(), fields.get("id", ())),
+                    form={name: to_query_text(values[-1]) for name, values in fields.items()},
                 )
+                work(case)
             except LedgerUnusable:
                 raise
             except (LedgerError, SettingsError, Unavailable) as error:
-                self._show_error(request, response, language, error)
+                show_error(self, request, response, language, error, back=back_url(request))
 
         self.respond_safely(request, response, language, go)
 
+    def _plan(self, case: _ActionRequest) -> None:
+        context = replace(self.app.operation_context, by=Actor(operator_of(case.request).name, "console"))
+        arguments = {"action": case.action.bulk, "event_filter": case.selection.arguments["event_filter"]}
+        planned = run_operation(context, "plan_operation", arguments)
+        case.response.status = falcon.HTTP_303
+        back = urlencode({"back": back_url(case.request)})
+        case.response.location = f"{OPERATIONS_ROOT}/{quote(planned['id'], safe='')}?{back}"
+        case.response.set_header("Cache-Control", "no-store")
+
     def _confirm(self, case: _ActionRequest, *, unsure: bool = False) -> None:
+        if case.action.bulk is not None:
+            # Only forms change anything, so the page of an address has a form that makes the plan.
+            self.answer(case.request, case.response, case.language, _base_values(case), template="plan_first.html")
+            return
         if case.action.paged and (after := query_text(case.request, "after")):
             progress = {name: query_text(case.request, name) for name in PROGRESS_PARAMETERS}
             figures = {"events": progress["gone"], case.action.counts: progress["started"], "total": progress["total"]}
@@ -144,7 +166,15 @@ class ActionPage(Page):
         self.answer(case.request, case.response, case.language, shown)
 
     def _perform(self, case: _ActionRequest) -> None:
-        form = {name: to_query_text(value) for name, value in parse_form(case.request).items()}
+        if case.action.bulk is not None:
+            self._plan(case)
+            return
+        form = case.form
+        if form.get("rows"):
+            # The form of a list states the selected rows; the page that asks gets them in its address.
+            case.response.status = falcon.HTTP_303
+            case.response.location = _base_values(case)["address"]
+            return
         if case.action.twice and not form.get("sure"):
             case.response.status = falcon.HTTP_422
             if form.get("after"):
@@ -218,23 +248,26 @@ class ActionPage(Page):
         with self.app.ledger.connection() as connection:
             return next((alert for alert in alert_queries.open_alerts(connection) if alert.id in ids), None)
 
-    def _show_error(self, request: falcon.Request, response: falcon.Response, language: str, error: Exception) -> None:
-        kind, status = (
-            ("gone", 404)
-            if isinstance(error, NotFound)
-            else ("moved", 409)
-            if isinstance(error, InvalidTransition)
-            else ("unavailable", 503)
-            if isinstance(error, Unavailable)
-            else ("unclear", 422)
-        )
-        response.status = falcon.code_to_http_status(status)
-        if isinstance(error, Unavailable):
-            response.set_header("Retry-After", str(error.retry_after))
-        # The message of an `Unavailable` is meant for engines.
-        says = "" if isinstance(error, Unavailable) else str(error)
-        shown = {"kind": kind, "says": says, "back": back_url(request)}
-        self.answer(request, response, language, shown, template="undone.html")
+
+def show_error(
+    page: Page, request: falcon.Request, response: falcon.Response, language: str, error: Exception, *, back: str
+) -> None:
+    """Answer with the page that says why an action was not possible, with a link back."""
+    kind, status = (
+        ("gone", 404)
+        if isinstance(error, NotFound)
+        else ("moved", 409)
+        if isinstance(error, InvalidTransition)
+        else ("unavailable", 503)
+        if isinstance(error, Unavailable)
+        else ("unclear", 422)
+    )
+    response.status = falcon.code_to_http_status(status)
+    if isinstance(error, Unavailable):
+        response.set_header("Retry-After", str(error.retry_after))
+    # The message of an `Unavailable` is meant for engines.
+    says = "" if isinstance(error, Unavailable) else str(error)
+    page.answer(request, response, language, {"kind": kind, "says": says, "back": back}, template="undone.html")
 
 
 def _shown(action: Action, form: Mapping[str, str]) -> dict[str, int]:
@@ -248,7 +281,8 @@ def _base_values(case: _ActionRequest) -> dict[str, Any]:
     return {
         "doing": case.name,
         "meant": case.selection.shown,
-        "address": f"{ACTION_ROOT}/{case.name}?{urlencode({**case.selection.query, 'back': origin}, errors='replace')}",
+        "address": f"{ACTION_ROOT}/{case.name}?"
+        + urlencode({**case.selection.query, "back": origin}, doseq=True, errors="replace"),
         "back": origin,
     }
 
@@ -276,8 +310,11 @@ def _command(case: _ActionRequest, after: str) -> str:
     """Return the command that continues a stopped action."""
     operation = case.action.operation
     words = ["events", *_COMMANDS.get(operation, (operation,))]
-    words += ["--again"] if case.action.arguments.get("again") else []
-    options = {name.replace("_", "-"): value for name, value in case.selection.query.items()}
+    options = [
+        (name.replace("_", "-"), text)
+        for name, value in case.selection.query.items()
+        for text in ([value] if isinstance(value, str) else value)
+    ]
     # An action without a filter continues without a position.
-    options |= {"after": after} if case.action.target == "events" else {}
-    return command_line(*words, *(f"--{name}={value}" for name, value in options.items()))
+    options += [("after", after)] if case.action.target == "events" else []
+    return command_line(*words, *(f"--{name}={value}" for name, value in options))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import to_datetime
 from flowhooks.errors import NotFound, SettingsError
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations.registry import OPERATIONS
-from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text
+from flowhooks.web.admin.console.filters import MAX_VALUE_CHARS, TIMES, filter_from_request, query_text, to_query_text
 from flowhooks.web.admin.console.urls import query_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import falcon
 
@@ -25,6 +26,8 @@ class Action:
         operation: the operation's name, a key of `flowhooks.operations.registry.OPERATIONS`.
         target: the type of its selection: `"events"` (a filter), `"delivery"`, `"handler"`, `"source"`,
             `"alert"`, `"conflict"` (a conflicting body of an event), or `""` (none).
+        bulk: the change that it makes to each selected delivery, as an operation with a plan; None if it is executed at
+            once.
         counts: the name of the figure in the operation's result that states how much it changes; `""` if it always
             changes one item.
         also: further figures of items that it changes.
@@ -39,6 +42,7 @@ class Action:
 
     operation: str
     target: str
+    bulk: BulkAction | None = None
     counts: str = ""
     also: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -51,23 +55,29 @@ class Action:
 
 
 ACTIONS: Final[Mapping[str, Action]] = {
-    "replay": Action(operation="replay", target="events", counts="deliveries", paged=True),
+    "replay": Action(operation="plan_operation", target="events", bulk=BulkAction.REPLAY, counts="deliveries"),
     "replay_again": Action(
-        operation="replay",
+        operation="plan_operation",
         target="events",
+        bulk=BulkAction.RERUN,
         counts="deliveries",
-        arguments={"again": True},
-        paged=True,
         twice=True,
         danger=True,
     ),
+    "mark_done": Action(
+        operation="plan_operation", target="events", bulk=BulkAction.MARK_DONE, counts="deliveries", danger=True
+    ),
+    "mark_not_done": Action(
+        operation="plan_operation", target="events", bulk=BulkAction.MARK_NOT_DONE, counts="deliveries", danger=True
+    ),
+    "close_all": Action(
+        operation="plan_operation", target="events", bulk=BulkAction.CLOSE, counts="deliveries", danger=True
+    ),
+    "run_now": Action(operation="plan_operation", target="events", bulk=BulkAction.RUN_NOW, counts="deliveries"),
     "did": Action(operation="resolve", target="delivery", arguments={"verdict": "did"}, note=True),
     "did_not": Action(operation="resolve", target="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
     "close": Action(operation="resolve", target="delivery", arguments={"verdict": "close"}, note=True, danger=True),
     "correct": Action(operation="accept_correction", target="conflict", note=True, needs_note=True, danger=True),
-    "close_suspended": Action(
-        operation="close_suspended", target="events", counts="closed", note=True, paged=True, danger=True
-    ),
     "reroute_parked": Action(
         operation="reroute_parked", target="", counts="delivered", also=("dismissed",), paged=True
     ),
@@ -98,6 +108,10 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "acknowledge": Action(operation="acknowledge", target="alert", counts="alerts", note=True),
 }
 """All actions by name. The name is also used in the URL, the button and the texts (`do.NAME.…`)."""
+NAME_OF_BULK: Final[Mapping[BulkAction, str]] = {
+    action.bulk: name for name, action in ACTIONS.items() if action.bulk is not None
+}
+"""The action that plans each kind of operation."""
 
 
 def find_action(name: str) -> Action:
@@ -112,6 +126,10 @@ def find_action(name: str) -> Action:
     return action
 
 
+MAX_SHOWN_IDS: Final = 3
+"""Maximum number of ids of selected events that a page shows; for more, it shows their number."""
+MAX_IDS: Final = 1_000
+"""Maximum number of rows that can be selected."""
 PROGRESS_PARAMETERS: Final = ("after", "gone", "started", "total")
 """Query parameters of a stopped action's URL that state its progress."""
 
@@ -127,24 +145,27 @@ class Selection:
     """
 
     arguments: Mapping[str, Any]
-    query: Mapping[str, str]
+    query: Mapping[str, str | Sequence[str]]
     shown: tuple[tuple[str, str | int], ...]
 
 
-def parse_selection(request: falcon.Request, action: Action, now: int) -> Selection:  # noqa: PLR0911 (one for each target)
+def parse_selection(  # noqa: PLR0911 (one for each target)
+    request: falcon.Request, action: Action, now: int, rows: Sequence[str] = ()
+) -> Selection:
     """Return the selection that the query of a request states.
 
     Args:
         request: the request.
         action: the action.
         now: the time in microseconds since 1970; events received later are not selected.
+        rows: ids of events that a form selects, besides those in the query.
 
     Raises:
         SettingsError: the query selects nothing, or is invalid.
     """
     match action.target:
         case "events":
-            return _select_events(request, action, now)
+            return _select_events(request, action, now, rows)
         case "delivery":
             return _select_single(request, action, "delivery", lambda value: {"delivery_id": value})
         case "handler":
@@ -177,21 +198,37 @@ def _select_conflict(request: falcon.Request, action: Action) -> Selection:
     )
 
 
-def _select_events(request: falcon.Request, action: Action, now: int) -> Selection:
+def _select_events(request: falcon.Request, action: Action, now: int, rows: Sequence[str]) -> Selection:
     parsed = filter_from_request(request)
-    event_id = query_text(request, "id")
+    ids = _selected_ids(request, rows)
+    delivery_id = query_text(request, "delivery") if action.bulk else ""
     if parsed.event_filter is None:
         raise SettingsError(f"{' and '.join(parsed.wrong)} cannot be used")
     # A misspelt parameter must not widen the selection.
-    unknown = sorted(set(query_of(request, "lang", "back", "id", *PROGRESS_PARAMETERS)) - set(parsed.given))
-    if unknown or not (parsed.given or event_id):
+    ours = ("lang", "back", "id", "selected", *(("delivery",) if action.bulk else ()), *PROGRESS_PARAMETERS)
+    unknown = sorted(set(query_of(request, *ours)) - set(parsed.given))
+    if unknown or not (parsed.given or ids or delivery_id):
         raise SettingsError("the address does not say which events")
-    filter_json = parsed.event_filter.to_json() | ({"ids": [event_id]} if event_id else {})
-    shown: list[tuple[str, str | int]] = [("event.id", event_id)] if event_id else []
+    if query_text(request, "selected") and not ids:
+        raise SettingsError("no row is selected")
+    filter_json = parsed.event_filter.to_json() | ({"ids": ids} if ids else {})
+    filter_json |= {"delivery_ids": [delivery_id]} if delivery_id else {}
+    shown: list[tuple[str, str | int]] = [("event.id", event_id) for event_id in ids[:MAX_SHOWN_IDS]]
+    shown += [("do.selected", f"{len(ids):,}")] if len(ids) > MAX_SHOWN_IDS else []
+    shown += [("do.delivery", delivery_id)] if delivery_id else []
     shown += [(name, filter_json[name] if name in TIMES else value) for name, value in parsed.given.items()]
-    query = {**parsed.given, **({"id": event_id} if event_id else {})}
-    if not event_id:
+    query: dict[str, str | list[str]] = {**parsed.given, **({"id": ids} if ids else {})}
+    query |= {"delivery": delivery_id} if delivery_id else {}
+    if not ids and not delivery_id:
         # Events received after the operator saw the number are left out. Relative times such as `2h` are fixed.
         filter_json.setdefault("until", now + 1)
         query |= {name: to_datetime(filter_json[name]).isoformat() for name in TIMES if name in filter_json}
     return Selection(arguments={**action.arguments, "event_filter": filter_json}, query=query, shown=tuple(shown))
+
+
+def _selected_ids(request: falcon.Request, rows: Sequence[str]) -> list[str]:
+    given = [*(request.get_param_as_list("id") or ()), *rows]
+    ids = list(dict.fromkeys(to_query_text(value.strip()[:MAX_VALUE_CHARS]) for value in given if value.strip()))
+    if len(ids) > MAX_IDS:
+        raise SettingsError(f"at most {MAX_IDS:,} rows can be selected")
+    return ids

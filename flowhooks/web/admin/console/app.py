@@ -14,13 +14,14 @@ from flowhooks.web.admin.console.event import BodyFile, EventPage
 from flowhooks.web.admin.console.events import EventsPage
 from flowhooks.web.admin.console.handlers import HandlersPage
 from flowhooks.web.admin.console.login import LOGIN_PATH, LOGOUT_PATH, LoginPage, LogoutPage
+from flowhooks.web.admin.console.operations import OperationLive, OperationPage, OperationsPage, OperationStep
 from flowhooks.web.admin.console.overview import LivePart, OverviewPage
 from flowhooks.web.admin.console.page import NotFoundPage, PageContext
 from flowhooks.web.admin.console.parked import ParkedPage
 from flowhooks.web.admin.console.rejected_requests import RejectedRequestsPage
 from flowhooks.web.admin.console.sources import SourcePage, SourcesPage
 from flowhooks.web.admin.console.static_files import StaticFilesResource
-from flowhooks.web.admin.console.urls import ACTION_ROOT
+from flowhooks.web.admin.console.urls import ACTION_ROOT, OPERATIONS_ROOT
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ def install(admin: falcon.App[Any, Any], context: PageContext, *, sessions: Sess
     admin.add_route(f"{CONSOLE_ROOT}/events/{{event_id}}/body", BodyFile(context))
     admin.add_route(f"{CONSOLE_ROOT}/handlers", HandlersPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/parked", ParkedPage(context))
+    admin.add_route(OPERATIONS_ROOT, OperationsPage(context))
+    admin.add_route(f"{OPERATIONS_ROOT}/{{operation_id}}", OperationPage(context))
+    admin.add_route(f"{OPERATIONS_ROOT}/{{operation_id}}/live", OperationLive(context))
+    admin.add_route(f"{OPERATIONS_ROOT}/{{operation_id}}/{{step}}", OperationStep(context))
     admin.add_route(f"{CONSOLE_ROOT}/sources", SourcesPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/sources/{{name}}", SourcePage(context))
     admin.add_route(f"{CONSOLE_ROOT}/engines", EnginesPage(context))

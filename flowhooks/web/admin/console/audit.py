@@ -10,6 +10,7 @@ from flowhooks.clock import to_text
 from flowhooks.ledger.audit import entries
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.console.urls import OPERATIONS_ROOT
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ _EVENT_ACTIONS: Final = frozenset(
 )
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
-NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "purge", "test_alerts"}
+NAMED_ACTIONS: Final = (
+    _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "operation", "purge", "test_alerts"}
+)
 """Operations for which the console has a text. Others are shown by their names."""
 
 
@@ -89,4 +92,6 @@ def _address(entry: AuditEntry) -> str:
         return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': entry.target})}"
     if entry.action in _SOURCE_ACTIONS:
         return f"{CONSOLE_ROOT}/sources/{quote(entry.target, safe='')}"
+    if entry.action == "operation":
+        return f"{OPERATIONS_ROOT}/{quote(entry.target, safe='')}"
     return f"{CONSOLE_ROOT}/alerts" if entry.action in {"acknowledge", "test_alerts"} else ""

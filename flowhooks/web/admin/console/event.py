@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.execution import condition_recheck
 from flowhooks.ledger import circuit_state, pauses
+from flowhooks.ledger.bulk_operations import operations_of
 from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.operations import suggestions
@@ -14,6 +15,7 @@ from flowhooks.operations.body_diff import diff_bodies, pretty
 from flowhooks.operations.find_event import find_event
 from flowhooks.web.admin.console import audit
 from flowhooks.web.admin.console.filters import query_text
+from flowhooks.web.admin.console.list_walk import next_in_list
 from flowhooks.web.admin.console.page import Page, choose_language
 from flowhooks.web.admin.console.rendering import HEADERS, MAX_TEXT_CHARS
 
@@ -56,7 +58,10 @@ class EventPage(Page):
             acts = audit.entries_about(connection, stored.event.id)
             paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
             coming = next_attempts(connection, shown, now)
+            walk = next_in_list(connection, request, stored.event.id)
+            operations = operations_of(connection, [status.delivery_id for status in shown])
         return {
+            "walk": walk,
             "rows": acts,
             "stored": stored,
             "event": stored.event,
@@ -76,6 +81,7 @@ class EventPage(Page):
                     "paused_at": paused.get(status.handler),
                     "circuit": open_circuits.get(status.handler),
                     "next": coming.get(status.delivery_id),
+                    "operations": operations.get(status.delivery_id, ()),
                 }
                 for status in shown
             ],

@@ -10,6 +10,7 @@ from flowhooks.ledger.search import search_events
 from flowhooks.model.delivery import COMPLETED_STATES, Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text, time_values
+from flowhooks.web.admin.console.list_walk import list_query
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -28,16 +29,17 @@ RECENT_PERIODS: Final = ("15m", "1h", "24h", "7d")
 """Periods offered as search links."""
 BULK_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("replay",),
-    "dead": ("replay",),
+    "waiting": ("run_now", "close_all"),
+    "dead": ("replay", "close_all"),
+    "unknown": ("mark_done", "mark_not_done", "close_all"),
     "succeeded": ("replay_again",),
-    SUSPENDED: ("close_suspended",),
+    SUSPENDED: ("close_all",),
     "parked": ("reroute", "dismiss"),
     "dismissed": ("reroute",),
 }
-"""Actions on all events of a search, by the state in the filter.
+"""Actions on all events of a search, and on its selected rows, by the state in the filter.
 
-Without a state they apply to dead deliveries. *Unknown* deliveries are resolved one at a time, and there are no actions
-for the other states."""
+Without a state they apply to dead deliveries. There are no actions for the other states."""
 
 
 class EventsPage(Page):
@@ -61,6 +63,7 @@ class EventsPage(Page):
             "look": parsed,
             "state": state,
             "offered": BULK_ACTIONS.get(state, ()),
+            "list_query": list_query(parsed),
             "meant": {**parsed.pinned, "state": state or "dead"},
             "times": {name: time_values(parsed, name) for name in TIMES},
             "lately": {span: parsed.address(PATH, since=span, until="") for span in RECENT_PERIODS},

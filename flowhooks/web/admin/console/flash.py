@@ -6,8 +6,9 @@ It is stored in a cookie, so that only this browser shows it, and no other one t
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.web.admin.console.actions import ACTIONS
@@ -28,7 +29,6 @@ FIGURES: Final = (
     "deliveries",
     "delivered",
     "dismissed",
-    "closed",
     "parked",
     "handlers",
     "alerts",
@@ -41,6 +41,7 @@ FIGURES: Final = (
 )
 """Figures of operations for which the console has a text. Other figures are not shown."""
 
+_ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 _SKIPPED_FIGURES: Final = ("skipped", "changed_meanwhile", "out_of_order")
 
 
@@ -53,12 +54,14 @@ class Flash:
         count: the number of items that it changed.
         anything: whether it changed anything.
         others: further figures, as pairs of a name and a number.
+        operation: id of the operation that it started; `""` if it was executed at once.
     """
 
     name: str
     count: int
     anything: bool
     others: tuple[tuple[str, int], ...]
+    operation: str = ""
 
 
 def figures(answer: Mapping[str, Any]) -> dict[str, int]:
@@ -91,9 +94,9 @@ def to_flash(name: str, sums: Mapping[str, int]) -> Flash:
     return Flash(name=name, count=count, anything=bool(count or any(map(sums.get, action.also))), others=others)
 
 
-def set_flash(response: falcon.Response, name: str, sums: Mapping[str, int]) -> None:
+def set_flash(response: falcon.Response, name: str, sums: Mapping[str, int], *, operation: str = "") -> None:
     """Show the result on the next page."""
-    value = urlsafe_b64encode(json.dumps([name, sums]).encode()).decode().rstrip("=")
+    value = urlsafe_b64encode(json.dumps([name, sums, operation]).encode()).decode().rstrip("=")
     # Not `secure`, because without TLS the browser would not send the cookie back, and the result would not be shown.
     response.set_cookie(
         COOKIE, value, max_age=COOKIE_MAX_AGE, path=CONSOLE_ROOT, http_only=True, same_site="Strict", secure=False
@@ -107,7 +110,13 @@ def pop_flash(request: falcon.Request, response: falcon.Response) -> Flash | Non
         return None
     response.unset_cookie(COOKIE, path=CONSOLE_ROOT)
     try:
-        name, sums = json.loads(urlsafe_b64decode(values[0][:MAX_COOKIE_CHARS] + "==="))
-        return to_flash(name, parse_figures(sums)) if name in ACTIONS else None
+        name, sums, operation = json.loads(urlsafe_b64decode(values[0][:MAX_COOKIE_CHARS] + "==="))
+        if name not in ACTIONS:
+            return None
+        return replace(to_flash(name, parse_figures(sums)), operation=operation if _is_id(operation) else "")
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None

@@ -34,6 +34,9 @@ LANGUAGE_COOKIE_MAX_AGE: Final = 365 * 86400
 RETRY_AFTER_SECONDS: Final = 5
 """Seconds after which a browser may retry if the ledger could not be read."""
 
+PLANNED_ACTIONS: Final = frozenset(name for name, action in ACTIONS.items() if action.bulk is not None)
+"""Actions whose button makes a plan, which a form has to do."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -185,6 +188,7 @@ def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]
         "in_language": lambda language: _with_language(request, language),
         "just_done": None,
         "acts": _allowed_actions(request),
+        "planned_acts": PLANNED_ACTIONS,
         "do": lambda name, **to: (
             f"{ACTION_ROOT}/{name}?{urlencode({**to, 'back': current_url(request)}, errors='replace')}"
         ),

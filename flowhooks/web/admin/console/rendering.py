@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from flowhooks.clock import to_datetime, to_text
 from flowhooks.text import escape_invisible, truncate
-from flowhooks.web.admin.console.texts import text
+from flowhooks.web.admin.console.texts import TEXTS, text
 from flowhooks.web.admin.console.translation import alert_message, translate_reason
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -134,6 +134,10 @@ class Templates:
             "brief": shorten,
             "alert_message": pass_context(lambda context, alert: alert_message(alert, context["language"])),
             "duration": pass_context(lambda context, value: format_duration(value, context["language"])),
+            "field_name": pass_context(
+                # A field of a later version is shown by its own name.
+                lambda context, key: text(key, context["language"]) if key in TEXTS else key
+            ),
             "long": lambda value: truncate(value, MAX_TEXT_CHARS, count_ellipsis=False),
             "moment": time_element,
             "number": format_number,

@@ -14,6 +14,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "nav.handlers": {"en": "Handlers", "zh": "处理器"},
     "nav.parked": {"en": "Parked", "zh": "暂存"},
     "nav.rejected_requests": {"en": "Rejected", "zh": "已拒绝"},
+    "nav.operations": {"en": "Operations", "zh": "批量操作"},
     "nav.sources": {"en": "Sources", "zh": "来源"},
     "nav.engines": {"en": "Engines", "zh": "流程引擎"},
     "nav.alerts": {"en": "Alerts", "zh": "告警"},
@@ -62,6 +63,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.closed": {"en": "closed", "zh": "已关闭"},
     "state.parked": {"en": "parked", "zh": "暂存"},
     "state.dismissed": {"en": "dismissed", "zh": "已忽略"},
+    "state.purged": {"en": "purged", "zh": "已清理"},
     "state.damaged": {"en": "damaged", "zh": "已损坏"},
     "state.suspended": {"en": "suspended", "zh": "已挂起"},
     "state.handler_missing": {"en": "handler missing", "zh": "处理器缺失"},
@@ -221,6 +223,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Waiting until the handler is resumed. Paused since",
         "zh": "处理器已暂停，恢复后才会执行。暂停时间：",
     },
+    "event.operations": {"en": "Operations that acted on it:", "zh": "处理过它的批量操作："},
     "event.note": {"en": "Note:", "zh": "备注："},
     "event.then.dead": {"en": "Fix the cause, then replay the delivery:", "zh": "排除原因后重放："},
     "event.then.unknown": {
@@ -762,8 +765,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "parked.explain": {"en": "Full explanation:", "zh": "查看详细原因："},
     # Actions and the audit log.
-    # Retry dead deliveries.
+    # Replay dead deliveries.
     "do.replay.act": {"en": "Replay", "zh": "重放"},
+    "do.replay.all": {"en": "Replay failed deliveries", "zh": "重放失败的投递"},
     "do.replay.title": {"en": "Replay dead deliveries", "zh": "重放最终失败的投递"},
     "do.replay.would": {"en": "Deliveries to replay: {count}", "zh": "将重放的投递：{count} 个"},
     "do.replay.undo": {
@@ -774,9 +778,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.replay.did": {"en": "Deliveries replayed: {count}", "zh": "已安排重放的投递：{count} 个"},
     # Run succeeded deliveries again.
     "do.replay_again.act": {"en": "Run a second time", "zh": "再执行一次"},
-    "do.replay_again.title": {"en": "Replay succeeded deliveries", "zh": "重放已成功的投递"},
+    "do.replay_again.all": {"en": "Re-run succeeded deliveries", "zh": "重跑已成功的投递"},
+    "do.replay_again.title": {"en": "Re-run succeeded deliveries", "zh": "重跑已成功的投递"},
     "do.replay_again.would": {
-        "en": "Succeeded deliveries to run a second time: {count}",
+        "en": "Deliveries to run a second time: {count}",
         "zh": "将重复执行的投递：{count} 个",
     },
     "do.replay_again.undo": {
@@ -786,7 +791,56 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.replay_again.sure": {"en": "I know that the work is done a second time.", "zh": "我知道这会把业务再做一遍。"},
     "do.replay_again.button": {"en": "Run a second time", "zh": "再执行一次"},
-    "do.replay_again.did": {"en": "Succeeded deliveries replayed: {count}", "zh": "已安排再次执行的投递：{count} 个"},
+    "do.replay_again.did": {
+        "en": "Deliveries that run a second time: {count}",
+        "zh": "已安排再次执行的投递：{count} 个",
+    },
+    # Resolve unknown deliveries together.
+    "do.mark_done.act": {"en": "Mark as done", "zh": "确认已完成"},
+    "do.mark_done.all": {"en": "Mark as done", "zh": "确认已完成"},
+    "do.mark_done.title": {"en": "Mark unknown deliveries as done", "zh": "人工确认：已完成"},
+    "do.mark_done.would": {"en": "Deliveries to mark as done: {count}", "zh": "将确认为已完成的投递：{count} 个"},
+    "do.mark_done.undo": {
+        "en": "The deliveries count as succeeded and do not run again. Find out first that their work was done. To "
+        "undo it, run a delivery a second time from the page of its event.",
+        "zh": "这些投递将视为成功，不再执行。请先核实业务确已完成。如确认有误，只能在事件页再执行一次。",
+    },
+    "do.mark_done.button": {"en": "Mark as done", "zh": "确认已完成"},
+    "do.mark_done.did": {"en": "Deliveries marked as done: {count}", "zh": "已确认为成功的投递：{count} 个"},
+    "do.mark_not_done.act": {"en": "Not done: run again", "zh": "未完成，重新执行"},
+    "do.mark_not_done.all": {"en": "Not done: run again", "zh": "未完成，重新执行"},
+    "do.mark_not_done.title": {"en": "Run unknown deliveries again", "zh": "人工确认：未完成，重新执行"},
+    "do.mark_not_done.would": {"en": "Deliveries to run again: {count}", "zh": "将重新执行的投递：{count} 个"},
+    "do.mark_not_done.undo": {
+        "en": "This cannot be undone. If a handler did its work after all, the work is done a second time.",
+        "zh": "无法撤销：如果其实已经完成，业务会再做一遍。",
+    },
+    "do.mark_not_done.button": {"en": "Not done: run again", "zh": "未完成，重新执行"},
+    "do.mark_not_done.did": {"en": "Deliveries that run again: {count}", "zh": "已安排重新执行的投递：{count} 个"},
+    # Close deliveries together.
+    "do.close_all.act": {"en": "Close the suspended deliveries", "zh": "关闭已挂起的投递"},
+    "do.close_all.all": {"en": "Close deliveries", "zh": "关闭投递"},
+    "do.close_all.title": {"en": "Close deliveries", "zh": "关闭投递"},
+    "do.close_all.would": {"en": "Deliveries to close: {count}", "zh": "将关闭的投递：{count} 个"},
+    "do.close_all.undo": {
+        "en": "This cannot be undone: a closed delivery never runs again, also when its handler is installed again. "
+        "Write in the note who has done the work.",
+        "zh": "无法撤销：关闭后不会再执行，重新安装处理器后也不会。请在备注中写明由谁办理。",
+    },
+    "do.close_all.button": {"en": "Close", "zh": "关闭"},
+    "do.close_all.did": {"en": "Deliveries closed: {count}", "zh": "已关闭的投递：{count} 个"},
+    # Run scheduled deliveries now.
+    "do.run_now.act": {"en": "Run now", "zh": "立即执行"},
+    "do.run_now.all": {"en": "Run now", "zh": "立即执行"},
+    "do.run_now.title": {"en": "Run waiting deliveries now", "zh": "立即执行等待中的投递"},
+    "do.run_now.would": {"en": "Deliveries to run now: {count}", "zh": "将立即执行的投递：{count} 个"},
+    "do.run_now.undo": {
+        "en": "The next attempt does not wait for its scheduled time. The number of attempts stays as it is, and the "
+        "order of ordered deliveries is kept.",
+        "zh": "下一次尝试不再等到预定时间。尝试次数不变；按序处理的投递仍按顺序执行。",
+    },
+    "do.run_now.button": {"en": "Run now", "zh": "立即执行"},
+    "do.run_now.did": {"en": "Deliveries that run now: {count}", "zh": "已立即执行的投递：{count} 个"},
     # Resolve an unknown delivery.
     "do.did.act": {"en": "Mark as done", "zh": "确认已完成"},
     "do.did.title": {"en": "Mark an unknown delivery as done", "zh": "人工确认：已完成"},
@@ -848,20 +902,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "The body is accepted. Its event is linked beside it.",
         "zh": "已采纳。对应事件的链接见该请求体旁。",
     },
-    # Close suspended deliveries.
-    "do.close_suspended.act": {"en": "Close the suspended deliveries", "zh": "关闭已挂起的投递"},
-    "do.close_suspended.title": {"en": "Close suspended deliveries", "zh": "关闭已挂起的投递"},
-    "do.close_suspended.would": {
-        "en": "Suspended deliveries to close: {count}",
-        "zh": "将关闭的已挂起的投递：{count} 个",
-    },
-    "do.close_suspended.undo": {
-        "en": "This cannot be undone: a closed delivery does not run when its handler is installed again. If its work "
-        "is needed, install the handler instead.",
-        "zh": "无法撤销：重新安装处理器后，已关闭的投递也不会执行。如果仍需执行，请安装处理器。",
-    },
-    "do.close_suspended.button": {"en": "Close", "zh": "关闭"},
-    "do.close_suspended.did": {"en": "Suspended deliveries closed: {count}", "zh": "已关闭的投递：{count} 个"},
     # Parked events.
     "do.reroute_parked.act": {"en": "Deliver the events that a handler takes now", "zh": "补投已有处理器的事件"},
     "do.reroute_parked.title": {"en": "Deliver parked events that a handler takes now", "zh": "补投暂存的事件"},
@@ -967,6 +1007,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.acknowledge.did": {"en": "Alerts acknowledged: {count}", "zh": "已确认的告警：{count} 条"},
     # Texts of all actions.
     "do.delivery": {"en": "Delivery", "zh": "投递"},
+    "do.selected": {"en": "Selected", "zh": "选中"},
     "do.alert": {"en": "Alert", "zh": "告警"},
     "do.what": {"en": "Selection", "zh": "对象"},
     "do.becomes": {"en": "becomes", "zh": "变为"},
@@ -1022,24 +1063,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "only the rest is processed.",
         "zh": "本页打开期间持续进行。已完成的部分不会丢失。重新开始时只处理剩余部分。",
     },
-    "do.on.says_all": {
-        "en": "The action continues while this page is open. Processed events stay processed. If you start again from "
-        "the list, all deliveries run again, including those already started. Stop leads to a page that "
-        "continues from this point. The audit log also has this point.",
-        "zh": "本页打开期间持续进行。已完成的部分不会丢失。如果从列表重新开始，"
-        "全部投递（包括已执行的）都会再执行一遍。点击“停止”后的页面可从中断处继续；中断位置也记录在审计中。",
-    },
     "do.stopped.title": {"en": "Stopped", "zh": "已停止"},
     "do.stopped.did": {"en": "Stopped.", "zh": "已停止。"},
     "do.stopped.says": {
         "en": "Processed events stay processed. The button continues with the rest.",
         "zh": "已完成的部分不会丢失。下面的按钮继续处理剩余部分。",
-    },
-    "do.stopped.says_all": {
-        "en": "Processed events stay processed. The button continues with the rest. If you start again from the list, "
-        "all deliveries run again, including those already started. You can keep the address of this page.",
-        "zh": "已完成的部分不会丢失。下面的按钮从中断处继续，只处理剩余部分。如果从列表重新开始，"
-        "全部投递（包括已执行的）都会再执行一遍。本页地址可以保存。",
     },
     "do.stopped.command": {"en": "Equivalent command:", "zh": "对应的命令："},
     "do.on.failed": {
@@ -1048,6 +1076,102 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.on.go_on": {"en": "Continue", "zh": "继续"},
     "do.on.stop": {"en": "Stop", "zh": "停止"},
+    # Plans of operations.
+    "plan.first": {
+        "en": "The plan shows exactly which deliveries the action changes. Nothing is changed before you confirm it.",
+        "zh": "计划会准确列出将要处理的投递。确认之前不会做任何更改。",
+    },
+    "plan.show": {"en": "Show the plan", "zh": "查看计划"},
+    "plan.planning": {
+        "en": "The plan is being made. Deliveries so far: {count}",
+        "zh": "正在生成计划。目前的投递：{count} 个",
+    },
+    "plan.oldest": {"en": "Oldest event received", "zh": "最早的事件接收时间"},
+    "plan.newest": {"en": "Newest event received", "zh": "最新的事件接收时间"},
+    "plan.made": {"en": "Planned", "zh": "计划时间"},
+    "plan.by_handler": {"en": "Deliveries by handler", "zh": "按处理器统计的投递"},
+    "plan.by_state": {"en": "Deliveries by state", "zh": "按状态统计的投递"},
+    "plan.by_error": {"en": "Deliveries by error", "zh": "按错误统计的投递"},
+    "plan.error": {"en": "Last error", "zh": "最近的错误"},
+    "plan.largest": {
+        "en": "Only the {count} largest handlers are listed.",
+        "zh": "仅列出投递最多的 {count} 个处理器。",
+    },
+    "plan.paused": {
+        "en": "This handler is paused: its deliveries run after it is resumed.",
+        "zh": "该处理器已暂停，恢复后才会执行。",
+    },
+    "plan.circuit_open": {
+        "en": "The circuit breaker of this handler is open: its deliveries run when a trial has succeeded.",
+        "zh": "该处理器已熔断，试探成功后才会执行。",
+    },
+    "plan.missing": {
+        "en": "The plugin of this handler is not loaded: its deliveries run after it is installed again.",
+        "zh": "该处理器的插件没有加载，重新安装后才会执行。",
+    },
+    # Operations.
+    "operations.title": {"en": "Operations", "zh": "批量操作"},
+    "operations.says": {
+        "en": "Changes that operators made to many deliveries: replays, verdicts on unknown deliveries, closed "
+        "deliveries. An operation runs in the server and continues after a restart.",
+        "zh": "运维人员对多个投递执行的操作：重放、人工确认、关闭等。操作在服务器中运行，重启后继续。",
+    },
+    "operations.none": {"en": "No operations yet.", "zh": "还没有批量操作。"},
+    "operations.pages": {"en": "Pages of operations", "zh": "批量操作翻页"},
+    "operations.all": {"en": "All operations", "zh": "全部批量操作"},
+    "operation.id": {"en": "Operation id", "zh": "操作 ID"},
+    "operation.note": {"en": "Note", "zh": "备注"},
+    "operation.follow": {"en": "Follow the operation", "zh": "查看操作进度"},
+    "operation.executed": {
+        "en": "Deliveries executed: {count} of {total}",
+        "zh": "已执行的投递：{count} / {total}",
+    },
+    "operation.planned": {"en": "Planned", "zh": "计划"},
+    "operation.succeeded": {"en": "Succeeded", "zh": "成功"},
+    "operation.failed": {"en": "Failed again", "zh": "再次失败"},
+    "operation.remaining": {"en": "Remaining", "zh": "剩余"},
+    "operation.changed": {"en": "Changed meanwhile", "zh": "期间已变化"},
+    "operation.paced": {
+        "en": "Released so far: {count}, at most {rate} per second.",
+        "zh": "已释放：{count} 个，每秒最多 {rate} 个。",
+    },
+    "operation.left": {
+        "en": "The remaining deliveries that were not released stay as they are. Released ones still run.",
+        "zh": "剩余投递中尚未释放的保持原状，已释放的仍会执行。",
+    },
+    "operation.pause": {"en": "Pause the operation", "zh": "暂停操作"},
+    "operation.resume": {"en": "Resume the operation", "zh": "继续操作"},
+    "operation.cancel": {"en": "Cancel the rest", "zh": "取消剩余部分"},
+    "operation.rate_field": {"en": "Deliveries per second at most", "zh": "每秒最多投递数"},
+    "operation.rate_says": {
+        "en": "Empty: no limit. For example 5, or 0.5 for one delivery every two seconds.",
+        "zh": "留空表示不限。例如 5；0.5 表示每两秒一个。",
+    },
+    "operation.set_rate": {"en": "Set the rate", "zh": "设置速率"},
+    "operation.no_rate": {"en": "no limit", "zh": "不限"},
+    "operation.wrong_rate": {
+        "en": "The rate must be a number from 0.001 to 10000, such as 5 or 0.5, or empty.",
+        "zh": "速率必须是 0.001 到 10000 之间的数字，例如 5 或 0.5；也可留空。",
+    },
+    "operation.started": {"en": "Started", "zh": "开始时间"},
+    "operation.finished": {"en": "Finished", "zh": "结束时间"},
+    "operation.did": {"en": "Operation", "zh": "操作进度"},
+    "operation.no_items": {"en": "No matching deliveries.", "zh": "没有匹配的投递。"},
+    "operation.pages": {"en": "Pages of deliveries", "zh": "投递翻页"},
+    "operation_state.planning": {"en": "planning", "zh": "计划中"},
+    "operation_state.planned": {"en": "not started", "zh": "未开始"},
+    "operation_state.running": {"en": "running", "zh": "执行中"},
+    "operation_state.paused": {"en": "paused", "zh": "已暂停"},
+    "operation_state.cancelled": {"en": "cancelled", "zh": "已取消"},
+    "operation_state.finished": {"en": "finished", "zh": "已结束"},
+    "item_status.planned": {"en": "not released yet", "zh": "尚未释放"},
+    "item_status.released": {"en": "released", "zh": "已释放"},
+    "item_status.changed": {"en": "changed meanwhile", "zh": "期间已变化"},
+    # Walk through a list.
+    "walk.pages": {"en": "Walk through the list", "zh": "逐个处理列表"},
+    "walk.back": {"en": "Back to the list", "zh": "返回列表"},
+    "walk.next": {"en": "Next in the list:", "zh": "列表中的下一个："},
+    "walk.last": {"en": "No further event in the list.", "zh": "列表中没有其他事件。"},
     # Further figures of a result.
     "sum.skipped": {"en": "Skipped because of their state: {count}", "zh": "状态不符而跳过：{count} 个"},
     "sum.changed_meanwhile": {
@@ -1084,6 +1208,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.of_this": {"en": "Actions of operators", "zh": "操作记录"},
     "audit.all": {"en": "All in the audit log", "zh": "查看审计"},
     "audit.did.purge": {"en": "events purged", "zh": "清理旧事件"},
+    "audit.did.operation": {"en": "bulk operation", "zh": "批量操作"},
     "audit.did.replay": {"en": "deliveries replayed", "zh": "重放"},
     "audit.did.resolve": {"en": "delivery resolved", "zh": "人工确认"},
     "audit.did.reroute_parked": {"en": "parked events delivered", "zh": "补投"},
@@ -1106,10 +1231,12 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "All dead deliveries of the matching events, on every page:",
         "zh": "对全部查询结果中最终失败的投递（含其他页）：",
     },
-    "events.unknown": {
-        "en": "An operator must resolve each unknown delivery on the page of its event.",
-        "zh": "结果未知的投递须人工确认：请在各自的事件页逐个处理。",
+    "events.selected": {"en": "The selected events:", "zh": "对选中的事件："},
+    "events.dead_selected": {
+        "en": "Dead deliveries of the selected events:",
+        "zh": "对选中事件中最终失败的投递：",
     },
+    "events.select": {"en": "Select {flow}", "zh": "选择 {flow}"},
     "handlers.paused_by": {"en": "by {who}", "zh": "运维人员：{who}"},
 }
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ACTION_ROOT: Final = f"{CONSOLE_ROOT}/do"
 """Path prefix of all actions."""
+OPERATIONS_ROOT: Final = f"{CONSOLE_ROOT}/operations"
+"""Path of the list of operations, and path prefix of each."""
 _CONSOLE_URL: Final = re.compile(re.escape(CONSOLE_ROOT) + r"/[A-Za-z0-9._~%/:-]*(\?[A-Za-z0-9._~%/:?&=+-]*)?")
 """The form in which `current_url` writes URLs: without characters that browsers may interpret differently."""
 

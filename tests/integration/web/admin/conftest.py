@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.server.server import Limits, Server
 from support import browsers
 from support.waiting import WAIT_TIMEOUT
@@ -61,13 +62,23 @@ class Parsed(HTMLParser):
         """Every address on the page."""
         return [attrs["href"] for tag, attrs in self.tags if tag == "a"]
 
-    def to_do(self, name):
-        """The addresses of an action's buttons."""
-        return [one for one in self.links() if one.startswith(f"/console/do/{name}?")]
+    def to_do(self, name, form="plan"):
+        """The addresses of an action's buttons: links, and buttons that make a plan or act on the selected rows."""
+        buttons = [attrs for tag, attrs in self.tags if tag == "button" and attrs.get("form") == form]
+        links = self.links() if form == "plan" else []
+        given = [*links, *(attrs["formaction"] for attrs in buttons)]
+        return [one for one in given if one.startswith(f"/console/do/{name}?")]
+
+    def steps(self):
+        """The addresses of the forms of an operation's page, by what they do."""
+        actions = [
+            attrs["action"] for tag, attrs in self.tags if tag == "form" and "/operations/" in attrs.get("action", "")
+        ]
+        return {one.partition("?")[0].rpartition("/")[2]: one for one in actions}
 
     def form(self):
         """The target of the page's form and its hidden values; None without a form."""
-        forms = [attrs for tag, attrs in self.tags if tag == "form" and attrs["method"] == "post"]
+        forms = [attrs for tag, attrs in self.tags if tag == "form" and attrs["method"] == "post" and "action" in attrs]
         if not forms:
             return None
         (form,) = forms
@@ -117,7 +128,7 @@ class Console:
                 "Accept-Language": language,
                 "Origin": f"http://{self.address}",
             }
-            connection.request("POST", address, body=urlencode(fields), headers=headers)
+            connection.request("POST", address, body=urlencode(fields, doseq=True), headers=headers)
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
@@ -125,10 +136,20 @@ class Console:
 
     def act(self, address, language="en", **fields):
         """Open a button's page and submit its form; return the response and the page that asked."""
-        asking = self.get(address, root="", Accept_Language=language)
-        assert asking.status == 200, asking.body.decode()
+        asking = self.ask(address, language)
         to, hidden = asking.page.form()
         return self.submit(to, language=language, **hidden | fields), asking.page
+
+    def ask(self, address, language="en", **rows):
+        """Click an action's button: the page that asks, or the plan of the operation that it makes."""
+        if ACTIONS[address.split("/")[3].partition("?")[0]].bulk is None:
+            asking = self.get(address, root="", Accept_Language=language)
+        else:
+            planned = self.submit(address, language=language, **rows)
+            assert planned.status == 303, planned.body.decode()
+            asking = self.get(planned.headers["Location"], root="", Accept_Language=language)
+        assert asking.status == 200, asking.body.decode()
+        return asking
 
     def follow(self, answer, language="en"):
         """The page to which a browser is redirected after a form, with the new cookies."""

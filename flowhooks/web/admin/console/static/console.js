@@ -40,7 +40,7 @@ function live(box) {
   let asking = false;
 
   async function refresh() {
-    if (paused || asking || document.hidden) return;
+    if (paused || asking || document.hidden || part.querySelector("[data-at-rest]")) return;
     if (part.contains(document.activeElement)) {
       // New content would take the focus away from whoever reads by keyboard.
       says.textContent = box.dataset.focused;

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from dataclasses import replace
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -13,11 +11,11 @@ import pytest
 
 from flowhooks import AlertCause, Reject, Retry, State
 from flowhooks.operations import registry
-from flowhooks.operations.time_parsing import parse_time
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
 from flowhooks.web.admin.console import action_page
 from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.console.texts import text
 from flowhooks.web.admin.operators import Operator, Role
 from support.waiting import WAIT_TIMEOUT
 
@@ -65,6 +63,7 @@ def audit(console):
 def everything(flow):
     """All stored data about events and actions."""
     tables = {"events": "id", "deliveries": "id", "attempts": "delivery_id, number", "alerts": "id", "audit_log": "id"}
+    tables |= {"operations": "id", "operation_items": "operation_id, delivery_id"}
     return {name: flow.sql(f"SELECT * FROM {name} ORDER BY {order}") for name, order in tables.items()} | {
         "handlers": flow.sql("SELECT id, retired_at, paused_at FROM handlers ORDER BY id")
     }
@@ -80,14 +79,17 @@ def unknown(console, instance="4711"):
 
 
 def test_a_dead_delivery_is_replayed_by_clicking(busy, repaired):
-    """The event's page leads to a question, its form replays, and the event's page shows the message once."""
+    """The event's page leads to a plan, its form replays, and the event's page shows the message once."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     before = everything(busy.flow)
-    asking = busy.get(address, root="")
-    assert "Deliveries to replay: 1" in asking.page.text
-    assert "cannot be undone" in asking.page.text
+    first = busy.get(address, root="").page
+    assert "Nothing is changed before you confirm it" in first.text
     assert everything(busy.flow) == before
+    asking = busy.ask(address).page
+    assert "Deliveries to replay: 1" in asking.text
+    assert "cannot be undone" in asking.text
+    assert all(rows == before[name] for name, rows in everything(busy.flow).items() if "operation" not in name)
     repaired.append(True)
     answer, _ = busy.act(address)
     assert answer.headers["Location"] == f"/console/events/{event}"
@@ -97,25 +99,27 @@ def test_a_dead_delivery_is_replayed_by_clicking(busy, repaired):
     assert "Deliveries replayed" not in busy.page(f"/events/{event}").text
     assert busy.flow.settled(event, State.SUCCEEDED, attempt=2)
     ((actor, interface, action, target, detail),) = audit(busy)
-    assert (actor, interface, action, target) == ("local", "console", "replay", event)
-    assert detail["deliveries"] == 1
-    assert "deliveries replayed" in busy.page(f"/events/{event}").text
+    assert (actor, interface, action) == ("local", "console", "operation")
+    assert (detail["operation"], detail["deliveries"]) == ("replay", 1)
+    assert f"/console/operations/{target}" in there.page.links()
+    assert f"/console/operations/{target}" in busy.page(f"/events/{event}").links()
 
 
 def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, repaired):
-    """A form sent twice works once, and the second response says politely that nothing was left."""
+    """A form sent twice works once, and the second response says that the state has changed."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
-    to, hidden = busy.get(address, root="").page.form()
+    to, hidden = busy.ask(address).page.form()
     repaired.append(True)
     assert busy.submit(to, **hidden).status == 303
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
-    again = busy.follow(busy.submit(to, **hidden))
-    assert "Nothing was done" in again.page.text
+    again = busy.submit(to, **hidden)
+    assert again.status == 409
+    assert "The state has changed" in again.page.text
     assert busy.flow.only(event).attempt == 2
     assert len(audit(busy)) == 1
-    # A new question shows it before the form, too.
-    asked = busy.get(address, root="").page
+    # A new plan is empty, and has no form.
+    asked = busy.ask(address).page
     assert "There is nothing to do" in asked.text
     assert asked.form() is None
 
@@ -124,10 +128,10 @@ def test_two_at_once(busy, repaired, together):
     """Two operators who send the same form at the same time cause one change."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
-    to, hidden = busy.get(address, root="").page.form()
+    to, hidden = busy.ask(address).page.form()
     repaired.append(True)
     answers = together(*[lambda: busy.submit(to, **hidden)] * 4)
-    assert [one.status for one in answers] == [303] * 4
+    assert sorted(one.status for one in answers) == [303, 409, 409, 409]
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
     assert len(audit(busy)) == 1
 
@@ -142,7 +146,7 @@ def test_what_has_succeeded_is_asked_about_twice(busy):
     assert "Tick the box" in answer.page.text
     assert busy.flow.only(event).attempt == 1
     answer, _ = busy.act(address, sure="yes")
-    assert "Succeeded deliveries replayed: 1" in busy.follow(answer).page.text
+    assert "Deliveries that run a second time: 1" in busy.follow(answer).page.text
     assert busy.flow.settled(event, State.SUCCEEDED, attempt=2)
 
 
@@ -190,7 +194,7 @@ def test_a_dead_and_a_waiting_delivery_are_closed(harness, serve, listens):
 
 
 def test_all_dead_ones_of_a_search(harness, serve, listens, repaired):
-    """The events page's filter stays in the address; deliveries that arrive or die elsewhere do not change."""
+    """The plan has the events page's filter; deliveries that arrive or die elsewhere do not change."""
 
     def fails(event):
         if not repaired:
@@ -203,28 +207,24 @@ def test_all_dead_ones_of_a_search(harness, serve, listens, repaired):
     console = serve(flow)
     (address,) = console.page("/events?key=a").to_do("replay")
     assert "key=a" in address
-    to, hidden = console.get(address, root="").page.form()
-    assert "key=a" in to
     repaired.append(True)
     answer, asking = console.act(address)
     assert "Deliveries to replay: 5" in asking.text
-    assert answer.headers["Location"] == "/console/events?key=a"
-    assert "Deliveries replayed: 5" in console.follow(answer).page.text
     for number in range(5):
         flow.settled(event_of(console, f"a{number}"), State.SUCCEEDED)
     assert flow.only(event_of(console, "b1")).state is State.DEAD
-    assert hidden["total"] == "5"
+    assert "Deliveries executed: 5 of 5" in console.get(answer.headers["Location"], root="").page.text
 
 
 OFFERED = {
     "": {"replay": "dead"},
-    "dead": {"replay": "dead"},
+    "dead": {"replay": "dead", "close_all": "dead"},
     "succeeded": {"replay_again": "succeeded"},
     "parked": {"reroute": "parked", "dismiss": "parked"},
     "dismissed": {"reroute": "dismissed"},
-    "unknown": {},
-    "waiting": {},
-    "suspended": {"close_suspended": "suspended"},
+    "unknown": {"mark_done": "unknown", "mark_not_done": "unknown", "close_all": "unknown"},
+    "waiting": {"run_now": "waiting", "close_all": "waiting"},
+    "suspended": {"close_all": "suspended"},
     "running": {},
     "closed": {},
 }
@@ -235,27 +235,33 @@ OFFERED = {
 def test_what_is_listed_is_what_is_meant(busy, harness, state):
     """A search offers the possible actions for its list, and passes its filter unchanged."""
     harness.check_books = False
+    due = busy.flow.app.clock.now() + 10**10
     for instance in ("4711", "4713"):
         event = event_of(busy, instance)
         if state == "suspended" and instance == "4711":
             busy.flow.sql("UPDATE deliveries SET state = 'waiting', due_at = NULL WHERE event_id = ?", event)
         elif state and state not in {"parked", "dismissed"} and instance == "4711":
             busy.flow.sql("UPDATE deliveries SET state = ? WHERE event_id = ?", state, event)
+        if state == "waiting":
+            busy.flow.sql("UPDATE deliveries SET due_at = ? WHERE event_id = ?", due, event)
         if state == "dismissed":
             busy.flow.sql("UPDATE events SET state = 'dismissed' WHERE id = ? AND state = 'parked'", event)
     given = {"key": "nobody" if state in {"parked", "dismissed"} else "contract", "state": state}
     page = busy.page(f"/events?{urlencode({name: value for name, value in given.items() if value})}")
     found = {name: page.to_do(name) for name in ACTIONS if page.to_do(name)}
     assert found.keys() == OFFERED[state].keys()
+    assert {name for name in ACTIONS if page.to_do(name, "rows")} == OFFERED[state].keys()
     for name, (address,) in found.items():
         query = dict(parse_qsl(urlsplit(address).query))
         del query["back"]
         assert query == {"key": given["key"], "state": OFFERED[state][name]}
         listed = len(busy.flow.events(state=OFFERED[state][name], process_key=given["key"]))
         assert listed
-        if form := busy.get(address, root="").page.form():  # no button if there is nothing to do
+        asking = busy.ask(address).page
+        if ACTIONS[name].bulk:
+            assert text(f"do.{name}.would", "en", count=listed) in asking.text
+        elif form := asking.form():  # no button if there is nothing to do
             assert form[1]["total"] == str(listed)
-    assert ("must resolve each unknown delivery" in page.text) == (state == "unknown")
 
 
 def test_an_alert_leads_to_what_it_is_about(busy):
@@ -278,9 +284,10 @@ def test_an_alert_leads_to_what_it_is_about(busy):
 
 
 def test_without_a_search_there_is_nothing_to_click(busy):
-    """Actions on all events are only available on the command line."""
+    """Actions on all events are only available on the command line; without a selected row nothing is selected."""
     assert not busy.page("/events").to_do("replay")
-    for query in ("", "?back=/console/", "?flow=", "?stat=dead", "?flow=4711&hander=x"):
+    (rows,) = busy.page("/events").to_do("replay", "rows")
+    for query in ("", "?back=/console/", "?flow=", "?stat=dead", "?flow=4711&hander=x", f"?{urlsplit(rows).query}"):
         answer = busy.get(f"/do/replay{query}")
         assert answer.status == 422, query
         assert busy.submit(f"/console/do/replay{query}").status == 422
@@ -360,38 +367,45 @@ def test_a_handler_is_paused_and_resumed(busy):
     assert [one[2:4] for one in audit(busy)] == [("pause", "p:archive"), ("resume", "p:archive")]
 
 
-def test_the_deliveries_of_a_removed_handler_are_closed(harness, serve, listens):
-    """The page of handlers offers it for a removed handler; the question has the number, and a note is recorded."""
+def test_the_deliveries_of_a_removed_handler_are_closed(harness, serve, listens, eventually):
+    """The page of handlers offers it for a removed handler; the plan has the number, and a note is recorded."""
     gone, here = listens(lambda event: None, name="gone"), listens(lambda event: None, name="here")
     flow = harness.open(gone, here, start=False)
     for number in range(3):
         flow.take(f"i{number}", wait=0)
     flow.close()
     console = serve(harness.open(here))
-    (address,) = console.page("/handlers").to_do("close_suspended")
+    (address,) = console.page("/handlers").to_do("close_all")
     listed = console.page("/events?state=suspended&handler=p:gone")
-    assert [one.partition("&back=")[0] for one in listed.to_do("close_suspended")] == [
-        "/console/do/close_suspended?handler=p%3Agone&state=suspended"
+    assert [one.partition("&back=")[0] for one in listed.to_do("close_all")] == [
+        "/console/do/close_all?handler=p%3Agone&state=suspended"
     ]
     answer, asking = console.act(address, language="zh", note="由人工办理")
-    assert "将关闭的已挂起的投递：3 个" in asking.text
+    assert "将关闭的投递：3 个" in asking.text
     assert "无法撤销" in asking.text
-    assert "已关闭的投递：3 个" in console.follow(answer, "zh").page.text
-    assert flow.sql("SELECT DISTINCT state, comment FROM deliveries WHERE handler = 'p:gone'") == [
-        ("closed", "由人工办理")
-    ]
-    assert not console.page("/handlers").to_do("close_suspended")
+    assert "缺失" in asking.text
+    assert answer.status == 303
+    closed = "SELECT DISTINCT state, comment FROM deliveries WHERE handler = 'p:gone'"
+    eventually(lambda: flow.sql(closed) == [("closed", "由人工办理")])
+    assert not console.page("/handlers").to_do("close_all")
     ((*_, action, target, detail),) = audit(console)
-    assert (action, target, detail["deliveries"], detail["note"]) == ("close_suspended", "", 3, "由人工办理")
-    assert "suspended deliveries closed" in console.page("/audit").text
+    assert (action, detail["operation"], detail["deliveries"], detail["note"]) == (
+        "operation",
+        "close",
+        3,
+        "由人工办理",
+    )
+    page = console.page("/audit")
+    assert "bulk operation" in page.text
+    assert f"/console/operations/{target}" in page.links()
 
 
 def test_a_stopped_action_names_its_command(harness, serve, listens):
     """The page of a stopped action has the command that continues it, as the command line spells it."""
     console = serve(harness.open(listens(lambda event: None)))
     stopped = "after=1&gone=1&started=1&total=3"
-    page = console.page(f"/do/close_suspended?handler=p:gone&state=suspended&{stopped}")
-    assert "flowhooks events close-suspended --handler=p:gone --state=suspended" in page.text
+    page = console.page(f"/do/dismiss?id=a&id=b&key=nobody&{stopped}")
+    assert "flowhooks events dismiss --key=nobody --id=a --id=b --after=1" in page.text
     assert "flowhooks events reroute --parked" in console.page(f"/do/reroute_parked?{stopped}").text
 
 
@@ -421,80 +435,13 @@ def test_long_work_goes_on_request_by_request(harness, serve, listens, monkeypat
     while answer.status == 200:
         bar = next(attrs for tag, attrs in answer.page.tags if tag == "progress")
         seen.append((bar["value"], bar["max"]))
-        assert "data-go-on" in next(attrs for tag, attrs in answer.page.tags if tag == "form")
+        assert "data-go-on" in next(attrs for tag, attrs in answer.page.tags if tag == "form" and "action" in attrs)
         to, hidden = answer.page.form()
         answer = console.submit(to, **hidden)
     assert seen == [("2", "7"), ("4", "7"), ("6", "7")]
     assert "dismissed: 7" in console.follow(answer).page.text
     assert not flow.events(state="parked")
     assert {detail["note"] for *_, detail in audit(console)} == {"over <all>"}
-
-
-@pytest.fixture
-def paid(harness, serve, listens, monkeypatch):
-    """A console with seven succeeded deliveries, which handles two events for each request."""
-    runs = []
-    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="pay"))
-    for number in range(7):
-        flow.settled(flow.take(f"p{number}").event_id, State.SUCCEEDED)
-    monkeypatch.setattr("flowhooks.operations.replay.PAGE_SIZE", 2)
-    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
-    console = serve(flow)
-    console.runs = runs
-    return console
-
-
-def attempts(console):
-    """The number of attempts of each delivery by its flow instance."""
-    return dict(
-        console.flow.sql(
-            "SELECT flow_instance_id, attempt FROM deliveries JOIN events ON events.id = event_id ORDER BY 1"
-        )
-    )
-
-
-def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
-    """Stop leads to a page with the number of started deliveries, which continues with the rest."""
-    answer, _ = paid.act("/console/do/replay_again?state=succeeded&back=/console/events", sure="yes")
-    assert "If you start again from the list, all deliveries run again" in answer.page.text
-    assert "goes on with the rest" not in answer.page.text
-    (stop,) = [one for one in answer.page.links() if "after=" in one]
-    landed = paid.get(stop, root="").page
-    assert "Stopped. Succeeded deliveries replayed: 2" in landed.text
-    assert "Events processed: 2 of 7" in landed.text
-    # The page can be reloaded and shows the same numbers; continuing needs a new request.
-    assert paid.get(stop, root="", method="HEAD").status == 200
-    to, hidden = landed.form()
-    assert "sure" not in hidden
-    assert paid.submit(to, **hidden).status == 422
-    answer = paid.submit(to, **hidden, sure="yes")
-    while answer.status == 200:
-        to, hidden = answer.page.form()
-        answer = paid.submit(to, **hidden)
-    assert "Succeeded deliveries replayed: 7" in paid.follow(answer).page.text
-    eventually(lambda: attempts(paid) == {f"p{number}": 2 for number in range(7)})
-
-
-def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
-    """The page has the command that continues with the same filter and times; so has the audit log."""
-    answer, _ = paid.act("/console/do/replay_again?state=succeeded&key=leave&since=2026-01-01", sure="yes")
-    (stop,) = [one for one in answer.page.links() if "after=" in one]
-    text = paid.get(stop, root="").page.text
-    (command,) = re.findall(r"flowhooks events replay .*?--after=\S+", text)
-    words = shlex.split(command)
-    after = words[-1].removeprefix("--after=")
-    assert words[:4] == ["flowhooks", "events", "replay", "--again"]
-    assert {"--state=succeeded", "--key=leave"} < set(words)
-    assert audit(paid)[-1][-1]["after"] == after
-    assert after in paid.page("/audit").text
-    times = {name: value for name, _, value in (word[2:].partition("=") for word in words[4:]) if name in TIMES}
-    assert times.keys() == TIMES
-    wanted = {"state": "succeeded", "process_key": "leave"} | {name: parse_time(value) for name, value in times.items()}
-    paid.flow.app.runner.wake()
-    registry.run_operation(
-        paid.flow.app.operation_context, "replay", {"event_filter": wanted, "again": True, "after": after}
-    )
-    eventually(lambda: [attempts(paid)[f"p{number}"] for number in range(4)] == [2] * 4)
 
 
 def test_what_is_stopped_and_begun_again(busy, monkeypatch):
@@ -511,9 +458,6 @@ def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
     assert busy.submit(to, **hidden).status == 303
     assert not busy.flow.events(state="parked")
-
-
-TIMES = {"since", "until"}
 
 
 def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
@@ -662,7 +606,8 @@ def test_every_action_is_an_operation():
     for action in ACTIONS.values():
         _, takes = registry.OPERATIONS[action.operation]
         given = of[action.target] | set(action.arguments) | ({"note"} if action.note else set())
-        assert given | {"dry_run"} | ({"after"} if action.paged else set()) <= set(takes)
+        given |= {"action"} if action.bulk else {"dry_run"}
+        assert given | ({"after"} if action.paged else set()) <= set(takes)
 
 
 def test_the_audit(busy):

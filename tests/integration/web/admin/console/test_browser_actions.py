@@ -9,8 +9,10 @@ from playwright.sync_api import expect
 
 from flowhooks import Reject, State
 from flowhooks.web.admin.console import action_page
+from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.texts import text
 from support import browsers
+from support.waiting import until
 
 pytestmark = [
     pytest.mark.browser,
@@ -68,7 +70,10 @@ def clean(page):
 def act(page, name, language, *, note="", sure=False):
     """Click an action's button, check the question, and confirm; the browser returns to the first page."""
     origin = page.url
-    page.get_by_role("link", name=text(f"do.{name}.act", language), exact=True).first.click()
+    role, part = ("button", "act") if ACTIONS[name].bulk else ("link", "act")
+    if ACTIONS[name].bulk and page.locator("form.filter").count():
+        part = "all"
+    page.get_by_role(role, name=text(f"do.{name}.{part}", language), exact=True).first.click()
     expect(page.locator("h1")).to_have_text(text(f"do.{name}.title", language))
     clean(page)
     if note:
@@ -162,7 +167,7 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
     page = visit(console, "/events?state=parked", width=360)
     page.clock.install()  # otherwise the bar could disappear before the test sees it
     page.get_by_role("link", name="Dismiss").click()
-    page.get_by_role("button", name="Dismiss").click()
+    page.locator("form.confirm").get_by_role("button", name="Dismiss").click()
     bar = page.locator("progress")
     for done in ("1", "2"):
         expect(bar).to_have_attribute("value", done)
@@ -178,7 +183,7 @@ def test_long_work_without_scripts(console, visit, monkeypatch):
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", scripts=False)
     page.get_by_role("link", name="Dismiss").click()
-    page.get_by_role("button", name="Dismiss").click()
+    page.locator("form.confirm").get_by_role("button", name="Dismiss").click()
     expect(page.locator("progress")).to_have_attribute("value", "1")
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("progress")).to_have_attribute("value", "2")
@@ -223,7 +228,78 @@ def test_by_keyboard_the_safe_way_comes_first(console, visit):
 def test_two_quick_clicks(console, visit):
     """A double click acts once."""
     page = visit(console, f"/events/{event_of(console, '4711')}")
-    page.get_by_role("link", name="Replay", exact=True).click()
-    page.get_by_role("button", name="Replay").dblclick()
+    page.get_by_role("button", name="Replay", exact=True).click()
+    page.locator("form.confirm").get_by_role("button", name="Replay").dblclick()
     says(page, "do.replay.did", "en", count="1")
     assert len(console.flow.sql("SELECT id FROM audit_log")) == 1
+
+
+@pytest.fixture
+def unpaid(harness, serve, listens):
+    """A console with three dead deliveries, whose handler works at its second attempt."""
+    tried = []
+
+    def pay(event):
+        tried.append(event.flow_instance_id)
+        if tried.count(event.flow_instance_id) == 1:
+            raise Reject("the ERP is down")
+
+    flow = harness.open(listens(pay, process_key="pay"))
+    for number in range(3):
+        flow.take(f"p{number}", key="pay")
+    return serve(flow)
+
+
+@pytest.mark.parametrize(("locale", "language"), [ENGLISH, CHINESE])
+def test_an_operation_from_the_plan_to_its_end(unpaid, visit, locale, language):
+    """Two rows are selected; the plan gets a note and a rate; the operation is paused, resumed, and finishes."""
+    phone = {"width": 360, "scheme": "dark"} if language == "zh" else {}
+    page = visit(unpaid, "/events?state=dead", locale=locale, **phone)
+    clean(page)
+    for number in (0, 2):
+        page.get_by_label(text("events.select", language, flow=f"p{number}"), exact=True).check()
+    rows = page.locator("form#rows")
+    rows.get_by_role("button", name=text("do.replay.all", language), exact=True).click()
+    expect(page.locator(".would")).to_have_text(text("do.replay.would", language, count="2"))
+    clean(page)
+    page.get_by_label(text("do.note", language)).fill("the ERP <b>is up</b>")
+    page.get_by_label(text("operation.rate_field", language)).fill("0.001")
+    page.get_by_role("button", name=text("do.replay.button", language), exact=True).click()
+    expect(page.locator(".o-running")).to_have_text(text("operation_state.running", language))
+    expect(page.locator("main")).to_contain_text("the ERP <b>is up</b>")
+    clean(page)
+    page.get_by_role("button", name=text("operation.pause", language), exact=True).click()
+    expect(page.locator(".o-paused")).to_have_text(text("operation_state.paused", language))
+    clean(page)
+    field = page.get_by_label(text("operation.rate_field", language))
+    field.fill("")
+    page.get_by_role("button", name=text("operation.set_rate", language), exact=True).click()
+    expect(field).to_have_value("")
+    page.get_by_role("button", name=text("operation.resume", language), exact=True).click()
+    # The page refreshes itself until the operation has finished.
+    expect(page.locator(".o-finished")).to_have_text(text("operation_state.finished", language))
+    expect(page.locator("progress")).to_have_attribute("value", "2")
+    clean(page)
+    assert [unpaid.flow.only(event_of(unpaid, f"p{number}")).attempt for number in range(3)] == [2, 1, 2]
+    page.get_by_role("link", name=text("nav.operations", language), exact=True).click()
+    expect(page.locator("tbody")).to_contain_text(text("operation_state.finished", language))
+    clean(page)
+
+
+def test_an_operation_without_scripts(unpaid, visit):
+    """Without scripts the plan, the start and the progress work with reloads; the next of the list is a link."""
+    page = visit(unpaid, "/events?state=dead", scripts=False)
+    page.get_by_role("button", name="Replay failed deliveries").first.click()
+    page.get_by_role("button", name="Replay", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Replay dead deliveries")
+    for number in range(3):
+        unpaid.flow.settled(event_of(unpaid, f"p{number}"), State.SUCCEEDED)
+    until(lambda: unpaid.flow.sql("SELECT state FROM operations") == [("finished",)])
+    page.get_by_role("link", name="Reload").click()
+    expect(page.locator(".o-finished")).to_have_text("finished")
+    unpaid.flow.take("p9", key="pay")
+    unpaid.flow.take("p8", key="pay")
+    page.goto("/console/events?state=dead")
+    page.locator("tbody a").first.click()
+    page.get_by_role("link", name="Next in the list: p9").click()
+    expect(page.locator("h1")).to_contain_text("p9")

@@ -11,6 +11,7 @@ import pytest
 from flowhooks.ledger.queries import STATES
 from flowhooks.messages import LANGUAGES
 from flowhooks.model.alert import AlertCause
+from flowhooks.model.bulk_operation import ItemStatus, OperationState
 from flowhooks.model.delivery import OutcomeKind, Trigger
 from flowhooks.model.event import DismissedBy, ParkedBy
 from flowhooks.web.admin.console import app, engines
@@ -40,11 +41,13 @@ MADE = {
             "paused",
             "circuit_open",
             "damaged",
+            "purged",
         ),
     },
     "tile": set(TILES),
     "nav": {
-        *("overview", "events", "handlers", "parked", "sources", "engines", "rejected_requests", "alerts", "audit"),
+        *("overview", "events", "handlers", "parked", "operations", "sources"),
+        *("engines", "rejected_requests", "alerts", "audit"),
     },
     "engine_state": {"never_asked", "failing", "to_confirm", "up_to_date"},
     "credential": {"token", "secret"},
@@ -60,8 +63,13 @@ MADE = {
     "role": {"view", "operate"},
     "handlers": {"missing", "elsewhere", "retired"},
     "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}
+    | {f"{name}.all" for name, action in ACTIONS.items() if action.bulk}
     | {f"{name}.sure" for name, action in ACTIONS.items() if action.twice}
     | {f"{kind}.{part}" for kind in ("gone", "moved", "unclear", "unavailable") for part in ("what", "then")},
+    "plan": {"paused", "circuit_open", "missing"},
+    "operation": {"succeeded", "failed", "remaining", "changed", "pause", "resume", "cancel"},
+    "operation_state": set(OperationState),
+    "item_status": set(ItemStatus),
     "sum": {"skipped", "changed_meanwhile", "out_of_order", "parked", "dismissed"},
     "audit.did": NAMED_ACTIONS,
     "trigger": set(Trigger),
@@ -71,7 +79,7 @@ MADE = {
 """The endings of composed keys."""
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
-BY_KEY |= {"do.delivery", "do.alert"}
+BY_KEY |= {"do.delivery", "do.alert", "do.selected"}
 BY_KEY |= {f"gap.{word}" for word in engines.GAP_REASONS} | {f"rule.{word}" for word in engines.RULES}
 BY_KEY |= {f"disposition.{word}" for word in engines.DISPOSITIONS}
 BY_KEY |= {

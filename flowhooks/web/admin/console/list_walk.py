@@ -1,0 +1,58 @@
+"""Walk through a list of events: the page of one event offers the next event of the list that it was opened from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, quote, urlencode
+
+from flowhooks.ledger.search import search_events
+from flowhooks.web.admin.console.filters import MAX_VALUE_CHARS, parse_filter, query_text, to_query_text
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+    from sqlalchemy import Connection
+
+    from flowhooks.web.admin.console.filters import ParsedFilter
+
+PATH: Final = f"{CONSOLE_ROOT}/events"
+WALKED_STATES: Final = frozenset({"dead", "unknown"})
+"""States whose list an operator works through event by event."""
+MAX_FIELDS: Final = 30
+
+
+def list_query(parsed: ParsedFilter) -> str:
+    """Return the query that the links of a list pass to the pages of its events; `""` if nobody walks through it."""
+    if parsed.event_filter is None or not (parsed.given.get("state") in WALKED_STATES or "error_group" in parsed.given):
+        return ""
+    return f"?{urlencode({'list': urlencode(parsed.pinned)})}"
+
+
+def next_in_list(connection: Connection, request: falcon.Request, event_id: str) -> Mapping[str, Any] | None:
+    """Return the next event of the list that a page was opened from, and the list's URL; None without a list.
+
+    The next event is the next older one that still matches the list's filter, otherwise the newest one.
+    """
+    given = query_text(request, "list")
+    if not given:
+        return None
+    try:
+        fields = dict(parse_qsl(given, max_num_fields=MAX_FIELDS, errors="replace"))
+    except ValueError:
+        return None
+    # The value comes from an address: it may name no other page and no other parameter than a filter's.
+    query = {name: to_query_text(value.strip()[:MAX_VALUE_CHARS]) for name, value in fields.items()}
+    parsed = parse_filter(query)
+    if parsed.event_filter is None or not parsed.event_filter.has_criteria:
+        return None
+    older = search_events(connection, parsed.event_filter, limit=1, before=event_id).events
+    newest = search_events(connection, parsed.event_filter, limit=2).events
+    event = next((event for event in (*older, *newest) if event.id != event_id), None)
+    query_text_of_list = urlencode({name: value for name, value in query.items() if value})
+    return {
+        "address": f"{PATH}?{query_text_of_list}",
+        "event": event,
+        "next": f"{PATH}/{quote(event.id, safe='')}?{urlencode({'list': given})}" if event else "",
+    }

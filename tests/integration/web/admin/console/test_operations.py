@@ -1,0 +1,317 @@
+"""Bulk operations in the console: plan, start, progress, pause, resume, cancel; rows, and the next of a list."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+import json
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from flowhooks import Reject, Retry, State
+from flowhooks.web.admin.operators import Operator, Role
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+
+@pytest.fixture
+def repaired():
+    """Whether the fault in the handlers has been fixed."""
+    return []
+
+
+@pytest.fixture
+def many(harness, serve, listens, repaired):
+    """A console with five dead deliveries of a handler, and one of another."""
+
+    def pay(event):
+        if not repaired:
+            raise Reject("the ERP <b>is down</b>")
+
+    def archive(event):
+        raise Reject("full")
+
+    flow = harness.open(listens(pay, process_key="pay"), listens(archive, process_key="archive"))
+    flow.app.alerts.stop(WAIT_TIMEOUT)
+    for number in range(5):
+        flow.take(f"p{number}", key="pay", businessKey="1")
+    flow.take("a0", key="archive", businessKey="1")
+    return serve(flow)
+
+
+def event_of(console, instance):
+    """The id of the event of a flow instance."""
+    return console.flow.events(flow_instance_id=instance)[0]
+
+
+def planned(console, query="business_key=1", action="replay", language="en", **rows):
+    """The plan that a button of the events page makes, and the address of its operation."""
+    answer = console.submit(f"/console/do/{action}?{query}", language=language, **rows)
+    assert answer.status == 303, answer.body.decode()
+    location = answer.headers["Location"]
+    return console.get(location, root="", Accept_Language=language).page, location.partition("?")[0]
+
+
+def attempts(console):
+    """The number of attempts of each delivery by its flow instance."""
+    return dict(
+        console.flow.sql(
+            "SELECT flow_instance_id, attempt FROM deliveries JOIN events ON events.id = event_id ORDER BY 1"
+        )
+    )
+
+
+def state_of(console, address):
+    """The state of an operation."""
+    ((state,),) = console.flow.sql("SELECT state FROM operations WHERE id = ?", address.rpartition("/")[2])
+    return state
+
+
+def test_a_plan_says_exactly_what_it_changes(many):
+    """The plan has the exact number, the span, each handler with its state, and each error; nothing has run."""
+    flow = many.flow
+    flow.sql("UPDATE handlers SET paused_at = 1 WHERE id = 'p:pay'")
+    page, address = planned(many)
+    for words in ("Deliveries to replay: 6", "p:pay", "paused", "p:archive", "Oldest event received"):
+        assert words in page.text
+    assert attempts(many) == {"a0": 1, **{f"p{number}": 1 for number in range(5)}}
+    assert state_of(many, address) == "planned"
+    chinese = many.get(address, root="", Accept_Language="zh").page
+    assert "将重放的投递：6 个" in chinese.text
+    assert "该处理器已暂停" in chinese.text
+    assert "not started" in many.page("/operations").text
+
+
+def test_what_dies_after_the_plan_is_not_meant(many, repaired, eventually):
+    """A delivery that dies after the plan stays dead; one that another operator closed is listed as changed."""
+    flow = many.flow
+    page, address = planned(many)
+    flow.take("p9", key="pay", businessKey="1")
+    flow.sql("UPDATE deliveries SET state = 'closed' WHERE event_id = ?", event_of(many, "p0"))
+    repaired.append(True)
+    to, hidden = page.form()
+    assert many.submit(to, **hidden).status == 303
+    eventually(lambda: state_of(many, address) == "finished")
+    assert attempts(many) == {"a0": 2, "p0": 1, "p9": 1, **{f"p{number}": 2 for number in range(1, 5)}}
+    done = many.get(address, root="").page
+    assert "finished" in done.text
+    for words in ("Succeeded 4", "Failed again 1", "Remaining 0", "Changed meanwhile 1"):
+        assert words in done.text
+    changed = many.get(f"{address}?items=changed", root="").page
+    assert f"/console/events/{event_of(many, 'p0')}" in changed.links()
+    assert f"/console/events/{event_of(many, 'p1')}" not in changed.links()
+
+
+def test_pause_resume_rate_and_cancel(many, repaired, eventually):
+    """A slow operation is paused, resumed without a limit, and finishes; each delivery runs once."""
+    repaired.append(True)
+    page, address = planned(many, "key=pay")
+    answer = many.submit(page.form()[0], rate="0.001", note="slowly")
+    assert answer.headers["Location"] == address
+    running = many.get(address, root="").page
+    assert "0.001" in running.text
+    assert "slowly" in running.text
+    assert running.steps().keys() == {"pause", "cancel", "rate"}
+    assert many.submit(running.steps()["pause"]).status == 303
+    paused = many.get(address, root="").page
+    assert paused.steps().keys() == {"resume", "cancel", "rate"}
+    assert many.submit(running.steps()["pause"]).status == 409
+    assert many.submit(paused.steps()["rate"], rate="x").status == 422
+    assert many.submit(paused.steps()["rate"], rate="").status == 303
+    assert many.submit(paused.steps()["resume"], language="zh").status == 303
+    eventually(lambda: state_of(many, address) == "finished")
+    assert attempts(many) == {"a0": 1, **{f"p{number}": 2 for number in range(5)}}
+    done = many.get(address, root="").page
+    assert done.steps() == {}
+    (shown,) = [attrs for tag, attrs in done.tags if tag == "progress"]
+    assert (shown["value"], shown["max"]) == ("5", "5")
+    live = many.get(f"{address}/live", root="")
+    assert live.status == 200
+    assert "data-at-rest" in live.body.decode()
+    changes = [json.loads(one)["change"] for (one,) in many.flow.sql("SELECT detail FROM audit_log ORDER BY id")]
+    assert changes == ["started", "paused", "rate", "resumed"]
+
+
+def test_the_rest_is_cancelled(many, repaired):
+    """A cancelled operation leaves its other deliveries as they are; a plan can be cancelled, too."""
+    repaired.append(True)
+    page, address = planned(many, "key=pay")
+    many.submit(page.form()[0], rate="0.001")
+    steps = many.get(address, root="").page.steps()
+    assert many.submit(steps["cancel"]).status == 303
+    cancelled = many.get(address, root="").page
+    assert "cancelled" in cancelled.text
+    assert sum(attempts(many).values()) <= 7
+    assert "stay as they are" in cancelled.text
+    _, other = planned(many, "key=archive")
+    assert many.submit(f"{other}/cancel?back=/console/events").headers["Location"] == "/console/events"
+    assert state_of(many, other) == "cancelled"
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "x", "1e3", "5/s", "10001", "1" * 50, "NaN"])
+def test_a_rate_that_cannot_be_used(many, rate):
+    """The plan is shown again with what was entered, and nothing is started."""
+    page, address = planned(many)
+    answer = many.submit(page.form()[0], rate=rate, note="kept <i>")
+    assert answer.status == 422
+    assert "The rate must be a number from 0.001 to 10000" in answer.page.text
+    assert "kept <i>" in answer.page.text
+    assert state_of(many, address) == "planned"
+
+
+def test_selected_rows(many, repaired, eventually):
+    """Only the deliveries of the selected events are planned, and within them only those of the filter."""
+    repaired.append(True)
+    page = many.page("/events?state=dead")
+    boxes = [attrs for tag, attrs in page.tags if tag == "input" and attrs.get("type") == "checkbox"]
+    assert {attrs["form"] for attrs in boxes} == {"rows"}
+    assert len(boxes) == 6
+    assert "Select p0" in {attrs["aria-label"] for attrs in boxes}
+    chosen = [event_of(many, "p0"), event_of(many, "a0")]
+    (address,) = page.to_do("replay", "rows")
+    plan = many.ask(address, id=chosen).page
+    assert "Deliveries to replay: 2" in plan.text
+    many.submit(plan.form()[0])
+    eventually(lambda: attempts(many) == {"a0": 2, "p0": 2, **{f"p{number}": 1 for number in range(1, 5)}})
+
+
+def test_rows_of_parked_events_are_dismissed(harness, serve, listens):
+    """Actions without a plan get the selected rows in their address, and ask first."""
+    flow = harness.open(listens(lambda event: None, process_key="k"))
+    for number in range(3):
+        flow.take(f"n{number}", key="nobody")
+    console = serve(flow)
+    (address,) = console.page("/events?state=parked").to_do("dismiss", "rows")
+    chosen = [event_of(console, "n0"), event_of(console, "n2")]
+    selected = console.submit(address, rows="yes", id=chosen)
+    assert selected.status == 303
+    answer, asking = console.act(selected.headers["Location"])
+    assert "Parked events to dismiss: 2" in asking.text
+    assert answer.status == 303
+    assert flow.events(state="parked") == [event_of(console, "n1")]
+
+
+def test_unknown_deliveries_are_resolved_together(many, repaired, eventually):
+    """All unknown deliveries of a search are marked as done, or run again."""
+    repaired.append(True)
+    flow = many.flow
+    flow.sql("UPDATE deliveries SET state = 'unknown' WHERE handler = 'p:pay'")
+    flow.sql("UPDATE attempts SET outcome = 'lost' WHERE error LIKE '%ERP%'")
+    listed = many.page("/events?state=unknown")
+    (address,) = listed.to_do("mark_done")
+    chosen = many.page("/events?state=unknown&flow=p0").to_do("mark_not_done")[0]
+    answer, _ = many.act(chosen, note="not in the ERP")
+    assert answer.headers["Location"] == "/console/events?state=unknown&flow=p0"
+    flow.settled(event_of(many, "p0"), State.SUCCEEDED)
+    answer, plan = many.act(address, language="zh")
+    assert "将确认为已完成的投递：4 个" in plan.text
+    eventually(lambda: not flow.events(state="unknown"))
+    assert attempts(many) == {"a0": 1, "p0": 2, **{f"p{number}": 1 for number in range(1, 5)}}
+
+
+def test_a_scheduled_retry_runs_now(harness, serve, listens, eventually):
+    """The event's page runs a retry now; the same delivery does not wait for its time."""
+    tried = []
+
+    def later(event):
+        tried.append(1)
+        if len(tried) == 1:
+            raise RuntimeError("busy")
+
+    flow = harness.open(listens(later, process_key="k", retry=Retry(attempts=3, delays=(86_400,))))
+    flow.take("r1", key="k", wait=0)
+    event = flow.events(flow_instance_id="r1")[0]
+    flow.settled(event, State.WAITING, attempt=1)
+    console = serve(flow)
+    (address,) = console.page(f"/events/{event}").to_do("run_now")
+    answer, asking = console.act(address)
+    assert "Deliveries to run now: 1" in asking.text
+    assert answer.headers["Location"] == f"/console/events/{event}"
+    assert flow.settled(event, State.SUCCEEDED, attempt=2)
+
+
+def test_the_next_of_the_list(many, repaired):
+    """An event that was opened from a list of dead deliveries leads to the next one, also after acting on it."""
+    flow = many.flow
+    listed = [one for one in many.page("/events?state=dead&key=pay").links() if one.startswith("/console/events/")]
+    assert len(listed) == 5
+    newest = many.get(listed[0], root="").page
+    (following,) = [one for one in newest.links() if one.partition("?")[0] == listed[1].partition("?")[0]]
+    assert following == listed[1]
+    assert "/console/events?state=dead&key=pay" in newest.links() or any(
+        dict(parse_qsl(urlsplit(one).query)) == {"state": "dead", "key": "pay"} for one in newest.links()
+    )
+    (address,) = newest.to_do("close")
+    answer, _ = many.act(address)
+    after = many.follow(answer).page
+    assert following in after.links()
+    # At the end of the list, the newest one that is left comes next.
+    last = many.get(listed[4], root="").page
+    assert listed[1] in last.links()
+    flow.sql("UPDATE deliveries SET state = 'closed'")
+    assert "No further event in the list" in many.get(listed[4], root="").page.text
+
+
+@pytest.mark.parametrize(
+    "given", ["x", "state=nothing", "since=never", "hander=x", "a=1&" * 99, "state=dead&flow=%00<b>"]
+)
+def test_a_list_of_somebody_elses_making(many, given):
+    """Any list in the address leaves the page as it is."""
+    answer = many.get(f"/events/{event_of(many, 'p0')}?{urlencode({'list': given})}")
+    assert answer.status == 200
+    assert "b" not in {tag for tag, _ in answer.page.tags}
+
+
+def test_what_is_not_there(many):
+    """A missing operation, step or page of it is a page with a status, and changes nothing."""
+    _, address = planned(many)
+    for path in ("/operations/nothing", "/operations/%00%ff", "/operations/nothing/live"):
+        assert many.get(path).status == 404, path
+    assert many.submit("/console/operations/nothing/start").status == 404
+    assert many.submit(f"{address}/explode").status == 404
+    assert many.submit(f"{address}/resume").status == 409
+    assert many.submit(f"{address}/start", note="x" * 70_000).status == 422
+    assert many.get(f"{address}/start", root="").headers["Location"] == address
+    assert many.get(f"{address}?items=<b>&after=%00", root="").status == 200
+    assert many.page("/operations?before=%00<b>").texts
+    assert state_of(many, address) == "planned"
+
+
+def test_the_list_goes_back_in_time(many):
+    """Operations are listed by page, newest first."""
+    for number in range(51):
+        many.flow.sql(
+            "INSERT INTO operations (id, action, event_filter, note, state, actor, interface, created_at, changed_at,"
+            " planned, released, changed, succeeded, failed) VALUES (?, 'close', '{}', ?, 'finished', 'ann', 'cli',"
+            " 1, 1, 1, 1, 0, 1, 0)",
+            f"0-{number:03}", f"note {number} <b>",
+        )  # fmt: skip
+    page = many.page("/operations", "zh")
+    assert "note 50 <b>" in page.text
+    (older,) = [one for one in page.links() if "before=" in one]
+    rest = many.get(older, root="").page
+    assert "note 0 <b>" in rest.text
+    assert "note 50 <b>" not in rest.text
+
+
+def test_who_may_only_look_has_no_buttons(many, monkeypatch):
+    """With the role view nobody plans or starts anything, and the pages have no forms."""
+    _, address = planned(many)
+    monkeypatch.setattr("flowhooks.web.admin.auth.LOCAL", Operator(name="visitor", role=Role.VIEW))
+    shown = many.get(address, root="").page
+    assert shown.form() is None
+    assert "role operate" in shown.text
+    assert not many.page("/events?state=dead").to_do("replay", "rows")
+    assert not [attrs for tag, attrs in many.page("/events?state=dead").tags if attrs.get("type") == "checkbox"]
+    assert "role operate" in many.page("/do/replay?state=dead").text
+
+
+def test_another_site_starts_nothing(many):
+    """A form of another origin is refused."""
+    _, address = planned(many)
+    answer = many.post(f"/operations/{address.rpartition('/')[2]}/start", Sec_Fetch_Site="cross-site")
+    assert answer.status == 403
+    assert many.post("/do/replay?state=dead", Sec_Fetch_Site="cross-site").status == 403
+    assert many.flow.sql("SELECT count(*) FROM operations") == [(1,)]
+    assert state_of(many, address) == "planned"
