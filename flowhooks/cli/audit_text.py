@@ -42,13 +42,38 @@ def describe(entry: AuditEntry) -> str:
         return f"{entry.action} {json.dumps(detail, ensure_ascii=False)}"
     if after := detail.get("after"):  # it was stopped there, or the rest needed no change
         text += f", up to event {after}"
-    if not entry.target and (filter_text := _filter_text(detail.get("event_filter"))):
-        text += f" ({filter_text})"
+    if (not entry.target or entry.action == "operation") and (selection := filter_text(detail.get("event_filter"))):
+        text += f" ({selection})"
     return f"{text}: {note}" if (note := detail.get("note")) else text
 
 
 def _replayed(detail: Mapping[str, Any]) -> str:
     return f"ran {_deliveries_text(detail)} again{', including succeeded ones' if detail['again'] else ''}"
+
+
+_ACTION_TEXTS: Final = {
+    "replay": "to replay",
+    "rerun": "to run again, including succeeded ones",
+    "mark-done": "to mark as done",
+    "mark-not-done": "to mark as not done and run again",
+    "close": "to close",
+    "run-now": "to run now",
+}
+
+
+def _operated(detail: Mapping[str, Any]) -> str:
+    change = detail["change"]
+    if change == "started":
+        action = _ACTION_TEXTS[detail["operation"]]
+        rate = f", {detail['rate']:g} per second" if detail["rate"] is not None else ""
+        return f"started an operation on {_deliveries_text(detail)} {action}{rate}"
+    if change == "rate":
+        rate = "no limit" if detail["rate"] is None else f"{detail['rate']:g} per second"
+        return f"set the rate of an operation to {rate}"
+    return f"{_CHANGE_TEXTS[change]} an operation"
+
+
+_CHANGE_TEXTS: Final = {"paused": "paused", "resumed": "resumed", "cancelled": "cancelled"}
 
 
 def _resolved(detail: Mapping[str, Any]) -> str:
@@ -76,6 +101,7 @@ def _handlers_text(verb: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "operation": _operated,
     "replay": _replayed,
     "resolve": _resolved,
     "close_suspended": _closed,
@@ -107,8 +133,8 @@ def _since_text(detail: Mapping[str, Any]) -> str:
     return f", reading its history since {detail['since']}{declined}" if "since" in detail else ""
 
 
-def _filter_text(filters: Any) -> str:
-    """Write a filter as command-line options; `""` if it has none."""
+def filter_text(filters: Any) -> str:
+    """Return a filter as command-line options; `""` if it is none."""
     if not isinstance(filters, dict):
         return ""
     if not filters:
@@ -117,6 +143,8 @@ def _filter_text(filters: Any) -> str:
     for name, value in filters.items():
         if name == "ids":
             words.append(pluralize(len(value), "id"))
+        elif name == "delivery_ids":
+            words.append(pluralize(len(value), "delivery id"))
         elif name in {"since", "until", "attempted_since"}:
             words.append(f"--{name.replace('_', '-')} {format_time(value)}")
         else:

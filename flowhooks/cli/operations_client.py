@@ -115,6 +115,7 @@ def run_operation(
     level: str = "warning",
     duty_cycle: float = 1.0,
     asks_engines: bool = False,
+    more_steps: bool = False,
 ) -> dict[str, Any]:
     """Run an operation page by page, and add up the results of the pages.
 
@@ -126,6 +127,7 @@ def run_operation(
         level: minimum log level, if the operation runs in this process.
         duty_cycle: maximum share of time that the pages take; between them, callbacks have the rest.
         asks_engines: whether the operation asks engines, for which even a dry run needs the clients.
+        more_steps: whether the command has further steps, before which Ctrl-C stops it.
 
     Returns:
         The result of the operation, with numbers added up, and `server`: whether a server ran it, or other processes
@@ -143,9 +145,10 @@ def run_operation(
     ):
         what, total = progress or (name, lambda: 0)
         with output.progress_bar(what, total) as advance:
-            return _run_pages(call, name, arguments, interruptible, advance, duty_cycle=duty_cycle) | {
-                "server": by_server
-            }
+            done = _run_pages(call, name, arguments, interruptible, advance, duty_cycle=duty_cycle)
+        if more_steps and interruptible.requested:
+            raise OperationStopped("interrupted", done=done, after="", interrupted=True)
+        return done | {"server": by_server}
 
 
 def _run_pages(
@@ -198,29 +201,62 @@ def _open_client(
         timeout = ENGINE_TIMEOUT if asks_engines else SERVER_TIMEOUT
         yield (lambda name, arguments: _run_on_server(holder, name, arguments, timeout)), True
         return
-    # Import here: an operation on the server needs neither the server's modules nor structlog.
-    from flowhooks.app import App  # noqa: PLC0415 (as above)
-    from flowhooks.observability import logging  # noqa: PLC0415 (as above)
-
     # Open a reader first: it refuses a missing or old database, which would otherwise be created or upgraded, for
     # example because of a typing error in a path.
     reader = Reader(database_url(settings))
     try:
-        logging.configure(level, "text", redact=settings_redactor(settings, os.environ))
+        _log_to_text(settings, level)
         others = any(process.handlers for process in reader.live_processes(settings.ledger.heartbeat_timeout))
         if dry_run and not asks_engines:
             context = _read_only_context(settings, reader)
             yield (lambda name, arguments: registry.run_operation(context, name, arguments)), others
             return
-        with redirect_stdout(sys.stderr):
-            opened = App(settings, run=(), kind="command")
-        try:
-            with _with_engines(opened, asks_engines=asks_engines) as context:
-                yield (lambda name, arguments: _run_locally(context, name, arguments)), others
-        finally:
-            opened.close()
+        with _open_app(settings) as opened, _with_engines(opened, asks_engines=asks_engines) as context:
+            yield (lambda name, arguments: _run_locally(context, name, arguments)), others
     finally:
         reader.close()
+
+
+def _log_to_text(settings: Settings, level: str) -> None:
+    # Import here: an operation on the server does not need structlog.
+    from flowhooks.observability import logging  # noqa: PLC0415 (as above)
+
+    logging.configure(level, "text", redact=settings_redactor(settings, os.environ))
+
+
+@contextmanager
+def _open_app(settings: Settings) -> Iterator[App]:
+    """Open the ledger in this process, which then holds its lock, without starting anything."""
+    # Import here: an operation on the server does not need the server's modules.
+    from flowhooks.app import App  # noqa: PLC0415 (as above)
+
+    with redirect_stdout(sys.stderr):
+        opened = App(settings, run=(), kind="command")
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def release_operation(settings: Settings, operation_id: str, on_progress: Callable[[int], object]) -> None:
+    """Release the deliveries of a running operation in this process, because no server does.
+
+    Args:
+        settings: settings with the ledger's database.
+        operation_id: the operation.
+        on_progress: called with the number of deliveries that it has acted on since the last call.
+
+    Raises:
+        LedgerError: the ledger could not be written; the operation continues once a server starts.
+    """
+    from flowhooks.operations.bulk import release_all  # noqa: PLC0415 (it needs the server's modules)
+
+    _log_to_text(settings, "warning")
+    try:
+        with _open_app(settings) as opened:
+            release_all(opened.operation_context, operation_id, on_progress)
+    except Unavailable:  # its message is meant for engines
+        raise LedgerError("the database could not be written; the operation continues once a server starts") from None
 
 
 @contextmanager

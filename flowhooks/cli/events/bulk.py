@@ -1,4 +1,4 @@
-"""Options, confirmation and paging shared by commands that change many events."""
+"""The selection of events, and the paging of commands that change the routing of many events."""
 
 from __future__ import annotations
 
@@ -77,10 +77,8 @@ class BulkAction:
     scanned: EventFilter | None = None
 
 
-def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
-    """Add the options of bulk commands to a command, which receives a `BulkTarget`.
-
-    The options are ids, the filter, --all, --after, --dry-run, --yes, --json and the settings.
+def selection_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
+    """Add ids, the filter and `--all` to a command, which receives `event_filter` and `everything`.
 
     Args:
         function: the command.
@@ -90,6 +88,54 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
     @click.argument("event_ids", type=utf8, nargs=-1, metavar="[ID]...")
     @partial(filter_options, with_handler=with_handler)
     @click.option("--all", "everything", is_flag=True, help="Select all events.")
+    @wraps(function)
+    def wrapped(*args: Any, event_ids: tuple[str, ...], event_filter: EventFilter, **kwargs: Any) -> Any:
+        event_filter = replace(event_filter, ids=tuple(dict.fromkeys((*event_ids, *event_filter.ids))))
+        return function(*args, event_filter=event_filter, **kwargs)
+
+    return wrapped
+
+
+def check_selection(settings: Settings, event_filter: EventFilter, *, everything: bool, confirmed: bool) -> None:
+    """Refuse a selection that was hardly meant.
+
+    Args:
+        settings: settings with the ledger's database.
+        event_filter: the selection.
+        everything: whether `--all` is given.
+        confirmed: whether no confirmation is needed.
+
+    Raises:
+        click.UsageError: nothing or too much is selected, or there is no terminal to confirm it.
+        NotFound: there is no event or delivery with one of the ids.
+    """
+    if event_filter.has_criteria == everything:
+        raise click.UsageError(
+            "--all selects every event; leave out the IDs and filters, or leave out --all."
+            if everything
+            else "Select events: give IDs or a filter, or --all for all events."
+        )
+    if len(event_filter.ids) > MAX_IDS:
+        raise click.UsageError(f"Give at most {MAX_IDS:,} IDs, or a filter.")
+    require_terminal(confirmed)
+    with closing(Reader(database_url(settings))) as reader:
+        _check_ids(reader, event_filter.ids)
+        for delivery_id in event_filter.delivery_ids:
+            if reader.shown_delivery(delivery_id) is None:
+                raise NotFound(f"there is no delivery {delivery_id}")
+
+
+def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
+    """Add the options of paged commands to a command, which receives a `BulkTarget`.
+
+    The options are ids, the filter, --all, --after, --dry-run, --yes, --json and the settings.
+
+    Args:
+        function: the command.
+        with_handler: whether the filter has `--handler`.
+    """
+
+    @partial(selection_options, with_handler=with_handler)
     @click.option(
         "--after", type=utf8, default="", metavar="ID", help="Continue after this event, where an earlier run stopped."
     )
@@ -98,11 +144,8 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
     @json_option
     @settings_options
     @wraps(function)
-    def wrapped(
-        settings: Settings, *, event_ids: tuple[str, ...], event_filter: EventFilter, everything: bool, **kwargs: Any
-    ) -> Any:
+    def wrapped(settings: Settings, *, event_filter: EventFilter, everything: bool, **kwargs: Any) -> Any:
         options = {name: kwargs.pop(name) for name in ("after", "dry_run", "yes", "as_json")}
-        event_filter = replace(event_filter, ids=tuple(dict.fromkeys((*event_ids, *event_filter.ids))))
         if kwargs.get("parked"):
             if event_filter.has_criteria or everything or options["after"]:
                 raise click.UsageError(
@@ -112,17 +155,8 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
             return function(
                 BulkTarget(settings=settings, event_filter=EventFilter(state="parked"), **options), **kwargs
             )
-        if event_filter.has_criteria == everything:
-            raise click.UsageError(
-                "--all selects every event; leave out the IDs and filters, or leave out --all."
-                if everything
-                else "Select events: give IDs or a filter, or --all for all events."
-            )
-        if len(event_filter.ids) > MAX_IDS:
-            raise click.UsageError(f"Give at most {MAX_IDS:,} IDs, or a filter.")
-        require_terminal(options["yes"] or options["dry_run"])
-        with closing(Reader(database_url(settings))) as reader:
-            _check_ids(reader, event_filter.ids)
+        confirmed = options["yes"] or options["dry_run"]
+        check_selection(settings, event_filter, everything=everything, confirmed=confirmed)
         return function(BulkTarget(settings=settings, event_filter=event_filter, **options), **kwargs)
 
     return wrapped

@@ -15,7 +15,8 @@ from flowhooks.cli.lazy_commands import LazyCommands
             "show": "flowhooks.cli.events.show:show_command",
             "replay": "flowhooks.cli.events.replay:replay_command",
             "resolve": "flowhooks.cli.events.replay:resolve_command",
-            "close-suspended": "flowhooks.cli.events.replay:close_suspended_command",
+            "run-now": "flowhooks.cli.events.replay:run_now_command",
+            "close": "flowhooks.cli.events.replay:close_command",
             "correct": "flowhooks.cli.events.correct:correct_command",
             "reroute": "flowhooks.cli.events.reroute:reroute_command",
             "dismiss": "flowhooks.cli.events.reroute:dismiss_command",
@@ -33,7 +34,8 @@ def command() -> None:
     A delivery that is            list with                      then
       dead (failed for good)      events list --state dead       events replay ...
       unknown (killed mid-run)    events list --state unknown    events resolve ...
-      suspended (handler gone)    events list --state suspended  events close-suspended ...
+      waiting for a retry         events list --state waiting    events run-now ...
+      suspended (handler gone)    events list --state suspended  events close --state suspended ...
     An event that is
       parked (no handler)         events list --state parked     install a handler, or events dismiss
       parked, a handler is there  events list --state parked     events reroute --parked

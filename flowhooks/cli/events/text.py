@@ -20,7 +20,6 @@ RESOLUTION_WARNINGS: Final = {
     "close": "This is final: a closed delivery does not run again.",
 }
 """Warning before each verdict, which says whether it can be undone."""
-_CLOSE_MANY_WARNING: Final = "This is final: a closed delivery does not run when its handler is installed again."
 
 SHORT_DIGEST: Final = 12
 """Number of characters of a digest in texts for people."""
@@ -52,30 +51,6 @@ def event_state_text(stored: StoredEvent) -> str:
 def deliveries_text(count: int) -> str:
     """Return a number of deliveries, such as `1 delivery` or `2 deliveries`."""
     return pluralize(count, "delivery", "deliveries")
-
-
-def replay_question(dead: int, succeeded: int) -> str:
-    """Return the confirmation question of a replay."""
-    parts = [f"{pluralize(dead, 'dead delivery', 'dead deliveries')} will run again"] if dead or not succeeded else []
-    if succeeded:
-        whose = "its" if succeeded == 1 else "their"
-        parts.append(f"{deliveries_text(succeeded)} that succeeded will do {whose} work a second time")
-    return f"{', and '.join(parts)}. {CANNOT_BE_UNDONE} Continue?"
-
-
-def replay_text(done: Mapping[str, Any]) -> str:
-    """Describe the result of a replay or of its dry run."""
-    count = done["deliveries"]
-    verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
-    text = f"{deliveries_text(count)} {verb}; {pluralize(done['events'], 'event')} checked."
-    if skipped := done["skipped"]:
-        text += f" {skipped:,} skipped: neither dead nor, with --again, succeeded."
-    if out := done.get("out_of_order"):
-        text += (
-            f" {out:,} of them {'runs' if out == 1 else 'run'} out of order, after the waiting deliveries with "
-            "the same order key."
-        )
-    return text + _changed_text(done)
 
 
 def _changed_text(done: Mapping[str, Any]) -> str:
@@ -110,27 +85,6 @@ def correction_text(done: Mapping[str, Any]) -> str:
             f"{'runs' if len(unfinished) == 1 else 'run'} with that body: {', '.join(unfinished)}."
         )
     return text
-
-
-def close_suspended_question(planned: Mapping[str, Any]) -> str:
-    """Return the confirmation question before suspended deliveries are closed; `""` if there are none."""
-    if not planned["closed"]:
-        return ""
-    return f"{_suspended_text(planned['closed'])} will be closed. {_CLOSE_MANY_WARNING} Continue?"
-
-
-def close_suspended_text(done: Mapping[str, Any]) -> str:
-    """Describe the result of closing suspended deliveries or of its dry run."""
-    count = done["closed"]
-    verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
-    text = f"{_suspended_text(count)} {verb} closed; {pluralize(done['events'], 'event')} checked."
-    if skipped := done["skipped"]:
-        text += f" {skipped:,} skipped: not suspended."
-    return text + _changed_text(done)
-
-
-def _suspended_text(count: int) -> str:
-    return pluralize(count, "suspended delivery", "suspended deliveries")
 
 
 def reroute_parked_text(done: Mapping[str, Any]) -> str:

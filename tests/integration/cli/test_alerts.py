@@ -109,15 +109,16 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     ):
         assert run(*arguments, server=alerted, **by).exit_code == 0
     entries = asked("audit", server=alerted)["entries"]
-    assert [one["action"] for one in entries] == ["acknowledge", "resolve", "replay"]
-    assert [one["target"] for one in entries] == ["a2", event["id"], ""]
+    assert [one["action"] for one in entries] == ["acknowledge", "resolve", "operation"]
+    (operation,) = asked("operations", "list", server=alerted)["operations"]
+    assert [one["target"] for one in entries] == ["a2", event["id"], operation["id"]]
     assert {one["actor"] for one in entries} == {f"ann{hostile}"}
     text = run("audit", server=alerted, COLUMNS="400").stdout
     assert not CONTROLS.search(text)
     shown = "a\\u001b[31m\\u0007b\\nc\\u202ed[red]e[/red]\\u009b\\u007f:smile:"
     for part in (
         f"ann{shown} by a command",
-        "ran 4 deliveries again (--handler shop:book --since 2000-01-01 00:00:00)",
+        "started an operation on 4 deliveries to replay (--handler shop:book --since 2000-01-01 00:00:00)",
         f"resolved delivery {delivery} for shop:book: closed, nothing more is needed: {shown}",
         f"acknowledged 1 alert (dead {shown}): {shown}",
         event["id"],
@@ -126,7 +127,7 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     page = asked("audit", "--limit", "2", server=alerted)
     assert len(page["entries"]) == 2
     rest = asked("audit", "--limit", "2", "--after", page["next"], server=alerted)
-    assert [one["action"] for one in rest["entries"]] == ["replay"]
+    assert [one["action"] for one in rest["entries"]] == ["operation"]
     assert rest["next"] == ""
     assert [one["id"] for one in asked("audit", "--target", event["id"], server=alerted)["entries"]] == [
         entries[1]["id"]
@@ -152,15 +153,26 @@ DETAILS = {
     "decline_reconciliation": {"instances": 3, "note": "old"},
     "close_gaps": {"gaps": 2, "note": "compared"},
 }
-READS = {"ask_engine", "read_definitions"}
-"""Operations that change nothing, so that the audit log has no entry of them."""
+READS = {"ask_engine", "read_definitions", "plan_operation"}
+"""Operations that change no delivery or handler, so that the audit log has no entry of them."""
+BULK = {
+    "start_operation": {
+        "change": "started", "operation": "close", "deliveries": 2, "event_filter": {"delivery_ids": ["d"]}, "rate": 0.5
+    },
+    "pause_operation": {"change": "paused"},
+    "resume_operation": {"change": "resumed"},
+    "cancel_operation": {"change": "cancelled"},
+    "set_operation_rate": {"change": "rate", "rate": None},
+}  # fmt: skip
+"""The recorded detail of each change of a bulk operation, under the name `operation`."""
 
 
-@pytest.mark.parametrize("action", [name for name in OPERATIONS if name not in READS])
-def test_every_operation_has_its_words(alerted, run, action):
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in READS])
+def test_every_operation_has_its_words(alerted, run, name):
     """`flowhooks audit` describes each operation that changes something in words, not in JSON."""
+    action = "operation" if name in BULK else name
     with closing(sqlite3.connect(alerted.file)) as connection:
-        detail = json.dumps(DETAILS[action])
+        detail = json.dumps(BULK[name] if name in BULK else DETAILS[name])
         connection.execute("INSERT INTO audit_log VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))
         connection.commit()
     text = run("audit", server=alerted, COLUMNS="400").stdout

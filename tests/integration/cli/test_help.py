@@ -60,9 +60,19 @@ def test_every_command_is_there():
         ("events", "show"),
         ("events", "replay"),
         ("events", "resolve"),
-        ("events", "close-suspended"),
+        ("events", "run-now"),
+        ("events", "close"),
         ("events", "reroute"),
         ("events", "dismiss"),
+        ("operations",),
+        ("operations", "list"),
+        ("operations", "show"),
+        ("operations", "items"),
+        ("operations", "start"),
+        ("operations", "pause"),
+        ("operations", "resume"),
+        ("operations", "cancel"),
+        ("operations", "rate"),
         ("handlers",),
         ("handlers", "list"),
         ("handlers", "pause"),
@@ -159,6 +169,9 @@ def test_wrong_usage_is_said_in_short(run):
 def test_an_unknown_setting_is_refused_everywhere(run, words):
     """A misspelt variable is an error of every command that reads settings: exit code 2, or a finding of `check`."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
+    more |= {("events", name): ("--all", "--yes") for name in ("run-now", "close")}
+    more |= {("operations", name): ("x",) for name in ("show", "items", "start", "pause", "resume", "cancel")}
+    more |= {("operations", "rate"): ("x", "5/s")}
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
     more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",), ("rejected", "show"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}

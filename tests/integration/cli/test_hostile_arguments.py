@@ -58,6 +58,7 @@ def test_no_command_and_no_option_of_that_name(run):
 NEEDS = {
     ("events", "replay"): ("--yes",), ("events", "reroute"): ("--yes",), ("events", "dismiss"): ("--yes",),
     ("events", "resolve"): ("--did", "--yes"), ("handlers", "pause"): ("--yes",), ("handlers", "resume"): ("--yes",),
+    ("events", "run-now"): ("--yes",), ("events", "close"): ("--yes",),
     ("plugins", "uninstall"): ("--yes",), ("db", "purge"): ("--yes",),
 }  # fmt: skip
 

@@ -14,10 +14,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from flowhooks.cli import operations_client
+from flowhooks.ledger import bulk_plans
 from flowhooks.ledger.lock import Lock, LockOwner
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations import purge, replay
+from flowhooks.operations import purge, reroute
 
 
 @pytest.fixture
@@ -39,8 +40,9 @@ def test_without_a_server_it_is_done_here(left, run, asked):
     """The command takes the lock itself, and says that waiting deliveries run when a server starts."""
     result = run("events", "replay", "--flow", "f0", "--yes", server=left)
     assert result.exit_code == 0
-    assert result.stdout == (
-        "1 delivery runs again; 1 event checked.\nNo server is running: the deliveries run once a server starts.\n"
+    assert result.stdout.startswith("1 dead delivery will run again.")
+    assert result.stdout.endswith(
+        "0 succeeded, 0 failed again, 1 remaining.\nNo server is running: the deliveries run once a server starts.\n"
     )
     assert states(left) == {"dead": 3, "waiting": 1}
     assert asked("events", "replay", "--all", "--yes", server=left)["server"] is False
@@ -51,7 +53,7 @@ def test_one_event_is_meant_by_its_id(left, run, asked):
     """Ids reach an operation that the command executes as they reach a server."""
     with closing(Reader(f"sqlite:///{left.file}")) as reader:
         (stored,) = reader.find(EventFilter(flow_instance_id="f0"), limit=1)
-    assert asked("events", "replay", stored.event.id, "--yes", server=left)["deliveries"] == 1
+    assert asked("events", "replay", stored.event.id, "--yes", server=left)["planned"] == 1
     assert states(left) == {"dead": 3, "waiting": 1}
 
 
@@ -116,62 +118,60 @@ def test_a_dry_run_changes_nothing(left, run, tmp_path):
 def test_a_missing_plugin_is_named_on_the_way(left, run):
     """A replay without the plugin names on standard error the deliveries that wait and their plugin."""
     result = run("events", "replay", "--all", "--yes", server=left, FLOWHOOKS_PLUGINS_ALLOW="none")
-    assert result.stdout.startswith("4 deliveries run again")
+    assert "4 remaining" in result.stdout
     assert "handler_missing" in result.stderr
     assert "shop:book" in result.stderr
 
 
 def test_pages_are_added_up(left, asked, monkeypatch):
     """The command repeats an operation until all is done, and prints the totals."""
-    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
-    done = asked("events", "replay", "--all", "--yes", server=left)
-    assert (done["events"], done["deliveries"], done["next"]) == (4, 4, "")
+    monkeypatch.setattr(reroute, "PAGE_SIZE", 1)
+    done = asked("events", "reroute", "--all", "--yes", server=left)
+    assert (done["events"], done["skipped"], done["next"]) == (4, 4, "")
 
 
 def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkeypatch):
     """The first Ctrl-C ends it after the current page with exit code 130; the same command continues."""
-    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
+    monkeypatch.setattr(reroute, "PAGE_SIZE", 1)
     page, pages = Reader.page, []
 
     def interrupted(self, *args, **kwargs):
-        pages.append(1)
-        if len(pages) == 2:
-            signal.raise_signal(signal.SIGINT)
+        if kwargs.get("limit") == 1:
+            pages.append(1)
+            if len(pages) == 2:
+                signal.raise_signal(signal.SIGINT)
         return page(self, *args, **kwargs)
 
     with monkeypatch.context() as patched:
         patched.setattr(Reader, "page", interrupted)
-        result = run("events", "replay", "--all", "--yes", server=left)
+        result = run("events", "reroute", "--all", "--yes", server=left)
     assert result.exit_code == 130
     assert "Stopping after this step" in result.stderr
     assert result.stderr.endswith(
         "Error: interrupted; run the same command again to continue. "
-        "Done so far: 2 deliveries run again; 2 events checked.\n"
+        "Done so far: 2 events checked: 0 delivered (0 deliveries), 2 unchanged.\n"
     )
-    assert states(left) == {"dead": 2, "waiting": 2}
-    assert run("events", "replay", "--all", "--yes", server=left).stdout.startswith("2 deliveries run again")
+    assert run("events", "reroute", "--all", "--yes", server=left).stdout.startswith("4 events checked")
 
 
-def test_what_would_be_done_twice_is_gone_on_with_by_its_place(left, run, monkeypatch):
-    """An interrupted `--again` prints where to continue, so that no delivery runs twice."""
-    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
-    page = Reader.page
+def test_ctrl_c_before_the_start_starts_nothing(left, run, asked, monkeypatch):
+    """Ctrl-C while a plan is made ends the command, and no delivery runs."""
+    pages = bulk_plans.candidate_pages
 
-    def interrupted(self, *args, **kwargs):
+    def interrupted(*args):
         signal.raise_signal(signal.SIGINT)
-        return page(self, *args, **kwargs)
+        return pages(*args)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Reader, "page", interrupted)
-        stopped = run("events", "replay", "--all", "--again", "--yes", server=left)
-    after = stopped.stderr.rsplit("add --after ", 1)[1].split(".")[0]
-    rest = run("events", "replay", "--all", "--again", "--after", after, "--dry-run", server=left)
-    assert rest.stdout.startswith("3 deliveries would run again; 3 events checked.")
+    monkeypatch.setattr(bulk_plans, "candidate_pages", interrupted)
+    result = run("events", "replay", "--all", "--again", "--yes", server=left)
+    assert result.exit_code == 130
+    assert "Interrupted: nothing was started." in result.stderr
+    assert states(left) == {"dead": 4}
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("events", "replay", "--since", "1h", "--until", "2100-01-01"), ("db", "purge", "--older-than", "0s")],
+    [("events", "reroute", "--since", "1h", "--until", "2100-01-01"), ("db", "purge", "--older-than", "0s")],
 )
 def test_the_command_that_continues_has_absolute_times(left, run, monkeypatch, arguments):
     """A relative time would select another span later, so the error has the time that it meant."""
@@ -183,7 +183,7 @@ def test_the_command_that_continues_has_absolute_times(left, run, monkeypatch, a
 
         return reading
 
-    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
+    monkeypatch.setattr(reroute, "PAGE_SIZE", 1)
     monkeypatch.setattr(purge, "PAGE_SIZE", 1)
     monkeypatch.setattr(Reader, "page", interrupted(Reader.page))
     monkeypatch.setattr(Reader, "purgeable", interrupted(Reader.purgeable))
@@ -202,7 +202,7 @@ def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Reader, "page", interrupted)
-    result = run("events", "replay", "--all", "--yes", server=left)
+    result = run("events", "reroute", "--all", "--yes", server=left)
     assert result.exit_code == 130
     assert "the current step may have been completed" in result.stderr
 

@@ -200,7 +200,12 @@ def test_every_command_with_json_is_in_the_table():
 
 
 OPERATIONS = {
-    "events replay": "replay",
+    "events replay": "start_operation",
+    "operations start": "start_operation",
+    "operations pause": "pause_operation",
+    "operations resume": "resume_operation",
+    "operations cancel": "cancel_operation",
+    "operations rate": "set_operation_rate",
     "events resolve": "resolve",
     "events reroute --parked": "reroute_parked",
     "events reroute": "reroute",

@@ -1,4 +1,4 @@
-"""`flowhooks events close-suspended`: close the deliveries of a removed handler."""
+"""`flowhooks events close --state suspended`: close the deliveries of a removed handler."""
 
 from __future__ import annotations
 
@@ -40,47 +40,44 @@ def database(tmp_path):
 
 def test_the_deliveries_of_a_removed_handler_are_closed(database, run, asked):
     """The dry run has the count, the command closes what the list shows, and the audit log has the note."""
-    selection = ("--handler", "gone:grant_leave")
-    assert len(asked("events", "list", "--state", "suspended", *selection, **database)["events"]) == 3
-    dry = run("events", "close-suspended", *selection, "--dry-run", **database)
-    assert (dry.exit_code, dry.stdout) == (0, "3 suspended deliveries would be closed; 3 events checked.\n")
-    done = run("events", "close-suspended", *selection, "--note", "done by hand", "--yes", **database)
-    assert (done.exit_code, done.stdout) == (0, "3 suspended deliveries are closed; 3 events checked.\n")
+    selection = ("--state", "suspended", "--handler", "gone:grant_leave")
+    assert len(asked("events", "list", *selection, **database)["events"]) == 3
+    dry = run("events", "close", *selection, "--dry-run", **database)
+    assert dry.exit_code == 0
+    assert dry.stdout.startswith("3 waiting deliveries will be closed.")
+    done = run("events", "close", *selection, "--note", "done by hand", "--yes", **database)
+    assert done.exit_code == 0
+    assert done.stdout.endswith("has finished: 3 closed.\n")
     assert asked("events", "list", "--state", "suspended", **database)["events"] == []
     (entry,) = asked("audit", **database)["entries"]
-    assert (entry["action"], entry["detail"]["deliveries"]) == ("close_suspended", 3)
-    expected = "by a command closed 3 suspended deliveries (--handler gone:grant_leave): done by hand"
-    assert expected in " ".join(run("audit", **database).stdout.split())
-    assert asked("events", "close-suspended", *selection, "--yes", **database) == {
-        "events": 0,
-        "closed": 0,
-        "skipped": 0,
-        "changed_meanwhile": 0,
-        "next": "",
-        "dry_run": False,
-        "server": False,
-    }
+    assert (entry["action"], entry["detail"]["deliveries"]) == ("operation", 3)
+    expected = "(--handler gone:grant_leave --state suspended): done by hand"
+    said = " ".join(run("audit", **database).stdout.split())
+    assert "by a command started an operation on 3 deliveries to close" in said
+    assert expected in said
+    again = asked("events", "close", *selection, "--yes", **database)
+    assert (again["planned"], again["state"], again["server"]) == (0, "planned", False)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         ((), "Select events: give IDs or a filter, or --all"),
-        (("--state", "waiting", "--yes"), "Only suspended deliveries are closed: leave out --state"),
+        (("--state", "running", "--yes"), "Only waiting, suspended, dead and unknown deliveries can be closed"),
         (("--all",), "There is no terminal to ask for confirmation: give --yes"),
     ],
 )
 def test_an_ambiguous_selection_is_refused(database, run, arguments, error):
     """Without a selection, with another state, or without a terminal to confirm, nothing changes."""
-    result = run("events", "close-suspended", *arguments, **database)
+    result = run("events", "close", *arguments, **database)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert error in result.stderr
+    assert error in " ".join(result.stderr.split())
 
 
 def test_the_question_says_that_it_is_final(database, run, monkeypatch):
     """The question has the count and says that a closed delivery does not run; "n" cancels."""
     monkeypatch.setattr("flowhooks.cli.events.bulk.require_terminal", lambda unless: None)
-    result = run("events", "close-suspended", "--all", given="n\n", **database)
+    result = run("events", "close", "--all", given="n\n", **database)
     assert result.exit_code == 1
-    question = "3 suspended deliveries will be closed. This is final: a closed delivery does not run when its handler"
-    assert question in result.output
+    assert "3 waiting deliveries will be closed." in result.output
+    assert "This is final: a closed delivery does not run again. Start it?" in result.output

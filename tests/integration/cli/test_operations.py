@@ -1,0 +1,215 @@
+"""`flowhooks operations`, and the commands that plan operations: with a server, without one, and interrupted."""
+
+from __future__ import annotations
+
+import re
+import signal
+from contextlib import closing
+
+import pytest
+
+from flowhooks.cli.operations import follow
+from flowhooks.cli.operations.plan import to_rate
+from flowhooks.ledger.reader import Reader
+from support.waiting import until
+
+BOOK = ("--handler", "shop:book")
+
+
+@pytest.fixture
+def shop(make_shop, left):
+    """A running server whose ledger has four dead deliveries; their handler works once the file `open` exists."""
+    left.start()
+    yield left
+    left.end()
+
+
+def states(left):
+    """The number of deliveries in each state."""
+    with closing(Reader(f"sqlite:///{left.file}")) as reader:
+        return reader.verify().deliveries
+
+
+def test_the_plan_and_the_end(shop, run, asked):
+    """The command prints the exact number, the span and each handler, and follows the operation to its end."""
+    dry = run("events", "replay", "--all", "--dry-run", server=shop)
+    assert dry.exit_code == 0
+    assert dry.stdout.startswith("4 dead deliveries will run again. Received 20")
+    assert re.search(r"shop:book +4\n", dry.stdout)
+    assert "Nothing was changed" in dry.stdout
+    assert asked("operations", "list", server=shop)["operations"] == []
+    (shop.folder / "open").touch()
+    done = run("events", "replay", *BOOK, "--yes", "--note", "the ERP is up", server=shop)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"Operation \S+ has finished: 4 succeeded, 0 failed again\.\n$", done.stdout)
+    assert states(shop) == {"succeeded": 4}
+    (operation,) = asked("operations", "list", server=shop)["operations"]
+    assert (operation["note"], operation["planned"], operation["remaining"]) == ("the ERP is up", 4, 0)
+    assert run("events", "replay", *BOOK, "--yes", server=shop).stdout == "No matching delivery is dead.\n"
+    shown = run("operations", "show", operation["id"], server=shop).stdout
+    for words in ("selection      --handler shop:book", "note           the ERP is up", "rate           no limit"):
+        assert words in shown
+    items = asked("operations", "items", operation["id"], "--limit", "3", server=shop)
+    assert [one["status"] for one in items["items"]] == ["released"] * 3
+    rest = asked("operations", "items", operation["id"], "--after", items["next"], server=shop)
+    assert (len(rest["items"]), rest["next"]) == (1, "")
+    assert "succeeded" in run("operations", "items", operation["id"], server=shop).stdout
+    assert run("operations", "items", operation["id"], "--status", "changed", server=shop).stdout == (
+        "No matching deliveries.\n"
+    )
+    assert "4 planned" in run("operations", "list", server=shop).stdout
+
+
+def test_what_fails_again_is_said(shop, run):
+    """Deliveries that fail again are counted; they can be closed together."""
+    done = run("events", "replay", "--all", "--yes", server=shop)
+    assert "0 succeeded, 4 failed again" in done.stdout
+    closed = run("events", "close", "--state", "dead", "--yes", "--note", "by hand", server=shop)
+    assert "4 dead deliveries will be closed" in closed.stdout
+    assert "4 closed" in closed.stdout
+    assert states(shop) == {"closed": 4}
+
+
+def test_a_slow_operation_is_controlled(shop, run, asked):
+    """A detached operation is paused, resumed, given another rate, followed and cancelled by its id."""
+    (shop.folder / "open").touch()
+    started = asked("events", "replay", *BOOK, "--yes", "--rate", "4/h", "--detach", server=shop)
+    operation_id = started["id"]
+    assert started["server"] is True
+    assert started["state"] == "running"
+    assert f"{operation_id} is paused" in run("operations", "pause", operation_id, server=shop).stdout
+    refused = run("operations", "pause", operation_id, server=shop)
+    assert refused.exit_code == 1
+    assert "is paused: it cannot be paused" in refused.stderr
+    assert asked("operations", "list", "--active", server=shop)["operations"][0]["state"] == "paused"
+    assert asked("operations", "rate", operation_id, "100/s", server=shop)["rate"] == 100
+    assert asked("operations", "resume", operation_id, server=shop)["state"] == "running"
+    followed = run("operations", "show", operation_id, "--follow", server=shop)
+    assert "has finished: 4 succeeded" in followed.stdout
+    again = asked("events", "replay", "--all", "--again", "--yes", "--rate", "4/h", "--detach", server=shop)
+    assert asked("operations", "cancel", again["id"], server=shop)["state"] == "cancelled"
+    assert "is cancelled" in run("operations", "show", again["id"], server=shop).stdout
+    assert run("operations", "resume", again["id"], server=shop).exit_code == 1
+
+
+def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
+    """The answer "n" starts nothing, and prints the command that starts the plan."""
+    monkeypatch.setattr("flowhooks.cli.events.bulk.require_terminal", lambda unless: None)
+    refused = run("events", "replay", "--all", given="n\n", server=shop)
+    assert refused.exit_code == 1
+    assert "The effects of a handler cannot be undone. Start it?" in refused.output
+    command = re.search(r"flowhooks (operations start \S+)", refused.output)[1].split()
+    assert states(shop) == {"dead": 4}
+    assert "To start it" in run("operations", "show", command[-1], server=shop).stdout
+    (shop.folder / "open").touch()
+    assert "4 succeeded" in run(*command, server=shop).stdout
+
+
+def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
+    """Ctrl-C ends the command with exit code 130, and it prints how to follow or cancel the operation."""
+    (shop.folder / "open").touch()
+    monkeypatch.setattr(follow.time, "sleep", lambda _seconds: signal.raise_signal(signal.SIGINT))
+    result = run("events", "replay", *BOOK, "--again", "--yes", "--rate", "4/h", server=shop)
+    assert result.exit_code == 130
+    (operation,) = asked("operations", "list", server=shop)["operations"]
+    assert f"Operation {operation['id']} continues without this command." in result.stderr
+    assert f"flowhooks operations show {operation['id']} --follow" in result.stderr
+    assert f"flowhooks operations cancel {operation['id']}" in result.stderr
+    assert operation["state"] == "running"
+    monkeypatch.undo()
+    asked("operations", "rate", operation["id"], "--unlimited", server=shop)
+    until(lambda: states(shop) == {"succeeded": 4})
+    events = asked("events", "list", server=shop)["events"]
+    assert [one["attempts"] for event in events for one in event["deliveries"]] == [2] * 4
+
+
+def test_without_a_server_the_command_releases(left, run, asked):
+    """Without a server, the command releases the deliveries itself and says that they run when one starts."""
+    result = run("events", "replay", "--all", "--yes", server=left)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("No server is running: the deliveries run once a server starts.\n")
+    assert "4 remaining" in result.stdout
+    assert states(left) == {"waiting": 4}
+    (operation,) = asked("operations", "list", server=left)["operations"]
+    (left.folder / "open").touch()
+    left.start()
+    try:
+        until(lambda: states(left) == {"succeeded": 4})
+        followed = run("operations", "show", operation["id"], "--follow", server=left)
+        assert "has finished: 4 succeeded" in followed.stdout
+    finally:
+        left.end()
+
+
+def test_a_server_that_stops_is_noticed(left, run, asked, monkeypatch):
+    """The command does not wait forever for a server that was stopped."""
+    left.start()
+    try:
+        started = asked("events", "replay", *BOOK, "--yes", "--rate", "4/h", "--detach", server=left)
+    finally:
+        left.end()
+    monkeypatch.setattr(follow, "SERVER_GRACE", -1.0)
+    result = run("operations", "show", started["id"], "--follow", server=left)
+    assert result.exit_code == 0
+    assert "No server is running any more" in result.stderr
+
+
+def test_unknown_deliveries_are_resolved_by_a_filter(server, run, settled):
+    """`resolve --verdict` resolves the unknown deliveries of a selection, and no other."""
+    delivery = settled("killed", "unknown")["id"]
+    dry = run("events", "resolve", "--verdict", "done", "--delivery", delivery, "--dry-run", server=server)
+    assert dry.stdout.startswith("1 unknown delivery will be marked as done.")
+    done = run("events", "resolve", "--verdict", "done", "--flow", "leave", "--yes", server=server)
+    assert done.stdout == "No matching delivery is unknown.\n"
+    assert settled("killed", "unknown")["id"] == delivery
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("resolve", "x"), "Give the outcome"),
+        (("resolve", "x", "--did", "--verdict", "done"), "Give the outcome"),
+        (("resolve", "--did", "--state", "unknown", "--yes"), "--did is for one delivery"),
+        (("resolve", "x", "--close", "--rate", "5/s", "--yes"), "--close is for one delivery"),
+        (("resolve", "--verdict", "done", "--yes"), "Select events"),
+        (("close", "--state", "succeeded", "--yes"), "Only waiting, suspended, dead and unknown deliveries"),
+        (("run-now", "--all"), "There is no terminal"),
+        (("replay", "--all", "--rate", "fast", "--yes"), "'fast' is not a rate"),
+    ],
+)
+def test_what_was_hardly_meant_is_refused(server, run, arguments, said):
+    """An ambiguous selection or outcome is wrong usage, and plans nothing."""
+    result = run("events", *arguments, server=server)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in " ".join(result.stderr.split())
+
+
+def test_what_is_not_there(server, run):
+    """An unknown operation or delivery is one line and exit code 1."""
+    for arguments in (
+        ("operations", "show", "nothing"),
+        ("operations", "show", "nothing", "--follow"),
+        ("operations", "items", "nothing"),
+        ("operations", "start", "nothing"),
+        ("operations", "rate", "nothing", "5/s"),
+    ):
+        result = run(*arguments, server=server)
+        assert (result.exit_code, result.output) == (1, "Error: there is no operation nothing\n"), arguments
+    result = run("events", "replay", "--delivery", "nothing", "--yes", server=server)
+    assert (result.exit_code, result.output) == (1, "Error: there is no delivery nothing\n")
+    assert run("operations", "rate", "nothing", server=server).exit_code == 2
+
+
+@pytest.mark.parametrize(("text", "rate"), [("5/s", 5), ("30/min", 0.5), ("36/h", 0.01), ("2", 2), ("0.5/s", 0.5)])
+def test_rates_are_read(text, rate):
+    """A rate is a number per second, minute or hour."""
+    assert to_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "0", "0/s", "-1", "5/d", "5 /s", "1e3", "nan", "5/s/s"])
+def test_other_rates_are_refused(text):
+    """Anything else is an error that shows the forms."""
+    from click import BadParameter
+
+    with pytest.raises(BadParameter, match="such as 5/s"):
+        to_rate(text)
