@@ -79,6 +79,13 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         metavar="ORIGIN",
         help="Made of a callback (callback), or taken in from an engine's history (reconciled).",
     )
+    @click.option(
+        "--error-group",
+        type=utf8,
+        metavar="ID",
+        help="With a delivery whose last attempt has the error with this id, or an id that starts with these 8 or more "
+        "characters.",
+    )
     @click.option("--since", type=timestamp, metavar="TIME", help=f"Received at or after TIME, {TIME_EXAMPLES}.")
     @click.option("--until", type=timestamp, metavar="TIME", help="Received before TIME.")
     @click.option(
@@ -122,10 +129,11 @@ _FILTER_NAMES: Final = (
     "state",
     "dismissed_by",
     "origin",
-    "plugin",
-    "trigger",
     "attempted_since",
+    "error_group",
+    "plugin",
     "ran_by",
+    "trigger",
 )
 _handler_option: Final = click.option(
     "--handler", type=utf8, metavar="PLUGIN:NAME", help="With a delivery for this handler."

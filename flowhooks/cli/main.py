@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "plugins": "List, create, install and uninstall plugins.",
     "routes": "List the routes, or explain where an event would go.",
     "events": "List, inspect, replay, reroute and resolve events.",
+    "errors": "List failed attempts by their error.",
     "operations": "List, follow, pause and cancel bulk operations.",
     "handlers": "List, pause and resume handlers.",
     "rejected": "List rejected callbacks with their reasons.",

@@ -90,8 +90,8 @@ JSON_SCHEMA_KEY: Final = "more"
 _TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}
 
 
-ERROR_GROUP_PATTERN: Final = "^[0-9a-f]{8,64}$"
-"""A filter's `error_group`: a fingerprint, or at least eight characters of its beginning."""
+ERROR_GROUP_CHARS: Final = re.compile("[0-9a-f]{8,64}")
+"""The form of a filter's `error_group`: a fingerprint. Operations accept its first characters, at least eight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,9 @@ class EventFilter:
     origin: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(Origin)}})
     handler: str | None = None
     state: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": STATES}})
-    error_group: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"pattern": ERROR_GROUP_PATTERN}})
+    error_group: str | None = field(
+        default=None, metadata={JSON_SCHEMA_KEY: {"pattern": f"^{ERROR_GROUP_CHARS.pattern}$"}}
+    )
     since: int | None = field(default=None, metadata=_TIME)
     until: int | None = field(default=None, metadata=_TIME)
     delivery_ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
@@ -152,7 +154,7 @@ class EventFilter:
             raise SettingsError(f"dismissed_by must be one of {', '.join(DismissedBy)}, not {self.dismissed_by!r}")
         if self.origin is not None and self.origin not in set(Origin):
             raise SettingsError(f"origin must be one of {', '.join(Origin)}, not {self.origin!r}")
-        if self.error_group is not None and not re.fullmatch(ERROR_GROUP_PATTERN, self.error_group):
+        if self.error_group is not None and not ERROR_GROUP_CHARS.fullmatch(self.error_group):
             raise SettingsError(f"error_group must be 8 to 64 hexadecimal digits, not {self.error_group!r}")
         if self.trigger is not None and self.trigger not in set(Trigger):
             raise SettingsError(f"trigger must be one of {', '.join(Trigger)}, not {self.trigger!r}")

@@ -18,6 +18,7 @@ from flowhooks.ledger import bulk_operations, bulk_plans
 from flowhooks.logger import get_logger
 from flowhooks.model.bulk_operation import BulkAction, Operation, OperationState
 from flowhooks.operations.context import AuditRecord
+from flowhooks.operations.error_groups import complete_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,10 +59,12 @@ def plan_operation(
 
     Raises:
         SettingsError: the rate is too low or too high.
+        NotFound: there is no such error group, or more than one.
         InvalidTransition: the action changes no delivery in the filter's state.
         Unavailable: the ledger could not be written. A part of the plan may be stored, which cannot be started.
     """
     _check_rate(rate)
+    event_filter = complete_filter(context.reader, event_filter)
     if not bulk_plans.states_of(action, event_filter):
         states = ", ".join(bulk_plans.STATES_OF_ACTION[action])
         raise InvalidTransition(

@@ -31,6 +31,7 @@ from flowhooks.operations.engines import (
     read_definitions,
     reconcile,
 )
+from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.json.bulk_operations import operation_to_json
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
@@ -55,9 +56,10 @@ _TEXT_FIELDS: Final = frozenset(
         "origin",
         "handler",
         "state",
+        "error_group",
         "plugin",
-        "trigger",
         "ran_by",
+        "trigger",
     }
 )
 _TIME_FIELDS: Final = frozenset({"since", "until", "attempted_since"})
@@ -87,6 +89,8 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
     if unknown:
         raise SettingsError(f"{name} takes {', '.join(parsers)}, not {', '.join(unknown)}")
     parsed = {key: parsers[key](key, value) for key, value in arguments.items()}
+    if "event_filter" in parsed:
+        parsed["event_filter"] = complete_filter(context.reader, parsed["event_filter"])
     try:
         inspect.signature(function).bind(context, **parsed)
     except TypeError:

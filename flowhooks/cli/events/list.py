@@ -14,8 +14,10 @@ from flowhooks.cli.filters import filter_options
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.delivery import COMPLETED_STATES
+from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.json.events import event_to_json
 from flowhooks.settings import database_url
+from flowhooks.text import truncate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_NAMED_DELIVERIES: Final = 3
 """Maximum number of deliveries of an event that the table lists. For more, it shows counts by state."""
+
+MAX_ERROR_CHARS: Final = 60
+"""Maximum number of characters of an error in the table."""
 
 
 @click.command("list", short_help="List events with their deliveries, newest first.")
@@ -50,9 +55,10 @@ def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, a
       flowhooks events list --state dead --since 2h
       flowhooks events list --handler contracts:archive_contract --state waiting
       flowhooks events list --state dismissed --dismissed-by condition --conclusion rejected
-      flowhooks events list --state parked --json
+      flowhooks events list --error-group 3f6f1e0c9a11 --json
     """
     with closing(Reader(database_url(settings))) as reader:
+        event_filter = complete_filter(reader, event_filter)
         events = reader.find(event_filter, limit=limit + 1, after=after)
     next_id = events[limit - 1].event.id if len(events) > limit else ""
     del events[limit:]
@@ -92,8 +98,12 @@ def _flow_cell(stored: StoredEvent) -> str:
 
 
 def _delivery_text(standing: DeliveryStatus) -> str:
-    line = f"{standing.state} {standing.handler}"
-    return line if standing.blocked_by is None else f"{line}\n  blocked by {standing.blocked_by}"
+    lines = [f"{standing.state} {standing.handler}"]
+    if standing.error_group is not None and standing.state not in COMPLETED_STATES:
+        lines.append(f"  {truncate(output.escape_newlines(standing.error), MAX_ERROR_CHARS)}")
+    if standing.blocked_by is not None:
+        lines.append(f"  blocked by {standing.blocked_by}")
+    return "\n".join(lines)
 
 
 def _deliveries_cell(stored: StoredEvent) -> str:

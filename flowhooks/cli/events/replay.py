@@ -73,16 +73,17 @@ def _run(asked: PlannedCommand, action: BulkAction, *, everything: bool) -> None
 def replay_command(asked: PlannedCommand, *, again: bool, everything: bool) -> None:
     r"""Run dead deliveries again, each with a new retry schedule. Their history is kept.
 
-    Select events by ID or by filter; --handler and --state also select among their deliveries. Events are not routed
-    again. The command shows the plan with the exact number of deliveries, and asks for confirmation unless --yes is
-    given, because the effects of a handler cannot be undone. Then it follows the operation until the deliveries have
-    been executed. Ctrl-C ends the command only: the operation continues, and the command prints how to follow or cancel
-    it.
+    Select events by ID or by filter; --handler, --state and --error-group also select among their deliveries. Events
+    are not routed again. The command shows the plan with the exact number of deliveries, and asks for confirmation
+    unless --yes is given, because the effects of a handler cannot be undone. Then it follows the operation until the
+    deliveries have been executed. Ctrl-C ends the command only: the operation continues, and the command prints how
+    to follow or cancel it.
 
     \b
     Examples:
       flowhooks events replay 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
       flowhooks events replay --handler contracts:archive_contract --since 2d --dry-run
+      flowhooks events replay --error-group 3f6f1e0c9a11 --since 2d --dry-run
       flowhooks events replay --handler payments:book --rate 5/s --note "the ERP is up again"
       flowhooks events replay --state succeeded --flow 4711 --again
 

@@ -40,6 +40,7 @@ class _DeliveryFields(TypedDict):
         note: comment of an operator.
         ordered: whether the delivery has an order key, by which it runs in order with others of its handler.
         blocked_by: id of the event whose delivery must finish first, while this one waits.
+        error_group: id of the group of the last attempt's error; null if the last attempt has none.
     """
 
     id: str
@@ -52,6 +53,7 @@ class _DeliveryFields(TypedDict):
     note: str
     ordered: bool
     blocked_by: str | None
+    error_group: str | None
 
 
 class DeliveryJson(_DeliveryFields):
@@ -384,4 +386,5 @@ def _delivery_fields(status: DeliveryStatus) -> _DeliveryFields:
         "note": status.comment,
         "ordered": status.ordered,
         "blocked_by": status.blocked_by,
+        "error_group": status.error_group,
     }

@@ -64,6 +64,9 @@ def test_every_command_is_there():
         ("events", "close"),
         ("events", "reroute"),
         ("events", "dismiss"),
+        ("errors",),
+        ("errors", "list"),
+        ("errors", "show"),
         ("operations",),
         ("operations", "list"),
         ("operations", "show"),
@@ -173,7 +176,8 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("operations", name): ("x",) for name in ("show", "items", "start", "pause", "resume", "cancel")}
     more |= {("operations", "rate"): ("x", "5/s")}
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
-    more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",), ("rejected", "show"): ("x",)}
+    more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",), ("errors", "show"): ("x",)}
+    more |= {("rejected", "show"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}

@@ -24,7 +24,7 @@ from flowhooks.model.retry import Retry
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.json.encoding import TimestampJson, is_time
 from flowhooks.operations.json.engines import BookEntryJson, EngineJson, SourceJson
-from flowhooks.operations.json.events import EventJson, LateCallbackJson
+from flowhooks.operations.json.events import AttemptJson, EventJson, LateCallbackJson
 from flowhooks.operations.json.plugins import PluginJson
 from flowhooks.text import one_line
 from flowhooks.web.callback.openapi import nullable
@@ -36,6 +36,7 @@ ANNOTATION_TYPES: Final[Mapping[str, Any]] = {
     for type_ in (
         *(
             AlertCause,
+            AttemptJson,
             HandlerBacklog,
             Collection,
             OperationContext,

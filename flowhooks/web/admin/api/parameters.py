@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.ledger.queries import STATES
+from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES
 from flowhooks.ledger.rejected_requests import NO_SOURCE, RejectedFilter, parse_source
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
@@ -47,6 +47,11 @@ def limit_parameter(default: int) -> Parameter:
         description="Maximum number of items. / 最多返回的条数。",
         schema={"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": default},
     )
+
+
+def since_parameter(english: str, chinese: str) -> Parameter:
+    """Return the parameter `since` with its meaning."""
+    return Parameter(name="since", description=_time_description(english, chinese), schema=TIME)
 
 
 AFTER: Final = Parameter(
@@ -94,8 +99,12 @@ FILTER: Final = (
         schema={"type": "string", "enum": [origin.value for origin in Origin]},
     ),
     Parameter(
-        name="since", description=_time_description("Received at or after this", "在该时刻或之后收到"), schema=TIME
+        name="error_group",
+        description="Events with a delivery whose last attempt has an error of this group, by the group's id. / "
+        "有投递的最后一次尝试属于该错误分组（ID）的事件。",
+        schema={"type": "string", "pattern": f"^{ERROR_GROUP_CHARS.pattern}$"},
     ),
+    since_parameter("Received at or after this", "在该时刻或之后收到"),
     Parameter(name="until", description=_time_description("Received before this", "在该时刻之前收到"), schema=TIME),
     Parameter(
         name="plugin",
@@ -193,6 +202,8 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
     parsed = parse_filter({name: values[0] for name, values in query.items() if name not in {"id", "limit", "after"}})
     if parsed.event_filter is None:
         name = parsed.wrong[0]
+        if name == "error_group":
+            raise LocalizedHTTPError(422, "query_id", name=name)
         if name in CHOICES:
             raise LocalizedHTTPError(422, "query_choice", name=name, values=", ".join(CHOICES[name]))
         if name in PLUGINS:

@@ -7,21 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks import __version__
 from flowhooks.clock import SECOND, to_text
-from flowhooks.ledger import alert_queries, audit, engine_queries, rejected_requests, stats
-from flowhooks.ledger.late_callbacks import bodies_beside
-from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger import alert_queries, audit, rejected_requests, stats
 from flowhooks.ledger.search import search_events
-from flowhooks.operations.coverage import coverage
+from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.find_event import find_event
 from flowhooks.operations.json.encoding import dataclass_to_json
-from flowhooks.operations.json.engines import (
-    CoverageJson,
-    book_entry_to_json,
-    coverage_to_json,
-    engines_to_json,
-    source_to_json,
-)
-from flowhooks.operations.json.events import WholeEventJson, event_to_json, late_callbacks_to_json, whole_event_to_json
+from flowhooks.operations.json.events import WholeEventJson, event_to_json, whole_event_to_json
 from flowhooks.operations.json.plugins import plugin_to_json
 from flowhooks.operations.json.routing import ExplanationJson, explanation_to_json
 from flowhooks.operations.overview import overview
@@ -33,7 +24,13 @@ from flowhooks.operations.plugin_status import (
     slice_handlers,
     sort_by_urgency,
 )
-from flowhooks.operations.sources import source_names, source_statuses
+from flowhooks.web.admin.api.engine_resources import (
+    CoverageResource,
+    EnginesResource,
+    InstanceResource,
+    SourcesResource,
+)
+from flowhooks.web.admin.api.error_resources import ErrorResource, ErrorsResource
 from flowhooks.web.admin.api.operation_resources import (
     OperationItemsResource,
     OperationResource,
@@ -58,16 +55,13 @@ from flowhooks.web.admin.api.responses import (
     AlertsJson,
     ArrivalsJson,
     AuditJson,
-    EnginesJson,
     EventsJson,
-    InstanceJson,
     OverviewJson,
     ParkedGroupJson,
     ParkedJson,
     PerformanceJson,
     PluginsJson,
     RejectedRequestsJson,
-    SourcesJson,
 )
 
 if TYPE_CHECKING:
@@ -94,9 +88,10 @@ class EventsResource(Resource):
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EventsJson:
         """Return one page of events."""
+        event_filter = complete_filter(self.app.ledger, filter_from_query(query))
         with self.app.ledger.connection() as connection:
             page = search_events(
-                connection, filter_from_query(query), limit=limit_from_query(query), before=cursor_from_query(query)
+                connection, event_filter, limit=limit_from_query(query), before=cursor_from_query(query)
             )
         return {
             "events": [event_to_json(event) for event in page.events],
@@ -349,91 +344,6 @@ class OverviewResource(Resource):
         }
 
 
-class EnginesResource(Resource):
-    """`GET /api/engines`."""
-
-    path = "/api/engines"
-    description = (
-        "Engines that flowhooks asks, and how far their history was read. / "
-        "flowhooks 主动查询的流程引擎，及其历史的读取进度。"
-    )
-    response_type = EnginesJson
-
-    def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EnginesJson:
-        """Return the engines. None of them is asked."""
-        app = self.app
-        with app.ledger.connection() as connection:
-            return {"engines": engines_to_json(connection, app.settings, app.clock.now())}
-
-
-class InstanceResource(Resource):
-    """`GET /api/engines/instances/{id}`."""
-
-    path = "/api/engines/instances/{id}"
-    description = (
-        "A process instance: what was read of it in the histories of engines, its events, and late callbacks. / "
-        "流程实例：从流程引擎历史中读到的内容、事件、迟到的回调。"
-    )
-    response_type = InstanceJson
-    path_description = "The process instance id of the engine. / 流程引擎的流程实例 ID。"
-
-    def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> InstanceJson:
-        """Return what is known of the instance."""
-        app, instance = self.app, path["id"].replace("\0", "")
-        with app.ledger.connection() as connection:
-            sources = {*app.settings.sources, *engine_queries.positions(connection)}
-            book = engine_queries.book_entries(connection, sources, instance)
-            page = search_events(connection, EventFilter(flow_instance_id=instance), limit=PAGE_SIZE)
-            late = {event.id: bodies_beside(connection, event.id) for event in page.events}
-        return {
-            "book": [book_entry_to_json(entry) for entry in book],
-            "events": [event_to_json(event) for event in page.events],
-            "late_callbacks": {event_id: late_callbacks_to_json(found) for event_id, found in late.items() if found},
-        }
-
-
-class CoverageResource(Resource):
-    """`GET /api/coverage`."""
-
-    path = "/api/coverage"
-    description = (
-        "Deployed definitions, versions and conclusions that no handler takes. / 没有处理器接收的流程定义、版本和结论。"
-    )
-    parameters = (
-        Parameter(
-            name="source", description="Only the definitions of this source. / 只看该来源的流程定义。", schema=TEXT
-        ),
-    )
-    response_type = CoverageJson
-
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> CoverageJson:
-        """Return the comparison with the definitions that the engines had last."""
-        app = self.app
-        source = query["source"][0] if "source" in query else ""
-        return coverage_to_json(coverage(app.ledger, app.router, app.settings, app.clock.now(), source=source))
-
-
-class SourcesResource(Resource):
-    """`GET /api/sources`."""
-
-    path = "/api/sources"
-    description = (
-        "Sources: callbacks, rejections, ages of credentials, engine, settings without secrets. / "
-        "来源：回调、拒绝、凭证时间、流程引擎、不含密钥的配置。"
-    )
-    parameters = (Parameter(name="name", description="Only this source. / 只看该来源。", schema=TEXT),)
-    response_type = SourcesJson
-
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> SourcesJson:
-        """Return the sources."""
-        app, now = self.app, self.app.clock.now()
-        names = [name for name in source_names(app.settings) if "name" not in query or name == query["name"][0]]
-        statuses = source_statuses(app.ledger, app.settings, now, names)
-        with app.ledger.connection() as connection:
-            engines = {engine["source"]: engine for engine in engines_to_json(connection, app.settings, now)}
-        return {"sources": [source_to_json(status, engines) for status in statuses]}
-
-
 RESOURCES: Final[tuple[type[Resource], ...]] = (
     OverviewResource,
     EventsResource,
@@ -448,9 +358,11 @@ RESOURCES: Final[tuple[type[Resource], ...]] = (
     InstanceResource,
     CoverageResource,
     SourcesResource,
-    OperationsResource,
-    OperationResource,
+    ErrorResource,
+    ErrorsResource,
     OperationItemsResource,
+    OperationResource,
+    OperationsResource,
 )
 """All resources."""
 

@@ -10,6 +10,7 @@ from flowhooks.web.admin.console.action_page import ActionPage
 from flowhooks.web.admin.console.alerts import AlertsPage
 from flowhooks.web.admin.console.audit import AuditPage
 from flowhooks.web.admin.console.engines import EnginesPage
+from flowhooks.web.admin.console.errors import ErrorPage, ErrorsPage
 from flowhooks.web.admin.console.event import BodyFile, EventPage
 from flowhooks.web.admin.console.events import EventsPage
 from flowhooks.web.admin.console.handlers import HandlersPage
@@ -64,6 +65,8 @@ def install(admin: falcon.App[Any, Any], context: PageContext, *, sessions: Sess
     admin.add_route(f"{CONSOLE_ROOT}/events", EventsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/events/{{event_id}}", EventPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/events/{{event_id}}/body", BodyFile(context))
+    admin.add_route(f"{CONSOLE_ROOT}/errors", ErrorsPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/errors/{{error_id}}", ErrorPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/handlers", HandlersPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/parked", ParkedPage(context))
     admin.add_route(OPERATIONS_ROOT, OperationsPage(context))

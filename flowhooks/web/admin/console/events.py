@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks.errors import NotFound
 from flowhooks.ledger.attempt_filters import FIELDS
 from flowhooks.ledger.queries import STATES, SUSPENDED
 from flowhooks.ledger.search import search_events
-from flowhooks.model.delivery import COMPLETED_STATES, Trigger
+from flowhooks.model.delivery import COMPLETED_STATES, State, Trigger
 from flowhooks.model.event import DismissedBy, Origin
+from flowhooks.operations.error_groups import complete_filter
 from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text, time_values
 from flowhooks.web.admin.console.list_walk import list_query
 from flowhooks.web.admin.console.page import Page
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     import falcon
 
+    from flowhooks.ledger.queries import EventFilter
     from flowhooks.ledger.search import EventSummary
 
 PAGE_SIZE: Final = 50
@@ -55,9 +58,10 @@ class EventsPage(Page):
         state = parsed.given.get("state") or ("dismissed" if parsed.given.get("dismissed_by") else "")
         page = None
         if parsed.event_filter is not None:
+            event_filter = self._complete(parsed.event_filter)
             with self.app.ledger.connection() as connection:
                 page = search_events(
-                    connection, parsed.event_filter, limit=PAGE_SIZE, before=before, after="" if before else after
+                    connection, event_filter, limit=PAGE_SIZE, before=before, after="" if before else after
                 )
         return {
             "look": parsed,
@@ -81,6 +85,12 @@ class EventsPage(Page):
             "onwards": "newer" if after and not before else "older",
         }
 
+    def _complete(self, event_filter: EventFilter) -> EventFilter:
+        try:
+            return complete_filter(self.app.ledger, event_filter)
+        except NotFound:  # purged, or no such group: no event matches
+            return event_filter
+
 
 def _row(event: EventSummary) -> dict[str, Any]:
     # Deliveries that need attention come first.
@@ -89,4 +99,9 @@ def _row(event: EventSummary) -> dict[str, Any]:
         "event": event,
         "named": urgent_first[:MAX_NAMED_DELIVERIES],
         "more": max(0, len(urgent_first) - MAX_NAMED_DELIVERIES),
+        "errors": {
+            status.error_group: status.error
+            for status in urgent_first[:MAX_NAMED_DELIVERIES]
+            if status.error_group is not None and status.state is not State.CLOSED
+        },
     }

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.attempt_filters import parse_plugin
-from flowhooks.ledger.queries import STATES, EventFilter
+from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES, EventFilter
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
@@ -32,6 +32,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "handler": "handler",
     "plugin": "plugin",
     "ran_by": "ran_by",
+    "error_group": "error_group",
 }
 """Query parameters, named like the options of `flowhooks events list`, and their fields in `EventFilter`."""
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -128,6 +129,8 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
             parse_plugin(query.get(name, "any"))
         except SettingsError:
             problems[name] = "events.no_plugin"
+    if not ERROR_GROUP_CHARS.fullmatch(query.get("error_group", "0" * 8)):
+        problems["error_group"] = "events.no_error_group"
     event_filter = None
     if not problems:
         values: dict[str, Any] = {field: query.get(name) for name, field in FIELDS.items()}

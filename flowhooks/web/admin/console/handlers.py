@@ -58,7 +58,7 @@ class HandlersPage(Page):
         with app.ledger.connection() as connection:
             called, since = stats.count_by_handler(connection)
         matching = [filtered for plugin in plugins if (filtered := filter_handlers(plugin, text)) is not None]
-        start = _parse_start(query_text(request, "from"))
+        start = parse_start(query_text(request, "from"))
         total = sum(len(plugin.handlers) for plugin in matching)
         return {
             "sought": text,
@@ -100,7 +100,8 @@ class HandlersPage(Page):
         return max(pauses, key=lambda entry: entry.id).actor if pauses else ""
 
 
-def _parse_start(text: str) -> int:
+def parse_start(text: str) -> int:
+    """Return the number of items to skip that a query states; 0 if it states none."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_START_DIGITS else 0
 
 

@@ -11,6 +11,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "nav": {"en": "Pages", "zh": "页面"},
     "nav.overview": {"en": "Overview", "zh": "总览"},
     "nav.events": {"en": "Events", "zh": "事件"},
+    "nav.errors": {"en": "Errors", "zh": "错误"},
     "nav.handlers": {"en": "Handlers", "zh": "处理器"},
     "nav.parked": {"en": "Parked", "zh": "暂存"},
     "nav.rejected_requests": {"en": "Rejected", "zh": "已拒绝"},
@@ -33,6 +34,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "times.local": {"en": "Times in", "zh": "时区："},
     # Words on several pages.
     "handler": {"en": "Handler", "zh": "处理器"},
+    "error_group": {"en": "Error group", "zh": "错误分组"},
     "deliveries": {"en": "Deliveries", "zh": "投递"},
     "received": {"en": "Received", "zh": "接收时间"},
     "flow": {"en": "Flow instance id", "zh": "流程实例 ID"},
@@ -394,6 +396,39 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "parked.left_out": {"en": "Groups not shown: {count}", "zh": "未显示的分组：{count} 个"},
     "parked.none": {"en": "No parked events.", "zh": "没有暂存的事件。"},
     # Rejected requests.
+    "errors.title": {"en": "Errors", "zh": "错误"},
+    "errors.says": {
+        "en": "Failed attempts of a handler with the same error are one group. In messages, # stands for ids, numbers, "
+        "times and quoted values, which differ each time.",
+        "zh": "同一处理器中错误相同的失败尝试归为一组。消息中的 # 代表每次不同的 ID、数字、时间和引用的值。",
+    },
+    "errors.error": {"en": "Error", "zh": "错误"},
+    "errors.other": {"en": "Other errors", "zh": "其他错误"},
+    "errors.first": {"en": "First seen", "zh": "首次出现"},
+    "errors.last": {"en": "Last seen", "zh": "最近出现"},
+    "errors.attempts": {"en": "Attempts", "zh": "尝试"},
+    "errors.open": {"en": "Open deliveries", "zh": "未完成的投递"},
+    "errors.day": {"en": "Last 24 hours", "zh": "最近 24 小时"},
+    "errors.day_says": {
+        "en": "Attempts with this error in the last 24 hours: {count}, at most {most} in one hour",
+        "zh": "最近 24 小时出现 {count} 次，一小时内最多 {most} 次",
+    },
+    "errors.versions": {"en": "Plugin versions", "zh": "插件版本"},
+    "errors.frame": {"en": "Place in the plugin", "zh": "插件中的位置"},
+    "errors.events": {"en": "Events with this error", "zh": "出现该错误的事件"},
+    "errors.newest": {"en": "Newest attempt", "zh": "最近一次尝试"},
+    "errors.event": {"en": "Its event", "zh": "所属事件"},
+    "errors.chain": {"en": "Chain of causes", "zh": "异常链"},
+    "errors.relation.cause": {"en": "directly caused", "zh": "直接导致"},
+    "errors.relation.context": {"en": "while it was handled", "zh": "处理上述异常时引发"},
+    "errors.folded": {"en": "… {count} frames of {packages}", "zh": "… {packages} 的 {count} 个栈帧"},
+    "errors.no_attempt": {
+        "en": "No attempt with this error is stored any more.",
+        "zh": "出现该错误的尝试均已清理。",
+    },
+    "errors.none": {"en": "No attempt has failed.", "zh": "没有失败的尝试。"},
+    "errors.none_match": {"en": "No failed attempt of this handler.", "zh": "该处理器没有失败的尝试。"},
+    "errors.pages": {"en": "Pages of errors", "zh": "错误翻页"},
     "rejected.title": {"en": "Rejected requests", "zh": "被拒绝的请求"},
     "rejected.says": {
         "en": "These requests were answered with an error, and no event was stored for them. The body of a conflict "
@@ -734,6 +769,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "该处理器现在匹配的已忽略事件：{count} 个。安装插件不会投递这些事件，如需投递请执行：",
     },
     # Events.
+    "events.no_error_group": {
+        "en": "An error group is the id of a group on the page Errors, or its first 8 characters.",
+        "zh": "错误分组应为“错误”页上分组的 ID，或其开头的至少 8 个字符。",
+    },
     "events.no_origin": {"en": "Unknown origin. Choose one from the list.", "zh": "由来无效，请从列表中选择。"},
     "events.no_reason": {"en": "Unknown reason. Choose one from the list.", "zh": "原因无效，请从列表中选择。"},
     # Parked events.

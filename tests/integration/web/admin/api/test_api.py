@@ -65,6 +65,12 @@ HOSTILE = {
 PAYLOAD = "<script>alert(1)</script>\"';--\r\nSet-Cookie: pwned=1\x1b[2J\u202e\u2028%00 Z\u0351"
 
 
+def path_of(resource, event_id, error_id="0" * 8, operation_id=""):
+    """The path of a resource, for this event, this error group or this operation."""
+    path = resource.path.replace("errors/{id}", f"errors/{error_id}")
+    return path.replace("operations/{id}", f"operations/{operation_id}").replace("{id}", event_id)
+
+
 class Answer(NamedTuple):
     """One response as it was received."""
 
@@ -302,8 +308,7 @@ def test_every_answer_is_as_published(busy, document):
     (event,) = busy.get("/api/events", flow="4712")["events"]
     plan = bulk.plan_operation(busy.flow.app.operation_context, BulkAction.CLOSE, EventFilter(state="dead"))
     for resource in RESOURCES:
-        of = plan.id if resource.path.startswith("/api/operations") else event["id"]
-        answer = busy.ask(resource.path.replace("{id}", of))
+        answer = busy.ask(path_of(resource, event["id"], event["deliveries"][0]["error_group"], plan.id))
         assert answer.status == 200
         assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
         assert answer.headers["Cache-Control"] == "no-store"
@@ -588,10 +593,9 @@ def test_methods(api):
     """HEAD is GET without a body; any other method is 405 with the allowed ones."""
     plan = bulk.plan_operation(api.flow.app.operation_context, BulkAction.CLOSE, EventFilter())
     for resource in RESOURCES:
-        of = plan.id if resource.path.startswith("/api/operations") else api.flow.events()[0]
-        path = resource.path.replace("{id}", of)
+        path = path_of(resource, api.flow.events()[0], operation_id=plan.id)
         head, get = api.ask(path, method="HEAD"), api.ask(path)
-        assert (head.status, head.body) == (200, b"")
+        assert (head.status, head.body) == (404 if "/errors/" in path else 200, b"")
         assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview contains the time
         # POST of a name, in the place of an operation's id, runs what has that name.
         for method in ("PUT", "DELETE", "PATCH", *(["POST"] if resource.path != "/api/operations/{id}" else [])):
@@ -637,7 +641,7 @@ def test_a_database_that_cannot_be_read(api, logged, monkeypatch):
 
     monkeypatch.setattr(api.flow.app.ledger, "connection", fails)
     for resource in RESOURCES:
-        answer = api.ask(resource.path.replace("{id}", "1"))
+        answer = api.ask(path_of(resource, "1"))
         assert answer.status == 503
         assert answer.headers["Retry-After"] == "5"
         assert "SELECT" not in answer.body.decode()
@@ -678,6 +682,8 @@ def test_payloads_are_data(harness, serve, listens):
     flow.sql("UPDATE deliveries SET comment = ?", text)
     flow.sql("UPDATE events SET source = ?, kind = ?", text, text)
     flow.sql("UPDATE attempts SET error = ?, traceback = ?", text, text)
+    flow.sql("UPDATE error_groups SET error_type = ?, message = ?, frame = ?, handler = ?", *[text] * 4)
+    error_group = flow.only(whole).error_group
     flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, 1, 1, ?, ?, ?, 400, ?, ?, 'f', ?, ?)", *[text] * 7)
     flow.sql("INSERT INTO audit_log VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close an alert without a cause
@@ -691,7 +697,7 @@ def test_payloads_are_data(harness, serve, listens):
     answers = {}
     plan = bulk.plan_operation(api.flow.app.operation_context, BulkAction.CLOSE, EventFilter(), note=PAYLOAD)
     for resource in RESOURCES:
-        answer = api.ask(resource.path.replace("{id}", plan.id if "operations" in resource.path else whole))
+        answer = api.ask(path_of(resource, whole, error_group, plan.id))
         assert answer.status == 200
         assert "pwned" not in str(answer.headers)
         assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
@@ -700,6 +706,8 @@ def test_payloads_are_data(harness, serve, listens):
     assert (event["business_key"], event["callback_class"], event["source"]) == (text, text, text)
     assert event["data"]["more"] == {text: [text]}
     assert event["deliveries"][0]["attempts"][0]["traceback"] == text
+    error = answers["/api/errors/{id}"]
+    assert (error["message"], error["newest"]["attempt"]["traceback"]) == (text, text)
     assert answers["/api/rejected-requests"]["rejected_requests"][0]["path"] == text
     assert answers["/api/audit"]["entries"][0]["detail"] == {text: text}
     (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise others
@@ -718,7 +726,7 @@ def names():
 @given(data=st.data())
 def test_no_query_is_an_error_of_ours(client, names, data):
     """A query of any bytes is 200 or refused with the contract's body."""
-    path = data.draw(st.sampled_from([one.path.replace("{id}", "1") for one in RESOURCES]))
+    path = data.draw(st.sampled_from([path_of(one, "1") for one in RESOURCES]))
     value = st.one_of(st.text(), st.binary(), st.sampled_from(["1", "dead", "2h", "2026-01-01", *HOSTILE.values()]))
     pair = st.tuples(st.sampled_from(names) | st.text(), value)
     drawn = data.draw(st.lists(pair, max_size=6))
@@ -873,3 +881,24 @@ def test_engines_and_sources(harness, serve, document):
     assert source["settings"]["engine.password"] == "env OA_PASSWORD"
     assert "5" * 64 not in json.dumps(source)
     assert [one["name"] for one in api.get("/api/sources")["sources"]] == ["hr", "oa"]
+
+
+def test_errors_and_the_events_of_one(busy):
+    """Groups of failed attempts are listed and shown; events are found by the error of a last attempt."""
+    listed = busy.get("/api/errors")
+    assert listed["next"] == ""
+    assert {(error["handler"], error["type"]) for error in listed["errors"]} >= {("shop:archive", "Reject")}
+    for error in listed["errors"]:
+        assert busy.get("/api/errors", handler=error["handler"], limit=1)["errors"][0]["handler"] == error["handler"]
+        whole = busy.get(f"/api/errors/{error['id'][:8]}")
+        assert {name: whole[name] for name in error} == error
+        found = busy.get("/api/events", error_group=error["id"])["events"]
+        assert len(found) == sum(error["open"].values())
+        for event in found:
+            assert error["id"] in {delivery["error_group"] for delivery in event["deliveries"]}
+    assert busy.get("/api/errors", limit=1)["next"] == "1"
+    assert busy.get("/api/errors", since="2999-01-01") == {"errors": [], "next": ""}
+    assert busy.ask(f"/api/errors/{'0' * 64}").status == 404
+    assert busy.ask(f"/api/events?error_group={'0' * 64}").status == 404
+    assert busy.ask("/api/events?error_group=x").status == 422
+    assert busy.ask("/api/errors?after=-1").status == 422

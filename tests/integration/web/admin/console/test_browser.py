@@ -23,6 +23,7 @@ pytestmark = [
 PAGES = (
     "/",
     "/events",
+    "/errors",
     "/handlers",
     "/parked",
     "/sources",

@@ -32,6 +32,7 @@ PAGES = (
     "/",
     "/live",
     "/events",
+    "/errors",
     "/handlers",
     "/parked",
     "/sources",

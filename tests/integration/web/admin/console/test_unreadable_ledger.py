@@ -71,7 +71,10 @@ def paths(console):
     found += [
         (f"/console/do/{name}?flow=i1&state=parked&handler=p:x&plugin=p&delivery=x&alert=x", True) for name in ACTIONS
     ]
-    return found + [(one.path.replace("{id}", console.event_id), False) for one in RESOURCES]
+    for resource in RESOURCES:
+        path = resource.path.replace("errors/{id}", f"errors/{'0' * 8}")
+        found.append((path.replace("{id}", console.event_id), False))
+    return found
 
 
 def see_that_it_says_so(console, logged, *, but=()):

@@ -1,0 +1,48 @@
+"""`flowhooks errors`, and the option `--error-group` of the commands for events."""
+
+from __future__ import annotations
+
+import re
+
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def test_errors_are_listed_and_shown(left, run, asked):
+    """The list has each group with its numbers; one group has its traceback without the frames of flowhooks."""
+    (error,) = asked("errors", "list", server=left)["errors"]
+    assert (error["handler"], error["type"], error["count"]) == ("shop:book", "ValueError", 4)
+    assert error["frame"] == "shop.py:book"
+    assert (error["open"], error["complete"]) == ({"dead": 4, "waiting": 0, "unknown": 0}, True)
+    assert error["hours"] == [0] * 23 + [4]
+    assert asked("errors", "list", "--handler", "shop:copy", server=left) == {"errors": [], "next": ""}
+    assert asked("errors", "list", "--since", "2999-01-01", server=left)["errors"] == []
+    listed = run("errors", "list", server=left)
+    assert (listed.exit_code, CONTROLS.findall(listed.stdout)) == (0, [])
+    assert error["id"][:12] in listed.stdout
+    assert "4 dead" in listed.stdout
+    assert "█" in listed.stdout
+    shown = run("errors", "show", error["id"][:8], server=left)
+    assert (shown.exit_code, CONTROLS.findall(shown.stdout)) == (0, [])
+    assert 'raise ValueError("closed' in shown.stdout
+    assert f"flowhooks events replay --error-group={error['id'][:12]}" in shown.stdout
+    whole = asked("errors", "show", error["id"], server=left)
+    assert whole["newest"]["attempt"]["traceback"].startswith("Traceback")
+    assert {name: whole[name] for name in error} == error
+    assert run("errors", "show", "0" * 12, server=left).exit_code == 1
+    assert "No failed attempt matches" in run("errors", "list", "--handler", "x:y", server=left).stdout
+
+
+def test_events_of_one_error_are_listed_and_replayed(left, run, asked):
+    """`--error-group` takes the beginning of an id; a wrong one selects nothing."""
+    error = asked("errors", "list", server=left)["errors"][0]["id"]
+    events = asked("events", "list", "--error-group", error[:8], server=left)["events"]
+    assert len(events) == 4
+    assert {delivery["error_group"] for event in events for delivery in event["deliveries"]} == {error}
+    assert "ValueError: closed" in run("events", "list", server=left).stdout
+    (left.folder / "open").touch()
+    assert asked("events", "replay", "--error-group", error[:12], "--dry-run", server=left)["deliveries"] == 4
+    assert asked("events", "replay", "--error-group", error[:12], "--yes", server=left)["deliveries"] == 4
+    for wrong, code in (("0" * 8, 1), (error[:7], 2), ("X" * 8, 2)):
+        for command in (("list",), ("replay", "--yes")):
+            refused = run("events", *command, "--error-group", wrong, server=left)
+            assert (refused.exit_code, refused.stdout) == (code, ""), refused.stderr

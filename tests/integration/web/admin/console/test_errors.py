@@ -1,0 +1,116 @@
+"""The pages of error groups: failures and rejects are two groups, and one is replayed from its page."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import expect
+
+from flowhooks import Reject, State
+from support import browsers
+
+
+@pytest.fixture
+def console(harness, serve, listens):
+    """A console with two failed orders, of which the ERP may take now, and a rejected one."""
+    erp = SimpleNamespace(up=False)
+
+    def post(order):
+        raise ConnectionError(f"no answer for order {order}")
+
+    def sync(event):
+        if event.flow_instance_id == "wrong":
+            raise Reject("order 'wrong' has no amount")
+        if erp.up:
+            return
+        try:
+            post(event.flow_instance_id)
+        except ConnectionError as error:
+            raise RuntimeError("the ERP <did> not take it") from error
+
+    flow = harness.open(listens(sync))
+    for instance in ("order-1", "order-2", "wrong"):
+        flow.take(instance)
+    console = serve(flow)
+    console.erp = erp
+    return console
+
+
+def group_of(console, instance):
+    """The error group of an event's only delivery."""
+    (event_id,) = console.flow.events(flow_instance_id=instance)
+    return console.flow.only(event_id).error_group
+
+
+@pytest.mark.either
+def test_the_pages_have_the_groups_in_both_languages(console):
+    """The list has a row for each group, and the page of one has its numbers, its traceback and its chain of causes."""
+    listed = console.page("/errors")
+    failed, rejected = group_of(console, "order-1"), group_of(console, "wrong")
+    assert failed == group_of(console, "order-2") != rejected
+    for words in ("RuntimeError", "the ERP <did> not take it", "Reject", "order # has no amount", "dead 2", "dead 1"):
+        assert words in listed.text
+    assert {f"/console/errors/{failed}", f"/console/errors/{rejected}"} <= set(listed.links())
+    assert "No failed attempt of this handler." in console.page("/errors?handler=p:other").text
+    assert "未完成的投递" in console.page("/errors", "zh-CN").text
+    for language, chain, cause in (("en", "Chain of causes", "directly caused"), ("zh-CN", "异常链", "直接导致")):
+        shown = console.page(f"/errors/{failed[:8]}", language)
+        for words in (chain, cause, "ConnectionError: no answer for order order-", "raise RuntimeError(", ":sync"):
+            assert words in shown.text
+    (to_do,) = console.page(f"/errors/{failed}").to_do("replay")
+    assert f"error_group={failed}" in to_do
+    assert console.get("/errors/00000000").status == 404
+    assert console.get("/errors/%00%ff").status == 404
+
+
+@pytest.mark.either
+def test_events_are_filtered_and_replayed_by_their_error(console):
+    """The list of events names the error with a link, and a replay of a filtered list runs the group only."""
+    failed, rejected = group_of(console, "order-1"), group_of(console, "wrong")
+    everything = console.page("/events")
+    assert everything.links().count(f"/console/errors/{failed}") == 2
+    assert "RuntimeError: the ERP <did> not take it" in everything.text
+    one = console.page(f"/events?error_group={failed[:8]}")
+    assert ("order-1" in one.text, "wrong" in one.text) == (True, False)
+    assert "No matching events." in console.page("/events?error_group=00000000").text
+    wrong = console.page("/events?error_group=x")
+    assert "An error group is the id of a group" in wrong.text
+    console.erp.up = True
+    (address,) = console.page(f"/errors/{failed}").to_do("replay")
+    answer, asking = console.act(address)
+    assert "Deliveries to replay: 2" in asking.text
+    assert "Error group" in asking.text
+    assert console.follow(answer).status == 200
+    console.flow.settled(console.flow.events(flow_instance_id="order-2")[0], State.SUCCEEDED)
+    console.flow.settled(console.flow.events(flow_instance_id="order-1")[0], State.SUCCEEDED)
+    assert console.flow.only(console.flow.events(flow_instance_id="wrong")[0]).error_group == rejected
+
+
+@pytest.mark.browser
+@pytest.mark.sqlite
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.parametrize(("width", "scheme", "locale"), [(360, "dark", "zh-CN"), (1280, "light", "en-GB")])
+def test_one_kind_of_failure_is_replayed_in_a_browser(console, visit, width, scheme, locale):
+    """From the list of errors, four clicks replay one kind of failure; no page is too wide, and axe finds nothing."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    console.erp.up = True
+    words = {"zh-CN": ("错误", "重放"), "en-GB": ("Errors", "Replay")}[locale]
+    page = visit(console, "/", width=width, scheme=scheme, locale=locale)
+    page.get_by_role("navigation").get_by_role("link", name=words[0], exact=True).click()
+    page.wait_for_url("**/console/errors")
+    check = Axe()
+    for step in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert check.run(page, options={"rules": {"target-size": {"enabled": True}}}).response["violations"] == []
+        if step == 0:
+            page.get_by_role("link", name="RuntimeError").click()
+            page.wait_for_url("**/console/errors/*")
+    page.get_by_role("link", name=words[1], exact=True).click()
+    expect(page.locator(".would")).to_contain_text("2")
+    page.get_by_role("button", name=words[1]).click()
+    page.wait_for_url("**/console/errors/*")
+    expect(page.locator(".notice.good")).to_contain_text("2")
+    for instance in ("order-1", "order-2"):
+        console.flow.settled(console.flow.events(flow_instance_id=instance)[0], State.SUCCEEDED)
