@@ -13,7 +13,7 @@ import structlog
 from flowhooks.clock import DAY
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import purge
+from flowhooks.ledger import operation_retention, purge
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
 
@@ -93,6 +93,7 @@ class Retention:
         try:
             self._purge_events(deleted, max_rows, now)
             self._purge_records(deleted, max_rows, now)
+            self._purge_operations(deleted, now)
         finally:
             if any(deleted.values()):
                 log.info("purge_finished", **deleted)
@@ -179,6 +180,20 @@ class Retention:
             done = self._ledger.write(expire)
             deleted.update(done)
             if max(done.values()) < BATCH_SIZE or max(deleted[name] for name in done) >= max_rows:
+                return
+            self._throttle(began)
+
+    def _purge_operations(self, deleted: Counter[str], now: int) -> None:
+        ended_before = min(self._cutoff("audit", now), now - operation_retention.KEPT_ITEMS)
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            done = self._ledger.write(
+                lambda transaction: operation_retention.delete_expired(
+                    transaction, now, ended_before=ended_before, limit=BATCH_SIZE
+                )
+            )
+            deleted["operations"] += done.operations
+            if max(done) < BATCH_SIZE:
                 return
             self._throttle(began)
 

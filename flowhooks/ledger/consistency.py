@@ -20,6 +20,7 @@ from flowhooks.ledger import correction_checks, error_groups
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
+from flowhooks.ledger.operation_checks import OPERATION_CHECKS
 from flowhooks.ledger.row_checks import check_rows
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import (
@@ -388,12 +389,8 @@ _OF_OTHER_TABLES: Final = (
     ),
 )
 _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
-    *_OF_EVENTS,
-    *correction_checks.CHECKS,
-    *_OF_DELIVERIES,
-    *_OF_ATTEMPTS,
-    *error_groups.CHECKS,
-    *_OF_OTHER_TABLES,
+    *(*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES),
+    *(*correction_checks.CHECKS, *error_groups.CHECKS, *OPERATION_CHECKS),
 )
 """Each query with the sentence that is reported for each id that it returns."""
 

@@ -19,6 +19,7 @@ from flowhooks.operations.resolve import Resolution, resolve
 from support.waiting import until
 
 ALL = EventFilter()
+DAY = 86_400
 
 
 @pytest.fixture
@@ -352,6 +353,55 @@ def test_an_interrupted_plan_cannot_be_started(harness, listens, works, monkeypa
     assert plan.state == OperationState.PLANNING
     with pytest.raises(InvalidTransition, match="is planning: it cannot be started"):
         bulk.start_operation(by_ann(flow), plan.id)
+
+
+def test_operations_are_deleted_in_time(harness, listens, works):
+    """A plan that nobody started is deleted after a day; items 30 days after the end, operations as the audit log."""
+    flow = harness.open(listens(works, name="h"), retention={"audit": 60})
+    for number in range(3):
+        flow.take(f"i{number}")
+    started = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, EventFilter(flow_instance_id="i0"))
+    unstarted = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL)
+    bulk.start_operation(by_ann(flow), started.id)
+    ended(flow, started.id)
+    flow.clock.advance(DAY - 1)
+    flow.app.retention.run(flow.clock.now())
+    assert read(flow, unstarted.id) == unstarted
+    flow.clock.advance(2)
+    assert flow.app.retention.run(flow.clock.now())["operations"] == 1
+    assert read(flow, unstarted.id) is None
+    assert flow.sql("SELECT DISTINCT operation_id FROM operation_items") == [(started.id,)]
+    flow.clock.advance(30 * DAY)
+    flow.app.retention.run(flow.clock.now())
+    assert flow.sql("SELECT count(*) FROM operation_items") == [(0,)]
+    assert read(flow, started.id).succeeded == 1
+    flow.clock.advance(30 * DAY)
+    flow.app.retention.run(flow.clock.now())
+    assert read(flow, started.id) is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("UPDATE operation_items SET status = 'changed'", "has other items than it counts"),
+        ("DELETE FROM operation_items", "has other items than it counts"),
+        ("UPDATE operations SET planned = 1", "has more items than it counts"),
+        ("UPDATE operations SET released = 3", "has numbers that contradict each other"),
+        ("UPDATE operations SET started_at = NULL", "has times or results that contradict its state"),
+        ("UPDATE operation_items SET released_at = 5", "whose time of release contradicts its status"),
+    ],
+)
+def test_verify_finds_operations_that_disagree_with_their_items(harness, listens, works, damage, words):
+    """A running operation whose row, or whose items, were changed by hand is reported."""
+    flow = harness.open(listens(works, name="h"), start=False)
+    harness.check_books = False
+    for number in range(2):
+        flow.take(f"i{number}", wait=0)
+    flow.sql("UPDATE deliveries SET due_at = NULL")
+    run(flow, BulkAction.CLOSE)
+    assert flow.app.ledger.verify().trouble == []
+    flow.sql(damage)
+    assert any(words in line for line in flow.app.ledger.verify().trouble)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""Deletion of bulk operations that nobody started, and of the items of operations that ended long ago."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import and_, delete, exists, or_, select, tuple_
+
+from flowhooks.clock import DAY
+from flowhooks.ledger.tables import operation_items, operations
+from flowhooks.model.bulk_operation import OperationState
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.transaction import WriteTransaction
+
+KEPT_ITEMS: Final = 30 * DAY
+"""Microseconds for which the items of an operation are kept after its end."""
+KEPT_PLANS: Final = DAY
+"""Microseconds for which an operation waits for its start."""
+
+
+class Deleted(NamedTuple):
+    """The numbers of deleted rows.
+
+    Attributes:
+        items: number of items.
+        operations: number of operations.
+    """
+
+    items: int
+    operations: int
+
+
+def delete_expired(transaction: WriteTransaction, now: int, *, ended_before: int, limit: int) -> Deleted:
+    """Delete at most `limit` expired items, and the operations that have none left.
+
+    Args:
+        transaction: the open transaction.
+        now: microseconds since 1970.
+        ended_before: operations that ended before this time are deleted themselves, in microseconds since 1970.
+        limit: maximum number of rows of each kind.
+    """
+    connection, columns, keys = transaction.connection, operations.c, operation_items.c
+    is_unstarted = and_(
+        columns.state.in_((OperationState.PLANNING.value, OperationState.PLANNED.value)),
+        columns.created_at < now - KEPT_PLANS,
+    )
+    expired: Any = select(keys.operation_id, keys.delivery_id).join(operations, columns.id == keys.operation_id)
+    expired = expired.where(or_(is_unstarted, columns.finished_at < now - KEPT_ITEMS)).limit(limit)
+    items = connection.execute(
+        delete(operation_items).where(tuple_(keys.operation_id, keys.delivery_id).in_(expired))
+    ).rowcount
+    if items == limit:
+        return Deleted(items, 0)
+    without_items = ~exists().where(keys.operation_id == columns.id)
+    ended = select(columns.id).where(or_(is_unstarted, columns.finished_at < ended_before), without_items).limit(limit)
+    return Deleted(items, connection.execute(delete(operations).where(columns.id.in_(ended))).rowcount)
