@@ -6,6 +6,7 @@ Metrics read from the ledger have the same value in every process: take the maxi
 from __future__ import annotations
 
 import platform
+import shutil
 import threading
 import time
 from collections import Counter
@@ -167,6 +168,7 @@ class LedgerCollector(Collector):
             yield GaugeMetricFamily(
                 "flowhooks_database_bytes", "Size of the SQLite database file in bytes.", _size(self._file)
             )
+            yield from _disk(self._file.parent)
 
     def _open(self, condition: LedgerStats) -> Iterator[Metric]:
         deliveries = GaugeMetricFamily(
@@ -281,6 +283,19 @@ def _instances(book: Mapping[tuple[str, str, str], int]) -> Metric:
     for labels, count in sorted(book.items()):
         gauge.add_metric(labels, count)
     return gauge
+
+
+def _disk(folder: Path) -> Iterator[Metric]:
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return
+    yield GaugeMetricFamily(
+        "flowhooks_disk_available_bytes", "Free space of the file system of the SQLite database in bytes.", usage.free
+    )
+    yield GaugeMetricFamily(
+        "flowhooks_disk_size_bytes", "Size of the file system of the SQLite database in bytes.", usage.total
+    )
 
 
 def _size(file: Path, suffix: str = "") -> int:

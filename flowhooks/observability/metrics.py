@@ -22,7 +22,7 @@ from flowhooks.clock import to_datetime
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
@@ -179,7 +179,7 @@ class Metrics:
             registry=self.registry,
         )
         # Looking up the child of a label value takes longer than counting, so each is looked up once.
-        self._by_source = cache(lambda *names: (self._received.labels(*names), self._answering.labels(*names)))
+        self._by_source = cache(self._new_source)
         self._by_answer = cache(self._answered.labels)
         self._by_handler = cache(lambda label: (self._attempting.labels(label), self._delivering.labels(label)))
         self._by_outcome = cache(self._attempts.labels)
@@ -194,10 +194,22 @@ class Metrics:
         by_status: dict[int, int] = {}
         for family in self._answered.collect():
             for sample in family.samples:
-                if sample.name.endswith("_total") and sample.labels["kind"] != NO_KIND:
+                if sample.name.endswith("_total") and sample.labels["kind"] != NO_KIND and sample.value:
                     status = int(sample.labels["status"])
                     by_status[status] = by_status.get(status, 0) + int(sample.value)
         return dict(sorted(by_status.items()))
+
+    def expect(self, kinds: Iterable[str]) -> None:
+        """Export kinds of callbacks with the value 0 for requests without a valid credential."""
+        for kind in kinds:
+            self._by_source(kind, NO_SOURCE)
+
+    def _new_source(self, kind: str, source: str) -> tuple[Counter, Histogram]:
+        # Prometheus sees no increase in the first value of a series, so a burst of errors needs a 0 before it.
+        if kind != NO_KIND:
+            for status in ("401",) if source == NO_SOURCE else ("409", "422", "503"):
+                self._by_answer(kind, source, status)
+        return self._received.labels(kind, source), self._answering.labels(kind, source)
 
     def _histogram(self, name: str, text: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)

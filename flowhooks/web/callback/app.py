@@ -75,6 +75,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     for kind in app.schemas.kinds:
         resource = CallbackResource(kind=kind, schemas=app.schemas, authenticator=authenticator, intake=app.intake)
         web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
+    app.metrics.expect(app.schemas.kinds)
     web.add_sink(_UnknownKind(app.schemas.kinds), _UNKNOWN_KIND)
     web.add_route("/openapi.json", CallbackOpenApiResource(openapi(app.schemas)))
     return web

@@ -12,9 +12,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flowhooks.web.admin.console.filters import CHOICES, FIELDS
+
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 RULES = DOCS / "deploy/flowhooks.rules.yml"
 DASHBOARD = DOCS / "deploy/flowhooks.dashboard.json"
+DATA = DOCS.parent / "tests/data/prometheus"
+CONSOLE_PATHS = {
+    *("/console/", "/console/events", "/console/handlers", "/console/parked", "/console/alerts", "/console/engines"),
+    *("/console/sources", "/console/sources/{name}", "/console/rejected-requests"),
+}
+"""Pages that links lead to."""
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that Prometheus adds."""
 
@@ -57,7 +65,7 @@ def queries():
 @pytest.mark.parametrize(("where", "query"), list(queries()))
 def test_what_is_asked_for_is_told(told, where, query):
     """Each metric of a query is one of flowhooks, with each label that filters or groups it."""
-    asked = re.findall(r"(flowhooks_\w+)(?:\{([^}]*)\})?", query)
+    asked = re.findall(r"((?:flowhooks|process)_\w+)(?:\{([^}]*)\})?", query)
     assert asked or query.startswith("up{"), where
     assert query.count("(") == query.count(")")
     labels = set()
@@ -113,6 +121,49 @@ def test_the_settings_of_prometheus_are_as_shown():
     (scraped,) = settings["scrape_configs"]
     assert f'job="{scraped["job_name"]}"' in rules()["FlowhooksDown"]["expr"]
     assert scraped["static_configs"] == [{"targets": ["127.0.0.1:8081"]}]
+
+
+def links():
+    """Every link of the dashboard, of its panels and of their series."""
+    dashboard = json.loads(DASHBOARD.read_text("utf-8"))
+    yield from dashboard["links"]
+    for panel in panels():
+        yield from panel.get("links", ())
+        yield from panel["fieldConfig"]["defaults"].get("links", ())
+
+
+def test_links_lead_to_pages_of_the_console():
+    """Each link starts with the address of the console, which is a variable, and names a page and its parameters."""
+    pages = {path.removeprefix("/console") for path in CONSOLE_PATHS}
+    urls = {link["url"] for link in links()}
+    assert len(urls) > 10
+    for url in urls:
+        path, _, query = url.removeprefix("${console}").partition("?")
+        assert url.startswith("${console}/"), url
+        assert re.sub(r"\$\{__field\.labels\.\w+\}", "{name}", path) in pages, url
+        named = set(re.findall(r"(\w+)=", query))
+        known = {"/events": {*FIELDS, *CHOICES}, "/rejected-requests": {"status", "source"}, "/handlers": {"q"}}
+        assert named <= known.get(path, set()), url
+
+
+def test_every_variable_is_defined():
+    """Queries and links use only the variables of the dashboard and those of Grafana."""
+    text = DASHBOARD.read_text("utf-8")
+    defined = {variable["name"] for variable in json.loads(text)["templating"]["list"]}
+    used = {braced or plain for braced, plain in re.findall(r"\$(?:\{(\w+)[.}]|([a-z_]\w*))", text)}
+    assert used - {"__rate_interval", "__field"} == defined
+
+
+def test_rules_fire_when_they_should(tmp_path):
+    """`promtool test rules` evaluates the rules over made-up series."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    for file in (RULES, DATA / "rules.test.yml"):
+        shutil.copy(file, tmp_path)
+    command = [promtool, "test", "rules", "rules.test.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_itself_takes_the_rules():

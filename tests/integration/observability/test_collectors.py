@@ -194,6 +194,7 @@ def test_files_have_sizes(harness, listens):
     found = scrape(flow)
     assert found["flowhooks_database_bytes",] == harness.file.stat().st_size
     assert found["flowhooks_wal_bytes",] > 0
+    assert 0 < found["flowhooks_disk_available_bytes",] < found["flowhooks_disk_size_bytes",]
 
 
 @pytest.mark.sqlite

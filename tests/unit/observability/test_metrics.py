@@ -50,7 +50,20 @@ def test_sources_beyond_the_first_share_one_label():
         metrics.answered("complete", f"s{number}", 200, 0.1)
     found = read(metrics)
     assert found["flowhooks_http_responses_total", "complete", OTHERS, "200"] == 50
-    assert sum(name == "flowhooks_http_responses_total" for name, *_ in found) == MAX_SOURCES + 1
+    assert sum(name == "flowhooks_http_requests_total" for name, *_ in found) == MAX_SOURCES + 1
+
+
+def test_errors_are_exported_before_the_first_one():
+    """The first value of a series is no increase for Prometheus, so a burst of errors needs a 0 before it."""
+    metrics = Metrics()
+    metrics.expect(["complete", "cancel"])
+    metrics.answered("complete", "oa", 200, 0.5)
+    found = read(metrics)
+    for kind in ("complete", "cancel"):
+        assert found["flowhooks_http_responses_total", kind, "(none)", "401"] == 0
+    for status in ("409", "422", "503"):
+        assert found["flowhooks_http_responses_total", "complete", "oa", status] == 0
+    assert metrics.answers() == {200: 1}
 
 
 def test_no_series_tells_when_counting_began():
