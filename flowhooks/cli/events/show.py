@@ -11,10 +11,11 @@ from flowhooks.cli import audit_text, output
 from flowhooks.cli.events import conflict_text, text
 from flowhooks.cli.events.list import print_events
 from flowhooks.cli.options import json_option, settings_options, utf8
-from flowhooks.clock import to_text
+from flowhooks.clock import Clock, to_text
 from flowhooks.errors import EventPurged, NotFound
 from flowhooks.execution.condition_recheck import UNDECIDED_NOTE
 from flowhooks.ledger import audit
+from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.delivery import State
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowhooks.ledger.audit import AuditEntry
+    from flowhooks.ledger.next_attempts import NextAttempt
     from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.model.delivery import Attempt
@@ -127,6 +129,8 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
         output.print_line(f"  another body of this instance is from {output.format_time(late.received_at)}{repeated}")
         output.print_lines(output.format_body(late.body), indent="    ")
     paused, open_circuits = reader.paused(), reader.open_circuits()
+    with reader.connection() as connection:
+        coming = next_attempts(connection, stored.delivery_statuses, Clock().now())
     for standing in stored.delivery_statuses:
         output.print_line()
         attempts = reader.attempts(standing.delivery_id)
@@ -136,6 +140,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
             attempts,
             paused=paused.get(standing.handler),
             circuit=open_circuits.get(standing.handler),
+            coming=coming.get(standing.delivery_id),
             traceback=traceback,
         )
     if entries := _audit_entries(reader, event.id):
@@ -196,6 +201,7 @@ def _print_delivery(
     *,
     paused: int | None,
     circuit: CircuitState | None,
+    coming: NextAttempt | None,
     traceback: bool,
 ) -> None:
     output.print_line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
@@ -206,7 +212,7 @@ def _print_delivery(
     if standing.comment:
         output.print_line(f"  {'note':<14} {standing.comment}")
     if standing.state is State.WAITING:
-        output.print_line(f"  {'runs':<14} {_due_text(standing, paused, circuit)}")
+        output.print_line(f"  {'runs':<14} {_due_text(standing, paused, circuit, coming)}")
     if len(attempts) > MAX_ATTEMPTS:
         output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are not shown; --json lists them")
     for attempt in attempts[-MAX_ATTEMPTS:]:
@@ -218,7 +224,9 @@ def _print_delivery(
         output.print_line(f"  Run it again: {suggestions.replay_command(stored.event.id, standing.handler)}")
 
 
-def _due_text(standing: DeliveryStatus, paused: int | None, circuit: CircuitState | None) -> str:
+def _due_text(
+    standing: DeliveryStatus, paused: int | None, circuit: CircuitState | None, coming: NextAttempt | None
+) -> str:
     if circuit is not None:
         return (
             f"when its handler works again: its circuit is open since {output.format_time(circuit.opened_at)} UTC "
@@ -238,7 +246,13 @@ def _due_text(standing: DeliveryStatus, paused: int | None, circuit: CircuitStat
         return "when its handler is loaded"
     if standing.blocked_by is not None:
         return f"after event {standing.blocked_by}, which blocks it"
-    return f"at {output.format_time(standing.due_at)} UTC"
+    due = f"at {output.format_time(standing.due_at)} UTC"
+    return due if coming is None else f"{_attempt_text(coming)}, {due}"
+
+
+def _attempt_text(coming: NextAttempt) -> str:
+    number = f"attempt {coming.number} of {coming.total}" if coming.total else f"attempt {coming.number}"
+    return f"{number}, in {output.format_duration(coming.left)}" if coming.left else f"{number}, due now"
 
 
 _STYLES: Final = {State.SUCCEEDED: "green", State.DEAD: "red", State.UNKNOWN: "red", State.WAITING: "yellow"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 from flowhooks.clock import to_text
 from flowhooks.ledger import audit, circuit_state, pauses
+from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.ledger.search import EventSummary, summarize
 from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.operations.json.encoding import dataclass_to_json
@@ -106,17 +107,31 @@ class AttemptJson(TypedDict):
     error_group: str
 
 
+class NextAttemptJson(TypedDict):
+    """The attempt of a delivery that runs or comes next.
+
+    Attributes:
+        number: its number in the current retry schedule, from 1.
+        total: number of attempts of that schedule; null: not known.
+    """
+
+    number: int
+    total: int | None
+
+
 class WholeDeliveryJson(_DeliveryFields):
     """One event for one handler, with its attempts.
 
     Attributes:
         handler_paused_at: when the handler was paused; null: it is not paused.
         handler_circuit_reason: error that opened the handler's circuit; null: the circuit is closed.
+        next_attempt: the attempt that runs or comes next; null: none does.
         attempts: attempts, the first one first.
     """
 
     handler_paused_at: TimestampJson | None
     handler_circuit_reason: str | None
+    next_attempt: NextAttemptJson | None
     attempts: list[AttemptJson]
 
 
@@ -272,6 +287,7 @@ def whole_event_to_json(
     selected = _select_deliveries(stored.delivery_statuses, max_deliveries)
     with reader.connection() as connection:
         paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
+        coming = next_attempts(connection, selected, 0)
         audit_records = audit.entries(connection, limit=MAX_AUDIT_RECORDS, target=event_id)
     return {
         **_event_fields(summarize(stored)),
@@ -295,6 +311,9 @@ def whole_event_to_json(
                 "handler_paused_at": to_text(paused.get(status.handler)),
                 "handler_circuit_reason": open_circuits[status.handler].reason
                 if status.handler in open_circuits
+                else None,
+                "next_attempt": {"number": following.number, "total": following.total}
+                if (following := coming.get(status.delivery_id))
                 else None,
                 "attempts": attempts_to_json(reader.attempts(status.delivery_id, last=max_attempts)),
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
@@ -14,9 +15,11 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.event import EventState
 from flowhooks.operations.context import Actor
 from flowhooks.operations.corrections import accept_correction
+from flowhooks.operations.history import check_history
 from flowhooks.operations.purge import purge
 from flowhooks.operations.registry import run_operation
 from flowhooks.settings import Source
+from support.silent_engine import asked
 
 
 @pytest.fixture
@@ -209,7 +212,7 @@ def test_a_purge_forgets_neither(harness, books, runs):
     event_id, digest = conflict_with(flow)
     correction = accept(flow, event_id, digest).event_id
     flow.settled(correction, State.SUCCEEDED)
-    flow.advance(400 * 86_400)
+    flow.advance(86_400)
     purge_one(flow, correction)
     assert flow.take("i1", amount=2).event_id == correction
     with pytest.raises(InvalidTransition, match=correction):
@@ -231,8 +234,96 @@ def test_a_correction_outlives_its_original(harness, books, runs):
     event_id, digest = conflict_with(flow)
     correction = accept(flow, event_id, digest).event_id
     flow.settled(correction, State.SUCCEEDED)
-    flow.advance(400 * 86_400)
+    flow.advance(86_400)
     purge_one(flow, event_id)
     assert flow.take("i1", amount=2).event_id == correction
     assert flow.app.ledger.event(correction).repeats == 1
     assert flow.app.ledger.verify().trouble == []
+
+
+@pytest.fixture
+def pulling(harness, books):
+    """A server whose source `oa` has an engine that flowhooks asks."""
+    return harness.open(**asked(books(), books("stopped", process_key="leave", kind="cancel")))
+
+
+@pytest.mark.either
+def test_a_correction_is_not_the_event_of_an_instance(pulling, runs):
+    """A later instance with the same id is still taken in, and the accepted body is still known after that."""
+    flow = pulling
+    event_id, digest = conflict_with(flow, source="oa")
+    flow.advance(3 * 86_400)
+    started_at = flow.clock.now()
+    flow.advance(3600)
+    correction = accept(flow, event_id, digest).event_id
+    flow.settled(correction, State.SUCCEEDED)
+    taken_in = flow.take_in(started_at=started_at, amount=7)
+    assert taken_in.new
+    assert taken_in.reused_id
+    flow.settled(taken_in.event_id, State.SUCCEEDED)
+    assert flow.take("i1", source="oa", amount=2).event_id == correction
+    assert [amount for _, amount, _ in runs] == [1, 2, 7]
+
+
+@pytest.mark.either
+def test_the_kind_of_a_late_callback_is_kept(pulling, runs):
+    """The body of a callback that contradicts the history runs the handlers of its own kind; its repeat is known."""
+    flow = pulling
+    event_id = flow.take_in(amount=1).event_id
+    flow.settled(event_id, State.SUCCEEDED)
+    with pytest.raises(IdentityConflict):
+        flow.take("i1", source="oa", kind="cancel", amount=2)
+    (conflict,) = flow.app.ledger.conflicts(event_id)
+    assert conflict.kind == "cancel"
+    correction = accept(flow, event_id, conflict.digest).event_id
+    flow.settled(correction, State.SUCCEEDED)
+    assert runs == [("books", 1, None), ("stopped", 2, event_id)]
+    assert flow.take("i1", source="oa", kind="cancel", amount=2).event_id == correction
+    assert len(runs) == 2
+
+
+@pytest.mark.either
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE events SET corrects = NULL WHERE origin = 'correction'",
+        "UPDATE events SET corrects = id WHERE origin = 'callback'",
+        "UPDATE events SET corrects = id WHERE origin = 'correction'",
+        "UPDATE events SET origin = 'callback'",
+        "UPDATE events SET digest = body_sha256 WHERE origin = 'correction'",
+        "UPDATE conflicts SET corrected_by = NULL",
+        "UPDATE conflicts SET corrected_by = event_id",
+        "UPDATE conflicts SET corrected_by = '019b76da-a800-7000-8000-00000000ffff'",
+        "UPDATE conflicts SET kind = 'cancel'",
+        "DELETE FROM conflicts",
+    ],
+)
+def test_verify_reports_changed_links(harness, books, change):
+    """Each changed link between an event and its correction is reported, with the id of the event."""
+    flow = harness.open(books())
+    event_id, digest = conflict_with(flow)
+    correction = accept(flow, event_id, digest).event_id
+    flow.settled(correction, State.SUCCEEDED)
+    flow.sql(change)
+    found = "\n".join(flow.app.ledger.verify().trouble)
+    assert event_id in found or correction in found
+
+
+@pytest.mark.either
+def test_the_history_of_a_client_agrees(harness, books):
+    """`verify --against` knows that the accepted body was answered with the correction, also after a purge."""
+    flow = harness.open(books())
+    event_id, digest = conflict_with(flow)
+    correction = accept(flow, event_id, digest).event_id
+    flow.settled(correction, State.SUCCEEDED)
+    lines = [
+        {"flowInstanceId": "i1", "status": status, "event": answered, "body": json.dumps(body)}
+        for status, answered, amount in ((200, event_id, 1), (200, correction, 2), (409, event_id, 2))
+        for body in [{"processDefinitionKey": "leave", "amount": amount}]
+    ]
+    text = b"\n".join(json.dumps(line).encode() for line in lines)
+    flow.advance(60)
+    for purged in (None, correction, event_id):
+        if purged:
+            purge_one(flow, purged)
+        assert check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings).trouble == []
