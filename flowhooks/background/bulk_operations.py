@@ -6,12 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
 from flowhooks.ledger import bulk_operations, bulk_release
+from flowhooks.logger import get_logger
 from flowhooks.model.bulk_operation import OperationState
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ MAX_DUTY_CYCLE: Final = 0.2
 CHECK_COST: Final = 20
 """A check for results is repeated only after this many times the time that it took."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class OperationReleaser:
