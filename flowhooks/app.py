@@ -16,6 +16,7 @@ from flowhooks.clock import Clock
 from flowhooks.failpoints import hit
 from flowhooks.intake import required_credentials
 from flowhooks.ledger.lock import HAND_OVER_TIMEOUT, acquire_lock
+from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.live_config import LiveConfig
 from flowhooks.operations.readiness import find_problems
@@ -62,6 +63,7 @@ class App:
         lock: the lock of a ledger in a file; None on PostgreSQL.
         runs: ids of the handlers whose deliveries this process runs.
         run_options: run options of each loaded handler, by handler id.
+        registration: the registered handlers, and the versions of their plugins.
         reconciliation: asks the engines of the sources; None if this process is not a server.
 
     Raises:
@@ -113,7 +115,7 @@ class App:
             on_error.pop_all()
 
     def _connect(self, base: Base, kind: str) -> None:
-        registration = self._registration = register(self.ledger, self.plugins)
+        registration = self.registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
         self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
         path = self._path = composition.build_path(
@@ -191,7 +193,7 @@ class App:
             self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
             self._threads.start("circuit-breaker", lambda: breaker.run(execute, self._stop))
         self._start_rerouting()  # in the background: there may be many
-        if changed := self._registration.changed:
+        if changed := self.registration.changed:
             self._threads.start("dismissed", lambda: log_dismissed(self.ledger, self.router, changed))
         for optional in (self.cluster, self.file_watch, self.reconciliation):
             if optional is not None:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.audit import AuditEntry
 
-INTERFACE_TEXTS: Final = {"console": "in the console", "api": "through the API", "cli": "by a command"}
+INTERFACE_TEXTS: Final = {
+    "console": "in the console",
+    "api": "through the API",
+    "cli": "by a command",
+    "server": "in the server",
+}
 _RESOLUTION_TEXTS: Final = {
     "did": "its work was done",
     "did-not": "its work was not done, run it again",
@@ -100,6 +105,25 @@ def _handlers_text(verb: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda detail: f"{verb} {', '.join(detail['handlers'])}"
 
 
+def _started(detail: Mapping[str, Any]) -> str:
+    plugins = ", ".join(f"{name} {change}" for name, change in detail.get("plugins_changed", {}).items())
+    settings = ", ".join(detail.get("settings_changed", ()))
+    text = f"started a {detail['kind']} of flowhooks {detail['version']}{_times_text(detail)}"
+    text += f"; plugins changed: {plugins}" if plugins else ""
+    return text + (f"; settings changed: {settings}" if settings else "")
+
+
+def _reloaded(detail: Mapping[str, Any]) -> str:
+    changed = ", ".join(detail["changed"]) or "none changed"
+    later = f"; changed, but read only at a start: {', '.join(detail['needs_restart'])}"
+    return f"read the settings again{_times_text(detail)}: {changed}{later if detail['needs_restart'] else ''}"
+
+
+def _times_text(detail: Mapping[str, Any]) -> str:
+    """Return how often the same was done within an hour; `""` if once."""
+    return f", {detail['count']:,} times until {format_time(detail['last_at'])}" if "count" in detail else ""
+
+
 _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "operation": _operated,
     "replay": _replayed,
@@ -120,6 +144,11 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "reconcile": lambda detail: f"reconciled with the engine{_since_text(detail)}",
     "confirm_reconciliation": lambda detail: f"let {pluralize(detail['instances'], 'instance')} be taken in",
     "close_gaps": lambda detail: f"closed {pluralize(detail['gaps'], 'gap')} in the history of the engine",
+    "start": _started,
+    "reload": _reloaded,
+    "login": lambda detail: f"logged in from {detail['address']}",
+    "logout": lambda detail: f"logged out from {detail['address']}",
+    "login_refused": lambda detail: f"login refused{_times_text(detail)}, from {detail['address']}",
     "decline_reconciliation": lambda detail: f"declined to take in {pluralize(detail['instances'], 'instance')}",
 }
 

@@ -149,6 +149,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
             log.info("ledger_taken_over", waited=round(waited, 3))
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
         log.info("server_started", **listeners, **serving.startup_fields(app))
+        serving.report_start(app, "server")
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin has a handler: every callback will be stored and parked")
         if unmatched := app.settings.unmatched_sources:

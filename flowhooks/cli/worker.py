@@ -120,6 +120,7 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
             runs=len(app.runs),
             **serving.startup_fields(app),
         )
+        serving.report_start(app, "worker")
         context.run_main_loop(shutdown_signal, app, *([] if admin is None else [admin]))
         log.info("shutdown_started", running=app.runner.running)
         if admin is not None and context.is_replaced:

@@ -1,4 +1,4 @@
-"""The audit log: the actions of operators."""
+"""The audit log: the actions of operators, and starts and reloads of servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import audit_log
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy import Connection, Row
 
@@ -27,13 +27,13 @@ MAX_COMPARED: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One action of an operator.
+    """One action of an operator, or one start or reload of a server.
 
     Attributes:
         id: its id.
         at: when it was done, in microseconds since 1970.
-        actor: the operator's name.
-        interface: the interface that was used: `"console"`, `"api"` or `"cli"`.
+        actor: the operator's name; `"flowhooks"` for starts and reloads.
+        interface: the interface that was used: `"console"`, `"api"` or `"cli"`; `"server"` for starts and reloads.
         action: the operation's name.
         target: the id of the event, handler or alert; `""` if the action is about several.
         detail: the request and its effects, as JSON values.
@@ -74,6 +74,48 @@ def record(transaction: WriteTransaction, entry: AuditEntry, *, after: str = "",
     transaction.connection.execute(insert(audit_log).values(values))
 
 
+def record_collapsed(
+    transaction: WriteTransaction, entry: AuditEntry, *, within: int, ignored: Collection[str]
+) -> None:
+    """Store an entry, or count it in the newest entry of the same kind if that is recent.
+
+    So a client that repeats an action, such as a refused login, cannot fill the audit log. The detail of the entry gets
+    the number as `count`, and the time of the last one as `last_at`.
+
+    Args:
+        transaction: the open transaction.
+        entry: the entry.
+        within: microseconds since the stored entry within which the new one is counted there.
+        ignored: members of the detail that may differ; the newest value is kept.
+    """
+    query = (
+        select(audit_log)
+        .where(
+            audit_log.c.id >= id_lower_bound(entry.at - within),
+            audit_log.c.actor == entry.actor,
+            audit_log.c.action == entry.action,
+            audit_log.c.target == entry.target,
+        )
+        .order_by(audit_log.c.id.desc())
+        .limit(1)
+    )
+    row = transaction.connection.execute(query).one_or_none()
+    skipped = {*ignored, "count", "last_at"}
+    stored = None if row is None else _to_entry(row)
+    if stored is None or _without(stored.detail, skipped) != _without(entry.detail, skipped):
+        record(transaction, entry)
+        return
+    count = stored.detail.get("count", 1)
+    detail = {**entry.detail, "count": (count if type(count) is int else 1) + 1, "last_at": entry.at}
+    transaction.connection.execute(
+        update(audit_log).where(audit_log.c.id == stored.id).values(detail=json.dumps(detail, ensure_ascii=False))
+    )
+
+
+def _without(detail: Mapping[str, Any], skipped: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if name not in skipped}
+
+
 def _previous_pages(transaction: WriteTransaction, entry: AuditEntry, after: str) -> AuditEntry | None:
     """Return the entry of the previous pages: the same operator asked for the same, and it has not come further."""
     query = (
@@ -97,7 +139,16 @@ def _arguments(entry: AuditEntry) -> dict[str, Any]:
     return {name: value for name, value in entry.detail.items() if type(value) is not int and name != "after"}
 
 
-def entries(connection: Connection, *, limit: int, before: str = "", target: str | None = None) -> list[AuditEntry]:
+def entries(
+    connection: Connection,
+    *,
+    limit: int,
+    before: str = "",
+    target: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    since: int | None = None,
+) -> list[AuditEntry]:
     """Return entries of the audit log, newest first.
 
     Args:
@@ -105,12 +156,21 @@ def entries(connection: Connection, *, limit: int, before: str = "", target: str
         limit: maximum number of entries.
         before: the id after which to continue; `""`: start with the newest.
         target: only entries about this event, handler or alert; None: all entries.
+        actor: only actions of this operator; None: all.
+        action: only actions of this name; None: all.
+        since: only actions at or after this time, in microseconds since 1970; None: all.
     """
     query = select(audit_log).order_by(audit_log.c.id.desc()).limit(limit)
     if before:
         query = query.where(audit_log.c.id < before)
     if target is not None:
         query = query.where(audit_log.c.target == target)
+    if actor is not None:
+        query = query.where(audit_log.c.actor == actor)
+    if action is not None:
+        query = query.where(audit_log.c.action == action)
+    if since is not None:
+        query = query.where(audit_log.c.id >= id_lower_bound(since))
     return [_to_entry(row) for row in connection.execute(query)]
 
 

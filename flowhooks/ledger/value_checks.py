@@ -240,7 +240,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "fingerprint": _is_sha256,
         "event_id": _is_id_or_empty,
     },
-    "audit_log": {"id": _is_id, "at": _is_time, "interface": _one_of("console", "api", "cli")},
+    "audit_log": {"id": _is_id, "at": _is_time, "interface": _one_of("console", "api", "cli", "server")},
     "sessions": {"digest": _is_sha256, "created_at": _is_time, "used_at": _is_time},
     "purged_identities": {
         "identity_sha256": _is_sha256,

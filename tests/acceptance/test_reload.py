@@ -269,3 +269,28 @@ def test_the_service_manager_is_told(plugin_site, tmp_path):
         assert manager.recv(1000) == b"READY=1"
         server.stop()
         assert manager.recv(1000) == b"STOPPING=1"
+
+
+def test_starts_and_reloads_are_in_the_audit_log(plugin_site):
+    """The log has each plugin with its digest; the audit log has what changed, by name, and no value of a setting."""
+
+    def audited(action):
+        listed = json.loads(plugin_site.run("audit", "--action", action, "--json").stdout)["entries"]
+        return [entry["detail"] for entry in listed]
+
+    server = plugin_site.start(config=source(OLD))
+    loaded = server.until_logged("plugin_loaded")
+    assert (loaded["plugin"], loaded["version"], len(loaded["digest"]), loaded["handlers"]) == ("p", "", 64, 2)
+    write(plugin_site, f"answer_wait = 0\n[http]\nthreads = 3\n{source(OLD)}")
+    server.reload()
+    (reload,) = until(lambda: audited("reload"))
+    assert reload == {"changed": ["answer_wait"], "needs_restart": ["http.threads"]}
+    server.stop()
+    plugin_site.plugin("p", PLUGIN + '\n__version__ = "2.0"\n')
+    config = f"answer_wait = 0\n[http]\nthreads = 3\n{source(OLD)}{source(NEW, name='other')}"
+    server = plugin_site.start(config=config)
+    start = until(lambda: next((one for one in audited("start") if "plugins_changed" in one), None))
+    assert start["plugins_changed"] == {"p": f"{loaded['digest'][:16]} -> {start['plugins']['p']}"}
+    assert start["plugins"]["p"].startswith("2.0 ")
+    assert {"answer_wait", "http.threads", "sources.other"} <= set(start["settings_changed"])
+    server.stop()

@@ -10,6 +10,7 @@ import structlog
 
 from flowhooks.cli.process import serving
 from flowhooks.errors import FlowhooksError
+from flowhooks.operations import server_audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,6 +138,7 @@ class ProcessContext:
             if changes.needs_restart:
                 why = "these settings have changed, but are read only at the start"
                 log.warning("restart_needed", settings=changes.needs_restart, why=why)
+            server_audit.record_reload(app.ledger, app.clock, changes.changed, changes.needs_restart)
         self.service_manager.ready()
         if self.inherited is not None:
             self.inherited.report_reloaded()

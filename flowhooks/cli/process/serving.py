@@ -17,7 +17,9 @@ from flowhooks.cli.process import malloc
 from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.execution.cpu_affinity import has_cpu_quota, pin
 from flowhooks.ledger import database
+from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.observability import open_files
+from flowhooks.operations import server_audit
 from flowhooks.settings import database_url
 from flowhooks.web.server.server import Limits, Server
 
@@ -181,6 +183,28 @@ def starting_fields(settings: Settings, source: SettingsSource) -> dict[str, Any
     }
 
 
+def report_start(app: App, kind: str) -> None:
+    """Log each loaded plugin with its version, and record the start in the audit log.
+
+    Args:
+        app: the started application.
+        kind: `"server"` or `"worker"`.
+    """
+    versions = plugin_versions(app)
+    for info in app.plugins.infos:
+        if info.state == "loaded":
+            version, digest = versions[info.name]
+            log.info(
+                "plugin_loaded",
+                plugin=info.name,
+                version=version,
+                digest=digest,
+                origin=info.origin,
+                handlers=len(info.handlers),
+            )
+    server_audit.record_start(app.ledger, app.clock, app.settings, versions, kind=kind)
+
+
 def startup_fields(app: App) -> dict[str, Any]:
     """Return the log fields of the startup message."""
     return {
@@ -189,4 +213,14 @@ def startup_fields(app: App) -> dict[str, Any]:
         "plugins": sum(info.state == "loaded" for info in app.plugins.infos),
         "quarantined": sum(info.state == "quarantined" for info in app.plugins.infos),
         "handlers": len(app.plugins.handlers),
+    }
+
+
+def plugin_versions(app: App) -> dict[str, PluginVersion]:
+    """Return the versions of the loaded plugins, by name. The digest is of the file or package of their handlers."""
+    versions = app.registration.versions
+    return {
+        info.name: PluginVersion(info.version, next((versions[handler.id].digest for handler in info.handlers), ""))
+        for info in app.plugins.infos
+        if info.state == "loaded"
     }

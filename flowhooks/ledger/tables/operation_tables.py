@@ -167,12 +167,14 @@ audit_log: Final = Table(
     Column("id", Text, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("actor", Text, nullable=False, comment="the operator's name"),
-    Column("interface", Text, nullable=False, comment="console, api or cli"),
+    Column("interface", Text, nullable=False, comment="console, api, cli or server"),
     Column("action", Text, nullable=False, comment="the operation's name"),
     Column("target", Text, nullable=False, comment="id of the event, handler or alert; '' for several"),
     Column("detail", Text, nullable=False, comment="JSON: the arguments, and what they changed"),
 )
 Index("audit_log_target", audit_log.c.target, audit_log.c.id)
+Index("audit_log_actor", audit_log.c.actor, audit_log.c.id)
+Index("audit_log_action", audit_log.c.action, audit_log.c.id)
 
 sessions: Final = Table(
     "sessions",

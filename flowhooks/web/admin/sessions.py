@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import sessions
+from flowhooks.web.admin import login_audit
+from flowhooks.web.admin.operators import operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +61,7 @@ class Sessions:
         def begun(transaction: WriteTransaction) -> None:
             sessions.remove(transaction, before)
             sessions.create(transaction, session)
+            login_audit.record_login(transaction, self._app.clock, operator.name, request.remote_addr or "")
 
         self._app.ledger.write(begun)
         self._set_cookie(response, secret)
@@ -91,7 +94,13 @@ class Sessions:
             Unavailable: the ledger could not be written, so the session still exists.
         """
         if digests := list(self._digests(self._secret(request))):
-            self._app.ledger.write(lambda transaction: sessions.remove(transaction, digests))
+            operator = operator_of(request)
+
+            def ended(transaction: WriteTransaction) -> None:
+                sessions.remove(transaction, digests)
+                login_audit.record_logout(transaction, self._app.clock, operator.name, request.remote_addr or "")
+
+            self._app.ledger.write(ended)
         self._set_cookie(response, "", expires=datetime(1970, 1, 2, tzinfo=UTC))
 
     @property

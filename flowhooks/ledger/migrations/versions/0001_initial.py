@@ -260,17 +260,7 @@ def _create_handlers() -> None:
         sa.Column("event_id", sa.Text, nullable=False, server_default=""),
     )
     op.create_index("rejected_requests_group", "rejected_requests", ["status", "source", "id"])
-    op.create_table(
-        "audit_log",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("at", sa.BigInteger, nullable=False),
-        sa.Column("actor", sa.Text, nullable=False),
-        sa.Column("interface", sa.Text, nullable=False),
-        sa.Column("action", sa.Text, nullable=False),
-        sa.Column("target", sa.Text, nullable=False),
-        sa.Column("detail", sa.Text, nullable=False),
-    )
-    op.create_index("audit_log_target", "audit_log", ["target", "id"])
+    _create_audit_log()
     op.create_table(
         "sessions",
         sa.Column("digest", sa.Text, primary_key=True),
@@ -388,6 +378,22 @@ def _create_engine_tables() -> None:
         sa.Column("closed_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("source", "since"),
     )
+
+
+def _create_audit_log() -> None:
+    op.create_table(
+        "audit_log",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("interface", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("target", sa.Text, nullable=False),
+        sa.Column("detail", sa.Text, nullable=False),
+    )
+    op.create_index("audit_log_target", "audit_log", ["target", "id"])
+    op.create_index("audit_log_actor", "audit_log", ["actor", "id"])
+    op.create_index("audit_log_action", "audit_log", ["action", "id"])
 
 
 def _create_operations() -> None:

@@ -10,7 +10,7 @@ from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES
 from flowhooks.ledger.rejected_requests import NO_SOURCE, RejectedFilter, parse_source
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
-from flowhooks.operations.time_parsing import EXAMPLES
+from flowhooks.operations.time_parsing import EXAMPLES, parse_time
 from flowhooks.web.admin.api.query import Parameter, parse_id, parse_integer
 from flowhooks.web.admin.console.filters import CHOICES, PLUGINS, parse_filter
 from flowhooks.web.errors import LocalizedHTTPError
@@ -60,6 +60,7 @@ AFTER: Final = Parameter(
     "从该条之后继续，往更早的方向；取自上一次响应的 next。",
     schema=ID,
 )
+SINCE: Final = Parameter(name="since", description=_time_description("At or after this", "在该时刻或之后"), schema=TIME)
 FILTER: Final = (
     Parameter(
         name="id",
@@ -213,6 +214,20 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
     if event_filter.since is not None and event_filter.until is not None and event_filter.since >= event_filter.until:
         raise LocalizedHTTPError(422, "query_times")
     return event_filter
+
+
+def time_from_query(query: Mapping[str, list[str]]) -> int | None:
+    """Return the time `since` in microseconds since 1970; None if the query has none.
+
+    Raises:
+        LocalizedHTTPError: the value is not a time.
+    """
+    if "since" not in query:
+        return None
+    try:
+        return parse_time(query["since"][0])
+    except ValueError:
+        raise LocalizedHTTPError(422, "query_time", name="since", examples=EXAMPLES) from None
 
 
 def limit_from_query(query: Mapping[str, list[str]], default: int = PAGE_SIZE) -> int:

@@ -42,12 +42,14 @@ from flowhooks.web.admin.api.parameters import (
     MAX_PAGE_SIZE,
     PAGE_SIZE,
     REJECTED_FILTER,
+    SINCE,
     TEXT,
     cursor_from_query,
     filter_from_query,
     limit_from_query,
     limit_parameter,
     rejected_filter_from_query,
+    time_from_query,
 )
 from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_integer
 from flowhooks.web.admin.api.resource import Resource
@@ -289,6 +291,11 @@ class AuditResource(Resource):
             "只看与该事件、处理器或告警（ID）有关的操作。",
             schema=TEXT,
         ),
+        Parameter(name="actor", description="Only actions of this operator. / 只看该运维人员的操作。", schema=TEXT),
+        Parameter(
+            name="action", description="Only this action, such as replay. / 只看该操作，例如 replay。", schema=TEXT
+        ),
+        SINCE,
         limit_parameter(PAGE_SIZE),
         AFTER,
     )
@@ -297,9 +304,10 @@ class AuditResource(Resource):
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AuditJson:
         """Return one page of the audit log."""
         limit = limit_from_query(query)
-        target = query["target"][0] if "target" in query else None
+        only = {name: query[name][0] if name in query else None for name in ("target", "actor", "action")}
+        since, before = time_from_query(query), cursor_from_query(query)
         with self.app.ledger.connection() as connection:
-            entries = audit.entries(connection, limit=limit + 1, before=cursor_from_query(query), target=target)
+            entries = audit.entries(connection, limit=limit + 1, before=before, since=since, **only)
         return {
             "entries": [dataclass_to_json(entry) for entry in entries[:limit]],
             "next": entries[limit - 1].id if entries[limit:] else "",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from flowhooks.clock import to_text
 from flowhooks.ledger.audit import entries
+from flowhooks.operations.time_parsing import parse_time
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.console.urls import OPERATIONS_ROOT
@@ -25,13 +27,22 @@ PAGE_SIZE: Final = 100
 MAX_ENTRIES_OF_TARGET: Final = 20
 """Maximum number of audit entries on the page of an event."""
 PATH: Final = f"{CONSOLE_ROOT}/audit"
+FILTERS: Final = ("target", "actor", "action", "since")
+"""Query parameters that select entries."""
+_HIDDEN: Final = frozenset({"note", "settings"})
+"""Members of a detail that are not shown as they are: a note is shown as text, and fingerprints are for machines."""
 _EVENT_ACTIONS: Final = frozenset(
     {"accept_correction", "replay", "resolve", "close_suspended", "reroute_parked", "dismiss", "reroute"}
 )
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
+_SERVER_ACTIONS: Final = frozenset({"start", "reload", "login", "logout", "login_refused"})
 NAMED_ACTIONS: Final = (
-    _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "operation", "purge", "test_alerts"}
+    _EVENT_ACTIONS
+    | _HANDLER_ACTIONS
+    | _SOURCE_ACTIONS
+    | _SERVER_ACTIONS
+    | {"acknowledge", "operation", "purge", "test_alerts"}
 )
 """Operations for which the console has a text. Others are shown by their names."""
 
@@ -44,15 +55,25 @@ class AuditPage(Page):
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return one page of the audit log."""
-        target, before = query_text(request, "target"), query_text(request, "before")
-        with self.app.ledger.connection() as connection:
-            found_entries = entries(connection, limit=PAGE_SIZE + 1, before=before, target=target or None)
+        before = query_text(request, "before")
+        query = {name: value for name in FILTERS if (value := query_text(request, name))}
+        problem, since = "", None
+        try:
+            since = parse_time(query["since"], UTC) if "since" in query else None
+        except ValueError:
+            problem = "events.no_time"
+        only = {name: query.get(name) for name in FILTERS if name != "since"}
+        found_entries = []
+        if not problem:
+            with self.app.ledger.connection() as connection:
+                found_entries = entries(connection, limit=PAGE_SIZE + 1, before=before, since=since, **only)
         more = len(found_entries) > PAGE_SIZE
         del found_entries[PAGE_SIZE:]
-        query = {"target": target} if target else {}
         return {
             "path": PATH,
-            "target": target,
+            "given": query,
+            "problem": problem,
+            "actions": sorted(NAMED_ACTIONS),
             "rows": [to_row(entry) for entry in found_entries],
             "newest": f"{PATH}?{urlencode(query)}" if before else "",
             "older": f"{PATH}?{urlencode({**query, 'before': found_entries[-1].id})}" if more else "",
@@ -67,7 +88,7 @@ def entries_about(connection: Connection, target: str) -> list[dict[str, Any]]:
 def to_row(entry: AuditEntry) -> dict[str, Any]:
     """Return an entry as a page shows it."""
     note = entry.detail.get("note")
-    detail = {name: value for name, value in entry.detail.items() if name != "note"}
+    detail = {name: value for name, value in entry.detail.items() if name not in _HIDDEN}
     if isinstance(detail.get("event_filter"), dict):
         detail["event_filter"] = {name: _readable(name, value) for name, value in detail["event_filter"].items()}
     return {
@@ -80,7 +101,7 @@ def to_row(entry: AuditEntry) -> dict[str, Any]:
 
 
 def _readable(name: str, value: Any) -> Any:
-    return to_text(value) if name in {"since", "until"} and type(value) is int else value
+    return to_text(value) if name in {"since", "until", "attempted_since"} and type(value) is int else value
 
 
 def _address(entry: AuditEntry) -> str:

@@ -10,6 +10,7 @@ import falcon
 import structlog
 
 from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
+from flowhooks.web.admin import login_audit
 from flowhooks.web.admin.console.forms import parse_form
 from flowhooks.web.admin.console.page import Page, base_values, choose_language, respond
 from flowhooks.web.admin.login_throttle import LoginThrottle
@@ -111,6 +112,8 @@ class LoginPage(Page):
         elif operator is None:
             self.app.metrics.logged_in("failed")
             _log.warning("login_failed", operator=name, address=address)
+            known = name if self._operators.by_name(name) is not None else None
+            login_audit.record_refusal(self.app.ledger, self.app.clock, known, address)
             self.show_form(request, response, language=language, status=401, wrong="login.wrong", who=name)
         else:
             self._throttle.reset(name, address)

@@ -1262,6 +1262,13 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.confirm_reconciliation": {"en": "reconciliation confirmed", "zh": "确认补收"},
     "audit.did.close_gaps": {"en": "gaps closed", "zh": "关闭历史缺口"},
     "audit.did.decline_reconciliation": {"en": "reconciliation declined", "zh": "拒绝补收"},
+    "audit.since": {"en": "Since, such as 2h or 2026-11-24", "zh": "不早于，例如 2h 或 2026-11-24"},
+    "interface.server": {"en": "in the server", "zh": "服务器"},
+    "audit.did.start": {"en": "server started", "zh": "服务器启动"},
+    "audit.did.reload": {"en": "settings read again", "zh": "重新读取配置"},
+    "audit.did.login": {"en": "logged in", "zh": "登录"},
+    "audit.did.logout": {"en": "logged out", "zh": "退出登录"},
+    "audit.did.login_refused": {"en": "login refused", "zh": "拒绝登录"},
     "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "确认告警"},
     "audit.did.test_alerts": {"en": "test message sent", "zh": "发送测试消息"},
     # Links on other pages.

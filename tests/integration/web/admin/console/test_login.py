@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 
 from flowhooks.errors import SettingsError
-from flowhooks.ledger import sessions
+from flowhooks.ledger import audit, sessions
 from flowhooks.settings import OperatorSettings
 from flowhooks.web.admin import passwords
 from flowhooks.web.admin.app import create_admin
@@ -508,3 +508,32 @@ def test_what_the_ledger_keeps_of_a_session():
 
     assert len({_digest("s", "n", "p"), _digest("s", "n", "q"), _digest("s", "m", "p"), _digest("t", "n", "p")}) == 4
     assert _digest("s", "n", "p") != hashlib.sha256(b"s").hexdigest()
+
+
+def audited(console):
+    """The audit entries: actor, action and detail, oldest first."""
+    with console.flow.app.ledger.connection() as connection:
+        return [(one.actor, one.action, one.detail) for one in audit.entries(connection, limit=100)][::-1]
+
+
+def test_logins_are_in_the_audit_log(console):
+    """A login and a logout are entries of their operator, with the address."""
+    cookie = console.log_in("li", PASSWORD)
+    console.post("/logout", Cookie=cookie)
+    address = {"address": "127.0.0.1"}
+    assert audited(console) == [("li", "login", address), ("li", "logout", address)]
+
+
+def test_refused_logins_do_not_fill_the_audit_log(console):
+    """Refused logins are one entry for each operator, and one for all names that no operator has."""
+    for number in range(4):
+        console.post("/login", {"name": f"nobody{number}", "password": OTHER})
+    console.post("/login", {"name": "li", "password": OTHER})
+    first, second = audited(console)
+    assert first[:2] == ("unknown", "login_refused")
+    assert (first[2]["count"], first[2]["address"]) == (4, "127.0.0.1")
+    assert second == ("li", "login_refused", {"address": "127.0.0.1"})
+    assert OTHER not in str(console.flow.sql("SELECT detail FROM audit_log"))
+    shown = console.get("/audit?action=login_refused&actor=li", Cookie=console.log_in("wang", OTHER)).page.text
+    assert re.search(r"li in the console login refused", shown)
+    assert "unknown in the console" not in shown

@@ -59,7 +59,7 @@ MADE = {
     "event.origin": {"reconciled", "correction"},
     "origin": {"callback", "reconciled", "correction"},
     "event.then": {"dead", "unknown"},
-    "interface": {"console", "api", "cli"},
+    "interface": {"console", "api", "cli", "server"},
     "role": {"view", "operate"},
     "handlers": {"missing", "elsewhere", "retired"},
     "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}
