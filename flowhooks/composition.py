@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flowhooks import __version__
 from flowhooks.background.alerts.composer import AlertComposer
 from flowhooks.background.alerts.engine_causes import EngineCauseFinder
+from flowhooks.background.alerts.maintenance_causes import MaintenanceCauseFinder
 from flowhooks.background.alerts.monitor import AlertMonitor
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
 from flowhooks.background.alerts.tester import AlertTester
@@ -35,7 +36,7 @@ from flowhooks.execution.runners.selection import build_queue, build_runner
 from flowhooks.intake.accept import Intake
 from flowhooks.intake.rejected_requests import RejectedRequestLog
 from flowhooks.intake.waiters import WaiterRegistry
-from flowhooks.ledger.database import is_shared
+from flowhooks.ledger.database import free_disk_bytes, is_shared
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
@@ -280,7 +281,7 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
     return Services(
         pause_watch=PauseWatch(ledger, path.waiters, base.runner.wake),
         rejected_requests=RejectedRequestLog(ledger=ledger, clock=base.clock),
-        clock_watch=ClockWatch(ledger, trust),
+        clock_watch=ClockWatch(ledger, trust, base.clock),
         retention=Retention(ledger=ledger, settings=settings.retention, trust=trust),
         file_watch=None if lock is None else FileWatch(ledger, lock),
         bulk_operations=BulkOperations(
@@ -298,6 +299,9 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
                 loaded=frozenset(base.plugins.handlers),
             ),
             engines=EngineCauseFinder(lambda: live.current.settings),
+            maintenance=MaintenanceCauseFinder(
+                settings=lambda: live.current.settings, free_disk=lambda: free_disk_bytes(database_url(settings))
+            ),
             timeout=base.runtime.timeout,
             on_notified=base.metrics.alert_notified,
         ),

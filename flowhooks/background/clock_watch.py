@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -10,9 +11,11 @@ import structlog
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import maintenance
 
 if TYPE_CHECKING:
     from flowhooks.background.clock_trust import ClockTrust
+    from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
 
 POLL_INTERVAL: Final = 10.0
@@ -29,11 +32,13 @@ class ClockWatch:
     Args:
         ledger: stores the due times.
         trust: compares the clock with the monotonic clock.
+        clock: the clock.
     """
 
-    def __init__(self, ledger: Ledger, trust: ClockTrust) -> None:
+    def __init__(self, ledger: Ledger, trust: ClockTrust, clock: Clock) -> None:
         self._ledger = ledger
         self._trust = trust
+        self._clock = clock
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="clock-watch", daemon=True)
 
@@ -75,6 +80,8 @@ class ClockWatch:
                 next="find out why this machine's clock was set; after a jump of more than a day, nothing is purged "
                 "for an hour",
             )
+            now, host = self._clock.now(), socket.gethostname()
+            self._ledger.write(lambda transaction: maintenance.record(transaction, "clock_jump", now, jump, host))
         return bool(jump)
 
     def _correct_due_times(self) -> None:

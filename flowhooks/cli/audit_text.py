@@ -136,6 +136,7 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
         f"accepted the body {detail['digest'][:12]} as event {detail['correction']}, with {_deliveries_text(detail)}"
     ),
     "acknowledge": _acknowledged,
+    "record_backup": lambda detail: f"recorded a backup{' (' + detail['name'] + ')' if detail['name'] else ''}",
     "test_alerts": lambda detail: f"sent a test message through {', '.join(detail['errors']) or 'no plugin'}",
     "purge": lambda detail: f"purged {pluralize(detail['events'], 'event')}",
     "retire": _handlers_text("retired"),

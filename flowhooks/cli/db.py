@@ -14,7 +14,7 @@ from flowhooks.cli import operations_client, output
 from flowhooks.cli.filters import timestamp
 from flowhooks.cli.options import SettingsSource, json_option, settings_options, utf8
 from flowhooks.clock import to_datetime
-from flowhooks.errors import LedgerUnusable
+from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import acquire_lock
@@ -217,6 +217,41 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
             )
     if info.trouble:
         raise SystemExit(1)
+    if settings.alerts.backup_max_age:
+        _record(settings, {"name": info.target, "size": info.bytes})
+
+
+def _record(settings: Settings, arguments: Mapping[str, Any]) -> None:
+    try:
+        operations_client.run_operation(settings, "record_backup", arguments)
+    except FlowhooksError as error:
+        output.print_line(
+            f"The backup is complete, but it is not recorded: {error}. Run `flowhooks db record-backup`.", err=True
+        )
+
+
+@command.command("record-backup", short_help="Record that a backup was made by another tool.")
+@click.option("--name", type=utf8, default="", metavar="TEXT", help="Name of the backup, kept in the audit log.")
+@json_option
+@settings_options
+def record_backup_command(settings: Settings, *, name: str, as_json: bool) -> None:
+    r"""Record that a complete backup of the ledger was made by another tool, such as pg_dump.
+
+    Run it after the tool has ended without an error. With the setting alerts.backup_max_age, an alert is raised when
+    the last recorded backup is too old. `flowhooks db backup` then records its backups by itself.
+
+    \b
+    Examples:
+      flowhooks db record-backup
+      flowhooks db record-backup --name flowhooks.dump
+
+    Exit codes: 0 recorded, 1 the database cannot be written, 2 wrong usage.
+    """
+    done = operations_client.run_operation(settings, "record_backup", {"name": name})
+    if as_json:
+        output.print_json(done)
+    else:
+        output.print_line("The backup is recorded.")
 
 
 @command.command("purge", short_help="Delete old events.")

@@ -291,6 +291,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "process": _is_id_or_empty,
         "process_until": _is_time_or_zero,
     },
+    "maintenance": {"kind": _one_of("backup", "size", "clock_jump"), "at": _is_time, "value": _is_difference},
     "history_gaps": {
         "since": _is_engine_time,
         "until": _is_engine_time,

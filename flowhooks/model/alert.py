@@ -67,6 +67,16 @@ class AlertCause(StrEnum):
     """In the last 24 hours, instances of an engine could not become events: their data is invalid or too large."""
     CLOCK_SKEW = "clock_skew"
     """The clock of an engine differs from ours by more than 30 seconds."""
+    DISK_NEARLY_FULL = "disk_nearly_full"
+    """The disk of the ledger has less free space than the setting `alerts.disk_free_mib`."""
+    LEDGER_GROWTH = "ledger_growth"
+    """The ledger is larger, or has grown faster, than the settings `alerts.ledger_*_mib` allow."""
+    BACKUP_TOO_OLD = "backup_too_old"
+    """The last recorded backup is older than the setting `alerts.backup_max_age`."""
+    CLOCK_JUMP = "clock_jump"
+    """In the last 24 hours, the clock of a host of flowhooks jumped by more than a minute."""
+    KEY_EXPIRING = "key_expiring"
+    """The last credential of a source expires soon: within the setting `alerts.key_expires_within`."""
     TEST = "test"
     """An operator tests whether messages arrive; nothing is wrong, and no alert is stored."""
 
@@ -88,6 +98,7 @@ _ERRORS: Final = frozenset(
         AlertCause.ENGINE_UNREACHABLE,
         AlertCause.HISTORY_GAP,
         AlertCause.INSTANCES_INVALID,
+        AlertCause.DISK_NEARLY_FULL,
     }
 )
 _INFOS: Final = frozenset({AlertCause.CONCLUSION, AlertCause.INSTANCE_ID_REUSED, AlertCause.TEST})

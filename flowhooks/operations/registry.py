@@ -35,6 +35,7 @@ from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.json.bulk_operations import operation_to_json
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
+from flowhooks.operations.record_backup import record_backup
 from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.resolve import Resolution, resolve
@@ -195,6 +196,7 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "reroute": (reroute, {"event_filter": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),
     "dismiss": (dismiss, {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),
     "acknowledge": (acknowledge, {"alerts": _string_list, "note": _string, "dry_run": _boolean}),
+    "record_backup": (record_backup, {"name": _string, "size": _count}),
     "test_alerts": (send_test_alerts, {"route": _string}),
     "purge": (purge, {"event_filter": filter_from_json, "dry_run": _boolean, "after": _string}),
     "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),

@@ -79,6 +79,37 @@ class AlertsSettings:
         "not loaded.",
         live=True,
     )
+    disk_free_mib: int = setting(
+        1024,
+        types.integer(0, 2**30),
+        "Free space, in mebibytes, on the disk of a SQLite ledger below which an alert is raised; 0: never.",
+        live=True,
+    )
+    ledger_max_mib: int = setting(
+        0,
+        types.integer(0, 2**30),
+        "Size of the ledger in mebibytes above which an alert is raised; 0: never.",
+        live=True,
+    )
+    ledger_growth_mib: int = setting(
+        0,
+        types.integer(0, 2**30),
+        "Growth of the ledger in 24 hours, in mebibytes, above which an alert is raised; 0: never.",
+        live=True,
+    )
+    backup_max_age: float = setting(
+        0.0,
+        types.duration(0, 366 * _DAY_SECONDS),
+        'Age of the last recorded backup above which an alert is raised, in seconds or as in "1d"; 0: never.',
+        live=True,
+    )
+    key_expires_within: float = setting(
+        14 * _DAY_SECONDS,
+        types.duration(0, 366 * _DAY_SECONDS),
+        'Time before the last credential of a source expires from which an alert is raised, in seconds or as in "14d"; '
+        "0: never.",
+        live=True,
+    )
     routes: Mapping[str, AlertRoute] = field(
         default_factory=dict, metadata={"doc": "Which plugins are notified of which alerts, by the name of the route."}
     )

@@ -1,15 +1,15 @@
-"""Rows of bulk operations and error groups, for tests that need one row in each table. No tests of its own."""
+"""Rows of bulk operations, error groups and backups, for tests that need one row in each table. No tests of its own."""
 
 from __future__ import annotations
 
 from sqlalchemy import insert, select, update
 
 from flowhooks.ledger.checksums import body_sha256
-from flowhooks.ledger.tables import attempts, deliveries, error_groups, operation_items, operations
+from flowhooks.ledger.tables import attempts, deliveries, error_groups, maintenance, operation_items, operations
 
 
 def fill(transaction, operation_id, now):
-    """Insert one operation with one item, and an error group if there is none, of the first delivery of the ledger."""
+    """Insert one operation with one item, one backup, and an error group if there is none, of the first delivery."""
     execute = transaction.connection.execute
     delivery = execute(select(deliveries).order_by(deliveries.c.id).limit(1)).one()
     execute(
@@ -62,3 +62,4 @@ def fill(transaction, operation_id, now):
             versions='["1.0"]',
         )
     )
+    execute(insert(maintenance).values(kind="backup", at=now, value=4096, detail="flowhooks-1.db"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.background.alerts.engine_causes import EngineCauseFinder
+    from flowhooks.background.alerts.maintenance_causes import MaintenanceCauseFinder
     from flowhooks.ledger.alert_queries import HandlerIssue, ParkedBacklog, UndecidedEnds
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.settings import AlertsSettings
@@ -91,6 +92,7 @@ class CauseFinder:
         timeout: seconds after which an attempt of a handler id is overdue.
         routing: finds the causes in routing.
         engines: finds the causes in engines and sources.
+        maintenance: finds the causes in the installation.
     """
 
     def __init__(
@@ -98,9 +100,12 @@ class CauseFinder:
         settings: AlertsSettings,
         plugins: Sequence[PluginInfo],
         timeout: Callable[[str], float],
+        *,
         routing: RoutingCauseFinder,
         engines: EngineCauseFinder,
+        maintenance: MaintenanceCauseFinder,
     ) -> None:
+        self._maintenance = maintenance
         self._timeout = timeout
         self._routing = routing
         self._engines = engines
@@ -121,6 +126,7 @@ class CauseFinder:
         for cause in (
             *self._routing.find(connection, now),
             *self._engines.find(connection, now),
+            *self._maintenance.find(connection, now),
             *_failed(connection),
             *_waiting(connection, now - self._waiting_after, self._routing.loaded),
             *_open_circuits(connection),

@@ -21,7 +21,7 @@ _ABOUT_EVENTS: Final = frozenset(
         AlertCause.INSTANCE_ID_REUSED,
     }
 )
-_ABOUT_SOURCES: Final = frozenset({AlertCause.SOURCE_SILENT, AlertCause.SOURCE_REJECTED})
+_ABOUT_SOURCES: Final = frozenset({AlertCause.SOURCE_SILENT, AlertCause.SOURCE_REJECTED, AlertCause.KEY_EXPIRING})
 _FIXED_PAGES: Final = {
     AlertCause.PARKED: "parked",
     AlertCause.ENGINE_UNREACHABLE: "engines",

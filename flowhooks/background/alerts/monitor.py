@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flowhooks.background.alerts.cause import Cause
     from flowhooks.background.alerts.composer import AlertComposer
     from flowhooks.background.alerts.engine_causes import EngineCauseFinder
+    from flowhooks.background.alerts.maintenance_causes import MaintenanceCauseFinder
     from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
     from flowhooks.clock import Clock
     from flowhooks.ledger.alert_resolutions import DueResolution
@@ -89,6 +90,7 @@ class AlertMonitor:
         settings: the poll interval, and the times after which parked events and waiting deliveries are causes.
         routing: finds the causes in routing.
         engines: finds the causes in engines and sources.
+        maintenance: finds the causes in the installation.
         timeout: seconds after which an attempt of a handler id is overdue; default: never.
         on_notified: called with the name of a plugin after each notification, and whether the plugin accepted it.
     """
@@ -103,12 +105,13 @@ class AlertMonitor:
         settings: AlertsSettings,
         routing: RoutingCauseFinder,
         engines: EngineCauseFinder,
+        maintenance: MaintenanceCauseFinder,
         timeout: Callable[[str], float] = lambda _handler: inf,
         on_notified: Callable[[str, bool], None] = lambda _plugin, _accepted: None,
     ) -> None:
         self._timeout = timeout
         self._routing = routing
-        self._engines = engines
+        self._engines, self._maintenance = engines, maintenance
         self._ledger = ledger
         self._plugins = plugins
         self._composer = composer
@@ -133,7 +136,14 @@ class AlertMonitor:
     def reconfigure(self, settings: AlertsSettings) -> None:
         """Use new settings from now on, and poll at once."""
         self._poll_interval, self._routes = settings.poll_interval, settings.routes
-        self._causes = CauseFinder(settings, self._plugins.infos, self._timeout, self._routing, self._engines)
+        self._causes = CauseFinder(
+            settings,
+            self._plugins.infos,
+            self._timeout,
+            routing=self._routing,
+            engines=self._engines,
+            maintenance=self._maintenance,
+        )
         self._wakeup.set()
 
     def start(self) -> None:
@@ -192,6 +202,7 @@ class AlertMonitor:
         if not self._ledger.is_leader():
             return [], []  # the leader polls for all processes on the ledger, so that no listener is notified twice
         now = self._clock.now()
+        self._maintenance.record_size(self._ledger, now)
         with self._ledger.connection() as connection:
             # Results that could not be stored are known to this process only.
             stored = {alert.id: self._with_results(alert) for alert in alert_queries.open_alerts(connection)}

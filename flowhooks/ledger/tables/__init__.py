@@ -42,6 +42,7 @@ from flowhooks.ledger.tables.event_tables import (
     events,
     in_order_group,
 )
+from flowhooks.ledger.tables.maintenance_tables import maintenance
 from flowhooks.ledger.tables.operation_tables import (
     HAS_RESOLUTION_DUE,
     alerts,
@@ -96,6 +97,7 @@ __all__ = [
     "in_order_group",
     "indexed",
     "late_callbacks",
+    "maintenance",
     "metadata",
     "operation_items",
     "operations",

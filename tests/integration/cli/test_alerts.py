@@ -141,6 +141,7 @@ DETAILS = {
     "reroute_parked": {"events": 1},
     "reroute": {"event_filter": {}, "events": 1, "deliveries": 0},
     "dismiss": {"event_filter": {}, "events": 1},
+    "record_backup": {"name": "flowhooks-1.db", "size": 4096},
     "test_alerts": {"route": "", "errors": {"notice": ""}},
     "acknowledge": {"alerts": ["a1"], "about": ["dead p:h"]},
     "purge": {"event_filter": {"until": 0}, "events": 2},

@@ -162,3 +162,21 @@ def test_a_spoilt_file_makes_no_backup(run, empty, tmp_path):
     result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(empty))
     assert result.exit_code == 1, result.output
     assert not list(tmp_path.glob("*copy*"))
+
+
+def test_backups_are_recorded_if_their_age_is_watched(empty, run, asked, tmp_path):
+    """With alerts.backup_max_age, a backup is recorded with its size; another tool's backup is recorded on request."""
+
+    def recorded():
+        with closing(sqlite3.connect(empty)) as connection:
+            return connection.execute("SELECT kind, value, detail FROM maintenance").fetchall()
+
+    assert run("db", "backup", str(tmp_path / "a.db"), "--database", str(empty)).exit_code == 0
+    assert recorded() == []
+    watched = {"FLOWHOOKS_ALERTS_BACKUP_MAX_AGE": "86400"}
+    target = tmp_path / "b.db"
+    assert run("db", "backup", str(target), "--database", str(empty), **watched).exit_code == 0
+    assert recorded() == [("backup", target.stat().st_size, str(target))]
+    result = run("db", "record-backup", "--name", "dump-7", "--database", str(empty))
+    assert (result.exit_code, result.stdout) == (0, "The backup is recorded.\n")
+    assert recorded() == [("backup", 0, "dump-7")]

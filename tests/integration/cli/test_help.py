@@ -93,6 +93,7 @@ def test_every_command_is_there():
         ("db", "upgrade"),
         ("db", "copy"),
         ("db", "backup"),
+        ("db", "record-backup"),
         ("db", "purge"),
         ("sources",),
         ("sources", "list"),

@@ -46,7 +46,7 @@ FREE_TEXTS = {
     "engine_positions.declining_note",
     *("history_gaps.source", "history_gaps.detail"),
     *("deliveries.next_actor", "error_groups.error_type", "error_groups.frame", "error_groups.message"),
-    *("operations.actor", "operations.note"),
+    *("operations.actor", "operations.note", "maintenance.detail"),
 }
 """Texts and names that were written once, by people, handlers or engines: each other text is as legal."""
 INSIDE_JSON = {
@@ -70,14 +70,14 @@ TIMES = {
     *("engine_instances.changed_at", "engine_positions.confirmed_at", "engine_positions.definitions_at"),
     *("engine_positions.failed_since", "engine_positions.round_at", "engine_positions.succeeded_at"),
     *("engine_positions.declining_after", "engine_positions.declining_until"),
-    *("engine_positions.swept_at", "history_gaps.closed_at", "history_gaps.found_at"),
+    *("engine_positions.swept_at", "history_gaps.closed_at", "history_gaps.found_at", "maintenance.at"),
 }
 """Times of which a microsecond, or less than a day, was changed: a clock may have been wrong by that."""
 NUMBERS = {
     *("alerts.count", "alerts.notified_count", "alerts.grown_from", "events.repeats", "handlers.has_probe"),
     *("processes.pid", "rejected_requests.status", "rejected_requests.count", "late_callbacks.repeats"),
     *("engine_instances.process_definition_version", "engine_positions.failures", "engine_positions.skew"),
-    *("engine_positions.to_confirm", "engine_positions.waiting"),
+    *("engine_positions.to_confirm", "engine_positions.waiting", "maintenance.value"),
 }
 """Numbers that nothing else counts, and a flag."""
 IN_DISPLAY_ONLY = {"rejected_requests.fingerprint", "rejected_requests.event_id"}
@@ -100,7 +100,7 @@ UNSEEN = {
     | IN_DISPLAY_ONLY
     | {"history_gaps.until"},
     # The position of an ordered delivery that has ended, which no statement reads; a difference of any size.
-    "byte": {"deliveries.order_position", "engine_positions.skew"},
+    "byte": {"deliveries.order_position", "engine_positions.skew", "maintenance.value"},
 }
 """The columns in which each kind of damage is not seen."""
 

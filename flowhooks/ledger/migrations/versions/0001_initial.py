@@ -217,32 +217,7 @@ def _create_handlers() -> None:
         sa.Column("value", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("name", "process"),
     )
-    op.create_table(
-        "alerts",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("cause", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False),
-        sa.Column("message", sa.Text, nullable=False),
-        sa.Column("started_at", sa.BigInteger, nullable=False),
-        sa.Column("count", sa.Integer, nullable=False),
-        sa.Column("event_id", sa.Text, nullable=False),
-        sa.Column("opened_at", sa.BigInteger, nullable=False),
-        sa.Column("notified", sa.Text, nullable=False),
-        sa.Column("closed_at", sa.BigInteger),
-        sa.Column("acknowledged_at", sa.BigInteger),
-        sa.Column("acknowledged_by", sa.Text, nullable=False, server_default=""),
-        sa.Column("last_at", sa.BigInteger, nullable=False, server_default="0"),
-        sa.Column("last_error", sa.Text, nullable=False, server_default=""),
-        sa.Column("notifications", sa.Integer, nullable=False, server_default="1"),
-        sa.Column("notified_at", sa.BigInteger, nullable=False, server_default="0"),
-        sa.Column("notified_count", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("grown_from", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("accepted", sa.Text, nullable=False, server_default="[]"),
-        sa.Column("resolution_due", sa.Text, nullable=False, server_default="[]"),
-        sa.Column("notification_errors", sa.Text, nullable=False, server_default="{}"),
-    )
-    _partial_index("alerts_open", "alerts", ["cause", "subject"], "closed_at IS NULL", unique=True)
-    _partial_index("alerts_resolution_due", "alerts", ["id"], "resolution_due != '[]'")
+    _create_alerts()
     op.create_table(
         "rejected_requests",
         sa.Column("id", sa.Text, primary_key=True),
@@ -441,3 +416,41 @@ def _partial_index(
 ) -> None:
     condition = sa.text(where)
     op.create_index(name, table, columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+def _create_alerts() -> None:
+    op.create_table(
+        "alerts",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("cause", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("event_id", sa.Text, nullable=False),
+        sa.Column("opened_at", sa.BigInteger, nullable=False),
+        sa.Column("notified", sa.Text, nullable=False),
+        sa.Column("closed_at", sa.BigInteger),
+        sa.Column("acknowledged_at", sa.BigInteger),
+        sa.Column("acknowledged_by", sa.Text, nullable=False, server_default=""),
+        sa.Column("last_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("last_error", sa.Text, nullable=False, server_default=""),
+        sa.Column("notifications", sa.Integer, nullable=False, server_default="1"),
+        sa.Column("notified_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("notified_count", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("grown_from", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("accepted", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("resolution_due", sa.Text, nullable=False, server_default="[]"),
+        sa.Column("notification_errors", sa.Text, nullable=False, server_default="{}"),
+    )
+    _partial_index("alerts_open", "alerts", ["cause", "subject"], "closed_at IS NULL", unique=True)
+    _partial_index("alerts_resolution_due", "alerts", ["id"], "resolution_due != '[]'")
+    op.create_table(
+        "maintenance",
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("value", sa.BigInteger, nullable=False),
+        sa.Column("detail", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("kind", "at"),
+        sqlite_with_rowid=False,
+    )

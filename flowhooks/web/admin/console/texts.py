@@ -93,6 +93,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.reconciliation_unconfirmed": {"en": "to be confirmed", "zh": "待确认补收"},
     "state.instances_invalid": {"en": "instances invalid", "zh": "实例数据无效"},
     "state.clock_skew": {"en": "clock skew", "zh": "时钟偏差"},
+    "state.disk_nearly_full": {"en": "disk nearly full", "zh": "磁盘将满"},
+    "state.ledger_growth": {"en": "ledger too large", "zh": "台账过大"},
+    "state.backup_too_old": {"en": "backup too old", "zh": "备份过旧"},
+    "state.clock_jump": {"en": "clock jumped", "zh": "时钟跳变"},
+    "state.key_expiring": {"en": "credential expires", "zh": "凭证即将过期"},
     "state.test": {"en": "test", "zh": "测试"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
@@ -1271,6 +1276,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.login_refused": {"en": "login refused", "zh": "拒绝登录"},
     "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "确认告警"},
     "audit.did.test_alerts": {"en": "test message sent", "zh": "发送测试消息"},
+    "audit.did.record_backup": {"en": "backup recorded", "zh": "记录备份"},
     # Links on other pages.
     "events.all_of_these": {"en": "All matching events, on every page:", "zh": "对全部查询结果（含其他页）："},
     "events.dead_of_these": {

@@ -22,6 +22,7 @@ from flowhooks.background.alerts.engine_causes import (
     UNREACHABLE,
     UNSTORED,
 )
+from flowhooks.background.alerts.maintenance_causes import BACKUP, CLOCK_JUMP, DISK, GROWTH, KEY, NO_BACKUP, SIZE
 from flowhooks.background.alerts.routing_causes import (
     CONCLUSION,
     CONFLICT,
@@ -152,6 +153,35 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "流程引擎 {subject} 有 {count:,} 个已结束的流程实例没有事件，因为其数据不能成为回调：{why}。"
         "请在流程引擎或设置中更正，然后执行 `flowhooks engines reconcile --source {quoted} --since {since}`。"
         "该告警在最近一次发现一天后结束。"
+    ),
+    DISK: (
+        "台账所在磁盘（{subject}）只剩 {why}，低于 alerts.disk_free_mib，发现于 {since}。磁盘写满后，回调将得到 503。"
+        "请清理磁盘，或把数据库移到更大的磁盘。`flowhooks db purge` 在文件内为新事件腾出空间。"
+    ),
+    SIZE: (
+        "台账（{subject}）已有 {count:,} MiB，超过 alerts.ledger_max_mib，发现于 {since}。请缩短保存期限或执行 "
+        "`flowhooks db purge`，并查明事件为什么这么多：`flowhooks events list` 显示最新的事件。"
+    ),
+    GROWTH: (
+        "台账（{subject}）24 小时内增长了 {count:,} MiB，超过 alerts.ledger_growth_mib，发现于 {since}。"
+        "请查明谁发送了这么多或这么大的事件：`flowhooks events list` 显示最新的事件。"
+        "然后用 rate 或 max_body_bytes 限制来源，或提高该设置。"
+    ),
+    BACKUP: (
+        "台账（{subject}）的最近一次备份记录于 {since}，已超过 alerts.backup_max_age。请查明定期备份为什么没有运行，"
+        "并执行 `flowhooks db backup FILE`。使用 PostgreSQL 时执行 pg_dump，然后执行 `flowhooks db record-backup`。"
+    ),
+    NO_BACKUP: (
+        "台账（{subject}）自 {since} 起使用，没有备份记录，已超过 alerts.backup_max_age。"
+        "请定期执行 `flowhooks db backup FILE`。使用 PostgreSQL 时执行 pg_dump，然后执行 `flowhooks db record-backup`。"
+    ),
+    CLOCK_JUMP: (
+        "主机 {subject} 的时钟在最近 24 小时内跳变 {count:,} 次，最早于 {since}，最近一次相差 {why}。"
+        "请查明是什么设置了时钟，并用 NTP 同步。跳变超过一天后，一小时内不清理数据。"
+    ),
+    KEY: (
+        "来源 {subject} 的最后一个凭证将在 {why} 到期，此后其回调将得到 401。"
+        "请执行 `flowhooks sources rotate {quoted}`，并把新密钥交给流程引擎。"
     ),
     SKEW: (
         "流程引擎 {subject} 的时钟与 flowhooks 相差 {why}，发现于 {since}。请用 NTP 同步两边的时钟。"

@@ -43,6 +43,11 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "reconciliation_unconfirmed": ("to be confirmed", "待确认补收"),
     "instances_invalid": ("instances invalid", "实例数据无效"),
     "clock_skew": ("clock skew", "时钟偏差"),
+    "disk_nearly_full": ("disk nearly full", "磁盘将满"),
+    "ledger_growth": ("ledger too large", "台账过大"),
+    "backup_too_old": ("backup too old", "备份过旧"),
+    "clock_jump": ("clock jumped", "时钟跳变"),
+    "key_expiring": ("credential expires", "凭证即将过期"),
     "test": ("test", "测试"),
 }
 _CHINESE: Final[Mapping[str, str]] = {
@@ -116,6 +121,24 @@ _CHINESE: Final[Mapping[str, str]] = {
         "然后执行 flowhooks engines reconcile --source {quoted} --since TIME。控制台显示原因。"
     ),
     "clock_skew": "流程引擎 {subject} 的时钟与 flowhooks 相差超过 30 秒。请用 NTP 同步两边的时钟。",
+    "disk_nearly_full": (
+        "flowhooks 台账所在磁盘的剩余空间低于 alerts.disk_free_mib。磁盘写满后，回调将得到 503。"
+        "请清理磁盘，或把数据库移到更大的磁盘。"
+    ),
+    "ledger_growth": (
+        "flowhooks 的台账超过 alerts.ledger_max_mib，或 24 小时内的增长超过 alerts.ledger_growth_mib（{count} MiB）。"
+        "请查明谁发送了这么多或这么大的事件，"
+        "缩短保存期限，或执行 flowhooks db purge。"
+    ),
+    "backup_too_old": (
+        "flowhooks 的台账没有备份记录，或最近一次备份已超过 alerts.backup_max_age。请查明定期备份为什么没有运行，"
+        "并执行 flowhooks db backup FILE。使用 PostgreSQL 时执行 pg_dump，然后执行 flowhooks db record-backup。"
+    ),
+    "clock_jump": "主机 {subject} 的时钟在最近 24 小时内跳变 {count} 次。请查明是什么设置了时钟，并用 NTP 同步。",
+    "key_expiring": (
+        "来源 {subject} 的最后一个凭证即将到期，此后其回调将得到 401。"
+        "请执行 flowhooks sources rotate {quoted}，并把新密钥交给流程引擎。"
+    ),
     "test": "这是 flowhooks 的测试消息，由 flowhooks alerts test 发送。没有任何问题。",
 }
 _OTHERS: Final = "另有 {count} 条同类告警超过数量上限，未逐一发出。请执行 flowhooks check。"

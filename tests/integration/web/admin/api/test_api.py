@@ -334,6 +334,7 @@ def test_every_operation_answers_as_published(busy, document):
         "dismiss": {"event_filter": {"state": "parked"}, "note": "not needed"},
         "acknowledge": {"alerts": ["alert NULL"]},
         "test_alerts": {},
+        "record_backup": {"name": "flowhooks-1.db", "size": 4096},
         "pause": {"handlers": ["shop:idle"]},
         "resume": {"handlers": ["shop:idle"]},
         "purge": {"event_filter": {"until": busy.flow.clock.now()}},

@@ -8,7 +8,7 @@ import string
 import pytest
 
 from flowhooks import Event
-from flowhooks.background.alerts import causes, engine_causes, routing_causes
+from flowhooks.background.alerts import causes, engine_causes, maintenance_causes, routing_causes
 from flowhooks.background.alerts.cause import MessageTemplate
 from flowhooks.ledger.alert_queries import OpenAlert
 from flowhooks.model.alert import AlertCause
@@ -20,7 +20,7 @@ MESSAGES = [
     *causes.MESSAGES.values(),
     *(
         value
-        for module in (causes, engine_causes, routing_causes)
+        for module in (causes, engine_causes, maintenance_causes, routing_causes)
         for value in vars(module).values()
         if type(value) is MessageTemplate
     ),
