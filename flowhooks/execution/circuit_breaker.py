@@ -15,6 +15,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import circuit_state
 from flowhooks.model.delivery import OutcomeKind
+from flowhooks.model.log_fields import event_log_fields
 from flowhooks.model.plugin_version import UNKNOWN_VERSION
 
 if TYPE_CHECKING:
@@ -174,12 +175,13 @@ def _start_trial(execute: ExecuteFn, queued: ReadyDelivery, claimed: ClaimedAtte
     """Run a trial in a thread of its own, or here if the system allows no further thread."""
 
     def run_trial() -> None:
-        log.info("circuit_half_open", handler=queued.handler, delivery=queued.delivery_id, event_id=claimed.event.id)
+        about = event_log_fields(claimed.event)
+        log.info("circuit_half_open", handler=queued.handler, delivery=queued.delivery_id, **about)
         try:
             execute(queued, claimed)
         except BaseException:
             # As in a runner: log a defect in flowhooks. The next start recovers the attempt that it left running.
-            log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
+            log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler, **about)
 
     thread = threading.Thread(target=run_trial, name=f"trial-{queued.handler}", daemon=True)
     try:

@@ -17,6 +17,7 @@ from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.deliveries import StateChange, apply_changes, suspend
 from flowhooks.ledger.delivery_settled import DeliverySettled
 from flowhooks.model.delivery import Delivery, OutcomeKind, State
+from flowhooks.model.log_fields import event_log_fields
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
@@ -86,7 +87,7 @@ class ConditionCheck:
                 lambda transaction: suspend(transaction, standing.delivery_id, attempt, comment=note, now=now)
             )
         if changed:
-            self._log(standing.delivery_id, event, target, note)
+            self._log(standing.delivery_id, standing.handler, event, target, note)
             delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=attempt)
             status = replace(standing, state=target, due_at=None, comment=note)
             self._recorder.publish(DeliverySettled(event, delivery, status))
@@ -108,15 +109,16 @@ class ConditionCheck:
             None,
             self._clock.now(),
         )
-        self._log(delivery.id, event, target, note)
+        self._log(delivery.id, delivery.handler, event, target, note)
         self._recorder.record(EndedAttempt(event, delivery, result))
 
     @staticmethod
-    def _log(delivery_id: str, event: Event, target: State, note: str) -> None:
+    def _log(delivery_id: str, handler_id: str, event: Event, target: State, note: str) -> None:
         log.warning(
             "condition_not_met",
+            handler=handler_id,
             delivery=delivery_id,
-            event_id=event.id,
+            **event_log_fields(event),
             state=target.value,
             why=note,
             next=f"`flowhooks events show {delivery_id}` shows the event and the delivery",

@@ -21,6 +21,7 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.invocation import Invocation
+from flowhooks.model.log_fields import delivery_log_fields
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached
 
 if TYPE_CHECKING:
@@ -143,7 +144,12 @@ class Dispatcher:
     def _make_attempt(self, handler: Handler, delivery_id: str, claimed: ClaimedAttempt) -> None:
         delivery = Delivery(id=delivery_id, event_id=claimed.event.id, handler=handler.id, attempt=claimed.attempt)
         transaction = self._ledger.handler_transaction(delivery_id, claimed.attempt)
-        invocation = Invocation(delivery_id, claimed.attempt, begin_transaction=transaction.begin)
+        invocation = Invocation(
+            delivery_id,
+            claimed.attempt,
+            begin_transaction=transaction.begin,
+            log_fields=lambda: {**delivery_log_fields(claimed.event, delivery), "attempt": claimed.attempt},
+        )
         if isolated := self._isolated.get(handler.id):
             invocation.isolated_call = lambda event: isolated.run(event, delivery)
         attempt = _Attempt(handler, claimed, delivery, invocation, transaction)
@@ -185,9 +191,7 @@ class Dispatcher:
         if not outcome.succeeded:
             log.warning(
                 "attempt_failed",
-                handler=delivery.handler,
-                delivery=delivery.id,
-                event_id=delivery.event_id,
+                **delivery_log_fields(event, delivery),
                 attempt=delivery.attempt,
                 outcome=outcome.kind.value,
                 state=result.target.value,

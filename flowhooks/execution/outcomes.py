@@ -102,7 +102,11 @@ class OutcomeBuilder:
             why = to_storable(
                 one_line(self._plugins.redact(f"handler {name} of plugin {plugin} {dropped}")), MAX_ERROR_CHARS
             )
-            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=why)
+            log.warning(
+                "result_dropped",
+                **{"handler": delivery.handler, "delivery": delivery.id, **invocation.log_fields()},
+                why=why,
+            )
             return EncodedResult(None, why)
         text = encoded.text
         if text is not None and (conceal := self._plugins.redact)(text) != text:

@@ -12,6 +12,7 @@ from flowhooks.clock import SECOND
 from flowhooks.ledger.deliveries import StateChange, apply_changes, defer_probe
 from flowhooks.ledger.delivery_settled import DeliverySettled
 from flowhooks.model.delivery import Delivery, State, Trigger
+from flowhooks.model.log_fields import delivery_log_fields
 from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Prober:
             verdict = (isolated.probe if isolated else handler.probe)(event, delivery)
         except BaseException as error:  # noqa: BLE001 (after any exception of a plugin the delivery stays unknown)
             traceback = self._plugins.redact(traceback_text(error))
-            log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=traceback)  # noqa: TRY400 (it is in the field)
+            log.error("probe_failed", **delivery_log_fields(event, delivery), traceback=traceback)  # noqa: TRY400 (it is in the field)
             return
         if verdict is True:
             change = StateChange(

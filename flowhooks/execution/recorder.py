@@ -15,6 +15,7 @@ from flowhooks.errors import FlowhooksError, TransactionError, Unavailable
 from flowhooks.ledger.delivery_settled import DeliverySettled
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
 from flowhooks.ledger.queries import DeliveryStatus
+from flowhooks.model.log_fields import delivery_log_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +51,10 @@ class EndedAttempt(NamedTuple):
     result: AttemptResult
     outcome: Outcome | None = None
     seconds: float = 0.0
+
+    def log_fields(self) -> dict[str, str]:
+        """Return the fields that name the delivery and its event in log records."""
+        return delivery_log_fields(self.event, self.delivery)
 
     def to_settled(self) -> DeliverySettled:
         """Return the signal for the durable result."""
@@ -107,7 +112,7 @@ class OutcomeRecorder:
         Raises:
             TransactionError: nothing was written.
         """
-        committed = self._commit(transaction, ended.result)
+        committed = self._commit(transaction, ended)
         if committed is not None:
             self._on_stored(ended, is_current=committed)
 
@@ -151,11 +156,11 @@ class OutcomeRecorder:
             is_current = self._ledger.wait_for(self._ledger.record_result(ended.result))
         except FlowhooksError as error:
             if failures == 0:
-                log.error("outcome_write_failed", delivery=ended.delivery.id, why=str(error))  # noqa: TRY400 (said once, without a traceback)
+                log.error("outcome_write_failed", **ended.log_fields(), why=str(error))  # noqa: TRY400 (said once, without a traceback)
             return False
         except Exception:
             # A defect in flowhooks must not end the thread: no later result would be recorded.
-            log.exception("outcome_write_failed", delivery=ended.delivery.id)
+            log.exception("outcome_write_failed", **ended.log_fields())
             return False
         self._on_stored(ended, is_current=is_current)
         return True
@@ -170,15 +175,15 @@ class OutcomeRecorder:
         if is_current:
             self.publish(ended.to_settled())
         else:
-            log.warning("stale_attempt", delivery=ended.delivery.id, attempt=ended.delivery.attempt)
+            log.warning("stale_attempt", **ended.log_fields(), attempt=ended.delivery.attempt)
 
-    def _commit(self, transaction: HandlerTransaction, result: AttemptResult) -> bool | None:
+    def _commit(self, transaction: HandlerTransaction, ended: EndedAttempt) -> bool | None:
         """Return whether the attempt was still the current one; None if the process stops before that is known."""
         try:
-            return transaction.commit_with_result(result)
+            return transaction.commit_with_result(ended.result)
         except CommitOutcomeUnknown as error:
             unknown = error
-        log.error("commit_outcome_unknown", delivery=result.delivery_id, why=unknown.why)
+        log.error("commit_outcome_unknown", **ended.log_fields(), why=unknown.why)
         failures = 0
         while True:
             try:
@@ -187,7 +192,7 @@ class OutcomeRecorder:
                 failures += 1
                 if self._wait_for_shutdown(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1]):
                     # The next start determines the result.
-                    log.error("outcome_lost", delivery=result.delivery_id, attempt=result.attempt)  # noqa: TRY400 (said once, without a traceback)
+                    log.error("outcome_lost", **ended.log_fields(), attempt=ended.delivery.attempt)  # noqa: TRY400 (said once, without a traceback)
                     return None
             else:
                 if committed:
@@ -196,4 +201,4 @@ class OutcomeRecorder:
 
 
 def _log_lost(ended: EndedAttempt) -> None:
-    log.error("outcome_lost", delivery=ended.delivery.id, attempt=ended.delivery.attempt)
+    log.error("outcome_lost", **ended.log_fields(), attempt=ended.delivery.attempt)

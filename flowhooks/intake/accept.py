@@ -428,7 +428,7 @@ def _check(accepted: AcceptResult, callback: Callback) -> None:
             "webhook_id_reused",
             source=callback.source,
             webhook_id=callback.webhook_id,
-            flow=callback.flow_instance_id,
+            flow_instance_id=callback.flow_instance_id,
             why="the webhook-id was used before for another path or other data",
             next="check whether the engine reuses ids; if not, an attacker has a copy of a request: replace the secret",
         )
@@ -439,6 +439,8 @@ def _check(accepted: AcceptResult, callback: Callback) -> None:
         log.error(
             "event_damaged",
             event_id=accepted.event_id,
+            source=callback.source,
+            flow_instance_id=callback.flow_instance_id,
             why=accepted.damage,
             next="run `flowhooks verify`, and restore a backup; repeated callbacks are answered 503 until then",
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from flowhooks.errors import TransactionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
@@ -40,6 +40,7 @@ class Invocation:
         isolated_call: calls the handler's function in a process of its own; None: the function runs in this thread.
         entered: whether the handler's function was entered, or may have been entered in its process.
         result_dropped: why the handler's process could not send the return value; `""` if it sent it.
+        log_fields: returns the fields that name the delivery and its event in log records of the handler.
     """
 
     delivery_id: str
@@ -48,6 +49,7 @@ class Invocation:
     isolated_call: Callable[[Event], Any] | None = None
     entered: bool = False
     result_dropped: str = ""
+    log_fields: Callable[[], Mapping[str, Any]] = dict
 
     @contextmanager
     def as_current(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from uuid import UUID
 
 import structlog
 
+from flowhooks.model.invocation import current_invocation
 from flowhooks.text import escape_control, truncate_middle
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def configure(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.PositionalArgumentsFormatter(),
+                _add_invocation,
                 _RecordFields(redact, pid),
                 _JsonLine(_JSON if _is_utf8(stream) else _ASCII_JSON)
                 if format == "json" or (format == "auto" and not stream.isatty())
@@ -158,6 +160,15 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
             "problem": type(error).__name__,
         }
     )
+
+
+def _add_invocation(_: Any, __: str, values: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add the delivery and its event to a record that is logged while a handler runs, whichever library logs it."""
+    invocation = current_invocation()
+    if invocation is not None:
+        for name, value in invocation.log_fields().items():
+            values.setdefault(name, value)
+    return values
 
 
 class _RecordFields:

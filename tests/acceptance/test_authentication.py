@@ -148,7 +148,7 @@ def test_a_copy_is_of_no_use(server, site_):
     assert server.post("r-3", RAW).message_of_error(401) == said
     assert not {"r-2", "r-3"} & {instance for _, instance in events(site_)}
     logged = server.until_logged("webhook_id_reused", webhook_id="r-1")
-    assert (logged["level"], logged["source"], logged["flow"]) == ("warning", "erp", "r-2")
+    assert (logged["level"], logged["source"], logged["flow_instance_id"]) == ("warning", "erp", "r-2")
 
     def noted(ledger):
         with ledger.connection() as connection:

@@ -95,7 +95,7 @@ def _report_unanswered(context: SourceContext, callback: UnknownCallback, error:
     log.warning(
         "instance_not_read",
         source=context.name,
-        flow=callback.instance_id,
+        flow_instance_id=callback.instance_id,
         why=error.why,
         next="a later round asks again whether the history has this instance",
     )

@@ -229,7 +229,7 @@ class DueInstances:
             log.warning(
                 "instance_id_reused",
                 source=context.name,
-                flow=row.flow_instance_id,
+                flow_instance_id=row.flow_instance_id,
                 event_id=taken.event_id,
                 why="an event of an earlier instance has the same process instance id",
                 next="check whether the engine's database was reset, or two engines call as this source",

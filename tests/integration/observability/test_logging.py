@@ -16,8 +16,12 @@ from pathlib import Path
 import pytest
 import structlog
 
+from flowhooks import Delivery
+from flowhooks.model.invocation import Invocation
+from flowhooks.model.log_fields import MAX_CHARS, delivery_log_fields
 from flowhooks.observability import logging as logs
 from flowhooks.settings.secrets import redactor
+from flowhooks.testing import make_event
 
 LIBRARY = """
 import structlog
@@ -100,6 +104,31 @@ def test_bound_values(records, configure):
 
     (record,) = records()
     assert (record["event"], record["delivery"], record["handler"]) == ("run it", "d1", "a:b")
+
+
+def test_what_a_handler_logs_names_its_event(records, configure):
+    """Records of any library in the handler's call have the delivery and the event; its own fields win."""
+    configure("info", "json")
+    event = make_event(flow_instance_id="4711", business_key="B-17\n" + "x" * 500, source="oa")
+    delivery = Delivery(id="d1", event_id=event.id, handler="p:h", attempt=2)
+    invocation = Invocation("d1", 2, log_fields=lambda: {**delivery_log_fields(event, delivery), "attempt": 2})
+    with invocation.as_current():
+        logging.getLogger("library").warning("called")
+        structlog.get_logger("p").info("mine", source="own")
+    logging.getLogger("library").warning("outside")
+    library, own, outside = records()
+    expected = {
+        "handler": "p:h",
+        "delivery": "d1",
+        "event_id": event.id,
+        "flow_instance_id": "4711",
+        "business_key": event.business_key[: MAX_CHARS - 1] + "…",
+        "source": "oa",
+        "attempt": 2,
+    }
+    assert {name: library[name] for name in expected} == expected
+    assert {name: own[name] for name in expected} == expected | {"source": "own"}
+    assert outside.keys() & expected.keys() == set()
 
 
 @pytest.mark.parametrize(

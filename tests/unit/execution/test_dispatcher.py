@@ -263,6 +263,17 @@ def test_the_way_of_an_attempt(paper):
     assert paper.writing.done == ["over", "close"]
 
 
+def named(paper):
+    """The fields by which each log record names the delivery and its event."""
+    return {
+        "handler": "p:h",
+        "delivery": "d",
+        "event_id": paper.event.id,
+        "flow_instance_id": paper.event.flow_instance_id,
+        "source": "default",
+    }
+
+
 def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
     """The stored, notified and logged text is on one line, and has none of the plugins' secrets."""
     paper.outcome = FAILED
@@ -288,9 +299,7 @@ def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
     assert entry == {
         "event": "attempt_failed",
         "log_level": "warning",
-        "handler": "p:h",
-        "delivery": "d",
-        "event_id": paper.event.id,
+        **named(paper),
         "attempt": 3,
         "outcome": "failed",
         "state": "waiting",
@@ -466,7 +475,7 @@ def test_a_stale_attempt_tells_nobody(paper, logged):
     paper.settles = [False]
     paper.dispatch().execute(QUEUED)
     assert paper.kinds()[-1] == "settle"
-    assert logged == [{"event": "stale_attempt", "log_level": "warning", "delivery": "d", "attempt": 3}]
+    assert logged == [{"event": "stale_attempt", "log_level": "warning", **named(paper), "attempt": 3}]
 
 
 def test_where_too_much_is_queued_the_thread_waits(paper, logged):
@@ -542,7 +551,7 @@ def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged, first
     paper.dispatch().execute(QUEUED)
     paper.recorder.run()
     assert "settled" not in paper.kinds()
-    assert logged[-1] == {"event": "outcome_lost", "log_level": "error", "delivery": "d", "attempt": 3}
+    assert logged[-1] == {"event": "outcome_lost", "log_level": "error", **named(paper), "attempt": 3}
 
 
 def test_a_subscriber_that_fails_stops_no_other(paper, logged):
@@ -629,7 +638,7 @@ def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
         {
             "event": "commit_outcome_unknown",
             "log_level": "error",
-            "delivery": "d",
+            **named(paper),
             "why": "server closed the connection",
         }
     ]
@@ -641,7 +650,7 @@ def test_a_commit_that_is_not_answered_until_the_end_is_left_to_others(paper, jo
     paper.ends_after = 2
     paper.dispatch().execute(QUEUED)
     assert paper.kinds()[-1] == "leave"
-    assert logged[-1] == {"event": "outcome_lost", "log_level": "error", "delivery": "d", "attempt": 3}
+    assert logged[-1] == {"event": "outcome_lost", "log_level": "error", **named(paper), "attempt": 3}
     assert joint.done[-1] != "close"
 
 

@@ -442,7 +442,7 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
         intake().accept(CALL_BACK, wait=LONG)
     assert (refused.value.key, refused.value.cause) == ("unauthorized", "message_reused")
     (entry,) = logged
-    assert (entry["event"], entry["source"], entry["webhook_id"], entry["flow"]) == (
+    assert (entry["event"], entry["source"], entry["webhook_id"], entry["flow_instance_id"]) == (
         *("webhook_id_reused", "hr", "m1", "i"),
     )
     assert (entry["log_level"], entry["why"]) == (

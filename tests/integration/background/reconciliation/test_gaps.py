@@ -205,7 +205,7 @@ def test_a_callback_that_the_engine_cannot_tell_of_fails_no_round(asked, logged)
     asked.clock.advance(10 * MINUTE)
     asked.engine.fail(EngineError("invalid", "400 for this id"), method="instance", times=1)
     asked.round()
-    assert [record["flow"] for record in logged if record["event"] == "instance_not_read"] == ["bad"]
+    assert [record["flow_instance_id"] for record in logged if record["event"] == "instance_not_read"] == ["bad"]
     assert asked.flow.sql("SELECT detail LIKE '%gone%' FROM history_gaps") == [(1,)]
     asked.clock.advance(10 * MINUTE)
     asked.round()

@@ -37,7 +37,7 @@ def test_an_earlier_event_does_not_decide_an_instance_in_grace(asked, logged, fi
     assert asked.after_grace().taken_in == 1
     assert asked.book() == {"i1": ("has_event", "")}
     assert len(asked.flow.events()) == 2
-    assert [record["flow"] for record in logged if record["event"] == "instance_id_reused"] == ["i1"]
+    assert [record["flow_instance_id"] for record in logged if record["event"] == "instance_id_reused"] == ["i1"]
 
 
 def test_the_time_of_a_proxy_doubles_nothing(asked, monkeypatch):

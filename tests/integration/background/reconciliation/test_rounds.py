@@ -93,7 +93,7 @@ def test_an_older_event_is_not_the_event_of_a_reused_id(asked, logged):
     asked.round()
     assert asked.after_grace().taken_in == 1
     assert len(asked.flow.events()) == 2
-    assert [record["flow"] for record in logged if record["event"] == "instance_id_reused"] == ["i1"]
+    assert [record["flow_instance_id"] for record in logged if record["event"] == "instance_id_reused"] == ["i1"]
 
 
 def test_an_id_that_ends_again_is_another_instance(asked):
