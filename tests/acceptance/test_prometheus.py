@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -66,6 +67,15 @@ class Prometheus:
             )
         found = until(lambda: re.search(r'"Listening on" address=(\S+)', self.log.read_text("utf-8")))
         self.address = found[1]
+        until(self._is_ready)
+
+    def _is_ready(self):
+        """Whether it answers queries: it listens before its database is open."""
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=WAIT_TIMEOUT) as response:
+                return response.status == 200
+        except urllib.error.HTTPError:
+            return False
 
     def get(self, path, **query):
         """The data of an answer of the HTTP API."""
