@@ -204,6 +204,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "interface.console": {"en": "in the console", "zh": "控制台"},
     "interface.api": {"en": "through the API", "zh": "通过 API"},
     "interface.cli": {"en": "on the command line", "zh": "命令行"},
+    "event.error_group": {"en": "All attempts with this error", "zh": "所有出现该错误的尝试"},
     "event.delivery_id": {"en": "Delivery id", "zh": "投递 ID"},
     "copy": {"en": "Copy", "zh": "复制"},
     "copied": {"en": "Copied", "zh": "已复制"},

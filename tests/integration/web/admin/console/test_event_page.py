@@ -64,6 +64,16 @@ def test_the_next_step(console):
     assert "Attempt 2" not in page
 
 
+def test_what_an_event_links_to(console):
+    """The error group of an attempt, the handler and the source; each link leads to a page."""
+    page = console.page(path_of(console, "waits"))
+    flow = console.flow
+    (attempt,) = flow.app.ledger.attempts(flow.only(path_of(console, "waits").rpartition("/")[2]).delivery_id)
+    for link in (f"/console/errors/{attempt.error_group}", "/console/handlers?q=p%3Apay", "/console/sources/default"):
+        assert link in page.links()
+        assert console.get(link, root="").status == 200
+
+
 def test_a_hostile_body_is_shown_and_accepted(console):
     """The differences have exact integers, nothing is markup, and the accepted event is linked both ways."""
     flow = console.flow
