@@ -146,7 +146,7 @@ def change(cluster, said, replayed, closed):
     """Replay a delivery without its plugin: a process that has the plugin runs it."""
     (cluster.folder / "broken-b").unlink()
     done = said("events", "replay", replayed, "--yes")
-    assert (done["deliveries"], done["server"]) == (1, True)
+    assert (done["planned"], done["server"]) == (1, True)
     cluster.until(succeeded(replayed))
     (shown,) = said("events", "show", closed)["events"]
     (delivery,) = shown["deliveries"]
