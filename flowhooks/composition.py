@@ -39,6 +39,7 @@ from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.database import free_disk_bytes, is_shared
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.pauses import PausedHandlers
+from flowhooks.ledger.start_limits import limits_of
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
 from flowhooks.observability.process_resources import ResourceCollector
@@ -106,7 +107,7 @@ def open_base(
     if kind != "command" and not settings.safe_mode:  # commands notify nobody
         check_notifiers(settings, plugins)
     handlers, url = plugins.handlers, database_url(settings)
-    metrics, pauses = Metrics(), PausedHandlers()
+    metrics, pauses, limits = Metrics(), PausedHandlers(), limits_of(handlers.values())
     run_options = {handler_id: resolve_run_options(handler, settings) for handler_id, handler in handlers.items()}
     handler_ids = runs if is_shared(url) else None
     isolation = ProcessPool.from_settings(
@@ -122,6 +123,7 @@ def open_base(
         run_options,
         handler_ids=handler_ids,
         pauses=pauses,
+        limits=limits,
         default_timeout=settings.runner.timeout,
         kill_timeout=ATTEMPT_END_TIMEOUT,
         isolated=isolation.handlers,
@@ -139,6 +141,7 @@ def open_base(
         on_commit=metrics.committed,
         max_handler_transactions=settings.runner.threads,
         pauses=pauses,
+        limits=limits,
         identity_retention=settings.retention.identities * DAY or None,
     )
     return Base(

@@ -23,6 +23,7 @@ from flowhooks.text import escape_control
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flowhooks.operations.json.plugins import HandlerJson
     from flowhooks.operations.plugin_status import HandlerStatus
     from flowhooks.settings import Settings
 
@@ -60,7 +61,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
             [
                 (
                     handler.id,
-                    _state_text(handler, handler_json["isolation"]),
+                    _state_text(handler, handler_json),
                     text.backlog_text(handler_json["backlog"]).replace(", ", "\n") or "-",
                     text.selectors_text(handler_json["selectors"]),
                 )
@@ -78,8 +79,11 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         output.print_line(f"Without the registered handlers: {why}", err=True)
 
 
-def _state_text(handler: HandlerStatus, isolation: str | None) -> str:
+def _state_text(handler: HandlerStatus, handler_json: HandlerJson) -> str:
+    isolation = handler_json["isolation"]
     lines = [f"{handler.availability}, in a {isolation}" if isolation else handler.availability]
+    if limits := text.ordering_text(None, handler_json["concurrency"], handler_json["rate"]):
+        lines.append(limits)
     if handler.damage:
         lines.append(handler.damage)
     if handler.paused_at is not None:

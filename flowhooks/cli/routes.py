@@ -131,7 +131,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
                     route["handler_id"],
                     f"{route['state']}, paused" if route["paused_at"] else route["state"],
                     text.conditions_text(route["conclusions"], route["when"]) or "-",
-                    text.ordering_text(route["order_by"], route["concurrency"]) or "-",
+                    text.ordering_text(route["order_by"], route["concurrency"], route["rate"]) or "-",
                 )
                 for route in listeners
             ],
@@ -147,11 +147,12 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
 
 
 def _ordering(handler_id: str, lookup_result: Lookup, plugins: Plugins) -> dict[str, Any]:
-    """Return a handler's order key and limit; the limit is known only for loaded handlers."""
+    """Return a handler's order key and limits; the limits are known only for loaded handlers."""
     handler = plugins.handlers.get(handler_id)
     return {
         "order_by": lookup_result.router.order_by(handler_id),
         "concurrency": None if handler is None else handler.concurrency,
+        "rate": None if handler is None else handler.rate,
     }
 
 

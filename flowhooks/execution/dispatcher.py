@@ -22,7 +22,7 @@ from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.invocation import Invocation
 from flowhooks.model.log_fields import delivery_log_fields
-from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached
+from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,7 @@ class Dispatcher:
         self._prober = Prober(ledger=ledger, plugins=plugins, clock=clock, publish=recorder.publish, isolated=isolated)
         self._damaged: dict[str, int] = {}
 
-    def execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None = None) -> ConcurrencyLimitReached | None:
+    def execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None = None) -> LimitReached | None:
         """Run one attempt of a delivery, or call the probe of an *unknown* one.
 
         Does nothing if the delivery has changed since it was read. Returns when the attempt has ended; the result is
@@ -99,7 +99,7 @@ class Dispatcher:
             claimed: its attempt, if the runner has claimed it already.
 
         Returns:
-            `ConcurrencyLimitReached` if the handler's concurrency limit prevented the attempt; otherwise None.
+            `LimitReached` if the handler's concurrency limit or its rate prevented the attempt; otherwise None.
 
         Raises:
             Unavailable: the attempt could not be claimed; nothing was run.
@@ -124,7 +124,7 @@ class Dispatcher:
             )
             return None
 
-    def _execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> ConcurrencyLimitReached | None:
+    def _execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> LimitReached | None:
         handler = self._handlers.get(queued.handler)
         if handler is None:
             self._suspend_missing_handler(queued, claimed)
@@ -135,7 +135,7 @@ class Dispatcher:
         if not self._conditions.passes(handler, queued, claimed):
             return None
         attempt = claimed or self._ledger.claim(queued)
-        if attempt is None or isinstance(attempt, ConcurrencyLimitReached):
+        if attempt is None or isinstance(attempt, LimitReached):
             return attempt
         hit("attempt.marked")
         self._make_attempt(handler, queued.delivery_id, attempt)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from flowhooks.execution.run_options import RunOptions
     from flowhooks.ledger.pauses import PausedHandlers
+    from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
 
@@ -21,6 +22,7 @@ class HandlerRuntime:
         run_options: the run options of each loaded handler, by id.
         handler_ids: ids of the handlers whose deliveries this process runs; None: all, also those that are not loaded.
         pauses: the paused handlers.
+        limits: the limits of the handlers that have any, by id.
         default_timeout: seconds after which an attempt of a handler that is not loaded is overdue.
         kill_timeout: seconds that an attempt of an isolated handler gets, after its timeout, to be ended.
         isolated: ids of the handlers that run in processes of their own.
@@ -33,6 +35,7 @@ class HandlerRuntime:
         *,
         handler_ids: frozenset[str] | None,
         pauses: PausedHandlers,
+        limits: Mapping[str, StartLimits],
         default_timeout: float,
         kill_timeout: float,
         isolated: Collection[str],
@@ -41,6 +44,7 @@ class HandlerRuntime:
         self._run_options = run_options
         self._handler_ids = handler_ids
         self._pauses = pauses
+        self._limits = limits
         self._default_timeout = default_timeout
         self._kill_timeout = kill_timeout
         self._isolated = isolated
@@ -72,8 +76,20 @@ class HandlerRuntime:
 
     def limit(self, handler: str) -> int | None:
         """Return a handler's concurrency limit over all processes; None: limited only by the slots."""
-        loaded = self._handlers.get(handler)
-        return loaded.concurrency if loaded else None
+        limits = self._limits.get(handler)
+        return None if limits is None else limits.concurrency
+
+    def is_at_rate(self, handler: str, now: int) -> bool:
+        """Return whether the rate of a handler forbids an attempt at a time, as far as this process knows."""
+        limits = self._limits.get(handler)
+        return limits is not None and limits.next_start(now) is not None
+
+    def next_start(self, now: int) -> int | None:
+        """Return when the first of the handlers that are at their rate may start an attempt; None: none is."""
+        return min(
+            (at for one in list(self._limits.values()) if one.rate and (at := one.next_start(now)) is not None),
+            default=None,
+        )
 
     def paused(self) -> Collection[str]:
         """Return the ids of the paused handlers."""

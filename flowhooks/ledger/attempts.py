@@ -26,7 +26,7 @@ from flowhooks.ledger.tables import (
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, State, Trigger
 from flowhooks.model.error_group import FAILED, LOST, identify
-from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
+from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.delivery_queue import DeliveryQueue
+    from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.error_group import ErrorIdentity
     from flowhooks.model.event import Event
@@ -114,8 +115,9 @@ def claim(
     in_flight: InFlightAttempts,
     *,
     process: str,
+    now: int | None = None,
     statements: ClaimStatements = CLAIM,
-) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
+) -> list[ClaimedAttempt | LimitReached | None]:
     """Mark deliveries as running and return their attempts, in the order of the requests.
 
     The handler may be called only after the transaction has been committed.
@@ -125,15 +127,17 @@ def claim(
         requests: the deliveries.
         in_flight: gets the started attempts.
         process: id of the process that runs the attempts.
+        now: microseconds since 1970, because requests may have waited; default: the time of the latest request.
         statements: the statements that mark the deliveries.
 
     Returns:
         For each request its attempt; None if the delivery has changed since it was read or is not first of its order
-        group; `ConcurrencyLimitReached` if the handler is at its limit.
+        group; `LimitReached` if the handler is at its concurrency limit or at its rate.
     """
     # Of several claims of one delivery in a batch only the last one is made, and only its caller gets the event.
     latest = {request.queued.delivery_id: request for request in requests}
-    started, at_limit = _mark(transaction, latest.values(), statements)
+    now = max(request.now for request in requests) if now is None else now
+    started, at_limit = _mark(transaction, latest.values(), statements, now)
     claimed: dict[str, ClaimedAttempt] = {}
     if started:
         rows = _CLAIMED(transaction.connection, {"delivery_ids": json.dumps(list(started))})
@@ -159,35 +163,37 @@ def claim_batch(
     *,
     process: str,
     now: int,
-    limits: Mapping[str, int],
+    limits: Mapping[str, StartLimits],
     ordered: Collection[str],
-) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
+) -> list[ClaimedAttempt | LimitReached | None]:
     """Claim single deliveries with `claim`, and the next ones of handlers with `claim_next`."""
     single = [request for request in requests if isinstance(request, ClaimRequest)]
-    results = iter(claim(transaction, single, in_flight, process=process) if single else ())
+    results = iter(claim(transaction, single, in_flight, process=process, now=now) if single else ())
     if of_slots := [request for request in requests if not isinstance(request, ClaimRequest)]:
         claim_next(transaction, of_slots, in_flight, process=process, now=now, limits=limits, ordered=ordered)
     return [next(results) if isinstance(request, ClaimRequest) else None for request in requests]
 
 
 def _mark(
-    transaction: WriteTransaction, requests: Collection[ClaimRequest], statements: ClaimStatements
+    transaction: WriteTransaction, requests: Collection[ClaimRequest], statements: ClaimStatements, now: int
 ) -> tuple[dict[str, Any], set[str]]:
     """Mark deliveries as running.
 
     Returns:
-        The rows of the marked deliveries by id, and the ids of those whose handler is at its limit.
+        The rows of the marked deliveries by id, and the ids of those whose handler is at its concurrency limit or at
+        its rate.
     """
-    constrained = [request for request in requests if request.queued.ordered or request.limit is not None]
+    constrained = [request for request in requests if request.queued.ordered or request.limits is not None]
     marked, at_limit = dict[str, Any](), set[str]()
     if len(constrained) < len(requests):
-        changes = [_to_change(request) for request in requests if not request.queued.ordered and request.limit is None]
+        changes = [_to_change(request) for request in requests if not request.queued.ordered and request.limits is None]
         marked = {row.id: row for row in apply_changes_returning(transaction, changes, statements.unordered)}
     if constrained:
-        allowed, at_limit = admissible(transaction, constrained)
+        allowed, at_limit, budget = admissible(transaction, constrained, now)
         constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
         rows = apply_changes_returning(transaction, constrained_changes, statements.ordered)
         marked |= {row.id: row for row in rows}
+        budget.use(transaction, [one.queued.handler for one in constrained if one.queued.delivery_id in marked])
     return marked, at_limit
 
 
@@ -210,10 +216,18 @@ class SlotRequest(Protocol):
     def passes(self, event: Event) -> bool:
         """Return whether the handler's conditions hold for an event."""
 
-    def on_claimed(self, transaction: WriteTransaction, started: Sequence[StartedDelivery], *, has_more: bool) -> None:
+    def on_claimed(
+        self,
+        transaction: WriteTransaction,
+        started: Sequence[StartedDelivery],
+        *,
+        has_more: bool,
+        waits_for_rate: bool = False,
+    ) -> None:
         """Receive, within the transaction, the deliveries that start after the commit.
 
-        `has_more` says whether further deliveries of the handler are due that could start.
+        `has_more` says whether further deliveries of the handler are due that could start; `waits_for_rate` whether
+        some of them cannot, because the handler is at its rate.
         """
 
 
@@ -237,7 +251,7 @@ def claim_next(
     *,
     process: str,
     now: int,
-    limits: Mapping[str, int],
+    limits: Mapping[str, StartLimits],
     ordered: Collection[str] = (),
 ) -> None:
     """Mark the next due deliveries of handlers as running: one statement for each handler, and two for all.
@@ -248,7 +262,7 @@ def claim_next(
         in_flight: gets the started attempts.
         process: id of the process that runs the attempts.
         now: microseconds since 1970.
-        limits: maximum number of running deliveries of each limited handler, by its id.
+        limits: the limits of each limited handler, by its id.
         ordered: ids of the ordered handlers.
     """
     limited = [request.handler for request in requests if request.handler in limits]
@@ -276,7 +290,9 @@ def claim_next(
         }
         origins |= {row.delivery_id: row.origin for row in rows}
         found.append((request, slots, candidates, len(rows) > slots))
-    marked = _mark(transaction, claims.values(), CLAIM)[0] if claims else {}
+    marked, at_limit = dict[str, Any](), set[str]()
+    if claims:
+        marked, at_limit = _mark(transaction, claims.values(), CLAIM, now)
     if marked:
         starts = [to_start(claims[row.id], row, origins[row.id], CLAIM.trigger) for row in marked.values()]
         start_attempts(transaction, starts, in_flight, process=process)
@@ -285,8 +301,16 @@ def claim_next(
         started = [
             candidate for candidate in candidates if candidate.claimed is None or candidate.queued.delivery_id in marked
         ]
-        # If fewer were started, the handler is paused or at its limit, or another process starts its deliveries.
-        request.on_claimed(transaction, started, has_more=is_more_due and len(started) == slots)
+        # If fewer were started, the handler is paused or at a limit, or another process starts its deliveries.
+        limits_of = limits.get(request.handler)
+        request.on_claimed(
+            transaction,
+            started,
+            has_more=is_more_due and len(started) == slots,
+            waits_for_rate=limits_of is not None
+            and limits_of.next_start(now) is not None
+            and any(candidate.queued.delivery_id in at_limit for candidate in candidates),
+        )
 
 
 def _to_started(row: Any, request: SlotRequest) -> StartedDelivery:
@@ -314,10 +338,10 @@ def _to_result(
     latest: Mapping[str, ClaimRequest],
     claimed: Mapping[str, ClaimedAttempt],
     at_limit: Collection[str],
-) -> ClaimedAttempt | ConcurrencyLimitReached | None:
+) -> ClaimedAttempt | LimitReached | None:
     delivery_id = request.queued.delivery_id
     if delivery_id in at_limit:
-        return ConcurrencyLimitReached()
+        return LimitReached()
     return claimed.get(delivery_id) if latest[delivery_id] is request else None
 
 
@@ -327,11 +351,15 @@ class ResultRecorder:
     Args:
         runner: receives, within the transaction, the deliveries that may run again.
         in_flight: the ended attempts are removed from it.
-        limits: maximum number of running deliveries of each limited handler, by its id.
+        limits: the limits of each limited handler, by its id.
     """
 
     def __init__(
-        self, *, runner: DeliveryQueue, in_flight: InFlightAttempts, limits: Mapping[str, int] = MappingProxyType({})
+        self,
+        *,
+        runner: DeliveryQueue,
+        in_flight: InFlightAttempts,
+        limits: Mapping[str, StartLimits] = MappingProxyType({}),
     ) -> None:
         self._runner = runner
         self._in_flight = in_flight

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.pauses import PausedHandlers
+    from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.plugin_version import PluginVersion
 
@@ -72,12 +73,12 @@ class TrialDelivery(NamedTuple):
     Attributes:
         handler: the handler's id.
         next_retry_at: from when the trial after this one may start, in microseconds since 1970.
-        limit: maximum number of its deliveries that run at the same time; None: no limit.
+        limits: the limits of the handler; None: it has none.
     """
 
     handler: str
     next_retry_at: int
-    limit: int | None = None
+    limits: StartLimits | None = None
 
 
 def open_circuits(connection: Connection) -> dict[str, CircuitState]:
@@ -181,6 +182,11 @@ def claim_trial_delivery(
         return None
     queued = ReadyDelivery(candidate.id, handler, candidate.attempt, ordered=candidate.order_key is not None)
     (claimed,) = claim(
-        transaction, [ClaimRequest(queued, now, trial.limit)], in_flight, process=process, statements=CLAIM_TRIAL
+        transaction,
+        [ClaimRequest(queued, now, trial.limits)],
+        in_flight,
+        process=process,
+        now=now,
+        statements=CLAIM_TRIAL,
     )
     return (queued, claimed) if isinstance(claimed, ClaimedAttempt) else None

@@ -326,6 +326,7 @@ _OF_OTHER_TABLES: Final = (
                 handlers.c.circuit_opened_at.is_(None) & handlers.c.circuit_retry_at.is_not(None),
                 handlers.c.has_probe.not_in([0, 1]),
                 handlers.c.concurrency < 1,
+                handlers.c.rate.is_(None) & handlers.c.rate_next_at.is_not(None),
                 handlers.c.order_by.not_in(["business_key", "process_key"]),
             )
         ),

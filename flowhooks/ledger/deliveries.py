@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
+    from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.ready_delivery import ReadyDelivery
 
@@ -30,12 +31,12 @@ class ClaimRequest(NamedTuple):
     Attributes:
         queued: the delivery, as its runner last saw it.
         now: microseconds since 1970.
-        limit: maximum number of its handler's deliveries that run at the same time; None: no limit.
+        limits: the limits of its handler; None: it has none.
     """
 
     queued: ReadyDelivery
     now: int
-    limit: int | None = None
+    limits: StartLimits | None = None
 
 
 class StateChange(NamedTuple):

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.identities import Existing
     from flowhooks.ledger.new_event import NewEvent
+    from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.ledger.transaction import WriteTransaction
 
 # Enough to see what happens, too few to fill the disk.
@@ -108,7 +109,7 @@ class EventInserter:
         runner: receives, within the transaction, the deliveries that may run.
         process: this process's id, for the counters.
         in_flight: gets the started attempts.
-        limits: maximum number of running deliveries of each limited handler, by its id.
+        limits: the limits of each limited handler, by its id.
         shared: whether other processes write as well.
         pauses: the paused handlers; used only if no other process writes.
     """
@@ -119,7 +120,7 @@ class EventInserter:
         runner: DeliveryQueue,
         process: str,
         in_flight: InFlightAttempts,
-        limits: Mapping[str, int] = MappingProxyType({}),
+        limits: Mapping[str, StartLimits] = MappingProxyType({}),
         shared: bool = False,
         pauses: PausedHandlers | None = None,
     ) -> None:
@@ -369,7 +370,7 @@ class EventInserter:
         """Return the ids of the deliveries that are stored as *running*."""
         # Ordered deliveries start at once only if no other process writes, because another one could add to the same
         # order group. Deliveries of limited handlers never do: the number of running ones is not known before the
-        # results of others are recorded.
+        # results of others are recorded, and a rate is counted when a delivery is claimed.
         eligible = [
             ready for ready in queued if not (ready.ordered and self._shared) and ready.handler not in self._limits
         ]

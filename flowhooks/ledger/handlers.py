@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 
 from flowhooks.errors import FlowhooksError, NewerSelectorsError
 from flowhooks.ledger import database
@@ -46,6 +46,8 @@ class RegisteredHandler:
         order_by: its `order_by=` when it was last loaded; None: unordered.
         concurrency: its maximum number of deliveries that run at the same time, when it was last loaded; None: no
             limit.
+        rate: its maximum number of attempts that start in a time, such as `10/s`, when it was last loaded; None: no
+            limit.
         paused_at: when it was paused, in microseconds since 1970; None: it is not paused.
         circuit: its open circuit; None: the circuit is closed.
         damage: which of its values are damaged, so that others stand for them; `""` if none is.
@@ -56,6 +58,7 @@ class RegisteredHandler:
     last_seen_at: int
     order_by: str | None = None
     concurrency: int | None = None
+    rate: str | None = None
     paused_at: int | None = None
     circuit: CircuitState | None = None
     damage: str = ""
@@ -72,6 +75,9 @@ _UPSERT: Final = _INSERT.on_conflict_do_update(
         "retired_at": None,
         "order_by": _INSERT.excluded.order_by,
         "concurrency": _INSERT.excluded.concurrency,
+        "rate": _INSERT.excluded.rate,
+        # Attempts that started at another rate say nothing about the new one.
+        "rate_next_at": case((handlers.c.rate.is_not_distinct_from(_INSERT.excluded.rate), handlers.c.rate_next_at)),
     },
 )
 
@@ -100,8 +106,9 @@ def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int)
             "retired_at": None,
             "order_by": handler.order_by,
             "concurrency": handler.concurrency,
+            "rate": handler.rate,
         }
-        for handler in loaded
+        for handler in sorted(loaded, key=lambda handler: handler.id)  # as in `StartBudget.use`
     ]
     if rows:
         transaction.connection.execute(_UPSERT, rows)
@@ -123,6 +130,7 @@ def _to_registered(stored: Any) -> RegisteredHandler:
         last_seen_at=row.last_seen_at,
         order_by=row.order_by,
         concurrency=row.concurrency,
+        rate=row.rate,
         # With a damaged time it is paused, too: no attempt starts.
         paused_at=None if stored.paused_at is None else shown_time(stored.paused_at),
         circuit=None if stored.circuit_opened_at is None else to_circuit(stored),

@@ -37,6 +37,7 @@ from flowhooks.ledger.processes import HeartbeatState
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.route_changes import RouteChange, reroute
+from flowhooks.ledger.start_limits import limits_of
 from flowhooks.ledger.upgrade import upgrade_on_open
 from flowhooks.logger import get_logger
 from flowhooks.model.delivery import State
@@ -54,11 +55,12 @@ if TYPE_CHECKING:
     from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.purge import Cutoffs, PurgeCounts
     from flowhooks.ledger.queries import DeliveryStatus
+    from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Trigger
     from flowhooks.model.handler import Handler
     from flowhooks.model.plugin_version import PluginVersion
-    from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
+    from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
 
 T = TypeVar("T")
 
@@ -81,6 +83,7 @@ class Ledger(Reader):
         on_commit: called after each commit with the number of requests and the seconds that it took.
         max_handler_transactions: maximum number of handler transactions that are open at the same time.
         pauses: the cached set of paused handlers; default: a new one.
+        limits: the limits of the loaded handlers, by id, which `register_handlers` sets; default: a new mapping.
         identity_retention: microseconds that an event's identity is kept after the event was received; None: forever.
 
     Attributes:
@@ -110,6 +113,7 @@ class Ledger(Reader):
         on_commit: Callable[[int, float], None] = lambda _items, _seconds: None,
         max_handler_transactions: int = 8,
         pauses: PausedHandlers | None = None,
+        limits: dict[str, StartLimits] | None = None,
         identity_retention: int | None = None,
     ) -> None:
         self._identity_retention = identity_retention
@@ -136,12 +140,14 @@ class Ledger(Reader):
         self.runner = runner
         self._in_flight = in_flight = InFlightAttempts()
         self.pauses = pauses or PausedHandlers()
+        limits = {} if limits is None else limits
         self._order_scheduler = OrderScheduler(
             runner=runner,
             clock=clock,
             due=due_deliveries_of,
             shared=self.shared,
             write=lambda function: self._writer.submit(call_each, function),
+            limits=limits,
         )
         self._ordered_handlers: set[str] = set()
         shared, pauses, limits = self.shared, self.pauses, self._order_scheduler.limits
@@ -247,28 +253,28 @@ class Ledger(Reader):
         return self._writer.submit(self._event_inserter, new)
 
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
-        """Return the deliveries that may run or be probed by `now`; of a limited handler at most its free slots.
+        """Return the deliveries that may run or be probed by `now`; of a limited handler about as many as may start.
 
         `limit_for` returns the maximum number of deliveries of a handler; 0 skips the handler.
         """
         with self.connection() as connection:
             return due_deliveries(connection, now, self._order_scheduler.limit_to_free_slots(connection, limit_for))
 
-    def claim(self, queued: ReadyDelivery) -> ClaimedAttempt | ConcurrencyLimitReached | None:
+    def claim(self, queued: ReadyDelivery) -> ClaimedAttempt | LimitReached | None:
         """Mark a delivery as running, durably.
 
         Returns:
             Its attempt. None if the delivery has changed since its runner read it, or if it is not first of its order
-            group. `ConcurrencyLimitReached` if the handler has as many running deliveries as it may have.
+            group. `LimitReached` if the handler is at its concurrency limit or at its rate.
 
         Raises:
             Unavailable: the claim could not be made in time, or failed; nothing is marked.
         """
         self._ensure_heartbeat()
         # `certain`, because nobody would run a delivery that is marked after its runner has given up.
-        limit = self._order_scheduler.limits.get(queued.handler)
-        claim = ClaimRequest(queued, self._clock.now(), limit)
-        future: Future[ClaimedAttempt | ConcurrencyLimitReached | None] = self._writer.submit(self._claim_batch, claim)
+        limits = self._order_scheduler.limits.get(queued.handler)
+        request = ClaimRequest(queued, self._clock.now(), limits)
+        future: Future[ClaimedAttempt | LimitReached | None] = self._writer.submit(self._claim_batch, request)
         return self.wait_for(future, certain=True)
 
     def claim_next(self, request: SlotRequest) -> Future[Any]:
@@ -363,9 +369,7 @@ class Ledger(Reader):
 
         def met(transaction: WriteTransaction) -> list[RegisteredHandler]:
             now, self._in_flight.plugin_versions = self._clock.now(), plugin_versions
-            self._order_scheduler.limits.update(
-                {handler.id: handler.concurrency for handler in loaded if handler.concurrency is not None}
-            )
+            self._order_scheduler.limits.update(limits_of(loaded))
             self._ordered_handlers.update(handler.id for handler in loaded if handler.order_by is not None)
             # On a shared ledger, another process may have the handlers that are missing here.
             missing = handlers.register_loaded(transaction, loaded, now, suspend_others=not self.shared)

@@ -1,4 +1,4 @@
-"""Ordering and concurrency limits: deliveries of one order key run one at a time, a handler runs at most N at once.
+"""Ordering and limits: deliveries of one order key run one at a time, a handler runs at most N at once.
 
 Theory of operation
 -------------------
@@ -11,7 +11,8 @@ An *order group* is a handler together with one order key. Each delivery of a gr
 
 **Only `admissible` decides**, in the transaction that starts an attempt. It locks the groups and the limited handlers
 concerned, then reads which delivery is first of its group and how many deliveries of the handler run. The lock is held
-until COMMIT, so two processes never start two deliveries of one group, nor one more than the limit.
+until COMMIT, so two processes never start two deliveries of one group, nor one more than the limit. A handler's rate is
+counted there, too (`start_limits.py`).
 
 **Stored positions are a hint.** They keep blocked deliveries out of the index that runners poll, and they let the next
 delivery be found in one index lookup. A wrong hint delays a delivery; it never starts one too early.
@@ -29,7 +30,7 @@ import json
 import threading
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -50,25 +51,29 @@ from sqlalchemy import (
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import NEXT, Position
+from flowhooks.ledger.start_limits import StartBudget, count_startable
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, deliveries, handlers, in_order_group
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import State
 from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.deliveries import ClaimRequest
     from flowhooks.ledger.delivery_queue import DeliveryQueue
+    from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.ledger.transaction import WriteTransaction
 
 RECHECK_INTERVAL: Final = 0.1
 """Seconds between checks of a group in which a delivery was blocked."""
 RECHECKS: Final = 3
 """Number of these checks. The next heartbeat finds what they miss."""
+READ_BEYOND_RATE: Final = 4
+"""Number of deliveries of a handler that are read beyond those that its rate allows to start."""
 MAX_GROUPS: Final = 1_000
 """Maximum number of groups that are checked again at the same time."""
 
@@ -234,43 +239,64 @@ def requeue_last(transaction: WriteTransaction, ids: Collection[str]) -> dict[st
     return positions
 
 
-def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest]) -> tuple[set[str], set[str]]:
-    """Return the deliveries that may start: first of their order group, and below their handler's limit.
+class Admission(NamedTuple):
+    """Which deliveries may start.
+
+    Attributes:
+        ids: their ids.
+        at_limit: the ids of those whose handler is at its concurrency limit or at its rate.
+        budget: counts the attempts that start, for the rates of their handlers.
+    """
+
+    ids: set[str]
+    at_limit: set[str]
+    budget: StartBudget
+
+
+def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest], now: int) -> Admission:
+    """Return the deliveries that may start: first of their order group, and below the limits of their handler.
 
     Until the transaction ends, no other transaction starts deliveries of these order groups or limited handlers.
 
     Args:
         transaction: the open transaction.
         requests: at most one for each delivery.
-
-    Returns:
-        The ids of the deliveries that may start, and the ids of those whose handler is at its limit.
+        now: microseconds since 1970.
     """
-    limits = {request.queued.handler: request.limit for request in requests if request.limit is not None}
+    limits = {request.queued.handler: request.limits for request in requests if request.limits is not None}
     parameters = {
         "ids": json.dumps([request.queued.delivery_id for request in requests]),
         "handlers": json.dumps(list(limits)),
     }
     database.lock(transaction.connection, _LOCK, parameters)
     first = set(transaction.connection.execute(_ADMISSIBLE, parameters).scalars())
+    budget = StartBudget(transaction.connection, limits, now)
     if not limits:
-        return first, set()
-    running = _count_running(transaction.connection, limits)
+        return Admission(first, set(), budget)
+    running = _count_running(transaction.connection, _with_concurrency(limits))
     admissible_ids: set[str] = set()
     at_limit: set[str] = set()
     for request in requests:
         handler, delivery_id = request.queued.handler, request.queued.delivery_id
-        if request.limit is not None and running[handler] >= request.limit:
+        most = None if request.limits is None else request.limits.concurrency
+        if most is not None and running[handler] >= most:
             at_limit.add(delivery_id)
         elif delivery_id in first:
-            admissible_ids.add(delivery_id)
-            running[handler] += 1
-    return admissible_ids, at_limit
+            if budget.take(handler):
+                admissible_ids.add(delivery_id)
+                running[handler] += 1
+            else:
+                at_limit.add(delivery_id)
+    return Admission(admissible_ids, at_limit, budget)
 
 
 def lock_handlers(transaction: WriteTransaction, handler_ids: Collection[str]) -> None:
     """Lock limited handlers, as `admissible` does, before their deliveries are read."""
     database.lock(transaction.connection, _LOCK_HANDLERS, {"handlers": json.dumps(sorted(handler_ids))})
+
+
+def _with_concurrency(limits: Mapping[str, StartLimits]) -> dict[str, int]:
+    return {handler: one.concurrency for handler, one in limits.items() if one.concurrency is not None}
 
 
 def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counter[str]:
@@ -286,9 +312,10 @@ class OrderScheduler:
         due: returns the due deliveries of one handler, at most as many as given.
         shared: whether other processes write as well.
         write: queues a function for the writer, which calls it in a later transaction.
+        limits: the limits of each limited handler that is loaded here, by its id.
 
     Attributes:
-        limits: maximum number of running deliveries of each limited handler that is loaded here, by its id.
+        limits: as given.
     """
 
     def __init__(
@@ -299,6 +326,7 @@ class OrderScheduler:
         due: Callable[[Connection, int, str, int], list[ReadyDelivery]],
         shared: bool,
         write: Callable[[Callable[[WriteTransaction], None]], object],
+        limits: dict[str, StartLimits],
     ) -> None:
         self._runner = runner
         self._clock = clock
@@ -307,7 +335,7 @@ class OrderScheduler:
         self._write = write
         self._rechecks_left: dict[OrderGroup, int] = {}
         self._rechecks_lock = threading.Lock()
-        self.limits: dict[str, int] = {}
+        self.limits = limits
 
     def before_commit(self, transaction: WriteTransaction) -> None:
         """Promote and enqueue the next delivery of each group that a delivery has left; called before each COMMIT.
@@ -329,16 +357,23 @@ class OrderScheduler:
             self._enqueue(transaction, transaction.connection.execute(_PROMOTE_ALL, parameters).all())
 
     def limit_to_free_slots(self, connection: Connection, limit_for: Callable[[str], int]) -> Callable[[str], int]:
-        """Return `limit_for`, capped on a shared ledger at the free slots of each limited handler."""
-        if not (self._shared and self.limits):
+        """Return `limit_for`, capped at what the limits of each handler allow now.
+
+        On a shared ledger these include the concurrency limit; otherwise the slots of this process do.
+        """
+        limits = dict(self.limits)
+        caps: dict[str, int] = {}
+        if self._shared and (concurrency := _with_concurrency(limits)):
+            running = _count_running(connection, concurrency)
+            caps = {handler: most - running[handler] for handler, most in concurrency.items()}
+        rated = {handler: one for handler, one in limits.items() if one.rate is not None}
+        for handler, count in count_startable(connection, rated, self._clock.now()).items():
+            # A few more, because a damaged delivery must not keep the others from being read.
+            most = count + READ_BEYOND_RATE if count else 0
+            caps[handler] = min(most, caps.get(handler, most))
+        if not caps:
             return limit_for
-        running = _count_running(connection, self.limits)
-
-        def free_slots(handler: str) -> int:
-            limit = self.limits.get(handler)
-            return limit_for(handler) if limit is None else min(limit_for(handler), limit - running[handler])
-
-        return free_slots
+        return lambda handler: min(limit_for(handler), caps[handler]) if handler in caps else limit_for(handler)
 
     def _promote(self, transaction: WriteTransaction, groups: Iterable[OrderGroup], *, least: int) -> None:
         parameters = {"groups": json.dumps(sorted(groups)), "now": self._clock.now(), "least": least}
@@ -357,9 +392,10 @@ class OrderScheduler:
     def _fill_free_slots(self, transaction: WriteTransaction, limited: Iterable[str]) -> None:
         """Enqueue deliveries of limited handlers for the slots that became free."""
         now = self._clock.now()
-        running = _count_running(transaction.connection, limited)
-        for handler in sorted(limited):
-            room = self.limits[handler] - running[handler]
+        limits = _with_concurrency({handler: self.limits[handler] for handler in limited if handler in self.limits})
+        running = _count_running(transaction.connection, limits)
+        for handler in sorted(limits):
+            room = limits[handler] - running[handler]
             if room > 0 and (queued := self._due(transaction.connection, now, handler, room)):
                 self._runner.enqueue(transaction, queued, now)
 

@@ -205,6 +205,8 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "circuit_opened_at": _is_time,
         "circuit_retry_at": _is_due_time,
         "concurrency": lambda column: column.between(1, 2**31 - 1),
+        "rate": lambda column: or_(*(column.like(f"_%/{unit}") for unit in "smh")),
+        "rate_next_at": _is_due_time,
     },
     "processes": {
         "id": _is_id,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerError
 from flowhooks.model.callables import check_probe, takes_delivery
+from flowhooks.model.rate import Rate
 from flowhooks.model.retry import Retry
 from flowhooks.model.selectors import Selectors, check_satisfiable
 
@@ -47,6 +48,7 @@ class Handler:
         order_by: `"business_key"` or `"process_key"`: deliveries with the same key run one at a time, in the order in
             which their callbacks were accepted. None: in any order.
         concurrency: maximum number of deliveries that run at the same time, over all machines; None: no limit.
+        rate: maximum number of attempts that start in a time, over all machines, such as `"10/s"`; None: no limit.
         isolation: `"process"`: the function runs in a process of its own. `"thread"`: it runs in a thread of the
             server or worker. None: as configured in the settings.
         timeout: seconds after which an attempt is overdue; None: as configured in the settings. An overdue process is
@@ -63,6 +65,7 @@ class Handler:
     probe: Callable[[Event, Delivery], bool | None] | None = None
     order_by: str | None = None
     concurrency: int | None = None
+    rate: str | None = None
     isolation: str | None = None
     timeout: float | None = None
     memory_mib: int | None = None
@@ -104,6 +107,7 @@ def handler(
     probe: Callable[[Event, Delivery], bool | None] | None = None,
     order_by: str | None = None,
     concurrency: int | None = None,
+    rate: str | None = None,
     isolation: str | None = None,
     timeout: float | None = None,
     memory_mib: int | None = None,
@@ -134,6 +138,9 @@ def handler(
             which their callbacks were accepted. Default: in any order.
         concurrency: maximum number of deliveries that run at the same time, over all machines, 1 to 1000; default: no
             limit.
+        rate: maximum number of attempts that start in a second, minute or hour, over all machines, such as `"10/s"`,
+            `"0.5/m"` or `"100/h"`, from one a day to 1000 a second. Retries count. After a pause, the attempts of one
+            second may start at once. Default: no limit.
         isolation: `"process"` runs the function in a process of its own, so that a crash, a leak or an endless loop
             affects only that attempt. `"thread"` runs it in a thread of the server or worker;
             `delivery.transaction()` requires that. Default: as configured in the settings, whose default is a thread.
@@ -172,6 +179,7 @@ def handler(
                 probe=check_probe(probe),
                 order_by=_check_order_by(order_by),
                 concurrency=_concurrency(concurrency),
+                rate=_check_rate(rate),
                 isolation=_check_isolation(isolation, memory_mib),
                 timeout=_check_timeout(timeout),
                 memory_mib=_check_memory(memory_mib),
@@ -220,6 +228,15 @@ def _concurrency(concurrency: int | None) -> int | None:
     if concurrency is not None and not (is_integer and 1 <= concurrency <= MAX_CONCURRENCY):
         raise HandlerError(f"concurrency= must be a whole number from 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
     return concurrency
+
+
+def _check_rate(rate: str | None) -> str | None:
+    if rate is None:
+        return None
+    try:
+        return Rate.parse(rate).text
+    except ValueError as error:
+        raise HandlerError(str(error)) from None
 
 
 def _check_isolation(isolation: str | None, memory_mib: int | None) -> str | None:

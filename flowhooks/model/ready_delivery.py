@@ -51,7 +51,7 @@ class ClaimedAttempt:
     retry_base: int
 
 
-class ConcurrencyLimitReached:
-    """Returned instead of an attempt if the handler's concurrency limit over all processes is reached."""
+class LimitReached:
+    """Returned instead of an attempt if the handler's concurrency limit or its rate, over all processes, is reached."""
 
     __slots__ = ()

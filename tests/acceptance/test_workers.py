@@ -8,6 +8,9 @@ from collections import Counter
 import psycopg
 import pytest
 
+from flowhooks.clock import SECOND
+from flowhooks.model.rate import Rate
+
 PLUGIN = '''
 import os, pathlib, time
 from flowhooks import Retry, handler, hookimpl
@@ -105,6 +108,30 @@ def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
     assert Counter(instance for _, instance, _, _ in entered(shared)) == {"i": 2} | {f"j{n}": 1 for n in range(5)}
     server.stop()
     heir.stop()
+    shared.balance()
+
+
+def test_processes_share_a_rate_despite_a_kill(shared):
+    """Three processes, one of which is killed, start no more attempts than the rate allows, and run everything."""
+    source = shared.folder / "a" / "a.py"
+    source.write_text(source.read_text().replace('key="a",', 'key="a", rate="20/s",'))
+    server = shared.start("--plugins-dir", shared.folder / "a", **shared.settings)
+    workers = [worker(shared, "a") for _ in range(2)]
+    events = [server.post(f"i{number}", {"processDefinitionKey": "a"}, **ASYNC).event_id for number in range(50)]
+    shared.until(lambda _ledger: len(entered(shared)) > 20)
+    workers[0].kill()
+    shared.until(all_succeeded(*events))
+    assert {instance for _, instance, _, _ in entered(shared)} == {f"i{number}" for number in range(50)}
+    with psycopg.connect(shared.url) as connection:
+        starts = [at for (at,) in connection.execute("SELECT started_at FROM attempts ORDER BY started_at")]
+    assert len(starts) >= 50
+    # A start is noted by the clock of its process, before its transaction waits for the others.
+    rate, slack = Rate.parse("20/s"), 0.1 * SECOND
+    for first, begin in enumerate(starts):
+        for last in range(first, len(starts)):
+            assert last - first + 1 <= (starts[last] - begin + slack) / rate.interval + rate.burst
+    for process in (server, workers[1]):
+        process.stop()
     shared.balance()
 
 

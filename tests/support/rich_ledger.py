@@ -17,7 +17,7 @@ from support import engine_rows, operation_rows
 from support.app_harness import until
 
 
-@handler(process_key="leave", order_by="business_key", retry=Retry())
+@handler(process_key="leave", order_by="business_key", rate="99/s", retry=Retry())
 def ordered(event):
     """Return something."""
     return {"instance": event.flow_instance_id}

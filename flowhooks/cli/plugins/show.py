@@ -136,7 +136,7 @@ def _print_handler(handler: dict[str, Any]) -> None:
         output.print_line(f"  {'retry':<10} {text.retry_text(handler['retry'])}")
         output.print_line(f"  {'probe':<10} {'yes' if handler['has_probe'] else 'none'}")
         output.print_line(f"  {'runs in':<10} {text.isolation_text(handler)}")
-        if ordered := text.ordering_text(handler["order_by"], handler["concurrency"]):
+        if ordered := text.ordering_text(handler["order_by"], handler["concurrency"], handler["rate"]):
             output.print_line(f"  {'runs':<10} {ordered}")
         output.print_line(f"  {'where':<10} {handler['source_location']}")
     if stored := text.backlog_text(handler["backlog"]):

@@ -72,10 +72,12 @@ def retry_text(retry: Mapping[str, Any] | None) -> str:
     return f"{text}, after {', '.join(delays)}{more}"
 
 
-def ordering_text(order_by: str | None, concurrency: int | None) -> str:
-    """Describe a handler's order key and concurrency limit, such as `in order of business_key`; `""` without both."""
+def ordering_text(order_by: str | None, concurrency: int | None, rate: str | None) -> str:
+    """Describe a handler's order key and limits, such as `ordered by business_key, at most 10/s`; `""` without any."""
     parts = [f"ordered by {order_by}"] if order_by else []
-    return ", ".join([*parts, f"at most {concurrency} at a time"] if concurrency else parts)
+    if concurrency:
+        parts.append(f"at most {concurrency} at a time")
+    return ", ".join([*parts, f"at most {rate}"] if rate else parts)
 
 
 def isolation_text(handler: Mapping[str, Any]) -> str:

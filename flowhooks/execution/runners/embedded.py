@@ -59,7 +59,7 @@ class EmbeddedRunner:
             self._poll()
             self._start_threads(slots.abandon_overdue(started), execute, stop)
             # With thousands of handlers a poll takes long. Polling must not take more than a tenth of the time.
-            slots.poll_now.wait(max(POLL_INTERVAL, 9 * (time.monotonic() - started)))
+            slots.poll_now.wait(max(slots.seconds_to_poll(POLL_INTERVAL), 9 * (time.monotonic() - started)))
             slots.poll_now.clear()
         slots.close()
         for thread in list(self._pool):

@@ -35,6 +35,7 @@ from psycopg.conninfo import conninfo_to_dict
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.execution.runners.job_queue import WORKER_DEAD_AFTER_SECONDS, JobQueue, queue_of
+from flowhooks.execution.runners.next_poll import seconds_to_poll
 from flowhooks.failpoints import hit
 from flowhooks.ledger.database import postgresql_timeouts
 from flowhooks.ledger.database.engines import IDLE_SECONDS
@@ -209,9 +210,8 @@ class ProcrastinateRunner:
                     await self._take_jobs(manager, worker_id)
                     self._last_error = None
                     waiting = asyncio.create_task(news.wait())
-                    await asyncio.wait(
-                        [waiting, *side_tasks], timeout=POLL_INTERVAL, return_when=asyncio.FIRST_COMPLETED
-                    )
+                    timeout = seconds_to_poll(self._runtime, self._clock, POLL_INTERVAL)
+                    await asyncio.wait([waiting, *side_tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()
                     for task in side_tasks:
                         if task.done():
@@ -241,8 +241,12 @@ class ProcrastinateRunner:
         closed = self._slots.closed(len(claiming))
         if closed is None:
             return []
-        closed = claiming.union(closed)
-        return [queue for handler, queue in self._queues.items() if handler not in closed]
+        closed, now = claiming.union(closed), self._clock.now()
+        return [
+            queue
+            for handler, queue in self._queues.items()
+            if handler not in closed and not self._runtime.is_at_rate(handler, now)
+        ]
 
     def _claim(self, handler: str, job_id: int | None = None) -> None:
         """Fill the free slots of a handler with its next due deliveries, in the background."""
@@ -404,10 +408,20 @@ class _Claim:
     def passes(self, event: Event) -> bool:
         return self._passes(self.handler, event)
 
-    def on_claimed(self, transaction: WriteTransaction, started: Sequence[StartedDelivery], *, has_more: bool) -> None:
+    def on_claimed(
+        self,
+        transaction: WriteTransaction,
+        started: Sequence[StartedDelivery],
+        *,
+        has_more: bool,
+        waits_for_rate: bool = False,
+    ) -> None:
         jobs = frozenset(self._jobs)
         self._queue.delete(transaction, jobs)
-        if has_more and (self._is_job or not started):
+        if waits_for_rate:
+            # It stays in its queue until a process may start an attempt, without any process taking it before.
+            self._queue.defer(transaction, [self.handler], 0, most=1)
+        elif has_more and (self._is_job or not started):
             self._queue.defer(transaction, [self.handler], 0)
         if jobs:
             hit("job.done")

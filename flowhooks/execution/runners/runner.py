@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from threading import Event as Flag
 
-    from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
+    from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
 
 
 class ExecuteFn(Protocol):
     """Runs one attempt if the delivery is unchanged since the runner read it, and is neither blocked nor paused."""
 
-    def __call__(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None, /) -> ConcurrencyLimitReached | None:
-        """Run the attempt; return `ConcurrencyLimitReached` if the handler's concurrency limit prevented it."""
+    def __call__(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None, /) -> LimitReached | None:
+        """Run the attempt; return `LimitReached` if the handler's concurrency limit or its rate prevented it."""
 
 
 class Runner(Protocol):
@@ -26,7 +26,7 @@ class Runner(Protocol):
     def run(self, execute: ExecuteFn, stop: Flag) -> None:
         """Call `execute` for ready deliveries in its own threads until `stop` is set; then wait for running attempts.
 
-        For a reserved delivery the runner passes the claimed attempt. If `execute` returns `ConcurrencyLimitReached`,
+        For a reserved delivery the runner passes the claimed attempt. If `execute` returns `LimitReached`,
         no delivery of that handler can start until one of them has ended; they are then offered again.
         """
 

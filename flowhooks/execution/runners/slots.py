@@ -40,6 +40,7 @@ from flowhooks.execution.runners.handler_queue import (
     RunningAttempt,
     log_fields,
 )
+from flowhooks.execution.runners.next_poll import seconds_to_poll
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,6 @@ MAX_QUEUED_PER_HANDLER: Final = 1_000
 # To wake a thread costs more than such a delivery. If it takes longer this time, the next poll wakes more threads.
 FAST_THRESHOLD_SECONDS: Final = 0.001
 """Deliveries of a handler whose last attempt took less run one after another in one thread."""
-
 log = structlog.get_logger(__name__)
 
 
@@ -157,7 +157,15 @@ class SlotPool:
             return sum(queue.running + queue.abandoned for queue in self._queues.values())
 
     def _can_run(self, handler: str) -> bool:
-        return self._runtime.runs_here(handler) and handler not in self._runtime.paused()
+        return (
+            self._runtime.runs_here(handler)
+            and handler not in self._runtime.paused()
+            and not self._runtime.is_at_rate(handler, self._clock.now())
+        )
+
+    def seconds_to_poll(self, interval: float) -> float:
+        """Return the seconds until the next poll: the interval, or less if the rate of a handler allows an attempt."""
+        return seconds_to_poll(self._runtime, self._clock, interval)
 
     def max_rows(self, handler: str) -> int:
         """Return how many rows of a handler to read; the rows in memory come first, so they are added."""
@@ -273,7 +281,8 @@ class SlotPool:
                     handler = self._ready_handlers.popleft()
                     queue = self._queues[handler]
                     queue.is_scheduled = False
-                    if handler in self._runtime.paused():
+                    if handler in self._runtime.paused() or self._runtime.is_at_rate(handler, self._clock.now()):
+                        # A later poll finds its deliveries again.
                         self._clear(queue)
                         if not queue.size:
                             del self._queues[handler]

@@ -20,6 +20,8 @@ handlers: Final = Table(
     Column("retired_at", BigInteger),
     Column("order_by", Text, comment="the member of the event that is its order key; null: unordered"),
     Column("concurrency", Integer, comment="maximum number of its deliveries that run at once; null: no limit"),
+    Column("rate", Text, comment="maximum number of its attempts that start in a time, such as 10/s; null: no limit"),
+    Column("rate_next_at", BigInteger, comment="from when its rate allows the next attempt; null: at once"),
     Column("paused_at", BigInteger, comment="when it was paused; null: it is not"),
     Column("resumed_at", BigInteger, comment="when it was last resumed; deliveries that waited for that were not late"),
     Column("circuit_opened_at", BigInteger, comment="when its circuit was opened; null: the circuit is closed"),

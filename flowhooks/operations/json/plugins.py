@@ -52,6 +52,7 @@ class HandlerJson(TypedDict):
         has_probe: whether the handler has a probe, which tells if a lost attempt did its work.
         order_by: key by which deliveries are ordered; null: none.
         concurrency: maximum number of deliveries that run at once; null: no limit.
+        rate: maximum number of attempts that start in a second, minute or hour, such as 10/s; null: no limit.
         isolation: `process` if the handler runs in a process of its own, otherwise `thread`; null if it is not loaded.
         timeout: seconds after which an attempt is overdue; null if the handler is not loaded.
         memory_mib: memory limit of the handler's process in MiB; null if it has no process of its own.
@@ -74,6 +75,7 @@ class HandlerJson(TypedDict):
     has_probe: bool
     order_by: str | None
     concurrency: int | None
+    rate: str | None
     isolation: str | None
     timeout: float | None
     memory_mib: int | None
@@ -138,6 +140,7 @@ def handler_to_json(status: HandlerStatus) -> HandlerJson:
         "has_probe": bool(handler and handler.probe),
         "order_by": handler.order_by if handler else None,
         "concurrency": handler.concurrency if handler else None,
+        "rate": handler.rate if handler else None,
         "isolation": terms.isolation if terms else None,
         "timeout": terms.timeout if terms else None,
         "memory_mib": terms.memory_mib if terms and terms.isolation == "process" else None,

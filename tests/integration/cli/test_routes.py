@@ -21,6 +21,7 @@ def test_every_route(server, asked, run):
         "handler_id": "shop:book",
         "order_by": None,
         "concurrency": None,
+        "rate": None,
         "state": "present",
         "paused_at": None,
     } in routes
@@ -38,7 +39,7 @@ from flowhooks import handler, hookimpl
 def change(event):
     pass
 
-@handler(process_key="slow", concurrency=2)
+@handler(process_key="slow", concurrency=2, rate="10/s")
 def slow(event):
     pass
 
@@ -53,19 +54,25 @@ def handlers():
 
 
 def test_how_deliveries_take_turns(asked, run, tmp_path):
-    """The table and JSON have the order key of a handler and its concurrency."""
+    """The table and JSON have the order key of a handler, its concurrency and its rate."""
     (tmp_path / "turns.py").write_text(TURNS)
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "turns"}
-    found = {one["handler_id"]: (one["order_by"], one["concurrency"]) for one in asked("routes", **env)["routes"]}
-    assert found == {"turns:change": ("business_key", 4), "turns:slow": (None, 2), "turns:plain": (None, None)}
+    routes = asked("routes", **env)["routes"]
+    found = {one["handler_id"]: (one["order_by"], one["concurrency"], one["rate"]) for one in routes}
+    assert found == {
+        "turns:change": ("business_key", 4, None),
+        "turns:slow": (None, 2, "10/s"),
+        "turns:plain": (None, None, None),
+    }
     lines = run("routes", COLUMNS="200", **env).stdout.splitlines()
     for handler, said in (
         ("turns:change", "ordered by business_key, at most 4 at a time"),
-        ("turns:slow", "at most 2 at a time"),
+        ("turns:slow", "at most 2 at a time, at most 10/s"),
         ("turns:plain", " -"),
     ):
         (line,) = [line for line in lines if handler in line]
         assert line.rstrip().endswith(said)
+    assert "at most 2 at a time, at most 10/s" in run("handlers", "list", COLUMNS="200", **env).stdout
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,13 @@ OF_DELETED_DATA = {
 TIMES = {
     *("alerts.started_at", "alerts.opened_at", "alerts.last_at", "alerts.notified_at", "attempts.started_at"),
     *("attempts.finished_at", "audit_log.at", "conclusions.seen_at", "deliveries.created_at", "deliveries.changed_at"),
-    *("deliveries.due_at", "handlers.first_seen_at", "handlers.last_seen_at", "processes.started_at"),
+    *(
+        "deliveries.due_at",
+        "handlers.rate_next_at",
+        "handlers.first_seen_at",
+        "handlers.last_seen_at",
+        "processes.started_at",
+    ),
     *("processes.stopped_at", "processes.heartbeat_at", "purged_identities.received_at"),
     *("rejected_requests.rejected_at", "required_credentials.since", "sessions.created_at", "sessions.used_at"),
     *("rejected_requests.first_rejected_at", "webhook_ids.seen_at", "engine_instances.first_seen_at"),

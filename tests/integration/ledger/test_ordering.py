@@ -10,7 +10,7 @@ from flowhooks import OutcomeKind, Retry, State
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.stats import backlog
-from flowhooks.model.ready_delivery import ConcurrencyLimitReached, ReadyDelivery
+from flowhooks.model.ready_delivery import LimitReached, ReadyDelivery
 from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute_all_parked
 from flowhooks.operations.resolve import Resolution, resolve
@@ -367,11 +367,11 @@ def test_no_more_run_at_once_than_may(limited):
     """Deliveries above the limit cannot be claimed and do not change; each end allows another one."""
     several = [limited.take(str(number), None) for number in range(4)]
     limited.begin(several[0]), limited.begin(several[1])
-    assert isinstance(limited.ledger.claim(several[2]), ConcurrencyLimitReached)
+    assert isinstance(limited.ledger.claim(several[2]), LimitReached)
     assert limited.state(several[2]) is State.WAITING
     assert limited.hands.settle(several[0], 1)
     limited.begin(several[2])
-    assert isinstance(limited.ledger.claim(several[3]), ConcurrencyLimitReached)
+    assert isinstance(limited.ledger.claim(several[3]), LimitReached)
 
 
 def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
@@ -379,7 +379,7 @@ def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
     several = [limited.take(str(number), None) for number in range(4)]
     limited.hands.flow_until = eventually
     results = limited.hands.queue_up(*[lambda queued=queued: limited.ledger.claim(queued) for queued in several])
-    assert [isinstance(one, ConcurrencyLimitReached) for one in results] == [False, False, True, True]
+    assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True]
 
 
 def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
@@ -407,5 +407,5 @@ def test_processes_share_the_room(harness, listens, hands_of, together):
             for number, queued in enumerate(several)
         ]
     )
-    assert sum(bool(one) and not isinstance(one, ConcurrencyLimitReached) for one in results) == 2
+    assert sum(bool(one) and not isinstance(one, LimitReached) for one in results) == 2
     assert [lane.due() for lane in lanes] == [[], []]

@@ -21,7 +21,7 @@ from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.error_group import ErrorIdentity
 from flowhooks.model.invocation import current_invocation
-from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
+from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
 from flowhooks.testing import ManualClock, make_event
 
 DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
@@ -348,7 +348,7 @@ def test_what_was_claimed_already_is_not_claimed_again(paper):
 
 def test_what_cannot_be_claimed_is_not_run(paper):
     """A delivery that changed or exceeds a limit is not run; the runner is notified."""
-    paper.claims = [None, full := ConcurrencyLimitReached()]
+    paper.claims = [None, full := LimitReached()]
     dispatch = paper.dispatch()
     assert dispatch.execute(QUEUED) is None
     assert dispatch.execute(QUEUED) is full

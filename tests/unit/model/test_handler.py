@@ -186,6 +186,8 @@ def test_functions_that_could_not_run_are_refused(function, message):
         ({"every": True, "concurrency": "2"}, "concurrency= must be a whole number from 1 to 1000, not '2'"),
         ({"every": True, "concurrency": 2.0}, "concurrency= must be a whole number from 1 to 1000, not 2.0"),
         ({"every": True, "concurrency": 1001}, "concurrency= must be a whole number from 1 to 1000, not 1001"),
+        ({"every": True, "rate": "10"}, 'such as "10/s", "0.5/m" or "100/h", from one a day to 1000/s, not \'10\''),
+        ({"every": True, "rate": 10}, "rate= must be a number of attempts per second, minute or hour"),
         ({"every": True, "isolation": "x"}, "isolation= must be 'thread' or 'process', not 'x'"),
         ({"every": True, "isolation": ["process"]}, "isolation= must be 'thread' or 'process', not ['process']"),
         ({"every": True, "timeout": 0}, "timeout= must be a number of seconds, more than 0 and at most 86400, not 0"),

@@ -191,6 +191,8 @@ def _create_handlers() -> None:
         sa.Column("retired_at", sa.BigInteger),
         sa.Column("order_by", sa.Text),
         sa.Column("concurrency", sa.Integer),
+        sa.Column("rate", sa.Text),
+        sa.Column("rate_next_at", sa.BigInteger),
         sa.Column("paused_at", sa.BigInteger),
         sa.Column("resumed_at", sa.BigInteger),
         sa.Column("circuit_opened_at", sa.BigInteger),

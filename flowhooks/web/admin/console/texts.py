@@ -340,6 +340,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "handlers.times": {"en": "{count} of the newest deliveries", "zh": "最新投递中的 {count} 个"},
     "handlers.never": {"en": "no recent calls", "zh": "近期无调用"},
     "handlers.retry": {"en": "retries: up to {count} attempts", "zh": "自动重试：最多 {count} 次尝试"},
+    "handlers.concurrency": {"en": "at most {count} at a time", "zh": "最多同时执行 {count} 个"},
+    "handlers.rate": {"en": "starts at most {rate}", "zh": "最多启动 {rate}"},
     "handlers.process": {
         "en": "in a process of its own: at most {seconds} s and {mebibytes} MiB",
         "zh": "在独立进程中运行：最多 {seconds} 秒、{mebibytes} MiB",

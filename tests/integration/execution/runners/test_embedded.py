@@ -32,6 +32,13 @@ class Anywhere:
         """No handler is paused."""
         return frozenset()
 
+    def is_at_rate(self, handler, now):
+        """No handler has a rate."""
+        return False
+
+    def next_start(self, now):
+        """No handler has a rate."""
+
     def timeout(self, handler):
         """No attempt is overdue."""
         return math.inf

@@ -62,7 +62,7 @@ def busy(harness, serve, listens, make_plugin):
         plugins={
             "contracts": make_plugin(
                 listens(archive, process_key="contract", retry=Retry(attempts=3)),
-                listens(lambda event: None, name="idle", callback_class="com.example.Idle"),
+                listens(lambda event: None, name="idle", callback_class="com.example.Idle", concurrency=2, rate="10/s"),
             ),
             "payroll": SimpleNamespace(handlers=hookimpl(broken)),
         }
@@ -372,6 +372,8 @@ def test_handlers_and_plugins(busy):
     assert text.index("no recent calls") > idle
     assert "Move it into the archive." in text
     assert "key contract" in text
+    assert "at most 2 at a time starts at most 10/s" in text
+    assert "最多同时执行 2 个 最多启动 10/s" in busy.page("/handlers", "zh").text
     assert "payroll" not in busy.page("/handlers?q=idle").text
     assert "No matching plugins." in busy.page("/handlers?q=none-of-them").text
 
