@@ -54,8 +54,7 @@ class App:
         kind: the role of this process among those that share the ledger: `"server"`, `"worker"` or `"command"`.
         credential_kinds: kinds of credentials that the listeners of this process require once the settings name one:
             `"sources"` and `"operators"`. A start without a kind that the ledger records as required is refused.
-        on_loaded: called when the plugins are loaded, before this process is registered in the ledger; default:
-            nothing.
+        on_loaded: called when the plugins are loaded, before this process is registered in the ledger.
         before_lock: called with the loaded plugins before the lock is taken; it returns when the predecessor has
             released the lock. Default: the lock is taken first, so that no second process loads plugins.
 
@@ -64,6 +63,7 @@ class App:
         runs: ids of the handlers whose deliveries this process runs.
         run_options: run options of each loaded handler, by handler id.
         registration: the registered handlers, and the versions of their plugins.
+        runtime: how this process runs each handler.
         reconciliation: asks the engines of the sources; None if this process is not a server.
 
     Raises:
@@ -107,7 +107,7 @@ class App:
                 settings, self.plugins, self.clock, kind=kind, runs=self.runs, cores=cores, environ=process_environ
             )
             self.ledger, self.runner, self.metrics = base.ledger, base.runner, base.metrics
-            self.isolation, self.run_options = base.isolation, base.run_options
+            self.isolation, self.run_options, self.runtime = base.isolation, base.run_options, base.runtime
             on_error.callback(self.ledger.close)
             required_credentials.check(self.ledger, settings, credential_kinds)
             required_credentials.record(self.ledger, settings, credential_kinds, self.clock)
@@ -185,10 +185,9 @@ class App:
     def start(self) -> None:
         """Start the runner and the background services, and route parked events again."""
         execute, breaker = self.dispatcher.execute, self.circuit_breaker
-        for service in (self.isolation, self.notifier, self.alerts, self.rejected_requests, self.retention):
+        reporting = (self.notifier, self.alerts, self.rejected_requests)
+        for service in (self.isolation, *reporting, self.retention, self._clock_watch, self.bulk_operations):
             service.start()
-        self._clock_watch.start()
-        self.bulk_operations.start()
         if self.runs or not self.ledger.shared:
             self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
             self._threads.start("circuit-breaker", lambda: breaker.run(execute, self._stop))

@@ -76,11 +76,8 @@ class Dispatcher:
         affinity: HandlerAffinity | None = None,
         isolated: Mapping[str, IsolatedCalls] = MappingProxyType({}),
     ) -> None:
-        self._ledger = ledger
-        self._recorder = recorder
-        self._plugins = plugins
-        self._handlers = handlers
-        self._clock = clock
+        self._ledger, self._recorder, self._clock = ledger, recorder, clock
+        self._plugins, self._handlers = plugins, handlers
         self._affinity = affinity or HandlerAffinity()
         self._isolated = isolated
         self._outcomes = OutcomeBuilder(plugins)
@@ -111,10 +108,8 @@ class Dispatcher:
             return self._execute(queued, claimed)
         except DamagedRow as error:
             # Its runner offers it again at each poll.
-            until = now + DAMAGED_RETRY_INTERVAL
-            self._damaged = {key: time for key, time in list(self._damaged.items()) if time > now} | {
-                queued.delivery_id: until
-            }
+            self._damaged = {key: time for key, time in list(self._damaged.items()) if time > now}
+            self._damaged[queued.delivery_id] = now + DAMAGED_RETRY_INTERVAL
             log.error(  # noqa: TRY400 (a traceback says nothing about the row)
                 "delivery_damaged",
                 delivery=queued.delivery_id,

@@ -79,10 +79,14 @@ class HandlerRuntime:
         limits = self._limits.get(handler)
         return None if limits is None else limits.concurrency
 
+    def next_start_of(self, handler: str, now: int) -> int | None:
+        """Return when a handler that is at its rate, as far as this process knows, may start an attempt; else None."""
+        limits = self._limits.get(handler)
+        return None if limits is None else limits.next_start(now)
+
     def is_at_rate(self, handler: str, now: int) -> bool:
         """Return whether the rate of a handler forbids an attempt at a time, as far as this process knows."""
-        limits = self._limits.get(handler)
-        return limits is not None and limits.next_start(now) is not None
+        return self.next_start_of(handler, now) is not None
 
     def next_start(self, now: int) -> int | None:
         """Return when the first of the handlers that are at their rate may start an attempt; None: none is."""

@@ -137,7 +137,7 @@ def claim(
     # Of several claims of one delivery in a batch only the last one is made, and only its caller gets the event.
     latest = {request.queued.delivery_id: request for request in requests}
     now = max(request.now for request in requests) if now is None else now
-    started, at_limit = _mark(transaction, latest.values(), statements, now)
+    started, at_limit, at_rate = _mark(transaction, latest.values(), statements, now)
     claimed: dict[str, ClaimedAttempt] = {}
     if started:
         rows = _CLAIMED(transaction.connection, {"delivery_ids": json.dumps(list(started))})
@@ -153,7 +153,7 @@ def claim(
             row.delivery_id: ClaimedAttempt(event=to_event(row), attempt=row.attempt, retry_base=row.retry_base)
             for row in rows
         }
-    return [_to_result(request, latest, claimed, at_limit) for request in requests]
+    return [_to_result(request, latest, claimed, at_limit | at_rate) for request in requests]
 
 
 def claim_batch(
@@ -176,25 +176,25 @@ def claim_batch(
 
 def _mark(
     transaction: WriteTransaction, requests: Collection[ClaimRequest], statements: ClaimStatements, now: int
-) -> tuple[dict[str, Any], set[str]]:
+) -> tuple[dict[str, Any], set[str], set[str]]:
     """Mark deliveries as running.
 
     Returns:
-        The rows of the marked deliveries by id, and the ids of those whose handler is at its concurrency limit or at
-        its rate.
+        The rows of the marked deliveries by id, and the ids of those whose handler is at its concurrency limit, and of
+        those whose handler is at its rate.
     """
     constrained = [request for request in requests if request.queued.ordered or request.limits is not None]
-    marked, at_limit = dict[str, Any](), set[str]()
+    marked, at_limit, at_rate = dict[str, Any](), set[str](), set[str]()
     if len(constrained) < len(requests):
         changes = [_to_change(request) for request in requests if not request.queued.ordered and request.limits is None]
         marked = {row.id: row for row in apply_changes_returning(transaction, changes, statements.unordered)}
     if constrained:
-        allowed, at_limit, budget = admissible(transaction, constrained, now)
+        allowed, at_limit, at_rate, budget = admissible(transaction, constrained, now)
         constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
         rows = apply_changes_returning(transaction, constrained_changes, statements.ordered)
         marked |= {row.id: row for row in rows}
         budget.use(transaction, [one.queued.handler for one in constrained if one.queued.delivery_id in marked])
-    return marked, at_limit
+    return marked, at_limit, at_rate
 
 
 class SlotRequest(Protocol):
@@ -290,9 +290,9 @@ def claim_next(
         }
         origins |= {row.delivery_id: row.origin for row in rows}
         found.append((request, slots, candidates, len(rows) > slots))
-    marked, at_limit = dict[str, Any](), set[str]()
+    marked, at_rate = dict[str, Any](), set[str]()
     if claims:
-        marked, at_limit = _mark(transaction, claims.values(), CLAIM, now)
+        marked, _, at_rate = _mark(transaction, claims.values(), CLAIM, now)
     if marked:
         starts = [to_start(claims[row.id], row, origins[row.id], CLAIM.trigger) for row in marked.values()]
         start_attempts(transaction, starts, in_flight, process=process)
@@ -302,14 +302,11 @@ def claim_next(
             candidate for candidate in candidates if candidate.claimed is None or candidate.queued.delivery_id in marked
         ]
         # If fewer were started, the handler is paused or at a limit, or another process starts its deliveries.
-        limits_of = limits.get(request.handler)
         request.on_claimed(
             transaction,
             started,
             has_more=is_more_due and len(started) == slots,
-            waits_for_rate=limits_of is not None
-            and limits_of.next_start(now) is not None
-            and any(candidate.queued.delivery_id in at_limit for candidate in candidates),
+            waits_for_rate=any(candidate.queued.delivery_id in at_rate for candidate in candidates),
         )
 
 

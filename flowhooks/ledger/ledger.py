@@ -272,8 +272,7 @@ class Ledger(Reader):
         """
         self._ensure_heartbeat()
         # `certain`, because nobody would run a delivery that is marked after its runner has given up.
-        limits = self._order_scheduler.limits.get(queued.handler)
-        request = ClaimRequest(queued, self._clock.now(), limits)
+        request = ClaimRequest(queued, self._clock.now(), self._order_scheduler.limits.get(queued.handler))
         future: Future[ClaimedAttempt | LimitReached | None] = self._writer.submit(self._claim_batch, request)
         return self.wait_for(future, certain=True)
 
@@ -348,11 +347,8 @@ class Ledger(Reader):
         """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_state`."""
         self._ensure_heartbeat()
         trial = circuit_state.TrialDelivery(handler, next_retry_at, self._order_scheduler.limits.get(handler))
-        return self.write(
-            lambda transaction: circuit_state.claim_trial_delivery(
-                transaction, trial, self._in_flight, self.process, self._clock.now()
-            )
-        )
+        start, process, now = circuit_state.claim_trial_delivery, self.process, self._clock.now
+        return self.write(lambda transaction: start(transaction, trial, self._in_flight, process, now()))
 
     def purge(self, transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs) -> PurgeCounts:
         """Delete the given events that may still be purged, as `flowhooks.ledger.purge` does."""

@@ -244,12 +244,14 @@ class Admission(NamedTuple):
 
     Attributes:
         ids: their ids.
-        at_limit: the ids of those whose handler is at its concurrency limit or at its rate.
+        at_limit: the ids of those whose handler is at its concurrency limit.
+        at_rate: the ids of those whose handler is at its rate.
         budget: counts the attempts that start, for the rates of their handlers.
     """
 
     ids: set[str]
     at_limit: set[str]
+    at_rate: set[str]
     budget: StartBudget
 
 
@@ -272,10 +274,11 @@ def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest], 
     first = set(transaction.connection.execute(_ADMISSIBLE, parameters).scalars())
     budget = StartBudget(transaction.connection, limits, now)
     if not limits:
-        return Admission(first, set(), budget)
+        return Admission(first, set(), set(), budget)
     running = _count_running(transaction.connection, _with_concurrency(limits))
     admissible_ids: set[str] = set()
     at_limit: set[str] = set()
+    at_rate: set[str] = set()
     for request in requests:
         handler, delivery_id = request.queued.handler, request.queued.delivery_id
         most = None if request.limits is None else request.limits.concurrency
@@ -286,8 +289,8 @@ def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest], 
                 admissible_ids.add(delivery_id)
                 running[handler] += 1
             else:
-                at_limit.add(delivery_id)
-    return Admission(admissible_ids, at_limit, budget)
+                at_rate.add(delivery_id)
+    return Admission(admissible_ids, at_limit, at_rate, budget)
 
 
 def lock_handlers(transaction: WriteTransaction, handler_ids: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import BigInteger, bindparam, select, update
@@ -116,9 +117,12 @@ class StartBudget:
             if limits.rate is None:
                 continue
             next_at = limits.rate.after(stored, self._now, counts[handler])
+            note = partial(limits.note_next_start, next_at, self._now)
             if counts[handler]:
                 transaction.connection.execute(_MOVE, {"handler": handler, "next_at": next_at})
-            limits.note_next_start(next_at, self._now)
+                transaction.after_commit(note)
+            else:
+                note()
 
 
 def count_startable(connection: Connection, limits: Mapping[str, StartLimits], now: int) -> dict[str, int]:

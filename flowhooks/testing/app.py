@@ -25,6 +25,7 @@ from flowhooks.testing.waiting import (
     POLL_INTERVAL,
     WAIT_TIMEOUT,
     check_consistency,
+    next_starts,
     settle,
     wait_until_idle,
 )
@@ -282,20 +283,21 @@ class AppHarness:
         event_id, expected_state = _event_id(event), State(state)
         deadline = time.monotonic() + timeout
         while True:
+            rates = next_starts(self.app)
             delivery = self.delivery(event_id, handler)
             if delivery.state is expected_state and (attempt is None or delivery.attempt == attempt):
                 return delivery
-            why = self._why_idle(delivery)
+            why = self._why_idle(delivery, rates)
             if why is None and time.monotonic() > deadline:
                 why = f"{timeout:g} seconds have passed"
             if why is not None:
                 raise AssertionError(text.wait_failure(delivery, expected_state, attempt, why))
             time.sleep(POLL_INTERVAL)
 
-    def _why_idle(self, delivery: DeliveryView) -> str | None:
+    def _why_idle(self, delivery: DeliveryView, rates: Mapping[str, int]) -> str | None:
         now = self.clock.now()
         if delivery.blocked_by is None:
-            return text.why_idle(delivery, now)
+            return text.why_idle(delivery, now) or text.why_at_rate(delivery, rates.get(delivery.handler, now), now)
         in_front = self.delivery(delivery.blocked_by, delivery.handler)
         if in_front.state in _SETTLED:
             return None  # it has ended since `delivery` was read

@@ -13,7 +13,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import State
 from flowhooks.testing.views import PostResult
-from flowhooks.testing.waiting import MAX_EVENTS, POLL_INTERVAL
+from flowhooks.testing.waiting import MAX_EVENTS, POLL_INTERVAL, next_starts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mappi
 
 def _release_waiters(app: App, flow_instance_id: str) -> None:
     """Release responses that wait for a delivery which cannot become due while the clock stands still."""
-    now = app.clock.now()
+    now, rates = app.clock.now(), next_starts(app)
     event_filter = EventFilter(flow_instance_id=flow_instance_id, state=State.WAITING.value)
     try:
         events = app.ledger.page(event_filter, limit=MAX_EVENTS)
@@ -54,7 +54,8 @@ def _release_waiters(app: App, flow_instance_id: str) -> None:
         for standing in stored.delivery_statuses:
             if standing.state is not State.WAITING or standing.due_at is None:
                 continue
-            if standing.due_at > now or (standing.blocked_by is not None and _waits_for_clock(app, standing, now)):
+            due_at = max(standing.due_at, rates.get(standing.handler, 0))
+            if due_at > now or (standing.blocked_by is not None and _waits_for_clock(app, standing, now)):
                 app.waiters.notify(stored.event.id, replace(standing, due_at=None))
 
 

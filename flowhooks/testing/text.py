@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.clock import to_datetime
+from flowhooks.clock import SECOND, to_datetime
 from flowhooks.execution.condition_recheck import UNDECIDED_NOTE
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.model.event import DismissedBy, ParkedBy
@@ -57,6 +57,23 @@ def why_idle(delivery: DeliveryView, now: int) -> str | None:
         ("its probe returned no answer, and is called again") if delivery.state is State.UNKNOWN else "it is due again"
     )
     return f"{again} in {seconds_left:g} seconds, but the clock does not move by itself: call advance({seconds_left:g})"
+
+
+def why_at_rate(delivery: DeliveryView, next_start: int, now: int) -> str | None:
+    """Return the reason why a delivery that is due waits for the rate of its handler; None if it does not.
+
+    Args:
+        delivery: the delivery.
+        next_start: from when the rate allows the next attempt, in microseconds since 1970.
+        now: the time in microseconds since 1970.
+    """
+    if delivery.state is not State.WAITING or next_start <= now:
+        return None
+    seconds = (next_start - now) / SECOND
+    return (
+        f"the rate of its handler allows the next attempt in {seconds:g} seconds, but the clock does not move by "
+        f"itself: call advance({seconds:g})"
+    )
 
 
 def why_blocked(in_front: DeliveryView, why: str | None) -> str | None:

@@ -45,13 +45,17 @@ def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
     asked: dict[str, set[int]] = {}
     before: list[tuple[str, DeliveryStatus]] = []
     deadline = time.monotonic() + WAIT_TIMEOUT
-    while moving := _moving(app, event_ids, asked):
+    while True:
+        rates = next_starts(app)
+        moving = _moving(app, event_ids, asked)
+        if not moving:
+            return
         if moving != before:
             before, deadline = moving, time.monotonic() + WAIT_TIMEOUT
         # A blocked delivery has been due for long, so the next due time is that of the delivery in front of it.
         unblocked = [standing for _, standing in moving if standing.blocked_by is None]
         due = [
-            standing.due_at
+            max(standing.due_at, rates.get(standing.handler, 0))
             for standing in unblocked
             if standing.state is not State.RUNNING and standing.due_at is not None
         ]
@@ -65,6 +69,16 @@ def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
             raise AssertionError(f"nothing has changed for {WAIT_TIMEOUT:g} seconds: the delivery of {stand}")
         else:
             time.sleep(POLL_INTERVAL)
+
+
+def next_starts(app: App) -> dict[str, int]:
+    """Return from when the handlers that are at their rate may start an attempt, by id.
+
+    Read it before the deliveries: a delivery that waits afterwards is not the one that has used the last start.
+    """
+    now = app.clock.now()
+    found = {handler: app.runtime.next_start_of(handler, now) for handler in app.plugins.handlers}
+    return {handler: at for handler, at in found.items() if at is not None}
 
 
 def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> list[tuple[str, DeliveryStatus]]:

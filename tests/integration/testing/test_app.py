@@ -155,6 +155,27 @@ def test_everything_is_settled(app_of):
     assert len(attempts) == 8
 
 
+def test_a_handler_with_a_rate_is_settled_by_moving_the_clock(app_of):
+    """An answer does not wait for a time that a rate allows; the reason is named; `settle` moves the clock to it."""
+    runs = []
+
+    @handler(process_key="leave", rate="1/m")
+    def grant(event):
+        runs.append(event.flow_instance_id)
+
+    app = app_of(grant)
+    answers = [app.post(str(number), processDefinitionKey="leave") for number in range(3)]
+    assert [one.status for one in answers] == [200, 202, 202]
+    with pytest.raises(AssertionError, match="the rate of its handler allows the next attempt in 60 seconds"):
+        app.wait_for(answers[1], "succeeded")
+    app.advance(minutes=1)
+    app.wait_for(answers[1], "succeeded")
+    began = app.clock.now()
+    app.settle()
+    assert runs == ["0", "1", "2"]
+    assert app.clock.now() == began + 60_000_000
+
+
 @pytest.fixture
 def blocked(app_of):
     """Two events of one business key, the first of which failed and waits: the app, both answers, the attempts."""
