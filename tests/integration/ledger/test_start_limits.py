@@ -144,3 +144,20 @@ def test_a_clock_that_was_ahead_stops_no_handler(rated):
     assert lane.started(*ids) == [True, False]
     lane.flow.clock.advance(60)
     assert lane.started(ids[1]) == [True]
+
+
+def test_a_trial_of_an_open_circuit_counts(rated):
+    """A trial starts only if the rate allows it, and the next attempt waits for it."""
+    lane = rated("1/h", retry=Retry())
+    ids = [lane.take(number) for number in range(2)]
+    now = lane.flow.clock.now()
+    lane.flow.sql(f"UPDATE handlers SET paused_at = {now}, circuit_opened_at = {now}, circuit_retry_at = {now}")
+    queued, claimed = lane.ledger.claim_trial_delivery("p:h", now + 60 * SECOND)
+    assert claimed.attempt == 1
+    assert lane.hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, now)
+    lane.flow.clock.advance(60)
+    assert lane.ledger.claim_trial_delivery("p:h", now + 120 * SECOND) is None
+    lane.flow.sql("UPDATE handlers SET paused_at = NULL, circuit_opened_at = NULL, circuit_retry_at = NULL")
+    assert lane.started(ids[1]) == [False]
+    lane.flow.clock.advance(3600)
+    assert lane.started(ids[1]) == [True]
