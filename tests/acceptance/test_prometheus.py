@@ -33,9 +33,10 @@ def handlers():
     return [good, bad]
 """
 EMPTY = {
-    # No engine, no paused handler, no open circuit and no late delivery is in this test.
+    # No engine, paused handler, open circuit, late delivery or plugin that notifies is in this test.
     *("Taken in and missed per hour", "Time since the history was read", "Finished instances, by disposition"),
     *("Open circuits and paused handlers", "Delay of due deliveries"),
+    "Notifications of alerts, by plugin and result",
 }
 """Panels of the dashboard that may have no value."""
 

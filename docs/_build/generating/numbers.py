@@ -56,6 +56,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         notifications_dropped=lambda: 0,
     )
     metrics.logged_in("succeeded")
+    metrics.alert_notified("notice", accepted=True)
     metrics.process_ended("worn")
     metrics.add(ProcessCollector(here))
     metrics.add(ResourceCollector(None))
