@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger import database
-from flowhooks.ledger.tables import HAS_ERROR_GROUP, attempts, error_groups
+from flowhooks.ledger.tables import HAS_ERROR_GROUP, attempts, deliveries, error_groups
 from flowhooks.ledger.transaction import GroupChange
 from flowhooks.model.error_group import other_errors
 
@@ -63,7 +63,9 @@ _VERSION = (
     .where(attempts.c.delivery_id == _ROWS.c.sample_delivery_id, attempts.c.number == _ROWS.c.sample_attempt)
     .scalar_subquery()
 )
-_AS_JSON = literal('["').concat(func.replace(func.replace(_VERSION, "\\", "\\\\"), '"', '\\"')).concat('"]')
+_AS_JSON = (
+    literal('["').concat(func.replace(func.replace(func.nullif(_VERSION, ""), "\\", "\\\\"), '"', '\\"')).concat('"]')
+)
 _INSERT = database.insert(error_groups).from_select(
     [*_ROWS.c.keys(), "versions"],
     # SQLite needs a WHERE between SELECT and ON CONFLICT.
@@ -146,6 +148,13 @@ CHECKS: Final = (
             error_groups.c.first_seen_at > error_groups.c.last_seen_at + literal(DAY, BigInteger)
         ),
         "error group {} was last seen before it was first seen",
+    ),
+    (
+        # The sample may be purged, and then proves nothing.
+        select(error_groups.c.fingerprint)
+        .join(deliveries, deliveries.c.id == error_groups.c.sample_delivery_id)
+        .where(deliveries.c.handler != error_groups.c.handler),
+        "error group {} belongs to another handler than its attempts",
     ),
 )
 """Queries for inconsistent groups, each with the sentence for each fingerprint that it returns."""

@@ -165,7 +165,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "count": _is_count,
         "sample_delivery_id": _is_id,
         "sample_attempt": _is_small_count,
-        "versions": _starts_with("["),
+        "versions": lambda column: column.like("[%]"),
     },
     "operations": {
         "id": _is_id,

@@ -52,7 +52,7 @@ FREE_TEXTS = {
 INSIDE_JSON = {
     *("audit_log.detail", "handlers.retry", "processes.handlers", "engine_positions.former_names"),
     *("alerts.accepted", "alerts.notification_errors", "alerts.resolution_due"),
-    *("error_groups.versions", "operations.event_filter"),
+    "operations.event_filter",
 }
 """The same inside a JSON text; if it is cut, it is no JSON."""
 OF_DELETED_DATA = {
@@ -77,13 +77,14 @@ TIMES = {
     *("engine_positions.failed_since", "engine_positions.round_at", "engine_positions.succeeded_at"),
     *("engine_positions.declining_after", "engine_positions.declining_until"),
     *("engine_positions.swept_at", "history_gaps.closed_at", "history_gaps.found_at", "maintenance.at"),
+    *("error_groups.first_seen_at", "error_groups.last_seen_at"),
 }
 """Times of which a microsecond, or less than a day, was changed: a clock may have been wrong by that."""
 NUMBERS = {
     *("alerts.count", "alerts.notified_count", "alerts.grown_from", "events.repeats", "handlers.has_probe"),
     *("processes.pid", "rejected_requests.status", "rejected_requests.count", "late_callbacks.repeats"),
     *("engine_instances.process_definition_version", "engine_positions.failures", "engine_positions.skew"),
-    *("engine_positions.to_confirm", "engine_positions.waiting", "maintenance.value"),
+    *("engine_positions.to_confirm", "engine_positions.waiting", "maintenance.value", "error_groups.sample_attempt"),
 }
 """Numbers that nothing else counts, and a flag."""
 IN_DISPLAY_ONLY = {"rejected_requests.fingerprint", "rejected_requests.event_id"}

@@ -154,7 +154,7 @@ def test_purged_attempts_leave_their_group(hands):
 
 def test_the_versions_of_the_plugin_are_listed_once(hands):
     """A group lists each version of the plugin with which it was seen, in the order of the first time."""
-    versions = ["1.4", "1.4.1", None, "1.4", 'odd "\\ version', 'odd "\\ version', "2.0"]
+    versions = ["1.4", "1.4.1", None, "", "1.4", 'odd "\\ version', 'odd "\\ version', "2.0"]
     for number, version in enumerate(versions):
         _, (queued,) = hands.accept(f"i{number}", "p:a")
         hands.ledger.claim(queued)
@@ -189,6 +189,8 @@ def test_verify_compares_groups_with_attempts(hands, harness):
         f"error group {fingerprint} does not have as many attempts as it counts",
         f"error group {fingerprint} was last seen before it was first seen",
     ]
+    hands.sql("UPDATE error_groups SET handler = 'p:b'")
+    assert f"error group {fingerprint} belongs to another handler than its attempts" in hands.ledger.verify().trouble
     hands.sql("DELETE FROM error_groups")
     assert f"error group {fingerprint} has attempts and is not stored" in hands.ledger.verify().trouble
     assert delivery
