@@ -10,22 +10,25 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import and_, func, select, union_all
+from sqlalchemy import and_, case, func, literal, select, union_all
 
 from flowhooks.clock import id_lower_bound, id_time
 from flowhooks.ledger import alert_queries, circuit_state, pauses
 from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.queries import OPEN_STATES
 from flowhooks.ledger.tables import (
+    IS_BLOCKED,
     IS_PARKED,
     IS_RUNNING_OR_FAILED,
     IS_SCHEDULED,
     IS_SUSPENDED,
+    IS_WAITING,
     alerts,
     attempts,
     counters,
     deliveries,
     events,
+    handlers,
     processes,
 )
 from flowhooks.model.delivery import OutcomeKind, State
@@ -316,6 +319,55 @@ def oldest_parked_event(connection: Connection) -> tuple[str, int] | None:
         select(events.c.id, events.c.received_at).where(IS_PARKED).order_by(events.c.id).limit(1)
     ).one_or_none()
     return None if row is None else (row.id, shown_time(row.received_at))
+
+
+def started_at(connection: Connection, process: str) -> int | None:
+    """Return when a process started, in microseconds since 1970; None if it is not known."""
+    row = connection.execute(select(processes.c.started_at).where(processes.c.id == process)).one_or_none()
+    return None if row is None else shown_time(row.started_at)
+
+
+class WaitingCounts(NamedTuple):
+    """Number of waiting deliveries by the reason why they wait. Suspended ones are not counted.
+
+    Attributes:
+        due: they could run now, and wait for a thread.
+        retrying: they failed, and run again at a later time.
+        blocked: an earlier delivery of the same order key or a concurrency limit comes first.
+        paused: their handler is paused, or its circuit is open.
+    """
+
+    due: int = 0
+    retrying: int = 0
+    blocked: int = 0
+    paused: int = 0
+
+
+def count_waiting(connection: Connection, now: int, *, limit: int = MAX_GROUPED) -> WaitingCounts:
+    """Return why deliveries wait at `now`, in microseconds since 1970.
+
+    Blocked deliveries are found by one index, the others by another one. Of each of the two, at most `limit` plus one
+    are read, so that the time is bounded; a sum above `limit` then stands for more.
+    """
+    scheduled = (
+        select(deliveries.c.handler, deliveries.c.due_at)
+        .where(IS_WAITING & IS_SCHEDULED)
+        .limit(limit + 1)
+        .subquery("scheduled")
+    )
+    reason = case(
+        (handlers.c.paused_at.is_not(None), "paused"), (scheduled.c.due_at > now, "retrying"), else_="due"
+    ).label("reason")
+    by_reason = (
+        select(reason, func.count().label("many"))
+        .select_from(scheduled.outerjoin(handlers, handlers.c.id == scheduled.c.handler))
+        .group_by(reason)
+    )
+    blocked = select(deliveries.c.id).where(IS_WAITING & IS_BLOCKED).limit(limit + 1).subquery("blocked")
+    rows = connection.execute(
+        union_all(by_reason, select(literal("blocked"), func.count().label("many")).select_from(blocked))
+    )
+    return WaitingCounts(**{row.reason: int(row.many) for row in rows})
 
 
 def count_due_later(connection: Connection, now: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from flowhooks.clock import SECOND
 from flowhooks.ledger import alert_queries, alert_resolutions, stats
 from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.operations.failing_now import failing_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import HandlerIssue
     from flowhooks.ledger.alert_resolutions import FailedNotifications
     from flowhooks.ledger.reader import Reader
-    from flowhooks.ledger.stats import RecentDelivery
+    from flowhooks.ledger.stats import RecentDelivery, WaitingCounts
+    from flowhooks.operations.failing_now import FailingNow
 
 MAX_ARRIVALS: Final = 10_000
 MAX_RECENT_DELIVERIES: Final = 2_000
@@ -126,6 +128,9 @@ class Overview:
         oldest_sampled_at: creation time of the oldest of those, in microseconds since 1970; None if there is none.
         alerts: number of open alerts that are not acknowledged.
         failed_notifications: the plugins that could not pass on alerts.
+        waiting: the waiting deliveries by the reason why they wait.
+        failing: open circuits, paused handlers, growing error groups and the newest alerts.
+        started_at: when the process that reads them started, in microseconds since 1970; None if it is not a server.
     """
 
     generated_at: int
@@ -137,14 +142,18 @@ class Overview:
     oldest_sampled_at: int | None
     alerts: int
     failed_notifications: tuple[FailedNotifications, ...]
+    waiting: WaitingCounts
+    failing: FailingNow
+    started_at: int | None
 
 
-def overview(reader: Reader, now: int) -> Overview:
+def overview(reader: Reader, now: int, *, process: str = "") -> Overview:
     """Read the numbers of the overview page.
 
     Args:
         reader: the ledger.
         now: current time in microseconds since 1970.
+        process: id of this process; `""` if it is not a server.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -162,6 +171,9 @@ def overview(reader: Reader, now: int) -> Overview:
             oldest_sampled_at=newest[-1].created_at if newest else None,
             alerts=sum(alert.acknowledged_at is None for alert in open_alerts),
             failed_notifications=tuple(alert_resolutions.failed_notifications(connection, open_alerts)),
+            waiting=stats.count_waiting(connection, now),
+            failing=failing_now(connection, open_alerts, now),
+            started_at=stats.started_at(connection, process),
         )
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flowhooks import Reject
+from flowhooks.ledger import circuit_state
+from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.operations import overview as looking
+from flowhooks.operations.context import Actor
 from flowhooks.operations.overview import overview
 from flowhooks.operations.pause import pause
 from flowhooks.operations.retire import retire
+from support import operation_rows
 
 
 def look(flow):
@@ -78,3 +84,59 @@ def test_more_than_are_read_shorten_the_span(harness, monkeypatch):
     arrivals = look(flow).arrivals
     assert (arrivals.period_seconds, arrivals.total) == (60, 2)
     assert arrivals.per_minute == 2
+
+
+def test_why_deliveries_wait(harness, listens):
+    """Waiting deliveries are counted by their reason: due, retrying, blocked by their order, or paused."""
+    flow = harness.open(
+        listens(lambda event: None, name="due"),
+        listens(lambda event: None, name="retry", process_key="retry"),
+        listens(lambda event: None, name="ordered", process_key="ordered", order_by="business_key"),
+        listens(lambda event: None, name="idle", process_key="idle"),
+        start=False,
+    )
+    flow.take("d1", wait=0)
+    flow.take("r1", key="retry", wait=0)
+    for number in range(3):
+        flow.take(f"o{number}", key="ordered", businessKey="k", wait=0)
+    for number in range(2):
+        flow.take(f"p{number}", key="idle", wait=0)
+    flow.sql("UPDATE deliveries SET due_at = due_at + 60000000 WHERE handler = 'p:retry'")
+    pause(replace(flow.app.operation_context, by=Actor("ann", "cli")), ["p:idle"], note="the ERP is down until noon")
+    harness.check_books = False
+    found = look(flow)
+    assert found.waiting == (2, 1, 2, 2)  # with the first of the ordered ones
+    assert found.counts["waiting"] == 7
+    (paused,) = found.failing.paused
+    assert (paused.handler, paused.by, paused.note) == ("p:idle", "ann", "the ERP is down until noon")
+
+
+def test_what_fails_now(harness, listens):
+    """Open circuits, error groups of the last hour, and the three newest alerts are named."""
+    flow = harness.open(listens(lambda event: None, name="h"), start=False)
+    assert look(flow).failing.is_empty
+    harness.check_books = False
+    now = flow.clock.now()
+    flow.take("i1", wait=0)
+    flow.app.ledger.write(lambda transaction: operation_rows.fill(transaction, flow.clock.new_id(), now))
+    flow.app.ledger.write(
+        lambda transaction: circuit_state.open_circuit(
+            transaction,
+            circuit_state.OpenCircuit("p:h", "OSError: the ERP\nis down", "1.0", now),
+            now,
+            PausedHandlers(),
+        )
+    )
+    for number in range(4):
+        flow.take(f"n{number}", key=None, callback_class=f"Class{number}", wait=0)
+    flow.app.alerts.reconfigure(replace(flow.app.settings.alerts, parked_after=0.0))
+    flow.app.alerts.poll()
+    failing = look(flow).failing
+    ((handler, since, reason),) = failing.circuits
+    assert (handler, since) == ("p:h", now)
+    assert reason.startswith("OSError: the ERP")
+    (group,) = failing.error_groups
+    assert (group.error, group.attempts) == ("ValueError: no", 1)
+    assert len(failing.alerts) == 3
+    flow.clock.advance(3601)
+    assert look(flow).failing.error_groups == ()

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowhooks import __version__
-from flowhooks.clock import SECOND, to_text
+from flowhooks.clock import to_text
 from flowhooks.ledger import alert_queries, audit, rejected_requests, stats
 from flowhooks.ledger.search import search_events
 from flowhooks.operations.error_groups import complete_filter
@@ -15,7 +14,6 @@ from flowhooks.operations.json.encoding import dataclass_to_json
 from flowhooks.operations.json.events import WholeEventJson, event_to_json, whole_event_to_json
 from flowhooks.operations.json.plugins import plugin_to_json
 from flowhooks.operations.json.routing import ExplanationJson, explanation_to_json
-from flowhooks.operations.overview import overview
 from flowhooks.operations.parked import list_parked_groups
 from flowhooks.operations.plugin_status import (
     filter_handlers,
@@ -36,6 +34,7 @@ from flowhooks.web.admin.api.operation_resources import (
     OperationResource,
     OperationsResource,
 )
+from flowhooks.web.admin.api.overview import overview_to_json
 from flowhooks.web.admin.api.parameters import (
     AFTER,
     FILTER,
@@ -55,13 +54,11 @@ from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_intege
 from flowhooks.web.admin.api.resource import Resource
 from flowhooks.web.admin.api.responses import (
     AlertsJson,
-    ArrivalsJson,
     AuditJson,
     EventsJson,
     OverviewJson,
     ParkedGroupJson,
     ParkedJson,
-    PerformanceJson,
     PluginsJson,
     RejectedRequestsJson,
 )
@@ -70,7 +67,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.ledger.alert_queries import OpenAlert
-    from flowhooks.operations.overview import Arrivals, Performance
     from flowhooks.operations.parked import ParkedGroupStatus
 
 MAX_DELIVERIES: Final = 200
@@ -326,30 +322,7 @@ class OverviewResource(Resource):
 
     def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OverviewJson:
         """Return the numbers of the overview."""
-        app = self.app
-        status = overview(app.ledger, app.clock.now())
-        return {
-            "generated_at": to_text(status.generated_at),
-            "version": __version__,
-            "database": "PostgreSQL" if app.ledger.shared else "SQLite",
-            "counts": dict(status.counts),
-            "count_limit": stats.MAX_COUNTED,
-            "oldest": {
-                name: {"started_at": to_text(oldest.started_at), "event_id": oldest.event_id, "handler": oldest.handler}
-                for name, oldest in status.oldest.items()
-            },
-            "arrivals": _arrivals(status.arrivals),
-            "performance": [_performance(performance) for performance in status.performance[:MAX_HANDLERS]],
-            "sampled_deliveries": status.sampled_deliveries,
-            "oldest_sampled_at": to_text(status.oldest_sampled_at),
-            "alerts": status.alerts,
-            "failed_notifications": [
-                {"plugin": failed.plugin, "alerts": failed.alerts, "error": failed.error}
-                for failed in status.failed_notifications
-            ],
-            "responses": {str(status): count for status, count in app.metrics.answers().items()},
-            "problems": app.readiness_problems(),
-        }
+        return overview_to_json(self.app)
 
 
 RESOURCES: Final[tuple[type[Resource], ...]] = (
@@ -392,32 +365,3 @@ def _group(waiting: ParkedGroupStatus) -> ParkedGroupJson:
         "deliverable": waiting.deliverable,
         "hints": list(waiting.hints),
     }
-
-
-def _arrivals(arrivals: Arrivals) -> ArrivalsJson:
-    return {
-        "period_seconds": arrivals.period_seconds,
-        "total": arrivals.total,
-        "per_minute": arrivals.per_minute,
-        "buckets": list(arrivals.buckets),
-    }
-
-
-def _performance(performance: Performance) -> PerformanceJson:
-    return {
-        "handler": performance.handler,
-        "deliveries": performance.deliveries,
-        "succeeded": performance.succeeded,
-        "failed": performance.failed,
-        "success_rate": performance.success_rate,
-        "median_seconds": _seconds(performance.median),
-        "p95_seconds": _seconds(performance.p95),
-        "points": [
-            {"succeeded": point.succeeded, "failed": point.failed, "max_seconds": point.slowest / SECOND}
-            for point in performance.points
-        ],
-    }
-
-
-def _seconds(microseconds: int | None) -> float | None:
-    return None if microseconds is None else microseconds / SECOND

@@ -243,12 +243,93 @@ class FailedNotificationsJson(TypedDict):
     error: str
 
 
+class OpenCircuitJson(TypedDict):
+    """A handler whose circuit is open.
+
+    Attributes:
+        handler: the id of the handler.
+        since: the time at which the circuit was opened.
+        reason: the error that opened it.
+    """
+
+    handler: str
+    since: TimestampJson
+    reason: str
+
+
+class PausedHandlerJson(TypedDict):
+    """A handler that an operator has paused.
+
+    Attributes:
+        handler: the id of the handler.
+        since: the time at which it was paused.
+        by: the operator; empty if not known.
+        note: the operator's note; empty if there is none.
+    """
+
+    handler: str
+    since: TimestampJson
+    by: str
+    note: str
+
+
+class GrowingErrorGroupJson(TypedDict):
+    """An error group with a failure in the last hour.
+
+    Attributes:
+        fingerprint: the id of the group.
+        handler: the id of the handler.
+        error: the type and the message of the error.
+        attempts: the number of attempts.
+        last_seen_at: the time at which the last of them failed.
+    """
+
+    fingerprint: str
+    handler: str
+    error: str
+    attempts: int
+    last_seen_at: TimestampJson
+
+
+class FailingNowJson(TypedDict):
+    """The problems of this moment.
+
+    Attributes:
+        circuits: the handlers with an open circuit, at most 20.
+        paused: the handlers that operators have paused, at most 20.
+        error_groups: the error groups with a failure in the last hour, at most 5.
+        alerts: the ids of the three newest alerts that are not acknowledged.
+    """
+
+    circuits: list[OpenCircuitJson]
+    paused: list[PausedHandlerJson]
+    error_groups: list[GrowingErrorGroupJson]
+    alerts: list[str]
+
+
+class WaitingJson(TypedDict):
+    """The waiting deliveries by the reason why they wait: of the first 3,000 blocked ones, and of 3,000 others.
+
+    Attributes:
+        due: the number of those that could run now, and wait for a thread.
+        retrying: the number of those that failed, and run again later.
+        blocked: the number of those behind an earlier delivery of the same order key, or a concurrency limit.
+        paused: the number of those whose handler is paused, or whose circuit is open.
+    """
+
+    due: int
+    retrying: int
+    blocked: int
+    paused: int
+
+
 class OverviewJson(TypedDict):
     """The numbers of the overview.
 
     Attributes:
         generated_at: the time at which the numbers were read.
         version: the version of flowhooks.
+        started_at: the time at which this process started; null if it is not known.
         database: SQLite or PostgreSQL.
         counts: the number of deliveries that are waiting, running, unknown, dead and handler_missing (waiting for a
             missing handler), and the number of parked events; `count_limit` plus one stands for any larger number.
@@ -260,12 +341,15 @@ class OverviewJson(TypedDict):
         oldest_sampled_at: the time at which the oldest of them was made.
         alerts: the number of open alerts.
         failed_notifications: the plugins that could not pass on alerts.
+        waiting: the waiting deliveries by the reason why they wait.
+        failing: the problems of this moment.
         responses: the number of callbacks that this process has answered since its start, by HTTP status.
         problems: the reasons why this process is not ready for callbacks; empty if it is ready.
     """
 
     generated_at: TimestampJson
     version: str
+    started_at: TimestampJson | None
     database: str
     counts: dict[str, int]
     count_limit: int
@@ -276,6 +360,8 @@ class OverviewJson(TypedDict):
     oldest_sampled_at: TimestampJson | None
     alerts: int
     failed_notifications: list[FailedNotificationsJson]
+    waiting: WaitingJson
+    failing: FailingNowJson
     responses: dict[str, int]
     problems: list[str]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.ledger.stats import MAX_COUNTED
+from flowhooks import __version__
+from flowhooks.ledger.stats import MAX_COUNTED, MAX_GROUPED
 from flowhooks.operations.overview import overview
 from flowhooks.web.admin.console import charts
 from flowhooks.web.admin.console.page import Page
@@ -29,11 +30,13 @@ class OverviewPage(Page):
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return the numbers of the overview."""
-        status = overview(self.app.ledger, self.app.clock.now())
+        status = overview(self.app.ledger, self.app.clock.now(), process=self.app.ledger.process)
         return {
             "found": status,
+            "version": __version__,
             "tiles": TILES,
             "most_counted": MAX_COUNTED,
+            "most_split": MAX_GROUPED,
             "arrivals": charts.bar_chart(
                 [(count,) for count in status.arrivals.buckets], ("came",), width=600, height=96
             ),

@@ -479,6 +479,9 @@ def test_how_it_goes(busy):
     assert found["performance"][0]["success_rate"] == pytest.approx(1 / 3)
     assert found["alerts"] >= 1  # the server may have raised alerts of its own
     assert found["problems"] == []
+    assert sum(found["waiting"].values()) == 1
+    assert found["failing"]["circuits"] == found["failing"]["paused"] == []
+    assert found["started_at"] is not None
 
 
 @pytest.mark.parametrize(("word", "total"), [("events", 4), ("rejected-requests", 3), ("audit", 2)])

@@ -1,16 +1,20 @@
 """The console in a real browser: no blocked resource or error, on a phone, in dark mode, by keyboard and by axe."""
 
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
 import re
 import socket
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
 
 from flowhooks import Reject
 from flowhooks.clock import SECOND
+from flowhooks.operations.context import Actor
+from flowhooks.operations.pause import pause
 from flowhooks.settings import OperatorSettings
 from flowhooks.web.admin.passwords import hash_password
 from support import browsers, engine_ledger
@@ -165,6 +169,26 @@ def test_the_overview_refreshes_itself(console, visit):
     page.get_by_role("button", name="Resume").click()
     page.locator("h1").click()
     expect(tile).to_have_text("4")
+
+
+@pytest.mark.parametrize(
+    ("locale", "says"),
+    [
+        ("en-GB", ("Failing now", "paused since", "by ann: the ERP is down", "due 0, retrying 0, blocked 0, paused 1")),
+        ("zh-CN", ("当前故障", "已暂停，始于", "运维人员：ann: the ERP is down", "到期 0，待重试 0，排队 0，已暂停 1")),
+    ],
+)
+def test_the_overview_names_what_fails(console, visit, locale, says):
+    """The overview names alerts and paused handlers with their notes, and says why deliveries wait."""
+    flow = console.flow
+    pause(replace(flow.app.operation_context, by=Actor("ann", "cli")), ["p:archive"], note="the ERP is down")
+    flow.take("paused", key="contract", wait=0)
+    flow.app.alerts.poll()
+    page = visit(console, locale=locale)
+    for text in says:
+        expect(page.locator("#live")).to_contain_text(text)
+    expect(page.locator(".failing .badge").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_overview_says_that_the_focus_stops_the_refresh(console, visit):
