@@ -51,7 +51,6 @@ FREE_TEXTS = {
 """Texts and names that were written once, by people, handlers or engines: each other text is as legal."""
 INSIDE_JSON = {
     *("audit_log.detail", "handlers.retry", "processes.handlers", "engine_positions.former_names"),
-    *("alerts.accepted", "alerts.notification_errors", "alerts.resolution_due"),
     "operations.event_filter",
 }
 """The same inside a JSON text; if it is cut, it is no JSON."""
@@ -97,7 +96,8 @@ ENGINE_TIMES = {
 UNSEEN = {
     "cut": FREE_TEXTS
     | ENGINE_TIMES
-    | {"processes.pid", "engine_positions.skew", "engine_positions.to_confirm", "engine_positions.waiting"},
+    | {"processes.pid", "engine_positions.skew", "engine_positions.to_confirm", "engine_positions.waiting"}
+    | {"maintenance.value"},
     "bit": FREE_TEXTS
     | INSIDE_JSON
     | OF_DELETED_DATA
