@@ -30,6 +30,7 @@ PAGES = (
     "/errors",
     "/handlers",
     "/parked",
+    "/operations",
     "/sources",
     "/sources/default",
     "/engines",

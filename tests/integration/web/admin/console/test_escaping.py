@@ -48,6 +48,10 @@ PAGES = (
     "/events",
     "/handlers",
     "/parked",
+    "/operations",
+    "/operations/o-planned",
+    "/operations/o-paused",
+    "/operations/o-paused/live",
     "/sources",
     "/engines",
     "/rejected-requests",
@@ -146,9 +150,32 @@ def hostile(harness, serve, listens):
             flow.sql(
                 "INSERT INTO audit_log VALUES (?, 1, ?, ?, ?, ?, ?)", f"{action}", payload, face, action, whole, detail
             )
+        add_operations(flow, payload)
         return serve(flow), whole
 
     return open_with
+
+
+def add_operations(flow, payload):
+    """Store a plan and a paused operation with the payload in every field, each with all deliveries."""
+    selection = json.dumps({"handler": payload, "ids": [payload] * 5, "error_group": payload, payload[:50]: payload})
+    for state in ("planned", "paused"):
+        flow.sql(
+            "INSERT INTO operations (id, action, event_filter, note, state, actor, interface, created_at, changed_at,"
+            " planned, released, changed) VALUES (?, 'close', ?, ?, ?, ?, ?, 1, 1, 9, 1, 0)",
+            *(f"o-{state}", selection, payload, state, payload, payload),
+        )
+        flow.sql(
+            "INSERT INTO operation_items (operation_id, delivery_id, planned_state, attempt, status)"
+            " SELECT ?, id, 'dead', 1, 'planned' FROM deliveries",
+            f"o-{state}",
+        )
+    flow.sql(
+        "INSERT INTO error_groups (fingerprint, handler, error_type, message, frame, first_seen_at, last_seen_at,"
+        " count, sample_delivery_id, sample_attempt, versions) VALUES ('f', ?, ?, ?, ?, 1, 1, 1, 'd', 1, '[]')",
+        *[payload] * 4,
+    )
+    flow.sql("UPDATE attempts SET error_group = 'f' WHERE error != ''")
 
 
 def looked_at(console, event, payload):
@@ -159,6 +186,9 @@ def looked_at(console, event, payload):
         f"/events/{event}",
         "/sources/default",
         f"/events/{event}?explain={given}",
+        f"/events/{event}?list={given}",
+        f"/operations/o-paused?items={given}&after={given}&back={given}",
+        f"/operations?before={given}",
         *(f"/events/{one}" for state in ("parked", "dismissed") for one in console.flow.events(state=state)),
         f"/handlers?q={given}&from={given}",
         f"/events?conclusion={given}",
@@ -177,6 +207,7 @@ def looked_at(console, event, payload):
         f"/do/reroute?dismissed_by={given}",
         f"/do/{given}?x={given}",
         f"/do/replay?{given}={given}",
+        f"/do/run_now?delivery={given}",
     ]
     acts += [f"/do/close?delivery={given}&back={given}", f"/do/pause?handler={given}", "/do/resume?handler=p:give"]
     acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?target={given}"]
@@ -203,13 +234,15 @@ def test_payloads_change_no_page(hostile, name):
             assert not [one for one in attributes if one.startswith("on") or one in {"style", "srcdoc"}]
             assert tag != "script" or attributes["src"].startswith("/console/static/console.js")
             assert tag != "img" or attributes["src"].startswith("/console/static/icon.svg")
-            for one in ("href", "src", "action"):
+            for one in ("href", "src", "action", "formaction"):
                 assert re.match(r"[/#]", attributes.get(one, "/"))
         assert len(text) < 1_500_000
 
 
 EXPECTED = {
     *(
+        "small",
+        "progress",
         "html",
         "head",
         "meta",
