@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, func, literal, null, or_, select
@@ -105,6 +106,13 @@ def candidate_pages(connect: Callable[[], AbstractContextManager[Connection]], p
 
 def insert_page(transaction: WriteTransaction, plan: Plan, delivery_ids: Sequence[str]) -> None:
     """Store a page of an operation's plan: those of the given deliveries that still match."""
+    transaction.connection.execute(_page_statement(plan), {"page": json.dumps(list(delivery_ids))})
+    hit("operation.plan_written")
+
+
+@lru_cache(maxsize=8)
+def _page_statement(plan: Plan) -> Any:
+    """Return the statement that stores a page; it is made once for each plan."""
     found = select(
         literal(plan.operation_id),
         deliveries.c.id,
@@ -118,9 +126,7 @@ def insert_page(transaction: WriteTransaction, plan: Plan, delivery_ids: Sequenc
         *delivery_conditions(plan.event_filter),
     )
     # A page is inserted again if the reply to its COMMIT was lost.
-    planned = database.insert(operation_items).from_select(_COLUMNS, found).on_conflict_do_nothing()
-    transaction.connection.execute(planned, {"page": json.dumps(list(delivery_ids))})
-    hit("operation.plan_written")
+    return database.insert(operation_items).from_select(_COLUMNS, found).on_conflict_do_nothing()
 
 
 def finish_plan(transaction: WriteTransaction, plan: Plan) -> bool:

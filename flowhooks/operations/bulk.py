@@ -30,6 +30,10 @@ log = get_logger(__name__)
 
 MIN_RATE: Final = 0.001
 MAX_RATE: Final = 10_000
+REST_PER_PAGE: Final = 2.0
+"""Rest after a page of a plan while others write, as a multiple of the time that the page took."""
+MAX_REST: Final = 0.05
+"""Maximum seconds of that rest."""
 RATE_SCHEMA: Final = {"minimum": MIN_RATE, "maximum": MAX_RATE}
 """Requirements on a rate, as JSON Schema for the API description."""
 _UNFINISHED: Final = (OperationState.PLANNED, OperationState.RUNNING, OperationState.PAUSED)
@@ -94,8 +98,11 @@ def plan_operation(
     plan = bulk_plans.Plan(operation.id, action, event_filter, now)
     ledger.write(lambda transaction: bulk_operations.insert_operation(transaction, operation))
     for page in bulk_plans.candidate_pages(ledger.connection, plan):
+        began = time.monotonic()
         ledger.write(partial(bulk_plans.insert_page, plan=plan, delivery_ids=page))
         hit("operation.plan_committed")
+        if ledger.queue_size:  # callbacks wait for the writer
+            time.sleep(min(MAX_REST, (time.monotonic() - began) * REST_PER_PAGE))
     ledger.write(lambda transaction: bulk_plans.finish_plan(transaction, plan))
     return _read(context, operation.id)
 
