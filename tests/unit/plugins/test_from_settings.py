@@ -228,7 +228,7 @@ def test_secrets_are_masked_in_the_log_of_a_notice(hook, logged, event, delivery
     arguments = {
         "event_accepted": (event, ()),
         "delivery_settled": (event, delivery, None, None),
-        "alert_raised": (None, ["hooks"]),
+        "alert_raised": (None, "hooks"),
     }
     getattr(plugins, hook)(*arguments[hook])
     (entry,) = [one for one in logged if one["event"] == "hook_failed"]

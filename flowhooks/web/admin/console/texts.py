@@ -439,7 +439,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "errors.chain": {"en": "Chain of causes", "zh": "异常链"},
     "errors.relation.cause": {"en": "directly caused", "zh": "直接导致"},
     "errors.relation.context": {"en": "while it was handled", "zh": "处理上述异常时引发"},
-    "errors.folded": {"en": "… {count} frames of {packages}", "zh": "… {packages} 的 {count} 个栈帧"},
+    "errors.folded": {"en": "... {count} frames of {packages}", "zh": "… {packages} 的 {count} 个栈帧"},
     "errors.no_attempt": {
         "en": "No attempt with this error is stored any more.",
         "zh": "出现该错误的尝试均已清理。",

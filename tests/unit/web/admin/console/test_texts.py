@@ -45,8 +45,9 @@ MADE = {
         ),
     },
     "tile": set(TILES),
+    "errors.relation": {"cause", "context"},
     "nav": {
-        *("overview", "events", "handlers", "parked", "operations", "sources"),
+        *("overview", "events", "errors", "handlers", "parked", "operations", "sources"),
         *("engines", "rejected_requests", "alerts", "audit"),
     },
     "engine_state": {"never_asked", "failing", "to_confirm", "up_to_date"},
