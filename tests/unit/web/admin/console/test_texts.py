@@ -93,6 +93,7 @@ BY_KEY |= {
         "no_such_time",
         "no_zone",
         "no_plugin",
+        "no_error_group",
         "no_trigger",
     )
 }
