@@ -48,6 +48,18 @@ PURGED_BY_DEFAULT: Final = ("succeeded", "closed", "dismissed")
 PURGED_ON_REQUEST: Final = ("dead", "parked")
 """States in which events are purged only on request. Events with a waiting, running or *unknown* delivery are never
 purged."""
+_EXACT: Final = {
+    "flow_instance_id": "flow_instance_id",
+    "business_key": "business_key",
+    "callback_class": "callback_class",
+    "process_key": "process_definition_key",
+    "conclusion": "conclusion",
+    "dismissed_by": "dismissed_by",
+    "origin": "origin",
+}
+"""The fields of a filter that an event's column must equal, each with the column."""
+EVALUATED: Final = frozenset({*_EXACT, "ids", "handler", "state", "since", "until"})
+"""The fields of a filter by which a purge selects events. It is refused with any other."""
 PURGED: Final = "purged"
 """State of an event of which only the identity is left."""
 _AT_REST: Final = frozenset({State.SUCCEEDED.value, State.CLOSED.value, State.DEAD.value})
@@ -113,6 +125,9 @@ _CANDIDATES: Final = (
         events.c.callback_class,
         events.c.business_key,
         events.c.process_definition_key,
+        events.c.conclusion,
+        events.c.dismissed_by,
+        events.c.origin,
     )
     .where(events.c.id > bindparam("after"), events.c.id < bindparam("until"))
     .order_by(events.c.id)
@@ -203,12 +218,7 @@ def count_candidates(connection: Connection, cutoffs: Cutoffs, *, since: int | N
 
 
 def _matches(row: Any, handlers: Collection[str], event_filter: EventFilter) -> bool:
-    criteria = {
-        "flow_instance_id": event_filter.flow_instance_id,
-        "business_key": event_filter.business_key,
-        "callback_class": event_filter.callback_class,
-        "process_definition_key": event_filter.process_key,
-    }
+    criteria = {column: getattr(event_filter, field) for field, column in _EXACT.items()}
     return (
         all(value is None or getattr(row, name) == value for name, value in criteria.items())
         and (event_filter.handler is None or event_filter.handler in handlers)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.failpoints import hit
-from flowhooks.ledger.attempt_filters import FIELDS, has_attempt_criteria
-from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
+from flowhooks.ledger.purge import EVALUATED, PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
@@ -69,7 +68,8 @@ def purge(
         after: value of `next` from the previous call.
 
     Raises:
-        SettingsError: `until` is missing, an error group is given, or events in the state are never purged.
+        SettingsError: `until` is missing, events in the state are never purged, or the filter has a field by which a
+            purge cannot select: `delivery_ids`, `error_group`, or a field about attempts.
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     cutoffs = cutoffs_from_filter(event_filter)
@@ -90,15 +90,14 @@ def cutoffs_from_filter(event_filter: EventFilter) -> Cutoffs:
     """Return the time before which events are deleted, by state.
 
     Raises:
-    SettingsError: `until` is missing, events in the state are never purged, or the filter is about attempts or an
-        error group.
+        SettingsError: `until` is missing, events in the state are never purged, or the filter has a field by which a
+            purge cannot select.
     """
-    if has_attempt_criteria(event_filter):
-        raise SettingsError(f"a purge does not select by {', '.join(FIELDS)}")
+    refused = [name for name in event_filter.to_json() if name not in EVALUATED]
+    if refused:
+        raise SettingsError(f"a purge cannot select events by {', '.join(refused)}")
     if event_filter.until is None:
         raise SettingsError("a purge needs event_filter.until: only older events are deleted")
-    if event_filter.error_group is not None:
-        raise SettingsError("a purge cannot select events by an error group")
     if event_filter.state is None:
         return dict.fromkeys(PURGED_BY_DEFAULT, event_filter.until)
     if event_filter.state not in {*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST}:

@@ -136,7 +136,7 @@ def test_a_filter_that_cannot_be_used(hands):
             EventFilter(**wrong)
     with pytest.raises(SettingsError):
         EventFilter(attempted_since=2**63)
-    with pytest.raises(SettingsError, match="does not select by plugin"):
+    with pytest.raises(SettingsError, match="cannot select events by ran_by"):
         purge(hands.flow.app.operation_context, EventFilter(until=1, ran_by="contracts"))
 
 
