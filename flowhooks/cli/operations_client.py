@@ -18,7 +18,7 @@ from flowhooks.cli.http_client import post
 from flowhooks.clock import Clock
 from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.lock import Lock, acquire_lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations import registry
 from flowhooks.operations.context import Actor, OperationContext
@@ -28,10 +28,11 @@ from flowhooks.settings.secrets import settings_redactor
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flowhooks.app import App
     from flowhooks.ledger.lock import LockOwner
+    from flowhooks.operations.record_change import ChangeKind
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.schema.schemas import Schemas
@@ -236,6 +237,56 @@ def _open_app(settings: Settings) -> Iterator[App]:
         yield opened
     finally:
         opened.close()
+
+
+def record_change(settings: Settings, kind: ChangeKind, plugins: Sequence[str] = ()) -> None:
+    """Record a change of the installation in the audit log, if there is a ledger. A failure is only reported.
+
+    Without a server this process opens the ledger without plugins: it registers no handler of a new plugin.
+
+    Args:
+        settings: settings with the ledger's database.
+        kind: what the operator did.
+        plugins: the plugins concerned, with their versions before and after.
+    """
+    url = database_url(settings)
+    file = database.database_file(url)
+    if file is not None and not file.exists():
+        return
+    arguments = {"kind": kind.value, "plugins": list(plugins)}
+    try:
+        holder = lock_owner(settings)
+        if holder is not None and holder.admin:
+            _run_on_server(holder, "record_change", arguments, SERVER_TIMEOUT)
+            return
+        Reader(url).close()  # it refuses an old database, which the ledger would upgrade
+        with _open_ledger(settings) as context:
+            _run_locally(context, "record_change", arguments)
+    except FlowhooksError as error:
+        output.print_line(f"The audit log has no entry of this {kind.value}: {error}", err=True)
+
+
+@contextmanager
+def _open_ledger(settings: Settings) -> Iterator[OperationContext]:
+    """Open the ledger in this process without plugins, and hold its lock."""
+    # Import here: most commands do not need the server's modules.
+    from flowhooks import composition  # noqa: PLC0415 (as above)
+
+    without_plugins = replace(settings, safe_mode=True)
+    lock, clock = acquire_lock(database_url(settings)), Clock()
+    try:
+        _, plugins = load_plugins(without_plugins)
+        base = composition.open_base(
+            without_plugins, plugins, clock, kind="command", runs=frozenset(), cores=frozenset(), environ=os.environ
+        )
+        with closing(base.ledger) as ledger:
+            router = build_lookup(plugins, (), ()).router
+            yield OperationContext(
+                reader=ledger, router=router, missing_handlers=frozenset(), clock=clock, settings=settings
+            )
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def release_operation(settings: Settings, operation_id: str, on_progress: Callable[[int], object]) -> None:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import output
+from flowhooks.cli.operations_client import record_change
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.cli.process.restart_delay import START_TIMEOUT
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import Lock
+from flowhooks.operations.record_change import ChangeKind
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def replace_server(settings: Settings) -> Replaced:
     before = lock.owner()
     if before is None or not before.admin:
         raise FlowhooksError(f"no server is running on the ledger {file}")
+    record_change(settings, ChangeKind.RESTART)
     _request(before, lock.path)
     deadline = time.monotonic() + START_TIMEOUT + settings.shutdown.timeout + settings.http.read_timeout + MARGIN
     while time.monotonic() < deadline:

@@ -36,6 +36,7 @@ from flowhooks.operations.json.bulk_operations import operation_to_json
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.record_backup import record_backup
+from flowhooks.operations.record_change import ChangeKind, record_change
 from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.resolve import Resolution, resolve
@@ -181,6 +182,13 @@ def _resolution(key: str, value: Any) -> Resolution:
         raise SettingsError(f"{key} must be one of {', '.join(Resolution)}") from None
 
 
+def _change_kind(key: str, value: Any) -> ChangeKind:
+    try:
+        return ChangeKind(value)
+    except ValueError:
+        raise SettingsError(f"{key} must be one of {', '.join(ChangeKind)}") from None
+
+
 OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
     "replay": (replay, {"event_filter": filter_from_json, "again": _boolean, "dry_run": _boolean, "after": _string}),
     "resolve": (resolve, {"delivery_id": _string, "verdict": _resolution, "note": _string, "dry_run": _boolean}),
@@ -197,6 +205,7 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "dismiss": (dismiss, {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),
     "acknowledge": (acknowledge, {"alerts": _string_list, "note": _string, "dry_run": _boolean}),
     "record_backup": (record_backup, {"name": _string, "size": _count}),
+    "record_change": (record_change, {"kind": _change_kind, "plugins": _string_list}),
     "test_alerts": (send_test_alerts, {"route": _string}),
     "purge": (purge, {"event_filter": filter_from_json, "dry_run": _boolean, "after": _string}),
     "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),

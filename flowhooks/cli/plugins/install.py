@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.operations_client import is_serving
+from flowhooks.cli.operations_client import is_serving, record_change
 from flowhooks.cli.options import json_option, settings_source_options, utf8
 from flowhooks.cli.plugins import pip, text
 from flowhooks.cli.plugins.inspection import inspect_in_subprocess, query_subprocess
 from flowhooks.cli.restart import replace_server
 from flowhooks.errors import FlowhooksError
+from flowhooks.operations.record_change import ChangeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flowhooks.cli.options import SettingsSource
     from flowhooks.cli.restart import Replaced
@@ -87,6 +88,8 @@ def install_command(
     result["trouble"] = [finding for finding in check_result["findings"] if finding["mark"] == "trouble"]
     result["server"] = is_serving(settings)
     result["ledger"] = inspection["ledger"]
+    if changes := _version_changes(result):
+        record_change(settings, ChangeKind.INSTALL, changes)
     replaces = restart and result["server"] and not result["trouble"]
     if not as_json:
         _print_result(result, replaces=replaces)
@@ -128,6 +131,18 @@ def diff_plugins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any
         ],
         "gone": [plugin for key, plugin in before_by_key.items() if key not in after_by_key],
     }
+
+
+def _version_changes(result: Mapping[str, Any]) -> list[str]:
+    """Return the plugins with their versions before and after, for the audit log."""
+    return [
+        *(f"{plugin['name']} - -> {plugin['version'] or '?'}" for plugin in result["new"]),
+        *(
+            f"{plugin['name']} {plugin['before']['version'] or '?'} -> {plugin['version'] or '?'}"
+            for plugin in result["changed"]
+        ),
+        *(f"{plugin['name']} {plugin['version'] or '?'} -> -" for plugin in result["gone"]),
+    ]
 
 
 def _key(plugin: dict[str, Any]) -> tuple[str, str]:

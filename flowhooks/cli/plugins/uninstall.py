@@ -13,6 +13,7 @@ from flowhooks.cli.plugins import pip, text
 from flowhooks.cli.plugins.inspection import inspect_in_subprocess, plugins_named, unknown_plugin
 from flowhooks.cli.plugins.plans import UninstallPlan, plan_for_handlers, plan_for_plugin
 from flowhooks.errors import FlowhooksError, LedgerUnusable
+from flowhooks.operations.record_change import ChangeKind
 from flowhooks.plugins.metadata import find_package
 from flowhooks.text import command_line
 
@@ -73,6 +74,9 @@ def uninstall_command(
         click.confirm("Continue?", abort=True, err=True)
     if plan.package and not dry_run:
         _uninstall(plan.package)
+        versions = {plugin["name"]: plugin["version"] for plugin in inspection["plugins"]}
+        changes = [f"{plugin} {versions.get(plugin) or '?'} -> -" for plugin in plan.plugins]
+        operations_client.record_change(settings, ChangeKind.UNINSTALL, changes)
     # Without a ledger no handlers are registered.
     result: dict[str, Any] = {**_NOTHING_RETIRED, "dry_run": dry_run}
     if inspection["ledger"]["read"] and plan.unretired:

@@ -142,6 +142,7 @@ DETAILS = {
     "reroute": {"event_filter": {}, "events": 1, "deliveries": 0},
     "dismiss": {"event_filter": {}, "events": 1},
     "record_backup": {"name": "flowhooks-1.db", "size": 4096},
+    "record_change": {"plugins": ["contracts 1.3 -> 1.4"]},
     "test_alerts": {"route": "", "errors": {"notice": ""}},
     "acknowledge": {"alerts": ["a1"], "about": ["dead p:h"]},
     "purge": {"event_filter": {"until": 0}, "events": 2},
@@ -171,7 +172,7 @@ BULK = {
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in READS])
 def test_every_operation_has_its_words(alerted, run, name):
     """`flowhooks audit` describes each operation that changes something in words, not in JSON."""
-    action = "operation" if name in BULK else name
+    action = {"record_change": "install"}.get(name, "operation" if name in BULK else name)
     with closing(sqlite3.connect(alerted.file)) as connection:
         detail = json.dumps(BULK[name] if name in BULK else DETAILS[name])
         connection.execute("INSERT INTO audit_log VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))

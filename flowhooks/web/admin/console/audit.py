@@ -36,7 +36,9 @@ _EVENT_ACTIONS: Final = frozenset(
 )
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
-_SERVER_ACTIONS: Final = frozenset({"start", "reload", "login", "logout", "login_refused"})
+_SERVER_ACTIONS: Final = frozenset(
+    {"start", "reload", "restart", "install", "uninstall", "login", "logout", "login_refused"}
+)
 NAMED_ACTIONS: Final = (
     _EVENT_ACTIONS
     | _HANDLER_ACTIONS

@@ -18,6 +18,7 @@ import pytest
 
 from flowhooks.app import App
 from flowhooks.intake.accept import Callback
+from flowhooks.ledger import audit
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import Settings
@@ -202,6 +203,15 @@ def known(there):
         return [one.id for one in reader.registered_handlers()]
 
 
+def audited(there):
+    """The changes of the installation in the audit log, newest first, with the plugins concerned."""
+    with closing(Reader(f"sqlite:///{there.database}")) as reader, reader.connection() as connection:
+        entries = audit.entries(connection, limit=100)
+    changes = [entry for entry in entries if entry.action in {"install", "uninstall", "restart"}]
+    assert all(entry.actor and entry.interface for entry in changes)
+    return [(entry.action, entry.detail.get("plugins")) for entry in changes]
+
+
 def test_from_nothing_to_a_plugin_and_back(there, ledger):
     """Parked events are listed before they are delivered, kept when the plugin is removed, and listed again later."""
     there.package()
@@ -212,6 +222,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     assert "2 parked events will be delivered to leave:grant" in text
     assert "No server is running: the next server that starts loads the changes." in text
     assert known(there) == []
+    assert audited(there) == [("install", ["leave - -> 0.1.0"])]
     there.run("events", "reroute", "--parked")
     assert known(there) == ["leave:grant"]
     dry = there.run("plugins", "uninstall", "leave", "--dry-run")
@@ -227,6 +238,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     assert "Still stored for them: 2 waiting" in text
     assert "handler_missing" not in there.said
     assert known(there) == []
+    assert audited(there)[0] == ("uninstall", ["leave 0.1.0 -> -"])
     assert there.plugin()["state"] == "retired"
     store(there, "leave_request", 3)
     done = there.install()
@@ -418,6 +430,7 @@ def test_a_running_server_is_replaced(there, ledger):
         assert post(base, "early") == 202
         text = there.run("plugins", "install", "--restart", there.wheel(), *PIP)
         assert "has replaced process" in text
+        assert [action for action, _ in audited(there)] == ["restart", "install"]
         assert post(base, "in-time") == 200
         broken = there.wheel("0.2.0", "raise ImportError('no module of that kind')")
         text = there.run("plugins", "install", "--restart", broken, *PIP, code=1)

@@ -335,6 +335,7 @@ def test_every_operation_answers_as_published(busy, document):
         "acknowledge": {"alerts": ["alert NULL"]},
         "test_alerts": {},
         "record_backup": {"name": "flowhooks-1.db", "size": 4096},
+        "record_change": {"kind": "install", "plugins": ["contracts 1.3 -> 1.4"]},
         "pause": {"handlers": ["shop:idle"]},
         "resume": {"handlers": ["shop:idle"]},
         "purge": {"event_filter": {"until": busy.flow.clock.now()}},
