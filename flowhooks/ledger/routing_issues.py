@@ -85,11 +85,14 @@ def _why(connection: Connection, event_id: str) -> str:
 
 
 def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:
-    """Return the callbacks that were refused with 409 at or after `since`, by source."""
+    """Return the callbacks that were refused with 409 at or after `since`, by source.
+
+    A body that an operator has accepted as a correction is no conflict any more.
+    """
     received = conflicts_table.c.received_at
     newest = (
         select(conflicts_table.c.event_id, received)
-        .where(received >= since)
+        .where(received >= since, conflicts_table.c.corrected_by.is_(None))
         .order_by(received.desc())
         .limit(MAX_ROWS)
         .subquery("newest")

@@ -66,6 +66,30 @@ def purge_one(flow, event_id):
     assert purge(context_of(flow), EventFilter(ids=(event_id,), until=flow.clock.now())).purged == 1
 
 
+def open_alerts(flow):
+    """The number of callbacks of each open alert about conflicts, after enough checks to close one."""
+    for _ in range(2):
+        flow.app.alerts.poll()
+    return [count for (count,) in flow.sql("SELECT count FROM alerts WHERE cause = 'conflict' AND closed_at IS NULL")]
+
+
+@pytest.mark.either
+def test_the_alert_ends_when_every_body_is_accepted(harness, books):
+    """An accepted body is no conflict any more: the alert counts the others, and ends with the last one."""
+    flow = harness.open(books())
+    event_id, digest = conflict_with(flow)
+    with pytest.raises(IdentityConflict):
+        flow.take("i1", amount=3)
+    other = next(one.digest for one in flow.app.ledger.conflicts(event_id) if one.digest != digest)
+    assert open_alerts(flow) == [2]
+    accept(flow, event_id, digest)
+    assert open_alerts(flow) == [1]
+    accept(flow, event_id, other)
+    assert open_alerts(flow) == []
+    flow.take("i1", amount=2)  # a repeat of the correction
+    assert open_alerts(flow) == []
+
+
 def test_the_second_body_runs_its_handlers_once(harness, books, runs):
     """Both bodies stay, each delivery is of its own event, and the two events name each other."""
     flow = harness.open(books())
