@@ -65,6 +65,13 @@ def test_the_pages_have_the_groups_in_both_languages(console):
 
 
 @pytest.mark.either
+def test_the_overview_leads_to_the_error(console):
+    """An error that the overview names as failing now is a link to the page of the error."""
+    shown = {f"/console/errors/{group_of(console, instance)}" for instance in ("order-1", "wrong")}
+    assert shown <= set(console.page("/").links())
+
+
+@pytest.mark.either
 def test_events_are_filtered_and_replayed_by_their_error(console):
     """The list of events names the error with a link, and a replay of a filtered list runs the group only."""
     failed, rejected = group_of(console, "order-1"), group_of(console, "wrong")
