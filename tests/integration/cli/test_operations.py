@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,7 +110,9 @@ def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
 def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
     """Ctrl-C ends the command with exit code 130, and it prints how to follow or cancel the operation."""
     (shop.folder / "open").touch()
-    monkeypatch.setattr(follow.time, "sleep", lambda _seconds: signal.raise_signal(signal.SIGINT))
+    # Of this module only: other threads of the tests sleep, too.
+    interrupting = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _seconds: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(follow, "time", interrupting)
     result = run("events", "replay", *BOOK, "--again", "--yes", "--rate", "4/h", server=shop)
     assert result.exit_code == 130
     (operation,) = asked("operations", "list", server=shop)["operations"]
