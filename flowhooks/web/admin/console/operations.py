@@ -183,7 +183,7 @@ class OperationStep(OperationPage):
         language = choose_language(request, response)
 
         def go() -> None:
-            _redirect(response, _path(self._operation(path["operation_id"])))
+            _redirect(response, _page_url(request, self._operation(path["operation_id"])))
 
         self.respond_safely(request, response, language, go)
 
@@ -231,7 +231,7 @@ class OperationStep(OperationPage):
         elif step == "cancel" and operation.state is OperationState.PLANNED:
             _redirect(response, back_url(request, OPERATIONS_ROOT))
         else:
-            _redirect(response, _path(operation))
+            _redirect(response, _page_url(request, operation))
 
     def _ask_again(
         self,
@@ -266,9 +266,8 @@ class OperationStep(OperationPage):
 def operation_values(request: falcon.Request, operation: Operation) -> dict[str, Any]:
     """Return the values of an operation that each of its pages shows."""
     name = NAME_OF_BULK[operation.action]
-    back = back_url(request, "")
-    path = _path(operation)
-    query = f"?{urlencode({'back': back})}" if back else ""
+    path, back = _path(operation), back_url(request, "")
+    query = _back_query(request)
     return {
         "operation": operation,
         "doing": name,
@@ -279,6 +278,7 @@ def operation_values(request: falcon.Request, operation: Operation) -> dict[str,
             step: f"{path}/{step}{query}" for step, states in STATES_OF_STEPS.items() if operation.state in states
         },
         "back": back or OPERATIONS_ROOT,
+        "came_from": back,
         "at_rest": operation.state in AT_REST,
         "executed": operation.planned - operation.remaining,
     }
@@ -308,6 +308,15 @@ def parse_rate(value: str) -> float | None:
 
 def _path(operation: Operation) -> str:
     return f"{OPERATIONS_ROOT}/{quote(operation.id, safe='')}"
+
+
+def _back_query(request: falcon.Request) -> str:
+    back = back_url(request, "")
+    return f"?{urlencode({'back': back})}" if back else ""
+
+
+def _page_url(request: falcon.Request, operation: Operation) -> str:
+    return f"{_path(operation)}{_back_query(request)}"
 
 
 def _redirect(response: falcon.Response, url: str) -> None:

@@ -321,6 +321,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "ran_by": {"en": "Plugin of the last attempt", "zh": "最后一次尝试的插件"},
     "trigger": {"en": "Why it started", "zh": "执行原因"},
     "attempted_since": {"en": "Attempted since", "zh": "尝试不早于"},
+    "event.ran_by": {
+        "en": "All events whose last attempt was by this version",
+        "zh": "最后一次尝试由该版本执行的全部事件",
+    },
     "event.operation": {"en": "bulk operation", "zh": "批量操作"},
     "trigger.first": {"en": "first attempt", "zh": "首次尝试"},
     "trigger.retry": {"en": "retry", "zh": "重试"},

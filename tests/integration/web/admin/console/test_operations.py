@@ -108,7 +108,9 @@ def test_pause_resume_rate_and_cancel(many, repaired, eventually):
     repaired.append(True)
     page, address = planned(many, "key=pay")
     answer = many.submit(page.form()[0], rate="0.001", note="slowly")
-    assert answer.headers["Location"] == address
+    to, _, came_from = answer.headers["Location"].partition("?")
+    assert (to, dict(parse_qsl(came_from)).keys()) == (address, {"back"})
+    assert "/console/" in many.get(answer.headers["Location"], root="").page.links()
     running = many.get(address, root="").page
     assert "0.001" in running.text
     assert "slowly" in running.text

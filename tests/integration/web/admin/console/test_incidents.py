@@ -1,0 +1,355 @@
+"""Walks of an operator through incidents, in a real browser; the documentation states the clicks of each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import expect
+
+from flowhooks import Reject, State
+from flowhooks.background.alerts.maintenance_causes import MIB
+from flowhooks.model.plugin_version import PluginVersion
+from flowhooks.operations import server_audit
+from flowhooks.operations.context import Actor
+from flowhooks.operations.pause import pause
+from flowhooks.settings import OperatorSettings, Source
+from flowhooks.web.admin.console.texts import text
+from flowhooks.web.admin.passwords import hash_password
+from support import browsers
+from support.app_harness import plugin
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.sqlite,
+    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
+]
+PAGE = Path(__file__).parents[5] / "docs" / "how-to" / "use-the-console.md"
+HEADING = "## What to click when"
+DONE = ".o-finished"
+"""The badge of a finished operation on its page."""
+LOCALES = {"en": "en-GB", "zh": "zh-CN"}
+both_languages = pytest.mark.parametrize("language", LOCALES)
+each_language = pytest.mark.parametrize("language", ["en", pytest.param("zh", marks=pytest.mark.long)])
+
+
+def documented():
+    """The number of clicks of each situation, as the table of the documentation states them."""
+    section = PAGE.read_text("utf-8").partition(f"{HEADING}\n")[2].partition("\n## ")[0]
+    return {name: int(clicks) for name, clicks in re.findall(r"^\| ([^|]+?) \| (\d+) \|", section, re.MULTILINE)}
+
+
+class Walk:
+    """An operator at the console, who counts clicks; what is entered into fields, and ticked, is not a click."""
+
+    def __init__(self, page, language):
+        self.page = page
+        self.language = language
+        self.clicks = 0
+
+    def says(self, key, **values):
+        """A text of the console in the language of the walk."""
+        return text(key, self.language, **values)
+
+    def click(self, locator):
+        """Click once."""
+        locator.click()
+        self.clicks += 1
+
+    def go(self, name):
+        """Click a page of the navigation, and wait for it."""
+        label = self.says(f"nav.{name}")
+        self.click(self.page.get_by_role("navigation").first.get_by_role("link", name=label, exact=True))
+        expect(self.page.locator("nav [aria-current=page]")).to_have_text(label)
+
+    def tile(self, state):
+        """Click the tile of a state on the overview."""
+        self.click(self.page.locator(".tile", has_text=self.says(f"state.{state}")).locator("a").first)
+
+    def plan(self, name, count, place="main"):
+        """Click the action in this part of the page, and wait for a plan of exactly so many deliveries."""
+        labels = {self.says(f"do.{name}.act"), self.says(f"do.{name}.all")}
+        pattern = re.compile(f"^({'|'.join(re.escape(label) for label in labels)})$")
+        self.click(self.page.locator(place).get_by_role("button", name=pattern))
+        expect(self.page.locator(".would")).to_have_text(self.says(f"do.{name}.would", count=str(count)))
+
+    def confirm(self, name):
+        """Click the button that starts what the page asks about."""
+        button = self.says(f"do.{name}.button")
+        self.click(self.page.locator("form.confirm").get_by_role("button", name=button, exact=True))
+
+    def took(self, situation):
+        """Check the number of clicks against the documentation."""
+        assert {situation: self.clicks} == {situation: documented()[situation]}
+
+
+@pytest.fixture
+def walk(visit):
+    """A function that starts a walk on the overview, or on another page."""
+
+    def start(console, language="en", path="/"):
+        return Walk(visit(console, path, locale=LOCALES[language]), language)
+
+    return start
+
+
+def event_of(flow, instance):
+    """The id of the event of a flow instance."""
+    return flow.events(flow_instance_id=instance)[0]
+
+
+def runs(flow):
+    """The state and the number of attempts of each delivery, by its flow instance."""
+    return {
+        instance: (state, attempt)
+        for instance, state, attempt in flow.sql(
+            "SELECT flow_instance_id, deliveries.state, attempt FROM deliveries JOIN events ON events.id = event_id"
+        )
+    }
+
+
+def test_each_situation_of_the_documentation_has_a_walk():
+    """Every row of the table is walked here."""
+    source = Path(__file__).read_text("utf-8")
+    assert documented()
+    assert [name for name in documented() if f'took("{name}")' not in source] == []
+
+
+@each_language
+def test_one_flow_was_not_archived(harness, listens, serve, walk, language):
+    """From a flow instance to the error, its traceback, and the delivery that has succeeded."""
+    repaired = []
+
+    def archive(event):
+        if not repaired:
+            raise OSError("the archive is full")
+
+    flow = harness.open(listens(archive))
+    for instance in ("4710", "4711"):
+        flow.take(instance)
+    repaired.append(True)
+    desk = walk(serve(flow), language)
+    desk.go("events")
+    desk.page.get_by_label(desk.says("flow")).fill("4711")
+    desk.click(desk.page.get_by_role("button", name=desk.says("search"), exact=True))
+    expect(desk.page.locator("tbody tr")).to_have_count(1)
+    desk.click(desk.page.locator("tbody th a"))
+    expect(desk.page.locator("h1")).to_contain_text("4711")
+    desk.click(desk.page.locator(".timeline summary"))
+    expect(desk.page.locator(".timeline pre")).to_contain_text("OSError: the archive is full")
+    desk.plan("replay", 1)
+    desk.confirm("replay")
+    expect(desk.page.get_by_role("status").first).to_contain_text(desk.says("do.replay.did", count="1"))
+    desk.took("One flow was not archived")
+    flow.settled(event_of(flow, "4711"), State.SUCCEEDED)
+    desk.page.reload()
+    expect(desk.page.locator(".delivery .s-succeeded").first).to_be_visible()
+    assert runs(flow)["4710"] == ("dead", 1)
+
+
+@both_languages
+def test_an_erp_was_down(harness, listens, serve, walk, language):
+    """All failures of one error are replayed; the rejected deliveries of the same handler stay as they are."""
+    erp = SimpleNamespace(up=False)
+
+    def book(event):
+        if event.flow_instance_id.startswith("wrong"):
+            raise Reject("the order has no amount")
+        if not erp.up:
+            raise ConnectionError("the ERP does not answer")
+
+    flow = harness.open(listens(book))
+    for number in range(30):
+        flow.take(f"order-{number}")
+    for number in range(4):
+        flow.take(f"wrong-{number}")
+    erp.up = True
+    desk = walk(serve(flow), language)
+    desk.click(desk.page.locator(".failing").get_by_role("link", name="the ERP does not answer"))
+    desk.plan("replay", 30)
+    desk.confirm("replay")
+    expect(desk.page.locator(DONE)).to_be_visible()
+    expect(desk.page.locator(".tile", has_text=desk.says("operation.succeeded"))).to_contain_text("30")
+    desk.took("A system that a handler calls was down")
+    states = runs(flow)
+    assert {states[f"order-{number}"] for number in range(30)} == {("succeeded", 2)}
+    assert {states[f"wrong-{number}"] for number in range(4)} == {("dead", 1)}
+
+
+def test_a_version_of_a_plugin_was_wrong(harness, listens, serve, walk):
+    """The events that a wrong version ran last are run once more by its successor, and no others."""
+
+    def version(number):
+        def archive(event):
+            return number
+
+        contracts = plugin(listens(archive))
+        contracts.__version__ = number
+        return {"contracts": contracts}
+
+    for number, instances in (("1.4", ("a1", "a2")), ("2.0", ("b1", "b2", "b3", "b4", "b5"))):
+        flow = harness.open(plugins=version(number))
+        for instance in instances:
+            flow.take(instance)
+        flow.close()
+    flow = harness.open(plugins=version("2.1"))
+    desk = walk(serve(flow), path=f"/events/{event_of(flow, 'b3')}")
+    desk.click(desk.page.get_by_role("link", name="contracts 2.0", exact=True))
+    expect(desk.page.locator("tbody tr")).to_have_count(5)
+    desk.plan("replay_again", 5, "p.acts")
+    desk.page.get_by_label(desk.says("do.replay_again.sure")).check()
+    desk.confirm("replay_again")
+    expect(desk.page.locator(DONE)).to_be_visible()
+    desk.took("A version of a plugin was wrong")
+    again = {instance for instance, run in runs(flow).items() if run == ("succeeded", 2)}
+    assert again == {"b1", "b2", "b3", "b4", "b5"}
+
+
+def test_no_handler_takes_a_process(harness, listens, serve, walk):
+    """The parked events are one group, with their number, and a handler whose key is almost the same."""
+    flow = harness.open(listens(lambda event: None, process_key="vehicle_request"))
+    for number in range(3):
+        flow.take(f"v{number}", key="Vehicle_Request")
+    desk = walk(serve(flow))
+    desk.tile("parked")
+    group = desk.page.locator("tbody tr")
+    expect(group).to_have_count(1)
+    expect(group).to_contain_text("Vehicle_Request")
+    expect(group.locator("td.number")).to_have_text("3")
+    expect(group).to_contain_text("differs only in case")
+    desk.took("No handler takes the events of a process")
+
+
+def test_an_engine_has_gone_silent(harness, listens, serve, walk):
+    """The overview names the source; its page has the last callback, and no rejected request."""
+    flow = harness.open(
+        listens(lambda event: None), sources={"oa": Source(token_sha256=("1" * 64,), silent_after=3600.0)}
+    )
+    flow.take("i1", source="oa")
+    flow.app.alerts.poll()
+    flow.advance(3700)
+    flow.app.alerts.poll()
+    desk = walk(serve(flow))
+    expect(desk.page.locator(".failing")).to_contain_text("oa")
+    desk.go("sources")
+    desk.click(desk.page.get_by_role("link", name="oa", exact=True))
+    expect(desk.page.locator("h1")).to_contain_text("oa")
+    expect(desk.page.locator("dl.facts")).to_contain_text("2026-01-01 08:00:00")
+    expect(desk.page.locator("section", has_text=desk.says("rejected.title"))).to_contain_text(
+        desk.says("rejected.none")
+    )
+    desk.took("An engine sends no callbacks")
+
+
+@each_language
+def test_a_server_was_killed(harness, listens, serve, walk, language):
+    """Of six unknown deliveries two were not done: these run again, and the others are marked as done."""
+    flow = harness.open(listens(lambda event: None))
+    for number in range(6):
+        flow.take(f"u{number}")
+    flow.sql("UPDATE deliveries SET state = 'unknown'")
+    flow.sql("UPDATE attempts SET outcome = 'lost'")
+    desk = walk(serve(flow), language)
+    desk.tile("unknown")
+    expect(desk.page.locator("tbody tr")).to_have_count(6)
+    for instance in ("u1", "u4"):
+        desk.page.get_by_label(desk.says("events.select", flow=instance), exact=True).check()
+    desk.plan("mark_not_done", 2, "#rows")
+    desk.confirm("mark_not_done")
+    expect(desk.page.locator(DONE)).to_be_visible()
+    desk.click(desk.page.get_by_role("link", name=desk.says("do.back"), exact=True))
+    expect(desk.page.locator("tbody tr")).to_have_count(4)
+    desk.plan("mark_done", 4, "p.acts")
+    desk.confirm("mark_done")
+    expect(desk.page.locator(DONE)).to_be_visible()
+    desk.took("Deliveries are unknown after a crash")
+    done = {f"u{number}": ("succeeded", 2 if number in {1, 4} else 1) for number in range(6)}
+    assert runs(flow) == done
+
+
+def test_a_handler_is_slow(harness, listens, serve, walk):
+    """The overview has the median and the slowest attempts of each handler."""
+    flow = harness.open()
+    clock = flow.clock
+    flow.close()
+    flow = harness.open(
+        listens(lambda event: clock.advance(0.01), name="quick", process_key="quick"),
+        listens(lambda event: clock.advance(9), name="slow", process_key="slow"),
+    )
+    for number in range(3):
+        flow.take(f"q{number}", key="quick")
+        flow.take(f"s{number}", key="slow")
+    desk = walk(serve(flow))
+    expect(desk.page.get_by_role("row", name="p:slow")).to_contain_text("9 s")
+    expect(desk.page.get_by_role("row", name="p:quick")).to_contain_text("10 ms")
+    desk.took("A handler is slow")
+
+
+def test_an_engine_says_that_it_was_rejected(harness, serve, walk):
+    """One page has what was rejected, when, from where, and why."""
+    flow = harness.open()
+    for status, instance, why in ((401, "4711", "no valid token"), (422, "4712", "the class is too long")):
+        flow.app.rejected_requests.record(
+            path=f"/flow/{instance}/call-back/complete",
+            address="192.0.2.1",
+            status=status,
+            source="" if status == 401 else "oa",
+            english=why,
+            chinese=why,
+        )
+    flow.app.rejected_requests.flush()
+    desk = walk(serve(flow))
+    desk.go("rejected_requests")
+    row = desk.page.locator("tbody tr", has_text="/flow/4712/")
+    for shown in ("2026-01-01 08:00:00", "422", "oa", "192.0.2.1", "the class is too long"):
+        expect(row).to_contain_text(shown)
+    desk.took("An engine reports that a callback was rejected")
+
+
+def test_a_new_version_was_started(harness, serve, walk):
+    """The overview has the time since the start, and the audit log the versions that have changed with it."""
+    flow = harness.open()
+    for number in ("1.4", "2.0"):
+        versions = {"contracts": PluginVersion(number, "")}
+        server_audit.record_start(flow.app.ledger, flow.clock, flow.app.settings, versions, kind="server")
+        flow.advance(60)
+    desk = walk(serve(flow))
+    desk.go("audit")
+    expect(desk.page.locator("tbody tr").first).to_contain_text("1.4 -> 2.0")
+    desk.took("Something has changed since a restart")
+
+
+def test_a_disk_is_nearly_full(harness, serve, walk, monkeypatch):
+    """The overview names the disk of the ledger; the alert is acknowledged with a note."""
+    monkeypatch.setattr("flowhooks.composition.free_disk_bytes", lambda _url: 600 * MIB)
+    flow = harness.open(alerts={"disk_free_mib": 1000})
+    flow.app.alerts.poll()
+    desk = walk(serve(flow))
+    expect(desk.page.locator(".failing")).to_contain_text("0.6 GiB")
+    desk.go("alerts")
+    desk.click(desk.page.get_by_role("link", name=desk.says("do.acknowledge.act"), exact=True))
+    desk.page.get_by_label(desk.says("do.note")).fill("more disk is ordered")
+    desk.confirm("acknowledge")
+    expect(desk.page.get_by_role("status").first).to_contain_text(desk.says("do.acknowledge.did", count="1"))
+    desk.took("The disk is nearly full")
+
+
+def test_a_second_operator_looks(harness, listens, serve, walk):
+    """An operator of the role view sees who did what, and has no buttons."""
+    operators = {"wang": OperatorSettings(role="view", password=hash_password("correct horse battery"))}
+    flow = harness.open(listens(lambda event: None, name="archive"), operators=operators)
+    pause(replace(flow.app.operation_context, by=Actor("li", "console")), ["p:archive"], note="the archive moves")
+    desk = walk(serve(flow))
+    desk.page.get_by_label(desk.says("login.name"), exact=True).fill("wang")
+    desk.page.get_by_label(desk.says("login.password"), exact=True).fill("correct horse battery")
+    desk.click(desk.page.get_by_role("button", name=desk.says("login.title"), exact=True))
+    desk.go("audit")
+    row = desk.page.locator("tbody tr", has_text="the archive moves")
+    expect(row).to_contain_text("li")
+    desk.took("Somebody asks who did something")
+    desk.go("handlers")
+    expect(desk.page.locator("main")).to_contain_text("p:archive")
+    expect(desk.page.locator(".act")).to_have_count(0)
