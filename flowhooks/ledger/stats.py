@@ -18,6 +18,7 @@ from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.queries import OPEN_STATES
 from flowhooks.ledger.tables import (
     IS_BLOCKED,
+    IS_OPEN_OPERATION,
     IS_PARKED,
     IS_RUNNING_OR_FAILED,
     IS_SCHEDULED,
@@ -29,8 +30,10 @@ from flowhooks.ledger.tables import (
     deliveries,
     events,
     handlers,
+    operations,
     processes,
 )
+from flowhooks.model.bulk_operation import OperationState
 from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:
@@ -86,6 +89,7 @@ class LedgerStats:
         processes: number of processes that have neither stopped nor expired.
         paused: the ids of the paused handlers.
         circuit_open: the ids of the paused handlers whose circuits are open.
+        operations: number of bulk operations that are planned, running and paused, by state.
     """
 
     backlog: Mapping[str, HandlerBacklog]
@@ -98,6 +102,7 @@ class LedgerStats:
     processes: int
     paused: frozenset[str]
     circuit_open: frozenset[str]
+    operations: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +185,20 @@ def read_stats(connection: Connection, now: int) -> LedgerStats:
         processes=connection.execute(live).scalar_one(),
         paused=frozenset(pauses.paused(connection)),
         circuit_open=frozenset(circuit_state.open_circuits(connection)),
+        operations={
+            **dict.fromkeys(COUNTED_OPERATIONS, 0),
+            **dict(connection.execute(_OPERATIONS).all()),
+        },
     )
+
+
+COUNTED_OPERATIONS: Final = (OperationState.PLANNED.value, OperationState.RUNNING.value, OperationState.PAUSED.value)
+"""The states of bulk operations that are counted."""
+_OPERATIONS: Final = (
+    select(operations.c.state, func.count())
+    .where(IS_OPEN_OPERATION, operations.c.state.in_(COUNTED_OPERATIONS))
+    .group_by(operations.c.state)
+)
 
 
 def totals(connection: Connection) -> Totals:

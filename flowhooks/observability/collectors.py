@@ -145,6 +145,12 @@ class LedgerCollector(Collector):
         yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 1)
         yield from self._open(condition)
         yield from self._parked(condition)
+        operations = GaugeMetricFamily(
+            "flowhooks_operations", "Bulk operations that are planned, running or paused, by state.", labels=["state"]
+        )
+        for state, many in condition.operations.items():
+            operations.add_metric([state], many)
+        yield operations
         yield from _counted(totals)
         yield from self._engine_gauges(engines)
         yield _instances(book)

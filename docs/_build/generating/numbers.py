@@ -73,6 +73,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         processes=1,
         paused=frozenset({one}),
         circuit_open=frozenset({one}),
+        operations={"planned": 0, "running": 1, "paused": 0},
     )
     position = EnginePosition(
         **dict.fromkeys((field.name for field in fields(EnginePosition)), 0)  # type: ignore[arg-type]

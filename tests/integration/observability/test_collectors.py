@@ -10,8 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.intake.accept import Callback
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.event import Origin
 from flowhooks.observability.collectors import STATS_TTL_SECONDS
+from flowhooks.operations.bulk import cancel_operation, pause_operation, plan_operation, start_operation
 from flowhooks.operations.pause import pause, resume
 from support import engine_ledger
 from support.silent_engine import asked
@@ -45,6 +48,29 @@ def monotonic(monkeypatch):
         moved[0] += seconds
 
     return advance
+
+
+def test_bulk_operations_are_counted_by_state(harness, listens, monotonic):
+    """A plan, an operation that runs, and one that is paused are counted; a cancelled one is not."""
+    flow = harness.open(listens(fails), start=False)
+    flow.take(wait=0)
+    context = flow.app.operation_context
+
+    def counted():
+        monotonic(STATS_TTL_SECONDS + 1)
+        found = scrape(flow)
+        return [found["flowhooks_operations", state] for state in ("planned", "running", "paused")]
+
+    assert counted() == [0, 0, 0]
+    first, second = (plan_operation(context, BulkAction.CLOSE, EventFilter()).id for _ in range(2))
+    assert counted() == [2, 0, 0]
+    start_operation(context, first)
+    assert counted() == [1, 1, 0]
+    pause_operation(context, first)
+    assert counted() == [1, 0, 1]
+    cancel_operation(context, first)
+    cancel_operation(context, second)
+    assert counted() == [0, 0, 0]
 
 
 def test_everything_at_rest(harness, listens):
