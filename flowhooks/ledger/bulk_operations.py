@@ -6,14 +6,14 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import IS_OPEN_OPERATION, deliveries, operations
 from flowhooks.ledger.tables import operation_items as items
-from flowhooks.model.bulk_operation import BulkAction, ItemStatus, Operation, OperationItem, OperationState
+from flowhooks.model.bulk_operation import BulkAction, ItemResult, ItemStatus, Operation, OperationItem, OperationState
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
@@ -142,14 +142,19 @@ def read_operation(connection: Connection, operation_id: str) -> Operation | Non
 
 
 def operation_items(
-    connection: Connection, operation_id: str, *, status: ItemStatus | None = None, after: str = "", limit: int
+    connection: Connection,
+    operation_id: str,
+    *,
+    status: ItemStatus | ItemResult | None = None,
+    after: str = "",
+    limit: int,
 ) -> tuple[OperationItem, ...]:
     """Return deliveries of an operation's plan, in the order in which they are released.
 
     Args:
         connection: any connection.
         operation_id: the operation.
-        status: only items with this status; None: all.
+        status: only items with this status, or released ones with this result at present; None: all.
         after: the id of the delivery after which to continue; `""`: start with the first.
         limit: maximum number of items.
     """
@@ -160,9 +165,24 @@ def operation_items(
         .order_by(items.c.delivery_id)
         .limit(limit)
     )
-    if status is not None:
+    if isinstance(status, ItemResult):
+        query = query.where(items.c.status == ItemStatus.RELEASED.value, _has_result(operation_id, status))
+    elif status is not None:
         query = query.where(items.c.status == status.value)
     return tuple(_to_item(row) for row in connection.execute(query))
+
+
+def _has_result(operation_id: str, result: ItemResult) -> ColumnElement[bool]:
+    """Return the condition that a released delivery has a result, as `count_results` counts it."""
+    done_at_once = exists(
+        select(operations.c.id).where(
+            operations.c.id == operation_id, operations.c.action.in_([action.value for action in DONE_AT_ONCE])
+        )
+    )
+    state = deliveries.c.state
+    if result is ItemResult.SUCCEEDED:
+        return or_(done_at_once, state.is_(None), state == State.SUCCEEDED.value)
+    return and_(~done_at_once, state.not_in([State.SUCCEEDED.value, State.WAITING.value, State.RUNNING.value]))
 
 
 def operations_of(connection: Connection, delivery_ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:

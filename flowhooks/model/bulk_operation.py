@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +57,24 @@ class ItemStatus(StrEnum):
     """It has acted on the delivery."""
     CHANGED = "changed"
     """The delivery was no longer as planned, so it was left alone."""
+
+
+class ItemResult(StrEnum):
+    """The present result of a delivery that an operation has released."""
+
+    SUCCEEDED = "succeeded"
+    """It has succeeded, or the operation's action needed no attempt of it."""
+    FAILED = "failed"
+    """It is dead, unknown or closed again."""
+
+
+ITEM_CHOICES: Final = (*(status.value for status in ItemStatus), *(result.value for result in ItemResult))
+"""The values by which the deliveries of an operation's plan are listed."""
+
+
+def parse_item_choice(text: str) -> ItemStatus | ItemResult:
+    """Return the status or the result that one of `ITEM_CHOICES` stands for."""
+    return ItemStatus(text) if text in set(ItemStatus) else ItemResult(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from flowhooks.cli.operations.follow import find_operation, follow, print_progre
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger.bulk_operations import list_operations, operation_items
 from flowhooks.ledger.reader import Reader
-from flowhooks.model.bulk_operation import ItemStatus, OperationState
+from flowhooks.model.bulk_operation import ITEM_CHOICES, OperationState, parse_item_choice
 from flowhooks.operations.json.bulk_operations import operation_item_to_json, operation_to_json
 from flowhooks.settings import database_url
 
@@ -117,10 +117,10 @@ def show_command(settings: Settings, *, operation_id: str, following: bool, as_j
 @click.argument("operation_id", type=utf8, metavar="ID")
 @click.option(
     "--status",
-    type=click.Choice([status.value for status in ItemStatus]),
+    type=click.Choice(ITEM_CHOICES),
     metavar="STATUS",
     help="List only deliveries that are not released yet (planned), released, or left alone because they had changed "
-    "since the plan (changed).",
+    "since the plan (changed); or released ones that have succeeded now, or failed again (failed).",
 )
 @_limit_option
 @click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this delivery.")
@@ -136,6 +136,7 @@ def items_command(
     \b
     Examples:
       flowhooks operations items 019ab2c4-5d21-7000-8000-1b2c3d4e5f60 --status changed
+      flowhooks operations items 019ab2c4-5d21-7000-8000-1b2c3d4e5f60 --status failed
       flowhooks operations items 019ab2c4-5d21-7000-8000-1b2c3d4e5f60 --json
 
     Exit codes: 0 done, 1 there is no such operation, 2 wrong usage.
@@ -146,7 +147,7 @@ def items_command(
             items = operation_items(
                 connection,
                 operation_id,
-                status=ItemStatus(status) if status else None,
+                status=parse_item_choice(status) if status else None,
                 after=after,
                 limit=limit + 1,
             )

@@ -10,7 +10,7 @@ from flowhooks import Retry, State
 from flowhooks.errors import InvalidTransition, NotFound, SettingsError
 from flowhooks.ledger import audit, bulk_operations, bulk_plans, bulk_release
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.model.bulk_operation import BulkAction, ItemStatus, OperationState
+from flowhooks.model.bulk_operation import BulkAction, ItemResult, ItemStatus, OperationState
 from flowhooks.operations import bulk
 from flowhooks.operations.context import Actor
 from flowhooks.operations.pause import pause
@@ -155,6 +155,8 @@ def test_dead_deliveries_run_again_until_all_are_executed(harness, listens, work
     assert (done.succeeded, done.failed, done.remaining) == (2, 1, 0)
     assert done.finished_at is not None
     assert {one.status for one in items(flow, operation_id)} == {ItemStatus.RELEASED}
+    assert [one.event_id for one in items(flow, operation_id, status=ItemResult.FAILED)] == [still]
+    assert [one.event_id for one in items(flow, operation_id, status=ItemResult.SUCCEEDED)] == [dead[0], dead[2]]
     for event_id in dead:
         standing = flow.only(event_id)
         assert (standing.attempt, standing.comment) == (2, "ERP is up")
@@ -193,6 +195,8 @@ def test_a_delivery_that_has_changed_is_left_alone(harness, listens, works):
         (State.CLOSED, "not needed"),
     ]
     assert [one.event_id for one in items(flow, plan.id, status=ItemStatus.CHANGED)] == events[:2]
+    assert [one.event_id for one in items(flow, plan.id, status=ItemResult.SUCCEEDED)] == events[2:]
+    assert items(flow, plan.id, status=ItemResult.FAILED) == ()
 
 
 def test_a_paused_operation_releases_nothing_until_it_is_resumed(harness, listens, works):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from flowhooks.errors import NotFound
 from flowhooks.ledger import bulk_operations
-from flowhooks.model.bulk_operation import ItemStatus, Operation
+from flowhooks.model.bulk_operation import ITEM_CHOICES, Operation, parse_item_choice
 from flowhooks.operations.json.bulk_operations import (
     OperationItemsJson,
     OperationsJson,
@@ -90,8 +90,9 @@ class OperationItemsResource(Resource):
     parameters = (
         Parameter(
             name="status",
-            description="Only deliveries with this status. / 只看该状态的投递。",
-            schema={"type": "string", "enum": [status.value for status in ItemStatus]},
+            description="Only deliveries with this status, or released ones with this result at present. / "
+            "只看该状态的投递，或已释放且目前为该结果的投递。",
+            schema={"type": "string", "enum": list(ITEM_CHOICES)},
         ),
         limit_parameter(PAGE_SIZE),
         Parameter(
@@ -109,8 +110,8 @@ class OperationItemsResource(Resource):
         """Return one page of the plan."""
         limit, operation_id = limit_from_query(query), path["id"].replace("\0", "")
         status = query["status"][0] if "status" in query else None
-        if status is not None and status not in set(ItemStatus):
-            raise LocalizedHTTPError(422, "query_choice", name="status", values=", ".join(ItemStatus))
+        if status is not None and status not in ITEM_CHOICES:
+            raise LocalizedHTTPError(422, "query_choice", name="status", values=", ".join(ITEM_CHOICES))
         after = cursor_from_query(query)
         with self.app.ledger.connection() as connection:
             if bulk_operations.read_operation(connection, operation_id) is None:
@@ -118,7 +119,7 @@ class OperationItemsResource(Resource):
             found = bulk_operations.operation_items(
                 connection,
                 operation_id,
-                status=None if status is None else ItemStatus(status),
+                status=None if status is None else parse_item_choice(status),
                 after=after,
                 limit=limit + 1,
             )

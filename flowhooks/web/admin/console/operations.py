@@ -14,7 +14,7 @@ from flowhooks.errors import InvalidTransition, LedgerError, LedgerUnusable, Not
 from flowhooks.ledger import circuit_state, pauses
 from flowhooks.ledger.bulk_operations import list_operations, operation_items, read_operation
 from flowhooks.ledger.operation_summary import MAX_GROUPS, plan_summary
-from flowhooks.model.bulk_operation import ItemStatus, Operation, OperationState
+from flowhooks.model.bulk_operation import ITEM_CHOICES, Operation, OperationState, parse_item_choice
 from flowhooks.operations.bulk import MAX_RATE, MIN_RATE
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import run_operation
@@ -139,7 +139,7 @@ class OperationPage(Page):
 
     def _progress(self, request: falcon.Request, operation: Operation) -> dict[str, Any]:
         status, after = query_text(request, "items"), query_text(request, "after")
-        chosen = ItemStatus(status) if status in set(ItemStatus) else None
+        chosen = parse_item_choice(status) if status in ITEM_CHOICES else None
         with self.app.ledger.connection() as connection:
             items = operation_items(connection, operation.id, status=chosen, after=after, limit=PAGE_SIZE + 1)
         path = _path(operation)
@@ -148,7 +148,7 @@ class OperationPage(Page):
             **operation_values(request, operation),
             "items": items[:PAGE_SIZE],
             "chosen": chosen.value if chosen else "",
-            "statuses": tuple(status.value for status in ItemStatus),
+            "statuses": ITEM_CHOICES,
             "first": f"{path}?{urlencode(query)}#items" if after else "",
             "next": f"{path}?{urlencode({**query, 'after': items[PAGE_SIZE - 1].delivery_id})}#items"
             if len(items) > PAGE_SIZE

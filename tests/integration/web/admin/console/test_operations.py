@@ -101,6 +101,12 @@ def test_what_dies_after_the_plan_is_not_meant(many, repaired, eventually):
     changed = many.get(f"{address}?items=changed", root="").page
     assert f"/console/events/{event_of(many, 'p0')}" in changed.links()
     assert f"/console/events/{event_of(many, 'p1')}" not in changed.links()
+    assert {f"{address}?items={result}#items" for result in ("succeeded", "failed", "planned")} <= set(done.links())
+    for result, instances in (("succeeded", ("p1", "p2", "p3", "p4")), ("failed", ("a0",))):
+        shown = {
+            one for one in many.get(f"{address}?items={result}", root="").page.links() if "/console/events/" in one
+        }
+        assert shown == {f"/console/events/{event_of(many, instance)}" for instance in instances}
 
 
 def test_pause_resume_rate_and_cancel(many, repaired, eventually):
