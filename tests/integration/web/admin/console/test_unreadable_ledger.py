@@ -51,8 +51,8 @@ ASKED = {
 OF_ENGINES = {"ask_engine", "read_definitions", "reconcile"}
 """Operations whose dry run, or which themselves, ask engines and not the ledger."""
 
-ONLY_WRITES = {"record_backup", "record_change"}
-"""Operations that read nothing, and need no connection of the readers."""
+ONLY_WRITES = {"record_backup", "record_change", "test_alerts"}
+"""Operations that read nothing here, and need no connection of the readers."""
 
 
 @pytest.fixture
@@ -175,7 +175,8 @@ def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monke
     )
     with psycopg.connect(postgresql_url) as outside:
         outside.execute(
-            "LOCK TABLE events, deliveries, alerts, audit_log, rejected_requests, handlers, engine_positions "
+            "LOCK TABLE events, deliveries, alerts, audit_log, rejected_requests, handlers, engine_positions, "
+            "error_groups "
             "IN ACCESS EXCLUSIVE MODE"
         )
         see_that_it_says_so(console, logged, but={"close_gaps"})
