@@ -214,6 +214,7 @@ class Dispatcher:
             now,
             encoded.dropped or None,
             None if outcome.succeeded else identify_error(attempt.handler, outcome.kind, error, traceback),
+            attempt.invocation.log.text(),
         )
 
     def _suspend_missing_handler(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> None:

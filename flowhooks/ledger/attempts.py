@@ -57,6 +57,7 @@ class AttemptResult(NamedTuple):
         now: when the attempt ended, in microseconds since 1970.
         result_dropped: why the handler's return value could not be stored; None if it was, or there was none.
         error_identity: what the error has in common with others; None: only the text of `error` is known.
+        log: the last log records of the handler, one line each; None if there are none.
     """
 
     delivery_id: str
@@ -71,6 +72,7 @@ class AttemptResult(NamedTuple):
     now: int
     result_dropped: str | None = None
     error_identity: ErrorIdentity | None = None
+    log: str | None = None
 
 
 _CLAIMED: Final = database.DriverStatement(
@@ -89,6 +91,7 @@ _RESULTS = database.row_array(
     result=Text,
     result_dropped=Text,
     error_group=Text,
+    log=Text,
 )
 _RECORD: Final = database.DriverStatement(
     update(attempts)
@@ -101,6 +104,7 @@ _RECORD: Final = database.DriverStatement(
         result=_RESULTS.c.result,
         result_dropped=_RESULTS.c.result_dropped,
         error_group=_RESULTS.c.error_group,
+        log=_RESULTS.c.log,
     )
 )
 _ATTEMPTS: Final = select(attempts.c.delivery_id, attempts.c.number, attempts.c.outcome, attempts.c.finished_at).where(
@@ -403,6 +407,7 @@ class ResultRecorder:
                                     attempt=item.attempt,
                                     now=item.now,
                                 ),
+                                item.log,
                             ]
                             for item in recorded
                         ]
@@ -475,4 +480,5 @@ def _to_attempt(row: Any, damage: str) -> Attempt:
         actor=row.actor or "",
         operation_id=row.operation_id or "",
         error_group=row.error_group or "",
+        log=row.log or "",
     )

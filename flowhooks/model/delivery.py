@@ -192,6 +192,7 @@ class Attempt:
         actor: the operator who asked for it; `""` if no operator did.
         operation_id: the bulk operation that asked for it; `""` if none did.
         error_group: the fingerprint of its error; `""` if it has none.
+        log: the last log records of the handler, one line each, the oldest first; `""` if there are none.
     """
 
     number: int
@@ -209,3 +210,4 @@ class Attempt:
     actor: str = ""
     operation_id: str = ""
     error_group: str = ""
+    log: str = ""

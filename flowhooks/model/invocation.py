@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flowhooks.errors import TransactionError
+from flowhooks.model.attempt_log import AttemptLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,7 @@ class Invocation:
         entered: whether the handler's function was entered, or may have been entered in its process.
         result_dropped: why the handler's process could not send the return value; `""` if it sent it.
         log_fields: returns the fields that name the delivery and its event in log records of the handler.
+        log: the log records of the handler.
     """
 
     delivery_id: str
@@ -50,6 +52,7 @@ class Invocation:
     entered: bool = False
     result_dropped: str = ""
     log_fields: Callable[[], Mapping[str, Any]] = dict
+    log: AttemptLog = field(default_factory=AttemptLog)
 
     @contextmanager
     def as_current(self) -> Iterator[None]:
@@ -59,6 +62,16 @@ class Invocation:
             yield
         finally:
             _current.reset(token)
+
+
+@contextmanager
+def outside_of_invocation() -> Iterator[None]:
+    """Run the block in no invocation."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def current_invocation() -> Invocation | None:

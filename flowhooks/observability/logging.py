@@ -26,6 +26,7 @@ from uuid import UUID
 import structlog
 
 from flowhooks.model.invocation import current_invocation
+from flowhooks.observability.attempt_lines import add_to_attempt, value_text
 from flowhooks.text import escape_control, truncate_middle
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def configure(
                 structlog.stdlib.PositionalArgumentsFormatter(),
                 _add_invocation,
                 _RecordFields(redact, pid),
+                add_to_attempt,
                 _JsonLine(_JSON if _is_utf8(stream) else _ASCII_JSON)
                 if format == "json" or (format == "auto" and not stream.isatty())
                 else _TextLine(colors=_wants_colors(stream)),
@@ -144,6 +146,43 @@ class _LineHandler(logging.StreamHandler[TextIO]):
         except UnicodeEncodeError:
             self.stream.write(line.encode("ascii", "backslashreplace").decode("ascii") + "\n")
         self.flush()
+
+
+class AttemptLogHandler(logging.Handler):
+    """A handler that only adds records to the log of their attempt, for a process without `configure`.
+
+    Of several such handlers the first one adds a record.
+
+    Args:
+        redact: masks secrets in a text.
+    """
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+                processors=[
+                    structlog.stdlib.PositionalArgumentsFormatter(),
+                    _add_invocation,
+                    _RecordFields(redact, None),
+                    add_to_attempt,
+                    _JsonLine(_JSON),
+                ],
+            )
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a record to the log of its attempt; an error in it never reaches the program that logs."""
+        collectors = [one for one in logging.getLogger().handlers if isinstance(one, _LineHandler | AttemptLogHandler)]
+        if current_invocation() is None or collectors[:1] != [self]:
+            return
+        try:
+            self.format(record)
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 (as in `_LineHandler`)
+            self.format(_stand_in(record, error))
 
 
 def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
@@ -255,9 +294,7 @@ class _TextValue:
         self._value = value
 
     def __repr__(self) -> str:
-        value = self._value
-        bare = isinstance(value, str) and value and value.isprintable() and not set(value) & set(" ='\"")
-        return str(value) if bare else repr(value)
+        return value_text(self._value)
 
 
 def _truncate_traceback(text: str) -> str:

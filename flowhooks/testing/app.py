@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
 import warnings
@@ -14,6 +15,7 @@ from flowhooks.app import App
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import COMPLETED_STATES, State
+from flowhooks.observability.logging import AttemptLogHandler
 from flowhooks.settings import CircuitBreakerSettings, LedgerSettings, Settings, Source
 from flowhooks.testing import plugin_names, text
 from flowhooks.testing.clock import ManualClock
@@ -104,6 +106,8 @@ class AppHarness:
         self._open: tuple[App, falcon.App[Any, Any]] | None = None
         self._crashed: list[App] = []
         self._closed = False
+        self._log_handler = AttemptLogHandler(self._redact)
+        logging.getLogger().addHandler(self._log_handler)
         try:
             self._start()
         except BaseException:
@@ -405,7 +409,12 @@ class AppHarness:
             app.close(0)
         self._clean_up()
 
+    def _redact(self, text: str) -> str:
+        running = self._open
+        return running[0].plugins.redact(text) if running else text
+
     def _clean_up(self) -> None:
+        logging.getLogger().removeHandler(self._log_handler)
         if self._schema is not None:
             self._schema.drop()
         if self._temporary is not None:

@@ -50,6 +50,8 @@ class DeliveryView:
         traceback: the last attempt's traceback; `""` if there is none.
         result: the return value of the handler in the last attempt, decoded from JSON; None if there is none.
         result_dropped: why that return value could not be stored, so that `result` is None; `""` if it could.
+        log: the last log records of the handler in the last attempt, one line each, the oldest first; `""` if there are
+            none.
         due_at: the time, in UTC, from which the delivery may run again or be probed; None if it may not.
         note: the comment of an operator or a probe; `""` if there is none.
         blocked_by: the id of the event whose delivery to the same ordered handler must end first; None if there is
@@ -66,6 +68,7 @@ class DeliveryView:
     traceback: str
     result: Any
     result_dropped: str
+    log: str
     due_at: datetime | None
     note: str
     blocked_by: str | None
@@ -85,6 +88,7 @@ def delivery_view(event_id: str, standing: DeliveryStatus, attempts: Sequence[At
         traceback=last.traceback if last else "",
         result=json.loads(last.result) if last and last.result is not None else None,
         result_dropped=last.result_dropped if last else "",
+        log=last.log if last else "",
         due_at=None if standing.due_at is None else to_datetime(standing.due_at),
         note=standing.comment,
         blocked_by=standing.blocked_by,

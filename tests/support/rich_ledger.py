@@ -64,7 +64,8 @@ def fill(harness, hands_of):
         hands.bring(queued, state)
     _, (retried,) = hands.accept("retried", "q:retried")
     hands.ledger.claim(retried)
-    hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
+    log = "2026-01-01T00:00:00.000Z info pay: paid\n2026-01-01T00:00:01.000Z warning pay: not booked"
+    hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now(), log=log)
     _, (again,) = hands.accept("again", "q:again")
     hands.bring(again, State.SUCCEEDED)
     hands.ledger.write(

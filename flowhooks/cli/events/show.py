@@ -47,9 +47,10 @@ MAX_ATTEMPTS: Final = 20
 @click.command("show", short_help="Show an event with its deliveries and attempts.")
 @click.argument("name", type=utf8, metavar="ID_OR_FLOW")
 @click.option("--traceback", is_flag=True, help="Also print the tracebacks of failed attempts.")
+@click.option("--log", is_flag=True, help="Also print the last log records of each attempt.")
 @json_option
 @settings_options
-def show_command(settings: Settings, *, name: str, traceback: bool, as_json: bool) -> None:
+def show_command(settings: Settings, *, name: str, traceback: bool, log: bool, as_json: bool) -> None:
     r"""Show all data of an event: fields, body, route, deliveries, attempts, and what operators did.
 
     For a parked or dismissed event the command shows why, and why each handler of its class or key does not match.
@@ -62,6 +63,7 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
     Examples:
       flowhooks events show 4711
       flowhooks events show 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11 --traceback
+      flowhooks events show 4711 --log
       flowhooks events show 4711 --json | jq -r '.events[].body'
 
     Exit codes: 0 done, 1 there is no such event, 2 wrong usage.
@@ -71,7 +73,7 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
         if as_json:
             output.print_json({"events": [whole_event_to_json(reader, stored) for stored in events]})
         elif len(events) == 1:
-            _print_event(reader, events[0], traceback=traceback)
+            _print_event(reader, events[0], traceback=traceback, log=log)
         else:
             print_events(events)
             output.print_line()
@@ -98,7 +100,7 @@ def _audit_entries(reader: Reader, event_id: str) -> list[AuditEntry]:
         return audit.entries(connection, limit=MAX_AUDIT_ENTRIES, target=event_id)
 
 
-def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
+def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool, log: bool) -> None:
     event = stored.event
     version = event.process_definition_version
     output.print_line(f"event {event.id}: {text.event_state_text(stored)}")
@@ -142,6 +144,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
             circuit=open_circuits.get(standing.handler),
             coming=coming.get(standing.delivery_id),
             traceback=traceback,
+            log=log,
         )
     if entries := _audit_entries(reader, event.id):
         output.print_line()
@@ -172,7 +175,7 @@ def _print_no_match(stored: StoredEvent) -> None:
     output.print_line(f"  If it needs no handler: {command_line('events', 'dismiss', event.id)}")
 
 
-def _print_attempt(handler: str, attempt: Attempt, *, traceback: bool) -> None:
+def _print_attempt(handler: str, attempt: Attempt, *, traceback: bool, log: bool) -> None:
     ended = (
         ""
         if attempt.finished_at is None
@@ -192,6 +195,12 @@ def _print_attempt(handler: str, attempt: Attempt, *, traceback: bool) -> None:
         output.print_line(f"    {text.provenance_text(handler, attempt)}")
     if traceback and attempt.traceback:
         output.print_lines(attempt.traceback.rstrip("\n"), indent="      ")
+    if attempt.log and log:
+        output.print_line("    log")
+        output.print_lines(attempt.log, indent="      ")
+    elif attempt.log:
+        records = output.pluralize(len(attempt.log.split("\n")), "line")
+        output.print_line(f"    log: {records}; --log prints them")
 
 
 def _print_delivery(
@@ -203,6 +212,7 @@ def _print_delivery(
     circuit: CircuitState | None,
     coming: NextAttempt | None,
     traceback: bool,
+    log: bool,
 ) -> None:
     output.print_line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
     output.print_line(f"  {'handler':<14} {standing.handler}")
@@ -216,7 +226,7 @@ def _print_delivery(
     if len(attempts) > MAX_ATTEMPTS:
         output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are not shown; --json lists them")
     for attempt in attempts[-MAX_ATTEMPTS:]:
-        _print_attempt(standing.handler, attempt, traceback=traceback)
+        _print_attempt(standing.handler, attempt, traceback=traceback, log=log)
     if standing.state is State.UNKNOWN:
         command = suggestions.resolve_command(standing.delivery_id)
         output.print_line(f"  Record what it did: {command}, with --did, --did-not or --close")

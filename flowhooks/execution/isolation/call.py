@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -12,7 +13,7 @@ import structlog
 
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable
 from flowhooks.execution.isolation import log_forwarding, protocol
-from flowhooks.model.invocation import Invocation, current_invocation
+from flowhooks.model.invocation import Invocation, current_invocation, outside_of_invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,7 +122,9 @@ def _exchange(
         return None
     try:
         while "log" in (answer := process.receive(until)):
-            log_forwarding.emit_forwarded(answer["log"], **process.log_context(answer.get("run")))
+            # A thread that the previous run left behind may log during this one.
+            with nullcontext() if answer.get("run") == process.runs else outside_of_invocation():
+                log_forwarding.emit_forwarded(answer["log"], **process.log_context(answer.get("run")))
         grown = _check_answer(answer, process.runs)
     except TimeoutError:
         pool.discard(process, "overdue", with_traceback=True)

@@ -281,6 +281,7 @@ attempts: Final = Table(
     Column("actor", Text, comment="the operator who started it; null: not recorded"),
     Column("operation_id", Text, comment="the operation that started it; null: none"),
     Column("error_group", Text, comment="fingerprint of its error, as of error_groups; null: it has no error"),
+    Column("log", Text, comment="the last log records of its handler, one line each; null: none"),
     PrimaryKeyConstraint("delivery_id", "number"),
     sqlite_with_rowid=False,
 )

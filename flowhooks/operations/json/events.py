@@ -87,6 +87,7 @@ class AttemptJson(TypedDict):
         actor: operator who asked for the attempt; empty if no operator did.
         operation_id: id of the bulk operation that asked for the attempt; empty if none did.
         error_group: fingerprint of the error; empty if there is none.
+        log: last log records of the handler, one line each, the oldest first; empty if there are none.
     """
 
     number: int
@@ -105,6 +106,7 @@ class AttemptJson(TypedDict):
     actor: str
     operation_id: str
     error_group: str
+    log: str
 
 
 class NextAttemptJson(TypedDict):
@@ -354,6 +356,7 @@ def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
             "actor": attempt.actor,
             "operation_id": attempt.operation_id,
             "error_group": attempt.error_group,
+            "log": attempt.log,
         }
         for attempt in attempts
     ]

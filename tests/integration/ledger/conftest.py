@@ -72,7 +72,7 @@ class Hands:
 
     def settlement(self, queued, attempt, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None, **more):
         """The outcome of an attempt."""
-        fields = {"error": "", "traceback": "", "result": None} | more
+        fields = {"error": "", "traceback": "", "result": None, "log": None} | more
         return AttemptResult(
             queued.delivery_id,
             queued.handler,
@@ -84,6 +84,7 @@ class Hands:
             target,
             due_at,
             self.clock.now(),
+            log=fields["log"],
         )
 
     def settle(self, *given, **more):

@@ -36,6 +36,7 @@ COLUMNS = [column for table in metadata.sorted_tables for column in table.c]
 KINDS = ("byte", "cut", "bit")
 FREE_TEXTS = {
     *("alerts.subject", "alerts.message", "alerts.last_error", "attempts.error", "attempts.traceback"),
+    "attempts.log",
     *("audit_log.actor", "audit_log.action", "handlers.id", "processes.host", "rejected_requests.path"),
     *("rejected_requests.address", "rejected_requests.reason_en", "rejected_requests.reason_zh"),
     "rejected_requests.user_agent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from contextlib import closing
@@ -13,6 +14,7 @@ import flowhooks_contracts
 import pytest
 
 from flowhooks import FlowhooksError, OutcomeKind, Reject, Retry, State, handler, hookimpl
+from flowhooks.observability.logging import AttemptLogHandler
 from flowhooks.testing import AppHarness
 from support.waiting import WAIT_TIMEOUT
 
@@ -98,6 +100,32 @@ def test_a_call_back_goes_the_whole_way(app_of):
     assert app.event(answer.event_id).business_key == "L-1"
     assert app.events() == (app.event(answer.event_id),)
     assert attempts == ["17"]
+
+
+def test_the_log_of_the_last_attempt(app_of, caplog):
+    """It has the records at the level of the test's log; each app has its own."""
+
+    @handler(process_key="leave", retry=Retry(attempts=2))
+    def grant(event, delivery):
+        logger = logging.getLogger("leave")
+        logger.info("%s in attempt %d", event.flow_instance_id, delivery.attempt)
+        logger.debug("not logged")
+        if event.flow_instance_id == "1":
+            raise ValueError("no")
+
+    caplog.set_level("INFO")
+    apps = [app_of(grant), app_of(grant)]
+    first = apps[0].post("1", processDefinitionKey="leave")
+    second = apps[1].post("2", processDefinitionKey="leave")
+    assert apps[0].wait_for(first, "waiting", attempt=1).log.endswith("Z info leave: 1 in attempt 1")
+    assert apps[1].wait_for(second).log.endswith("Z info leave: 2 in attempt 1")
+    apps[0].settle()
+    log = apps[0].delivery(first).log
+    assert log.endswith("Z info leave: 1 in attempt 2")
+    assert "\n" not in log
+    for app in apps:
+        app.close()
+    assert not [one for one in logging.getLogger().handlers if isinstance(one, AttemptLogHandler)]
 
 
 def test_a_refusal_is_what_the_engine_gets(app_of):

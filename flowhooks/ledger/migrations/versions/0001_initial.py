@@ -148,6 +148,7 @@ def _create_deliveries() -> None:
         sa.Column("actor", sa.Text),
         sa.Column("operation_id", sa.Text),
         sa.Column("error_group", sa.Text),
+        sa.Column("log", sa.Text),
         sa.PrimaryKeyConstraint("delivery_id", "number"),
         sqlite_with_rowid=False,
     )

@@ -256,6 +256,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.attempt": {"en": "Attempt {number}", "zh": "第 {number} 次尝试"},
     "event.returned": {"en": "Returned", "zh": "返回值"},
     "event.result_dropped": {"en": "Result not stored:", "zh": "返回值未保存："},
+    "event.log": {"en": "Log of the handler", "zh": "处理器日志"},
     "event.no_attempt": {"en": "No attempt has started.", "zh": "尚未开始尝试。"},
     "event.no_delivery": {"en": "This event has no deliveries.", "zh": "没有投递。"},
     "event.left_out": {"en": "Deliveries not shown: {count}", "zh": "未显示的投递：{count} 个"},

@@ -47,7 +47,7 @@ DELIVERY = {
 }
 ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "process"} | {
     *("result", "result_dropped", "plugin_version", "plugin_digest", "trigger", "actor", "operation_id"),
-    "error_group",
+    *("error_group", "log"),
 }
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ import pytest
 
 from flowhooks import State, hookimpl
 from flowhooks.errors import HandlerLost, HandlerRaised
+from flowhooks.observability.logging import configure
 from flowhooks.settings import HandlerSettings
+from support.logging_state import logging_kept  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.either
 
@@ -82,6 +85,23 @@ def test_the_reason_of_a_dropped_result_is_stored(flow, logged):
     assert attempt.result is None
     assert attempt.result_dropped.startswith("handler returns_a_set of plugin unruly returned a value of type set, ")
     assert [one["why"] for one in logged if one["event"] == "result_dropped"] == [attempt.result_dropped]
+
+
+@pytest.mark.parametrize(
+    ("how", "state"), [("returns", State.SUCCEEDED), ("raises", State.DEAD), ("exits", State.UNKNOWN)]
+)
+def test_the_records_of_an_isolated_handler_are_stored(flow, logging_kept, how, state):  # noqa: F811 (the fixture)
+    """All that arrived before the result, those of its threads, too, however its process ends."""
+    configure("info", "text", io.StringIO())
+    event_id = flow.take("1", key="logs_and_ends", how=how).event_id
+    (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, state).delivery_id)
+    lines = [line.partition(" ")[2] for line in attempt.log.split("\n")]
+    assert lines == [
+        "earlier records left out)",
+        *(f"warning unruly: record {number}" for number in range(151, 200)),
+        r"warning unruly: of a thread\u001b[2J, …",
+    ]
+    assert attempt.log.startswith("(151 ")
 
 
 def test_answers_say_it(flow):

@@ -14,6 +14,7 @@ from flowhooks.execution.isolation import pool as pool_module
 from flowhooks.execution.isolation.output_capture import Output
 from flowhooks.execution.isolation.process_handle import HandlerProcess
 from flowhooks.model.delivery import Delivery
+from flowhooks.model.invocation import Invocation
 from support.waiting import WAIT_TIMEOUT, until
 
 DEATHS = {
@@ -253,7 +254,9 @@ def test_records_of_a_thread_that_an_earlier_delivery_left_are_logged_as_its_own
     (tmp_path / "go").touch()
     eventually((tmp_path / "logged").exists)
     second = Delivery(id="d2", event_id="e2", handler="unruly:logs_afterwards", attempt=1)
-    running.run("logs_afterwards", delivery=second, **files)
+    invocation = Invocation("d2", 1, log_fields=lambda: {"event_id": "e2"})
+    running.run("logs_afterwards", delivery=second, invocation=invocation, **files)
+    assert invocation.log.text() is None
     (record,) = [one for one in logged if one["event"] == "afterwards"]
     assert (record["delivery"], record["attempt"]) == ("d1", 3)
 

@@ -262,6 +262,18 @@ def logs(event):
 
 
 @alone
+def logs_and_ends(event):
+    """Log many records, also in a thread, and then return, raise or exit."""
+    logger = logging.getLogger("unruly")
+    for number in range(200):
+        logger.warning("record %d", number)
+    thread = threading.Thread(target=logger.warning, args=("of a thread\x1b[2J, %s", SECRETS["password"]))
+    thread.start()
+    thread.join()
+    {"returns": lambda: None, "raises": lambda: {}["missing"], "exits": lambda: os._exit(3)}[event.data["how"]]()
+
+
+@alone
 def logs_at_length(event):
     """Log a secret at the place where long records are cut."""
     logger = logging.getLogger("unruly")

@@ -112,7 +112,7 @@ def hostile(harness, serve, listens):
         flow.sql("UPDATE events SET conclusion = ?, no_match = ?", payload, no_match)
         flow.sql("UPDATE deliveries SET comment = ?", payload)
         flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
-        flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
+        flow.sql("UPDATE attempts SET error = ?, traceback = ?, log = ? WHERE error != ''", payload, payload, payload)
         flow.sql("INSERT INTO rejected_requests VALUES ('r', 2, 1, 2, ?, ?, ?, 400, ?, ?, 'f', ?, ?)", *[payload] * 7)
         engine_ledger.position(flow, payload, product=payload, error=payload, failed_since=1, to_confirm=5, skew=9)
         engine_ledger.gap(flow, payload, 1, 2, payload, detail=payload)

@@ -74,6 +74,18 @@ def test_what_an_event_links_to(console):
         assert console.get(link, root="").status == 200
 
 
+def test_the_log_of_an_attempt(console):
+    """Log records are text, never markup, in both languages; an attempt without records has no such part."""
+    flow, path = console.flow, path_of(console, "waits")
+    assert text("event.log", "en") not in console.page(path).text
+    flow.sql("UPDATE attempts SET log = ?", f"2026-01-01T00:00:00.000Z info pay: {HOSTILE}\u202e\nsecond line")
+    for language in ("en", "zh"):
+        page = console.page(path, {"en": "en", "zh": "zh-CN"}[language])
+        assert text("event.log", language) in page.text
+        assert f"Z info pay: {HOSTILE}\\u202e second line" in page.text
+        assert "pwned" not in str(page.tags)
+
+
 def test_a_hostile_body_is_shown_and_accepted(console):
     """The differences have exact integers, nothing is markup, and the accepted event is linked both ways."""
     flow = console.flow
