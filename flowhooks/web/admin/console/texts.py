@@ -1188,7 +1188,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Deliveries executed: {count} of {total}",
         "zh": "已执行的投递：{count} / {total}",
     },
-    "operation.planned": {"en": "Planned", "zh": "计划"},
     "operation.succeeded": {"en": "Succeeded", "zh": "成功"},
     "operation.failed": {"en": "Failed again", "zh": "再次失败"},
     "operation.remaining": {"en": "Remaining", "zh": "剩余"},
