@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "restart": "Replace the running server without refusing callbacks.",
     "worker": "Run stored deliveries, on PostgreSQL.",
     "check": "Check settings, plugins and database for problems.",
+    "overview": "Show what fails now, and why deliveries wait.",
     "plugins": "List, create, install and uninstall plugins.",
     "routes": "List the routes, or explain where an event would go.",
     "events": "List, inspect, replay, reroute and resolve events.",

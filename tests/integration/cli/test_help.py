@@ -23,6 +23,7 @@ ALL = dict(commands())
 LEAVES = [words for words, command in ALL.items() if not isinstance(command, click.Group)]
 LISTINGS = [
     ("check",),
+    ("overview",),
     ("plugins", "list"),
     ("plugins", "show"),
     ("routes",),
@@ -48,6 +49,7 @@ def test_every_command_is_there():
         ("restart",),
         ("worker",),
         ("check",),
+        ("overview",),
         ("plugins",),
         ("plugins", "list"),
         ("plugins", "show"),

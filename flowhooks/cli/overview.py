@@ -1,0 +1,168 @@
+"""`flowhooks overview`: what fails now, why deliveries wait, and the processes that run."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.operations_client import lock_owner
+from flowhooks.cli.options import json_option, settings_options
+from flowhooks.clock import Clock, to_text
+from flowhooks.ledger import alert_queries, audit, database, stats
+from flowhooks.ledger.processes import live_processes
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations.failing_now import failing_now
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.alert_queries import OpenAlert
+    from flowhooks.ledger.processes import LiveProcess
+    from flowhooks.ledger.stats import WaitingCounts
+    from flowhooks.operations.failing_now import FailingNow
+    from flowhooks.settings import Settings
+
+_ANY_AGE: Final = 1e9
+"""Seconds. On SQLite there are no heartbeats: the lock tells which process lives."""
+_STATES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "parked")
+
+
+@click.command("overview", short_help="Show what fails now, and why deliveries wait.")
+@json_option
+@settings_options
+def command(settings: Settings, *, as_json: bool) -> None:
+    r"""Show what fails now, why deliveries wait, and which servers and workers run. It changes nothing.
+
+    The first lines name each open alert that nobody has acknowledged, each open circuit, each paused handler with the
+    operator's note, and the errors of the last hour. Silent sources and a full disk are alerts. Then come the numbers
+    of open deliveries and parked events. Of the waiting deliveries, "due" could run now, "retrying" run again later,
+    "blocked" wait for an earlier delivery or a limit, and "paused" wait for their handler. "handler missing" wait for
+    a plugin. The command works without a server, too. Times are UTC.
+
+    \b
+    Examples:
+      flowhooks overview
+      flowhooks overview --json | jq '.failing.alerts[].subject'
+
+    Exit codes: 0 nothing fails (a handler may be paused, and errors may have occurred), 1 an alert is not acknowledged,
+    a circuit is open, or the database cannot be read; 2 wrong usage.
+    """
+    now = Clock().now()
+    with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
+        processes = _processes(settings, connection)
+        started = audit.entries(connection, limit=1, action="start") if processes else []
+        version = str(started[0].detail.get("version", "")) if started else ""
+        open_alerts = alert_queries.open_alerts(connection)
+        failing = failing_now(connection, open_alerts, now)
+        counts = stats.count_by_state(connection, limit=stats.MAX_COUNTED)
+        waiting = stats.count_waiting(connection, now)
+    alerts = [alert for alert in reversed(open_alerts) if alert.acknowledged_at is None]
+    if as_json:
+        output.print_json(
+            {
+                "generated_at": to_text(now),
+                "version": version,
+                "processes": [_process_to_json(process) for process in processes],
+                "failing": _failing_to_json(failing, alerts),
+                "counts": counts,
+                "count_limit": stats.MAX_COUNTED,
+                "waiting": waiting._asdict(),
+            }
+        )
+    else:
+        _print_processes(processes, version, now)
+        output.print_line()
+        lines = list(_failing_lines(failing, alerts))
+        output.print_line("Failing now:" if lines else "Nothing fails now.", style="red" if lines else "green")
+        for line in lines:
+            output.print_line(f"  {line}")
+        output.print_line()
+        _print_counts(counts, waiting)
+    if alerts or failing.circuits:
+        raise SystemExit(1)
+
+
+def _processes(settings: Settings, connection: Connection) -> list[LiveProcess]:
+    """Return the servers and workers that run."""
+    if database.is_shared(database_url(settings)):
+        found = live_processes(connection, heartbeat_timeout=settings.ledger.heartbeat_timeout)
+    else:
+        holder = lock_owner(settings)
+        pid = holder.pid if holder else None
+        found = [one for one in live_processes(connection, heartbeat_timeout=_ANY_AGE) if one.pid == pid]
+    return [process for process in found if process.kind in {"server", "worker"}]
+
+
+def _print_processes(processes: list[LiveProcess], version: str, now: int) -> None:
+    if not processes:
+        output.print_line("No server is running.")
+    elif version:
+        output.print_line(f"flowhooks {version}")
+    for process in processes:
+        running = output.format_duration(max(0, now - process.since))
+        output.print_line(
+            f"{process.kind} {process.pid} on {output.escape_newlines(process.host)}, running for {running}"
+        )
+
+
+def _failing_lines(failing: FailingNow, alerts: list[OpenAlert]) -> Iterator[str]:
+    one_line = output.escape_newlines
+    for alert in alerts:
+        yield f"alert {alert.cause} since {output.format_time(alert.started_at)}: {one_line(alert.message)}"
+    for circuit in failing.circuits:
+        since = output.format_time(circuit.since)
+        yield f"circuit of {one_line(circuit.handler)} open since {since}: {one_line(circuit.reason)}"
+    for paused in failing.paused:
+        by = f" by {one_line(paused.by)}" if paused.by else ""
+        note = f": {one_line(paused.note)}" if paused.note else ""
+        yield f"{one_line(paused.handler)} paused since {output.format_time(paused.since)}{by}{note}"
+    for group in failing.error_groups:
+        yield (
+            f"error of {one_line(group.handler)}, {output.pluralize(group.attempts, 'attempt')}, last "
+            f"{output.format_time(group.last_seen_at)}: {one_line(group.error)}; see `flowhooks errors show "
+            f"{group.fingerprint[:12]}`"
+        )
+
+
+def _print_counts(counts: Mapping[str, int], waiting: WaitingCounts) -> None:
+    for state in _STATES:
+        reasons = ", ".join(
+            f"{_number(number, stats.MAX_GROUPED)} {name}" for name, number in waiting._asdict().items()
+        )
+        number = _number(counts[state], stats.MAX_COUNTED)
+        output.print_line(f"{state.replace('_', ' '):<16} {number:>8}{f'  ({reasons})' if state == 'waiting' else ''}")
+
+
+def _number(number: int, limit: int) -> str:
+    return f"{limit:,}+" if number > limit else f"{number:,}"
+
+
+def _process_to_json(process: LiveProcess) -> dict[str, Any]:
+    return {"kind": process.kind, "host": process.host, "pid": process.pid, "started_at": to_text(process.since)}
+
+
+def _failing_to_json(failing: FailingNow, alerts: list[OpenAlert]) -> dict[str, Any]:
+    return {
+        "alerts": [
+            {
+                "id": alert.id,
+                "cause": alert.cause.value,
+                "subject": alert.subject,
+                "message": alert.message,
+                "count": alert.count,
+                "started_at": to_text(alert.started_at),
+            }
+            for alert in alerts
+        ],
+        "circuits": [circuit._asdict() | {"since": to_text(circuit.since)} for circuit in failing.circuits],
+        "paused": [paused._asdict() | {"since": to_text(paused.since)} for paused in failing.paused],
+        "error_groups": [
+            group._asdict() | {"last_seen_at": to_text(group.last_seen_at)} for group in failing.error_groups
+        ],
+    }

@@ -1,0 +1,49 @@
+"""`flowhooks overview`: what fails now, why deliveries wait, and which processes run."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+from flowhooks import __version__
+
+
+def test_a_running_server(server, run):
+    """It names the process and its version, and exits with 1 as soon as an alert is open."""
+    answer = run("overview", "--json", server=server)
+    whole = json.loads(answer.stdout)
+    assert answer.exit_code == bool(whole["failing"]["alerts"])
+    (process,) = whole["processes"]
+    assert (process["kind"], process["pid"], whole["version"]) == ("server", server.process.pid, __version__)
+    assert whole["counts"]["dead"] >= 1
+    assert set(whole["waiting"]) == {"due", "retrying", "blocked", "paused"}
+    shown = run("overview", server=server)
+    for words in (f"flowhooks {__version__}", f"server {process['pid']} on ", "waiting", "0 retrying"):
+        assert words in shown.stdout
+
+
+def change(left, statement):
+    """Change the ledger."""
+    with closing(sqlite3.connect(left.file)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def test_without_a_server(left, run, asked):
+    """Errors of the last hour and a paused handler are named, and alone they are no failure; an open circuit is one."""
+    assert run("handlers", "pause", "shop:book", "--note", "the shop moves", "--yes", server=left).exit_code == 0
+    whole = asked("overview", server=left)
+    assert (whole["processes"], whole["version"]) == ([], "")
+    (paused,) = whole["failing"]["paused"]
+    assert (paused["handler"], paused["note"]) == ("shop:book", "the shop moves")
+    (group,) = whole["failing"]["error_groups"]
+    assert (group["handler"], group["attempts"]) == ("shop:book", 4)
+    shown = run("overview", server=left).stdout
+    for words in ("No server is running.", "the shop moves", f"flowhooks errors show {group['fingerprint'][:12]}"):
+        assert words in shown
+    assert run("handlers", "resume", "shop:book", "--yes", server=left).exit_code == 0
+    change(left, "UPDATE handlers SET paused_at = 1, circuit_opened_at = 1, circuit_reason = 'no shop'")
+    assert "circuit of shop:book open since" in run("overview", server=left).stdout
+    (circuit, *_) = asked("overview", server=left, code=1)["failing"]["circuits"]
+    assert circuit["reason"] == "no shop"
