@@ -22,8 +22,10 @@ from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
 from flowhooks.intake.accept import Callback
 from flowhooks.ledger import alert_queries
+from flowhooks.ledger.bulk_operations import read_operation
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import events
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations import dismiss, registry
 from flowhooks.operations.context import Actor
 from flowhooks.settings import OperatorSettings, Secret, Settings, Source
@@ -36,6 +38,7 @@ from flowhooks.web.server.server import Limits, Server
 from support import browsers, engine_ledger
 from support.app_harness import plugin
 from support.silent_engine import SilentClient
+from support.waiting import until
 
 FOLDER = Path(__file__).parents[2] / "docs" / "how-to" / "console"
 DESK = {"width": 1100, "height": 760}
@@ -47,6 +50,12 @@ PICTURES = (
     ("events-phone", "/events?state=parked", PHONE, "light", "zh-CN"),
     ("event", "EVENT", DESK, "light", "en-GB"),
     ("event-phone", "EVENT", PHONE, "dark", "zh-CN"),
+    ("errors", "/errors", DESK, "light", "en-GB"),
+    ("errors-phone", "/errors", PHONE, "dark", "zh-CN"),
+    ("error", "ERROR", DESK, "dark", "zh-CN"),
+    ("operations", "/operations", DESK, "light", "en-GB"),
+    ("operation", "OPERATION", DESK, "dark", "en-GB"),
+    ("operation-phone", "OPERATION", PHONE, "light", "zh-CN"),
     ("handlers", "/handlers", DESK, "light", "zh-CN"),
     ("parked", "/parked", DESK, "dark", "zh-CN"),
     ("rejected-requests", "/rejected-requests", DESK, "light", "zh-CN"),
@@ -99,9 +108,13 @@ def plugins(clock):
     exec(source, payroll := {})
     return {
         "documents": SimpleNamespace(
-            __doc__="Contracts go into the archive.", handlers=hookimpl(lambda: [archive_contract, old_books])
+            __doc__="Contracts go into the archive.",
+            __version__="1.4",
+            handlers=hookimpl(lambda: [archive_contract, old_books]),
         ),
-        "staff": SimpleNamespace(__doc__="Leave and its calendar.", handlers=hookimpl(lambda: [book_leave, count])),
+        "staff": SimpleNamespace(
+            __doc__="Leave and its calendar.", __version__="0.9", handlers=hookimpl(lambda: [book_leave, count])
+        ),
         "payroll": SimpleNamespace(__doc__="Payments.", handlers=hookimpl(payroll["handlers"])),
     }
 
@@ -205,6 +218,25 @@ def operate(app):
         {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
     )
     registry.run_operation(desk, "dismiss", {"event_filter": {"ids": parked}, "note": "a trial of the payroll team"})
+    _operation(
+        app, desk, BulkAction.RERUN, {"flow_instance_id": "4703", "handler": "staff:count"}, note="was not counted"
+    )
+    failed = {"process_key": "contract_approval", "state": "dead"}
+    _operation(app, desk, BulkAction.REPLAY, failed, note="the signatures are there now", rate=0.05)
+
+
+def _operation(app, desk, action, event_filter, **start):
+    arguments = {"action": action, "event_filter": event_filter}
+    planned = registry.run_operation(desk, "plan_operation", arguments)["id"]
+    registry.run_operation(desk, "start_operation", {"operation_id": planned, **start})
+    app.runner.wake()
+
+    def has_begun():
+        with app.ledger.connection() as connection:
+            found = read_operation(connection, planned)
+        return found.succeeded + found.failed > 0
+
+    until(has_begun)
 
 
 def _delivery(app, event_id):
@@ -223,8 +255,16 @@ def leads(app, page, path, address):
     if path == "AGAIN":
         done = app.ledger.find(EventFilter(state="succeeded", flow_instance_id="4801"), limit=1)[0].event.id
         path = f"/do/replay_again?id={done}&handler=documents:archive_contract&state=succeeded"
+    if path in {"ERROR", "OPERATION"}:
+        page.goto(f"{root}/{path.lower()}s")
+        page.locator("tbody th a").first.click()
+        page.locator("dl.facts").first.wait_for()
+        return
     if path != "PROGRESS":
         page.goto(f"{root}{path.replace('EVENT', f'/events/{dead}')}")
+        if path.startswith("/do/replay"):  # its page makes the plan, which is shown
+            page.locator("main button").click()
+            page.locator(".would").wait_for()
         return
     # As with many more of them than such a day has.
     before = action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE
