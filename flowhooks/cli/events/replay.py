@@ -82,7 +82,6 @@ def replay_command(asked: PlannedCommand, *, again: bool, everything: bool) -> N
     \b
     Examples:
       flowhooks events replay 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
-      flowhooks events replay --handler contracts:archive_contract --since 2d --dry-run
       flowhooks events replay --error-group 3f6f1e0c9a11 --since 2d --dry-run
       flowhooks events replay --handler payments:book --rate 5/s --note "the ERP is up again"
       flowhooks events replay --state succeeded --flow 4711 --again

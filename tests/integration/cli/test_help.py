@@ -64,6 +64,7 @@ def test_every_command_is_there():
         ("events", "resolve"),
         ("events", "run-now"),
         ("events", "close"),
+        ("events", "correct"),
         ("events", "reroute"),
         ("events", "dismiss"),
         ("errors",),
@@ -186,6 +187,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
     more |= {("sources", name): ("x",) for name in ("rotate", "test")}
     more |= {("engines", name): ("--source", "x", "--yes") for name in ("decline", "close-gaps")}
+    more |= {("events", "correct"): ("x", "--conflict", "d")}
     more |= {("db", "backup"): ("x",), ("db", "purge"): ("--older-than", "1d", "--yes")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
     assert "FLOWHOOKS_LISTN is not a setting; did you mean FLOWHOOKS_LISTEN?" in result.output
