@@ -11,7 +11,7 @@ import pytest
 from flowhooks.ledger.queries import STATES
 from flowhooks.messages import LANGUAGES
 from flowhooks.model.alert import AlertCause
-from flowhooks.model.bulk_operation import ItemStatus, OperationState
+from flowhooks.model.bulk_operation import ITEM_CHOICES, OperationState
 from flowhooks.model.delivery import OutcomeKind, Trigger
 from flowhooks.model.event import DismissedBy, ParkedBy
 from flowhooks.web.admin.console import app, engines
@@ -70,7 +70,7 @@ MADE = {
     "plan": {"paused", "circuit_open", "missing"},
     "operation": {"succeeded", "failed", "remaining", "changed", "pause", "resume", "cancel"},
     "operation_state": set(OperationState),
-    "item_status": set(ItemStatus),
+    "item_status": set(ITEM_CHOICES),
     "sum": {"skipped", "changed_meanwhile", "out_of_order", "parked", "dismissed"},
     "audit.did": NAMED_ACTIONS,
     "trigger": set(Trigger),
