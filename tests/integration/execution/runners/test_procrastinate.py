@@ -66,7 +66,7 @@ def test_a_job_is_stored_with_its_delivery_or_not_at_all(harness, listens):
     ]
 
     def comes_to_nothing(transaction):
-        flow.app.ledger._runner.enqueue(transaction, [ReadyDelivery("d", "p:h", 0)], 0)
+        flow.app.ledger.runner.enqueue(transaction, [ReadyDelivery("d", "p:h", 0)], 0)
         raise LedgerUnusable("on purpose")
 
     with pytest.raises(LedgerUnusable):
@@ -340,9 +340,9 @@ def test_one_job_for_the_retries_of_a_second(harness, listens):
     due = now + 3_000 * SECOND
     deliveries = [ReadyDelivery("d", "p:h", 1)]
     for delay in (0, 1, 2):
-        flow.app.ledger.write(lambda t, at=due + delay: flow.app.ledger._runner.enqueue(t, deliveries, at))
+        flow.app.ledger.write(lambda t, at=due + delay: flow.app.ledger.runner.enqueue(t, deliveries, at))
     assert count_jobs(flow) <= 2  # a second may have ended between them
-    flow.app.ledger.write(lambda t: flow.app.ledger._runner.enqueue(t, deliveries, due + 10 * SECOND))
+    flow.app.ledger.write(lambda t: flow.app.ledger.runner.enqueue(t, deliveries, due + 10 * SECOND))
     assert flow.sql("SELECT count(DISTINCT scheduled_at) > 1 FROM procrastinate_jobs") == [(True,)]
 
 
@@ -394,7 +394,7 @@ def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
 def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatch):
     """A server that runs no deliveries, and knows no worker for the handler, stores no job."""
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
-    monkeypatch.setattr(flow.app.ledger._runner._runtime, "runs_somewhere", lambda _handler: False)
+    monkeypatch.setattr(flow.app.ledger.runner._runtime, "runs_somewhere", lambda _handler: False)
     flow.sql("UPDATE processes SET handlers = '[]'")
     flow.take("i1", wait=0)
     assert count_jobs(flow) == 0
@@ -405,7 +405,7 @@ def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatc
 def test_a_job_that_is_lost_while_workers_run_is_made_again(harness, listens, monkeypatch):
     """A sweep finds a due delivery whose handler has no job."""
     flow = harness.open(listens(lambda event: None, name="h"), runner=ONLY_JOBS)
-    monkeypatch.setattr(flow.app.ledger._runner, "enqueue", lambda *_args: None)
+    monkeypatch.setattr(flow.app.ledger.runner, "enqueue", lambda *_args: None)
     assert flow.take("i1").delivery_statuses[0].state is State.SUCCEEDED
 
 
