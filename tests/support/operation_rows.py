@@ -43,6 +43,7 @@ def fill(transaction, operation_id, now):
             released_at=now,
         )
     )
+    execute(insert(maintenance).values(kind="backup", at=now, value=4096, detail="flowhooks-1.db"))
     if execute(select(error_groups.c.fingerprint).limit(1)).first():
         return
     of_delivery = update(attempts).where(attempts.c.delivery_id == delivery.id)
@@ -62,4 +63,3 @@ def fill(transaction, operation_id, now):
             versions='["1.0"]',
         )
     )
-    execute(insert(maintenance).values(kind="backup", at=now, value=4096, detail="flowhooks-1.db"))
