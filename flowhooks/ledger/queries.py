@@ -55,7 +55,8 @@ class DeliveryStatus:
         comment: the comment of an operator or of flowhooks.
         ordered: whether it has an order key.
         blocked_by: the id of the event whose delivery blocks it; None if it is not blocked.
-        error_group: the fingerprint of the group of its last attempt's error; None if that has no error.
+        error_group: the fingerprint of the group of its last attempt's error; None if that has no error, or if the
+            status was not read from the ledger.
         damage: which of its values are damaged, so that others stand for them; `""` if none is.
     """
 
