@@ -53,7 +53,7 @@ def test_every_point_under_load_on_postgresql(site, postgresql_url):
 
 
 def test_every_point_is_in_the_long_set():
-    """The long set has every point except those of `procrastinate`, copies, reconciliation, replacement, operations."""
-    elsewhere = {"job", "sweep", "copy", "reconcile", "restart", "take_in", "late_callback", "operation"}
+    """The long set has every point except those of work that other tests interrupt."""
+    elsewhere = {"job", "sweep", "copy", "reconcile", "restart", "take_in", "late_callback", "operation", "correction"}
     others = {at for at in FAILPOINTS if at.partition(".")[0] in elsewhere} | {"migrate.jobs", "accept.locked"}
     assert {at for at, _ in (*SHORT, *OPERATORS, *LOAD)} == {*FAILPOINTS, "handler", "checkpoint"} - others
