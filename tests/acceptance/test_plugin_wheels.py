@@ -16,7 +16,7 @@ USES = {
     "camunda": {"engine_clients"},
     "contracts": {"handlers", "schemas"},
     "flowable": {"engine_clients"},
-    "notice": {"alert_raised"},
+    "notice": {"alert_raised", "alert_resolved"},
     "opentelemetry": {"run_handler"},
     "timings": {"run_handler", "event_accepted", "delivery_settled"},
     "webhooks": {"handlers"},
