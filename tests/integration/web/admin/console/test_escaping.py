@@ -176,6 +176,8 @@ def add_operations(flow, payload):
         *[payload] * 4,
     )
     flow.sql("UPDATE attempts SET error_group = 'f' WHERE error != ''")
+    flow.sql("DELETE FROM error_groups WHERE fingerprint != 'f'")
+    flow.sql("UPDATE error_groups SET count = (SELECT count(*) FROM attempts WHERE error_group = 'f')")
 
 
 def looked_at(console, event, payload):
