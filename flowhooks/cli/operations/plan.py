@@ -18,6 +18,7 @@ from flowhooks.ledger import circuit_state, pauses
 from flowhooks.ledger.operation_summary import MAX_GROUPS, plan_summary, preview_plan
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.bulk_operation import OperationState
+from flowhooks.operations.error_groups import complete_filter
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def _step(settings: Settings, name: str, arguments: Mapping[str, Any], hint: str
 
 def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:
     with closing(Reader(database_url(asked.settings))) as reader:
-        summary = preview_plan(reader, action, asked.event_filter, Clock().now())
+        event_filter = complete_filter(reader, asked.event_filter)
+        summary = preview_plan(reader, action, event_filter, Clock().now())
         with reader.connection() as connection:
             states = _handler_states(connection)
     planned = sum(group.deliveries for group in summary.states)
@@ -176,7 +178,7 @@ def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:
         output.print_json(
             {
                 "action": action.value,
-                "event_filter": asked.event_filter.to_json(),
+                "event_filter": event_filter.to_json(),
                 "planned": planned,
                 "oldest_at": to_text(summary.oldest_at),
                 "newest_at": to_text(summary.newest_at),

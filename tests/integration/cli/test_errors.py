@@ -40,9 +40,9 @@ def test_events_of_one_error_are_listed_and_replayed(left, run, asked):
     assert {delivery["error_group"] for event in events for delivery in event["deliveries"]} == {error}
     assert "ValueError: closed" in run("events", "list", server=left).stdout
     (left.folder / "open").touch()
-    assert asked("events", "replay", "--error-group", error[:12], "--dry-run", server=left)["deliveries"] == 4
-    assert asked("events", "replay", "--error-group", error[:12], "--yes", server=left)["deliveries"] == 4
+    assert asked("events", "replay", "--error-group", error[:12], "--dry-run", server=left)["planned"] == 4
+    assert asked("events", "replay", "--error-group", error[:12], "--yes", server=left)["planned"] == 4
     for wrong, code in (("0" * 8, 1), (error[:7], 2), ("X" * 8, 2)):
-        for command in (("list",), ("replay", "--yes")):
+        for command in (("list",), ("replay", "--yes"), ("replay", "--dry-run")):
             refused = run("events", *command, "--error-group", wrong, server=left)
             assert (refused.exit_code, refused.stdout) == (code, ""), refused.stderr
