@@ -81,6 +81,7 @@ def print_events(events: Sequence[StoredEvent]) -> None:
     output.print_table(
         ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
         [(_event_cell(stored), _flow_cell(stored), _deliveries_cell(stored)) for stored in events],
+        free_text=("state, deliveries",),
     )
 
 

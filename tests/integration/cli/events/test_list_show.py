@@ -44,6 +44,7 @@ DELIVERY = {
     "note",
     "ordered",
     "blocked_by",
+    "error_group",
 }
 ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "process"} | {
     *("result", "result_dropped", "plugin_version", "plugin_digest", "trigger", "actor", "operation_id"),
