@@ -141,6 +141,7 @@ DETAILS = {
     "reroute_parked": {"events": 1},
     "reroute": {"event_filter": {}, "events": 1, "deliveries": 0},
     "dismiss": {"event_filter": {}, "events": 1},
+    "accept_correction": {"digest": "3f5a9c01d2e4b687", "correction": "e2", "deliveries": 1, "note": "sum was wrong"},
     "record_backup": {"name": "flowhooks-1.db", "size": 4096},
     "record_change": {"plugins": ["contracts 1.3 -> 1.4"]},
     "test_alerts": {"route": "", "errors": {"notice": ""}},

@@ -180,6 +180,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("operations", name): ("x",) for name in ("show", "items", "start", "pause", "resume", "cancel")}
     more |= {("operations", "rate"): ("x", "5/s")}
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
+    more |= {("events", "correct"): ("x", "--conflict", "3f5a9c01", "--note", "x", "--yes")}
     more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",), ("errors", "show"): ("x",)}
     more |= {("rejected", "show"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}

@@ -47,9 +47,10 @@ def test_replay_of_what_a_version_ran(server, run, asked, settled):
     event_id = server.post("versions", processDefinitionKey="leave")
     settled("versions", "succeeded")
     dry = run("events", "replay", "--ran-by", "shop==2.0", "--flow", "versions", "--again", "--dry-run", server=server)
-    assert dry.stdout == "0 deliveries would run again; 0 events checked.\n"
+    assert dry.stdout == "No matching delivery is dead or succeeded.\n"
     done = run("events", "replay", "--ran-by", "shop", "--flow", "versions", "--again", "--yes", server=server)
-    assert done.stdout == "1 delivery runs again; 1 event checked.\n"
+    assert done.stdout.startswith("1 succeeded delivery will run again; ")
+    assert done.stdout.endswith("has finished: 1 succeeded, 0 failed again.\n")
     assert settled("versions", "succeeded")["attempts"][-1]["trigger"] == "replay"
     for arguments in (("--trigger", "replay"), ("--plugin", "shop", "--attempted-since", "1h")):
         listed = asked("events", "list", "--flow", "versions", *arguments, server=server)["events"]
