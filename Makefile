@@ -9,6 +9,8 @@ PLUGINS := plugins/flowhooks-audit plugins/flowhooks-camunda plugins/flowhooks-c
 READY := $(VENV)/.ready
 # The tools that renew the lock and search for advisories have an environment of their own: tests do not need it.
 UPKEEP := .upkeep
+# Tests wait more than they compute, so one process more than there are cores.
+TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores + 1)))
 LINT = $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python tests/support/prose.py
 # Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,7 +37,7 @@ demo-cluster: $(READY) ## Show many processes: PostgreSQL, two servers and three
 # The checks run beside the tests, because most of them use one core.
 test: $(READY) ## Run all checks and tests except those with real workflow engines, as continuous integration does
 	@{ $(LINT); } & lint=$$!; status=0; \
-	$(BIN)/python -m pytest -m "not java and not engine" --numprocesses auto --dist worksteal || status=$$?; \
+	$(BIN)/python -m pytest -m "not java and not engine" --numprocesses $(TEST_PROCESSES) --dist worksteal || status=$$?; \
 	wait $$lint || { echo "The checks have failed: their output is above. make lint repeats them."; status=1; }; exit $$status
 
 # One process: Maven builds once, and its downloads do not race.
@@ -43,7 +45,7 @@ test-engines: $(READY) ## Run the tests with real workflow engines (needs Java, 
 	@$(BIN)/python -m pytest -m "java or engine" tests/engines
 
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages, and print their figures
-	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP
+	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses $(TEST_PROCESSES) --dist worksteal --verbose -rP
 
 soak: $(READY) ## Send a million callbacks of all kinds to one server; check memory and counts (about 20 minutes; CALL_BACKS=N for fewer)
 	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
