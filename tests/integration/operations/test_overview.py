@@ -14,7 +14,6 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.overview import overview
 from flowhooks.operations.pause import pause
 from flowhooks.operations.retire import retire
-from support import operation_rows
 
 
 def look(flow):
@@ -113,12 +112,15 @@ def test_why_deliveries_wait(harness, listens):
 
 def test_what_fails_now(harness, listens):
     """Open circuits, error groups of the last hour, and the three newest alerts are named."""
-    flow = harness.open(listens(lambda event: None, name="h"), start=False)
+
+    def function(event):
+        raise ValueError("no")
+
+    flow = harness.open(listens(function, name="h"))
     assert look(flow).failing.is_empty
     harness.check_books = False
     now = flow.clock.now()
-    flow.take("i1", wait=0)
-    flow.app.ledger.write(lambda transaction: operation_rows.fill(transaction, flow.clock.new_id(), now))
+    assert flow.take("i1").status == "dead"
     flow.app.ledger.write(
         lambda transaction: circuit_state.open_circuit(
             transaction,
