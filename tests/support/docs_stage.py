@@ -1,7 +1,7 @@
 """An environment for the commands of a page: a server, a ledger, and programs of the usual names.
 
 The only differences from a reader's machine are addresses and paths: the programs in `bin/` replace
-`http://127.0.0.1:8080` by this server, and `DELIVERY_ID` by a delivery in a suitable state.
+`http://127.0.0.1:8080` by this server, and the ids of the pages, such as `DELIVERY_ID`, by ids of its ledger.
 """
 
 from __future__ import annotations
@@ -74,14 +74,21 @@ HERE = {
 FLOWHOOKS = """\
 if words[3:4] == ["send"] and "--to" not in words:
     words += ["--to", os.environ["STAGE_CALL_BACKS"]]
-if "DELIVERY_ID" in words:
-    import sqlite3
-    state = "unknown" if {{"--did", "--did-not"}} & set(words) else "dead"
-    with sqlite3.connect("file:{folder}/flowhooks.db?mode=ro", uri=True) as ledger:
-        found = ledger.execute("SELECT id FROM deliveries WHERE state = ?", (state,)).fetchone()
-    if not found:
-        sys.exit(f"this stage has no delivery left that is {{state}}")
-    words[words.index("DELIVERY_ID")] = found[0]
+state = "unknown" if {{"--did", "--did-not"}} & set(words) else "dead"
+for name, statement in (
+    ("DELIVERY_ID", f"SELECT id FROM deliveries WHERE state = '{{state}}'"),
+    ("OPERATION_ID", "SELECT id FROM operations WHERE state = 'finished'"),
+    ("3f6f1e0c9a11", "SELECT substr(fingerprint, 1, 12) FROM error_groups"),
+    ("019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11", "SELECT event_id FROM conflicts"),
+    ("3f5a9c01d2e4b687", "SELECT substr(digest, 1, 16) FROM conflicts"),
+):
+    if name in words:
+        import sqlite3
+        with sqlite3.connect("file:{folder}/flowhooks.db?mode=ro", uri=True) as ledger:
+            found = ledger.execute(statement).fetchone()
+        if not found:
+            sys.exit(f"this stage has nothing for {{name}}: {{statement}}")
+        words[words.index(name)] = found[0]
 if words[3:4] == ["serve"]:
     import subprocess
     free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", "{folder}/another.db"]
@@ -92,7 +99,7 @@ if words[3:4] == ["serve"]:
             server.send_signal(signal.SIGTERM)
     sys.exit(server.wait())
 """
-"""The first statements of `flowhooks` here: addresses of this stage, and a `serve` that stops once it serves."""
+"""The first statements of `flowhooks` here: addresses and ids of this stage, a `serve` that stops once it serves."""
 CURL = '''\
 #!{python}
 """As much of curl as the pages use; it fails on a 4xx or 5xx only if --fail is given."""
@@ -249,8 +256,10 @@ class Stage:
             self._server = None
 
     def seed(self) -> None:
-        """Store an event 4711 with a dead delivery, and two events with unknown deliveries."""
-        self._post("4711", {"processDefinitionKey": "contract_approval", "businessKey": "C-2026-17", "fails": True})
+        """Store an event 4711 with a dead delivery and a conflict, and two events with unknown deliveries."""
+        body = {"processDefinitionKey": "contract_approval", "businessKey": "C-2026-17"}
+        self._post("4711", body | {"fails": True})
+        self._post("4711", body | {"fails": False})
         for flow in ("4712", "4713"):
             self._post(flow, {"processDefinitionKey": "hangs"}, Prefer="respond-async")
         deadline = time.monotonic() + PATIENCE
@@ -294,4 +303,4 @@ class Stage:
         try:
             urllib.request.urlopen(request, timeout=PATIENCE).close()
         except urllib.error.HTTPError as error:
-            error.close()  # 500: the handler fails on purpose
+            error.close()  # 500: the handler fails on purpose; 409: the conflict

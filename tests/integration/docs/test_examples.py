@@ -82,6 +82,12 @@ NOT_RUN = {
         )
         for command in ("close-gaps", "decline")
     },
+    **{
+        ("docs/how-to/operate.md", f"flowhooks operations {command}"): (
+            "it needs an operation that is not finished; `tests/integration/cli/test_operations.py` has a slow one"
+        )
+        for command in ("pause", "rate", "resume", "cancel")
+    },
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
