@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import ColumnElement, func, literal, select
@@ -22,6 +23,8 @@ FIELDS: Final = ("plugin", "trigger", "attempted_since", "ran_by")
 """The fields of a filter that are about attempts."""
 WITHOUT: Final[dict[str, Any]] = dict.fromkeys(FIELDS)
 """Values of these fields that do not restrict."""
+PLUGIN_PATTERN: Final = re.compile(rf"({NAME_PATTERN.pattern})(?: *== *([!-~]+))?")
+"""The form of `plugin` and `ran_by`: `contracts`, or `contracts==1.4`."""
 
 
 class AttemptCriteria(Protocol):
@@ -62,10 +65,10 @@ def parse_plugin(text: str) -> PluginSelector:
     Raises:
         SettingsError: the text has neither form.
     """
-    name, separator, version = (part.strip() for part in text.partition("=="))
-    if not NAME_PATTERN.fullmatch(name) or (separator and not version):
+    match = PLUGIN_PATTERN.fullmatch(text)
+    if match is None:
         raise SettingsError(f"write a plugin as NAME or NAME==VERSION, such as contracts==1.4, not {text!r}")
-    return PluginSelector(name, version if separator else None)
+    return PluginSelector(*match.groups())
 
 
 def has_attempt_criteria(criteria: AttemptCriteria) -> bool:

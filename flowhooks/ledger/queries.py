@@ -14,7 +14,7 @@ from flowhooks import schema
 from flowhooks.clock import to_datetime
 from flowhooks.errors import DamagedRow, FlowhooksError, SettingsError
 from flowhooks.ledger import database
-from flowhooks.ledger.attempt_filters import attempt_conditions, has_attempt_criteria, parse_plugin
+from flowhooks.ledger.attempt_filters import PLUGIN_PATTERN, attempt_conditions, has_attempt_criteria, parse_plugin
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.ordering import BLOCKED_BY
 from flowhooks.ledger.tables import (
@@ -89,6 +89,7 @@ _LATEST: Final = 2**63 - 1
 JSON_SCHEMA_KEY: Final = "more"
 """Key of a field's metadata with the JSON Schema constraints that its type does not express."""
 _TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}
+_PLUGIN: Final = {JSON_SCHEMA_KEY: {"pattern": f"^{PLUGIN_PATTERN.pattern}$"}}
 
 
 ERROR_GROUP_CHARS: Final = re.compile("[0-9a-f]{8,64}")
@@ -143,10 +144,10 @@ class EventFilter:
     since: int | None = field(default=None, metadata=_TIME)
     until: int | None = field(default=None, metadata=_TIME)
     delivery_ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
-    plugin: str | None = None
+    plugin: str | None = field(default=None, metadata=_PLUGIN)
     trigger: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(Trigger)}})
     attempted_since: int | None = field(default=None, metadata=_TIME)
-    ran_by: str | None = None
+    ran_by: str | None = field(default=None, metadata=_PLUGIN)
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Final
 
 from flowhooks.ledger import maintenance
 from flowhooks.operations.context import AuditRecord
@@ -11,6 +11,8 @@ from flowhooks.operations.context import AuditRecord
 if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
+
+_SIZE_SCHEMA: Final = {"minimum": 0, "maximum": 2**63 - 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,9 @@ class RecordBackupResult:
     at: int
 
 
-def record_backup(context: OperationContext, *, name: str = "", size: int = 0) -> RecordBackupResult:
+def record_backup(
+    context: OperationContext, *, name: str = "", size: Annotated[int, _SIZE_SCHEMA] = 0
+) -> RecordBackupResult:
     """Record that a backup of the ledger is complete, for the alert `backup_too_old`.
 
     Args:

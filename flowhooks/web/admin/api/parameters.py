@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.ledger.attempt_filters import PLUGIN_PATTERN
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES
 from flowhooks.ledger.rejected_requests import NO_SOURCE, RejectedFilter, parse_source
 from flowhooks.model.delivery import Trigger
@@ -24,6 +25,7 @@ PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
 TEXT: Final = {"type": "string", "minLength": 1}
 ID: Final = {"type": "string", "format": "uuid"}
+PLUGIN: Final = {"type": "string", "pattern": f"^{PLUGIN_PATTERN.pattern}$"}
 TIME: Final = {
     "anyOf": [
         {"type": "string", "format": "date"},
@@ -111,7 +113,7 @@ FILTER: Final = (
         name="plugin",
         description="Events with an attempt by this plugin, NAME, or by this version of it, NAME==VERSION. / "
         "有某次尝试由该插件（NAME）或该版本（NAME==VERSION）执行的事件。",
-        schema=TEXT,
+        schema=PLUGIN,
     ),
     Parameter(
         name="trigger",
@@ -130,7 +132,7 @@ FILTER: Final = (
         name="ran_by",
         description="Events with a delivery whose last attempt was by this plugin, NAME, or by this version of it, "
         "NAME==VERSION. / 有投递的最后一次尝试由该插件（NAME）或该版本（NAME==VERSION）执行的事件。",
-        schema=TEXT,
+        schema=PLUGIN,
     ),
 )
 """The filter of events: the same names as in the console's URLs, and `id`."""
