@@ -26,7 +26,6 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import OPERATIONS, run_operation
 from flowhooks.web import errors
 from flowhooks.web.admin.api import app as api
-from flowhooks.web.admin.api.operation_resources import OperationResource
 from flowhooks.web.admin.auth import AuthMiddleware
 from flowhooks.web.admin.console import app as console
 from flowhooks.web.admin.console.login import LoginPage
@@ -85,24 +84,18 @@ class MetricsResource:
     on_head = on_get
 
 
-class RunOperationResource(OperationResource):
+class RunOperationResource:
     """`POST /api/operations/{name}`: runs an operation for an operator's program or for a command on this machine.
-
-    `GET` of the same path is about a bulk operation, whose id takes the place of the name.
 
     Commands read their token from the lock file, and state their user. An operator's token identifies the operator. The
     token also keeps web pages out: a page that makes a browser post here does not know it.
     """
 
-    def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Answer with a bulk operation."""
-        if path["id"] in OPERATIONS:
-            raise falcon.HTTPMethodNotAllowed(["POST"])
-        super().on_get(request, response, **path)
+    def __init__(self, app: App, name: str) -> None:
+        self._app = app
+        self._name = name
 
-    on_head = on_get
-
-    def on_post(self, request: falcon.Request, response: falcon.Response, id: str) -> None:  # noqa: A002 (the name in the path)
+    def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
         """Run the operation and answer with its result."""
         operator = operator_of(request)
         if not operator.may_operate:
@@ -110,7 +103,7 @@ class RunOperationResource(OperationResource):
         arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
         try:
             by = _actor(request, operator, arguments)
-            response.media = run_operation(replace(self.app.operation_context, by=by), id, arguments)
+            response.media = run_operation(replace(self._app.operation_context, by=by), self._name, arguments)
         except LedgerUnusable as error:
             _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None
@@ -118,7 +111,7 @@ class RunOperationResource(OperationResource):
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, InvalidTransition) else 422
             errors.respond(request, response, status=status, message=str(error))
         else:
-            self.app.runner.wake()
+            self._app.runner.wake()
 
 
 def _actor(request: falcon.Request, operator: Operator, arguments: dict[str, Any]) -> Actor:
@@ -158,6 +151,8 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     admin.add_route("/healthz", HealthResource())
     admin.add_route("/readyz", ReadinessResource(app))
     admin.add_route("/metrics", MetricsResource(app))
-    api.install(admin, app, {OperationResource.path: RunOperationResource(app)})
+    for name in OPERATIONS:  # Falcon prefers these paths to `/api/operations/{id}`
+        admin.add_route(f"/api/operations/{name}", RunOperationResource(app, name))
+    api.install(admin, app)
     console.install(admin, context, sessions=sessions, login=login)
     return admin

@@ -15,12 +15,9 @@ from flowhooks.web.admin.api.openapi import openapi
 from flowhooks.web.admin.api.resources import RESOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import falcon
 
     from flowhooks.app import App
-    from flowhooks.web.admin.api.resource import Resource
 
 __all__ = ["install"]
 
@@ -45,16 +42,15 @@ class AdminOpenApiResource:
     on_head = on_get
 
 
-def install(admin: falcon.App[Any, Any], app: App, changing: Mapping[str, Resource]) -> None:
+def install(admin: falcon.App[Any, Any], app: App) -> None:
     """Add the API to an administration listener.
 
     Args:
         admin: its WSGI app.
         app: a started `App`.
-        changing: the resources that also take POST, by path.
     """
     for resource in RESOURCES:
-        admin.add_route(resource.path, changing.get(resource.path) or resource(app))
+        admin.add_route(resource.path, resource(app))
     admin.add_route("/openapi.json", AdminOpenApiResource(app))
     admin.add_sink(_not_found, API_ROOT)
 

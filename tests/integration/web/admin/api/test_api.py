@@ -602,14 +602,17 @@ def test_methods(api):
         head, get = api.ask(path, method="HEAD"), api.ask(path)
         assert (head.status, head.body) == (404 if "/errors/" in path else 200, b"")
         assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview contains the time
-        # POST of a name, in the place of an operation's id, runs what has that name.
-        for method in ("PUT", "DELETE", "PATCH", *(["POST"] if resource.path != "/api/operations/{id}" else [])):
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
             answer = api.ask(path, method=method, body=b"", Authorization=f"Bearer {TOKEN}")
             assert answer.status == 405
             assert {"GET", "HEAD"} <= set(answer.headers["Allow"].split(", "))
             assert "GET" in answer.json["message"]
             assert api.ask(path, method=method, body=b"").status == 401
-    assert api.ask("/api/operations/replay").status == 405
+        assert set(api.ask(path, method="OPTIONS").headers["Allow"].split(", ")) == {"GET", "HEAD"}
+    for method in ("GET", "PUT", "OPTIONS"):  # the name of an operation is no id
+        answer = api.ask("/api/operations/replay", method=method, body=b"", Authorization=f"Bearer {TOKEN}")
+        assert answer.status == (200 if method == "OPTIONS" else 405)
+        assert set(answer.headers["Allow"].split(", ")) - {"OPTIONS"} == {"POST"}
     assert api.ask("/openapi.json", method="HEAD").status == 200
 
 
