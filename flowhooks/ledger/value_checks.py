@@ -170,7 +170,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
     "operations": {
         "id": _is_id,
         "action": _one_of(*BulkAction),
-        "event_filter": _starts_with("{"),
+        "event_filter": lambda column: column.like("{%}"),
         "release_interval": _is_count,
         "state": _one_of(*OperationState),
         "interface": _one_of("console", "api", "cli"),
