@@ -39,6 +39,9 @@ allow-x00 = false  # NUL, which no schema of a string forbids, and every text is
 [[operations]]
 include-path = "/api/events"  # what no schema says: `since` lies before `until`
 checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
+[[operations]]
+include-path = "/api/rejected-requests"  # likewise
+checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
 """
 """Settings of Schemathesis with all of its checks."""
 COUNTED = re.compile(r"(\d+) generated, (\d+) passed")
