@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
@@ -50,7 +50,12 @@ class CorrectionResult:
 
 
 def accept_correction(
-    context: OperationContext, event_id: str, digest: str, *, note: str = "", dry_run: bool = False
+    context: OperationContext,
+    event_id: str,
+    digest: Annotated[str, {"minLength": MIN_DIGEST_CHARS}],
+    *,
+    note: str = "",
+    dry_run: bool = False,
 ) -> CorrectionResult:
     """Accept a conflicting body of an event as its correction.
 

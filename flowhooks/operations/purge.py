@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.failpoints import hit
 from flowhooks.ledger.purge import EVALUATED, PURGED_BY_DEFAULT, PURGED_ON_REQUEST
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
     from flowhooks.ledger.purge import Cutoffs
-    from flowhooks.ledger.queries import EventFilter
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 100
@@ -21,7 +21,11 @@ MAX_DUTY_CYCLE: Final = 0.2
 """Maximum share of time that the pages of a purge take. Callers pause between pages: callbacks need the rest."""
 
 PURGE_FILTER_SCHEMA: Final[dict[str, Any]] = {
-    "properties": {"until": {"type": "integer"}, "state": {"enum": [*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST, None]}},
+    "properties": {
+        **{field.name: {"type": "null"} for field in fields(EventFilter) if field.name not in EVALUATED},
+        "until": {"type": "integer"},
+        "state": {"enum": [*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST, None]},
+    },
     "required": ["until"],
 }
 """Additional requirements of a purge on its filter, as JSON Schema for the API description."""

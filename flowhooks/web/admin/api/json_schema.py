@@ -137,11 +137,11 @@ class SchemaBuilder:
         return {"$ref": f"#/components/schemas/{name}"}
 
     def _annotated(self, kind: Any, *more: Any, is_argument: bool) -> JsonSchema:
-        if kind is str:
-            return {"type": "string", "format": more[0]}
         if isinstance(more[0], Mapping):  # a further schema that an operation requires
             schema = self.schema_for(kind, is_argument=is_argument)
             return {"allOf": [schema, dict(more[0])]} if "$ref" in schema else {**schema, **more[0]}
+        if kind is str:
+            return {"type": "string", "format": more[0]}
         return self.component(*more, times=True)
 
     def _members(self, kind: Any, *, times: bool, is_argument: bool) -> dict[str, JsonSchema]:
