@@ -125,7 +125,7 @@ def test_a_purge_names_the_field_that_it_refuses(flow, field):
         ({"origin": "callback"}, {"dead", "parked"}),
         ({"dismissed_by": "setting"}, {"done", "dead", "parked"}),
     ],
-    ids="-".join,
+    ids=["conclusion", "origin", "dismissed_by"],
 )
 def test_a_purge_selects_by_properties_of_the_event(flow, criteria, left):
     """A purge deletes only the events with the conclusion, the origin or the reason of its filter."""
