@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from contextlib import closing
 from types import SimpleNamespace
@@ -110,9 +109,12 @@ def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
 def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
     """Ctrl-C ends the command with exit code 130, and it prints how to follow or cancel the operation."""
     (shop.folder / "open").touch()
+
+    def interrupted(_seconds):
+        raise KeyboardInterrupt  # no signal: the tests may run in the background, where SIGINT is ignored
+
     # Of this module only: other threads of the tests sleep, too.
-    interrupting = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _seconds: signal.raise_signal(signal.SIGINT))
-    monkeypatch.setattr(follow, "time", interrupting)
+    monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
     result = run("events", "replay", *BOOK, "--again", "--yes", "--rate", "4/h", server=shop)
     assert result.exit_code == 130
     (operation,) = asked("operations", "list", server=shop)["operations"]
