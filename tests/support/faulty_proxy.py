@@ -20,10 +20,14 @@ class _Line:
         self._proxy = proxy
         self.client = client
         self.server = socket.create_connection(proxy.target)
-        self.swallows = proxy.swallows
+        self.swallows = False
         self._said = b""
         self._losing = False
-        for source, target, hear in ((client, self.server, self._asked), (self.server, client, self._answered)):
+
+    def start(self):
+        """Forward data both ways."""
+        ways = ((self.client, self.server, self._asked), (self.server, self.client, self._answered))
+        for source, target, hear in ways:
             source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._pump, args=(source, target, hear), daemon=True).start()
 
@@ -93,7 +97,11 @@ class Proxy:
                 except OSError:
                     client.close()  # the server is not running
                 else:
-                    self._lines.append(line)
+                    # Listed before it forwards: a client that is connected is among those that `swallow` means.
+                    with self._lock:
+                        line.swallows = self.swallows
+                        self._lines.append(line)
+                    line.start()
 
     def cut(self):
         """Reset all existing connections; new ones can be made."""
@@ -103,9 +111,10 @@ class Proxy:
 
     def swallow(self):
         """Discard data on old and new connections without closing them."""
-        self.swallows = True
-        for line in self._lines:
-            line.swallows = True
+        with self._lock:
+            self.swallows = True
+            for line in self._lines:
+                line.swallows = True
 
     def heal(self):
         """Let new connections work; connections that discard data continue to do so."""

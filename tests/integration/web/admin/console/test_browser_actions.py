@@ -274,6 +274,7 @@ def test_an_operation_from_the_plan_to_its_end(unpaid, visit, locale, language):
     field = page.get_by_label(text("operation.rate_field", language))
     field.fill("")
     page.get_by_role("button", name=text("operation.set_rate", language), exact=True).click()
+    expect(page.locator("main")).not_to_contain_text("0.001")  # the page after the change
     expect(field).to_have_value("")
     page.get_by_role("button", name=text("operation.resume", language), exact=True).click()
     # The page refreshes itself until the operation has finished.
