@@ -9,7 +9,7 @@ import click
 
 from flowhooks.cli import audit_text, output
 from flowhooks.cli.filters import timestamp
-from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.options import json_option, page_options, settings_options, utf8
 from flowhooks.ledger import audit
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.json.encoding import dataclass_to_json
@@ -24,15 +24,7 @@ if TYPE_CHECKING:
 @click.option("--actor", type=utf8, metavar="NAME", help="List only what this operator did.")
 @click.option("--action", type=utf8, metavar="ACTION", help="List only this action, such as replay, login or start.")
 @click.option("--since", type=timestamp, metavar="TIME", help="List only actions at or after TIME, such as 2h.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="Maximum number of entries.",
-)
-@click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this entry, towards older ones.")
+@page_options("entries", "entry")
 @json_option
 @settings_options
 def command(

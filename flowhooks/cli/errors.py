@@ -9,7 +9,7 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.filters import timestamp
-from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.options import json_option, limit_option, settings_options, utf8
 from flowhooks.clock import Clock
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.traceback_text import CAUSE
@@ -42,14 +42,7 @@ def command() -> None:
 @command.command("list", short_help="List groups of failed attempts, the latest first.")
 @click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="List only errors of this handler.")
 @click.option("--since", type=timestamp, metavar="TIME", help="List only errors that occurred at or after TIME.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="Maximum number of groups.",
-)
+@limit_option("groups")
 @click.option(
     "--after", type=click.IntRange(0, 10**9), default=0, metavar="N", help="Continue after the first N groups."
 )

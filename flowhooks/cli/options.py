@@ -136,3 +136,30 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _SETTINGS = frozenset({"listen", "admin", "insecure", "processes"})
 """Options of single commands that are settings with the same name."""
+
+
+def page_options(rows: str, row: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds `--limit` and `--after` to a command that lists rows, newest first.
+
+    Args:
+        rows: the noun of the rows, such as `"entries"`.
+        row: its singular.
+    """
+    after = f"Continue after this {row}, towards older ones."
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        return limit_option(rows)(click.option("--after", type=utf8, default="", metavar="ID", help=after)(function))
+
+    return decorate
+
+
+def limit_option(rows: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds `--limit` to a command that lists rows."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1, 1000),
+        default=50,
+        show_default=True,
+        metavar="N",
+        help=f"Maximum number of {rows}.",
+    )

@@ -95,7 +95,7 @@ def _processes(settings: Settings, connection: Connection) -> list[LiveProcess]:
     else:
         holder = lock_owner(settings)
         pid = holder.pid if holder else None
-        found = [one for one in live_processes(connection, heartbeat_timeout=_ANY_AGE) if one.pid == pid]
+        found = [process for process in live_processes(connection, heartbeat_timeout=_ANY_AGE) if process.pid == pid]
     return [process for process in found if process.kind in {"server", "worker"}]
 
 

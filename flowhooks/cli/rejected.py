@@ -9,7 +9,7 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.filters import TIME_EXAMPLES, timestamp
-from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.options import json_option, page_options, settings_options, utf8
 from flowhooks.ledger import rejected_requests
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.json.encoding import dataclass_to_json
@@ -42,15 +42,7 @@ def command() -> None:
 @click.option("--path", type=utf8, metavar="TEXT", help="With this text in the path.")
 @click.option("--since", type=timestamp, metavar="TIME", help=f"Last rejected at or after TIME, {TIME_EXAMPLES}.")
 @click.option("--until", type=timestamp, metavar="TIME", help="Last rejected before TIME.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="Maximum number of entries.",
-)
-@click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this entry, towards older ones.")
+@page_options("entries", "entry")
 @json_option
 @settings_options
 def list_command(

@@ -91,7 +91,11 @@ class HandlerRuntime:
     def next_start(self, now: int) -> int | None:
         """Return when the first of the handlers that are at their rate may start an attempt; None: none is."""
         return min(
-            (at for one in list(self._limits.values()) if one.rate and (at := one.next_start(now)) is not None),
+            (
+                at
+                for limits in list(self._limits.values())
+                if limits.rate and (at := limits.next_start(now)) is not None
+            ),
             default=None,
         )
 

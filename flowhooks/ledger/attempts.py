@@ -197,7 +197,9 @@ def _mark(
         constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
         rows = apply_changes_returning(transaction, constrained_changes, statements.ordered)
         marked |= {row.id: row for row in rows}
-        budget.use(transaction, [one.queued.handler for one in constrained if one.queued.delivery_id in marked])
+        budget.use(
+            transaction, [request.queued.handler for request in constrained if request.queued.delivery_id in marked]
+        )
     return marked, at_limit, at_rate
 
 

@@ -174,7 +174,8 @@ class AttemptLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Add a record to the log of its attempt; an error in it never reaches the program that logs."""
-        collectors = [one for one in logging.getLogger().handlers if isinstance(one, _LineHandler | AttemptLogHandler)]
+        handlers = logging.getLogger().handlers
+        collectors = [handler for handler in handlers if isinstance(handler, _LineHandler | AttemptLogHandler)]
         if current_invocation() is None or collectors[:1] != [self]:
             return
         try:

@@ -11,7 +11,7 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.events import text
 from flowhooks.cli.filters import filter_options
-from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.options import json_option, page_options, settings_options
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.operations.error_groups import complete_filter
@@ -33,15 +33,7 @@ MAX_ERROR_CHARS: Final = 60
 
 
 @click.command("list", short_help="List events with their deliveries, newest first.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="Maximum number of events.",
-)
-@click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this event, towards older ones.")
+@page_options("events", "event")
 @filter_options
 @json_option
 @settings_options

@@ -11,7 +11,7 @@ from flowhooks.cli import output
 from flowhooks.cli.audit_text import INTERFACE_TEXTS, filter_text
 from flowhooks.cli.operations import text
 from flowhooks.cli.operations.follow import find_operation, follow, print_progress
-from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.options import json_option, limit_option, page_options, settings_options, utf8
 from flowhooks.ledger.bulk_operations import list_operations, operation_items
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.bulk_operation import ITEM_CHOICES, OperationState, parse_item_choice
@@ -22,15 +22,10 @@ if TYPE_CHECKING:
     from flowhooks.model.bulk_operation import Operation
     from flowhooks.settings import Settings
 
-_limit_option = click.option(
-    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, metavar="N", help="Maximum number of rows."
-)
-
 
 @click.command("list", short_help="List operations, newest first.")
 @click.option("--active", is_flag=True, help="List only operations that are running or paused.")
-@_limit_option
-@click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this operation, towards older ones.")
+@page_options("operations", "operation")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, active: bool, limit: int, after: str, as_json: bool) -> None:
@@ -122,7 +117,7 @@ def show_command(settings: Settings, *, operation_id: str, following: bool, as_j
     help="List only deliveries that are not released yet (planned), released, or left alone because they had changed "
     "since the plan (changed); or released ones that have succeeded now, or failed again (failed).",
 )
-@_limit_option
+@limit_option("deliveries")
 @click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this delivery.")
 @json_option
 @settings_options

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event
 
 from flowhooks.ledger import database, error_group_queries, error_groups, search
 from flowhooks.ledger.queries import EventFilter, count_events, find
 from flowhooks.ledger.transaction import WriteTransaction
+from support.sent_statements import taking_down
 
 MANY = 20_000
 FAILED = 500
@@ -40,19 +39,6 @@ FILL = (
     """,
 )
 TABLES = "events|deliveries|attempts"
-
-
-@contextmanager
-def taking_down(connection):
-    """The statements sent in this context, with their parameters."""
-    taken = []
-
-    def take(_connection, _cursor, statement, parameters, _context, _many):
-        taken.append((statement, parameters))
-
-    event.listen(connection, "before_cursor_execute", take)
-    yield taken
-    event.remove(connection, "before_cursor_execute", take)
 
 
 def whole(connection, statement, parameters):

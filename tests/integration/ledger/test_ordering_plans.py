@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event
 
 from flowhooks import Retry
 from flowhooks.ledger import database
@@ -15,6 +13,7 @@ from flowhooks.ledger.due_deliveries import due_deliveries
 from flowhooks.ledger.ordering import OrderScheduler, admissible
 from flowhooks.ledger.transaction import OrderGroup, WriteTransaction
 from flowhooks.model.ready_delivery import ReadyDelivery
+from support.sent_statements import taking_down
 
 BEHIND_ONE = 100_000
 KEYS = 10_000
@@ -41,19 +40,6 @@ class _Leaves:
 
     def enqueue(self, _transaction, _deliveries, _not_before):
         """Leave the delivery waiting."""
-
-
-@contextmanager
-def taking_down(connection):
-    """The statements sent in this context, with their parameters."""
-    taken = []
-
-    def take(_connection, _cursor, statement, parameters, _context, _many):
-        taken.append((statement, parameters))
-
-    event.listen(connection, "before_cursor_execute", take)
-    yield taken
-    event.remove(connection, "before_cursor_execute", take)
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event
 
 from flowhooks.clock import id_lower_bound
 from flowhooks.ledger import checksums, database, purge
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.transaction import WriteTransaction
+from support.sent_statements import taking_down
 
 MANY = 20_000
 OLD = 100
@@ -52,19 +51,6 @@ FILL = (
     """,
 )
 TABLES = "events|deliveries|attempts|conflicts|purged_identities|audit_log"
-
-
-@contextmanager
-def taking_down(connection):
-    """The statements sent in this context, with their parameters."""
-    taken = []
-
-    def take(_connection, _cursor, statement, parameters, _context, _many):
-        taken.append((statement, parameters))
-
-    event.listen(connection, "before_cursor_execute", take)
-    yield taken
-    event.remove(connection, "before_cursor_execute", take)
 
 
 def whole(connection, statement, parameters):

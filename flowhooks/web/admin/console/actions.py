@@ -13,7 +13,7 @@ from flowhooks.web.admin.console.filters import MAX_VALUE_CHARS, TIMES, filter_f
 from flowhooks.web.admin.console.urls import query_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import falcon
 
@@ -149,9 +149,16 @@ class Selection:
     shown: tuple[tuple[str, str | int], ...]
 
 
-def parse_selection(  # noqa: PLR0911 (one for each target)
-    request: falcon.Request, action: Action, now: int, rows: Sequence[str] = ()
-) -> Selection:
+_SINGLE: Final[Mapping[str, Callable[[str], dict[str, Any]]]] = {
+    "delivery": lambda value: {"delivery_id": value},
+    "handler": lambda value: {"handlers": [value]},
+    "source": lambda value: {"source": value},
+    "alert": lambda value: {"alerts": [value]},
+}
+"""The arguments of an action on one object, by the name of its query parameter."""
+
+
+def parse_selection(request: falcon.Request, action: Action, now: int, rows: Sequence[str] = ()) -> Selection:
     """Return the selection that the query of a request states.
 
     Args:
@@ -163,19 +170,12 @@ def parse_selection(  # noqa: PLR0911 (one for each target)
     Raises:
         SettingsError: the query selects nothing, or is invalid.
     """
-    match action.target:
-        case "events":
-            return _select_events(request, action, now, rows)
-        case "delivery":
-            return _select_single(request, action, "delivery", lambda value: {"delivery_id": value})
-        case "handler":
-            return _select_single(request, action, "handler", lambda value: {"handlers": [value]})
-        case "source":
-            return _select_single(request, action, "source", lambda value: {"source": value})
-        case "alert":
-            return _select_single(request, action, "alert", lambda value: {"alerts": [value]})
-        case "conflict":
-            return _select_conflict(request, action)
+    if action.target == "events":
+        return _select_events(request, action, now, rows)
+    if action.target == "conflict":
+        return _select_conflict(request, action)
+    if action.target in _SINGLE:
+        return _select_single(request, action, action.target, _SINGLE[action.target])
     return Selection(arguments=dict(action.arguments), query={}, shown=())
 
 
