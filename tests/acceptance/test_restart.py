@@ -438,7 +438,7 @@ def test_a_first_stop_during_a_replacement(served):
         gate.unlink()
     successor = server.logged("process_started")[0]["process"]
     assert server.wait() == 0
-    assert not alive(successor)
+    until(lambda: not alive(successor))
     assert served.balance().deliveries == {"succeeded": 1}
 
 
