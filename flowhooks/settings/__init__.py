@@ -9,9 +9,12 @@ types         value types of settings, and how they are parsed
 addresses     listener addresses and the database URL
 alerts        the section of alerts, with its routes
 engine        the section of a source's engine
+ingress       the section of a source's fixed URL
+signature     the section of a source's signature, if it is not by Standard Webhooks
 engine_checks checks that concern several sources or settings of engines
 secrets       secrets of plugins and engines, from the environment or files
 signing_keys  locations of the secrets with which engines sign
+locations     locations in the settings file, for error messages
 tokens        bearer tokens, in particular of operators
 credentials   credentials of sources, read from their locations
 """
@@ -40,9 +43,11 @@ from flowhooks.settings.definitions import (
     describe,
 )
 from flowhooks.settings.engine import EngineSettings
+from flowhooks.settings.ingress import IngressSettings, ValueTable
 from flowhooks.settings.loading import default_file, load, origin
 from flowhooks.settings.named_sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
+from flowhooks.settings.signature import SignatureSettings
 from flowhooks.settings.signing_keys import Secret
 from flowhooks.settings.tokens import check_operators, operator_tokens
 
@@ -54,6 +59,7 @@ __all__ = [
     "HandlerSettings",
     "HttpSettings",
     "IdentitySettings",
+    "IngressSettings",
     "LedgerSettings",
     "LogSettings",
     "Network",
@@ -66,9 +72,11 @@ __all__ = [
     "Settings",
     "SettingsDiff",
     "ShutdownSettings",
+    "SignatureSettings",
     "SigningKey",
     "Source",
     "SourceCredentials",
+    "ValueTable",
     "check_binds",
     "check_operators",
     "check_processes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -113,20 +112,6 @@ class AlertsSettings:
     routes: Mapping[str, AlertRoute] = field(
         default_factory=dict, metadata={"doc": "Which plugins are notified of which alerts, by the name of the route."}
     )
-
-
-def line_of(lines: Sequence[str], name: str, key: str = "") -> int | None:
-    """Return the number of the line with the header of [alerts.routes.NAME], or of a key in it; None: not found."""
-    header = re.compile(rf"\s*\[\s*alerts\s*\.\s*routes\s*\.\s*([\"']?){re.escape(name)}\1\s*\]")
-    start = next((number for number, line in enumerate(lines, start=1) if header.match(line)), None)
-    if start is None or not key:
-        return start
-    for number, line in enumerate(lines[start:], start=start + 1):
-        if re.match(r"\s*\[\s*[\w\"']+[\w\"'. -]*\]\s*(#|$)", line):
-            break
-        if re.match(rf"\s*{re.escape(key)}\s*=", line):
-            return number
-    return start
 
 
 def routed_notifiers(

@@ -11,7 +11,9 @@ from flowhooks.settings import addresses, types
 from flowhooks.settings.alerts import AlertRoute, AlertsSettings
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.field import setting
+from flowhooks.settings.ingress import IngressSettings
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
+from flowhooks.settings.signature import SignatureSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -392,22 +394,26 @@ class SettingReference(NamedTuple):
     doc: str
 
 
+_USER_NAMED: Final[Mapping[str, type]] = {
+    "alerts.routes.NAME": AlertRoute,
+    "sources.NAME": Source,
+    "sources.NAME.engine": EngineSettings,
+    "sources.NAME.ingress": IngressSettings,
+    "sources.NAME.signature": SignatureSettings,
+    "operators.NAME": OperatorSettings,
+    'handlers."PLUGIN:NAME"': HandlerSettings,
+}
+"""The sections with names that the user chooses."""
+
+
 def describe() -> Iterator[SettingReference]:
     """Yield all settings in the order of a settings file."""
     for name, spec in iter_settings():
         yield _reference(name, spec, variable(name))
-    for spec in fields(AlertRoute):
-        if "kind" in spec.metadata:
-            yield _reference(f"alerts.routes.NAME.{spec.name}", spec, "")
-    for spec in fields(Source):
-        if "kind" in spec.metadata:
-            yield _reference(f"sources.NAME.{spec.name}", spec, "")
-    for spec in fields(EngineSettings):
-        yield _reference(f"sources.NAME.engine.{spec.name}", spec, "")
-    for spec in fields(OperatorSettings):
-        yield _reference(f"operators.NAME.{spec.name}", spec, "")
-    for spec in fields(HandlerSettings):
-        yield _reference(f'handlers."PLUGIN:NAME".{spec.name}', spec, "")
+    for section, kind in _USER_NAMED.items():
+        for spec in fields(kind):
+            if "kind" in spec.metadata:
+                yield _reference(f"{section}.{spec.name}", spec, "")
     whole = next(spec for spec in fields(Settings) if spec.name == "plugins")
     yield SettingReference("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
 

@@ -6,20 +6,25 @@ import os
 import re
 import tomllib
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.alerts import AlertRoute, line_of
+from flowhooks.settings import ingress
+from flowhooks.settings.alerts import AlertRoute
 from flowhooks.settings.definitions import Settings, iter_settings, variable
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.engine_checks import find_problems
+from flowhooks.settings.ingress import IngressSettings
+from flowhooks.settings.locations import at_line
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.secrets import secret_variables
+from flowhooks.settings.signature import SignatureSettings
 from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_line, format_value
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
 DEFAULT_FILE: Final = "flowhooks.toml"
 ENV_PREFIX: Final = "FLOWHOOKS_"
@@ -39,6 +44,8 @@ _SERVICE_LINKS: Final = re.compile(
 )
 """Variables, as NAME=value, that Kubernetes sets in every container for a service whose name starts with `flowhooks`.
 """
+_SUBSECTIONS: Final = ("engine", "ingress", "signature")
+"""Sections within the section of a source."""
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HANDLER: Final = re.compile(rf"(?:{NAME.pattern}):(?:{NAME.pattern})")
 
@@ -61,7 +68,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     table = _read(path, problems) if path else {}
     has_routes = isinstance(table.get("alerts"), dict) and "routes" in table["alerts"]
     routes = table["alerts"].pop("routes") if has_routes else {}
-    values, named, plugins = _from_table(table, f"{format_line(path)}: ", problems)
+    values, named, plugins = _from_table(table, path, problems)
     if path and routes != {}:
         values["alerts.routes"] = _alert_routes(routes, path, problems)
     secrets = {
@@ -132,12 +139,17 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _from_table(
-    table: Mapping[str, Any], where: str, problems: list[str]
+    table: Mapping[str, Any], path: Path | None, problems: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     values: dict[str, Any] = {}
     named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}, "handlers": {}}
     plugins: dict[str, dict[str, Any]] = {}
-    read = {"sources": _source, "operators": _operator, "handlers": _handler}
+    where = f"{format_line(path)}: "
+    read: dict[str, Callable[..., Any]] = {
+        "sources": partial(_source, path=path),
+        "operators": _operator,
+        "handlers": _handler,
+    }
     for key, value in table.items():
         if key in {*named, "plugins"}:
             for name, section in _named_sections(key, value, where, problems):
@@ -195,20 +207,78 @@ def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> It
             yield name, section
 
 
-def _source(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> Source | None:
+def _source(
+    name: str, section: Mapping[str, Any], where: str, problems: list[str], path: Path | None = None
+) -> Source | None:
     location = f"{where}{_dotted('sources', name)}"
-    engine = section.get("engine")
-    values = _check_section(location, Source, {key: section[key] for key in section if key != "engine"}, problems)
-    if not {"token_sha256", "token_file", "secrets", "engine"}.intersection(section):
+    plain = {key: value for key, value in section.items() if key not in _SUBSECTIONS}
+    values = _check_section(location, Source, plain, problems)
+    has_receiver = isinstance(section.get("ingress"), dict) and "receiver" in section["ingress"]
+    if not {"token_sha256", "token_file", "secrets", "engine"}.intersection(section) and not has_receiver:
         problems.append(
             f"{location} has no token_sha256, token_file or secrets, so no engine can authenticate as this source, and "
             "no section engine, so flowhooks cannot ask it"
         )
         return None
-    if engine is None:
-        return None if values is None else Source(**values)
-    engine_settings = _engine(location, engine, problems)
-    return None if values is None or engine_settings is None else Source(**values, engine=engine_settings)
+    before = len(problems)
+    subsections: dict[str, Any] = {}
+    if "engine" in section:
+        subsections["engine"] = _engine(location, section["engine"], problems)
+    if "ingress" in section:
+        subsections["ingress"] = _ingress(name, section["ingress"], path, problems)
+    if "signature" in section:
+        subsections["signature"] = _signature(name, section, path, problems)
+    return None if values is None or len(problems) > before else Source(**values, **subsections)
+
+
+def _ingress(name: str, section: Any, path: Path | None, problems: list[str]) -> IngressSettings | None:
+    values = _located_section(("sources", name, "ingress"), IngressSettings, section, path, problems)
+    if values is None:
+        return None
+    dotted = _dotted("sources", name, "ingress")
+    before = len(problems)
+    for key, what in ingress.find_problems(section):
+        where = "" if path is None else at_line(path, ("sources", name, "ingress"), key)
+        problems.append(f"{where}{dotted} has {what}")
+    location = "" if path is None else at_line(path, ("sources", name, "ingress"))
+    return IngressSettings(**values, location=location) if len(problems) == before else None
+
+
+def _signature(
+    name: str, source: Mapping[str, Any], path: Path | None, problems: list[str]
+) -> SignatureSettings | None:
+    keys = ("sources", name, "signature")
+    values = _located_section(keys, SignatureSettings, source["signature"], path, problems)
+    if values is None:
+        return None
+    where = "" if path is None else at_line(path, keys)
+    before = len(problems)
+    problems += [f"{where}{_dotted(*keys)} has no {key}" for key in ("scheme", "header") if key not in values]
+    if "secrets" not in source:
+        problems.append(f"{where}{_dotted(*keys)} has no key: add secrets to [{_dotted('sources', name)}]")
+    if "ingress" not in source:
+        problems.append(
+            f"{where}{_dotted(*keys)} is for requests to /in/{name}, but {_dotted('sources', name)} has no section "
+            "ingress"
+        )
+    return SignatureSettings(**values) if len(problems) == before else None
+
+
+def _located_section(
+    keys: tuple[str, ...], kind: type, section: Any, path: Path | None, problems: list[str]
+) -> dict[str, Any] | None:
+    """Return the values of a section; problems name the file and the line."""
+    dotted = _dotted(*keys)
+    if not isinstance(section, dict):
+        where = "" if path is None else at_line(path, keys[:-1], keys[-1])
+        problems.append(f"{where}{dotted} must be a section, [{dotted}], not {format_value(section)}")
+        return None
+    found: list[str] = []
+    values = _check_section(dotted, kind, section, found)
+    for problem in found:
+        key = problem.removeprefix(f"{dotted}.").split(" ")[0]
+        problems.append(("" if path is None else at_line(path, keys, key)) + problem)
+    return values
 
 
 def _engine(location: str, section: Any, problems: list[str]) -> EngineSettings | None:
@@ -246,26 +316,19 @@ def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[s
 
 
 def _alert_routes(value: Any, path: Path, problems: list[str]) -> dict[str, AlertRoute]:
-    lines = path.read_text("utf-8-sig").splitlines()
     routes: dict[str, AlertRoute] = {}
     where = f"{format_line(path)}: "
     for name, section in _named_sections("alerts.routes", value, where, problems):
-        found: list[str] = []
-        dotted = _dotted("alerts", "routes", name)
-        values = _check_section(dotted, AlertRoute, section, found)
+        keys = ("alerts", "routes", name)
+        before = len(problems)
+        values = _located_section(keys, AlertRoute, section, path, problems)
         if "notifiers" not in section:
-            found.append(f"{dotted} has no notifiers, the names of the plugins that are notified")
-        for problem in found:
-            key = problem.removeprefix(f"{dotted}.").split(" ")[0] if problem.startswith(f"{dotted}.") else ""
-            problems.append(f"{_at_line(path, line_of(lines, name, key))}{problem}")
-        if values is not None and not found:
-            location = f"{_at_line(path, line_of(lines, name, 'notifiers'))}{dotted}"
-            routes[name] = AlertRoute(**values, location=location)
+            problems.append(
+                f"{at_line(path, keys)}{_dotted(*keys)} has no notifiers, the names of the plugins that are notified"
+            )
+        if values is not None and len(problems) == before:
+            routes[name] = AlertRoute(**values, location=f"{at_line(path, keys, 'notifiers')}{_dotted(*keys)}")
     return routes
-
-
-def _at_line(path: Path, line: int | None) -> str:
-    return f"{format_line(path)}: " if line is None else f"{format_line(path)}:{line}: "
 
 
 def _check_section(location: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:

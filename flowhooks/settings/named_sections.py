@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.settings.engine import EngineSettings
+    from flowhooks.settings.ingress import IngressSettings
+    from flowhooks.settings.signature import SignatureSettings
 
 Network: TypeAlias = IPv4Network | IPv6Network
 """A network from which a source may call."""
@@ -45,8 +47,8 @@ class Source:
     secrets: tuple[Secret, ...] = setting(
         (),
         types.list_of(secret(), min_items=1, max_items=MAX_SECRETS),
-        "Locations of the secrets with which this source signs (Standard Webhooks), each with an optional expiry "
-        "time. List two while you replace a secret.",
+        "Locations of the secrets with which this source signs, each with an optional expiry time. List two while you "
+        "replace a secret. By default it signs by Standard Webhooks; see [sources.NAME.signature].",
     )
     allow: tuple[Network, ...] = setting(
         (), types.list_of(types.network()), "Networks from which this source may call; empty: any."
@@ -86,15 +88,39 @@ class Source:
         "Earlier names of this source. Events under these names are its events, so a renamed source does not take "
         "them in again.",
     )
+    answer_wait: float | None = setting(
+        None,
+        types.seconds(0, 60, zero=True),
+        "Seconds that a response to this source waits for handlers. Default: answer_wait, and 0 for requests to "
+        "/in/NAME.",
+    )
+    ignore_pointers: tuple[str, ...] | None = setting(
+        None,
+        types.list_of(types.pointer()),
+        "JSON Pointers to members of the data that are ignored when two callbacks of this source are compared. "
+        "Default: identity.ignore_pointers.",
+    )
     engine: EngineSettings | None = field(
         default=None,
         metadata={"doc": "The engine's REST API, if flowhooks asks it about finished instances.", "section": True},
     )
+    ingress: IngressSettings | None = field(
+        default=None,
+        metadata={"doc": "How requests to the fixed URL /in/NAME become callbacks.", "section": True},
+    )
+    signature: SignatureSettings | None = field(
+        default=None,
+        metadata={"doc": "How this source signs requests to /in/NAME, if not by Standard Webhooks.", "section": True},
+    )
 
     @property
     def has_credential(self) -> bool:
-        """Whether an engine can call as this source. A source without a credential is pull-only."""
-        return bool(self.token_sha256 or self.token_file or self.secrets)
+        """Whether an engine can call as this source. A source without a credential is pull-only.
+
+        A receiver authenticates the requests itself, so it counts as a credential.
+        """
+        has_receiver = self.ingress is not None and bool(self.ingress.receiver)
+        return bool(self.token_sha256 or self.token_file or self.secrets or has_receiver)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
