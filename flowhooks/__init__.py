@@ -21,6 +21,7 @@ from flowhooks.model.engine import (
 )
 from flowhooks.model.event import Event
 from flowhooks.model.handler import Handler, handler
+from flowhooks.model.receiver import ReceivedCallback, ReceivedRequest, ReceiverResponse
 from flowhooks.model.retry import Retry
 
 __all__ = [
@@ -44,6 +45,9 @@ __all__ = [
     "Outcome",
     "OutcomeKind",
     "ProcessDefinition",
+    "ReceivedCallback",
+    "ReceivedRequest",
+    "ReceiverResponse",
     "Reject",
     "Retry",
     "RetryAfter",

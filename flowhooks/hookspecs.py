@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flowhooks.model.engine import EngineClient, EngineConfig
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
+    from flowhooks.model.receiver import ReceivedCallback, ReceivedRequest, ReceiverResponse
 
 PROJECT: Final = "flowhooks"
 """Name of pluggy's markers and of the entry-point group."""
@@ -93,6 +94,24 @@ def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:  #
     plugins must not offer the same name: the second one is quarantined.
 
     `flowhooks.testing` has a fake engine and a suite of tests for such a client.
+    """
+
+
+@hookspec
+def receive_request(source: str, request: ReceivedRequest) -> ReceivedCallback | ReceiverResponse | None:
+    """Authenticate and read one request to the fixed URL of a source, `/in/SOURCE`.
+
+    Called only for the sources whose settings name this plugin, `[sources.SOURCE.ingress] receiver = "…"`, and for no
+    other request. flowhooks has checked the address, the size and the rate of the request, and nothing else: the body
+    may be from anybody. Called in a thread of its own, several at a time. After one second the request is answered with
+    503, whatever the plugin then returns.
+
+    Return a `ReceivedCallback` once the request is authenticated: flowhooks checks it against the schemas, stores it,
+    and answers. Return a `ReceiverResponse` for a handshake, or for a request that becomes no callback: nothing is
+    stored, and the request is counted. Return None if the credential is missing or invalid: the answer is 401. An
+    exception is logged, and the answer is 503.
+
+    Must compare secrets with `hmac.compare_digest`. Must not do business work: the callback is not stored yet.
     """
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -20,6 +19,7 @@ from flowhooks.errors import (
     Unavailable,
 )
 from flowhooks.failpoints import hit
+from flowhooks.intake.callback import Answer, AnswerStatus, TakenIn
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
@@ -28,10 +28,11 @@ from flowhooks.model.event import EventState, Origin, ParkedBy, digest, from_bod
 from flowhooks.routing.index import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from flowhooks.clock import Clock
+    from flowhooks.intake.callback import Callback
     from flowhooks.intake.waiters import SpareThreads, Waiter, WaiterRegistry
     from flowhooks.ledger.events import AcceptResult
     from flowhooks.ledger.ledger import Ledger
@@ -39,86 +40,12 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.notifier import HookNotifier
     from flowhooks.routing.router import Router
-    from flowhooks.settings import RoutingSettings, Settings
+    from flowhooks.settings import RoutingSettings, Settings, Source
 
 REVIVE_COOLDOWN: Final = 60 * SECOND
 """Microseconds after its last attempt before a repeated callback can retry a dead delivery: one minute."""
 
 log = structlog.get_logger(__name__)
-
-
-class AnswerStatus(StrEnum):
-    """The status of an answer, the most severe first."""
-
-    DEAD = "dead"
-    PARKED = "parked"
-    PENDING = "pending"
-    DONE = "done"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callback:
-    """A validated callback, or a finished instance as the callback that it becomes.
-
-    Attributes:
-        source: the engine that sent it.
-        kind: the kind of callback.
-        flow_instance_id: the process instance id from the path.
-        body: the JSON object without nulls.
-        text: the body as received.
-        webhook_id: the webhook id of a signed callback; None if it is not signed.
-        origin: `"callback"`, or `"reconciled"` for an instance from the engine's history.
-        started_at: when that instance started, in microseconds since 1970 by our clock: the engine's time, corrected by
-            its skew; None: not known.
-        end_undecided: whether the history does not tell how that instance ended, so that its event is parked.
-    """
-
-    source: str
-    kind: str
-    flow_instance_id: str
-    body: Mapping[str, Any]
-    text: str
-    webhook_id: str | None = None
-    origin: str = Origin.CALLBACK.value
-    started_at: int | None = None
-    end_undecided: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakenIn:
-    """The result of taking in a finished instance.
-
-    Attributes:
-        event_id: the event of the instance: the stored one, an earlier one, or the purged one.
-        disposition: `"has_event"`, or `"purged"` if only the identity of its event is left.
-        new: whether the event was stored now.
-        reused_id: whether the event was stored although an earlier instance with the same id has an event.
-    """
-
-    event_id: str
-    disposition: Literal["has_event", "purged"]
-    new: bool
-    reused_id: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The answer for the engine.
-
-    Attributes:
-        event_id: the stored event.
-        status: dead if any delivery is dead; otherwise parked if the event is; otherwise pending if any delivery is
-            unfinished; otherwise done.
-        delivery_statuses: the status of each delivery.
-        parked_by: why the event is parked; None if it is not.
-        undecided: the member that an undecided condition reads, if the event is parked because of it; otherwise `""`.
-    """
-
-    event_id: str
-    status: AnswerStatus
-    delivery_statuses: tuple[DeliveryStatus, ...]
-    parked_by: ParkedBy | None = None
-    undecided: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +229,7 @@ class Intake:
             received_at=to_datetime(now),
             conclusions=source.conclusion if source else {},
             origin=callback.origin,
+            traceparent=callback.traceparent,
         )
         is_reconciled = callback.origin == Origin.RECONCILED
         former_names = source.former_names if source is not None else ()
@@ -325,7 +253,7 @@ class Intake:
         new = NewEvent(
             event=event,
             body=callback.text,
-            digest=digest(callback.body, settings.identity.ignore_pointers),
+            digest=digest(callback.body, _ignore_pointers(settings, source)),
             state=route.state,
             parked_by=route.parked_by,
             dismissed_by=route.dismissed_by,
@@ -341,6 +269,9 @@ class Intake:
             started_at=callback.started_at,
             former_names=former_names,
             now=now,
+            raw_body=callback.raw_body,
+            media_type=callback.media_type,
+            webhook_digest=callback.webhook_digest,
         )
         return new, route
 
@@ -452,6 +383,12 @@ def _current_name(settings: Settings, source: str) -> str:
     if source in settings.sources:
         return source
     return next((name for name, other in settings.sources.items() if source in other.former_names), source)
+
+
+def _ignore_pointers(settings: Settings, source: Source | None) -> Sequence[str]:
+    if source is None or source.ignore_pointers is None:
+        return settings.identity.ignore_pointers
+    return source.ignore_pointers
 
 
 def _rejection_key(route: Route, routing: RoutingSettings) -> str | None:

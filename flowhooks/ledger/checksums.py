@@ -33,6 +33,8 @@ EVENT_COLUMNS: Final = (
     "origin",
     "instance_started_at",
     "corrects",
+    "raw_body",
+    "media_type",
 )
 """Columns of `events` that `row_sha256` covers, in this order."""
 BODY_COLUMNS: Final = ("event_id", "digest", "body_sha256", "received_at")

@@ -25,7 +25,7 @@ class NewEvent:
 
     Attributes:
         event: the event.
-        body: its body as received.
+        body: its body as received; of a request to a fixed URL: its mapped data as JSON.
         digest: its body's digest.
         state: routed, parked or dismissed.
         parked_by: why it is parked; None if it is not.
@@ -45,6 +45,10 @@ class NewEvent:
         former_names: the earlier names of its source, if its instance is locked.
         instance_started_at: the same as `started_at`, if an earlier instance with its id has an event; otherwise None.
         now: when it was received, in microseconds since 1970.
+        raw_body: the body as received, of a request to a fixed URL; otherwise None.
+        media_type: the `Content-Type` of `raw_body`, or None.
+        webhook_digest: SHA-256 (hexadecimal) of the whole signed request, of a request to a fixed URL: its webhook id
+            is valid for all its events. None: the id is valid for the event's path and data.
         body_sha256: SHA-256 (hexadecimal) of its body's bytes.
         identity_sha256: SHA-256 (hexadecimal) of its identity; of a correction: of its original and its digest.
     """
@@ -68,6 +72,9 @@ class NewEvent:
     former_names: tuple[str, ...] = ()
     instance_started_at: int | None = None
     now: int
+    raw_body: str | None = None
+    media_type: str | None = None
+    webhook_digest: str | None = None
     body_sha256: str = field(init=False)
     identity_sha256: str = field(init=False)
 
@@ -130,10 +137,12 @@ def event_row(item: NewEvent) -> dict[str, object]:
         "no_match": item.no_match,
         "body_sha256": item.body_sha256,
         "identity_sha256": item.identity_sha256,
-        "traceparent": None,
+        "traceparent": event.traceparent,
         "origin": event.origin,
         "instance_started_at": item.instance_started_at,
         "corrects": event.corrects,
+        "raw_body": item.raw_body,
+        "media_type": item.media_type,
     }
     row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
     return row

@@ -254,6 +254,7 @@ def _to_event(row: Any, data: Mapping[str, Any] | None) -> Event:
         received_at=to_datetime(row.received_at),
         origin=row.origin,
         corrects=row.corrects,
+        traceparent=row.traceparent,
     )
 
 

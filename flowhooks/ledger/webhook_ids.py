@@ -28,8 +28,11 @@ def request_digest(new: NewEvent) -> str:
     """Return the SHA-256 (hexadecimal) of the path, as it was parsed, and of the data.
 
     The data are digested as callbacks are compared, not as bytes. So a repeated callback is always accepted, also if
-    the engine serializes its JSON again, or if it has a time in it that `identity.ignore_pointers` names.
+    the engine serializes its JSON again, or if it has a time in it that `identity.ignore_pointers` names. The body of a
+    request to a fixed URL names the instance itself, so there the digest is of that body.
     """
+    if new.webhook_digest is not None:
+        return new.webhook_digest
     used_for = json.dumps([new.event.kind, new.event.flow_instance_id, new.digest])
     return hashlib.sha256(used_for.encode()).hexdigest()
 

@@ -53,6 +53,8 @@ class Origin(StrEnum):
     """The engine called."""
     RECONCILED = "reconciled"
     """Reconciliation took the instance in from the engine's history."""
+    INGRESS = "ingress"
+    """The engine called the fixed URL of its source."""
     CORRECTION = "correction"
     """An operator accepted a conflicting body of another event."""
 
@@ -131,9 +133,11 @@ class Event:
         data: the whole body without its nulls. Each delivery gets its own copy.
         received_at: when flowhooks received the callback or took the instance in, or when an operator accepted the
             correction, in UTC.
-        origin: `"callback"`, `"reconciled"` if reconciliation took the instance in from the engine's history, or
-            `"correction"` if an operator accepted a conflicting body of another event.
+        origin: `"callback"`, `"ingress"` for a request to the fixed URL of a source, `"reconciled"` if reconciliation
+            took the instance in from the engine's history, or `"correction"` if an operator accepted a conflicting body
+            of another event.
         corrects: the id of that other event, whose handlers may have run before; None if the event is no correction.
+        traceparent: the `traceparent` of W3C Trace Context that the callback had; None: none, or an invalid one.
     """
 
     id: str
@@ -150,6 +154,7 @@ class Event:
     received_at: datetime
     origin: str = Origin.CALLBACK.value
     corrects: str | None = None
+    traceparent: str | None = None
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -177,6 +182,7 @@ def from_body(
     conclusions: Mapping[str, str] = MappingProxyType({}),
     origin: str = Origin.CALLBACK.value,
     corrects: str | None = None,
+    traceparent: str | None = None,
 ) -> Event:
     """Create an event from a validated body.
 
@@ -190,6 +196,7 @@ def from_body(
         conclusions: map from the source's conclusions to those that handlers use; others stay unchanged.
         origin: how flowhooks learned of it.
         corrects: the id of the event that it corrects; None: none.
+        traceparent: of W3C Trace Context, already validated; None: none.
 
     Returns:
         The event. An empty `callBackProcessClass`, `processDefinitionKey` or `conclusion` counts as absent.
@@ -215,6 +222,7 @@ def from_body(
         received_at=received_at,
         origin=origin,
         corrects=corrects,
+        traceparent=traceparent,
     )
 
 

@@ -9,7 +9,7 @@ import sys
 from array import array
 from collections import Counter
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from flowhooks.errors import MalformedRequest
 from flowhooks.text import escape_control
@@ -29,21 +29,30 @@ _BAD_ESCAPE: Final = re.compile(
 """Matches every escape, so that none is matched from its middle. The two kinds that no database stores have a group."""
 
 
-def parse(body: bytes) -> dict[str, Any]:
+@overload
+def parse(body: bytes) -> dict[str, Any]: ...
+
+
+@overload
+def parse(body: bytes, *, kind: type[list[Any]]) -> list[Any]: ...
+
+
+def parse(body: bytes, *, kind: type = dict) -> Any:
     """Parse a callback's body by RFC 8259, and more strictly where the RFC leaves a choice.
 
     Args:
         body: the bytes as received.
+        kind: the type of the whole: `dict`, or `list` for a batch.
 
     Returns:
-        The object. Members that are null are left out at every level, because Java clients write an absent field as
-        null; null in an array stays. A whole number below 2**53 written as a fraction becomes an int, so that `1.0`
-        equals `1`.
+        The object or the array. Members that are null are left out at every level, because Java clients write an absent
+        field as null; null in an array stays. A whole number below 2**53 written as a fraction becomes an int, so that
+        `1.0` equals `1`.
 
     Raises:
-        MalformedRequest: the body is empty, not UTF-8, not JSON, not an object, or nested more than 64 levels deep. Or
-            an object has two members with the same name, a number is not finite, a whole number is longer than Python
-            accepts, or a string has NUL or half of a surrogate pair.
+        MalformedRequest: the body is empty, not UTF-8, not JSON, not of the kind, or nested more than 64 levels deep.
+            Or an object has two members with the same name, a number is not finite, a whole number is longer than
+            Python accepts, or a string has NUL or half of a surrogate pair.
     """
     if not body.strip(b" \t\r\n"):
         raise MalformedRequest("body_empty")
@@ -63,8 +72,8 @@ def parse(body: bytes) -> dict[str, Any]:
         raise MalformedRequest("number_too_long", limit=sys.get_int_max_str_digits()) from None
     except RecursionError:  # the caller's stack was nearly exhausted
         raise MalformedRequest("body_too_deep", limit=MAX_DEPTH) from None
-    if not isinstance(value, dict):
-        raise MalformedRequest("body_not_object")
+    if not isinstance(value, kind):
+        raise MalformedRequest("body_not_object" if kind is dict else "body_not_array")
     if "\\u0000" in text or "\\ud" in text or "\\uD" in text:
         _check_escapes(text)
     return value

@@ -19,7 +19,7 @@ import pytest
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.app import App
 from flowhooks.errors import IdentityConflict, InvalidTransition, LedgerUnusable, SettingsError, Unavailable
-from flowhooks.intake.accept import AnswerStatus, Callback
+from flowhooks.intake.callback import AnswerStatus, Callback
 from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.ledger.lock import Lock, publish_admin_address
 from flowhooks.ledger.queries import EventFilter

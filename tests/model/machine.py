@@ -16,7 +16,7 @@ from model.listeners import IGNORED, Conditions, handlers_of
 from model.paper import Delivery, Event, Paper
 
 if TYPE_CHECKING:
-    from flowhooks.intake.accept import Answer
+    from flowhooks.intake.callback import Answer
     from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
     from model.real import Real
 

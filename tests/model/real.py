@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
 from flowhooks.execution.runners.slots import SlotPool
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals

@@ -15,7 +15,7 @@ import psycopg
 
 from flowhooks import State, hookimpl
 from flowhooks.app import App
-from flowhooks.intake.accept import Answer, Callback, TakenIn
+from flowhooks.intake.callback import Answer, Callback, TakenIn
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import (

@@ -368,15 +368,17 @@ def _warm_up():
     sys.path.pop()
     for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
         del sys.modules[name]  # a plugin may have this name
-    app_module, intake, settings_module, structlog = map(
-        import_module, ("flowhooks.app", "flowhooks.intake.accept", "flowhooks.settings", "structlog")
+    app_module, callback, settings_module, structlog = map(
+        import_module, ("flowhooks.app", "flowhooks.intake.callback", "flowhooks.settings", "structlog")
     )
     with tempfile.TemporaryDirectory(prefix="flowhooks-fork-") as folder, structlog.testing.capture_logs():
         app = app_module.App(settings_module.Settings(database=f"{folder}/flowhooks.db", plugins_allow=("none",)))
         app.start()
         body = {"processDefinitionKey": "none"}
         app.intake.accept(
-            intake.Callback(source="default", kind="complete", flow_instance_id="1", body=body, text=json.dumps(body)),
+            callback.Callback(
+                source="default", kind="complete", flow_instance_id="1", body=body, text=json.dumps(body)
+            ),
             wait=0,
         )
         app.ledger.verify()

@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger import alert_queries
 from flowhooks.ledger.bulk_operations import read_operation
 from flowhooks.ledger.queries import EventFilter

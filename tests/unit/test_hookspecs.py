@@ -40,6 +40,7 @@ def test_the_hooks_are_these():
         "schemas",
         "handlers",
         "engine_clients",
+        "receive_request",
         "run_handler",
         "event_accepted",
         "delivery_settled",

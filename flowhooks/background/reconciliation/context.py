@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.background.reconciliation.rules import Candidates
     from flowhooks.clock import Clock
     from flowhooks.errors import FlowhooksError
-    from flowhooks.intake.accept import Callback, TakenIn
+    from flowhooks.intake.callback import Callback, TakenIn
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.settings import EngineSettings

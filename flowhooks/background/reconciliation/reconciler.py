@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from flowhooks.background.reconciliation.clients import BoundedClient
     from flowhooks.clock import Clock
-    from flowhooks.intake.accept import Callback, TakenIn
+    from flowhooks.intake.callback import Callback, TakenIn
     from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction

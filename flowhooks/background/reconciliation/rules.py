@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from flowhooks import schema
 from flowhooks.clock import DAY, SECOND, to_text
 from flowhooks.errors import InvalidCallback, MalformedRequest
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger.engine_book import MAX_DETAIL_CHARS, BookRow, Disposition
 from flowhooks.ledger.instance_events import REUSE_TOLERANCE
 from flowhooks.model.engine import KIND_OF_END, MAX_VARIABLES_BYTES, EndState

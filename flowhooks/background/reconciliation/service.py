@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.background.reconciliation.clients import BoundedClient
     from flowhooks.background.reconciliation.context import RoundResult
     from flowhooks.clock import Clock
-    from flowhooks.intake.accept import Callback, TakenIn
+    from flowhooks.intake.callback import Callback, TakenIn
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.schema.schemas import Schemas

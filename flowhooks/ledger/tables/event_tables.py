@@ -35,7 +35,12 @@ events: Final = Table(
     Column("process_definition_id", Text),
     Column("process_definition_key", Text),
     Column("process_definition_version", Integer),
-    Column("body", Text, nullable=False, comment="as received; strict UTF-8, so text keeps every byte"),
+    Column(
+        "body",
+        Text,
+        nullable=False,
+        comment="as received, or the mapped data of a request to a fixed URL; strict UTF-8, so text keeps every byte",
+    ),
     Column("digest", Text, nullable=False, comment="SHA-256 of the body as JSON values"),
     Column("state", Text, nullable=False, comment="routed, parked or dismissed"),
     Column("route", Text, nullable=False, comment="JSON: handler id to the reason why"),
@@ -64,7 +69,8 @@ events: Final = Table(
         Text,
         nullable=False,
         server_default="callback",
-        comment="callback; reconciled: taken in from the engine's history; correction: a conflicting body, accepted",
+        comment="callback; ingress: a request to the fixed URL of its source; reconciled: taken in from the engine's "
+        "history; correction: a conflicting body, accepted",
     ),
     Column(
         "instance_started_at",
@@ -72,6 +78,8 @@ events: Final = Table(
         comment="part of the identity of a reconciled event whose instance id was reused; otherwise null",
     ),
     Column("corrects", Text, comment="the event that a correction corrects, which may be purged; otherwise null"),
+    Column("raw_body", Text, comment="of a request to the fixed URL of a source: the body as received; otherwise null"),
+    Column("media_type", Text, comment="of raw_body: its Content-Type; null: the request had none, or no raw_body"),
     UniqueConstraint("identity_sha256", name="events_identity"),
 )
 # A literal, because a database does not compare parameters with the condition of a partial index.

@@ -9,7 +9,7 @@ import falcon
 
 from flowhooks import messages, schema
 from flowhooks.failpoints import hit
-from flowhooks.intake.accept import AnswerStatus, Callback
+from flowhooks.intake.callback import AnswerStatus, Callback
 from flowhooks.model.delivery import State
 from flowhooks.model.event import ParkedBy, has_only_digits
 from flowhooks.text import escape_control
@@ -20,7 +20,8 @@ from flowhooks.web.server.thread_pool import thread_pool
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowhooks.intake.accept import Answer, Intake
+    from flowhooks.intake.accept import Intake
+    from flowhooks.intake.callback import Answer
     from flowhooks.schema.schemas import Schemas
     from flowhooks.web.callback.authentication import Authenticator
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from flowhooks.app import App
 from flowhooks.cli.main import main
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.settings import Settings
 from support import fork_server
 from support.logging_state import logging_kept  # noqa: F401 (a fixture)

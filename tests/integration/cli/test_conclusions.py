@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from flowhooks.app import App
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.settings import Settings
 from support.waiting import until

@@ -12,7 +12,7 @@ import pytest
 from flowhooks.app import App
 from flowhooks.cli.process import serving
 from flowhooks.execution import cpu_affinity
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.settings import Settings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no core affinity")

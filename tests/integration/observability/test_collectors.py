@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.event import Origin

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
-from flowhooks.intake.accept import AnswerStatus
+from flowhooks.intake.callback import AnswerStatus
 from flowhooks.ledger import database, row_stream
 from flowhooks.ledger.checksums import texts_sha256
 from flowhooks.ledger.copy import DatabaseSnapshot

@@ -6,7 +6,7 @@ import pytest
 
 from flowhooks import handler, hookimpl
 from flowhooks.app import App
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import State
 from flowhooks.operations.replay import replay

@@ -12,7 +12,8 @@ import pytest
 from flowhooks import Event, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, Unauthorized, Unavailable
-from flowhooks.intake.accept import AnswerStatus, Callback, Intake, IntakeConfig
+from flowhooks.intake.accept import Intake, IntakeConfig
+from flowhooks.intake.callback import AnswerStatus, Callback
 from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.events import AcceptResult
 from flowhooks.ledger.new_event import NewEvent

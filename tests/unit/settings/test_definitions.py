@@ -18,7 +18,7 @@ def test_reference():
     """Every setting has a unique name, a type, a default as TOML, a variable and one line of text."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 96
+    assert len({one.name for one in described}) == len(described) == 115
     for one in described:
         assert one.type
         assert one.doc.endswith(".")
@@ -41,11 +41,17 @@ def test_reference():
         *(f"alerts.routes.NAME.{one}" for one in ("notifiers", "handlers", "causes", "severity")),
         *(f"sources.NAME.{one}" for one in ("token_sha256", "token_file", "secrets")),
         *(f"sources.NAME.{one}" for one in ("allow", "rate", "burst", "conclusion", "max_body_bytes")),
-        *(f"sources.NAME.{one}" for one in ("silent_after", "former_names")),
+        *(f"sources.NAME.{one}" for one in ("silent_after", "former_names", "answer_wait", "ignore_pointers")),
         *(f"sources.NAME.engine.{one}" for one in ("client", "url", "username", "password", "token", "timeout")),
         *(f"sources.NAME.engine.{one}" for one in ("page_size", "reconcile_every", "grace", "kinds", "children")),
         *(f"sources.NAME.engine.{one}" for one in ("conclusion_from", "conclusion_variable", "class_variable")),
         *(f"sources.NAME.engine.{one}" for one in ("variables", "tenants", "max_new")),
+        *(f"sources.NAME.ingress.{one}" for one in ("format", "flow_instance_id", "process_definition_key")),
+        *(f"sources.NAME.ingress.{one}" for one in ("process_definition_id", "process_definition_version")),
+        *(f"sources.NAME.ingress.{one}" for one in ("business_key", "call_back_process_class", "kind", "conclusion")),
+        *(f"sources.NAME.ingress.{one}" for one in ("answer", "receiver")),
+        *(f"sources.NAME.signature.{one}" for one in ("scheme", "header", "encoding", "prefix")),
+        *(f"sources.NAME.signature.{one}" for one in ("timestamp_header", "id_header")),
         "operators.NAME.role",
         "operators.NAME.password",
         "operators.NAME.token_sha256",

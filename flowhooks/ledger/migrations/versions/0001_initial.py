@@ -50,6 +50,8 @@ def _create_events() -> None:
         sa.Column("origin", sa.Text, nullable=False, server_default="callback"),
         sa.Column("instance_started_at", sa.BigInteger),
         sa.Column("corrects", sa.Text),
+        sa.Column("raw_body", sa.Text),
+        sa.Column("media_type", sa.Text),
         sa.UniqueConstraint("identity_sha256", name="events_identity"),
     )
     op.create_index("events_flow_instance", "events", [sa.text("substr(flow_instance_id, 1, 256)")])

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import handler, hookimpl
 from flowhooks.app import App
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.settings import Settings
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 from flowhooks import handler, hookimpl
 from flowhooks.app import App
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.settings import Settings
 
 REASON = (

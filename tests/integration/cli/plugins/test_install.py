@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flowhooks.app import App
-from flowhooks.intake.accept import Callback
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger import audit
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader

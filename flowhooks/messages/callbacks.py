@@ -1,11 +1,10 @@
-"""All messages that responses to an engine may contain, in English and Chinese."""
+"""Messages of responses to callbacks."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-LANGUAGES: Final = ("en", "zh")
 MESSAGES: Final[dict[str, dict[str, str]]] = {
     # The body is not JSON.
     "body_empty": {
@@ -484,17 +483,3 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "服务器内部错误，详情已记录在服务器日志中；请稍后重发请求。",
     },
 }
-
-
-def text(key: str, language: str, /, **params: Any) -> str:
-    """Return the message `key` in `language`, with `params` filled in.
-
-    Args:
-        key: a key of `MESSAGES`.
-        language: `"zh"` or `"en"`.
-        **params: the values of the placeholders in the message.
-
-    Raises:
-        KeyError: the message, the language or a parameter does not exist.
-    """
-    return MESSAGES[key][language].format_map(params)

@@ -1,0 +1,70 @@
+"""Further messages of responses to requests to the fixed URL of a source."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+from typing import Final
+
+MESSAGES: Final[dict[str, dict[str, str]]] = {
+    "body_not_array": {
+        "en": "The body is JSON, but not an array; send the events of the batch in [ and ].",
+        "zh": "请求体是 JSON，但不是数组；请用 [ 和 ] 包围批量事件。",
+    },
+    "form_not_utf8": {
+        "en": "A field of the form is not percent-encoded UTF-8.",
+        "zh": "表单字段不是按 UTF-8 进行的百分号编码。",
+    },
+    "form_too_long": {"en": "The form has more than {limit} fields.", "zh": "表单字段超过 {limit} 个。"},
+    "form_nul": {
+        "en": "A field of the form contains the character NUL, which databases cannot store.",
+        "zh": "表单字段含有 NUL 字符，数据库无法存储。",
+    },
+    "batch_size": {
+        "en": "The batch has {count} events; send 1 to {limit}.",
+        "zh": "批量请求中有 {count} 个事件；每次请发送 1 到 {limit} 个。",
+    },
+    "batch_not_objects": {
+        "en": "The batch contains a value that is not an object; send one object per event.",
+        "zh": "批量请求中有不是对象的值；每个事件请发送一个对象。",
+    },
+    "cloudevent_header": {
+        "en": "A ce- header is not percent-encoded UTF-8, or contains the character NUL.",
+        "zh": "某个 ce- 请求头不是按 UTF-8 进行的百分号编码，或含有 NUL 字符。",
+    },
+    "cloudevent_attribute": {
+        "en": "The event has no attribute {name}, or it is not a text; CloudEvents 1.0 requires it.",
+        "zh": "事件缺少属性 {name}，或该属性不是文本；CloudEvents 1.0 要求提供。",
+    },
+    "cloudevent_version": {
+        "en": "The event's specversion is not 1.0.",
+        "zh": "事件的 specversion 不是 1.0。",
+    },
+    # The mapping of the settings does not fit the body: an introduction, then one clause for each pointer.
+    "ingress_refused": {
+        "en": "The body does not fit the mapping that the settings of this source define.",
+        "zh": "请求体与该来源设置中的映射不符。",
+    },
+    "ingress.absent": {"en": "is missing or empty", "zh": "缺失或为空"},
+    "ingress.kind": {
+        "en": "has a value that the table of kinds does not contain",
+        "zh": "的值不在 kind 对照表中",
+    },
+    "ingress.not_text": {"en": "must be a text or a whole number", "zh": "应为文本或整数"},
+    "ingress.not_whole": {"en": "must be a whole number", "zh": "应为整数"},
+    "ingress_media_type": {
+        "en": "The Content-Type is {given}, but this source must send {expected}.",
+        "zh": "Content-Type 为 {given}，但该来源应发送 {expected}。",
+    },
+    "receiver_unavailable": {
+        "en": "The plugin that reads the requests of this source is not available now; send the request again later.",
+        "zh": "负责读取该来源请求的插件暂时不可用；请稍后重发。",
+    },
+    "receiver_slow": {
+        "en": "The plugin that reads the requests of this source did not answer in time; send the request again later.",
+        "zh": "负责读取该来源请求的插件未及时响应；请稍后重发。",
+    },
+    "receiver_failed": {
+        "en": "The plugin that reads the requests of this source failed; send the request again later.",
+        "zh": "负责读取该来源请求的插件出错；请稍后重发。",
+    },
+}
