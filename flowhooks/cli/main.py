@@ -22,6 +22,8 @@ COMMANDS: Final = {
     "serve": "Accept callbacks and run their handlers.",
     "restart": "Replace the running server without refusing callbacks.",
     "worker": "Run stored deliveries, on PostgreSQL.",
+    "init": "Write a commented settings file.",
+    "config": "Show the settings in force.",
     "check": "Check settings, plugins and database for problems.",
     "overview": "Show what fails now, and why deliveries wait.",
     "plugins": "List, create, install and uninstall plugins.",

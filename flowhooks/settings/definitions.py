@@ -394,7 +394,7 @@ class SettingReference(NamedTuple):
     doc: str
 
 
-_USER_NAMED: Final[Mapping[str, type]] = {
+USER_NAMED: Final[Mapping[str, type]] = {
     "alerts.routes.NAME": AlertRoute,
     "sources.NAME": Source,
     "sources.NAME.engine": EngineSettings,
@@ -410,7 +410,7 @@ def describe() -> Iterator[SettingReference]:
     """Yield all settings in the order of a settings file."""
     for name, spec in iter_settings():
         yield _reference(name, spec, variable(name))
-    for section, kind in _USER_NAMED.items():
+    for section, kind in USER_NAMED.items():
         for spec in fields(kind):
             if "kind" in spec.metadata:
                 yield _reference(f"{section}.{spec.name}", spec, "")

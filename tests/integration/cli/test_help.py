@@ -22,6 +22,7 @@ def commands():
 ALL = dict(commands())
 LEAVES = [words for words, command in ALL.items() if not isinstance(command, click.Group)]
 LISTINGS = [
+    ("config", "show"),
     ("check",),
     ("overview",),
     ("plugins", "list"),
@@ -38,7 +39,7 @@ LISTINGS = [
     ("operators", "list"),
     ("verify",),
 ]
-READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new"), ("sources", "new"), ("operators", "new")}
+READ_NO_SETTINGS = {("serve",), ("send",), ("init",), ("plugins", "new"), ("sources", "new"), ("operators", "new")}
 """Commands without arguments, and the command that would not end."""
 
 
@@ -48,6 +49,9 @@ def test_every_command_is_there():
         ("serve",),
         ("restart",),
         ("worker",),
+        ("init",),
+        ("config",),
+        ("config", "show"),
         ("check",),
         ("overview",),
         ("plugins",),
