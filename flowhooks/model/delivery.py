@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from flowhooks.errors import MAX_DELAY_SECONDS
 from flowhooks.model.invocation import begin_transaction
@@ -24,6 +24,10 @@ class State(StrEnum):
     DEAD = "dead"
     UNKNOWN = "unknown"
     CLOSED = "closed"
+
+
+StateName: TypeAlias = Literal["waiting", "running", "succeeded", "dead", "unknown", "closed"]
+"""The values of `State`, for type checkers."""
 
 
 class Trigger(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from flowhooks.errors import HandlerError
 from flowhooks.model.callables import check_probe, takes_delivery
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
     from flowhooks.model.delivery import Delivery
     from flowhooks.model.event import Event
+
+HandlerFunction: TypeAlias = "Callable[[Event], Any] | Callable[[Event, Delivery], Any]"
+"""A function that `@handler` decorates."""
+OrderBy: TypeAlias = Literal["business_key", "process_key"]
+Isolation: TypeAlias = Literal["thread", "process"]
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """Pattern of the names of plugins, handlers and sources."""
@@ -105,14 +110,14 @@ def handler(
     every: bool = False,
     retry: Retry | None = None,
     probe: Callable[[Event, Delivery], bool | None] | None = None,
-    order_by: str | None = None,
+    order_by: OrderBy | None = None,
     concurrency: int | None = None,
     rate: str | None = None,
-    isolation: str | None = None,
+    isolation: Isolation | None = None,
     timeout: float | None = None,
     memory_mib: int | None = None,
     name: str | None = None,
-) -> Callable[[Callable[..., Any]], Handler]:
+) -> Callable[[HandlerFunction], Handler]:
     """Declare a function as a handler, with the events that it listens to.
 
     Give `callback_class=`, `process_key=` or `every=True`.
@@ -159,7 +164,7 @@ def handler(
             function is decorated.
     """
 
-    def decorate(function: Callable[..., Any]) -> Handler:
+    def decorate(function: HandlerFunction) -> Handler:
         handler_name = getattr(function, "__name__", "") if name is None else name
         try:
             return Handler(

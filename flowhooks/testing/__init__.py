@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from flowhooks.testing.app import AppHarness
+    from flowhooks.testing.app_factory import AppFactory
     from flowhooks.testing.clock import ManualClock
     from flowhooks.testing.engines.client_contract import EngineClientContract
     from flowhooks.testing.engines.driver import EngineDriver
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from flowhooks.testing.views import DeliveryView, PostResult
 
 __all__ = [
+    "AppFactory",
     "AppHarness",
     "DeliveryView",
     "EngineClientContract",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "AppFactory": "app_factory",
     "AppHarness": "app",
     "DeliveryView": "views",
     "EngineClientContract": "engines.client_contract",

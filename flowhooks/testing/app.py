@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.ledger.queries import StoredEvent
+    from flowhooks.model.delivery import StateName
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
 
@@ -144,7 +145,7 @@ class AppHarness:
         wait: float = WAIT_TIMEOUT,
         headers: Mapping[str, str] | None = None,
         source: str | None = None,
-        also: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
         **body: Any,
     ) -> PostResult:
         """Send a callback and return its response.
@@ -157,8 +158,8 @@ class AppHarness:
                 still.
             headers: further headers, such as `{"Accept-Language": "zh"}`.
             source: the engine that calls, one of `sources`. Default: the first one.
-            also: further members of the body, for names that are arguments of this method.
-            **body: members of the body, such as `conclusion="approved"`.
+            data: members of the body, by their names.
+            **body: further members of the body, such as `conclusion="approved"`. They win over those of `data`.
 
         Returns:
             The response.
@@ -174,7 +175,7 @@ class AppHarness:
             sent["Authorization"] = f"Bearer {self._tokens[source or next(iter(self._tokens))]}"
         elif source is not None:
             raise KeyError(f"there is no source {source!r}: give sources=({source!r},) when you create the app")
-        return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(also or {}), **body}), headers=sent)
+        return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(data or {}), **body}), headers=sent)
 
     def event(self, event: str | PostResult) -> Event:
         """Return a stored event.
@@ -260,7 +261,7 @@ class AppHarness:
     def wait_for(
         self,
         event: str | PostResult,
-        state: str = "succeeded",
+        state: StateName | State = "succeeded",
         handler: str | None = None,
         *,
         attempt: int | None = None,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from flowhooks.testing import AppHarness, ManualClock
+    from flowhooks.testing import AppFactory, AppHarness, ManualClock
 
 
 @pytest.fixture
@@ -24,9 +24,7 @@ def flowhooks_clock() -> ManualClock:
 
 
 @pytest.fixture
-def flowhooks_app(
-    flowhooks_clock: ManualClock, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., AppHarness]]:
+def flowhooks_app(flowhooks_clock: ManualClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppFactory]:
     """A function that makes an `AppHarness`. It takes the same arguments except `clock` and `folder`.
 
     At the end of the test all apps are closed, and the consistency of their ledgers is checked.

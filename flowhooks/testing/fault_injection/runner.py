@@ -237,7 +237,7 @@ class ExactlyOnceRunner:
         return flow, body
 
     def _post(self, flow: str, body: Mapping[str, Any], *, wait: float = 20) -> PostResult:
-        answer = self._app.post(flow, kind=self._kind, wait=wait, also=body)
+        answer = self._app.post(flow, kind=self._kind, wait=wait, data=body)
         if not answer.event_id:
             raise ValueError(f"the callback was not accepted: {answer.status} {answer.message}")
         return answer

@@ -17,13 +17,13 @@ from flowhooks_audit.__main__ import main
 from flowhooks_audit.trail import Trail, index_of
 
 from flowhooks import Event, FlowhooksError, Reject, handler
-from flowhooks.testing import exactly_once
+from flowhooks.testing import AppFactory, exactly_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from flowhooks.testing import AppHarness
+    from flowhooks.testing import AppFactory, AppHarness
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def trail(file: Path) -> Trail:
 
 
 @pytest.fixture
-def audited(file: Path, flowhooks_app: Callable[..., AppHarness]) -> Callable[..., AppHarness]:
+def audited(file: Path, flowhooks_app: AppFactory) -> Callable[..., AppHarness]:
     """Start flowhooks with the plugin, its file and further settings, and further plugins."""
 
     def start(*plugins: object, **settings: Any) -> AppHarness:
@@ -410,16 +410,14 @@ def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppHarness],
     assert [one["what"] for one in records(file)] == ["event"]
 
 
-def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: Callable[..., AppHarness]) -> None:
+def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: AppFactory) -> None:
     """A missing folder quarantines the plugin at start, with an instruction, before the first event."""
     settings = {"audit": {"file": str(tmp_path / "missing" / "audit.jsonl")}}
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: the folder .*missing does not exist; create it"):
         flowhooks_app(names={"audit": Audit()}, settings=settings)
 
 
-def test_a_folder_in_the_place_of_the_file_is_said_at_start(
-    tmp_path: Path, flowhooks_app: Callable[..., AppHarness]
-) -> None:
+def test_a_folder_in_the_place_of_the_file_is_said_at_start(tmp_path: Path, flowhooks_app: AppFactory) -> None:
     """A folder at the path of the file quarantines the plugin at start."""
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: .* is a folder; give a file in it"):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": {"file": str(tmp_path)}})
@@ -428,7 +426,7 @@ def test_a_folder_in_the_place_of_the_file_is_said_at_start(
 @pytest.mark.parametrize(
     "settings", [{"flie": "x"}, {"file": 5}, {"kinds": []}, {"kinds": ["a b"]}, {"data": "no"}, {"outcomes": 1}]
 )
-def test_wrong_settings_are_refused(settings: dict[str, Any], flowhooks_app: Callable[..., AppHarness]) -> None:
+def test_wrong_settings_are_refused(settings: dict[str, Any], flowhooks_app: AppFactory) -> None:
     """The schema of the settings reports a misspelt name or a wrong type."""
     with pytest.raises(FlowhooksError, match=next(iter(settings))):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": settings})

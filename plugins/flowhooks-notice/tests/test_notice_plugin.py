@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowhooks import Alert
-    from flowhooks.testing import AppHarness
+    from flowhooks.testing import AppFactory
 
 NASTY = (
     'k\r\nBcc: evil@example.com\r\n\r\n<!channel> @all <at user_id="all">x</at> ``` [x](http://x) \x1b[31m\u2028合同'
@@ -489,7 +489,7 @@ def test_certificates_that_are_not_there(plain: Any) -> None:
 
 
 def test_twenty_dead_deliveries_are_one_mail(
-    flowhooks_app: Callable[..., AppHarness],
+    flowhooks_app: AppFactory,
     starttls: Any,
     ca_file: str,
     password: str,
@@ -567,7 +567,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("settings", "named"), REFUSED)
 def test_settings_that_cannot_be_meant_are_refused(
-    flowhooks_app: Callable[..., AppHarness], settings: dict[str, Any], named: str
+    flowhooks_app: AppFactory, settings: dict[str, Any], named: str
 ) -> None:
     """A misspelt or revealing setting quarantines the plugin; the reason has its name, not its value."""
     with pytest.raises(FlowhooksError) as raised:

@@ -38,12 +38,12 @@ from flowhooks import (
     handler,
     hookimpl,
 )
-from flowhooks.testing import make_event
+from flowhooks.testing import AppFactory, make_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from flowhooks.testing import AppHarness
+    from flowhooks.testing import AppFactory, AppHarness
 
 
 class Recorded:
@@ -139,7 +139,7 @@ class Leave:
 
 
 @pytest.fixture
-def leave(recorded: Recorded, flowhooks_app: Callable[..., AppHarness]) -> Callable[..., AppHarness]:
+def leave(recorded: Recorded, flowhooks_app: AppFactory) -> Callable[..., AppHarness]:
     """Start flowhooks with the plugin and the handlers of `Leave`."""
 
     def start(spoil: object = None) -> AppHarness:
@@ -341,7 +341,7 @@ EXPORTS = """
 from flowhooks_opentelemetry import Telemetry
 from opentelemetry import trace
 from flowhooks import Delivery, Event, Outcome, OutcomeKind, handler
-from flowhooks.testing import make_event
+from flowhooks.testing import AppFactory, make_event
 
 @handler(process_key="fine")
 def fine(event):
@@ -401,7 +401,7 @@ def test_it_exports_as_the_environment_says(given: dict[str, str], service: str)
 
 
 def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
-    flowhooks_app: Callable[..., AppHarness], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    flowhooks_app: AppFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the environment is not valid for the SDK, this is logged once and handlers run without it."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
@@ -423,7 +423,7 @@ def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         Telemetry().configure(settings={"export": True})
 
 
-def test_a_misspelt_setting_is_refused(flowhooks_app: Callable[..., AppHarness]) -> None:
+def test_a_misspelt_setting_is_refused(flowhooks_app: AppFactory) -> None:
     """The schema of the settings reports a misspelt name."""
     with pytest.raises(FlowhooksError, match="exprot"):
         flowhooks_app(names={"opentelemetry": Telemetry()}, settings={"opentelemetry": {"exprot": True}})

@@ -21,13 +21,13 @@ from flowhooks_webhooks import Webhooks
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from flowhooks import Delivery, FlowhooksError, Retry, RetryAfter
-from flowhooks.testing import exactly_once, make_event
+from flowhooks.testing import AppFactory, exactly_once, make_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from flowhooks import Handler
-    from flowhooks.testing import AppHarness
+    from flowhooks.testing import AppFactory, AppHarness
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"o" * 32).decode()
@@ -135,9 +135,7 @@ def plugin() -> Iterator[Webhooks]:
 
 
 @pytest.fixture
-def forwarding(
-    plugin: Webhooks, receiver: Receiver, flowhooks_app: Callable[..., AppHarness]
-) -> Callable[..., AppHarness]:
+def forwarding(plugin: Webhooks, receiver: Receiver, flowhooks_app: AppFactory) -> Callable[..., AppHarness]:
     """Start flowhooks with one endpoint, `crm`, at the receiver, or with the given endpoints."""
 
     def start(*endpoints: dict[str, Any], **changes: Any) -> AppHarness:
@@ -485,7 +483,7 @@ LONG = "whsec_" + base64.b64encode(b"k" * 65).decode()
     ],
 )
 def test_wrong_settings_quarantine_the_plugin(
-    plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
+    plugin: Webhooks, flowhooks_app: AppFactory, changes: dict[str, Any], says: str
 ) -> None:
     """One line names the endpoint and the fault, without any secret."""
     one = section(process_key="leave") | changes
@@ -510,7 +508,7 @@ def test_wrong_settings_quarantine_the_plugin(
     ],
 )
 def test_the_schema_of_the_settings_refuses(
-    plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
+    plugin: Webhooks, flowhooks_app: AppFactory, changes: dict[str, Any], says: str
 ) -> None:
     """The shipped schema finds a misspelt setting or a wrong type, and names it."""
     with pytest.raises(FlowhooksError, match=says):

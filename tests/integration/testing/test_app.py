@@ -374,7 +374,7 @@ def test_an_engine_with_a_credential(app_of):
 def test_members_that_are_called_like_arguments(app_of):
     """A body may have members named kind, wait or source."""
     app = app_of(failing(0)[0])
-    answer = app.post("1", processDefinitionKey="leave", also={"kind": "annual", "wait": 1}, days=3)
+    answer = app.post("1", processDefinitionKey="leave", data={"kind": "annual", "wait": 1}, days=3)
     assert app.event(answer.event_id).data == {
         "kind": "annual",
         "wait": 1,

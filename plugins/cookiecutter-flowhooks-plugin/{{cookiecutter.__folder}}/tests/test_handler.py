@@ -1,12 +1,11 @@
 """Test the handler alone, with a real callback, and with crashes and repeated callbacks."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flowhooks import Delivery, Event, Reject
-from flowhooks.testing import AppHarness, exactly_once, make_event
+from flowhooks.testing import AppFactory, exactly_once, make_event
 
 import {{ cookiecutter.__module }} as plugin
 from {{ cookiecutter.__module }}.register import Register
@@ -51,7 +50,7 @@ def test_no_business_key() -> None:
         plugin.record_flow(event, delivery)
 
 
-def test_a_call_back(flowhooks_app: Callable[..., AppHarness], database: Path) -> None:
+def test_a_call_back(flowhooks_app: AppFactory, database: Path) -> None:
     """A callback over HTTP is answered with success, and its flow is in the register."""
     app = flowhooks_app(plugin, settings={PLUGIN: {"database": str(database)}})
     answer = app.post("4711", businessKey="K-1", **CALL_BACK)
@@ -60,7 +59,7 @@ def test_a_call_back(flowhooks_app: Callable[..., AppHarness], database: Path) -
 
 
 {% if cookiecutter.conclusion %}
-def test_another_conclusion(flowhooks_app: Callable[..., AppHarness], database: Path) -> None:
+def test_another_conclusion(flowhooks_app: AppFactory, database: Path) -> None:
     """A flow that ended otherwise is answered with success, and the handler does not run."""
     app = flowhooks_app(plugin, settings={PLUGIN: {"database": str(database)}})
     other = "{{ 'approved' if cookiecutter.conclusion == 'rejected' else 'rejected' }}"
