@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings import ingress
+from flowhooks.settings import ingress, signature
 from flowhooks.settings.alerts import AlertRoute
 from flowhooks.settings.definitions import Settings, iter_settings, variable
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.engine_checks import find_problems
 from flowhooks.settings.ingress import IngressSettings
-from flowhooks.settings.locations import at_line
+from flowhooks.settings.locations import Locations
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.secrets import secret_variables
 from flowhooks.settings.signature import SignatureSettings
@@ -65,12 +65,12 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     """
     problems: list[str] = []
     path = default_file(environ) if config is None else Path(config)
-    table = _read(path, problems) if path else {}
+    table, locations = _read(path, problems) if path else ({}, Locations(None))
     has_routes = isinstance(table.get("alerts"), dict) and "routes" in table["alerts"]
     routes = table["alerts"].pop("routes") if has_routes else {}
-    values, named, plugins = _from_table(table, path, problems)
+    values, named, plugins = _from_table(table, path, locations, problems)
     if path and routes != {}:
-        values["alerts.routes"] = _alert_routes(routes, path, problems)
+        values["alerts.routes"] = _alert_routes(routes, path, locations, problems)
     secrets = {
         *secret_variables(plugins.values()),
         *(secret.env for source in named["sources"].values() for secret in source.secrets),
@@ -119,14 +119,15 @@ def origin(name: str, config: Path | None, environ: Mapping[str, str], options: 
     if variable(name) in environ:
         return f"environment variable {variable(name)}"
     path = default_file(environ) if config is None else config
-    if path and name in _read(path, []):
+    if path and name in _read(path, [])[0]:
         return f"{format_line(path)}: {name}"
     return f"default of {name}"
 
 
-def _read(path: Path, problems: list[str]) -> dict[str, Any]:
+def _read(path: Path, problems: list[str]) -> tuple[dict[str, Any], Locations]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        text = path.read_bytes().decode("utf-8-sig")
+        return tomllib.loads(text), Locations(path, text)
     except OSError as error:
         problems.append(f"{format_line(path)}: cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -135,18 +136,18 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{format_line(path)}: is not TOML: {format_line(error)}")
     except (ValueError, RecursionError):  # NUL in the path, or a number or nesting beyond Python's limits
         problems.append(f"{format_line(path)}: cannot be read: it is not a settings file")
-    return {}
+    return {}, Locations(path)
 
 
 def _from_table(
-    table: Mapping[str, Any], path: Path | None, problems: list[str]
+    table: Mapping[str, Any], path: Path | None, locations: Locations, problems: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     values: dict[str, Any] = {}
     named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}, "handlers": {}}
     plugins: dict[str, dict[str, Any]] = {}
     where = f"{format_line(path)}: "
     read: dict[str, Callable[..., Any]] = {
-        "sources": partial(_source, path=path),
+        "sources": partial(_source, locations=locations),
         "operators": _operator,
         "handlers": _handler,
     }
@@ -208,13 +209,14 @@ def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> It
 
 
 def _source(
-    name: str, section: Mapping[str, Any], where: str, problems: list[str], path: Path | None = None
+    name: str, section: Mapping[str, Any], where: str, problems: list[str], locations: Locations
 ) -> Source | None:
     location = f"{where}{_dotted('sources', name)}"
     plain = {key: value for key, value in section.items() if key not in _SUBSECTIONS}
     values = _check_section(location, Source, plain, problems)
     has_receiver = isinstance(section.get("ingress"), dict) and "receiver" in section["ingress"]
-    if not {"token_sha256", "token_file", "secrets", "engine"}.intersection(section) and not has_receiver:
+    has_credential = has_receiver or not {"token_sha256", "token_file", "secrets"}.isdisjoint(section)
+    if not has_credential and "engine" not in section:
         problems.append(
             f"{location} has no token_sha256, token_file or secrets, so no engine can authenticate as this source, and "
             "no section engine, so flowhooks cannot ask it"
@@ -225,35 +227,42 @@ def _source(
     if "engine" in section:
         subsections["engine"] = _engine(location, section["engine"], problems)
     if "ingress" in section:
-        subsections["ingress"] = _ingress(name, section["ingress"], path, problems)
+        subsections["ingress"] = _ingress(name, section["ingress"], locations, problems)
+        if not has_credential:
+            problems.append(
+                f"{locations.of('sources', name, 'ingress')}{_dotted('sources', name)} has a section ingress, but no "
+                "token_sha256, token_file, secrets or receiver, so nobody can send requests to it"
+            )
     if "signature" in section:
-        subsections["signature"] = _signature(name, section, path, problems)
+        subsections["signature"] = _signature(name, section, locations, problems)
     return None if values is None or len(problems) > before else Source(**values, **subsections)
 
 
-def _ingress(name: str, section: Any, path: Path | None, problems: list[str]) -> IngressSettings | None:
-    values = _located_section(("sources", name, "ingress"), IngressSettings, section, path, problems)
-    if values is None:
-        return None
-    dotted = _dotted("sources", name, "ingress")
+def _ingress(name: str, section: Any, locations: Locations, problems: list[str]) -> IngressSettings | None:
+    keys = ("sources", name, "ingress")
     before = len(problems)
-    for key, what in ingress.find_problems(section):
-        where = "" if path is None else at_line(path, ("sources", name, "ingress"), key)
-        problems.append(f"{where}{dotted} has {what}")
-    location = "" if path is None else at_line(path, ("sources", name, "ingress"))
-    return IngressSettings(**values, location=location) if len(problems) == before else None
+    values = _located_section(keys, IngressSettings, section, locations, problems)
+    if isinstance(section, dict):
+        problems += [
+            f"{locations.of(*keys, key)}{_dotted(*keys)} has {what}" for key, what in ingress.find_problems(section)
+        ]
+    if values is None or len(problems) > before:
+        return None
+    return IngressSettings(**values, location=locations.of(*keys))
 
 
 def _signature(
-    name: str, source: Mapping[str, Any], path: Path | None, problems: list[str]
+    name: str, source: Mapping[str, Any], locations: Locations, problems: list[str]
 ) -> SignatureSettings | None:
     keys = ("sources", name, "signature")
-    values = _located_section(keys, SignatureSettings, source["signature"], path, problems)
-    if values is None:
-        return None
-    where = "" if path is None else at_line(path, keys)
+    section = source["signature"]
     before = len(problems)
-    problems += [f"{where}{_dotted(*keys)} has no {key}" for key in ("scheme", "header") if key not in values]
+    values = _located_section(keys, SignatureSettings, section, locations, problems)
+    if isinstance(section, dict):
+        problems += [
+            f"{locations.of(*keys, key)}{_dotted(*keys)} {what}" for key, what in signature.find_problems(section)
+        ]
+    where = locations.of(*keys)
     if "secrets" not in source:
         problems.append(f"{where}{_dotted(*keys)} has no key: add secrets to [{_dotted('sources', name)}]")
     if "ingress" not in source:
@@ -261,24 +270,29 @@ def _signature(
             f"{where}{_dotted(*keys)} is for requests to /in/{name}, but {_dotted('sources', name)} has no section "
             "ingress"
         )
-    return SignatureSettings(**values) if len(problems) == before else None
+    elif isinstance(source["ingress"], dict) and "receiver" in source["ingress"]:
+        problems.append(
+            f"{where}{_dotted(*keys)} is never used, because a receiver authenticates the requests: remove one of the "
+            "two"
+        )
+    return None if values is None or len(problems) > before else SignatureSettings(**values)
 
 
 def _located_section(
-    keys: tuple[str, ...], kind: type, section: Any, path: Path | None, problems: list[str]
+    keys: tuple[str, ...], kind: type, section: Any, locations: Locations, problems: list[str]
 ) -> dict[str, Any] | None:
     """Return the values of a section; problems name the file and the line."""
     dotted = _dotted(*keys)
     if not isinstance(section, dict):
-        where = "" if path is None else at_line(path, keys[:-1], keys[-1])
-        problems.append(f"{where}{dotted} must be a section, [{dotted}], not {format_value(section)}")
+        problems.append(f"{locations.of(*keys)}{dotted} must be a section, [{dotted}], not {format_value(section)}")
         return None
-    found: list[str] = []
-    values = _check_section(dotted, kind, section, found)
-    for problem in found:
-        key = problem.removeprefix(f"{dotted}.").split(" ")[0]
-        problems.append(("" if path is None else at_line(path, keys, key)) + problem)
-    return values
+    values: dict[str, Any] = {}
+    before = len(problems)
+    for key, value in section.items():
+        found: list[str] = []
+        values |= _check_section(dotted, kind, {key: value}, found) or {}
+        problems += [locations.of(*keys, key) + problem for problem in found]
+    return values if len(problems) == before else None
 
 
 def _engine(location: str, section: Any, problems: list[str]) -> EngineSettings | None:
@@ -315,19 +329,19 @@ def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[s
     return None if values is None else HandlerSettings(**values)
 
 
-def _alert_routes(value: Any, path: Path, problems: list[str]) -> dict[str, AlertRoute]:
+def _alert_routes(value: Any, path: Path, locations: Locations, problems: list[str]) -> dict[str, AlertRoute]:
     routes: dict[str, AlertRoute] = {}
     where = f"{format_line(path)}: "
     for name, section in _named_sections("alerts.routes", value, where, problems):
         keys = ("alerts", "routes", name)
         before = len(problems)
-        values = _located_section(keys, AlertRoute, section, path, problems)
+        values = _located_section(keys, AlertRoute, section, locations, problems)
         if "notifiers" not in section:
             problems.append(
-                f"{at_line(path, keys)}{_dotted(*keys)} has no notifiers, the names of the plugins that are notified"
+                f"{locations.of(*keys)}{_dotted(*keys)} has no notifiers, the names of the plugins that are notified"
             )
         if values is not None and len(problems) == before:
-            routes[name] = AlertRoute(**values, location=f"{at_line(path, keys, 'notifiers')}{_dotted(*keys)}")
+            routes[name] = AlertRoute(**values, location=f"{locations.of(*keys, 'notifiers')}{_dotted(*keys)}")
     return routes
 
 

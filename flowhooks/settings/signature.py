@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flowhooks.settings import types
 from flowhooks.settings.field import setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]{1,100}")
 """A header's name (RFC 9110, section 5.1) without `_`, which servers cannot distinguish from `-`."""
@@ -55,6 +59,23 @@ class SignatureSettings:
         "Header that has the id of the request. A request with an id that was used for another body is refused.",
     )
 
-    def environ_name(self, header: str) -> str:
+    @staticmethod
+    def environ_name(header: str) -> str:
         """Return the name of a header in a WSGI environment."""
-        return f"HTTP_{header.upper().replace('-', '_')}"
+        name = header.upper().replace("-", "_")
+        return name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}"
+
+
+def find_problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each problem that concerns more than the value of one setting, as (setting or `""`, sentence end)."""
+    if "scheme" not in section:
+        yield "", 'has no scheme, which is "hmac-sha256" or "hmac-sm3"'
+    elif section["scheme"] == "hmac-sm3" and "sm3" not in hashlib.algorithms_available:
+        yield "scheme", "has the scheme hmac-sm3, but the OpenSSL of this Python has no SM3"
+    if "header" not in section:
+        yield "", "has no header, the name of the header that has the signature"
+    owners: dict[str, str] = {}
+    for key in ("header", "timestamp_header", "id_header"):
+        name = section.get(key)
+        if isinstance(name, str) and (owner := owners.setdefault(name.lower(), key)) != key:
+            yield key, f"has one header for {owner} and {key}: give each its own header"
