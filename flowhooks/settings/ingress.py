@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flowhooks.settings import types
 from flowhooks.settings.field import setting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 IGNORE: Final = "ignore"
-"""The value of a table of kinds for requests that become no callback."""
+"""The kind, in a table of kinds, of requests that become no callback."""
 MAX_ANSWER_CHARS: Final = 4096
+"""Maximum length of an answer."""
 MAX_TABLE_VALUES: Final = 100
 """Maximum number of values in one table."""
 MAX_POINTERS: Final = 8
-"""Maximum number of pointers that are joined to one process instance id."""
-_ALLOWED_TABLE: Final = 'a JSON Pointer such as "/status", or a table {pointer = "/status", values = {…}}'
+"""Maximum number of pointers whose values are joined to one process instance id."""
+_TABLE: Final = 'a table {pointer = "/status", values = {…}}'
+_TABLE_KEYS: Final = ("pointer", "values", "other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueTable:
-    """A value of the request, and what its possible values mean.
+    """The meanings of the possible values of one member of a request.
 
     Attributes:
         pointer: JSON Pointer (RFC 6901) to the value.
@@ -43,41 +44,50 @@ def value_table(meaning: types.SettingType, *, bare_pointer: bool) -> types.Sett
     """Return the type of a `ValueTable`.
 
     Args:
-        meaning: the type of what a value means.
+        meaning: the type of the meanings.
         bare_pointer: whether a JSON Pointer alone is allowed: each value then means its own text.
     """
-    allowed = _ALLOWED_TABLE if bare_pointer else 'a table {pointer = "/status", values = {…}}'
-    meanings = types.table(meaning)
+    allowed = f'a JSON Pointer such as "/status", or {_TABLE}' if bare_pointer else _TABLE
+    item_types = dict(zip(_TABLE_KEYS, (types.pointer(), types.table(meaning), meaning), strict=True))
 
     def check(value: Any) -> ValueTable:
         if isinstance(value, str) and bare_pointer:
             return ValueTable(pointer=types.pointer().check(value))
         if not isinstance(value, dict):
             raise ValueError(f"must be {allowed}, not {types.format_value(value)}")  # noqa: TRY004 (as every check does)
-        if unknown := sorted(set(value) - {"pointer", "values", "other"}):
-            raise ValueError(f"has {types.format_value(unknown[0])}, but only pointer, values and other are possible")
-        if missing := [name for name in ("pointer", "values") if name not in value]:
-            raise ValueError(f"has no {missing[0]}: must be {allowed}")
-        found = {}
-        for name, kind in (("pointer", types.pointer()), ("values", meanings), ("other", meaning)):
-            if name in value:
-                try:
-                    found[name] = kind.check(value[name])
-                except ValueError as error:
-                    raise ValueError(f"has in {name} what {error}") from None
-        if len(found["values"]) > MAX_TABLE_VALUES:
-            raise ValueError(f"has more than {MAX_TABLE_VALUES} values")
-        return ValueTable(**found)
+        for key in ("pointer", "values"):
+            if key not in value:
+                raise ValueError(f"has no {key}: must be {allowed}")
+        items = {key: _check_item(key, item, item_types) for key, item in value.items()}
+        if not 0 < len(items["values"]) <= MAX_TABLE_VALUES:
+            raise ValueError(f"at 'values' must have 1 to {MAX_TABLE_VALUES} values, not {len(items['values'])}")
+        return ValueTable(**items)
 
     return types.SettingType(allowed, check)
+
+
+def _check_item(key: str, item: Any, item_types: Mapping[str, types.SettingType]) -> Any:
+    if key not in item_types:
+        raise ValueError(
+            f"has {types.format_value(key)}, but only pointer, values and other are possible"
+            f"{types.did_you_mean(key, item_types)}"
+        )
+    try:
+        return item_types[key].check(item)
+    except ValueError as error:
+        raise ValueError(f"at {types.format_value(key)} {error}") from None
 
 
 def _pointers() -> types.SettingType:
     several = types.list_of(types.pointer(), min_items=1, max_items=MAX_POINTERS)
     allowed = 'a JSON Pointer such as "/id", or a list of pointers'
 
-    def check(value: Any) -> tuple[str, ...]:
-        return (types.pointer().check(value),) if isinstance(value, str) else several.check(value)
+    def check(value: Any) -> Any:
+        if isinstance(value, str):
+            return (types.pointer().check(value),)
+        if not isinstance(value, list):
+            raise ValueError(f"must be {allowed}, not {types.format_value(value)}")  # noqa: TRY004 (as every check does)
+        return several.check(value)
 
     return types.SettingType(allowed, check)
 
@@ -86,8 +96,10 @@ def _answer() -> types.SettingType:
     allowed = f"a text of at most {MAX_ANSWER_CHARS} characters"
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or len(value) > MAX_ANSWER_CHARS:
-            raise ValueError(f"must be {allowed}, not {types.format_value(value)}")
+        if not isinstance(value, str):
+            raise ValueError(f"must be {allowed}, not {types.format_value(value)}")  # noqa: TRY004 (as every check does)
+        if len(value) > MAX_ANSWER_CHARS:
+            raise ValueError(f"must be {allowed}, not of {len(value)}")
         return value
 
     return types.SettingType(allowed, check)
@@ -97,7 +109,11 @@ def _answer() -> types.SettingType:
 class IngressSettings:
     """How requests of a sender that has one fixed URL become callbacks: `POST /in/NAME`.
 
-    Either `format` and `flow_instance_id` map the members of the request, or `receiver` names a plugin that does it.
+    Either `format` and `flow_instance_id` begin a mapping of the request's members, or `receiver` names a plugin that
+    reads the requests.
+
+    Attributes:
+        location: the settings file and the line of the section, to precede an error message; `""`: not from a file.
     """
 
     format: Literal["json", "form", "cloudevent"] | None = setting(
@@ -120,17 +136,18 @@ class IngressSettings:
     kind: ValueTable | None = field(
         default=None,
         metadata={
-            "doc": 'Table of the kinds of callback. The kind "ignore" stores nothing and counts the request. A value '
-            "that is not in the table is the kind of other; without other, the request is answered with 422. Default: "
-            "every request is of the kind complete.",
+            "doc": "Table of the kinds of callback, by a value of the request. A request of the kind ignore is counted "
+            "and not stored. Every value that is not in the table, or is missing, has the kind other; without other, "
+            "the request is answered with 422. Default: every request is of the kind complete.",
             "kind": value_table(types.name(), bare_pointer=False),
         },
     )
     conclusion: ValueTable | None = field(
         default=None,
         metadata={
-            "doc": "JSON Pointer to the conclusion, or table of the conclusions. A value that is not in the table is "
-            "the conclusion of other; without other, there is no conclusion.",
+            "doc": "JSON Pointer to the conclusion, or table of the conclusions, by a value of the request. Every "
+            "value that is not in the table, or is missing, has the conclusion other; without other, there is no "
+            "conclusion.",
             "kind": value_table(types.conclusion(), bare_pointer=True),
         },
     )
@@ -151,8 +168,8 @@ class IngressSettings:
     def answer_media_type(self) -> str:
         """The media type of `answer`: JSON if it is JSON, otherwise plain text."""
         try:
-            json.loads(self.answer)
-        except ValueError:
+            json.loads(self.answer, parse_constant=_no_json)
+        except (ValueError, RecursionError):
             return "text/plain; charset=utf-8"
         return "application/json; charset=utf-8"
 
@@ -166,33 +183,24 @@ class IngressSettings:
             "businessKey": self.business_key,
             "callBackProcessClass": self.call_back_process_class,
         }
-        return MappingProxyType({name: pointer for name, pointer in pointers.items() if pointer})
+        return {name: pointer for name, pointer in pointers.items() if pointer}
 
 
-_MAPPED: Final = (
-    "format",
-    "flow_instance_id",
-    "process_definition_key",
-    "process_definition_id",
-    "process_definition_version",
-    "business_key",
-    "call_back_process_class",
-    "kind",
-    "conclusion",
-)
-"""Settings of the mapping, which a source with a receiver does not have."""
+def _no_json(constant: str) -> None:
+    raise ValueError(constant)
 
 
-def find_problems(section: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the problems of a section that concern more than one setting, each as (setting or `""`, sentence end)."""
+_NOT_MAPPED: Final = frozenset({"answer", "receiver", "location"})
+
+
+def find_problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each problem that concerns more than the value of one setting, as (setting or `""`, sentence end)."""
     if "receiver" in section:
-        return [
-            (name, f"{name}, but the receiver {section['receiver']} reads the requests: remove one of the two")
-            for name in _MAPPED
-            if name in section
-        ]
-    required = {
-        "format": 'format, which is "json", "form" or "cloudevent"',
-        "flow_instance_id": "flow_instance_id, the JSON Pointer to the process instance id",
-    }
-    return [("", f"no {what}") for name, what in required.items() if name not in section]
+        for key in (field.name for field in fields(IngressSettings)):
+            if key in section and key not in _NOT_MAPPED:
+                yield key, f"both receiver and {key}, but the receiver reads the requests: remove one of the two"
+        return
+    if "format" not in section:
+        yield "", 'no format, which is "json", "form" or "cloudevent"'
+    if "flow_instance_id" not in section:
+        yield "", "no flow_instance_id, the JSON Pointer to the process instance id"
