@@ -64,6 +64,7 @@ class App:
         run_options: run options of each loaded handler, by handler id.
         registration: the registered handlers, and the versions of their plugins.
         runtime: how this process runs each handler.
+        receivers: the plugins that read the requests to the fixed URLs of sources.
         reconciliation: asks the engines of the sources; None if this process is not a server.
 
     Raises:
@@ -131,7 +132,7 @@ class App:
         services = self._services = composition.build_services(base, path, self._live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
         self.alerts, self._clock_watch, self.file_watch = services.alerts, services.clock_watch, services.file_watch
-        self.bulk_operations = services.bulk_operations
+        self.bulk_operations, self.receivers = services.bulk_operations, self.plugins.receivers
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
         composition.register_collectors(base, self.notifier)
 

@@ -97,7 +97,7 @@ def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:  #
     """
 
 
-@hookspec
+@hookspec(firstresult=True)
 def receive_request(source: str, request: ReceivedRequest) -> ReceivedCallback | ReceiverResponse | None:
     """Authenticate and read one request to the fixed URL of a source, `/in/SOURCE`.
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MAX_RULE_CHARS: Final = 100
 """Maximum length of the name of an ignore rule. A longer one is cut."""
+DEFAULT_RULE: Final = "answered by the receiver"
+"""Name of the rule of a response that names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class ReceiverResponse:
     status: int = 200
     body: bytes = b""
     media_type: str = "application/json; charset=utf-8"
-    rule: str = "answered by the receiver"
+    rule: str = DEFAULT_RULE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from flowhooks.logger import get_logger
 from flowhooks.plugins.discovery import discover
 from flowhooks.plugins.error_text import error_to_line, traceback_text
 from flowhooks.plugins.loading import Loader, PluginFilter, PluginInfo, PluginState
+from flowhooks.plugins.receivers import Receivers
 from flowhooks.plugins.registration import HOOKS
 from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import unknown_notifiers
@@ -57,6 +58,7 @@ class Plugins:
         warnings: sentences for the operator about settings and functions that have no effect.
         handlers: handlers by id; read-only.
         engine_clients: factories of engine clients by the name that the settings use; read-only.
+        receivers: the plugins that read the requests to the fixed URLs of sources.
         schema_folders: folders of schema files, each with its plugin's name.
         schemas: schemas in force: the given ones and those of plugins.
     """
@@ -65,6 +67,7 @@ class Plugins:
     warnings: tuple[str, ...]
     handlers: Mapping[str, Handler]
     engine_clients: Mapping[str, EngineClientFactory]
+    receivers: Receivers
     schema_folders: tuple[tuple[str, Path], ...]
     schemas: Schemas = field(repr=False)
     _run: HookCaller = field(repr=False)
@@ -130,6 +133,7 @@ class Plugins:
             engine_clients=MappingProxyType(
                 dict(chain.from_iterable(plugin.engine_clients.items() for plugin in loader.registered.values()))
             ),
+            receivers=Receivers(dict(loader.hook_callers("receive_request"))),
             schema_folders=tuple(
                 (name, folder) for name, plugin in loader.registered.items() for folder in plugin.schema_folders
             ),

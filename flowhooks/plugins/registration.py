@@ -26,7 +26,7 @@ from flowhooks.settings.secrets import location_text, resolve_secrets
 from flowhooks.settings.types import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from flowhooks.model.engine import EngineClientFactory
     from flowhooks.schema.schemas import Schemas
@@ -179,6 +179,7 @@ def _register(own: pluggy.PluginManager, plugin: object, name: str) -> tuple[str
         ) from None
     for hook, impl in implementations:
         _check_kind(hook, impl)
+    _check_receivers([impl for hook, impl in implementations if hook == "receive_request"])
     implemented = {hook for hook, _ in implementations}
     if hooks := tuple(hook for hook in HOOKS if hook in implemented):
         return hooks
@@ -232,6 +233,19 @@ def _check_kind(hook: str, impl: pluggy.HookImpl) -> None:
         raise PluginError(
             f"hook {hook!r} ({function_location(function)}) has a `yield`: mark it with @hookimpl(wrapper=True)"
         )
+
+
+def _check_receivers(implementations: Sequence[pluggy.HookImpl]) -> None:
+    # The first credential check that fails must decide, so there is one implementation, and it sees the request.
+    for impl in implementations:
+        place = f"hook 'receive_request' ({function_location(impl.function)})"
+        if impl.wrapper or impl.hookwrapper:
+            raise PluginError(f"{place} is a wrapper, but flowhooks has no receiver that it could wrap")
+        if "request" not in impl.argnames:
+            raise PluginError(f"{place} does not take the argument request, so it cannot check a credential")
+    if len(implementations) > 1:
+        places = " and ".join(function_location(impl.function) for impl in implementations)
+        raise PluginError(f"it implements the hook 'receive_request' twice: {places}; remove one of the two")
 
 
 def _collect(own: pluggy.PluginManager, hook: str, what: str) -> list[Any]:

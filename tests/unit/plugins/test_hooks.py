@@ -8,7 +8,17 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from flowhooks import Alert, AlertCause, Outcome, OutcomeKind, State, handler, hookimpl
+from flowhooks import (
+    Alert,
+    AlertCause,
+    Outcome,
+    OutcomeKind,
+    ReceivedCallback,
+    ReceivedRequest,
+    State,
+    handler,
+    hookimpl,
+)
 from flowhooks.plugins.plugins import Plugins
 
 
@@ -76,6 +86,22 @@ def test_engine_clients_of_a_wrong_type(load, result, says):
     (info,) = load(one=plugin(engine_clients=lambda: result)).infos
     assert info.state == "quarantined"
     assert says in info.error
+
+
+def test_hook_receive_request(load):
+    """The receiver that the settings name gets the source and the request, no other plugin does, and it answers."""
+    seen = []
+
+    def receive_request(source, request):
+        seen.append((source, request.body))
+        return ReceivedCallback(flow_instance_id="i1", data={"businessKey": "C-1"})
+
+    plugins = load(one=plugin(receive_request=receive_request), two=plugin(receive_request=lambda request: seen[99]))
+    request = ReceivedRequest(method="POST", query={}, headers={}, body=b"{}", received_at=datetime.now(UTC))
+    assert plugins.receivers.names == {"one", "two"}
+    callback = plugins.receivers.call("one", "feishu", request)
+    assert (callback.flow_instance_id, callback.data, callback.kind) == ("i1", {"businessKey": "C-1"}, "complete")
+    assert seen == [("feishu", b"{}")]
 
 
 def test_hook_schemas(load, tmp_path):

@@ -54,6 +54,25 @@ BROKEN = {
         "@hookimpl\nasync def handlers(): return []",
         r"hook 'handlers' \(\S*bad_plugin\.py:2\) is `async def`, which is not supported$",
     ),
+    "a receiver that does not see the request": (
+        "@hookimpl\ndef receive_request(source): pass",
+        r"'receive_request' \(\S*bad_plugin\.py:2\) does not take the argument request, so it cannot check a cred",
+    ),
+    "a receiver that wraps": (
+        "@hookimpl(wrapper=True)\ndef receive_request(request): return (yield)",
+        r"'receive_request' \(\S*bad_plugin\.py:2\) is a wrapper, but flowhooks has no receiver that it could wrap$",
+    ),
+    "two receivers": (
+        (
+            "@hookimpl\ndef receive_request(request): pass\n"
+            "@hookimpl(specname='receive_request')\ndef other(request): pass"
+        ),
+        r"it implements the hook 'receive_request' twice: \S*bad_plugin\.py:\d and \S*bad_plugin\.py:\d; remove one",
+    ),
+    "a receiver that is a coroutine": (
+        "@hookimpl\nasync def receive_request(request): pass",
+        r"hook 'receive_request' \(\S*bad_plugin\.py:2\) is `async def`, which is not supported$",
+    ),
     "no hook at all": ("x = 1", r"it implements no hook$"),
     "a handler that no hook returns": (
         "@handler(process_key='k')\ndef book(event): pass",
