@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks.errors import MalformedRequest
 from flowhooks.model.receiver import DEFAULT_RULE, MAX_RULE_CHARS, ReceivedCallback, ReceiverResponse
 from flowhooks.schema import strict_json
 from flowhooks.text import printable_line, truncate
@@ -53,10 +54,10 @@ class Receivers:
 
         Raises:
             MalformedRequest: the data of the callback has what no body of a callback may have, such as the character
-                NUL or 65 levels of nesting. The sender wrote it, so it is an error of the request.
+                NUL, a number that is not finite, or 65 levels of nesting. The sender wrote it, so it is an error of
+                the request.
             TypeError: the result, or a value in it, has a wrong type.
-            ValueError: a response has a status or a media type that is not allowed, or the data has a number that is
-                not finite.
+            ValueError: a response has a status or a media type that is not allowed.
             BaseException: raised by the plugin.
         """
         result = self._callers[plugin](source=source, request=request)
@@ -105,7 +106,7 @@ def _checked_response(response: ReceiverResponse) -> ReceiverResponse:
 
 def _storable(data: Any) -> dict[str, Any]:
     try:
-        text = json.dumps(dict(data), allow_nan=False)
+        text = json.dumps(dict(data))
     except RecursionError:
-        raise ValueError("data is nested too deep") from None
+        raise MalformedRequest("body_too_deep", limit=strict_json.MAX_DEPTH) from None
     return strict_json.parse(text.encode())

@@ -88,13 +88,11 @@ def test_wrong_types(call, result, says):
         ReceiverResponse(media_type="text/plain\r\nSet-Cookie: a=b"),
         ReceiverResponse(media_type="text/plain; charset=ü"),
         callback(response=ReceiverResponse(status=503)),
-        callback(data={"amount": float("nan")}),
-        callback(data={"amount": float("inf")}),
     ],
 )
 def test_wrong_values(call, result):
-    """A status, media type or number that cannot be sent or stored is a ValueError."""
-    with pytest.raises(ValueError, match=r"status|media_type|JSON compliant"):
+    """A status or a media type that cannot be sent is a ValueError."""
+    with pytest.raises(ValueError, match=r"status|media_type"):
         call(result)
 
 
@@ -105,18 +103,25 @@ def nested(depth):
     return value
 
 
-@pytest.mark.parametrize("data", [{"a": "\0"}, {"a": "\ud800"}, {"\ud800": 1}, nested(64), {1: "a", "1": "b"}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"a": "\0"},
+        {"a": "\ud800"},
+        {"\ud800": 1},
+        {1: "a", "1": "b"},
+        {"amount": float("nan")},
+        {"amount": float("inf")},
+        nested(64),
+        nested(2_000),
+        nested(200_000),
+    ],
+    ids=["nul", "surrogate", "name", "duplicate", "nan", "infinity", "64 levels", "2000 levels", "200000 levels"],
+)
 def test_data_that_no_body_may_have(call, data):
     """Data that no database can store is an error of the request, as in the body of a callback."""
     with pytest.raises(MalformedRequest):
         call(callback(data=data))
-
-
-@pytest.mark.parametrize("depth", [2_000, 200_000])
-def test_data_nested_without_end(call, depth):
-    """Data nested deeper than Python can write is an error, and no crash."""
-    with pytest.raises((ValueError, MalformedRequest)):
-        call(callback(data=nested(depth)))
 
 
 def test_the_data_are_a_copy(call):
