@@ -77,7 +77,8 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         "--origin",
         type=click.Choice([origin.value for origin in Origin]),
         metavar="ORIGIN",
-        help="Made of a callback (callback), or taken in from an engine's history (reconciled).",
+        help="Made of a callback (callback), of a request to the fixed URL of a source (ingress), taken in from an "
+        "engine's history (reconciled), or an accepted correction (correction).",
     )
     @click.option(
         "--error-group",

@@ -108,8 +108,8 @@ class EventFilter:
         process_key: events with exactly this process definition key.
         conclusion: events with exactly this conclusion.
         dismissed_by: events that are dismissed for this reason.
-        origin: events of callbacks (`"callback"`), events taken in from an engine's history (`"reconciled"`), or
-            accepted corrections (`"correction"`).
+        origin: events of callbacks (`"callback"`), of requests to the fixed URL of a source (`"ingress"`), events taken
+            in from an engine's history (`"reconciled"`), or accepted corrections (`"correction"`).
         handler: events with a delivery for this handler.
         state: events with a delivery in this state or with a `"suspended"` one, or events that are `"parked"` or
             `"dismissed"`.

@@ -39,7 +39,12 @@ MAX_EVENTS: Final = 100
 """Maximum number of events of one flow instance. It has one event for each kind, class and source."""
 MAX_AUDIT_ENTRIES: Final = 100
 """Maximum number of audit entries of one event, newest first. `flowhooks audit` lists all."""
-_RECEIVED: Final = {Origin.CALLBACK: "received", Origin.RECONCILED: "taken in", Origin.CORRECTION: "accepted"}
+_RECEIVED: Final = {
+    Origin.CALLBACK: "received",
+    Origin.INGRESS: "received",
+    Origin.RECONCILED: "taken in",
+    Origin.CORRECTION: "accepted",
+}
 MAX_ATTEMPTS: Final = 20
 """Maximum number of attempts of one delivery shown as text, the latest ones."""
 
@@ -109,6 +114,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool, log: b
             _RECEIVED[Origin(event.origin)],
             f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}",
         ),
+        ("fixed URL", f"/in/{event.source}" if event.origin == Origin.INGRESS else None),
         ("flow instance", event.flow_instance_id),
         ("business key", event.business_key),
         ("class", event.callback_class),
@@ -117,6 +123,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool, log: b
         ("definition", event.process_definition_id),
         ("conclusion", event.conclusion),
         ("corrects event", event.corrects),
+        ("traceparent", event.traceparent),
         ("received again", output.pluralize(stored.repeats, "time") if stored.repeats else None),
     ):
         if value is not None:

@@ -144,8 +144,9 @@ class _EventFields(TypedDict):
         id: id of the event.
         received_at: when the callback was received.
         source: engine that sent the callback.
-        origin: `callback`: the engine called; `reconciled`: flowhooks took the finished instance from the engine's
-            history; `correction`: an operator accepted a conflicting body of another event.
+        origin: `callback`: the engine called; `ingress`: the engine called the fixed URL of its source; `reconciled`:
+            flowhooks took the finished instance from the engine's history; `correction`: an operator accepted a
+            conflicting body of another event.
         corrects: id of that other event, which may be purged; null: the event is no correction.
         kind: kind of callback.
         flow_instance_id: process instance id of the engine.
@@ -253,6 +254,7 @@ class WholeEventJson(_EventFields):
         deliveries: deliveries with their attempts, in the order in which the deliveries were created.
         deliveries_left_out: number of deliveries left out; completed deliveries are left out first.
         audit_entries: operations on the event by its own id, newest first.
+        traceparent: the W3C Trace Context that the request had; null: none, or an invalid one.
     """
 
     no_match: NoMatchJson | None
@@ -263,6 +265,7 @@ class WholeEventJson(_EventFields):
     deliveries: list[WholeDeliveryJson]
     deliveries_left_out: int
     audit_entries: list[Annotated[dict[str, Any], AuditEntry]]
+    traceparent: str | None
 
 
 def event_to_json(event: StoredEvent | EventSummary) -> EventJson:
@@ -323,6 +326,7 @@ def whole_event_to_json(
         ],
         "deliveries_left_out": len(stored.delivery_statuses) - len(selected),
         "audit_entries": [dataclass_to_json(record) for record in audit_records],
+        "traceparent": stored.event.traceparent,
     }
 
 
