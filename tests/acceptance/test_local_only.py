@@ -189,7 +189,7 @@ fetch("http://127.0.0.1:PORT/flow/by-a-page/call-back/complete",
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
 def test_a_page_in_a_real_browser_makes_no_event(make_site):
     """A callback that Chromium sends without a preflight request is refused, and nothing is stored."""
     site = make_site()

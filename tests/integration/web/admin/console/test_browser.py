@@ -22,7 +22,7 @@ from support import browsers, engine_ledger
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.sqlite,
-    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell"),
 ]
 PAGES = (
     "/",

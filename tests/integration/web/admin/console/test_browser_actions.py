@@ -17,7 +17,7 @@ from support.waiting import until
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.sqlite,
-    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell"),
 ]
 ENGLISH, CHINESE = ("en-GB", "en"), ("zh-CN", "zh")
 LOOKS = [

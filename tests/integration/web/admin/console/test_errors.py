@@ -96,7 +96,7 @@ def test_events_are_filtered_and_replayed_by_their_error(console):
 
 @pytest.mark.browser
 @pytest.mark.sqlite
-@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
 @pytest.mark.parametrize(("width", "scheme", "locale"), [(360, "dark", "zh-CN"), (1280, "light", "en-GB")])
 def test_one_kind_of_failure_is_replayed_in_a_browser(console, visit, width, scheme, locale):
     """From the list of errors, three clicks replay one kind of failure; no page is too wide, and axe finds nothing."""

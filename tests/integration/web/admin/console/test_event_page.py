@@ -126,7 +126,7 @@ def test_a_large_body_is_bounded(flow, serve):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
 @pytest.mark.parametrize("look", [("en-GB", "en", 1280, "light"), ("zh-CN", "zh", 390, "dark")])
 def test_the_page_in_a_browser(console, visit, look):
     """The next step is above the fold, ids and the body are copied exactly, and a body is accepted by two clicks."""

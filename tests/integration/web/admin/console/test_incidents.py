@@ -25,7 +25,7 @@ from support.app_harness import plugin
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.sqlite,
-    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell"),
 ]
 PAGE = Path(__file__).parents[5] / "docs" / "how-to" / "use-the-console.md"
 HEADING = "## What to click when"
