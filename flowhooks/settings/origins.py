@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.settings.definitions import USER_NAMED, iter_settings, variable
 from flowhooks.settings.loading import default_file
-from flowhooks.settings.locations import at_line
-from flowhooks.settings.types import format_line
+from flowhooks.settings.locations import Locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,24 +57,24 @@ def settings_in_force(
         options: as for `load`.
     """
     path = default_file(environ) if config is None else config
-    table = tomllib.loads(path.read_text("utf-8-sig")) if path else {}
+    text = path.read_text("utf-8-sig") if path else ""
+    table, locations = tomllib.loads(text), Locations(path, text)
     for name, spec in iter_settings():
-        *section, key = name.split(".")
+        keys = name.split(".")
         value = _value(_at(settings, name), spec)
         if options.get(name) is not None:
             origin, location = "option", f"--{name}"
         elif variable(name) in environ:
             origin, location = "environment", variable(name)
-        elif path and _has(table, name.split(".")):
-            origin, location = "file", _location(path, section, key)
+        elif _has(table, keys):
+            origin, location = "file", _location(locations, *keys)
         else:
             origin, location = "default", ""
         yield SettingInForce(name=name, value=value, origin=origin, location=location, doc=spec.metadata["doc"])
-    if path:
-        yield from _named_sections(settings, table, path)
+    yield from _named_sections(settings, table, locations)
 
 
-def _named_sections(settings: Settings, table: Mapping[str, Any], path: Path) -> Iterator[SettingInForce]:
+def _named_sections(settings: Settings, table: Mapping[str, Any], locations: Locations) -> Iterator[SettingInForce]:
     for pattern, kind in USER_NAMED.items():
         specs = {spec.name: spec for spec in fields(kind) if "kind" in spec.metadata}
         for keys, values in _sections(table, pattern):
@@ -86,7 +85,7 @@ def _named_sections(settings: Settings, table: Mapping[str, Any], path: Path) ->
                         name=dotted(*keys, key),
                         value=_value(getattr(section, key), specs[key]),
                         origin="file",
-                        location=_location(path, keys, key),
+                        location=_location(locations, *keys, key),
                         doc=specs[key].metadata["doc"],
                     )
     for name, values in table.get("plugins", {}).items():
@@ -96,7 +95,7 @@ def _named_sections(settings: Settings, table: Mapping[str, Any], path: Path) ->
                 name=dotted("plugins", name, key),
                 value=value if is_location else HIDDEN,
                 origin="file",
-                location=_location(path, ("plugins", name), key),
+                location=_location(locations, "plugins", name, key),
                 doc="",
             )
 
@@ -141,13 +140,8 @@ def _has(table: Any, keys: Sequence[str]) -> bool:
     return True
 
 
-def _location(path: Path, section: Sequence[str], key: str) -> str:
-    if section:
-        return at_line(path, section, key).removesuffix(": ")
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
-        if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-            return f"{format_line(path)}:{number}"
-    return format_line(path)
+def _location(locations: Locations, *keys: str) -> str:
+    return locations.of(*keys).removesuffix(" ").removesuffix(":")
 
 
 def dotted(*keys: str) -> str:
