@@ -10,6 +10,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The body is JSON, but not an array; send the events of the batch in [ and ].",
         "zh": "请求体是 JSON，但不是数组；请用 [ 和 ] 包围批量事件。",
     },
+    "form_empty": {
+        "en": "The body is empty; send the fields of the form.",
+        "zh": "请求体为空；请发送表单字段。",
+    },
     "form_not_utf8": {
         "en": "A field of the form is not percent-encoded UTF-8.",
         "zh": "表单字段不是按 UTF-8 进行的百分号编码。",
@@ -31,14 +35,15 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "A ce- header is not percent-encoded UTF-8, or contains the character NUL.",
         "zh": "某个 ce- 请求头不是按 UTF-8 进行的百分号编码，或含有 NUL 字符。",
     },
-    "cloudevent_attribute": {
-        "en": "The event has no attribute {name}, or it is not a text; CloudEvents 1.0 requires it.",
-        "zh": "事件缺少属性 {name}，或该属性不是文本；CloudEvents 1.0 要求提供。",
+    # The event does not follow CloudEvents: an introduction, then one clause for each pointer.
+    "cloudevent_refused": {
+        "en": "The body does not follow CloudEvents 1.0.",
+        "zh": "请求体不符合 CloudEvents 1.0。",
     },
-    "cloudevent_version": {
-        "en": "The event's specversion is not 1.0.",
-        "zh": "事件的 specversion 不是 1.0。",
-    },
+    "cloudevent.no_text": {"en": "must be a text that is not empty", "zh": "应为非空文本"},
+    "cloudevent.version": {"en": "must be 1.0", "zh": "应为 1.0"},
+    "cloudevent.not_base64": {"en": "must be Base64", "zh": "应为 Base64 编码"},
+    "cloudevent.two_data": {"en": "must not be sent beside data", "zh": "不能与 data 同时出现"},
     # The mapping of the settings does not fit the body: an introduction, then one clause for each pointer.
     "ingress_refused": {
         "en": "The body does not fit the mapping that the settings of this source define.",

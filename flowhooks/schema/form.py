@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from flowhooks.errors import MalformedRequest
 
@@ -12,32 +12,42 @@ MAX_FIELDS: Final = 1000
 
 
 def parse_form(body: bytes) -> dict[str, Any]:
-    """Parse a form by the URL Standard of WHATWG, as strict UTF-8.
+    """Parse a form by the URL Standard of WHATWG, and refuse what is not UTF-8 instead of replacing it.
 
     Args:
         body: the bytes as received.
 
     Returns:
-        The fields by their names. A field that occurs once is a string, one that is repeated is a list of strings.
+        The values of the fields by their names: a string, or a list of strings if the field is repeated. A field
+        without `=` is empty.
 
     Raises:
-        MalformedRequest: the body is empty, not UTF-8, has more than 1,000 fields, or has NUL.
+        MalformedRequest: the body is empty or not UTF-8, starts with a byte order mark, or has more than 1,000 fields,
+            or a field is not percent-encoded UTF-8 or contains NUL.
     """
     if not body.strip(b" \t\r\n"):
-        raise MalformedRequest("body_empty")
+        raise MalformedRequest("form_empty")
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise MalformedRequest("body_bom")
     try:
-        text = body.decode()
+        body.decode()
     except UnicodeDecodeError as error:
         raise MalformedRequest("body_not_utf8", byte=error.start + 1) from None
+    fields = [field for field in body.split(b"&") if field]
+    if len(fields) > MAX_FIELDS:
+        raise MalformedRequest("form_too_long", limit=MAX_FIELDS)
+    values: dict[str, list[str]] = {}
+    for field in fields:
+        name, _, value = field.partition(b"=")
+        values.setdefault(_decode(name), []).append(_decode(value))
+    return {name: texts[0] if len(texts) == 1 else texts for name, texts in values.items()}
+
+
+def _decode(part: bytes) -> str:
     try:
-        fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+        text = unquote_to_bytes(part.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
         raise MalformedRequest("form_not_utf8") from None
-    except ValueError:
-        raise MalformedRequest("form_too_long", limit=MAX_FIELDS) from None
-    if any("\x00" in part for field in fields for part in field):
+    if "\x00" in text:
         raise MalformedRequest("form_nul")
-    parsed: dict[str, list[str]] = {}
-    for name, value in fields:
-        parsed.setdefault(name, []).append(value)
-    return {name: values[0] if len(values) == 1 else values for name, values in parsed.items()}
+    return text

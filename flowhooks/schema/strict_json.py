@@ -37,17 +37,21 @@ def parse(body: bytes) -> dict[str, Any]: ...
 def parse(body: bytes, *, kind: type[list[Any]]) -> list[Any]: ...
 
 
+@overload
+def parse(body: bytes, *, kind: type[object]) -> Any: ...
+
+
 def parse(body: bytes, *, kind: type = dict) -> Any:
     """Parse a callback's body by RFC 8259, and more strictly where the RFC leaves a choice.
 
     Args:
         body: the bytes as received.
-        kind: the type of the whole: `dict`, or `list` for a batch.
+        kind: the type of the result: `dict`, `list` for an array, or `object` for any JSON value.
 
     Returns:
-        The object or the array. Members that are null are left out at every level, because Java clients write an absent
-        field as null; null in an array stays. A whole number below 2**53 written as a fraction becomes an int, so that
-        `1.0` equals `1`.
+        The object, the array or the value. Members that are null are left out at every level, because Java clients
+        write an absent field as null; null in an array stays. A whole number below 2**53 written as a fraction becomes
+        an int, so that `1.0` equals `1`.
 
     Raises:
         MalformedRequest: the body is empty, not UTF-8, not JSON, not of the kind, or nested more than 64 levels deep.

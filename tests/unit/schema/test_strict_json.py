@@ -259,3 +259,36 @@ def test_any_bytes(body):
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         assert text.encode()
         assert "\\u0000" not in text.replace("\\\\", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "value"),
+    [
+        (b'[{"a": null, "b": 1.0}, null]', list, [{"b": 1}, None]),
+        (b"[]", list, []),
+        (b'{"a": 1}', object, {"a": 1}),
+        (b"[1]", object, [1]),
+        (b" 1.0 ", object, 1),
+        (b'"a"', object, "a"),
+        (b"null", object, None),
+    ],
+)
+def test_other_kinds(body, kind, value):
+    """An array or any value can be required instead of an object, under the same rules."""
+    assert parse(body, kind=kind) == value
+
+
+@pytest.mark.parametrize("body", [b"{}", b"1", b'"a"', b"null"])
+def test_no_array(body):
+    """Where an array is required, another value is refused."""
+    with pytest.raises(MalformedRequest, match="not an array"):
+        parse(body, kind=list)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xef\xbb\xbf[]", b'["\\u0000"]', b'[{"a": 1, "a": 2}]', b"[1e999]", b"[" * 65, b"[NaN]"]
+)
+def test_an_array_is_as_strict(body):
+    """An array is refused for the same reasons as an object."""
+    with pytest.raises(MalformedRequest):
+        parse(body, kind=list)
