@@ -52,7 +52,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "ingress.absent": {"en": "is missing or empty", "zh": "缺失或为空"},
     "ingress.kind": {
         "en": "has a value that the table of kinds does not contain",
-        "zh": "的值不在 kind 对照表中",
+        "zh": "值不在 kind 对照表中",
     },
     "ingress.not_text": {"en": "must be a text or a whole number", "zh": "应为文本或整数"},
     "ingress.not_whole": {"en": "must be a whole number", "zh": "应为整数"},

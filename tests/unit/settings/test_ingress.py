@@ -323,3 +323,30 @@ def test_another_line_is_no_change(written):
     assert after.sources["oa"].ingress.location == "flowhooks.toml:4: "
     assert after.sources["oa"].ingress == replace(after.sources["oa"].ingress, location="flowhooks.toml:3: ")
     assert diff(before, after).changed == ()
+
+
+@pytest.mark.parametrize(("wait", "pointers"), [(0, []), (60, ["/timestamp", "/a~1b/0"]), (0.5, ["/a"])])
+def test_wait_and_ignored_members_of_a_source(written, wait, pointers):
+    """A source may have its own time to wait, and its own members that are ignored in a comparison."""
+    text = f"[sources.oa]\n{TOKEN}\nanswer_wait = {wait}\nignore_pointers = {pointers}"
+    source = settings.load(written(text), {}, {}).sources["oa"]
+    assert (source.answer_wait, source.ignore_pointers) == (wait, tuple(pointers))
+
+
+def test_wrong_ignored_members(refused):
+    """Each ignored member is a JSON Pointer."""
+    (line,) = refused(f'[sources.oa]\n{TOKEN}\nignore_pointers = ["/a", ""]')
+    assert line.startswith(f"flowhooks.toml: sources.oa.ignore_pointers item 2 {POINTER} ''")
+
+
+@pytest.mark.parametrize("wait", ["-1", "60.1", '"1"', "true"])
+def test_wrong_waits(refused, wait):
+    """A source waits 0 to 60 seconds."""
+    (line,) = refused(f"[sources.oa]\n{TOKEN}\nanswer_wait = {wait}")
+    assert line.startswith("flowhooks.toml: sources.oa.answer_wait must be a number of seconds, 0 to 60, not")
+
+
+def test_without_a_wait_of_its_own(written):
+    """By default, a source has the general settings."""
+    source = settings.load(written(f"[sources.oa]\n{TOKEN}"), {}, {}).sources["oa"]
+    assert (source.answer_wait, source.ignore_pointers) == (None, None)
