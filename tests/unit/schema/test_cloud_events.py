@@ -266,7 +266,7 @@ def test_bodies_that_are_not_json(body, key):
     assert caught.value.key == key
 
 
-@pytest.mark.parametrize("body", [b"<xml/>", b"a=1", b'"\\u0000"'])
+@pytest.mark.parametrize("body", [b"<xml/>", b"a=1", b"X", b"\x0b", b'"\\u0000"'])
 def test_binary_data_that_is_not_json(body):
     """The data of the binary mode must be strict JSON."""
     with pytest.raises(MalformedRequest):

@@ -17,6 +17,8 @@ from flowhooks.schema.form import MAX_FIELDS, parse_form
     [
         (b"id=7&status=2", {"id": "7", "status": "2"}),
         (b"a", {"a": ""}),
+        (b"X", {"X": ""}),
+        (b"\x0b", {"\x0b": ""}),
         (b"a=", {"a": ""}),
         (b"=a", {"": "a"}),
         (b"=", {"": ""}),
