@@ -79,7 +79,7 @@ def _check_item(key: str, item: Any, item_types: Mapping[str, types.SettingType]
 
 
 def _pointers() -> types.SettingType:
-    several = types.list_of(types.pointer(), min_items=1, max_items=MAX_POINTERS)
+    pointers = types.list_of(types.pointer(), min_items=1, max_items=MAX_POINTERS)
     allowed = 'a JSON Pointer such as "/id", or a list of pointers'
 
     def check(value: Any) -> Any:
@@ -87,7 +87,7 @@ def _pointers() -> types.SettingType:
             return (types.pointer().check(value),)
         if not isinstance(value, list):
             raise ValueError(f"must be {allowed}, not {types.format_value(value)}")  # noqa: TRY004 (as every check does)
-        return several.check(value)
+        return pointers.check(value)
 
     return types.SettingType(allowed, check)
 
