@@ -20,6 +20,7 @@ from flowhooks.errors import (
 )
 from flowhooks.failpoints import hit
 from flowhooks.intake.callback import Answer, AnswerStatus, TakenIn
+from flowhooks.ledger.accept_results import BatchRolledBack
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.intake.callback import Callback
     from flowhooks.intake.waiters import SpareThreads, Waiter, WaiterRegistry
-    from flowhooks.ledger.events import AcceptResult
+    from flowhooks.ledger.accept_results import AcceptResult
+    from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
@@ -148,6 +150,48 @@ class Intake:
                 return _build_answer(accepted.event_id, accepted.state, statuses, route)
         # Its deliveries were not stored, so nothing waits for them. The waiter may have had the last slot.
         return self._answer_repeat(accepted, route, wait=wait, spare_threads=spare_threads)
+
+    def accept_all(
+        self,
+        callbacks: Sequence[Callback],
+        ignored: Sequence[IgnoredRequestRecord] = (),
+        *,
+        config: IntakeConfig | None = None,
+    ) -> list[Answer | IdentityConflict]:
+        """Store the callbacks of one request, all or none, and count its ignored parts. Never waits for handlers.
+
+        Args:
+            callbacks: the callbacks; may be empty.
+            ignored: what an ignore rule answers.
+            config: as of `accept`.
+
+        Returns:
+            The answer to each callback, or its conflict, once everything is durable.
+
+        Raises:
+            Unauthorized, InvalidCallback, Unavailable: as of `accept`, for one of the callbacks. Nothing is stored.
+        """
+        if self._draining:
+            raise Unavailable("draining")
+        built = [self._build_event(callback, config or self.config) for callback in callbacks]
+        try:
+            results = self._ledger.wait_for(self._ledger.accept_batch([new for new, _ in built], ignored))
+        except BatchRolledBack as error:
+            _check_all(error.results, callbacks)
+            raise
+        _check_all(results, callbacks)
+        for (new, _), result in zip(built, results, strict=True):
+            if result.new:
+                self._notifier.event_accepted(new.event, list(new.route))
+        repeats = self._retry_dead([result for result in results if not result.new and not result.conflict])
+        answers: list[Answer | IdentityConflict] = []
+        for (new, route), result in zip(built, results, strict=True):
+            if result.conflict:
+                answers.append(IdentityConflict(result.event_id, purged=result.state == PURGED))
+                continue
+            statuses = self._wait_for_outcomes(new, None, 0, None) if result.new else repeats[result.event_id]
+            answers.append(_build_answer(result.event_id, result.state, statuses, route))
+        return answers
 
     def take_in(self, callback: Callback) -> TakenIn:
         """Store a finished instance from an engine's history as an event, unless it has one.
@@ -290,10 +334,10 @@ class Intake:
         self, accepted: AcceptResult, route: Route, *, wait: float, spare_threads: SpareThreads | None
     ) -> Answer:
         """Answer a repeated callback: keep succeeded deliveries, wait for active ones, retry dead ones."""
-        delivery_statuses = accepted.delivery_statuses
-        dead = {status.delivery_id: status.attempt for status in delivery_statuses if status.state is State.DEAD}
-        if dead:
-            delivery_statuses = self._retry_dead(accepted.event_id, delivery_statuses)
+        dead = {
+            status.delivery_id: status.attempt for status in accepted.delivery_statuses if status.state is State.DEAD
+        }
+        delivery_statuses = self._retry_dead([accepted])[accepted.event_id]
         unfinished = [standing for standing in delivery_statuses if self._may_progress(standing)]
         if unfinished and wait > 0:
             started = time.monotonic()
@@ -314,22 +358,26 @@ class Intake:
             return standing.due_at is not None and self._runs_somewhere(standing.handler)
         return standing.state is State.RUNNING
 
-    def _retry_dead(self, event_id: str, delivery_statuses: tuple[DeliveryStatus, ...]) -> tuple[DeliveryStatus, ...]:
-        now = self._clock.now()
-        retryable = [standing for standing in delivery_statuses if self._may_retry(standing, now)]
-        if not retryable:
-            return delivery_statuses
-        absent = self.config.missing_handlers
-        self._ledger.write(
-            lambda transaction: self._ledger.requeue(
-                transaction, retryable, trigger=Trigger.REPEATED, missing_handlers=absent
+    def _retry_dead(self, repeats: Sequence[AcceptResult]) -> dict[str, tuple[DeliveryStatus, ...]]:
+        """Retry dead deliveries of events that are repeated; return the deliveries of each event by its id."""
+        now, missing_handlers = self._clock.now(), self.config.missing_handlers
+        statuses_of = {repeat.event_id: repeat.delivery_statuses for repeat in repeats}
+        retryable = {
+            event_id: found
+            for event_id, statuses in statuses_of.items()
+            if (found := [standing for standing in statuses if self._may_retry(standing, now)])
+        }
+        if retryable:
+            dead = [standing for found in retryable.values() for standing in found]
+            self._ledger.write(
+                lambda transaction: self._ledger.requeue(
+                    transaction, dead, trigger=Trigger.REPEATED, missing_handlers=missing_handlers
+                )
             )
-        )
-        return tuple(
-            (
-                {standing.delivery_id: standing for standing in delivery_statuses} | self._read_statuses(event_id)
-            ).values()
-        )
+        for event_id in retryable:
+            before = {standing.delivery_id: standing for standing in statuses_of[event_id]}
+            statuses_of[event_id] = tuple((before | self._read_statuses(event_id)).values())
+        return statuses_of
 
     def _read_statuses(self, event_id: str) -> dict[str, DeliveryStatus]:
         """Return the statuses of an event's deliveries by delivery id; empty if the ledger cannot be read.
@@ -376,6 +424,13 @@ def _check(accepted: AcceptResult, callback: Callback) -> None:
             next="run `flowhooks verify`, and restore a backup; repeated callbacks are answered 503 until then",
         )
         raise Unavailable("event_damaged")
+
+
+def _check_all(results: Sequence[AcceptResult], callbacks: Sequence[Callback]) -> None:
+    """Raise the error for a batch of which nothing was stored."""
+    for result, callback in zip(results, callbacks, strict=True):
+        if not result.conflict:
+            _check(result, callback)
 
 
 def _current_name(settings: Settings, source: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, Text, delete, exists, func, select, type_coerce, update
 
-from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
 from flowhooks.ledger import (
     checksums,
@@ -18,10 +17,20 @@ from flowhooks.ledger import (
     database,
     engine_locks,
     identities,
+    ignored_requests,
     instance_events,
     late_callbacks,
     purge,
     webhook_ids,
+)
+from flowhooks.ledger.accept_results import (
+    WEBHOOK_ID_REUSED,
+    AcceptResult,
+    EventBatch,
+    events_of,
+    read_repeated,
+    reject_whole_batches,
+    results_of,
 )
 from flowhooks.ledger.attempt_starts import AttemptStart, first_trigger, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
@@ -30,7 +39,6 @@ from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.new_event import event_row, without_route
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
-from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses, find_damage
 from flowhooks.ledger.tables import conflicts, events, purged_identities
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.event import Origin
@@ -45,6 +53,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.deliveries import Position
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.identities import Existing
+    from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
     from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.start_limits import StartLimits
     from flowhooks.ledger.transaction import WriteTransaction
@@ -52,36 +61,6 @@ if TYPE_CHECKING:
 # Enough to see what happens, too few to fill the disk.
 MAX_CONFLICTS: Final = 10
 """Maximum number of conflicting bodies stored for one event."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptResult:
-    """The result of accepting a `NewEvent`.
-
-    Attributes:
-        event_id: the id of the stored event: of this one, or of the earlier one with its identity; `""` if the webhook
-            id was reused.
-        new: whether the event was stored now.
-        conflict: whether the earlier event has other data.
-        state: the state of the stored event; `"purged"` if only its identity is left.
-        delivery_statuses: the deliveries of the earlier event; empty for a new event, a conflict, or a purged event.
-        damage: why the stored event cannot be read; `""` if it can.
-        webhook_id_reused: whether nothing was stored because the webhook id was used before for another path or other
-            data.
-        instance_id_reused: whether the event was taken in although an earlier instance with its id has an event.
-    """
-
-    event_id: str
-    new: bool
-    conflict: bool = False
-    state: str
-    delivery_statuses: tuple[DeliveryStatus, ...] = field(default=())
-    damage: str = ""
-    webhook_id_reused: bool = False
-    instance_id_reused: bool = False
-
-
-_WEBHOOK_ID_REUSED: Final = AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
 _INSERT_EVENTS: Final = database.BulkInsert(events, ignore_conflicts=True, also_read=ALL_PAUSED)
 _DELETE_REINSERTED: Final = delete(events).where(events.c.id.in_(database.string_array("ids")))
 _REPEATED_ROWS = database.row_array("repeated", id=Text, times=Integer)
@@ -132,26 +111,34 @@ class EventInserter:
         self._pauses = pauses or PausedHandlers()
         self._conclusions = UnknownConclusions()
 
-    def __call__(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
-        """Store new events, count repeated ones, store conflicting bodies; one result for each item, in order."""
+    def __call__(self, transaction: WriteTransaction, items: list[NewEvent | EventBatch]) -> list[Any]:
+        """Store new events, count repeated ones, store conflicting bodies.
+
+        Returns:
+            One `AcceptResult` for each event, in order; for a batch, a list of them.
+
+        Raises:
+            BatchRolledBack: an event of a batch repeats an event that cannot be read.
+        """
         hit("accept.begun")
         transaction.after_commit(_COMMITTED)
+        accepted = events_of(items)
+        rejected = [False] * len(accepted)
         accept = self._accept
-        if any(item.locks_instance for item in items):
+        if any(item.locks_instance for item in accepted):
             locked = [
-                instance for item in items if item.locks_instance for instance in instance_events.instances_of(item)
+                instance for item in accepted if item.locks_instance for instance in instance_events.instances_of(item)
             ]
             engine_locks.lock(transaction.connection, locked)
             hit("accept.locked")
             accept = self._accept_with_instances
-        if any(item.webhook_id is not None for item in items):
-            reused = webhook_ids.record_ids(transaction, items)
-            new_results = iter(
-                accept(transaction, [item for item, is_reused in zip(items, reused, strict=True) if not is_reused])
-            )
-            results = [_WEBHOOK_ID_REUSED if is_reused else next(new_results) for is_reused in reused]
-        else:
-            results = accept(transaction, items)
+        if any(item.webhook_id is not None for item in accepted):
+            rejected = reject_whole_batches(items, webhook_ids.record_ids(transaction, accepted))
+            accepted = [item for item, is_rejected in zip(accepted, rejected, strict=True) if not is_rejected]
+        new_results = iter(accept(transaction, accepted))
+        by_event = [WEBHOOK_ID_REUSED if is_rejected else next(new_results) for is_rejected in rejected]
+        results = list(results_of(items, by_event))
+        ignored_requests.record(transaction, _ignored(items, results))
         hit("accept.written")
         return results
 
@@ -239,7 +226,7 @@ class EventInserter:
         if is_replaced and item.unknown_conclusion:
             self._conclusions.record(transaction, [replace(item.event, id=row.id)], item.now)
         changed = connection.execute(_STATE_OF.where(events.c.id == row.id)).all()
-        return _read_repeated(connection, changed)[row.id]
+        return read_repeated(connection, changed)[row.id]
 
     def _take_in(self, transaction: WriteTransaction, items: list[NewEvent]) -> dict[str, AcceptResult]:
         """Store finished instances that have no event; return the results by the event ids of the items."""
@@ -400,13 +387,23 @@ class EventInserter:
         if not repeats:
             return results
         rows = connection.execute(_REPEAT, {"repeated": json.dumps(sorted(repeats.items()))}).all()
-        existing = _read_repeated(connection, rows)
+        existing = read_repeated(connection, rows)
         return [
             result
             if result.new or result.conflict or result.state == purge.PURGED
             else existing.get(result.event_id, replace(result, damage="it cannot be found by its id"))
             for result in results
         ]
+
+
+def _ignored(items: Sequence[NewEvent | EventBatch], results: Sequence[Any]) -> list[IgnoredRequestRecord]:
+    """Return the ignored requests of the batches of which anything is stored."""
+    return [
+        record
+        for item, result in zip(items, results, strict=True)
+        if isinstance(item, EventBatch) and WEBHOOK_ID_REUSED not in result
+        for record in item.ignored
+    ]
 
 
 def _is_repeat(connection: Connection, existing: Existing, item: NewEvent) -> bool:
@@ -431,25 +428,6 @@ def _find_corrections(
         AcceptResult(event_id=found[key][0], new=False, state=found[key][2]) if key in found else result
         for key, result in zip(keys, results, strict=True)
     ]
-
-
-def _read_repeated(connection: Connection, rows: Sequence[Any]) -> dict[str, AcceptResult]:
-    """Return the results for repeated callbacks by event id, with the deliveries of the events."""
-    try:
-        statuses_of = delivery_statuses(connection, [row.id for row in rows])
-    except DamagedRow as error:
-        if len(rows) > 1:  # one damaged event must not take the others with it
-            return {row.id: result for row in rows for result in _read_repeated(connection, [row]).values()}
-        (row,) = rows
-        return {row.id: AcceptResult(event_id=row.id, new=False, state=row.state, damage=error.why)}
-    results = {}
-    for row in rows:
-        statuses = statuses_of.get(row.id, ())
-        damage = find_damage(row.state, row.route_size, statuses)
-        results[row.id] = AcceptResult(
-            event_id=row.id, new=False, state=row.state, delivery_statuses=() if damage else statuses, damage=damage
-        )
-    return results
 
 
 def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) -> Mapping[str, Position]:

@@ -21,13 +21,14 @@ from flowhooks.ledger import (
     purge,
     recovery,
 )
+from flowhooks.ledger.accept_results import AcceptResult, EventBatch
 from flowhooks.ledger.attempt_starts import InFlightAttempts
 from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.database.guarded_session import SessionPool
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.due_deliveries import due_deliveries, due_deliveries_of
-from flowhooks.ledger.events import AcceptResult, EventInserter
+from flowhooks.ledger.events import EventInserter
 from flowhooks.ledger.group_commit import GroupCommitWriter, call_each, wait_for
 from flowhooks.ledger.handler_transaction import HandlerTransaction
 from flowhooks.ledger.migrations import runner
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.attempts import SlotRequest
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
     from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.purge import Cutoffs, PurgeCounts
     from flowhooks.ledger.queries import DeliveryStatus
@@ -208,10 +210,7 @@ class Ledger(Reader):
     ) -> T:
         """Call `function` in the writer's thread, in a transaction, and wait until the transaction is durable.
 
-        Args:
-            function: the work; it may be called again if the transaction failed.
-            timeout: seconds until the work must have started; default: `write_timeout`.
-            certain: whether to wait for work that has started, so that `Unavailable` means that nothing was changed.
+        `function` may be called again if the transaction failed; `timeout` and `certain` are those of `wait_for`.
 
         Raises:
             Unavailable: the work was not done, or not in time.
@@ -235,22 +234,32 @@ class Ledger(Reader):
         return wait_for(future, self.write_timeout if timeout is None else timeout, certain=certain)
 
     def accept(self, new: NewEvent) -> Future[AcceptResult]:
-        """Store an event and its deliveries in one transaction.
-
-        Args:
-            new: the event.
-
-        Returns:
-            The result, once the event is durable; `wait_for` waits for it.
+        """Store an event and its deliveries in one transaction; `wait_for` waits until they are durable.
 
         Raises:
             Unavailable: the event was not queued; calling again is safe.
         """
+        return self._submit_events(new)
+
+    def accept_batch(
+        self, items: Sequence[NewEvent], ignored: Sequence[IgnoredRequestRecord] = ()
+    ) -> Future[list[AcceptResult]]:
+        """Store the events of one request and count its ignored parts, all or none of them, in one transaction.
+
+        If the webhook id was reused, nothing is stored and each result says so. The future raises `BatchRolledBack` if
+        an event repeats an event that cannot be read.
+
+        Raises:
+            Unavailable: nothing was queued; calling again is safe.
+        """
+        return self._submit_events(EventBatch(tuple(items), tuple(ignored)))
+
+    def _submit_events(self, item: NewEvent | EventBatch) -> Future[Any]:
         if self._writer.blocked_seconds > self.write_timeout:
             # A client that waited in vain would occupy a thread, and no thread would be left to refuse others at once.
             raise Unavailable("ledger_slow")
         self._ensure_heartbeat()
-        return self._writer.submit(self._event_inserter, new)
+        return self._writer.submit(self._event_inserter, item)
 
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
         """Return the deliveries that may run or be probed by `now`; of a limited handler about as many as may start.
@@ -261,11 +270,10 @@ class Ledger(Reader):
             return due_deliveries(connection, now, self._order_scheduler.limit_to_free_slots(connection, limit_for))
 
     def claim(self, queued: ReadyDelivery) -> ClaimedAttempt | LimitReached | None:
-        """Mark a delivery as running, durably.
+        """Mark a delivery as running, durably, and return its attempt.
 
-        Returns:
-            Its attempt. None if the delivery has changed since its runner read it, or if it is not first of its order
-            group. `LimitReached` if the handler is at its concurrency limit or at its rate.
+        None if the delivery has changed since its runner read it, or if it is not first of its order group;
+        `LimitReached` if the handler is at its concurrency limit or at its rate.
 
         Raises:
             Unavailable: the claim could not be made in time, or failed; nothing is marked.
@@ -300,8 +308,7 @@ class Ledger(Reader):
     def record_result(self, result: AttemptResult) -> Future[bool]:
         """Record the result of an attempt.
 
-        Returns:
-            Once it is durable: True; or False if the attempt is no longer the current one, and nothing is changed.
+        The future is True once it is durable; False if the attempt is no longer the current one: nothing is changed.
 
         Raises:
             Unavailable: the result was not queued.
@@ -379,10 +386,8 @@ class Ledger(Reader):
         """Record attempts of processes that are no longer alive as lost; return the number of deliveries by new state.
 
         On SQLite these are all other processes, because only one process has the database at a time. On a shared
-        ledger, they are the stopped ones and those whose heartbeat timed out.
-
-        Args:
-            missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
+        ledger, they are the stopped ones and those whose heartbeat timed out. Deliveries of missing handlers are
+        suspended.
 
         Raises:
             LedgerUnusable: the database cannot be written.
@@ -393,13 +398,9 @@ class Ledger(Reader):
             self._order_scheduler.promote_missed(transaction)
             if self.shared and self._heartbeat_state.covers_window():
                 processes.expire_stale(transaction, now, heartbeat_timeout=self.heartbeat_timeout)
+            recorder, random = self._result_recorder, self._clock.random
             lost = recovery.recover_lost(
-                transaction,
-                self._result_recorder,
-                now,
-                random=self._clock.random,
-                shared=self.shared,
-                missing_handlers=missing_handlers,
+                transaction, recorder, now, random=random, shared=self.shared, missing_handlers=missing_handlers
             )
             if self.shared:
                 lost[State.WAITING] += self.recover_unstarted(transaction, missing_handlers)

@@ -19,6 +19,7 @@ from flowhooks.ledger import (
     engine_queries,
     handlers,
     identities,
+    ignored_requests,
     instance_events,
     late_callbacks,
     pauses,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.engine_queries import EngineStats
     from flowhooks.ledger.file_guard import FileGuard
     from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.ignored_requests import IgnoredRule
     from flowhooks.ledger.late_callbacks import LateCallback
     from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.processes import LiveProcess
@@ -205,6 +207,16 @@ class Reader:
         """Return the bodies that are kept beside an event which reconciliation took in, oldest first."""
         with self.connection() as connection:
             return late_callbacks.bodies_beside(connection, event_id)
+
+    def ignored_rules(self, source: str | None = None) -> list[IgnoredRule]:
+        """Return the rules that ignored requests, of one source or of all, as `ignored_requests` does."""
+        with self.connection() as connection:
+            return ignored_requests.ignored_rules(connection, source)
+
+    def ignored_counts(self) -> dict[tuple[str, str], int]:
+        """Return the number of ignored requests by source and rule."""
+        with self.connection() as connection:
+            return ignored_requests.counts(connection)
 
     def purgeable(self, cutoffs: Cutoffs, *, event_filter: queries.EventFilter, after: str, limit: int) -> PurgePage:
         """Return a page of the oldest events with those that may be purged, as `flowhooks.ledger.purge` does."""

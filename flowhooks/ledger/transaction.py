@@ -87,9 +87,13 @@ class WriteTransaction:
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
 
-    def before_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` at the end of this transaction, for changes of rows that other processes wait for."""
-        self._before_commit.append(callback)
+    def before_commit(self, callback: Callable[[], None], *, last: bool = False) -> None:
+        """Call `callback` at the end of this transaction, for changes of rows that other processes wait for.
+
+        The order of the callbacks is the order in which their rows are locked, which must be the same in each process:
+        the one callback with `last` is called after all others.
+        """
+        self._before_commit.insert(len(self._before_commit) if last else 0, callback)
 
     def run_before_commit(self) -> None:
         """Run the callbacks of `before_commit`."""

@@ -93,6 +93,10 @@ def _is_count(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.between(0, literal(2**48, BigInteger))
 
 
+def _is_positive_count(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.between(1, literal(2**48, BigInteger))
+
+
 def _is_small_count(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.between(0, literal(2**31 - 1, BigInteger))
 
@@ -241,6 +245,13 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "status": lambda column: column.between(400, 599),
         "fingerprint": _is_sha256,
         "event_id": _is_id_or_empty,
+    },
+    "ignored_requests": {
+        "source": lambda column: column != "",
+        "rule": lambda column: column != "",
+        "count": _is_positive_count,
+        "first_at": _is_time,
+        "last_at": _is_time,
     },
     "audit_log": {"id": _is_id, "at": _is_time, "interface": _one_of("console", "api", "cli", "server")},
     "sessions": {"digest": _is_sha256, "created_at": _is_time, "used_at": _is_time},

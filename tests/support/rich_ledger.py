@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flowhooks import OutcomeKind, Retry, State, handler
 from flowhooks.errors import IdentityConflict
-from flowhooks.ledger import checksums, rejected_requests, required_credentials, sessions, webhook_ids
+from flowhooks.ledger import checksums, ignored_requests, rejected_requests, required_credentials, sessions, webhook_ids
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import Trigger
@@ -96,6 +96,8 @@ def fill_other_tables(transaction, hands):
         event_id=hands.clock.new_id(),
     )
     rejected_requests.store(transaction, [request])
+    record = ignored_requests.IgnoredRequestRecord("oa", "/status = 1", '{"status": 1}', "application/json", now)
+    ignored_requests.record(transaction, [record])
     sessions.create(transaction, sessions.Session(digest=digest, operator="ann", created_at=now, used_at=now))
     required_credentials.require(transaction, ["sources"], now)
     event = hands.new("unknown", conclusion="odd", processDefinitionKey="leave").event

@@ -163,6 +163,20 @@ rejected_requests: Final = Table(
 )
 Index("rejected_requests_group", rejected_requests.c.status, rejected_requests.c.source, rejected_requests.c.id)
 
+ignored_requests: Final = Table(
+    "ignored_requests",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("rule", Text, nullable=False, comment="the rule of the source's settings or receiver"),
+    Column("count", BigInteger, nullable=False, comment="number of requests that the rule ignored"),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False, comment="of the last of them, at most 64 KiB"),
+    Column("media_type", Text, comment="of the last of them: its Content-Type; null: it had none"),
+    PrimaryKeyConstraint("source", "rule"),
+)
+"""Requests to fixed URLs that were answered and not stored."""
+
 audit_log: Final = Table(
     "audit_log",
     metadata,

@@ -41,7 +41,8 @@ FREE_TEXTS = {
     "attempts.log",
     *("audit_log.actor", "audit_log.action", "handlers.id", "processes.host", "rejected_requests.path"),
     *("rejected_requests.address", "rejected_requests.reason_en", "rejected_requests.reason_zh"),
-    "rejected_requests.user_agent",
+    *("rejected_requests.user_agent", "ignored_requests.source", "ignored_requests.rule"),
+    *("ignored_requests.body", "ignored_requests.media_type"),
     *("sessions.operator", "webhook_ids.source", "webhook_ids.webhook_id"),
     *("engine_instances.source", "engine_instances.process_definition_key", "engine_instances.conclusion"),
     *("engine_instances.tenant_id", "engine_instances.parent_id", "engine_instances.rule"),
@@ -79,6 +80,7 @@ TIMES = {
     *("engine_positions.failed_since", "engine_positions.round_at", "engine_positions.succeeded_at"),
     *("engine_positions.declining_after", "engine_positions.declining_until"),
     *("engine_positions.swept_at", "history_gaps.closed_at", "history_gaps.found_at", "maintenance.at"),
+    *("ignored_requests.first_at", "ignored_requests.last_at"),
     *("error_groups.first_seen_at", "error_groups.last_seen_at", "operation_items.released_at"),
     *("operations.created_at", "operations.started_at", "operations.changed_at", "operations.finished_at"),
 }
@@ -88,7 +90,7 @@ NUMBERS = {
     *("processes.pid", "rejected_requests.status", "rejected_requests.count", "late_callbacks.repeats"),
     *("engine_instances.process_definition_version", "engine_positions.failures", "engine_positions.skew"),
     *("engine_positions.to_confirm", "engine_positions.waiting", "maintenance.value", "error_groups.sample_attempt"),
-    *("operations.release_interval", "operation_items.attempt"),
+    *("operations.release_interval", "operation_items.attempt", "ignored_requests.count"),
 }
 """Numbers that nothing else counts, and a flag."""
 IN_DISPLAY_ONLY = {"rejected_requests.fingerprint"}

@@ -166,6 +166,10 @@ def furnished(harness, rooms):
         texts_sha256(("fingerprint",)),
         made_up_id(9),
     )
+    flow.sql(
+        "INSERT INTO ignored_requests VALUES ('erp', '/status = 1', 9, ?, ?, ?, 'application/json')",
+        *(EARLIEST + 9, EARLIEST + 10, CHINESE),
+    )
     digest = texts_sha256(("digest",))
     flow.sql("UPDATE handlers SET retired_at = ? WHERE id = 'p:later'", EARLIEST + 77)
     flow.sql(
@@ -406,7 +410,7 @@ def test_never_much_at_once(harness, postgresql_url):
                 (
                     *(made_up_id(n), "default", "complete", f"i{n}", "", *[None] * 4, body, texts_sha256((body,))),
                     *("parked", "{}", 0, 0, EARLIEST + n, None, "name", *[None] * 4),
-                    *(texts_sha256(("default", "complete", f"i{n}", "")), None, "callback", None, None),
+                    *(texts_sha256(("default", "complete", f"i{n}", "")), None, "callback", *[None] * 4),
                 )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]

@@ -15,7 +15,7 @@ from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, 
 from flowhooks.intake.accept import Intake, IntakeConfig
 from flowhooks.intake.callback import AnswerStatus, Callback
 from flowhooks.intake.waiters import WaiterRegistry
-from flowhooks.ledger.events import AcceptResult
+from flowhooks.ledger.accept_results import AcceptResult
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import Trigger

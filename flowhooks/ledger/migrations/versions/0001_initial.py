@@ -240,6 +240,17 @@ def _create_handlers() -> None:
         sa.Column("event_id", sa.Text, nullable=False, server_default=""),
     )
     op.create_index("rejected_requests_group", "rejected_requests", ["status", "source", "id"])
+    op.create_table(
+        "ignored_requests",
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("rule", sa.Text, nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("first_at", sa.BigInteger, nullable=False),
+        sa.Column("last_at", sa.BigInteger, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("media_type", sa.Text),
+        sa.PrimaryKeyConstraint("source", "rule"),
+    )
     _create_audit_log()
     op.create_table(
         "sessions",

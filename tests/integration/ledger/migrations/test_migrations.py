@@ -315,6 +315,10 @@ def full(harness, listens):
     # Recent times, because retention deletes old ones.
     signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', ?, ?)"
     flow.sql(signed, DIGEST, flow.clock.now())
+    flow.sql(
+        "INSERT INTO ignored_requests VALUES ('oa', '/status = 1', 3, ?, ?, '{}', 'application/json')",
+        *[flow.clock.now()] * 2,
+    )
     pulled = flow.take_in("pulled", key="travel").event_id
     flow.app.ledger.write(lambda t: operation_rows.fill(t, flow.clock.new_id(), flow.clock.now()))
     flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", pulled, flow.clock.now()))

@@ -1,0 +1,153 @@
+"""Batches of events, which are stored all or none, and ignored requests, which are counted in the same transaction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowhooks.errors import Unavailable
+from flowhooks.ledger.accept_results import BatchRolledBack
+from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
+
+
+def ignored(hands, rule="/status = 1", source="oa"):
+    """An ignored request."""
+    return IgnoredRequestRecord(source, rule, '{"status": 1}', "application/json", hands.clock.now())
+
+
+def store(hands, items, records=()):
+    """Store a batch, and wait until it is durable."""
+    return hands.ledger.wait_for(hands.ledger.accept_batch(items, records))
+
+
+def counted(hands):
+    """The number of ignored requests by rule."""
+    return {rule: count for (_, rule), count in hands.ledger.ignored_counts().items()}
+
+
+def test_a_batch_of_a_hundred(hands):
+    """All events of a batch are stored, with their deliveries, and the results are in their order."""
+    items = [hands.new(f"i{number}", "p:a", a=number) for number in range(100)]
+    results = store(hands, items, [ignored(hands), ignored(hands)])
+    assert [result.event_id for result in results] == [item.event.id for item in items]
+    assert all(result.new for result in results)
+    assert hands.sql("SELECT count(*) FROM events") == [(100,)]
+    assert hands.sql("SELECT count(*) FROM deliveries") == [(100,)]
+    assert counted(hands) == {"/status = 1": 2}
+
+
+def test_new_repeated_conflicting_and_parked_ones(hands):
+    """A batch may repeat and contradict events, of itself too."""
+    first = hands.store(hands.new("i1", "p:a", a=1))
+    second = hands.store(hands.new("i2", a=1))
+    new = hands.new("i3", "p:a", a=1)
+    results = store(
+        hands,
+        [
+            hands.new("i1", "p:a", a=1),
+            hands.new("i2", a=2),
+            new,
+            hands.new("i3", "p:a", a=1),
+            hands.new("i3", "p:a", a=2),
+            hands.new("i4"),
+        ],
+    )
+    assert [(result.new, result.conflict, result.state) for result in results] == [
+        (False, False, "routed"),
+        (False, True, "parked"),
+        (True, False, "routed"),
+        (False, False, "routed"),
+        (False, True, "routed"),
+        (True, False, "parked"),
+    ]
+    assert [result.event_id for result in results[:5]] == [first.event_id, second.event_id, *[new.event.id] * 3]
+    assert hands.sql("SELECT sum(repeats) FROM events") == [(2,)]
+    assert hands.sql("SELECT count(*) FROM conflicts") == [(2,)]
+
+
+def test_only_ignored_ones(hands):
+    """A batch without events counts what is ignored."""
+    assert store(hands, [], [ignored(hands)]) == []
+    assert counted(hands) == {"/status = 1": 1}
+
+
+def test_a_reused_webhook_id(hands):
+    """If the id of a batch was used before for something else, nothing of the batch is stored or counted."""
+    items = [replace(hands.new(f"i{number}"), webhook_id="m1", webhook_digest="a" * 64) for number in range(2)]
+    assert all(result.new for result in store(hands, items))
+    again = [replace(item, event=replace(item.event, id=hands.clock.new_id())) for item in items]
+    assert [(result.new, result.webhook_id_reused) for result in store(hands, again)] == [(False, False)] * 2
+    others = [replace(hands.new(f"i{number}"), webhook_id="m1", webhook_digest="b" * 64) for number in range(2, 4)]
+    results = store(hands, others, [ignored(hands)])
+    assert [(result.new, result.webhook_id_reused, result.event_id) for result in results] == [(False, True, "")] * 2
+    assert hands.sql("SELECT count(*) FROM events") == [(2,)]
+    assert counted(hands) == {}
+
+
+def test_one_reused_id_of_several(hands):
+    """An id that one event of a batch reuses keeps the others of the batch out, and those of other requests in."""
+    hands.store(replace(hands.new("i1", a=1), webhook_id="m1"))
+    batch = [replace(hands.new("i2", a=1), webhook_id="m1"), hands.new("i3", a=1)]
+    results, single = hands.queue_up(lambda: store(hands, batch), lambda: hands.store(hands.new("i4", a=1)))
+    assert [result.webhook_id_reused for result in results] == [True, True]
+    assert single.new
+    assert hands.sql("SELECT flow_instance_id FROM events ORDER BY id") == [("i1",), ("i4",)]
+
+
+def test_one_damaged_event(hands):
+    """If an event of a batch repeats an unreadable one, nothing of the batch is stored; other requests are."""
+    damaged = hands.store(hands.new("i1", "p:a", a=1))
+    hands.sql("UPDATE deliveries SET state = 'x'")
+    batch = [hands.new("i2", a=1), hands.new("i1", "p:a", a=1)]
+    error, single = hands.queue_up(
+        lambda: store(hands, batch, [ignored(hands)]), lambda: hands.store(hands.new("i3", a=1))
+    )
+    assert isinstance(error, BatchRolledBack)
+    assert isinstance(error, Unavailable)
+    assert [bool(result.damage) for result in error.results] == [False, True]
+    assert error.results[1].event_id == damaged.event_id
+    assert single.new
+    assert hands.sql("SELECT flow_instance_id FROM events ORDER BY id") == [("i1",), ("i3",)]
+    assert hands.sql("SELECT sum(repeats) FROM events") == [(0,)]
+    assert counted(hands) == {}
+    hands.sql("UPDATE deliveries SET state = 'waiting'")
+
+
+def test_one_refused_event(hands):
+    """If the database refuses an event of a batch, nothing of the batch is stored; other requests are."""
+    stored = hands.store(hands.new("i1", "p:a"))
+    refused = hands.new("i3", "p:a")
+    ((delivery_id,),) = hands.sql("SELECT id FROM deliveries")
+    refused = replace(refused, deliveries=[(delivery_id, "p:a")])
+    error, single = hands.queue_up(
+        lambda: store(hands, [hands.new("i2"), refused], [ignored(hands)]), lambda: hands.store(hands.new("i4"))
+    )
+    assert isinstance(error, Unavailable)
+    assert single.new
+    assert hands.sql("SELECT id FROM events ORDER BY id") == [(stored.event_id,), (single.event_id,)]
+    assert counted(hands) == {}
+
+
+@pytest.mark.postgresql
+def test_overlapping_batches_of_two_processes(harness, hands_of, together):
+    """Batches of two processes with the same events and rules in opposite orders do not deadlock."""
+    first, second = (hands_of(harness.open(start=False)) for _ in range(2))
+    rules = [f"/status = {number}" for number in range(5)]
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = first.sql(deadlocks)
+    for turn in range(30):
+        names = [f"i{turn}-{number}" for number in range(20)] + ["always"]
+
+        def batch(one, order, names=names):
+            items = [one.new(name, "p:a", a=1) for name in order(names)]
+            return store(one, items, [ignored(one, rule) for rule in order(rules)])
+
+        found = together(
+            lambda: batch(first, list),
+            lambda: batch(second, lambda given: list(reversed(given))),
+        )
+        assert sum(result.new for results in found for result in results) == 20 + (turn == 0)
+    assert first.sql(deadlocks) == before
+    assert first.sql("SELECT repeats FROM events WHERE flow_instance_id = 'always'") == [(59,)]
+    assert counted(first) == dict.fromkeys(rules, 60)

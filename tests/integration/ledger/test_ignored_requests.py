@@ -1,0 +1,109 @@
+"""Ignored requests: counted durably by source and rule, with the last request of each rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.clock import SECOND
+from flowhooks.ledger.ignored_requests import (
+    MAX_BODY_BYTES,
+    MAX_RULES,
+    OTHER_RULES,
+    IgnoredRequestRecord,
+    IgnoredRule,
+    record,
+)
+from flowhooks.model.receiver import MAX_RULE_CHARS
+
+
+def count(hands, *records):
+    """Count ignored requests in one transaction."""
+    hands.ledger.write(lambda transaction: record(transaction, records))
+
+
+def ignored(hands, rule="r", source="oa", *, body="{}", media_type=None, seconds=0):
+    """An ignored request, received some seconds from now."""
+    return IgnoredRequestRecord(source, rule, body, media_type, hands.clock.now() + seconds * SECOND)
+
+
+def test_counts_and_the_last_request(hands):
+    """Requests are counted by source and rule, with the first and last time and the last body."""
+    at = hands.clock.now()
+    count(hands, ignored(hands, body="a", media_type="text/a"))
+    count(hands, ignored(hands, body="c", seconds=2), ignored(hands, body="b", media_type="text/b", seconds=1))
+    count(hands, ignored(hands, "s", body="d", seconds=3), ignored(hands, "r", "erp", seconds=4))
+    assert hands.ledger.ignored_rules() == [
+        IgnoredRule("erp", "r", 1, at + 4 * SECOND, at + 4 * SECOND, "{}", None),
+        IgnoredRule("oa", "s", 1, at + 3 * SECOND, at + 3 * SECOND, "d", None),
+        IgnoredRule("oa", "r", 3, at, at + 2 * SECOND, "c", None),
+    ]
+    assert [rule.rule for rule in hands.ledger.ignored_rules("oa")] == ["s", "r"]
+    assert hands.ledger.ignored_rules("crm") == []
+    assert hands.ledger.ignored_counts() == {("oa", "r"): 3, ("oa", "s"): 1, ("erp", "r"): 1}
+
+
+def test_an_earlier_request_that_is_counted_later(hands):
+    """The times and the body of a rule are those of its requests, in whatever order they are counted."""
+    at = hands.clock.now()
+    count(hands, ignored(hands, body="later", seconds=5))
+    count(hands, ignored(hands, body="earlier", seconds=1))
+    assert hands.ledger.ignored_rules() == [
+        IgnoredRule("oa", "r", 2, at + SECOND, at + 5 * SECOND, "later", None),
+    ]
+
+
+def test_a_rolled_back_transaction(hands):
+    """Nothing is counted if the transaction fails."""
+
+    def fail(transaction):
+        record(transaction, [ignored(hands)])
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        hands.ledger.write(fail)
+    assert hands.ledger.ignored_counts() == {}
+
+
+def test_more_rules_than_are_counted_apart(hands):
+    """A source has at most 200 rules; the requests of all others are counted together. Known rules go on."""
+    count(hands, *[ignored(hands, f"r{number}") for number in range(MAX_RULES - 1)], ignored(hands, source="erp"))
+    count(hands, *[ignored(hands, f"n{number}", body=f"{number}") for number in range(10)])
+    count(hands, ignored(hands, "r0"), ignored(hands, "another", body="last", seconds=1))
+    found = {rule.rule: rule for rule in hands.ledger.ignored_rules("oa")}
+    assert len(found) == MAX_RULES + 1
+    assert (found[OTHER_RULES].count, found[OTHER_RULES].body) == (10, "last")
+    assert (found["n0"].count, found["r0"].count) == (1, 2)
+    assert hands.ledger.ignored_counts()["erp", "r"] == 1
+
+
+def test_texts_that_no_database_stores(hands):
+    """Bodies and names are cut, and characters that PostgreSQL does not store are replaced."""
+    count(hands, ignored(hands, "r" * 200, body="\0\ud800" + "é" * MAX_BODY_BYTES, media_type="x" * 5_000))
+    (rule,) = hands.ledger.ignored_rules()
+    assert len(rule.rule) == MAX_RULE_CHARS
+    assert rule.body.startswith("\\0\\ud800é")
+    assert MAX_BODY_BYTES - 2 < len(rule.body.encode()) <= MAX_BODY_BYTES
+    assert len(rule.media_type) < 300
+    count(hands, ignored(hands, "r" * 200))
+    assert [rule.count for rule in hands.ledger.ignored_rules()] == [2]
+
+
+@pytest.mark.postgresql
+def test_several_processes(harness, hands_of, together):
+    """No count of several writers is lost, and together they add no more rules than allowed."""
+    writers = [hands_of(harness.open(start=False)) for _ in range(3)]
+    for turn in range(20):
+        given = [
+            [ignored(one), *[ignored(one, f"{place}-{turn}-{number}") for number in range(8)]]
+            for place, one in enumerate(writers)
+        ]
+        together(
+            *[
+                lambda one=one, records=records: count(one, *records)
+                for one, records in zip(writers, given, strict=True)
+            ]
+        )
+    counts = writers[0].ledger.ignored_counts()
+    assert counts["oa", "r"] == 60
+    assert sum(counts.values()) == 60 * 9
+    assert len(counts) == MAX_RULES + 1
