@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
 from flowhooks.clock import DAY
-from flowhooks.ledger import correction_checks, error_groups
+from flowhooks.ledger import correction_checks, error_groups, ignored_requests
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
@@ -42,7 +42,7 @@ from flowhooks.ledger.tables import (
 )
 from flowhooks.ledger.value_checks import check_values
 from flowhooks.model.delivery import OutcomeKind, State
-from flowhooks.model.event import UNDECIDED, Origin, ParkedBy
+from flowhooks.model.event import CALLBACK_ORIGINS, UNDECIDED, Origin, ParkedBy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,7 +177,7 @@ _OF_EVENTS: Final = (
             or_(
                 events.c.id.is_(None),
                 # The digest does not cover the kind, by which a late callback may conflict.
-                (events.c.digest == conflicts.c.digest) & (events.c.origin == Origin.CALLBACK.value),
+                (events.c.digest == conflicts.c.digest) & events.c.origin.in_(CALLBACK_ORIGINS),
                 events.c.origin == Origin.CORRECTION.value,
             )
         ),
@@ -391,7 +391,7 @@ _OF_OTHER_TABLES: Final = (
 )
 _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
     *(*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES),
-    *(*correction_checks.CHECKS, *error_groups.CHECKS, *OPERATION_CHECKS),
+    *(*correction_checks.CHECKS, *error_groups.CHECKS, *ignored_requests.CHECKS, *OPERATION_CHECKS),
 )
 """Each query with the sentence that is reported for each id that it returns."""
 

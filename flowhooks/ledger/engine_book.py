@@ -28,7 +28,7 @@ from flowhooks.ledger.tables import (
     purged_identities,
     rejected_requests,
 )
-from flowhooks.model.event import Origin
+from flowhooks.model.event import CALLBACK_ORIGINS, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -458,7 +458,7 @@ def callbacks_without_row(
             events.c.id > after,
             events.c.id < id_lower_bound(until),
             events.c.source == source,
-            events.c.origin == "callback",
+            events.c.origin.in_(CALLBACK_ORIGINS),
             ~in_book,
         )
         .order_by(events.c.id)

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import case, select
+from sqlalchemy import Select, case, or_, select
 
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
@@ -52,6 +52,15 @@ _UPSERT: Final = _INSERT.on_conflict_do_update(
     },
 )
 _RULES: Final = select(_TABLE.source, _TABLE.rule).where(_TABLE.source.in_(database.string_array("sources")))
+CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
+    (
+        select(_TABLE.source.concat(" ").concat(_TABLE.rule)).where(
+            or_(_TABLE.first_at > _TABLE.last_at, (_TABLE.count == 1) & (_TABLE.first_at != _TABLE.last_at))
+        ),
+        "the ignored requests of source and rule {} have impossible times",
+    ),
+)
+"""Each consistency check with the sentence that is reported for each key that it returns."""
 _LOCK: Final = database.lock_statement(database.string_array("names"))
 
 

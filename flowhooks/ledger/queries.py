@@ -198,7 +198,8 @@ class StoredEvent:
 
     Attributes:
         event: the event.
-        body: its body as received.
+        body: its body as received; of a request to a fixed URL: its mapped data as JSON.
+        raw_body, media_type: as of `NewEvent`.
         state: routed, parked or dismissed.
         parked_by: why it is parked; None if it is not.
         dismissed_by: why it is dismissed; None if it is not.
@@ -211,6 +212,8 @@ class StoredEvent:
 
     event: Event
     body: str
+    raw_body: str | None = None
+    media_type: str | None = None
     state: str
     parked_by: str | None = None
     dismissed_by: str | None = None
@@ -406,6 +409,8 @@ def _to_stored_event(row: Any, statuses: tuple[DeliveryStatus, ...]) -> StoredEv
     return StoredEvent(
         event=event,
         body=row.body,
+        raw_body=row.raw_body,
+        media_type=row.media_type,
         state=row.state,
         parked_by=row.parked_by,
         dismissed_by=row.dismissed_by,

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from flowhooks.clock import DAY, SECOND, id_lower_bound
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import events, rejected_requests
+from flowhooks.model.event import CALLBACK_ORIGINS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -96,7 +97,7 @@ def recent_callbacks(connection: Connection, now: int) -> dict[str, CallbackRate
     )
     rows = [row for row in connection.execute(newest) if type(row.received_at) is int]
     truncated = len(rows) == MAX_RECENT_EVENTS
-    calls = [row for row in rows if row.origin != "reconciled"]
+    calls = [row for row in rows if row.origin in CALLBACK_ORIGINS]
     day = Counter(row.source for row in calls)
     hour = Counter(row.source for row in calls if row.received_at >= now - HOUR)
     last: dict[str, int] = {}
@@ -116,7 +117,9 @@ def last_callback(connection: Connection, source: str) -> int | None:
         .limit(MAX_SEARCHED_EVENTS)
         .subquery()
     )
-    query = select(newest.c.received_at).where(newest.c.source == source, newest.c.origin == "callback").limit(1)
+    query = (
+        select(newest.c.received_at).where(newest.c.source == source, newest.c.origin.in_(CALLBACK_ORIGINS)).limit(1)
+    )
     found = connection.execute(query).scalar_one_or_none()
     return found if type(found) is int else None
 
@@ -125,7 +128,7 @@ def newest_callbacks(connection: Connection, since: int) -> dict[str, int]:
     """Return when the last callback of each source was received, of those since `since`; without other sources."""
     query = (
         select(events.c.source, func.max(events.c.received_at))
-        .where(events.c.id >= id_lower_bound(since), events.c.origin == "callback")
+        .where(events.c.id >= id_lower_bound(since), events.c.origin.in_(CALLBACK_ORIGINS))
         .group_by(events.c.source)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
@@ -135,7 +138,7 @@ def count_callbacks(connection: Connection, source: str, since: int, *, limit: i
     """Return the number of callbacks of a source since `since` that became events, at most `limit`."""
     theirs = (
         select(events.c.id)
-        .where(events.c.id >= id_lower_bound(since), events.c.source == source, events.c.origin == "callback")
+        .where(events.c.id >= id_lower_bound(since), events.c.source == source, events.c.origin.in_(CALLBACK_ORIGINS))
         .limit(limit)
         .subquery()
     )

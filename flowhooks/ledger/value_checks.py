@@ -68,6 +68,14 @@ def _is_sha256(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return and_(func.length(column) == 64, func.trim(column, _HEXADECIMAL) == "")  # noqa: PLR2004 (of SHA-256)
 
 
+def _is_traceparent(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a text has the format of a `traceparent` of W3C Trace Context."""
+    return and_(
+        column.like("__-________________________________-________________-__"),
+        func.trim(func.replace(column, "-", ""), _HEXADECIMAL) == "",
+    )
+
+
 def _is_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.between(literal(EARLIEST, BigInteger), _NEWEST + literal(DAY, BigInteger))
 
@@ -128,6 +136,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "origin": _one_of(*Origin),
         "instance_started_at": _is_engine_time,
         "corrects": _is_id,
+        "traceparent": _is_traceparent,
     },
     "conflicts": {
         "event_id": _is_id,

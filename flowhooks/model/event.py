@@ -59,6 +59,10 @@ class Origin(StrEnum):
     """An operator accepted a conflicting body of another event."""
 
 
+CALLBACK_ORIGINS: Final = (Origin.CALLBACK.value, Origin.INGRESS.value)
+"""Origins of the events that engines sent."""
+
+
 class ParkedBy(StrEnum):
     """Why an event is parked."""
 

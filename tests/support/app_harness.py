@@ -60,6 +60,25 @@ def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
     return SimpleNamespace(handlers=hookimpl(lambda: list(handlers)), **marked)
 
 
+TRACEPARENT: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def ingress_callback(instance: str = "i1", *, key: str | None = "leave", source: str = "oa", **body: Any) -> Callback:
+    """A request to the fixed URL of a source, as it is handed to the intake."""
+    whole = ({} if key is None else {"processDefinitionKey": key}) | body
+    return Callback(
+        source=source,
+        kind="complete",
+        flow_instance_id=instance,
+        body=whole,
+        text=json.dumps(whole),
+        origin="ingress",
+        raw_body=f"{json.dumps(whole | {'id': instance}, indent=2)}\n",
+        media_type="application/json; charset=utf-8",
+        traceparent=TRACEPARENT,
+    )
+
+
 class RunningApp:
     """A started `App` with helper methods for tests."""
 

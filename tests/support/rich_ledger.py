@@ -14,7 +14,7 @@ from flowhooks.model.delivery import Trigger
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
 from support import engine_rows, operation_rows
-from support.app_harness import until
+from support.app_harness import ingress_callback, until
 
 
 @handler(process_key="leave", order_by="business_key", rate="99/s", retry=Retry())
@@ -46,6 +46,7 @@ def fill(harness, hands_of):
     flow.take_in("pulled", businessKey="k3")
     with suppress(IdentityConflict):
         flow.take("done", businessKey="k1", other=1, **body)
+    assert flow.app.intake.accept_all([ingress_callback("ingress")])
     until(flow.at_rest)
     flow.clock.advance(86_400)
     reused = flow.take_in("pulled", started_at=flow.clock.now())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,29 +10,12 @@ from flowhooks import Retry
 from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, InvalidCallback, Unauthorized, Unavailable
 from flowhooks.intake.accept import REVIVE_COOLDOWN
-from flowhooks.intake.callback import Callback
 from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
+from support.app_harness import TRACEPARENT, ingress_callback
 from support.waiting import until
-
-
-def callback(instance, key="leave", **body):
-    """A request to the fixed URL of a source."""
-    body["processDefinitionKey"] = key
-    text = json.dumps(body)
-    return Callback(
-        source="oa",
-        kind="complete",
-        flow_instance_id=instance,
-        body=body,
-        text=text,
-        origin="ingress",
-        raw_body=f" {text}",
-        media_type="application/json",
-        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    )
 
 
 def ignored(flow, rule="/status = 1"):
@@ -59,12 +41,12 @@ def test_answers_to_all_of_a_request(harness, listens):
     assert dead.status == "dead"
     answers = flow.app.intake.accept_all(
         [
-            callback("i1"),
-            callback("i2", other=1),
-            callback("i3", key="fail"),
-            callback("i4", key="nobody"),
-            callback("i5"),
-            callback("i5"),
+            ingress_callback("i1"),
+            ingress_callback("i2", other=1),
+            ingress_callback("i3", key="fail"),
+            ingress_callback("i4", key="nobody"),
+            ingress_callback("i5"),
+            ingress_callback("i5"),
         ],
         [ignored(flow)],
     )
@@ -75,12 +57,8 @@ def test_answers_to_all_of_a_request(harness, listens):
     assert answers[5].event_id == answers[4].event_id
     assert flow.app.ledger.ignored_counts() == {("oa", "/status = 1"): 1}
     (stored,) = flow.sql("SELECT origin, raw_body, media_type, traceparent FROM events WHERE flow_instance_id = 'i5'")
-    assert stored == (
-        "ingress",
-        ' {"processDefinitionKey": "leave"}',
-        "application/json",
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    )
+    given = ingress_callback("i5")
+    assert stored == ("ingress", given.raw_body, given.media_type, TRACEPARENT)
 
 
 def test_dead_deliveries_of_repeated_callbacks_run_again(harness, listens):
@@ -92,11 +70,11 @@ def test_dead_deliveries_of_repeated_callbacks_run_again(harness, listens):
             raise errors.pop()
 
     flow = harness.open(listens(fail_twice, name="h", retry=Retry(attempts=1)))
-    given = [callback("i1"), callback("i2")]
+    given = [ingress_callback("i1"), ingress_callback("i2")]
     flow.app.intake.accept_all(given)
     until(lambda: statuses(flow.app.intake.accept_all(given)) == ["dead", "dead"])
     flow.clock.advance(REVIVE_COOLDOWN / SECOND)
-    assert {*statuses(flow.app.intake.accept_all([*given, callback("i1")]))} <= {"pending", "done"}
+    assert {*statuses(flow.app.intake.accept_all([*given, ingress_callback("i1")]))} <= {"pending", "done"}
     until(lambda: statuses(flow.app.intake.accept_all(given)) == ["done", "done"])
 
 
@@ -107,7 +85,7 @@ def test_purged_events(harness, listens):
     flow.clock.advance(86_400)
     by = replace(flow.app.operation_context, by=Actor("ann", "cli"))
     purge(by, EventFilter(ids=(purged,), until=flow.clock.now()))
-    repeated, other = flow.app.intake.accept_all([callback("i1"), callback("i1", other=1)])
+    repeated, other = flow.app.intake.accept_all([ingress_callback("i1"), ingress_callback("i1", other=1)])
     assert (repeated.event_id, repeated.status) == (purged, "done")
     assert isinstance(other, IdentityConflict)
     assert flow.events() == []
@@ -118,8 +96,8 @@ def test_purged_events(harness, listens):
 def test_one_that_the_settings_reject(harness, listens, place):
     """If one of the callbacks is rejected, nothing is stored or counted."""
     flow = harness.open(listens(lambda event: None, name="h"), routing={"no_handler": "reject"})
-    given = [callback("i1")]
-    given.insert(place, callback("i2", key="nobody"))
+    given = [ingress_callback("i1")]
+    given.insert(place, ingress_callback("i2", key="nobody"))
     with pytest.raises(InvalidCallback):
         flow.app.intake.accept_all(given, [ignored(flow)])
     assert flow.events() == []
@@ -130,7 +108,7 @@ def test_a_reused_webhook_id(harness, logged):
     """A request whose id was used for another body is refused; the same body is accepted again."""
     flow = harness.open()
     first, other = (
-        [replace(callback(name), webhook_id="m1", webhook_digest=digest * 64) for name in names]
+        [replace(ingress_callback(name), webhook_id="m1", webhook_digest=digest * 64) for name in names]
         for names, digest in ((("i1", "i2"), "a"), (("i3", "i4"), "b"))
     )
     assert statuses(flow.app.intake.accept_all(first)) == ["parked", "parked"]
@@ -147,7 +125,7 @@ def test_a_damaged_event(harness, listens, logged):
     damaged = flow.take("i1", source="oa")
     flow.sql("UPDATE deliveries SET state = 'x'")
     with pytest.raises(Unavailable):
-        flow.app.intake.accept_all([callback("i2"), callback("i1")], [ignored(flow)])
+        flow.app.intake.accept_all([ingress_callback("i2"), ingress_callback("i1")], [ignored(flow)])
     assert flow.events() == [damaged.event_id]
     assert flow.app.ledger.ignored_counts() == {}
     (record,) = (one for one in logged if one["event"] == "event_damaged")
@@ -160,5 +138,5 @@ def test_while_draining(harness):
     flow = harness.open()
     flow.app.intake.drain()
     with pytest.raises(Unavailable):
-        flow.app.intake.accept_all([callback("i1")], [ignored(flow)])
+        flow.app.intake.accept_all([ingress_callback("i1")], [ignored(flow)])
     assert flow.events() == []

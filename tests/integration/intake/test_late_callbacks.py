@@ -14,6 +14,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
+from support.app_harness import TRACEPARENT, ingress_callback
 from support.silent_engine import asked
 from support.waiting import until
 
@@ -194,6 +195,23 @@ def test_a_dismissed_event_is_routed_with_the_body_of_its_late_callback(flow, ru
     assert [name for name, *_ in runs] == expected
     (after,) = events(flow)
     assert (after.state, after.dismissed_by) == ("routed", None)
+
+
+def test_the_received_body_follows_the_body(flow):
+    """An event whose body a request to a fixed URL replaces gets the received body of that request and its trace."""
+    pulled(flow, key="nobody")
+    (before,) = events(flow)
+    assert (before.raw_body, before.media_type, before.event.traceparent) == (None, None, None)
+    given = ingress_callback(key="nobody", amount=1)
+    (answer,) = flow.app.intake.accept_all([given])
+    assert answer.event_id == before.event.id
+    (after,) = events(flow)
+    assert (after.event.origin, after.body) == ("reconciled", given.text)
+    assert (after.raw_body, after.media_type) == (given.raw_body, given.media_type)
+    assert after.event.traceparent == TRACEPARENT
+    assert flow.take(source="oa", key="nobody", amount=2, wait=0).event_id == before.event.id
+    (last,) = events(flow)
+    assert (last.event.data["amount"], last.raw_body, last.media_type, last.event.traceparent) == (2, None, None, None)
 
 
 def test_a_late_callback_may_leave_the_event_parked(flow):

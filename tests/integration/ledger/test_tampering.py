@@ -16,7 +16,8 @@ from flowhooks.testing import ManualClock
 from support.app_harness import LedgerHarness
 from support.rich_ledger import fill
 
-YEARS = 30 * 365 * 86_400 * 1_000_000
+DAY = 86_400 * 1_000_000
+YEARS = 30 * 365 * DAY
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -84,6 +85,11 @@ def of_position(change):
     return "'oa'", [f"UPDATE engine_positions SET {change}"]
 
 
+def of_ignored(change):
+    """A case that changes the count of ignored requests."""
+    return "'/status = 1'", [f"UPDATE ignored_requests SET {change}"]
+
+
 def of_handler(change):
     """A case that changes a handler's row."""
     return "'p:ordered'", [f"UPDATE handlers SET {change} WHERE id = 'p:ordered'"]
@@ -111,7 +117,16 @@ TAMPERING = {
     "a process id is altered": of_event("done", "process_definition_id = 'leave:4:1'"),
     "a conclusion is altered": of_event("done", "conclusion = 'rejected'"),
     "a conclusion is removed": of_event("done", "conclusion = NULL"),
-    "a trace of an event is altered": of_event("done", "traceparent = 'x'"),
+    "a trace is added to an event": of_event("done", "traceparent = 'x'"),
+    "a trace of an event is altered": of_event("ingress", "traceparent = replace(traceparent, '4736', '4737')"),
+    "a trace of an event is removed": of_event("ingress", "traceparent = NULL"),
+    "a received body is altered": of_event("ingress", "raw_body = replace(raw_body, 'ingress', 'other')"),
+    "a received body is removed": of_event("ingress", "raw_body = NULL"),
+    "a received body is added to an event": of_event("done", "raw_body = body"),
+    "the media type of a received body is altered": of_event("ingress", "media_type = 'text/plain'"),
+    "the media type of a received body is removed": of_event("ingress", "media_type = NULL"),
+    "an event is said to be that of a fixed URL": of_event("done", "origin = 'ingress'"),
+    "an event of a fixed URL is said to be that of a callback": of_event("ingress", "origin = 'callback'"),
     "the time of an event is altered": of_event("done", "received_at = received_at + 1"),
     "an event is said to be taken in": of_event("done", "origin = 'reconciled'"),
     "a reconciled event is said to be that of a callback": of_pulled("origin = 'callback'"),
@@ -289,6 +304,12 @@ TAMPERING = {
         ["INSERT INTO counters VALUES ('accepted', 'nobody', -1)"],
     ),
     "a counter is none": ("'bogus of process nobody'", ["INSERT INTO counters VALUES ('bogus', 'nobody', 1)"]),
+    "ignored requests are counted less than once": of_ignored("count = 0"),
+    "ignored requests are of no source": ("'ignored_requests'", ["UPDATE ignored_requests SET source = ''"]),
+    "ignored requests are of no rule": ("'ignored_requests'", ["UPDATE ignored_requests SET rule = ''"]),
+    "the last ignored request was received before the first": of_ignored(f"last_at = last_at - {DAY}, count = 2"),
+    "one ignored request was received at two times": of_ignored(f"first_at = first_at - {DAY}"),
+    "an ignored request was received in the future": of_ignored(f"last_at = last_at + {YEARS}, count = 2"),
     "identities of purged events are added": (
         "'the identities of 2 are kept'",
         [

@@ -26,6 +26,7 @@ from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.operations.copy import copy
 from flowhooks.operations.pause import pause
 from support import engine_rows, operation_rows
+from support.app_harness import ingress_callback
 from support.waiting import WAIT_TIMEOUT
 
 CHINESE = "合同 C-2026-17 已签署 归档 𠮷"
@@ -139,6 +140,7 @@ def furnished(harness, rooms):
     flow.settled(flow.events(flow_instance_id="later")[0], State.WAITING, attempt=1)
     flow.take("parked", key="nobody", message="signed-1")
     flow.take("rejected", key="leave", conclusion="rejected")
+    assert flow.app.intake.accept_all([ingress_callback("ingress", key="nobody", text=CHINESE)])
     flow.take("shelved", key="missing", wait=0)
     pulled = flow.take_in("pulled", key="nobody").event_id
     flow.app.ledger.write(lambda transaction: operation_rows.fill(transaction, made_up_id(8), EARLIEST + 8))

@@ -1,0 +1,43 @@
+"""What the newest events tell of the callbacks of a source."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.clock import DAY
+from flowhooks.ledger import source_queries
+from flowhooks.ledger.queries import EventFilter
+from support.app_harness import ingress_callback
+
+pytestmark = pytest.mark.either
+
+
+def test_requests_to_fixed_urls_are_callbacks(harness):
+    """Events of requests to fixed URLs count as callbacks; events that were taken in do not."""
+    flow = harness.open()
+    flow.take("i1", source="oa")
+    flow.clock.advance(60)
+    flow.app.intake.accept_all([ingress_callback("i2"), ingress_callback("i3")])
+    at = flow.clock.now()
+    flow.clock.advance(60)
+    flow.take_in("i4", source="oa")
+    now = flow.clock.now()
+    with flow.app.ledger.connection() as connection:
+        rate = source_queries.recent_callbacks(connection, now)["oa"]
+        assert (rate.last_at, rate.last_day) == (at, 3)
+        assert source_queries.last_callback(connection, "oa") == at
+        assert source_queries.newest_callbacks(connection, now - DAY) == {"oa": at}
+        assert source_queries.count_callbacks(connection, "oa", now - DAY, limit=10) == 3
+
+
+def test_events_of_an_origin(harness):
+    """A filter by origin selects the events of requests to fixed URLs, with the received body of each."""
+    flow = harness.open()
+    flow.take("i1", source="oa")
+    given = ingress_callback("i2")
+    flow.app.intake.accept_all([given])
+    (stored,) = flow.app.ledger.find(EventFilter(origin="ingress"), limit=10)
+    assert (stored.event.flow_instance_id, stored.body) == ("i2", given.text)
+    assert (stored.raw_body, stored.media_type) == (given.raw_body, given.media_type)
+    (other,) = flow.app.ledger.find(EventFilter(origin="callback"), limit=10)
+    assert (other.event.flow_instance_id, other.raw_body, other.media_type) == ("i1", None, None)
