@@ -7,6 +7,7 @@ rules of a source is limited: a sender can put any number of values into its req
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -181,7 +182,13 @@ def ignored_rules(connection: Connection, source: str | None = None) -> list[Ign
 
 
 def counts(connection: Connection) -> dict[tuple[str, str], int]:
-    """Return the number of ignored requests by source and rule."""
+    """Return the number of ignored requests by source and rule, also of a damaged ledger for at most `MAX_RULES`."""
     columns = (_TABLE.source, _TABLE.rule, _TABLE.count)
-    rows = (repair(row, columns)[0] for row in connection.execute(select(*columns)))
-    return {(row.source, row.rule): row.count for row in rows}
+    rows = [repair(row, columns)[0] for row in connection.execute(select(*columns))]
+    counted: Counter[tuple[str, str]] = Counter()
+    n_rules: Counter[str] = Counter()
+    for source, rule, count in sorted((row.source, row.rule, row.count) for row in rows):
+        is_counted_apart = rule != OTHER_RULES and n_rules[source] < MAX_RULES
+        n_rules[source] += is_counted_apart
+        counted[source, rule if is_counted_apart else OTHER_RULES] += count
+    return dict(counted)

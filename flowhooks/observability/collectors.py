@@ -128,6 +128,7 @@ class LedgerCollector(Collector):
         self._totals = _TTLCache(ledger.totals, TOTALS_TTL_SECONDS)
         self._engines = _TTLCache(ledger.read_engine_stats, STATS_TTL_SECONDS)
         self._book = _TTLCache(ledger.book_totals, TOTALS_TTL_SECONDS)
+        self._ignored = _TTLCache(ledger.ignored_counts, STATS_TTL_SECONDS)
 
     def describe(self) -> Iterator[Metric]:
         """Return nothing, because otherwise registration would call `collect` and read the ledger."""
@@ -137,7 +138,7 @@ class LedgerCollector(Collector):
         """Yield the metrics; only `flowhooks_ledger_up` if the ledger cannot be read."""
         try:
             condition, totals = self._stats.read(), self._totals.read()
-            engines, book = self._engines.read(), self._book.read()
+            engines, book, ignored = self._engines.read(), self._book.read(), self._ignored.read()
         except LedgerUnusable as error:
             log.warning("ledger_metrics_failed", why=str(error))
             yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 0)
@@ -154,6 +155,7 @@ class LedgerCollector(Collector):
         yield from _counted(totals)
         yield from self._engine_gauges(engines)
         yield _instances(book)
+        yield _ignored(ignored)
         alerts = GaugeMetricFamily("flowhooks_alerts", "Open alerts, by cause.", labels=["cause"])
         for cause, many in sorted(condition.alerts.items()):
             alerts.add_metric([cause], many)
@@ -289,6 +291,17 @@ def _instances(book: Mapping[tuple[str, str, str], int]) -> Metric:
     for labels, count in sorted(book.items()):
         gauge.add_metric(labels, count)
     return gauge
+
+
+def _ignored(counts: Mapping[tuple[str, str], int]) -> Metric:
+    counter = CounterMetricFamily(
+        "flowhooks_ignored_requests",
+        "Requests to fixed URLs that were answered and not stored, by source and rule.",
+        labels=["source", "rule"],
+    )
+    for labels, count in sorted(counts.items()):
+        counter.add_metric(labels, count)
+    return counter
 
 
 def _disk(folder: Path) -> Iterator[Metric]:

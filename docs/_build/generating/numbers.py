@@ -83,6 +83,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         totals=lambda: Totals(accepted=0, purged=0, stored=0),
         read_engine_stats=lambda: EngineStats(positions={"oa": position}, gaps={}),
         book_totals=lambda: {("oa", "skipped", "child"): 1},
+        ignored_counts=lambda: {("oa", "/status = 1"): 1},
     )
     ledger = LedgerCollector(reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str)
     yield from (("ledger", family) for family in ledger.collect())

@@ -13,6 +13,7 @@ from flowhooks.ledger.ignored_requests import (
     IgnoredRule,
     record,
 )
+from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.model.receiver import MAX_RULE_CHARS
 
 
@@ -74,6 +75,16 @@ def test_more_rules_than_are_counted_apart(hands):
     assert (found[OTHER_RULES].count, found[OTHER_RULES].body) == (10, "last")
     assert (found["n0"].count, found["r0"].count) == (1, 2)
     assert hands.ledger.ignored_counts()["erp", "r"] == 1
+
+
+def test_more_rules_than_there_can_be(hands):
+    """A metric has a bounded number of rules, whatever is in the table."""
+    hands.sql("DELETE FROM ignored_requests")
+    for number in range(MAX_RULES + 50):
+        hands.sql("INSERT INTO ignored_requests VALUES ('oa', ?, 1, ?, ?, '', NULL)", f"{number:03}", *[EARLIEST] * 2)
+    counts = hands.ledger.ignored_counts()
+    assert len(counts) == MAX_RULES + 1
+    assert counts["oa", OTHER_RULES] == 50
 
 
 def test_texts_that_no_database_stores(hands):

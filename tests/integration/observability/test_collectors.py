@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.intake.callback import Callback
+from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.event import Origin
@@ -71,6 +72,20 @@ def test_bulk_operations_are_counted_by_state(harness, listens, monotonic):
     cancel_operation(context, first)
     cancel_operation(context, second)
     assert counted() == [0, 0, 0]
+
+
+def test_ignored_requests_are_counted_by_rule(harness, monotonic):
+    """What ignore rules answered is counted by source and rule, for all processes."""
+    flow = harness.open(start=False)
+    assert not [name for name in scrape(flow) if name[0] == "flowhooks_ignored_requests_total"]
+    records = [IgnoredRequestRecord("oa", rule, "{}", None, flow.clock.now()) for rule in ("/status = 1", 'a"b\n', "x")]
+    flow.app.intake.accept_all([], records)
+    flow.app.intake.accept_all([], records[:1])
+    monotonic(STATS_TTL_SECONDS + 1)
+    found = scrape(flow)
+    assert found["flowhooks_ignored_requests_total", "/status = 1", "oa"] == 2
+    assert found["flowhooks_ignored_requests_total", 'a"b\n', "oa"] == 1
+    assert found["flowhooks_ignored_requests_total", "x", "oa"] == 1
 
 
 def test_everything_at_rest(harness, listens):
