@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The first Python that is new enough and can create environments; `make PYTHON=…` names another one.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
-PLUGINS := plugins/flowhooks-audit plugins/flowhooks-camunda plugins/flowhooks-contracts plugins/flowhooks-flowable plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
+PLUGINS := plugins/flowhooks-audit plugins/flowhooks-camunda plugins/flowhooks-contracts plugins/flowhooks-feishu plugins/flowhooks-flowable plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
 READY := $(VENV)/.ready
 # The tools that renew the lock and search for advisories have an environment of their own: tests do not need it.
 UPKEEP := .upkeep

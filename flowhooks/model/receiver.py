@@ -1,4 +1,4 @@
-"""What a receiver gets and returns: the plugin of a source whose requests the settings cannot map."""
+"""Arguments and results of a receiver: the plugin of a source whose requests the settings cannot map."""
 
 from __future__ import annotations
 

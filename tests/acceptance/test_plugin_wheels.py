@@ -15,6 +15,7 @@ USES = {
     "audit": {"handlers", "delivery_settled"},
     "camunda": {"engine_clients"},
     "contracts": {"handlers", "schemas"},
+    "feishu": {"receive_request", "schemas"},
     "flowable": {"engine_clients"},
     "notice": {"alert_raised", "alert_resolved"},
     "opentelemetry": {"run_handler"},
