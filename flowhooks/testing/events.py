@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowhooks import schema
 from flowhooks.clock import Clock, to_datetime
 from flowhooks.model.event import Event, from_body
+from flowhooks.model.trace_context import parse_traceparent
 from flowhooks.testing.clock import STARTS_AT
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def make_event(
     version: int | None = None,
     id: str | None = None,  # noqa: A002 (the event's own word)
     received_at: datetime | None = None,
+    traceparent: str | None = None,
     **data: Any,
 ) -> Event:
     """Make an event in the same way as flowhooks makes it from the body of a callback.
@@ -44,6 +46,7 @@ def make_event(
         version: `processDefinitionVersion`.
         id: the event's id. Default: a new id for each event.
         received_at: an aware datetime. Default: 2026-01-01T00:00:00Z.
+        traceparent: the header `traceparent` of W3C Trace Context.
         **data: further members of the body. The members above may be given here by their names in the body.
 
     Returns:
@@ -51,7 +54,10 @@ def make_event(
 
     Raises:
         TypeError: a member is given twice, or cannot be encoded as JSON.
+        ValueError: `traceparent` is invalid. A server ignores such a header.
     """
+    if traceparent is not None and parse_traceparent(traceparent) is None:
+        raise ValueError(f"traceparent {traceparent!r} is invalid")
     named = {
         "businessKey": business_key,
         "callBackProcessClass": callback_class,
@@ -64,7 +70,13 @@ def make_event(
     if twice := members.keys() & data.keys():
         raise TypeError(f"given twice: {', '.join(sorted(twice))}")
     return event_of(
-        members | data, flow_instance_id=flow_instance_id, kind=kind, source=source, id=id, received_at=received_at
+        members | data,
+        flow_instance_id=flow_instance_id,
+        kind=kind,
+        source=source,
+        id=id,
+        received_at=received_at,
+        traceparent=parse_traceparent(traceparent),
     )
 
 
@@ -76,6 +88,7 @@ def event_of(
     source: str = "default",
     id: str | None = None,  # noqa: A002 (as above)
     received_at: datetime | None = None,
+    traceparent: str | None = None,
 ) -> Event:
     """Make an event from the body of a callback, parsed as flowhooks parses it."""
     return from_body(
@@ -85,4 +98,5 @@ def event_of(
         kind=kind,
         flow_instance_id=flow_instance_id,
         received_at=received_at or to_datetime(STARTS_AT),
+        traceparent=traceparent,
     )

@@ -192,6 +192,35 @@ def test_a_success_is_a_span(leave: Callable[..., AppHarness], recorded: Recorde
     assert recorded.counts() == {("leave:fine", "succeeded", None): 1}
 
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(("traceparent", "sampled"), [(TRACEPARENT, True), (TRACEPARENT[:-1] + "0", False)])
+def test_the_span_is_linked_to_that_of_the_engine(recorded: Recorded, traceparent: str, sampled: bool) -> None:
+    """The span is the root of a trace of its own, with a link to the span that the callback names."""
+    fine, event, delivery = attempt()
+    wrapper = recorded.plugin.run_handler(fine, replace(event, traceparent=traceparent), delivery)
+    next(wrapper)
+    with pytest.raises(StopIteration):
+        wrapper.send(Outcome(kind=OutcomeKind.SUCCEEDED))
+    (span,) = recorded.spans
+    assert span.parent is None
+    assert span.context is not None
+    (link,) = span.links
+    assert trace.format_trace_id(link.context.trace_id) == "0af7651916cd43dd8448eb211c80319c"
+    assert trace.format_span_id(link.context.span_id) == "b7ad6b7169203331"
+    assert (link.context.is_remote, link.context.trace_flags.sampled) == (True, sampled)
+    assert span.context.trace_id != link.context.trace_id
+
+
+def test_without_a_traceparent_there_is_no_link(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
+    """An engine that traces nothing is no error."""
+    app = leave()
+    app.wait_for(app.post("1", processDefinitionKey="fine").event_id, "succeeded")
+    (span,) = recorded.spans
+    assert span.links == ()
+
+
 def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """Inside the handler the attempt's span is the current span."""
     app = leave()

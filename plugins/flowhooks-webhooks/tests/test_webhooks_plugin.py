@@ -451,6 +451,17 @@ def test_other_kinds_have_types_of_their_own(plugin: Webhooks, receiver: Receive
     assert [one.json["type"] for one in receiver.messages] == ["flow.cancel"]
 
 
+@pytest.mark.parametrize("traceparent", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None])
+def test_the_trace_of_the_engine_is_sent_on(plugin: Webhooks, receiver: Receiver, traceparent: str | None) -> None:
+    """The message has the callback's own traceparent in every attempt, and none if the callback had none."""
+    (handler,) = handlers_of(plugin, section(url=receiver.url, every=True))
+    event = make_event(traceparent=traceparent)
+    for attempt in (1, 2):
+        handler(event, Delivery(id="d1", event_id=event.id, handler="webhooks:crm", attempt=attempt))
+    assert [message.headers.get("traceparent") for message in receiver.messages] == [traceparent, traceparent]
+    assert receiver.refused == []
+
+
 def test_without_settings_there_is_nothing_to_do(plugin: Webhooks) -> None:
     """The plugin loads without a section, and has no handlers."""
     plugin.configure(settings={})
@@ -477,6 +488,7 @@ LONG = "whsec_" + base64.b64encode(b"k" * 65).decode()
         ({"url": "https://topsecret-4711:port/"}, "its url cannot be read"),
         ({"headers": {"X Y": "1"}}, "'X Y' cannot be the name of a header field"),
         ({"headers": {"Webhook-Id": "1"}}, "the header field Webhook-Id is set by the message itself"),
+        ({"headers": {"Traceparent": "1"}}, "the header field Traceparent is set by the message itself"),
         ({"headers": {"X-Key": "topsecret-4711\r\nX-Other: 1"}}, "the header field X-Key must be printable ASCII"),
         ({"headers": {"X-Key": "topsecret-4711\n"}}, "the header field X-Key must be printable ASCII"),
         ({"headers": {"X-Key": ""}}, "the header field X-Key must be printable ASCII"),

@@ -60,6 +60,16 @@ def test_the_rest_can_be_chosen():
     )
 
 
+def test_a_traceparent_is_validated():
+    """The traceparent is that of the event, and an invalid one is an error of the test."""
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    event = make_event(traceparent=traceparent)
+    assert event.traceparent == traceparent
+    assert "traceparent" not in event.data
+    with pytest.raises(ValueError, match="traceparent '01' is invalid"):
+        make_event(traceparent="01")
+
+
 def test_a_member_is_given_once():
     """A member by both of its names is refused, and so is what JSON cannot hold."""
     with pytest.raises(TypeError, match="given twice: businessKey"):

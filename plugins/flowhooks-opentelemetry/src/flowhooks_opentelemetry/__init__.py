@@ -73,6 +73,7 @@ class Telemetry:
             f"{attributes.OPERATION} {handler.id}",
             kind=SpanKind.CONSUMER,
             attributes=attributes.of_span(handler, event, delivery),
+            links=attributes.links_of(event),
             record_exception=False,  # done here, for not every error can be recorded as the SDK would
             set_status_on_exception=False,
         ) as span:

@@ -1,4 +1,4 @@
-"""The attributes of spans and measures.
+"""The attributes and links of spans, and the attributes of measures.
 
 Names that begin with `messaging.` and `error.` are those of OpenTelemetry's semantic conventions for messaging, in
 which an attempt is a "process" operation; the others are flowhooks' own words.
@@ -7,6 +7,8 @@ which an attempt is a "process" operation; the others are flowhooks' own words.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+
+from opentelemetry.trace import Link, SpanContext, TraceFlags
 
 from flowhooks import OutcomeKind
 
@@ -49,6 +51,16 @@ def of_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str
         "flowhooks.flow_instance.id": event.flow_instance_id,
         **{name: value for name, value in known.items() if value is not None},
     }
+
+
+def links_of(event: Event) -> list[Link]:
+    """Return the link to the span of the engine in which it sent the callback; empty if it sent no `traceparent`."""
+    if event.traceparent is None:
+        return []
+    # flowhooks has validated it: version, trace id, span id and flags, all in hexadecimal digits.
+    _, trace_id, span_id, flags = event.traceparent.split("-")
+    context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
+    return [Link(context)]
 
 
 def of_end(kind: OutcomeKind, error_type: str) -> dict[str, str]:

@@ -60,7 +60,7 @@ class Webhooks:
     def _handler(self, endpoint: Endpoint) -> Handler:
         def forward(event: Event, delivery: Delivery) -> dict[str, int]:
             body = payload(event)
-            signed = headers(endpoint, body, id=delivery.id, at=self._now())
+            signed = headers(endpoint, body, id=delivery.id, at=self._now(), traceparent=event.traceparent)
             return {"status": self.sender.send(endpoint, body, signed, attempt=delivery.attempt)}
 
         forward.__doc__ = f"Forward events to {endpoint.host}."

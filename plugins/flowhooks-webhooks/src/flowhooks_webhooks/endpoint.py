@@ -18,7 +18,7 @@ PREFIX: Final = "whsec_"
 KEY_BYTES: Final = range(24, 65)
 """How long a key may be, in bytes: 24 to 64, from the Standard Webhooks specification, "Signature scheme"."""
 OURS: Final = frozenset(
-    {"connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
+    {"connection", "content-length", "content-type", "host", "traceparent", "transfer-encoding", "user-agent"}
     | {"webhook-id", "webhook-timestamp", "webhook-signature"}
 )
 """Header fields that the message itself sets."""

@@ -50,7 +50,14 @@ def payload(event: Event) -> str:
     )
 
 
-def headers(endpoint: Endpoint, body: str, *, id: str, at: datetime) -> dict[str, str]:  # noqa: A002 (webhook-id)
+def headers(
+    endpoint: Endpoint,
+    body: str,
+    *,
+    id: str,  # noqa: A002 (webhook-id)
+    at: datetime,
+    traceparent: str | None = None,
+) -> dict[str, str]:
     """The header fields of one attempt.
 
     Args:
@@ -58,9 +65,11 @@ def headers(endpoint: Endpoint, body: str, *, id: str, at: datetime) -> dict[str
         body: what is signed.
         id: the same in every attempt: the receiver's idempotency key.
         at: the time of the attempt, with UTC as its zone.
+        traceparent: of the callback, which is sent on, so that the receiver's trace can continue the engine's.
     """
     return {
         **endpoint.headers,
+        **({} if traceparent is None else {"traceparent": traceparent}),
         "content-type": "application/json",
         "user-agent": USER_AGENT,
         "webhook-id": id,
