@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.secrets import secret_from_environ, secret_from_file
-from flowhooks.settings.signing_keys import decode_key
+from flowhooks.settings.signing_keys import decode_key, encode_text_key
 from flowhooks.settings.tokens import token_digest_from_file
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class SourceCredentials:
 
     Attributes:
         tokens: SHA-256 of each token, in hexadecimal.
-        keys: signing keys.
+        keys: signing keys: of Standard Webhooks, or of the source's signature scheme if it has one.
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
@@ -87,7 +87,7 @@ def read_secret(secret: Secret, environ: Mapping[str, str]) -> str:
     Raises:
         ValueError: the secret cannot be read or is invalid; the message does not repeat it.
     """
-    text = secret_from_file(secret.file, private=True) if secret.file else secret_from_environ(secret.env, environ)
+    text = _read_text(secret, environ)
     try:
         decode_key(text)
     except ValueError as error:
@@ -95,9 +95,30 @@ def read_secret(secret: Secret, environ: Mapping[str, str]) -> str:
     return text
 
 
+def read_signing_key(source: Source, secret: Secret, environ: Mapping[str, str]) -> bytes:
+    """Read one of the secrets of a source; return the key with which the source signs.
+
+    The secret of a source with a signature scheme is any text; otherwise it is a Standard Webhooks secret.
+
+    Raises:
+        ValueError: the secret cannot be read or is invalid; the message does not repeat it.
+    """
+    if source.signature is None:
+        return decode_key(read_secret(secret, environ))
+    text = _read_text(secret, environ)
+    try:
+        return encode_text_key(text)
+    except ValueError as error:
+        raise ValueError(f"{secret.location} {error}") from None
+
+
 def expires_at(secret: Secret) -> int | None:
     """Return the expiry time of a secret in microseconds since 1970; None: no expiry."""
     return None if secret.not_after is None else (secret.not_after - _EPOCH) // timedelta(microseconds=1)
+
+
+def _read_text(secret: Secret, environ: Mapping[str, str]) -> str:
+    return secret_from_file(secret.file, private=True) if secret.file else secret_from_environ(secret.env, environ)
 
 
 def _load_credentials(name: str, source: Source, environ: Mapping[str, str], problems: list[str]) -> SourceCredentials:
@@ -109,7 +130,7 @@ def _load_credentials(name: str, source: Source, environ: Mapping[str, str], pro
             problems.append(f"sources.{name}.token_file: {error}")
     for secret in source.secrets:
         try:
-            keys.append(SigningKey(key=decode_key(read_secret(secret, environ)), not_after=expires_at(secret)))
+            keys.append(SigningKey(key=read_signing_key(source, secret, environ), not_after=expires_at(secret)))
         except ValueError as error:
             problems.append(f"sources.{name}.secrets: {error}")
     return SourceCredentials(tokens=tuple(dict.fromkeys(tokens)), keys=tuple(keys))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]{1,100}")
 """A header's name (RFC 9110, section 5.1) without `_`, which servers cannot distinguish from `-`."""
+_HASHES: Final = {"hmac-sha256": "sha256", "hmac-sm3": "sm3"}
+"""The hash function of each scheme, as `hashlib` names it."""
 
 
 def header_name() -> types.SettingType:
@@ -58,6 +60,11 @@ class SignatureSettings:
         header_name(),
         "Header that has the id of the request. A request with an id that was used for another body is refused.",
     )
+
+    @property
+    def hash_name(self) -> str:
+        """The hash function of the scheme, as `hashlib` names it."""
+        return _HASHES[self.scheme]
 
     @staticmethod
     def environ_name(header: str) -> str:

@@ -17,6 +17,9 @@ KEY_PREFIX: Final = "whsec_"
 MIN_KEY_BYTES: Final = 24
 MAX_KEY_BYTES: Final = 64
 """Length limits of a decoded secret, from Standard Webhooks."""
+MIN_TEXT_KEY_BYTES: Final = 16
+"""Minimum length of a key that is a text: a shorter one could be found by trying, from one signed request."""
+MAX_TEXT_KEY_BYTES: Final = 1024
 MAX_SECRETS: Final = 8
 """Maximum number of secrets per source. An invalid signature is compared with all of them."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
@@ -87,6 +90,21 @@ def decode_key(text: str) -> bytes:
         raise ValueError(
             f"does not hold a Standard Webhooks secret: {KEY_PREFIX} and {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes in "
             "base64, in one line"
+        )
+    return key
+
+
+def encode_text_key(text: str) -> bytes:
+    """Return the key of a source with a signature scheme: the UTF-8 bytes of the secret, as the sender uses it.
+
+    Raises:
+        ValueError: the text is too short or too long, or has several lines; the message does not repeat it.
+    """
+    key = text.encode()
+    if not MIN_TEXT_KEY_BYTES <= len(key) <= MAX_TEXT_KEY_BYTES or len(text.splitlines()) > 1:
+        raise ValueError(
+            f"does not hold a secret of {MIN_TEXT_KEY_BYTES} to {MAX_TEXT_KEY_BYTES} bytes, in one line, as the sender "
+            "uses it"
         )
     return key
 

@@ -185,3 +185,32 @@ def test_a_credential_names_one(written, private):
     )
     with pytest.raises(SettingsError, match="the same token"):
         settings.operator_tokens(loaded)
+
+
+SCHEME = "[sources.erp.signature]\nscheme = '{}'\nheader = 'X-S'\n"
+MAPPING = "[sources.erp.ingress]\nformat = 'json'\nflow_instance_id = '/id'\n"
+
+
+@pytest.mark.parametrize("text", ["It's a Secret to Everybody", "0123456789abcdef", "x" * 1024, "密钥密钥密钥", SECRET])
+@pytest.mark.parametrize("scheme", ["hmac-sha256", "hmac-sm3"])
+def test_a_text_as_a_key(written, private, text, scheme):
+    """The secret of a source with a signature scheme is a text, and its bytes are the key; also one like `whsec_…`."""
+    config = f"[sources.erp]\nsecrets = [{{file = '{private(text)}'}}, {{env = 'S'}}]\n{MAPPING}{SCHEME.format(scheme)}"
+    known = settings.load_source_credentials(settings.load(written(config), {}, {}), {"S": f"{text[:1023]}-"})["erp"]
+    assert known.keys[0].key == text.encode()
+    assert len(known.keys) == 2
+    assert text not in repr(known)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fifteen-bytes-1", "x" * 1025, "two lines of a text\nas a key", "a text\x85with a break"]
+)
+def test_a_text_that_is_no_key(written, private, text):
+    """A text that is too short or too long, or has several lines, is refused and not repeated."""
+    config = f"[sources.erp]\nsecrets = [{{file = '{private(text)}'}}]\n{MAPPING}{SCHEME.format('hmac-sha256')}"
+    with pytest.raises(SettingsError) as caught:
+        settings.check_sources(settings.load(written(config), {}, {}), {})
+    says = "does not hold a secret of 16 to 1024 bytes" if text else "is empty"
+    assert str(caught.value).startswith("sources.erp.secrets: the file ")
+    assert says in str(caught.value)
+    assert not text or text not in str(caught.value)
