@@ -72,4 +72,55 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The plugin that reads the requests of this source failed; send the request again later.",
         "zh": "负责读取该来源请求的插件出错；请稍后重发。",
     },
+    "query_too_long": {
+        "en": "The query of the path has more than {limit} parameters.",
+        "zh": "路径的查询参数超过 {limit} 个。",
+    },
+    "raw_body_nul": {
+        "en": "The body contains the character NUL, which databases cannot store.",
+        "zh": "请求体含有 NUL 字符，数据库无法存储。",
+    },
+    # Reasons of a 401, for operators only.
+    "unauthorized.source_unknown": {
+        "en": "The path names no source with a section ingress.",
+        "zh": "路径中的名称不是带有 ingress 小节的来源。",
+    },
+    "unauthorized.no_receiver": {
+        "en": "The request is a GET, but no plugin reads the requests of this source.",
+        "zh": "请求方法为 GET，但该来源的请求不由插件读取。",
+    },
+    "unauthorized.receiver_address": {
+        "en": "This source may not call from this address; the receiver was not called.",
+        "zh": "不允许该来源从当前地址调用；未调用接收插件。",
+    },
+    "unauthorized.receiver_refused": {
+        "en": "The plugin that reads the requests of this source found no valid credential.",
+        "zh": "负责读取该来源请求的插件未找到有效的凭证。",
+    },
+    "unauthorized.token_of_another": {
+        "en": "The token belongs to another source than the one that the path names.",
+        "zh": "其令牌属于另一个来源，而不是路径中的来源。",
+    },
+    "unauthorized.scheme_incomplete": {
+        "en": "A header that the section signature of this source names is missing or empty.",
+        "zh": "该来源 signature 小节中指定的请求头缺失或为空。",
+    },
+    "unauthorized.scheme_malformed": {
+        "en": "A header that the section signature of this source names does not have the form that the section "
+        "describes, or was sent twice.",
+        "zh": "该来源 signature 小节中指定的请求头格式与设置不符，或出现了多次。",
+    },
+    "unauthorized.scheme_time": {
+        "en": "The time of the signature differs from the server's time by more than 5 minutes; check both clocks, and "
+        "sign again at each retry.",
+        "zh": "签名时间与本机时间相差超过 5 分钟；请检查双方的时钟，并在每次重试时重新签名。",
+    },
+    "unauthorized.scheme_unknown": {
+        "en": "The signature matches no valid secret of this source, or was made for another body.",
+        "zh": "其签名不是由该来源的有效密钥生成的，或者所签的不是此请求体。",
+    },
+    "receiver_response": {
+        "en": "The plugin that reads the requests of this source answered {status}, by its rule: {why}",
+        "zh": "负责读取该来源请求的插件返回了 {status}，规则：{why}",
+    },
 }

@@ -3,24 +3,35 @@
 A signed request is checked in this order. May any source that signs call from this address? Were too many signatures
 from there invalid? Is the body short enough for one of these sources? Which of them signed it? Is the body short enough
 for that source? Has the source exceeded its rate?
+
+A request to the fixed URL of a source names its source, so its credential is checked first, and the address after it:
+without a valid credential, the response must not reveal which sources exist.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import secrets
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowhooks.errors import Forbidden, RateLimited, Unauthorized
-from flowhooks.web.callback import local_only, signatures
+from flowhooks.settings import SigningKey
+from flowhooks.settings.signing_keys import MAX_SECRETS
+from flowhooks.web.callback import local_only, signature_schemes, signatures
 from flowhooks.web.callback.rate_limit import RateLimiter
 from flowhooks.web.callback.signature_budget import SignatureBudget
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import falcon
 
     from flowhooks.clock import Clock
-    from flowhooks.settings import Settings
+    from flowhooks.settings import Settings, SignatureSettings, Source
     from flowhooks.web.callback.credentials import Credentials, CredentialStore
+
+_DECOY_KEYS: Final = (SigningKey(key=secrets.token_bytes(32)),)
+"""A key that no sender has, so that a request to an unknown name costs a signature as one to a known name does."""
 
 
 class AuthenticatedRequest(NamedTuple):
@@ -107,10 +118,120 @@ class Authenticator:
         self._check_rate(name, credentials)
         return AuthenticatedRequest(name, limit, signature.id)
 
+    def authenticate_source(
+        self, request: falcon.Request, body: bytes, name: str, settings: Settings
+    ) -> AuthenticatedRequest:
+        """Authenticate a request to the fixed URL of a source, as `authenticate` does, but as this source only.
+
+        A request with a token and a signature needs both to be valid.
+
+        Args:
+            request: the request.
+            body: its body, as `read_body` returned it.
+            name: the name in the path; it may be unknown.
+            settings: the current settings.
+
+        Raises:
+            Unauthorized: the request has no valid credential of this source, or there is no such source with a mapping.
+            Forbidden: the source may not call from this address.
+            RateLimited: the source has exceeded its rate, or too many requests from its address had no valid
+                credential.
+        """
+        credentials = self._credentials.get(settings)
+        address = request.env.get("REMOTE_ADDR")
+        source = credentials.sources.get(name)
+        is_known = source is not None and source.ingress is not None and not source.ingress.receiver
+        try:
+            webhook_id = self._verify_source(request.env, body, name, source if is_known else None, credentials)
+        except Unauthorized:
+            if is_known:
+                raise
+        if not is_known:  # also with the valid token of a source that has no mapping
+            raise Unauthorized("unauthorized", cause="source_unknown")
+        request.context.source = name
+        credentials.check_address(name, address)
+        self._check_rate(name, credentials)
+        return AuthenticatedRequest(name, _body_limit(name, credentials, settings.http.max_body_bytes), webhook_id)
+
+    def admit_to_receiver(self, request: falcon.Request, body: bytes, name: str, settings: Settings) -> bool:
+        """Check the address, the size and the rate of a request before the receiver of its source sees it.
+
+        Args:
+            request: the request.
+            body: its body, as `read_body` returned it.
+            name: the name of a source.
+            settings: the current settings.
+
+        Returns:
+            Whether there is such a source with a receiver.
+
+        Raises:
+            Unauthorized: the source may not call from this address.
+            RateLimited: the source has exceeded its rate.
+            LocalizedHTTPError: 413, the body is too large.
+        """
+        credentials = self._credentials.get(settings)
+        source = credentials.sources.get(name)
+        if source is None or source.ingress is None or not source.ingress.receiver:
+            return False
+        try:
+            credentials.check_address(name, request.env.get("REMOTE_ADDR"))
+        except Forbidden:
+            # Not 403: nothing is authenticated yet, and an address must not learn which names exist.
+            raise Unauthorized("unauthorized", cause="receiver_address") from None
+        check_size(body, _body_limit(name, credentials, settings.http.max_body_bytes))
+        self._check_rate(name, credentials)
+        return True
+
+    def _verify_source(
+        self, headers: Mapping[str, Any], body: bytes, name: str, source: Source | None, credentials: Credentials
+    ) -> str | None:
+        """Return the id of a signed request to a source, or None for one with a token; `source` is None if unknown."""
+        scheme = None if source is None else source.signature
+        has_token = "HTTP_AUTHORIZATION" in headers
+        if has_token:
+            credentials.check_token(headers["HTTP_AUTHORIZATION"], name)
+        is_signed = signatures.is_signed(headers) if scheme is None else signature_schemes.is_signed(headers, scheme)
+        if has_token and not is_signed:
+            return None
+        address = headers.get("REMOTE_ADDR")
+        self._signature_budget.select(address, (name,))
+        if not is_signed:
+            self._charge(headers, body)
+            raise Unauthorized("unauthorized", cause="nothing_sent")
+        known = credentials.known.get(name)
+        keys = _DECOY_KEYS if source is None else known.keys if known is not None else ()
+        try:
+            webhook_id = _verify(headers, body, scheme, keys, self._clock.now())
+        except Unauthorized:
+            self._charge(headers, body)
+            raise
+        self._signature_budget.record_success(address, name)
+        return webhook_id
+
+    def _charge(self, headers: Mapping[str, Any], body: bytes) -> None:
+        """Charge a request without a valid credential to the budget of its address, the same for each name."""
+        self._signature_budget.record_failure(headers.get("REMOTE_ADDR"), signatures=MAX_SECRETS, body_bytes=len(body))
+
     def _check_rate(self, name: str, credentials: Credentials) -> None:
         source = credentials.sources[name]
         if source.rate and (wait := self._rate_limiter.acquire(name, source.rate, source.burst)):
             raise RateLimited("too_many", retry_after=wait)
+
+
+def _verify(
+    headers: Mapping[str, Any], body: bytes, scheme: SignatureSettings | None, keys: Sequence[SigningKey], now: int
+) -> str | None:
+    """Return the id of a signed request; None if its scheme has none."""
+    if scheme is None:
+        signature = signatures.parse(headers, now)
+        if not signatures.verify(signature, body, keys, now):
+            raise Unauthorized("unauthorized", cause="signature_unknown")
+        return signature.id
+    scheme_signature = signature_schemes.parse(headers, scheme, now)
+    if not signature_schemes.verify(scheme_signature, body, keys, scheme, now):
+        raise Unauthorized("unauthorized", cause="scheme_unknown")
+    return scheme_signature.id
 
 
 def _source_of_token(request: falcon.Request, credentials: Credentials) -> str:

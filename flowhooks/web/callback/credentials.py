@@ -50,13 +50,16 @@ class Credentials:
     def __init__(self, sources: Mapping[str, Source], known: Mapping[str, SourceCredentials]) -> None:
         self.open = not sources  # a source whose credentials cannot be read closes the listener, too
         self.sources, self.known = sources, known
-        self._tokens: tuple[tuple[bytes, str, tuple[Network, ...]], ...] = tuple(
-            (bytes.fromhex(token), name, sources[name].allow)
+        self._tokens: tuple[tuple[bytes, str], ...] = tuple(
+            (bytes.fromhex(token), name)
             for name, source_credentials in known.items()
             for token in source_credentials.tokens
         )
         self._signing_keys: tuple[tuple[str, tuple[SigningKey, ...]], ...] = tuple(
-            (name, source_credentials.keys) for name, source_credentials in known.items() if source_credentials.keys
+            (name, source_credentials.keys)
+            for name, source_credentials in known.items()
+            # The keys of a signature scheme are for requests to the fixed URL of their source only.
+            if source_credentials.keys and sources[name].signature is None
         )
 
     def by_token(self, authorization: str | None, address: str | None) -> str:
@@ -72,24 +75,48 @@ class Credentials:
         """
         if self.open:
             return DEFAULT_SOURCE
+        name = self._source_of(authorization)
+        self.check_address(name, address)
+        return name
+
+    def check_token(self, authorization: str | None, name: str) -> None:
+        """Check that a request has a bearer token of a source.
+
+        Args:
+            authorization: the request's Authorization header, or None.
+            name: the name of the source; it may be unknown.
+
+        Raises:
+            Unauthorized: the header is missing or malformed, or its token is none of this source.
+        """
+        if self._source_of(authorization) != name:
+            raise Unauthorized("unauthorized", cause="token_of_another")
+
+    def check_address(self, name: str, address: str | None) -> None:
+        """Check that a source may call from an address.
+
+        Args:
+            name: the source.
+            address: the client's IP address, or None if it is not known.
+
+        Raises:
+            Forbidden: the source may not call from this address.
+        """
+        if (allow := self.sources[name].allow) and not _is_in_networks(address, allow):
+            raise Forbidden("forbidden", source=name)
+
+    def _source_of(self, authorization: str | None) -> str:
         token = parse_bearer(authorization)
         if token is None:
             raise Unauthorized("unauthorized", cause="token_malformed" if authorization else "nothing_sent")
         digest = hashlib.sha256(token.encode("ascii")).digest()
-        match: tuple[str, tuple[Network, ...]] | None = None
-        for (
-            token_digest,
-            name,
-            allow,
-        ) in self._tokens:  # always all tokens: the time must not reveal which one matched
+        found: str | None = None
+        for token_digest, name in self._tokens:  # always all tokens: the time must not reveal which one matched
             if hmac.compare_digest(digest, token_digest):
-                match = name, allow
-        if match is None:
+                found = name
+        if found is None:
             raise Unauthorized("unauthorized", cause="token_unknown")
-        name, allow = match
-        if allow and not _is_in_networks(address, allow):
-            raise Forbidden("forbidden", source=name)
-        return name
+        return found
 
     def candidates(self, address: str | None, only: str | None = None) -> tuple[str, ...]:
         """Return the names of the sources that sign and may call from an address, before any signature is computed.
