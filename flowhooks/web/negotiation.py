@@ -77,6 +77,16 @@ def parse_prefer_wait(prefer: str | None, default: float) -> tuple[float, str | 
     return float(seconds), f"respond-async, wait={seconds}" if at_once else f"wait={seconds}"
 
 
+def check_content_encoding(content_encoding: str | None) -> None:
+    """Check that a body has, by its header, no content coding.
+
+    Raises:
+        UnsupportedMedia: the header states a coding.
+    """
+    if content_encoding and any(coding.strip().lower() != "identity" for coding in content_encoding.split(",")):
+        raise UnsupportedMedia("content_encoding", given=escape_control(content_encoding, MAX_SHOWN_CHARS))
+
+
 def check_media_type(content_type: str | None, content_encoding: str | None) -> None:
     """Check that a body is, by its headers, JSON in UTF-8 without a content coding.
 
@@ -87,8 +97,7 @@ def check_media_type(content_type: str | None, content_encoding: str | None) -> 
     Raises:
         UnsupportedMedia: the headers state another type, charset or coding.
     """
-    if content_encoding and any(coding.strip().lower() != "identity" for coding in content_encoding.split(",")):
-        raise UnsupportedMedia("content_encoding", given=escape_control(content_encoding, MAX_SHOWN_CHARS))
+    check_content_encoding(content_encoding)
     if not content_type or content_type == "application/json":
         return
     kind, *parameters = (part.strip() for part in content_type.split(";"))
