@@ -114,7 +114,7 @@ class RejectedRequest:
 
     @property
     def flow_instance_id(self) -> str:
-        """The decoded flow instance id of the path; `""` if the path has none."""
+        """The decoded flow instance id of the path; `""` if the path has none, such as a fixed URL."""
         found = _FLOW_INSTANCE_ID.match(self.path)
         return unquote(found[1]) if found else ""
 
@@ -123,6 +123,8 @@ class RejectedRequest:
         """A SHA-256 that is the same for equal requests."""
         is_reused_id = self.status == 401 and self.source  # noqa: PLR2004 (Unauthorized)
         path = "" if self.status in PATH_INDEPENDENT_STATUSES and not is_reused_id else self.path
+        if self.event_id and not self.flow_instance_id:  # the path of a fixed URL is the same for each process instance
+            path += f" {self.event_id}"
         parts = (self.status, self.source, self.address, path, self.reason_en)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

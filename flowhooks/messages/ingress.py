@@ -60,6 +60,11 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The Content-Type is {given}, but this source must send {expected}.",
         "zh": "Content-Type 为 {given}，但该来源应发送 {expected}。",
     },
+    "ingress_kind_unavailable": {
+        "en": "The kind of callback that the settings of this source name is not available now; send the request again "
+        "later.",
+        "zh": "该来源设置中的回调类型暂时不可用；请稍后重发。",
+    },
     "receiver_unavailable": {
         "en": "The plugin that reads the requests of this source is not available now; send the request again later.",
         "zh": "负责读取该来源请求的插件暂时不可用；请稍后重发。",

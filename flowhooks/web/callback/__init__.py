@@ -1,1 +1,1 @@
-"""The callback listener: `POST /flow/{flowInstanceId}/call-back/complete`."""
+"""The callback listener: `POST /flow/{flowInstanceId}/call-back/complete` and `POST /in/{source}`."""

@@ -15,8 +15,10 @@ from flowhooks.web import errors
 from flowhooks.web.callback.authentication import Authenticator
 from flowhooks.web.callback.credentials import CredentialStore
 from flowhooks.web.callback.early_rejections import is_callback
+from flowhooks.web.callback.ingress import IngressResource
 from flowhooks.web.callback.metrics_middleware import MetricsMiddleware
 from flowhooks.web.callback.openapi import openapi
+from flowhooks.web.callback.receivers import ReceiverCalls
 from flowhooks.web.callback.resource import CallbackResource, RawPath
 
 if TYPE_CHECKING:
@@ -68,13 +70,23 @@ def create_app(app: App) -> falcon.App[Any, Any]:
         SettingsError: a token or a secret of a source cannot be read.
     """
     web: falcon.App[Any, Any] = falcon.App(middleware=[MetricsMiddleware(app.metrics), RawPath()])
-    errors.install(web, _error_log(app))
+    record_rejected = _error_log(app)
+    errors.install(web, record_rejected)
     credentials = CredentialStore(app.settings, app.environ)
     app.on_reload(credentials.reload)
     authenticator = Authenticator(credentials, app.clock)
     for kind in app.schemas.kinds:
         resource = CallbackResource(kind=kind, schemas=app.schemas, authenticator=authenticator, intake=app.intake)
         web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
+    ingress = IngressResource(
+        schemas=app.schemas,
+        authenticator=authenticator,
+        intake=app.intake,
+        receivers=ReceiverCalls(app.receivers, redact=app.plugins.redact),
+        clock=app.clock,
+        record_rejected=record_rejected,
+    )
+    web.add_route("/in/{source}", ingress)
     app.metrics.expect(app.schemas.kinds)
     web.add_sink(_UnknownKind(app.schemas.kinds), _UNKNOWN_KIND)
     web.add_route("/openapi.json", CallbackOpenApiResource(openapi(app.schemas)))

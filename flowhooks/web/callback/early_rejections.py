@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from flowhooks.app import App
     from flowhooks.web.server.channel import Rejection
 
-CALLBACK_PREFIX: Final = "/flow/"
+CALLBACK_PREFIXES: Final = ("/flow/", "/in/")
 
 
 class EarlyRejectionLog:
@@ -41,5 +41,5 @@ class EarlyRejectionLog:
 
 
 def is_callback(path: str) -> bool:
-    """Return whether a path is meant to be that of a callback, even with more than one slash at its start."""
-    return path.startswith("/") and f"/{path.lstrip('/')}".startswith(CALLBACK_PREFIX)
+    """Return whether a path is meant for callbacks: also a fixed URL, and a path with several slashes at its start."""
+    return path.startswith("/") and f"/{path.lstrip('/')}".startswith(CALLBACK_PREFIXES)

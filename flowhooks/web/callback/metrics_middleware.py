@@ -38,6 +38,7 @@ class MetricsMiddleware:
         _succeeded: bool,
     ) -> None:
         """Count the request and its response."""
-        kind = resource.kind if isinstance(resource, CallbackResource) else NO_KIND
+        # A request to a fixed URL has the kind that its mapping finds.
+        kind = resource.kind if isinstance(resource, CallbackResource) else getattr(request.context, "kind", NO_KIND)
         source = getattr(request.context, "source", "") or NO_SOURCE
         self._metrics.answered(kind, source, response.status_code, time.perf_counter() - request.env[_STARTED_AT])

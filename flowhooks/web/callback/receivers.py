@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from flowhooks.plugins.receivers import Receivers
 
 MAX_CALLS: Final = 8
-"""Maximum number of calls of one source that run at the same time. One that hangs keeps its place."""
+"""Maximum number of calls of one source that run at the same time. A call that hangs keeps its place."""
 CALL_TIMEOUT: Final = 1.0
 """Seconds after which a request is answered without the result of its receiver."""
 LOG_INTERVAL: Final = 60.0
 """Minimum seconds between two log records of the same kind of failure, because anyone can send what makes it fail."""
 MAX_LOGGED_KINDS: Final = 100
-"""Maximum number of kinds of failure that are told apart."""
+"""Maximum number of kinds of failure whose last record is remembered."""
 
 _log = structlog.get_logger(__name__)
 

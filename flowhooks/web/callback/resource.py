@@ -12,6 +12,7 @@ from flowhooks.failpoints import hit
 from flowhooks.intake.callback import AnswerStatus, Callback
 from flowhooks.model.delivery import State
 from flowhooks.model.event import ParkedBy, has_only_digits
+from flowhooks.model.trace_context import parse_traceparent
 from flowhooks.text import escape_control
 from flowhooks.web import errors, negotiation
 from flowhooks.web.callback.authentication import check_size, read_body
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.intake.accept import Intake
     from flowhooks.intake.callback import Answer
     from flowhooks.schema.schemas import Schemas
+    from flowhooks.settings import Settings
     from flowhooks.web.callback.authentication import Authenticator
 
 _SUCCESS: Final = errors.encode({"success": True})
@@ -84,7 +86,9 @@ class CallbackResource:
         check_size(raw_body, authenticated.max_body_bytes)
         body = schema.parse_callback(raw_body)
         self._schemas.check_body(self.kind, body)
-        seconds, applied = negotiation.parse_prefer_wait(environ.get("HTTP_PREFER"), settings.answer_wait)
+        seconds, applied = negotiation.parse_prefer_wait(
+            environ.get("HTTP_PREFER"), _answer_wait(settings, authenticated.source)
+        )
         if applied is not None:
             response.set_header("Preference-Applied", applied)
         answer = self._intake.accept(
@@ -95,6 +99,7 @@ class CallbackResource:
                 body=body,
                 text=raw_body.decode(),
                 webhook_id=authenticated.webhook_id,
+                traceparent=parse_traceparent(environ.get("HTTP_TRACEPARENT")),
             ),
             wait=seconds,
             config=config,
@@ -103,6 +108,12 @@ class CallbackResource:
         hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)
         _respond(request, response, answer, body)
+
+
+def _answer_wait(settings: Settings, name: str) -> float:
+    """Return for how long a source waits for the handlers if a request does not say it."""
+    source = settings.sources.get(name)
+    return settings.answer_wait if source is None or source.answer_wait is None else source.answer_wait
 
 
 def _respond(request: falcon.Request, response: falcon.Response, answer: Answer, body: Mapping[str, Any]) -> None:

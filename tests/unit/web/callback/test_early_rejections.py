@@ -43,7 +43,17 @@ def test_each_rejection_is_counted_and_recorded():
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("/flow/1", True), ("//flow/1", True), ("", False), ("*", False), ("/favicon.ico", False), ("/flowers", False)],
+    [
+        ("/flow/1", True),
+        ("//flow/1", True),
+        ("/in/oa", True),
+        ("/in", False),
+        ("/inbox/", False),
+        ("", False),
+        ("*", False),
+        ("/favicon.ico", False),
+        ("/flowers", False),
+    ],
 )
 def test_only_callbacks_are_listed(path, expected):
     """A request to any other path is counted and logged, but is not listed among the rejected requests."""

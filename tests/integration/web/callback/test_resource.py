@@ -1,0 +1,84 @@
+"""Callbacks of engines: the trace of a request, and the wait that the settings of a source define."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from support.waiting import until
+
+pytestmark = pytest.mark.either
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+SETTINGS = """
+[sources.oa]
+TOKEN
+answer_wait = {seconds}
+[sources.oa.ingress]
+format = "json"
+flow_instance_id = "/id"
+process_definition_key = "/key"
+"""
+
+
+def call(client, instance, **headers):
+    """Send a callback as the source, whose default wait decides."""
+    body = {"processDefinitionKey": "leave"}
+    return client.send(f"/flow/{instance}/call-back/complete", body, Authorization=client.bearer, **headers)
+
+
+@pytest.mark.parametrize("trace", [(TRACE, TRACE), (f"{TRACE}-more", None), ("", None), (None, None)])
+def test_traceparent(harness, listens, sources, listen, trace):
+    """The trace of a callback is stored and given to its handlers; an invalid one is left out."""
+    seen, (sent, stored) = [], trace
+    flow = harness.open(
+        listens(lambda event: seen.append(event.traceparent)), sources=sources(SETTINGS.format(seconds=60))
+    )
+    client = listen(flow)
+    assert call(client, "1", traceparent=sent).status == 200
+    assert (seen, client.rows("traceparent")) == ([stored], [(stored,)])
+
+
+def test_a_source_that_does_not_wait(harness, listens, sources, listen):
+    """With `answer_wait = 0` a callback is answered at once, unless it asks for the outcome."""
+    released = threading.Event()
+    flow = harness.open(
+        listens(lambda _event: released.wait()), sources=sources(SETTINGS.format(seconds=0)), answer_wait=60.0
+    )
+    client = listen(flow)
+    assert call(client, "1").status == 202
+    assert client.post("oa", {"id": "2", "key": "leave"}).status == 200
+    assert not released.is_set()
+    released.set()
+    assert call(client, "1", Prefer="wait=60").status == 200
+
+
+def test_a_source_that_waits(harness, listens, sources, listen):
+    """With `answer_wait` of the source, both a callback and a request to its fixed URL wait for the handlers."""
+    done = []
+    flow = harness.open(
+        listens(lambda event: done.append(event.flow_instance_id)),
+        sources=sources(SETTINGS.format(seconds=60)),
+        answer_wait=0.0,
+    )
+    client = listen(flow)
+    assert call(client, "1").status == 200
+    assert done == ["1"]
+    assert client.post("oa", {"id": "2", "key": "leave"}).status == 200
+    assert done == ["1", "2"]
+    answer = client.post("oa", {"id": "3", "key": "leave"}, Prefer="respond-async")
+    assert answer.headers["preference-applied"] == "respond-async"
+    until(lambda: done == ["1", "2", "3"])
+
+
+def test_a_request_that_asks_for_the_outcome(harness, listens, sources, listen):
+    """By default a request to a fixed URL does not wait; with `Prefer: wait` it does."""
+    done = []
+    flow = harness.open(
+        listens(lambda event: done.append(event.flow_instance_id)),
+        sources=sources(SETTINGS.replace("answer_wait = {seconds}", "")),
+    )
+    client = listen(flow)
+    answer = client.post("oa", {"id": "1", "key": "leave"}, Prefer="wait=60")
+    assert (answer.status, answer.headers["preference-applied"], done) == (200, "wait=60", ["1"])
