@@ -164,7 +164,13 @@ class App:
         )
 
     def reload(self, settings: Settings) -> None:
-        """Apply settings that differ only in live ones. Each callback uses either the old settings or the new ones."""
+        """Apply settings that differ only in live ones. Each callback uses either the old settings or the new ones.
+
+        Raises:
+            SettingsError: the ingress of a source names a kind or a receiver that does not exist. Nothing is applied.
+        """
+        if self.reconciliation is not None:  # in servers only
+            composition.check_ingress(settings, self.plugins)
         required_credentials.record_if_possible(self.ledger, settings, self._credential_kinds, self.clock)
         for listener in self._reload_listeners:
             listener(settings)

@@ -101,11 +101,13 @@ def open_base(
 
     Raises:
         SettingsError: the runner does not support this database, or is not installed; or a route of alerts names a
-            plugin that receives none.
+            plugin that receives none; or the ingress of a source names a kind or a receiver that does not exist.
         LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
     """
     if kind != "command" and not settings.safe_mode:  # commands notify nobody
         check_notifiers(settings, plugins)
+    if kind == "server":
+        check_ingress(settings, plugins)
     handlers, url = plugins.handlers, database_url(settings)
     metrics, pauses, limits = Metrics(), PausedHandlers(), limits_of(handlers.values())
     run_options = {handler_id: resolve_run_options(handler, settings) for handler_id, handler in handlers.items()}
@@ -166,6 +168,16 @@ def check_notifiers(settings: Settings, plugins: Plugins) -> None:
         SettingsError: one of them cannot; one line for each.
     """
     if problems := plugins.unknown_notifiers(settings.alerts.routes):
+        raise SettingsError("\n".join(problems))
+
+
+def check_ingress(settings: Settings, plugins: Plugins) -> None:
+    """Check that the kinds and the receivers of the sources exist, unless the safe mode loads no plugin.
+
+    Raises:
+        SettingsError: one of them does not exist; one line for each.
+    """
+    if not settings.safe_mode and (problems := plugins.ingress_problems(settings.sources)):
         raise SettingsError("\n".join(problems))
 
 

@@ -20,7 +20,7 @@ from flowhooks.plugins.loading import Loader, PluginFilter, PluginInfo, PluginSt
 from flowhooks.plugins.receivers import Receivers
 from flowhooks.plugins.registration import HOOKS
 from flowhooks.schema.schemas import Schemas
-from flowhooks.settings import unknown_notifiers
+from flowhooks.settings import unknown_kinds, unknown_notifiers, unknown_receivers
 from flowhooks.settings.secrets import redactor
 from flowhooks.text import escape_control
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from flowhooks.plugins.attribution import PluginAttribution
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.schema.plugin_schemas import PluginSchemas
-    from flowhooks.settings import AlertRoute
+    from flowhooks.settings import AlertRoute, Source
 
 __all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
 
@@ -204,8 +204,21 @@ class Plugins:
 
         A plugin that is denied or quarantined may receive alerts when it is loaded again.
         """
-        unloaded = [info.name for info in self.infos if info.state != "loaded"]
-        return unknown_notifiers(routes, self.alert_listeners, unloaded)
+        return unknown_notifiers(routes, self.alert_listeners, self._unloaded)
+
+    def ingress_problems(self, sources: Mapping[str, Source]) -> list[str]:
+        """Return a sentence for each kind of callback and each receiver of an ingress that does not exist.
+
+        A plugin that is denied or quarantined may be a receiver when it is loaded again.
+        """
+        return [
+            *unknown_kinds(sources, self.schemas.kinds),
+            *unknown_receivers(sources, self.receivers.names, self._unloaded),
+        ]
+
+    @property
+    def _unloaded(self) -> list[str]:
+        return [info.name for info in self.infos if info.state != "loaded"]
 
     def alert_raised(self, alert: Alert, name: str) -> str | None:
         """Notify a plugin of an alert; return the error that it raised, on one line, or None. The error is logged."""

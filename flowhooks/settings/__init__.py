@@ -44,6 +44,7 @@ from flowhooks.settings.definitions import (
 )
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.ingress import IngressSettings, ValueTable
+from flowhooks.settings.ingress_checks import unknown_kinds, unknown_receivers
 from flowhooks.settings.loading import default_file, load, origin
 from flowhooks.settings.named_sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
@@ -94,5 +95,7 @@ __all__ = [
     "operator_tokens",
     "origin",
     "routed_notifiers",
+    "unknown_kinds",
     "unknown_notifiers",
+    "unknown_receivers",
 ]

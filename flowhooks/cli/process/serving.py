@@ -137,10 +137,14 @@ def client_limits(settings: Settings) -> Limits:
 
 
 def reconfigure(settings: Settings, app: App, *servers: Server) -> None:
-    """Apply settings to a running process and its listeners; only live settings may differ."""
+    """Apply settings to a running process and its listeners; only live settings may differ.
+
+    Raises:
+        SettingsError: the loaded plugins do not allow the settings. Nothing is applied.
+    """
+    app.reload(settings)  # first, because it may refuse the settings
     for server in servers:
         server.reconfigure(client_limits(settings))
-    app.reload(settings)
 
 
 def start_serving(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Event) -> None:

@@ -99,6 +99,7 @@ def check(
         findings += _plugins(plugins, settings)
         findings += _isolation(isolated(plugins))
         findings += _alerts(plugins, settings)
+        findings += sources.ingress_findings(settings, plugins)
         findings += engines.findings(settings, plugins, os.environ)
     database_check = DatabaseCheck(database_url(settings), heartbeat_timeout=settings.ledger.heartbeat_timeout)
     findings += database_check.findings()

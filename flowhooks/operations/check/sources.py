@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowhooks.operations.check.finding import CheckFinding
+    from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings, Source
 
 EXPIRY_WARNING: Final = 14 * DAY
@@ -50,6 +51,24 @@ def findings(settings: Settings) -> Iterator[CheckFinding]:
     for name, source in sorted(settings.calling_sources.items()):
         yield from _expiry(name, source, now)
     yield _transport(settings)
+
+
+def ingress_findings(settings: Settings, plugins: Plugins) -> Iterator[CheckFinding]:
+    """Yield the findings about the kinds and the receivers of fixed URLs."""
+    if settings.safe_mode:
+        return
+    for problem in plugins.ingress_problems(settings.sources):
+        yield trouble("sources", problem, "a server does not start with it")
+    states = {info.name: info.state for info in plugins.infos}
+    for name, source in sorted(settings.sources.items()):
+        receiver = "" if source.ingress is None else source.ingress.receiver
+        if receiver in states and (state := states[receiver]) != "loaded":
+            yield trouble(
+                "sources",
+                f"the receiver of {name}, the plugin {receiver}, is {state}",
+                f"each request to /in/{name} is answered with 503",
+                f"`{command_line('plugins', 'show', receiver)}` shows why",
+            )
 
 
 def _expiry(name: str, source: Source, now: int) -> Iterator[CheckFinding]:
