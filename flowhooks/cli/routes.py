@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowhooks.cli import output, routes_text
-from flowhooks.cli.operations_client import load_plugins
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import text
+from flowhooks.cli.route_lookup import load_route_lookup
 from flowhooks.clock import to_text
-from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import database
-from flowhooks.ledger.processes import handlers_run_by
-from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
-from flowhooks.operations.lookup import build_lookup
-from flowhooks.settings import database_url
 from flowhooks.settings.secrets import settings_redactor
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.operations.lookup import Lookup
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
@@ -81,10 +74,9 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
     """
     # Log at critical only: the printed result has the plugins that cannot be used.
     logging.configure("critical", "text", redact=settings_redactor(settings, os.environ))
-    schemas, plugins = load_plugins(settings)
-    registered, running = _registered_handlers(settings)
-    lookup_result = build_lookup(plugins, registered, settings.routing.ignore_process_keys, executed_handlers=running)
-    paused = {handler.id: handler.paused_at for handler in registered}
+    loaded = load_route_lookup(settings)
+    schemas, plugins, lookup_result = loaded.schemas, loaded.plugins, loaded.lookup
+    paused = {handler.id: handler.paused_at for handler in loaded.registered}
     if any(value is not None for value in options.values()):
         example = routes_text.make_example(settings, schemas, **options)
         explanation = lookup_result.router.explain_event(example.event)
@@ -154,23 +146,6 @@ def _ordering(handler_id: str, lookup_result: Lookup, plugins: Plugins) -> dict[
         "concurrency": None if handler is None else handler.concurrency,
         "rate": None if handler is None else handler.rate,
     }
-
-
-def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], frozenset[str]]:
-    """Read the registered handlers and the ids of those that are run; empty without a ledger."""
-    url = database_url(settings)
-    file = database.database_file(url)
-    if file is not None and not file.exists():
-        return [], frozenset()
-    try:
-        reader = Reader(url)
-    except FlowhooksError as error:
-        output.print_line(f"Without the registered handlers: {error}", err=True)
-        return [], frozenset()
-    try:
-        return reader.registered_handlers(), handlers_run_by(reader.live_processes(settings.ledger.heartbeat_timeout))
-    finally:
-        reader.close()
 
 
 def _summary(listeners: list[dict[str, Any]]) -> str:

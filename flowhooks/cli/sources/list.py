@@ -39,12 +39,13 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
             (
                 name,
                 "\n".join(_credential_texts(source)),
+                _url(name, source),
                 "\n".join(map(str, source.allow)) or "anywhere",
                 _limits(source, settings),
             )
             for name, source in sources
         ]
-        output.print_table(("name", "credentials", "from", "limits"), rows)
+        output.print_table(("name", "credentials", "fixed URL", "from", "limits"), rows, optional=("fixed URL",))
     if not as_json and not settings.calling_sources:
         none = "no source with a credential" if sources else "no source"
         output.print_line(
@@ -57,6 +58,13 @@ def _source_to_json(name: str, source: Source, settings: Settings) -> dict[str, 
     return {
         "name": name,
         "pull_only": not source.has_credential,
+        "ingress": None
+        if source.ingress is None
+        else {
+            "path": f"/in/{name}",
+            "format": source.ingress.format,
+            "receiver": source.ingress.receiver or None,
+        },
         "engine": None if source.engine is None else {"client": source.engine.client, "url": source.engine.url},
         "tokens": len(source.token_sha256),
         "token_file": source.token_file or None,
@@ -76,10 +84,18 @@ def _source_to_json(name: str, source: Source, settings: Settings) -> dict[str, 
     }
 
 
+def _url(name: str, source: Source) -> str:
+    if source.ingress is None:
+        return "-"
+    return f"/in/{name} ({source.ingress.format or source.ingress.receiver})"
+
+
 def _credential_texts(source: Source) -> list[str]:
     words = [output.pluralize(len(source.token_sha256), "token")] if source.token_sha256 else []
     if source.token_file:
         words.append(f"token in {source.token_file}")
+    if source.ingress is not None and source.ingress.receiver:
+        words.append(f"checked by the plugin {source.ingress.receiver}")
     if not source.has_credential:
         words.append("none: pull-only")
     for secret in source.secrets:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flowhooks.cli import output
+from flowhooks.cli.sources.ingress_examples import FORMATS, ingress_lines
 from flowhooks.cli.sources.toml import new_secret, secret_variable, section_lines, source_name, write_private
 from flowhooks.settings import Secret, Source
 from flowhooks.web.callback.credentials import new_token
@@ -24,7 +25,16 @@ from flowhooks.web.callback.credentials import new_token
     metavar="FILE",
     help="Write the credential into the new file FILE, which only its owner can read.",
 )
-def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) -> None:
+@click.option(
+    "--ingress",
+    "form",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    help="Also print an example of the section [sources.NAME.ingress], for a sender that can call only one fixed URL: "
+    f"/in/NAME. FORMAT is {', '.join(FORMATS[:-1])} or {FORMATS[-1]}. Such a sender can rarely sign by Standard "
+    "Webhooks, so --token is the default.",
+)
+def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None, form: str | None) -> None:
     r"""Print the section of a new source, to be added to flowhooks.toml.
 
     The secret or token is made of 32 random bytes. With --file it is written to the file, and the section names the
@@ -40,12 +50,13 @@ def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) ->
       flowhooks sources new erp --file /etc/flowhooks/erp >> flowhooks.toml
       flowhooks sources new erp
       flowhooks sources new crm --token --file /etc/flowhooks/crm
+      flowhooks sources new yudao --ingress form --file /etc/flowhooks/yudao >> flowhooks.toml
 
     Exit codes: 0 printed, 2 wrong usage.
     """
     if signs and by_token:
         raise click.UsageError("--signed and --token exclude each other.")
-    signs = not by_token
+    signs = signs or not (by_token or form)
     if signs:
         credential, what = new_secret(), "secret"
         location = Secret(file=str(file.absolute())) if file else Secret(env=secret_variable(name))
@@ -56,8 +67,14 @@ def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) ->
     if file:
         write_private(file, credential)
     output.print_line()
-    for line in section_lines(name, source):
+    lines = list(section_lines(name, source))
+    for line in lines + (list(ingress_lines(lines[0], form)) if form else []):
         output.print_line(line)
+    if form:
+        output.print_line(
+            f"The sender calls POST /in/{name}. Change the example to its requests.",
+            err=True,
+        )
     if file:
         output.print_line(f"The {what} of {name} is in {file}. Give it to the engine.", err=True)
         return

@@ -12,7 +12,7 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import settings_options
-from flowhooks.cli.sources.toml import new_secret, section_lines, source_name, write_private
+from flowhooks.cli.sources.toml import new_secret, require_credential, section_lines, source_name, write_private
 from flowhooks.errors import SettingsError
 from flowhooks.settings import Secret
 from flowhooks.settings.signing_keys import MAX_SECRETS
@@ -69,11 +69,7 @@ def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: fl
 
     Exit codes: 0 created and printed, 2 wrong usage, or no such source.
     """
-    source = settings.sources.get(name)
-    if source is None:
-        raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
-    if not source.has_credential:
-        raise SettingsError(f"{name} is pull-only: it has no credential, so no engine can call as this source")
+    source = require_credential(name, settings)
     if len(source.secrets) >= MAX_SECRETS:
         raise SettingsError(
             f"{name} has {len(source.secrets)} secrets, which is the maximum; first remove secrets that have expired "

@@ -12,7 +12,7 @@ import click
 from flowhooks.cli import credential_options, output
 from flowhooks.cli.http_client import local_url, post
 from flowhooks.cli.options import settings_options, utf8
-from flowhooks.cli.sources.toml import has_ended, source_name
+from flowhooks.cli.sources.toml import has_ended, require_credential, source_name
 from flowhooks.errors import SettingsError
 from flowhooks.settings.credentials import read_secret
 from flowhooks.settings.signing_keys import decode_key
@@ -57,11 +57,7 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
     Exit codes: 0 all credentials are accepted, 1 one is rejected or there is no answer, 2 wrong usage, or no such
     source.
     """
-    source = settings.sources.get(name)
-    if source is None:
-        raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
-    if not source.has_credential:
-        raise SettingsError(f"{name} is pull-only: it has no credential, so no engine can call as this source")
+    source = require_credential(name, settings)
     base = to or local_url(settings)
     credentials = list(_credentials(name, source, token_file))
     if not credentials:

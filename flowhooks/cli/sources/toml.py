@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from flowhooks.settings import Secret, Source
+    from flowhooks.settings import Secret, Settings, Source
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET_BYTES: Final = 32
@@ -54,7 +54,8 @@ def has_ended(secret: Secret) -> bool:
 def section_lines(name: str, source: Source) -> Iterator[str]:
     """Yield the lines of a source's section in TOML, without settings that have their default.
 
-    Its sections `conclusion` and `engine` are not among them: in the settings file they are sections of their own.
+    Its sections `conclusion`, `engine`, `ingress` and `signature` are not among them: in the settings file they are
+    sections of their own.
     """
     yield f"[sources.{name if _BARE_KEY.fullmatch(name) else json.dumps(name)}]"
     if source.token_sha256:
@@ -67,6 +68,14 @@ def section_lines(name: str, source: Source) -> Iterator[str]:
         yield "]"
     if source.allow:
         yield f"allow = {json.dumps([str(network) for network in source.allow])}"
+    yield from _limit_lines(source)
+    if source.former_names:
+        yield f"former_names = {json.dumps(source.former_names)}"
+    if source.ignore_pointers is not None:
+        yield f"ignore_pointers = {json.dumps(source.ignore_pointers, ensure_ascii=False)}"
+
+
+def _limit_lines(source: Source) -> Iterator[str]:
     if source.rate:
         yield f"rate = {source.rate:.15g}"  # keeps all digits of the settings file
     if source.burst:
@@ -75,8 +84,27 @@ def section_lines(name: str, source: Source) -> Iterator[str]:
         yield f"max_body_bytes = {source.max_body_bytes}"
     if source.silent_after:
         yield f"silent_after = {source.silent_after:.15g}"
-    if source.former_names:
-        yield f"former_names = {json.dumps(source.former_names)}"
+    if source.answer_wait is not None:
+        yield f"answer_wait = {source.answer_wait:.15g}"
+
+
+def require_credential(name: str, settings: Settings) -> Source:
+    """Return a source that has a credential in the settings.
+
+    Raises:
+        SettingsError: there is no such source, or it has no credential; the message says why.
+    """
+    source = settings.sources.get(name)
+    if source is None:
+        raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
+    if source.ingress is not None and source.ingress.receiver:
+        raise SettingsError(
+            f"the plugin {source.ingress.receiver} checks the credentials of {name}, so only its sender can make a "
+            "request that is accepted: send a test request from there"
+        )
+    if not source.has_credential:
+        raise SettingsError(f"{name} is pull-only: it has no credential, so no engine can call as this source")
+    return source
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,0 +1,93 @@
+"""`flowhooks sources new --ingress`, and what the other commands say of a source with a fixed URL."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+
+from flowhooks import settings
+from flowhooks.cli.sources.toml import section_lines
+
+REQUESTS = {
+    "json": {"id": "7", "processDefinitionKey": "leave", "businessKey": "B-1", "status": "approved"},
+    "form": {"id": "7", "processDefinitionKey": "leave", "businessKey": "B-1", "status": "2"},
+    "cloudevent": {
+        "specversion": "1.0",
+        "id": "e1",
+        "source": "/leave",
+        "type": "ProcessInstanceEvent",
+        "kogitoprocinstanceid": "7",
+        "kogitoprocid": "leave",
+        "data": {"businessKey": "B-1", "state": 2, "result": "approved"},
+    },
+}
+"""A request of each format that the printed mapping is about."""
+
+
+@pytest.mark.parametrize("form", sorted(REQUESTS))
+def test_a_section_to_paste(run, tmp_path, form):
+    """Appended to the settings it is valid, has a token by default, and maps a typical request."""
+    from flowhooks.intake.mapping import map_request
+
+    ran = run("sources", "new", "oa.eu", "--ingress", form)
+    assert ran.exit_code == 0, ran.output
+    file = tmp_path / "flowhooks.toml"
+    file.write_text(ran.stdout)
+    source = settings.load(file, {}, {}).sources["oa.eu"]
+    assert len(source.token_sha256) == 1
+    assert source.ingress.format == form
+    mapped = map_request(source.ingress, REQUESTS[form])
+    assert (mapped.kind, mapped.flow_instance_id, mapped.data["conclusion"]) == ("complete", "7", "approved")
+    assert (mapped.data["processDefinitionKey"], mapped.data["businessKey"]) == ("leave", "B-1")
+    assert "POST /in/oa.eu" in ran.stderr
+
+
+def test_the_credential_of_a_fixed_url(run, tmp_path):
+    """A secret by Standard Webhooks is made on request only; without --ingress it stays the default."""
+    ran = run("sources", "new", "oa", "--ingress", "form", "--signed", "--file", str(tmp_path / "oa"))
+    assert "secrets" in tomllib.loads(ran.stdout)["sources"]["oa"]
+    assert "token_sha256" in tomllib.loads(run("sources", "new", "oa", "--ingress", "form").stdout)["sources"]["oa"]
+    assert "secrets" in tomllib.loads(run("sources", "new", "oa").stdout)["sources"]["oa"]
+    ran = run("sources", "new", "oa", "--ingress", "xml")
+    assert (ran.exit_code, "'json', 'form', 'cloudevent'" in ran.output) == (2, True)
+
+
+def test_a_rotation_keeps_every_setting(tmp_path):
+    """The printed section has each setting of the source that is no section of its own, also a wait of 0."""
+    file = tmp_path / "f.toml"
+    file.write_text('[sources.oa]\nsecrets = [{file = "a"}]\nanswer_wait = 0\nignore_pointers = []\n')
+    before = settings.load(file, {}, {}).sources["oa"]
+    file.write_text("\n".join(section_lines("oa", before)))
+    assert settings.load(file, {}, {}).sources["oa"] == before
+    file.write_text('[sources.oa]\nsecrets = [{file = "a"}]\nanswer_wait = 2.5\nignore_pointers = ["/at", "/x~1y"]\n')
+    before = settings.load(file, {}, {}).sources["oa"]
+    file.write_text("\n".join(section_lines("oa", before)))
+    assert settings.load(file, {}, {}).sources["oa"] == before
+
+
+def test_a_source_whose_plugin_authenticates(run, tmp_path):
+    """It is listed with its plugin and has no credential to rotate or to test."""
+    (tmp_path / "flowhooks.toml").write_text('[sources.dd.ingress]\nreceiver = "dingtalk"\n')
+    assert "checked by the plugin dingtalk" in " ".join(run("sources", "list").stdout.split())
+    (source,) = json.loads(run("sources", "list", "--json").stdout)["sources"]
+    assert source["ingress"] == {"path": "/in/dd", "format": None, "receiver": "dingtalk"}
+    for command in ("rotate", "test"):
+        ran = run("sources", command, "dd")
+        assert ran.exit_code == 2, ran.output
+        assert "the plugin dingtalk checks the credentials of dd" in " ".join(ran.output.split())
+    ran = run("sources", "rotate", "dd", "--file", str(tmp_path / "new"))
+    assert (ran.exit_code, (tmp_path / "new").exists()) == (2, False)
+
+
+def test_the_fixed_url_is_listed(run, tmp_path):
+    """The list has the path and the format of the requests; a source without a fixed URL has none."""
+    (tmp_path / "flowhooks.toml").write_text(
+        '[sources.erp]\nsecrets = [{file = "a"}]\n[sources.oa]\nsecrets = [{file = "b"}]\n'
+        '[sources.oa.ingress]\nformat = "form"\nflow_instance_id = "/id"\n'
+    )
+    assert "/in/oa (form)" in run("sources", "list").stdout
+    erp, oa = json.loads(run("sources", "list", "--json").stdout)["sources"]
+    assert erp["ingress"] is None
+    assert oa["ingress"] == {"path": "/in/oa", "format": "form", "receiver": None}
