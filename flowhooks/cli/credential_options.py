@@ -5,18 +5,21 @@ Both are read from files or environment variables, never from an option, which o
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.cli.options import read_file
-from flowhooks.clock import Clock
+from flowhooks.clock import SECOND, Clock
 from flowhooks.errors import SettingsError
 from flowhooks.settings.secrets import secret_from_file
 from flowhooks.settings.signing_keys import decode_key
-from flowhooks.web.callback import signatures
+from flowhooks.web.callback import signature_schemes, signatures
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from flowhooks.settings import SignatureSettings
 
 TOKEN_VARIABLE: Final = "FLOWHOOKS_TOKEN"  # noqa: S105 (the variable's name)
 SECRET_VARIABLE: Final = "FLOWHOOKS_SECRET"  # noqa: S105 (the variable's name)
@@ -61,3 +64,18 @@ def signature_headers(key: bytes, body: bytes) -> dict[str, str]:
     """Return the headers that sign a body, with the current time and a new message id."""
     clock = Clock()
     return signatures.sign([key], body, message=clock.new_id(), at=clock.now())
+
+
+def scheme_headers(scheme: SignatureSettings, key: bytes, body: bytes) -> dict[str, str]:
+    """Return the headers that sign a body by a signature scheme, with the current time and a new id."""
+    clock = Clock()
+    headers: dict[str, str] = {}
+    signed_prefix = b""
+    if scheme.timestamp_header:
+        headers[scheme.timestamp_header] = str(clock.now() // SECOND)
+        signed_prefix = f"{headers[scheme.timestamp_header]}.".encode("ascii")
+    if scheme.id_header:
+        headers[scheme.id_header] = clock.new_id()
+    digest = signature_schemes.compute(key, signed_prefix, body, scheme.hash_name)
+    encoded = digest.hex() if scheme.encoding == "hex" else base64.b64encode(digest).decode("ascii")
+    return {**headers, scheme.header: scheme.prefix + encoded}

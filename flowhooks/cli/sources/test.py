@@ -14,8 +14,7 @@ from flowhooks.cli.http_client import local_url, post
 from flowhooks.cli.options import settings_options, utf8
 from flowhooks.cli.sources.toml import has_ended, require_credential, source_name
 from flowhooks.errors import SettingsError
-from flowhooks.settings.credentials import read_secret
-from flowhooks.settings.signing_keys import decode_key
+from flowhooks.settings.credentials import read_signing_key
 from flowhooks.settings.tokens import token_from_file
 
 if TYPE_CHECKING:
@@ -27,7 +26,10 @@ TEST_PATH: Final = "/flow/flowhooks%20sources%20test/call-back/complete"
 """Path of the test request. Its id has blanks, so an authenticated request is answered 422 and nothing is stored."""
 TEST_BODY: Final = b'["flowhooks sources test"]'
 """Body of the test request: a list, which no callback is."""
-_AUTHENTICATED: Final = frozenset({400, 422})
+UNKNOWN_TYPE: Final = {"Content-Type": "text/x-flowhooks-test"}
+"""Header of a test request to `/in/NAME`. No format has this type, so an authenticated request is answered 415 and is
+neither stored nor ignored."""
+_AUTHENTICATED: Final = frozenset({400, 415, 422})
 _TIMEOUT: Final = 15.0
 
 
@@ -45,8 +47,9 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
     r"""Call a server with each credential of a source that can be read here, and say which ones it accepts.
 
     An expired secret is not tried. The test request is not a callback and stores no event: the server authenticates it,
-    and then rejects its body. Each test request is listed among the rejected requests. The command also sends a request
-    without a credential, which the server must reject.
+    and then rejects its body. A secret of [sources.NAME.signature] is tried at the fixed URL /in/NAME. Each test
+    request is listed among the rejected requests. The command also sends a request without a credential, which the
+    server must reject.
 
     \b
     Examples:
@@ -66,15 +69,15 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
             f"{credential_options.TOKEN_VARIABLE}"
         )
     is_ok = _try_credential(base, "without a credential", {}, name=None)
-    for what, headers in credentials:
-        is_ok &= _try_credential(base, what, headers, name=name)
+    for what, headers, path in credentials:
+        is_ok &= _try_credential(base, what, headers, name=name, path=path)
     if not is_ok:
         raise SystemExit(1)
 
 
-def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str | None) -> bool:
+def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str | None, path: str = TEST_PATH) -> bool:
     sent = {"Content-Type": "application/json", "Accept-Language": "en"} | headers
-    status = post(base, TEST_PATH, body=TEST_BODY, headers=sent, timeout=_TIMEOUT).status
+    status = post(base, path, body=TEST_BODY, headers=sent, timeout=_TIMEOUT).status
     if status in _AUTHENTICATED:
         is_ok, message = (
             name is not None,
@@ -93,25 +96,30 @@ def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str 
     return is_ok
 
 
-def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each credential of a source with its description and headers."""
+def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator[tuple[str, dict[str, str], str]]:
+    """Yield each credential of a source: its description, its headers, and the path where it is valid."""
     for secret in source.secrets:
         if has_ended(secret):
             output.print_line(f"not tried: the secret in {secret.location} has expired")
             continue
         try:
-            key = decode_key(read_secret(secret, os.environ))
+            key = read_signing_key(source, secret, os.environ)
         except ValueError as error:
             raise SettingsError(f"sources.{name}.secrets: {error}") from None
-        yield f"signed with the secret in {secret.location}", credential_options.signature_headers(key, TEST_BODY)
+        what = f"signed with the secret in {secret.location}"
+        if source.signature is None:
+            yield what, credential_options.signature_headers(key, TEST_BODY), TEST_PATH
+        else:
+            headers = credential_options.scheme_headers(source.signature, key, TEST_BODY) | UNKNOWN_TYPE
+            yield f"{what} by {source.signature.scheme}", headers, f"/in/{name}"
     if token_file is None and source.token_file:
         try:
             token = token_from_file(source.token_file)
         except ValueError as error:
             raise SettingsError(f"sources.{name}.token_file: {error}") from None
-        yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {token}"}
+        yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {token}"}, TEST_PATH
     elif token := credential_options.read_token(token_file):
         where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN_VARIABLE}"
         if source.token_sha256 and hashlib.sha256(token.encode("ascii")).hexdigest() not in source.token_sha256:
             raise SettingsError(f"{where} holds no token of {name}: its digest is not in token_sha256")
-        yield f"with the token in {where}", {"Authorization": f"Bearer {token}"}
+        yield f"with the token in {where}", {"Authorization": f"Bearer {token}"}, TEST_PATH
