@@ -72,7 +72,8 @@ def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None, fo
         output.print_line(line)
     if form:
         output.print_line(
-            f"The sender calls POST /in/{name}. Change the example to its requests.",
+            f"The sender calls POST /in/{name}. Change the example to its requests, and try it with a request in a "
+            f"file: flowhooks sources test {name} --data FILE",
             err=True,
         )
     if file:

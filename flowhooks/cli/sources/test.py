@@ -1,17 +1,17 @@
-"""`flowhooks sources test`: test whether a server accepts a source's credentials, without creating an event."""
+"""`flowhooks sources test`: check credentials at a server, or preview a request, without creating an event."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from flowhooks.cli import credential_options, output
 from flowhooks.cli.http_client import local_url, post
-from flowhooks.cli.options import settings_options, utf8
+from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.sources.toml import has_ended, require_credential, source_name
 from flowhooks.errors import SettingsError
 from flowhooks.settings.credentials import read_signing_key
@@ -33,7 +33,7 @@ _AUTHENTICATED: Final = frozenset({400, 415, 422})
 _TIMEOUT: Final = 15.0
 
 
-@click.command("test", short_help="Check whether a server accepts an engine's credentials.")
+@click.command("test", short_help="Check credentials at a server, or preview a request.")
 @click.argument("name", callback=source_name)
 @click.option("--to", type=utf8, metavar="URL", help="Address of the server [default: the setting listen].")
 @click.option(
@@ -42,24 +42,63 @@ _TIMEOUT: Final = 15.0
     metavar="FILE",
     help=f"Read the bearer token from FILE [default: token_file, or the variable {credential_options.TOKEN_VARIABLE}].",
 )
+@click.option(
+    "--data",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Show what the source makes of a request with the body in FILE, without a server; - for the standard input.",
+)
+@click.option(
+    "--header",
+    "headers",
+    type=utf8,
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="With --data: a header of the request; may be given more than once [default: the Content-Type of the format].",
+)
+@click.option("--query", type=utf8, metavar="TEXT", help="With --data: the query of the request, such as a=1&b=2.")
+@click.option("--get", "is_get", is_flag=True, help="With --data: the request is a GET, such as a handshake.")
+@json_option
 @settings_options
-def test_command(settings: Settings, *, name: str, to: str | None, token_file: Path | None) -> None:
-    r"""Call a server with each credential of a source that can be read here, and say which ones it accepts.
+def test_command(
+    settings: Settings, *, name: str, to: str | None, token_file: Path | None, file: Path | None, **options: Any
+) -> None:
+    r"""Check the credentials of a source at a server, or show with --data what the source makes of a request.
+
+    Without --data, the command calls a server with each credential of the source that can be read here, and says which
+    ones it accepts.
 
     An expired secret is not tried. The test request is not a callback and stores no event: the server authenticates it,
     and then rejects its body. A secret of [sources.NAME.signature] is tried at the fixed URL /in/NAME. Each test
     request is listed among the rejected requests. The command also sends a request without a credential, which the
     server must reject.
 
+    With --data, the command needs no server and stores nothing. It shows what a request to the fixed URL /in/NAME
+    becomes by [sources.NAME.ingress], or which rule ignores it; which handlers would get it, and why; and what the
+    sender would be answered. A receiver is called with the request. Errors are in the language of the request's header
+    Accept-Language, or of the environment. Credentials, addresses and rates are not checked.
+
     \b
     Examples:
       flowhooks sources test erp
       flowhooks sources test erp --to https://flowhooks.example.com
-      flowhooks sources test crm --token-file /etc/flowhooks/crm
+      flowhooks sources test yudao --data request.txt
+      flowhooks sources test yudao --data request.txt --json | jq '.answer'
 
     Exit codes: 0 all credentials are accepted, 1 one is rejected or there is no answer, 2 wrong usage, or no such
-    source.
+    source. With --data: 0 the sender is answered with a success and no event is parked, otherwise 1.
     """
+    if file is not None:
+        if to is not None or token_file is not None:
+            raise click.UsageError("--data calls no server: leave out --to and --token-file.")
+        # Imported here, because the libraries that load plugins and schemas are not needed to check a credential.
+        from flowhooks.cli.sources.preview_request import preview_request  # noqa: PLC0415
+
+        preview_request(settings, name, file, **options)
+        return
+    if any(options.values()):
+        raise click.UsageError("--header, --query, --get and --json need --data.")
     source = require_credential(name, settings)
     base = to or local_url(settings)
     credentials = list(_credentials(name, source, token_file))

@@ -100,7 +100,8 @@ def require_credential(name: str, settings: Settings) -> Source:
     if source.ingress is not None and source.ingress.receiver:
         raise SettingsError(
             f"the plugin {source.ingress.receiver} checks the credentials of {name}, so only its sender can make a "
-            "request that is accepted: send a test request from there"
+            "request that is accepted: send a test request from there. `flowhooks sources test "
+            f"{name} --data FILE` shows what the plugin makes of a request"
         )
     if not source.has_credential:
         raise SettingsError(f"{name} is pull-only: it has no credential, so no engine can call as this source")

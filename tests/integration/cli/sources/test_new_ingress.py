@@ -42,6 +42,7 @@ def test_a_section_to_paste(run, tmp_path, form):
     assert (mapped.kind, mapped.flow_instance_id, mapped.data["conclusion"]) == ("complete", "7", "approved")
     assert (mapped.data["processDefinitionKey"], mapped.data["businessKey"]) == ("leave", "B-1")
     assert "POST /in/oa.eu" in ran.stderr
+    assert "flowhooks sources test oa.eu --data FILE" in ran.stderr
 
 
 def test_the_credential_of_a_fixed_url(run, tmp_path):
