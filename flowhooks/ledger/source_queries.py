@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from flowhooks.clock import DAY, SECOND, id_lower_bound
 from flowhooks.ledger.damaged_rows import repair
-from flowhooks.ledger.tables import events, rejected_requests
+from flowhooks.ledger.tables import events, ignored_requests, rejected_requests
 from flowhooks.model.event import CALLBACK_ORIGINS
 
 if TYPE_CHECKING:
@@ -125,13 +125,25 @@ def last_callback(connection: Connection, source: str) -> int | None:
 
 
 def newest_callbacks(connection: Connection, since: int) -> dict[str, int]:
-    """Return when the last callback of each source was received, of those since `since`; without other sources."""
-    query = (
+    """Return when the last callback of each source was received, of those since `since`; without other sources.
+
+    A request that was ignored counts, too: it shows that the source can call.
+    """
+    stored = (
         select(events.c.source, func.max(events.c.received_at))
         .where(events.c.id >= id_lower_bound(since), events.c.origin.in_(CALLBACK_ORIGINS))
         .group_by(events.c.source)
     )
-    return {row[0]: row[1] for row in connection.execute(query)}
+    ignored = (
+        select(ignored_requests.c.source, func.max(ignored_requests.c.last_at))
+        .where(ignored_requests.c.last_at >= since)
+        .group_by(ignored_requests.c.source)
+    )
+    newest: dict[str, int] = {}
+    for source, at in (*connection.execute(stored), *connection.execute(ignored)):
+        if type(at) is int:  # not a damaged value
+            newest[source] = max(at, newest.get(source, 0))
+    return newest
 
 
 def count_callbacks(connection: Connection, source: str, since: int, *, limit: int) -> int:

@@ -1,10 +1,11 @@
-"""Requests to the fixed URL of a source, as the callbacks that they become."""
+"""Requests to the fixed URL of a source: the callbacks that they become, and those that are ignored."""
 
 from __future__ import annotations
 
 import json
 
 from flowhooks.intake.callback import Callback
+from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -23,3 +24,10 @@ def take(flow, instance="i1", *, source="yudao", raw="", media_type=None, tracep
         traceparent=traceparent,
     )
     return getattr(flow, "app", flow).intake.accept(callback, wait=wait)
+
+
+def ignore(flow, rule, *, source="yudao", body="{}", media_type=None, times=1):
+    """Count requests that a rule ignored."""
+    app = getattr(flow, "app", flow)
+    record = IgnoredRequestRecord(source, rule, body, media_type, app.clock.now())
+    app.intake.accept_all([], [record] * times)

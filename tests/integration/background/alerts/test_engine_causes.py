@@ -15,7 +15,7 @@ from flowhooks.ledger import alert_queries, rejected_requests
 from flowhooks.ledger.tables import history_gaps
 from flowhooks.settings import Source
 from flowhooks.settings.engine import EngineSettings
-from support import engine_ledger
+from support import engine_ledger, ingress
 from support.engine_fakes import engine_plugin
 
 pytestmark = pytest.mark.either
@@ -218,6 +218,21 @@ def test_a_source_is_silent(flow):
     flow.take("i2", source="erp", wait=0)
     found(flow)
     assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
+
+
+def test_requests_to_a_fixed_url_are_a_sign_of_life(flow):
+    """A source is not silent as long as its requests are stored or ignored."""
+    found(flow)
+    flow.clock.advance(3000)
+    ingress.take(flow, "i1", source="erp", wait=0)
+    flow.clock.advance(3000)
+    assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
+    ingress.ignore(flow, "/status = 1", source="erp")
+    flow.clock.advance(3000)
+    assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
+    ignored_at = flow.clock.now() - 3000 * SECOND
+    flow.clock.advance(700)
+    assert found(flow)[AlertCause.SOURCE_SILENT, "erp"].started_at == ignored_at
 
 
 def test_what_was_pulled_is_no_sign_of_life(flow):
