@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "audit": "List what operators have done.",
     "verify": "Verify that every accepted callback is accounted for.",
     "db": "Upgrade, purge, back up and copy the database.",
-    "sources": "Manage the credentials of engines.",
+    "sources": "Show sources, and manage their credentials.",
     "engines": "List engines, reconcile with them, and find what no handler takes.",
     "operators": "Create and list operators.",
     "send": "Send a test callback to a server.",

@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import engine_queries, source_queries
+from flowhooks.ledger.ignored_requests import ignored_rules
 from flowhooks.ledger.source_queries import CallbackRate
 from flowhooks.operations.engines import state_of
-from flowhooks.settings import Secret
+from flowhooks.settings import Secret, ValueTable
 from flowhooks.settings.credentials import expires_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from flowhooks.ledger.engine_queries import EnginePosition
+    from flowhooks.ledger.ignored_requests import IgnoredRule
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.source_queries import Rejections
-    from flowhooks.settings import Settings, Source
+    from flowhooks.settings import IngressSettings, Settings, Source
 
 _CREDENTIALS: Final = frozenset({"token_sha256", "token_file", "secrets"})
+_SECTIONS: Final = ("engine", "ingress", "signature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,8 @@ class SourceStatus:
         missed: instances of the last 24 hours that completed without a callback; None: it has no engine, or none is
             expected to call.
         settings: its settings in force, without secrets.
+        ingress: how its requests to the fixed URL become callbacks; None: it has no fixed URL.
+        ignored: its requests that were ignored, by rule; the rule of the last request first.
     """
 
     name: str
@@ -67,6 +72,18 @@ class SourceStatus:
     has_engine: bool
     missed: int | None
     settings: Mapping[str, str]
+    ingress: IngressSettings | None
+    ignored: tuple[IgnoredRule, ...]
+
+    @property
+    def fixed_url(self) -> str:
+        """The path of its fixed URL; `""`: it has none."""
+        return "" if self.ingress is None else f"/in/{self.name}"
+
+    @property
+    def ignored_requests(self) -> int:
+        """The number of its requests that were ignored."""
+        return sum(rule.count for rule in self.ignored)
 
     @property
     def engine_state(self) -> str:
@@ -114,6 +131,8 @@ def source_statuses(reader: Reader, settings: Settings, now: int, names: Collect
                     has_engine=asks,
                     missed=missed,
                     settings=_settings(source) if source else {},
+                    ingress=source.ingress if source else None,
+                    ignored=tuple(ignored_rules(connection, name)),
                 )
             )
     return statuses
@@ -147,15 +166,28 @@ def _location(secret: Secret) -> str:
 
 
 def _settings(source: Source) -> dict[str, str]:
-    """Return the settings of a source by name, without its credentials; those of its engine start with `engine.`."""
+    """Return the settings of a source by name, without its credentials; those of a section start with its name."""
     shown = {
         spec.name: _shown(getattr(source, spec.name))
         for spec in fields(source)
-        if spec.name not in _CREDENTIALS and spec.name != "engine"
+        if spec.name not in _CREDENTIALS and spec.name not in _SECTIONS
     }
-    if source.engine is not None:
-        shown |= {f"engine.{spec.name}": _shown(getattr(source.engine, spec.name)) for spec in fields(source.engine)}
+    for name in _SECTIONS:
+        section = getattr(source, name)
+        if section is not None:
+            shown |= {
+                f"{name}.{spec.name}": _shown(getattr(section, spec.name))
+                for spec in fields(section)
+                if spec.name != "location"
+            }
     return shown
+
+
+def _table_text(table: ValueTable) -> str:
+    if table.values is None:
+        return table.pointer
+    other = {} if table.other is None else {"other": table.other}
+    return f"{table.pointer}: {_shown({**table.values, **other})}"
 
 
 def _shown(value: Any) -> str:
@@ -164,6 +196,8 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, Secret):
         return _location(value)
+    if isinstance(value, ValueTable):
+        return _table_text(value)
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple | dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -10,10 +12,18 @@ from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.cli.sources.toml import has_ended
 from flowhooks.clock import to_text
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import database
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations.json.sources import fixed_url_to_json
+from flowhooks.settings import database_url
 from flowhooks.settings.credentials import expires_at
 
 if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
+
+
+_HEADINGS: Final = ("name", "credentials", "fixed URL", "ignored", "from", "limits")
 
 
 @click.command("list", short_help="List the sources in the settings.")
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 def list_command(settings: Settings, *, as_json: bool) -> None:
     r"""List the sources in the settings with their credentials, expiry times, networks and limits.
 
+    For a source with a fixed URL the list has the URL, the format or the receiver, and how many requests were ignored.
     Secrets and hashes are neither read nor shown. `flowhooks check` says whether the secrets can be read.
 
     \b
@@ -32,20 +43,24 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     Exit codes: 0 listed, 2 wrong usage.
     """
     sources = sorted(settings.sources.items())
+    ignored = _ignored_counts(settings)
     if as_json:
-        output.print_json({"sources": [_source_to_json(name, source, settings) for name, source in sources]})
+        output.print_json(
+            {"sources": [_source_to_json(name, source, settings, ignored[name]) for name, source in sources]}
+        )
     elif sources:
         rows = [
             (
                 name,
                 "\n".join(_credential_texts(source)),
                 _url(name, source),
+                f"{ignored[name]:,}" if source.ingress else "-",
                 "\n".join(map(str, source.allow)) or "anywhere",
                 _limits(source, settings),
             )
             for name, source in sources
         ]
-        output.print_table(("name", "credentials", "fixed URL", "from", "limits"), rows, optional=("fixed URL",))
+        output.print_table(_HEADINGS, rows, optional=("fixed URL", "ignored"))
     if not as_json and not settings.calling_sources:
         none = "no source with a credential" if sources else "no source"
         output.print_line(
@@ -54,17 +69,27 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         )
 
 
-def _source_to_json(name: str, source: Source, settings: Settings) -> dict[str, Any]:
+def _ignored_counts(settings: Settings) -> Counter[str]:
+    """Read the number of ignored requests by source; nothing without a ledger."""
+    counts: Counter[str] = Counter()
+    url = database_url(settings)
+    file = database.database_file(url)
+    if any(source.ingress for source in settings.sources.values()) and (file is None or file.exists()):
+        try:
+            with closing(Reader(url)) as reader:
+                for (source, _), count in reader.ignored_counts().items():
+                    counts[source] += count
+        except FlowhooksError as error:
+            output.print_line(f"Without the number of ignored requests: {error}", err=True)
+    return counts
+
+
+def _source_to_json(name: str, source: Source, settings: Settings, ignored: int) -> dict[str, Any]:
     return {
         "name": name,
         "pull_only": not source.has_credential,
-        "ingress": None
-        if source.ingress is None
-        else {
-            "path": f"/in/{name}",
-            "format": source.ingress.format,
-            "receiver": source.ingress.receiver or None,
-        },
+        "fixed_url": fixed_url_to_json(name, source.ingress),
+        "ignored": ignored,
         "engine": None if source.engine is None else {"client": source.engine.client, "url": source.engine.url},
         "tokens": len(source.token_sha256),
         "token_file": source.token_file or None,

@@ -1,4 +1,4 @@
-"""Encode engines, the book of their instances, coverage and sources as JSON, the same for commands and the API."""
+"""Encode engines, the book of their instances and coverage as JSON, the same for commands and the API."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from flowhooks.ledger import engine_queries
 from flowhooks.operations.engines import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import Connection
 
     from flowhooks.ledger.engine_queries import BookEntry, EnginePosition, HistoryGap
     from flowhooks.operations.coverage import Coverage, DefinitionCoverage
     from flowhooks.operations.json.encoding import TimestampJson
-    from flowhooks.operations.sources import SourceStatus
     from flowhooks.settings import Settings
 
 
@@ -222,71 +219,6 @@ class CoverageJson(TypedDict):
     read_at: dict[str, TimestampJson]
 
 
-class RejectionsJson(TypedDict):
-    """Requests that were rejected with the same status for the same reason.
-
-    Attributes:
-        status: HTTP status.
-        requests: number of requests, as far as they are stored.
-        last_at: when the last of them was rejected.
-        reason_en: the reason, in English.
-        reason_zh: the same in Chinese.
-    """
-
-    status: int
-    requests: int
-    last_at: TimestampJson
-    reason_en: str
-    reason_zh: str
-
-
-class CredentialAgeJson(TypedDict):
-    """A credential of a source, without the credential.
-
-    Attributes:
-        kind: `token` or `secret`.
-        location: where it is: a file, a variable of the environment, or `settings` for hashes of tokens.
-        changed_at: when its file was changed last; null: not known.
-        expires_at: when it expires; null: it does not.
-    """
-
-    kind: str
-    location: str
-    changed_at: TimestampJson | None
-    expires_at: TimestampJson | None
-
-
-class SourceJson(TypedDict):
-    """The state of one source.
-
-    Attributes:
-        name: its name.
-        pull_only: whether it has no credential, so that flowhooks only asks its engine.
-        last_callback_at: when its last callback was received, of the last 24 hours; null: there is none.
-        last_hour: number of its callbacks in the last hour.
-        last_day: number of its callbacks in the last 24 hours.
-        truncated: whether there may be more callbacks than were counted.
-        missed: instances of the last 24 hours that completed without a callback; null: it has no engine, or none is
-            expected to call.
-        rejections: its rejected requests, by status and reason.
-        credentials: its credentials, without their values.
-        engine: its engine; null: it has none.
-        settings: its settings in force, without secrets.
-    """
-
-    name: str
-    pull_only: bool
-    last_callback_at: TimestampJson | None
-    last_hour: int
-    last_day: int
-    truncated: bool
-    missed: int | None
-    rejections: list[RejectionsJson]
-    credentials: list[CredentialAgeJson]
-    engine: EngineJson | None
-    settings: dict[str, str]
-
-
 def engines_to_json(connection: Connection, settings: Settings, now: int) -> list[EngineJson]:
     """Return every engine that the settings name, or that was asked before, by source."""
     positions = engine_queries.positions(connection)
@@ -399,38 +331,4 @@ def _definition_to_json(definition: DefinitionCoverage) -> DefinitionCoverageJso
             }
             for entry in definition.conclusions
         ],
-    }
-
-
-def source_to_json(status: SourceStatus, engines: Mapping[str, EngineJson]) -> SourceJson:
-    """Return a source; `engines` has the engines by source."""
-    return {
-        "name": status.name,
-        "pull_only": status.pull_only,
-        "last_callback_at": to_text(status.rate.last_at),
-        "last_hour": status.rate.last_hour,
-        "last_day": status.rate.last_day,
-        "truncated": status.rate.truncated,
-        "missed": status.missed,
-        "rejections": [
-            {
-                "status": entry.status,
-                "requests": entry.requests,
-                "last_at": to_text(entry.last_at),
-                "reason_en": entry.reason_en,
-                "reason_zh": entry.reason_zh,
-            }
-            for entry in status.rejections
-        ],
-        "credentials": [
-            {
-                "kind": entry.kind,
-                "location": entry.location,
-                "changed_at": to_text(entry.changed_at),
-                "expires_at": to_text(entry.expires_at),
-            }
-            for entry in status.credentials
-        ],
-        "engine": engines.get(status.name) if status.has_engine else None,
-        "settings": dict(status.settings),
     }

@@ -104,6 +104,7 @@ def test_every_command_is_there():
         ("db", "purge"),
         ("sources",),
         ("sources", "list"),
+        ("sources", "show"),
         ("sources", "new"),
         ("sources", "rotate"),
         ("sources", "test"),
@@ -190,7 +191,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
-    more |= {("sources", name): ("x",) for name in ("rotate", "test")}
+    more |= {("sources", name): ("x",) for name in ("show", "rotate", "test")}
     more |= {("engines", name): ("--source", "x", "--yes") for name in ("decline", "close-gaps")}
     more |= {("events", "correct"): ("x", "--conflict", "d")}
     more |= {("db", "backup"): ("x",), ("db", "purge"): ("--older-than", "1d", "--yes")}

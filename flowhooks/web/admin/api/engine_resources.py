@@ -15,9 +15,9 @@ from flowhooks.operations.json.engines import (
     book_entry_to_json,
     coverage_to_json,
     engines_to_json,
-    source_to_json,
 )
 from flowhooks.operations.json.events import event_to_json, late_callbacks_to_json
+from flowhooks.operations.json.sources import source_to_json
 from flowhooks.operations.sources import source_names, source_statuses
 from flowhooks.web.admin.api.parameters import (
     PAGE_SIZE,
@@ -104,8 +104,8 @@ class SourcesResource(Resource):
 
     path = "/api/sources"
     description = (
-        "Sources: callbacks, rejections, ages of credentials, engine, settings without secrets. / "
-        "来源：回调、拒绝、凭证时间、流程引擎、不含密钥的配置。"
+        "Sources: callbacks, rejected and ignored requests, ages of credentials, engine, settings without secrets. / "
+        "来源：回调、被拒绝和被忽略的请求、凭证时间、流程引擎、不含密钥的配置。"
     )
     parameters = (Parameter(name="name", description="Only this source. / 只看该来源。", schema=TEXT),)
     response_type = SourcesJson

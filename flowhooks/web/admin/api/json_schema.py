@@ -23,9 +23,10 @@ from flowhooks.model.engine import ProcessDefinition
 from flowhooks.model.retry import Retry
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.json.encoding import TimestampJson, is_time
-from flowhooks.operations.json.engines import BookEntryJson, EngineJson, SourceJson
+from flowhooks.operations.json.engines import BookEntryJson, EngineJson
 from flowhooks.operations.json.events import AttemptJson, EventJson, LateCallbackJson
 from flowhooks.operations.json.plugins import PluginJson
+from flowhooks.operations.json.sources import SourceJson
 from flowhooks.text import one_line
 from flowhooks.web.callback.openapi import nullable
 

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from flowhooks.ledger.audit import AuditEntry
     from flowhooks.ledger.rejected_requests import RejectedRequest
     from flowhooks.operations.json.encoding import TimestampJson
-    from flowhooks.operations.json.engines import BookEntryJson, EngineJson, SourceJson
+    from flowhooks.operations.json.engines import BookEntryJson, EngineJson
     from flowhooks.operations.json.events import EventJson, LateCallbackJson
     from flowhooks.operations.json.plugins import PluginJson
+    from flowhooks.operations.json.sources import SourceJson
 
 
 class EventsJson(TypedDict):

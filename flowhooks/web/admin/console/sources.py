@@ -10,6 +10,7 @@ from flowhooks.ledger import engine_queries, source_queries
 from flowhooks.operations.check.sources import EXPIRY_WARNING
 from flowhooks.operations.coverage import coverage
 from flowhooks.operations.sources import source_names, source_statuses
+from flowhooks.text import command_line
 from flowhooks.web.admin.console.engines import engine_values
 from flowhooks.web.admin.console.page import Page
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 MAX_DEFINITIONS: Final = 200
 """Maximum number of definitions on the page of one source; those that are not covered come first."""
+
+MAX_BODY_CHARS: Final = 2_000
+"""Maximum number of characters that are shown of the body of an ignored request, because a source has up to 200 rules.
+"""
 
 
 class SourcesPage(Page):
@@ -80,6 +85,14 @@ class SourcePage(Page):
             "definitions": covered.definitions[:MAX_DEFINITIONS] if covered else (),
             "left_out": max(0, len(covered.definitions) - MAX_DEFINITIONS) if covered else 0,
             "most": engine_queries.MAX_BOOK_ROWS,
+            "ignored": [
+                {
+                    "facts": rule,
+                    "body": rule.body[:MAX_BODY_CHARS],
+                    "command": command_line("sources", "show", name, "--body", rule.rule),
+                }
+                for rule in status.ignored
+            ],
             "day": DAY,
         }
 

@@ -557,6 +557,34 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "sources.no_callback": {"en": "none in 24 h", "zh": "24 小时内没有"},
     "sources.none_found": {"en": "none among the newest events", "zh": "最新的事件中没有"},
     "sources.missed": {"en": "missed: {count}", "zh": "缺失 {count} 个"},
+    "sources.fixed_url": {"en": "Fixed URL", "zh": "固定地址"},
+    "sources.format.cloudevent": {"en": "CloudEvents", "zh": "CloudEvents 事件"},
+    "sources.format.form": {"en": "form", "zh": "表单"},
+    "sources.format.json": {"en": "JSON", "zh": "JSON 对象"},
+    "sources.receiver": {"en": "read by the plugin", "zh": "读取请求的插件："},
+    "ignored.title": {"en": "Ignored requests", "zh": "被忽略的请求"},
+    "ignored.column": {"en": "Ignored requests", "zh": "被忽略的请求"},
+    "ignored.says": {
+        "en": "Requests to the fixed URL that became no callback, by rule: a value of the table kind in the settings, "
+        "or the name that the receiver gave. The sender was answered with a success, and nothing was stored.",
+        "zh": "发往固定地址但未成为回调的请求，按规则统计：规则是配置中 kind 对照表的值，或接收插件给出的名称。"
+        "发送方得到了成功的答复，请求没有存储。",
+    },
+    "ignored.none": {
+        "en": "No request was ignored. A request is counted here if the table kind in the settings names its value "
+        "as ignore, or if the receiver makes no callback of it.",
+        "zh": "没有被忽略的请求。如果配置中的 kind 对照表将请求的值标为 ignore，或接收插件没有将请求转换为回调，"
+        "请求会在此计数。",
+    },
+    "ignored.count": {"en": "{count} requests.", "zh": "{count} 个请求。"},
+    "ignored.first": {"en": "First:", "zh": "首次："},
+    "ignored.last": {"en": "Last:", "zh": "最近："},
+    "ignored.body": {"en": "Body of the last request", "zh": "最近一次请求的请求体"},
+    "ignored.cut": {
+        "en": "The first {shown} of {total} characters. The whole body:",
+        "zh": "此处仅显示前 {shown} 个字符，共 {total} 个。完整的请求体：",
+    },
+    "media_type": {"en": "Content-Type:", "zh": "媒体类型（Content-Type）："},
     "sources.unattributed": {
         "en": "Rejected requests without a valid credential, which belong to no source: {count}.",
         "zh": "没有有效凭证、不属于任何来源的被拒绝请求：{count} 个。",

@@ -73,7 +73,7 @@ def test_a_source_whose_plugin_authenticates(run, tmp_path):
     (tmp_path / "flowhooks.toml").write_text('[sources.dd.ingress]\nreceiver = "dingtalk"\n')
     assert "checked by the plugin dingtalk" in " ".join(run("sources", "list").stdout.split())
     (source,) = json.loads(run("sources", "list", "--json").stdout)["sources"]
-    assert source["ingress"] == {"path": "/in/dd", "format": None, "receiver": "dingtalk"}
+    assert source["fixed_url"] == {"path": "/in/dd", "format": None, "receiver": "dingtalk"}
     for command in ("rotate", "test"):
         ran = run("sources", command, "dd")
         assert ran.exit_code == 2, ran.output
@@ -90,5 +90,5 @@ def test_the_fixed_url_is_listed(run, tmp_path):
     )
     assert "/in/oa (form)" in run("sources", "list").stdout
     erp, oa = json.loads(run("sources", "list", "--json").stdout)["sources"]
-    assert erp["ingress"] is None
-    assert oa["ingress"] == {"path": "/in/oa", "format": "form", "receiver": None}
+    assert erp["fixed_url"] is None
+    assert oa["fixed_url"] == {"path": "/in/oa", "format": "form", "receiver": None}

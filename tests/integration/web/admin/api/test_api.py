@@ -29,13 +29,13 @@ from flowhooks.operations.purge import cutoffs_from_filter
 from flowhooks.operations.registry import OPERATIONS, filter_from_json
 from flowhooks.operations.replay import replay
 from flowhooks.schema.schemas import Schemas
-from flowhooks.settings import Secret, Source
+from flowhooks.settings import IngressSettings, Secret, Source
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.web.admin.api import resources
 from flowhooks.web.admin.api.openapi import openapi
 from flowhooks.web.admin.api.resources import RESOURCES
 from flowhooks.web.admin.app import create_admin
-from support import engine_ledger
+from support import engine_ledger, ingress
 from support.engine_fakes import FakeReconciler, engine_plugin
 from support.waiting import WAIT_TIMEOUT
 
@@ -889,6 +889,25 @@ def test_engines_and_sources(harness, serve, document):
     assert source["settings"]["engine.password"] == "env OA_PASSWORD"
     assert "5" * 64 not in json.dumps(source)
     assert [one["name"] for one in api.get("/api/sources")["sources"]] == ["hr", "oa"]
+
+
+def test_ignored_requests(harness, serve, document):
+    """The fixed URL of a source, and its ignored requests by rule; a long body is cut."""
+    mapped = IngressSettings(format="json", flow_instance_id=("/id",))
+    flow = harness.open(
+        start=False,
+        sources={"oa": Source(token_sha256=("5" * 64,), ingress=mapped), "hr": Source(token_sha256=("6" * 64,))},
+    )
+    ingress.ignore(flow, "/status = 1", source="oa", body="x" * 5000, media_type="application/json", times=3)
+    api = serve(flow)
+    listed = api.get("/api/sources")
+    check(document, answered(document, "/api/sources"), listed)
+    hr, oa = listed["sources"]
+    assert (hr["fixed_url"], hr["ignored"]) == (None, [])
+    assert oa["fixed_url"] == {"path": "/in/oa", "format": "json", "receiver": None}
+    (rule,) = oa["ignored"]
+    assert (rule["rule"], rule["requests"], rule["media_type"]) == ("/status = 1", 3, "application/json")
+    assert (len(rule["body"]), rule["body_truncated"]) == (4096, True)
 
 
 def test_errors_and_the_events_of_one(busy):

@@ -154,8 +154,8 @@ def test_gaps_are_closed(console):
 def test_the_sources(console):
     """Each source has its last callback, rates, rejections, an expiring secret, and the state of its engine."""
     text = console.page("/sources").text
-    assert re.search(r"erp expires soon 2026-01-05 00:00:00 UTC 2026-01-01 00:00:00 UTC 1 1 12 –", text)
-    assert "oa none in 24 h 0 0 0 failing missed: 1" in text
+    assert re.search(r"erp expires soon 2026-01-05 00:00:00 UTC 2026-01-01 00:00:00 UTC 1 1 12 – –", text)
+    assert "oa none in 24 h 0 0 0 – failing missed: 1" in text
     assert "pulled does not call" in text
     assert "不回调" in console.page("/sources", "zh").text
 

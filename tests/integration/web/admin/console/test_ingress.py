@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
-from support import ingress
+from flowhooks.settings import IngressSettings, Source, ValueTable
+from flowhooks.web.admin.console.texts import text
+from support import browsers, ingress
 
 pytestmark = pytest.mark.sqlite
 
@@ -46,3 +49,103 @@ def test_events_by_their_origin(flow, serve):
     assert path_of(console, "fixed") in " ".join(page.links())
     assert path_of(console, "called") not in " ".join(page.links())
     assert "发往固定地址的请求" in console.page("/events", "zh").text
+
+
+HOSTILE = "</pre><script>document.title = 'pwned'</script>\u202e"
+LONG = "a-rule-without-any-place-to-break-" * 3
+
+
+@pytest.fixture
+def console(harness, serve, listens):
+    """A console with a source whose requests were ignored, one that a plugin reads, and one without a fixed URL."""
+    mapped = IngressSettings(
+        format="form",
+        flow_instance_id=("/id",),
+        kind=ValueTable(pointer="/status", values={"1": "ignore"}, other="complete"),
+    )
+    flow = harness.open(
+        listens(lambda event: None),
+        sources={
+            "yudao": Source(token_sha256=("1" * 64,), ingress=mapped),
+            "dd": Source(ingress=IngressSettings(receiver="dingtalk")),
+            "erp": Source(token_sha256=("2" * 64,)),
+        },
+    )
+    ingress.ignore(
+        flow, "/status = 1", body="id=7&status=1", media_type="application/x-www-form-urlencoded", times=1200
+    )
+    flow.clock.advance(60)
+    ingress.ignore(flow, f"/status = {HOSTILE}", body=HOSTILE + "x" * 3000)
+    ingress.ignore(flow, LONG, body="")
+    ingress.take(flow, "fixed", processDefinitionKey="leave", raw=f"id=fixed&more={HOSTILE}", media_type="text/odd")
+    return serve(flow)
+
+
+def test_the_sources_with_their_fixed_urls(console):
+    """The list has the URL, the format or the plugin, and the number of ignored requests with a link to them."""
+    page = console.page("/sources")
+    assert "yudao /in/yudao form" in page.text
+    assert "dd /in/dd read by the plugin dingtalk" in page.text
+    assert "1,202" in page.text
+    assert "/console/sources/yudao#ignored" in page.links()
+    assert "/console/sources/dd#ignored" not in page.links()
+    chinese = console.page("/sources", "zh").text
+    assert "yudao /in/yudao 表单" in chinese
+    assert "被忽略的请求" in chinese
+
+
+def test_the_ignored_requests_of_a_source(console):
+    """Each rule has its count, times and last body, which is text and never markup; a long body is cut with a note."""
+    page = console.page("/sources/yudao")
+    assert "/status = 1 1,200 requests. First:" in page.text
+    assert "id=7&status=1" in page.text
+    assert "Content-Type: application/x-www-form-urlencoded" in page.text
+    assert "The first 2,000 of 3,048 characters. The whole body:" in page.text
+    assert "flowhooks sources show yudao --body" in page.text
+    assert HOSTILE.removesuffix("\u202e") in page.text
+    assert "\u202e" not in page.text
+    assert [tag for tag, _ in page.tags if tag == "script"] == [
+        tag for tag, _ in console.page("/sources/erp").tags if tag == "script"
+    ]
+    chinese = console.page("/sources/yudao", "zh").text
+    assert "1,200 个请求。 首次：" in chinese
+    assert "此处仅显示前 2,000 个字符，共 3,048 个。" in chinese
+
+
+def test_sources_without_ignored_requests(console):
+    """A fixed URL without an ignored request says when one is counted; other sources have no such part."""
+    assert "No request was ignored. A request is counted here if" in console.page("/sources/dd").text
+    assert "没有被忽略的请求。" in console.page("/sources/dd", "zh").text
+    assert "Ignored requests" not in console.page("/sources/erp").text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
+@pytest.mark.parametrize("look", [("en-GB", "en", 1280, "light"), ("zh-CN", "zh", 360, "dark")])
+def test_the_way_to_an_ignored_request(console, visit, look):
+    """From the list to the last body by two clicks; no page scrolls sideways, and axe finds nothing."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    locale, language, width, scheme = look
+    page = visit(console, "/sources", width=width, scheme=scheme, locale=locale)
+
+    def check():
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        violations = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in violations] == []
+
+    check()
+    page.get_by_role("link", name="1,202").click()
+    page.wait_for_url("**/console/sources/yudao#ignored")
+    part = page.locator("section", has=page.locator("#ignored"))
+    expect(part.locator("article")).to_have_count(3)
+    summary = part.locator("article", has_text="/status = 1").locator("summary")
+    expect(summary).to_have_text(text("ignored.body", language))
+    summary.click()
+    expect(part.get_by_text("id=7&status=1")).to_be_visible()
+    for number in (0, 1):
+        part.locator("summary").nth(number).focus()
+        page.keyboard.press("Enter")
+        expect(part.locator("pre").nth(number)).to_be_visible()
+    check()
+    assert "pwned" not in page.title()

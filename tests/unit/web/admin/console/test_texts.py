@@ -52,6 +52,7 @@ MADE = {
     },
     "engine_state": {"never_asked", "failing", "to_confirm", "up_to_date"},
     "credential": {"token", "secret"},
+    "sources.format": {"cloudevent", "form", "json"},
     "listens": {"class", "key", "every", "versions", "source", "kind", "conclusion", "when"},
     "parked_by": set(ParkedBy),
     "dismissed_by": set(DismissedBy),
