@@ -2,7 +2,8 @@
 -- The ids begin at random, as engines' UUIDs do: so they fall all over the index of a large database.
 -- Arguments: prefix of the ids, value of the Prefer header or "", how many classes to spread over,
 -- "count" to count answers by status (which costs wrk a parse of every answer) or "",
--- what stands before and after the id in the path, and the size of a body in bytes, which more variables reach.
+-- what stands before and after the id in the path, the size of a body in bytes, which more variables reach, and a
+-- bearer token or "". If nothing stands after the id, the path is a fixed URL: the id is in the body, beside a status.
 
 local threads = {}
 
@@ -12,10 +13,14 @@ function setup(thread)
 end
 
 function init(args)
-  local first = #args - 6
+  local first = #args - 7
   local prefer, classes, counting = args[first + 1], tonumber(args[first + 2]), args[first + 3] == "count"
   local before, after, size = args[first + 4], args[first + 5], tonumber(args[first + 6])
+  local token, fixed = args[first + 7], after == ""
   local middle = "-" .. args[first] .. "-" .. number .. "-"
+  local fields = " HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\nContent-Type: application/json\r\n"
+    .. (token == "" and "" or "Authorization: Bearer " .. token .. "\r\n")
+    .. (prefer == "" and "" or "Prefer: " .. prefer .. "\r\n") .. "Content-Length: "
   local tails = {}
   for class = 0, classes - 1 do
     local name = "com.cnooc.test.CallbackHandler" .. (class == 0 and "" or class)
@@ -25,15 +30,18 @@ function init(args)
     local variable = '{"name":"remark","type":"string","value":"0123456789"}'
     local more = math.floor((size - #body - #',"variables":[]}' + 1) / (#variable + 1))
     body = body .. (more > 0 and ',"variables":[' .. variable .. ("," .. variable):rep(more - 1) .. "]}" or "}")
-    tails[class] = after .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
-      .. "\r\nContent-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
-      .. (prefer == "" and "" or "Prefer: " .. prefer .. "\r\n") .. "\r\n" .. body
+    tails[class] = fixed and body:sub(2) or after .. fields .. #body .. "\r\n\r\n" .. body
   end
   local sent, random = 0, math.random
   math.randomseed(tonumber(args[first]:sub(1, 7), 16))
   request = function()
     sent = sent + 1
-    return "POST " .. before .. string.format("%08x", random(0, 2147483647)) .. middle .. sent .. tails[sent % classes]
+    local id, tail = string.format("%08x", random(0, 2147483647)) .. middle .. sent, tails[sent % classes]
+    if fixed then
+      local body = '{"id":"' .. id .. '","status":2,' .. tail
+      return "POST " .. before .. fields .. #body .. "\r\n\r\n" .. body
+    end
+    return "POST " .. before .. id .. tail
   end
   ok, accepted, other = 0, 0, 0
   if counting then

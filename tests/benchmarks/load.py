@@ -70,6 +70,7 @@ def run(
     only_200: bool = False,
     path: tuple[str, str] = PATH,
     size: int = 0,
+    token: str = "",
     cores: Collection[int] = (),
 ) -> Load:
     """Post callbacks over `connections` connections for about `seconds`.
@@ -81,8 +82,10 @@ def run(
         prefer: value of the `Prefer` header; none by default.
         classes: how many `callBackProcessClass`es to spread the callbacks over, the first one plain.
         only_200: count responses with status 200 alone.
-        path: the parts of the path before and after the flowInstanceId.
+        path: the parts of the path before and after the flowInstanceId. Without a second part the path is a fixed URL:
+            the id is the member `id` of the body, beside the status 2.
         size: bytes of each body, nearly, by many variables; at least about 230, and by default no more.
+        token: a bearer token; by default none.
         cores: the cores on which wrk runs; default: all.
 
     Raises:
@@ -90,7 +93,8 @@ def run(
     """
     count = "count" if only_200 else ""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
-    arguments = ["-s", str(SCRIPT), url, "--", secrets.token_hex(6), prefer, str(classes), count, *path, str(size)]
+    mode = [secrets.token_hex(6), prefer, str(classes), count, *path, str(size), token]
+    arguments = ["-s", str(SCRIPT), url, "--", *mode]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         if cores:
             os.sched_setaffinity(process.pid, cores)

@@ -27,12 +27,14 @@ class Taken:
     Attributes:
         url: root of its server.
         left: returns how many of a number of answered callbacks have not been run.
-        path: the parts of the path before and after the flowInstanceId.
+        path: the parts of the path before and after the flowInstanceId; see `load.run`.
+        token: the bearer token of its source; by default none.
     """
 
     url: str
     left: Callable[[int], int] = lambda _answered: 0
     path: tuple[str, str] = load.PATH
+    token: str = ""
 
 
 def loaded(
@@ -61,6 +63,7 @@ def loaded(
         classes=classes,
         only_200=only_200,
         path=taken.path,
+        token=taken.token,
         size=size,
         cores=cores,
     )

@@ -87,6 +87,9 @@ Figures are ratios to the yardstick, unless they have a unit. Smaller is better 
 - **Answered with the outcome**: the same without `Prefer`, with default settings. The rate counts only responses with
   status 200, which say that the handler has succeeded and that this is stored. The processor time and the latencies are
   those of all responses.
+- **JSON request to a fixed URL**: `POST /in/NAME` with the id and a status in the body. Five members are mapped, and
+  tables for the kind and the conclusion read the status. The yardstick is a callback with the same members on the
+  contract's path, on a server with the same settings. Both send a bearer token, and their deliveries wait.
 - **While callbacks wait**: 500 more connections send one callback each to a handler that does not end during the load.
   `answer_wait` is 60 s, so that these callbacks wait for their outcome as long as flowhooks lets them. The yardstick is
   the same load without them.

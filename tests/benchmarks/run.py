@@ -17,6 +17,7 @@ import conditions
 import contending
 import dispatching
 import growth
+import ingress
 import isolating
 import load
 import operating
@@ -87,6 +88,12 @@ ROWS = (
         title="p99, answered with the handler's outcome ÷ bare",
         goal=Goal(least=3, aim=2, smaller=True),
         measure=accepting.outcome_p99,
+    ),
+    Row(
+        name="ingress",
+        title="processor time, JSON request to a fixed URL with a table of kinds ÷ callback on the contract's path",
+        goal=Goal(least=1.3, aim=1.1, smaller=True),
+        measure=ingress.ingress_processor,
     ),
     Row(
         name="waiting",

@@ -90,11 +90,13 @@ class Site:
         folder: an existing folder of its own.
         handlers: the number of its plugin's handlers.
         source: its plugin, with `{count}` for the number of handlers.
+        config: further lines of its settings file.
     """
 
     folder: Path
     handlers: int = 1
     source: str = PLUGIN
+    config: str = ""
 
     @property
     def database(self) -> Path:
@@ -122,7 +124,9 @@ class Site:
         """
         plugins = self.plugins() if plugin else self._empty()
         config = self.folder / "flowhooks.toml"
-        config.write_text('plugins_allow = ["bench"]\n')  # regardless of other plugins in this environment
+        config.write_text(
+            'plugins_allow = ["bench"]\n' + self.config
+        )  # regardless of other plugins in this environment
         listen, admin = free_ports(2)
         command = [
             *([*wrapper, "flowhooks"] if wrapper else [str(Path(sys.executable).with_name("flowhooks"))]),

@@ -141,6 +141,35 @@ def test_rows_about_dispatch_are_named_one_by_one(part):
     assert [row.name for row in part("run")._chosen(None, None, ",".join(names))] == names
 
 
+def test_the_row_about_fixed_urls_stores_the_same_callback_on_both_paths(part, tmp_path):
+    """With the settings of the row, the mapped request and the callback are stored with the same members."""
+    servers, ingress = part("servers"), part("ingress")
+    site = servers.Site(folder=tmp_path, config=ingress.CONFIG)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {ingress.TOKEN}"}
+    members = {"businessKey": "HT-1", "processDefinitionKey": "contract_approval", "processDefinitionVersion": 3}
+    statuses = []
+    with site.serve(plugin=False) as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+        for path, body in (
+            (ingress.PATH[0], members | {"id": "fixed", "status": 2}),
+            ("plain".join(part("load").PATH), members),
+        ):
+            connection.request("POST", path, json.dumps(body), headers | {"Prefer": "respond-async"})
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        connection.close()
+        assert site.ask("SELECT count(*) FROM events") == 2
+        assert (
+            site.ask(
+                "SELECT count(DISTINCT kind || business_key || process_definition_key || process_definition_version) "
+                "FROM events"
+            )
+            == 1
+        )
+    assert statuses == [200, 202]
+
+
 def test_processor_time_of_descendants_counts_also_when_they_have_ended(part):
     """The time of a watched process includes that of its children, also of those that have ended."""
     processor = part("processor")
