@@ -33,7 +33,7 @@ TOP_LEVEL = {name for name, _ in iter_settings(Settings) if "." not in name}
 SECTIONS = {name.partition(".")[0] for name, _ in iter_settings(Settings)} - TOP_LEVEL
 OF_OTHERS = {
     *("acks_late", "autovacuum_vacuum_cost_limit", "max_wal_size", "pg_restore", "search_path", "job_name"),
-    *("flowhooks_outbox", "record_flow"),
+    *("flowhooks_outbox", "record_flow", "on_success_callback", "activity_executor"),
 }
 """Names in pages that belong to other programs or to an example."""
 
