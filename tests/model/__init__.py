@@ -1,10 +1,10 @@
 """The ledger is compared with a model: after each of thousands of random steps the two must agree.
 
 - `paper.py` is the model: the expected content in dictionaries; its only rule is `TRANSITIONS` of `delivery.py`.
-  `desk.py` has the operations of operators on it, `listeners.py` the handlers of both sides.
+  `desk.py` and `bulk.py` have the operations of operators on it, `listeners.py` the handlers of both sides.
 - `real.py` is flowhooks itself: `App`s on a real database, two on PostgreSQL; the test replaces the runners' threads.
 - `machine.py` has the steps of engines and the checks after each step; `running.py` has the steps of runners,
-  `acting.py` those of operators, processes and time.
+  `operating.py` those of bulk operations, `acting.py` those of operators, processes and time.
 - `rounds.py` has the steps of reconciliation with an engine in memory, and `test_rounds.py` runs them.
 - `test_model.py` runs some dozens of sequences always, and thousands with `make test-long`.
 
@@ -26,4 +26,6 @@ more examples.
 
 import pytest
 
-pytest.register_assert_rewrite("model.rounds", "model.machine", "model.running", "model.acting", "model.real")
+pytest.register_assert_rewrite(
+    "model.rounds", "model.machine", "model.running", "model.operating", "model.acting", "model.real"
+)

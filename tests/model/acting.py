@@ -13,7 +13,7 @@ from flowhooks.model.delivery import State, Trigger
 from model import desk
 from model.listeners import HANDLERS, SECOND, Conditions
 from model.machine import LOADED, PICKS, WHICH
-from model.running import Running
+from model.operating import Operating
 
 if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus
@@ -24,7 +24,6 @@ WANTED = st.sampled_from(
     ["one", "one", {}, {"handler": "p:again"}, {"handler": "q:every", "state": "dead"}]
     + [{"state": one} for one in ("dead", "succeeded", "unknown", "waiting", "suspended", "parked", "dismissed")]
 )
-SUSPENDED = st.sampled_from(["one", {}, {"handler": "p:again"}, {"handler": "q:late"}, {"state": "suspended"}])
 PURGED = st.sampled_from([None, None, "succeeded", "closed", "dismissed", "dead", "parked"])
 HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once", "r:large"], ["nobody:*"]])
 ONLY = st.sampled_from(["", "", "r:books", "r:large", "r:watch", "p:again", "q:every"])
@@ -33,7 +32,7 @@ RESTS = 6
 SECONDS = st.sampled_from([1, 10, 60, 3600, 86_400, 200 * 86_400])
 
 
-class Acting(Running):
+class Acting(Operating):
     """All steps."""
 
     def __init__(self) -> None:
@@ -44,18 +43,6 @@ class Acting(Running):
     def _perform(self, which: int, name: str, expected: dict[str, Any], **arguments: Any) -> None:
         done = self.real.perform(self._flow(which), name, **arguments)
         assert {one: done[one] for one in expected} == expected
-
-    def _wanted(self, wanted: Any, pick: int) -> dict[str, Any]:
-        events = list(self.paper.events)
-        return {"ids": [events[pick % len(events)] if events else "none"]} if wanted == "one" else wanted
-
-    @precondition(lambda self: self.paper.deliveries())
-    @rule(wanted=WANTED, pick=PICKS, again=st.booleans(), dry=DRY, which=WHICH)
-    def replay(self, wanted: Any, pick: int, again: bool, dry: bool, which: int) -> None:
-        """Replay dead deliveries, and with `again` succeeded ones."""
-        wanted = self._wanted(wanted, pick)
-        expected = desk.replay(self.paper, wanted, again=again, dry_run=dry)
-        self._perform(which, "replay", expected, event_filter=wanted, again=again, dry_run=dry)
 
     @precondition(lambda self: self.real.ids)
     @rule(pick=PICKS, verdict=st.sampled_from(["did", "did-not", "close"]), dry=DRY, which=WHICH)
@@ -75,13 +62,6 @@ class Acting(Running):
                 self._perform(which, "resolve", {}, **arguments)
         else:
             self._perform(which, "resolve", expected, **arguments)
-
-    @precondition(lambda self: self.paper.deliveries())
-    @rule(wanted=SUSPENDED, pick=PICKS, dry=DRY, which=WHICH)
-    def close_suspended(self, wanted: Any, pick: int, dry: bool, which: int) -> None:
-        """Close suspended deliveries."""
-        arguments = {"event_filter": self._wanted(wanted, pick), "dry_run": dry}
-        self._perform(which, "close_suspended", desk.close_suspended(self.paper, **arguments), **arguments)
 
     @precondition(lambda self: self.paper.events)
     @rule(how=st.sampled_from(["reroute_parked", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)

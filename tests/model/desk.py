@@ -34,34 +34,15 @@ def _is_meant(event: Event, event_filter: Mapping[str, Any]) -> bool:
     ):
         return False
     return (of_delivery is None and handler is None) or any(
-        _fits(one, handler, of_delivery) for one in event.deliveries.values()
+        fits(one, handler, of_delivery) for one in event.deliveries.values()
     )
 
 
-def _fits(one: Delivery, handler: str | None, state: str | None) -> bool:
+def fits(one: Delivery, handler: str | None, state: str | None) -> bool:
+    """Whether a delivery itself meets the conditions of a filter on deliveries."""
     if state == "suspended" and (one.state, one.due) != (State.WAITING, None):
         return False
     return (handler is None or one.handler == handler) and (state in {None, "suspended"} or one.state == state)
-
-
-def replay(paper: Paper, event_filter: Mapping[str, Any], *, again: bool, dry_run: bool) -> dict[str, int]:
-    """Replay dead deliveries, and with `again` succeeded ones."""
-    events = meant(paper, event_filter)
-    state = event_filter.get("state") if event_filter.get("state") in {*State, "suspended"} else None
-    those = [
-        one for event in events for one in event.deliveries.values() if _fits(one, event_filter.get("handler"), state)
-    ]
-    chosen = [one for one in those if one.state is State.DEAD or (again and one.state is State.SUCCEEDED)]
-    if not dry_run:
-        for one in chosen:
-            paper.again(one, paper.absent)
-        paper.deeds += bool(chosen)
-    return {
-        "events": len(events),
-        "deliveries": len(chosen),
-        "skipped": len(those) - len(chosen),
-        "changed_meanwhile": 0,
-    }
 
 
 def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict[str, str] | None:
@@ -77,24 +58,6 @@ def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict
             one.move(target, paper.now)
         paper.deeds += 1
     return {"handler": one.handler, "before": before, "after": target}
-
-
-def close_suspended(paper: Paper, *, event_filter: Mapping[str, Any], dry_run: bool) -> dict[str, int]:
-    """Close the deliveries that wait without a due time."""
-    wanted = event_filter if event_filter.get("ids") else {**event_filter, "state": "suspended"}
-    events = meant(paper, wanted)
-    those = [one for event in events for one in event.deliveries.values() if _fits(one, wanted.get("handler"), None)]
-    chosen = [one for one in those if _fits(one, None, "suspended")]
-    if not dry_run:
-        for one in chosen:
-            one.move(State.CLOSED, paper.now)
-        paper.deeds += bool(chosen)
-    return {
-        "events": len(events),
-        "closed": len(chosen),
-        "skipped": len(those) - len(chosen),
-        "changed_meanwhile": 0,
-    }
 
 
 class Change(NamedTuple):

@@ -12,6 +12,7 @@ from model.routes import Callback, Route, decide, route
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from model.bulk import Operation
     from model.listeners import Conditions
 
 DAY: Final = 86_400 * SECOND
@@ -118,6 +119,7 @@ class Paper:
         events: by id, oldest first.
         gone: the rest of purged events, by identity: id and body.
         gone_instances: the same by process instance: when each was received, its id and its origin.
+        operations: the bulk operations by id.
         accepted, purged, deeds: the numbers of accepted and purged events, and of operators' changes.
     """
 
@@ -129,6 +131,7 @@ class Paper:
     events: dict[str, Event] = field(default_factory=dict)
     gone: dict[tuple[str, str, str], tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     gone_instances: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
+    operations: dict[str, Operation] = field(default_factory=dict)
     accepted: int = 0
     purged: int = 0
     deeds: int = 0
@@ -420,5 +423,6 @@ class Paper:
             "paused": self.paused,
             "accepted": self.accepted,
             "purged": self.purged,
+            "operations": {name: one.shape() for name, one in self.operations.items()},
             "deeds": self.deeds,
         }

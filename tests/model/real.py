@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
+from flowhooks.background.bulk_operations import OperationReleaser
+from flowhooks.errors import Unavailable
 from flowhooks.execution.runners.slots import SlotPool
 from flowhooks.intake.callback import Callback
+from flowhooks.ledger import bulk_release
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.bulk_release import Released
     from model.listeners import Conditions
 
 HEARTBEAT_TIMEOUT = 3600.0
@@ -185,6 +191,30 @@ class Real:
         context = replace(flow.app.operation_context, by=Actor("ann", "api"))
         return run_operation(context, name, arguments)
 
+    def _releaser(self, flow: Any) -> OperationReleaser:
+        app = flow.app
+        return OperationReleaser(app.ledger, app.clock, lambda: app.operation_context.missing_handlers)
+
+    def release(self, flow: Any, operation_id: str) -> Released | None:
+        """Release a page of an operation, as the thread of a process does."""
+        return self._releaser(flow).release(operation_id)
+
+    def break_release(self, flow: Any, operation_id: str) -> None:
+        """Release a page whose transaction fails before it is durable."""
+
+        def break_off(_point: str) -> None:
+            raise Unavailable("on purpose")
+
+        with pytest.MonkeyPatch.context() as patched, suppress(Unavailable):
+            patched.setattr(bulk_release, "hit", break_off)
+            self._releaser(flow).release(operation_id)
+
+    def finish_operations(self, flow: Any) -> None:
+        """Store the results of operations, as the thread of a process does."""
+        releaser = self._releaser(flow)
+        for operation in releaser.open_operations():
+            releaser.finish(operation)
+
     def silence(self, flow: Any, other: Any) -> None:
         """Make a process's last heartbeat old, while the other process was connected."""
         other.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
@@ -248,6 +278,11 @@ class Real:
                 "SELECT event_id, count(*), sum(repeats) FROM late_callbacks GROUP BY event_id"
             )
         }
+        items: dict[str, dict[str, Any]] = {}
+        for name, delivery, *how in rows(
+            "SELECT operation_id, delivery_id, planned_state, attempt, status FROM operation_items"
+        ):
+            items.setdefault(name, {})[delivery] = tuple(how)
         counted = totals(connection)
         return {
             "events": {
@@ -269,5 +304,9 @@ class Real:
             "paused": {name for (name,) in rows("SELECT id FROM handlers WHERE paused_at IS NOT NULL")},
             "accepted": counted.accepted,
             "purged": counted.purged,
+            "operations": {
+                name: (*facts, items.pop(name, {}))
+                for name, *facts in rows("SELECT id, state, planned, released, changed FROM operations")
+            },
             "deeds": rows("SELECT count(*) FROM audit_log")[0][0],
         }

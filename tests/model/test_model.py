@@ -14,6 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from flowhooks import app
 from model.acting import Acting
+from model.operating import MAX_RELEASED
 from model.real import ByHand, Real, Work
 
 STEPS = 40
@@ -57,6 +58,7 @@ def steps(harness, new_database, clock, tmp_path, monkeypatch):
 
     monkeypatch.setattr("flowhooks.execution.runners.selection.SlotPool", ByHand)
     monkeypatch.setattr("flowhooks.app.load", load)
+    monkeypatch.setattr("flowhooks.ledger.bulk_release.MAX_RELEASED", MAX_RELEASED)
 
     class Steps(Acting):
         def site(self):
