@@ -60,6 +60,38 @@ FROM {_SERIES} WHERE NOT {_PARKED}
 )
 """These events, their deliveries and attempts, and the count of accepted events; `{events}` is their number."""
 
+ERROR_GROUP: Final = "e0" * 32
+"""The fingerprint of the error of all dead deliveries."""
+OPERATIONS: Final = 100
+"""The number of bulk operations; the first one has all dead deliveries."""
+_OPERATION: Final = "'01900000-0000-7000-a000-' || lpad(to_hex(n), 12, '0')"
+_IS_FAILED: Final = "outcome = 'failed'"
+HISTORY: Final = (
+    f"""
+UPDATE attempts SET plugin_version = '1.4', trigger = CASE WHEN {_IS_FAILED} THEN 'replay' ELSE 'first' END,
+    actor = CASE WHEN {_IS_FAILED} THEN 'ann' END, error_group = CASE WHEN {_IS_FAILED} THEN '{ERROR_GROUP}' END
+""",
+    f"""
+INSERT INTO error_groups (fingerprint, handler, error_type, message, frame, first_seen_at, last_seen_at, count,
+    sample_delivery_id, sample_attempt, versions)
+SELECT '{ERROR_GROUP}', 'bench:handler-0', 'ConnectionError', 'the archive does not answer', 'bench.py:9 handle',
+    min(finished_at), max(finished_at), count(*), min(delivery_id), 1, '["1.4"]' FROM attempts WHERE {_IS_FAILED}
+""",
+    f"""
+INSERT INTO operations (id, action, event_filter, note, state, actor, interface, created_at, started_at, changed_at,
+    finished_at, planned, released, changed, succeeded, failed)
+SELECT {_OPERATION}, 'replay', '{{{{}}}}', '', 'finished', 'ann', 'console', {_AT}, {_AT}, {_AT}, {_AT},
+    CASE n WHEN 1 THEN dead ELSE 0 END, CASE n WHEN 1 THEN dead ELSE 0 END, 0, 0, CASE n WHEN 1 THEN dead ELSE 0 END
+FROM {_SERIES.format(events=OPERATIONS)}, (SELECT count(*) AS dead FROM deliveries WHERE state = 'dead') AS counted
+""",
+    f"""
+INSERT INTO operation_items (operation_id, delivery_id, planned_state, attempt, status, released_at)
+SELECT {_OPERATION.replace("to_hex(n)", "to_hex(1)")}, id, 'dead', 1, 'released', changed_at FROM deliveries
+WHERE state = 'dead'
+""",
+)
+"""Statements that are executed after the others: each attempt's version and trigger, an error group, and operations."""
+
 BUSINESS_KEY: Final = "HT-{}"
 """The business key of an event by its number."""
 
@@ -67,6 +99,11 @@ BUSINESS_KEY: Final = "HT-{}"
 def event_id(number: int) -> str:
     """The id of the event with a number, from 1."""
     return f"01900000-0000-7000-8000-{number:012x}"
+
+
+def operation_id(number: int) -> str:
+    """The id of the bulk operation with a number, from 1."""
+    return f"01900000-0000-7000-a000-{number:012x}"
 
 
 def flow_instance_id(number: int) -> str:
@@ -96,7 +133,7 @@ def of_sqlite(file: Path, events: int, *more: str) -> None:
         connection.commit()
 
 
-def of_postgresql(events: int) -> str:
-    """The statements that fill a ledger on PostgreSQL."""
+def of_postgresql(events: int, *more: str) -> str:
+    """The statements that fill a ledger on PostgreSQL, and further ones with `{events}` in them."""
     without_look_ups = "SET session_replication_role = replica"  # each row's parent exists
-    return ";".join([without_look_ups, *(statement.format(events=events) for statement in STATEMENTS)])
+    return ";".join([without_look_ups, *(statement.format(events=events) for statement in (*STATEMENTS, *more))])

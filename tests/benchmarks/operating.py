@@ -39,6 +39,7 @@ LOOKS = 30
 """The number of counted requests for each page, after one that does not count."""
 DEAD = 10_000
 """Deliveries that are replayed."""
+_VERSION = "bench%3D%3D1.4"
 RELOAD_EVERY = 1.0
 """Seconds between two requests for the open page while callbacks arrive."""
 
@@ -57,12 +58,28 @@ def _pages(events: int) -> dict[str, str]:
         "events, by handler and dead": "/console/events?state=dead&handler=bench:handler-0",
         "events, parked": "/console/events?state=parked",
         "events, by time": "/console/events?since=2023-11-14T22:15&until=2023-11-14T22:16",
+        "events, replayed": "/console/events?trigger=replay",
+        "events, by first attempts": "/console/events?trigger=first",
+        "events, by a reason that no attempt has": "/console/events?trigger=probe",
+        "events, by plugin": "/console/events?plugin=bench",
+        "events, by version": f"/console/events?plugin={_VERSION}",
+        "events, by a version that is not there": "/console/events?plugin=bench%3D%3D9.9",
+        "events, by the version of the last attempt": f"/console/events?ran_by={_VERSION}",
+        "events, replayed with a version and dead": f"/console/events?trigger=replay&plugin={_VERSION}&state=dead",
+        "events, by time of an attempt": "/console/events?attempted_since=2023-11-14T22:15",
+        "events, by error": f"/console/events?error_group={filling.ERROR_GROUP}",
         "one event": f"/console/events/{filling.event_id(some)}",
         "handlers": "/console/handlers",
         "parked": "/console/parked",
         "rejected": "/console/rejected-requests",
         "alerts": "/console/alerts",
         "audit": "/console/audit",
+        "audit, by operator": "/console/audit?actor=ann",
+        "errors": "/console/errors",
+        "errors, by handler": "/console/errors?handler=bench:handler-0",
+        "one error": f"/console/errors/{filling.ERROR_GROUP}",
+        "operations": "/console/operations",
+        "one operation": f"/console/operations/{filling.operation_id(1)}",
     }
 
 
@@ -113,7 +130,7 @@ def _looked(bench: Bench) -> list[Looked]:
             looked.append(_look(bench, server, "SQLite"))
         with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
             bench.tell("filling PostgreSQL")
-            full.rows(filling.of_postgresql(bench.events))
+            full.rows(filling.of_postgresql(bench.events, *filling.HISTORY))
             full.rows("VACUUM ANALYZE")
             with full.serve() as server, full.worker():
                 looked.append(_look(bench, server, "PostgreSQL"))
@@ -270,5 +287,5 @@ def _full(bench: Bench) -> Iterator[Site]:
     with bench.site() as site:
         bench.tell("filling SQLite")
         upgrade(f"sqlite:///{site.database}")
-        filling.of_sqlite(site.database, bench.events)
+        filling.of_sqlite(site.database, bench.events, *filling.HISTORY)
         yield site

@@ -13,10 +13,12 @@ import threading
 import time
 from pathlib import Path
 from queue import SimpleQueue
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.settings import load
 
 HERE = Path(__file__).parent
@@ -413,6 +415,27 @@ def test_processor_time_of_unfinished_work_is_unknown(part, tmp_path):
     assert (figure.ours.processor, figure.theirs.processor) == (700, 0)
     with pytest.raises(servers.ServerError, match=r"nothing was|not installed"):
         contending.cheapest(quiet)
+
+
+def test_the_measured_pages_have_content(part, tmp_path):
+    """Every page is served, and each filter of events selects some, unless its name says that it selects none."""
+    operating, filling, servers = part("operating"), part("filling"), part("servers")
+    site = servers.Site(folder=tmp_path)
+    upgrade(f"sqlite:///{site.database}")
+    filling.of_sqlite(site.database, 2_100, *filling.HISTORY)
+    wrong = []
+    with site.serve() as server:
+        for page, path in operating._pages(2_100).items():
+            connection = http.client.HTTPConnection(urlsplit(server.admin).netloc, timeout=60)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read().decode()
+            connection.close()
+            is_empty = any(text in page for text in ("not there", "no attempt has", "by time"))
+            has_content = f"/console/events/{filling.event_id(1)[:18]}" in body or not page.startswith("events")
+            if answer.status != 200 or has_content == is_empty:
+                wrong.append((page, answer.status))
+    assert wrong == []
 
 
 def test_what_was_answered_has_to_be_run(part, monkeypatch):
