@@ -46,8 +46,6 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "dismiss.committed": "the dismissal is durable, and no thread is notified",
     "correction.written": "a correction is stored with its deliveries, and that is not yet durable",
     "correction.committed": "the correction is durable, and no thread is notified",
-    "replay.written": "deliveries are waiting again, and that is not yet durable",
-    "replay.committed": "the replay is durable, and no thread is notified",
     "resolve.written": "an operator's verdict on a delivery is written and not yet durable",
     "resolve.committed": "the verdict is durable, and no thread is notified",
     "operation.plan_written": "a page of a bulk operation's plan is written and not yet durable",

@@ -52,10 +52,6 @@ def describe(entry: AuditEntry) -> str:
     return f"{text}: {note}" if (note := detail.get("note")) else text
 
 
-def _replayed(detail: Mapping[str, Any]) -> str:
-    return f"ran {_deliveries_text(detail)} again{', including succeeded ones' if detail['again'] else ''}"
-
-
 _ACTION_TEXTS: Final = {
     "replay": "to replay",
     "rerun": "to run again, including succeeded ones",
@@ -83,10 +79,6 @@ _CHANGE_TEXTS: Final = {"paused": "paused", "resumed": "resumed", "cancelled": "
 
 def _resolved(detail: Mapping[str, Any]) -> str:
     return f"resolved delivery {detail['delivery']} for {detail['handler']}: {_RESOLUTION_TEXTS[detail['verdict']]}"
-
-
-def _closed(detail: Mapping[str, Any]) -> str:
-    return f"closed {pluralize(detail['deliveries'], 'suspended delivery', 'suspended deliveries')}"
 
 
 def _rerouted(detail: Mapping[str, Any]) -> str:
@@ -126,9 +118,7 @@ def _times_text(detail: Mapping[str, Any]) -> str:
 
 _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "operation": _operated,
-    "replay": _replayed,
     "resolve": _resolved,
-    "close_suspended": _closed,
     "reroute_parked": lambda detail: f"routed {pluralize(detail['events'], 'parked event')} again",
     "reroute": _rerouted,
     "dismiss": lambda detail: f"dismissed {pluralize(detail['events'], 'parked event')}",

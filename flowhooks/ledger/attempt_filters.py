@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import ColumnElement, func, literal, select
 
 from flowhooks.errors import SettingsError
-from flowhooks.ledger import database
 from flowhooks.ledger.tables import IS_LAST_ATTEMPT, IS_REQUESTED, attempts, deliveries
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.handler import NAME_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Connection
 
 FIELDS: Final = ("plugin", "trigger", "attempted_since", "ran_by")
@@ -107,17 +103,6 @@ def _ran(plugin: PluginSelector, conditions: list[ColumnElement[bool]]) -> list[
 
 def _exists(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return select(literal(1)).select_from(attempts).where(*conditions).correlate(deliveries).exists()
-
-
-def matching_deliveries(
-    connection: Connection, criteria: AttemptCriteria, delivery_ids: Sequence[str]
-) -> frozenset[str]:
-    """Return the ids of those of the deliveries that match a filter's conditions on attempts."""
-    query = select(deliveries.c.id).where(deliveries.c.id.in_(database.string_array("delivery_ids")))
-    rows = connection.execute(
-        query.where(*attempt_conditions(criteria)), {"delivery_ids": json.dumps(list(delivery_ids))}
-    )
-    return frozenset(rows.scalars())
 
 
 def requested_events(connection: Connection, trigger: str, limit: int) -> list[str] | None:

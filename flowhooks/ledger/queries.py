@@ -167,16 +167,6 @@ class EventFilter:
         if any(time is not None and abs(time) > _LATEST for time in times):
             raise SettingsError("times of a filter must be microseconds since 1970 that fit into 64 bits")
 
-    def selects(self, status: DeliveryStatus) -> bool:
-        """Tell whether the filter by handler, state and error group includes a delivery of a matching event."""
-        if self.handler not in {None, status.handler} or self.error_group not in {None, status.error_group}:
-            return False
-        if self.delivery_ids and status.delivery_id not in self.delivery_ids:
-            return False
-        if self.state == SUSPENDED:
-            return status.is_suspended
-        return self.state not in set(State) or status.state == self.state
-
     @property
     def has_criteria(self) -> bool:
         """Whether any field is set."""

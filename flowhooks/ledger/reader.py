@@ -10,7 +10,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.clock import to_text
 from flowhooks.errors import EventPurged, LedgerUnusable, NotFound
 from flowhooks.ledger import (
-    attempt_filters,
     attempts,
     circuit_state,
     corrections,
@@ -34,7 +33,7 @@ from flowhooks.ledger.route_changes import ParkedGroup, parked_groups, parked_re
 from flowhooks.ledger.stats import LedgerStats, Totals, count_by_state, read_stats, totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
@@ -177,16 +176,6 @@ class Reader:
         """Return at most `limit` events that match a filter, oldest first, starting after the id `after`."""
         with self.connection() as connection:
             return queries.find(connection, event_filter, limit=limit, after=after, newest_first=False)
-
-    def matching_deliveries(
-        self, event_filter: EventFilter, delivery_statuses: Sequence[DeliveryStatus]
-    ) -> frozenset[str]:
-        """Return the ids of those of the deliveries that match a filter's conditions on attempts."""
-        ids = [status.delivery_id for status in delivery_statuses]
-        if not ids or not attempt_filters.has_attempt_criteria(event_filter):
-            return frozenset(ids)
-        with self.connection() as connection:
-            return attempt_filters.matching_deliveries(connection, event_filter, ids)
 
     def count_events(self, event_filter: EventFilter) -> int:
         """Return the number of events that match a filter."""

@@ -20,7 +20,6 @@ from flowhooks.operations.bulk import (
     set_operation_rate,
     start_operation,
 )
-from flowhooks.operations.close_suspended import close_suspended
 from flowhooks.operations.corrections import accept_correction
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.engines import (
@@ -37,7 +36,6 @@ from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.record_backup import record_backup
 from flowhooks.operations.record_change import ChangeKind, record_change
-from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.operations.retire import retire
@@ -190,12 +188,7 @@ def _change_kind(key: str, value: Any) -> ChangeKind:
 
 
 OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
-    "replay": (replay, {"event_filter": filter_from_json, "again": _boolean, "dry_run": _boolean, "after": _string}),
     "resolve": (resolve, {"delivery_id": _string, "verdict": _resolution, "note": _string, "dry_run": _boolean}),
-    "close_suspended": (
-        close_suspended,
-        {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string},
-    ),
     "accept_correction": (
         accept_correction,
         {"event_id": _string, "digest": _string, "note": _string, "dry_run": _boolean},

@@ -54,7 +54,7 @@ ADMIN = [
     *("/", "/console", "/console/", "/console/events", "/console/login", "/console/static/x", "/console/../etc/passwd"),
     *("/healthz", "/readyz", "/metrics", "/openapi.json", "/api/overview", "/api/events", "/api/parked"),
     *("/api/events/x", "/api/handlers", "/api/rejected-requests", "/api/audit", "/api/alerts"),
-    *("/api/operations/replay", "/api/operations/reroute_parked", "/api/operations/purge"),
+    *("/api/operations/dismiss", "/api/operations/reroute_parked", "/api/operations/purge"),
     *("/api/operations/nothing", "/api/"),
 ]  # fmt: skip
 IDS = [

@@ -359,7 +359,7 @@ def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
         b'{"event_filter": {"since": 1e300}}',
         BODIES["NUL"],
     ):
-        answer = server.ask("POST", "/api/operations/replay", body, known, admin=True)
+        answer = server.ask("POST", "/api/operations/dismiss", body, known, admin=True)
         assert answer.message_of_error(answer.status)
         assert answer.status in {400, 422}
     for arguments in (
@@ -369,14 +369,14 @@ def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
         {"event_filter": {"ids": [1]}},
         {"event_filter": {"ids": ["x"] * 60_000}},
         {"event_filter": {"handler": None, "state": "dead"}, "after": "\u202e"},
-        {"event_filter": {}, "again": 1},
+        {"event_filter": {}, "dry_run": 1},
     ):
-        answer = server.operate(token, "replay", **arguments)
+        answer = server.operate(token, "dismiss", **arguments)
         assert answer.status in {200, 413, 422}, (str(arguments)[:80], answer)
         if answer.status != 200:
             answer.message_of_error(answer.status)
-    assert server.operate(token, "replay", event_filter={"state": "ded"}).status == 422
-    for name in ("nothing", "%00", "a%2Fb", "..", "replay%0a"):
+    assert server.operate(token, "dismiss", event_filter={"state": "ded"}).status == 422
+    for name in ("nothing", "%00", "a%2Fb", "..", "dismiss%0a"):
         answer = server.ask("POST", f"/api/operations/{name}", b"{}", known, admin=True)
         assert answer.status in {404, 405, 422}  # 405: the path of an operation object, which is only read
         answer.message_of_error(answer.status)

@@ -10,6 +10,7 @@ import pytest
 
 from flowhooks.ledger.queries import EventFilter
 from support.clients import SEED, calling, until_more
+from support.load import running_operations
 
 PLUGIN = '''
 import os, random, time
@@ -204,10 +205,12 @@ def test_resolve_and_replay_still_work(crashed, stored):
             assert standing.state.value == after[verdict]
             assert standing.attempt == (2 if verdict == "did-not" else 1)
     again = crashed.server.operate(
-        token, "replay", event_filter={"state": "succeeded", "handler": "demo:plain"}, again=True
+        token, "plan_operation", action="rerun", event_filter={"state": "succeeded", "handler": "demo:plain"}
     )
     assert again.status == 200
-    assert again.json["deliveries"] > 0
+    assert again.json["planned"] > 0
+    assert crashed.server.operate(token, "start_operation", operation_id=again.json["id"]).status == 200
+    crashed.until(lambda ledger: not running_operations(ledger))
     crashed.until(lambda ledger: not unfinished(ledger))
     crashed.server.stop()
     crashed.balance()

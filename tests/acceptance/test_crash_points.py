@@ -127,7 +127,6 @@ ROUNDS = (
     "reroute_parked",
     "reroute",
     "dismiss",
-    "replay",
     "resolve",
     "correct",
     "purge",
@@ -180,8 +179,6 @@ TABLE = {
     "reroute.committed": Way("reroute"),
     "dismiss.written": Way("dismiss"),
     "dismiss.committed": Way("dismiss"),
-    "replay.written": Way("replay", 2),
-    "replay.committed": Way("replay", 2),
     "resolve.written": Way("resolve", 2),
     "resolve.committed": Way("resolve", 2),
     "correction.written": Way("correct"),
@@ -203,7 +200,7 @@ ELSEWHERE = {
 """The points of reconciliation: `tests/integration/intake/test_take_in_crashes.py` has the rounds of the first five,
 and `test_reconciliation` those of its own steps. `test_restart` has those of a replacement, and
 `test_operation_crashes` those of bulk operations."""
-BY_HAND = {"reroute", "dismiss", "replay", "resolve", "correct"}
+BY_HAND = {"reroute", "dismiss", "resolve", "correct"}
 """Operations for single events, only in the long set."""
 LEFT_OUT = {
     "sqlite": {
@@ -229,7 +226,7 @@ def rounds(by):
         places += ["procrastinate"] if way.jobs else []
         for place in places:
             # On a shared ledger a command is killed, which reaches its point once.
-            later = 0 if by in {"replay", "resolve"} and place != "sqlite" else way.later
+            later = 0 if by == "resolve" and place != "sqlite" else way.later
             short = later if later and place != "sqlite" and by != "reroute_parked" else 1
             more = {1, later, 3 * later if by == "load" else later} - {0, short}
             first = pytest.mark.long if at in LEFT_OUT[place] or by in BY_HAND else ()
@@ -587,33 +584,6 @@ def test_dismiss(place, name, at, times):
     with here.site.ledger() as ledger, ledger.connection() as connection:
         deeds = [one for one in audit.entries(connection, limit=100) if one.detail.get("note") == key]
     assert [one.detail["events"] for one in deeds] == [3]
-
-
-@pytest.mark.parametrize(("name", "at", "times"), rounds("replay"))
-def test_replay(place, name, at, times):
-    """A killed replay is applied or not; the repeated command completes it, and no delivery runs twice."""
-    here = place(name)
-    prefix = here.begin()
-    if not here.shares:
-        here.doomed(at, times, ready=True)
-    dead = [here.post(f"{prefix}{number}", "moody").event_id for number in range(3)]
-    here.site.until(lambda ledger: all(standing(ledger, one) == ("dead", 1) for one in dead))
-    words = ("replay", "--handler", "demo:moody", "--state", "dead")
-    for number in range(1, times):
-        done = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
-        assert done.returncode == 0, done.stderr
-        here.site.until(lambda ledger, made=number + 1: all(standing(ledger, it) == ("dead", made) for it in dead))
-    (here.site.folder / "allowed").touch()
-    commanded(here, at, times, words)
-    again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
-    assert again.returncode == 0, again.stderr
-    here.until_over()
-    lost, entered = here.check()
-    assert not lost or at == "replay.committed"  # the delivery is running by then
-    with here.site.ledger() as ledger:
-        ends = Counter(standing(ledger, one) for one in dead)
-    assert ends == Counter({("succeeded", times + 1): 3 - len(lost), ("unknown", times + 1): len(lost)})
-    assert sum(one[3].startswith(prefix) for one in here.entered()) == 3 * (times + 1) - len(lost - entered)
 
 
 def standing(ledger, event_id):

@@ -14,13 +14,13 @@ from flowhooks.failpoints import FAILPOINTS
 from support.load import LoadUnderCrashes, SharedLoadUnderCrashes, kill_in_turn
 
 SHORT = (
-    *(("migrate.applied", 1), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
+    *(("migrate.applied", 1), ("operation.release_written", 1), ("recover.written", 1), ("purge.written", 1)),
     *(("reroute_parked.committed", 1), ("checkpoint", 1)),
 )
 """The points at which servers are killed in order, and the number of visits before the kill. A kill at the start of a
 server follows a server that runs for a while and prepares it. The short set of the failpoints has each of them."""
 OPERATORS = (
-    *(("migrate.committed", 1), ("replay.committed", 1), ("recover.committed", 1), ("dismiss.written", 1)),
+    *(("migrate.committed", 1), ("operation.release_committed", 1), ("recover.committed", 1), ("dismiss.written", 1)),
     *(("reroute_parked.written", 1), ("purge.committed", 1), ("reroute.written", 1), ("resolve.committed", 1)),
     *(("dismiss.committed", 1), ("reroute.committed", 1), ("resolve.written", 1), ("checkpoint", 1)),
 )
@@ -54,6 +54,7 @@ def test_every_point_under_load_on_postgresql(site, postgresql_url):
 
 def test_every_point_is_in_the_long_set():
     """The long set has every point except those of work that other tests interrupt."""
-    elsewhere = {"job", "sweep", "copy", "reconcile", "restart", "take_in", "late_callback", "operation", "correction"}
+    elsewhere = {"job", "sweep", "copy", "reconcile", "restart", "take_in", "late_callback", "correction"}
     others = {at for at in FAILPOINTS if at.partition(".")[0] in elsewhere} | {"migrate.jobs", "accept.locked"}
+    others |= {f"operation.{step}_{when}" for step in ("plan", "finish") for when in ("written", "committed")}
     assert {at for at, _ in (*SHORT, *OPERATORS, *LOAD)} == {*FAILPOINTS, "handler", "checkpoint"} - others

@@ -110,7 +110,7 @@ REQUESTS = {
     "unknown path": ("GET", "/nowhere", {}, 404, {}),
     "root": ("GET", "/", {}, 404, {}),
     "unknown kind": ("POST", "/flow/1/call-back/terminated", {}, 404, {}),
-    "administration": ("POST", "/api/operations/replay", {}, 404, {}),
+    "administration": ("POST", "/api/operations/dismiss", {}, 404, {}),
     "no id": ("POST", "/flow//call-back/complete", {}, 422, {}),
     "slash at the end": ("POST", "/flow/1/call-back/complete/", {}, 404, {}),
     "GET": ("GET", "/flow/1/call-back/complete", {}, 405, {"Allow": "POST"}),

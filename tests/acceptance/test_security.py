@@ -201,7 +201,7 @@ def test_the_contract_is_open_to_read(server, answers):
 
 def test_the_administration_asks_for_the_lock_files_token(server, site, answers):
     """The administration refuses engines' tokens; liveness and readiness are open to monitors."""
-    path = "/api/operations/replay"
+    path = "/api/operations/dismiss"
     body = json.dumps({"event_filter": {}})
     token = site.token()
     assert len(token) >= 40
@@ -220,7 +220,7 @@ def test_the_administration_asks_for_the_lock_files_token(server, site, answers)
         answers.append(server.ask("POST", path, body, headers, admin=True))
         answers[-1].message_of_error(401)
         assert answers[-1].headers["WWW-Authenticate"] == "Bearer"
-    answers.append(server.operate(token, "replay", event_filter={}))
+    answers.append(server.operate(token, "dismiss", event_filter={}, dry_run=True))
     assert answers[-1].status == 200
     for path in ("/healthz", "/readyz"):
         answers.append(server.ask("GET", path, admin=True))
@@ -229,7 +229,7 @@ def test_the_administration_asks_for_the_lock_files_token(server, site, answers)
 
 def test_the_listeners_do_not_serve_each_others_paths(server, site, answers):
     """The callback listener does not serve the administration, nor the other way round."""
-    for path in ("/api/operations/replay", "/healthz", "/readyz"):
+    for path in ("/api/operations/dismiss", "/healthz", "/readyz"):
         for method in ("GET", "POST"):
             headers = {"Authorization": f"Bearer {site.token()}"}
             answers.append(server.ask(method, path, b"{}", headers))

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from mixture import CONFIG, KINDS, PLUGIN, Callers
@@ -166,9 +166,7 @@ class Operators(threading.Thread):
         try:
             while self._due.acquire() and not self._over:
                 now = int(time.time() * 1e6)
-                self.replayed += sum(
-                    one["deliveries"] for one in self._all("replay", {"state": "dead", "since": since})
-                )
+                self.replayed += self._replay({"state": "dead", "since": since})
                 since = now
                 until = int((time.time() - OLD) * 1e6)
                 for state in (None, "dead", "parked"):
@@ -177,25 +175,33 @@ class Operators(threading.Thread):
         except Exception as error:  # noqa: BLE001 (whatever it is, it is a problem of this run)
             self.problems.append(f"an operator has given up: {error!r}")
 
-    def _all(self, name: str, wanted: dict[str, object]) -> Iterator[dict[str, int]]:
+    def _replay(self, wanted: dict[str, object]) -> int:
+        """Start a bulk operation; return the number of its deliveries."""
+        planned = self._operate("plan_operation", {"action": "replay", "event_filter": wanted})
+        self._operate("start_operation", {"operation_id": planned["id"]})
+        return int(planned["planned"])
+
+    def _all(self, name: str, wanted: dict[str, object]) -> Iterator[dict[str, Any]]:
         after = ""
         while True:
-            connection = http.client.HTTPConnection(self._place, timeout=120)
-            try:
-                headers = {"Authorization": f"Bearer {self._token}"}
-                body = json.dumps({"event_filter": wanted, "after": after})
-                connection.request("POST", f"/api/operations/{name}", body, headers)
-                answer = connection.getresponse()
-                said = answer.read()
-            finally:
-                connection.close()
-            if answer.status != http.HTTPStatus.OK:
-                raise RuntimeError(f"{name} was answered {answer.status}: {said[:300]!r}")
-            done = json.loads(said)
+            done = self._operate(name, {"event_filter": wanted, "after": after})
             yield done
             after = done["next"]
             if not after or self._over:
                 return
+
+    def _operate(self, name: str, arguments: dict[str, object]) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(self._place, timeout=120)
+        try:
+            headers = {"Authorization": f"Bearer {self._token}"}
+            connection.request("POST", f"/api/operations/{name}", json.dumps(arguments), headers)
+            answer = connection.getresponse()
+            said = answer.read()
+        finally:
+            connection.close()
+        if answer.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"{name} was answered {answer.status}: {said[:300]!r}")
+        return json.loads(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from collections import Counter
 import pytest
 
 from flowhooks.ledger import audit
+from flowhooks.ledger.bulk_release import open_operations
 from flowhooks.ledger.queries import EventFilter
 from support.client_history import ClientHistory
 from support.clients import calling, until_more
@@ -95,6 +96,8 @@ EARLY = {"recover", "reroute_parked", "reroute"}
 AT_ONCE = {"migrate", "recover", "reroute_parked"}
 """Points that the start of a server reaches."""
 BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
+OF_SERVER = {*AT_ONCE, *BY_LOAD, "operation"}
+"""Points that a server reaches on a shared ledger, too; a command reaches the others there."""
 
 
 class LoadUnderCrashes:
@@ -162,6 +165,9 @@ class LoadUnderCrashes:
 
     def operate(self, name, *, may_be_done=False, **arguments):
         """Request an operation, which may kill the server."""
+        if name == "operation":
+            self._replay(**arguments)
+            return
         after = {}
         with contextlib.suppress(OSError, http.client.HTTPException):
             while True:
@@ -170,6 +176,14 @@ class LoadUnderCrashes:
                 if not answer.json.get("next"):
                     break
                 after = {"after": answer.json["next"]}
+
+    def _replay(self, event_filter):
+        """Run dead deliveries again by a bulk operation, whose release may kill the server."""
+        planned = self.server.operate(self.site.token(), "plan_operation", action="replay", event_filter=event_filter)
+        assert planned.status == 200, planned
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            started = self.server.operate(self.site.token(), "start_operation", operation_id=planned.json["id"])
+            assert started.status == 200, started
 
     def prepare(self, at, name):
         """Prepare the data that a point needs."""
@@ -190,8 +204,8 @@ class LoadUnderCrashes:
                     self.post(f"{name}-{number}", "crash", callBackProcessClass=name) for number in range(3)
                 ]
                 self.site.plugin(name.replace("-", "_"), LATE.replace("SELECTOR", f'callback_class="{name}"'))
-            case "replay" | "purge" | "dismiss":
-                key = {"replay": "moody", "purge": "old"}.get(kind, name)
+            case "operation" | "purge" | "dismiss":
+                key = {"operation": "moody", "purge": "old"}.get(kind, name)
                 ids = [self.post(f"{name}-{number}", key) for number in range(3)]
                 self.site.until(lambda ledger: not any(running(ledger, one, waiting=True) for one in ids))
                 self.prepared[kind] = ids
@@ -200,7 +214,7 @@ class LoadUnderCrashes:
         """Reach a point by an operation, which must be completed later."""
         ids = self.prepared.pop(kind, [])
         match kind:
-            case "replay" | "reroute":
+            case "operation" | "reroute":
                 asked = {"event_filter": {"ids": ids}}
             case "dismiss":
                 self.dismissed |= set(ids)
@@ -283,11 +297,11 @@ class LoadUnderCrashes:
 
 
 class SharedLoadUnderCrashes(LoadUnderCrashes):
-    """The same on a shared ledger: operations are commands, which are killed themselves."""
+    """The same on a shared ledger: operations are commands, which are killed themselves, unless a server does them."""
 
     def start(self, at="", times=1):
         """Start the server; only points of the load or the start kill it."""
-        super().start(at if at.partition(".")[0] in AT_ONCE | BY_LOAD else "", times)
+        super().start(at if at.partition(".")[0] in OF_SERVER else "", times)
 
     def operate(self, name, *, may_be_done=False, failpoint=None, **arguments):
         """Run a command, which may be killed at a point."""
@@ -295,8 +309,9 @@ class SharedLoadUnderCrashes(LoadUnderCrashes):
         words += ["--note", arguments["note"]] if name == "dismiss" else []
         words = [arguments["delivery_id"], "--did"] if name == "resolve" else words
         words = ["--older-than", "0s", "--key", "old"] if name == "purge" else words
-        words = words or ["--state", "dead"]
+        words = [*(words or ["--state", "dead"]), "--detach"] if name == "operation" else words
         group = "db" if name == "purge" else "events"
+        name = "replay" if name == "operation" else name
         point = {"failpoint": f"{failpoint}:1"} if failpoint else {}
         done = self.site.run(group, name, *words, "--yes", "--database", self.site.database, **SETTINGS, **point)
         assert (done.returncode == -signal.SIGKILL) == bool(failpoint), done
@@ -304,6 +319,9 @@ class SharedLoadUnderCrashes(LoadUnderCrashes):
 
     def cut_off(self, at, kind, asked):
         """Kill the command and the server too, so that the next one has attempts to recover."""
+        if kind in OF_SERVER:
+            super().cut_off(at, kind, asked)
+            return
         self.operate(kind, failpoint=at, **asked)
         self.server.kill()
         self.open_gates()
@@ -320,6 +338,12 @@ def unfinished(ledger):
     """The number of waiting or running deliveries."""
     tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["handler_missing"]
+
+
+def running_operations(ledger):
+    """The bulk operations whose deliveries are not all released and executed."""
+    with ledger.connection() as connection:
+        return open_operations(connection)
 
 
 def kill_in_turn(under_load, chain):
@@ -366,7 +390,8 @@ def history(under_load, deliveries):
 def check(under_load):
     """Check I1, I2 and I3 when all work is finished."""
     site = under_load.site
-    under_load.operate("replay", event_filter={"state": "dead"})
+    under_load.operate("operation", event_filter={"state": "dead"})
+    site.until(lambda ledger: not running_operations(ledger))
     site.until(lambda ledger: not unfinished(ledger))
     for instance, event_id in under_load.purged.items():
         assert under_load.post(instance, "old") == event_id

@@ -210,7 +210,7 @@ def operate(app):
     (alert, *_) = _alerts(app)
     registry.run_operation(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
     registry.run_operation(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
-    registry.run_operation(desk, "replay", {"event_filter": {"ids": dead[1:2]}})
+    _operation(app, desk, BulkAction.REPLAY, {"ids": dead[1:2]})
     note = "filed by hand, says Ms Chen"
     registry.run_operation(
         replace(desk, by=Actor("chen", "cli")),

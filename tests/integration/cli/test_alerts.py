@@ -150,7 +150,6 @@ DETAILS = {
     "retire": {"handlers": ["p:h"]},
     "pause": {"handlers": ["p:h"]},
     "resume": {"handlers": ["p:h"]},
-    "close_suspended": {"event_filter": {}, "deliveries": 1},
     "reconcile": {"source": "oa", "since": None, "instances": 3, "taken_in": 1},
     "confirm_reconciliation": {"source": "oa", "instances": 3},
     "decline_reconciliation": {"instances": 3, "note": "old"},

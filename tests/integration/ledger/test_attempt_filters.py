@@ -12,12 +12,13 @@ from flowhooks.errors import SettingsError
 from flowhooks.ledger import search
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.plugin_version import PluginVersion
-from flowhooks.operations.close_suspended import close_suspended
+from flowhooks.operations.bulk import plan_operation
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
-from flowhooks.operations.replay import replay
+from support.run_bulk import run_bulk
 
 
 class Versions:
@@ -110,12 +111,13 @@ def test_a_replay_runs_only_what_the_wrong_version_ran_last(versions):
         hands.ledger._in_flight.plugin_versions = {delivery.handler: PluginVersion(version, "")}
         hands.bring(delivery, State.SUCCEEDED)
     wanted = EventFilter(ran_by="contracts==2.0")
-    assert replay(ann, wanted, dry_run=True).deliveries == 1
-    assert replay(ann, wanted, again=True).deliveries == 3
+    assert plan_operation(ann, BulkAction.REPLAY, wanted).planned == 1
+    assert run_bulk(ann, BulkAction.RERUN, wanted).released == 3
     waiting = {one.event.id for one in hands.ledger.find(EventFilter(state="waiting"), limit=9)}
     assert waiting == {versions.ids[name] for name in ("new", "wrong", "fresh")} | {two}
     assert hands.standing(other.delivery_id).state is State.SUCCEEDED
-    assert replay(ann, EventFilter(trigger="first", handler="mail:send"), again=True).deliveries == 1
+    first = EventFilter(trigger="first", handler="mail:send")
+    assert run_bulk(ann, BulkAction.RERUN, first).released == 1
 
 
 @pytest.mark.either
@@ -124,7 +126,8 @@ def test_suspended_deliveries_are_closed_by_the_same_filter(versions):
     hands = versions.hands
     for name in ("wrong", "fresh"):
         hands.sql("UPDATE deliveries SET state = 'waiting', due_at = NULL WHERE event_id = ?", versions.ids[name])
-    assert close_suspended(hands.flow.app.operation_context, EventFilter(ran_by="contracts==2.0")).closed == 1
+    suspended = EventFilter(state="suspended", ran_by="contracts==2.0")
+    assert run_bulk(hands.flow.app.operation_context, BulkAction.CLOSE, suspended).released == 1
     assert hands.ledger.delivery_statuses(versions.ids["fresh"])[0].state is State.WAITING
 
 

@@ -26,11 +26,11 @@ from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
-from flowhooks.operations.replay import replay
 from flowhooks.testing import ManualClock
 from support import apsw_driver
 from support.app_harness import LedgerHarness, plugin
 from support.faulty_disk import WAYS, Disk, Op, Recorder
+from support.run_bulk import replay
 from support.waiting import until
 
 CLIENTS = 6
@@ -145,7 +145,7 @@ class Life:
             for one in it.delivery_statuses
         }
         assert dead
-        replay(flow.app.operation_context, EventFilter())
+        replay(flow.app.operation_context)
         self.say("replayed", dead)
         dismiss(flow.app.operation_context, EventFilter(process_key="nobody"))
         self.say("dismissed", set(flow.events(state="dismissed")))

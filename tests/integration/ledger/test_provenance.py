@@ -8,12 +8,11 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.operations.context import Actor
-from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Resolution, resolve
+from support.run_bulk import replay
 
 ANN = Actor("ann", "cli")
 V1, V2 = PluginVersion("1.4", "a" * 64), PluginVersion("2.0", "b" * 64)
@@ -65,7 +64,7 @@ def test_first_retry_replay_and_repeated(failing):
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(31)
     flow.settled(event_id, State.DEAD, attempt=2)
-    assert replay(by_ann(flow), EventFilter()).deliveries == 1
+    assert replay(by_ann(flow)).released == 1
     flow.settled(event_id, State.WAITING, attempt=3)
     flow.advance(31)
     flow.settled(event_id, State.DEAD, attempt=4)
@@ -151,7 +150,7 @@ def test_the_version_that_ran(harness, listens, monkeypatch):
         )
         flow = harness.open(handler)
         if event_id:
-            replay(by_ann(flow), EventFilter())
+            replay(by_ann(flow))
         event_id = event_id or flow.take(wait=0).event_id
         flow.settled(event_id, State.DEAD, attempt=1 if version == V1 else 2)
         assert flow.close()

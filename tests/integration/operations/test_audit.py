@@ -10,8 +10,7 @@ from flowhooks.errors import InvalidTransition
 from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor, AuditRecord
-from flowhooks.operations.pause import pause
-from flowhooks.operations.replay import replay
+from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.operations.retire import retire
 
@@ -31,10 +30,16 @@ def entries(flow, **narrowing):
 
 @pytest.fixture
 def flow(harness, listens):
-    """A ledger with a dead delivery."""
+    """A ledger with a dead delivery and a parked event."""
     flow = harness.open(listens(fails, name="h"))
     flow.dead = flow.take().event_id
+    flow.parked = park(flow, "parked")
     return flow
+
+
+def park(flow, instance):
+    """Park an event; return its id."""
+    return flow.take(instance, key="nobody").event_id
 
 
 def by(flow, actor=ANN):
@@ -42,26 +47,26 @@ def by(flow, actor=ANN):
     return replace(flow.app.operation_context, by=actor)
 
 
-def test_a_replay_is_written_down(flow):
-    """The entry has operator, time, interface, filter and the number of deliveries."""
-    replay(by(flow), EventFilter(ids=(flow.dead,)))
+def test_a_dismissal_is_written_down(flow):
+    """The entry has operator, time, interface, filter, note and the number of events."""
+    dismiss(by(flow), EventFilter(ids=(flow.parked,)), note="a test")
     (entry,) = entries(flow)
-    assert (entry.actor, entry.interface, entry.action, entry.target) == ("ann", "console", "replay", flow.dead)
+    assert (entry.actor, entry.interface, entry.action, entry.target) == ("ann", "console", "dismiss", flow.parked)
     assert entry.at == flow.clock.now()
-    assert entry.detail == {"event_filter": {"ids": [flow.dead]}, "again": False, "deliveries": 1}
+    assert entry.detail == {"event_filter": {"ids": [flow.parked]}, "events": 1, "note": "a test"}
 
 
 def test_a_dry_run_and_nothing_done_leave_no_entry(flow):
     """Only an action that changed something is recorded."""
-    replay(by(flow), EventFilter(), dry_run=True)
-    replay(by(flow), EventFilter(flow_instance_id="no-such-flow"))
+    dismiss(by(flow), EventFilter(), dry_run=True)
+    dismiss(by(flow), EventFilter(flow_instance_id="no-such-flow"))
     assert entries(flow) == []
 
 
-def replay_pages(flow, event_filter, *, actor=ANN, after="", pages=100):
-    """Replay so many pages, as a command does; where the next one starts."""
+def dismiss_pages(flow, event_filter, *, actor=ANN, after="", pages=100):
+    """Dismiss so many pages, as a command does; where the next one starts."""
     for _ in range(pages):
-        after = replay(by(flow, actor), event_filter, after=after).next
+        after = dismiss(by(flow, actor), event_filter, after=after).next
         if not after:
             break
     return after
@@ -69,45 +74,43 @@ def replay_pages(flow, event_filter, *, actor=ANN, after="", pages=100):
 
 @pytest.mark.either
 def test_the_pages_of_an_operation_share_an_entry(flow, monkeypatch):
-    """A replay of three events in two pages is one action: the entry has the sum, and no position at its end."""
-    monkeypatch.setattr("flowhooks.operations.replay.PAGE_SIZE", 2)
-    flow.take("2")
-    flow.take("3")
-    assert replay_pages(flow, EventFilter(state="dead")) == ""
+    """A dismissal of three events in two pages is one action: the entry has the sum, and no position at its end."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 2)
+    park(flow, "2")
+    park(flow, "3")
+    assert dismiss_pages(flow, EventFilter(state="parked")) == ""
     (entry,) = entries(flow)
-    assert (entry.target, entry.detail) == ("", {"event_filter": {"state": "dead"}, "again": False, "deliveries": 3})
+    assert (entry.target, entry.detail) == ("", {"event_filter": {"state": "parked"}, "events": 3, "note": ""})
 
 
 @pytest.mark.either
 def test_an_operation_that_stopped_is_continued_in_its_entry(flow, monkeypatch):
-    """The entry says where it stopped; what another operator or another filter replays has an entry of its own."""
-    monkeypatch.setattr("flowhooks.operations.replay.PAGE_SIZE", 1)
-    events = [flow.dead, *(flow.take(str(number)).event_id for number in range(2, 5))]
-    pause(flow.app.operation_context, ["p:h"])
-    after = replay_pages(flow, EventFilter(state="dead"), pages=1)
+    """The entry says where it stopped; what another operator or another filter dismisses has an entry of its own."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    events = [flow.parked, *(park(flow, str(number)) for number in range(2, 5))]
+    after = dismiss_pages(flow, EventFilter(state="parked"), pages=1)
     (entry,) = entries(flow)
-    assert (after, entry.detail["after"], entry.detail["deliveries"]) == (events[0], events[0], 1)
-    replay_pages(flow, EventFilter(state="dead"), actor=Actor("bob", "console"), after=after, pages=1)
-    replay_pages(flow, EventFilter(ids=(events[2],)), after=events[1])
-    replay_pages(flow, EventFilter(state="dead"), after=after)
-    found = {(entry.actor, *entry.detail["event_filter"]): entry.detail["deliveries"] for entry in entries(flow)}
+    assert (after, entry.detail["after"], entry.detail["events"]) == (events[0], events[0], 1)
+    dismiss_pages(flow, EventFilter(state="parked"), actor=Actor("bob", "console"), after=after, pages=1)
+    dismiss_pages(flow, EventFilter(ids=(events[2],)), after=events[1])
+    dismiss_pages(flow, EventFilter(state="parked"), after=after)
+    found = {(entry.actor, *entry.detail["event_filter"]): entry.detail["events"] for entry in entries(flow)}
     assert found == {("ann", "state"): 2, ("bob", "state"): 1, ("ann", "ids"): 1}
 
 
 @pytest.mark.either
-def test_the_same_operation_started_again_has_an_entry_of_its_own(flow, monkeypatch, eventually):
-    """Two replays of the same events are two actions, in whatever pages they are made."""
-    monkeypatch.setattr("flowhooks.operations.replay.PAGE_SIZE", 1)
-    flow.take("2")
-    for _ in range(2):
-        replay_pages(flow, EventFilter())
-        eventually(flow.at_rest)
-    assert [entry.detail["deliveries"] for entry in entries(flow)] == [2, 2]
+def test_the_same_operation_started_again_has_an_entry_of_its_own(flow, monkeypatch):
+    """Two dismissals with the same filter are two actions, in whatever pages they are made."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    for number in range(2):
+        park(flow, f"{number}")
+        dismiss_pages(flow, EventFilter())
+    assert [entry.detail["events"] for entry in entries(flow)] == [1, 2]
 
 
 def test_what_nobody_asked_for_is_no_deed(flow):
     """An action without an operator, such as rerouting parked events at the start, is not recorded."""
-    replay(flow.app.operation_context, EventFilter())
+    dismiss(flow.app.operation_context, EventFilter())
     assert entries(flow) == []
 
 

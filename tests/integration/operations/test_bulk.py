@@ -14,8 +14,8 @@ from flowhooks.model.bulk_operation import BulkAction, ItemResult, ItemStatus, O
 from flowhooks.operations import bulk
 from flowhooks.operations.context import Actor
 from flowhooks.operations.pause import pause
-from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Resolution, resolve
+from support.run_bulk import replay
 from support.waiting import until
 
 ALL = EventFilter()

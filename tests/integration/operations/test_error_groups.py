@@ -9,12 +9,13 @@ import pytest
 from flowhooks import Reject
 from flowhooks.errors import NotFound, SettingsError
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.traceback_text import CAUSE
 from flowhooks.operations import error_groups
+from flowhooks.operations.bulk import plan_operation
 from flowhooks.operations.context import Actor
 from flowhooks.operations.error_groups import complete_filter, find_error_group, list_error_groups, newest_sample
 from flowhooks.operations.registry import run_operation
-from flowhooks.operations.replay import replay
 
 FAILURES, REJECTS = 12, 3
 
@@ -72,15 +73,15 @@ def test_one_group_is_replayed_without_the_other(erp, eventually):
     erp.up = True
     erp.calls.clear()
     event_filter = {"error_group": fingerprint[:8]}
-    planned = run_operation(erp.context, "replay", {"event_filter": event_filter, "dry_run": True})
-    assert (planned["events"], planned["deliveries"], planned["skipped"]) == (FAILURES, FAILURES, 0)
-    assert run_operation(erp.context, "replay", {"event_filter": event_filter})["deliveries"] == FAILURES
+    planned = run_operation(erp.context, "plan_operation", {"action": "replay", "event_filter": event_filter})
+    assert planned["planned"] == FAILURES
+    run_operation(erp.context, "start_operation", {"operation_id": planned["id"]})
     eventually(lambda: erp.flow.app.ledger.count_by_state()["dead"] == REJECTS + FAILURES + REJECTS)
     eventually(erp.flow.at_rest)
     assert sorted(erp.calls) == sorted(f"order-{number}" for number in range(FAILURES))
     status = find_error_group(erp.flow.app.ledger, fingerprint, now=erp.flow.clock.now())
     assert (status.group.count, status.activity.open) == (FAILURES, 0)
-    assert replay(erp.context, EventFilter(error_group=fingerprint), again=True, dry_run=True).deliveries == 0
+    assert plan_operation(erp.context, BulkAction.RERUN, EventFilter(error_group=fingerprint)).planned == 0
 
 
 @pytest.mark.either

@@ -12,10 +12,8 @@ from flowhooks.ledger.purge import EVALUATED
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations.bulk import plan_operation
-from flowhooks.operations.close_suspended import close_suspended
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
-from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute
 
 pytestmark = pytest.mark.either
@@ -81,8 +79,6 @@ SELECTED = {
     "purge": (purged, 2),
     "dismiss": (examined(dismiss), 1),
     "reroute": (examined(reroute), 4),
-    "replay": (examined(replay), 4),
-    "close_suspended": (examined(close_suspended), 0),
     "plan_operation": (planned, 1),
 }
 

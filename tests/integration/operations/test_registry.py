@@ -13,28 +13,38 @@ from flowhooks.operations.registry import OPERATIONS, filter_from_json, run_oper
 REFUSED = [
     ("destroy", {}),
     ("", {}),
-    ("replay", {"event_filter": {}, "force": True}),
-    ("replay", {}),
-    ("replay", {"again": True}),
-    ("replay", {"event_filter": []}),
-    ("replay", {"event_filter": None}),
-    ("replay", {"event_filter": "all"}),
-    ("replay", {"event_filter": {}, "again": "yes"}),
-    ("replay", {"event_filter": {}, "again": 1}),
-    ("replay", {"event_filter": {}, "dry_run": None}),
-    ("replay", {"event_filter": {}, "after": 3}),
-    ("replay", {"event_filter": {"sate": "dead"}}),
-    ("replay", {"event_filter": {"state": "ded"}}),
-    ("replay", {"event_filter": {"state": 1}}),
-    ("replay", {"event_filter": {"state": ""}}),
-    ("replay", {"event_filter": {"ids": "e1"}}),
-    ("replay", {"event_filter": {"ids": [1]}}),
-    ("replay", {"event_filter": {"ids": []}}),
-    ("replay", {"event_filter": {"since": "2026-01-01"}}),
-    ("replay", {"event_filter": {"since": 1.5}}),
-    ("replay", {"event_filter": {"since": True}}),
-    ("replay", {"event_filter": {"until": 2**64}}),
-    ("replay", {"event_filter": {"narrows": True}}),
+    ("plan_operation", {"action": "replay", "event_filter": {}, "force": True}),
+    ("plan_operation", {}),
+    ("plan_operation", {"action": "replay"}),
+    ("plan_operation", {"event_filter": {}}),
+    ("plan_operation", {"action": "destroy", "event_filter": {}}),
+    ("plan_operation", {"action": None, "event_filter": {}}),
+    ("plan_operation", {"action": "replay", "event_filter": {}, "rate": "fast"}),
+    ("plan_operation", {"action": "replay", "event_filter": {}, "rate": True}),
+    ("plan_operation", {"action": "replay", "event_filter": {}, "rate": 0}),
+    ("plan_operation", {"action": "replay", "event_filter": {}, "note": None}),
+    ("start_operation", {}),
+    ("start_operation", {"operation_id": 1}),
+    ("dismiss", {}),
+    ("dismiss", {"event_filter": []}),
+    ("dismiss", {"event_filter": None}),
+    ("dismiss", {"event_filter": "all"}),
+    ("dismiss", {"event_filter": {}, "dry_run": None}),
+    ("dismiss", {"event_filter": {}, "dry_run": "yes"}),
+    ("dismiss", {"event_filter": {}, "dry_run": 1}),
+    ("dismiss", {"event_filter": {}, "after": 3}),
+    ("dismiss", {"event_filter": {"sate": "dead"}}),
+    ("dismiss", {"event_filter": {"state": "ded"}}),
+    ("dismiss", {"event_filter": {"state": 1}}),
+    ("dismiss", {"event_filter": {"state": ""}}),
+    ("dismiss", {"event_filter": {"ids": "e1"}}),
+    ("dismiss", {"event_filter": {"ids": [1]}}),
+    ("dismiss", {"event_filter": {"ids": []}}),
+    ("dismiss", {"event_filter": {"since": "2026-01-01"}}),
+    ("dismiss", {"event_filter": {"since": 1.5}}),
+    ("dismiss", {"event_filter": {"since": True}}),
+    ("dismiss", {"event_filter": {"until": 2**64}}),
+    ("dismiss", {"event_filter": {"narrows": True}}),
     ("resolve", {}),
     ("resolve", {"delivery_id": "d"}),
     ("resolve", {"verdict": "did"}),
@@ -54,7 +64,7 @@ REFUSED = [
     ("acknowledge", {"alerts": "a1"}),
     ("acknowledge", {"alerts": [1]}),
     ("acknowledge", {"alerts": ["a1"], "note": 1}),
-    ("replay", {"event_filter": {"origin": "elsewhere"}}),
+    ("dismiss", {"event_filter": {"origin": "elsewhere"}}),
     ("reconcile", {"since": "2026-01-01"}),
     ("reconcile", {"since": 2**63}),
     ("reconcile", {"source": None}),
@@ -90,19 +100,16 @@ def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
     assert flow.sql("SELECT * FROM deliveries") == before
 
 
-def test_a_replay_in_json(flow):
-    """The response has the operation's result as JSON."""
-    answer = run_operation(
-        flow.app.operation_context, "replay", {"event_filter": {"business_key": "B", "state": None}, "dry_run": True}
-    )
-    assert json.loads(json.dumps(answer)) == {
-        "events": 1,
-        "deliveries": 1,
-        "skipped": 0,
-        "changed_meanwhile": 0,
-        "out_of_order": 0,
-        "next": "",
-        "dry_run": True,
+def test_a_plan_in_json(flow):
+    """The response has the planned operation as JSON."""
+    arguments = {"action": "replay", "event_filter": {"business_key": "B", "state": None}}
+    answer = json.loads(json.dumps(run_operation(flow.app.operation_context, "plan_operation", arguments)))
+    assert {name: answer[name] for name in ("action", "event_filter", "state", "planned", "remaining")} == {
+        "action": "replay",
+        "event_filter": {"business_key": "B"},
+        "state": "planned",
+        "planned": 1,
+        "remaining": 1,
     }
 
 

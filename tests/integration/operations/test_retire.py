@@ -7,8 +7,8 @@ import pytest
 from flowhooks import Retry, State
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.registry import run_operation
-from flowhooks.operations.replay import replay
 from flowhooks.operations.retire import retire
+from support.run_bulk import replay
 
 
 def nothing(event):

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, handler, hookimpl
-from flowhooks.ledger.queries import EventFilter
-from flowhooks.operations.replay import replay
 from flowhooks.web.callback.openapi import openapi
+from support.run_bulk import replay
 
 pytestmark = pytest.mark.either
 
@@ -128,7 +127,7 @@ def test_replay_after_the_schema_was_fixed(harness, listens, with_schemas):
     repaired = {"properties": {"amount": {"type": "string"}}}
     flow = harness.open(plugins={"p": with_schemas(work, **{"data/key/leave": repaired})})
     assert flow.only(event_id).state is State.DEAD
-    replay(flow.app.operation_context, EventFilter())
+    replay(flow.app.operation_context)
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
     assert ran == ["1.5"]
 

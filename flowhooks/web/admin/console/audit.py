@@ -31,9 +31,7 @@ FILTERS: Final = ("target", "actor", "action", "since")
 """Query parameters that select entries."""
 _HIDDEN: Final = frozenset({"note", "settings"})
 """Members of a detail that are not shown as they are: a note is shown as text, and fingerprints are for machines."""
-_EVENT_ACTIONS: Final = frozenset(
-    {"accept_correction", "replay", "resolve", "close_suspended", "reroute_parked", "dismiss", "reroute"}
-)
+_EVENT_ACTIONS: Final = frozenset({"accept_correction", "resolve", "reroute_parked", "dismiss", "reroute"})
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
 _SERVER_ACTIONS: Final = frozenset(

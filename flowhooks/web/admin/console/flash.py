@@ -37,12 +37,11 @@ FIGURES: Final = (
     "waiting",
     "skipped",
     "changed_meanwhile",
-    "out_of_order",
 )
 """Figures of operations for which the console has a text. Other figures are not shown."""
 
 _ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
-_SKIPPED_FIGURES: Final = ("skipped", "changed_meanwhile", "out_of_order")
+_SKIPPED_FIGURES: Final = ("skipped", "changed_meanwhile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

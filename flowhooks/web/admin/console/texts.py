@@ -1272,10 +1272,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Skipped because their state had changed: {count}",
         "zh": "状态已变化而跳过：{count} 个",
     },
-    "sum.out_of_order": {
-        "en": "Deliveries of ordered handlers, placed after the waiting ones with the same order key: {count}",
-        "zh": "属于按序处理器，排在同一排序键的等待投递之后：{count} 个",
-    },
     "sum.parked": {
         "en": "Parked again because no handler matches: {count}",
         "zh": "没有匹配的处理器而重新暂存：{count} 个",
@@ -1303,12 +1299,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.all": {"en": "All in the audit log", "zh": "查看审计"},
     "audit.did.purge": {"en": "events purged", "zh": "清理旧事件"},
     "audit.did.operation": {"en": "bulk operation", "zh": "批量操作"},
-    "audit.did.replay": {"en": "deliveries replayed", "zh": "重放"},
     "audit.did.resolve": {"en": "delivery resolved", "zh": "人工确认"},
     "audit.did.reroute_parked": {"en": "parked events delivered", "zh": "补投"},
     "audit.did.retire": {"en": "handler retired", "zh": "停用处理器"},
     "audit.did.accept_correction": {"en": "body accepted as a correction", "zh": "采纳请求体为更正"},
-    "audit.did.close_suspended": {"en": "suspended deliveries closed", "zh": "关闭已挂起的投递"},
     "audit.did.dismiss": {"en": "events dismissed", "zh": "忽略事件"},
     "audit.did.reroute": {"en": "events rerouted", "zh": "重新路由"},
     "audit.did.pause": {"en": "handler paused", "zh": "暂停处理器"},

@@ -13,8 +13,8 @@ from flowhooks.errors import IdentityConflict
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
 from flowhooks.operations.json.events import whole_event_to_json
-from flowhooks.operations.replay import replay
 from support.app_harness import until
+from support.run_bulk import replay
 
 pytestmark = pytest.mark.sqlite
 BAD_TEXT, BAD_NUMBER = "CAST(x'ff6f' AS TEXT)", "9000000000000000000"

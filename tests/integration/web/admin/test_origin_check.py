@@ -46,7 +46,7 @@ def test_a_listener_that_others_reach(harness, serve):
 def test_what_is_a_page():
     """The root, the console and all paths below it are pages."""
     assert all(map(is_page, ("/", "/console", "/console/", "/console/events/1")))
-    assert not any(map(is_page, ("/healthz", "/consoles", "/api/operations/replay", "")))
+    assert not any(map(is_page, ("/healthz", "/consoles", "/api/operations/dismiss", "")))
 
 
 @pytest.mark.sqlite

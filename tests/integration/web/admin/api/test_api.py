@@ -27,7 +27,7 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.json.events import event_to_json, whole_event_to_json
 from flowhooks.operations.purge import cutoffs_from_filter
 from flowhooks.operations.registry import OPERATIONS, filter_from_json
-from flowhooks.operations.replay import replay
+from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import IngressSettings, Secret, Source
 from flowhooks.settings.engine import EngineSettings
@@ -37,6 +37,7 @@ from flowhooks.web.admin.api.resources import RESOURCES
 from flowhooks.web.admin.app import create_admin
 from support import engine_ledger, ingress
 from support.engine_fakes import FakeReconciler, engine_plugin
+from support.run_bulk import replay
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -277,9 +278,9 @@ def test_what_operations_refuse_is_not_published(document):
     assert takes("reroute_parked", {"dry_run": None, "after": None})
     assert takes("resolve", {"delivery_id": "x", "verdict": "did", "note": None})
     assert not takes("resolve", {"delivery_id": None, "verdict": "did"})
-    assert all(takes("replay", {"event_filter": {name: None}}) for name in ("ids", "state", "since", "handler"))
+    assert all(takes("dismiss", {"event_filter": {name: None}}) for name in ("ids", "state", "since", "handler"))
     for wanted in ({"ids": []}, {"state": "ded"}, {"since": 2**63}, {"until": -(2**63)}, {"nonsense": 1}, {"ids": "x"}):
-        assert not takes("replay", {"event_filter": wanted}), wanted
+        assert not takes("dismiss", {"event_filter": wanted}), wanted
         with pytest.raises(SettingsError):
             filter_from_json("event_filter", wanted)
     assert takes("reconcile", {"declined": True, "since": 1})
@@ -325,9 +326,7 @@ def test_every_operation_answers_as_published(busy, document):
     (conflict,) = busy.flow.app.ledger.conflicts(conflicting)
     given = {
         "accept_correction": {"event_id": conflicting, "digest": conflict.digest, "note": "the sum was wrong"},
-        "replay": {"event_filter": {"state": "dead"}, "again": False},
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
-        "close_suspended": {"event_filter": {"handler": "shop:idle"}, "note": "not needed"},
         "reroute_parked": {},
         "retire": {"handlers": ["shop:idle"]},
         "reroute": {"event_filter": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
@@ -398,6 +397,8 @@ def test_events_are_found(busy):
 def test_all_that_is_known_of_an_event(busy):
     """An event by its id or a delivery's id has its routing, original body, attempts, tracebacks and actions."""
     (event,) = busy.get("/api/events", flow="4712")["events"]
+    ann = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
+    resolve(ann, event["deliveries"][0]["id"], Resolution.CLOSE)
     whole = busy.get(f"/api/events/{event['id']}")
     assert busy.get(f"/api/events/{event['deliveries'][0]['id']}") == whole
     assert whole["body"] == '{"processDefinitionKey": "contract", "businessKey": "B-bad"}'
@@ -406,8 +407,8 @@ def test_all_that_is_known_of_an_event(busy):
     assert [one["number"] for one in delivery["attempts"]] == [1, 2, 3]
     assert "no such contract" in delivery["attempts"][0]["error"]
     assert [(one["actor"], one["interface"], one["action"]) for one in whole["audit_entries"]] == [
-        ("ann", "console", "replay")
-    ] * 2
+        ("ann", "console", "resolve")
+    ]
     (later,) = busy.get("/api/events", flow="4713")["events"]
     (delivery,) = busy.get(f"/api/events/{later['id']}")["deliveries"]
     assert delivery["attempts"][0]["traceback"].startswith("Traceback")
@@ -501,7 +502,8 @@ def test_next_leads_through_all(busy, word, total):
 
 def test_the_audit_of_one_subject(busy):
     """The response has only entries about the subject."""
-    assert len(busy.get("/api/audit", target=busy.flow.dead)["entries"]) == 2
+    first, second = busy.get("/api/audit")["entries"]
+    assert busy.get("/api/audit", target=first["target"])["entries"] == [first] != [second]
     assert busy.get("/api/audit", target="shop:archive")["entries"] == []
 
 
@@ -610,7 +612,7 @@ def test_methods(api):
             assert api.ask(path, method=method, body=b"").status == 401
         assert set(api.ask(path, method="OPTIONS").headers["Allow"].split(", ")) == {"GET", "HEAD"}
     for method in ("GET", "PUT", "OPTIONS"):  # the name of an operation is no id
-        answer = api.ask("/api/operations/replay", method=method, body=b"", Authorization=f"Bearer {TOKEN}")
+        answer = api.ask("/api/operations/dismiss", method=method, body=b"", Authorization=f"Bearer {TOKEN}")
         assert answer.status == (200 if method == "OPTIONS" else 405)
         assert set(answer.headers["Allow"].split(", ")) - {"OPTIONS"} == {"POST"}
     assert api.ask("/openapi.json", method="HEAD").status == 200

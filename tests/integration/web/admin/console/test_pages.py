@@ -20,10 +20,10 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
-from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.web.admin.console import handlers, parked
+from support.run_bulk import replay
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -305,10 +305,9 @@ def test_one_event(busy):
 def test_who_started_an_attempt(busy):
     """Each attempt names the plugin, its digest, why it started and who asked for it; a bulk operation is a link."""
     (dead,) = busy.flow.events(flow_instance_id="4712")
-    operation = busy.flow.clock.new_id()
-    replay(replace(busy.flow.app.operation_context, by=Actor("ann", "console")), EventFilter(ids=(dead,)))
+    ann = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
+    operation = replay(ann, EventFilter(ids=(dead,))).id
     busy.flow.settled(dead, State.DEAD, attempt=2)
-    busy.flow.sql("UPDATE attempts SET operation_id = ? WHERE number = 2", operation)
     page = busy.page(f"/events/{dead}")
     assert re.search(r"contracts [0-9a-f]{12} · first attempt", page.text)
     assert "replay by ann · bulk operation" in page.text

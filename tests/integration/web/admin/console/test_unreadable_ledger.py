@@ -33,12 +33,10 @@ PAGES = [
     "/events/{id}",
 ]
 ASKED = {
-    "replay": {"event_filter": {"flow_instance_id": "i1"}},
     "resolve": {"delivery_id": "x", "verdict": "close"},
     "reroute": {"event_filter": {"flow_instance_id": "i1"}},
     "dismiss": {"event_filter": {"flow_instance_id": "i1"}},
     "purge": {"event_filter": {"until": 1}},
-    "close_suspended": {"event_filter": {"flow_instance_id": "i1"}},
     "acknowledge": {"alerts": ["x"]},
     "accept_correction": {"event_id": "x", "digest": "d"},
     "plan_operation": {"action": "close", "event_filter": {"flow_instance_id": "i1"}},

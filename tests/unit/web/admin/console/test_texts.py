@@ -72,7 +72,7 @@ MADE = {
     "operation": {"succeeded", "failed", "remaining", "changed", "pause", "resume", "cancel"},
     "operation_state": set(OperationState),
     "item_status": set(ITEM_CHOICES),
-    "sum": {"skipped", "changed_meanwhile", "out_of_order", "parked", "dismissed"},
+    "sum": {"skipped", "changed_meanwhile", "parked", "dismissed"},
     "audit.did": NAMED_ACTIONS,
     "trigger": set(Trigger),
     "events.twice": {"earlier", "later"},

@@ -1,4 +1,4 @@
-"""Which of an event's deliveries a replay selects."""
+"""Which of an event's deliveries the plan of a replay or a rerun has."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from flowhooks import handler, hookimpl
 from flowhooks.app import App
 from flowhooks.intake.callback import Callback
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.delivery import State
-from flowhooks.operations.replay import replay
+from flowhooks.operations.bulk import plan_operation
 from flowhooks.settings import Settings
 
 
@@ -48,17 +49,16 @@ def app(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "again", "deliveries"),
+    ("wanted", "action", "deliveries"),
     [
-        (EventFilter(), False, 1),
-        (EventFilter(), True, 2),
-        (EventFilter(state="dead"), True, 1),
-        (EventFilter(state="succeeded"), True, 1),
-        (EventFilter(state="succeeded"), False, 0),
-        (EventFilter(handler="two:works"), True, 1),
-        (EventFilter(handler="two:works", state="dead"), True, 0),
+        (EventFilter(), BulkAction.REPLAY, 1),
+        (EventFilter(), BulkAction.RERUN, 2),
+        (EventFilter(state="dead"), BulkAction.RERUN, 1),
+        (EventFilter(state="succeeded"), BulkAction.RERUN, 1),
+        (EventFilter(handler="two:works"), BulkAction.RERUN, 1),
+        (EventFilter(handler="two:works", state="dead"), BulkAction.RERUN, 0),
     ],
 )
-def test_a_state_in_the_filter_means_deliveries_too(app, wanted, again, deliveries):
-    """A replay of dead deliveries does not run their event's succeeded ones again."""
-    assert replay(app.operation_context, wanted, again=again, dry_run=True).deliveries == deliveries
+def test_a_state_in_the_filter_means_deliveries_too(app, wanted, action, deliveries):
+    """A plan has the deliveries that meet all conditions of its filter, and not the other ones of their event."""
+    assert plan_operation(app.operation_context, action, wanted).planned == deliveries
