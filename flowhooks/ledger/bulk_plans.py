@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
 
 PAGE_SIZE: Final = 500
-"""Maximum number of deliveries that one transaction stores."""
+"""Maximum number of deliveries that one transaction stores while others write."""
+MAX_PAGE_SIZE: Final = 4 * PAGE_SIZE
+"""Maximum number of deliveries that one transaction stores while nobody else writes."""
 # Each read on PostgreSQL may sort all deliveries of a state.
 READ_SIZE: Final = 20 * PAGE_SIZE
 """Maximum number of deliveries that one search returns."""
@@ -78,12 +80,17 @@ def states_of(action: BulkAction, event_filter: EventFilter) -> tuple[str, ...]:
     return tuple(state for state in states if state == event_filter.state)
 
 
-def candidate_pages(connect: Callable[[], AbstractContextManager[Connection]], plan: Plan) -> Iterator[Sequence[str]]:
+def candidate_pages(
+    connect: Callable[[], AbstractContextManager[Connection]],
+    plan: Plan,
+    page_size: Callable[[], int] = lambda: PAGE_SIZE,
+) -> Iterator[Sequence[str]]:
     """Yield the ids of the deliveries that match, page by page.
 
     Args:
         connect: opens a connection that only reads. None is open while the caller stores a page.
         plan: what is planned.
+        page_size: returns the maximum number of ids of the next page.
     """
     event_filter = plan.event_filter
     of_event = replace(event_filter, state=None, handler=None, delivery_ids=(), error_group=None, **WITHOUT)
@@ -97,8 +104,11 @@ def candidate_pages(connect: Callable[[], AbstractContextManager[Connection]], p
         while True:
             with connect() as connection:
                 found = connection.execute(query, {"after": after}).scalars().all()
-            for start in range(0, len(found), PAGE_SIZE):
-                yield found[start : start + PAGE_SIZE]
+            start = 0
+            while start < len(found):
+                page = found[start : start + page_size()]
+                yield page
+                start += len(page)
             if len(found) < READ_SIZE:
                 break
             after = found[-1]

@@ -120,6 +120,7 @@ class GroupCommitWriter:
 
     Attributes:
         write_error: the database's error text if the last write failed; otherwise None.
+        written: number of committed requests.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class GroupCommitWriter:
         self._connection: Connection | None = None
         self._closed = False
         self.write_error: str | None = None
+        self.written = 0
         self._blocked_since: float | None = None
 
     @property
@@ -251,6 +253,7 @@ class GroupCommitWriter:
             return is_available
         self._blocked_since = None
         self._log_health(None)
+        self.written += len(batch)
         for request, result in results:
             request.future.set_result(result)
         self._on_commit(len(batch), time.monotonic() - began)

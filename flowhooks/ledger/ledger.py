@@ -118,12 +118,10 @@ class Ledger(Reader):
         limits: dict[str, StartLimits] | None = None,
         identity_retention: int | None = None,
     ) -> None:
-        self._identity_retention = identity_retention
-        self.heartbeat_timeout = heartbeat_timeout
+        self._identity_retention, self.heartbeat_timeout = identity_retention, heartbeat_timeout
         self._kind, self._handler_ids = kind, frozenset(handler_ids)
         self.heartbeat_interval = heartbeat_timeout / processes.HEARTBEATS_PER_TIMEOUT
-        self._clock = clock
-        self._clock_skew = 0
+        self._clock, self._clock_skew = clock, 0
         self.newest: int | None = None
         self._closing = False
         self.write_timeout = write_timeout
@@ -136,20 +134,18 @@ class Ledger(Reader):
         except LedgerUnusable:
             database.dispose(self._write_engine)
             raise
-        self._url = url
-        self.process = clock.new_id()
+        self._url, self.process = url, clock.new_id()
         self._heartbeat_state = HeartbeatState(heartbeat_timeout)
         self.runner = runner
         self._in_flight = in_flight = InFlightAttempts()
         self.pauses = pauses or PausedHandlers()
-        limits = {} if limits is None else limits
         self._order_scheduler = OrderScheduler(
             runner=runner,
             clock=clock,
             due=due_deliveries_of,
             shared=self.shared,
             write=lambda function: self._writer.submit(call_each, function),
-            limits=limits,
+            limits={} if limits is None else limits,
         )
         self._ordered_handlers: set[str] = set()
         shared, pauses, limits = self.shared, self.pauses, self._order_scheduler.limits
@@ -480,6 +476,11 @@ class Ledger(Reader):
     def queue_size(self) -> int:
         """Number of write requests that wait."""
         return self._writer.queue_size
+
+    @property
+    def written(self) -> int:
+        """Number of write requests of this process that were committed."""
+        return self._writer.written
 
     @property
     def write_error(self) -> str | None:

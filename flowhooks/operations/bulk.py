@@ -21,8 +21,9 @@ from flowhooks.operations.context import AuditRecord
 from flowhooks.operations.error_groups import complete_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.operations.context import OperationContext
 
@@ -97,12 +98,9 @@ def plan_operation(
     )
     plan = bulk_plans.Plan(operation.id, action, event_filter, now)
     ledger.write(lambda transaction: bulk_operations.insert_operation(transaction, operation))
-    for page in bulk_plans.candidate_pages(ledger.connection, plan):
-        began = time.monotonic()
-        ledger.write(partial(bulk_plans.insert_page, plan=plan, delivery_ids=page))
-        hit("operation.plan_committed")
-        if ledger.queue_size:  # callbacks wait for the writer
-            time.sleep(min(MAX_REST, (time.monotonic() - began) * REST_PER_PAGE))
+    pages = _PlanPages(ledger)
+    for page in bulk_plans.candidate_pages(ledger.connection, plan, lambda: pages.size):
+        pages.store(plan, page)
     ledger.write(lambda transaction: bulk_plans.finish_plan(transaction, plan))
     return _read(context, operation.id)
 
@@ -238,6 +236,30 @@ def set_operation_rate(
         raise InvalidTransition(f"operation {operation_id} is {operation.state}: its rate cannot be changed")
     context.wake_operations()
     return _read(context, operation_id)
+
+
+class _PlanPages:
+    """Stores the pages of a plan. The time of a commit dominates, so pages are large while nobody else writes.
+
+    Attributes:
+        size: maximum number of deliveries of the next page.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._written = ledger.written
+        self.size = bulk_plans.PAGE_SIZE
+
+    def store(self, plan: bulk_plans.Plan, page: Sequence[str]) -> None:
+        """Store a page; then rest if callbacks wait for the writer."""
+        ledger, began = self._ledger, time.monotonic()
+        ledger.write(partial(bulk_plans.insert_page, plan=plan, delivery_ids=page))
+        hit("operation.plan_committed")
+        others = ledger.written - self._written > 1
+        self._written = ledger.written
+        self.size = bulk_plans.PAGE_SIZE if others else min(2 * self.size, bulk_plans.MAX_PAGE_SIZE)
+        if ledger.queue_size:
+            time.sleep(min(MAX_REST, (time.monotonic() - began) * REST_PER_PAGE))
 
 
 class _Change(NamedTuple):

@@ -349,6 +349,35 @@ def test_without_a_server_a_command_releases_everything(harness, listens, works)
     assert ended(server, operation_id).succeeded == 3
 
 
+@pytest.mark.parametrize(("others", "sizes"), [(False, [2, 4, 6, 6, 2]), (True, [2] * 10)], ids=["alone", "others"])
+def test_pages_of_a_plan_are_large_while_nobody_else_writes(  # noqa: PLR0917 (fixtures)
+    harness, listens, works, monkeypatch, others, sizes
+):
+    """Large pages need fewer commits; while others write, pages are small, so that these do not wait long."""
+    monkeypatch.setattr(bulk_plans, "PAGE_SIZE", 2)
+    monkeypatch.setattr(bulk_plans, "MAX_PAGE_SIZE", 6)
+    flow = harness.open(listens(works, name="h"), start=False)
+    for number in range(20):
+        flow.take(f"i{number}", wait=0)
+    real, stored = bulk_plans.insert_page, []
+
+    def insert_page(transaction, plan, delivery_ids):
+        stored.append(len(delivery_ids))
+        return real(transaction, plan, delivery_ids)
+
+    def pages(*given):
+        for page in read(*given):
+            if others:
+                flow.app.ledger.write(lambda _transaction: None)
+            yield page
+
+    read = bulk_plans.candidate_pages
+    monkeypatch.setattr(bulk_plans, "insert_page", insert_page)
+    monkeypatch.setattr(bulk_plans, "candidate_pages", pages)
+    assert bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL).planned == 20
+    assert stored == sizes
+
+
 def test_an_interrupted_plan_cannot_be_started(harness, listens, works, monkeypatch):
     """A plan that was not finished stays in state planning."""
     flow = harness.open(listens(works, name="h"), start=False)
