@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from datetime import UTC
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, pass_context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from flowhooks.clock import to_datetime, to_text
+from flowhooks.operations.time_parsing import parse_time
 from flowhooks.text import escape_invisible, truncate
 from flowhooks.web.admin.console.texts import TEXTS, text
 from flowhooks.web.admin.console.translation import alert_message, translate_reason
@@ -53,6 +56,8 @@ MAX_TEXT_CHARS: Final = 65_536
 
 _HERE: Final = Path(__file__).parent
 _TEMPLATES: Final = _HERE / "templates"
+_TIME: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+"""A time as `to_text` writes it."""
 _UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
 _CHINESE_UNITS: Final = {"d": "天", "h": "小时", "min": "分钟", "s": "秒", "ms": "毫秒", "µs": "微秒"}
 
@@ -87,6 +92,19 @@ def time_element(microseconds: int) -> Markup:
     """Return a time as an HTML element, in UTC. The page's script converts it to the viewer's time zone."""
     time = to_datetime(microseconds)
     return Markup('<time datetime="{}">{} UTC</time>').format(to_text(microseconds), f"{time:%Y-%m-%d} {time:%H:%M:%S}")
+
+
+def with_time_elements(value: str) -> Markup:
+    """Return an escaped text whose times, such as `2026-11-24T09:30:00.000Z`, are elements as all other times."""
+    rendered, end = Markup(), 0
+    for found in _TIME.finditer(value):
+        try:
+            time = parse_time(found[0], UTC)
+        except ValueError:  # text that only looks like a time
+            continue
+        rendered += escape(escape_invisible(value[end : found.start()])) + time_element(time)
+        end = found.end()
+    return rendered + escape(escape_invisible(value[end:]))
 
 
 def format_number(value: float) -> str:
@@ -144,6 +162,7 @@ class Templates:
             "percent": format_percent,
             "reason": pass_context(lambda context, value: translate_reason(value, context["language"])),
             "signed": lambda value: f"{value:+.1f}",
+            "with_times": with_time_elements,
             "segment": lambda value: quote(value, safe=""),
         }
         environment.globals |= {

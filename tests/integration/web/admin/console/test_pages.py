@@ -344,7 +344,7 @@ def test_who_sees_to_an_alert(busy):
     assert re.search(r"\bann 20", page.text)
     chinese = busy.page("/alerts", "zh").text
     assert "已确认" in chinese
-    assert re.search(r"处理器 contracts:archive 有 1 个投递最终失败，最早始于 \S+Z。请排除原因", chinese)
+    assert re.search(r"处理器 contracts:archive 有 1 个投递最终失败，最早始于 \S+ \S+ UTC ?。请排除原因", chinese)
     assert "is dead" not in chinese
     assert re.search(r"最早：\S+ (微秒|毫秒|秒|分钟|小时|天)", busy.page("/", "zh").text)
     left = len(found) - 1
@@ -475,6 +475,9 @@ def test_alerts(busy, eventually):
     assert "dead contracts:archive" in page.text
     assert "run `flowhooks events replay --handler contracts:archive`" in page.text
     assert "/console/events?state=dead&handler=contracts%3Aarchive" in page.links()
+    for language, sentence in (("en", "the first since"), ("zh", "最早始于")):
+        body = busy.get("/alerts", Accept_Language=language).body.decode()
+        assert re.search(rf'{sentence} <time datetime="[0-9T:.-]+Z">[0-9-]+ [0-9:]+ UTC</time>', body)
 
 
 def test_the_language_is_remembered(busy):

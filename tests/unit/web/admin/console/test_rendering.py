@@ -7,7 +7,14 @@ import shutil
 import pytest
 
 from flowhooks.web.admin.console import rendering
-from flowhooks.web.admin.console.rendering import Templates, format_duration, format_number, format_percent, shorten
+from flowhooks.web.admin.console.rendering import (
+    Templates,
+    format_duration,
+    format_number,
+    format_percent,
+    shorten,
+    with_time_elements,
+)
 
 
 def test_a_listing_is_brief():
@@ -64,3 +71,25 @@ def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
     shown = {"status": 503, "what": "problem.ledger.what", "then": "problem.ledger.then"}
     page = templates.render("problem.html", "en", **values, **shown, in_language=lambda language: language)
     assert b"The ledger cannot be read at present" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no time <b>", "no time &lt;b&gt;"),
+        (
+            "since 2026-11-24T09:30:00.123Z: <b>",
+            'since <time datetime="2026-11-24T09:30:00.123Z">2026-11-24 09:30:00 UTC</time>: &lt;b&gt;',
+        ),
+        (
+            "始于 2026-01-01T00:00:00.000Z。",
+            '始于 <time datetime="2026-01-01T00:00:00.000Z">2026-01-01 00:00:00 UTC</time>。',
+        ),
+        ("2026-13-24T09:30:00.123Z", "2026-13-24T09:30:00.123Z"),
+        ("2026-11-24T09:30:00.12…", "2026-11-24T09:30:00.12…"),
+        ("\x1b 2026-11-24", "\\u001b 2026-11-24"),
+    ],
+)
+def test_times_in_a_text_are_times(text, shown):
+    """A time in a sentence is an element, which the page's script converts; all other text is escaped."""
+    assert str(with_time_elements(text)) == shown
