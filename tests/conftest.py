@@ -48,6 +48,10 @@ shared_schemas.share()
 MOST_PROCESSES = 4
 """The maximum number of test processes: with more, tests that measure time get too little processor time."""
 
+TABLES = tuple(table.name for table in reversed(metadata.sorted_tables))
+"""The tables of a ledger, in the order in which they can be emptied."""
+JOB_TABLES = ("procrastinate_periodic_defers", "procrastinate_events", "procrastinate_jobs", "procrastinate_workers")
+
 BY_HAND = f"""
 CREATE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -186,9 +190,7 @@ def postgresql_ledger(postgresql_server: postgresql.Server) -> Iterator[str]:
 @pytest.fixture
 def postgresql_url(postgresql_ledger: str) -> str:
     """An empty ledger on PostgreSQL."""
-    names = ", ".join(table.name for table in metadata.sorted_tables)
-    with psycopg.connect(postgresql_ledger, autocommit=True) as connection:
-        connection.execute(f"TRUNCATE {names}")
+    postgresql.empty(postgresql_ledger, TABLES)
     return postgresql_ledger
 
 
@@ -210,9 +212,7 @@ def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same without handlers; it polls for jobs often."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.5)
-    names = ", ".join(table.name for table in metadata.sorted_tables)
-    with psycopg.connect(ledger_with_jobs, autocommit=True) as connection:
-        connection.execute(f"TRUNCATE {names}, procrastinate_jobs, procrastinate_workers CASCADE")
+    postgresql.empty(ledger_with_jobs, (*JOB_TABLES, *TABLES))
     return ledger_with_jobs
 
 

@@ -24,15 +24,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 DSN = "FLOWHOOKS_TEST_PG_DSN"
 NOBODY = "nobody"
 """The user of the server if the tests run as root, because PostgreSQL refuses to run as root."""
-QUICK = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
+QUICK = "-c fsync=off -c full_page_writes=off -c autovacuum=off -c max_connections=200 -c shared_buffers=32MB"
 """Settings that make a temporary server fast; tests of power loss and crashes start their own server without them."""
 STARTS = 60.0
 """Timeout of a server's start in seconds."""
+SMALL = 64 * 1024
+"""Maximum size in bytes of a table from which `empty` deletes rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,27 @@ class Breakable(Server):
         for pid in [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def empty(url: str, tables: Sequence[str]) -> None:
+    """Delete the rows of tables, which are named in an order in which foreign keys allow it.
+
+    TRUNCATE creates the files of a table and of all its indexes again: for all tables, this takes 70 ms of processor
+    time. Therefore it is used only for large tables, and for those whose statistics a test has collected.
+    """
+    with psycopg.connect(url) as connection:
+        # Transactions of processes that were killed end first, as they do before TRUNCATE.
+        connection.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+        found = connection.execute(
+            "SELECT relname, pg_relation_size(oid) <= %s AND reltuples < 0 FROM pg_class"
+            " WHERE oid = ANY(%s::regclass[]) AND pg_relation_size(oid) > 0",
+            (SMALL, list(tables)),
+        )
+        is_small = dict(found.fetchall())
+        if large := [name for name, small in is_small.items() if not small]:
+            connection.execute(f"TRUNCATE {', '.join(large)} CASCADE")
+        if small := [name for name in tables if is_small.get(name)]:
+            connection.execute("; ".join(f"DELETE FROM {name}" for name in small))
 
 
 @contextmanager
