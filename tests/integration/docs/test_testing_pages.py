@@ -57,7 +57,9 @@ def test_every_member_and_argument_is_documented(name):
         called = thing.__call__ if getattr(thing, "_is_protocol", False) else thing
         members |= set(inspect.signature(called).parameters) - {"self"}
     text = section(name)
-    known = marked(PYTHON.sub("", TEXT.sub("", text))) | {word for block in TEXT.findall(text) for word in re.findall(r"\w+", block)}
+    known = marked(PYTHON.sub("", TEXT.sub("", text))) | {
+        word for block in TEXT.findall(text) for word in re.findall(r"\w+", block)
+    }
     assert members <= known
 
 
