@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The texts are repeated here, so that `flowhooks --help` imports no command.
 COMMANDS: Final = {
     "serve": "Accept callbacks and run their handlers.",
+    "dev": "Run a server that reloads plugins when a file is saved.",
     "restart": "Replace the running server without refusing callbacks.",
     "worker": "Run stored deliveries, on PostgreSQL.",
     "init": "Write a commented settings file.",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowhooks.settings.definitions import Settings
 
 HIDDEN: Final = "(hidden)"
-"""What is shown instead of a value that may be a secret."""
+"""Text that is shown instead of a value that may be a secret."""
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 

@@ -39,7 +39,7 @@ LISTINGS = [
     ("operators", "list"),
     ("verify",),
 ]
-READ_NO_SETTINGS = {("serve",), ("send",), ("init",), ("plugins", "new"), ("sources", "new"), ("operators", "new")}
+READ_NO_SETTINGS = {("serve",), ("dev",), ("send",), ("init",), ("plugins", "new"), ("sources", "new"), ("operators", "new")}
 """Commands without arguments, and the command that would not end."""
 
 
@@ -47,6 +47,7 @@ def test_every_command_is_there():
     """The commands are exactly those of the reference."""
     assert list(ALL) == [
         ("serve",),
+        ("dev",),
         ("restart",),
         ("worker",),
         ("init",),

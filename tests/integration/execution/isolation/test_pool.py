@@ -234,7 +234,7 @@ def test_who_prints_without_end_does_not_fill_the_log(running, logged, eventuall
     runs = []
 
     def is_truncated():
-        # Again and again: a slow machine may read the lines of one run in several seconds.
+        # Repeatedly: a slow machine may read the lines of one run in several seconds.
         runs.append(running.run("prints_much"))
         return any(one["event"] == "handler_output_truncated" for one in logged)
 
