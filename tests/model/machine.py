@@ -48,6 +48,7 @@ def _body(key: str, number: int, details: dict[str, Any]) -> dict[str, Any]:
     return {"n": number} | ({"processDefinitionKey": key} if key else {}) | details
 
 
+RULES = st.sampled_from(["/status = 1", "/status = 1", "/status = other"])
 CALLS = st.tuples(IDENTITIES, st.builds(_body, KEYS, st.sampled_from([1, 1, 2]), DETAILS))
 LOADED = st.builds(handlers_of, st.sampled_from(["pqr", "r", "pr", "pqr", "p", "qr", "q", ""]), st.integers(0, 3))
 """The handlers of some plugins in one of the releases of `r`."""
@@ -188,6 +189,45 @@ class Machine(RuleBasedStateMachine):
         shown = {one.handler: one.state for one in answer.delivery_statuses}
         event = paper.events.get(answer.event_id)
         assert shown == ({one.handler: one.state for one in event.deliveries.values()} if event else {})
+
+    @rule(calls=st.lists(CALLS, max_size=5), rules=st.lists(RULES, max_size=3), free=st.booleans(), which=WHICH)
+    def batch(
+        self, calls: list[tuple[tuple[str, str, str], dict[str, Any]]], rules: list[str], free: bool, which: int
+    ) -> None:
+        """A request to a fixed URL has several callbacks, and others that rules ignore: every one is answered (I1)."""
+        flow, paper = self._flow(which), self.paper
+        calls = self._apart(calls)
+        flow.app.runner._slots.free = free
+        by = flow.app.ledger.process if free else None
+        answers = flow.app.intake.accept_all(
+            [self.real.ingress(identity, body) for identity, body in calls], [self.real.ignored(one) for one in rules]
+        )
+        paper.ignored.update(rules)
+        assert len(answers) == len(calls)
+        repeated = []
+        for (identity, body), answer in zip(calls, answers, strict=True):
+            assert isinstance(answer, IdentityConflict) == paper.conflicts(identity, body)
+            if not isinstance(answer, IdentityConflict) and paper.is_known(identity):
+                repeated.append(answer.event_id)
+            assert answer.event_id == paper.store(answer.event_id, identity, body, by, "ingress")
+        for event_id in repeated:
+            paper.revive(event_id)
+        for answer in answers:
+            assert isinstance(answer, IdentityConflict) or answer.status == paper.answer(answer.event_id)
+        self._hold(which)
+
+    def _apart(
+        self, calls: list[tuple[tuple[str, str, str], dict[str, Any]]]
+    ) -> list[tuple[tuple[str, str, str], dict[str, Any]]]:
+        """Leave out all but the first callback for an instance that was taken in: each may change its event."""
+        seen: set[str] = set()
+        apart = []
+        for identity, body in calls:
+            is_taken_in = self.paper.taken_in(identity) is not None or self.paper.purged_taken_in(identity)
+            if identity[0] not in seen or not is_taken_in:
+                apart.append((identity, body))
+            seen.add(identity[0])
+        return apart
 
     def _check_reason(self, answer: Answer, event: Event) -> None:
         """Check that an answer has the reason why the event is parked: its present route, if that parks it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,6 +121,7 @@ class Paper:
         gone: the rest of purged events, by identity: id and body.
         gone_instances: the same by process instance: when each was received, its id and its origin.
         operations: the bulk operations by id.
+        ignored: the number of ignored requests by rule.
         accepted, purged, deeds: the numbers of accepted and purged events, and of operators' changes.
     """
 
@@ -132,6 +134,7 @@ class Paper:
     gone: dict[tuple[str, str, str], tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     gone_instances: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
     accepted: int = 0
     purged: int = 0
     deeds: int = 0
@@ -158,7 +161,14 @@ class Paper:
         """Whether the handler's present conditions hold for a delivery; None: undecided."""
         return decide(self.known[one.handler], one.callback)
 
-    def store(self, event_id: str, identity: tuple[str, str, str], body: Mapping[str, Any], by: str | None) -> str:
+    def store(
+        self,
+        event_id: str,
+        identity: tuple[str, str, str],
+        body: Mapping[str, Any],
+        by: str | None,
+        origin: str = "callback",
+    ) -> str:
         """Accept a callback, and return its event's id; process `by` starts deliveries at once if possible."""
         if (taken_in := self.taken_in(identity)) is not None:
             return self.add_late(taken_in, identity, body)
@@ -167,7 +177,7 @@ class Paper:
         if gone := self.purged_taken_in(identity):
             return gone
         if (event := self.find(identity)) is None:
-            event = self.events[event_id] = Event(event_id, identity, body, self.now)
+            event = self.events[event_id] = Event(event_id, identity, body, self.now, origin=origin)
             self.begin(event, by)
         elif event.body == body:
             event.repeats += 1
@@ -421,6 +431,7 @@ class Paper:
             "no event": {},
             "gone": {event_id for event_id, _ in self.gone.values()},
             "paused": self.paused,
+            "ignored": dict(self.ignored),
             "accepted": self.accepted,
             "purged": self.purged,
             "operations": {name: one.shape() for name, one in self.operations.items()},

@@ -20,6 +20,7 @@ from flowhooks.intake.callback import Callback
 from flowhooks.ledger import bulk_release
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.group_commit import call_each
+from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -186,6 +187,15 @@ class Real:
             source="default", kind=kind, flow_instance_id=instance, body=schema.parse(text.encode()), text=text
         )
 
+    def ingress(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> Callback:
+        """The same as a request to a fixed URL."""
+        callback = self.call(identity, body)
+        return replace(callback, origin="ingress", raw_body=f" {callback.text}", media_type="application/json")
+
+    def ignored(self, rule: str) -> IgnoredRequestRecord:
+        """A request to a fixed URL that a rule ignores."""
+        return IgnoredRequestRecord("default", rule, "{}", None, self.clock.now())
+
     def perform(self, flow: Any, name: str, **arguments: Any) -> dict[str, Any]:
         """Execute an operation as commands and the administration API do."""
         context = replace(flow.app.operation_context, by=Actor("ann", "api"))
@@ -302,6 +312,7 @@ class Real:
             "no event": deliveries,
             "gone": {event for (event,) in rows("SELECT event_id FROM purged_identities")},
             "paused": {name for (name,) in rows("SELECT id FROM handlers WHERE paused_at IS NOT NULL")},
+            "ignored": dict(rows("SELECT rule, count FROM ignored_requests")),
             "accepted": counted.accepted,
             "purged": counted.purged,
             "operations": {
