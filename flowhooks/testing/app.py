@@ -16,11 +16,11 @@ from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.observability.logging import AttemptLogHandler
-from flowhooks.settings import CircuitBreakerSettings, LedgerSettings, Settings, Source
+from flowhooks.settings import CircuitBreakerSettings, IngressSettings, LedgerSettings, Settings, Source
 from flowhooks.testing import plugin_names, text
 from flowhooks.testing.clock import ManualClock
 from flowhooks.testing.postgres_schema import TemporarySchema
-from flowhooks.testing.posting import post
+from flowhooks.testing.posting import post, receive
 from flowhooks.testing.views import DeliveryView, PostResult, delivery_view
 from flowhooks.testing.waiting import (
     MAX_EVENTS,
@@ -66,6 +66,8 @@ class AppHarness:
         sources: names of engines. Each gets a credential, and `post` calls as the first one by default.
         database: the URL of a PostgreSQL database, for handlers that use `delivery.transaction()`. The ledger is then
             in a new schema of that database, which `close` removes. Default: a SQLite file in `folder`.
+        receivers: further sources, each with the name of the plugin that is its receiver. `receive` sends to them. If
+            there are any, `post` needs a source of `sources`.
 
     Attributes:
         clock: the clock.
@@ -84,6 +86,7 @@ class AppHarness:
         folder: Path | None = None,
         sources: Sequence[str] = (),
         database: str = "",
+        receivers: Mapping[str, str] = _NONE,
     ) -> None:
         self._objects = plugin_names.name_plugins(plugins, names)
         for name in settings:
@@ -100,7 +103,8 @@ class AppHarness:
         self._settings = Settings(
             database=self._schema.url if self._schema else str(self.folder / "flowhooks.db"),
             plugins={name: dict(section) for name, section in settings.items()},
-            sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()},
+            sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()}
+            | {name: Source(ingress=IngressSettings(receiver=plugin)) for name, plugin in receivers.items()},
             ledger=LedgerSettings(write_timeout=WAIT_TIMEOUT),
             circuit_breaker=CircuitBreakerSettings(failures=0),
         )
@@ -176,6 +180,34 @@ class AppHarness:
         elif source is not None:
             raise KeyError(f"there is no source {source!r}: give sources=({source!r},) when you create the app")
         return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(data or {}), **body}), headers=sent)
+
+    def receive(
+        self,
+        source: str,
+        /,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        method: str = "POST",
+    ) -> PostResult:
+        """Send a request to the fixed URL of a source, whose receiver reads it, and return the response.
+
+        The response does not wait for handlers. `wait_for` waits for a delivery of `event_id`.
+
+        Args:
+            source: one of `receivers`.
+            body: the body.
+            headers: the headers, such as those of a signature. The time of the request is that of `clock`.
+            query: the parameters of the query.
+            method: `"POST"`, or `"GET"` for a handshake.
+
+        Returns:
+            The response. `event_id` is `""` if nothing is stored.
+        """
+        _ = self.app
+        web = self._open[1] if self._open else None
+        return receive(web, source=source, method=method, query=query or {}, body=body, headers=headers or {})
 
     def event(self, event: str | PostResult) -> Event:
         """Return a stored event.

@@ -1,13 +1,13 @@
-"""Send a callback through a WSGI app, without a socket."""
+"""Send a callback, or a request to a fixed URL, through a WSGI app, without a socket."""
 
 from __future__ import annotations
 
 from concurrent import futures
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from falcon.testing import Result, simulate_post
+from falcon.testing import Result, simulate_post, simulate_request
 
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger.queries import EventFilter
@@ -40,6 +40,22 @@ def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mappi
         while not futures.wait([future], POLL_INTERVAL).done:
             _release_waiters(app, flow_instance_id)
     return _answer(future.result())
+
+
+def receive(
+    web: Any, *, source: str, method: str, query: Mapping[str, str], body: bytes, headers: Mapping[str, str]
+) -> PostResult:
+    """Send a request to the fixed URL of a source, and return its response."""
+    result = simulate_request(
+        web,
+        method,
+        f"/in/{quote(source, safe='')}",
+        query_string=urlencode(query),
+        body=body,
+        headers=dict(headers),
+        host="localhost",
+    )
+    return _answer(result)
 
 
 def _release_waiters(app: App, flow_instance_id: str) -> None:
@@ -85,4 +101,5 @@ def _answer(result: Result) -> PostResult:
         event_id=result.headers.get("Flowhooks-Event") or "",
         message=str(document.get("message") or ""),
         headers=result.headers,
+        body=result.content,
     )

@@ -26,6 +26,7 @@ class PostResult:
         event_id: the id of the stored event (the header `Flowhooks-Event`); `""` if there is none.
         message: the message for people (`message` in the body); `""` if there is none.
         headers: the headers; their names are case-insensitive.
+        body: the body as sent.
     """
 
     status: int
@@ -33,6 +34,7 @@ class PostResult:
     event_id: str
     message: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
