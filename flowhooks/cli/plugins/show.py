@@ -72,6 +72,11 @@ def _plugin_to_json(status: PluginStatus, settings: Settings) -> dict[str, Any]:
         "settings": settings_schema.describe_settings(folders, section),
         "kinds": settings_schema.kind_schemas(folders),
         "data": settings_schema.data_schemas(folders),
+        "receives_from": [
+            name
+            for name, source in settings.sources.items()
+            if source.ingress is not None and source.ingress.receiver == status.name
+        ],
         "traceback": info.traceback if info else "",
     }
 
@@ -84,6 +89,7 @@ def _print_plugin(plugin: dict[str, Any]) -> None:
         ("home page", plugin["home_page"]),
         ("from", plugin["origin"]),
         ("hooks", ", ".join(plugin["hooks"])),
+        ("receives", _receives_text(plugin)),
     ):
         if value:
             output.print_line(f"  {word:<10} {value}" if word else f"  {value}")
@@ -107,6 +113,14 @@ def _print_plugin(plugin: dict[str, Any]) -> None:
         output.print_line()
         output.print_line(f"data of {schema['by']} {schema['value']}, for the handlers of this plugin")
         output.print_line(f"  {'schema':<10} {schema['file']}")
+
+
+def _receives_text(plugin: dict[str, Any]) -> str:
+    if plugin["receives_from"]:
+        return ", ".join(f"/in/{source}" for source in plugin["receives_from"])
+    if "receive_request" in plugin["hooks"]:
+        return f'nothing: no source has [sources.NAME.ingress] receiver = "{plugin["name"]}"'
+    return ""
 
 
 _STATE_TEXTS = {

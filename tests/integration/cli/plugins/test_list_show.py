@@ -184,6 +184,23 @@ def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
     assert "file is not a database" in asked("plugins", "list", **env)["ledger"]["why"]
 
 
+def test_show_names_the_sources_of_a_receiver(run, asked, tmp_path):
+    """A receiver is shown with its hook and the fixed URLs that it reads, or with the setting that is missing."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "reader.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef receive_request(request): pass\n")
+    env = {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "reader"}
+    (tmp_path / "flowhooks.toml").write_text("")
+    shown = " ".join(run("plugins", "show", "reader", **env).stdout.split())
+    assert 'receives nothing: no source has [sources.NAME.ingress] receiver = "reader"' in shown
+    sections = "".join(f'[sources.{name}.ingress]\nreceiver = "reader"\n' for name in ("lark", "feishu"))
+    (tmp_path / "flowhooks.toml").write_text(sections)
+    (plugin,) = asked("plugins", "show", "reader", **env)["plugins"]
+    assert (plugin["hooks"], plugin["receives_from"]) == (["receive_request"], ["lark", "feishu"])
+    shown = " ".join(run("plugins", "show", "reader", **env).stdout.split())
+    assert "receives /in/lark, /in/feishu" in shown
+
+
 def test_show_has_all_that_is_known(asked, env, folder):
     """JSON has the selectors, retries and file of each handler, the names of settings, and schema files."""
     (one,) = asked("plugins", "show", "works", **env)["plugins"]
