@@ -62,10 +62,11 @@ class ReceivedCallback:
 
     Attributes:
         flow_instance_id: the process instance id, as in the path of a callback.
-        data: the callback's data, as in the body of a callback; JSON values. It is checked against the schema of its
-            kind.
+        data: the callback's data, as in the body of a callback; JSON values. Members that are None are absent. It is
+            checked against the schema of its kind.
         kind: the kind of callback, such as `"complete"`.
-        response: what the sender gets once the callback is stored; None: the `answer` of the source's settings.
+        response: the response, with a status below 300, once the callback is stored; None: the `answer` of the source's
+            settings.
     """
 
     flow_instance_id: str
