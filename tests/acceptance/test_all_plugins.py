@@ -23,6 +23,8 @@ from standardwebhooks.webhooks import Webhook
 from support.waiting import until
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 CONFIG = """
 [plugins.contracts]
@@ -114,7 +116,8 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     serving = server.until_logged("server_started")
     assert (serving["plugins"], serving["quarantined"]) == (len(names()), 0)
 
-    good = server.post("1", {"processDefinitionKey": "test_flow_key", "businessKey": "HT-1"})
+    body = {"processDefinitionKey": "test_flow_key", "businessKey": "HT-1"}
+    good = server.post("1", body, traceparent=TRACEPARENT)
     assert (good.status, good.json) == (200, {"success": True})
     refused = server.post("2", {"processDefinitionKey": "test_flow_key"})
     assert "There is no businessKey" in refused.message_of_error(500)
@@ -147,11 +150,14 @@ def contracts(site, good, ids):
 
 
 def webhooks(outside, ids):
-    """Both events were forwarded once with valid signatures."""
+    """Both events were forwarded once with valid signatures, and with the engine's trace if it sent one."""
     messages = [(headers["webhook-id"], Webhook(SECRET).verify(body, headers)) for headers, body in outside["/hooks"]]
     assert sorted((one, message["data"]["eventId"]) for one, message in messages) == sorted(
         (deliveries["webhooks:crm"], event_id) for event_id, deliveries in ids.items()
     )
+    first, second = (deliveries["webhooks:crm"] for deliveries in ids.values())
+    traces = {headers["webhook-id"]: headers.get("traceparent") for headers, _ in outside["/hooks"]}
+    assert traces == {first: TRACEPARENT, second: None}
 
 
 def notice(outside):
@@ -161,11 +167,16 @@ def notice(outside):
 
 
 def opentelemetry(outside, ids):
-    """Each attempt is a span, including attempts of other plugins' handlers."""
+    """Each attempt is a span, including attempts of other plugins' handlers, with a link to the engine's span."""
 
     def spans():
         return {
-            (span.name, value["messaging.message.id"], value["flowhooks.outcome"])
+            (
+                span.name,
+                value["messaging.message.id"],
+                value["flowhooks.outcome"],
+                tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+            )
             for _, body in list(outside["/v1/traces"])
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans
             for scope in resource.scope_spans
@@ -175,8 +186,8 @@ def opentelemetry(outside, ids):
 
     first, second = ids.values()
     wanted = {
-        (f"process {name}", one, "rejected" if one == second["contracts:archive_contract"] else "succeeded")
-        for deliveries in (first, second)
+        (f"process {name}", one, "rejected" if one == second["contracts:archive_contract"] else "succeeded", links)
+        for deliveries, links in ((first, ((TRACE, SPAN),)), (second, ()))
         for name, one in deliveries.items()
     }
     until(lambda: spans() == wanted)
