@@ -1,51 +1,56 @@
 """Preview a request to the fixed URL of a source: what it becomes, where it goes, and what the sender is answered.
 
-Nothing is stored, no server is called, and no credential is checked, except by the plugin of a source with a receiver.
+The server's own resource answers the request. Its neighbours are replaced: the authenticator accepts every request, and
+the intake routes callbacks but stores nothing. So the answer is that of a server, word for word.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from flowhooks import messages
+import falcon
+
 from flowhooks.cli import routes_text
-from flowhooks.errors import CallbackRejected, InvalidCallback, SettingsError, Unauthorized, Unavailable
-from flowhooks.intake.ingress_request import FORM, decode, is_batch
+from flowhooks.clock import Clock
+from flowhooks.errors import CallbackRejected, InvalidCallback, MalformedRequest, Unavailable
+from flowhooks.intake.accept import IntakeConfig
+from flowhooks.intake.callback import Answer, AnswerStatus
+from flowhooks.intake.ingress_request import FORM, decode
 from flowhooks.intake.mapping import IgnoredRequest, MappedCallback, map_request
 from flowhooks.model.event import ParkedBy, from_body
-from flowhooks.model.receiver import ReceivedRequest, ReceiverResponse
 from flowhooks.plugins.error_text import error_line
 from flowhooks.schema.cloud_events import BATCH, STRUCTURED
 from flowhooks.settings.secrets import settings_redactor
 from flowhooks.web import errors
-from flowhooks.web.callback.authentication import check_size
+from flowhooks.web.callback.authentication import AuthenticatedRequest, check_size
+from flowhooks.web.callback.ingress import IngressResource
 from flowhooks.web.callback.receivers import CALL_TIMEOUT
-from flowhooks.web.negotiation import check_content_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flowhooks.cli.route_lookup import RouteLookup
-    from flowhooks.model.receiver import ReceivedCallback
+    from flowhooks.intake.accept import Intake
+    from flowhooks.intake.callback import Callback
+    from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
+    from flowhooks.model.receiver import ReceivedCallback, ReceivedRequest, ReceiverResponse
     from flowhooks.routing.router import Explanation
     from flowhooks.settings import IngressSettings, Settings
+    from flowhooks.web.callback.authentication import Authenticator
+    from flowhooks.web.callback.receivers import ReceiverCalls
 
-MEDIA_TYPES: Final = {
-    "json": "application/json",
-    "form": FORM,
-    "cloudevent": STRUCTURED,
-}
+MEDIA_TYPES: Final = {"json": "application/json", "form": FORM, "cloudevent": STRUCTURED}
 """`Content-Type` of a request by the format of its source, if the user gives none."""
 _REJECTIONS: Final = {ParkedBy.HANDLER: "no_handler", ParkedBy.NAME: "no_name"}
-_PROBLEM_STATUS: Final = 400
+_FIRST_ERROR: Final = 400
+_UNAUTHORIZED: Final = 401
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +120,7 @@ class SenderAnswer:
     @property
     def is_error(self) -> bool:
         """Whether the sender takes it for an error."""
-        return self.status >= _PROBLEM_STATUS
+        return self.status >= _FIRST_ERROR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,18 +130,14 @@ class Preview:
     Attributes:
         items: what was made of the request, as far as it was read before an error.
         answer: what the sender is answered.
-        problem: what only the operator may know, such as the exception of a receiver; `""`: nothing.
+        problem: what only the operator is told, such as the exception of a receiver; `""`: nothing.
         by_receiver: whether a receiver read the request.
     """
 
-    items: tuple[PreviewItem, ...] = ()
+    items: tuple[PreviewItem, ...]
     answer: SenderAnswer
-    problem: str = ""
-    by_receiver: bool = False
-
-
-class _ReceiverProblem(Exception):
-    """A receiver cannot be called, or raised an exception; the arguments are the message's key and the problem."""
+    problem: str
+    by_receiver: bool
 
 
 def default_media_type(ingress: IngressSettings, *, headers: Mapping[str, str], body: bytes) -> str | None:
@@ -151,176 +152,221 @@ def default_media_type(ingress: IngressSettings, *, headers: Mapping[str, str], 
     return MEDIA_TYPES[ingress.format]
 
 
-class Previewer:
-    """Previews the requests of one source, whose settings have a section `ingress`.
+def preview(settings: Settings, loaded: RouteLookup, name: str, request: ExampleRequest) -> Preview:
+    """Preview a request to a source, whose settings have a section `ingress`.
 
     Args:
         settings: the settings.
         loaded: the plugins, and the look-up of routes.
         name: the name of the source.
-        language: language of an error for the sender, `"en"` or `"zh"`.
+        request: the request. Its `Accept-Language` is that of an error.
+    """
+    ingress = settings.sources[name].ingress
+    if ingress is None:
+        raise ValueError(f"{name} has no section ingress")
+    intake = _RoutingIntake(settings, loaded)
+    receivers = _DirectReceivers(settings, loaded)
+    notes: list[str] = []
+
+    def record(_request: falcon.Request, _status: int, text: Callable[[str], str], _event_id: str) -> None:
+        notes.append(text("en"))
+
+    def log_error(request: falcon.Request, status: int, text: Callable[[str], str], event_id: str) -> None:
+        if status == _UNAUTHORIZED:  # only then operators are told more than the sender
+            record(request, status, text, event_id)
+
+    resource = IngressResource(
+        schemas=loaded.schemas,
+        # Only the methods that the resource calls are replaced.
+        authenticator=cast("Authenticator", _AnyRequest()),
+        intake=cast("Intake", intake),
+        receivers=cast("ReceiverCalls", receivers),
+        clock=Clock(),
+        record_rejected=record,
+    )
+    web: falcon.App[Any, Any] = falcon.App()
+    errors.install(web, log_error)
+    web.add_route("/in/{source}", resource)
+    answer = _call(web, f"/in/{name}", request)
+    problem = receivers.problem or "".join(notes)
+    mapped = _received(intake) if ingress.receiver else _mapped(ingress, request)
+    routes = iter(intake.routes)
+    return Preview(
+        items=tuple(
+            PreviewItem(mapped=item, route=next(routes, None) if isinstance(item, MappedCallback) else None)
+            for item in mapped
+        ),
+        answer=answer,
+        problem=problem,
+        by_receiver=bool(ingress.receiver),
+    )
+
+
+def _call(web: falcon.App[Any, Any], path: str, request: ExampleRequest) -> SenderAnswer:
+    environ = {
+        **request.environ,
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "REQUEST_URI": path,
+        "QUERY_STRING": request.query,
+        "CONTENT_LENGTH": str(len(request.body)),
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": True,
+    }
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], _error: object = None, /
+    ) -> Callable[[bytes], object]:
+        started.append((status, headers))
+        return io.BytesIO().write
+
+    body = b"".join(web(environ, start_response))
+    ((status, headers),) = started
+    media_type = {name.lower(): value for name, value in headers}.get("content-type", "")
+    return SenderAnswer(status=int(status.partition(" ")[0]), media_type=media_type, body=body)
+
+
+def _received(intake: _RoutingIntake) -> Iterator[MappedCallback | IgnoredRequest]:
+    """Yield what a receiver made of the request."""
+    for callback in intake.callbacks:
+        yield MappedCallback(kind=callback.kind, flow_instance_id=callback.flow_instance_id, data=callback.body)
+    for record in intake.ignored:
+        yield IgnoredRequest(rule=record.rule)
+
+
+def _mapped(ingress: IngressSettings, request: ExampleRequest) -> Iterator[MappedCallback | IgnoredRequest]:
+    """Yield what the mapping makes of each object of the request, until an error, which is in the answer."""
+    try:
+        content_type = request.headers.get("content-type")
+        for members in decode(ingress, body=request.body, content_type=content_type, headers=request.environ):
+            yield map_request(ingress, members)
+    except CallbackRejected:
+        return
+
+
+class _AnyRequest:
+    """An authenticator that accepts every request of a source."""
+
+    def admit_to_receiver(self, request: falcon.Request, body: bytes, name: str, settings: Settings) -> bool:
+        """Check the size only."""
+        source = settings.sources[name]
+        request.context.source = name
+        if source.ingress is None or not source.ingress.receiver:
+            return False
+        check_size(body, _max_body_bytes(settings, name))
+        return True
+
+    def authenticate_source(
+        self, request: falcon.Request, _body: bytes, name: str, settings: Settings
+    ) -> AuthenticatedRequest:
+        """Accept the request."""
+        request.context.source = name
+        return AuthenticatedRequest(name, _max_body_bytes(settings, name))
+
+
+class _RoutingIntake:
+    """An intake that routes callbacks and stores nothing.
+
+    Attributes:
+        callbacks: the accepted callbacks.
+        routes: where each of them goes.
+        ignored: the ignored requests.
     """
 
-    def __init__(self, settings: Settings, loaded: RouteLookup, name: str, *, language: str) -> None:
-        source = settings.sources[name]
-        if source.ingress is None:
-            raise ValueError(f"{name} has no section ingress")
-        self._settings, self._loaded, self._name, self._language = settings, loaded, name, language
-        self._source, self._ingress = source, source.ingress
+    def __init__(self, settings: Settings, loaded: RouteLookup) -> None:
+        self.config = IntakeConfig(settings=settings, router=loaded.lookup.router, missing_handlers=frozenset())
+        self._schemas = loaded.schemas
+        self.callbacks: list[Callback] = []
+        self.routes: list[PreviewRoute] = []
+        self.ignored: list[IgnoredRequestRecord] = []
 
-    def preview(self, request: ExampleRequest) -> Preview:
-        """Preview a request."""
-        return replace(self._preview(request), by_receiver=bool(self._ingress.receiver))
-
-    def _preview(self, request: ExampleRequest) -> Preview:
-        items: list[PreviewItem] = []
-        try:
-            answer = self._read(request, items)
-        except _ReceiverProblem as error:
-            key, problem = error.args
-            return Preview(answer=self._rejection(Unavailable(key)), problem=problem)
-        except Unauthorized as error:
-            return Preview(answer=self._rejection(error), problem="the plugin does not accept the credential")
-        except (CallbackRejected, errors.LocalizedHTTPError) as error:
-            return Preview(items=tuple(items), answer=self._rejection(error))
-        return Preview(items=tuple(items), answer=answer)
-
-    def _read(self, request: ExampleRequest, items: list[PreviewItem]) -> SenderAnswer:
-        http = self._settings.http
-        check_size(request.body, self._source.max_body_bytes or http.max_body_bytes)
-        answer = SenderAnswer(
-            status=200, media_type=self._ingress.answer_media_type, body=self._ingress.answer.encode()
-        )
-        if self._ingress.receiver:
-            received = self._receive(request)
-            if isinstance(received, ReceiverResponse):
-                answer = _to_answer(received)
-                if not answer.is_error:
-                    items.append(PreviewItem(mapped=IgnoredRequest(rule=received.rule)))
-                return answer
-            mapped: MappedCallback | IgnoredRequest = MappedCallback(
-                kind=received.kind, flow_instance_id=received.flow_instance_id, data=received.data
-            )
-            items.append(PreviewItem(mapped=mapped))
-            if received.response is not None:
-                answer = _to_answer(received.response)
-        else:
-            check_content_encoding(request.headers.get("content-encoding"))
-            content_type = request.headers.get("content-type")
-            in_batch = is_batch(self._ingress, content_type)
-            decoded = decode(self._ingress, body=request.body, content_type=content_type, headers=request.environ)
-            for index, members in enumerate(decoded):
-                with _located(index if in_batch else None):
-                    items.append(PreviewItem(mapped=map_request(self._ingress, members)))
-                    self._check(items[-1].mapped)
-        self._route_all(items)
+    def accept(self, callback: Callback, **_options: object) -> Answer:
+        """Route a callback, and reject it if the settings reject such events."""
+        (answer,) = self.accept_all([callback], [])
         return answer
 
-    def _receive(self, request: ExampleRequest) -> ReceivedCallback | ReceiverResponse:
-        plugin, receivers = self._ingress.receiver, self._loaded.plugins.receivers
-        if plugin not in receivers.names:
-            raise _ReceiverProblem("receiver_unavailable", self._why_unavailable(plugin))
-        received_request = ReceivedRequest(
-            method=request.method,
-            query={name: tuple(values) for name, values in parse_qs(request.query, keep_blank_values=True).items()},
-            headers=MappingProxyType(dict(request.headers)),
-            body=request.body,
-            received_at=datetime.now(UTC),
-        )
-        started = time.monotonic()
-        try:
-            with redirect_stdout(sys.stderr):
-                received = receivers.call(plugin, self._name, received_request)
-        except CallbackRejected:
-            raise
-        except Exception as error:
-            redact = settings_redactor(self._settings, os.environ)
-            text = error_line(
-                error, top_module=plugin, redact=lambda message: self._loaded.plugins.redact(redact(message))
-            )
-            raise _ReceiverProblem("receiver_failed", f"the plugin {plugin} failed: {text}") from error
-        if (seconds := time.monotonic() - started) > CALL_TIMEOUT:
-            raise _ReceiverProblem("receiver_slow", f"the plugin {plugin} took {seconds:.1f} s")
-        if received is None:
-            raise Unauthorized("unauthorized")
-        return received
+    def accept_all(
+        self, callbacks: Sequence[Callback], ignored: Sequence[IgnoredRequestRecord], **_options: object
+    ) -> list[Answer]:
+        """Route the callbacks of a request."""
+        self.callbacks += callbacks
+        self.ignored += ignored
+        routes = [self._route(callback) for callback in callbacks]
+        self.routes += routes
+        for route in routes:
+            parked_by = route.explanation.route.parked_by
+            if route.result == "rejected" and parked_by in _REJECTIONS:
+                raise InvalidCallback(_REJECTIONS[parked_by])
+        return [Answer(event_id="", status=AnswerStatus.DONE, delivery_statuses=()) for _ in callbacks]
 
-    def _why_unavailable(self, plugin: str) -> str:
-        info = next((info for info in self._loaded.plugins.infos if info.name == plugin), None)
-        if info is None:
-            return f"no installed plugin is named {plugin}, so a server does not start with these settings"
-        if info.state != "loaded":
-            return f"the plugin {plugin} is {info.state}: {info.error or 'see `flowhooks plugins list`'}"
-        return f"the plugin {plugin} has no hook receive_request, so a server does not start with these settings"
-
-    def _check(self, mapped: MappedCallback | IgnoredRequest) -> None:
-        if isinstance(mapped, MappedCallback):
-            schemas = self._loaded.schemas
-            if mapped.kind not in schemas.kinds:
-                raise SettingsError(
-                    f"there is no kind of callback {mapped.kind!r}; the kinds are {', '.join(schemas.kinds)}"
-                )
-            schemas.check_flow_instance_id(mapped.flow_instance_id)
-            schemas.check_body(mapped.kind, mapped.data)
-
-    def _route_all(self, items: list[PreviewItem]) -> None:
-        """Add the route to each callback, once the whole request is known to be accepted."""
-        routed = [
-            PreviewItem(mapped=item.mapped, route=self._route(item.mapped))
-            if isinstance(item.mapped, MappedCallback)
-            else item
-            for item in items
-        ]
-        items[:] = routed
-        for item in routed:
-            route = item.route.explanation.route if item.route else None
-            if item.route and route and item.route.result == "rejected" and route.parked_by in _REJECTIONS:
-                raise InvalidCallback(_REJECTIONS[route.parked_by])
-
-    def _route(self, callback: MappedCallback) -> PreviewRoute:
+    def _route(self, callback: Callback) -> PreviewRoute:
+        settings = self.config.settings
         event = from_body(
-            callback.data,
+            callback.body,
             id="",
-            source=self._name,
+            source=callback.source,
             kind=callback.kind,
             flow_instance_id=callback.flow_instance_id,
             received_at=datetime.now(UTC),
-            conclusions=self._source.conclusion,
-            origin="ingress",
+            conclusions=settings.sources[callback.source].conclusion,
+            origin=callback.origin,
+            traceparent=callback.traceparent,
         )
-        example = routes_text.Example(
-            event=event, sent_conclusion=callback.data.get("conclusion") or None, schema_error=""
-        )
-        explanation = self._loaded.lookup.router.explain_event(event)
+        sent = callback.body.get("conclusion") or None
+        example = routes_text.Example(event=event, sent_conclusion=sent, schema_error="")
+        explanation = self.config.router.explain_event(event)
         return PreviewRoute(
             example=example,
             explanation=explanation,
-            result=routes_text.outcome(self._settings, example, explanation.route),
-            hints=routes_text.hints(self._settings, self._loaded.schemas, example, explanation),
+            result=routes_text.outcome(settings, example, explanation.route),
+            hints=routes_text.hints(settings, self._schemas, example, explanation),
         )
 
-    def _rejection(self, error: CallbackRejected | errors.LocalizedHTTPError) -> SenderAnswer:
-        if isinstance(error, CallbackRejected):
-            status = next(errors.STATUS_OF[kind] for kind in type(error).__mro__ if kind in errors.STATUS_OF)
-            message = error.text(self._language)
-        else:
-            status = error.status_code
-            message = messages.text(error.key, self._language, **error.params)
-        body = errors.encode(errors.envelope(status=status, message=message, path=f"/in/{self._name}"))
-        return SenderAnswer(status=status, media_type=dict(errors.HEADERS)["Content-Type"], body=body)
 
+class _DirectReceivers:
+    """Calls receivers in this thread, and remembers why one cannot be called or failed.
 
-def _to_answer(response: ReceiverResponse) -> SenderAnswer:
-    return SenderAnswer(status=response.status, media_type=response.media_type, body=response.body)
+    Attributes:
+        problem: the reason; `""`: none.
+    """
 
+    def __init__(self, settings: Settings, loaded: RouteLookup) -> None:
+        self._settings, self._plugins = settings, loaded.plugins
+        self.problem = ""
 
-@contextmanager
-def _located(index: int | None) -> Iterator[None]:
-    """Let the pointers of violations start with the index of the event in its batch."""
-    try:
-        yield
-    except InvalidCallback as error:
-        if index is None:
+    def call(self, plugin: str, source: str, request: ReceivedRequest) -> ReceivedCallback | ReceiverResponse | None:
+        """Call a receiver as a server does, but wait for its end."""
+        if plugin not in self._plugins.receivers.names:
+            state = next((info for info in self._plugins.infos if info.name == plugin), None)
+            self.problem = f"the plugin {plugin} is {state.state}: {state.error}" if state else f"there is no {plugin}"
+            raise Unavailable("receiver_unavailable")
+        started = time.monotonic()
+        try:
+            with redirect_stdout(sys.stderr):
+                received = self._plugins.receivers.call(plugin, source, request)
+        except MalformedRequest:
             raise
-        located = [(f"/{index}{pointer}", key, params) for pointer, key, params in error.violations]
-        raise InvalidCallback(error.key, located, **error.params) from None
+        except (Exception, SystemExit) as error:
+            self.problem = f"the plugin {plugin} failed: {error_line(error, top_module=plugin, redact=self._redact)}"
+            raise Unavailable("receiver_failed") from error
+        if (seconds := time.monotonic() - started) > CALL_TIMEOUT:
+            self.problem = f"the plugin {plugin} took {seconds:.1f} s, but may take {CALL_TIMEOUT:g} s"
+            raise Unavailable("receiver_slow")
+        return received
+
+    def _redact(self, text: str) -> str:
+        return self._plugins.redact(settings_redactor(self._settings, os.environ)(text))
+
+
+def _max_body_bytes(settings: Settings, name: str) -> int:
+    return settings.sources[name].max_body_bytes or settings.http.max_body_bytes

@@ -16,7 +16,6 @@ from flowhooks.cli.sources import preview, preview_text
 from flowhooks.errors import SettingsError
 from flowhooks.observability import logging
 from flowhooks.settings.secrets import settings_redactor
-from flowhooks.web.negotiation import parse_accept_language
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,10 +53,12 @@ def preview_request(
     assumed = media_type is not None and "content-type" not in given
     if assumed and media_type:
         given["content-type"] = media_type
+    given.setdefault("accept-language", _locale())
     request = preview.ExampleRequest(method="GET" if is_get else "POST", query=query or "", headers=given, body=body)
     loaded = load_route_lookup(settings)
-    language = parse_accept_language(given.get("accept-language") or _locale())
-    shown = preview.Previewer(settings, loaded, name, language=language).preview(request)
+    if problems := loaded.plugins.ingress_problems({name: source}):
+        raise SettingsError("\n".join(problems))
+    shown = preview.preview(settings, loaded, name, request)
     if as_json:
         output.print_json(preview_text.preview_to_json(name, request, shown, loaded.lookup, assumed=assumed))
     else:
@@ -78,6 +79,6 @@ def _parse_headers(headers: Sequence[str]) -> dict[str, str]:
 
 
 def _locale() -> str:
-    """Return the language of messages in the environment, as a language range."""
+    """Return the language of messages in the environment, as a value of `Accept-Language`."""
     names = (os.environ.get(variable) for variable in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return next((name for name in names if name), "").partition(".")[0]

@@ -42,6 +42,14 @@ receiver = "dd"
 
 [sources.gone.ingress]
 receiver = "nothing"
+
+[sources.typo]
+secrets = [{file = "not-read"}]
+
+[sources.typo.ingress]
+format = "form"
+flow_instance_id = "/id"
+kind = {pointer = "/status", values = {"2" = "complet"}}
 """
 PLUGINS = {
     "shop": """
@@ -80,10 +88,10 @@ LEAVE = b"id=7&processDefinitionKey=leave&businessKey=B-1&status=2"
 def tried(run, tmp_path):
     """Previews a body; returns the exit code and the JSON, or with `text` what is printed."""
     (tmp_path / "flowhooks.toml").write_text(CONFIG)
-    for name, source in PLUGINS.items():
-        (tmp_path / f"{name}.py").write_text(source)
 
-    def preview(source, body, *options, text=False, **env):
+    def preview(source, body, *options, text=False, plugins=PLUGINS, **env):
+        for name, plugin in plugins.items():
+            (tmp_path / f"{name}.py").write_text(plugin)
         file = tmp_path / "body"
         file.write_bytes(body if isinstance(body, bytes) else json.dumps(body).encode())
         words = ["sources", "test", source, "--data", str(file), *options, *([] if text else ["--json"])]
@@ -168,7 +176,7 @@ def test_errors_of_the_body(tried):
         (b"id=%FF", (), 400, "UTF-8"),
         (LEAVE, ("--header", "Content-Type: text/xml"), 415, "text/xml"),
         (b"x" * 3_000_000, (), 413, "larger than 1048576 bytes"),
-        (LEAVE.replace(b"id=7", b"id=+a"), (), 422, "flowInstanceId"),
+        (LEAVE.replace(b"id=7", b"id=+a"), (), 422, "/id: must not begin or end with white space"),
         (LEAVE.replace(b"B-1", b"B" * 2000), (), 422, "/businessKey"),
     ):
         code, shown = tried("yudao", body, *options)
@@ -219,7 +227,7 @@ def test_a_receiver(tried):
     assert (shown["items"][0]["ignored_by"], shown["request"]["method"]) == ("challenge", "GET")
     code, shown = tried("dd", b"{}", "--query", "signature=wrong")
     assert (code, shown["answer"]["status"], shown["items"]) == (1, 401, [])
-    assert "does not accept the credential" in shown["problem"]
+    assert "The plugin that reads the requests of this source found no valid credential." in shown["problem"]
     code, shown = tried("dd", b"{}", "--query", "signature=right")
     assert (code, shown["answer"]["body"], shown["items"][0]["route"]["result"]) == (0, "success", "delivered")
     code, text = tried("dd", b"crash", "--query", "signature=right", "--header", "X-Kind: of a kind", text=True)
@@ -240,11 +248,27 @@ def test_a_receiver_that_is_slow(tried, monkeypatch):
     assert shown["problem"].startswith("the plugin dd took")
 
 
-def test_a_receiver_that_is_not_there(tried):
-    """The answer is the server's, and the operator is told why."""
-    code, shown = tried("gone", b"{}")
+def test_a_receiver_that_is_not_loaded(tried, tmp_path):
+    """The answer of a quarantined receiver is the server's, and the operator is told why."""
+    tried("dd", b"{}")
+    (tmp_path / "dd.py").write_text("raise ValueError('no key')")
+    code, shown = tried("dd", b"{}", plugins={})
     assert (code, shown["answer"]["status"]) == (1, 503)
-    assert "no installed plugin is named nothing" in shown["problem"]
+    assert "the plugin dd is quarantined: " in shown["problem"]
+    assert "ValueError: no key" in shown["problem"]
+
+
+def test_settings_with_which_no_server_starts(tried, run):
+    """A kind or a receiver that does not exist is named with its line, as at the start of a server."""
+    tried("yudao", LEAVE)
+    for name, said in (
+        ("gone", "sources.gone.ingress.receiver names 'nothing'"),
+        ("typo", "sources.typo.ingress.kind names 'complet'"),
+    ):
+        ran = run("sources", "test", name, "--data", "body")
+        assert ran.exit_code == 2
+        assert said in ran.output
+        assert "flowhooks.toml:" in ran.output
 
 
 def test_wrong_usage(tried, run):
