@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import shlex
 import signal
 import sqlite3
 import sys
@@ -254,6 +255,17 @@ def test_kogitos_start_is_ignored_and_a_repeated_end_is_no_conflict(senders):
     assert senders.conflicts("kogito") == conflicts
 
 
+def test_a_batch_with_an_invalid_event_stores_nothing(senders):
+    """An event without its process instance refuses the whole batch, and the answer names the event."""
+    headers, body = shown("/in/kogito")[2]
+    ended, _ = json.loads(body)
+    invalid = {name: value for name, value in ended.items() if name != "kogitoprocinstanceid"}
+    batch = [ended | {"kogitoprocinstanceid": "of-a-refused-batch"}, invalid]
+    status, _, said = senders.post("/in/kogito", headers, json.dumps(batch))
+    assert (status, "/1/kogitoprocinstanceid" in said) == (422, True)
+    assert senders.rows("SELECT id FROM events WHERE flow_instance_id = 'of-a-refused-batch'") == []
+
+
 def test_camundas_template_makes_the_request_of_the_page(senders):
     """The template's inputs are the members of the shown request, which becomes an approved event."""
     template = json.loads(TEMPLATE.read_text("utf-8"))
@@ -283,6 +295,36 @@ def test_camundas_error_expression_lists_the_refusals():
     listed = json.loads(expression[expression.index("[") : expression.index("]") + 1])
     assert listed == ["400", "401", "403", "413", "415", "422"]
     assert f"{', '.join(listed[:-1])} or {listed[-1]}" in PAGE.read_text("utf-8").replace("\n  ", " ")
+
+
+REQUESTS = [(source, *request) for source in SOURCES for request in shown(f"/in/{source}")]
+"""Each request of the page to a fixed URL: its source, headers and body."""
+
+
+@pytest.mark.parametrize(("source", "headers", "body"), REQUESTS, ids=lambda value: value if value in SOURCES else "")
+def test_a_request_without_the_token_stores_nothing(senders, source, headers, body):
+    """Without the credential of its source, each request of the page is refused."""
+    before = senders.rows("SELECT count(*), sum(repeats) FROM events")
+    for credential in ({}, {"Authorization": f"Bearer {token('another')}"}):
+        given = {name: value for name, value in headers.items() if name != "Authorization"} | credential
+        assert senders.post(f"/in/{source}", given, body)[0] == 401
+    assert senders.rows("SELECT count(*), sum(repeats) FROM events") == before
+
+
+@pytest.mark.parametrize(("source", "headers", "body"), REQUESTS, ids=lambda value: value if value in SOURCES else "")
+def test_the_preview_shows_what_the_server_stores(senders, source, headers, body):
+    """`flowhooks sources test --data` shows the kind, the instance and the answer that the server has."""
+    assert senders.post(f"/in/{source}", headers, body) == answered(source)
+    (senders.stage.folder / "request.txt").write_text(body)
+    given = [("--header", f"{name}: {value}") for name, value in headers.items() if name != "Authorization"]
+    words = [*("flowhooks", "sources", "test", source, "--data", "request.txt", "--json"), *sum(given, ())]
+    preview = json.loads(senders.stage.run(shlex.join(words)).stdout)
+    assert tuple(preview["answer"].values()) == answered(source)
+    callbacks = [item["callback"] for item in preview["items"] if not item["ignored_by"]]
+    assert callbacks
+    for callback in callbacks:
+        event = senders.event(source, callback["flow_instance_id"])
+        assert (event.kind, json.loads(event.body)) == (callback["kind"], callback["data"])
 
 
 def module(monkeypatch, name, **members):
@@ -450,6 +492,8 @@ def test_the_commands_of_the_page_run(senders):
     senders.post("/in/yudao", headers, body)
     ((headers, body),) = shown("/in/airflow")
     senders.post("/in/airflow", headers, body)
+    ((_, body),) = shown("/in/yudao")
+    (senders.stage.folder / "request.txt").write_text(body)
     for block in blocks(PAGE, "sh"):
         for command in commands(block):
             done = senders.stage.run(command.text)
