@@ -39,7 +39,15 @@ LISTINGS = [
     ("operators", "list"),
     ("verify",),
 ]
-READ_NO_SETTINGS = {("serve",), ("dev",), ("send",), ("init",), ("plugins", "new"), ("sources", "new"), ("operators", "new")}
+READ_NO_SETTINGS = {
+    ("serve",),
+    ("dev",),
+    ("send",),
+    ("init",),
+    ("plugins", "new"),
+    ("sources", "new"),
+    ("operators", "new"),
+}
 """Commands without arguments, and the command that would not end."""
 
 
