@@ -22,13 +22,14 @@ from flowhooks import Retry, State, handler
 from flowhooks.clock import Clock
 from flowhooks.errors import IdentityConflict, LedgerUnusable
 from flowhooks.ledger.database import engines
+from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
 from flowhooks.testing import ManualClock
 from support import apsw_driver
-from support.app_harness import LedgerHarness, plugin
+from support.app_harness import LedgerHarness, ingress_callback, plugin
 from support.faulty_disk import WAYS, Disk, Op, Recorder
 from support.run_bulk import replay
 from support.waiting import until
@@ -99,6 +100,8 @@ class Life:
                 pad = "x" * chance.choice([10, 500, 3000])
                 for _ in range(chance.choice([1, 1, 2])):
                     self.take(flow, instance, key, pad=pad, wait=chance.choice([0, 0.05]))
+                if chance.random() < 0.2:
+                    self.take_batch(flow, f"batch-{instance}", key, f"/status = {chance.randrange(3)}")
                 if chance.random() < 0.1:
                     with suppress(IdentityConflict):
                         self.take(flow, instance, key, pad="other", wait=0)
@@ -114,6 +117,17 @@ class Life:
         answer = flow.take(instance, key=key, **given)
         done = {one.delivery_id for one in answer.delivery_statuses if one.state is State.SUCCEEDED}
         self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, done)
+
+    def take_batch(self, flow, name, key, rule):
+        """Send a request with two callbacks and one ignored request, and record the answers."""
+        instances = [f"{name}-{number}" for number in range(2)]
+        ignored = IgnoredRequestRecord("oa", rule, "{}", None, self.clock.now())
+        answers = flow.app.intake.accept_all(
+            [ingress_callback(instance, key=key, source="default") for instance in instances], [ignored]
+        )
+        for instance, answer in zip(instances, answers, strict=True):
+            self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, set())
+        self.say("ignored", rule)
 
     def rest(self, flow):
         """Wait until no delivery is running; then the final state of each delivery has been read."""
@@ -211,6 +225,10 @@ class After:
         for one in deliveries.values():
             handlers[one.event_id].add(one.handler)
         attempts = set(read("SELECT delivery_id, number FROM attempts"))
+        # A batch is durable as a whole.
+        batches = Counter(name.rpartition("-")[0] for name, _ in events.values() if name.startswith("batch-"))
+        if not purging:
+            yield from (f"half of {name}" for name, count in batches.items() if count != 2)
         by_instance = Counter(instance for instance, _ in events.values())
         succeeded = {one for one, row in deliveries.items() if row.state == "succeeded"}
         may_be_gone = set()
@@ -225,6 +243,9 @@ class After:
             elif not done <= succeeded:
                 yield f"success of {done - succeeded}"
         yield from (f"purge of {one}" for one in purged & set(events))
+        counted = dict(tuple(row) for row in read("SELECT rule, count FROM ignored_requests"))
+        told = Counter(rule for (rule,) in self.of("ignored"))
+        yield from (f"count of {rule}" for rule, count in told.items() if counted.get(rule, 0) < count)
         if not purging:
             lost = [one for one in self.of("entered") if tuple(one) not in attempts]
             yield from (f"mark of attempt {one}" for one in lost)
