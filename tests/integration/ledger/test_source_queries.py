@@ -1,4 +1,4 @@
-"""What the newest events tell of the callbacks of a source."""
+"""The newest events of a source: when its callbacks were received, and how many."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_bulk_operations_are_counted_by_state(harness, listens, monotonic):
 
 
 def test_ignored_requests_are_counted_by_rule(harness, monotonic):
-    """What ignore rules answered is counted by source and rule, for all processes."""
+    """Ignored requests are counted by source and rule, for all processes."""
     flow = harness.open(start=False)
     assert not [name for name in scrape(flow) if name[0] == "flowhooks_ignored_requests_total"]
     records = [IgnoredRequestRecord("oa", rule, "{}", None, flow.clock.now()) for rule in ("/status = 1", 'a"b\n', "x")]
