@@ -129,6 +129,38 @@ def test_one_refused_event(hands):
     assert counted(hands) == {}
 
 
+def test_a_batch_that_is_written_again(hands):
+    """If the reply to a COMMIT is lost, the batch is written again: its events are still new, and no count is lost."""
+    items = [hands.new("i1", "p:a"), hands.new("i2", "p:a"), hands.new("i1", "p:a")]
+    for written in (1, 2):
+        results = store(hands, items, [ignored(hands)])
+        assert [result.new for result in results] == [True, True, False]
+        assert counted(hands) == {"/status = 1": written}
+    assert hands.sql("SELECT count(*) FROM events") == [(2,)]
+    assert hands.sql("SELECT count(*) FROM deliveries") == [(2,)]
+    assert hands.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(2,)]
+
+
+@pytest.mark.postgresql
+def test_batches_and_single_events_of_two_processes(harness, hands_of, together):
+    """Batches of one process and repeats, claims and ignored requests of another do not deadlock."""
+    first, second = (hands_of(harness.open(start=False)) for _ in range(2))
+    names = [f"i{number}" for number in range(12)]
+    store(first, [first.new(name, "p:a", a=1) for name in names])
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = first.sql(deadlocks)
+    for _ in range(20):
+        batch = [first.new(name, "p:a", a=1) for name in reversed(names)]
+        together(
+            lambda batch=batch: store(first, batch, [ignored(first, "r"), ignored(first, "s")]),
+            *[lambda name=name: second.store(second.new(name, "p:a", a=1)) for name in names],
+            lambda: store(second, [], [ignored(second, "s"), ignored(second, "r")]),
+        )
+    assert first.sql(deadlocks) == before
+    assert set(first.sql("SELECT repeats FROM events")) == {(40,)}
+    assert counted(first) == {"r": 40, "s": 40}
+
+
 @pytest.mark.postgresql
 def test_overlapping_batches_of_two_processes(harness, hands_of, together):
     """Batches of two processes with the same events and rules in opposite orders do not deadlock."""
