@@ -308,7 +308,7 @@ def book_entries(connection: Connection, sources: Collection[str], instance_id: 
 
 _IS_MISSED: Final = and_(
     ~exists().where(late_callbacks.c.event_id == events.c.id),
-    # A callback that contradicts the event is answered 409 and stored as a conflict. The engine has called.
+    # A callback that contradicts the event is stored as a conflict. The engine has called.
     ~exists().where(conflicts.c.event_id == events.c.id),
 )
 

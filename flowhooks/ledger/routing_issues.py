@@ -85,7 +85,7 @@ def _why(connection: Connection, event_id: str) -> str:
 
 
 def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:
-    """Return the callbacks that were refused with 409 at or after `since`, by source.
+    """Return the callbacks at or after `since` that contradict an event, by source.
 
     A body that an operator has accepted as a correction is no conflict any more.
     """

@@ -45,8 +45,8 @@ CONCLUSION: Final = MessageTemplate(
 )
 CONFLICT: Final = MessageTemplate(
     "{many} of source {subject} {have} the identity of an earlier event, but other data, the first since {since}. Each "
-    "was rejected with 409 and is kept. `flowhooks events show {why}` compares them. Find out whether the engine "
-    "reuses instance ids or has changed a decision.",
+    "is kept and runs no handler. `flowhooks events show {why}` compares them. Find out whether the engine reuses "
+    "instance ids or has changed a decision.",
     ("callback", "callbacks"),
 )
 NO_NAME: Final = MessageTemplate(

@@ -198,7 +198,7 @@ class EventJson(_EventFields):
 
 
 class ConflictJson(TypedDict):
-    """Another body that was sent for an event's identity and rejected with 409.
+    """Another body that was sent for an event's identity. It runs no handler.
 
     Attributes:
         received_at: when the body was first received.

@@ -90,7 +90,7 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "在 [sources.NAME.conclusion] 中映射，或加入 routing.ignore_conclusions。"
     ),
     CONFLICT: (
-        "来源 {subject} 有 {count:,} 次回调与已有事件标识相同但数据不同，最早始于 {since}，均已返回 409 并保存。"
+        "来源 {subject} 有 {count:,} 次回调与已有事件标识相同但数据不同，最早始于 {since}，均已保存，不运行处理器。"
         "`flowhooks events show {why}` 显示差异。请确认流程引擎是否重复使用了流程实例 ID，或更改了结论。"
     ),
     UNDECIDED_ENDS: (
