@@ -26,6 +26,9 @@ DIGESTS = {name: hashlib.sha256(token.encode()).hexdigest() for name, token in T
 CONFIG = f"""
 [sources.engine]
 token_sha256 = ["{DIGESTS["engine"]}"]
+[sources.engine.ingress]
+format = "json"
+flow_instance_id = "/id"
 [operators.li]
 token_sha256 = ["{DIGESTS["operator"]}"]
 role = "operate"
@@ -36,6 +39,10 @@ request-timeout = 20
 suppress-health-check = ["all"]
 [generation]
 allow-x00 = false  # NUL, which no schema of a string forbids, and every text is refused for
+[[operations]]
+include-path = "/in/{source}"  # the settings of the source decide which bodies are valid, and who may send a GET
+parameters.source = "engine"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "415", "422"]
 [[operations]]
 include-path = "/api/events"  # what no schema says: `since` lies before `until`
 checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]

@@ -84,6 +84,8 @@ def statuses(language: str) -> str:
     """Every status of the contract, and its meaning."""
     rows = []
     for status, response in _contract()["components"]["responses"].items():
+        if not status.isdecimal():
+            continue  # the response of a fixed URL, whose body the settings define
         body = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         headers = ", ".join(f"`{name}`" for name in response["headers"])
         rows.append((status, WORDS[language][body], headers, halves(response["description"])[language]))

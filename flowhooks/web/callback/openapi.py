@@ -109,6 +109,19 @@ _RESPONSES: Final = {
     "505": _Response("The client uses HTTP/2; use HTTP/1.1. / 客户端使用了 HTTP/2；请使用 HTTP/1.1。"),
 }
 
+_INGRESS_PATH: Final = "/in/{source}"
+_INGRESS_RESPONSE: Final = "ingress-200"
+"""The component of the response to everything that a fixed URL stores, keeps or ignores."""
+_INGRESS_STATUSES: Final = ("400", "401", "403", "405", "408", "413", "415", "422", "429", "431", "501", "503", "505")
+"""Further statuses of a fixed URL. A conflict or a failed handler is no error there."""
+_INGRESS_BODIES: Final = {
+    "application/json": {"type": "object"},
+    "application/x-www-form-urlencoded": {"type": "object"},
+    "application/cloudevents+json": {"type": "object"},
+    "application/cloudevents-batch+json": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+}
+"""The media types of all formats. The settings of the source, or its receiver, decide which one it has."""
+
 
 def openapi(schemas: Schemas) -> dict[str, Any]:
     """Return the callback contract.
@@ -137,7 +150,8 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         "paths": {
             f"/flow/{{flowInstanceId}}/call-back/{kind}": _path(kind, name, schemas.documents)
             for kind, name in kinds.items()
-        },
+        }
+        | {_INGRESS_PATH: _ingress_path()},
         "components": {
             "schemas": components(schemas.documents, (*shared_files, *kinds.values()), bodies=bodies),
             "parameters": {
@@ -147,6 +161,13 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                     "required": True,
                     "description": schemas.documents[_FLOW_INSTANCE_ID].get("description", ""),
                     "schema": _reference(_FLOW_INSTANCE_ID),
+                },
+                "source": {
+                    "name": "source",
+                    "in": "path",
+                    "required": True,
+                    "description": "The name of the source in the settings of the server. / 服务器设置中的来源名称。",
+                    "schema": _TEXT | {"minLength": 1},
                 },
                 **{
                     name: {"name": name, "in": "header", "description": text, "schema": _TEXT}
@@ -160,7 +181,8 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                     "content": _content(response.body, schemas.documents),
                 }
                 for status, response in _RESPONSES.items()
-            },
+            }
+            | {_INGRESS_RESPONSE: _ingress_response()},
             "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
             "securitySchemes": {
                 "bearer": {
@@ -179,6 +201,45 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                 },
             },
         },
+    }
+
+
+def _ingress_path() -> dict[str, Any]:
+    """Return the path of all fixed URLs."""
+    responses = {"200": _component_reference("responses", _INGRESS_RESPONSE)} | {
+        status: _component_reference("responses", status) for status in _INGRESS_STATUSES
+    }
+    shared = {
+        "security": [{}, {"bearer": []}, {"signature": []}],
+        "parameters": [_component_reference("parameters", name) for name in _PARAMETERS],
+        "responses": responses,
+    }
+    return {
+        "parameters": [_component_reference("parameters", "source")],
+        "post": {
+            "operationId": "ingress",
+            "summary": "Request to the fixed URL of a source. / 发送到来源固定 URL 的请求。",
+            "description": "For senders that have one fixed URL. The settings of the source say how the body becomes a "
+            "callback. / 适用于只有一个固定 URL 的发送方；来源的设置决定请求体如何转换为回调。",
+            "requestBody": {"content": {name: {"schema": schema} for name, schema in _INGRESS_BODIES.items()}},
+            **shared,
+        },
+        "get": {
+            "operationId": "ingress-handshake",
+            "summary": "Handshake with a receiver. / 与接收插件握手。",
+            "description": "Only for a source whose requests a plugin reads; otherwise the answer is 401. / "
+            "仅适用于由插件读取请求的来源，否则返回 401。",
+            **shared,
+        },
+    }
+
+
+def _ingress_response() -> dict[str, Any]:
+    return {
+        "description": "Stored, kept or ignored, with the body that this sender takes for success. / "
+        "已存储、保留或忽略；响应体为该发送方视为成功的内容。",
+        "headers": {header: _component_reference("headers", header) for header in _STORED},
+        "content": {"*/*": {}},
     }
 
 

@@ -214,7 +214,7 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
 
 def test_every_status_is_documented():
     """The statuses of the contract's page are those of /openapi.json."""
-    statuses = openapi(Schemas.load())["components"]["responses"]
+    statuses = [name for name in openapi(Schemas.load())["components"]["responses"] if name.isdecimal()]
     for page, heading in (("http.md", "The answer"), ("http.zh-CN.md", "响应")):
         answers = reference(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
         assert [row[0] for row in rows(answers) if row[0].isdecimal()] == sorted(statuses)

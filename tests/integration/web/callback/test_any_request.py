@@ -1,4 +1,4 @@
-"""Whatever a sender or a receiver does: a 200 is a stored event or a counted rule, and nothing else is stored (I1)."""
+"""For any request and any result of a receiver, each 200 is a stored event or a counted rule, and nothing else (I1)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ results = (
         response=st.none() | st.builds(ReceiverResponse, status=st.sampled_from([200, 201, 503])),
     )
 )
-"""What a receiver may return."""
+"""Results of a receiver, most of them wrong."""
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def client(harness, sources, listen, monkeypatch):
 
 
 def stored(client):
-    """What is stored: the events, the number of conflicts, and the number of ignored requests."""
+    """The stored events, the number of conflicts, and the number of ignored requests."""
     ((ignored,),) = client.flow.sql("SELECT coalesce(sum(count), 0) FROM ignored_requests")
     ((conflicts,),) = client.flow.sql("SELECT count(*) FROM conflicts")
     return {row[0] for row in client.flow.sql("SELECT id FROM events")}, conflicts, int(ignored)
