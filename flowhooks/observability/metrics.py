@@ -99,8 +99,8 @@ class Metrics:
         self._source_label = _BoundedLabels(MAX_SOURCES)
         self._received = Counter(
             "flowhooks_http_requests",
-            "Requests to the callback listener, by kind and source. Kind (none): the path is not that of a callback. "
-            "Source (none): no valid credential.",
+            "Requests to the callback listener, by kind and source. Kind (none): the path is not that of a callback, "
+            "or a request to a fixed URL became none. Source (none): no valid credential.",
             ["kind", "source"],
             registry=self.registry,
         )

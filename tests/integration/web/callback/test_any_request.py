@@ -31,7 +31,7 @@ MAPPINGS = {
 }
 ERRORS = {400, 401, 403, 408, 413, 415, 422, 429, 503}
 FEW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(FEW, max_examples=3000)
+MANY = settings(FEW, max_examples=1000)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 statuses = st.sampled_from(["1", "2", "3", "4", 1, 2, 2.0, True, None, "", [], {}]) | scalars
@@ -166,11 +166,16 @@ def run_mapping(client, name, body, media_type):
         check_batch(client, json.loads(body), before)
 
 
+def as_text(value):
+    """The text of a string or of a whole number, which may be written as a fraction."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def check_batch(client, items, before):
     """Each event of a batch that was accepted is stored under its id, or ignored by its status."""
-    kept = [item for item in items if str(item.get("status")) in {"2", "4"} and not isinstance(item["status"], bool)]
+    kept = [item for item in items if as_text(item.get("status")) in {"2", "4"}]
     instances = {row[0] for row in client.flow.sql("SELECT flow_instance_id FROM events WHERE source = 'event'")}
-    assert {str(item["id"]) for item in kept} <= instances
+    assert {as_text(item["id"]) for item in kept} <= instances
     assert stored(client)[2] - before[2] == len(items) - len(kept)
 
 
@@ -182,6 +187,7 @@ def test_any_request(client, request):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @MANY
 @given(request=requests)
 def test_any_of_many_requests(client, request):

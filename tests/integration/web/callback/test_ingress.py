@@ -363,3 +363,47 @@ def test_a_full_stop_of_the_server(client):
         answer = client.post("oa", {"id": "1", "status": status})
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     assert client.ignored() == {}
+
+
+def test_an_address_that_is_not_allowed(harness, sources, listen):
+    """It is answered 403 with the credential, and 401 without it."""
+    text = SETTINGS.partition("[sources.form]")[0].replace("max_body_bytes = 1000", 'allow = ["192.0.2.0/24"]')
+    client = listen(harness.open(sources=sources(text)))
+    assert client.post("oa", {"id": "1", "status": 2}).status == 403
+    assert client.post("oa", {"id": "1", "status": 2}, Authorization="Bearer nobodys").status == 401
+    assert client.rows() == []
+    assert [row[:2] for row in client.rejected()] == [("oa", 403), ("", 401)]
+
+
+def test_the_rate_of_a_source(harness, sources, listen):
+    """Further requests are answered 429 with the time after which to send them again."""
+    text = SETTINGS.partition("[sources.form]")[0].replace("max_body_bytes = 1000", "rate = 0.5\nburst = 2")
+    client = listen(harness.open(sources=sources(text)))
+    answers = [client.post("oa", {"id": str(number), "status": number}) for number in (1, 2, 2)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[-1].headers["retry-after"] == "2"
+    assert client.rows() == [("2",)]
+
+
+@pytest.mark.sqlite  # PostgreSQL may store a request after the answer that its result is unknown
+def test_a_ledger_that_cannot_be_written(client):
+    """The answer is 503, and neither an event nor a count is stored."""
+    with client.flow.locked(timeout=0.1):
+        assert client.post("oa", {"id": "1", "status": 2}).status == 503
+        assert signed(client, [event("1"), event("2", "start")], content_type=BATCH).status == 503
+    assert (client.rows(), client.ignored()) == ([], {})
+
+
+def test_metrics(client):
+    """Requests are counted by their source and the kind that the mapping finds."""
+    client.post("oa", {"id": "1", "status": 4})
+    client.post("oa", {"id": "1", "status": 1})
+    client.send("/in/oa", b"{}")
+    lines = client.flow.app.metrics.text().decode().splitlines()
+    responses = [line for line in lines if line.startswith("flowhooks_http_responses_total{")]
+    counted = {line for line in responses if not line.endswith(" 0.0")}
+    assert counted == {
+        'flowhooks_http_responses_total{kind="cancel",source="oa",status="200"} 1.0',
+        'flowhooks_http_responses_total{kind="(none)",source="oa",status="200"} 1.0',
+        'flowhooks_http_responses_total{kind="(none)",source="(none)",status="401"} 1.0',
+    }
