@@ -115,7 +115,9 @@ class IngressResource:
         """Answer a handshake, which only a receiver can do."""
         config = self._intake.config
         if not self._authenticator.admit_to_receiver(request, b"", source, config.settings):
-            raise Unauthorized("unauthorized", cause="no_receiver")
+            known = config.settings.sources.get(source)
+            is_mapped = known is not None and known.ingress is not None
+            raise Unauthorized("unauthorized", cause="no_receiver" if is_mapped else "source_unknown")
         self._receive(_Incoming(request, source, _ingress_of(config, source), b"", config), response)
 
     # the mapping of the settings

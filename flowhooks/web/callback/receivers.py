@@ -67,10 +67,9 @@ class ReceiverCalls:
         """
         if plugin not in self._receivers.names:
             raise Unavailable("receiver_unavailable")
-        with self._lock:
-            if self._running[source] >= MAX_CALLS:
-                raise Unavailable("receiver_unavailable")
-            self._running[source] += 1
+        if not self._begin(source):
+            self._log(plugin, source, "busy", {"why": f"{MAX_CALLS} of its calls for this source are still running"})
+            raise Unavailable("receiver_unavailable")
         call = _Call()
         thread = threading.Thread(
             target=self._run, args=(call, plugin, source, request), name=f"receiver-{source}", daemon=True
@@ -99,6 +98,12 @@ class ReceiverCalls:
         finally:
             self._end(source)
             call.ended.set()
+
+    def _begin(self, source: str) -> bool:
+        with self._lock:
+            has_room = self._running[source] < MAX_CALLS
+            self._running[source] += has_room
+        return has_room
 
     def _end(self, source: str) -> None:
         with self._lock:
