@@ -12,6 +12,7 @@ from standardwebhooks.webhooks import Webhook
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unauthorized
 from flowhooks.settings import SigningKey
+from flowhooks.settings.signing_keys import decode_key
 from flowhooks.web.callback import signatures
 
 KEY, OTHER = b"\x00\xffsecret-of-the-erp-engine", b"secret-of-nobody-0123456"
@@ -44,6 +45,18 @@ def test_the_librarys_own():
     assert is_good(headers(b"{}", message="x" * 256), b"{}")
     several = f"v1a,{'x' * 88} {GOOD} {headers()[signatures.SIGNATURE_HEADER]} v2,abc"
     assert is_good(headers() | {signatures.SIGNATURE_HEADER: several})
+
+
+def test_the_published_example():
+    """The example of the libraries of Standard Webhooks is accepted at its time, and no other body with it."""
+    found = {
+        signatures.ID_HEADER: "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        signatures.TIMESTAMP_HEADER: "1614265330",
+        signatures.SIGNATURE_HEADER: "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    key, now = decode_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), 1_614_265_330 * SECOND
+    assert is_good(found, b'{"test": 2432232314}', keys=(key,), now=now)
+    assert not is_good(found, b'{"test": 2432232315}', keys=(key,), now=now)
 
 
 @pytest.mark.parametrize(
