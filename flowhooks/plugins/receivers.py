@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,8 +13,6 @@ from flowhooks.schema import strict_json
 from flowhooks.text import printable_line, truncate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pluggy import HookCaller
 
     from flowhooks.model.receiver import ReceivedRequest
@@ -70,6 +69,7 @@ class Receivers:
             raise _wrong_type("receive_request() returned a value", result, allowed)
         _expect(result.flow_instance_id, str, "flow_instance_id is", "a str")
         _expect(result.kind, str, "kind is", "a str")
+        _expect(result.data, Mapping, "data is", "a mapping")
         if result.response is not None:
             _expect(result.response, ReceiverResponse, "response is", "a ReceiverResponse or None")
             _checked_response(result.response)
@@ -104,7 +104,7 @@ def _checked_response(response: ReceiverResponse) -> ReceiverResponse:
     return replace(response, rule=rule)
 
 
-def _storable(data: Any) -> dict[str, Any]:
+def _storable(data: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(dict(data))
     except RecursionError:
