@@ -15,7 +15,7 @@ import flowhooks_feishu
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from flowhooks_feishu import Feishu
-from flowhooks_feishu.request import NotAuthentic, decrypt, sign
+from flowhooks_feishu.request import NotAuthentic, Secrets, decrypt, read, sign
 
 from flowhooks import FlowhooksError, ReceivedCallback, ReceivedRequest, ReceiverResponse, handler
 from flowhooks.testing import AppHarness
@@ -351,6 +351,35 @@ def test_random_bytes(receive: Callable[..., Any]) -> None:
         changed[chance.randrange(len(valid))] ^= chance.randrange(1, 256)
         assert receive("signed", bytes(changed), headers) is None
         receive("signed", bytes(changed), signed(bytes(changed)))  # may be valid: another time of sending, for example
+
+
+@pytest.mark.parametrize(
+    ("source", "body", "headers", "reason"),
+    [
+        ("plain", b"{", {}, "it is not JSON"),
+        ("plain", b"[]", {}, "it is no JSON object"),
+        ("plain", *sealed(event()), "it is encrypted, but the source has no encrypt_key"),
+        ("plain", b"{}", {}, "its Verification Token is not that of the source"),
+        ("signed", b"{}", {}, "it is not encrypted, but the source has an encrypt_key"),
+        ("signed", sealed(event())[0], {}, "it has no X-Lark-Signature"),
+        ("signed", *sealed(event(), key="another key"), "its X-Lark-Signature is wrong"),
+        ("signed", *sealed(event(), seconds=400), "it was signed more than five minutes ago"),
+        ("signed", *sealed(event() | {"token": "x"}), "its Verification Token is not that of the source"),
+    ],
+    ids=range(9),  # the bodies are random, and each process of a run must give its tests the same names
+)
+def test_the_reason_is_the_right_one(source: str, body: bytes, headers: dict[str, str], reason: str) -> None:
+    """An operator learns which setting or clock to correct."""
+    with pytest.raises(NotAuthentic, match=reason):
+        read(request(body, headers), Secrets(**SETTINGS[source]))
+
+
+def test_base64_is_not_repaired(receive: Callable[..., Any]) -> None:
+    """Characters that are not Base64 are an error, even if they could be skipped."""
+    encrypted = encrypt(json.dumps(event()).encode())
+    for text, is_accepted in ((encrypted, True), (encrypted[:40] + "\n" + encrypted[40:], False)):
+        body = json.dumps({"encrypt": text}).encode()
+        assert (receive("signed", body, signed(body)) is not None) is is_accepted
 
 
 def test_an_undecryptable_text_says_nothing_of_it() -> None:
