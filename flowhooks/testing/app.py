@@ -160,7 +160,7 @@ class AppHarness:
             wait: whole seconds that the response waits for the handlers, at most 60. Default: 20. 0: respond as soon as
                 the event is stored. The response also comes as soon as nothing more can happen because the clock stands
                 still.
-            headers: further headers, such as `{"Accept-Language": "zh"}`.
+            headers: further headers, such as `{"Accept-Language": "zh"}` or `traceparent`.
             source: the engine that calls, one of `sources`. Default: the first one.
             data: members of the body, by their names.
             **body: further members of the body, such as `conclusion="approved"`. They win over those of `data`.

@@ -71,6 +71,13 @@ def test_the_time_is_that_of_the_clock(app):
     assert app.receive("first", b"time", headers=RIGHT).body == b"2026-01-01T00:06:00+00:00"
 
 
+def test_the_trace_of_a_request_is_that_of_its_event(app):
+    """The header `traceparent` reaches the event, by a receiver and from an engine."""
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    answers = [app.receive("first", b"{}", headers=RIGHT | trace), app.post("17", headers=trace)]
+    assert [app.event(answer.event_id).traceparent for answer in answers] == [trace["traceparent"]] * 2
+
+
 def test_engines_call_beside_receivers(app):
     """`post` calls as an engine of `sources`, and never as a source with a receiver."""
     answer = app.post("17", processDefinitionKey="leave")
