@@ -19,7 +19,8 @@ SHOWN_DIGEST_CHARS: Final = 16
 def print_conflict(stored: StoredEvent, conflict: Conflict) -> None:
     """Print a conflicting body, its differences from the event's body, and what can be done."""
     received = output.format_time(conflict.received_at)
-    output.print_line(f"  another body, rejected with 409, was received at {received}")
+    answered = "rejected with 409" if stored.raw_body is None else "answered as a success and kept"
+    output.print_line(f"  another body, {answered}, was received at {received}")
     output.print_lines(output.format_body(conflict.body), indent="    ")
     if differences := diff_bodies(stored.body, conflict.body):
         output.print_line("    differences: - only the first body, + only this body")

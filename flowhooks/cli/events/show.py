@@ -131,6 +131,9 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool, log: b
     _print_no_match(stored)
     output.print_line("  body")
     output.print_lines(output.format_body(stored.body), indent="    ")
+    if stored.raw_body is not None:
+        output.print_line(f"  request as received, Content-Type {stored.media_type or 'not stated'}")
+        output.print_lines(stored.raw_body, indent="    ")
     for conflict in reader.conflicts(event.id):
         conflict_text.print_conflict(stored, conflict)
     for late in reader.late_callbacks(event.id):

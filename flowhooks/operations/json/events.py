@@ -246,8 +246,10 @@ class WholeEventJson(_EventFields):
 
     Attributes:
         no_match: why handlers that share the event's class or key do not get it; null: it is routed, or there are none.
-        body: the body as received.
+        body: the body as received; of a request to a fixed URL: the data as JSON.
         data: the body without its nulls, as handlers receive it.
+        raw_body: body of the request to the fixed URL, as received; null: the event has another origin.
+        media_type: Content-Type of that request; null: it had none, or the event has another origin.
         conflicts: other bodies that were sent for the event's identity.
         late_callbacks: bodies of callbacks that arrived after flowhooks had taken the instance from the engine's
             history; if such a callback decided the event, this is the body from the history.
@@ -266,6 +268,8 @@ class WholeEventJson(_EventFields):
     deliveries_left_out: int
     audit_entries: list[Annotated[dict[str, Any], AuditEntry]]
     traceparent: str | None
+    raw_body: str | None
+    media_type: str | None
 
 
 def event_to_json(event: StoredEvent | EventSummary) -> EventJson:
@@ -327,6 +331,8 @@ def whole_event_to_json(
         "deliveries_left_out": len(stored.delivery_statuses) - len(selected),
         "audit_entries": [dataclass_to_json(record) for record in audit_records],
         "traceparent": stored.event.traceparent,
+        "raw_body": stored.raw_body,
+        "media_type": stored.media_type,
     }
 
 

@@ -69,6 +69,9 @@ class EventPage(Page):
             "body": stored.body,
             "pretty": pretty(stored.body),
             "too_long": len(stored.body) > MAX_TEXT_CHARS,
+            "raw_body": stored.raw_body,
+            "raw_too_long": len(stored.raw_body or "") > MAX_TEXT_CHARS,
+            "media_type": stored.media_type or "",
             "conflicts": [_conflict(stored, conflict) for conflict in conflicts],
             "states": Counter(status.state for status in urgent_first),
             "unfinished": sum(status.state in _UNFINISHED for status in urgent_first)
@@ -108,17 +111,22 @@ class EventPage(Page):
 
 
 class BodyFile(Page):
-    """`GET /console/events/{event_id}/body`: the body as received, as a download and never as a page."""
+    """`GET /console/events/{event_id}/body`: the body, as a download and never as a page.
+
+    With `?raw=1` it is the body of a request to a fixed URL, as received.
+    """
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Return the body, or a page that explains the error."""
 
         def give() -> None:
             stored = find_event(self.app.ledger, path["event_id"])
-            response.data = stored.body.encode()
+            raw = stored.raw_body if query_text(request, "raw") else None
+            response.data = (stored.body if raw is None else raw).encode()
             response.set_headers(HEADERS)
             response.content_type = "application/octet-stream"
-            response.set_header("Content-Disposition", f'attachment; filename="{stored.event.id}.json"')
+            name = f"{stored.event.id}.{'json' if raw is None else 'txt'}"
+            response.set_header("Content-Disposition", f'attachment; filename="{name}"')
 
         self.respond_safely(request, response, choose_language(request, response), give)
 

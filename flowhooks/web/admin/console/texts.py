@@ -263,6 +263,16 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.body": {"en": "Body", "zh": "请求体"},
     "event.pretty": {"en": "Body, indented", "zh": "请求体（缩进显示）"},
     "event.raw": {"en": "As received", "zh": "原文"},
+    "event.mapped": {"en": "As mapped", "zh": "映射后的数据"},
+    "event.mapped_says": {
+        "en": "The settings of the source, or its receiver, made this body from the request to the fixed URL.",
+        "zh": "该请求体由来源的配置或接收插件根据发往固定地址的请求生成。",
+    },
+    "event.received_body": {"en": "Request as received", "zh": "收到的请求原文"},
+    "event.received_too_long": {
+        "en": "The request is long. Only its beginning is shown. Download the file for all of it.",
+        "zh": "请求较长，仅显示开头。完整内容请下载文件。",
+    },
     "event.too_long": {
         "en": "The body is long. Only its beginning is shown. Download the file for all of it.",
         "zh": "请求体较长，仅显示开头。完整内容请下载文件。",
@@ -273,6 +283,13 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Later callbacks had the same identity but different data. They were rejected with 409. The first "
         "callback remains valid until an operator accepts another body as a correction.",
         "zh": "后来的回调标识相同但数据不同，已返回 409 拒绝。以第一次回调为准，除非运维人员将其他请求体采纳为更正。",
+    },
+    "event.conflicts_answered": {
+        "en": "Later requests had the same identity but different data. They were answered as a success, because their "
+        "sender must not fail, and the bodies were kept. The first request remains valid until an operator accepts "
+        "another body as a correction.",
+        "zh": "后来的请求标识相同但数据不同。为避免发送方失败，已返回成功，请求体已保存。"
+        "以第一次请求为准，除非运维人员将其他请求体采纳为更正。",
     },
     "event.digest": {"en": "Digest of the body", "zh": "请求体的摘要"},
     "event.diff": {"en": "Differences from the first body", "zh": "与第一个请求体的差异"},

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from flowhooks.errors import IdentityConflict
 from support import ingress
 
 pytestmark = pytest.mark.sqlite
+
+RAW = "id=fixed&note=\x1b[31mred\nsecond line"
+MEDIA_TYPE = "application/x-www-form-urlencoded; charset=utf-8"
 
 
 @pytest.fixture
 def env(harness, listens):
     """The environment of a ledger with an event of a fixed URL, and one of a callback."""
     flow = harness.open(listens(lambda event: None))
-    ingress.take(flow, "fixed", processDefinitionKey="leave")
+    ingress.take(flow, "fixed", processDefinitionKey="leave", raw=RAW, media_type=MEDIA_TYPE)
     flow.take("called")
     return {"FLOWHOOKS_DATABASE": str(harness.file)}
 
@@ -37,3 +41,27 @@ def test_the_filter_by_origin(asked, env):
     """`--origin ingress` lists the events of fixed URLs only."""
     listed = asked("events", "list", "--origin", "ingress", **env)["events"]
     assert [event["flow_instance_id"] for event in listed] == ["fixed"]
+
+
+def test_the_request_as_received(run, asked, env):
+    """The raw body is printed with its media type and escaped; an event of a callback has none."""
+    shown = run("events", "show", "fixed", **env).stdout
+    assert f"  request as received, Content-Type {MEDIA_TYPE}\n" in shown
+    assert "    id=fixed&note=\\u001b[31mred\n    second line\n" in shown
+    (event,) = asked("events", "show", "fixed", **env)["events"]
+    assert (event["raw_body"], event["media_type"]) == (RAW, MEDIA_TYPE)
+    assert event["body"] == '{"processDefinitionKey":"leave"}'
+    (event,) = asked("events", "show", "called", **env)["events"]
+    assert (event["raw_body"], event["media_type"]) == (None, None)
+    assert "as received" not in run("events", "show", "called", **env).stdout
+
+
+def test_a_conflict_at_a_fixed_url(run, harness, listens):
+    """The other body is said to be kept and not rejected, because its sender got a success."""
+    flow = harness.open(listens(lambda event: None))
+    ingress.take(flow, "fixed", businessKey="1", raw="a")
+    with pytest.raises(IdentityConflict):
+        ingress.take(flow, "fixed", businessKey="2", raw="b")
+    shown = run("events", "show", "fixed", FLOWHOOKS_DATABASE=str(harness.file)).stdout
+    assert "  another body, answered as a success and kept, was received at " in shown
+    assert "409" not in shown.partition("operations")[0]

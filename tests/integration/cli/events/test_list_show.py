@@ -140,7 +140,7 @@ def test_show_has_everything(asked, server):
     """JSON has the received body, its data, other bodies, and attempts with times and results."""
     (event,) = asked("events", "show", "leave", server=server)["events"]
     more = {"body", "data", "conflicts", "late_callbacks", "deliveries_left_out", "audit_entries", "no_match"}
-    more |= {"traceparent"}
+    more |= {"traceparent", "raw_body", "media_type"}
     assert set(event) == EVENT | more
     assert event["body"] == '{"processDefinitionKey": "leave", "processDefinitionVersion": 2}'
     assert event["data"] == json.loads(event["body"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from flowhooks.errors import IdentityConflict
 from flowhooks.settings import IngressSettings, Source, ValueTable
 from flowhooks.web.admin.console.texts import text
 from support import browsers, ingress
@@ -56,15 +57,22 @@ LONG = "a-rule-without-any-place-to-break-" * 3
 
 
 @pytest.fixture
-def console(harness, serve, listens):
+def console(harness, serve, listens, make_plugin):
     """A console with a source whose requests were ignored, one that a plugin reads, and one without a fixed URL."""
     mapped = IngressSettings(
         format="form",
         flow_instance_id=("/id",),
         kind=ValueTable(pointer="/status", values={"1": "ignore"}, other="complete"),
     )
+
+    def receive_request(source, request):
+        return None
+
     flow = harness.open(
-        listens(lambda event: None),
+        plugins={
+            "p": make_plugin(listens(lambda event: None)),
+            "dingtalk": make_plugin(receive_request=receive_request),
+        },
         sources={
             "yudao": Source(token_sha256=("1" * 64,), ingress=mapped),
             "dd": Source(ingress=IngressSettings(receiver="dingtalk")),
@@ -79,6 +87,39 @@ def console(harness, serve, listens):
     ingress.ignore(flow, LONG, body="")
     ingress.take(flow, "fixed", processDefinitionKey="leave", raw=f"id=fixed&more={HOSTILE}", media_type="text/odd")
     return serve(flow)
+
+
+def test_the_request_of_an_event_as_received(console):
+    """The raw body is text and never markup, behind a summary, with its media type and a download of its own."""
+    path = path_of(console, "fixed")
+    page = console.page(path)
+    assert "The settings of the source, or its receiver, made this body" in page.text
+    assert "Request as received Content-Type: text/odd" in page.text
+    assert "id=fixed&more=</pre><script>document.title = 'pwned'</script>" in page.text
+    assert "As mapped" in page.text
+    assert "As received" not in page.text
+    answer = console.get(f"{path}/body?raw=1")
+    assert answer.body.decode() == f"id=fixed&more={HOSTILE}"
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"].endswith('.txt"')
+    assert console.get(f"{path}/body").body == b'{"processDefinitionKey":"leave"}'
+    assert f"/console{path}/body?raw=1" in page.links()
+    chinese = console.page(path, "zh").text
+    assert "收到的请求原文 媒体类型（Content-Type）： text/odd" in chinese
+    console.flow.take("called", source="erp")
+    page = console.page(path_of(console, "called"))
+    assert "As received" in page.text
+    assert "Request as received" not in page.text
+
+
+def test_a_conflict_at_a_fixed_url(console):
+    """The page says that the other request was answered as a success."""
+    with pytest.raises(IdentityConflict):
+        ingress.take(console.flow, "fixed", processDefinitionKey="leave", businessKey="2", raw="b")
+    page = console.page(path_of(console, "fixed")).text
+    assert "They were answered as a success, because their sender must not fail" in page
+    assert "409" not in page
+    assert "已返回成功，请求体已保存" in console.page(path_of(console, "fixed"), "zh").text
 
 
 def test_the_sources_with_their_fixed_urls(console):
@@ -122,8 +163,11 @@ def test_sources_without_ignored_requests(console):
 @pytest.mark.browser
 @pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
 @pytest.mark.parametrize("look", [("en-GB", "en", 1280, "light"), ("zh-CN", "zh", 360, "dark")])
-def test_the_way_to_an_ignored_request(console, visit, look):
-    """From the list to the last body by two clicks; no page scrolls sideways, and axe finds nothing."""
+def test_the_way_to_a_request_as_received(console, visit, look):
+    """From the list to the body of an ignored request by two clicks, and on the page of an event by one.
+
+    No page scrolls sideways, and axe finds nothing.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
     locale, language, width, scheme = look
@@ -147,5 +191,9 @@ def test_the_way_to_an_ignored_request(console, visit, look):
         part.locator("summary").nth(number).focus()
         page.keyboard.press("Enter")
         expect(part.locator("pre").nth(number)).to_be_visible()
+    check()
+    page.goto(f"/console{path_of(console, 'fixed')}")
+    page.locator("summary", has_text=text("event.received_body", language)).click()
+    expect(page.get_by_text("id=fixed&more=")).to_be_visible()
     check()
     assert "pwned" not in page.title()
