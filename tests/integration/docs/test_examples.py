@@ -88,6 +88,10 @@ NOT_RUN = {
         )
         for command in ("pause", "rate", "resume", "cancel")
     },
+    ("docs/how-to/operate.md", "flowhooks sources show"): (
+        "it needs ignored requests; `tests/integration/cli/sources/test_show.py` runs both commands with some"
+    ),
+    ("docs/how-to/operate.md", "flowhooks sources test"): "the same, and the same test",
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",

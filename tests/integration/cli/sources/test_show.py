@@ -71,6 +71,17 @@ def test_the_body_alone(run, env):
     assert run("sources", "show", "yudao", "--body", "x", "--json", **env).exit_code == 2
 
 
+def test_a_changed_mapping_is_tried_with_an_ignored_request(run, asked, env, harness, tmp_path):
+    """The last body of a rule, given to the preview, shows what a changed mapping makes of it."""
+    ingress.ignore(harness.opened[0], "/status = 4", body="id=7&status=4", media_type="text/form")
+    body = run("sources", "show", "yudao", "--body", "/status = 4", **env).stdout
+    shown = asked("sources", "test", "yudao", "--data", "-", given=body, **env)
+    assert shown["items"][0]["ignored_by"] == "/status = other"
+    (tmp_path / "flowhooks.toml").write_text(CONFIG.replace('"2" = "complete"', '"4" = "cancel"'))
+    shown = asked("sources", "test", "yudao", "--data", "-", given=body, code=1, **env)
+    assert (shown["items"][0]["callback"]["kind"], shown["items"][0]["route"]["result"]) == ("cancel", "parked")
+
+
 def test_json(asked, run, env):
     """The whole bodies, times and counts by rule; the list has their sum."""
     shown = asked("sources", "show", "yudao", **env)
