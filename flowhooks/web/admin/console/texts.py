@@ -593,7 +593,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "没有被忽略的请求。如果配置中的 kind 对照表将请求的值标为 ignore，或接收插件没有将请求转换为回调，"
         "请求会在此计数。",
     },
-    "ignored.count": {"en": "{count} requests.", "zh": "{count} 个请求。"},
+    "ignored.count": {"en": "Requests: {count}.", "zh": "请求数：{count}。"},
+    "ignored.empty": {"en": "The request had no body.", "zh": "该请求没有请求体。"},
     "ignored.first": {"en": "First:", "zh": "首次："},
     "ignored.last": {"en": "Last:", "zh": "最近："},
     "ignored.body": {"en": "Body of the last request", "zh": "最近一次请求的请求体"},

@@ -138,7 +138,7 @@ def test_the_sources_with_their_fixed_urls(console):
 def test_the_ignored_requests_of_a_source(console):
     """Each rule has its count, times and last body, which is text and never markup; a long body is cut with a note."""
     page = console.page("/sources/yudao")
-    assert "/status = 1 1,200 requests. First:" in page.text
+    assert "/status = 1 Requests: 1,200. First:" in page.text
     assert "id=7&status=1" in page.text
     assert "Content-Type: application/x-www-form-urlencoded" in page.text
     assert "The first 2,000 of 3,048 characters. The whole body:" in page.text
@@ -149,7 +149,7 @@ def test_the_ignored_requests_of_a_source(console):
         tag for tag, _ in console.page("/sources/erp").tags if tag == "script"
     ]
     chinese = console.page("/sources/yudao", "zh").text
-    assert "1,200 个请求。 首次：" in chinese
+    assert "请求数：1,200。 首次：" in chinese
     assert "此处仅显示前 2,000 个字符，共 3,048 个。" in chinese
 
 
@@ -187,10 +187,11 @@ def test_the_way_to_a_request_as_received(console, visit, look):
     expect(summary).to_have_text(text("ignored.body", language))
     summary.click()
     expect(part.get_by_text("id=7&status=1")).to_be_visible()
-    for number in (0, 1):
+    for number, shown in ((0, HOSTILE[:6]), (1, text("ignored.empty", language))):
         part.locator("summary").nth(number).focus()
         page.keyboard.press("Enter")
-        expect(part.locator("pre").nth(number)).to_be_visible()
+        expect(part.locator("details").nth(number)).to_contain_text(shown)
+        expect(part.locator("details").nth(number)).to_have_attribute("open", "")
     check()
     page.goto(f"/console{path_of(console, 'fixed')}")
     page.locator("summary", has_text=text("event.received_body", language)).click()
