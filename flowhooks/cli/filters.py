@@ -13,6 +13,7 @@ from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import STATES, EventFilter
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
+from flowhooks.model.trace_context import TRACE_ID
 from flowhooks.operations.time_parsing import parse_time
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ def plugin_selector(value: str) -> str:
         parse_plugin(value)
     except SettingsError as error:
         raise click.BadParameter(str(error)) from None
+    return value
+
+
+def trace_id(value: str) -> str:
+    """Check a trace id of W3C Trace Context."""
+    if not TRACE_ID.fullmatch(value):
+        raise click.BadParameter("it must be 32 hexadecimal digits in lower case")
     return value
 
 
@@ -79,6 +87,9 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         metavar="ORIGIN",
         help="Made of a callback (callback), of a request to the fixed URL of a source (ingress), taken in from an "
         "engine's history (reconciled), or an accepted correction (correction).",
+    )
+    @click.option(
+        "--trace-id", type=trace_id, metavar="ID", help="With this trace id in the traceparent of the request."
     )
     @click.option(
         "--error-group",
@@ -130,6 +141,7 @@ _FILTER_NAMES: Final = (
     "state",
     "dismissed_by",
     "origin",
+    "trace_id",
     "attempted_since",
     "error_group",
     "plugin",

@@ -32,6 +32,7 @@ from flowhooks.ledger.tables import (
 )
 from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, Origin
+from flowhooks.model.trace_context import TRACE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,6 +111,7 @@ class EventFilter:
         dismissed_by: events that are dismissed for this reason.
         origin: events of callbacks (`"callback"`), of requests to the fixed URL of a source (`"ingress"`), events taken
             in from an engine's history (`"reconciled"`), or accepted corrections (`"correction"`).
+        trace_id: events whose `traceparent` has this trace id of W3C Trace Context: 32 hexadecimal digits.
         handler: events with a delivery for this handler.
         state: events with a delivery in this state or with a `"suspended"` one, or events that are `"parked"` or
             `"dismissed"`.
@@ -124,8 +126,8 @@ class EventFilter:
         ran_by: events with a delivery whose last attempt was by this plugin, or by this version of it.
 
     Raises:
-        SettingsError: there is no such state, reason, origin, trigger or time, or a plugin is not written as described;
-            a typing error must not select all events.
+        SettingsError: there is no such state, reason, origin, trigger or time, or a plugin or a trace id is not written
+            as described; a typing error must not select all events.
     """
 
     ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
@@ -136,6 +138,7 @@ class EventFilter:
     conclusion: str | None = None
     dismissed_by: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(DismissedBy)}})
     origin: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(Origin)}})
+    trace_id: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"pattern": f"^{TRACE_ID.pattern}$"}})
     handler: str | None = None
     state: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": STATES}})
     error_group: str | None = field(
@@ -158,6 +161,8 @@ class EventFilter:
             raise SettingsError(f"origin must be one of {', '.join(Origin)}, not {self.origin!r}")
         if self.error_group is not None and not ERROR_GROUP_CHARS.fullmatch(self.error_group):
             raise SettingsError(f"error_group must be 8 to 64 hexadecimal digits, not {self.error_group!r}")
+        if self.trace_id is not None and not TRACE_ID.fullmatch(self.trace_id):
+            raise SettingsError(f"trace_id must be 32 hexadecimal digits in lower case, not {self.trace_id!r}")
         if self.trigger is not None and self.trigger not in set(Trigger):
             raise SettingsError(f"trigger must be one of {', '.join(Trigger)}, not {self.trigger!r}")
         for plugin in (self.plugin, self.ran_by):
@@ -458,6 +463,8 @@ def _name_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
         events.c.origin: event_filter.origin,
     }
     conditions: list[ColumnElement[bool]] = [column == value for column, value in exact.items() if value is not None]
+    if event_filter.trace_id is not None:
+        conditions.append(func.substr(events.c.traceparent, 4, 32) == event_filter.trace_id)
     if event_filter.flow_instance_id is not None:
         conditions.append(equals_indexed(events.c.flow_instance_id, event_filter.flow_instance_id))
     if event_filter.business_key is not None:

@@ -370,6 +370,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The parameter {name} must be an id from an earlier answer.",
         "zh": "参数 {name} 应为 ID，取自之前的响应。",
     },
+    "query_trace_id": {
+        "en": "The parameter {name} must be a trace id: 32 hexadecimal digits in lower case.",
+        "zh": "参数 {name} 应为链路 ID：32 位小写十六进制数字。",
+    },
     "query_number": {
         "en": "The parameter {name} must be a whole number from {low} to {high}.",
         "zh": "参数 {name} 应为 {low} 到 {high} 的整数。",

@@ -6,6 +6,8 @@ import re
 from typing import Final
 
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+"""A trace id: the characters of a `traceparent` after the version."""
 
 
 def parse_traceparent(text: str | None) -> str | None:

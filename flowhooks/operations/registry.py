@@ -54,6 +54,7 @@ _TEXT_FIELDS: Final = frozenset(
         "conclusion",
         "dismissed_by",
         "origin",
+        "trace_id",
         "handler",
         "state",
         "error_group",

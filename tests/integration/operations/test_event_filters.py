@@ -28,6 +28,7 @@ OTHER = {
     "conclusion": "other",
     "dismissed_by": "callback",
     "origin": "correction",
+    "trace_id": "0" * 32,
     "handler": "other:other",
     "state": "running",
     "error_group": "0123456789abcdef",

@@ -11,6 +11,7 @@ from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES
 from flowhooks.ledger.rejected_requests import NO_SOURCE, RejectedFilter, parse_source
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
+from flowhooks.model.trace_context import TRACE_ID
 from flowhooks.operations.time_parsing import EXAMPLES, parse_time
 from flowhooks.web.admin.api.query import Parameter, parse_id, parse_integer
 from flowhooks.web.admin.console.filters import CHOICES, PLUGINS, parse_filter
@@ -102,6 +103,12 @@ FILTER: Final = (
         "由发往来源固定地址的请求产生的事件（ingress）、取自流程引擎历史的事件（reconciled），"
         "或采纳的更正（correction）。",
         schema={"type": "string", "enum": [origin.value for origin in Origin]},
+    ),
+    Parameter(
+        name="trace_id",
+        description="Events whose request had this trace id in its traceparent. / "
+        "请求的 traceparent 含有该链路 ID 的事件。",
+        schema={"type": "string", "pattern": f"^{TRACE_ID.pattern}$"},
     ),
     Parameter(
         name="error_group",
@@ -209,6 +216,8 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
         name = parsed.wrong[0]
         if name == "error_group":
             raise LocalizedHTTPError(422, "query_id", name=name)
+        if name == "trace_id":
+            raise LocalizedHTTPError(422, "query_trace_id", name=name)
         if name in CHOICES:
             raise LocalizedHTTPError(422, "query_choice", name=name, values=", ".join(CHOICES[name]))
         if name in PLUGINS:

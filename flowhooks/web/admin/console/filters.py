@@ -15,6 +15,7 @@ from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES, EventFilter
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
+from flowhooks.model.trace_context import TRACE_ID
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "class": "callback_class",
     "key": "process_key",
     "conclusion": "conclusion",
+    "trace_id": "trace_id",
     "handler": "handler",
     "plugin": "plugin",
     "ran_by": "ran_by",
@@ -49,6 +51,11 @@ _UNKNOWN_CHOICE_TEXTS: Final = {
     "trigger": "events.no_trigger",
 }
 """The text about an invalid value of each of them."""
+_PATTERNS: Final = {
+    "error_group": (ERROR_GROUP_CHARS, "events.no_error_group"),
+    "trace_id": (TRACE_ID, "events.no_trace_id"),
+}
+"""Query parameters of a certain form, and the texts about invalid values of them."""
 MAX_VALUE_CHARS: Final = 4_000
 TIMES: Final = ("since", "until", "attempted_since")
 """Query parameters that take a time."""
@@ -129,8 +136,11 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
             parse_plugin(query.get(name, "any"))
         except SettingsError:
             problems[name] = "events.no_plugin"
-    if not ERROR_GROUP_CHARS.fullmatch(query.get("error_group", "0" * 8)):
-        problems["error_group"] = "events.no_error_group"
+    problems |= {
+        name: text
+        for name, (pattern, text) in _PATTERNS.items()
+        if name in query and not pattern.fullmatch(query[name])
+    }
     event_filter = None
     if not problems:
         values: dict[str, Any] = {field: query.get(name) for name, field in FIELDS.items()}

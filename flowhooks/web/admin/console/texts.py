@@ -35,6 +35,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # Words on several pages.
     "handler": {"en": "Handler", "zh": "处理器"},
     "error_group": {"en": "Error group", "zh": "错误分组"},
+    "trace_id": {"en": "Trace id", "zh": "链路 ID"},
     "deliveries": {"en": "Deliveries", "zh": "投递"},
     "received": {"en": "Received", "zh": "接收时间"},
     "flow": {"en": "Flow instance id", "zh": "流程实例 ID"},
@@ -209,6 +210,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.definition": {"en": "Process definition id", "zh": "流程定义 ID"},
     "event.repeats": {"en": "Identical callbacks received later", "zh": "后续相同回调次数"},
     "event.same_flow": {"en": "All events of this flow instance", "zh": "该流程实例的全部事件"},
+    "event.same_trace": {"en": "All events of this trace", "zh": "该链路的所有事件"},
     "event.same_business_key": {"en": "All events of this business key", "zh": "该业务主键的全部事件"},
     "event.route": {"en": "Route", "zh": "路由"},
     "interface.console": {"en": "in the console", "zh": "控制台"},
@@ -844,6 +846,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "events.no_error_group": {
         "en": "An error group is the id of a group on the page Errors, or its first 8 characters.",
         "zh": "错误分组应为“错误”页上分组的 ID，或其开头的至少 8 个字符。",
+    },
+    "events.no_trace_id": {
+        "en": "A trace id has 32 digits from 0 to 9 and a to f.",
+        "zh": "链路 ID 应为 32 位数字 0 到 9 和字母 a 到 f。",
     },
     "events.no_origin": {"en": "Unknown origin. Choose one from the list.", "zh": "由来无效，请从列表中选择。"},
     "events.no_reason": {"en": "Unknown reason. Choose one from the list.", "zh": "原因无效，请从列表中选择。"},

@@ -65,3 +65,13 @@ def test_a_conflict_at_a_fixed_url(run, harness, listens):
     shown = run("events", "show", "fixed", FLOWHOOKS_DATABASE=str(harness.file)).stdout
     assert "  another body, answered as a success and kept, was received at " in shown
     assert "409" not in shown.partition("operations")[0]
+
+
+def test_the_filter_by_trace(run, asked, env):
+    """`--trace-id` lists the events of a trace; what is no trace id is wrong usage and selects nothing."""
+    listed = asked("events", "list", "--trace-id", ingress.TRACEPARENT[3:35], **env)["events"]
+    assert [event["flow_instance_id"] for event in listed] == ["fixed"]
+    assert asked("events", "list", "--trace-id", "0" * 32, **env)["events"] == []
+    for wrong in ("", ingress.TRACEPARENT, "A" * 32, "0" * 31):
+        ran = run("events", "list", "--trace-id", wrong, **env)
+        assert (ran.exit_code, "32 hexadecimal digits" in ran.output) == (2, True)

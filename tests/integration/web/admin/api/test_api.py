@@ -912,6 +912,22 @@ def test_ignored_requests(harness, serve, document):
     assert (len(rule["body"]), rule["body_truncated"]) == (4096, True)
 
 
+def test_an_event_of_a_fixed_url(harness, serve, document):
+    """It is found by its origin and its trace, and has its request as received."""
+    flow = harness.open(start=False)
+    ingress.take(flow, "i1", raw="id=i1", media_type="text/odd", wait=0)
+    flow.take("called", wait=0)
+    api = serve(flow)
+    for query in ({"origin": "ingress"}, {"trace_id": ingress.TRACEPARENT[3:35]}):
+        (event,) = api.get("/api/events", **query)["events"]
+        assert (event["flow_instance_id"], event["origin"]) == ("i1", "ingress")
+    whole = api.get(f"/api/events/{event['id']}")
+    check(document, answered(document, "/api/events/{id}"), whole)
+    assert (whole["raw_body"], whole["media_type"], whole["traceparent"]) == ("id=i1", "text/odd", ingress.TRACEPARENT)
+    answer = api.ask("/api/events?trace_id=x")
+    assert (answer.status, "32 hexadecimal digits" in answer.body.decode()) == (422, True)
+
+
 def test_errors_and_the_events_of_one(busy):
     """Groups of failed attempts are listed and shown; events are found by the error of a last attempt."""
     listed = busy.get("/api/errors")

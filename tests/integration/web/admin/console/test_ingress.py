@@ -52,6 +52,18 @@ def test_events_by_their_origin(flow, serve):
     assert "发往固定地址的请求" in console.page("/events", "zh").text
 
 
+def test_events_by_their_trace(flow, serve):
+    """The page of an event leads to all events of its trace; an invalid trace id is explained in both languages."""
+    console = serve(flow)
+    trace_id = ingress.TRACEPARENT[3:35]
+    assert f"/console/events?trace_id={trace_id}" in console.page(path_of(console, "fixed")).links()
+    links = " ".join(console.page(f"/events?trace_id={trace_id}").links())
+    assert path_of(console, "fixed") in links
+    assert path_of(console, "called") not in links
+    assert "A trace id has 32 digits" in console.page("/events?trace_id=x").text
+    assert "链路 ID 应为 32 位" in console.page("/events?trace_id=x", "zh").text
+
+
 HOSTILE = "</pre><script>document.title = 'pwned'</script>\u202e"
 LONG = "a-rule-without-any-place-to-break-" * 3
 

@@ -95,6 +95,7 @@ BY_KEY |= {
         "no_zone",
         "no_plugin",
         "no_error_group",
+        "no_trace_id",
         "no_trigger",
     )
 }
