@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-from flowhooks.clock import to_text
 from flowhooks.ledger.audit import entries
 from flowhooks.operations.time_parsing import parse_time
+from flowhooks.web.admin.console.audit_details import detail_rows
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.console.urls import OPERATIONS_ROOT
@@ -29,8 +28,6 @@ MAX_ENTRIES_OF_TARGET: Final = 20
 PATH: Final = f"{CONSOLE_ROOT}/audit"
 FILTERS: Final = ("target", "actor", "action", "since")
 """Query parameters that select entries."""
-_HIDDEN: Final = frozenset({"note", "settings"})
-"""Members of a detail that are not shown as they are: a note is shown as text, and fingerprints are for machines."""
 _EVENT_ACTIONS: Final = frozenset({"accept_correction", "resolve", "reroute_parked", "dismiss", "reroute"})
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
@@ -88,20 +85,13 @@ def entries_about(connection: Connection, target: str) -> list[dict[str, Any]]:
 def to_row(entry: AuditEntry) -> dict[str, Any]:
     """Return an entry as a page shows it."""
     note = entry.detail.get("note")
-    detail = {name: value for name, value in entry.detail.items() if name not in _HIDDEN}
-    if isinstance(detail.get("event_filter"), dict):
-        detail["event_filter"] = {name: _readable(name, value) for name, value in detail["event_filter"].items()}
     return {
         "facts": entry,
         "named": entry.action in NAMED_ACTIONS,
         "note": note if isinstance(note, str) else "",
-        "detail": json.dumps(detail, ensure_ascii=False) if detail else "",
+        "detail": detail_rows(entry.detail),
         "address": _address(entry),
     }
-
-
-def _readable(name: str, value: Any) -> Any:
-    return to_text(value) if name in {"since", "until", "attempted_since"} and type(value) is int else value
 
 
 def _address(entry: AuditEntry) -> str:

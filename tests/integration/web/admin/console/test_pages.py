@@ -315,6 +315,26 @@ def test_who_started_an_attempt(busy):
     assert re.search("重放 操作人： ?ann", busy.page(f"/events/{dead}", "zh").text)
 
 
+def test_details_of_actions_are_names_and_values(busy):
+    """The audit log shows the details of an action as names and values in the language of the page, and no JSON."""
+    ann = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
+    replay(ann, EventFilter(handler="contracts:archive", state="dead", until=busy.flow.clock.now() + 1))
+    page = busy.page("/audit?action=operation")
+    for name, value in (
+        ("Change", "started"),
+        ("Action", "Replay dead deliveries"),
+        ("Deliveries", "1"),
+        ("Handler", "contracts:archive"),
+        ("State", "dead"),
+        ("Received before", "2026-01-01 00:00:00 UTC"),
+    ):
+        assert f"{name} {value}" in page.text
+    assert "{" not in page.text
+    chinese = busy.page("/audit?action=operation", "zh").text
+    assert "变更 已开始" in chinese
+    assert "状态 最终失败" in chinese
+
+
 def test_what_operators_did_about_an_event(busy):
     """The page lists operator, interface, action and note, newest first, if there were any."""
     (dead,) = busy.flow.events(flow_instance_id="4712")

@@ -17,6 +17,7 @@ from flowhooks.model.event import DismissedBy, ParkedBy
 from flowhooks.web.admin.console import app, engines
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.audit import NAMED_ACTIONS
+from flowhooks.web.admin.console.audit_details import NAMED_FIELDS, WORDS
 from flowhooks.web.admin.console.events import RECENT_PERIODS
 from flowhooks.web.admin.console.overview import TILES
 from flowhooks.web.admin.console.texts import TEXTS, text
@@ -74,6 +75,8 @@ MADE = {
     "item_status": set(ITEM_CHOICES),
     "sum": {"skipped", "changed_meanwhile", "parked", "dismissed"},
     "audit.did": NAMED_ACTIONS,
+    "audit.word": {"yes", "no"}
+    | {f"{name}.{word.replace('-', '_')}" for name, words in WORDS.items() for word in words},
     "trigger": set(Trigger),
     "events.twice": {"earlier", "later"},
     "events.lately": set(RECENT_PERIODS),
@@ -82,6 +85,7 @@ MADE = {
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert", "do.selected"}
+BY_KEY |= {f"audit.field.{name}" for name in NAMED_FIELDS}
 BY_KEY |= {f"gap.{word}" for word in engines.GAP_REASONS} | {f"rule.{word}" for word in engines.RULES}
 BY_KEY |= {f"disposition.{word}" for word in engines.DISPOSITIONS}
 BY_KEY |= {
