@@ -402,6 +402,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "There is no bulk operation with this id.",
         "zh": "没有该 ID 的批量操作。",
     },
+    "no_such_operation_name": {
+        "en": "There is no such operation; the operations are {names}.",
+        "zh": "没有该操作；可用的操作：{names}。",
+    },
     "no_such_path": {
         "en": "There is nothing at this path; GET /openapi.json lists all paths.",
         "zh": "路径不存在；全部路径见 GET /openapi.json。",

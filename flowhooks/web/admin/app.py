@@ -26,6 +26,7 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import OPERATIONS, run_operation
 from flowhooks.web import errors
 from flowhooks.web.admin.api import app as api
+from flowhooks.web.admin.api.operation_resources import OperationNameMiddleware
 from flowhooks.web.admin.auth import AuthMiddleware
 from flowhooks.web.admin.console import app as console
 from flowhooks.web.admin.console.login import LoginPage
@@ -148,6 +149,7 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     errors.install(admin)
     # Before the first route: no path can be opened without authentication.
     admin.add_middleware(AuthMiddleware(app, context, token=token, operators=operators, sessions=sessions, login=login))
+    admin.add_middleware(OperationNameMiddleware())
     admin.add_route("/healthz", HealthResource())
     admin.add_route("/readyz", ReadinessResource(app))
     admin.add_route("/metrics", MetricsResource(app))

@@ -3,7 +3,8 @@
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, cast
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from flowhooks.errors import NotFound
 from flowhooks.ledger import bulk_operations
@@ -14,6 +15,7 @@ from flowhooks.operations.json.bulk_operations import (
     operation_item_to_json,
     operation_to_json,
 )
+from flowhooks.operations.registry import OPERATIONS
 from flowhooks.web.admin.api.parameters import (
     AFTER,
     ID,
@@ -28,6 +30,29 @@ from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import falcon
+
+
+_ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
+
+
+class OperationNameMiddleware:
+    """Answers a POST to `/api/operations/{name}` with 404 if no operation has this name.
+
+    Otherwise it would reach `OperationResource`, whose 405 says nothing about the name.
+    """
+
+    def process_resource(
+        self, request: falcon.Request, _response: falcon.Response, resource: object, path: Mapping[str, str]
+    ) -> None:
+        """Check the name, after the request was authenticated and before its resource is called.
+
+        Raises:
+            LocalizedHTTPError: no operation has this name.
+        """
+        if request.method == "POST" and isinstance(resource, OperationResource) and not _ID.fullmatch(path["id"]):
+            raise LocalizedHTTPError(404, "no_such_operation_name", names=", ".join(sorted(OPERATIONS)))
 
 
 class OperationsResource(Resource):

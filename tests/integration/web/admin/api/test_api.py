@@ -619,6 +619,20 @@ def test_methods(api):
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize("name", ["replay", "plan", "x" * 36, "%00", "%7Bnames%7D"])
+def test_an_operation_that_does_not_exist(api, name):
+    """A POST to an unknown name is 404 with the names that exist, in the language of the caller."""
+    path, token = f"/api/operations/{name}", {"Authorization": f"Bearer {TOKEN}"}
+    assert api.ask(path, method="POST", body=b"{}").status == 401
+    english = api.ask(path, method="POST", body=b"{}", **token)
+    chinese = api.ask(path, method="POST", body=b"{}", Accept_Language="zh", **token)
+    assert (english.status, chinese.status) == (404, 404)
+    for answer, start in ((english, "There is no such operation"), (chinese, "没有该操作")):
+        assert answer.json["message"].startswith(start)
+        assert all(known in answer.json["message"] for known in OPERATIONS)
+
+
+@pytest.mark.sqlite
 def test_only_names_of_this_machine(api):
     """A web site whose name resolves to this machine can read nothing; operations need a token."""
     for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
