@@ -77,15 +77,17 @@ def _values(name: str, value: Any) -> list[tuple[str, Any]]:
 
 def _value(name: str, value: Any) -> tuple[str, Any]:  # noqa: PLR0911 (one for each kind)
     if value is None or value == "":
-        return "none", ""
+        return ("word", "no_limit") if name == "rate" else ("none", "")
     if isinstance(value, bool):
         return "word", "yes" if value else "no"
     if isinstance(value, int) and name in _TIMES:
         with suppress(OverflowError):
             to_text(value)
             return "time", value
-    if isinstance(value, int | float):
+    if isinstance(value, int):
         return "number", value
+    if isinstance(value, float):
+        return "text", f"{value:g}"
     if not isinstance(value, str):
         return "text", _to_text(value)
     if name == "state" or value in _CHOICES.get(name, ()):

@@ -1382,6 +1382,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.field.size": {"en": "Size in bytes", "zh": "字节数"},
     "audit.field.verdict": {"en": "Verdict", "zh": "人工确认"},
     "audit.field.version": {"en": "Version", "zh": "版本"},
+    "audit.word.no_limit": {"en": "no limit", "zh": "不限"},
     "audit.word.yes": {"en": "yes", "zh": "是"},
     "audit.word.no": {"en": "no", "zh": "否"},
     "audit.word.verdict.did": {"en": "done", "zh": "已完成"},

@@ -17,7 +17,7 @@ from flowhooks.web.admin.console.audit_details import MAX_ITEMS, detail_rows
             [
                 ("audit.field.change", [("word", "change.started")]),
                 ("audit.field.operation", [("action", "mark_not_done")]),
-                ("audit.field.rate", [("none", "")]),
+                ("audit.field.rate", [("word", "no_limit")]),
                 ("audit.field.deliveries", [("number", 1234)]),
             ],
         ),
@@ -60,7 +60,7 @@ def test_names_and_values(detail, rows):
         ([{"a": 1}], ("text", '{"a": 1}')),
         ({"a": ["b"]}, ("text", 'a: ["b"]')),
         (False, ("word", "no")),
-        (1.5, ("number", 1.5)),
+        (0.05, ("text", "0.05")),
     ],
 )
 @pytest.mark.parametrize("field", ["since", "verdict", "operation", "later_field"])

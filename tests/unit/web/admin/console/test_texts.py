@@ -75,7 +75,7 @@ MADE = {
     "item_status": set(ITEM_CHOICES),
     "sum": {"skipped", "changed_meanwhile", "parked", "dismissed"},
     "audit.did": NAMED_ACTIONS,
-    "audit.word": {"yes", "no"}
+    "audit.word": {"yes", "no", "no_limit"}
     | {f"{name}.{word.replace('-', '_')}" for name, words in WORDS.items() for word in words},
     "trigger": set(Trigger),
     "events.twice": {"earlier", "later"},
