@@ -20,6 +20,7 @@ from flowhooks.ledger import correction_checks, error_groups, ignored_requests
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
+from flowhooks.ledger.filled_tables import filled_tables, leading_table
 from flowhooks.ledger.operation_checks import OPERATION_CHECKS
 from flowhooks.ledger.row_checks import check_rows
 from flowhooks.ledger.stats import totals
@@ -426,9 +427,9 @@ def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
 
 
 @cache
-def _limited_checks() -> list[tuple[Select[str], str]]:
-    """Return the checks for one row more than is shown. A query that is kept is also kept compiled."""
-    return [(query.limit(MAX_SHOWN + 1), sentence) for query, sentence in _CHECKS]
+def _limited_checks() -> list[tuple[str, Select[str], str]]:
+    """Return each check with its table, for one row more than is shown. A query that is kept is also kept compiled."""
+    return [(leading_table(query), query.limit(MAX_SHOWN + 1), sentence) for query, sentence in _CHECKS]
 
 
 def verify(connection: Connection) -> ConsistencyReport:
@@ -450,12 +451,14 @@ def verify(connection: Connection) -> ConsistencyReport:
     # A damaged time may be a text.
     newest = max([time.time_ns() // 1000, *(value for value in times if type(value) is int)])
     by_sentence: dict[str, list[str]] = {}
-    for sentence, key in check_values(connection, newest, MAX_SHOWN + 1):
+    filled = filled_tables(connection)
+    for sentence, key in check_values(connection, filled, newest, MAX_SHOWN + 1):
         _add(by_sentence, sentence, key)
-    for query, sentence in _limited_checks():
-        ids = connection.execute(query, {"newest": newest}).scalars().all()
-        _report(report, sentence, ids)
-    for sentence, key in check_rows(connection):
+    for table, query, sentence in _limited_checks():
+        if table in filled:
+            ids = connection.execute(query, {"newest": newest}).scalars().all()
+            _report(report, sentence, ids)
+    for sentence, key in check_rows(connection, filled):
         _add(by_sentence, sentence, key)
     for sentence, keys in by_sentence.items():
         _report(report, sentence, keys)

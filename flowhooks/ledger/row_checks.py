@@ -12,12 +12,13 @@ from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, exists, select
+from sqlalchemy import ColumnElement, Select, select
 
 from flowhooks import schema
 from flowhooks.clock import DAY, id_time
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import checksums, database, purge
+from flowhooks.ledger.filled_tables import leading_table
 from flowhooks.ledger.row_stream import batches
 from flowhooks.ledger.tables import (
     alerts,
@@ -37,7 +38,7 @@ from flowhooks.ledger.tables import (
 from flowhooks.model.event import EventState, Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -138,9 +139,9 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
 )
 
 
-def check_rows(connection: Connection) -> Iterator[Problem]:
-    """Yield the problems of single rows."""
-    any_purged = connection.execute(select(exists(select(purged_identities.c.identity_sha256)))).scalar_one()
+def check_rows(connection: Connection, filled: Collection[str]) -> Iterator[Problem]:
+    """Yield the problems of single rows of the tables with these names, which are those that have rows."""
+    any_purged = purged_identities.name in filled
     for batch in batches(connection, _EVENTS):
         readable = [
             row for row in batch if _is_readable(row) and _is_text(row.id, row.body, row.route, *_IDENTITY(row))
@@ -148,15 +149,19 @@ def check_rows(connection: Connection) -> Iterator[Problem]:
         if any_purged:
             yield from _identities(connection, readable)
         yield from _events(connection, readable)
-    yield from _further_bodies(connection)
+    yield from _further_bodies(connection, filled)
     yield from _conclusions(connection)
     for query, kind, sentence in _JSON_OBJECTS:
+        if leading_table(query) not in filled:
+            continue
         for batch in batches(connection, query):
             yield from ((sentence, row.key) for row in batch if not _is_json(row.text, kind))
 
 
-def _further_bodies(connection: Connection) -> Iterator[Problem]:
+def _further_bodies(connection: Connection, filled: Collection[str]) -> Iterator[Problem]:
     for table, columns, name in _BODIES:
+        if table.name not in filled:
+            continue
         for batch in batches(connection, select(table)):
             for row in batch:
                 if _is_readable(row) and _is_text(row.body):

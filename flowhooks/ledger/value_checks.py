@@ -39,7 +39,7 @@ from flowhooks.model.engine import EndState
 from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from sqlalchemy import Column, ColumnElement, Connection, Table
 
@@ -325,11 +325,12 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
 """The format of each column that has one beyond its type."""
 
 
-def check_values(connection: Connection, newest: int, limit: int) -> Iterator[tuple[str, str]]:
+def check_values(connection: Connection, filled: Collection[str], newest: int, limit: int) -> Iterator[tuple[str, str]]:
     """Yield a sentence with a place for a key, and the key, for each invalid value.
 
     Args:
         connection: any connection.
+        filled: the names of the tables that have rows.
         newest: the newest time of the ledger, in microseconds since 1970.
         limit: maximum number of rows of each table.
     """
@@ -337,7 +338,7 @@ def check_values(connection: Connection, newest: int, limit: int) -> Iterator[tu
     if is_sqlite:
         driver: Any = connection.connection.driver_connection
         driver.create_function("flowhooks_is_utf8", 1, _is_utf8, deterministic=True)
-    for table in metadata.sorted_tables:
+    for table in (table for table in metadata.sorted_tables if table.name in filled):
         columns = list(table.c)
         for row in connection.execute(_query(table, limit, is_sqlite=is_sqlite), {"newest": newest}):
             key, *invalid = row
