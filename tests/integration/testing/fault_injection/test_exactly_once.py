@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sqlite3
 import sys
 import threading
@@ -81,13 +80,6 @@ def late(event):
 """
 
 IN_TURN = "change places: the earlier event, which still ran first because it is ordered, the later event, which waited"
-
-
-@pytest.fixture(autouse=True)
-def _only_new_objects():
-    """Exclude the objects that exist already from garbage collection: the kit collects after each kill."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
