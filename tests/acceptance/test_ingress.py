@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import json
+import time
 
 import pytest
 
@@ -175,3 +178,53 @@ def test_a_kill_after_an_ignored_request(site):
         post(server, {}, "feishu", "GET", "?echo=1")
     assert server.wait() == -9
     assert (ignored(site), events(site)) == ([1, 1], [])
+
+
+SIGNED = """
+[sources.bank]
+secrets = [{secrets}]
+[sources.bank.signature]
+scheme = "hmac-sm3"
+header = "X-Sign"
+encoding = "base64"
+prefix = "SM3 "
+timestamp_header = "X-Time"
+id_header = "X-Nonce"
+[sources.bank.ingress]
+format = "json"
+flow_instance_id = "/id"
+"""
+
+
+def signed(server, key, body, *, nonce, off=0.0):
+    """Send a request with an HMAC-SM3 over its time in milliseconds and its body; return the status."""
+    raw, at = json.dumps(body).encode(), str(int((time.time() + off) * 1000))
+    digest = hmac.new(key.encode(), f"{at}.".encode() + raw, "sm3").digest()
+    headers = {"X-Sign": f"SM3 {base64.b64encode(digest).decode()}", "X-Time": at, "X-Nonce": nonce}
+    return server.ask("POST", "/in/bank", raw, headers | {"Content-Type": "application/json"}).status
+
+
+def test_a_key_is_replaced(site):
+    """While two keys are configured both are valid; after a reload without the old one, only the new one is."""
+    old, new = "the old key of the bank", "the new key of the bank"
+    files = []
+    for name, key in (("old", old), ("new", new)):
+        file = site.folder / name
+        file.touch(0o600)
+        file.write_text(f"{key}\n")
+        files.append(f'{{file = "{file}"}}')
+    server = site.start(config=SIGNED.format(secrets=files[0]))
+    assert [signed(server, key, {"id": "1"}, nonce="n-1") for key in (old, new)] == [200, 401]
+    assert [signed(server, old, {"id": "1"}, nonce="n-1", off=off) for off in (-200, -900, 900)] == [200, 401, 401]
+    (site.folder / "flowhooks.toml").write_text(SIGNED.format(secrets=", ".join(files)))
+    server.reload()
+    assert [signed(server, key, {"id": "2"}, nonce="n-2") for key in (old, new)] == [200, 200]
+    assert signed(server, new, {"id": "3"}, nonce="n-2") == 401
+    (site.folder / "flowhooks.toml").write_text(SIGNED.format(secrets=files[1]))
+    server.reload()
+    assert [signed(server, key, {"id": "4"}, nonce="n-4") for key in (old, new)] == [401, 200]
+    assert events(site) == ["1", "2", "4"]
+    server.stop()
+    output = "\n".join(server.lines)
+    assert old not in output
+    assert new not in output
