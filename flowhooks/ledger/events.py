@@ -135,7 +135,7 @@ class EventInserter:
         if any(item.webhook_id is not None for item in accepted):
             rejected = reject_whole_batches(items, webhook_ids.record_ids(transaction, accepted))
             accepted = [item for item, is_rejected in zip(accepted, rejected, strict=True) if not is_rejected]
-        new_results = iter(accept(transaction, accepted))
+        new_results = iter(accept(transaction, accepted) if accepted else ())
         by_event = [WEBHOOK_ID_REUSED if is_rejected else next(new_results) for is_rejected in rejected]
         results = list(results_of(items, by_event))
         ignored_requests.record(transaction, _ignored(items, results))

@@ -77,6 +77,13 @@ def test_in_one_batch(hands):
     assert hands.sql("SELECT count(*) FROM events") == [(2,)]
 
 
+def test_of_a_locked_instance(hands):
+    """A reused id is found also for a source whose process instances are locked."""
+    assert hands.store(replace(signed(hands, "m1", "i1", a=1), locks_instance=True)).new
+    other = hands.store(replace(signed(hands, "m1", "i2", a=1), locks_instance=True))
+    assert (other.webhook_id_reused, other.new, other.event_id) == (True, False, "")
+
+
 def test_what_is_not_signed_leaves_nothing(hands):
     """Nothing is stored for unsigned callbacks."""
     hands.accept("i1", a=1)
