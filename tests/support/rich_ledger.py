@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from flowhooks import OutcomeKind, Retry, State, handler
+from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import checksums, ignored_requests, rejected_requests, required_credentials, sessions, webhook_ids
 from flowhooks.ledger.conclusions import UnknownConclusions
@@ -98,7 +99,7 @@ def fill_other_tables(transaction, hands):
     )
     rejected_requests.store(transaction, [request])
     record = ignored_requests.IgnoredRequestRecord("oa", "/status = 1", '{"status": 1}', "application/json", now)
-    ignored_requests.record(transaction, [record])
+    ignored_requests.record(transaction, [replace(record, at=now - SECOND), record])
     sessions.create(transaction, sessions.Session(digest=digest, operator="ann", created_at=now, used_at=now))
     required_credentials.require(transaction, ["sources"], now)
     event = hands.new("unknown", conclusion="odd", processDefinitionKey="leave").event
