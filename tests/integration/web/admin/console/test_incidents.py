@@ -16,10 +16,10 @@ from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.operations import server_audit
 from flowhooks.operations.context import Actor
 from flowhooks.operations.pause import pause
-from flowhooks.settings import OperatorSettings, Source
+from flowhooks.settings import IngressSettings, OperatorSettings, Source, ValueTable
 from flowhooks.web.admin.console.texts import text
 from flowhooks.web.admin.passwords import hash_password
-from support import browsers
+from support import browsers, ingress
 from support.app_harness import plugin
 
 pytestmark = [
@@ -221,6 +221,25 @@ def test_no_handler_takes_a_process(harness, listens, serve, walk):
     expect(group.locator("td.number")).to_have_text("3")
     expect(group).to_contain_text("differs only in case")
     desk.took("No handler takes the events of a process")
+
+
+@both_languages
+def test_a_mapping_ignores_too_much(harness, serve, walk, language):
+    """The number of ignored requests leads to their rules, each with its last body."""
+    mapped = IngressSettings(
+        format="form",
+        flow_instance_id=("/id",),
+        kind=ValueTable(pointer="/status", values={"2": "complete"}, other="ignore"),
+    )
+    flow = harness.open(start=False, sources={"yudao": Source(token_sha256=("1" * 64,), ingress=mapped)})
+    ingress.ignore(flow, "/status = other", body="id=7&status=5", times=12)
+    operator = walk(serve(flow), language)
+    operator.go("sources")
+    operator.click(operator.page.get_by_role("link", name="12", exact=True))
+    expect(operator.page.locator("h1")).to_contain_text("yudao")
+    operator.click(operator.page.locator("summary", has_text=operator.says("ignored.body")))
+    expect(operator.page.get_by_text("id=7&status=5")).to_be_visible()
+    operator.took("An approval at a sender with a fixed URL has no event")
 
 
 def test_an_engine_has_gone_silent(harness, listens, serve, walk):
