@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
+import threading
 
 import pytest
+
+from flowhooks import settings
+from flowhooks.app import App
+from flowhooks.schema.cloud_events import BATCH
+from flowhooks.web.callback.app import create_app
+from flowhooks.web.server.server import Limits, Server
+from support.waiting import WAIT_TIMEOUT
 
 CONFIG = """
 plugins_dirs = ["."]
@@ -295,3 +305,55 @@ def test_the_standard_input(tried, run):
     tried("yudao", LEAVE)
     ran = run("sources", "test", "yudao", "--data", "-", "--json", given=LEAVE.decode(), FLOWHOOKS_PLUGINS_ALLOW="")
     assert json.loads(ran.stdout)["items"][0]["callback"]["flow_instance_id"] == "7"
+
+
+def test_a_server_answers_the_same(tried, tmp_path):
+    """The status, the media type and the body of the preview are those of a server, for a success and each error."""
+    config = CONFIG.partition("[sources.gone")[0]
+    for name in ("yudao", "kogito", "erp"):
+        digest = hashlib.sha256(f"a token of {name}".replace(" ", "-").encode()).hexdigest()
+        config = config.replace('secrets = [{file = "not-read"}]', f'token_sha256 = ["{digest}"]', 1)
+    tried("yudao", LEAVE)
+    (tmp_path / "server.toml").write_text(config)
+    loaded = settings.load(tmp_path / "server.toml", {}, {"database": f"sqlite:///{tmp_path}/server.db"})
+    app = App(loaded, environ={})
+    app.start()
+    server = Server(create_app(app), listen="127.0.0.1:0", threads=2, limits=Limits(), name="listen")
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    form = "application/x-www-form-urlencoded"
+    try:
+        for name, body, content_type in (
+            ("yudao", LEAVE, form),
+            ("yudao", LEAVE.replace(b"status=2", b"status=1"), form),
+            ("yudao", LEAVE.replace(b"status=2", b"status=9"), form),
+            ("yudao", LEAVE.replace(b"id=7", b"id="), form),
+            ("yudao", LEAVE.replace(b"B-1", b"B" * 2000), form),
+            ("yudao", b"", form),
+            ("yudao", LEAVE, "text/xml"),
+            ("kogito", json.dumps([event(1), event(2, kogitoprocinstanceid="")]).encode(), BATCH),
+            ("dd", b"{}", "application/json"),
+        ):
+            connection = http.client.HTTPConnection(server.address, timeout=WAIT_TIMEOUT)
+            headers = {
+                "Content-Type": content_type,
+                "Accept-Language": "zh",
+                "Authorization": f"Bearer a-token-of-{name}",
+            }
+            connection.request("POST", f"/in/{name}", body, headers)
+            response = connection.getresponse()
+            sent = response.read().decode()
+            connection.close()
+            _, shown = tried(name, body, "--header", f"Content-Type: {content_type}", "--header", "Accept-Language: zh")
+            answer = shown["answer"]
+            assert (answer["status"], answer["media_type"]) == (response.status, response.headers["Content-Type"]), body
+            assert without_time(answer["body"]) == without_time(sent)
+    finally:
+        server.close()
+        thread.join()
+        app.close()
+
+
+def without_time(body):
+    """The members of a body without the time at which it was made."""
+    return {name: value for name, value in json.loads(body).items() if name != "timestamp"}
