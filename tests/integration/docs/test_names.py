@@ -90,11 +90,11 @@ def test_variables_that_are_mentioned_are_there():
     of_tests = {"FLOWHOOKS_MODEL_SEED"}  # read by tests/model/test_model.py
     known = {one.variable for one in describe()} | variables() | of_tests
     texts = {page: page.read_text("utf-8") for page in CURRENT}
-    for file in [ROOT / "Makefile", *(DOCS / "deploy").iterdir()]:
+    for file in [ROOT / "Makefile", *(file for file in (DOCS / "deploy").rglob("*") if file.is_file())]:
         texts[file] = file.read_text("utf-8")
     chosen = {name for text in texts.values() for name in re.findall(r'env = "(\w+)"', text)}
     for file, text in texts.items():
-        others = {"FLOWHOOKS_DATABASE_PASSWORD", "FLOWHOOKS_URL"}  # the latter is read by applications that send
+        others = {"FLOWHOOKS_URL"}  # read by applications that send
         assert set(re.findall(r"FLOWHOOKS_[A-Z_]+\b", text)) <= known | chosen | others, file
 
 
