@@ -103,7 +103,7 @@ class ExactlyOnceRunner:
 
     def _failing(self, max_lines: int) -> Iterator[Finding]:
         """Raise an exception at each line."""
-        for at, place in self._places(max_lines):
+        for at, place in _choose(self._executed_lines(), max_lines):
             flow, body = self._new_call_back()
             lines = LineTracer(belongs_to(self._handler), at=at, error=Failure)
             self._injector.planned[flow] = Fault(lines)
@@ -112,8 +112,8 @@ class ExactlyOnceRunner:
             if lines.reached:
                 yield self._finding("failure", answer.event_id, place)
 
-    def _places(self, max_lines: int) -> list[tuple[int, str]]:
-        """Return up to `max_lines` of the executed lines with their numbers, evenly chosen."""
+    def _executed_lines(self) -> list[str]:
+        """Return the place of each line that the handler executes for a new event."""
         flow, body = self._new_call_back()
         lines = LineTracer(belongs_to(self._handler))
         self._injector.planned[flow] = Fault(lines)
@@ -122,11 +122,7 @@ class ExactlyOnceRunner:
             self._notes.append(
                 "kills and exceptions at lines of the handler, because it runs no Python code of its own"
             )
-        numbered = list(enumerate(lines.places, 1))
-        if len(numbered) <= max_lines:
-            return numbered
-        step = (len(numbered) - 1) / max(1, max_lines - 1)
-        return [numbered[round(number * step)] for number in range(max_lines)]
+        return lines.places
 
     def _repeated(self) -> Finding:
         """Send the same callback again at once, and again later."""
@@ -183,10 +179,12 @@ class ExactlyOnceRunner:
     def _killed(self, max_lines: int) -> Iterator[Finding]:
         """Kill the process at each line, each time in a new process."""
         self._restart()
-        places = self._places(max_lines)
+        first, later = self._executed_lines(), self._executed_lines()
         self._restart()
         yield from self._kill("crash-before", KilledBefore())
-        for at, place in places:
+        for at, place in _choose(first, max_lines):
+            if first != later:  # such as a connection that the first run of a process opens
+                self._restart()
             yield from self._kill("crash-during", KilledAt(LineTracer(belongs_to(self._handler), at=at)), place)
         yield from self._kill("crash-after", KilledAfter())
 
@@ -252,3 +250,12 @@ class ExactlyOnceRunner:
         seen = self._app.delivery(event_id, self._handler.id)
         times = self._count_work(self._app.event(event_id))
         return judge(scenario, place, times=times, seen=seen, handler=self._handler, caught=caught)
+
+
+def _choose(lines: list[str], max_lines: int) -> list[tuple[int, str]]:
+    """Return up to `max_lines` of the lines with their numbers, evenly chosen."""
+    numbered = list(enumerate(lines, 1))
+    if len(numbered) <= max_lines:
+        return numbered
+    step = (len(numbered) - 1) / max(1, max_lines - 1)
+    return [numbered[round(number * step)] for number in range(max_lines)]

@@ -475,6 +475,35 @@ def test_the_wrappers_of_a_plugin_are_part_of_it(module, world):
     assert commit in {one.place for one in report.findings if one.scenario == "crash-during"}
 
 
+def test_a_handler_that_sets_something_up_is_killed_at_each_line(tried):
+    """Each kill is in a new process, so its place is true, and each line of the first run is reached."""
+    report = tried(
+        """
+kept = None
+
+def connection():
+    global kept
+    if kept is None:
+        kept = connect()
+        kept.close()
+        kept = "done"
+    return kept
+
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    connection()
+    book(event)
+    return
+""",
+        lines=20,
+    )
+    assert "Not tried" not in str(report)
+    killed = [one for one in report.findings if one.scenario == "crash-during"]
+    assert len(killed) == 12
+    twice = [one for one in killed if one.times == 2]
+    assert twice == killed[-1:], str(report)  # only the line after the booking
+
+
 def test_many_lines_are_chosen_evenly(world):
     """A long handler is killed at the given number of lines, including the first and the last."""
 
