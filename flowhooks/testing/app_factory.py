@@ -21,5 +21,6 @@ class AppFactory(Protocol):
         settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         sources: Sequence[str] = (),
         database: str = "",
+        receivers: Mapping[str, str] = MappingProxyType({}),
     ) -> AppHarness:
         """Make an app. The arguments are those of `AppHarness`."""

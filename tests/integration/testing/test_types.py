@@ -48,7 +48,7 @@ def swapped(delivery: Delivery, event: Event) -> None: ...
 
 
 def test_it(flowhooks_app: AppFactory) -> None:
-    app = flowhooks_app(one, settings={"one": {"url": "x"}}, sources=("erp",))
+    app = flowhooks_app(one, settings={"one": {"url": "x"}}, sources=("erp",), receivers={"cloud": "one"})
     members: dict[str, Any] = {"kind": "annual", "days": 3}
     answer = app.post("1", kind="complete", data=members, conclusion="approved")
     app.wait_for(answer, "dead")
