@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteLookup:
-    """What explains a route.
+    """The facts that explain a route.
 
     Attributes:
         schemas: the schemas of callbacks.

@@ -98,7 +98,7 @@ class PreviewRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewItem:
-    """What one request, or one event of a batch, becomes.
+    """The callback that one request, or one event of a batch, becomes.
 
     Attributes:
         mapped: the callback, or the rule that ignores the request.
@@ -111,7 +111,7 @@ class PreviewItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderAnswer:
-    """What the sender is answered: status, media type and body."""
+    """The response to the sender: status, media type and body."""
 
     status: int
     media_type: str
@@ -130,7 +130,7 @@ class Preview:
     Attributes:
         items: what was made of the request, as far as it was read before an error.
         answer: what the sender is answered.
-        problem: what only the operator is told, such as the exception of a receiver; `""`: nothing.
+        problem: a text for the operator only, such as the exception of a receiver; `""`: nothing.
         by_receiver: whether a receiver read the request.
     """
 
@@ -172,7 +172,7 @@ def preview(settings: Settings, loaded: RouteLookup, name: str, request: Example
         notes.append(text("en"))
 
     def log_error(request: falcon.Request, status: int, text: Callable[[str], str], event_id: str) -> None:
-        if status == _UNAUTHORIZED:  # only then operators are told more than the sender
+        if status == _UNAUTHORIZED:  # only then is there more for operators than for the sender
             record(request, status, text, event_id)
 
     resource = IngressResource(

@@ -1,4 +1,4 @@
-"""`flowhooks sources new --ingress`, and what the other commands say of a source with a fixed URL."""
+"""`flowhooks sources new --ingress`, and the other commands with a source with a fixed URL."""
 
 from __future__ import annotations
 

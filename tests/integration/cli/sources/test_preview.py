@@ -259,7 +259,7 @@ def test_a_receiver_that_is_slow(tried, monkeypatch):
 
 
 def test_a_receiver_that_is_not_loaded(tried, tmp_path):
-    """The answer of a quarantined receiver is the server's, and the operator is told why."""
+    """The answer of a quarantined receiver is the server's, and the operator gets the reason."""
     tried("dd", b"{}")
     (tmp_path / "dd.py").write_text("raise ValueError('no key')")
     code, shown = tried("dd", b"{}", plugins={})

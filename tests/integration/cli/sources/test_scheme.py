@@ -1,4 +1,4 @@
-"""`flowhooks sources test` of a source with a signature scheme: the signature, and what a server says of it."""
+"""`flowhooks sources test` of a source with a signature scheme: the signature, and the result of a server."""
 
 from __future__ import annotations
 

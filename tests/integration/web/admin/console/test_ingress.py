@@ -1,4 +1,4 @@
-"""What the console shows of senders with a fixed URL: their events, and the requests that were ignored."""
+"""The console with senders that have a fixed URL: their events, and the requests that were ignored."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
