@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from flowhooks.errors import InvalidCallback, MalformedRequest
-from flowhooks.schema.strict_json import parse
+from flowhooks.schema.strict_json import MAX_DEPTH, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,7 +101,8 @@ def parse_binary(headers: Mapping[str, Any], body: bytes) -> dict[str, Any]:
 
 
 def _add_data(event: dict[str, Any], body: bytes) -> None:
-    if body.strip(b" \t\r\n") and (data := parse(body, kind=object)) is not None:
+    # The event around the data is a level, too.
+    if body.strip(b" \t\r\n") and (data := parse(body, kind=object, max_depth=MAX_DEPTH - 1)) is not None:
         event["data"] = data
 
 

@@ -38,15 +38,16 @@ def parse(body: bytes, *, kind: type[list[Any]]) -> list[Any]: ...
 
 
 @overload
-def parse(body: bytes, *, kind: type[object]) -> Any: ...
+def parse(body: bytes, *, kind: type[object], max_depth: int = MAX_DEPTH) -> Any: ...
 
 
-def parse(body: bytes, *, kind: type = dict) -> Any:
+def parse(body: bytes, *, kind: type = dict, max_depth: int = MAX_DEPTH) -> Any:
     """Parse a callback's body by RFC 8259, and more strictly where the RFC leaves a choice.
 
     Args:
         body: the bytes as received.
         kind: the type of the result: `dict`, `list` for an array, or `object` for any JSON value.
+        max_depth: maximum nesting; less than `MAX_DEPTH` for a part that is put into an object.
 
     Returns:
         The object, the array or the value. Members that are null are left out at every level, because Java clients
@@ -54,7 +55,7 @@ def parse(body: bytes, *, kind: type = dict) -> Any:
         an int, so that `1.0` equals `1`.
 
     Raises:
-        MalformedRequest: the body is empty, not UTF-8, not JSON, not of the kind, or nested more than 64 levels deep.
+        MalformedRequest: the body is empty, not UTF-8, not JSON, not of the kind, or nested too deeply.
             Or an object has two members with the same name, a number is not finite, a whole number is longer than
             Python accepts, or a string has NUL or half of a surrogate pair.
     """
@@ -66,8 +67,8 @@ def parse(body: bytes, *, kind: type = dict) -> Any:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise MalformedRequest("body_not_utf8", byte=error.start + 1) from None
-    if _too_deep(body):
-        raise MalformedRequest("body_too_deep", limit=MAX_DEPTH)
+    if _too_deep(body, max_depth):
+        raise MalformedRequest("body_too_deep", limit=max_depth)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -75,7 +76,7 @@ def parse(body: bytes, *, kind: type = dict) -> Any:
     except ValueError:
         raise MalformedRequest("number_too_long", limit=sys.get_int_max_str_digits()) from None
     except RecursionError:  # the caller's stack was nearly exhausted
-        raise MalformedRequest("body_too_deep", limit=MAX_DEPTH) from None
+        raise MalformedRequest("body_too_deep", limit=max_depth) from None
     if not isinstance(value, kind):
         raise MalformedRequest("body_not_object" if kind is dict else "body_not_array")
     if "\\u0000" in text or "\\ud" in text or "\\uD" in text:
@@ -83,16 +84,16 @@ def parse(body: bytes, *, kind: type = dict) -> Any:
     return value
 
 
-def _too_deep(body: bytes) -> bool:
+def _too_deep(body: bytes, max_depth: int) -> bool:
     """Tell whether brackets outside strings are nested too deep, up to the first syntax error.
 
     The decoder recurses in C. The limits of Python 3.12 and 3.13 exceed what a thread with a small stack can hold.
     """
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+    if body.count(b"[") + body.count(b"{") <= max_depth:
         return False
     outside = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
     steps = array("b", b"".join(outside).translate(_STEPS, _NOT_BRACKETS))
-    return max(accumulate(steps), default=0) > MAX_DEPTH
+    return max(accumulate(steps), default=0) > max_depth
 
 
 def _check_escapes(text: str) -> None:

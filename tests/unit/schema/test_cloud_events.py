@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flowhooks.errors import CallbackRejected, InvalidCallback, MalformedRequest
 from flowhooks.schema.cloud_events import MAX_BATCH, is_binary, parse_batch, parse_binary, parse_structured
+from flowhooks.schema.strict_json import MAX_DEPTH
 
 EVENT = {
     "specversion": "1.0",
@@ -61,6 +62,12 @@ KOGITO = {
 def sent(event):
     """An event as a body."""
     return json.dumps(event).encode()
+
+
+def in_base64(data):
+    """The event with this data in Base64."""
+    event = {name: value for name, value in WITHOUT_NULL.items() if name != "data"}
+    return parse_structured(sent({**event, "data_base64": base64.b64encode(data).decode()}))
 
 
 def violations(call, *arguments):
@@ -271,6 +278,20 @@ def test_binary_data_that_is_not_json(body):
     """The data of the binary mode must be strict JSON."""
     with pytest.raises(MalformedRequest):
         parse_binary(HEADERS, body)
+
+
+@pytest.mark.parametrize("encode", [lambda data: parse_binary(HEADERS, data), in_base64], ids=["binary", "Base64"])
+def test_nested_data(encode):
+    """The event is a level around its data, so that an event that is stored can be parsed again."""
+
+    def nested(depth):
+        return b'{"a": ' * depth + b"1" + b"}" * depth
+
+    event = encode(nested(MAX_DEPTH - 1))
+    assert parse_structured(sent(event)) == event
+    with pytest.raises(MalformedRequest) as caught:
+        encode(nested(MAX_DEPTH))
+    assert (caught.value.key, caught.value.params) == ("body_too_deep", {"limit": MAX_DEPTH - 1})
 
 
 @pytest.mark.parametrize("size", [1, MAX_BATCH])
