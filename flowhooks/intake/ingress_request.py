@@ -37,6 +37,17 @@ def is_batch(ingress: IngressSettings, content_type: str | None) -> bool:
     return ingress.format == "cloudevent" and _media_type(content_type) == cloud_events.BATCH
 
 
+def is_binary(ingress: IngressSettings, content_type: str | None) -> bool:
+    """Return whether a request with an allowed media type is a CloudEvent whose attributes are headers.
+
+    Args:
+        ingress: the mapping; one without a receiver.
+        content_type: the `Content-Type` header, or None.
+    """
+    modes_in_body = {cloud_events.STRUCTURED, cloud_events.BATCH}
+    return ingress.format == "cloudevent" and _media_type(content_type) not in modes_in_body
+
+
 def check_media_type(ingress: IngressSettings, content_type: str | None, headers: Mapping[str, Any]) -> None:
     """Check that a body has, by its headers, the format of the source, in UTF-8. A missing type is that format.
 

@@ -35,6 +35,11 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "A ce- header is not percent-encoded UTF-8, or contains the character NUL.",
         "zh": "某个 ce- 请求头不是按 UTF-8 进行的百分号编码，或含有 NUL 字符。",
     },
+    "cloudevent_unsigned_headers": {
+        "en": "The attributes of the event are in headers, which the signature does not cover; send the event in the "
+        "structured mode, or send a token.",
+        "zh": "事件属性位于请求头中，而签名不包含请求头；请使用结构化模式发送事件，或改用令牌。",
+    },
     # The event does not follow CloudEvents: an introduction, then one clause for each pointer.
     "cloudevent_refused": {
         "en": "The body does not follow CloudEvents 1.0.",

@@ -271,7 +271,9 @@ class _AnyRequest:
     ) -> AuthenticatedRequest:
         """Accept the request."""
         request.context.source = name
-        return AuthenticatedRequest(name, _max_body_bytes(settings, name))
+        source = settings.sources[name]
+        has_token = bool(source.token_sha256 or source.token_file)
+        return AuthenticatedRequest(name, _max_body_bytes(settings, name), body_only=not has_token)
 
 
 class _RoutingIntake:

@@ -40,12 +40,14 @@ class AuthenticatedRequest(NamedTuple):
     Attributes:
         source: the name of its source.
         max_body_bytes: the maximum size of its body in bytes.
-        webhook_id: the id of the signed message; None if the request is not signed.
+        webhook_id: the id of the signed message; None if the request is not signed, or its scheme has no id.
+        body_only: whether a signature of the body is the only credential, so that nobody vouches for the headers.
     """
 
     source: str
     max_body_bytes: int
     webhook_id: str | None = None
+    body_only: bool = False
 
 
 class Authenticator:
@@ -151,7 +153,8 @@ class Authenticator:
         request.context.source = name
         credentials.check_address(name, address)
         self._check_rate(name, credentials)
-        return AuthenticatedRequest(name, _body_limit(name, credentials, settings.http.max_body_bytes), webhook_id)
+        limit = _body_limit(name, credentials, settings.http.max_body_bytes)
+        return AuthenticatedRequest(name, limit, webhook_id, body_only="HTTP_AUTHORIZATION" not in request.env)
 
     def admit_to_receiver(self, request: falcon.Request, body: bytes, name: str, settings: Settings) -> bool:
         """Check the address, the size and the rate of a request before the receiver of its source sees it.

@@ -15,7 +15,14 @@ import structlog
 
 from flowhooks import messages
 from flowhooks.clock import to_datetime
-from flowhooks.errors import IdentityConflict, InvalidCallback, MalformedRequest, Unauthorized, Unavailable
+from flowhooks.errors import (
+    IdentityConflict,
+    InvalidCallback,
+    MalformedRequest,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMedia,
+)
 from flowhooks.failpoints import hit
 from flowhooks.intake import ingress_request
 from flowhooks.intake.callback import Callback
@@ -53,7 +60,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Incoming(NamedTuple):
-    """A request of a known source. Without a receiver it is authenticated; `webhook_id` is its id if it is signed."""
+    """A request of a known source. Without a receiver it is authenticated, with `webhook_id` and `body_only`."""
 
     request: falcon.Request
     source: str
@@ -61,6 +68,7 @@ class _Incoming(NamedTuple):
     body: bytes
     config: IntakeConfig
     webhook_id: str | None = None
+    body_only: bool = False
 
     @property
     def media_type(self) -> str | None:
@@ -108,7 +116,7 @@ class IngressResource:
             return
         authenticated = self._authenticator.authenticate_source(request, body, source, config.settings)
         ingress = _ingress_of(config, source)
-        incoming = _Incoming(request, source, ingress, body, config, authenticated.webhook_id)
+        incoming = _Incoming(request, source, ingress, body, config, authenticated.webhook_id, authenticated.body_only)
         self._map(incoming, response, max_body_bytes=authenticated.max_body_bytes)
 
     def on_get(self, request: falcon.Request, response: falcon.Response, source: str) -> None:
@@ -126,6 +134,8 @@ class IngressResource:
         ingress, body, environ = incoming.ingress, incoming.body, incoming.request.env
         negotiation.check_content_encoding(environ.get("HTTP_CONTENT_ENCODING"))
         ingress_request.check_media_type(ingress, incoming.media_type, environ)
+        if incoming.body_only and ingress_request.is_binary(ingress, incoming.media_type):
+            raise UnsupportedMedia("cloudevent_unsigned_headers")
         check_size(body, max_body_bytes)
         items = ingress_request.decode(ingress, body=body, content_type=incoming.media_type, headers=environ)
         if ingress_request.is_batch(ingress, incoming.media_type):

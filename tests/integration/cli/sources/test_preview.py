@@ -36,13 +36,20 @@ conclusion = {pointer = "/status", values = {"2" = "agreed", "3" = "rejected"}}
 answer = '{"code": 0}'
 
 [sources.kogito]
-secrets = [{file = "not-read"}]
+token_file = "not-read"
 
 [sources.kogito.ingress]
 format = "cloudevent"
 flow_instance_id = "/kogitoprocinstanceid"
 process_definition_key = "/kogitoprocid"
 kind = {pointer = "/data/state", values = {"2" = "complete"}, other = "ignore"}
+
+[sources.signing]
+secrets = [{file = "not-read"}]
+
+[sources.signing.ingress]
+format = "cloudevent"
+flow_instance_id = "/kogitoprocinstanceid"
 
 [sources.erp]
 secrets = [{file = "not-read"}]
@@ -220,6 +227,8 @@ def test_cloud_events(tried):
     code, shown = tried("kogito", {"state": 2}, *(word for header in binary for word in ("--header", header)))
     assert (code, shown["request"]["content_type"]) == (0, "application/json")
     assert shown["items"][0]["callback"]["flow_instance_id"] == "i2"
+    code, shown = tried("signing", {"state": 2}, *(word for header in binary for word in ("--header", header)))
+    assert (code, shown["answer"]["status"]) == (1, 415)  # no signature covers the headers
     code, shown = tried("kogito", [event(1), event(2, state=1), event(3)])
     assert (code, shown["request"]["content_type"]) == (0, "application/cloudevents-batch+json")
     assert [item["ignored_by"] for item in shown["items"]] == [None, "/data/state = other", None]

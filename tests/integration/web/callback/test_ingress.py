@@ -20,6 +20,7 @@ OTHER_TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-01"
 FORM = "application/x-www-form-urlencoded"
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 STANDARD = f"whsec_{base64.b64encode(b's' * 32).decode()}"
+OTHER_STANDARD = f"whsec_{base64.b64encode(b'o' * 32).decode()}"
 KEY = "It's a Secret to Everybody"
 SETTINGS = """
 [sources.oa]
@@ -51,6 +52,15 @@ process_definition_key = "/kogitoprocid"
 business_key = "/data/businessKey"
 kind = {pointer = "/type", values = {"end" = "complete"}, other = "ignore"}
 
+[sources.knative]
+token_sha256 = ["KNATIVE"]
+secrets = [{env = "OTHER"}]
+[sources.knative.ingress]
+format = "cloudevent"
+flow_instance_id = "/kogitoprocinstanceid"
+process_definition_key = "/kogitoprocid"
+business_key = "/data/businessKey"
+
 [sources.github]
 secrets = [{env = "GITHUB"}]
 [sources.github.signature]
@@ -70,9 +80,9 @@ def client(harness, listens, sources, listen):
     given = sources(
         SETTINGS.replace(
             'secrets = [{env = "FORM"}]', f'token_sha256 = ["{hashlib.sha256(b"form-token").hexdigest()}"]'
-        )
+        ).replace("KNATIVE", hashlib.sha256(b"knative-token").hexdigest())
     )
-    environ = {"STANDARD": STANDARD, "GITHUB": KEY}
+    environ = {"STANDARD": STANDARD, "OTHER": OTHER_STANDARD, "GITHUB": KEY}
     return listen(harness.open(listens(lambda _event: None), sources=given, environ=environ))
 
 
@@ -81,7 +91,7 @@ def form(client, body, content_type=FORM):
     return client.post("form", body, content_type, Authorization="Bearer form-token")
 
 
-def signed(client, body, *, message="m-1", content_type=STRUCTURED, key=STANDARD, **headers):
+def signed(client, body, *, message="m-1", name="kogito", content_type=STRUCTURED, key=STANDARD, **headers):
     """Send a request signed by Standard Webhooks."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     at = to_datetime(client.flow.clock.now())
@@ -90,7 +100,7 @@ def signed(client, body, *, message="m-1", content_type=STRUCTURED, key=STANDARD
         "webhook_timestamp": str(int(at.timestamp())),
         "webhook_signature": Webhook(key).sign(message, at, raw.decode()),
     }
-    return client.send("/in/kogito", raw, Content_Type=content_type, **headers)
+    return client.send(f"/in/{name}", raw, Content_Type=content_type, **headers)
 
 
 def event(instance, kind="end", **more):
@@ -275,13 +285,30 @@ def test_cloud_events(client):
     own = event("1", data={"businessKey": "B"}, traceparent=TRACE)
     assert signed(client, own, traceparent=OTHER_TRACE).status == 200
     ce = {f"ce_{name}": value for name, value in event("2", traceparent="none").items()}
-    answer = signed(
-        client, b'{"businessKey": "C"}', message="m-2", content_type="application/json", traceparent=OTHER_TRACE, **ce
+    answer = client.post(
+        "knative", b'{"businessKey": "C"}', traceparent=OTHER_TRACE, Authorization="Bearer knative-token", **ce
     )
     assert answer.status == 200
     found = client.rows("flow_instance_id, business_key, traceparent, media_type, raw_body")
     assert found[0] == ("1", "B", TRACE, STRUCTURED, json.dumps(own))
     assert found[1] == ("2", "C", OTHER_TRACE, "application/json", '{"businessKey": "C"}')
+
+
+def test_attributes_that_no_signature_covers(client):
+    """A signed body cannot be sent again in the binary mode, with the attributes of another event in the headers."""
+    captured = event("1", data={"businessKey": "B"})
+    assert signed(client, captured).status == 200
+    forged = {f"ce_{name}": value for name, value in event("2").items()}
+    for media_type in ("application/json", "application/json; x=application/cloudevents+json", None):
+        for name, key in (("kogito", STANDARD), ("knative", OTHER_STANDARD)):
+            answer = signed(client, captured, name=name, key=key, content_type=media_type, **forged)
+            assert (answer.status, "signature does not cover" in answer.message) == (415, True)
+    both = signed(
+        client, captured, name="knative", key=OTHER_STANDARD, content_type="application/json",
+        Authorization="Bearer knative-token", **forged
+    )  # fmt: skip
+    assert both.status == 200
+    assert client.rows("source, flow_instance_id") == [("kogito", "1"), ("knative", "2")]
 
 
 def test_a_batch(client):

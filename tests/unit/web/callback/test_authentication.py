@@ -152,7 +152,7 @@ def by_scheme(body=b"{}", key=TEXT_KEY):
 def test_the_credential_of_the_source_in_the_path(senders):
     """A token or a signature, of Standard Webhooks or of the scheme, authenticates the source that the path names."""
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    assert sent(senders, "tokened", bearer)[0] == ("tokened", 100, None)
+    assert sent(senders, "tokened", bearer)[0] == ("tokened", 100, None, False)
     assert sent(senders, "standard", by_standard())[0].webhook_id == "m-1"
     assert sent(senders, "scheme", by_scheme())[0].webhook_id == "r-1"
     assert sent(senders, "scheme", by_scheme() | {"Authorization": "Bearer token-of-the-scheme"})[1] == "scheme"
