@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowhooks.web.callback.credentials import Credentials, CredentialStore
 
 _DECOY_KEYS: Final = (SigningKey(key=secrets.token_bytes(32)),)
-"""A key that no sender has, so that a request to an unknown name costs a signature as one to a known name does."""
+"""A key that no sender has, so that a signed request costs an HMAC even if its name is unknown or has only a token."""
 
 
 class AuthenticatedRequest(NamedTuple):
@@ -202,8 +202,8 @@ class Authenticator:
         if not is_signed:
             self._charge(headers, body)
             raise Unauthorized("unauthorized", cause="nothing_sent")
-        known = credentials.known.get(name)
-        keys = _DECOY_KEYS if source is None else known.keys if known is not None else ()
+        known = credentials.known.get(name) if source is not None else None
+        keys = _DECOY_KEYS if known is None else known.keys or _DECOY_KEYS
         try:
             webhook_id = _verify(headers, body, scheme, keys, self._clock.now())
         except Unauthorized:
