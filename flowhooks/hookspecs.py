@@ -109,8 +109,8 @@ def receive_request(source: str, request: ReceivedRequest) -> ReceivedCallback |
     Return a `ReceivedCallback` once the request is authenticated: flowhooks checks it against the schemas, stores it,
     and answers. Return a `ReceiverResponse` for a handshake, or for a request that becomes no callback: nothing is
     stored, and the request is counted. Return None if the credential is missing or invalid: the answer is 401. An
-    exception, or a result of a wrong type, is logged, and the answer is 503. Data that no database can store, such as
-    the character NUL, is answered with 400.
+    exception, a result of a wrong type, or a `ReceivedCallback` for a GET, which stores nothing, is logged, and the
+    answer is 503. Data that no database can store, such as the character NUL, is answered with 400.
 
     Must compare secrets with `hmac.compare_digest`. Must not do business work: the callback is not stored yet.
     """

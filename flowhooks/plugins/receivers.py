@@ -56,7 +56,7 @@ class Receivers:
                 NUL, a number that is not finite, or 65 levels of nesting. The sender wrote it, so it is an error of
                 the request.
             TypeError: the result, or a value in it, has a wrong type.
-            ValueError: a response has a status or a media type that is not allowed.
+            ValueError: a response has a status or a media type that is not allowed, or a callback was made of a GET.
             BaseException: raised by the plugin.
         """
         result = self._callers[plugin](source=source, request=request)
@@ -67,6 +67,8 @@ class Receivers:
         if not isinstance(result, ReceivedCallback):
             allowed = "a ReceivedCallback, a ReceiverResponse or None"
             raise _wrong_type("receive_request() returned a value", result, allowed)
+        if request.method == "GET":
+            raise ValueError("receive_request() returned a ReceivedCallback for a GET, which stores nothing")
         _expect(result.flow_instance_id, str, "flow_instance_id is", "a str")
         _expect(result.kind, str, "kind is", "a str")
         _expect(result.data, Mapping, "data is", "a mapping")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -95,6 +96,16 @@ def test_wrong_values(call, result):
     """A status or a media type that cannot be sent is a ValueError."""
     with pytest.raises(ValueError, match=r"status|media_type"):
         call(result)
+
+
+def test_no_callback_of_a_get(load):
+    """A GET stores nothing, so a callback made of it is a ValueError; a response to a handshake is returned."""
+    results = [callback(), ReceiverResponse()]
+    plugins = load(one=SimpleNamespace(receive_request=hookimpl(lambda request: results.pop(0))))
+    get = replace(REQUEST, method="GET")
+    with pytest.raises(ValueError, match="GET"):
+        plugins.receivers.call("one", "s", get)
+    assert plugins.receivers.call("one", "s", get) == ReceiverResponse()
 
 
 def nested(depth):

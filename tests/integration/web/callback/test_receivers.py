@@ -205,6 +205,13 @@ def test_results_that_are_refused(receive, result, status):
     assert answer.headers.get("retry-after") == ("5" if status == 503 else None)
 
 
+def test_a_get_stores_nothing(receive):
+    """A callback that a receiver makes of a GET is an error of the plugin."""
+    client = receive(lambda _source, _request: ReceivedCallback(flow_instance_id="1"))
+    assert client.send("/in/feishu", method="GET").status == 503
+    assert client.rows() == []
+
+
 @pytest.mark.parametrize("body", [b"\xff", b"a\x00b"])
 def test_a_body_that_cannot_be_stored(receive, body):
     """A body that is no text, or has NUL, is refused once the receiver has authenticated it."""
