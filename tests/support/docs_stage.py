@@ -21,7 +21,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowhooks.ledger.lock import Lock
 from support import fork_server
@@ -258,10 +258,10 @@ class Stage:
     def seed(self) -> None:
         """Store an event 4711 with a dead delivery and a conflict, and two events with unknown deliveries."""
         body = {"processDefinitionKey": "contract_approval", "businessKey": "C-2026-17"}
-        self._post("4711", body | {"fails": True})
-        self._post("4711", body | {"fails": False})
+        self.post("4711", body | {"fails": True})
+        self.post("4711", body | {"fails": False})
         for flow in ("4712", "4713"):
-            self._post(flow, {"processDefinitionKey": "hangs"}, Prefer="respond-async")
+            self.post(flow, {"processDefinitionKey": "hangs"}, Prefer="respond-async")
         deadline = time.monotonic() + PATIENCE
         with closing(sqlite3.connect(f"file:{self.folder}/flowhooks.db?mode=ro", uri=True)) as ledger:
             while ledger.execute("SELECT count(*) FROM deliveries WHERE state = 'running'").fetchone() != (2,):
@@ -269,6 +269,15 @@ class Stage:
                 time.sleep(0.01)
         self.stop(signal.SIGKILL)
         self.start()
+
+    def record_of(self, logger: str) -> dict[str, Any]:
+        """Wait for the next record of a logger in the server's log."""
+        assert self._server
+        for line in self._server.stderr:
+            record: dict[str, Any] = json.loads(line)
+            if record["logger"] == logger:
+                return record
+        raise RuntimeError(f"the server has ended without a record of {logger}")
 
     def run(self, text: str) -> subprocess.CompletedProcess[str]:
         """Run one command of a page at a terminal; answer its questions with yes."""
@@ -294,7 +303,8 @@ class Stage:
             text = text.replace(path, place.format(folder=self.folder))
         return text
 
-    def _post(self, flow: str, body: dict[str, object], **headers: str) -> None:
+    def post(self, flow: str, body: dict[str, object], **headers: str) -> None:
+        """Send a callback."""
         request = urllib.request.Request(
             f"{self.environment['STAGE_CALL_BACKS']}/flow/{flow}/call-back/complete",
             json.dumps(body).encode(),

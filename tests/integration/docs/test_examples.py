@@ -101,6 +101,7 @@ NOT_RUN = {
 ELSEWHERE: dict[str, str] = {
     "docs/how-to/connect-a-sender-with-one-url.md": "tests/integration/docs/test_recipes.py",
     "docs/how-to/connect-an-engine-without-code.md": "tests/integration/docs/test_connect_without_code.py",
+    "docs/how-to/plugin-recipes.md": "tests/integration/docs/test_plugin_recipes.py",
     "docs/tutorial.md": "tests/acceptance/test_tutorial.py",
     "docs/tutorial.zh-CN.md": "tests/acceptance/test_tutorial.py",
 }
