@@ -92,6 +92,8 @@ NOT_RUN = {
         "it needs ignored requests; `tests/integration/cli/sources/test_show.py` runs both commands with some"
     ),
     ("docs/how-to/operate.md", "flowhooks sources test"): "the same, and the same test",
+    ("docs/deploy/helm/flowhooks/README.md", "helm"): "it needs a cluster; `test_helm.py` renders the chart",
+    ("docs/deploy/helm/flowhooks/README.md", "kubectl"): "the same",
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
