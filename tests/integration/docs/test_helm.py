@@ -279,6 +279,39 @@ def test_network_policies_allow_only_what_is_listed(rendered):
 
 
 @pytest.mark.parametrize(
+    ("values", "kind", "left"),
+    [
+        ("databaseUpgrade.onInstall=false,databaseUpgrade.onUpgrade=false", "Job", []),
+        ("networkPolicy.enabled=false", "NetworkPolicy", []),
+        ("podDisruptionBudget.enabled=false", "PodDisruptionBudget", []),
+        ("serviceMonitor.enabled=false", "ServiceMonitor", []),
+        ("server.runHandlers=true,worker.enabled=false", "Deployment", ["flowhooks-server"]),
+    ],
+)
+def test_optional_objects_can_be_left_out(helm, values, kind, left):
+    """Without an optional part the chart has no object of it, and is valid."""
+    done = helm("template", "flowhooks", str(CHART), "--values", str(EXAMPLES["worker"]), "--set", values)
+    assert done.returncode == 0, done.stderr
+    found = [one for one in yaml.safe_load_all(done.stdout) if one]
+    assert [one["metadata"]["name"] for one in found if one["kind"] == kind] == left
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "admin", "ports"),
+    [("null", "null", []), ("null", "{operations}", ["admin"]), ("{engines}", "null", ["callbacks"])],
+)
+def test_a_listener_without_peers_admits_nobody(helm, callbacks, admin, ports):
+    """A policy has a rule only for a listener with peers: a rule without peers would admit everybody."""
+    peers = f"networkPolicy.callbacks.namespaces={callbacks},networkPolicy.admin.namespaces={admin}"
+    policies = ("--show-only", "templates/network-policies.yaml", "--set", peers)
+    done = helm("template", "flowhooks", str(CHART), "--values", str(EXAMPLES["server"]), *policies)
+    assert done.returncode == 0, done.stderr
+    policy = next(yaml.safe_load_all(done.stdout))
+    assert policy["metadata"]["name"] == "flowhooks-server"
+    assert [rule["ports"][0]["port"] for rule in policy["spec"]["ingress"]] == ports
+
+
+@pytest.mark.parametrize(
     ("values", "reason"),
     [
         ("image.repository=", "image.repository: name your image"),
