@@ -278,6 +278,15 @@ def test_network_policies_allow_only_what_is_listed(rendered):
     assert [namespace in peers for peers in callbacks] == [True]
 
 
+def test_the_readme_s_example_can_be_installed(helm, tmp_path):
+    """The values of the README render the chart."""
+    (block,) = blocks(CHART / "README.md", "yaml")
+    file = tmp_path / "flowhooks-values.yaml"
+    file.write_text(block.text)
+    done = helm("template", "flowhooks", str(CHART), "--values", str(file))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "left"),
     [
