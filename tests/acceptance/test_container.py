@@ -18,6 +18,17 @@ from support.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 SOURCE = '[sources.erp]\ntoken_sha256 = ["3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"]\n'
+READ_ONLY = """
+set -e
+mount --make-rprivate /
+mount --bind "$TMPDIR" "$TMPDIR"
+mount --bind "$PWD" "$PWD"
+mount -o remount,bind,ro "$PWD"
+mount -o remount,bind,ro /
+cd "$PWD"
+exec "$@"
+"""
+"""Run a command in a mount namespace in which only the temporary folder can be written, as with `--read-only`."""
 
 
 def sent(folder):
@@ -122,3 +133,29 @@ def test_without_credentials_it_does_not_start(image, site, settings, why):
     )
     assert ran.returncode == 2
     assert why in ran.stderr
+
+
+def test_it_runs_on_a_read_only_root(image, site, postgresql_url, tmp_path_factory):
+    """With two processes on PostgreSQL it writes to the temporary folder only."""
+    container, temporary = Container(image, site), tmp_path_factory.mktemp("tmp")
+    container.environ |= {"FLOWHOOKS_DATABASE": postgresql_url, "FLOWHOOKS_PROCESSES": "2", "TMPDIR": str(temporary)}
+    (site.folder / "flowhooks.toml").write_text(SOURCE)
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    wrapper = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh"]
+
+    def run(*words):
+        return subprocess.run(
+            [*wrapper, *words], cwd=site.folder, env=container.environ, capture_output=True, text=True, check=False
+        )
+
+    if (mounted := run("true")).returncode:
+        pytest.skip(f"no mount namespace can be made: {mounted.stderr}")
+    assert run("touch", "here").returncode == 1
+    assert run("touch", f"{temporary}/here").returncode == 0
+    server = site.launch([*wrapper, *container.command()], container.environ)
+    server.until_logged("server_started", times=2)
+    assert container.healthy() == 0
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert not server.logged("process_ended")
