@@ -36,6 +36,12 @@ _CORRECT: Final = (
     .values(due_at=bindparam("now", type_=BigInteger))
     .returning(*READY_COLUMNS)
 )
+_NEWEST: Final = (
+    select(events.c.received_at).order_by(events.c.id.desc()).limit(1),
+    select(audit_log.c.at).order_by(audit_log.c.id.desc()).limit(1),
+    select(func.max(processes.c.started_at)),
+    select(func.max(processes.c.stopped_at)),
+)
 
 
 def correct_due_times(transaction: WriteTransaction, now: int, *, runner: DeliveryQueue) -> int:
@@ -62,13 +68,5 @@ def correct_due_times(transaction: WriteTransaction, now: int, *, runner: Delive
 
 def newest(connection: Connection) -> int | None:
     """Return the newest stored time, in microseconds since 1970, found by indexes; None if nothing is stored."""
-    times = [
-        connection.execute(query).scalar()
-        for query in (
-            select(events.c.received_at).order_by(events.c.id.desc()).limit(1),
-            select(audit_log.c.at).order_by(audit_log.c.id.desc()).limit(1),
-            select(func.max(processes.c.started_at)),
-            select(func.max(processes.c.stopped_at)),
-        )
-    ]
+    times = [connection.execute(query).scalar() for query in _NEWEST]
     return max((time for time in times if type(time) is int), default=None)  # a damaged time may be a text

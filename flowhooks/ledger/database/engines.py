@@ -108,6 +108,7 @@ def _open_postgresql(
             url.set(drivername="postgresql+psycopg"),
             isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
             pool_pre_ping=not writing,
+            use_native_hstore=False,  # otherwise each engine searches the database's types for it
             hide_parameters=True,  # also in the errors of handlers, which are sent to the workflow engine
             connect_args=keepalive
             | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
