@@ -19,7 +19,8 @@ from support.waiting import until
 
 PAGE = DOCS / "how-to/plugin-recipes.md"
 FILES = {
-    block.file if "/" in str(block.file) else f"tests/{block.file}": block.text for block in blocks(PAGE, "python")
+    block.file if "/" in str(block.file) else f"tests/{block.file}": block.text
+    for block in blocks(PAGE, "python", "json")
 }
 """The modules of the page, by path; the page names its tests without their folder."""
 SHORT = Retry(attempts=12, delays=(2, 10, 30, 60, 120, 300))
@@ -39,7 +40,9 @@ def package(tmp_path):
     for file, text in FILES.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\npythonpath = src\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings = error\npythonpath = src tests\naddopts = --import-mode=importlib\n"
+    )
     return tmp_path
 
 
@@ -51,7 +54,7 @@ def run(folder, *arguments, **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
 
@@ -66,10 +69,10 @@ def replace(file, old, new):
 def test_every_block_is_a_file():
     """Each Python block has a name, so that it is run or imported here."""
     assert "tests/None" not in FILES
-    assert len(FILES) == len(blocks(PAGE, "python"))
+    assert len(FILES) == len(blocks(PAGE, "python", "json"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("lines", [5, pytest.param(60, marks=pytest.mark.long)])
 def test_the_tests_of_the_page_pass(package, database, lines):
     """With every warning an error; the short set kills the handler at a few of its lines only."""
@@ -80,7 +83,7 @@ def test_the_tests_of_the_page_pass(package, database, lines):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
@@ -101,7 +104,7 @@ def test_a_broken_plugin_is_reported(package, database, file, old, new):
     assert wanted in done.stdout, done.stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_types_are_correct(package, request):
     """Strict mypy finds nothing in the plugin and its tests."""
     cache = request.config.cache.mkdir("mypy-of-the-recipes")
@@ -221,7 +224,7 @@ token = {{env = "ERP_TOKEN"}}
 [handlers."purchasing:create_order"]
 isolation = "{isolation}"
 """
-    plugin = "from acme_purchasing import configure, handlers\n"
+    plugin = "from acme_purchasing import configure, handlers, schemas\n"
     stage = Stage(package / "stage", handlers={"purchasing": plugin}, settings=settings)
     stage.environment |= {
         "PURCHASING_DATABASE": database,
