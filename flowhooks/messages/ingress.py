@@ -62,8 +62,13 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "ingress.not_text": {"en": "must be a text or a whole number", "zh": "应为文本或整数"},
     "ingress.not_whole": {"en": "must be a whole number", "zh": "应为整数"},
     "ingress_media_type": {
-        "en": "The Content-Type is {given}, but this source must send {expected}.",
-        "zh": "Content-Type 为 {given}，但该来源应发送 {expected}。",
+        "en": "The Content-Type is {given}, but this source must send {expected}, in UTF-8.",
+        "zh": "Content-Type 为 {given}，但该来源应发送 UTF-8 编码的 {expected}。",
+    },
+    # The data of a callback that the mapping or a receiver made: an introduction, then one clause for each violation.
+    "callback_refused": {
+        "en": "The request can be read, but is not valid for this callback.",
+        "zh": "请求可以读取，但不符合该回调的格式。",
     },
     "ingress_kind_unavailable": {
         "en": "The kind of callback that the settings of this source name is not available now; send the request again "

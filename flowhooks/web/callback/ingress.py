@@ -175,7 +175,7 @@ class IngressResource:
             pointer = " + ".join(ingress.flow_instance_id)
             violations = [(pointer, key, params) for _, key, params in error.violations]
             raise InvalidCallback("ingress_refused", violations) from None
-        self._schemas.check_body(mapped.kind, mapped.data)
+        self._check_data(mapped.kind, mapped.data)
         return Callback(
             source=incoming.source,
             kind=mapped.kind,
@@ -233,8 +233,8 @@ class IngressResource:
         try:
             self._schemas.check_flow_instance_id(result.flow_instance_id)
         except InvalidCallback as error:
-            raise InvalidCallback("body_refused", error.violations) from None
-        self._schemas.check_body(result.kind, result.data)
+            raise InvalidCallback("callback_refused", error.violations) from None
+        self._check_data(result.kind, result.data)
         return Callback(
             source=incoming.source,
             kind=result.kind,
@@ -263,6 +263,15 @@ class IngressResource:
         self._record_rejected(request, result.status, text_for_operators, "")
 
     # both
+
+    def _check_data(self, kind: str, data: Mapping[str, Any]) -> None:
+        try:
+            self._schemas.check_body(kind, data)
+        except InvalidCallback as error:
+            if not error.violations:
+                raise
+            # The body may be a form, or encrypted, so the message must not call it JSON.
+            raise InvalidCallback("callback_refused", error.violations) from None
 
     def _ignored(self, source: str, rule: str, body: str, media_type: str | None) -> IgnoredRequestRecord:
         return IgnoredRequestRecord(source=source, rule=rule, body=body, media_type=media_type, at=self._clock.now())

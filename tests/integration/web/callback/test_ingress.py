@@ -177,6 +177,15 @@ def test_a_form(client):
     assert json.loads(body)["to"] == ["x", "y"]
 
 
+def test_a_form_that_the_schema_refuses(client):
+    """The error does not call a form JSON."""
+    answer = form(client, b"dag=1&run=2&businessKey=a&businessKey=b")
+    assert answer.status == 422
+    assert answer.message == (
+        "The request can be read, but is not valid for this callback. /businessKey: must be of type string, integer"
+    )
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "says"),
     [
@@ -186,7 +195,12 @@ def test_a_form(client):
         (b'{"id": "\xff"}', "application/json", 400, "not UTF-8"),
         (b'{"id": "\\u0000", "status": 2}', "application/json", 400, "NUL"),
         (b"id=1&status=2", FORM, 415, f"Content-Type is {FORM}, but this source must send application/json"),
-        (b"{}", "application/json; charset=gbk", 415, "gbk"),
+        (
+            b"{}",
+            "application/json; charset=gbk",
+            415,
+            "charset=gbk, but this source must send application/json, in UTF-8",
+        ),
         (b"{}", "application/json", 422, "/status: "),
         (b'{"status": 3}', "application/json", 422, "/status: has a value that the table of kinds does not contain"),
         (b'{"status": 2}', "application/json", 422, "/id: is missing or empty"),
