@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_REQUEST_LINE: Final = re.compile(rb"(?:GET|POST) [^ \r\n]+ HTTP/")
 
 
 def preview_request(
@@ -33,7 +34,8 @@ def preview_request(
 
     Raises:
         SettingsError: there is no such source, it has no fixed URL, or the file cannot be read.
-        click.UsageError: a header is malformed, or only a receiver takes such a request.
+        click.UsageError: a header is malformed, the file has more than the body, or only a receiver takes such a
+            request.
     """
     source = settings.sources.get(name)
     if source is None:
@@ -48,6 +50,11 @@ def preview_request(
     # Log at critical only: the printed result has the errors of plugins.
     logging.configure("critical", "text", redact=settings_redactor(settings, os.environ))
     body = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
+    if _REQUEST_LINE.match(body):
+        raise click.UsageError(
+            f"{file} has a whole HTTP request, but --data takes only its body: remove the lines up to the first empty "
+            "one, and give headers with --header."
+        )
     given = _parse_headers(headers)
     media_type = preview.default_media_type(source.ingress, headers=given, body=body)
     assumed = media_type is not None and "content-type" not in given

@@ -309,6 +309,14 @@ def test_wrong_usage(tried, run):
         assert said in " ".join(ran.output.split())
 
 
+def test_a_whole_request_instead_of_its_body(run, tried, tmp_path):
+    """It is refused, with what to remove."""
+    tried("yudao", LEAVE)
+    (tmp_path / "whole").write_bytes(b"POST /in/yudao HTTP/1.1\r\nHost: a\r\n\r\n" + LEAVE)
+    ran = run("sources", "test", "yudao", "--data", str(tmp_path / "whole"))
+    assert (ran.exit_code, "remove the lines up to the first empty one" in " ".join(ran.output.split())) == (2, True)
+
+
 def test_the_standard_input(tried, run):
     """With - the body is read from there."""
     tried("yudao", LEAVE)
