@@ -27,6 +27,7 @@ from flowhooks.intake.mapping import IgnoredRequest, MappedCallback, map_request
 from flowhooks.model.event import ParkedBy, from_body
 from flowhooks.plugins.error_text import error_line
 from flowhooks.schema.cloud_events import BATCH, STRUCTURED
+from flowhooks.settings import SignatureSettings
 from flowhooks.settings.secrets import settings_redactor
 from flowhooks.web import errors
 from flowhooks.web.callback.authentication import AuthenticatedRequest, check_size
@@ -72,11 +73,7 @@ class ExampleRequest:
     @property
     def environ(self) -> dict[str, str]:
         """The headers, as WSGI names them."""
-        names = {header: header.upper().replace("-", "_") for header in self.headers}
-        return {
-            name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}": self.headers[header]
-            for header, name in names.items()
-        }
+        return {SignatureSettings.environ_name(header): value for header, value in self.headers.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,8 @@ def _parse_headers(headers: Sequence[str]) -> dict[str, str]:
         name, colon, value = (part.strip() for part in header.partition(":"))
         if not colon or not _HEADER_NAME.fullmatch(name) or not value.isprintable():
             raise click.BadParameter("write 'NAME: VALUE'", param_hint="--header")
+        if "_" in name:
+            raise click.BadParameter(f"a server ignores {name}, because it has a _: write a -", param_hint="--header")
         lower = name.lower()
         parsed[lower] = f"{parsed[lower]}, {value}" if lower in parsed else value
     return parsed

@@ -300,6 +300,7 @@ def test_wrong_usage(tried, run):
         (("yudao", "--data", "body", "--get"), "yudao has no receiver"),
         (("yudao", "--data", "body", "--header", "no colon"), "write 'NAME: VALUE'"),
         (("yudao", "--data", "body", "--header", "A: b\nC: d"), "write 'NAME: VALUE'"),
+        (("yudao", "--data", "body", "--header", "ce_id: 1"), "a server ignores ce_id"),
         (("yudao", "--data", "body", "--to", "http://127.0.0.1:9"), "--data calls no server"),
         (("yudao", "--json"), "need --data"),
         (("yudao", "--header", "A: b"), "need --data"),
