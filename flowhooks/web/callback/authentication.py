@@ -11,6 +11,7 @@ without a valid credential, the response must not reveal which sources exist.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowhooks.errors import Forbidden, RateLimited, Unauthorized
@@ -200,6 +201,8 @@ class Authenticator:
         address = headers.get("REMOTE_ADDR")
         self._signature_budget.select(address, (name,))
         if not is_signed:
+            with suppress(Unauthorized):  # a scheme ignores the headers of Standard Webhooks; an unknown name does not
+                _verify(headers, body, None, _DECOY_KEYS, self._clock.now())
             self._charge(headers, body)
             raise Unauthorized("unauthorized", cause="nothing_sent")
         known = credentials.known.get(name) if source is not None else None

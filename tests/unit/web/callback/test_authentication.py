@@ -159,7 +159,7 @@ def test_the_credential_of_the_source_in_the_path(senders):
     assert sent(senders, "scheme", {"Authorization": "Bearer token-of-the-scheme"})[0].webhook_id is None
 
 
-@pytest.mark.parametrize("name", ["tokened", "nobody", "path", "plugin"])
+@pytest.mark.parametrize("name", ["tokened", "scheme", "nobody", "path", "plugin"])
 def test_a_wrong_signature_costs_an_hmac_without_a_secret(senders, monkeypatch, name):
     """The time of the 401 does not reveal a name: where there is no secret, a key that nobody has is tried."""
     tried = []
