@@ -34,6 +34,20 @@ def program():
     return found or shutil.which("chromium")
 
 
+AXE_OPTIONS = {
+    "rules": {"target-size": {"enabled": True}},  # WCAG 2.2; axe checks it only on request
+    "resultTypes": ["violations"],  # otherwise axe also describes each element that passes
+}
+
+
+def violations(page):
+    """What axe finds on a page: the id of each violated rule, and the first element that violates it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, options=AXE_OPTIONS).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found]
+
+
 @contextmanager
 def chromium():
     """A headless Chromium without a user profile."""
