@@ -276,8 +276,8 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     },
     "not_found": {
         "en": "There is nothing at this path; send callbacks to /flow/{{flowInstanceId}}/call-back/ followed by "
-        "their kind.",
-        "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型。",
+        "their kind, or to /in/ followed by the name of their source.",
+        "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型，或 /in/ 加上来源名称。",
     },
     "path_slashes": {
         "en": "The path starts with two slashes; write one. The base URL of the client may end with a slash.",
@@ -289,8 +289,9 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     },
     "not_found_slash": {
         "en": "There is nothing at this path; send callbacks to /flow/{{flowInstanceId}}/call-back/ followed by "
-        "their kind, without a slash at the end.",
-        "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型，末尾没有斜杠。",
+        "their kind, or to /in/ followed by the name of their source, without a slash at the end.",
+        "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型，或 /in/ 加上来源名称，"
+        "末尾没有斜杠。",
     },
     "method_not_allowed": {
         "en": "This path does not support the method; it supports {allowed}.",
