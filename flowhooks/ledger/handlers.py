@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import case, select, update
+from sqlalchemy import BigInteger, bindparam, case, select, update
 
 from flowhooks.errors import FlowhooksError, NewerSelectorsError
 from flowhooks.ledger import database
@@ -86,6 +86,25 @@ _WITH_PROBE: Final = select(handlers.c.id).where(
     handlers.c.has_probe == 1, handlers.c.id.in_(database.string_array("loaded"))
 )
 """Loaded handlers that have a probe."""
+_IS_LOADED: Final = deliveries.c.handler.in_(database.string_array("loaded"))
+_NOW: Final = bindparam("now", type_=BigInteger)
+_WAKE: Final = (
+    update(deliveries).where(IS_SUSPENDED, _IS_LOADED).values(due_at=_NOW),
+    update(deliveries)
+    .where(_UNKNOWN, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(_WITH_PROBE))
+    .values(due_at=_NOW),
+)
+_SUSPEND: Final = (
+    *(
+        update(deliveries).where(has_time, IS_WAITING, ~_IS_LOADED).values(due_at=None)
+        for has_time in (IS_SCHEDULED, IS_BLOCKED)
+    ),
+    update(deliveries)
+    .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_WITH_PROBE))
+    .values(due_at=None),
+)
+_REGISTERED: Final = select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id)
+_RETIRED: Final = select(handlers.c.id).where(handlers.c.retired_at.is_not(None))
 
 
 def retry_from_json(text: str | None) -> Retry | None:
@@ -117,8 +136,7 @@ def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int)
 
 def registered_handlers(connection: Connection) -> list[RegisteredHandler]:
     """Return all registered handlers that are not retired, sorted by id."""
-    rows = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
-    return [_to_registered(row) for row in rows]
+    return [_to_registered(row) for row in connection.execute(_REGISTERED)]
 
 
 def _to_registered(stored: Any) -> RegisteredHandler:
@@ -150,7 +168,7 @@ def _selectors(text: str) -> tuple[Selectors | None, bool]:
 
 def retired(connection: Connection) -> frozenset[str]:
     """Return the ids of the handlers that were retired and have not been loaded since."""
-    return frozenset(connection.execute(select(handlers.c.id).where(handlers.c.retired_at.is_not(None))).scalars())
+    return frozenset(connection.execute(_RETIRED).scalars())
 
 
 def retire(transaction: WriteTransaction, ids: Iterable[str], now: int) -> frozenset[str]:
@@ -170,17 +188,9 @@ def wake_waiting(transaction: WriteTransaction, loaded: Iterable[str], now: int)
 
     The probe may be new since the plugin was fixed or installed again.
     """
-    loaded_json = json.dumps(list(loaded))
-    is_here = deliveries.c.handler.in_(database.string_array("loaded"))
-    transaction.connection.execute(
-        update(deliveries).where(IS_SUSPENDED, is_here).values(due_at=now), {"loaded": loaded_json}
-    )
-    transaction.connection.execute(
-        update(deliveries)
-        .where(_UNKNOWN, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(_WITH_PROBE))
-        .values(due_at=now),
-        {"loaded": loaded_json},
-    )
+    parameters = {"loaded": json.dumps(list(loaded)), "now": now}
+    for statement in _WAKE:
+        transaction.connection.execute(statement, parameters)
 
 
 def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: int) -> None:
@@ -191,21 +201,8 @@ def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: i
     """
     loaded = list(loaded)
     wake_waiting(transaction, loaded, now)
-    connection = transaction.connection
-    loaded_json = json.dumps(loaded)
-    for has_time in (IS_SCHEDULED, IS_BLOCKED):
-        connection.execute(
-            update(deliveries)
-            .where(has_time, IS_WAITING, deliveries.c.handler.not_in(database.string_array("loaded")))
-            .values(due_at=None),
-            {"loaded": loaded_json},
-        )
-    connection.execute(
-        update(deliveries)
-        .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_WITH_PROBE))
-        .values(due_at=None),
-        {"loaded": loaded_json},
-    )
+    for statement in _SUSPEND:
+        transaction.connection.execute(statement, {"loaded": json.dumps(loaded)})
 
 
 def register_loaded(
