@@ -41,7 +41,7 @@ AXE_OPTIONS = {
 
 
 def violations(page):
-    """What axe finds on a page: the id of each violated rule, and the first element that violates it."""
+    """The rules of axe that a page violates, each with the first element that violates it."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page, options=AXE_OPTIONS).response["violations"]
