@@ -13,9 +13,9 @@ from flowhooks import Retry, handler
 from flowhooks.errors import IdentityConflict
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
-from flowhooks.operations.replay import replay
 from flowhooks.testing import ManualClock
 from support.app_harness import LedgerHarness, until
+from support.run_bulk import replay
 
 pytestmark = pytest.mark.sqlite
 BAD_TEXT, BIG = "CAST(x'ff6f' AS TEXT)", "9000000000000000000"
