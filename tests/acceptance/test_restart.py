@@ -102,6 +102,11 @@ def entered(site):
     return [(version, what, instance, int(pid)) for version, what, instance, pid in map(str.split, lines)]
 
 
+def has_run(site, version):
+    """Whether a handler of this version of the plugin has run."""
+    return any(ran == version for ran, *_ in entered(site))
+
+
 def runs(site, instance):
     """Each run of an instance: its handler or end, and its process."""
     return [(what, pid) for _, what, name, pid in entered(site) if name == instance]
@@ -217,9 +222,11 @@ def test_no_callback_is_refused(served):
         first = restarted(served)
         clients.until_more()
         server.until_logged("process_replaced", pid=server.process.pid)
+        until(lambda: has_run(served, "2"))
         install(served, version="3")
         second = restart(served)
         clients.until_more()
+        until(lambda: has_run(served, "3"))
     assert first["predecessor"] == server.process.pid
     assert first["waited_seconds"] > 0
     told = f"Process {owner(served)} has replaced process {first['pid']}. New connections waited "

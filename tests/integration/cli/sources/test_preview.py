@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import re
 import threading
 
 import pytest
@@ -328,9 +329,11 @@ def test_the_standard_input(tried, run):
 def test_a_server_answers_the_same(tried, tmp_path):
     """The status, the media type and the body of the preview are those of a server, for a success and each error."""
     config = CONFIG.partition("[sources.gone")[0]
-    for name in ("yudao", "kogito", "erp"):
+    for name in ("yudao", "kogito", "signing", "erp"):
         digest = hashlib.sha256(f"a token of {name}".replace(" ", "-").encode()).hexdigest()
-        config = config.replace('secrets = [{file = "not-read"}]', f'token_sha256 = ["{digest}"]', 1)
+        config = re.sub(
+            r'(?:secrets = \[\{file|token_file) = "not-read"(?:\}\])?', f'token_sha256 = ["{digest}"]', config, count=1
+        )
     tried("yudao", LEAVE)
     (tmp_path / "server.toml").write_text(config)
     loaded = settings.load(tmp_path / "server.toml", {}, {"database": f"sqlite:///{tmp_path}/server.db"})

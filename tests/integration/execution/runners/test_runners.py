@@ -108,7 +108,7 @@ def test_stopping_waits_for_what_runs(harness, listens, gate):
     gate.opened.set()
     closing.join(WAIT_TIMEOUT)
     assert ended == [True]
-    assert gate.runs == ["i0"]
+    assert len(gate.runs) == 1  # any of them: the handler is not ordered
     assert flow.sql("SELECT state, attempt, count(*) FROM deliveries GROUP BY 1, 2 ORDER BY 1") == [
         ("succeeded", 1, 1),
         ("waiting", 0, 4),
