@@ -10,6 +10,7 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING
 
 from flowhooks.errors import PluginError, SettingsError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
     from pathlib import Path
+    from types import CodeType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +181,21 @@ def _from_file(path: Path) -> DiscoveredPlugin:
     )
 
 
+class _SourceLoader(SourceFileLoader):
+    """Loads a file from its source, never from a compiled file.
+
+    Python takes a compiled file for current if the source has the same size and the same time in whole seconds. A
+    plugin that is saved twice in a second, such as before a restart, would then be the earlier one.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
 def _import_file(path: Path, name: str) -> object:
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

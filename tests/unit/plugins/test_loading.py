@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib.metadata import EntryPoint
@@ -206,6 +207,26 @@ def test_single_files(site, good, info_of):
     assert (info.origin, info.distribution, info.version) == (f"file {file}", "", "7")
     assert list(plugins.handlers) == ["archive:grant"]
     assert info_of(plugins, "broken").error.endswith(f"OSError: no disk ({file.parent / 'broken.py'}:1)")
+
+
+def test_a_single_file_that_is_saved_twice_in_a_second(site, monkeypatch):
+    """The source is loaded, and not the compiled file of an earlier source with the same size and time."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    source = """
+        from flowhooks import handler, hookimpl
+
+        @handler(process_key="leave", name="NAME")
+        def work(event):
+            pass
+
+        @hookimpl
+        def handlers():
+            return [work]
+    """
+    for name in ("one", "two"):
+        file = site.single_file("shop", source.replace("NAME", name))
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        assert set(site.load().handlers) == {f"shop:{name}"}
 
 
 def test_a_file_named_like_a_module_hides_nothing(site, good):
