@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flowhooks.settings import types
@@ -105,6 +106,15 @@ def _answer() -> types.SettingType:
     return types.SettingType(allowed, check)
 
 
+@lru_cache(maxsize=256)  # of the settings, never of a request; read for each response
+def _answer_media_type(answer: str) -> str:
+    try:
+        json.loads(answer, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return "text/plain; charset=utf-8"
+    return "application/json; charset=utf-8"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressSettings:
     """How requests of a sender that has one fixed URL become callbacks: `POST /in/NAME`.
@@ -167,11 +177,7 @@ class IngressSettings:
     @property
     def answer_media_type(self) -> str:
         """The media type of `answer`: JSON if it is JSON, otherwise plain text."""
-        try:
-            json.loads(self.answer, parse_constant=_no_json)
-        except (ValueError, RecursionError):
-            return "text/plain; charset=utf-8"
-        return "application/json; charset=utf-8"
+        return _answer_media_type(self.answer)
 
     @property
     def members(self) -> Mapping[str, str]:

@@ -22,7 +22,7 @@ from flowhooks.clock import Clock
 from flowhooks.errors import CallbackRejected, InvalidCallback, MalformedRequest, Unavailable
 from flowhooks.intake.accept import IntakeConfig
 from flowhooks.intake.callback import Answer, AnswerStatus
-from flowhooks.intake.ingress_request import FORM, decode
+from flowhooks.intake.ingress_request import FORM, check_media_type, decode
 from flowhooks.intake.mapping import IgnoredRequest, MappedCallback, map_request
 from flowhooks.model.event import ParkedBy, from_body
 from flowhooks.plugins.error_text import error_line
@@ -245,6 +245,7 @@ def _mapped(ingress: IngressSettings, request: ExampleRequest) -> Iterator[Mappe
     """Yield what the mapping makes of each object of the request, until an error, which is in the answer."""
     try:
         content_type = request.headers.get("content-type")
+        check_media_type(ingress, content_type, request.environ)
         for members in decode(ingress, body=request.body, content_type=content_type, headers=request.environ):
             yield map_request(ingress, members)
     except CallbackRejected:

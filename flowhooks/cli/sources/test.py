@@ -92,8 +92,7 @@ def test_command(
     if file is not None:
         if to is not None or token_file is not None:
             raise click.UsageError("--data calls no server: leave out --to and --token-file.")
-        # Imported here, because the libraries that load plugins and schemas are not needed to check a credential.
-        from flowhooks.cli.sources.preview_request import preview_request  # noqa: PLC0415
+        from flowhooks.cli.sources.preview_request import preview_request  # noqa: PLC0415 (loads schemas and plugins)
 
         preview_request(settings, name, file, **options)
         return

@@ -96,7 +96,7 @@ def test_init_writes_a_file_that_changes_nothing(run, shown):
     for setting in describe():
         key = setting.name.rpartition(".")[2]
         assert re.search(rf"^# {re.escape(key)} =", text, re.MULTILINE) or setting.name == "plugins.NAME"
-    assert not [one for one in shown().values() if one["origin"] == "file"]
+    assert not [setting for setting in shown().values() if setting["origin"] == "file"]
 
 
 def test_the_defaults_of_the_file_are_the_defaults(run):

@@ -164,8 +164,11 @@ def rendered(request, helm):
     assert lint.returncode == 0, lint.stdout + lint.stderr
     done = helm("template", "flowhooks", str(CHART), "--namespace", "flows", "--values", path)
     assert done.returncode == 0, done.stderr
-    documents = [one for one in yaml.safe_load_all(done.stdout) if one]
-    objects = {(one["kind"], one["metadata"]["name"].removeprefix("flowhooks").lstrip("-")): one for one in documents}
+    documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+    objects = {
+        (document["kind"], document["metadata"]["name"].removeprefix("flowhooks").lstrip("-")): document
+        for document in documents
+    }
     assert len(objects) == len(documents)
     return objects
 
@@ -183,7 +186,7 @@ def test_pods_run_flowhooks(rendered):
     """Commands and settings of pods are valid, and a server with the settings of the example would start."""
     for name, _, container in containers(rendered):
         check_words(container["args"])
-        environ = {one["name"]: one.get("value") for one in container["env"]}
+        environ = {variable["name"]: variable.get("value") for variable in container["env"]}
         given = {key: value for key, value in environ.items() if key.startswith("FLOWHOOKS_")}
         assert set(given) <= VARIABLES, name
         assert environ["PGPASSWORD"] is None, "a reference, not a value"
@@ -198,7 +201,9 @@ def test_settings_of_the_example_let_a_server_start(rendered, tmp_path):
     settings = rendered.get(("ConfigMap", ""))
     if settings is None:
         (volume,) = [
-            one for one in rendered["Deployment", "server"]["spec"]["template"]["spec"]["volumes"] if "secret" in one
+            volume
+            for volume in rendered["Deployment", "server"]["spec"]["template"]["spec"]["volumes"]
+            if "secret" in volume
         ][:1]
         assert volume["secret"]["items"] == [{"key": "flowhooks.toml", "path": "flowhooks.toml"}]
         return
@@ -233,13 +238,13 @@ def test_pods_are_replaced_without_a_gap(rendered):
         assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
         pod = spec["template"]["spec"]
         (container,) = pod["containers"]
-        environ = {one["name"]: one.get("value") for one in container["env"]}
+        environ = {variable["name"]: variable.get("value") for variable in container["env"]}
         delay = int(container["lifecycle"]["preStop"]["exec"]["command"][1]) if name == "server" else 0
         timeout = float(environ["FLOWHOOKS_SHUTDOWN_TIMEOUT"])
         assert pod["terminationGracePeriodSeconds"] > delay + timeout + SHUTDOWN_MARGIN
         assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
         assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
-        ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+        ports = {open_port["name"]: open_port["containerPort"] for open_port in container["ports"]}
         given = check_words(container["args"])
         assert ports["admin"] == int(given["admin"].rpartition(":")[2])
         if name == "server":
@@ -256,7 +261,7 @@ def test_each_listener_has_a_service_of_its_own(rendered):
     pods = rendered["Deployment", "server"]["spec"]["selector"]["matchLabels"]
     for name, port in (("", "callbacks"), ("admin", "admin")):
         service = rendered["Service", name]["spec"]
-        assert [one["targetPort"] for one in service["ports"]] == [port]
+        assert [served["targetPort"] for served in service["ports"]] == [port]
         assert service["selector"] == pods
     assert rendered["Service", "admin"]["spec"]["type"] == "ClusterIP"
 
@@ -301,8 +306,8 @@ def test_optional_objects_can_be_left_out(helm, values, kind, left):
     """Without an optional part the chart has no object of it, and is valid."""
     done = helm("template", "flowhooks", str(CHART), "--values", str(EXAMPLES["worker"]), "--set", values)
     assert done.returncode == 0, done.stderr
-    found = [one for one in yaml.safe_load_all(done.stdout) if one]
-    assert [one["metadata"]["name"] for one in found if one["kind"] == kind] == left
+    found = [document for document in yaml.safe_load_all(done.stdout) if document]
+    assert [document["metadata"]["name"] for document in found if document["kind"] == kind] == left
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-bat
 
 def decoded(name, body, content_type=None, headers=None):
     """The objects of a request to a source of this format."""
+    check_media_type(FORMATS[name], content_type, headers or {})
     return decode(FORMATS[name], body=body, content_type=content_type, headers=headers or {})
 
 

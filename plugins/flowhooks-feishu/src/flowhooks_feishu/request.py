@@ -102,7 +102,7 @@ def _check_signature(request: ReceivedRequest, encrypt_key: str) -> None:
     if not _equal(request.headers["x-lark-signature"], expected):
         raise NotAuthentic("its X-Lark-Signature is wrong; is the encrypt_key of the source that of the app?")
     # Only now, because an unsigned time proves nothing. Eleven digits are enough until the year 5138.
-    is_number = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 11  # noqa: PLR2004
+    is_number = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 11  # noqa: PLR2004 (digits)
     if not is_number or abs(int(timestamp) - request.received_at.timestamp()) > MAX_CLOCK_SKEW:
         raise NotAuthentic("it was signed more than five minutes ago; is the clock of this machine right?")
 
