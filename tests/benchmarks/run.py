@@ -21,6 +21,7 @@ import ingress
 import isolating
 import load
 import operating
+import planning
 import plenty
 import plots
 import promptness
@@ -179,6 +180,18 @@ ROWS = (
         title="replay of 10,000 deliveries by one command",
         goal=Goal(least=60, aim=20, smaller=True, unit="s"),
         measure=operating.replaying,
+    ),
+    Row(
+        name="operation-plan",
+        title="one command plans and starts an operation of 30,000 deliveries",
+        goal=Goal(least=2, aim=1, smaller=True, unit="s"),
+        measure=planning.planned,
+    ),
+    Row(
+        name="operation-accept",
+        title="accept rate while an operation releases deliveries ÷ without",
+        goal=Goal(least=0.9, aim=1.0),
+        measure=planning.accepting,
     ),
     Row(
         name="postgresql-accept",
