@@ -49,6 +49,9 @@ MAX_RELEASED: Final = 100
 """Maximum number of deliveries that one transaction releases."""
 LEASE_SECONDS: Final = 15.0
 """Seconds after which another process may take the lease of an operation that was not renewed."""
+RELEASE_INTERVAL: Final = SECOND // 10
+"""Microseconds between two releases of an operation with a rate: with a high rate, one transaction releases several
+deliveries. Each transaction delays the callbacks that wait to be stored."""
 CATCH_UP: Final = SECOND // 4
 """Microseconds of its rate that an operation may make up for after a delay, such as a busy database."""
 _COMMENTS: Final = {
@@ -221,14 +224,16 @@ def release(transaction: WriteTransaction, request: Release, *, runner: Delivery
         if delivery_ids:
             values = {"whose": operation.id, "delivery_ids": json.dumps(sorted(delivery_ids))}
             connection.execute(_SET_STATUS, values | {"reached": reached.value, "at": at})
+    next_at = 0
     if operation.release_interval is not None:
         # A delivery that was left alone does not count.
         used_until -= (number - len(acted)) * operation.release_interval
+        next_at = used_until if number == MAX_RELEASED else max(used_until, now + RELEASE_INTERVAL)
     if rows:
         counts = {"more_released": len(acted), "more_changed": len(others), "used_until": max(0, used_until)}
         connection.execute(_COUNT, of_operation | counts)
         hit("operation.release_written")
-    return Released(len(acted), len(others), used_until, is_last=len(rows) < number)
+    return Released(len(acted), len(others), next_at, is_last=len(rows) < number)
 
 
 def allowed(interval: int | None, used_until: int, now: int) -> tuple[int, int]:

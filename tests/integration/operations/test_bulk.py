@@ -452,3 +452,26 @@ def test_verify_finds_operations_that_disagree_with_their_items(harness, listens
 def test_how_many_a_rate_allows(interval, used_until, now, number, until_when):
     """The average is the rate, little is made up for, and a clock that jumped back stops nothing for long."""
     assert bulk_release.allowed(interval, used_until, now) == (number, until_when)
+
+
+@pytest.mark.parametrize(("rate", "pause", "number"), [(100.0, 100_000, 10), (5.0, 150_000, 1)])
+def test_a_high_rate_releases_several_deliveries_at_a_time(harness, listens, works, rate, pause, number):
+    """At most ten transactions per second release deliveries, because each delays the callbacks that are stored."""
+    flow = harness.open(listens(works, name="h"), start=False)
+    harness.check_books = False
+    for each in range(40):
+        flow.take(f"i{each}", wait=0)
+    flow.sql("UPDATE deliveries SET state = 'dead', due_at = NULL")
+    plan = bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL, rate=rate)
+    bulk.start_operation(by_ann(flow), plan.id)
+    ledger, now = flow.app.ledger, flow.app.clock.now()
+    first, second = (
+        ledger.write(
+            lambda transaction, at=at: ledger.release(
+                transaction, bulk_release.Release(plan.id, ledger.process, at, frozenset())
+            )
+        )
+        for at in (now, now + pause)
+    )
+    assert first.next_at == now + pause
+    assert second.released == number
