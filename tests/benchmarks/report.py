@@ -110,8 +110,8 @@ Figures are ratios to the yardstick, unless they have a unit. Smaller is better 
 - **Replay**: `flowhooks events replay --all --yes` beside a server that runs the replayed deliveries; from the start of
   the command to its end. In the second case Ctrl-C interrupts it half-way and the same command continues; both
   together. The row is void unless each delivery was run exactly once more.
-- **Plan of an operation**: `flowhooks events replay --all --rate 6/min --detach --yes` beside a server, from the start of
-  the command until the operation has started.
+- **Plan of an operation**: `flowhooks events replay --all --rate 6/min --detach --yes` beside a server, from the start
+  of the command until the operation has started.
 - **Accept rate while an operation releases deliveries**: the load of the first row, with and without an operation that
   releases 100 of 30,000 dead deliveries per second, alternately.
 - **Start to ready**: from the start of the process until `/readyz` answers 200, on an existing database.

@@ -455,7 +455,7 @@ def test_how_many_a_rate_allows(interval, used_until, now, number, until_when):
 
 
 @pytest.mark.parametrize(("rate", "pause", "number"), [(100.0, 100_000, 10), (5.0, 150_000, 1)])
-def test_a_high_rate_releases_several_deliveries_at_a_time(harness, listens, works, rate, pause, number):
+def test_a_high_rate_releases_several_deliveries_at_a_time(harness, listens, works, *, rate, pause, number):
     """At most ten transactions per second release deliveries, because each delays the callbacks that are stored."""
     flow = harness.open(listens(works, name="h"), start=False)
     harness.check_books = False
