@@ -37,6 +37,7 @@ from flowhooks.model.bulk_operation import BulkAction, ItemStatus, OperationStat
 from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.engine import EndState
 from flowhooks.model.event import Origin
+from flowhooks.model.trend import BUCKETS, NO_DURATION, NO_LIMIT, RESOLUTIONS, TrendKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -111,6 +112,10 @@ def _is_small_count(column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 def _is_handler_id(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.like("_%:_%")
+
+
+def _is_http_status(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return and_(func.length(column) == 3, func.trim(column, "0123456789") == "")  # noqa: PLR2004 (of HTTP)
 
 
 def _one_of(*values: str) -> Valid:
@@ -312,6 +317,15 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "definitions_at": _is_time,
         "process": _is_id_or_empty,
         "process_until": _is_time_or_zero,
+    },
+    "trends": {
+        "kind": _one_of(*TrendKind),
+        "subject": lambda column: column != "",
+        "resolution": lambda column: column.in_(RESOLUTIONS),
+        "started_at": _is_time,
+        "outcome": lambda column: or_(column.in_(tuple(OutcomeKind)), _is_http_status(column)),
+        "bucket": lambda column: column.in_((NO_LIMIT, NO_DURATION, *BUCKETS)),
+        "count": _is_positive_count,
     },
     "maintenance": {"kind": _one_of("backup", "size", "clock_jump"), "at": _is_time, "value": _is_difference},
     "history_gaps": {

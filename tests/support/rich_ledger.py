@@ -5,12 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+from sqlalchemy import insert
+
 from flowhooks import OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import checksums, ignored_requests, rejected_requests, required_credentials, sessions, webhook_ids
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.tables import trends
 from flowhooks.model.delivery import Trigger
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
@@ -104,5 +107,17 @@ def fill_other_tables(transaction, hands):
     required_credentials.require(transaction, ["sources"], now)
     event = hands.new("unknown", conclusion="odd", processDefinitionKey="leave").event
     UnknownConclusions().record(transaction, [event], now)
+    minute = now - now % (60 * SECOND)
+    transaction.connection.execute(
+        insert(trends).values(
+            kind="handler",
+            subject="p:ordered",
+            resolution=60,
+            started_at=minute,
+            outcome="succeeded",
+            bucket=5,
+            count=3,
+        )
+    )
     signed = replace(hands.new("signed"), webhook_id="msg_1")
     assert webhook_ids.record_ids(transaction, [signed]) == [False]

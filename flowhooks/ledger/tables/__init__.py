@@ -57,6 +57,7 @@ from flowhooks.ledger.tables.operation_tables import (
     sessions,
     webhook_ids,
 )
+from flowhooks.ledger.tables.trend_tables import trends
 
 __all__ = [
     "DISMISSED_BY_ROUTING",
@@ -108,5 +109,6 @@ __all__ = [
     "rejected_requests",
     "required_credentials",
     "sessions",
+    "trends",
     "webhook_ids",
 ]

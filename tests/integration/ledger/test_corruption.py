@@ -50,7 +50,7 @@ FREE_TEXTS = {
     "engine_positions.declining_note",
     *("history_gaps.source", "history_gaps.detail"),
     *("deliveries.next_actor", "error_groups.error_type", "error_groups.frame", "error_groups.message"),
-    *("operations.actor", "operations.note", "maintenance.detail"),
+    *("operations.actor", "operations.note", "maintenance.detail", "trends.subject"),
 }
 """Texts and names that were written once, by people, handlers or engines: each other text is as legal."""
 INSIDE_JSON = {
@@ -91,6 +91,7 @@ NUMBERS = {
     *("engine_instances.process_definition_version", "engine_positions.failures", "engine_positions.skew"),
     *("engine_positions.to_confirm", "engine_positions.waiting", "maintenance.value", "error_groups.sample_attempt"),
     *("operations.release_interval", "operation_items.attempt", "ignored_requests.count"),
+    "trends.count",
 }
 """Numbers that nothing else counts, and a flag."""
 IN_DISPLAY_ONLY = {"rejected_requests.fingerprint"}

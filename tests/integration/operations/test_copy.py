@@ -172,6 +172,7 @@ def furnished(harness, rooms):
         "INSERT INTO ignored_requests VALUES ('erp', '/status = 1', 9, ?, ?, ?, 'application/json')",
         *(EARLIEST + 9, EARLIEST + 10, CHINESE),
     )
+    flow.sql("INSERT INTO trends VALUES ('handler', ?, 3600, ?, 'failed', -1, 3)", CHINESE, EARLIEST + 800_000_000)
     digest = texts_sha256(("digest",))
     flow.sql("UPDATE handlers SET retired_at = ? WHERE id = 'p:later'", EARLIEST + 77)
     flow.sql(

@@ -18,6 +18,7 @@ def upgrade() -> None:
     _create_operations()
     _create_handlers()
     _create_engine_tables()
+    _create_trends()
 
 
 def _create_events() -> None:
@@ -286,6 +287,22 @@ def _create_handlers() -> None:
         sa.Column("kind", sa.Text, primary_key=True),
         sa.Column("since", sa.BigInteger, nullable=False),
     )
+
+
+def _create_trends() -> None:
+    op.create_table(
+        "trends",
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("resolution", sa.Integer, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False),
+        sa.Column("bucket", sa.Integer, nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("kind", "subject", "resolution", "started_at", "outcome", "bucket"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("trends_started", "trends", ["resolution", "started_at"])
 
 
 def _create_engine_tables() -> None:

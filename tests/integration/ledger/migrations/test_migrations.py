@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, insert, select
 
 from flowhooks import Retry
+from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger import database
 from flowhooks.ledger.checksums import texts_sha256
@@ -319,6 +320,8 @@ def full(harness, listens):
         "INSERT INTO ignored_requests VALUES ('oa', '/status = 1', 3, ?, ?, '{}', 'application/json')",
         *[flow.clock.now()] * 2,
     )
+    minute = flow.clock.now() - flow.clock.now() % (60 * SECOND)
+    flow.sql("INSERT INTO trends VALUES ('handler', 'p:old', 60, ?, 'succeeded', 5, 3)", minute)
     pulled = flow.take_in("pulled", key="travel").event_id
     flow.app.ledger.write(lambda t: operation_rows.fill(t, flow.clock.new_id(), flow.clock.now()))
     flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", pulled, flow.clock.now()))
