@@ -10,7 +10,7 @@ import pytest
 
 from flowhooks.model.masking import KEPT_MEMBERS, EventMasker, mask_shape
 
-KEY = b"k" * 32
+KEY = bytes(range(32))
 
 
 @pytest.mark.parametrize(
