@@ -129,6 +129,9 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "record_backup": lambda detail: f"recorded a backup{' (' + detail['name'] + ')' if detail['name'] else ''}",
     "test_alerts": lambda detail: f"sent a test message through {', '.join(detail['errors']) or 'no plugin'}",
     "purge": lambda detail: f"purged {pluralize(detail['events'], 'event')}",
+    "index_fields": lambda detail: (
+        f"indexed {pluralize(detail['events'], 'event')} by {', '.join(detail['fields']) or 'no field'}"
+    ),
     "install": lambda detail: f"installed plugins: {', '.join(detail['plugins'])}",
     "uninstall": lambda detail: f"uninstalled plugins: {', '.join(detail['plugins'])}",
     "restart": lambda _detail: "asked the server to restart",
@@ -168,6 +171,8 @@ def filter_text(filters: Any) -> str:
             words.append(pluralize(len(value), "id"))
         elif name == "delivery_ids":
             words.append(pluralize(len(value), "delivery id"))
+        elif name == "fields":
+            words += [f"--field {condition}" for condition in value]
         elif name in {"since", "until", "attempted_since"}:
             words.append(f"--{name.replace('_', '-')} {format_time(value)}")
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import operations_client, output
+from flowhooks.cli.db_index import index_command
 from flowhooks.cli.filters import timestamp
 from flowhooks.cli.options import SettingsSource, json_option, settings_options, utf8
 from flowhooks.clock import to_datetime
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
 _STATES: Final = (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
 
 
-@click.group("db", short_help="Upgrade, purge, back up and copy the database.")
+@click.group("db", short_help="Upgrade, purge, index, back up and copy the database.")
 def command() -> None:
-    """Manage the database: upgrade its tables, purge events, back it up, copy it."""
+    """Manage the database: upgrade its tables, purge events, index fields, back it up, copy it."""
+
+
+command.add_command(index_command)
 
 
 @command.command("upgrade")

@@ -10,9 +10,11 @@ import click
 from flowhooks.cli.options import utf8
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.attempt_filters import parse_plugin
+from flowhooks.ledger.name_search import MIN_PREFIX_CHARS
 from flowhooks.ledger.queries import STATES, EventFilter
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
+from flowhooks.model.search_fields import FieldCondition, parse_field_condition
 from flowhooks.model.trace_context import TRACE_ID
 from flowhooks.operations.time_parsing import parse_time
 
@@ -47,6 +49,14 @@ def trace_id(value: str) -> str:
     return value
 
 
+def field_condition(value: str) -> FieldCondition:
+    """Parse a condition on an indexed field."""
+    try:
+        return parse_field_condition(utf8(value))
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 TIME_EXAMPLES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
 
 
@@ -60,6 +70,22 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
 
     @click.option(
         "--id", "ids", type=utf8, multiple=True, metavar="ID", help="This event; may be given more than once."
+    )
+    @click.option(
+        "--query",
+        type=utf8,
+        metavar="TEXT",
+        help="Exactly this process instance id, event id or delivery id, or a business key that is TEXT or begins with "
+        f"it ({MIN_PREFIX_CHARS} or more characters).",
+    )
+    @click.option(
+        "--field",
+        "conditions",
+        type=field_condition,
+        multiple=True,
+        metavar="CONDITION",
+        help="With such a value in the body: /vendor=ACME, /amount>=1000 or /amount<=1000, for a field that "
+        "search.fields names; may be given more than once.",
     )
     @click.option("--flow", "flow_instance_id", type=utf8, metavar="ID", help="Process instance id of the engine.")
     @click.option("--business-key", type=utf8, metavar="KEY", help="This business key, exactly.")
@@ -122,17 +148,28 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         help="With a delivery whose last attempt was by this plugin, or version.",
     )
     @wraps(function)
-    def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:
+    def wrapped(
+        *args: Any,
+        ids: tuple[str, ...],
+        conditions: tuple[FieldCondition, ...],
+        since: int | None,
+        until: int | None,
+        **kwargs: Any,
+    ) -> Any:
         if since is not None and until is not None and since >= until:
             raise click.UsageError("--since must be before --until.")
         filters = {name: kwargs.pop(name) for name in (*_FILTER_NAMES, *(["handler"] if with_handler else []))}
-        event_filter = EventFilter(ids=ids, since=since, until=until, **filters)
+        try:
+            event_filter = EventFilter(ids=ids, fields=conditions, since=since, until=until, **filters)
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from None
         return function(*args, event_filter=event_filter, **kwargs)
 
     return _handler_option(wrapped) if with_handler else wrapped
 
 
 _FILTER_NAMES: Final = (
+    "query",
     "flow_instance_id",
     "business_key",
     "callback_class",

@@ -26,6 +26,7 @@ from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import COMPLETED_STATES, OutcomeKind, State, Trigger
 from flowhooks.model.event import EventState, Origin, ParkedBy, digest, from_body
+from flowhooks.model.search_fields import indexed_values
 from flowhooks.routing.index import Route
 
 if TYPE_CHECKING:
@@ -316,6 +317,7 @@ class Intake:
             raw_body=callback.raw_body,
             media_type=callback.media_type,
             webhook_digest=callback.webhook_digest,
+            indexed_values=indexed_values(event.data, settings.search.fields) if settings.search.fields else (),
         )
         return new, route
 

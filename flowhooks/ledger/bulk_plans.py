@@ -17,8 +17,9 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.attempt_filters import WITHOUT
 from flowhooks.ledger.bulk_operations import change_state
+from flowhooks.ledger.filter_conditions import apply_filter, delivery_conditions
 from flowhooks.ledger.pauses import NOT_PAUSED
-from flowhooks.ledger.queries import OPEN_STATES, SUSPENDED, apply_filter, delivery_conditions
+from flowhooks.ledger.queries import OPEN_STATES, SUSPENDED
 from flowhooks.ledger.tables import IS_SCHEDULED, IS_WAITING, deliveries, events, operation_items
 from flowhooks.model.bulk_operation import BulkAction, ItemStatus, OperationState
 from flowhooks.model.delivery import State

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 
 from flowhooks.errors import InvalidTransition, NotFound
 from flowhooks.failpoints import hit
-from flowhooks.ledger import identities
+from flowhooks.ledger import event_fields, identities
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.damaged_rows import repair
@@ -107,6 +107,7 @@ def accept(
     if accepted := row.corrected_by or _accepted_before(connection, item):
         raise already_accepted(item.digest, accepted)
     connection.execute(insert(events).values(event_row(item)))
+    event_fields.store(transaction, [(item.event.id, item.indexed_values)])
     increment(transaction, "accepted", process, 1)
     add_deliveries(
         transaction,

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Text, case, func, literal, select, union_all
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger.damaged_rows import repair
-from flowhooks.ledger.queries import in_error_group
+from flowhooks.ledger.filter_conditions import in_error_group
 from flowhooks.ledger.tables import attempts, deliveries, error_groups
 from flowhooks.model.delivery import State
 

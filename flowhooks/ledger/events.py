@@ -16,6 +16,7 @@ from flowhooks.ledger import (
     corrections,
     database,
     engine_locks,
+    event_fields,
     identities,
     ignored_requests,
     instance_events,
@@ -307,6 +308,8 @@ class EventInserter:
             # Another process may have paused a handler just now, so on a shared ledger the database decides which
             # attempts start.
             self._store(transaction, new_items, frozenset(paused or ()) if self._shared else self._pauses.handlers)
+            if indexed := [(item.event.id, item.indexed_values) for item in new_items if item.indexed_values]:
+                event_fields.store(transaction, indexed)
             if unknown := [item.event for item in new_items if item.unknown_conclusion]:
                 self._conclusions.record(transaction, unknown, new_items[0].now)
         return stored, purged_before

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import select, update
 
 from flowhooks.failpoints import hit
-from flowhooks.ledger import checksums, database
+from flowhooks.ledger import checksums, database, event_fields
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.route_changes import add_deliveries
 from flowhooks.ledger.tables import events, late_callbacks
@@ -164,6 +164,7 @@ def _replace(transaction: WriteTransaction, row: Any, item: NewEvent, runner: De
     columns = {**row._mapping, **values}  # noqa: SLF001 (public, by SQLAlchemy's naming)
     values["row_sha256"] = checksums.row_sha256(columns[name] for name in checksums.EVENT_COLUMNS)
     transaction.connection.execute(update(events).where(events.c.id == row.id).values(values))
+    event_fields.replace(transaction, row.id, item.indexed_values)
     hit("late_callback.body_replaced")
     add_deliveries(
         transaction,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowhooks.model.event import DismissedBy, Event
+    from flowhooks.model.search_fields import IndexedValue
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 Identity: TypeAlias = tuple[str, str, str, str]
@@ -47,6 +48,7 @@ class NewEvent:
         now: when it was received, in microseconds since 1970.
         raw_body: the body as received, of a request to a fixed URL; otherwise None.
         media_type: the `Content-Type` of `raw_body`, or None.
+        indexed_values: the values of its body by which it can be searched.
         webhook_digest: SHA-256 (hexadecimal) of the whole signed request, of a request to a fixed URL: its webhook id
             is valid for all its events. None: the id is valid for the event's path and data.
         body_sha256: SHA-256 (hexadecimal) of its body's bytes.
@@ -75,6 +77,7 @@ class NewEvent:
     raw_body: str | None = None
     media_type: str | None = None
     webhook_digest: str | None = None
+    indexed_values: tuple[IndexedValue, ...] = ()
     body_sha256: str = field(init=False)
     identity_sha256: str = field(init=False)
 

@@ -24,6 +24,7 @@ from flowhooks.ledger.tables import (
     audit_log,
     conflicts,
     deliveries,
+    event_fields,
     events,
     late_callbacks,
     purged_identities,
@@ -163,6 +164,7 @@ _DELETIONS: Final = (
     delete(deliveries).where(deliveries.c.id.in_(database.string_array("delivery_ids"))),
     delete(conflicts).where(conflicts.c.event_id.in_(_EVENT_IDS)),
     delete(late_callbacks).where(late_callbacks.c.event_id.in_(_EVENT_IDS)),
+    delete(event_fields).where(event_fields.c.event_id.in_(_EVENT_IDS)),
     delete(events).where(events.c.id.in_(_EVENT_IDS)),
 )
 """The deletions, each table before those that it refers to."""

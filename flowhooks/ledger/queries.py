@@ -8,17 +8,16 @@ from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, exists, func, literal, select
+from sqlalchemy import ColumnElement, select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
 from flowhooks.errors import DamagedRow, FlowhooksError, SettingsError
 from flowhooks.ledger import database
-from flowhooks.ledger.attempt_filters import PLUGIN_PATTERN, attempt_conditions, has_attempt_criteria, parse_plugin
+from flowhooks.ledger.attempt_filters import PLUGIN_PATTERN, parse_plugin
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.ordering import BLOCKED_BY
 from flowhooks.ledger.tables import (
-    HAS_ERROR_GROUP,
     IS_BLOCKED,
     IS_LAST_ATTEMPT,
     IS_RUNNING_OR_FAILED,
@@ -27,11 +26,11 @@ from flowhooks.ledger.tables import (
     IS_WAITING,
     attempts,
     deliveries,
-    equals_indexed,
     events,
 )
 from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, Origin
+from flowhooks.model.search_fields import FIELD_CONDITION, MAX_CONDITIONS, FieldCondition
 from flowhooks.model.trace_context import TRACE_ID
 
 if TYPE_CHECKING:
@@ -91,6 +90,13 @@ JSON_SCHEMA_KEY: Final = "more"
 """Key of a field's metadata with the JSON Schema constraints that its type does not express."""
 _TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}
 _PLUGIN: Final = {JSON_SCHEMA_KEY: {"pattern": f"^{PLUGIN_PATTERN.pattern}$"}}
+_FIELDS: Final = {
+    JSON_SCHEMA_KEY: {
+        "items": {"type": "string", "pattern": f"^{FIELD_CONDITION.pattern}"},
+        "minItems": 1,
+        "maxItems": MAX_CONDITIONS,
+    }
+}
 
 
 ERROR_GROUP_CHARS: Final = re.compile("[0-9a-f]{8,64}")
@@ -124,10 +130,14 @@ class EventFilter:
         attempted_since: events with an attempt that was started at or after this time, in microseconds since 1970.
             Together with `plugin` and `trigger` it is about the same attempt.
         ran_by: events with a delivery whose last attempt was by this plugin, or by this version of it.
+        query: events with exactly this process instance id, event id or delivery id, or with a business key that is
+            this text or, from three characters on, begins with it.
+        fields: events whose body meets all these conditions on indexed fields. As JSON: texts such as `/amount>=1000`.
 
     Raises:
-        SettingsError: there is no such state, reason, origin, trigger or time, or a plugin or a trace id is not written
-            as described; a typing error must not select all events.
+        SettingsError: there is no such state, reason, origin, trigger or time, a plugin or a trace id is not written
+            as described, the query is empty, or there are too many conditions on fields; a typing error must not
+            select all events.
     """
 
     ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
@@ -151,6 +161,8 @@ class EventFilter:
     trigger: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(Trigger)}})
     attempted_since: int | None = field(default=None, metadata=_TIME)
     ran_by: str | None = field(default=None, metadata=_PLUGIN)
+    query: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"minLength": 1}})
+    fields: tuple[FieldCondition, ...] = field(default=(), metadata=_FIELDS)
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:
@@ -165,12 +177,19 @@ class EventFilter:
             raise SettingsError(f"trace_id must be 32 hexadecimal digits in lower case, not {self.trace_id!r}")
         if self.trigger is not None and self.trigger not in set(Trigger):
             raise SettingsError(f"trigger must be one of {', '.join(Trigger)}, not {self.trigger!r}")
+        self._check_search()
         for plugin in (self.plugin, self.ran_by):
             if plugin is not None:
                 parse_plugin(plugin)
         times = (self.since, self.until, self.attempted_since)
         if any(time is not None and abs(time) > _LATEST for time in times):
             raise SettingsError("times of a filter must be microseconds since 1970 that fit into 64 bits")
+
+    def _check_search(self) -> None:
+        if self.query == "":
+            raise SettingsError("query must not be empty")
+        if len(self.fields) > MAX_CONDITIONS:
+            raise SettingsError(f"at most {MAX_CONDITIONS} conditions on fields are allowed, not {len(self.fields)}")
 
     @property
     def has_criteria(self) -> bool:
@@ -181,7 +200,7 @@ class EventFilter:
         """Return the fields that are set, as JSON values."""
         criteria = {member.name: getattr(self, member.name) for member in fields(self)}
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: [str(item) for item in value] if isinstance(value, tuple) else value
             for name, value in criteria.items()
             if value not in (None, ())
         }
@@ -375,27 +394,8 @@ def _read_status(row: Any) -> DeliveryStatus:
     )
 
 
-def find(
-    connection: Connection, event_filter: EventFilter, *, limit: int, after: str = "", newest_first: bool = True
-) -> list[StoredEvent]:
-    """Return the events that match a filter.
-
-    Args:
-        connection: any connection.
-        event_filter: the filter.
-        limit: maximum number of events.
-        after: the id after which to continue, in the direction of the listing.
-        newest_first: whether the newest events come first; otherwise the oldest.
-    """
-    query = apply_filter(select(events), event_filter).limit(limit)
-    if after:
-        query = query.where(events.c.id < after if newest_first else events.c.id > after)
-    rows = connection.execute(query.order_by(events.c.id.desc() if newest_first else events.c.id)).all()
-    statuses = shown_delivery_statuses(connection, [row.id for row in rows])
-    return [_to_stored_event(row, statuses.get(row.id, ())) for row in rows]
-
-
-def _to_stored_event(row: Any, statuses: tuple[DeliveryStatus, ...]) -> StoredEvent:
+def to_stored_event(row: Any, statuses: tuple[DeliveryStatus, ...]) -> StoredEvent:
+    """Return the event of a row of `events` for operators: values of a damaged row are replaced."""
     row, damage = repair(row, list(events.c))
     try:
         event = to_event(row)
@@ -415,82 +415,3 @@ def _to_stored_event(row: Any, statuses: tuple[DeliveryStatus, ...]) -> StoredEv
         delivery_statuses=statuses,
         damage=damage,
     )
-
-
-def count_events(connection: Connection, event_filter: EventFilter) -> int:
-    """Return the number of events that match a filter."""
-    return int(connection.execute(apply_filter(select(func.count()).select_from(events), event_filter)).scalar_one())
-
-
-def apply_filter(query: Select[Any], event_filter: EventFilter, *, with_deliveries: bool = True) -> Select[Any]:
-    """Return a query for events with all conditions of a filter, or only with those on the event itself."""
-    query = query.where(*_name_conditions(event_filter))
-    if event_filter.ids:
-        query = query.where(events.c.id.in_(database.string_array("ids"))).params(ids=json.dumps(event_filter.ids))
-    if event_filter.since is not None:
-        query = query.where(events.c.received_at >= event_filter.since)
-    if event_filter.until is not None:
-        query = query.where(events.c.received_at < event_filter.until)
-    if event_filter.state in {"parked", "dismissed"}:
-        query = query.where(events.c.state == event_filter.state)
-    if not with_deliveries:
-        return query
-    of_delivery = delivery_conditions(replace(event_filter, error_group=None))
-    if of_delivery and event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
-        of_delivery.append(IS_RUNNING_OR_FAILED)
-    if of_delivery and event_filter.error_group is None:
-        query = query.where(_has_delivery(of_delivery, by_event=has_attempt_criteria(event_filter)))
-    if event_filter.error_group is not None:
-        last = select(deliveries.c.event_id).join(attempts, IS_LAST_ATTEMPT)
-        query = query.where(events.c.id.in_(last.where(*in_error_group(event_filter.error_group), *of_delivery)))
-    return query
-
-
-def _has_delivery(conditions: list[ColumnElement[bool]], *, by_event: bool) -> ColumnElement[bool]:
-    # For a condition on attempts no index exists. The deliveries are then read event by event, until there are enough
-    # events, unless an index finds few deliveries.
-    if by_event and IS_RUNNING_OR_FAILED not in conditions:
-        return select(deliveries.c.id).where(deliveries.c.event_id == events.c.id, *conditions).exists()
-    return events.c.id.in_(select(deliveries.c.event_id).where(*conditions))
-
-
-def _name_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    exact = {
-        events.c.callback_class: event_filter.callback_class,
-        events.c.process_definition_key: event_filter.process_key,
-        events.c.conclusion: event_filter.conclusion,
-        events.c.dismissed_by: event_filter.dismissed_by,
-        events.c.origin: event_filter.origin,
-    }
-    conditions: list[ColumnElement[bool]] = [column == value for column, value in exact.items() if value is not None]
-    if event_filter.trace_id is not None:
-        conditions.append(func.substr(events.c.traceparent, 4, 32) == event_filter.trace_id)
-    if event_filter.flow_instance_id is not None:
-        conditions.append(equals_indexed(events.c.flow_instance_id, event_filter.flow_instance_id))
-    if event_filter.business_key is not None:
-        # The index has only rows with a business key, and a query must say so to use it.
-        conditions.append(events.c.business_key.is_not(None))
-        conditions.append(equals_indexed(events.c.business_key, event_filter.business_key))
-    return conditions
-
-
-def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    """Return the conditions of a filter that one delivery of an event has to meet together."""
-    conditions: list[ColumnElement[bool]] = []
-    if event_filter.state in set(State):
-        conditions.append(deliveries.c.state == event_filter.state)
-    if event_filter.state == SUSPENDED:
-        conditions.append(IS_SUSPENDED)
-    if event_filter.handler is not None:
-        conditions.append(deliveries.c.handler == event_filter.handler)
-    if event_filter.delivery_ids:
-        conditions.append(deliveries.c.id.in_(database.string_array("delivery_ids", event_filter.delivery_ids)))
-    if event_filter.error_group is not None:
-        last = select(literal(1)).where(IS_LAST_ATTEMPT, *in_error_group(event_filter.error_group))
-        conditions.append(exists(last.correlate(deliveries)))
-    return conditions + attempt_conditions(event_filter)
-
-
-def in_error_group(fingerprint: str) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that an attempt has an error of a group."""
-    return (HAS_ERROR_GROUP, attempts.c.error_group == fingerprint)

@@ -16,6 +16,7 @@ from flowhooks.ledger import (
     database,
     due_deliveries,
     engine_queries,
+    filtered_events,
     handlers,
     identities,
     ignored_requests,
@@ -119,7 +120,7 @@ class Reader:
     def find(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[StoredEvent]:
         """Return at most `limit` events that match a filter, newest first, starting after the id `after`."""
         with self.connection() as connection:
-            return queries.find(connection, event_filter, limit=limit, after=after)
+            return filtered_events.find(connection, event_filter, limit=limit, after=after)
 
     def event(self, event_id: str) -> StoredEvent:
         """Return one event.
@@ -129,7 +130,7 @@ class Reader:
             NotFound: there is no event with this id, and never was.
         """
         with self.connection() as connection:
-            matches = queries.find(connection, queries.EventFilter(ids=(event_id,)), limit=1)
+            matches = filtered_events.find(connection, queries.EventFilter(ids=(event_id,)), limit=1)
         if matches:
             return matches[0]
         if (received_at := self.purged_event_received_at(event_id)) is not None:
@@ -175,12 +176,12 @@ class Reader:
     def page(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[StoredEvent]:
         """Return at most `limit` events that match a filter, oldest first, starting after the id `after`."""
         with self.connection() as connection:
-            return queries.find(connection, event_filter, limit=limit, after=after, newest_first=False)
+            return filtered_events.find(connection, event_filter, limit=limit, after=after, newest_first=False)
 
     def count_events(self, event_filter: EventFilter) -> int:
         """Return the number of events that match a filter."""
         with self.connection() as connection:
-            return queries.count_events(connection, event_filter)
+            return filtered_events.count_events(connection, event_filter)
 
     def attempts(self, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
         """Return the attempts of a delivery, first one first, or only the `last` ones."""

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Select, select
 from flowhooks import schema
 from flowhooks.clock import DAY, id_time
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import checksums, database, purge
+from flowhooks.ledger import checksums, database, field_checks, purge
 from flowhooks.ledger.filled_tables import leading_table
 from flowhooks.ledger.row_stream import batches
 from flowhooks.ledger.tables import (
@@ -29,6 +29,7 @@ from flowhooks.ledger.tables import (
     deliveries,
     engine_instances,
     engine_positions,
+    event_fields,
     events,
     handlers,
     late_callbacks,
@@ -142,6 +143,7 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
 def check_rows(connection: Connection, filled: Collection[str]) -> Iterator[Problem]:
     """Yield the problems of single rows of the tables with these names, which are those that have rows."""
     any_purged = purged_identities.name in filled
+    any_field = event_fields.name in filled
     for batch in batches(connection, _EVENTS):
         readable = [
             row for row in batch if _is_readable(row) and _is_text(row.id, row.body, row.route, *_IDENTITY(row))
@@ -149,6 +151,8 @@ def check_rows(connection: Connection, filled: Collection[str]) -> Iterator[Prob
         if any_purged:
             yield from _identities(connection, readable)
         yield from _events(connection, readable)
+        if any_field:
+            yield from field_checks.check_values(connection, readable)
     yield from _further_bodies(connection, filled)
     yield from _conclusions(connection)
     for query, kind, sentence in _JSON_OBJECTS:

@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import exists, select
 
 from flowhooks.clock import SECOND, id_lower_bound
-from flowhooks.ledger import attempt_filters, database
+from flowhooks.ledger import attempt_filters, database, event_fields, name_search
 from flowhooks.ledger.damaged_rows import repair
-from flowhooks.ledger.queries import (
-    OPEN_STATES,
-    EventFilter,
-    apply_filter,
-    delivery_conditions,
-    in_error_group,
-    shown_delivery_statuses,
-)
+from flowhooks.ledger.few_matches import MAX_CANDIDATES, narrow
+from flowhooks.ledger.filter_conditions import apply_filter, delivery_conditions, in_error_group
+from flowhooks.ledger.queries import OPEN_STATES, EventFilter, shown_delivery_statuses
 from flowhooks.ledger.tables import (
     IS_LAST_ATTEMPT,
     IS_PARKED,
@@ -33,6 +28,7 @@ from flowhooks.ledger.tables import (
     error_groups,
     events,
 )
+from flowhooks.ledger.tables import event_fields as field_rows
 from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
@@ -46,9 +42,6 @@ WINDOW: Final = 4_000
 """Number of events that one statement searches."""
 TIME_BUDGET: Final = 0.1
 """Seconds after which no further window is started."""
-# If there are more of them, a window contains enough matches.
-MAX_CANDIDATES: Final = 2_000
-"""Maximum number of open deliveries, or parked events, that are searched one by one."""
 MAX_GROUP_CANDIDATES: Final = 10_000
 """Maximum number of attempts of an error group whose events are searched one by one."""
 _ID_CLOCK_MARGIN: Final = 60 * SECOND
@@ -221,22 +214,26 @@ class _Search:
 
     def __init__(self, connection: Connection, event_filter: EventFilter, *, before: str, after: str) -> None:
         self._connection = connection
-        self._filter = event_filter
+        self._filter = narrow(connection, event_filter)
         self._ascending = bool(after)
         self._cursor = after or before
         self._ids = self._candidates()
         event_filter = self._filter
         is_exact = self._ids is not None and not attempt_filters.has_attempt_criteria(event_filter)
         self._delivery_conditions = [] if is_exact else delivery_conditions(event_filter)
-        self._bounds = _bounds(event_filter)
         # `apply_filter` gets no condition on a delivery, because it would search all deliveries for it.
         state = event_filter.state if event_filter.state in {"parked", "dismissed"} else None
-        of_event = replace(event_filter, handler=None, state=state, error_group=None, **attempt_filters.WITHOUT)
-        self._query = apply_filter(select(*_COLUMNS), of_event).where(*self._bounds)
+        of_event = replace(
+            event_filter, handler=None, state=state, error_group=None, query=None, fields=(), **attempt_filters.WITHOUT
+        )
+        self._query = apply_filter(select(*_COLUMNS), of_event).where(*_bounds(events.c.id, event_filter))
+        if event_filter.query is not None:
+            self._query = self._query.where(name_search.row_has_name(event_filter.query))
         if self._ids is not None:
             self._query = self._query.where(events.c.id.in_(database.string_array("candidates"))).params(
                 candidates=json.dumps(self._ids)
             )
+        self._value = None if self.is_indexed else event_fields.find_value_condition(event_filter.fields)
 
     @property
     def is_indexed(self) -> bool:
@@ -263,6 +260,12 @@ class _Search:
             query = query.where(
                 exists(select(deliveries.c.id).where(its_event == column, *bounds, *self._delivery_conditions))
             )
+        if self._filter.fields:
+            bounds = self._between(field_rows.c.event_id, start or self._cursor, end)
+            query = query.where(*event_fields.row_has_values(self._filter.fields, bounds))
+            if self._value is not None:
+                found = self._connection.execute(select(field_rows.c.event_id).where(self._value, *bounds))
+                query = query.where(column.in_(database.string_array("with_value", found.scalars().all())))
         query = query.order_by(column if self._ascending else column.desc()).limit(limit)
         return list(self._connection.execute(query))
 
@@ -280,10 +283,13 @@ class _Search:
 
     def _windows(self, window: int) -> Iterator[str]:
         """Yield the last id of each window; `""` for the last window."""
-        column = events.c.id
+        # The index of a value has the ids in their order, so a window contains only events with the value.
+        column = events.c.id if self._value is None else field_rows.c.event_id
+        conditions = [] if self._value is None else [self._value]
         order = column if self._ascending else column.desc()
         # Only the ids: a condition on `received_at` would read all rows of the events.
-        ids = select(column).where(*self._bounds).order_by(order).limit(1).offset(window - 1)
+        ids = select(column).where(*conditions, *_bounds(column, self._filter))
+        ids = ids.order_by(order).limit(1).offset(window - 1)
         start = self._cursor
         while True:
             query = ids
@@ -352,13 +358,13 @@ class _Search:
         return sorted(set(self._connection.execute(query.where(*conditions)).scalars()))
 
 
-def _bounds(event_filter: EventFilter) -> list[ColumnElement[bool]]:
+def _bounds(column: ColumnElement[str], event_filter: EventFilter) -> list[ColumnElement[bool]]:
     # Ids start with their time, and the primary key is an index.
     bounds = []
     if event_filter.since is not None:
-        bounds.append(events.c.id >= id_lower_bound(event_filter.since - _ID_CLOCK_MARGIN))
+        bounds.append(column >= id_lower_bound(event_filter.since - _ID_CLOCK_MARGIN))
     if event_filter.until is not None:
-        bounds.append(events.c.id < id_lower_bound(event_filter.until + _ID_CLOCK_MARGIN))
+        bounds.append(column < id_lower_bound(event_filter.until + _ID_CLOCK_MARGIN))
     return bounds
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import (
     BigInteger,
     Boolean,
-    Integer,
+    Double,
     LargeBinary,
     Text,
     and_,
@@ -37,6 +37,7 @@ from flowhooks.model.bulk_operation import BulkAction, ItemStatus, OperationStat
 from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.engine import EndState
 from flowhooks.model.event import Origin
+from flowhooks.model.search_fields import MAX_VALUE_CHARS
 from flowhooks.model.trend import BUCKETS, NO_DURATION, NO_LIMIT, RESOLUTIONS, TrendKind
 
 if TYPE_CHECKING:
@@ -142,6 +143,11 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "instance_started_at": _is_engine_time,
         "corrects": _is_id,
         "traceparent": _is_traceparent,
+    },
+    "event_fields": {
+        "event_id": _is_id,
+        "field": _starts_with("/"),
+        "value": lambda column: func.length(column) <= MAX_VALUE_CHARS,
     },
     "conflicts": {
         "event_id": _is_id,
@@ -411,10 +417,17 @@ def _conditions(column: Column[Any], *, is_sqlite: bool) -> list[ColumnElement[b
     """Return the conditions of a value that is stored in a column."""
     conditions: list[ColumnElement[bool]] = []
     if is_sqlite:
-        conditions.append(func.typeof(column) == ("integer" if isinstance(column.type, Integer) else "text"))
+        conditions.append(func.typeof(column) == _sqlite_type(column))
     if (has_format := _FORMATS[column.table.name].get(column.name)) is not None:
         conditions.append(has_format(column))
     return conditions
+
+
+def _sqlite_type(column: Column[Any]) -> str:
+    """Return the type in which SQLite stores the values of a column."""
+    if isinstance(column.type, Double):
+        return "real"
+    return "text" if isinstance(column.type, Text) else "integer"
 
 
 def _is_missing_or_not(column: Column[Any], conditions: list[ColumnElement[bool]]) -> ColumnElement[bool]:

@@ -375,6 +375,14 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The parameter {name} must be a trace id: 32 hexadecimal digits in lower case.",
         "zh": "参数 {name} 应为链路 ID：32 位小写十六进制数字。",
     },
+    "query_field": {
+        "en": "The parameter {name} must be a condition such as /vendor=ACME, /amount>=1000 or /amount<=1000.",
+        "zh": "参数 {name} 应为条件，例如 /vendor=ACME、/amount>=1000 或 /amount<=1000。",
+    },
+    "query_field_unknown": {
+        "en": "The parameter {name} may name only the fields of the setting search.fields: {names}.",
+        "zh": "参数 {name} 只能使用设置 search.fields 列出的字段：{names}。",
+    },
     "query_number": {
         "en": "The parameter {name} must be a whole number from {low} to {high}.",
         "zh": "参数 {name} 应为 {low} 到 {high} 的整数。",

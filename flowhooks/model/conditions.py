@@ -10,7 +10,7 @@ import copy
 import json
 import re
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerError
@@ -85,11 +85,11 @@ class Condition:
 
     def decide(self, data: Mapping[str, Any]) -> bool | None:
         """Return whether the condition holds for this data; None: undecided."""
-        return self._check(_find(data, self._path))
+        return self._check(find_value(data, self._path))
 
     def why_not(self, data: Mapping[str, Any]) -> str:
         """Return why the condition does not hold, as a clause; a quoted value is truncated to 100 characters."""
-        value = _find(data, self._path)
+        value = find_value(data, self._path)
         expected = _shorten(self.expected)
         if value is None:
             return f"{self.pointer} is absent, but the condition {expected} needs it"
@@ -136,10 +136,16 @@ def decide_all(decisions: Iterable[bool | None]) -> bool | None:
 def _parse_pointer(pointer: str) -> tuple[str, ...]:
     if not pointer.startswith("/") or not _POINTER_ESCAPES.fullmatch(pointer):
         raise HandlerError(f'when= at {pointer!r}: a JSON Pointer starts with "/", and writes "~" as "~0"')
+    return split_pointer(pointer)
+
+
+@lru_cache(maxsize=64)
+def split_pointer(pointer: str) -> tuple[str, ...]:
+    """Return the path of a valid JSON Pointer, for `find_value`."""
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
 
 
-def _find(data: Any, path: tuple[str, ...]) -> Any:
+def find_value(data: Any, path: tuple[str, ...]) -> Any:
     """Return the value at a path; None if it is missing or null."""
     for part in path:
         if isinstance(data, dict):

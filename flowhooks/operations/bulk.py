@@ -69,7 +69,7 @@ def plan_operation(
         Unavailable: the ledger could not be written. A part of the plan may be stored, which cannot be started.
     """
     _check_rate(rate)
-    event_filter = complete_filter(context.reader, event_filter)
+    event_filter = complete_filter(context.reader, event_filter, context.settings.search.fields)
     if not bulk_plans.states_of(action, event_filter):
         states = ", ".join(bulk_plans.STATES_OF_ACTION[action])
         raise InvalidTransition(

@@ -13,6 +13,7 @@ from flowhooks.ledger import corrections
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.model.event import EventState, Origin, from_body
+from flowhooks.model.search_fields import indexed_values
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
@@ -156,4 +157,5 @@ def _build_event(context: OperationContext, stored: StoredEvent, conflict: Confl
         missing_handlers=frozenset(context.missing_handlers),
         order_keys=router.order_keys(event, route.handlers),
         now=now,
+        indexed_values=indexed_values(event.data, context.settings.search.fields),
     )

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from flowhooks.errors import NotFound
 from flowhooks.ledger import error_group_queries
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS
+from flowhooks.model.search_fields import check_fields
 from flowhooks.model.traceback_text import parse_chain
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from flowhooks.ledger.error_group_queries import ErrorGroup, GroupActivity
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.ledger.reader import Reader
@@ -107,13 +110,20 @@ def find_error_group(reader: Reader, name: str, *, now: int) -> ErrorGroupStatus
     return ErrorGroupStatus(groups[0], activity[groups[0].fingerprint])
 
 
-def complete_filter(reader: Reader, event_filter: EventFilter) -> EventFilter:
+def complete_filter(reader: Reader, event_filter: EventFilter, indexed_fields: Collection[str]) -> EventFilter:
     """Return a filter with the whole id of its error group, if it has the beginning of one.
 
+    Args:
+        reader: the ledger.
+        event_filter: the filter.
+        indexed_fields: the setting `search.fields`.
+
     Raises:
+        SettingsError: the filter has a condition on a field that is not indexed.
         NotFound: there is no such group, or more than one.
         LedgerUnusable: the ledger cannot be read.
     """
+    check_fields(event_filter.fields, indexed_fields)
     if event_filter.error_group is None:
         return event_filter
     found = find_error_group(reader, event_filter.error_group, now=0)

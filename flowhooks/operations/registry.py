@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction, Operation
+from flowhooks.model.search_fields import parse_field_condition
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.alert_test import send_test_alerts
 from flowhooks.operations.bulk import (
@@ -31,6 +32,7 @@ from flowhooks.operations.engines import (
     reconcile,
 )
 from flowhooks.operations.error_groups import complete_filter
+from flowhooks.operations.index_fields import index_fields
 from flowhooks.operations.json.bulk_operations import operation_to_json
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
@@ -61,10 +63,11 @@ _TEXT_FIELDS: Final = frozenset(
         "plugin",
         "ran_by",
         "trigger",
+        "query",
     }
 )
 _TIME_FIELDS: Final = frozenset({"since", "until", "attempted_since"})
-_LIST_FIELDS: Final = ("ids", "delivery_ids")
+_LIST_FIELDS: Final = ("ids", "delivery_ids", "fields")
 
 
 def run_operation(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +94,8 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
         raise SettingsError(f"{name} takes {', '.join(parsers)}, not {', '.join(unknown)}")
     parsed = {key: parsers[key](key, value) for key, value in arguments.items()}
     if "event_filter" in parsed:
-        parsed["event_filter"] = complete_filter(context.reader, parsed["event_filter"])
+        declared = context.settings.search.fields
+        parsed["event_filter"] = complete_filter(context.reader, parsed["event_filter"], declared)
     try:
         inspect.signature(function).bind(context, **parsed)
     except TypeError:
@@ -121,13 +125,14 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
         ) or member is None
         if not fits:
             raise SettingsError(f"{key}.{name} has the wrong type")
-    lists = {}
+    lists: dict[str, tuple[Any, ...]] = {}
     for name in _LIST_FIELDS:
         items = value.get(name)
         if items is not None and not (items and all(isinstance(item, str) for item in items)):
-            # An empty list would select every event, which a caller without ids hardly wants.
+            # An empty list would select every event, which its caller hardly wants.
             raise SettingsError(f"{key}.{name} must be a list of at least one string")
         lists[name] = tuple(items or ())
+    lists["fields"] = tuple(map(parse_field_condition, lists["fields"]))
     return EventFilter(**{**value, **lists})
 
 
@@ -202,6 +207,7 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "record_change": (record_change, {"kind": _change_kind, "plugins": _string_list}),
     "test_alerts": (send_test_alerts, {"route": _string}),
     "purge": (purge, {"event_filter": filter_from_json, "dry_run": _boolean, "after": _string}),
+    "index_fields": (index_fields, {"dry_run": _boolean, "after": _string}),
     "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),
     "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),
     "resume": (resume, {"handlers": _string_list, "dry_run": _boolean}),

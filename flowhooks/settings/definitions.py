@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from flowhooks.errors import SettingsError
+from flowhooks.model.search_fields import MAX_FIELDS
 from flowhooks.settings import addresses, types
 from flowhooks.settings.alerts import AlertRoute, AlertsSettings
 from flowhooks.settings.engine import EngineSettings
@@ -192,6 +193,19 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """Settings of the search for events."""
+
+    fields: tuple[str, ...] = setting(
+        (),
+        types.list_of(types.search_field(), max_items=MAX_FIELDS),
+        "JSON Pointers to members of the body that are indexed when an event is stored, so that events can be searched "
+        "by their values, such as /amount. Run flowhooks db index after a change, for the stored events.",
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
     """Days to keep data, counted from its last change; 0: forever."""
 
@@ -297,6 +311,9 @@ class Settings:
     )
     routing: RoutingSettings = field(
         default_factory=RoutingSettings, metadata={"doc": "What happens to events that match no handler."}
+    )
+    search: SearchSettings = field(
+        default_factory=SearchSettings, metadata={"doc": "Values of the body by which events can be searched."}
     )
     alerts: AlertsSettings = field(default_factory=AlertsSettings, metadata={"doc": "When alerts are raised."})
     retention: RetentionSettings = field(

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from flowhooks.model.search_fields import FIELD_POINTER
 from flowhooks.settings.addresses import database_url, host_and_port
 from flowhooks.text import truncate
 
@@ -252,6 +253,18 @@ def table(value: SettingType) -> SettingType:
 def pointer() -> SettingType:
     """Return the type of a JSON Pointer (RFC 6901) to a member. The empty pointer, to the whole body, is refused."""
     return _string('a JSON Pointer such as "/timestamp"', _matching(_POINTER))
+
+
+def search_field() -> SettingType:
+    """Return the type of an indexed field: a JSON Pointer without the characters of an operator."""
+
+    def convert(text: str) -> str:
+        if len(text) > MAX_TEXT_CHARS or not text.isprintable() or not FIELD_POINTER.fullmatch(text):
+            raise ValueError
+        return text
+
+    allowed = f'a JSON Pointer such as "/amount", at most {MAX_TEXT_CHARS} characters, without "=", "<" and ">"'
+    return _string(allowed, convert)
 
 
 def text(*, min_chars: int = 0) -> SettingType:

@@ -27,6 +27,7 @@ from flowhooks.settings import (
     RetentionSettings,
     RoutingSettings,
     RunnerSettings,
+    SearchSettings,
     Settings,
 )
 from support.waiting import WAIT_TIMEOUT, until
@@ -269,6 +270,7 @@ class LedgerHarness:
             ("routing", RoutingSettings),
             ("alerts", AlertsSettings),
             ("retention", RetentionSettings),
+            ("search", SearchSettings),
         ):
             if name in given:
                 sections[name] = section(**given.pop(name))

@@ -79,6 +79,7 @@ def fill(harness, hands_of):
         )
     )
     hands.accept("two", "q:x", "q:y")
+    hands.accept("order", fields=("/amount",), amount=1200.5)
     hands.ledger.write(lambda t: fill_other_tables(t, hands))
     hands.ledger.write(lambda t: operation_rows.fill(t, hands.clock.new_id(), hands.clock.now()))
     hands.ledger.write(lambda t: engine_rows.fill(t, "oa", reused.event_id, hands.clock.now()))

@@ -169,7 +169,7 @@ def _step(settings: Settings, name: str, arguments: Mapping[str, Any], hint: str
 
 def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:
     with closing(Reader(database_url(asked.settings))) as reader:
-        event_filter = complete_filter(reader, asked.event_filter)
+        event_filter = complete_filter(reader, asked.event_filter, asked.settings.search.fields)
         summary = preview_plan(reader, action, event_filter, Clock().now())
         with reader.connection() as connection:
             states = _handler_states(connection)

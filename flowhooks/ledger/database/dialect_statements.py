@@ -142,7 +142,8 @@ def _null(_element: _NoLimit, _compiler: Any, **_options: Any) -> str:
     return "NULL"
 
 
-class _BytewiseOrder(FunctionElement[Any]):
+class _BytewiseOrder(FunctionElement[str]):
+    type = Text()
     inherit_cache = True
 
 
@@ -157,7 +158,7 @@ def _collated(element: _BytewiseOrder, compiler: Any, **options: Any) -> str:
 
 
 def bytewise_order(key: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a column to order by, with the same order on every database.
+    """Return a column to order or compare by, with the same order on every database.
 
     PostgreSQL otherwise orders text by the locale of its database.
     """

@@ -3,7 +3,7 @@
 Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, stored as text.
 """
 
-from flowhooks.ledger.tables.base import MAX_INDEXED_CHARS, equals_indexed, indexed, metadata
+from flowhooks.ledger.tables.base import MAX_INDEXED_CHARS, equals_indexed, indexed, indexed_bytewise, metadata
 from flowhooks.ledger.tables.bulk_operation_tables import (
     IS_OPEN_OPERATION,
     IS_PLANNED_ITEM,
@@ -39,6 +39,7 @@ from flowhooks.ledger.tables.event_tables import (
     conflicts,
     deliveries,
     error_groups,
+    event_fields,
     events,
     in_order_group,
 )
@@ -93,12 +94,14 @@ __all__ = [
     "engine_positions",
     "equals_indexed",
     "error_groups",
+    "event_fields",
     "events",
     "handlers",
     "history_gaps",
     "ignored_requests",
     "in_order_group",
     "indexed",
+    "indexed_bytewise",
     "late_callbacks",
     "maintenance",
     "metadata",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Double,
     MetaData,
     Text,
     event,
@@ -13,10 +14,21 @@ from sqlalchemy import (
     literal_column,
 )
 
+from flowhooks.ledger.database import bytewise_order
+
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Dialect
 
 metadata: Final = MetaData()
+
+
+class Number(Double[float]):
+    """A number as a double, which the driver takes as it is: SQLAlchemy's type converts each one to a float."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        """Return no function that converts a value."""
 
 
 @event.listens_for(metadata, "before_create")
@@ -42,6 +54,14 @@ def indexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """
     # Literals: with parameters instead, neither database recognizes the expression of the index.
     return func.substr(column, literal_column("1"), literal_column(str(MAX_INDEXED_CHARS)), type_=Text)
+
+
+def indexed_bytewise(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the same prefix in byte order, by which an index finds all texts with one beginning.
+
+    PostgreSQL orders other texts by the locale of its database, which a search for a beginning cannot use.
+    """
+    return bytewise_order(indexed(column))
 
 
 def equals_indexed(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-from flowhooks.ledger.tables.base import indexed, metadata
+from flowhooks.ledger.tables.base import Number, indexed, indexed_bytewise, metadata
 
 events: Final = Table(
     "events",
@@ -120,7 +120,7 @@ condition uses the index below."""
 Index("events_undecided", events.c.id, info={"where": IS_UNDECIDED})
 Index(
     "events_business_key",
-    indexed(events.c.business_key),
+    indexed_bytewise(events.c.business_key),
     info={"where": events.c.business_key.is_not(None)},
 )
 IS_RECONCILED: Final = events.c.origin == bindparam("reconciled", "reconciled", literal_execute=True)
@@ -130,6 +130,26 @@ Index(
     events.c.source,
     events.c.received_at,
     info={"where": IS_RECONCILED},
+)
+
+event_fields: Final = Table(
+    "event_fields",
+    metadata,
+    Column("event_id", Text, ForeignKey("events.id"), nullable=False),
+    Column("field", Text, nullable=False, comment="JSON Pointer to the value in the body"),
+    Column("value", Text, nullable=False, comment="a string, or the JSON text of a number or a boolean; cut"),
+    Column("number", Number, comment="of a number that a double can hold; otherwise null"),
+    PrimaryKeyConstraint("event_id", "field"),
+    sqlite_with_rowid=False,
+)
+"""Values of the fields that `search.fields` names."""
+Index("event_fields_value", event_fields.c.field, event_fields.c.value, event_fields.c.event_id)
+Index(
+    "event_fields_number",
+    event_fields.c.field,
+    event_fields.c.number,
+    event_fields.c.event_id,
+    info={"where": event_fields.c.number.is_not(None)},
 )
 
 conflicts: Final = Table(

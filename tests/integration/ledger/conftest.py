@@ -14,6 +14,7 @@ from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.event import digest, from_body
 from flowhooks.model.ready_delivery import ReadyDelivery
+from flowhooks.model.search_fields import indexed_values
 from support.waiting import WAIT_TIMEOUT
 
 SOON = WAIT_TIMEOUT
@@ -28,7 +29,7 @@ class Hands:
         self.clock = flow.clock
         self.sql = flow.sql
 
-    def new(self, instance="i1", *handlers, absent=(), source="default", kind="complete", ignore=(), **body):
+    def new(self, instance="i1", *handlers, absent=(), source="default", kind="complete", ignore=(), fields=(), **body):
         """An event for these handlers, as intake passes it."""
         event = from_body(
             body,
@@ -48,6 +49,7 @@ class Hands:
             deliveries=[(self.clock.new_id(), handler) for handler in handlers],
             missing_handlers=frozenset(absent),
             now=self.clock.now(),
+            indexed_values=indexed_values(event.data, fields),
         )
 
     def store(self, new):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import struct
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import count
 
 import pytest
-from sqlalchemy import Integer
+from sqlalchemy import Double, Integer
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks import handler
@@ -141,16 +142,25 @@ def opened(ledger):
         yield connection
 
 
-def damaged(column, value, kind):
-    """A value after this damage, in SQL; None if the value cannot have it."""
-    if value is None:
-        return "CAST(x'ff' AS TEXT)" if kind == "byte" else None
-    if isinstance(column.type, Integer):
+def damaged_number(value, kind):
+    """A number after this damage, in SQL."""
+    if isinstance(value, int):
         raw = bytearray(value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
         if kind == "cut":
             return str(int.from_bytes(raw[:-1], "big", signed=True)) if len(raw) > 1 else "''"
         raw[0 if kind == "byte" else -1] ^= 0xFF if kind == "byte" else 1
         return str(int.from_bytes(raw, "big", signed=True))
+    raw = bytearray(struct.pack(">d", value))
+    raw[0 if kind == "byte" else -1] ^= 0xFF if kind == "byte" else 1
+    return repr(value // 256 if kind == "cut" else struct.unpack(">d", raw)[0])
+
+
+def damaged(column, value, kind):
+    """A value after this damage, in SQL; None if the value cannot have it."""
+    if value is None:
+        return "CAST(x'ff' AS TEXT)" if kind == "byte" else None
+    if isinstance(column.type, Integer | Double):
+        return damaged_number(value, kind)
     raw = bytearray(value.encode())
     if kind == "cut":
         return f"CAST(x'{raw[: len(raw) // 2].hex()}' AS TEXT)" if raw else None

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from flowhooks.ledger import database, error_group_queries, error_groups, search
-from flowhooks.ledger.queries import EventFilter, count_events, find
+from flowhooks.ledger.filtered_events import count_events, find
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.transaction import WriteTransaction
 from support.sent_statements import taking_down
 

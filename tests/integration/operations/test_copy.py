@@ -129,7 +129,7 @@ def rooms(listens):
 def furnished(harness, rooms):
     """A SQLite ledger with every kind of row; its last process was killed while two deliveries ran."""
     harness.open(rooms.missing).close()
-    flow = harness.open(*rooms.handlers)
+    flow = harness.open(*rooms.handlers, search={"fields": ("/processDefinitionVersion", "/text")})
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)  # a repeat
     with pytest.raises(IdentityConflict):
@@ -296,7 +296,10 @@ def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
         "DELETE FROM attempts",
         "DELETE FROM attempts; DELETE FROM deliveries; DELETE FROM conflicts",
         "TRUNCATE attempts, deliveries, conflicts, processes, alerts",
-        "TRUNCATE attempts, deliveries, conflicts, late_callbacks, events; DELETE FROM handlers WHERE id > 'p:good'",
+        (
+            "TRUNCATE attempts, deliveries, conflicts, late_callbacks, event_fields, events; "
+            "DELETE FROM handlers WHERE id > 'p:good'"
+        ),
     ):
         with psycopg.connect(postgresql_url, autocommit=True) as connection:
             connection.execute(lost)

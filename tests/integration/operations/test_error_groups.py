@@ -105,8 +105,8 @@ def test_groups_are_found_by_the_beginning_of_their_id(erp, monkeypatch):
     """At least eight characters are needed, and two groups with the same beginning are refused."""
     ledger, now = erp.flow.app.ledger, erp.flow.clock.now()
     fingerprint = erp.groups["p:sync", "Reject"][0].fingerprint
-    assert complete_filter(ledger, EventFilter(error_group=fingerprint[:8])).error_group == fingerprint
-    assert complete_filter(ledger, EventFilter(handler="p:sync")) == EventFilter(handler="p:sync")
+    assert complete_filter(ledger, EventFilter(error_group=fingerprint[:8]), ()).error_group == fingerprint
+    assert complete_filter(ledger, EventFilter(handler="p:sync"), ()) == EventFilter(handler="p:sync")
     for wrong in (fingerprint[:7], "0" * 64, "x" * 8, "%" * 8, f"{fingerprint}0", ""):
         with pytest.raises(NotFound, match="there is no error group"):
             find_error_group(ledger, wrong, now=now)

@@ -11,6 +11,7 @@ from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.ledger.purge import EVALUATED
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction
+from flowhooks.model.search_fields import FieldCondition
 from flowhooks.operations.bulk import plan_operation
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
@@ -39,6 +40,8 @@ OTHER = {
     "trigger": "probe",
     "attempted_since": LATER,
     "ran_by": "other",
+    "query": "other",
+    "fields": (FieldCondition("/x", "=", "other"),),
 }
 """For each field of a filter a value that no event of the ledger has."""
 
@@ -52,7 +55,11 @@ def work(event):
 @pytest.fixture
 def flow(harness, listens):
     """A ledger with a succeeded, a dead, a parked and a dismissed event."""
-    flow = harness.open(listens(work, name="work", process_key="work"), routing={"ignore_process_keys": ("ignored",)})
+    flow = harness.open(
+        listens(work, name="work", process_key="work"),
+        routing={"ignore_process_keys": ("ignored",)},
+        search={"fields": ("/x",)},
+    )
     flow.take("done", key="work")
     flow.take("dead", key="work")
     flow.take("parked", key="nobody")

@@ -71,10 +71,25 @@ def _create_events() -> None:
     )
     _partial_index("events_dismissed", "events", ["id"], "dismissed_by IN ('condition', 'kind')")
     _partial_index("events_undecided", "events", ["id"], "state = 'routed' AND no_match IS NOT NULL")
+    bytewise = ' COLLATE "C"' if op.get_bind().dialect.name == "postgresql" else ""
     _partial_index(
-        "events_business_key", "events", [sa.text("substr(business_key, 1, 256)")], "business_key IS NOT NULL"
+        "events_business_key",
+        "events",
+        [sa.text(f"substr(business_key, 1, 256){bytewise}")],
+        "business_key IS NOT NULL",
     )
     _partial_index("events_reconciled", "events", ["source", "received_at"], "origin = 'reconciled'")
+    op.create_table(
+        "event_fields",
+        sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),
+        sa.Column("field", sa.Text, nullable=False),
+        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("number", sa.Double),
+        sa.PrimaryKeyConstraint("event_id", "field"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("event_fields_value", "event_fields", ["field", "value", "event_id"])
+    _partial_index("event_fields_number", "event_fields", ["field", "number", "event_id"], "number IS NOT NULL")
     op.create_table(
         "conflicts",
         sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),

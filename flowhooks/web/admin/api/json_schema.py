@@ -21,6 +21,7 @@ from flowhooks.model.bulk_operation import BulkAction, ItemStatus, Operation, Op
 from flowhooks.model.delivery import OutcomeKind, State, Trigger
 from flowhooks.model.engine import ProcessDefinition
 from flowhooks.model.retry import Retry
+from flowhooks.model.search_fields import FieldCondition
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.json.encoding import TimestampJson, is_time
 from flowhooks.operations.json.engines import BookEntryJson, EngineJson
@@ -60,6 +61,7 @@ _SCALAR_TYPES: Final[Mapping[Any, str]] = {
     int: "integer",
     float: "number",
     str: "string",
+    FieldCondition: "string",
 }
 _ARRAY_TYPES: Final = frozenset({list, tuple, set, frozenset, Sequence, Collection, Iterable})
 _ATTRIBUTE: Final = re.compile(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)

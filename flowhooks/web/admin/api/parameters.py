@@ -6,21 +6,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.errors import SettingsError
 from flowhooks.ledger.attempt_filters import PLUGIN_PATTERN
+from flowhooks.ledger.name_search import MIN_PREFIX_CHARS
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES
 from flowhooks.ledger.rejected_requests import NO_SOURCE, RejectedFilter, parse_source
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
+from flowhooks.model.search_fields import FIELD_CONDITION, MAX_CONDITIONS, parse_field_condition
 from flowhooks.model.trace_context import TRACE_ID
+from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.time_parsing import EXAMPLES, parse_time
 from flowhooks.web.admin.api.query import Parameter, parse_id, parse_integer
-from flowhooks.web.admin.console.filters import CHOICES, PLUGINS, parse_filter
+from flowhooks.web.admin.console.filters import CHOICES, CONDITIONS, PLUGINS, parse_filter
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowhooks.app import App
     from flowhooks.ledger.queries import EventFilter
+    from flowhooks.model.search_fields import FieldCondition
 
 PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
@@ -69,6 +75,21 @@ FILTER: Final = (
         name="id",
         description="Id of an event; repeatable. / 事件 ID，可重复。",
         schema=ID,
+        repeatable=True,
+    ),
+    Parameter(
+        name="q",
+        description="Exactly this flow instance id, event id or delivery id, or a business key that is this text or, "
+        f"from {MIN_PREFIX_CHARS} characters on, begins with it. / 流程实例 ID、事件 ID 或投递 ID（精确匹配），"
+        f"或业务主键（精确匹配，或以该文本开头，至少 {MIN_PREFIX_CHARS} 个字符）。",
+        schema=TEXT,
+    ),
+    Parameter(
+        name="field",
+        description="Condition on a field of the body that search.fields names, such as /vendor=ACME, /amount>=1000 or "
+        "/amount<=1000; repeatable, and then all conditions must hold. / search.fields 所列请求体字段的条件，"
+        "例如 /vendor=ACME、/amount>=1000 或 /amount<=1000；可重复，须全部满足。",
+        schema={"type": "string", "pattern": f"^{FIELD_CONDITION.pattern}"},
         repeatable=True,
     ),
     Parameter(name="flow", description="The engine's process instance id. / 流程实例 ID。", schema=TEXT),
@@ -211,7 +232,8 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
     Raises:
         LocalizedHTTPError: a value is invalid.
     """
-    parsed = parse_filter({name: values[0] for name, values in query.items() if name not in {"id", "limit", "after"}})
+    others = {"id", "limit", "after", CONDITIONS}
+    parsed = parse_filter({name: values[0] for name, values in query.items() if name not in others})
     if parsed.event_filter is None:
         name = parsed.wrong[0]
         if name == "error_group":
@@ -223,10 +245,39 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
         if name in PLUGINS:
             raise LocalizedHTTPError(422, "query_choice", name=name, values="NAME, NAME==VERSION")
         raise LocalizedHTTPError(422, "query_time", name=name, examples=EXAMPLES)
-    event_filter = replace(parsed.event_filter, ids=tuple(parse_id("id", event_id) for event_id in query.get("id", ())))
+    event_filter = replace(
+        parsed.event_filter,
+        ids=tuple(parse_id("id", event_id) for event_id in query.get("id", ())),
+        fields=_conditions_from_query(query),
+    )
     if event_filter.since is not None and event_filter.until is not None and event_filter.since >= event_filter.until:
         raise LocalizedHTTPError(422, "query_times")
     return event_filter
+
+
+def _conditions_from_query(query: Mapping[str, list[str]]) -> tuple[FieldCondition, ...]:
+    given = query.get(CONDITIONS, ())
+    if len(given) > MAX_CONDITIONS:
+        raise LocalizedHTTPError(422, "query_many", name=CONDITIONS, limit=MAX_CONDITIONS)
+    try:
+        return tuple(map(parse_field_condition, given))
+    except SettingsError:
+        raise LocalizedHTTPError(422, "query_field", name=CONDITIONS) from None
+
+
+def searched_filter(query: Mapping[str, list[str]], app: App) -> EventFilter:
+    """Return the filter that a query states, for a search in the ledger of an app.
+
+    Raises:
+        LocalizedHTTPError: a value is invalid, or a field is not indexed.
+        NotFound: there is no such error group.
+    """
+    event_filter, indexed_fields = filter_from_query(query), app.settings.search.fields
+    try:
+        return complete_filter(app.ledger, event_filter, indexed_fields)
+    except SettingsError:
+        names = ", ".join(indexed_fields) or "–"
+        raise LocalizedHTTPError(422, "query_field_unknown", name=CONDITIONS, names=names) from None
 
 
 def time_from_query(query: Mapping[str, list[str]]) -> int | None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.clock import to_text
 from flowhooks.ledger import alert_queries, audit, rejected_requests, stats
 from flowhooks.ledger.search import search_events
-from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.find_event import find_event
 from flowhooks.operations.json.encoding import dataclass_to_json
 from flowhooks.operations.json.events import WholeEventJson, event_to_json, whole_event_to_json
@@ -44,10 +43,10 @@ from flowhooks.web.admin.api.parameters import (
     SINCE,
     TEXT,
     cursor_from_query,
-    filter_from_query,
     limit_from_query,
     limit_parameter,
     rejected_filter_from_query,
+    searched_filter,
     time_from_query,
 )
 from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_integer
@@ -86,7 +85,7 @@ class EventsResource(Resource):
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EventsJson:
         """Return one page of events."""
-        event_filter = complete_filter(self.app.ledger, filter_from_query(query))
+        event_filter = searched_filter(query, self.app)
         with self.app.ledger.connection() as connection:
             page = search_events(
                 connection, event_filter, limit=limit_from_query(query), before=cursor_from_query(query)

@@ -39,7 +39,7 @@ NAMED_ACTIONS: Final = (
     | _HANDLER_ACTIONS
     | _SOURCE_ACTIONS
     | _SERVER_ACTIONS
-    | {"acknowledge", "operation", "purge", "record_backup", "test_alerts"}
+    | {"acknowledge", "index_fields", "operation", "purge", "record_backup", "test_alerts"}
 )
 """Operations for which the console has a text. Others are shown by their names."""
 

@@ -21,7 +21,19 @@ MAX_ITEMS: Final = 20
 NAMED_FIELDS: Final = frozenset(
     {
         *("about", "address", "after", "alerts", "change", "changed", "correction", "count", "damaged", "declined"),
-        *("deliveries", "delivery", "digest", "errors", "events", "gaps", "handler", "handlers", "instances", "kind"),
+        *(
+            "deliveries",
+            "delivery",
+            "digest",
+            "errors",
+            "events",
+            "fields",
+            "gaps",
+            "handler",
+            "handlers",
+            "instances",
+            "kind",
+        ),
         *("last_at", "name", "needs_restart", "operation", "plugins", "plugins_changed", "rate", "route"),
         *("settings_changed", "since", "size", "verdict", "version"),
     }
@@ -43,6 +55,7 @@ _CHOICES: Final[Mapping[str, frozenset[str]]] = {
 }
 _FILTER_NAMES: Final[Mapping[str, str]] = {
     **{field: name for name, field in filters.FIELDS.items()},
+    "fields": filters.CONDITIONS,
     "ids": "event.id",
     "delivery_ids": "do.delivery",
 }

@@ -11,7 +11,13 @@ from flowhooks.ledger.search import search_events
 from flowhooks.model.delivery import COMPLETED_STATES, State, Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.error_groups import complete_filter
-from flowhooks.web.admin.console.filters import TIMES, filter_from_request, query_text, time_values
+from flowhooks.web.admin.console.filters import (
+    TIMES,
+    filter_from_request,
+    query_text,
+    refuse_unknown_fields,
+    time_values,
+)
 from flowhooks.web.admin.console.list_walk import list_query
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
@@ -53,7 +59,8 @@ class EventsPage(Page):
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return one page of the events that match the filter."""
-        parsed = filter_from_request(request)
+        indexed_fields = self.app.settings.search.fields
+        parsed = refuse_unknown_fields(filter_from_request(request), indexed_fields)
         before, after = query_text(request, "before"), query_text(request, "after")
         state = parsed.given.get("state") or ("dismissed" if parsed.given.get("dismissed_by") else "")
         page = None
@@ -65,6 +72,7 @@ class EventsPage(Page):
                 )
         return {
             "look": parsed,
+            "indexed_fields": indexed_fields,
             "state": state,
             "offered": BULK_ACTIONS.get(state, ()),
             "list_query": list_query(parsed),
@@ -87,7 +95,7 @@ class EventsPage(Page):
 
     def _complete(self, event_filter: EventFilter) -> EventFilter:
         try:
-            return complete_filter(self.app.ledger, event_filter)
+            return complete_filter(self.app.ledger, event_filter, self.app.settings.search.fields)
         except NotFound:  # purged, or no such group: no event matches
             return event_filter
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -15,16 +15,18 @@ from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES, EventFilter
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
+from flowhooks.model.search_fields import MAX_CONDITIONS, FieldCondition, check_fields, parse_field_condition
 from flowhooks.model.trace_context import TRACE_ID
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import tzinfo
 
     import falcon
 
 FIELDS: Final[Mapping[str, str]] = {
+    "q": "query",
     "flow": "flow_instance_id",
     "business_key": "business_key",
     "class": "callback_class",
@@ -59,6 +61,8 @@ _PATTERNS: Final = {
 MAX_VALUE_CHARS: Final = 4_000
 TIMES: Final = ("since", "until", "attempted_since")
 """Query parameters that take a time."""
+CONDITIONS: Final = "field"
+"""Query parameter with a condition on an indexed field; repeatable. In a filter as entered, it has a line for each."""
 PLUGINS: Final = ("plugin", "ran_by")
 """Query parameters that take a plugin, or a version of it."""
 
@@ -95,13 +99,21 @@ class ParsedFilter:
 
     def address(self, path: str, **more: str) -> str:
         """Return the URL of `path` with this filter and with `more` in its query."""
-        query = {name: value for name, value in {**self.given, **more}.items() if value}
+        query = [
+            (name, item)
+            for name, value in {**self.given, **more}.items()
+            for item in (value.splitlines() if name == CONDITIONS else [value])
+            if item
+        ]
         return f"{path}?{urlencode(query)}" if query else path
 
 
 def filter_from_request(request: falcon.Request) -> ParsedFilter:
     """Return the filter in the query of a request; times without an offset are in the zone that the query names."""
     query = {name: value for name in (*FIELDS, *CHOICES, *TIMES) if (value := query_text(request, name))}
+    conditions = [to_query_text(value.strip()) for value in request.get_param_as_list(CONDITIONS) or ()]
+    if given := "\n".join(filter(None, conditions))[:MAX_VALUE_CHARS]:
+        query[CONDITIONS] = given
     return parse_filter(query, zone=query_text(request, "zone"))
 
 
@@ -112,7 +124,7 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
         query: the values by parameter name.
         zone: the time zone of times without an offset; `""` for UTC.
     """
-    problems: dict[str, str] = {}
+    conditions, problems = _parse_conditions(query.get(CONDITIONS, ""))
     times: dict[str, int] = {}
     tz = _zone(zone)
     for name in TIMES:
@@ -144,7 +156,7 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
     event_filter = None
     if not problems:
         values: dict[str, Any] = {field: query.get(name) for name, field in FIELDS.items()}
-        values |= {name: query.get(name) for name in CHOICES} | times
+        values |= {name: query.get(name) for name in CHOICES} | times | {"fields": conditions}
         event_filter = EventFilter(**values)
     local_times = {name for name in times if zone and not is_relative(query[name])}
     return ParsedFilter(
@@ -153,6 +165,26 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
         problems=problems,
         twice=frozenset(name for name in times if tz and is_ambiguous(query[name], tz)),
     )
+
+
+def _parse_conditions(lines: str) -> tuple[tuple[FieldCondition, ...], dict[str, str]]:
+    """Return conditions on fields, one a line, and the problem with them by parameter name."""
+    try:
+        conditions = tuple(map(parse_field_condition, lines.splitlines()))
+    except SettingsError:
+        return (), {CONDITIONS: "events.no_field"}
+    return conditions, {CONDITIONS: "events.many_fields"} if len(conditions) > MAX_CONDITIONS else {}
+
+
+def refuse_unknown_fields(parsed: ParsedFilter, indexed_fields: Collection[str]) -> ParsedFilter:
+    """Return the filter with a problem if it has a condition on a field that the setting `search.fields` lacks."""
+    if parsed.event_filter is None:
+        return parsed
+    try:
+        check_fields(parsed.event_filter.fields, indexed_fields)
+    except SettingsError:
+        return replace(parsed, event_filter=None, problems={CONDITIONS: "events.unknown_field"})
+    return parsed
 
 
 def _zone(name: str) -> tzinfo | None:

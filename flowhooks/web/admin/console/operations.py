@@ -21,7 +21,7 @@ from flowhooks.operations.registry import run_operation
 from flowhooks.text import one_line
 from flowhooks.web.admin.console.action_page import MAX_NOTE_CHARS, show_error
 from flowhooks.web.admin.console.actions import ACTIONS, MAX_SHOWN_IDS, NAME_OF_BULK
-from flowhooks.web.admin.console.filters import FIELDS, query_text, to_query_text
+from flowhooks.web.admin.console.filters import CONDITIONS, FIELDS, query_text, to_query_text
 from flowhooks.web.admin.console.flash import set_flash
 from flowhooks.web.admin.console.forms import parse_form
 from flowhooks.web.admin.console.page import Page, choose_language
@@ -292,6 +292,8 @@ def selection_values(event_filter: Mapping[str, Any]) -> tuple[tuple[str, Any], 
             key = "event.id" if field == "ids" else "do.delivery"
             shown += [(key, item) for item in value[:MAX_SHOWN_IDS]]
             shown += [("do.selected", f"{len(value):,}")] if len(value) > MAX_SHOWN_IDS else []
+        elif field == "fields":
+            shown += [(CONDITIONS, condition) for condition in value]
         else:
             shown.append((_FIELD_NAMES.get(field, field), value))
     return tuple(shown)

@@ -40,6 +40,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "received": {"en": "Received", "zh": "接收时间"},
     "flow": {"en": "Flow instance id", "zh": "流程实例 ID"},
     "business_key": {"en": "Business key", "zh": "业务主键"},
+    "q": {"en": "Flow, event or delivery id, or business key", "zh": "流程、事件或投递 ID，或业务主键"},
+    "field": {"en": "Fields of the body", "zh": "请求体字段"},
     "class": {"en": "Callback class", "zh": "回调处理类"},
     "key": {"en": "Process definition key", "zh": "流程定义 Key"},
     "version": {"en": "Version", "zh": "流程版本"},
@@ -851,6 +853,18 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "A trace id has 32 digits from 0 to 9 and a to f.",
         "zh": "链路 ID 应为 32 位数字 0 到 9 和字母 a 到 f。",
     },
+    "events.no_field": {
+        "en": "A condition on a field of the body is written as /vendor=ACME, /amount>=1000 or /amount<=1000.",
+        "zh": "请求体字段的条件写作 /vendor=ACME、/amount>=1000 或 /amount<=1000。",
+    },
+    "events.many_fields": {
+        "en": "There are too many conditions on fields of the body.",
+        "zh": "请求体字段的条件过多。",
+    },
+    "events.unknown_field": {
+        "en": "Events can be searched only by the fields that the setting search.fields names: {fields}",
+        "zh": "只能按设置 search.fields 列出的字段查找事件：{fields}",
+    },
     "events.no_origin": {"en": "Unknown origin. Choose one from the list.", "zh": "由来无效，请从列表中选择。"},
     "events.no_reason": {"en": "Unknown reason. Choose one from the list.", "zh": "原因无效，请从列表中选择。"},
     # Parked events.
@@ -1321,6 +1335,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.none": {"en": "No matching actions.", "zh": "没有操作记录。"},
     "audit.of_this": {"en": "Actions of operators", "zh": "操作记录"},
     "audit.all": {"en": "All in the audit log", "zh": "查看审计"},
+    "audit.did.index_fields": {"en": "fields indexed", "zh": "索引字段"},
     "audit.did.purge": {"en": "events purged", "zh": "清理旧事件"},
     "audit.did.operation": {"en": "bulk operation", "zh": "批量操作"},
     "audit.did.resolve": {"en": "delivery resolved", "zh": "人工确认"},
@@ -1373,6 +1388,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.field.name": {"en": "File", "zh": "文件"},
     "audit.field.needs_restart": {"en": "Settings that need a restart", "zh": "重启后生效的配置"},
     "audit.field.operation": {"en": "Action", "zh": "操作"},
+    "audit.field.fields": {"en": "Fields", "zh": "字段"},
     "audit.field.plugins": {"en": "Plugins", "zh": "插件"},
     "audit.field.plugins_changed": {"en": "Plugins changed", "zh": "已变更的插件"},
     "audit.field.rate": {"en": "Deliveries per second", "zh": "每秒投递数"},
