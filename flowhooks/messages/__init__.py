@@ -1,13 +1,13 @@
-"""All messages that responses to an engine may contain, in English and Chinese."""
+"""All messages of responses to engines and to programs of operators, in English and Chinese."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from flowhooks.messages import callbacks, ingress
+from flowhooks.messages import administration, callbacks, ingress
 
 LANGUAGES: Final = ("en", "zh")
-MESSAGES: Final[dict[str, dict[str, str]]] = callbacks.MESSAGES | ingress.MESSAGES
+MESSAGES: Final[dict[str, dict[str, str]]] = callbacks.MESSAGES | ingress.MESSAGES | administration.MESSAGES
 
 
 def text(key: str, language: str, /, **params: Any) -> str:

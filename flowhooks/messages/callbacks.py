@@ -219,23 +219,6 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "attacker.",
         "zh": "其 webhook-id 此前已用于其他路径或其他数据，可能有人在重放请求。",
     },
-    "operator_unauthorized": {
-        "en": "No valid credential was sent; send the header Authorization: Bearer with the token of an operator.",
-        "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带运维人员的令牌。",
-    },
-    "operator_role": {
-        "en": "This operator may only read; use the token of an operator with the role operate.",
-        "zh": "该运维人员只能查看，不能修改；请使用角色为 operate 的令牌。",
-    },
-    "operator_not_here": {
-        "en": "Only this machine may call this, under the name localhost or 127.0.0.1; to allow other machines, add "
-        "operators to the settings.",
-        "zh": "此接口只允许本机以 localhost 或 127.0.0.1 访问；如需从其他机器访问，请在配置中添加运维人员。",
-    },
-    "admin_ledger": {
-        "en": "The ledger cannot be read now; the server's log has the reason.",
-        "zh": "暂时无法读取台账；原因见服务器日志。",
-    },
     "forbidden": {
         "en": "The credential is valid, but is not allowed from this address; ask the operator to allow it.",
         "zh": "凭证有效，但不允许从当前地址调用；请联系运维人员放行该地址。",

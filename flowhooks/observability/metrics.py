@@ -149,7 +149,8 @@ class Metrics:
         self._logins = Counter(
             "flowhooks_logins",
             "Logins to the console, by outcome: succeeded, failed, delayed. refused_token counts requests with a "
-            "bearer token of no operator.",
+            "bearer token of no operator, refused_login_header those with an unusable header of login.proxy, and "
+            "refused_no_role those of users whose groups have no role.",
             ["outcome"],
             registry=self.registry,
         )
@@ -250,7 +251,7 @@ class Metrics:
             delivering.observe(max(0.0, total.total_seconds()))
 
     def logged_in(self, outcome: str) -> None:
-        """Count an attempt to log in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""
+        """Count an attempt to log in as an operator, by an outcome that the metric's description names."""
         self._logins.labels(outcome).inc()
 
     def taken_in(self, source: str, *, missed: bool) -> None:

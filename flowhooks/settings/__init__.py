@@ -3,6 +3,7 @@
 model         the settings, one frozen dataclass per section
 sections      the sections that the user names: sources, operators, handlers
 field         declaration of one setting
+access        log-in of operators through a proxy
 loading       reads settings: defaults < flowhooks.toml < environment < options
 reload        which changed settings a running process applies, and which need a restart
 types         value types of settings, and how they are parsed
@@ -15,12 +16,14 @@ engine_checks checks that concern several sources or settings of engines
 secrets       secrets of plugins and engines, from the environment or files
 signing_keys  locations of the secrets with which engines sign
 locations     locations in the settings file, for error messages
+start_checks  checks before a start or a reload
 tokens        bearer tokens, in particular of operators
 credentials   credentials of sources, read from their locations
 """
 
 from __future__ import annotations
 
+from flowhooks.settings.access import LoginSettings
 from flowhooks.settings.addresses import host_and_port, is_loopback
 from flowhooks.settings.alerts import AlertRoute, AlertsSettings, routed_notifiers, unknown_notifiers
 from flowhooks.settings.credentials import SigningKey, SourceCredentials, check_sources, load_source_credentials
@@ -37,9 +40,6 @@ from flowhooks.settings.definitions import (
     SettingReference,
     Settings,
     ShutdownSettings,
-    check_binds,
-    check_processes,
-    check_removed,
     database_url,
     describe,
 )
@@ -51,6 +51,7 @@ from flowhooks.settings.named_sections import HandlerSettings, Network, Operator
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
 from flowhooks.settings.signature import SignatureSettings
 from flowhooks.settings.signing_keys import Secret
+from flowhooks.settings.start_checks import check_binds, check_processes, check_removed
 from flowhooks.settings.tokens import check_operators, operator_tokens
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "IngressSettings",
     "LedgerSettings",
     "LogSettings",
+    "LoginSettings",
     "Network",
     "OperatorSettings",
     "RetentionSettings",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from flowhooks.errors import SettingsError
 from flowhooks.model.search_fields import MAX_FIELDS
 from flowhooks.settings import addresses, types
+from flowhooks.settings.access import LoginSettings
 from flowhooks.settings.alerts import AlertRoute, AlertsSettings
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.field import setting
@@ -316,6 +317,9 @@ class Settings:
         default_factory=SearchSettings, metadata={"doc": "Values of the body by which events can be searched."}
     )
     alerts: AlertsSettings = field(default_factory=AlertsSettings, metadata={"doc": "When alerts are raised."})
+    login: LoginSettings = field(
+        default_factory=LoginSettings, metadata={"doc": "How operators log in through an authenticating proxy."}
+    )
     retention: RetentionSettings = field(
         default_factory=RetentionSettings,
         metadata={"doc": "How long finished data is kept. Age counts from the last change."},
@@ -363,16 +367,27 @@ class Settings:
             return []
         return sorted(name for name, source in self.sources.items() if source.engine is not None)
 
-    def credentials(self, kind: str) -> Mapping[str, Source] | Mapping[str, OperatorSettings]:
-        """Return those who may authenticate, by name: of the kind `"sources"` or `"operators"`."""
-        return self.calling_sources if kind == "sources" else self.operators
+    @property
+    def requires_login(self) -> bool:
+        """Whether the administration requires a credential: an operator's, or the header of a proxy."""
+        return bool(self.operators or self.login.proxy)
+
+    def credentials(self, kind: str) -> frozenset[str]:
+        """Return the names of those who may authenticate: of the kind `"sources"` or `"operators"`.
+
+        A proxy that logs operators in counts as an operator of the name `login.proxy`.
+        """
+        if kind == "sources":
+            return frozenset(self.calling_sources)
+        return frozenset(self.operators) | ({"login.proxy"} if self.login.proxy else frozenset())
 
     def public_without_credential(self) -> list[str]:
         """Return the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
 
-        `listen` requires a credential if a source has one, `admin` if an operator is configured.
+        `listen` requires a credential if a source has one, `admin` if an operator is configured, or a proxy that logs
+        operators in.
         """
-        asks = {"listen": self.calling_sources, "admin": self.operators}
+        asks = {"listen": bool(self.calling_sources), "admin": self.requires_login}
         open_ones = [name for name, known in asks.items() if not known]
         return [
             name for name in open_ones if not addresses.is_loopback(addresses.host_and_port(getattr(self, name))[0])
@@ -438,61 +453,6 @@ def describe() -> Iterator[SettingReference]:
 def _reference(name: str, spec: Field[Any], variable: str) -> SettingReference:
     default = "" if spec.default in (MISSING, None) else json.dumps(spec.default)
     return SettingReference(name, spec.metadata["kind"].allowed, default, variable, spec.metadata["doc"])
-
-
-def check_binds(settings: Settings) -> None:
-    """Refuse listeners that other machines reach without a credential, unless `insecure` is set.
-
-    Raises:
-        SettingsError: there are such listeners; one line per listener, which says what to do.
-    """
-    if settings.insecure:
-        return
-    remedies = {
-        "listen": "accepts callbacks from other machines, but no credential is configured: add [sources.NAME] to "
-        "flowhooks.toml (`flowhooks sources new` prints it), listen on 127.0.0.1, or give --insecure",
-        "admin": "lets other machines administer this server, but no operator is configured: add [operators.NAME] to "
-        "flowhooks.toml (`flowhooks operators new` prints it), listen on 127.0.0.1, or give --insecure",
-    }
-    problems = [
-        f"{name} = {types.format_value(getattr(settings, name))} {remedies[name]}"
-        for name in settings.public_without_credential()
-    ]
-    if problems:
-        raise SettingsError("\n".join(problems))
-
-
-def check_removed(before: Settings, after: Settings) -> None:
-    """Refuse new settings that have no source or no operator left, unless `insecure` is set.
-
-    Raises:
-        SettingsError: all sources or all operators were removed; one line each.
-    """
-    if after.insecure:
-        return
-    acts = {"sources": ("no source", "send callbacks"), "operators": ("no operator", "administer this server")}
-    problems = [
-        f"the settings have {none} any more, but {', '.join(sorted(before.credentials(kind)))} may {act} now: without "
-        f"{kind} everybody could. The settings file may be empty or cut off: restore its sections [{kind}.NAME], or "
-        "restart with --insecure if no credential is required any more"
-        for kind, (none, act) in acts.items()
-        if before.credentials(kind) and not after.credentials(kind)
-    ]
-    if problems:
-        raise SettingsError("\n".join(problems))
-
-
-def check_processes(settings: Settings) -> None:
-    """Check that the database allows the configured number of processes.
-
-    Raises:
-        SettingsError: more than one process is configured, and the database is SQLite.
-    """
-    if settings.processes > 1 and database_url(settings).startswith("sqlite:"):
-        raise SettingsError(
-            f"processes = {settings.processes} needs PostgreSQL: only one process may write a SQLite ledger; set "
-            "processes to 1, or set database to a PostgreSQL database"
-        )
 
 
 def database_url(settings: Settings) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings import ingress, signature
+from flowhooks.settings import access, ingress, signature
 from flowhooks.settings.alerts import AlertRoute
 from flowhooks.settings.definitions import Settings, iter_settings, variable
 from flowhooks.settings.engine import EngineSettings
@@ -88,6 +88,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
                 f"http.max_body_bytes, {settings.http.max_body_bytes}"
             )
     problems += find_problems(settings.sources)
+    problems += access.find_problems(settings.login)
     if problems:
         raise SettingsError("\n".join(problems))
     return settings

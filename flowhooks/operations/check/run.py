@@ -160,6 +160,8 @@ def _connections(settings: Settings) -> CheckFinding:
 
 
 def _operators(settings: Settings) -> Iterator[CheckFinding]:
+    if settings.login.proxy:
+        yield _proxy_login(settings)
     if not settings.operators:
         return
     try:
@@ -179,6 +181,20 @@ def _operators(settings: Settings) -> Iterator[CheckFinding]:
         )
     else:
         yield ok("operators", who)
+
+
+def _proxy_login(settings: Settings) -> CheckFinding:
+    login = settings.login
+    roles = _plural(len(login.groups), "group")
+    what = f"the proxy {login.proxy} logs operators in by {login.user_header} and {login.groups_header}: {roles}"
+    if is_loopback(login.proxy):
+        return note(
+            "operators",
+            what,
+            "every program on this machine can send these headers, and so log in as anyone",
+            "run the proxy on a machine or in a container of its own, or let only its user run programs here",
+        )
+    return ok("operators", what)
 
 
 def _plugins(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from flowhooks.errors import Forbidden, LedgerUnusable, Unauthorized, Unavailable
 from flowhooks.web.admin.console.login import LOGIN_PATH, LOGOUT_PATH
 from flowhooks.web.admin.console.page import NotFoundPage, choose_language
-from flowhooks.web.admin.operators import LOCAL, Operator
+from flowhooks.web.admin.operators import LOCAL, NoRole, Operator
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT, SAFE_METHODS, OriginCheck, is_page
+from flowhooks.web.admin.proxy_login import InvalidLoginHeader
 
 if TYPE_CHECKING:
     import falcon
@@ -27,6 +30,8 @@ PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """Paths that need no authentication, because they reveal nothing."""
 API_PREFIX: Final = "/api/"
 STATIC_PREFIX: Final = f"{CONSOLE_ROOT}/static/"
+
+_log = structlog.get_logger(__name__)
 
 
 class AuthMiddleware:
@@ -66,17 +71,33 @@ class AuthMiddleware:
         path, authorization = request.path, request.get_header("Authorization") or ""
         if path in PUBLIC_PATHS:
             return
+        if path.startswith(STATIC_PREFIX) and request.method in SAFE_METHODS:
+            # Pages of refusals use these files, too.
+            if (key := self._origin_check.why_rejected(request)) is not None:
+                self._reject(request, response, key)
+            return
+        proxied = self._find_proxied(request, response)
+        if response.complete:
+            return
         if path.startswith(API_PREFIX) and hmac.compare_digest(authorization.encode("utf-8", "replace"), self._token):
             context.operator, context.by_command = LOCAL, True
         elif self._operators and authorization[:6].lower() == "bearer":
-            self._authenticate_token(request, response, authorization)
+            self._authenticate_token(request, response, authorization, proxied)
+        elif proxied is not None:
+            self._authenticate_proxied(request, response, proxied)
         elif self._operators or is_page(path) or path.startswith(API_PREFIX):
             self._authenticate_browser(request, response)
         elif self._origin_check.why_rejected(request) == "refused.host":
             raise Forbidden("operator_not_here")
 
-    def _authenticate_token(self, request: falcon.Request, response: falcon.Response, authorization: str) -> None:
+    def _authenticate_token(
+        self, request: falcon.Request, response: falcon.Response, authorization: str, proxied: Operator | None
+    ) -> None:
         operator = self._operators.by_token(authorization)
+        if operator is None and proxied is not None:
+            # Many proxies also pass on a token of their own.
+            self._authenticate_proxied(request, response, proxied)
+            return
         if operator is None:
             self._app.metrics.logged_in("refused_token")
             self._request_login(request, response)
@@ -85,21 +106,59 @@ class AuthMiddleware:
         if is_page(request.path):
             self._check_role(request, response, operator)
 
-    def _authenticate_browser(self, request: falcon.Request, response: falcon.Response) -> None:
-        path, page, safe = request.path, is_page(request.path), request.method in SAFE_METHODS
+    def _find_proxied(self, request: falcon.Request, response: falcon.Response) -> Operator | None:
+        """Return the operator whom the proxy names; None if it names none, or if the request was answered."""
+        try:
+            return self._operators.by_proxy(request.env)
+        except InvalidLoginHeader as error:
+            self._refuse_proxied(request, response, "login_header", str(error))
+        except NoRole as error:
+            self._refuse_proxied(request, response, "no_role", "the user is in no group of login.groups", error.name)
+        return None
+
+    def _authenticate_proxied(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
+        """Admit the operator whom the proxy names, with the restrictions of a browser.
+
+        The proxy recognises the browser by a cookie, so the request may come from a page of another site.
+        """
+        if self._is_refused(request, response):
+            return
+        request.context.operator = operator
+        if is_page(request.path):
+            self._check_role(request, response, operator)
+
+    def _refuse_proxied(
+        self, request: falcon.Request, response: falcon.Response, key: str, why: str, name: str = ""
+    ) -> None:
+        self._app.metrics.logged_in(f"refused_{key}")
+        _log.warning("login_refused", operator=name, address=request.remote_addr or "", why=why)
+        if not is_page(request.path):
+            raise Forbidden(f"operator_{key}")
+        language = choose_language(request, response)
+        self._not_found_page.problem(request, response, status=403, key=f"refused.{key}", language=language)
+        response.complete = True
+
+    def _is_refused(self, request: falcon.Request, response: falcon.Response) -> bool:
+        """Answer a request of a browser that is not allowed, whoever sends it; return whether it was answered."""
+        page, safe = is_page(request.path), request.method in SAFE_METHODS
         if not page and not safe:
             # API requests that change something need a token, which no web site can make a browser send.
             raise Unauthorized("operator_unauthorized")
-        if (key := self._origin_check.why_rejected(request)) is not None:
+        key = self._origin_check.why_rejected(request)
+        if key is None and not safe and not self._origin_check.is_from_console(request):
+            key = "refused.origin"
+        if key is not None:
             self._reject(request, response, key)
-            return
-        if not safe and not self._origin_check.is_from_console(request):
-            self._reject(request, response, "refused.origin")
+        return key is not None
+
+    def _authenticate_browser(self, request: falcon.Request, response: falcon.Response) -> None:
+        path, page = request.path, is_page(request.path)
+        if self._is_refused(request, response):
             return
         if not self._operators:
             request.context.operator = LOCAL
             return
-        if path == LOGIN_PATH or (path.startswith(STATIC_PREFIX) and safe):
+        if path == LOGIN_PATH:
             return
         try:
             operator = self._sessions.operator(request)

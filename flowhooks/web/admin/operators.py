@@ -7,13 +7,14 @@ import hmac
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import check_operators, operator_tokens
 from flowhooks.web.admin.passwords import PasswordVerifier
+from flowhooks.web.admin.proxy_login import proxy_user
 from flowhooks.web.callback.credentials import parse_bearer
 
 if TYPE_CHECKING:
@@ -53,6 +54,18 @@ class Operator:
         return self.role is Role.OPERATE
 
 
+class NoRole(Exception):
+    """The proxy has named a user of whose groups the settings name none.
+
+    Args:
+        name: the user's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 LOCAL: Final = Operator(name="local", role=Role.OPERATE)
 """The operator of requests from this machine if the settings name no operators, and of commands, which can read the
 lock file."""
@@ -80,12 +93,28 @@ class Operators:
         self._cached_tokens: tuple[Settings, Mapping[str, str]] = app.settings, operator_tokens(app.settings)
 
     def __bool__(self) -> bool:
-        return bool(self._app.settings.operators)
+        return self._app.settings.requires_login
 
     def by_name(self, name: str) -> Operator | None:
         """Return the operator of this name; None if the current settings do not have it."""
         settings = self._app.settings.operators.get(name)
         return None if settings is None else Operator(name=name, role=Role(settings.role))
+
+    def by_proxy(self, environ: Mapping[str, Any]) -> Operator | None:
+        """Return the operator whom the proxy of the settings names in headers; None if the request has none of them.
+
+        Raises:
+            InvalidLoginHeader: the request has such a header and must be refused.
+            NoRole: no group of the user has a role.
+        """
+        login = self._app.settings.login
+        user = proxy_user(environ, login)
+        if user is None:
+            return None
+        for group, role in login.groups.items():
+            if group in user.groups:
+                return Operator(name=user.name, role=Role(role))
+        raise NoRole(user.name)
 
     def by_token(self, authorization: str) -> Operator | None:
         """Return the operator whose bearer token a request has; None if it has none, or an unknown one."""

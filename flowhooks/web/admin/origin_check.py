@@ -43,7 +43,7 @@ class OriginCheck:
         settings = self._app.settings
         host = host_of(request.env)
         here = is_loopback_name(host)
-        if settings.operators:
+        if settings.requires_login:
             expected = settings.public_url.partition("://")[2]
             return "refused.name" if expected and host != expected and not here else None
         if not is_loopback(host_and_port(settings.admin)[0]):

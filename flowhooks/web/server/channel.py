@@ -31,6 +31,8 @@ LINGER_SECONDS: Final = 2.0
 """Seconds for which data of a client that is still sending is read after its response, so that it can receive it."""
 MAX_LINGER_BYTES: Final = 64 * 1024 * 1024
 """Maximum number of bytes that are read and discarded during that time."""
+REPEATED_HEADERS: Final = "flowhooks.repeated_headers"
+"""Names of the headers that a request has more than once, in its environ: in upper case, with `_` for `-`."""
 
 _log = structlog.get_logger(__name__)
 
@@ -95,6 +97,12 @@ class _TimedTask:
 
 class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
     """A request for the application."""
+
+    def get_environment(self) -> dict[str, Any]:
+        """Return the WSGI environ, with the names of repeated headers."""
+        environ: dict[str, Any] = super().get_environment()
+        environ[REPEATED_HEADERS] = self.request.repeated
+        return environ
 
     def execute(self) -> None:
         """Call the application; turn an exception that it raises into an error response."""

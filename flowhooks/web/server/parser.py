@@ -49,6 +49,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     accepted. A rejected request is `completed`, and `error` has the reason.
 
     Attributes:
+        repeated: the names of headers that the request has more than once, as the keys of `headers`, in which their
+            values are joined.
         started_at: the time of its first byte, by `time.monotonic`; 0 before that.
     """
 
@@ -59,6 +61,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     request_uri = ""
     header_plus: bytes = b""
     headers_finished: bool = False
+    repeated: frozenset[str] = frozenset()
     started_at = 0.0
     _closed = False
 
@@ -131,7 +134,10 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
             elif b"_" not in field[0]:  # because CGI names do not distinguish it from a hyphen
                 key = field[0].upper().replace(b"-", b"_").decode("ascii")
                 value = field[1].decode("latin-1")
-                headers[key] = f"{headers[key]}, {value}" if key in headers else value
+                if key in headers:
+                    self.repeated |= {key}
+                    value = f"{headers[key]}, {value}"
+                headers[key] = value
         if not well_formed:
             raise LocalizedHTTPError(400, "bad_request")
 

@@ -27,6 +27,8 @@ FORWARDED_HEADERS: Final = (
 """Headers in which a client could claim to be another."""
 WAS_FORWARDED: Final = "flowhooks.forwarded"
 """Set in the environ of a request from which such a header was removed."""
+PEER: Final = "flowhooks.peer"
+"""The address that the connection of a request comes from, in its environ: of the proxy if there is one."""
 _PROXY_HEADERS: Final = frozenset(
     {
         *FORWARDED_HEADERS,
@@ -62,6 +64,7 @@ class TrustedProxy:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Set the client address, then call the application."""
         peer, forwarded_for = environ.get("REMOTE_ADDR"), environ.get(FORWARDED_FOR)
+        environ[PEER] = peer
         if (address := client_address(peer, forwarded_for, self._trusted())) != peer:
             environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = address
         for name in FORWARDED_HEADERS:

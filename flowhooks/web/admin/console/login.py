@@ -53,7 +53,11 @@ class LoginPage(Page):
         """Show the form. Redirect to the console if the browser is logged in, or if no login is needed."""
         language = choose_language(request, response)
         try:
-            inside = not self._operators or self._sessions.operator(request) is not None
+            inside = (
+                not self._operators
+                or request.context.operator is not None
+                or self._sessions.operator(request) is not None
+            )
         except LedgerUnusable:
             inside = False
         if inside:

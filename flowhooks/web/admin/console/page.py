@@ -18,6 +18,7 @@ from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.flash import pop_flash
 from flowhooks.web.admin.console.rendering import HEADERS
 from flowhooks.web.admin.console.urls import ACTION_ROOT, current_url, query_of
+from flowhooks.web.admin.operators import LOCAL
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]
         "operator": operator,
         "may_operate": operator is not None and operator.may_operate,
         "logged_in": request.context.logged_in,
+        "named": operator is not None and operator is not LOCAL,
         "place": place,
         "version": __version__,
         "database": "PostgreSQL" if app.ledger.shared else "SQLite",

@@ -742,6 +742,21 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "该请求来自其他网站，或者没有说明来源。如果是您本人的操作，请重新打开控制台后再试。使用反向代理时，"
         "Host 请求头须原样转发，配置项 public_url 须为控制台的地址。",
     },
+    "refused.login_header.what": {"en": "This login is not accepted", "zh": "不接受此登录方式"},
+    "refused.login_header.then": {
+        "en": "The request has a header that names an operator, but it does not come from the proxy in the setting "
+        "login.proxy, or the header has no usable value. The server log has the reason. Open the console at the "
+        "address of the proxy.",
+        "zh": "请求带有指明运维人员的请求头，但它不是来自配置项 login.proxy 中的代理，或者其值不可用。"
+        "原因见服务器日志。请通过代理的地址打开控制台。",
+    },
+    "refused.no_role.what": {"en": "You have no access to this console", "zh": "您没有访问此控制台的权限"},
+    "refused.no_role.then": {
+        "en": "You are logged in, but none of your groups has a role here. Ask the administrators of this server for "
+        "a group that the setting login.groups names, then log in again.",
+        "zh": "您已登录，但您所在的组在此没有角色。请向本服务器的管理员申请加入配置项 login.groups 中列出的组，"
+        "然后重新登录。",
+    },
     "refused.role.what": {"en": "Your access is read-only", "zh": "您只能查看，不能修改"},
     "refused.role.then": {
         "en": "Nothing was changed. Ask an operator who has the role operate.",

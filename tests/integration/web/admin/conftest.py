@@ -182,8 +182,9 @@ def serve():
     """Serve a flow's console: `serve(flow)`; all are stopped at the end."""
     running = []
 
-    def serve(flow, listen="127.0.0.1:0"):
-        server = Server(create_admin(flow.app, "t"), listen=listen, threads=4, limits=Limits(), name="admin")
+    def serve(flow, listen="127.0.0.1:0", trusted_proxy=""):
+        limits = Limits(trusted_proxy=trusted_proxy)
+        server = Server(create_admin(flow.app, "t"), listen=listen, threads=4, limits=limits, name="admin")
         thread = threading.Thread(target=server.serve)
         thread.start()
         running.append((server, thread))

@@ -67,7 +67,7 @@ def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(rendering, "_TEMPLATES", there)
     templates = Templates()
     shutil.rmtree(there)
-    values = dict.fromkeys(("operator", "logged_in", "just_done", "place", "version", "database"))
+    values = dict.fromkeys(("operator", "logged_in", "named", "just_done", "place", "version", "database"))
     shown = {"status": 503, "what": "problem.ledger.what", "then": "problem.ledger.then"}
     page = templates.render("problem.html", "en", **values, **shown, in_language=lambda language: language)
     assert b"The ledger cannot be read at present" in page

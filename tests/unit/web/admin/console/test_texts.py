@@ -103,7 +103,8 @@ BY_KEY |= {
         "no_trigger",
     )
 }
-BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
+REFUSALS = ("bound", "host", "login_header", "name", "no_role", "origin", "role")
+BY_KEY |= {f"refused.{key}.{part}" for key in REFUSALS for part in ("what", "then")}
 
 
 def placeholders(sentence):

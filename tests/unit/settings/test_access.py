@@ -1,0 +1,90 @@
+"""The section [login]: what it may contain, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import settings
+from flowhooks.errors import SettingsError
+
+
+def test_log_in_through_a_proxy(written):
+    """The section names the proxy, its headers, and the role of each group in their order."""
+    loaded = settings.load(
+        written("""
+        [login]
+        proxy = "::ffff:10.0.0.5"
+        user_header = "Remote-User"
+        groups_header = "Remote-Groups"
+        groups_separator = "|"
+        [login.groups]
+        ops = "operate"
+        "cn=dev,dc=example" = "view"
+        """),
+        {},
+        {},
+    )
+    assert loaded.login == settings.LoginSettings(
+        proxy="10.0.0.5",
+        user_header="Remote-User",
+        groups_header="Remote-Groups",
+        groups_separator="|",
+        groups={"ops": "operate", "cn=dev,dc=example": "view"},
+    )
+    assert list(loaded.login.groups) == ["ops", "cn=dev,dc=example"]
+    assert loaded.requires_login
+    assert loaded.credentials("operators") == {"login.proxy"}
+
+
+def test_from_the_environment(written):
+    """The environment has the groups as pairs."""
+    environ = {"FLOWHOOKS_LOGIN_PROXY": "10.0.0.5", "FLOWHOOKS_LOGIN_GROUPS": "ops=operate, dev team=view"}
+    loaded = settings.load(written(""), environ, {})
+    assert loaded.login.groups == {"ops": "operate", "dev team": "view"}
+
+
+def test_without_the_section():
+    """By default no proxy logs anybody in, and no log-in is required."""
+    assert not settings.Settings().requires_login
+    assert settings.Settings().login.proxy == ""
+
+
+def test_the_proxy_closes_a_public_listener():
+    """A listener that other machines reach is not open if a proxy logs operators in."""
+    login = settings.LoginSettings(proxy="10.0.0.5", groups={"ops": "operate"})
+    given = settings.Settings(admin="0.0.0.0:8081", login=login)
+    assert given.public_without_credential() == []
+    with pytest.raises(SettingsError, match="no operator"):
+        settings.check_removed(given, settings.Settings())
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ('proxy = "10.0.0.0/8"', "login.proxy must be one IP address"),
+        ('proxy = "proxy.example"', "login.proxy must be one IP address"),
+        ('proxy = "10.0.0.5"', "login.groups has no group, so nobody could log in"),
+        ('groups = {ops = "operate"}', "login.groups has no effect without login.proxy"),
+        ('proxy = "10.0.0.5"\ngroups = {ops = "admin"}', "there is no such role"),
+        ('proxy = "10.0.0.5"\ngroups = {ops = 1}', "must be a role's name"),
+        ('proxy = "10.0.0.5"\ngroups = {"" = "view"}', "must not have the group"),
+        ('proxy = "10.0.0.5"\ngroups = {" ops" = "view"}', "must not have the group"),
+        ('proxy = "10.0.0.5"\ngroups = {"o\\nps" = "view"}', "must not have the group"),
+        ('proxy = "10.0.0.5"\ngroups = "ops"', "must be a section of roles by group"),
+        ('user_header = "X_User"', "must be the name of a header"),
+        ('user_header = "Authorization"', "must not be Authorization"),
+        ('groups_header = "X-Forwarded-For"', "must not be X-Forwarded-For"),
+        ('groups_separator = " "', "login.groups_separator must be"),
+        ('user_header = "x-forwarded-groups"', "give each its own header"),
+    ],
+)
+def test_what_is_refused(refused, section, says):
+    """Everything that would let nobody or the wrong ones in is an error of the settings."""
+    lines = refused(f"[login]\n{section}")
+    assert any(says in line for line in lines), lines
+
+
+def test_a_broken_list_in_the_environment(refused):
+    """Pairs without an equals sign are refused."""
+    environ = {"FLOWHOOKS_LOGIN_PROXY": "10.0.0.5", "FLOWHOOKS_LOGIN_GROUPS": "ops"}
+    assert any("FLOWHOOKS_LOGIN_GROUPS must be a section" in line for line in refused("", environ))
