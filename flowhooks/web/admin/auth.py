@@ -13,6 +13,7 @@ import structlog
 from flowhooks.errors import Forbidden, LedgerUnusable, Unauthorized, Unavailable
 from flowhooks.web.admin.console.login import LOGIN_PATH, LOGOUT_PATH
 from flowhooks.web.admin.console.page import NotFoundPage, choose_language
+from flowhooks.web.admin.login_audit import LoginMethod, LoginRecorder
 from flowhooks.web.admin.operators import LOCAL, NoRole, Operator
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT, SAFE_METHODS, OriginCheck, is_page
 from flowhooks.web.admin.proxy_login import InvalidLoginHeader
@@ -59,6 +60,7 @@ class AuthMiddleware:
         self._operators = operators
         self._sessions = sessions
         self._login = login
+        self._logins = LoginRecorder(app)
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
         """Authenticate the request, or answer it in place of its resource.
@@ -103,8 +105,13 @@ class AuthMiddleware:
             self._request_login(request, response)
             return
         request.context.operator = operator
+        self._record(request, operator, LoginMethod.TOKEN)
         if is_page(request.path):
             self._check_role(request, response, operator)
+
+    def _record(self, request: falcon.Request, operator: Operator, method: LoginMethod) -> None:
+        interface = "console" if is_page(request.path) else "api"
+        self._logins.record(operator, method, request.remote_addr or "", interface)
 
     def _find_proxied(self, request: falcon.Request, response: falcon.Response) -> Operator | None:
         """Return the operator whom the proxy names; None if it names none, or if the request was answered."""
@@ -124,6 +131,7 @@ class AuthMiddleware:
         if self._is_refused(request, response):
             return
         request.context.operator = operator
+        self._record(request, operator, LoginMethod.PROXY)
         if is_page(request.path):
             self._check_role(request, response, operator)
 

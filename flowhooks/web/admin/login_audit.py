@@ -1,9 +1,18 @@
-"""Logins, logouts and refused logins in the audit log."""
+"""Logins, logouts and refused logins in the audit log.
+
+A login with a password is recorded with its session. A token and a proxy's header come with every request, so their
+first use counts as the login, and is recorded once per hour, address and process.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from contextlib import suppress
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
+
+import structlog
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
@@ -13,20 +22,91 @@ from flowhooks.text import escape_control
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowhooks.app import App
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.web.admin.operators import Operator
 
 COLLAPSED_WITHIN: Final = 3600 * SECOND
 """Microseconds within which refused logins of one operator are one entry."""
 UNKNOWN_OPERATOR: Final = "unknown"
 """Stands for every name that no operator has, so that a client which guesses names cannot fill the audit log."""
 MAX_ADDRESS_CHARS: Final = 100
+MAX_REMEMBERED: Final = 10_000
+"""Maximum number of logins that a process remembers, so that their next requests are not recorded."""
+RETRY_INTERVAL: Final = 60 * SECOND
+"""Microseconds after which a login that could not be recorded is recorded again."""
+WRITE_TIMEOUT: Final = 1.0
+"""Seconds for which a request waits until its login is recorded."""
+
+_log = structlog.get_logger(__name__)
 
 
-def record_login(transaction: WriteTransaction, clock: Clock, operator: str, address: str) -> None:
-    """Record a login, in the transaction that creates the session."""
-    audit.record(transaction, _entry(clock, operator, "login", {"address": _shown(address)}))
+class LoginMethod(StrEnum):
+    """How an operator has logged in."""
+
+    PASSWORD = "password"  # noqa: S105 (a word, not a password)
+    TOKEN = "token"  # noqa: S105 (as above)
+    PROXY = "proxy"
+
+
+class LoginRecorder:
+    """Records the first use of a token or of a proxy's header. Every method may be called from any thread.
+
+    A request is admitted even if the ledger cannot be written, because operators need the console most then. The log
+    has the login in any case.
+
+    Args:
+        app: a started `App`.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._due: OrderedDict[tuple[str, ...], int] = OrderedDict()
+
+    def record(self, operator: Operator, method: LoginMethod, address: str, interface: str) -> None:
+        """Record a login unless this process has recorded it within the last hour.
+
+        Args:
+            operator: the operator.
+            method: how the operator was identified.
+            address: the client's address.
+            interface: `"console"` or `"api"`.
+        """
+        clock, key = self._app.clock, (operator.name, operator.role, method, address)
+        with self._lock:
+            now = clock.now()
+            if now < self._due.get(key, now):
+                return
+            self._remember(key, now + COLLAPSED_WITHIN)
+        self._app.metrics.logged_in("succeeded")
+        _log.info("login_succeeded", operator=operator.name, address=address, by=method.value)
+        detail = {"address": _shown(address), "by": method.value, "role": operator.role}
+        entry = _entry(clock, operator.name, "login", detail, interface)
+        try:
+            self._app.ledger.write(
+                lambda transaction: audit.record_collapsed(transaction, entry, within=COLLAPSED_WITHIN, ignored=()),
+                timeout=WRITE_TIMEOUT,
+                certain=False,
+            )
+        except FlowhooksError as error:
+            _log.error("login_not_recorded", operator=operator.name, why=str(error))
+            with self._lock:
+                self._remember(key, now + RETRY_INTERVAL)
+
+    def _remember(self, key: tuple[str, ...], due: int) -> None:
+        self._due[key] = due
+        self._due.move_to_end(key)
+        while len(self._due) > MAX_REMEMBERED:
+            self._due.popitem(last=False)
+
+
+def record_login(transaction: WriteTransaction, clock: Clock, operator: Operator, address: str) -> None:
+    """Record a login with a password, in the transaction that creates the session."""
+    detail = {"address": _shown(address), "by": LoginMethod.PASSWORD.value, "role": operator.role}
+    audit.record(transaction, _entry(clock, operator.name, "login", detail))
 
 
 def record_logout(transaction: WriteTransaction, clock: Clock, operator: str, address: str) -> None:
@@ -53,9 +133,11 @@ def record_refusal(ledger: Ledger, clock: Clock, operator: str | None, address: 
         )
 
 
-def _entry(clock: Clock, actor: str, action: str, detail: Mapping[str, Any]) -> audit.AuditEntry:
+def _entry(
+    clock: Clock, actor: str, action: str, detail: Mapping[str, Any], interface: str = "console"
+) -> audit.AuditEntry:
     return audit.AuditEntry(
-        id=clock.new_id(), at=clock.now(), actor=actor, interface="console", action=action, target="", detail=detail
+        id=clock.new_id(), at=clock.now(), actor=actor, interface=interface, action=action, target="", detail=detail
     )
 
 

@@ -61,7 +61,7 @@ class Sessions:
         def begun(transaction: WriteTransaction) -> None:
             sessions.remove(transaction, before)
             sessions.create(transaction, session)
-            login_audit.record_login(transaction, self._app.clock, operator.name, request.remote_addr or "")
+            login_audit.record_login(transaction, self._app.clock, operator, request.remote_addr or "")
 
         self._app.ledger.write(begun)
         self._set_cookie(response, secret)

@@ -133,7 +133,7 @@ class LoginPage(Page):
             self.problem(request, response, status=503, key="problem.ledger", language=language)
             return
         self.app.metrics.logged_in("succeeded")
-        _log.info("login_succeeded", operator=operator.name, address=request.remote_addr or "")
+        _log.info("login_succeeded", operator=operator.name, address=request.remote_addr or "", by="password")
         _redirect(response, _safe_next(request.get_param("next", default="") or ""))
 
 

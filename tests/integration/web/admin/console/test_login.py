@@ -438,6 +438,7 @@ def test_what_is_logged(console):
         ("login_failed", "li\nforged", "127.0.0.1"),
         ("login_succeeded", "li", "127.0.0.1"),
     ]
+    assert logged[1]["by"] == "password"
     for secret in ("my-secret-password", PASSWORD, cookie.partition("=")[2]):
         assert secret not in repr(logged)
 
@@ -517,11 +518,14 @@ def audited(console):
 
 
 def test_logins_are_in_the_audit_log(console):
-    """A login and a logout are entries of their operator, with the address."""
+    """A login and a logout are entries of their operator, with the address; a login also has method and role."""
     cookie = console.log_in("li", PASSWORD)
     console.post("/logout", Cookie=cookie)
     address = {"address": "127.0.0.1"}
-    assert audited(console) == [("li", "login", address), ("li", "logout", address)]
+    assert audited(console) == [
+        ("li", "login", {**address, "by": "password", "role": "operate"}),
+        ("li", "logout", address),
+    ]
 
 
 def test_refused_logins_do_not_fill_the_audit_log(console):
