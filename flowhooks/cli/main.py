@@ -27,7 +27,7 @@ COMMANDS: Final = {
     "config": "Show the settings in force.",
     "check": "Check settings, plugins and database for problems.",
     "overview": "Show what fails now, and why deliveries wait.",
-    "plugins": "List, create, install and uninstall plugins.",
+    "plugins": "List, create, try, install and uninstall plugins.",
     "routes": "List the routes, or explain where an event would go.",
     "events": "List, inspect, replay, reroute and resolve events.",
     "errors": "List failed attempts by their error.",

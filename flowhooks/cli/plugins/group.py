@@ -14,14 +14,15 @@ from flowhooks.cli.lazy_commands import LazyCommands
             "list": "flowhooks.cli.plugins.list:list_command",
             "show": "flowhooks.cli.plugins.show:show_command",
             "new": "flowhooks.cli.plugins.new:new_command",
+            "try": "flowhooks.cli.plugins.backtest.command:try_command",
             "install": "flowhooks.cli.plugins.install:install_command",
             "uninstall": "flowhooks.cli.plugins.uninstall:uninstall_command",
         }
     ),
-    short_help="List, create, install and uninstall plugins.",
+    short_help="List, create, try, install and uninstall plugins.",
 )
 def command() -> None:
-    r"""List, create, install and uninstall plugins.
+    r"""List, create, try, install and uninstall plugins.
 
     A plugin is a Python package with handlers, or a single file. A server loads plugins once, at its start. A plugin
     that is installed or uninstalled later takes effect at the next start.

@@ -55,13 +55,13 @@ def run(*arguments: str, to_stderr: bool = False) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    return subprocess.run(_command(arguments), check=False, stdout=2 if to_stderr else None).returncode  # noqa: S603 (the operator gives the arguments)
+    return subprocess.run(command(*arguments), check=False, stdout=2 if to_stderr else None).returncode  # noqa: S603 (the operator gives the arguments)
 
 
 def uninstall(name: str) -> tuple[int, str]:
     """Uninstall a package; return pip's exit code and output."""
     completed = subprocess.run(  # noqa: S603 (the name of an installed package)
-        _command(("uninstall", "--yes", name)),
+        command("uninstall", "--yes", name),
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -71,5 +71,6 @@ def uninstall(name: str) -> tuple[int, str]:
     return completed.returncode, completed.stdout
 
 
-def _command(arguments: Sequence[str]) -> list[str]:
+def command(*arguments: str) -> list[str]:
+    """Return the command that runs pip with these arguments."""
     return [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]

@@ -1,0 +1,1 @@
+"""`flowhooks plugins try`: compare what the installed plugins and others make of stored events."""
