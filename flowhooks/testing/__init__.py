@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.testing.engines.driver import EngineDriver
     from flowhooks.testing.engines.fake_engine import FakeEngine
     from flowhooks.testing.engines.http_contract import HttpClientContract
-    from flowhooks.testing.events import make_event
+    from flowhooks.testing.events import make_event, stored_events
     from flowhooks.testing.fault_injection.exactly_once import exactly_once
     from flowhooks.testing.fault_injection.report import Finding, Report
     from flowhooks.testing.views import DeliveryView, PostResult
@@ -43,6 +43,7 @@ __all__ = [
     "Report",
     "exactly_once",
     "make_event",
+    "stored_events",
 ]
 
 _HOMES: Final = {
@@ -59,6 +60,7 @@ _HOMES: Final = {
     "Report": "fault_injection.report",
     "exactly_once": "fault_injection.exactly_once",
     "make_event": "events",
+    "stored_events": "events",
 }
 
 

@@ -181,6 +181,28 @@ class AppHarness:
             raise KeyError(f"there is no source {source!r}: give sources=({source!r},) when you create the app")
         return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(data or {}), **body}), headers=sent)
 
+    def post_event(self, event: Event, *, wait: float = WAIT_TIMEOUT) -> PostResult:
+        """Send an event again as a callback, such as one of `stored_events`, and return its response.
+
+        Args:
+            event: the event. The callback has its process instance id, kind, data, conclusion and `traceparent`. It
+                comes from the event's source if that is one of `sources`, otherwise from the first one.
+            wait: as for `post`.
+
+        Returns:
+            The response. Its event is a new one, with another id.
+        """
+        headers = {} if event.traceparent is None else {"traceparent": event.traceparent}
+        conclusion = {} if event.conclusion is None else {"conclusion": event.conclusion}
+        return self.post(
+            event.flow_instance_id,
+            kind=event.kind,
+            wait=wait,
+            headers=headers,
+            source=event.source if event.source in self._tokens else None,
+            data={**event.data, **conclusion},
+        )
+
     def receive(
         self,
         source: str,

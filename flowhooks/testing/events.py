@@ -1,19 +1,26 @@
-"""Events made by a test, for unit tests that call a handler's function directly."""
+"""Events for tests: made by a test, or read from a file of stored events."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks import schema
 from flowhooks.clock import Clock, to_datetime
+from flowhooks.errors import CallbackRejected
 from flowhooks.model.event import Event, from_body
 from flowhooks.model.trace_context import parse_traceparent
 from flowhooks.testing.clock import STARTS_AT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
+    from collections.abc import Iterator, Mapping
+
+_CUT_MARK: Final = "next"
+"""The only member of the last line of an export from which events were left out."""
 
 
 def make_event(
@@ -99,4 +106,55 @@ def event_of(
         flow_instance_id=flow_instance_id,
         received_at=received_at or to_datetime(STARTS_AT),
         traceparent=traceparent,
+    )
+
+
+def stored_events(file: str | os.PathLike[str]) -> Iterator[Event]:
+    """Read the events of a file that `flowhooks events export --format jsonl --masked` has written, or with `--bodies`.
+
+    Args:
+        file: the path of the file.
+
+    Yields:
+        The events, in the order of the file: the newest first. `event.conclusion` is the one that handlers have seen,
+        as the settings of the source map it. The other attributes are made of the body.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line is not an event with its body. The message names the file and the line.
+    """
+    with Path(file).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                event = _stored_event(line)
+            except (CallbackRejected, KeyError, TypeError, ValueError) as error:
+                why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                raise ValueError(f"{os.fspath(file)}, line {number}: {why}") from error
+            if event is not None:
+                yield event
+
+
+def _stored_event(line: str) -> Event | None:
+    document = json.loads(line) if line.strip() else None
+    if document is None:
+        return None
+    if not isinstance(document, dict):
+        raise TypeError("it is not a JSON object")
+    if document.keys() == {_CUT_MARK}:
+        return None
+    if not isinstance(document.get("body"), dict):
+        raise TypeError("the event has no body: export it with --masked or --bodies")
+    event = event_of(
+        document["body"],
+        flow_instance_id=document["flow_instance_id"],
+        kind=document["kind"],
+        source=document["source"],
+        id=document["id"],
+        received_at=datetime.fromisoformat(document["received_at"]),
+    )
+    return replace(
+        event,
+        conclusion=document.get("conclusion", event.conclusion),
+        origin=document.get("origin", event.origin),
+        corrects=document.get("corrects"),
     )

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 
 from flowhooks import FlowhooksError, OutcomeKind, Reject, Retry, State, handler, hookimpl
 from flowhooks.observability.logging import AttemptLogHandler
-from flowhooks.testing import AppHarness
+from flowhooks.testing import AppHarness, make_event
 from support.waiting import WAIT_TIMEOUT
 
 
@@ -624,3 +625,25 @@ def test_it_is_a_context_manager():
     with pytest.raises(ZeroDivisionError), AppHarness() as app:
         raise ZeroDivisionError
     assert not app.folder.exists()
+
+
+def test_a_stored_event_is_sent_again(app_of, make_plugin, listens):
+    """The handlers see what they saw before: kind, data and conclusion, and the source if the app has it."""
+    seen = []
+    app = app_of(make_plugin(listens(seen.append, name="seen")), sources=("first", "erp"))
+    event = make_event(
+        process_key="leave",
+        conclusion="AGREE",
+        flow_instance_id="4711",
+        source="erp",
+        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        days=3,
+    )
+    assert app.post_event(replace(event, conclusion="approved")).json == {"success": True}
+    assert app.post_event(replace(event, flow_instance_id="2", source="gone")).status == 200
+    first, second = seen
+    assert (first.flow_instance_id, first.source, first.conclusion) == ("4711", "erp", "approved")
+    assert first.data == {**event.data, "conclusion": "approved"}
+    assert first.traceparent == event.traceparent
+    assert first.id != event.id
+    assert (second.source, second.conclusion) == ("first", "AGREE")

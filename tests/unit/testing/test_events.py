@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
 from flowhooks.model.event import from_body
-from flowhooks.testing import ManualClock, make_event
+from flowhooks.testing import ManualClock, make_event, stored_events
 
 
 def test_an_event_is_made_as_of_a_body():
@@ -90,3 +91,55 @@ def test_the_clock_stands_still():
     assert clock.random() == 0
     with pytest.raises(ValueError, match="can only be advanced"):
         clock.advance(-1)
+
+
+def test_stored_events_are_those_of_an_export(tmp_path):
+    """Each line is an event as handlers saw it, with the conclusion of the source's settings."""
+    line = {
+        "id": "01a",
+        "received_at": "2026-11-24T09:30:00.123Z",
+        "source": "erp",
+        "origin": "correction",
+        "corrects": "019",
+        "kind": "suspended",
+        "flow_instance_id": "4711",
+        "conclusion": "approved",
+        "state": "routed",
+        "deliveries": [],
+        "body": {"processDefinitionId": "leave:3:x", "conclusion": "AGREE", "businessKey": 7, "days": 3, "note": None},
+    }
+    file = tmp_path / "events.jsonl"
+    file.write_text(
+        json.dumps(line) + "\n\n" + json.dumps(line | {"id": "01b", "conclusion": None}) + '\n{"next": "1"}\n'
+    )
+    first, second = stored_events(file)
+    assert (first.id, first.source, first.kind, first.flow_instance_id) == ("01a", "erp", "suspended", "4711")
+    assert first.received_at == datetime(2026, 11, 24, 9, 30, 0, 123_000, tzinfo=UTC)
+    assert (first.process_definition_key, first.process_definition_version) == ("leave", 3)
+    assert (first.business_key, first.conclusion) == ("7", "approved")
+    assert (first.origin, first.corrects) == ("correction", "019")
+    assert first.data["conclusion"] == "AGREE"
+    assert "note" not in first.data
+    assert (second.id, second.conclusion) == ("01b", None)
+    assert [event.id for event in stored_events(str(file))] == ["01a", "01b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "it is not a JSON object"),
+        ('{"id": "1"}', "the event has no body: export it with --masked or --bodies"),
+        ('{"id": "1", "body": null}', "the event has no body"),
+        ('{"id": "1", "body": {}}', "'flow_instance_id' is missing"),
+        ('{"id": "1", "body": {"n": NaN}, "flow_instance_id": "1", "kind": "c", "source": "s"}', "NaN|is missing"),
+    ],
+)
+def test_a_line_that_is_no_event_is_named(tmp_path, line, why):
+    """The error has the file and the number of the line."""
+    file = tmp_path / "events.jsonl"
+    file.write_text(f"\n{line}\n")
+    with pytest.raises(ValueError, match=rf"events\.jsonl, line 2: .*({why})"):
+        list(stored_events(file))
+    with pytest.raises(FileNotFoundError):
+        list(stored_events(tmp_path / "none.jsonl"))
