@@ -23,8 +23,9 @@ Subject: TypeAlias = Literal["route", "data", "body", "state"]
 """What differs: the route to a handler, the verdict of its plugin's data schema, the verdict of the schema of the kind
 of callback, or only the state of the event."""
 
-MAX_CANDIDATES: Final = 200
-"""Maximum number of handlers of one event that are compared; those that match come first."""
+MAX_CANDIDATES: Final = 10_000
+"""Maximum number of handlers of one event that are compared; those that match come first. More would be cut at another
+handler before and after, which would look like a difference."""
 MAX_SAMPLES: Final = 5
 """Maximum number of event ids that are kept of a group."""
 MAX_REASONS: Final = 3
