@@ -10,7 +10,7 @@ PLUGIN = """\
 from typing import Any
 
 from flowhooks import Delivery, Event, Retry, handler
-from flowhooks.testing import AppFactory
+from flowhooks.testing import AppFactory, stored_events
 
 
 @handler(process_key="a", order_by="business_key", isolation="process", retry=Retry())
@@ -53,6 +53,10 @@ def test_it(flowhooks_app: AppFactory) -> None:
     answer = app.post("1", kind="complete", data=members, conclusion="approved")
     app.wait_for(answer, "dead")
     app.wait_for(answer, "suceeded")  # wrong
+    for event in stored_events("events.jsonl"):
+        one(event)
+        app.wait_for(app.post_event(event), "succeeded")
+        app.post_event(event.data)  # wrong
     flowhooks_app(one, setings={})  # wrong
 """
 

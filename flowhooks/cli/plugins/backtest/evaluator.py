@@ -82,6 +82,8 @@ def main(settings: Settings) -> None:
     requests, answers = own_streams()
     with requests, answers:
         serve(settings, requests, answers)
+    sys.stderr.flush()
+    os._exit(0)  # threads of plugins would keep the process
 
 
 if __name__ == "__main__":

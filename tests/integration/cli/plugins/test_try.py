@@ -185,10 +185,12 @@ def test_what_another_version_would_do_differently(place):
 
 
 def test_a_new_plugin_on_postgresql(place, postgresql_url):
-    """Events that are parked now would be delivered to it."""
+    """Events that are parked now would be delivered to it. A thread that it starts keeps no process."""
     place.database = postgresql_url
     place.store(1)
-    text = place.run(place.wheel(), "--state", "parked", *PIP, code=1)
+    source = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    wheel = place.wheel(source=source + PLUGIN.format(selectors="", folder=str(place.folder)))
+    text = place.run(wheel, "--state", "parked", *PIP, code=1)
     assert "new: leave 1.0.0 (acme-leave): loaded" in text
     assert "  leave:grant: not delivered -> delivered, 1 event\n    the event: parked (handler) -> routed\n" in text
 
