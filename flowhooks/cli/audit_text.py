@@ -135,6 +135,7 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "install": lambda detail: f"installed plugins: {', '.join(detail['plugins'])}",
     "uninstall": lambda detail: f"uninstalled plugins: {', '.join(detail['plugins'])}",
     "restart": lambda _detail: "asked the server to restart",
+    "compact": lambda _detail: "compacted the database",
     "retire": _handlers_text("retired"),
     "pause": _handlers_text("paused"),
     "resume": _handlers_text("resumed"),

@@ -12,6 +12,7 @@ import click
 
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.db_index import index_command
+from flowhooks.cli.db_storage import compact_command, size_command
 from flowhooks.cli.filters import timestamp
 from flowhooks.cli.options import SettingsSource, json_option, settings_options, utf8
 from flowhooks.clock import to_datetime
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 _STATES: Final = (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
 
 
-@click.group("db", short_help="Upgrade, purge, index, back up and copy the database.")
+@click.group("db", short_help="Upgrade, purge, index, back up, copy and compact the database.")
 def command() -> None:
-    """Manage the database: upgrade its tables, purge events, index fields, back it up, copy it."""
+    """Manage the database: upgrade its tables, purge events, index fields, back it up, copy it, compact it."""
 
 
 command.add_command(index_command)
@@ -355,3 +356,7 @@ def _print_result(done: Mapping[str, Any], *, as_json: bool) -> None:
         output.print_json(done)
     else:
         output.print_line(_result_text(done))
+
+
+command.add_command(size_command)
+command.add_command(compact_command)

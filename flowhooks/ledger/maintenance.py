@@ -8,7 +8,8 @@ from sqlalchemy import delete, func, select, text
 
 from flowhooks.clock import DAY
 from flowhooks.ledger import database
-from flowhooks.ledger.tables import maintenance, processes
+from flowhooks.ledger.damaged_rows import shown_time
+from flowhooks.ledger.tables import counters, events, maintenance, processes
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -82,3 +83,27 @@ def ledger_size(connection: Connection) -> int:
         else "SELECT pg_database_size(current_database())"
     )
     return int(connection.execute(text(statement)).scalar_one())
+
+
+def unused_bytes(connection: Connection) -> int | None:
+    """Return the bytes of free pages in a SQLite database, which new rows fill first; None on PostgreSQL."""
+    if connection.dialect.name != "sqlite":
+        return None
+    statement = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
+    return int(connection.execute(text(statement)).scalar_one())
+
+
+def count_stored_events(connection: Connection) -> int:
+    """Return the number of stored events, from the counters of accepted and purged events."""
+    total = func.coalesce(func.sum(counters.c.value), 0)
+    accepted, purged = (
+        int(connection.execute(select(total).where(counters.c.name == name)).scalar_one())
+        for name in ("accepted", "purged")
+    )
+    return accepted - purged
+
+
+def oldest_event_received_at(connection: Connection) -> int | None:
+    """Return when the event that was stored first was received, in microseconds since 1970; None without events."""
+    received_at = connection.execute(select(events.c.received_at).order_by(events.c.id).limit(1)).scalar()
+    return None if received_at is None else shown_time(received_at)

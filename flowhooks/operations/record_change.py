@@ -1,4 +1,4 @@
-"""Record in the audit log who installed or uninstalled plugins, or asked the server to restart."""
+"""Record in the audit log who installed plugins, asked the server to restart, or compacted the database."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class ChangeKind(enum.StrEnum):
     INSTALL = "install"
     UNINSTALL = "uninstall"
     RESTART = "restart"
+    COMPACT = "compact"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,13 +77,12 @@ class MaintenanceCauseFinder:
     _sampled_at: int | None = field(default=None, init=False)
 
     def record_size(self, ledger: Ledger, now: int) -> None:
-        """Record the size of the ledger if its growth is watched, and the last record is old enough.
+        """Record the size of the ledger if the last record is old enough.
 
         Raises:
             FlowhooksError: the database cannot be read or written.
         """
-        is_recent = self._sampled_at is not None and 0 <= now - self._sampled_at < SAMPLE_INTERVAL
-        if not self.settings().alerts.ledger_growth_mib or is_recent:
+        if self._sampled_at is not None and 0 <= now - self._sampled_at < SAMPLE_INTERVAL:
             return
         with ledger.connection() as connection:
             size = maintenance.ledger_size(connection)

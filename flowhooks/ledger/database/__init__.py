@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowhooks.ledger.database.backups import copy_file, count_pages
+from flowhooks.ledger.database.compaction import compact_file
 from flowhooks.ledger.database.dialect_statements import (
     BulkInsert,
     Now,
@@ -33,6 +34,7 @@ from flowhooks.ledger.database.engines import (
     is_shared,
     is_undecodable,
     library_version,
+    log_bytes,
     open_engine,
     quick_check,
     remedy,
@@ -47,6 +49,7 @@ __all__ = [
     "Now",
     "bytewise_order",
     "check_file",
+    "compact_file",
     "copy_file",
     "count_pages",
     "database_file",
@@ -67,6 +70,7 @@ __all__ = [
     "listen",
     "lock",
     "lock_statement",
+    "log_bytes",
     "notify",
     "open_engine",
     "quick_check",

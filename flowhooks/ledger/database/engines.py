@@ -225,6 +225,16 @@ def free_disk_bytes(url: str) -> int | None:
         return None
 
 
+def log_bytes(url: str) -> int | None:
+    """Return the size of a database file's write-ahead log; None if it is not a file, or it cannot be read."""
+    file = database_file(url)
+    try:
+        # SQLite keeps the log beside the file that a link leads to.
+        return None if file is None else file.resolve().with_name(f"{file.resolve().name}-wal").stat().st_size
+    except OSError:
+        return None
+
+
 def dispose(engine: Engine) -> None:
     """Close an engine's connections. A connection that is in use is closed when it is returned."""
     event.listen(engine.pool, "checkin", _close)

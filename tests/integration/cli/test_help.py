@@ -111,6 +111,8 @@ def test_every_command_is_there():
         ("db", "backup"),
         ("db", "record-backup"),
         ("db", "purge"),
+        ("db", "size"),
+        ("db", "compact"),
         ("sources",),
         ("sources", "list"),
         ("sources", "show"),

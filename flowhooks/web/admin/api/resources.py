@@ -61,6 +61,7 @@ from flowhooks.web.admin.api.responses import (
     PluginsJson,
     RejectedRequestsJson,
 )
+from flowhooks.web.admin.api.storage_resource import StorageResource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -343,6 +344,7 @@ RESOURCES: Final[tuple[type[Resource], ...]] = (
     OperationItemsResource,
     OperationResource,
     OperationsResource,
+    StorageResource,
 )
 """All resources."""
 

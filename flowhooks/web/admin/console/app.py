@@ -22,6 +22,7 @@ from flowhooks.web.admin.console.parked import ParkedPage
 from flowhooks.web.admin.console.rejected_requests import RejectedRequestsPage
 from flowhooks.web.admin.console.sources import SourcePage, SourcesPage
 from flowhooks.web.admin.console.static_files import StaticFilesResource
+from flowhooks.web.admin.console.storage import StoragePage
 from flowhooks.web.admin.console.urls import ACTION_ROOT, OPERATIONS_ROOT
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -79,6 +80,7 @@ def install(admin: falcon.App[Any, Any], context: PageContext, *, sessions: Sess
     admin.add_route(f"{CONSOLE_ROOT}/rejected-requests", RejectedRequestsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/alerts", AlertsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/audit", AuditPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/storage", StoragePage(context))
     admin.add_route(f"{ACTION_ROOT}/{{name}}", ActionPage(context))
     admin.add_route(LOGIN_PATH, login)
     admin.add_route(LOGOUT_PATH, LogoutPage(context, sessions))

@@ -32,7 +32,7 @@ _EVENT_ACTIONS: Final = frozenset({"accept_correction", "resolve", "reroute_park
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 _SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
 _SERVER_ACTIONS: Final = frozenset(
-    {"start", "reload", "restart", "install", "uninstall", "login", "logout", "login_refused"}
+    {"start", "reload", "restart", "compact", "install", "uninstall", "login", "logout", "login_refused"}
 )
 NAMED_ACTIONS: Final = (
     _EVENT_ACTIONS

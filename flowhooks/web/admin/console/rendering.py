@@ -157,6 +157,7 @@ class Templates:
                 lambda context, key: text(key, context["language"]) if key in TEXTS else key
             ),
             "long": lambda value: truncate(value, MAX_TEXT_CHARS, count_ellipsis=False),
+            "megabytes": lambda size: f"{format_number(size / 1_000_000)} MB",
             "moment": time_element,
             "number": format_number,
             "percent": format_percent,

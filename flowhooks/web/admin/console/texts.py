@@ -1371,6 +1371,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.install": {"en": "plugins installed", "zh": "安装插件"},
     "audit.did.uninstall": {"en": "plugins uninstalled", "zh": "卸载插件"},
     "audit.did.restart": {"en": "restart requested", "zh": "请求重启"},
+    "audit.did.compact": {"en": "database compacted", "zh": "压缩数据库"},
     "audit.did.reload": {"en": "settings read again", "zh": "重新读取配置"},
     "audit.did.login": {"en": "logged in", "zh": "登录"},
     "audit.did.logout": {"en": "logged out", "zh": "退出登录"},
@@ -1431,6 +1432,59 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.word.change.rate": {"en": "rate changed", "zh": "已更改速率"},
     "audit.word.kind.server": {"en": "server", "zh": "服务器"},
     "audit.word.kind.worker": {"en": "worker", "zh": "工作进程"},
+    # The page of the ledger's size.
+    "nav.storage": {"en": "Storage", "zh": "存储"},
+    "storage.title": {"en": "Storage", "zh": "存储"},
+    "storage.says": {
+        "en": "How much space the database takes, and how long data is kept.",
+        "zh": "数据库占用的空间，以及数据的保留期。",
+    },
+    "storage.database": {"en": "Database", "zh": "数据库"},
+    "storage.size": {"en": "Size", "zh": "大小"},
+    "storage.unused": {"en": "Unused in the file", "zh": "文件内空闲"},
+    "storage.log": {"en": "Write-ahead log", "zh": "预写日志"},
+    "storage.free": {"en": "Free on its disk", "zh": "磁盘剩余"},
+    "storage.growth": {"en": "Growth", "zh": "增长"},
+    "storage.growth_since": {"en": "since", "zh": "起始时间："},
+    "storage.growth_unknown": {
+        "en": "known after an hour of running",
+        "zh": "运行一小时后才有数据",
+    },
+    "storage.days_until_full": {
+        "en": "At this rate, the disk is full in {days} days.",
+        "zh": "照此速度，磁盘将在 {days} 天后写满。",
+    },
+    "storage.events": {"en": "Events stored", "zh": "已存储事件"},
+    "storage.oldest": {"en": "Oldest event received", "zh": "最早事件的接收时间"},
+    "storage.no_events": {"en": "none", "zh": "没有"},
+    "storage.backup": {"en": "Last recorded backup", "zh": "最近一次备份记录"},
+    "storage.no_backup": {"en": "none", "zh": "没有"},
+    "storage.compact": {
+        "en": "New data fills the unused part before the file grows. The file becomes smaller only if the server is "
+        "stopped and this command is run:",
+        "zh": "新数据先使用文件内的空闲部分，用完后文件才变大。要让文件变小，请停止服务器，执行：",
+    },
+    "storage.autovacuum": {
+        "en": "Autovacuum makes the space of deleted rows free for new ones. The database rarely becomes smaller.",
+        "zh": "PostgreSQL 的 autovacuum 让新数据重复使用已删除数据的空间，数据库通常不会变小。",
+    },
+    "storage.retention": {"en": "Retention", "zh": "保留期"},
+    "storage.retention_says": {
+        "en": "The settings in force. Age counts from the last change, or from the callback for identities.",
+        "zh": "当前生效的配置。时间从最后一次变化算起；唯一标识从回调之时算起。",
+    },
+    "storage.day": {"en": "{count} day", "zh": "{count} 天"},
+    "storage.days": {"en": "{count} days", "zh": "{count} 天"},
+    "storage.forever": {"en": "forever", "zh": "永久保留"},
+    "storage.alerts": {"en": "Limits of the alerts", "zh": "告警阈值"},
+    "storage.alerts_say": {
+        "en": "An alert is raised when a limit is passed. Open alerts:",
+        "zh": "超过阈值时发出告警。未关闭的告警：",
+    },
+    "storage.alert.disk_free_mib": {"en": "less than {mib} MiB free", "zh": "剩余不足 {mib} MiB"},
+    "storage.alert.ledger_max_mib": {"en": "more than {mib} MiB", "zh": "超过 {mib} MiB"},
+    "storage.alert.ledger_growth_mib": {"en": "more than {mib} MiB in 24 hours", "zh": "24 小时内超过 {mib} MiB"},
+    "storage.never": {"en": "no alert", "zh": "不告警"},
     # Links on other pages.
     "events.all_of_these": {"en": "All matching events, on every page:", "zh": "对全部查询结果（含其他页）："},
     "events.dead_of_these": {

@@ -37,6 +37,7 @@ PAGES = (
     "/rejected-requests",
     "/alerts",
     "/audit",
+    "/storage",
     "/nothing",
 )
 LONG = "a-business-key-without-any-place-to-break-" * 8

@@ -57,6 +57,7 @@ PAGES = (
     "/rejected-requests",
     "/alerts",
     "/audit",
+    "/storage",
 )
 
 

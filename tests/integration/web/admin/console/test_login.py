@@ -41,6 +41,7 @@ PAGES = (
     "/engines",
     "/rejected-requests",
     "/alerts",
+    "/storage",
     "/none",
 )
 

@@ -40,6 +40,7 @@ PAGES = (
     "/rejected-requests",
     "/alerts",
     "/audit",
+    "/storage",
 )
 
 

@@ -30,6 +30,7 @@ PAGES = [
     "/rejected-requests",
     "/alerts",
     "/audit",
+    "/storage",
     "/events/{id}",
 ]
 ASKED = {

@@ -77,6 +77,7 @@ MADE = {
     "audit.did": NAMED_ACTIONS,
     "audit.word": {"yes", "no", "no_limit"}
     | {f"{name}.{word.replace('-', '_')}" for name, words in WORDS.items() for word in words},
+    "storage.alert": {"disk_free_mib", "ledger_max_mib", "ledger_growth_mib"},
     "trigger": set(Trigger),
     "events.twice": {"earlier", "later"},
     "events.lately": set(RECENT_PERIODS),
