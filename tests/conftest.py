@@ -22,7 +22,7 @@ from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
-from support import compiled_statements, log_output, postgresql, recorded_migrations, shared_schemas
+from support import alembic_tables, compiled_statements, log_output, postgresql, shared_schemas
 from support.app_harness import STANDSTILL, LedgerHarness, plugin
 from support.waiting import until
 
@@ -42,7 +42,6 @@ hypothesis.settings.load_profile("flowhooks")
 
 compiled_statements.share()
 log_output.print_to_stdout()
-recorded_migrations.share()
 shared_schemas.share()
 
 MOST_PROCESSES = 4
@@ -165,6 +164,7 @@ def pending_migration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
         def pending() -> str:
             patch.setattr(runner, "_config", with_further)
             patch.setattr(runner, "HEAD", number)
+            patch.setattr(runner, "create_tables", alembic_tables.create_tables)  # which have the further column
             return number
 
         yield pending

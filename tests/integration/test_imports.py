@@ -77,9 +77,12 @@ def test_a_command_imports_only_what_it_needs(tmp_path, arguments, unneeded):
     assert modules & unneeded == set()
 
 
-def test_a_server_imports_neither_alembic_nor_drivers_of_postgresql(tmp_path):
-    """A server on SQLite whose tables are up to date does without Alembic and the dialect of PostgreSQL."""
-    upgrade(url := f"sqlite:///{tmp_path / 'flowhooks.db'}")
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "existing"])
+def test_a_server_imports_neither_alembic_nor_drivers_of_postgresql(tmp_path, is_new):
+    """A server on SQLite does without Alembic and the dialect of PostgreSQL, unless tables have to be migrated."""
+    url = f"sqlite:///{tmp_path / 'flowhooks.db'}"
+    if not is_new:
+        upgrade(url)
     code = (
         "import json, sys; import flowhooks.cli.serve; from flowhooks.app import App; "
         f"from flowhooks.settings import Settings; App(Settings(database={url!r}, safe_mode=True)).close(); "

@@ -41,13 +41,11 @@ INHERITING = ("FLOWHOOKS_SUPERVISOR_FD", "FLOWHOOKS_SUPERVISOR_STATE")
 TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS")
 """The prefixes of variables that are read while Python starts, or while flowhooks is loaded."""
 LATE = (
-    "alembic.command",
-    "alembic.config",
     "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
 )
-"""Modules that flowhooks loads when a process first needs them: Alembic alone takes 0.2 s for each new ledger."""
+"""Modules that flowhooks loads when a process first needs them."""
 OURS = dict(os.environ)
 """The environment as it was before any test changed it."""
 
@@ -361,9 +359,9 @@ def _load():
 
 
 def _warm_up():
-    """Run flowhooks once, so that all forks share what it then keeps: compiled statements, schemas, migrations."""
+    """Run flowhooks once, so that all forks share what it then keeps: compiled statements, schemas, tables."""
     sys.path.append(str(Path(__file__).parents[1]))
-    for name in ("compiled_statements", "recorded_migrations", "shared_schemas"):
+    for name in ("compiled_statements", "shared_schemas"):
         import_module(f"support.{name}").share()
     sys.path.pop()
     for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:

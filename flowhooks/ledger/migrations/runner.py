@@ -1,4 +1,4 @@
-"""Upgrades of the database's tables to this version, by Alembic."""
+"""Upgrades of the database's tables to this version: new tables are created, existing ones are migrated by Alembic."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
+from flowhooks.ledger.migrations.new_tables import VERSION_TABLE, create_tables
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 # A constant, so that a start with up-to-date tables does not load Alembic.
 HEAD: Final = "0001"
 """The newest migration."""
-_VERSION_TABLE: Final = "alembic_version"
 _LEDGER_TABLES: Final = frozenset({"events", "deliveries", "attempts"})
 """Tables that every version has. They identify a ledger, because other programs also use Alembic."""
 
@@ -31,8 +31,8 @@ def revision(connection: Connection) -> str | None:
         LedgerUnusable: the database holds other tables.
     """
     tables = set(inspect(connection).get_table_names())
-    if _VERSION_TABLE in tables and tables >= _LEDGER_TABLES:
-        versions = connection.execute(select(text("version_num")).select_from(text(_VERSION_TABLE))).scalars().all()
+    if VERSION_TABLE in tables and tables >= _LEDGER_TABLES:
+        versions = connection.execute(select(text("version_num")).select_from(text(VERSION_TABLE))).scalars().all()
         if len(versions) == 1:
             return str(versions[0])
     if tables:
@@ -41,7 +41,7 @@ def revision(connection: Connection) -> str | None:
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Apply the missing migrations.
+    """Create the tables of an empty database, or apply the missing migrations.
 
     Returns:
         The migrations before and after.
@@ -52,8 +52,11 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
     try:
         with engine.begin() as connection:
             before = revision(connection)
-            if before != HEAD:
-                _alembic(connection, before)
+            if before is None:
+                create_tables(connection, HEAD)
+                hit("migrate.applied")
+            elif before != HEAD:
+                _migrate(connection, before)
         if before != HEAD:
             hit("migrate.committed")
         database.enable_wal(engine)
@@ -87,9 +90,8 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
-def _alembic(connection: Connection, before: str | None) -> None:
-    if before is not None:
-        _reject_newer(before)
+def _migrate(connection: Connection, before: str) -> None:
+    _reject_newer(before)
     from alembic import command  # noqa: PLC0415 (as above)
 
     command.upgrade(_config(connection), HEAD)

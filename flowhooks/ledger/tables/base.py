@@ -31,14 +31,22 @@ class Number(Double[float]):
         """Return no function that converts a value."""
 
 
-@event.listens_for(metadata, "before_create")
-def _set_index_conditions(_metadata: MetaData, connection: Connection, **_options: Any) -> None:
-    """Turn the `where` of partial indexes, in their `info`, into the option of the database that is used."""
+def set_index_conditions(dialect: str) -> None:
+    """Turn the `where` of partial indexes, in their `info`, into the option of the database that is used.
+
+    Args:
+        dialect: the name of the database's dialect.
+    """
     # `postgresql_where=` would import the dialect of PostgreSQL with all its drivers in each process that uses SQLite.
     for table in metadata.tables.values():
         for index in table.indexes:
             if "where" in index.info:
-                index.dialect_options[connection.dialect.name]["where"] = index.info["where"]
+                index.dialect_options[dialect]["where"] = index.info["where"]
+
+
+@event.listens_for(metadata, "before_create")
+def _before_create(_metadata: MetaData, connection: Connection, **_options: Any) -> None:
+    set_index_conditions(connection.dialect.name)
 
 
 # PostgreSQL rejects index rows of more than about 2,700 bytes, and a schema may allow texts of any length. Two texts of

@@ -30,14 +30,14 @@ from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
-from support import engine_rows, operation_rows, recorded_migrations
+from support import alembic_tables, engine_rows, operation_rows
 from support.waiting import WAIT_TIMEOUT
 
 
 @pytest.fixture(autouse=True)
 def _by_alembic(monkeypatch):
-    """Let Alembic create each ledger, which other tests create by recorded statements."""
-    monkeypatch.setattr(runner, "_alembic", recorded_migrations.ALEMBIC)
+    """Let Alembic create each ledger by all migrations, which flowhooks does only for existing ledgers."""
+    monkeypatch.setattr(runner, "create_tables", alembic_tables.create_tables)
 
 
 def url(file):
@@ -158,23 +158,26 @@ def test_a_new_database_is_made_and_then_left_alone(writing):
     assert runner.upgrade(writing) == (runner.HEAD, runner.HEAD)
 
 
-def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch):
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "existing"])
+def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch, pending_migration, is_new):
     """If a migration fails, its transaction leaves the database unchanged, and the next start repeats it."""
     from alembic import command
 
+    before = None if is_new else runner.upgrade(writing)[1]
+    newest = pending_migration()
     real = command.upgrade
 
     def broken(*given):
         real(*given)
         raise LedgerUnusable("cut")
 
-    monkeypatch.setattr(command, "upgrade", broken)
-    with pytest.raises(LedgerUnusable):
-        runner.upgrade(writing)
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", broken)
+        with pytest.raises(LedgerUnusable):
+            runner.upgrade(writing)
     with writing.begin() as connection:
-        assert runner.revision(connection) is None
-    monkeypatch.undo()
-    assert runner.upgrade(writing) == (None, runner.HEAD)
+        assert runner.revision(connection) == before
+    assert runner.upgrade(writing) == (before, newest)
 
 
 def test_an_empty_database_can_be_told_from_a_ledger(tmp_path):
