@@ -50,7 +50,16 @@ OURS = dict(os.environ)
 """The environment as it was before any test changed it."""
 
 
-def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, own_session=False):
+def start(
+    command,
+    *,
+    cwd=None,
+    env=None,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    own_session=False,
+    forks_children=False,
+):
     """Start a flowhooks command without input; the result is like `Popen`, as far as tests need it.
 
     Args:
@@ -60,10 +69,12 @@ def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subp
         stdout: its output: `DEVNULL`, or a file.
         stderr: the same, or `PIPE`, to be read as bytes.
         own_session: whether it has a session of its own, which Ctrl-C does not reach.
+        forks_children: whether the processes of flowhooks that a fork starts are forked, too (see `child_forks`).
     """
     env = dict(os.environ) if env is None else env
     if (stem := _stem_of(command, env)) is not None:
-        return Forked(stem, command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, own_session=own_session)
+        how = {"own_session": own_session, "forks_children": forks_children}
+        return Forked(stem, command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, **how)
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -158,7 +169,7 @@ def _to_python(env):
 class Forked:
     """A forked process with the interface of `Popen`."""
 
-    def __init__(self, stem, command, *, cwd, env, stdout, stderr, own_session):
+    def __init__(self, stem, command, *, cwd, env, stdout, stderr, **how):
         self.args = command
         self.returncode = None
         self.stderr, told = None, stderr
@@ -167,7 +178,7 @@ class Forked:
             self.stderr = os.fdopen(reading, "rb")
         self._listening = threading.Lock()
         self._channel, theirs = socket.socketpair()
-        wanted = {"command": list(command), "cwd": str(cwd or Path.cwd()), "env": env, "own_session": own_session}
+        wanted = {"command": list(command), "cwd": str(cwd or Path.cwd()), "env": env, **how}
         with tempfile.TemporaryFile() as request, Path(os.devnull).open("r+b") as nothing, theirs:
             request.write(json.dumps(wanted).encode())
             request.seek(0)
@@ -298,7 +309,7 @@ STANDARD_FILES = 3
 def main(executable, control, listener):
     """Load flowhooks, and fork a process for each request until there are no requesters."""
     sys.executable = executable
-    bind_failpoint = _load()
+    bind_failpoint, child_forks = _load()
     waking, woken = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(waking, False)
@@ -323,6 +334,8 @@ def main(executable, control, listener):
             for one in (waking, woken):
                 os.close(one)
             wanted = _become(files)
+            if wanted.get("forks_children"):
+                wanted = child_forks.open_nursery(_become, is_alike) or wanted
             bind_failpoint()
             return wanted
         told[pid] = channel
@@ -332,7 +345,7 @@ def main(executable, control, listener):
 
 
 def _load():
-    """Load all of flowhooks; returns a function that binds the failpoint which the environment then names."""
+    """Load all of flowhooks; returns a function that binds the environment's failpoint, and `child_forks`."""
     flowhooks = import_module("flowhooks")
     failpoints = import_module("flowhooks.failpoints")
     bound = [failpoints.hit]
@@ -352,17 +365,18 @@ def _load():
             import_module(one.name)
     for name in LATE:
         import_module(name)
-    _warm_up()
+    child_forks = _warm_up()
     gc.collect()
     gc.freeze()
-    return bind
+    return bind, child_forks
 
 
 def _warm_up():
-    """Run flowhooks once, so that all forks share what it then keeps: compiled statements, schemas, tables."""
+    """Run flowhooks once, so that all forks share what it then keeps, such as schemas; returns `child_forks`."""
     sys.path.append(str(Path(__file__).parents[1]))
     for name in ("compiled_statements", "shared_schemas"):
         import_module(f"support.{name}").share()
+    child_forks = import_module("support.child_forks")
     sys.path.pop()
     for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
         del sys.modules[name]  # a plugin may have this name
@@ -381,6 +395,7 @@ def _warm_up():
         )
         app.ledger.verify()
         app.close()
+    return child_forks
 
 
 def _request(control, listener, ready):
@@ -425,10 +440,10 @@ def _become(files):
     os.chdir(wanted["cwd"])
     os.environ.clear()
     os.environ.update(wanted["env"])
-    sys.argv[:] = wanted["command"][wanted["command"].index("flowhooks") :]
+    sys.argv[:] = wanted.get("argv") or wanted["command"][wanted["command"].index("flowhooks") :]
     sys.orig_argv[:] = wanted["command"]
     if not sys.flags.safe_path:
-        sys.path[0] = wanted["cwd"]
+        sys.path[:1] = [] if wanted.get("code") else [wanted["cwd"]]
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     return wanted
@@ -444,19 +459,22 @@ def _opened(number, before):
     return stream
 
 
-def _run():
-    """Run flowhooks, and end at once.
+def _run(code):
+    """Run flowhooks, or the code that starts a part of it, and end at once.
 
     Python would first release every object, which copies all the memory that forks share. That costs more processor
     time than a short command itself.
     """
-    code = 0
+    status = 0
     try:
-        runpy.run_module("flowhooks", run_name="__main__", alter_sys=True)
+        if code:
+            exec(code, {"__name__": "__main__"})
+        else:
+            runpy.run_module("flowhooks", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if isinstance(ended.code, str):
             raise  # Python prints it
-        code = ended.code or 0
+        status = ended.code or 0
     # This is how Python begins to end.
     threading._shutdown()
     atexit._run_exitfuncs()
@@ -464,9 +482,11 @@ def _run():
         sys.stdout.flush()
         sys.stderr.flush()
     except (OSError, ValueError):
-        sys.exit(code)  # Python reports it, in its own words
-    os._exit(code & 0xFF)
+        sys.exit(status)  # Python reports it, in its own words
+    os._exit(status & 0xFF)
 
 
-if __name__ == "__main__" and main(sys.argv[1], *(socket.socket(fileno=int(number)) for number in sys.argv[2:])):
-    _run()
+if __name__ == "__main__" and (
+    wanted := main(sys.argv[1], *(socket.socket(fileno=int(number)) for number in sys.argv[2:]))
+):
+    _run(wanted.get("code"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -64,6 +66,40 @@ def test_a_server_is_as_one_that_is_started(tmp_path, end):
         server.kill()  # an ended process cannot be killed
     assert seen[0] == seen[1]
     assert (tmp_path / "own.db").exists()
+
+
+def test_its_children_are_as_those_that_are_started(tmp_path):
+    """A successor of a forked server has the parent, group, folder, input, limits and cores of one that is started."""
+    seen = []
+    for forks_children in (True, False):
+        server = fork_server.start(
+            SERVE, cwd=tmp_path, env=environ(FLOWHOOKS_DATABASE="own.db"), forks_children=forks_children
+        )
+        assert any(b'"server_started"' in line for line in server.stderr)
+        server.send_signal(signal.SIGUSR2)
+        logged = map(json.loads, iter(server.stderr.readline, b""))
+        successor = next(record["process"] for record in logged if record["event"] == "process_started")
+        next(record for record in logged if record["event"] == "ledger_taken_over" and record["pid"] == successor)
+        at = Path(f"/proc/{successor}")
+        status = at.joinpath("status").read_text()
+        seen.append(
+            [
+                (at / "cmdline").read_bytes() == b"\0".join(map(os.fsencode, SERVE)) + b"\0",
+                int(re.search(r"PPid:\t(\d+)", status)[1]) == server.pid,
+                os.getpgid(successor) == successor,
+                (at / "cwd").readlink(),
+                (at / "fd/0").readlink(),
+                at.joinpath("limits").read_text(),
+                os.sched_getaffinity(successor),
+            ]
+        )
+        server.terminate()
+        server.stderr.read()
+        server.stderr.close()
+        assert server.wait(30) == 0
+    assert [is_started for is_started, *_ in seen] == [False, True]
+    assert seen[0][1:] == seen[1][1:]
+    assert seen[0][1:3] == [True, True]
 
 
 def test_who_waits_too_short_is_told(tmp_path):
