@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import os
@@ -14,25 +13,24 @@ import sys
 import threading
 import time
 import uuid
-import venv
 from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import cache
-from importlib.metadata import distribution, distributions, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from flowhooks.execution.runners import procrastinate_schema
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
 from support import faulty_proxy, fork_server, postgresql, process_trials, waiting
 from support.waiting import WAIT_TIMEOUT
+from support.wheel_environment import Environment, build_wheel, locked
 
+CHECKOUT = Path(__file__).parents[2]
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
 PHRASES = {
     400: "Bad Request",
@@ -95,13 +93,15 @@ class Answer(NamedTuple):
 class Server:
     """One `flowhooks serve` or `flowhooks worker` and its log; `ready` is the event that it logs when it is ready."""
 
-    def __init__(self, command, *, folder, environ, ready="server_started"):
+    def __init__(self, command, *, folder, environ, ready="server_started", forks_children=False):
         self._ready = ready
         self.records = []
         self.lines = []
         self._news = threading.Condition(threading.RLock())
         # A session of its own, because Ctrl-C is for the tests, which then stop the server themselves.
-        self.process = fork_server.start(command, cwd=folder, env=environ, own_session=True)
+        self.process = fork_server.start(
+            command, cwd=folder, env=environ, own_session=True, forks_children=forks_children
+        )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -253,7 +253,11 @@ def installed_plugins():
 
 
 class Site:
-    """A folder with all files of a server, in which servers can be started repeatedly."""
+    """A folder with all files of a server, in which servers can be started repeatedly.
+
+    Attributes:
+        forks_children: whether the processes that a server or worker starts are forked, too. Default: they are started.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -263,6 +267,7 @@ class Site:
         self.plugins.mkdir(parents=True)
         self.journal = folder / "journal"
         self.flowhooks = [sys.executable, "-m", "flowhooks"]
+        self.forks_children = False
         self._servers = []
 
     def plugin(self, name, source):
@@ -293,6 +298,7 @@ class Site:
             ),
             folder=self.folder,
             environ=self._environ({"plugins_deny": installed_plugins()} | settings),
+            forks_children=self.forks_children,
         )
         self._servers.append(server)
         if ready:
@@ -311,6 +317,7 @@ class Site:
             folder=self.folder,
             environ=self._environ({"plugins_deny": installed_plugins()} | settings),
             ready="worker_started",
+            forks_children=self.forks_children,
         )
         self._servers.append(worker)
         if ready:
@@ -351,96 +358,41 @@ class Site:
             server.wait()
 
 
-OFFLINE = """
-import sys
-
-def refuse(event, args):
-    if event in {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}:
-        raise OSError(f"there is no network here: {event}")
-
-sys.addaudithook(refuse)
-"""
-"""The code that each Python of an `Environment` runs first."""
-
-
-class Environment:
-    """An environment with wheels and their requirements, and nothing else, not even a network.
-
-    Requirements are not downloaded: each file is a link to the file in the environment of these tests.
-    """
-
-    def __init__(self, folder):
-        venv.create(folder, with_pip=False, symlinks=True)
-        self.folder = folder
-        self.python = folder / "bin/python"
-        (self.packages,) = folder.glob("lib/python*/site-packages")
-        (self.packages / "sitecustomize.py").write_text(OFFLINE)
-
-    def install(self, *wheels, also=()):
-        """Install wheels, and link the requirements of the wheels and of `also`, such as `"flowhooks[new]"`."""
-        pip = [sys.executable, "-m", "pip", "--python", self.python]
-        self.run(*wheels, command=[*pip, "install", "--quiet", "--no-deps", "--no-index"])
-        here = {canonicalize_name(one.name): one for one in distributions(path=[str(self.packages)])}
-        todo, seen = [Requirement(name) for name in (*here, *also)], set()
-        while todo:
-            one = todo.pop()
-            name, extras = canonicalize_name(one.name), one.extras or {""}
-            if (name, *extras) in seen:
-                continue
-            seen.add((name, *extras))
-            found = here.get(name) or self._link(name)
-            asked = map(Requirement, found.requires or ())
-            todo += [it for it in asked if not it.marker or any(it.marker.evaluate({"extra": e}) for e in extras)]
-
-    def _link(self, name):
-        found = distribution(name)
-        for file in found.files:
-            link = self.packages / file
-            if ".." not in file.parts and not link.exists():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.locate())
-        return found
-
-    def run(self, *words, command=None, cwd=None, code=0, **environ):
-        """Run a module or `command` there and return its output; the exit code must be this one."""
-        kept = {name: value for name, value in os.environ.items() if not re.match("FLOWHOOKS_|PYTHON|PYTEST", name)}
-        ran = subprocess.run(
-            [str(word) for word in (*(command or [self.python, "-P", "-m"]), *words)],
-            cwd=cwd or self.folder,
-            env=kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == code, ran.stdout[-3000:] + ran.stderr[-3000:]
-        return ran.stdout + ran.stderr
-
-
 @pytest.fixture
 def environment(tmp_path):
     """A new environment in which nothing is installed yet."""
     return Environment(tmp_path / "environment")
 
 
+@pytest.fixture
+def environment_with_flowhooks(shared_folder, built, tmp_path):
+    """A new environment in which the wheel of flowhooks is installed, a copy of one for all test processes."""
+    with locked(shared_folder / "environment.lock"):
+        installed = shared_folder / "environment"
+        if not installed.exists():
+            Environment(shared_folder / "installing").install(built(CHECKOUT))
+            (shared_folder / "installing").rename(installed)
+    return Environment(tmp_path / "environment", like=installed)
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """A function that builds the wheel of a folder without downloads; once for all test processes."""
+def shared_folder(tmp_path_factory):
+    """A folder for files that are made once for all test processes."""
     base = tmp_path_factory.getbasetemp()
-    wheels = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "wheels"
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def built(shared_folder):
+    """A function that builds the wheel of a folder without downloads; once for all test processes."""
 
     @cache
     def build(project):
-        folder = wheels / project.name
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the lock is released when the file is closed
-            if not (found := list(folder.glob("*.whl"))):
-                command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
-                ran = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
-                found = list(folder.glob("*.whl"))
-            (wheel,) = found
+        folder = shared_folder / "wheels" / project.name
+        with locked(folder / "lock"):
+            if not list(folder.glob("*.whl")):
+                build_wheel(project, folder)
+            (wheel,) = folder.glob("*.whl")
             return wheel
 
     return build

@@ -31,7 +31,7 @@ ALIKE = {"flowhooks-notice", "flowhooks-timings"}
     "package",
     [pytest.param(one, marks=pytest.mark.long if one.name in ALIKE else (), id=one.name) for one in PACKAGES],
 )
-def test_it_is_installed_by_itself(package, environment, built, tmp_path):
+def test_it_is_installed_by_itself(package, environment_with_flowhooks, built, tmp_path):
     """The wheel has all its files and declares all its imports, and flowhooks accepts the plugin."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     wheel = built(package)
@@ -42,7 +42,8 @@ def test_it_is_installed_by_itself(package, environment, built, tmp_path):
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests/")]
 
-    environment.install(built(CHECKOUT), wheel)
+    environment = environment_with_flowhooks
+    environment.install(wheel)
     (name,) = project["entry-points"]["flowhooks"]
     listed = json.loads(environment.run("flowhooks", "plugins", "list", "--json", cwd=tmp_path))["plugins"]
     (plugin,) = listed

@@ -92,6 +92,7 @@ def install(site, version="1"):
 def served(site):
     """A site with a running server."""
     install(site)
+    site.forks_children = True
     site.server = site.start(listen="127.0.0.1:0", runner__threads=8)
     return site
 

@@ -47,8 +47,9 @@ BOTH = 2
 
 @pytest.fixture
 def shared(site, postgresql_url):
-    """A site on PostgreSQL with a plugin `a`, which listens to the key `a`."""
+    """A site on PostgreSQL with a plugin `a`, which listens to the key `a`; supervisors fork their processes."""
     site.database = site.url = postgresql_url
+    site.forks_children = True
     install(site, "a")
     return site
 
@@ -261,6 +262,7 @@ def test_sighup_replaces_them_without_a_failed_call(shared):
 
 def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
     """The caller gets the outcome on its connection, while new processes already serve."""
+    shared.forks_children = False  # one test shows that flowhooks is executed again
     server = start(shared)
     (gate := shared.folder / "shut-slow").touch()
     answers = []

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[2]
 NEEDS = "Error: flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'\n"
 BUILDS = ("pip", "hatchling", "editables")
 """The packages that pip would download to install a folder."""
 
 
-def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path):
+def test_without_the_extra_it_says_what_is_missing(environment_with_flowhooks, tmp_path):
     """Without cookiecutter the command prints in one line how to install it, and creates nothing."""
-    environment.install(built(CHECKOUT))
+    environment = environment_with_flowhooks
     assert not [one for one in environment.packages.iterdir() if one.name.startswith("cookiecutter")]
     into = tmp_path / "empty"
     into.mkdir()
@@ -22,9 +20,10 @@ def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path)
     assert list(into.iterdir()) == []
 
 
-def test_pip_install_and_pytest(environment, built, tmp_path):
+def test_pip_install_and_pytest(environment_with_flowhooks, tmp_path):
     """With the extra, `flowhooks plugins new` and `pip install -e . && pytest` work, and every test passes."""
-    environment.install(built(CHECKOUT), also=["flowhooks[new]", *BUILDS])
+    environment = environment_with_flowhooks
+    environment.link("flowhooks[new]", *BUILDS)
     words = ("plugins", "new", "--domain", "\u5408\u540c\u5ba1\u6279", "--key", "approval", "--no-input")
     said = environment.run("flowhooks", *words, cwd=tmp_path)
     assert said.startswith("Created flowhooks-he-tong-shen-pi: the plugin he-tong-shen-pi.\n")

@@ -1,0 +1,108 @@
+"""Environments of wheels, without a network."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from contextlib import contextmanager
+from importlib.metadata import distribution, distributions
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+OFFLINE = """
+import sys
+
+def refuse(event, args):
+    if event in {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}:
+        raise OSError(f"there is no network here: {event}")
+
+sys.addaudithook(refuse)
+"""
+"""The code that each Python of an `Environment` runs first."""
+
+
+class Environment:
+    """An environment with wheels and their requirements, and nothing else, not even a network.
+
+    Requirements are not downloaded: each file is a link to the file in the environment of these tests.
+
+    Args:
+        folder: the folder of the environment, which is created.
+        like: the folder of an environment to copy; default: an empty one is created.
+    """
+
+    def __init__(self, folder, *, like=None):
+        if like is None:
+            venv.create(folder, with_pip=False, symlinks=True)
+        else:
+            shutil.copytree(like, folder, symlinks=True, copy_function=os.link)
+        self.folder = folder
+        self.python = folder / "bin/python"
+        (self.packages,) = folder.glob("lib/python*/site-packages")
+        (self.packages / "sitecustomize.py").write_text(OFFLINE)
+
+    def install(self, *wheels):
+        """Install wheels, and link their requirements."""
+        pip = [sys.executable, "-m", "pip", "--python", self.python]
+        self.run(*wheels, command=[*pip, "install", "--quiet", "--no-deps", "--no-index"])
+        self.link()
+
+    def link(self, *requirements):
+        """Link requirements, such as `"flowhooks[new]"`, and those of all installed packages."""
+        here = {canonicalize_name(one.name): one for one in distributions(path=[str(self.packages)])}
+        todo, seen = [Requirement(name) for name in (*here, *requirements)], set()
+        while todo:
+            one = todo.pop()
+            name, extras = canonicalize_name(one.name), one.extras or {""}
+            if (name, *extras) in seen:
+                continue
+            seen.add((name, *extras))
+            found = here.get(name) or self._link(name)
+            asked = map(Requirement, found.requires or ())
+            todo += [it for it in asked if not it.marker or any(it.marker.evaluate({"extra": e}) for e in extras)]
+
+    def _link(self, name):
+        found = distribution(name)
+        for file in found.files:
+            link = self.packages / file
+            if ".." not in file.parts and not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.locate())
+        return found
+
+    def run(self, *words, command=None, cwd=None, code=0, **environ):
+        """Run a module or `command` there and return its output; the exit code must be this one."""
+        kept = {name: value for name, value in os.environ.items() if not re.match("FLOWHOOKS_|PYTHON|PYTEST", name)}
+        ran = subprocess.run(
+            [str(word) for word in (*(command or [self.python, "-P", "-m"]), *words)],
+            cwd=cwd or self.folder,
+            env=kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == code, ran.stdout[-3000:] + ran.stderr[-3000:]
+        return ran.stdout + ran.stderr
+
+
+def build_wheel(project, folder):
+    """Build the wheel of a project without downloads."""
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+
+
+@contextmanager
+def locked(path):
+    """Hold a lock among all test processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the lock is released when the file is closed
+        yield
