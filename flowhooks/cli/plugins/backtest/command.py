@@ -84,7 +84,7 @@ def try_command(
     settings = settings_source.load()
     pip.check_available(("--break-system-packages",))  # nothing is installed into this environment
     with closing(Reader(database_url(settings))) as reader:
-        event_filter = complete_filter(reader, event_filter)
+        event_filter = complete_filter(reader, event_filter, settings.search.fields)
         output.print_line("Creating a temporary environment.", err=True)
         with trial_environment(targets, pip_options) as environment:
             result = _compare(settings_source, environment, islice(_newest(reader, event_filter), last), total=last)
