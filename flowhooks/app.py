@@ -128,7 +128,7 @@ class App:
         )
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder = path.dispatcher, path.recorder
-        self.circuit_breaker, self.cluster = path.circuit_breaker, path.cluster
+        self.circuit_breaker, self.cluster, self.trends = path.circuit_breaker, path.cluster, path.trends
         services = self._services = composition.build_services(base, path, self._live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
         self.alerts, self._clock_watch, self.file_watch = services.alerts, services.clock_watch, services.file_watch
@@ -192,7 +192,7 @@ class App:
     def start(self) -> None:
         """Start the runner and the background services, and route parked events again."""
         execute, breaker = self.dispatcher.execute, self.circuit_breaker
-        reporting = (self.notifier, self.alerts, self.rejected_requests)
+        reporting = (self.notifier, self.alerts, self.rejected_requests, self.trends)
         for service in (self.isolation, *reporting, self.retention, self._clock_watch, self.bulk_operations):
             service.start()
         if self.runs or not self.ledger.shared:
@@ -243,7 +243,8 @@ class App:
             # The steps run in reverse order. Each one runs even if an earlier one fails.
             steps.callback(self._release_lock)
             steps.callback(self.ledger.close)
-            services = (self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
+            # `trends` stops last, because it counts the results of the last attempts.
+            services = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
             optional = (self.file_watch, self.reconciliation)
             for service in (*services, self._clock_watch, self.bulk_operations, *optional):
                 if service is not None:

@@ -23,6 +23,7 @@ from flowhooks.background.file_watch import FileWatch
 from flowhooks.background.pause_watch import PauseWatch
 from flowhooks.background.reconciliation.service import Reconciliation
 from flowhooks.background.retention import Retention
+from flowhooks.background.trends import TrendRecorder
 from flowhooks.clock import DAY
 from flowhooks.errors import SettingsError
 from flowhooks.execution.circuit_breaker import CircuitBreaker
@@ -191,6 +192,7 @@ class CallbackPath:
     dispatcher: Dispatcher
     recorder: OutcomeRecorder
     circuit_breaker: CircuitBreaker
+    trends: TrendRecorder
     cluster: ClusterSync | None
 
 
@@ -226,9 +228,16 @@ def build_path(
         retry_interval=settings.circuit_breaker.retry_interval,
         clock=base.clock,
     )
+    trends = TrendRecorder(ledger, base.clock)
     recorder = OutcomeRecorder(
         ledger=ledger,
-        subscribers=(base.metrics.on_settled, circuit_breaker.on_settled, waiters.on_settled, notifier.on_settled),
+        subscribers=(
+            base.metrics.on_settled,
+            trends.on_settled,
+            circuit_breaker.on_settled,
+            waiters.on_settled,
+            notifier.on_settled,
+        ),
         wait_for_shutdown=wait_for_shutdown,
     )
     dispatcher = Dispatcher(
@@ -272,6 +281,7 @@ def build_path(
         dispatcher=dispatcher,
         recorder=recorder,
         circuit_breaker=circuit_breaker,
+        trends=trends,
         cluster=cluster,
     )
 

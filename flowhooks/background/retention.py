@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowhooks.clock import DAY
+from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import operation_retention, purge
+from flowhooks.ledger import operation_retention, purge, trends
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.trend import HOUR, MINUTE, RESOLUTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowhooks.background.clock_trust import ClockTrust
     from flowhooks.ledger.ledger import Ledger
@@ -41,6 +42,12 @@ MAX_DUTY_CYCLE: Final = 0.1
 MIN_ROWS_PER_RUN: Final = 10_000
 MAX_SHARE_DIVISOR: Final = 10
 """One run deletes at most 10,000 rows of a kind, or a tenth of the number of stored events if that is more."""
+TREND_BATCH_SIZE: Final = 500
+"""Maximum rows of trends that one transaction combines or deletes. They are small, and there are many."""
+MAX_TREND_ROWS_PER_RUN: Final = 100_000
+"""One run deletes at most this many rows of trends. In an hour, 600 handlers and sources make fewer rows."""
+MAX_COMBINED_PER_SUBJECT: Final = 100_000
+"""One run combines at most this many rows of each subject, so that a defect cannot keep it from ending."""
 _EVERY_EVENT: Final = EventFilter()
 _KEEP_FOREVER: Final = 0
 """A cutoff before which nothing was received: microseconds since 1970."""
@@ -94,6 +101,7 @@ class Retention:
             self._purge_events(deleted, max_rows, now)
             self._purge_records(deleted, max_rows, now)
             self._purge_operations(deleted, now)
+            self._purge_trends(deleted, now)
         finally:
             if any(deleted.values()):
                 log.info("purge_finished", **deleted)
@@ -196,6 +204,37 @@ class Retention:
             if max(done) < BATCH_SIZE:
                 return
             self._throttle(began)
+
+    def _purge_trends(self, deleted: Counter[str], now: int) -> None:
+        """Delete the expired rows of trends, and combine minutes into hours."""
+        expired, combined = self._cutoff("trend_hours", now), self._cutoff("trend_minutes", now)
+        for resolution in RESOLUTIONS:
+            for kind, subject in self._subjects_with_older(resolution, expired):
+                delete = partial(trends.delete_older, kind=kind, subject=subject, resolution=resolution, before=expired)
+                deleted["trends"] += self._repeat(delete, MAX_TREND_ROWS_PER_RUN - deleted["trends"])
+        combined -= combined % (HOUR * SECOND)  # so that all counts of an hour have one resolution
+        for kind, subject in self._subjects_with_older(MINUTE, combined):
+            self._repeat(partial(trends.combine, kind=kind, subject=subject, before=combined), MAX_COMBINED_PER_SUBJECT)
+
+    def _subjects_with_older(self, resolution: int, before: int) -> list[tuple[str, str]]:
+        with self._ledger.connection() as connection:
+            return [
+                (kind, subject)
+                for kind, subject in trends.subjects(connection)
+                if trends.has_older(connection, kind, subject, resolution=resolution, before=before)
+            ]
+
+    def _repeat(self, change: Callable[..., int], max_rows: int) -> int:
+        """Change rows of trends in small transactions until none is left; return their number."""
+        changed = 0
+        while changed < max_rows and not self._stopping.is_set():
+            began = time.monotonic()
+            done = self._ledger.write(partial(change, limit=TREND_BATCH_SIZE))
+            changed += done
+            if done < TREND_BATCH_SIZE:
+                break
+            self._throttle(began)
+        return changed
 
     def _throttle(self, began: float) -> None:
         """Sleep in proportion to the time spent since `began`, so that writers get their share."""

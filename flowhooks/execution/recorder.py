@@ -69,7 +69,7 @@ class EndedAttempt(NamedTuple):
             error=result.error,
             finished_at=result.now,
         )
-        return DeliverySettled(self.event, self.delivery, status, self.outcome, self.seconds)
+        return DeliverySettled(self.event, self.delivery, status, self.outcome, self.seconds, result.error_identity)
 
 
 class OutcomeRecorder:

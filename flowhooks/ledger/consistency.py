@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
 from flowhooks.clock import DAY
-from flowhooks.ledger import correction_checks, error_groups, field_checks, ignored_requests
+from flowhooks.ledger import correction_checks, error_groups, field_checks, ignored_requests, trends
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
@@ -393,7 +393,7 @@ _OF_OTHER_TABLES: Final = (
 _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
     *(*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES),
     *(*correction_checks.CHECKS, *error_groups.CHECKS, *field_checks.CHECKS),
-    *(*ignored_requests.CHECKS, *OPERATION_CHECKS),
+    *(*ignored_requests.CHECKS, *trends.CHECKS, *OPERATION_CHECKS),
 )
 """Each query with the sentence that is reported for each id that it returns."""
 

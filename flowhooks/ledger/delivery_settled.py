@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.delivery import Delivery, Outcome
+    from flowhooks.model.error_group import ErrorIdentity
     from flowhooks.model.event import Event
 
 
@@ -21,6 +22,7 @@ class DeliverySettled(NamedTuple):
         status: the delivery's new status.
         outcome: how its attempt ended; None if its handler was not called.
         seconds: the run time of the handler; 0 if it was not called.
+        error_identity: what the error of its attempt has in common with others; None if it has no error.
     """
 
     event: Event
@@ -28,3 +30,4 @@ class DeliverySettled(NamedTuple):
     status: DeliveryStatus
     outcome: Outcome | None = None
     seconds: float = 0.0
+    error_identity: ErrorIdentity | None = None

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger import database
 from flowhooks.ledger.tables import HAS_ERROR_GROUP, attempts, deliveries, error_groups
-from flowhooks.ledger.transaction import GroupChange
+from flowhooks.ledger.transaction import GroupChange, SharedRows
 from flowhooks.model.error_group import other_errors
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def remove_attempts(transaction: WriteTransaction, delivery_ids: Sequence[str]) 
 
 def _change(transaction: WriteTransaction, fingerprint: str, change: GroupChange) -> None:
     if not transaction.error_changes:
-        transaction.before_commit(lambda: _store(transaction))
+        transaction.before_commit(SharedRows.ERROR_GROUPS, lambda: _store(transaction))
     transaction.error_changes[fingerprint] = change
 
 

@@ -25,8 +25,8 @@ Rules that the rest of the package relies on:
   `after_rollback` callbacks only if it has not.
 - **`run_last`** names the work function that takes row locks other processes wait for. It runs at the end of the
   transaction, so that these locks are short.
-- **`before_commit` callbacks** run after it, in one order in every process, because they change rows that all processes
-  change: first the error groups, and last the counts of ignored requests.
+- **`before_commit` callbacks** run after it, because they change rows that all processes change. Every process locks
+  these rows in the order of `SharedRows`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from sqlalchemy import Select, case, or_, select
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import ignored_requests
+from flowhooks.ledger.transaction import SharedRows
 from flowhooks.model.receiver import MAX_RULE_CHARS
 from flowhooks.text import to_storable, truncate
 
@@ -113,7 +114,7 @@ def record(transaction: WriteTransaction, records: Sequence[IgnoredRequestRecord
     The rows of frequent rules are locked by each process that counts such a request, so they are locked last.
     """
     if records:
-        transaction.before_commit(lambda: _store(transaction.connection, records), last=True)
+        transaction.before_commit(SharedRows.IGNORED_REQUESTS, lambda: _store(transaction.connection, records))
 
 
 def _store(connection: Connection, records: Sequence[IgnoredRequestRecord]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowhooks.ledger.notifications import ChangeNotice
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from flowhooks.model.error_group import ErrorIdentity
 
 log = get_logger(__name__)
+
+
+class SharedRows(IntEnum):
+    """Rows that all processes change, in the order in which each transaction locks them."""
+
+    ERROR_GROUPS = 1
+    TRENDS = 2
+    IGNORED_REQUESTS = 3
 
 
 class OrderGroup(NamedTuple):
@@ -83,21 +92,17 @@ class WriteTransaction:
         self.freed_handlers: set[str] = set()
         self.deferred_jobs: set[tuple[str, int]] = set()
         self.error_changes: dict[str, GroupChange] = {}
-        self._before_commit: list[Callable[[], None]] = []
+        self._before_commit: list[tuple[SharedRows, Callable[[], None]]] = []
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
 
-    def before_commit(self, callback: Callable[[], None], *, last: bool = False) -> None:
-        """Call `callback` at the end of this transaction, for changes of rows that other processes wait for.
-
-        The order of the callbacks is the order in which their rows are locked, which must be the same in each process:
-        the one callback with `last` is called after all others.
-        """
-        self._before_commit.insert(len(self._before_commit) if last else 0, callback)
+    def before_commit(self, rows: SharedRows, callback: Callable[[], None]) -> None:
+        """Call `callback` at the end of this transaction, because it changes rows that other processes wait for."""
+        self._before_commit.append((rows, callback))
 
     def run_before_commit(self) -> None:
-        """Run the callbacks of `before_commit`."""
-        for callback in self._before_commit:
+        """Run the callbacks of `before_commit`, in the order of the rows that they lock."""
+        for _, callback in sorted(self._before_commit, key=lambda entry: entry[0]):
             callback()
 
     def after_commit(self, callback: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ _STEP: Final = (
     (trends.c.started_at - bindparam("since", type_=BigInteger)) // bindparam("length", type_=BigInteger)
 ).label("step")
 _TREND: Final = (
-    select(_STEP, trends.c.outcome, trends.c.bucket, func.sum(trends.c.count).label("count"))
+    select(_STEP, trends.c.outcome, trends.c.bucket, func.sum(trends.c["count"]).label("total"))
     .where(
         trends.c.kind == bindparam("kind"),
         trends.c.subject == bindparam("subject"),
@@ -81,7 +81,7 @@ def read_trend(
     counts: dict[int, dict[tuple[str, int], int]] = {}
     for row in connection.execute(_TREND, parameters):
         if _is_legal(row):
-            counts.setdefault(row.step, {})[row.outcome, row.bucket] = int(row.count)
+            counts.setdefault(row.step, {})[row.outcome, row.bucket] = int(row.total)
     return [TrendPoint(since + number * length, counts[number]) for number in sorted(counts)]
 
 
@@ -101,7 +101,7 @@ def trend_marks(connection: Connection, *, since: int, until: int) -> list[Trend
 
 def _is_legal(row: Any) -> bool:
     """Whether the values of a row can be read; those of a damaged ledger cannot always."""
-    return type(row.step) is int and type(row.outcome) is str and type(row.bucket) is int and row.count is not None
+    return type(row.step) is int and type(row.outcome) is str and type(row.bucket) is int and row.total is not None
 
 
 def _starts(connection: Connection, since: int, until: int) -> Iterator[TrendMark]:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +31,26 @@ NO_DURATION: Final = 0
 OTHERS: Final = "(others)"
 """Subject that counts for all subjects of a kind beyond the maximum number. No subject has this form."""
 _LOWER_LIMITS: Final = dict(zip((*BUCKETS, NO_LIMIT), (0, *BUCKETS), strict=True))
+
+
+class TrendKey(NamedTuple):
+    """What is counted together: the key of a row.
+
+    Attributes:
+        kind: a `TrendKind`.
+        subject: a handler's id, a source's name or the fingerprint of an error group; or `OTHERS`.
+        resolution: the length of the interval, in seconds: one of `RESOLUTIONS`.
+        started_at: the start of the interval, a multiple of its length; in microseconds since 1970.
+        outcome: as of the kind.
+        bucket: one of `BUCKETS`, `NO_LIMIT` or `NO_DURATION`.
+    """
+
+    kind: str
+    subject: str
+    resolution: int
+    started_at: int
+    outcome: str
+    bucket: int
 
 
 class TrendKind(StrEnum):

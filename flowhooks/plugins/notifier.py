@@ -59,7 +59,7 @@ class HookNotifier:
 
     def on_settled(self, settled: DeliverySettled) -> None:
         """Queue the notification that an attempt ended."""
-        event, delivery, status, outcome, _ = settled
+        event, delivery, status, outcome, *_ = settled
         if self.has_subscribers and outcome is not None:
             self._put(lambda: self._plugins.delivery_settled(event, delivery, outcome, status.state))
 

@@ -228,6 +228,13 @@ class RetentionSettings:
     )
     audit: int = setting(400, _RETENTION_DAYS, "Days to keep the audit log; 0: forever.", live=True)
     alerts: int = setting(400, _RETENTION_DAYS, "Days to keep closed alerts; 0: forever.", live=True)
+    trend_minutes: int = setting(
+        8,
+        _RETENTION_DAYS,
+        "Days to keep the numbers of trends by the minute. Older ones are combined by the hour. 0: forever.",
+        live=True,
+    )
+    trend_hours: int = setting(400, _RETENTION_DAYS, "Days to keep the numbers of trends; 0: forever.", live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

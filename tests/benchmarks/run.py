@@ -31,6 +31,7 @@ import running
 import servers
 import sharing
 import storing
+import trending
 import volume
 import waiting
 from bench import ROUNDS, Bench
@@ -95,6 +96,12 @@ ROWS = (
         title="processor time, JSON request to a fixed URL with a table of kinds ÷ callback on the contract's path",
         goal=Goal(least=1.3, aim=1.1, smaller=True),
         measure=ingress.ingress_processor,
+    ),
+    Row(
+        name="trends",
+        title="processor time of a callback, counted in trends ÷ not counted",
+        goal=Goal(least=1.03, aim=1.01, smaller=True),
+        measure=trending.trends,
     ),
     Row(
         name="waiting",

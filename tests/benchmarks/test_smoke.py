@@ -172,6 +172,21 @@ def test_the_row_about_fixed_urls_stores_the_same_callback_on_both_paths(part, t
     assert statuses == [200, 202]
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_row_about_trends_compares_with_a_server_that_counts_none(part, tmp_path, counted):
+    """The measured server counts its callbacks in trends, and the baseline does not; otherwise both do the same."""
+    servers, trending = part("servers"), part("trending")
+    site = servers.Site(folder=tmp_path)
+    body = json.dumps({"callBackProcessClass": "com.cnooc.test.CallbackHandler"})
+    with site.serve(wrapper=() if counted else trending.WITHOUT) as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+        connection.request("POST", "plain".join(part("load").PATH), body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+        connection.close()
+    assert site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 1
+    assert site.ask("SELECT count(*) FROM trends WHERE kind IN ('handler', 'source')") == (2 if counted else 0)
+
+
 def test_processor_time_of_descendants_counts_also_when_they_have_ended(part):
     """The time of a watched process includes that of its children, also of those that have ended."""
     processor = part("processor")

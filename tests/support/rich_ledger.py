@@ -112,7 +112,7 @@ def fill_other_tables(transaction, hands):
     transaction.connection.execute(
         insert(trends).values(
             kind="handler",
-            subject="p:ordered",
+            subject="p:counted",
             resolution=60,
             started_at=minute,
             outcome="succeeded",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, Column, Integer, PrimaryKeyConstraint, Table, Text
 
 from flowhooks.ledger.tables.base import metadata
 
@@ -26,5 +26,7 @@ trends: Final = Table(
     PrimaryKeyConstraint("kind", "subject", "resolution", "started_at", "outcome", "bucket"),
     sqlite_with_rowid=False,
 )
-"""Numbers of attempts and responses in each minute, and of older ones in each hour."""
-Index("trends_started", trends.c.resolution, trends.c.started_at)
+"""Numbers of attempts and responses in each minute, and of older ones in each hour.
+
+The key is the only index: another one would double what is written and stored. Rows are read by subject and time, and
+the retention goes through the subjects."""

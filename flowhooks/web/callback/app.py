@@ -69,7 +69,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     Raises:
         SettingsError: a token or a secret of a source cannot be read.
     """
-    web: falcon.App[Any, Any] = falcon.App(middleware=[MetricsMiddleware(app.metrics), RawPath()])
+    web: falcon.App[Any, Any] = falcon.App(middleware=[MetricsMiddleware(app.metrics, app.trends), RawPath()])
     record_rejected = _error_log(app)
     errors.install(web, record_rejected)
     credentials = CredentialStore(app.settings, app.environ)

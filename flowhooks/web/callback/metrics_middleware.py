@@ -11,6 +11,7 @@ from flowhooks.web.callback.resource import CallbackResource
 if TYPE_CHECKING:
     import falcon
 
+    from flowhooks.background.trends import TrendRecorder
     from flowhooks.observability.metrics import Metrics
 
 _STARTED_AT: Final = "flowhooks.began"
@@ -21,10 +22,12 @@ class MetricsMiddleware:
 
     Args:
         metrics: the metrics to update.
+        trends: counts the responses by source and time.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, trends: TrendRecorder) -> None:
         self._metrics = metrics
+        self._trends = trends
 
     def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
         """Store the time of arrival."""
@@ -41,4 +44,6 @@ class MetricsMiddleware:
         # A request to a fixed URL has the kind that its mapping finds.
         kind = resource.kind if isinstance(resource, CallbackResource) else getattr(request.context, "kind", NO_KIND)
         source = getattr(request.context, "source", "") or NO_SOURCE
-        self._metrics.answered(kind, source, response.status_code, time.perf_counter() - request.env[_STARTED_AT])
+        seconds = time.perf_counter() - request.env[_STARTED_AT]
+        self._metrics.answered(kind, source, response.status_code, seconds)
+        self._trends.answered(source, response.status_code, seconds)

@@ -123,6 +123,77 @@ def test_old_entries_and_alerts_go(harness, listens):
     assert flow.sql("SELECT count(*) FROM alerts WHERE event_id = ''") == [(2,)]
 
 
+def trend_rows(flow):
+    """The number of counts and their sum, by resolution."""
+    rows = flow.sql("SELECT resolution, count(*), sum(count) FROM trends GROUP BY 1 ORDER BY 1")
+    return {resolution: (number, int(total)) for resolution, number, total in rows}
+
+
+def count_minutes(flow, *, days=0, minutes=120):
+    """Store a count of a handler and of a source for each of these minutes, which end some days ago."""
+    end = flow.clock.now() - days * DAY * 1_000_000
+    end -= end % 3_600_000_000
+    for number in range(1, minutes + 1):
+        for kind, subject, outcome in (("handler", "p:go", "succeeded"), ("source", "oa", "200")):
+            at = end - number * 60_000_000
+            flow.sql("INSERT INTO trends VALUES (?, ?, 60, ?, ?, 5, 2)", kind, subject, at, outcome)
+
+
+def test_old_minutes_of_trends_become_hours(harness, listens, logged, monkeypatch):
+    """After 8 days, minutes are combined by the hour, none is lost, and hours are deleted after 400 days."""
+    monkeypatch.setattr(module, "TREND_BATCH_SIZE", 50)
+    flow = harness.open(listens(go, name="go"))
+    count_minutes(flow, days=1)
+    count_minutes(flow, days=9)
+    assert not any(flow.app.retention.run(flow.clock.now()).values())
+    assert trend_rows(flow) == {60: (240, 480), 3600: (4, 480)}
+    assert not [one for one in logged if one["event"] == "purge_finished"]
+    flow.clock.advance(8 * DAY)
+    flow.app.retention.run(flow.clock.now())
+    assert trend_rows(flow) == {3600: (8, 960)}
+    flow.clock.advance(390.5 * DAY)
+    flow.app.retention.run(flow.clock.now())
+    assert trend_rows(flow) == {3600: (4, 480)}
+    (line,) = [one for one in logged if one["event"] == "purge_finished"]
+    assert line["trends"] == 4
+
+
+def test_the_retention_of_trends_is_a_live_setting(harness, listens):
+    """Counts are kept as the present settings say; 0 keeps minutes, and hours, forever."""
+    flow = harness.open(listens(go, name="go"), retention={"trend_minutes": 0, "trend_hours": 0})
+    count_minutes(flow, days=9, minutes=60)
+    for days, settings, expected in (
+        (1_000, {"trend_minutes": 0, "trend_hours": 0}, {60: (120, 240)}),
+        (0, {"trend_minutes": 1, "trend_hours": 0}, {3600: (2, 240)}),
+        (10_000, {"trend_minutes": 1, "trend_hours": 0}, {3600: (2, 240)}),
+        (0, {"trend_minutes": 0, "trend_hours": 1}, {}),
+    ):
+        flow.clock.advance(days * DAY)
+        flow.app.reload(harness.settings(allow=("p",), retention=settings))
+        flow.app.retention.run(flow.clock.now())
+        assert trend_rows(flow) == expected
+
+
+def test_minutes_that_are_kept_longer_than_hours(harness, listens):
+    """Counts that are older than the retention of trends are deleted, also if they are not combined yet."""
+    flow = harness.open(listens(go, name="go"), retention={"trend_minutes": 8, "trend_hours": 2})
+    count_minutes(flow, days=1)
+    count_minutes(flow, days=3)
+    assert flow.app.retention.run(flow.clock.now())["trends"] == 240
+    assert trend_rows(flow) == {60: (240, 480)}
+
+
+def test_one_run_deletes_a_bounded_number_of_trends(harness, listens, monkeypatch):
+    """A clock that is wrong for a while deletes only a part."""
+    monkeypatch.setattr(module, "TREND_BATCH_SIZE", 10)
+    monkeypatch.setattr(module, "MAX_TREND_ROWS_PER_RUN", 100)
+    flow = harness.open(listens(go, name="go"), retention={"trend_hours": 2})
+    count_minutes(flow, days=3)
+    assert flow.app.retention.run(flow.clock.now())["trends"] == 100
+    assert flow.app.retention.run(flow.clock.now())["trends"] == 100
+    assert flow.app.retention.run(flow.clock.now())["trends"] == 40
+
+
 def test_a_run_is_logged_once_with_its_counts(harness, listens, logged, monkeypatch):
     """A run of any number of transactions is logged once; a run without deletions is not logged."""
     monkeypatch.setattr(module, "BATCH_SIZE", 2)

@@ -90,6 +90,11 @@ def of_ignored(change):
     return "'/status = 1'", [f"UPDATE ignored_requests SET {change}"]
 
 
+def of_trend(change):
+    """A case that changes the counts of a trend."""
+    return "'p:counted'", [f"UPDATE trends SET {change} WHERE subject = 'p:counted'"]
+
+
 def of_handler(change):
     """A case that changes a handler's row."""
     return "'p:ordered'", [f"UPDATE handlers SET {change} WHERE id = 'p:ordered'"]
@@ -314,6 +319,15 @@ TAMPERING = {
     "the last ignored request was received before the first": of_ignored(f"last_at = last_at - {DAY}"),
     "one ignored request was received at two times": of_ignored("count = 1"),
     "an ignored request was received in the future": of_ignored(f"last_at = last_at + {YEARS}"),
+    "the counts of a trend are of no kind": of_trend("kind = 'bogus'"),
+    "the counts of a trend are of nothing": ("'trends'", of_trend("subject = ''")[1]),
+    "the counts of a trend are of no minute": of_trend("started_at = started_at + 1"),
+    "the counts of a trend are of the future": of_trend(f"started_at = started_at + {YEARS}"),
+    "the counts of a trend have another resolution": of_trend("resolution = 61"),
+    "the counts of a trend have no outcome": of_trend("outcome = ''"),
+    "the counts of a trend have an outcome that there is not": of_trend("outcome = 'bogus'"),
+    "the counts of a trend have a bucket that there is not": of_trend("bucket = 3"),
+    "the counts of a trend are negative": of_trend("count = -1"),
     "identities of purged events are added": (
         "'the identities of 2 are kept'",
         [

@@ -701,7 +701,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
         ("read", "d"),
         ("postpone", "transaction", "d", before, before + 60 * SECOND),
         ("move", "transaction", [did]),
-        ("settled", (event, delivery, replace(UNKNOWN, state=State.SUCCEEDED, due_at=None), None, 0.0)),
+        ("settled", (event, delivery, replace(UNKNOWN, state=State.SUCCEEDED, due_at=None), None, 0.0, None)),
     ]
 
 

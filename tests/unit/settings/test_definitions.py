@@ -18,7 +18,7 @@ def test_reference():
     """Every setting has a unique name, a type, a default as TOML, a variable and one line of text."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 121
+    assert len({one.name for one in described}) == len(described) == 123
     for one in described:
         assert one.type
         assert one.doc.endswith(".")

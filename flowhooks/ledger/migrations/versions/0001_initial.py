@@ -317,7 +317,6 @@ def _create_trends() -> None:
         sa.PrimaryKeyConstraint("kind", "subject", "resolution", "started_at", "outcome", "bucket"),
         sqlite_with_rowid=False,
     )
-    op.create_index("trends_started", "trends", ["resolution", "started_at"])
 
 
 def _create_engine_tables() -> None:
