@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "alerts": "List, acknowledge and test alerts.",
     "audit": "List what operators have done.",
     "verify": "Verify that every accepted callback is accounted for.",
-    "db": "Upgrade, purge, back up, copy and compact the database.",
+    "db": "Upgrade, purge, index, back up, copy and compact the database.",
     "sources": "Show sources, and manage their credentials.",
     "engines": "List engines, reconcile with them, and find what no handler takes.",
     "operators": "Create and list operators.",

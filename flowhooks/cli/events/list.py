@@ -51,11 +51,9 @@ def list_command(
 
     \b
     Examples:
-      flowhooks events list HT-2026-001
+      flowhooks events list PO-2026-001
       flowhooks events list --field '/amount>=1000' --field /vendor=ACME
-      flowhooks events list --state dead --since 2h
-      flowhooks events list --handler contracts:archive_contract --state waiting
-      flowhooks events list --state dismissed --dismissed-by condition --conclusion rejected
+      flowhooks events list --handler contracts:archive_contract --state dead --since 2h
       flowhooks events list --error-group 3f6f1e0c9a11 --json
     """
     if searched is not None:

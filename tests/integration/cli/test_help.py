@@ -106,6 +106,7 @@ def test_every_command_is_there():
         ("audit",),
         ("verify",),
         ("db",),
+        ("db", "index"),
         ("db", "upgrade"),
         ("db", "copy"),
         ("db", "backup"),

@@ -214,6 +214,7 @@ OPERATIONS = {
     "handlers pause": "pause",
     "handlers resume": "resume",
     "alerts acknowledge": "acknowledge",
+    "db index": "index_fields",
     "db purge": "purge",
 }
 """Commands that print the response of an operation, and the server that executed it."""

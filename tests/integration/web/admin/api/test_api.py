@@ -329,6 +329,7 @@ def test_every_operation_answers_as_published(busy, document):
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
         "reroute_parked": {},
         "retire": {"handlers": ["shop:idle"]},
+        "index_fields": {},
         "reroute": {"event_filter": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
         "dismiss": {"event_filter": {"state": "parked"}, "note": "not needed"},
         "acknowledge": {"alerts": ["alert NULL"]},
@@ -539,7 +540,7 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
-        ("events?stat=dead", 400, ("no parameter stat here; the parameters are: id, flow,", "没有参数 stat")),
+        ("events?stat=dead", 400, ("no parameter stat here; the parameters are: id, q, field, flow,", "没有参数 stat")),
         ("events?State=dead", 400, ("no parameter State", "没有参数 State")),
         ("events?=dead", 400, ("no parameter ", "没有参数")),
         ("events?state=dead&state=parked", 400, ("state is given twice", "重复")),

@@ -101,6 +101,9 @@ BY_KEY |= {
         "no_plugin",
         "no_error_group",
         "no_trace_id",
+        "no_field",
+        "many_fields",
+        "unknown_field",
         "no_trigger",
     )
 }
