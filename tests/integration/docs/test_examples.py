@@ -118,6 +118,9 @@ paragraph before it ends with that file's name and a colon.)"""
 PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("suspend", "hold_contract")}
 """Pages whose own plugin is on the server of their commands: its name, and words of its block."""
 
+SETTINGS = {"docs/how-to/find-events.md": 'search.fields = ["/amount", "/vendor"]'}
+"""Pages whose commands need settings of the server: lines at the top of its file."""
+
 LONG = {"docs/how-to/test-a-plugin.md": pytest.mark.long}
 """Pages whose tests take half a minute. `test_testing_pages.py` runs these in the short set, too."""
 
@@ -245,7 +248,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
 def test_commands_run(page, tmp_path):
     """Each command of a page, in order, exits with 0 beside a server with the data that the page describes."""
     name = name_of(page)
-    handlers, settings = {}, ""
+    handlers, settings = {}, SETTINGS.get(name, "")
     if name in PLUGINS:
         plugin, words = PLUGINS[name]
         (handlers[plugin],) = [one.text for one in blocks(page, "python") if words in one.text]

@@ -17,6 +17,7 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.corrections import accept_correction
 from flowhooks.operations.purge import purge
 from flowhooks.operations.registry import run_operation
+from flowhooks.settings import SearchSettings
 from support.app_harness import ingress_callback
 from support.run_bulk import run_bulk
 from support.silent_engine import asked
@@ -93,11 +94,22 @@ def test_a_late_callback_replaces_the_values(harness, listens):
     assert flow.events(fields=by("/amount=2").fields) == [event_id]
 
 
-def test_nothing_is_indexed_without_the_setting(harness, listens):
-    """Without declared fields no value is stored, and no statement is sent for it."""
+def test_without_the_setting_a_callback_does_nothing_for_it(harness, listens):
+    """Without declared fields, a callback does not use the table of their values: it is accepted without that table."""
+    harness.check_books = False
     flow = harness.open(listens(lambda event: 1, name="h"))
-    flow.take("i1", amount=1, vendor="A")
+    flow.sql("ALTER TABLE event_fields RENAME TO away")
+    assert flow.take("i1", amount=1, vendor="A").status == "done"
+    flow.sql("ALTER TABLE away RENAME TO event_fields")
     assert stored(flow) == []
+
+
+def test_a_reload_begins_to_index(harness, listens):
+    """A callback that is received after a reload of the settings is indexed by the new fields."""
+    flow = harness.open(listens(lambda event: 1, name="h"), search={"fields": ("/amount",)})
+    flow.app.reload(replace(flow.app.settings, search=SearchSettings(fields=("/vendor",))))
+    flow.take("i1", amount=1, vendor="A")
+    assert stored(flow) == [("i1", "/vendor", "A", None)]
 
 
 @pytest.mark.either
