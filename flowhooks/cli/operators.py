@@ -13,7 +13,6 @@ from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.errors import SettingsError
 from flowhooks.settings.types import NAME
-from flowhooks.web.admin.operators import Role
 from flowhooks.web.admin.passwords import MAX_CHARS, MIN_CHARS, hash_password
 from flowhooks.web.callback.credentials import new_token
 
@@ -42,9 +41,9 @@ def _name(_context: click.Context, _param: click.Parameter, value: str) -> str:
 @click.argument("name", callback=_name)
 @click.option(
     "--role",
-    type=click.Choice([str(role) for role in Role]),
+    callback=_name,
     required=True,
-    help="view: read everything; operate: also make changes.",
+    help="view: read everything; operate: also make changes; or the name of a section [roles.NAME].",
 )
 @click.option("--token", "by_token", is_flag=True, help="Create a bearer token, for a program, instead of a password.")
 def new_command(*, name: str, role: str, by_token: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from sqlalchemy import ColumnElement, func, literal, select
+from sqlalchemy import ColumnElement, func, literal, or_, select
 
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.tables import IS_LAST_ATTEMPT, IS_REQUESTED, attempts, deliveries
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 FIELDS: Final = ("plugin", "trigger", "attempted_since", "ran_by")
 """The fields of a filter that are about attempts."""
-WITHOUT: Final[dict[str, Any]] = dict.fromkeys(FIELDS)
-"""Values of these fields that do not restrict."""
+WITHOUT: Final[dict[str, Any]] = {**dict.fromkeys(FIELDS), "handler_plugins": ()}
+"""Values that do not restrict, of these fields and of the plugins of handlers, for which there is no index either."""
 PLUGIN_PATTERN: Final = re.compile(rf"({NAME_PATTERN.pattern})(?: *== *([!-~]+))?")
 """The form of `plugin` and `ran_by`: `contracts`, or `contracts==1.4`."""
 
@@ -41,6 +41,10 @@ class AttemptCriteria(Protocol):
     @property
     def ran_by(self) -> str | None:
         """A plugin or a version of it that ran the last attempt."""
+
+    @property
+    def handler_plugins(self) -> tuple[str, ...]:
+        """The plugins of the delivery's handler."""
 
 
 class PluginSelector(NamedTuple):
@@ -68,12 +72,12 @@ def parse_plugin(text: str) -> PluginSelector:
 
 
 def has_attempt_criteria(criteria: AttemptCriteria) -> bool:
-    """Return whether a filter is about attempts."""
-    return any(getattr(criteria, name) is not None for name in FIELDS)
+    """Return whether a filter is about attempts, or about the plugins of handlers."""
+    return bool(criteria.handler_plugins) or any(getattr(criteria, name) is not None for name in FIELDS)
 
 
 def attempt_conditions(criteria: AttemptCriteria) -> list[ColumnElement[bool]]:
-    """Return the conditions of a filter on the attempts of one delivery; empty if the filter has none.
+    """Return the conditions of a filter on the attempts and the plugin of one delivery; empty if the filter has none.
 
     `plugin`, `trigger` and `attempted_since` are about the same attempt, and `ran_by` is about the last one.
     """
@@ -90,15 +94,21 @@ def attempt_conditions(criteria: AttemptCriteria) -> list[ColumnElement[bool]]:
     if criteria.ran_by is not None:
         of_last = _ran(parse_plugin(criteria.ran_by), conditions)
         conditions.append(_exists(IS_LAST_ATTEMPT, *of_last))
+    if criteria.handler_plugins:
+        conditions.append(or_(*(_is_of(name) for name in criteria.handler_plugins)))
     return conditions
 
 
 def _ran(plugin: PluginSelector, conditions: list[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
     """Return the condition on an attempt that it ran a version, and add the condition on the delivery's handler."""
-    prefix = f"{plugin.name}:"
-    # Not LIKE, in which `_` stands for any character.
-    conditions.append(func.substr(deliveries.c.handler, 1, len(prefix)) == prefix)
+    conditions.append(_is_of(plugin.name))
     return [] if plugin.version is None else [attempts.c.plugin_version == plugin.version]
+
+
+def _is_of(plugin: str) -> ColumnElement[bool]:
+    prefix = f"{plugin}:"
+    # Not LIKE, in which `_` stands for any character.
+    return func.substr(deliveries.c.handler, 1, len(prefix)) == prefix
 
 
 def _exists(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Text, case, func, literal, select, union_all
+from sqlalchemy import BigInteger, Text, case, false, func, literal, or_, select, union_all
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger.damaged_rows import repair
@@ -15,7 +15,7 @@ from flowhooks.ledger.tables import attempts, deliveries, error_groups
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection, Select
 
@@ -85,13 +85,20 @@ class GroupActivity:
 
 
 def list_groups(
-    connection: Connection, *, handler: str | None = None, since: int | None = None, limit: int, skip: int = 0
+    connection: Connection,
+    *,
+    handler: str | None = None,
+    plugins: Collection[str] | None = None,
+    since: int | None = None,
+    limit: int,
+    skip: int = 0,
 ) -> list[ErrorGroup]:
     """Return error groups, the one seen last first.
 
     Args:
         connection: any connection.
         handler: only groups of this handler.
+        plugins: only groups of handlers of these plugins; None: all.
         since: only groups that were seen at or after this time, in microseconds since 1970.
         limit: maximum number of groups.
         skip: number of groups to skip.
@@ -99,6 +106,11 @@ def list_groups(
     query = select(error_groups).order_by(error_groups.c.last_seen_at.desc(), error_groups.c.fingerprint)
     if handler is not None:
         query = query.where(error_groups.c.handler == handler)
+    if plugins is not None:
+        of_handler = error_groups.c.handler
+        query = query.where(
+            or_(false(), *(func.substr(of_handler, 1, len(name) + 1) == f"{name}:" for name in plugins))
+        )
     if since is not None:
         query = query.where(error_groups.c.last_seen_at >= since)
     return [_to_group(row) for row in connection.execute(query.limit(limit).offset(skip))]

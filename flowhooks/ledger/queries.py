@@ -133,6 +133,7 @@ class EventFilter:
         query: events with exactly this process instance id, event id or delivery id, or with a business key that is
             this text or, from three characters on, begins with it.
         fields: events whose body meets all these conditions on indexed fields. As JSON: texts such as `/amount>=1000`.
+        handler_plugins: events with a delivery for a handler of one of these plugins.
 
     Raises:
         SettingsError: there is no such state, reason, origin, trigger or time, a plugin or a trace id is not written
@@ -163,6 +164,7 @@ class EventFilter:
     ran_by: str | None = field(default=None, metadata=_PLUGIN)
     query: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"minLength": 1}})
     fields: tuple[FieldCondition, ...] = field(default=(), metadata=_FIELDS)
+    handler_plugins: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:

@@ -33,4 +33,13 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "setting login.groups names.",
         "zh": "您已在代理处登录，但您所在的组在此没有角色；请申请加入配置项 login.groups 中列出的组。",
     },
+    "operator_scope": {
+        "en": "Your role does not allow this; the page about access in the documentation lists what a restricted role "
+        "may see and change.",
+        "zh": "您的角色不允许此操作；受限角色可以查看和修改的内容见文档中关于访问权限的页面。",
+    },
+    "operator_masked": {
+        "en": "Your role may not search by this field, because its values are hidden from the role.",
+        "zh": "您的角色不能按此字段搜索，因为该字段的值对该角色隐藏。",
+    },
 }

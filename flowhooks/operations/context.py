@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flowhooks.ledger import audit
 from flowhooks.ledger.ledger import Ledger
+from flowhooks.operations.access import FULL, Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -67,6 +68,7 @@ class OperationContext:
         reconciler: asks engines; None if no source has an engine, or in a dry run without a server.
         alert_tester: sends test messages; None in a dry run without a server.
         by: the operator; None if flowhooks acts by itself, which writes no audit record.
+        access: what the operator may see and change.
         wake_operations: makes this process look at once for bulk operations that run.
     """
 
@@ -79,6 +81,7 @@ class OperationContext:
     reconciler: Reconciler | None = None
     alert_tester: AlertTester | None = None
     by: Actor | None = None
+    access: Access = FULL
     wake_operations: Callable[[], None] = lambda: None
 
     @property

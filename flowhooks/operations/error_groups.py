@@ -66,7 +66,14 @@ class SampleAttempt:
 
 
 def list_error_groups(
-    reader: Reader, *, now: int, handler: str | None = None, since: int | None = None, limit: int, skip: int = 0
+    reader: Reader,
+    *,
+    now: int,
+    handler: str | None = None,
+    plugins: Collection[str] | None = None,
+    since: int | None = None,
+    limit: int,
+    skip: int = 0,
 ) -> ErrorGroupPage:
     """Return a page of error groups, the one seen last first.
 
@@ -74,6 +81,7 @@ def list_error_groups(
         reader: the ledger.
         now: microseconds since 1970.
         handler: only groups of this handler; default: all.
+        plugins: only groups of handlers of these plugins; default: all.
         since: only groups that were seen at or after this time, in microseconds since 1970; default: all.
         limit: maximum number of groups.
         skip: number of groups to skip.
@@ -82,15 +90,25 @@ def list_error_groups(
         LedgerUnusable: the ledger cannot be read.
     """
     with reader.connection() as connection:
-        groups = error_group_queries.list_groups(connection, handler=handler, since=since, limit=limit + 1, skip=skip)
+        groups = error_group_queries.list_groups(
+            connection, handler=handler, plugins=plugins, since=since, limit=limit + 1, skip=skip
+        )
         activities = error_group_queries.activities(connection, groups[:limit], now=now)
     return ErrorGroupPage(
         tuple(ErrorGroupStatus(group, activities[group.fingerprint]) for group in groups[:limit]), len(groups) > limit
     )
 
 
-def find_error_group(reader: Reader, name: str, *, now: int) -> ErrorGroupStatus:
+def find_error_group(
+    reader: Reader, name: str, *, now: int, plugins: Collection[str] | None = None
+) -> ErrorGroupStatus:
     """Return the group with this id, or with an id that starts with these at least eight characters.
+
+    Args:
+        reader: the ledger.
+        name: the id, or its beginning.
+        now: microseconds since 1970.
+        plugins: only groups of handlers of these plugins; default: all.
 
     Raises:
         NotFound: there is no such group, or more than one.
@@ -102,6 +120,8 @@ def find_error_group(reader: Reader, name: str, *, now: int) -> ErrorGroupStatus
             if ERROR_GROUP_CHARS.fullmatch(name)
             else []
         )
+        if plugins is not None:
+            groups = [group for group in groups if group.handler.partition(":")[0] in plugins]
         if not groups:
             raise NotFound("there is no error group with this id")
         if len(groups) > 1:
@@ -110,13 +130,20 @@ def find_error_group(reader: Reader, name: str, *, now: int) -> ErrorGroupStatus
     return ErrorGroupStatus(groups[0], activity[groups[0].fingerprint])
 
 
-def complete_filter(reader: Reader, event_filter: EventFilter, indexed_fields: Collection[str]) -> EventFilter:
+def complete_filter(
+    reader: Reader,
+    event_filter: EventFilter,
+    indexed_fields: Collection[str],
+    *,
+    plugins: Collection[str] | None = None,
+) -> EventFilter:
     """Return a filter with the whole id of its error group, if it has the beginning of one.
 
     Args:
         reader: the ledger.
         event_filter: the filter.
         indexed_fields: the setting `search.fields`.
+        plugins: only groups of handlers of these plugins; default: all.
 
     Raises:
         SettingsError: the filter has a condition on a field that is not indexed.
@@ -126,7 +153,7 @@ def complete_filter(reader: Reader, event_filter: EventFilter, indexed_fields: C
     check_fields(event_filter.fields, indexed_fields)
     if event_filter.error_group is None:
         return event_filter
-    found = find_error_group(reader, event_filter.error_group, now=0)
+    found = find_error_group(reader, event_filter.error_group, now=0, plugins=plugins)
     return replace(event_filter, error_group=found.group.fingerprint)
 
 

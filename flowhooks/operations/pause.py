@@ -79,7 +79,8 @@ def _select(context: OperationContext, patterns: Sequence[str], *, paused: bool)
     candidates = [
         handler.id
         for handler in context.reader.registered_handlers()
-        if (handler.paused_at is not None if paused else handler.paused_at is None or handler.circuit is not None)
+        if context.access.sees(handler.id)
+        and (handler.paused_at is not None if paused else handler.paused_at is None or handler.circuit is not None)
     ]
     return frozenset(handler_id for handler_id in candidates if any(_matches(word, handler_id) for word in patterns))
 

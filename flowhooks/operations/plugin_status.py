@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reader import Reader
     from flowhooks.model.handler import Handler
     from flowhooks.model.selectors import Selectors
+    from flowhooks.operations.access import Access
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.plugins.plugins import Plugins
 
@@ -146,6 +147,21 @@ def list_plugins(
             )
         )
     return (*_found_plugins(plugins.infos, listed), *_missing_plugins(plugins.infos, listed))
+
+
+def visible_plugins(plugins: Iterable[PluginStatus], access: Access) -> list[PluginStatus]:
+    """Return the plugins that an operator sees, as the operator sees them."""
+    return [
+        replace(plugin, handlers=tuple(_visible(handler, access) for handler in plugin.handlers))
+        for plugin in plugins
+        if access.sees(plugin.name)
+    ]
+
+
+def _visible(handler: HandlerStatus, access: Access) -> HandlerStatus:
+    if handler.circuit is None:
+        return handler
+    return replace(handler, circuit=handler.circuit._replace(reason=access.reason(handler.circuit.reason)))
 
 
 def sort_by_urgency(plugins: Iterable[PluginStatus]) -> list[PluginStatus]:

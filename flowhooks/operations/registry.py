@@ -34,6 +34,7 @@ from flowhooks.operations.engines import (
 from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.index_fields import index_fields
 from flowhooks.operations.json.bulk_operations import operation_to_json
+from flowhooks.operations.operation_access import restrict
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.record_backup import record_backup
@@ -67,7 +68,7 @@ _TEXT_FIELDS: Final = frozenset(
     }
 )
 _TIME_FIELDS: Final = frozenset({"since", "until", "attempted_since"})
-_LIST_FIELDS: Final = ("ids", "delivery_ids", "fields")
+_LIST_FIELDS: Final = ("ids", "delivery_ids", "fields", "handler_plugins")
 
 
 def run_operation(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
     Raises:
         SettingsError: there is no such operation, or an argument is invalid.
         LedgerError: the operation is not possible.
+        Forbidden: the role of the operator does not allow it.
         Unavailable: the ledger cannot be written at the moment.
     """
     if name not in OPERATIONS:
@@ -94,13 +96,17 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
         raise SettingsError(f"{name} takes {', '.join(parsers)}, not {', '.join(unknown)}")
     parsed = {key: parsers[key](key, value) for key, value in arguments.items()}
     if "event_filter" in parsed:
-        declared = context.settings.search.fields
-        parsed["event_filter"] = complete_filter(context.reader, parsed["event_filter"], declared)
+        parsed["event_filter"] = complete_filter(
+            context.reader,
+            parsed["event_filter"],
+            context.settings.search.fields,
+            plugins=context.access.plugins,
+        )
     try:
         inspect.signature(function).bind(context, **parsed)
     except TypeError:
         raise SettingsError(f"{name} needs more than {', '.join(sorted(parsed)) or 'nothing'}") from None
-    result = function(context, **parsed)
+    result = function(context, **restrict(context, name, parsed))
     return operation_to_json(result) if isinstance(result, Operation) else asdict(result)
 
 

@@ -3,7 +3,7 @@
 model         the settings, one frozen dataclass per section
 sections      the sections that the user names: sources, operators, handlers
 field         declaration of one setting
-access        log-in of operators through a proxy
+access        log-in of operators through a proxy, roles, and masking
 loading       reads settings: defaults < flowhooks.toml < environment < options
 reload        which changed settings a running process applies, and which need a restart
 types         value types of settings, and how they are parsed
@@ -23,7 +23,7 @@ credentials   credentials of sources, read from their locations
 
 from __future__ import annotations
 
-from flowhooks.settings.access import LoginSettings
+from flowhooks.settings.access import LoginSettings, MaskingSettings, RoleSettings
 from flowhooks.settings.addresses import host_and_port, is_loopback
 from flowhooks.settings.alerts import AlertRoute, AlertsSettings, routed_notifiers, unknown_notifiers
 from flowhooks.settings.credentials import SigningKey, SourceCredentials, check_sources, load_source_credentials
@@ -66,9 +66,11 @@ __all__ = [
     "LedgerSettings",
     "LogSettings",
     "LoginSettings",
+    "MaskingSettings",
     "Network",
     "OperatorSettings",
     "RetentionSettings",
+    "RoleSettings",
     "RoutingSettings",
     "RunnerSettings",
     "SearchSettings",

@@ -1,4 +1,4 @@
-"""The section [login]: log-in of operators through an authenticating proxy."""
+"""The sections [login], [roles.NAME] and [masking]: log-in through a proxy, and what roles may see and change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from flowhooks.settings.signature import header_name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from flowhooks.settings.named_sections import OperatorSettings
+
 BUILT_IN_ROLES: Final = ("view", "operate")
-"""Roles of operators: each sees everything, and `operate` may also make changes."""
+"""Roles that need no section: each sees everything, and `operate` may also make changes."""
 MAX_GROUP_CHARS: Final = 255
 """Maximum length of a group's name."""
 _RESERVED_HEADERS: Final = frozenset(
@@ -103,13 +105,58 @@ class LoginSettings:
     )
 
 
-def find_problems(login: LoginSettings) -> Iterator[str]:
-    """Yield what is wrong with the log-in through a proxy; one line each."""
-    for group, role in login.groups.items():
-        if role not in BUILT_IN_ROLES:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSettings:
+    """A role of operators. Its name is the section's name: [roles.NAME]. view and operate need no section."""
+
+    may: Literal["view", "operate"] = field(
+        metadata={
+            "doc": "Rights of the role: view reads; operate may also make changes.",
+            "kind": types.one_of(*BUILT_IN_ROLES),
+        },
+    )
+    plugins: tuple[str, ...] = setting(
+        (),
+        types.list_of(types.name(), min_items=1),
+        "Names of the plugins whose handlers, deliveries, events, errors, alerts and operations the role sees and "
+        "changes. Default: all, and everything else, too.",
+    )
+    masked: bool = setting(
+        False,
+        types.boolean(),
+        "Whether the values of masking.fields are hidden from the role, and with them results, errors, logs and "
+        "tracebacks of handlers.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskingSettings:
+    """Members of bodies that are hidden from roles with `masked`."""
+
+    fields: tuple[str, ...] = setting(
+        (),
+        types.list_of(types.pointer()),
+        'JSON Pointers to members of the body whose values are hidden from masked roles, such as "/salary". Where a '
+        "pointer meets a list, it applies to each item.",
+        live=True,
+    )
+
+
+def find_problems(
+    login: LoginSettings,
+    masking: MaskingSettings,
+    roles: Mapping[str, RoleSettings],
+    operators: Mapping[str, OperatorSettings],
+) -> Iterator[str]:
+    """Yield what is wrong with roles, masking and the log-in through a proxy, taken together; one line each."""
+    known = [*BUILT_IN_ROLES, *roles]
+    used = [(f"operators.{name}.role", operator.role) for name, operator in operators.items()]
+    used += [(f"login.groups.{types.format_line(group)}", role) for group, role in login.groups.items()]
+    for where, role in used:
+        if role not in known:
             yield (
-                f"login.groups.{types.format_line(group)} is {types.format_value(role)}, but there is no such role: "
-                f"use view or operate{types.did_you_mean(role, BUILT_IN_ROLES)}"
+                f"{where} is {types.format_value(role)}, but there is no such role: use view or operate, or add "
+                f"[roles.{role}]{types.did_you_mean(role, known)}"
             )
     if login.proxy and not login.groups:
         yield (
@@ -120,3 +167,5 @@ def find_problems(login: LoginSettings) -> Iterator[str]:
         yield "login.groups has no effect without login.proxy, the address of the proxy that logs operators in"
     if login.user_header.lower() == login.groups_header.lower():
         yield f"login.user_header and login.groups_header are both {login.user_header}: give each its own header"
+    if any(role.masked for role in roles.values()) and not masking.fields:
+        yield "a role is masked, but masking.fields names no member of a body: name what is hidden, or remove masked"

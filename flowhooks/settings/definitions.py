@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from flowhooks.errors import SettingsError
 from flowhooks.model.search_fields import MAX_FIELDS
 from flowhooks.settings import addresses, types
-from flowhooks.settings.access import LoginSettings
+from flowhooks.settings.access import LoginSettings, MaskingSettings, RoleSettings
 from flowhooks.settings.alerts import AlertRoute, AlertsSettings
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.field import setting
@@ -327,6 +327,9 @@ class Settings:
     login: LoginSettings = field(
         default_factory=LoginSettings, metadata={"doc": "How operators log in through an authenticating proxy."}
     )
+    masking: MaskingSettings = field(
+        default_factory=MaskingSettings, metadata={"doc": "Which values are hidden from masked roles."}
+    )
     retention: RetentionSettings = field(
         default_factory=RetentionSettings,
         metadata={"doc": "How long finished data is kept. Age counts from the last change."},
@@ -347,6 +350,10 @@ class Settings:
             "machine may operate it.",
             "live": True,
         },
+    )
+    roles: Mapping[str, RoleSettings] = field(
+        default_factory=dict,
+        metadata={"doc": "Roles of operators besides view and operate, by name.", "live": True},
     )
     handlers: Mapping[str, HandlerSettings] = field(
         default_factory=dict, metadata={"doc": "Run options of single handlers, by handler id."}
@@ -440,6 +447,7 @@ USER_NAMED: Final[Mapping[str, type]] = {
     "sources.NAME.ingress": IngressSettings,
     "sources.NAME.signature": SignatureSettings,
     "operators.NAME": OperatorSettings,
+    "roles.NAME": RoleSettings,
     'handlers."PLUGIN:NAME"': HandlerSettings,
 }
 """The sections with names that the user chooses."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import access, ingress, signature
+from flowhooks.settings.access import RoleSettings
 from flowhooks.settings.alerts import AlertRoute
 from flowhooks.settings.definitions import Settings, iter_settings, variable
 from flowhooks.settings.engine import EngineSettings
@@ -31,7 +32,7 @@ ENV_PREFIX: Final = "FLOWHOOKS_"
 
 _TYPES: Final[Mapping[str, SettingType]] = {name: field.metadata["kind"] for name, field in iter_settings()}
 _SECTIONS: Final = frozenset(name.partition(".")[0] for name in _TYPES if "." in name)
-_NAMED_SECTIONS: Final = ("sources", "operators", "handlers", "plugins")
+_NAMED_SECTIONS: Final = ("sources", "operators", "roles", "handlers", "plugins")
 """Sections that contain sections named by the user. They can only be set in the file."""
 _VARIABLES: Final = {variable(name): name for name in _TYPES}
 _NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|FAILPOINT|SUPERVISOR_FD|SECRET|TOKEN|TEST_.*)", re.DOTALL)
@@ -88,7 +89,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
                 f"http.max_body_bytes, {settings.http.max_body_bytes}"
             )
     problems += find_problems(settings.sources)
-    problems += access.find_problems(settings.login)
+    problems += access.find_problems(settings.login, settings.masking, settings.roles, settings.operators)
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
@@ -144,12 +145,13 @@ def _from_table(
     table: Mapping[str, Any], path: Path | None, locations: Locations, problems: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     values: dict[str, Any] = {}
-    named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}, "handlers": {}}
+    named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}, "roles": {}, "handlers": {}}
     plugins: dict[str, dict[str, Any]] = {}
     where = f"{format_line(path)}: "
     read: dict[str, Callable[..., Any]] = {
         "sources": partial(_source, locations=locations),
         "operators": _operator,
+        "roles": _role,
         "handlers": _handler,
     }
     for key, value in table.items():
@@ -325,6 +327,17 @@ def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[
     return None if values is None or "role" not in values else OperatorSettings(**values)
 
 
+def _role(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> RoleSettings | None:
+    location = f"{where}{_dotted('roles', name)}"
+    if name in access.BUILT_IN_ROLES:
+        problems.append(f"{location} is a role that exists already: choose another name")
+        return None
+    values = _check_section(location, RoleSettings, section, problems)
+    if "may" not in section:
+        problems.append(f'{location} has no may: "view" may read, "operate" may also make changes')
+    return None if values is None or "may" not in values else RoleSettings(**values)
+
+
 def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> HandlerSettings | None:
     values = _check_section(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
     return None if values is None else HandlerSettings(**values)
@@ -428,5 +441,10 @@ def _build(
         if field.name in sections:
             top[field.name] = field.default_factory(**sections[field.name])  # type: ignore[operator] # each section has its dataclass for a factory
     return Settings(
-        **top, sources=named["sources"], operators=named["operators"], handlers=named["handlers"], plugins=plugins
+        **top,
+        sources=named["sources"],
+        operators=named["operators"],
+        roles=named["roles"],
+        handlers=named["handlers"],
+        plugins=plugins,
     )

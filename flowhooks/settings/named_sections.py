@@ -127,10 +127,11 @@ class Source:
 class OperatorSettings:
     """A person or program that may operate this server. Its name is the section's name: [operators.NAME]."""
 
-    role: Literal["view", "operate"] = field(
+    role: str = field(
         metadata={
-            "doc": "Rights of the operator: view reads everything; operate may also make changes.",
-            "kind": types.one_of("view", "operate"),
+            "doc": "Role of the operator: view reads everything; operate may also make changes; or a name of "
+            "[roles.NAME].",
+            "kind": types.name(),
         },
     )
     password: str = field(

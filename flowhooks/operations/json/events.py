@@ -10,6 +10,7 @@ from flowhooks.ledger import audit, circuit_state, pauses
 from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.ledger.search import EventSummary, summarize
 from flowhooks.model.delivery import COMPLETED_STATES
+from flowhooks.operations.access import FULL
 from flowhooks.operations.json.encoding import dataclass_to_json
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reader import Reader
     from flowhooks.model.delivery import Attempt, OutcomeKind, State, Trigger
     from flowhooks.model.event import NoMatch
+    from flowhooks.operations.access import Access
     from flowhooks.operations.json.encoding import TimestampJson
 
 MAX_AUDIT_RECORDS: Final = 100
@@ -279,13 +281,19 @@ def event_to_json(event: StoredEvent | EventSummary) -> EventJson:
 
 
 def whole_event_to_json(
-    reader: Reader, stored: StoredEvent, *, max_deliveries: int | None = None, max_attempts: int | None = None
+    reader: Reader,
+    stored: StoredEvent,
+    *,
+    access: Access = FULL,
+    max_deliveries: int | None = None,
+    max_attempts: int | None = None,
 ) -> WholeEventJson:
     """Return an event with everything that is stored about it.
 
     Args:
         reader: the ledger, from which the remaining data is read.
-        stored: the event.
+        stored: the event, as the operator sees it.
+        access: what the operator may see.
         max_deliveries: maximum number of deliveries, unfinished ones first; None: all.
         max_attempts: maximum number of attempts per delivery, the last ones; None: all.
 
@@ -311,25 +319,27 @@ def whole_event_to_json(
                 "body": conflict.body,
                 "corrected_by": conflict.corrected_by,
             }
-            for conflict in reader.conflicts(event_id)
+            for conflict in access.conflicts(reader.conflicts(event_id))
         ],
-        "late_callbacks": late_callbacks_to_json(reader.late_callbacks(event_id)),
+        "late_callbacks": late_callbacks_to_json(access.late_callbacks(reader.late_callbacks(event_id))),
         "deliveries": [
             {
                 **_delivery_fields(status),
                 "handler_paused_at": to_text(paused.get(status.handler)),
-                "handler_circuit_reason": open_circuits[status.handler].reason
+                "handler_circuit_reason": access.reason(open_circuits[status.handler].reason)
                 if status.handler in open_circuits
                 else None,
                 "next_attempt": {"number": following.number, "total": following.total}
                 if (following := coming.get(status.delivery_id))
                 else None,
-                "attempts": attempts_to_json(reader.attempts(status.delivery_id, last=max_attempts)),
+                "attempts": attempts_to_json(access.attempts(reader.attempts(status.delivery_id, last=max_attempts))),
             }
             for status in selected
         ],
         "deliveries_left_out": len(stored.delivery_statuses) - len(selected),
-        "audit_entries": [dataclass_to_json(record) for record in audit_records],
+        "audit_entries": [
+            dataclass_to_json(access.entry(record)) for record in audit_records if access.sees_entry(record)
+        ],
         "traceparent": stored.event.traceparent,
         "raw_body": stored.raw_body,
         "media_type": stored.media_type,

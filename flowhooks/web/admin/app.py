@@ -74,6 +74,8 @@ class ReadinessResource:
 class MetricsResource:
     """`GET /metrics`: the metrics for Prometheus."""
 
+    for_masked_roles = True
+
     def __init__(self, app: App) -> None:
         self._app = app
 
@@ -92,6 +94,8 @@ class RunOperationResource:
     token also keeps web pages out: a page that makes a browser post here does not know it.
     """
 
+    for_limited_roles = for_masked_roles = True
+
     def __init__(self, app: App, name: str) -> None:
         self._app = app
         self._name = name
@@ -104,7 +108,9 @@ class RunOperationResource:
         arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
         try:
             by = _actor(request, operator, arguments)
-            response.media = run_operation(replace(self._app.operation_context, by=by), self._name, arguments)
+            response.media = run_operation(
+                replace(self._app.operation_context, by=by, access=operator.access), self._name, arguments
+            )
         except LedgerUnusable as error:
             _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None

@@ -19,9 +19,12 @@ from flowhooks.web.admin.origin_check import CONSOLE_ROOT, SAFE_METHODS, OriginC
 from flowhooks.web.admin.proxy_login import InvalidLoginHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import falcon
 
     from flowhooks.app import App
+    from flowhooks.operations.access import Access
     from flowhooks.web.admin.console.login import LoginPage
     from flowhooks.web.admin.console.page import PageContext
     from flowhooks.web.admin.operators import Operators
@@ -92,6 +95,32 @@ class AuthMiddleware:
         elif self._origin_check.why_rejected(request) == "refused.host":
             raise Forbidden("operator_not_here")
 
+    def process_resource(
+        self, request: falcon.Request, response: falcon.Response, resource: object, _path: Mapping[str, str]
+    ) -> None:
+        """Refuse a resource that is not for the role of the operator.
+
+        A resource is for restricted roles only if its class says so. So a new one shows them nothing by accident.
+
+        Raises:
+            Forbidden: the request is not for a page, and is not allowed.
+        """
+        operator = request.context.operator
+        if operator is None:
+            return
+        access: Access = operator.access
+        if (access.is_limited and not getattr(resource, "for_limited_roles", False)) or (
+            access.is_masked and not getattr(resource, "for_masked_roles", False)
+        ):
+            self._refuse(request, response, "scope")
+
+    def _refuse(self, request: falcon.Request, response: falcon.Response, key: str) -> None:
+        if not is_page(request.path):
+            raise Forbidden(f"operator_{key}")
+        language = choose_language(request, response)
+        self._not_found_page.problem(request, response, status=403, key=f"refused.{key}", language=language)
+        response.complete = True
+
     def _authenticate_token(
         self, request: falcon.Request, response: falcon.Response, authorization: str, proxied: Operator | None
     ) -> None:
@@ -140,11 +169,7 @@ class AuthMiddleware:
     ) -> None:
         self._app.metrics.logged_in(f"refused_{key}")
         _log.warning("login_refused", operator=name, address=request.remote_addr or "", why=why)
-        if not is_page(request.path):
-            raise Forbidden(f"operator_{key}")
-        language = choose_language(request, response)
-        self._not_found_page.problem(request, response, status=403, key=f"refused.{key}", language=language)
-        response.complete = True
+        self._refuse(request, response, key)
 
     def _is_refused(self, request: falcon.Request, response: falcon.Response) -> bool:
         """Answer a request of a browser that is not allowed, whoever sends it; return whether it was answered."""

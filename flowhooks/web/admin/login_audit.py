@@ -75,7 +75,7 @@ class LoginRecorder:
             address: the client's address.
             interface: `"console"` or `"api"`.
         """
-        clock, key = self._app.clock, (operator.name, operator.role, method, address)
+        clock, key = self._app.clock, (operator.name, operator.role_name or operator.role, method, address)
         with self._lock:
             now = clock.now()
             if now < self._due.get(key, now):
@@ -83,7 +83,7 @@ class LoginRecorder:
             self._remember(key, now + COLLAPSED_WITHIN)
         self._app.metrics.logged_in("succeeded")
         _log.info("login_succeeded", operator=operator.name, address=address, by=method.value)
-        detail = {"address": _shown(address), "by": method.value, "role": operator.role}
+        detail = {"address": _shown(address), "by": method.value, "role": operator.role_name or operator.role}
         entry = _entry(clock, operator.name, "login", detail, interface)
         try:
             self._app.ledger.write(
@@ -105,7 +105,7 @@ class LoginRecorder:
 
 def record_login(transaction: WriteTransaction, clock: Clock, operator: Operator, address: str) -> None:
     """Record a login with a password, in the transaction that creates the session."""
-    detail = {"address": _shown(address), "by": LoginMethod.PASSWORD.value, "role": operator.role}
+    detail = {"address": _shown(address), "by": LoginMethod.PASSWORD.value, "role": operator.role_name or operator.role}
     audit.record(transaction, _entry(clock, operator.name, "login", detail))
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 
 from flowhooks.errors import SettingsError
+from flowhooks.operations.access import FULL, Access
+from flowhooks.operations.context import Actor
 from flowhooks.settings import check_operators, operator_tokens
+from flowhooks.settings.access import BUILT_IN_ROLES
 from flowhooks.web.admin.passwords import PasswordVerifier
 from flowhooks.web.admin.proxy_login import proxy_user
 from flowhooks.web.callback.credentials import parse_bearer
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.app import App
+    from flowhooks.operations.context import OperationContext
     from flowhooks.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -42,11 +46,15 @@ class Operator:
 
     Attributes:
         name: the name, as in the audit log.
-        role: the role.
+        role: the rights.
+        role_name: the name of the role in the settings; `""`: it is that of the rights.
+        access: what the operator may see and change.
     """
 
     name: str
     role: Role
+    role_name: str = ""
+    access: Access = FULL
 
     @property
     def may_operate(self) -> bool:
@@ -76,6 +84,18 @@ def operator_of(request: falcon.Request) -> Operator:
     return cast("Operator", request.context.operator)
 
 
+def operation_context(app: App, request: falcon.Request, interface: str) -> OperationContext:
+    """Return the context of an operation that the operator of a request has asked for.
+
+    Args:
+        app: a started `App`.
+        request: the request.
+        interface: `"console"` or `"api"`.
+    """
+    operator = operator_of(request)
+    return replace(app.operation_context, by=Actor(operator.name, interface), access=operator.access)
+
+
 class Operators:
     """The operators in the current settings.
 
@@ -98,7 +118,25 @@ class Operators:
     def by_name(self, name: str) -> Operator | None:
         """Return the operator of this name; None if the current settings do not have it."""
         settings = self._app.settings.operators.get(name)
-        return None if settings is None else Operator(name=name, role=Role(settings.role))
+        return None if settings is None else self._operator(name, settings.role)
+
+    def _operator(self, name: str, role_name: str) -> Operator | None:
+        """Return an operator with a role; None if the settings do not have the role."""
+        settings = self._app.settings
+        if role_name in BUILT_IN_ROLES:
+            return Operator(name=name, role=Role(role_name))
+        role = settings.roles.get(role_name)
+        if role is None:
+            return None
+        return Operator(
+            name=name,
+            role=Role(role.may),
+            role_name=role_name,
+            access=Access(
+                plugins=frozenset(role.plugins) if role.plugins else None,
+                masked=settings.masking.fields if role.masked else None,
+            ),
+        )
 
     def by_proxy(self, environ: Mapping[str, Any]) -> Operator | None:
         """Return the operator whom the proxy of the settings names in headers; None if the request has none of them.
@@ -112,8 +150,8 @@ class Operators:
         if user is None:
             return None
         for group, role in login.groups.items():
-            if group in user.groups:
-                return Operator(name=user.name, role=Role(role))
+            if group in user.groups and (operator := self._operator(user.name, role)) is not None:
+                return operator
         raise NoRole(user.name)
 
     def by_token(self, authorization: str) -> Operator | None:

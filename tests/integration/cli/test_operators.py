@@ -57,7 +57,7 @@ def test_a_token():
     ("words", "given", "says"),
     [
         (("new", "li"), PASSWORD, "Missing option '--role'"),
-        (("new", "li", "--role", "admin"), PASSWORD, "'view', 'operate'"),
+        (("new", "li", "--role", "ad min"), PASSWORD, "a name must have 1 to 100 letters"),
         (("new", "li wei", "--role", "view"), PASSWORD, "a name must have 1 to 100 letters"),
         (("new", "", "--role", "view"), PASSWORD, "a name must have 1 to 100 letters"),
         (("new", "li", "--role", "view"), "", "the standard input holds no password"),

@@ -88,3 +88,58 @@ def test_a_broken_list_in_the_environment(refused):
     """Pairs without an equals sign are refused."""
     environ = {"FLOWHOOKS_LOGIN_PROXY": "10.0.0.5", "FLOWHOOKS_LOGIN_GROUPS": "ops"}
     assert any("FLOWHOOKS_LOGIN_GROUPS must be a section" in line for line in refused("", environ))
+
+
+def test_roles_and_masking(written):
+    """A role has rights, plugins and masks; operators and groups name it."""
+    loaded = settings.load(
+        written("""
+        [roles.payments]
+        may = "operate"
+        plugins = ["payments", "contracts"]
+        [roles.clerks]
+        may = "view"
+        masked = true
+        [masking]
+        fields = ["/salary", "/bank/account"]
+        [login]
+        proxy = "10.0.0.5"
+        groups = {clerks = "clerks", ops = "operate"}
+        [operators.robot]
+        role = "payments"
+        token_sha256 = ["ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12"]
+        """),
+        {},
+        {},
+    )
+    assert loaded.roles == {
+        "payments": settings.RoleSettings(may="operate", plugins=("payments", "contracts")),
+        "clerks": settings.RoleSettings(may="view", masked=True),
+    }
+    assert loaded.masking.fields == ("/salary", "/bank/account")
+    assert loaded.operators["robot"].role == "payments"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[roles.r]\nplugins = ["p"]', "has no may"),
+        ('[roles.r]\nmay = "all"', 'roles.r.may must be "view" or "operate"'),
+        ('[roles.r]\nmay = "view"\nplugins = []', "the list is empty"),
+        ('[roles.r]\nmay = "view"\nplugins = "p"', "roles.r.plugins must be a list"),
+        ('[roles.r]\nmay = "view"\nplugins = ["p:h"]', "roles.r.plugins item 1"),
+        ('[roles.r]\nmay = "view"\nmasked = "yes"', "roles.r.masked must be true or false"),
+        ('[roles.r]\nmay = "view"\nmasked = true', "masking.fields names no member"),
+        ('[roles.r]\nmay = "view"\nplugin = ["p"]', "did you mean plugins"),
+        ('[roles.operate]\nmay = "view"', "exists already"),
+        ('[roles."a b"]\nmay = "view"', "must have a name"),
+        ('[masking]\nfields = ["salary"]', "must be a JSON Pointer"),
+        ('[masking]\nfields = [""]', "must be a JSON Pointer"),
+        (f'[operators.li]\nrole = "payment"\ntoken_sha256 = ["{"ab" * 32}"]', "there is no such role"),
+        ('[login]\nproxy = "10.0.0.5"\ngroups = {ops = "payment"}', "there is no such role"),
+    ],
+)
+def test_roles_that_are_refused(refused, text, says):
+    """A role that would see more than meant, or that does not exist, is an error of the settings."""
+    lines = refused(text)
+    assert any(says in line for line in lines), lines

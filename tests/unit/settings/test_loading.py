@@ -133,7 +133,7 @@ def test_every_described_variable_is_read():
     environ = {one.variable: one.default.strip('"').replace("[]", "") for one in settings.describe() if one.variable}
 
     assert settings.load(None, environ, {}) == settings.Settings()
-    assert len(environ) == 64
+    assert len(environ) == 65
 
 
 def test_which_file(written, tmp_path):

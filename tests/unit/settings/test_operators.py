@@ -57,7 +57,7 @@ def test_operators_are_read(written, tmp_path):
     [
         ('role = "operate"', "has no password, token_sha256 or token_file"),
         (f'password = "{PASSWORD}"', "has no role"),
-        (f'role = "admin"\npassword = "{PASSWORD}"', 'role must be "view" or "operate"'),
+        (f'role = "admin"\npassword = "{PASSWORD}"', "there is no such role"),
         ('role = "view"\npassword = "hunter2"', "not the password itself"),
         ('role = "view"\npassword = ["hunter2"]', "not the password itself"),
         (f'role = "view"\npassword = "{PASSWORD}x="', "not the password itself"),

@@ -27,6 +27,8 @@ API_ROOT: Final = "/api/"
 class AdminOpenApiResource:
     """`GET /openapi.json`: the document of the administration listener, generated at the first request."""
 
+    for_limited_roles = for_masked_roles = True
+
     def __init__(self, app: App) -> None:
         self._app = app
 

@@ -34,6 +34,8 @@ from flowhooks.web.admin.api.responses import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowhooks.operations.access import Access
+
 
 class EnginesResource(Resource):
     """`GET /api/engines`."""
@@ -44,12 +46,19 @@ class EnginesResource(Resource):
         "flowhooks 主动查询的流程引擎，及其历史的读取进度。"
     )
     response_type = EnginesJson
+    for_masked_roles = True
 
     def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EnginesJson:
         """Return the engines. None of them is asked."""
         app = self.app
         with app.ledger.connection() as connection:
             return {"engines": engines_to_json(connection, app.settings, app.clock.now())}
+
+    def get_restricted(
+        self, query: Mapping[str, list[str]], path: Mapping[str, str], _access: Access, /
+    ) -> EnginesJson:
+        """Return the engines; nothing in them is a value of a body."""
+        return self.get(query, path)
 
 
 class InstanceResource(Resource):
@@ -91,12 +100,19 @@ class CoverageResource(Resource):
         ),
     )
     response_type = CoverageJson
+    for_masked_roles = True
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> CoverageJson:
         """Return the comparison with the definitions that the engines had last."""
         app = self.app
         source = query["source"][0] if "source" in query else ""
         return coverage_to_json(coverage(app.ledger, app.router, app.settings, app.clock.now(), source=source))
+
+    def get_restricted(
+        self, query: Mapping[str, list[str]], path: Mapping[str, str], _access: Access, /
+    ) -> CoverageJson:
+        """Return the comparison; nothing in it is a value of a body."""
+        return self.get(query, path)
 
 
 class SourcesResource(Resource):

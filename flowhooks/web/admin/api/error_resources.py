@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import NotFound
+from flowhooks.operations.access import FULL
 from flowhooks.operations.error_groups import find_error_group, list_error_groups, newest_sample
 from flowhooks.operations.json.errors import (
     ErrorGroupsJson,
@@ -27,6 +28,8 @@ from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from flowhooks.operations.access import Access
 
 MAX_SKIPPED: Final = 999_999_999
 
@@ -51,15 +54,23 @@ class ErrorsResource(Resource):
         ),
     )
     response_type = ErrorGroupsJson
+    for_limited_roles = True
 
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> ErrorGroupsJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> ErrorGroupsJson:
         """Return one page of error groups."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(
+        self, query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /
+    ) -> ErrorGroupsJson:
+        """Return one page of the error groups that the operator sees."""
         event_filter = filter_from_query({name: query[name] for name in ("handler", "since") if name in query})
         skip = parse_integer("after", query.get("after", ["0"])[0], low=0, high=MAX_SKIPPED)
         page = list_error_groups(
             self.app.ledger,
             now=self.app.clock.now(),
             handler=event_filter.handler,
+            plugins=access.plugins,
             since=event_filter.since,
             limit=limit_from_query(query),
             skip=skip,
@@ -75,15 +86,22 @@ class ErrorResource(Resource):
         "An error group with the traceback of its newest attempt. / 一组相同的错误，以及最新一次尝试的错误堆栈。"
     )
     response_type = WholeErrorGroupJson
+    for_limited_roles = True
     path_description = (
         "The id of an error group, or at least its first 8 characters. / 错误分组的 ID，或其开头的至少 8 个字符。"
     )
 
-    def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> WholeErrorGroupJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> WholeErrorGroupJson:
         """Return the group with its newest attempt."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(
+        self, _query: Mapping[str, list[str]], path: Mapping[str, str], access: Access, /
+    ) -> WholeErrorGroupJson:
+        """Return the group with its newest attempt if the operator sees its handler."""
         reader = self.app.ledger
         try:
-            status = find_error_group(reader, path["id"], now=self.app.clock.now())
+            status = find_error_group(reader, path["id"], now=self.app.clock.now(), plugins=access.plugins)
         except NotFound:
             raise LocalizedHTTPError(404, "query_id", name="id") from None
         return whole_error_group_to_json(status, newest_sample(reader, status.group))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from flowhooks.errors import NotFound
 from flowhooks.ledger import bulk_operations
 from flowhooks.model.bulk_operation import ITEM_CHOICES, Operation, parse_item_choice
+from flowhooks.operations.access import FULL, sees_operation
 from flowhooks.operations.json.bulk_operations import (
     OperationItemsJson,
     OperationsJson,
@@ -16,6 +17,7 @@ from flowhooks.operations.json.bulk_operations import (
     operation_to_json,
 )
 from flowhooks.operations.registry import OPERATIONS
+from flowhooks.operations.seen_page import seen_page
 from flowhooks.web.admin.api.parameters import (
     AFTER,
     ID,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import falcon
+
+    from flowhooks.operations.access import Access
 
 
 _ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
@@ -71,18 +75,27 @@ class OperationsResource(Resource):
         AFTER,
     )
     response_type = OperationsJson
+    for_limited_roles = for_masked_roles = True
 
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OperationsJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> OperationsJson:
         """Return one page of operations."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(
+        self, query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /
+    ) -> OperationsJson:
+        """Return one page of the operations that the operator sees."""
         limit = limit_from_query(query)
         active_only = parse_boolean("active", query["active"][0]) if "active" in query else False
         with self.app.ledger.connection() as connection:
-            found = bulk_operations.list_operations(
-                connection, limit=limit + 1, before=cursor_from_query(query), active_only=active_only
-            )
+
+            def read(before: str, count: int) -> tuple[Operation, ...]:
+                return bulk_operations.list_operations(connection, limit=count, before=before, active_only=active_only)
+
+            page = seen_page(read, sees_operation(access), limit=limit, before=cursor_from_query(query))
         return {
-            "operations": [operation_to_json(operation) for operation in found[:limit]],
-            "next": found[limit - 1].id if found[limit:] else "",
+            "operations": [operation_to_json(access.operation(operation)) for operation in page.items],
+            "next": page.next,
         }
 
 
@@ -94,14 +107,21 @@ class OperationResource(Resource):
     response_type = cast("type", Annotated[dict[str, Any], Operation])
     path_description = "The id of an operation. / 操作的 ID。"
     not_found = "no_such_operation"
+    for_limited_roles = for_masked_roles = True
 
-    def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> Mapping[str, Any]:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return the operation."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(
+        self, _query: Mapping[str, list[str]], path: Mapping[str, str], access: Access, /
+    ) -> Mapping[str, Any]:
+        """Return the operation if the operator sees it."""
         with self.app.ledger.connection() as connection:
             operation = bulk_operations.read_operation(connection, path["id"].replace("\0", ""))
-        if operation is None:
+        if operation is None or not access.sees_filter(operation.event_filter):
             raise NotFound(f"there is no operation {path['id']}")
-        return operation_to_json(operation)
+        return operation_to_json(access.operation(operation))
 
 
 class OperationItemsResource(Resource):
@@ -130,16 +150,24 @@ class OperationItemsResource(Resource):
     response_type = OperationItemsJson
     path_description = OperationResource.path_description
     not_found = "no_such_operation"
+    for_limited_roles = for_masked_roles = True
 
     def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> OperationItemsJson:
         """Return one page of the plan."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(
+        self, query: Mapping[str, list[str]], path: Mapping[str, str], access: Access, /
+    ) -> OperationItemsJson:
+        """Return one page of the plan if the operator sees the operation."""
         limit, operation_id = limit_from_query(query), path["id"].replace("\0", "")
         status = query["status"][0] if "status" in query else None
         if status is not None and status not in ITEM_CHOICES:
             raise LocalizedHTTPError(422, "query_choice", name="status", values=", ".join(ITEM_CHOICES))
         after = cursor_from_query(query)
         with self.app.ledger.connection() as connection:
-            if bulk_operations.read_operation(connection, operation_id) is None:
+            operation = bulk_operations.read_operation(connection, operation_id)
+            if operation is None or not access.sees_filter(operation.event_filter):
                 raise NotFound(f"there is no operation {operation_id}")
             found = bulk_operations.operation_items(
                 connection,

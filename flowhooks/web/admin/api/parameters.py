@@ -22,7 +22,7 @@ from flowhooks.web.admin.console.filters import CHOICES, CONDITIONS, PLUGINS, pa
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from flowhooks.app import App
     from flowhooks.ledger.queries import EventFilter
@@ -265,8 +265,13 @@ def _conditions_from_query(query: Mapping[str, list[str]]) -> tuple[FieldConditi
         raise LocalizedHTTPError(422, "query_field", name=CONDITIONS) from None
 
 
-def searched_filter(query: Mapping[str, list[str]], app: App) -> EventFilter:
+def searched_filter(query: Mapping[str, list[str]], app: App, plugins: Collection[str] | None = None) -> EventFilter:
     """Return the filter that a query states, for a search in the ledger of an app.
+
+    Args:
+        query: the query of a request.
+        app: the app.
+        plugins: only error groups of handlers of these plugins; default: all.
 
     Raises:
         LocalizedHTTPError: a value is invalid, or a field is not indexed.
@@ -274,7 +279,7 @@ def searched_filter(query: Mapping[str, list[str]], app: App) -> EventFilter:
     """
     event_filter, indexed_fields = filter_from_query(query), app.settings.search.fields
     try:
-        return complete_filter(app.ledger, event_filter, indexed_fields)
+        return complete_filter(app.ledger, event_filter, indexed_fields, plugins=plugins)
     except SettingsError:
         names = ", ".join(indexed_fields) or "–"
         raise LocalizedHTTPError(422, "query_field_unknown", name=CONDITIONS, names=names) from None

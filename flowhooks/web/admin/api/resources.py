@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.clock import to_text
 from flowhooks.ledger import alert_queries, audit, rejected_requests, stats
 from flowhooks.ledger.search import search_events
+from flowhooks.operations.access import FULL
 from flowhooks.operations.find_event import find_event
 from flowhooks.operations.json.encoding import dataclass_to_json
 from flowhooks.operations.json.events import WholeEventJson, event_to_json, whole_event_to_json
@@ -20,7 +21,9 @@ from flowhooks.operations.plugin_status import (
     list_plugins,
     slice_handlers,
     sort_by_urgency,
+    visible_plugins,
 )
+from flowhooks.operations.seen_page import seen_page
 from flowhooks.web.admin.api.engine_resources import (
     CoverageResource,
     EnginesResource,
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.ledger.alert_queries import OpenAlert
+    from flowhooks.operations.access import Access
     from flowhooks.operations.parked import ParkedGroupStatus
 
 MAX_DELIVERIES: Final = 200
@@ -83,16 +87,21 @@ class EventsResource(Resource):
     description = "Events with their deliveries, newest first. / 事件及其投递，最新的在前。"
     parameters = (*FILTER, limit_parameter(PAGE_SIZE), AFTER)
     response_type = EventsJson
+    for_limited_roles = for_masked_roles = True
 
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EventsJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> EventsJson:
         """Return one page of events."""
-        event_filter = searched_filter(query, self.app)
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(self, query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /) -> EventsJson:
+        """Return one page of the events that the operator sees."""
+        event_filter = access.restrict(searched_filter(query, self.app, access.plugins))
         with self.app.ledger.connection() as connection:
             page = search_events(
                 connection, event_filter, limit=limit_from_query(query), before=cursor_from_query(query)
             )
         return {
-            "events": [event_to_json(event) for event in page.events],
+            "events": [event_to_json(access.summary(event)) for event in page.events],
             "next": page.older,
             "searched_until": to_text(page.searched_until),
         }
@@ -108,13 +117,21 @@ class EventResource(Resource):
     )
     response_type = WholeEventJson
     path_description = "The id of an event, or of one of its deliveries. / 事件或其投递的 ID。"
+    for_limited_roles = for_masked_roles = True
 
-    def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> WholeEventJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> WholeEventJson:
         """Return the event with everything stored about it."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(
+        self, _query: Mapping[str, list[str]], path: Mapping[str, str], access: Access, /
+    ) -> WholeEventJson:
+        """Return the event with everything that the operator sees of it."""
         reader = self.app.ledger
         return whole_event_to_json(
             reader,
-            find_event(reader, path["id"]),
+            access.find_event(reader, path["id"]),
+            access=access,
             max_deliveries=MAX_DELIVERIES,
             max_attempts=MAX_ATTEMPTS,
         )
@@ -165,9 +182,16 @@ class PluginsResource(Resource):
         ),
     )
     response_type = PluginsJson
+    for_limited_roles = for_masked_roles = True
 
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> PluginsJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> PluginsJson:
         """Return the plugins, with one page of their handlers."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(
+        self, query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /
+    ) -> PluginsJson:
+        """Return the plugins that the operator sees, with one page of their handlers."""
         app = self.app
         text = query.get("q", [""])[0]
         start = parse_integer("after", query.get("after", ["0"])[0], low=0, high=999_999_999)
@@ -184,6 +208,7 @@ class PluginsResource(Resource):
         )
         with app.ledger.connection() as connection:
             called, since = stats.count_by_handler(connection)
+        plugins = visible_plugins(plugins, access)
         matching = [filtered for plugin in plugins if (filtered := filter_handlers(plugin, text)) is not None]
         page = slice_handlers(matching, start, max_handlers)
         page_ids = {handler.id for plugin in page for handler in plugin.handlers}
@@ -195,7 +220,7 @@ class PluginsResource(Resource):
                 if name in page_ids
             },
             "oldest_sampled_at": to_text(since),
-            "warnings": list(app.plugins.warnings),
+            "warnings": [] if access.is_limited else list(app.plugins.warnings),
             "backlog_truncated": is_backlog_truncated(plugins, stats.MAX_GROUPED),
             "next": str(start + max_handlers)
             if start + max_handlers < sum(len(plugin.handlers) for plugin in matching)
@@ -238,9 +263,14 @@ class AlertsResource(Resource):
         ),
     )
     response_type = AlertsJson
+    for_limited_roles = for_masked_roles = True
 
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AlertsJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> AlertsJson:
         """Return the open alerts and, on request, the last closed ones."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(self, query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /) -> AlertsJson:
+        """Return the alerts that the operator sees."""
         with_closed = parse_boolean("all", query["all"][0]) if "all" in query else False
         with self.app.ledger.connection() as connection:
             alerts: list[tuple[OpenAlert, int | None]] = [
@@ -248,7 +278,13 @@ class AlertsResource(Resource):
             ]
             if with_closed:
                 alerts += alert_queries.recently_closed(connection, limit=MAX_CLOSED_ALERTS)
-        return {"alerts": [dataclass_to_json(alert) | {"closed_at": to_text(closed)} for alert, closed in alerts]}
+        return {
+            "alerts": [
+                dataclass_to_json(access.alert(alert)) | {"closed_at": to_text(closed)}
+                for alert, closed in alerts
+                if access.sees_alert(alert)
+            ]
+        }
 
 
 class RejectedRequestsResource(Resource):
@@ -296,18 +332,24 @@ class AuditResource(Resource):
         AFTER,
     )
     response_type = AuditJson
+    for_limited_roles = for_masked_roles = True
 
-    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AuditJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> AuditJson:
         """Return one page of the audit log."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(self, query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /) -> AuditJson:
+        """Return one page of the entries that the operator sees."""
         limit = limit_from_query(query)
         only = {name: query[name][0] if name in query else None for name in ("target", "actor", "action")}
         since, before = time_from_query(query), cursor_from_query(query)
         with self.app.ledger.connection() as connection:
-            entries = audit.entries(connection, limit=limit + 1, before=before, since=since, **only)
-        return {
-            "entries": [dataclass_to_json(entry) for entry in entries[:limit]],
-            "next": entries[limit - 1].id if entries[limit:] else "",
-        }
+
+            def read(before: str, count: int) -> list[audit.AuditEntry]:
+                return audit.entries(connection, limit=count, before=before, since=since, **only)
+
+            page = seen_page(read, access.sees_entry, limit=limit, before=before)
+        return {"entries": [dataclass_to_json(access.entry(entry)) for entry in page.items], "next": page.next}
 
 
 class OverviewResource(Resource):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -13,7 +13,6 @@ import structlog
 
 from flowhooks.errors import InvalidTransition, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import alert_queries
-from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import run_operation
 from flowhooks.text import command_line, one_line
 from flowhooks.web.admin.console.actions import PROGRESS_PARAMETERS, find_action, parse_selection
@@ -22,7 +21,7 @@ from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash,
 from flowhooks.web.admin.console.forms import parse_fields
 from flowhooks.web.admin.console.page import Page, choose_language
 from flowhooks.web.admin.console.urls import ACTION_ROOT, OPERATIONS_ROOT, back_url
-from flowhooks.web.admin.operators import operator_of
+from flowhooks.web.admin.operators import operation_context, operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,6 +91,7 @@ class ActionPage(Page):
     """
 
     template = "confirm.html"
+    for_limited_roles = for_masked_roles = True
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Show the preview, and ask for confirmation."""
@@ -131,7 +131,7 @@ class ActionPage(Page):
         self.respond_safely(request, response, language, go)
 
     def _plan(self, case: _ActionRequest) -> None:
-        context = replace(self.app.operation_context, by=Actor(operator_of(case.request).name, "console"))
+        context = operation_context(self.app, case.request, "console")
         arguments = {"action": case.action.bulk, "event_filter": case.selection.arguments["event_filter"]}
         planned = run_operation(context, "plan_operation", arguments)
         case.response.status = falcon.HTTP_303
@@ -158,7 +158,7 @@ class ActionPage(Page):
             "would": to_flash(case.name, preview.sums),
             "partly": bool(preview.after),
             "said": preview.last,
-            "alert": self._alert(case.selection),
+            "alert": self._alert(case),
             "total": 0 if preview.after else preview.sums.get("events", 0),
             "longest_note": MAX_NOTE_CHARS,
             "unsure": unsure,
@@ -224,7 +224,7 @@ class ActionPage(Page):
         time_budget: float,
     ) -> _Progress:
         """Run at least one page, and further ones until the end or the time budget."""
-        context = replace(self.app.operation_context, by=Actor(operator_of(case.request).name, "console"))
+        context = operation_context(self.app, case.request, "console")
         sums, after = dict(before.sums), before.after
         deadline = time.monotonic() + time_budget
         while True:
@@ -241,12 +241,13 @@ class ActionPage(Page):
             if not after or time.monotonic() > deadline:
                 return _Progress(sums=sums, after=after, last=page)
 
-    def _alert(self, selection: Selection) -> alert_queries.OpenAlert | None:
-        ids = selection.arguments.get("alerts")
+    def _alert(self, case: _ActionRequest) -> alert_queries.OpenAlert | None:
+        ids, access = case.selection.arguments.get("alerts"), operator_of(case.request).access
         if not ids:
             return None
         with self.app.ledger.connection() as connection:
-            return next((alert for alert in alert_queries.open_alerts(connection) if alert.id in ids), None)
+            found = alert_queries.open_alerts(connection)
+        return next((access.alert(alert) for alert in found if alert.id in ids and access.sees_alert(alert)), None)
 
 
 def show_error(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class RootRedirect:
     """`GET /`: redirects to the console, for browsers that open the listener's address."""
 
+    for_limited_roles = for_masked_roles = True
+
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
         """Redirect to the console."""
         response.status = falcon.HTTP_302

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from flowhooks.ledger.audit import entries
+from flowhooks.operations.seen_page import SeenPage, seen_page
 from flowhooks.operations.time_parsing import parse_time
 from flowhooks.web.admin.console.audit_details import detail_rows
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.console.urls import OPERATIONS_ROOT
+from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.audit import AuditEntry
+    from flowhooks.operations.access import Access
 
 PAGE_SIZE: Final = 100
 MAX_ENTRIES_OF_TARGET: Final = 20
@@ -49,6 +52,7 @@ class AuditPage(Page):
 
     template = "audit.html"
     place = "audit"
+    for_limited_roles = for_masked_roles = True
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return one page of the audit log."""
@@ -60,26 +64,33 @@ class AuditPage(Page):
         except ValueError:
             problem = "events.no_time"
         only = {name: query.get(name) for name in FILTERS if name != "since"}
-        found_entries = []
+        page: SeenPage[AuditEntry] = SeenPage((), "")
+        access = operator_of(request).access
         if not problem:
             with self.app.ledger.connection() as connection:
-                found_entries = entries(connection, limit=PAGE_SIZE + 1, before=before, since=since, **only)
-        more = len(found_entries) > PAGE_SIZE
-        del found_entries[PAGE_SIZE:]
+
+                def read(before: str, count: int) -> list[AuditEntry]:
+                    return entries(connection, limit=count, before=before, since=since, **only)
+
+                page = seen_page(read, access.sees_entry, limit=PAGE_SIZE, before=before)
         return {
             "path": PATH,
             "given": query,
             "problem": problem,
             "actions": sorted(NAMED_ACTIONS),
-            "rows": [to_row(entry) for entry in found_entries],
+            "rows": [to_row(access.entry(entry)) for entry in page.items],
             "newest": f"{PATH}?{urlencode(query)}" if before else "",
-            "older": f"{PATH}?{urlencode({**query, 'before': found_entries[-1].id})}" if more else "",
+            "older": f"{PATH}?{urlencode({**query, 'before': page.next})}" if page.next else "",
         }
 
 
-def entries_about(connection: Connection, target: str) -> list[dict[str, Any]]:
-    """Return the last entries about one event or handler, as `_acts.html` shows them."""
-    return [to_row(entry) for entry in entries(connection, limit=MAX_ENTRIES_OF_TARGET, target=target)]
+def entries_about(connection: Connection, target: str, access: Access) -> list[dict[str, Any]]:
+    """Return the last entries about one event or handler that the operator sees, as `_acts.html` shows them."""
+    return [
+        to_row(access.entry(entry))
+        for entry in entries(connection, limit=MAX_ENTRIES_OF_TARGET, target=target)
+        if access.sees_entry(entry)
+    ]
 
 
 def to_row(entry: AuditEntry) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class EnginesPage(Page):
 
     template = "engines.html"
     place = "engines"
+    for_masked_roles = True
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return the engines by source, those that need attention first."""

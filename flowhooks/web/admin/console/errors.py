@@ -10,6 +10,7 @@ from flowhooks.web.admin.console import charts
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.handlers import parse_start
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -28,12 +29,18 @@ class ErrorsPage(Page):
 
     template = "errors.html"
     place = "errors"
+    for_limited_roles = True
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return one page of error groups, the one seen last first."""
         handler, start = query_text(request, "handler"), parse_start(query_text(request, "from"))
         page = list_error_groups(
-            self.app.ledger, now=self.app.clock.now(), handler=handler or None, limit=PAGE_SIZE, skip=start
+            self.app.ledger,
+            now=self.app.clock.now(),
+            handler=handler or None,
+            plugins=operator_of(request).access.plugins,
+            limit=PAGE_SIZE,
+            skip=start,
         )
         query = {"handler": handler} if handler else {}
         return {
@@ -50,10 +57,12 @@ class ErrorPage(Page):
 
     template = "error.html"
     place = "errors"
+    for_limited_roles = True
 
-    def show(self, _request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
+    def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return the group with its newest attempt."""
-        status = find_error_group(self.app.ledger, path["error_id"], now=self.app.clock.now())
+        plugins = operator_of(request).access.plugins
+        status = find_error_group(self.app.ledger, path["error_id"], now=self.app.clock.now(), plugins=plugins)
         return {
             **_row(status),
             "sample": newest_sample(self.app.ledger, status.group),

@@ -12,12 +12,12 @@ from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.operations import suggestions
 from flowhooks.operations.body_diff import diff_bodies, pretty
-from flowhooks.operations.find_event import find_event
 from flowhooks.web.admin.console import audit
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.list_walk import next_in_list
 from flowhooks.web.admin.console.page import Page, choose_language
 from flowhooks.web.admin.console.rendering import HEADERS, MAX_TEXT_CHARS
+from flowhooks.web.admin.operators import operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.ledger.corrections import Conflict
+    from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
+    from flowhooks.operations.access import Access
     from flowhooks.routing.router import Explanation
 
 MAX_DELIVERIES: Final = 100
@@ -46,20 +48,24 @@ class EventPage(Page):
 
     template = "event.html"
     place = "events"
+    for_limited_roles = for_masked_roles = True
 
     def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return everything stored about the event."""
-        stored = find_event(self.app.ledger, path["event_id"])
-        conflicts = self.app.ledger.conflicts(stored.event.id)
+        access = operator_of(request).access
+        stored = access.find_event(self.app.ledger, path["event_id"])
+        conflicts = access.conflicts(self.app.ledger.conflicts(stored.event.id))
         now = self.app.clock.now()
         urgent_first = sorted(stored.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
         shown = urgent_first[:MAX_DELIVERIES]
         with self.app.ledger.connection() as connection:
-            acts = audit.entries_about(connection, stored.event.id)
+            acts = audit.entries_about(connection, stored.event.id, access)
             paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
             coming = next_attempts(connection, shown, now)
             walk = next_in_list(connection, request, stored.event.id)
-            operations = operations_of(connection, [status.delivery_id for status in shown])
+            operations = (
+                operations_of(connection, [status.delivery_id for status in shown]) if not access.is_limited else {}
+            )
         return {
             "walk": walk,
             "rows": acts,
@@ -77,29 +83,30 @@ class EventPage(Page):
             "unfinished": sum(status.state in _UNFINISHED for status in urgent_first)
             if any(conflict.corrected_by for conflict in conflicts)
             else 0,
-            "late_callbacks": self.app.ledger.late_callbacks(stored.event.id),
+            "late_callbacks": access.late_callbacks(self.app.ledger.late_callbacks(stored.event.id)),
             "deliveries": [
-                self._delivery(stored, status)
+                self._delivery(stored, status, access)
                 | {
                     "paused_at": paused.get(status.handler),
-                    "circuit": open_circuits.get(status.handler),
+                    "circuit": _circuit(open_circuits.get(status.handler), access),
                     "next": coming.get(status.delivery_id),
                     "operations": operations.get(status.delivery_id, ()),
                 }
                 for status in shown
             ],
             "left_out": max(0, len(urgent_first) - MAX_DELIVERIES),
-            "explain": suggestions.explain_command(stored.event),
+            "explain": "" if access.is_masked else suggestions.explain_command(stored.event),
             "explanation": self._explanation(stored, request),
         }
 
     def _explanation(self, stored: StoredEvent, request: falcon.Request) -> Explanation | None:
-        if not query_text(request, "explain"):
+        # It names handlers of all plugins, and the values that their conditions have read.
+        if not query_text(request, "explain") or not operator_of(request).access.is_full:
             return None
         return self.app.router.explain_event(stored.event, max_candidates=MAX_EXPLAINED)
 
-    def _delivery(self, stored: StoredEvent, status: DeliveryStatus) -> dict[str, Any]:
-        attempts = self.app.ledger.attempts(status.delivery_id, last=MAX_ATTEMPTS)
+    def _delivery(self, stored: StoredEvent, status: DeliveryStatus, access: Access) -> dict[str, Any]:
+        attempts = access.attempts(self.app.ledger.attempts(status.delivery_id, last=MAX_ATTEMPTS))
         return {
             "facts": status,
             "why": stored.route.get(status.handler, ""),
@@ -116,11 +123,13 @@ class BodyFile(Page):
     With `?raw=1` it is the body of a request to a fixed URL, as received.
     """
 
+    for_limited_roles = for_masked_roles = True
+
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Return the body, or a page that explains the error."""
 
         def give() -> None:
-            stored = find_event(self.app.ledger, path["event_id"])
+            stored = operator_of(request).access.find_event(self.app.ledger, path["event_id"])
             raw = stored.raw_body if query_text(request, "raw") else None
             response.data = (stored.body if raw is None else raw).encode()
             response.set_headers(HEADERS)
@@ -131,6 +140,10 @@ class BodyFile(Page):
         self.respond_safely(request, response, choose_language(request, response), give)
 
     on_head = on_get
+
+
+def _circuit(circuit: CircuitState | None, access: Access) -> CircuitState | None:
+    return None if circuit is None else circuit._replace(reason=access.reason(circuit.reason))
 
 
 def _conflict(stored: StoredEvent, conflict: Conflict) -> dict[str, Any]:

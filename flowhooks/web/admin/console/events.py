@@ -20,6 +20,7 @@ from flowhooks.web.admin.console.filters import (
 )
 from flowhooks.web.admin.console.list_walk import list_query
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.ledger.search import EventSummary
+    from flowhooks.operations.access import Access
 
 PAGE_SIZE: Final = 50
 MAX_NAMED_DELIVERIES: Final = 3
@@ -56,16 +58,17 @@ class EventsPage(Page):
 
     template = "events.html"
     place = "events"
+    for_limited_roles = for_masked_roles = True
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return one page of the events that match the filter."""
-        indexed_fields = self.app.settings.search.fields
+        indexed_fields, access = self.app.settings.search.fields, operator_of(request).access
         parsed = refuse_unknown_fields(filter_from_request(request), indexed_fields)
         before, after = query_text(request, "before"), query_text(request, "after")
         state = parsed.given.get("state") or ("dismissed" if parsed.given.get("dismissed_by") else "")
         page = None
         if parsed.event_filter is not None:
-            event_filter = self._complete(parsed.event_filter)
+            event_filter = access.restrict(self._complete(parsed.event_filter, access))
             with self.app.ledger.connection() as connection:
                 page = search_events(
                     connection, event_filter, limit=PAGE_SIZE, before=before, after="" if before else after
@@ -86,16 +89,17 @@ class EventsPage(Page):
             "by_attempt": any(parsed.given.get(name) for name in FIELDS),
             "path": PATH,
             "page": page,
-            "rows": [_row(event) for event in page.events] if page else [],
+            "rows": [_row(access.summary(event)) for event in page.events] if page else [],
             "newest": parsed.address(PATH) if before or after else "",
             "newer": parsed.address(PATH, after=page.newer) if page and page.newer else "",
             "older": parsed.address(PATH, before=page.older) if page and page.older else "",
             "onwards": "newer" if after and not before else "older",
         }
 
-    def _complete(self, event_filter: EventFilter) -> EventFilter:
+    def _complete(self, event_filter: EventFilter, access: Access) -> EventFilter:
         try:
-            return complete_filter(self.app.ledger, event_filter, self.app.settings.search.fields)
+            indexed_fields = self.app.settings.search.fields
+            return complete_filter(self.app.ledger, event_filter, indexed_fields, plugins=access.plugins)
         except NotFound:  # purged, or no such group: no event matches
             return event_filter
 

@@ -14,9 +14,11 @@ from flowhooks.operations.plugin_status import (
     list_plugins,
     slice_handlers,
     sort_by_urgency,
+    visible_plugins,
 )
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -40,10 +42,11 @@ class HandlersPage(Page):
 
     template = "handlers.html"
     place = "handlers"
+    for_limited_roles = for_masked_roles = True
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return the plugins, with one page of their handlers."""
-        text = query_text(request, "q")
+        text, access = query_text(request, "q"), operator_of(request).access
         app = self.app
         plugins = sort_by_urgency(
             list_plugins(
@@ -57,6 +60,7 @@ class HandlersPage(Page):
         )
         with app.ledger.connection() as connection:
             called, since = stats.count_by_handler(connection)
+        plugins = visible_plugins(plugins, access)
         matching = [filtered for plugin in plugins if (filtered := filter_handlers(plugin, text)) is not None]
         start = parse_start(query_text(request, "from"))
         total = sum(len(plugin.handlers) for plugin in matching)
@@ -71,7 +75,7 @@ class HandlersPage(Page):
             "total": total,
             "start": start,
             "onwards": start + PAGE_SIZE if start + PAGE_SIZE < total else 0,
-            "warnings": app.plugins.warnings,
+            "warnings": () if access.is_limited else app.plugins.warnings,
             "cut": is_backlog_truncated(plugins, stats.MAX_GROUPED),
             "most": stats.MAX_GROUPED,
             "more_than": stats.MAX_COUNTED,

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from flowhooks.ledger.search import search_events
 from flowhooks.web.admin.console.filters import MAX_VALUE_CHARS, parse_filter, query_text, to_query_text
+from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def next_in_list(connection: Connection, request: falcon.Request, event_id: str)
 
     The next event is the next older one that still matches the list's filter, otherwise the newest one.
     """
-    given = query_text(request, "list")
+    given, access = query_text(request, "list"), operator_of(request).access
     if not given:
         return None
     try:
@@ -47,9 +48,10 @@ def next_in_list(connection: Connection, request: falcon.Request, event_id: str)
     parsed = parse_filter(query)
     if parsed.event_filter is None or not parsed.event_filter.has_criteria:
         return None
-    older = search_events(connection, parsed.event_filter, limit=1, before=event_id).events
-    newest = search_events(connection, parsed.event_filter, limit=2).events
-    event = next((event for event in (*older, *newest) if event.id != event_id), None)
+    event_filter = access.restrict(parsed.event_filter)
+    older = search_events(connection, event_filter, limit=1, before=event_id).events
+    newest = search_events(connection, event_filter, limit=2).events
+    event = next((access.summary(event) for event in (*older, *newest) if event.id != event_id), None)
     query_text_of_list = urlencode({name: value for name, value in query.items() if value})
     return {
         "address": f"{PATH}?{query_text_of_list}",

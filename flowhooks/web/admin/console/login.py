@@ -42,6 +42,7 @@ class LoginPage(Page):
     """
 
     template = "login.html"
+    for_limited_roles = for_masked_roles = True
 
     def __init__(self, context: PageContext, operators: Operators, sessions: Sessions) -> None:
         super().__init__(context)
@@ -144,6 +145,8 @@ class LogoutPage(Page):
         context: shared objects of all pages.
         sessions: the sessions of operators.
     """
+
+    for_limited_roles = for_masked_roles = True
 
     def __init__(self, context: PageContext, sessions: Sessions) -> None:
         super().__init__(context)

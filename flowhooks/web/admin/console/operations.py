@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -15,9 +14,10 @@ from flowhooks.ledger import circuit_state, pauses
 from flowhooks.ledger.bulk_operations import list_operations, operation_items, read_operation
 from flowhooks.ledger.operation_summary import MAX_GROUPS, plan_summary
 from flowhooks.model.bulk_operation import ITEM_CHOICES, Operation, OperationState, parse_item_choice
+from flowhooks.operations.access import sees_operation
 from flowhooks.operations.bulk import MAX_RATE, MIN_RATE
-from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import run_operation
+from flowhooks.operations.seen_page import seen_page
 from flowhooks.text import one_line
 from flowhooks.web.admin.console.action_page import MAX_NOTE_CHARS, show_error
 from flowhooks.web.admin.console.actions import ACTIONS, MAX_SHOWN_IDS, NAME_OF_BULK
@@ -26,7 +26,7 @@ from flowhooks.web.admin.console.flash import set_flash
 from flowhooks.web.admin.console.forms import parse_form
 from flowhooks.web.admin.console.page import Page, choose_language
 from flowhooks.web.admin.console.urls import OPERATIONS_ROOT, back_url
-from flowhooks.web.admin.operators import operator_of
+from flowhooks.web.admin.operators import operation_context, operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,20 +63,25 @@ class OperationsPage(Page):
 
     template = "operations.html"
     place = "operations"
+    for_limited_roles = for_masked_roles = True
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return one page of the operations, the newest first."""
         before = query_text(request, "before")
+        access = operator_of(request).access
         with self.app.ledger.connection() as connection:
-            operations = list_operations(connection, limit=PAGE_SIZE + 1, before=before)
+
+            def read(before: str, count: int) -> tuple[Operation, ...]:
+                return list_operations(connection, limit=count, before=before)
+
+            page = seen_page(read, sees_operation(access), limit=PAGE_SIZE, before=before)
         return {
             "rows": [
-                {"facts": operation, "name": NAME_OF_BULK[operation.action]} for operation in operations[:PAGE_SIZE]
+                {"facts": access.operation(operation), "name": NAME_OF_BULK[operation.action]}
+                for operation in page.items
             ],
             "newest": OPERATIONS_ROOT if before else "",
-            "older": f"{OPERATIONS_ROOT}?{urlencode({'before': operations[PAGE_SIZE - 1].id})}"
-            if len(operations) > PAGE_SIZE
-            else "",
+            "older": f"{OPERATIONS_ROOT}?{urlencode({'before': page.next})}" if page.next else "",
         }
 
 
@@ -85,13 +90,14 @@ class OperationPage(Page):
 
     template = "operation.html"
     place = "operations"
+    for_limited_roles = for_masked_roles = True
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Answer with the page of the operation's state."""
         language = choose_language(request, response)
 
         def go() -> None:
-            operation = self._operation(path["operation_id"])
+            operation = self._operation(request, path["operation_id"])
             if operation.state in {OperationState.PLANNING, OperationState.PLANNED}:
                 self.answer(request, response, language, self._plan(request, operation), template="plan.html")
             else:
@@ -101,12 +107,13 @@ class OperationPage(Page):
 
     on_head = on_get
 
-    def _operation(self, operation_id: str) -> Operation:
+    def _operation(self, request: falcon.Request, operation_id: str) -> Operation:
+        access = operator_of(request).access
         with self.app.ledger.connection() as connection:
             operation = read_operation(connection, to_query_text(operation_id))
-        if operation is None:
+        if operation is None or not access.sees_filter(operation.event_filter):
             raise NotFound(f"there is no operation {operation_id}")
-        return operation
+        return access.operation(operation)
 
     def _plan(self, request: falcon.Request, operation: Operation, **more: Any) -> dict[str, Any]:
         with self.app.ledger.connection() as connection:
@@ -167,7 +174,7 @@ class OperationLive(OperationPage):
         language = choose_language(request, response)
 
         def go() -> None:
-            operation = self._operation(path["operation_id"])
+            operation = self._operation(request, path["operation_id"])
             self.answer(request, response, language, operation_values(request, operation))
 
         self.respond_safely(request, response, language, go)
@@ -183,7 +190,7 @@ class OperationStep(OperationPage):
         language = choose_language(request, response)
 
         def go() -> None:
-            _redirect(response, _page_url(request, self._operation(path["operation_id"])))
+            _redirect(response, _page_url(request, self._operation(request, path["operation_id"])))
 
         self.respond_safely(request, response, language, go)
 
@@ -196,7 +203,7 @@ class OperationStep(OperationPage):
         def go() -> None:
             if path["step"] not in STEPS:
                 raise NotFound("there is no such step")
-            operation = self._operation(path["operation_id"])
+            operation = self._operation(request, path["operation_id"])
             try:
                 self._take(request, response, language, operation, path["step"])
             except LedgerUnusable:
@@ -221,11 +228,11 @@ class OperationStep(OperationPage):
             arguments |= {} if rate is None else {"rate": rate}
         if step == "start":
             arguments["note"] = one_line(form.get("note", ""))[:MAX_NOTE_CHARS]
-        context = replace(self.app.operation_context, by=Actor(operator_of(request).name, "console"))
+        context = operation_context(self.app, request, "console")
         run_operation(context, STEPS[step], arguments)
         self.app.runner.wake()
         if step == "start" and operation.planned == 1 and request.get_param("back"):
-            self._wait(operation)
+            self._wait(request, operation)
             set_flash(response, name, {"deliveries": operation.planned}, operation=operation.id)
             _redirect(response, back_url(request))
         elif step == "cancel" and operation.state is OperationState.PLANNED:
@@ -254,10 +261,10 @@ class OperationStep(OperationPage):
             request, response, language, self._plan(request, operation, **entered, **wrong), template="plan.html"
         )
 
-    def _wait(self, operation: Operation) -> None:
+    def _wait(self, request: falcon.Request, operation: Operation) -> None:
         deadline = time.monotonic() + SINGLE_WAIT
         while time.monotonic() < deadline:
-            current = self._operation(operation.id)
+            current = self._operation(request, operation.id)
             if current.released + current.changed >= current.planned:
                 return
             time.sleep(0.02)
@@ -288,7 +295,9 @@ def selection_values(event_filter: Mapping[str, Any]) -> tuple[tuple[str, Any], 
     """Return the fields of a filter as pairs of a text's key and a value, as `_meant.html` shows them."""
     shown: list[tuple[str, Any]] = []
     for field, value in event_filter.items():
-        if field in {"ids", "delivery_ids"}:
+        if field == "handler_plugins":
+            shown += [(field, name) for name in value]
+        elif field in {"ids", "delivery_ids"}:
             key = "event.id" if field == "ids" else "do.delivery"
             shown += [(key, item) for item in value[:MAX_SHOWN_IDS]]
             shown += [("do.selected", f"{len(value):,}")] if len(value) > MAX_SHOWN_IDS else []

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import falcon
+
 from flowhooks import __version__
 from flowhooks.ledger.stats import MAX_COUNTED, MAX_GROUPED
 from flowhooks.operations.overview import overview
 from flowhooks.web.admin.console import charts
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.operators import operator_of
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import falcon
 
     from flowhooks.operations.overview import Performance
 
@@ -27,6 +29,18 @@ class OverviewPage(Page):
 
     template = "overview.html"
     place = "overview"
+    for_limited_roles = for_masked_roles = True
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
+        """Answer with the page; lead restricted roles, which may not see its numbers, to the page of handlers."""
+        if operator_of(request).access.is_full:
+            super().on_get(request, response, **path)
+            return
+        response.status = falcon.HTTP_303
+        response.location = f"{CONSOLE_ROOT}/handlers"
+        response.set_header("Cache-Control", "no-store")
+
+    on_head = on_get
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return the numbers of the overview."""
@@ -52,6 +66,7 @@ class LivePart(OverviewPage):
 
     template = "_live.html"
     whole = False
+    for_limited_roles = for_masked_roles = False
 
 
 def _with_charts(performance: Performance) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import falcon
 import structlog
 
 from flowhooks import __version__
-from flowhooks.errors import EventPurged, LedgerUnusable, NewerSelectorsError, NotFound, Unavailable
+from flowhooks.errors import EventPurged, Forbidden, LedgerUnusable, NewerSelectorsError, NotFound, Unavailable
 from flowhooks.messages import LANGUAGES
+from flowhooks.operations.access import FULL
+from flowhooks.operations.operation_access import is_allowed
 from flowhooks.operations.registry import OPERATIONS
 from flowhooks.web import errors, negotiation
 from flowhooks.web.admin.console.actions import ACTIONS
@@ -35,6 +37,12 @@ LANGUAGE_COOKIE_MAX_AGE: Final = 365 * 86400
 RETRY_AFTER_SECONDS: Final = 5
 """Seconds after which a browser may retry if the ledger could not be read."""
 
+LIMITED_PLACES: Final = frozenset({"events", "errors", "handlers", "operations", "alerts", "audit"})
+"""Entries of the navigation for roles limited to plugins."""
+UNMASKED_PLACES: Final = frozenset({"overview", "errors", "parked", "sources", "rejected_requests"})
+"""Entries of the navigation that are not for masked roles."""
+PLACES: Final = LIMITED_PLACES | UNMASKED_PLACES | {"engines"}
+"""All entries of the navigation."""
 PLANNED_ACTIONS: Final = frozenset(name for name, action in ACTIONS.items() if action.bulk is not None)
 """Actions whose button makes a plan, which a form has to do."""
 
@@ -62,6 +70,10 @@ class Page:
     """Entry of the navigation to which the page belongs."""
     whole: ClassVar[bool] = True
     """Whether it is a complete page, which also shows the result of the last action."""
+    for_limited_roles: ClassVar[bool] = False
+    """Whether roles limited to plugins get it. It then shows only what concerns their plugins."""
+    for_masked_roles: ClassVar[bool] = False
+    """Whether masked roles get it. It then shows no hidden values, and no results, errors and logs of handlers."""
 
     def __init__(self, context: PageContext) -> None:
         self.app = context.app
@@ -100,6 +112,9 @@ class Page:
             self.problem(request, response, status=404, key="problem.purged", language=language)
         except NotFound:
             self.problem(request, response, status=404, key="problem.nothing", language=language)
+        except Forbidden as error:
+            key = "refused.masked" if error.key == "operator_masked" else "refused.scope"
+            self.problem(request, response, status=403, key=key, language=language)
         except NewerSelectorsError as error:
             _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
             self.problem(request, response, status=503, key="problem.newer", language=language)
@@ -183,7 +198,9 @@ def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]
         "may_operate": operator is not None and operator.may_operate,
         "logged_in": request.context.logged_in,
         "named": operator is not None and operator is not LOCAL,
+        "access": FULL if operator is None else operator.access,
         "place": place,
+        "places": _places(operator),
         "version": __version__,
         "database": "PostgreSQL" if app.ledger.shared else "SQLite",
         "now": app.clock.now(),
@@ -197,11 +214,24 @@ def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]
     }
 
 
+def _places(operator: Operator | None) -> frozenset[str]:
+    """Return the entries of the navigation that the operator's role may open."""
+    access = FULL if operator is None else operator.access
+    places = PLACES
+    if access.is_limited:
+        places &= LIMITED_PLACES
+    return places - UNMASKED_PLACES if access.is_masked else places
+
+
 def _allowed_actions(request: falcon.Request) -> frozenset[str]:
     operator = getattr(request.context, "operator", None)
     if operator is None or not operator.may_operate:
         return frozenset()
-    return frozenset(name for name, action in ACTIONS.items() if action.operation in OPERATIONS)
+    return frozenset(
+        name
+        for name, action in ACTIONS.items()
+        if action.operation in OPERATIONS and is_allowed(operator.access, action.operation)
+    )
 
 
 def _with_language(request: falcon.Request, language: str) -> str:

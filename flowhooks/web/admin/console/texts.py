@@ -19,6 +19,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "nav.sources": {"en": "Sources", "zh": "来源"},
     "nav.engines": {"en": "Engines", "zh": "流程引擎"},
     "nav.alerts": {"en": "Alerts", "zh": "告警"},
+    "handler_plugins": {"en": "Plugins of the handlers", "zh": "处理器所属插件"},
     "role.view": {"en": "read-only", "zh": "只读"},
     "role.operate": {"en": "full access", "zh": "可操作"},
     "logout": {"en": "Log out", "zh": "退出登录"},
@@ -756,6 +757,16 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "a group that the setting login.groups names, then log in again.",
         "zh": "您已登录，但您所在的组在此没有角色。请向本服务器的管理员申请加入配置项 login.groups 中列出的组，"
         "然后重新登录。",
+    },
+    "refused.scope.what": {"en": "Your role does not allow this", "zh": "您的角色不允许此操作"},
+    "refused.scope.then": {
+        "en": "Your role is limited to some plugins, or values are hidden from it. Ask an operator with another role.",
+        "zh": "您的角色仅限于部分插件，或者某些值对该角色隐藏。请联系拥有其他角色的运维人员。",
+    },
+    "refused.masked.what": {"en": "Your role may not search by this field", "zh": "您的角色不能按此字段搜索"},
+    "refused.masked.then": {
+        "en": "The values of this field are hidden from your role. Search by other fields.",
+        "zh": "该字段的值对您的角色隐藏。请按其他字段搜索。",
     },
     "refused.role.what": {"en": "Your access is read-only", "zh": "您只能查看，不能修改"},
     "refused.role.then": {

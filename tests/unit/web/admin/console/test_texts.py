@@ -85,7 +85,7 @@ MADE = {
 """The endings of composed keys."""
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
-BY_KEY |= {"do.delivery", "do.alert", "do.selected"}
+BY_KEY |= {"do.delivery", "do.alert", "do.selected", "handler_plugins"}
 BY_KEY |= {f"audit.field.{name}" for name in NAMED_FIELDS}
 BY_KEY |= {f"gap.{word}" for word in engines.GAP_REASONS} | {f"rule.{word}" for word in engines.RULES}
 BY_KEY |= {f"disposition.{word}" for word in engines.DISPOSITIONS}
@@ -107,7 +107,7 @@ BY_KEY |= {
         "no_trigger",
     )
 }
-REFUSALS = ("bound", "host", "login_header", "name", "no_role", "origin", "role")
+REFUSALS = ("bound", "host", "login_header", "masked", "name", "no_role", "origin", "role", "scope")
 BY_KEY |= {f"refused.{key}.{part}" for key in REFUSALS for part in ("what", "then")}
 
 

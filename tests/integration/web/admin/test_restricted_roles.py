@@ -1,0 +1,472 @@
+"""What roles limited to plugins, and masked roles, get of every path of the administration listener."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from urllib.parse import quote
+
+import falcon
+import pytest
+
+from flowhooks import Reject
+from flowhooks.errors import IdentityConflict
+from flowhooks.ledger import alert_queries
+from flowhooks.operations.context import Actor
+from flowhooks.operations.registry import OPERATIONS, run_operation
+from flowhooks.settings import MaskingSettings, OperatorSettings, RoleSettings
+from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.console.operations import STEPS
+from support.waiting import WAIT_TIMEOUT, until
+
+pytestmark = pytest.mark.either
+
+TOKENS = {name: f"{name}-token-0123456789abcdefghij" for name in ("boss", "payer", "clerk", "both")}
+ROLES = {
+    "payments": RoleSettings(may="operate", plugins=("pay",)),
+    "clerks": RoleSettings(may="operate", masked=True),
+    "pay-clerks": RoleSettings(may="view", plugins=("pay",), masked=True),
+}
+OPERATORS = {
+    name: OperatorSettings(role=role, token_sha256=(hashlib.sha256(TOKENS[name].encode()).hexdigest(),))
+    for name, role in (("boss", "operate"), ("payer", "payments"), ("clerk", "clerks"), ("both", "pay-clerks"))
+}
+MASKING = MaskingSettings(fields=("/salary", "/businessKey", "/bank/account"))
+HIDDEN = ("secretive", "covert")
+"""Parts of every name and value that belongs to the other plugin only."""
+VALUE = "S3CRET"
+"""A part of every value that is hidden from masked roles."""
+
+OPEN, PART, REFUSED = "open", "part", "refused"
+"""A role gets the path as everybody, or only its part of it, or is refused."""
+PATHS = {
+    # path: what limited roles get, what masked roles get, the kind of object in the path
+    "/": (OPEN, OPEN, None),
+    "/healthz": (OPEN, OPEN, None),
+    "/readyz": (OPEN, OPEN, None),
+    "/metrics": (REFUSED, OPEN, None),
+    "/openapi.json": (OPEN, OPEN, None),
+    "/api/alerts": (PART, PART, None),
+    "/api/audit": (PART, PART, None),
+    "/api/coverage": (REFUSED, OPEN, None),
+    "/api/engines": (REFUSED, OPEN, None),
+    "/api/engines/instances/{id}": (REFUSED, REFUSED, "flow"),
+    "/api/errors": (PART, REFUSED, None),
+    "/api/errors/{id}": (PART, REFUSED, "error"),
+    "/api/events": (PART, PART, None),
+    "/api/events/{id}": (PART, PART, "event"),
+    "/api/events/{id}/explanation": (REFUSED, REFUSED, "event"),
+    "/api/handlers": (PART, PART, None),
+    "/api/operations": (PART, PART, None),
+    "/api/operations/{id}": (PART, PART, "operation"),
+    "/api/operations/{id}/items": (PART, PART, "operation"),
+    "/api/overview": (REFUSED, REFUSED, None),
+    "/api/parked": (REFUSED, REFUSED, None),
+    "/api/rejected-requests": (REFUSED, REFUSED, None),
+    "/api/sources": (REFUSED, REFUSED, None),
+    "/console": (OPEN, OPEN, None),
+    "/console/": (OPEN, OPEN, None),
+    "/console/alerts": (PART, PART, None),
+    "/console/audit": (PART, PART, None),
+    "/console/do/{name}": (PART, PART, "action"),
+    "/console/engines": (REFUSED, OPEN, None),
+    "/console/errors": (PART, REFUSED, None),
+    "/console/errors/{error_id}": (PART, REFUSED, "error"),
+    "/console/events": (PART, PART, None),
+    "/console/events/{event_id}": (PART, PART, "event"),
+    "/console/events/{event_id}/body": (PART, PART, "event"),
+    "/console/handlers": (PART, PART, None),
+    "/console/live": (REFUSED, REFUSED, None),
+    "/console/login": (OPEN, OPEN, None),
+    "/console/logout": (OPEN, OPEN, None),
+    "/console/operations": (PART, PART, None),
+    "/console/operations/{operation_id}": (PART, PART, "operation"),
+    "/console/operations/{operation_id}/live": (PART, PART, "operation"),
+    "/console/operations/{operation_id}/{step}": (PART, PART, "step"),
+    "/console/parked": (REFUSED, REFUSED, None),
+    "/console/rejected-requests": (REFUSED, REFUSED, None),
+    "/console/sources": (REFUSED, REFUSED, None),
+    "/console/sources/{name}": (REFUSED, REFUSED, "source"),
+    "/console/static/{name}": (OPEN, OPEN, "file"),
+    **{f"/api/operations/{name}": (PART, PART, "post") for name in OPERATIONS},
+}
+"""Every path. A path that is added has to be classified here, and tested by the walk."""
+FOUND_BY_NAME = {"source": "default", "file": "console.css"}
+
+
+@pytest.fixture
+def routes(monkeypatch):
+    """The paths of the administration listeners that are made during the test."""
+    found = set()
+    add_route = falcon.App.add_route
+
+    def adding(self, uri_template, resource, **given):
+        found.add(uri_template)
+        add_route(self, uri_template, resource, **given)
+
+    monkeypatch.setattr(falcon.App, "add_route", adding)
+    return found
+
+
+@pytest.fixture
+def console(harness, serve, listens, make_plugin, routes):
+    """A console with events of two plugins, of which the role `payments` has one, and with secret values."""
+
+    def book(event):
+        if event.flow_instance_id == "pay-1":
+            raise Reject(f"cannot book {event.data['salary']}")
+        return {"booked": event.data.get("salary")}
+
+    def watch(event):
+        raise Reject("covert error of secretive")
+
+    plugins = {
+        "pay": make_plugin(listens(book, process_key=("pay", "shared"))),
+        "secretive": make_plugin(listens(watch, process_key=("covert", "shared"))),
+    }
+    flow = harness.open(plugins=plugins, operators=OPERATORS, roles=ROLES, masking=MASKING)
+    flow.app.alerts.stop(WAIT_TIMEOUT)
+    secret = {
+        "businessKey": f"{VALUE}-key",
+        "salary": f"{VALUE}-salary",
+        "bank": [{"account": f"{VALUE}-account", "name": "b"}],
+    }
+    flow.take("pay-1", key="pay", **secret)
+    flow.take("covert-1", key="covert", businessKey="covert-key")
+    flow.take("shared-1", key="shared", **secret)
+    with pytest.raises(IdentityConflict):
+        flow.take("pay-1", key="pay", **secret | {"salary": f"{VALUE}-other"})
+    flow.take("covert-parked", key="covert-parked", businessKey="covert-parked-key")
+    flow.sql("UPDATE attempts SET log = ? WHERE error = ?", f"booking {VALUE}-log", f"cannot book {VALUE}-salary")
+    flow.app.alerts.poll()
+    return serve(flow)
+
+
+def ids_of(console, plugin, instance):
+    """The ids of the objects of a plugin: an event, its delivery, its error, an operation, an alert."""
+    flow, app = console.flow, console.flow.app
+    (event_id,) = flow.events(flow_instance_id=instance)
+    (status,) = flow.delivery_statuses(event_id)
+    context = dataclasses.replace(app.operation_context, by=Actor("boss", "api"))
+    planned = run_operation(
+        context, "plan_operation", {"action": "replay", "event_filter": {"handler": status.handler}}
+    )
+    run_operation(context, "pause", {"handlers": [status.handler], "note": f"{instance} note"})
+    run_operation(context, "resume", {"handlers": [status.handler]})
+    with app.ledger.connection() as connection:
+        alert = next(one.id for one in alert_queries.open_alerts(connection) if one.subject == status.handler)
+    return {
+        "event": event_id,
+        "delivery": status.delivery_id,
+        "handler": status.handler,
+        "error": status.error_group,
+        "operation": planned["id"],
+        "flow": instance,
+        "alert": alert,
+        "plugin": plugin,
+    }
+
+
+@pytest.fixture
+def mine(console):
+    """The ids of objects of the plugin `pay`."""
+    return ids_of(console, "pay", "pay-1")
+
+
+@pytest.fixture
+def others(console):
+    """The ids of objects of the other plugin."""
+    return ids_of(console, "secretive", "covert-1")
+
+
+def get(console, path, who):
+    """Request a path with an operator's token."""
+    return console.get(path, root="", Authorization=f"Bearer {TOKENS[who]}")
+
+
+def post(console, path, who, body=None, **form):
+    """Post JSON to the API, or a form to the console as its pages do."""
+    headers = {"Authorization": f"Bearer {TOKENS[who]}"}
+    if path.startswith("/api/"):
+        return console.get(path, root="", method="POST", body=json.dumps(body), **headers)
+    return console.post(path.removeprefix("/console"), form, **headers)
+
+
+def filled(path, kind, ids):
+    """The addresses of a path with these objects."""
+    if kind == "action":
+        about = {"events": "id", "delivery": "delivery", "handler": "handler", "alert": "alert"}
+        return [
+            f"/console/do/{name}?{about[action.target]}={ids['event' if action.target == 'events' else action.target]}"
+            for name, action in ACTIONS.items()
+            if action.target in about
+        ]
+    if kind == "step":
+        return [f"/console/operations/{ids['operation']}/{step}" for step in STEPS]
+    value = FOUND_BY_NAME.get(kind) or ids.get(kind, "")
+    start, brace, rest = path.partition("{")
+    return [f"{start}{value}{rest.partition('}')[2]}" if brace else path]
+
+
+def shown(answer, address):
+    """What a response reveals: its body and its headers, but not the address that was asked for."""
+    text = answer.body.decode("utf-8", "replace") + str(answer.headers)
+    path, _, query = address.partition("?")
+    for part in sorted({address, path, query, *path.split("/"), query.partition("=")[2]}, key=len, reverse=True):
+        if len(part) >= 8:
+            text = text.replace(part, "").replace(quote(part, safe=""), "")
+    return text
+
+
+def test_every_path_is_classified(routes, console):
+    """A path that is added must be classified: what it shows to limited and to masked roles."""
+    assert routes == set(PATHS)
+
+
+@pytest.mark.parametrize("who", ["payer", "both"])
+def test_a_limited_role_sees_nothing_of_other_plugins(console, mine, others, who):
+    """Each path shows a limited role its part, refuses it, or has no such object; nothing names the other plugin."""
+    for path, (limited, masked, kind) in PATHS.items():
+        if kind == "post":
+            continue
+        refused = REFUSED in ((limited, masked) if who == "both" else (limited,))
+        for address in filled(path, kind, others):
+            answer = get(console, address, who)
+            if refused:
+                assert answer.status == 403, (address, answer.body)
+            elif limited == PART and kind is not None:
+                assert answer.status in {403, 404} or kind == "action", (address, answer.body)
+            text = shown(answer, address)
+            for word in (*HIDDEN, others["event"], others["delivery"], others["error"], others["operation"]):
+                assert word not in text, (address, word, text)
+        for address in () if refused else filled(path, kind, mine):
+            answer = get(console, address, who)
+            assert answer.status < 400 or kind == "action", (address, answer.body)
+            text = shown(answer, address)
+            assert not [word for word in HIDDEN if word in text], (address, text)
+
+
+def test_a_limited_role_sees_its_part(console, mine):
+    """Events, deliveries, errors, handlers, alerts, operations and audit entries of the plugin are shown."""
+    events = json.loads(get(console, "/api/events", "payer").body)["events"]
+    assert [one["flow_instance_id"] for one in events] == ["shared-1", "pay-1"]
+    assert [[one["handler"] for one in event["deliveries"]] for event in events] == [["pay:book"], ["pay:book"]]
+    assert [list(event["route"]) for event in events] == [["pay:book"], ["pay:book"]]
+    whole = json.loads(get(console, f"/api/events/{mine['delivery']}", "payer").body)
+    assert whole["id"] == mine["event"]
+    assert VALUE in whole["body"]
+    assert len(whole["conflicts"]) == 1
+    assert json.loads(get(console, "/api/errors", "payer").body)["errors"][0]["id"] == mine["error"]
+    (plugin,) = json.loads(get(console, "/api/handlers", "payer").body)["plugins"]
+    assert plugin["name"] == "pay"
+    assert [one["id"] for one in json.loads(get(console, "/api/alerts", "payer").body)["alerts"]] == [mine["alert"]]
+    assert [one["id"] for one in json.loads(get(console, "/api/operations", "payer").body)["operations"]] == [
+        mine["operation"]
+    ]
+    entries = json.loads(get(console, "/api/audit", "payer").body)["entries"]
+    assert [one["action"] for one in entries] == ["resume", "pause"]
+    page = get(console, "/console/events", "payer").page
+    assert {"shared-1", "pay-1"} <= set(page.text.split())
+    links = page.links()
+    assert {"/console/events", "/console/errors", "/console/handlers", "/console/alerts"} <= set(links)
+    assert not {"/console/parked", "/console/sources", "/console/engines"} & set(links)
+    assert get(console, "/console/", "payer").headers["Location"] == "/console/handlers"
+
+
+def test_filters_do_not_widen(console, others):
+    """A filter that names objects of another plugin finds nothing, in lists and in plans."""
+    for query in (
+        f"handler={others['handler']}",
+        f"id={others['event']}",
+        f"error_group={others['error']}",
+        "plugin=secretive",
+        "ran_by=secretive",
+        "flow=covert-1",
+        "business_key=covert-key",
+        "state=parked",
+        "key=covert",
+    ):
+        answer = get(console, f"/api/events?{query}", "payer")
+        assert answer.status == 404 or json.loads(answer.body)["events"] == [], query
+    for state, found in (("dead", ["pay-1"]), ("succeeded", ["shared-1"])):
+        events = json.loads(get(console, f"/api/events?state={state}", "payer").body)["events"]
+        assert [one["flow_instance_id"] for one in events] == found
+    for chosen in (["secretive"], ["pay", "secretive"]):
+        body = {"action": "replay", "event_filter": {"handler_plugins": chosen}}
+        answer = post(console, "/api/operations/plan_operation", "payer", body)
+        if chosen == ["secretive"]:
+            assert answer.status == 403
+        else:
+            planned = json.loads(answer.body)
+            assert (planned["planned"], planned["event_filter"]) == (1, {"handler_plugins": ["pay"]})
+
+
+def kept(console):
+    """Everything in the ledger that an operation could change for the other plugin."""
+    return [
+        console.flow.sql(statement)
+        for statement in (
+            "SELECT id, state, attempt FROM deliveries WHERE handler = 'secretive:watch' ORDER BY id",
+            "SELECT id, paused_at FROM handlers WHERE id = 'secretive:watch'",
+            "SELECT id, acknowledged_at FROM alerts WHERE subject = 'secretive:watch'",
+            "SELECT id, state, note FROM operations WHERE actor = 'boss' ORDER BY id",
+            "SELECT id, state FROM events ORDER BY id",
+            "SELECT count(*) FROM audit_log WHERE action NOT IN ('login', 'operation')",
+        )
+    ]
+
+
+def test_a_limited_role_changes_nothing_of_other_plugins(console, mine, others):
+    """No operation of the API, no action and no step of the console changes anything of another plugin."""
+    only = {"event_filter": {"handler": others["handler"]}}
+    arguments = {
+        "resolve": {"delivery_id": others["delivery"], "verdict": "close"},
+        "accept_correction": {"event_id": others["event"], "digest": "0" * 64, "note": "n"},
+        "reroute_parked": {},
+        "reroute": only,
+        "dismiss": {"event_filter": {"state": "parked"}},
+        "acknowledge": {"alerts": [others["alert"]]},
+        "record_backup": {"name": "b", "size": 1},
+        "record_change": {"kind": "restart", "plugins": []},
+        "test_alerts": {"route": ""},
+        "purge": {"event_filter": {"until": 2**60}},
+        "retire": {"handlers": [others["handler"]]},
+        "pause": {"handlers": [others["handler"], "secretive:*", "*"]},
+        "resume": {"handlers": ["secretive:*"]},
+        "reconcile": {"source": "default"},
+        "confirm_reconciliation": {"source": "default"},
+        "decline_reconciliation": {"source": "default"},
+        "close_gaps": {"source": "default"},
+        "ask_engine": {"instance": "covert-1"},
+        "read_definitions": {"source": "default"},
+        "plan_operation": {"action": "close", **only},
+        "start_operation": {"operation_id": others["operation"]},
+        "pause_operation": {"operation_id": others["operation"]},
+        "resume_operation": {"operation_id": others["operation"]},
+        "cancel_operation": {"operation_id": others["operation"]},
+        "set_operation_rate": {"operation_id": others["operation"], "rate": 1},
+    }
+    assert set(arguments) == set(OPERATIONS)
+    run_operation(console.flow.app.operation_context, "pause", {"handlers": ["pay:book"]})
+    before = kept(console)
+    for name, given in arguments.items():
+        answer = post(console, f"/api/operations/{name}", "payer", given)
+        text = shown(answer, f"/api/operations/{name}")
+        if name in {"acknowledge", "pause", "resume", "plan_operation"}:
+            assert answer.status == 200, (name, text)
+        else:
+            assert answer.status in {403, 404}, (name, text)
+        if name == "plan_operation":
+            assert json.loads(answer.body)["planned"] == 0
+        elif name not in {"pause", "resume"}:  # these two repeat the patterns that they were given
+            assert not [word for word in HIDDEN if word in text.replace(others["handler"], "")], (name, text)
+    assert console.flow.sql("SELECT paused_at FROM handlers WHERE id = 'secretive:watch'") == [(None,)]
+    for address in filled("", "action", others):
+        post(console, address, "payer", note="n", sure="yes")
+    for address in filled("", "step", others):
+        assert post(console, address, "payer").status == 404
+    assert kept(console)[:5] == before[:5]
+
+
+def test_a_limited_role_changes_its_own(console, mine):
+    """An operator of a limited role resolves, pauses, replays and acknowledges what is theirs."""
+    assert post(console, "/api/operations/acknowledge", "payer", {"alerts": [mine["alert"]]}).status == 200
+    paused = json.loads(post(console, "/api/operations/pause", "payer", {"handlers": ["*"]}).body)
+    assert paused["handlers"] == ["pay:book"]
+    assert json.loads(post(console, "/api/operations/resume", "payer", {"handlers": ["*"]}).body)["handlers"]
+    body = {"action": "replay", "event_filter": {"state": "dead"}}
+    planned = json.loads(post(console, "/api/operations/plan_operation", "payer", body).body)
+    assert planned["planned"] == 1
+    seen = json.loads(get(console, f"/api/operations/{planned['id']}/items", "payer").body)
+    assert [one["handler"] for one in seen["items"]] == ["pay:book"]
+    started = post(console, "/api/operations/start_operation", "payer", {"operation_id": planned["id"]})
+    assert started.status == 200
+    until(lambda: console.flow.sql("SELECT attempt FROM deliveries WHERE id = ?", mine["delivery"]) == [(2,)])
+    until(console.flow.at_rest)
+    body = {"delivery_id": mine["delivery"], "verdict": "close", "note": "done by hand"}
+    assert post(console, "/api/operations/resolve", "payer", body).status == 200
+    actions = [one["action"] for one in json.loads(get(console, "/api/audit", "payer").body)["entries"]]
+    assert {"resolve", "pause", "resume", "operation"} <= set(actions)
+
+
+def test_purged_events_of_others_never_existed(console, others):
+    """A limited role cannot tell an event that was purged from one that never existed."""
+    context = dataclasses.replace(console.flow.app.operation_context, by=Actor("boss", "api"))
+    body = {"delivery_id": others["delivery"], "verdict": "close"}
+    run_operation(context, "resolve", body)
+    run_operation(context, "purge", {"event_filter": {"ids": [others["event"]], "until": 2**62}})
+    unknown = f"/console/events/{'0' * 36}"
+    purged = f"/console/events/{others['event']}"
+    assert get(console, purged, "boss").page.text != get(console, unknown, "boss").page.text
+    assert get(console, purged, "payer").page.text == get(console, unknown, "payer").page.text
+
+
+@pytest.mark.parametrize("who", ["clerk", "both"])
+def test_a_masked_role_sees_no_value(console, mine, who):
+    """No path shows a masked role a hidden value: not in bodies, names, errors, results, logs and tracebacks."""
+    assert VALUE in get(console, f"/api/events/{mine['event']}", "boss").body.decode()
+    (shared,) = console.flow.events(flow_instance_id="shared-1")
+    for path, (limited, masked, kind) in PATHS.items():
+        if kind == "post":
+            continue
+        refused = REFUSED in ((limited, masked) if who == "both" else (masked,))
+        for ids in (mine, mine | {"event": shared}):
+            for address in filled(path, kind, ids):
+                answer = get(console, address, who)
+                assert (answer.status == 403) == refused or kind == "action", (address, answer.status)
+                assert VALUE not in answer.body.decode("utf-8", "replace"), (address, answer.body.decode())
+                assert VALUE not in str(answer.headers)
+
+
+def test_what_a_masked_role_sees(console, mine):
+    """The rest of a body stays readable, and the page says that something was there."""
+    whole = json.loads(get(console, f"/api/events/{mine['event']}", "clerk").body)
+    body = json.loads(whole["body"])
+    assert (
+        body
+        == whole["data"]
+        == {
+            "processDefinitionKey": "pay",
+            "businessKey": "•••",
+            "salary": "•••",
+            "bank": [{"account": "•••", "name": "b"}],
+        }
+    )
+    assert whole["business_key"] == "•••"
+    (delivery,) = whole["deliveries"]
+    (attempt,) = delivery["attempts"]
+    assert (delivery["error"], attempt["error"], attempt["log"], delivery["error_group"]) == ("•••", "•••", "•••", None)
+    assert json.loads(whole["conflicts"][0]["body"])["salary"] == "•••"
+    page = get(console, f"/console/events/{mine['event']}", "clerk")
+    assert "•••" in page.page.text
+    assert get(console, f"/console/events/{mine['event']}/body", "clerk").body.decode() == whole["body"]
+
+
+def test_a_masked_role_cannot_search_for_values(console):
+    """A filter by a hidden member is refused everywhere, because its answer would reveal the value."""
+    for query in (f"business_key={VALUE}-key", "business_key=x"):
+        assert get(console, f"/api/events?{query}", "clerk").status == 403
+        answer = get(console, f"/console/events?{query}", "clerk")
+        assert (answer.status, "hidden from your role" in answer.page.text) == (403, True)
+        assert get(console, f"/api/events?{query}", "payer").status == 200
+    body = {"action": "replay", "event_filter": {"business_key": f"{VALUE}-key"}}
+    assert post(console, "/api/operations/plan_operation", "clerk", body).status == 403
+    assert get(console, "/api/events?key=pay", "clerk").status == 200
+
+
+def test_a_masked_role_accepts_no_correction(console, mine):
+    """Who cannot see two bodies cannot choose between them."""
+    (conflict,) = json.loads(get(console, f"/api/events/{mine['event']}", "boss").body)["conflicts"]
+    body = {"event_id": mine["event"], "digest": conflict["digest"], "note": "n"}
+    assert post(console, "/api/operations/accept_correction", "clerk", body).status == 403
+    masked = json.loads(get(console, f"/api/events/{mine['event']}", "clerk").body)["conflicts"][0]
+    assert conflict["digest"] not in json.dumps(masked)
+
+
+def test_a_role_that_is_gone_lets_nobody_in(console):
+    """An operator whose role the settings do not have is nobody."""
+    app = console.flow.app
+    app._live.change_settings(dataclasses.replace(app.settings, roles={}))
+    assert get(console, "/api/events", "payer").status == 401
+    assert get(console, "/api/events", "boss").status == 200
