@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from flowhooks.routing.router import CandidateMatch
 
 Subject: TypeAlias = Literal["route", "data", "body", "state"]
-"""What differs: the route to a handler, the verdict of its plugin's data schema, the verdict of the schema of the kind
-of callback, or only the state of the event."""
+"""The subject of a difference: the route to a handler, the verdict of its plugin's data schema, the verdict of the schema
+of the kind of callback, or only the state of the event."""
 
 MAX_CANDIDATES: Final = 10_000
 """Maximum number of handlers of one event that are compared; those that match come first. More would be cut at another
@@ -46,7 +46,7 @@ _UNAVAILABLE: Final = {
 
 
 class HandlerOutcome(NamedTuple):
-    """What becomes of an event at one handler.
+    """The outcome of an event at one handler.
 
     Attributes:
         route: `"delivered"`, `"waits"` (delivered to a handler that is not loaded), `"undecided"` or `"not delivered"`.
@@ -61,7 +61,7 @@ class HandlerOutcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventOutcome:
-    """What becomes of an event.
+    """The outcome of an event with one set of plugins.
 
     Attributes:
         state: `"routed"`, or `"parked"` or `"dismissed"` with the reason, such as `"parked (condition)"`.
@@ -213,7 +213,7 @@ class DifferenceGroup:
 
 
 class GroupKey(NamedTuple):
-    """What the events of a group have in common.
+    """The values that all events of a group have in common.
 
     Attributes:
         callback_class: their class, or None.

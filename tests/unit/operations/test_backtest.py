@@ -53,7 +53,7 @@ def outcome(make_plugin, tmp_path):
 
 @pytest.fixture
 def entered():
-    """What handlers that were entered have added; it must stay empty."""
+    """A list to which handlers add their event when they are entered; it must stay empty."""
     events = []
     yield events
     assert events == []

@@ -216,7 +216,7 @@ def test_a_package_gets_what_it_requires(place):
 
 
 def test_wrong_usage(place):
-    """What is no plugin is refused with a reason."""
+    """A package without a plugin, and a path without a package, are refused with a reason."""
     place.run(code=2)
     place.run(place.folder, code=2)
     assert "is no package: it has no pyproject.toml" in place.said
