@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from flowhooks.routing.router import CandidateMatch
 
 Subject: TypeAlias = Literal["route", "data", "body", "state"]
-"""The subject of a difference: the route to a handler, the verdict of its plugin's data schema, the verdict of the schema
-of the kind of callback, or only the state of the event."""
+"""The subject of a difference: the route to a handler, the verdict of its plugin's data schema, the verdict of the
+schema of the kind of callback, or only the state of the event."""
 
 MAX_CANDIDATES: Final = 10_000
 """Maximum number of handlers of one event that are compared; those that match come first. More would be cut at another
