@@ -101,6 +101,7 @@ NOT_RUN = {
 """The blocks and commands that are not run, with the reason: by page (`*` is any) and by their first words."""
 
 ELSEWHERE: dict[str, str] = {
+    "docs/how-to/backtest-a-plugin.md": "tests/integration/docs/test_backtest_page.py",
     "docs/how-to/connect-a-sender-with-one-url.md": "tests/integration/docs/test_recipes.py",
     "docs/how-to/connect-an-engine-without-code.md": "tests/integration/docs/test_connect_without_code.py",
     "docs/how-to/plugin-recipes.md": "tests/integration/docs/test_plugin_recipes.py",
