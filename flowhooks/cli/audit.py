@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 @click.command("audit", short_help="List what operators have done.")
-@click.option("--target", type=utf8, metavar="ID", help="List only operations on this event, handler or alert.")
+@click.option(
+    "--target",
+    type=utf8,
+    metavar="ID",
+    help="List only operations on this event (with bulk operations), handler or alert.",
+)
 @click.option("--actor", type=utf8, metavar="NAME", help="List only what this operator did.")
 @click.option("--action", type=utf8, metavar="ACTION", help="List only this action, such as replay, login or start.")
 @click.option("--since", type=timestamp, metavar="TIME", help="List only actions at or after TIME, such as 2h.")

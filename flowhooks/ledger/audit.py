@@ -10,7 +10,8 @@ from sqlalchemy import insert, select, update
 
 from flowhooks.clock import SECOND, id_lower_bound
 from flowhooks.ledger.damaged_rows import repair
-from flowhooks.ledger.tables import audit_log
+from flowhooks.ledger.tables import audit_log, deliveries, operation_items
+from flowhooks.model.bulk_operation import ItemStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,6 +24,8 @@ CONTINUED_WITHIN: Final = 24 * 3600 * SECOND
 """Microseconds within which an operation that stopped can be continued in the same entry."""
 MAX_COMPARED: Final = 20
 """Maximum number of entries among which the previous pages of an operation are searched."""
+MAX_OPERATIONS: Final = 100
+"""Maximum number of bulk operations on one event whose entries are found, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +158,8 @@ def entries(
         connection: any connection.
         limit: maximum number of entries.
         before: the id after which to continue; `""`: start with the newest.
-        target: only entries about this event, handler or alert; None: all entries.
+        target: only entries about this event, handler or alert, and about bulk operations that acted on this event;
+            None: all entries.
         actor: only actions of this operator; None: all.
         action: only actions of this name; None: all.
         since: only actions at or after this time, in microseconds since 1970; None: all.
@@ -164,7 +168,7 @@ def entries(
     if before:
         query = query.where(audit_log.c.id < before)
     if target is not None:
-        query = query.where(audit_log.c.target == target)
+        query = query.where(audit_log.c.target.in_([target, *_operations_on(connection, target)]))
     if actor is not None:
         query = query.where(audit_log.c.actor == actor)
     if action is not None:
@@ -172,6 +176,19 @@ def entries(
     if since is not None:
         query = query.where(audit_log.c.id >= id_lower_bound(since))
     return [_to_entry(row) for row in connection.execute(query)]
+
+
+def _operations_on(connection: Connection, event_id: str) -> list[str]:
+    """Return the ids of the newest bulk operations that acted on deliveries of an event."""
+    of_event = select(deliveries.c.id).where(deliveries.c.event_id == event_id)
+    query = (
+        select(operation_items.c.operation_id)
+        .where(operation_items.c.delivery_id.in_(of_event), operation_items.c.status == ItemStatus.RELEASED.value)
+        .distinct()
+        .order_by(operation_items.c.operation_id.desc())
+        .limit(MAX_OPERATIONS)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def _to_entry(row: Row[Any]) -> AuditEntry:

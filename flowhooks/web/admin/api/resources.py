@@ -319,8 +319,8 @@ class AuditResource(Resource):
     parameters = (
         Parameter(
             name="target",
-            description="Only actions on this event, handler or alert (id). / "
-            "只看与该事件、处理器或告警（ID）有关的操作。",
+            description="Only actions on this event, handler or alert (id), with bulk operations that acted on it. / "
+            "只看与该事件、处理器或告警（ID）有关的操作，包括处理过该事件的批量操作。",
             schema=TEXT,
         ),
         Parameter(name="actor", description="Only actions of this operator. / 只看该运维人员的操作。", schema=TEXT),
