@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, insert, or_, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
@@ -31,16 +31,30 @@ PURGED: Final = "purged"
 """State that is shown for a delivery whose event was purged."""
 _SIGNIFICANT_DIGITS: Final = 5
 
+# `run-now` asks for one attempt. After it, the delivery waits for its schedule, which may take days.
+_ASKED_ATTEMPT_HAS_ENDED: Final = or_(
+    and_(deliveries.c.state == State.WAITING.value, deliveries.c.attempt > items.c.attempt),
+    and_(deliveries.c.state == State.RUNNING.value, deliveries.c.attempt > items.c.attempt + 1),
+)
+IS_EXECUTING: Final = and_(
+    deliveries.c.state.in_((State.WAITING.value, State.RUNNING.value)),
+    or_(operations.c.action != BulkAction.RUN_NOW.value, ~_ASKED_ATTEMPT_HAS_ENDED),
+)
+"""Released deliveries that have no result yet, of a query that joins operations, items and deliveries."""
 # A purged event has no delivery any more. It was purged after the delivery had been executed.
-_RESULTS: Final = (
-    select(items.c.operation_id, deliveries.c.state, func.count().label("number"))
-    .select_from(items.outerjoin(deliveries, deliveries.c.id == items.c.delivery_id))
+_WITH_DELIVERIES: Final = items.join(operations, operations.c.id == items.c.operation_id).outerjoin(
+    deliveries, deliveries.c.id == items.c.delivery_id
+)
+_RELEASED: Final = (
+    select(items.c.operation_id, deliveries.c.state, case((IS_EXECUTING, 1), else_=0).label("executing"))
+    .select_from(_WITH_DELIVERIES)
     .where(
         items.c.operation_id.in_(database.string_array("operation_ids")),
         items.c.status == ItemStatus.RELEASED.value,
     )
-    .group_by(items.c.operation_id, deliveries.c.state)
+    .subquery("released_items")
 )
+_RESULTS: Final = select(*_RELEASED.c, func.count().label("number")).group_by(*_RELEASED.c)
 _OPERATIONS_OF: Final = (
     select(items.c.delivery_id, items.c.operation_id)
     .where(items.c.delivery_id.in_(database.string_array("delivery_ids")))
@@ -160,29 +174,25 @@ def operation_items(
     """
     query = (
         select(items, deliveries.c.event_id, deliveries.c.handler, deliveries.c.state)
-        .select_from(items.outerjoin(deliveries, deliveries.c.id == items.c.delivery_id))
+        .select_from(_WITH_DELIVERIES)
         .where(items.c.operation_id == operation_id, items.c.delivery_id > after)
         .order_by(items.c.delivery_id)
         .limit(limit)
     )
     if isinstance(status, ItemResult):
-        query = query.where(items.c.status == ItemStatus.RELEASED.value, _has_result(operation_id, status))
+        query = query.where(items.c.status == ItemStatus.RELEASED.value, _has_result(status))
     elif status is not None:
         query = query.where(items.c.status == status.value)
     return tuple(_to_item(row) for row in connection.execute(query))
 
 
-def _has_result(operation_id: str, result: ItemResult) -> ColumnElement[bool]:
+def _has_result(result: ItemResult) -> ColumnElement[bool]:
     """Return the condition that a released delivery has a result, as `count_results` counts it."""
-    done_at_once = exists(
-        select(operations.c.id).where(
-            operations.c.id == operation_id, operations.c.action.in_([action.value for action in DONE_AT_ONCE])
-        )
-    )
+    is_done_at_once = operations.c.action.in_([action.value for action in DONE_AT_ONCE])
     state = deliveries.c.state
     if result is ItemResult.SUCCEEDED:
-        return or_(done_at_once, state.is_(None), state == State.SUCCEEDED.value)
-    return and_(~done_at_once, state.not_in([State.SUCCEEDED.value, State.WAITING.value, State.RUNNING.value]))
+        return or_(is_done_at_once, state.is_(None), state == State.SUCCEEDED.value)
+    return and_(~is_done_at_once, state != State.SUCCEEDED.value, ~IS_EXECUTING)
 
 
 def operations_of(connection: Connection, delivery_ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
@@ -196,14 +206,14 @@ def operations_of(connection: Connection, delivery_ids: Sequence[str]) -> Mappin
 def count_results(connection: Connection, operation_ids: Sequence[str]) -> Mapping[str, tuple[int, int]]:
     """Return how many released deliveries of operations have succeeded and how many have failed, by operation id.
 
-    A delivery that waits or runs is neither.
+    A delivery that waits or runs is neither. For `run-now`, only the attempt that the operation asked for counts.
     """
     succeeded: dict[str, int] = defaultdict(int)
     failed: dict[str, int] = defaultdict(int)
     for row in connection.execute(_RESULTS, {"operation_ids": json.dumps(list(operation_ids))}):
         if row.state in {None, State.SUCCEEDED}:
             succeeded[row.operation_id] += row.number
-        elif row.state not in {State.WAITING, State.RUNNING}:
+        elif not row.executing:
             failed[row.operation_id] += row.number
     return {operation_id: (succeeded[operation_id], failed[operation_id]) for operation_id in operation_ids}
 

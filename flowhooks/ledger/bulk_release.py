@@ -22,7 +22,7 @@ from sqlalchemy import BigInteger, bindparam, exists, or_, select, update
 from flowhooks.clock import SECOND
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
-from flowhooks.ledger.bulk_operations import DONE_AT_ONCE
+from flowhooks.ledger.bulk_operations import DONE_AT_ONCE, IS_EXECUTING
 from flowhooks.ledger.deliveries import IF_SUSPENDED, StateChange, apply_changes, apply_changes_returning
 from flowhooks.ledger.queries import SUSPENDED, DeliveryStatus
 from flowhooks.ledger.requeue import RequeueOptions, requeue, run_now
@@ -117,11 +117,12 @@ _COUNT: Final = (
 )
 _IS_EXECUTING: Final = (
     select(operation_items.c.delivery_id)
+    .join(operations, operations.c.id == operation_items.c.operation_id)
     .join(deliveries, deliveries.c.id == operation_items.c.delivery_id)
     .where(
         operation_items.c.operation_id == bindparam("operation_id"),
         operation_items.c.status == ItemStatus.RELEASED.value,
-        deliveries.c.state.in_((State.WAITING.value, State.RUNNING.value)),
+        IS_EXECUTING,
     )
     .limit(1)
 )
@@ -297,7 +298,7 @@ def _to_status(row: Any) -> DeliveryStatus:
 
 
 def is_executing(connection: Connection, operation: OpenOperation) -> bool:
-    """Return whether a released delivery of an operation waits or runs."""
+    """Return whether a released delivery of an operation has no result yet: it waits or runs."""
     if operation.action in DONE_AT_ONCE:
         return False
     return connection.execute(_IS_EXECUTING, {"operation_id": operation.id}).first() is not None

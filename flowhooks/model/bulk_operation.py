@@ -65,7 +65,7 @@ class ItemResult(StrEnum):
     SUCCEEDED = "succeeded"
     """It has succeeded, or the operation's action needed no attempt of it."""
     FAILED = "failed"
-    """It is dead, unknown or closed again."""
+    """It is dead, unknown or closed again; or the attempt that `run-now` asked for failed, and it waits again."""
 
 
 ITEM_CHOICES: Final = (*(status.value for status in ItemStatus), *(result.value for result in ItemResult))
@@ -98,7 +98,8 @@ class Operation:
         released: number of deliveries that it has acted on.
         changed: number of deliveries that were left alone because they had changed since the plan.
         succeeded: number of released deliveries that have succeeded (or are closed, for `close`).
-        failed: number of released deliveries that have ended *dead*, *unknown* or closed after failing again.
+        failed: number of released deliveries that have ended *dead*, *unknown* or closed after failing again; for
+            `run-now` also of those that wait for their next attempt after the one that it asked for.
         remaining: number of planned deliveries that are not released, or released and not executed yet.
     """
 

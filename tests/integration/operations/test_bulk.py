@@ -98,6 +98,21 @@ def test_a_start_is_audited_once_and_another_start_is_refused(harness, listens, 
     }
 
 
+def test_the_audit_log_of_an_event_has_the_operations_that_acted_on_it(harness, listens, works):
+    """The entries about an event include those of bulk operations that acted on its deliveries, and no others."""
+    flow = harness.open(listens(works, name="h"))
+    dead, other = flow.take("i1").event_id, flow.take("i2").event_id
+    planned = bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, EventFilter(ids=(dead, other)))
+    first = replay(by_ann(flow), EventFilter(ids=(dead,)))
+    second = replay(by_ann(flow), EventFilter(ids=(other,)))
+    with flow.app.ledger.connection() as connection:
+        for event_id, operation in ((dead, first), (other, second)):
+            found = audit.entries(connection, limit=10, target=event_id)
+            assert [(entry.action, entry.target) for entry in found] == [("operation", operation.id)]
+        assert audit.entries(connection, limit=10, target="unknown") == []
+        assert audit.entries(connection, limit=10, target=planned.id) == []
+
+
 def test_impossible_changes_are_refused_with_the_state(harness, listens, works):
     """Each refusal says the present state; an unknown id is not found."""
     flow = harness.open(listens(works, name="h"), start=False)
@@ -304,6 +319,27 @@ def test_a_scheduled_retry_runs_now(harness, listens, works):
     }
     rows = flow.sql("SELECT trigger, actor FROM attempts WHERE number = 2")
     assert rows == [("run-now", "ann")]
+
+
+def test_run_now_ends_with_the_attempt_that_it_asked_for(harness, listens, works):
+    """A delivery that fails again and waits for its schedule has failed; the operation does not wait for the rest."""
+    flow = harness.open(listens(works, name="h", retry=Retry(attempts=4, delays=(3600,))))
+    events = [flow.take(f"i{number}", wait=0).event_id for number in range(2)]
+    for event_id in events:
+        flow.settled(event_id, State.WAITING, attempt=1)
+    operation_id = run(flow, BulkAction.RUN_NOW)
+    done = ended(flow, operation_id)
+    assert (done.state, done.succeeded, done.failed, done.remaining) == (OperationState.FINISHED, 0, 2, 0)
+    for event_id in events:
+        assert flow.only(event_id).attempt == 2
+        assert flow.only(event_id).state is State.WAITING
+    assert len(items(flow, operation_id, status=ItemResult.FAILED)) == 2
+    assert items(flow, operation_id, status=ItemResult.SUCCEEDED) == ()
+    works.error = None
+    flow.advance(3601)
+    for event_id in events:
+        flow.settled(event_id, State.SUCCEEDED, attempt=3)
+    assert read(flow, operation_id) == done
 
 
 def test_suspended_deliveries_are_closed_and_others_are_not(harness, listens, works):
