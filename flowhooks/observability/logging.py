@@ -203,11 +203,17 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
 
 
 def _add_invocation(_: Any, __: str, values: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Add the delivery and its event to a record that is logged while a handler runs, whichever library logs it."""
+    """Add the delivery and its event to a record that is logged while a handler runs, whichever library logs it.
+
+    Another value of the record with the name of such a field gets the suffix `_`.
+    """
     invocation = current_invocation()
     if invocation is not None:
         for name, value in invocation.log_fields().items():
-            values.setdefault(name, value)
+            own = values.pop(name, value)
+            if not (isinstance(own, str | int) and own == value):
+                values[f"{name}_"] = own
+            values[name] = value
     return values
 
 

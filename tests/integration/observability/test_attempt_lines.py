@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import os
 import threading
@@ -38,9 +39,19 @@ def test_records_of_both_libraries(form, attempt, stream, configure):
     logging.getLogger("pay").debug("not logged")
     assert lines_of(attempt) == [
         "info pay: paid 3 of … account=… to='two words'",
-        "warning pay.bank: declined delivery=other code=None",
+        "warning pay.bank: declined code=None delivery_=other",
     ]
     assert attempt.log.text()[:10] in stream.getvalue()
+
+
+def test_a_value_does_not_replace_a_field_of_the_attempt(attempt, stream, configure):
+    """The server's log has the attempt's own fields, and a value of the same name with the suffix `_`."""
+    configure("info", "json")
+    logging.getLogger("pay").info("paid", extra={"handler": "mine", "business_key": ["4711"], "attempt": 2})
+    record = json.loads(stream.getvalue())
+    assert {name: record[name] for name in OWN} == OWN
+    assert (record["handler_"], record["business_key_"]) == ("mine", ["4711"])
+    assert "attempt_" not in record
 
 
 def test_exceptions(attempt, configure):

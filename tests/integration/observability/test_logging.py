@@ -107,7 +107,7 @@ def test_bound_values(records, configure):
 
 
 def test_what_a_handler_logs_names_its_event(records, configure):
-    """Records of any library in the handler's call have the delivery and the event; its own fields win."""
+    """Records of any library in the handler's call have the delivery and the event, and do not replace them."""
     configure("info", "json")
     event = make_event(flow_instance_id="4711", business_key="B-17\n" + "x" * 500, source="oa")
     delivery = Delivery(id="d1", event_id=event.id, handler="p:h", attempt=2)
@@ -127,7 +127,8 @@ def test_what_a_handler_logs_names_its_event(records, configure):
         "attempt": 2,
     }
     assert {name: library[name] for name in expected} == expected
-    assert {name: own[name] for name in expected} == expected | {"source": "own"}
+    assert {name: own[name] for name in expected} == expected
+    assert own["source_"] == "own"
     assert outside.keys() & expected.keys() == set()
 
 
