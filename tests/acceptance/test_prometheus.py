@@ -100,6 +100,7 @@ class Prometheus:
 def prometheus(site, tmp_path):
     """A Prometheus, and a server that has answered callbacks of every kind before and after the first scrape."""
     site.plugin("kit", PLUGIN)
+    site.plugin("broken", "raise ValueError('broken')")
     server = site.start()
     folder = tmp_path / "prometheus"
     folder.mkdir()
@@ -130,7 +131,10 @@ def panels():
 
 
 def test_rules_and_dashboard(prometheus):
-    """Every rule is evaluated without an error, every panel has values, and the dead deliveries raise an alert."""
+    """Every rule is evaluated without an error, every panel has values, and a broken plugin raises an alert.
+
+    Dead deliveries raise none: Prometheus has just started, and does not know how many there were before.
+    """
 
     def evaluated():
         (group,) = prometheus.get("rules")["groups"]
@@ -139,8 +143,10 @@ def test_rules_and_dashboard(prometheus):
     rules = until(evaluated)
     assert {rule["name"]: rule.get("lastError", "") for rule in rules if rule["health"] != "ok"} == {}
     assert len(rules) > 20
-    alerting = 'ALERTS{alertname="FlowhooksDeadGrows",alertstate="firing",handler="kit:bad",job="flowhooks"}'
+    alerting = 'ALERTS{alertname="FlowhooksPluginQuarantined",alertstate="firing",plugin="broken",job="flowhooks"}'
     until(lambda: prometheus.query(alerting))
+    until(lambda: prometheus.query('flowhooks_deliveries{state="dead",handler="kit:bad"} > 0'))
+    assert prometheus.query('ALERTS{alertname="FlowhooksDeadGrows"}') == []
     queries = list(panels())
     assert len(queries) > 30
     # Metrics of the ledger are cached for a few seconds, so a value may come later than its callback.
