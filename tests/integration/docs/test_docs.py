@@ -297,7 +297,8 @@ TRANSLATED = [
         *("concepts.md", "faq.md", "how-to/production-checklist.md", "how-to/security-checklist.md"),
         *("how-to/install-and-run.md", "how-to/let-engines-in.md", "how-to/upgrade.md", "how-to/write-a-plugin.md"),
         *("how-to/operate.md", "how-to/connect-an-engine.md", "how-to/connect-an-engine-without-code.md"),
-        *("how-to/connect-a-sender-with-one-url.md", "how-to/find-events.md"),
+        *("how-to/connect-a-sender-with-one-url.md", "how-to/find-events.md", "how-to/plugin-recipes.md"),
+        *("how-to/backtest-a-plugin.md", "how-to/limit-access.md"),
     )
 ]
 """Pages whose Chinese page has the same parts in the same order."""
