@@ -158,6 +158,7 @@ def test_a_killed_server_leaves_no_process_behind(isolated):
 def test_each_process_of_a_server_has_its_own(sharing):
     """If a supervised process is killed, its handlers end and it is restarted; the other process continues."""
     sharing.plugin("own", PLUGIN)
+    sharing.forks_children = True
     server = sharing.start("--processes", 2, **sharing.settings)
     server.until_logged("server_started", times=2)
     server.post("slow", body("slow"), Prefer="respond-async")

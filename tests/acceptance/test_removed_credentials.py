@@ -166,6 +166,7 @@ def test_check_says_that_a_start_is_refused(plugin_site):
 def test_the_only_processes_of_a_server_go_on_asking(sharing):
     """A supervisor, its restarted processes and a new start refuse such settings."""
     sharing.plugin("p", PLUGIN)
+    sharing.forks_children = True
     server = sharing.start("--processes", "2", config=WHOLE, **sharing.settings)
     server.until_logged("server_started", times=2)  # both have read the settings
     check_closed(server)
