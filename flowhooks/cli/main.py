@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "overview": "Show what fails now, and why deliveries wait.",
     "plugins": "List, create, try, install and uninstall plugins.",
     "routes": "List the routes, or explain where an event would go.",
-    "events": "List, inspect, replay, reroute and resolve events.",
+    "events": "List, inspect, export, replay, reroute and resolve events.",
     "errors": "List failed attempts by their error.",
     "operations": "List, follow, pause and cancel bulk operations.",
     "handlers": "List, pause and resume handlers.",

@@ -402,6 +402,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "There is nothing at this path; GET /openapi.json lists all paths.",
         "zh": "路径不存在；全部路径见 GET /openapi.json。",
     },
+    "too_many_exports": {
+        "en": "The server sends {limit} exports already; try again when one of them has ended.",
+        "zh": "服务器正在发送 {limit} 个导出文件；请待其中之一结束后重试。",
+    },
     "ledger_unread": {
         "en": "The database cannot be read now; try again later.",
         "zh": "数据库暂时无法读取；请稍后重试。",

@@ -14,7 +14,8 @@ from .markdown import table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-WORDS: Final = {"date": "date", "date-time": "time", "uuid": "id"}
+FILE: Final = {"type": "string", "format": "file"}
+WORDS: Final = {"date": "date", "date-time": "time", "uuid": "id", "file": "a file"}
 
 
 def paths() -> str:
@@ -82,7 +83,8 @@ def _operations(method: str) -> Iterator[tuple[str, dict[str, Any], dict[str, An
     for path, methods in _document()["paths"].items():
         if method in methods:
             operation = methods[method]
-            yield path, operation["responses"]["200"]["content"]["application/json"]["schema"], operation
+            content = operation["responses"]["200"]["content"]
+            yield path, content["application/json"]["schema"] if "application/json" in content else FILE, operation
 
 
 def _type(schema: Mapping[str, Any]) -> str:

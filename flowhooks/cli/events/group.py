@@ -13,6 +13,7 @@ from flowhooks.cli.lazy_commands import LazyCommands
         {
             "list": "flowhooks.cli.events.list:list_command",
             "show": "flowhooks.cli.events.show:show_command",
+            "export": "flowhooks.cli.events.export:export_command",
             "replay": "flowhooks.cli.events.replay:replay_command",
             "resolve": "flowhooks.cli.events.replay:resolve_command",
             "run-now": "flowhooks.cli.events.replay:run_now_command",
@@ -22,7 +23,7 @@ from flowhooks.cli.lazy_commands import LazyCommands
             "dismiss": "flowhooks.cli.events.reroute:dismiss_command",
         }
     ),
-    short_help="List, inspect, replay, reroute and resolve events.",
+    short_help="List, inspect, export, replay, reroute and resolve events.",
 )
 def command() -> None:
     r"""Show events and their deliveries, and decide about those that are stuck.

@@ -73,6 +73,7 @@ def test_every_command_is_there():
         ("events",),
         ("events", "list"),
         ("events", "show"),
+        ("events", "export"),
         ("events", "replay"),
         ("events", "resolve"),
         ("events", "run-now"),

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.web import errors
+from flowhooks.web.admin.api.export_resource import FILES
 from flowhooks.web.admin.api.openapi import openapi
 from flowhooks.web.admin.api.resources import RESOURCES
 
@@ -51,7 +52,7 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
         admin: its WSGI app.
         app: a started `App`.
     """
-    for resource in RESOURCES:
+    for resource in (*RESOURCES, *FILES):
         admin.add_route(resource.path, resource(app))
     admin.add_route("/openapi.json", AdminOpenApiResource(app))
     admin.add_sink(_not_found, API_ROOT)

@@ -12,6 +12,7 @@ from flowhooks.model.bulk_operation import Operation
 from flowhooks.operations.engines import RECONCILE_SCHEMA
 from flowhooks.operations.registry import OPERATIONS
 from flowhooks.schema.files import DIALECT
+from flowhooks.web.admin.api.export_resource import FILES, FileResource
 from flowhooks.web.admin.api.json_schema import ANNOTATION_TYPES, SchemaBuilder, member_descriptions
 from flowhooks.web.admin.api.resources import RESOURCES
 from flowhooks.web.callback.openapi import ERROR, components, nullable
@@ -82,7 +83,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         NameError: an annotation of an operation names a type that is not in `json_schema.ANNOTATION_TYPES`.
     """
     builder = SchemaBuilder()
-    paths = {item.path: {"get": _get(item, builder)} for item in RESOURCES}
+    paths = {item.path: {"get": _get(item, builder)} for item in (*RESOURCES, *FILES)}
     for name, (function, parsers) in OPERATIONS.items():
         paths[f"/api/operations/{name}"] = {"post": _post(name, function, tuple(parsers), builder)}
     return {
@@ -135,9 +136,15 @@ def _get(resource: type[Resource], builder: SchemaBuilder) -> dict[str, Any]:
         "summary": resource.description,
         "security": [{}, {"bearer": []}],
         "parameters": [*parameters, _LANGUAGE],
-        "responses": {"200": _response("The requested data. / 查询结果。", builder.schema_for(resource.response_type))}
-        | _errors(_READ_STATUSES),
+        "responses": {"200": _file_or_data(resource, builder)} | _errors(_READ_STATUSES),
     }
+
+
+def _file_or_data(resource: type[Resource], builder: SchemaBuilder) -> dict[str, Any]:
+    if issubclass(resource, FileResource):
+        content = {media_type: {"schema": {"type": "string"}} for media_type in resource.media_types}
+        return {"description": "The file. / 文件。", "content": content}
+    return _response("The requested data. / 查询结果。", builder.schema_for(resource.response_type))
 
 
 def _post(name: str, function: Callable[..., Any], names: tuple[str, ...], builder: SchemaBuilder) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import IngressSettings, Secret, Source
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.web.admin.api import resources
+from flowhooks.web.admin.api.export_resource import FILES
 from flowhooks.web.admin.api.openapi import openapi
 from flowhooks.web.admin.api.resources import RESOURCES
 from flowhooks.web.admin.app import create_admin
@@ -43,7 +44,7 @@ from support.waiting import WAIT_TIMEOUT
 pytestmark = pytest.mark.either
 
 TOKEN = "t"
-TAKES = [(one.path, parameter.name) for one in RESOURCES for parameter in one.parameters]
+TAKES = [(one.path, parameter.name) for one in (*RESOURCES, *FILES) for parameter in one.parameters]
 HOSTILE = {
     "nul": "%00",
     "surrogate": "%ed%a0%80",
@@ -227,7 +228,7 @@ def test_the_document_is_openapi(document):
     """The document is valid OpenAPI 3.1, and describes each path and operation."""
     validate(document)
     assert list(document["paths"]) == [
-        *(one.path for one in RESOURCES),
+        *(one.path for one in (*RESOURCES, *FILES)),
         *(f"/api/operations/{one}" for one in OPERATIONS),
     ]
     for path in document["paths"].values():

@@ -1,0 +1,176 @@
+"""`GET /api/events/export` over a real socket: complete files, refused queries, slow clients."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import io
+import json
+import socket
+from contextlib import closing
+from urllib.parse import urlencode
+
+import pytest
+
+from flowhooks import Reject
+from flowhooks.errors import LedgerUnusable
+from flowhooks.operations import event_export
+from flowhooks.web.admin.api.export_resource import MAX_EXPORTS
+from support.waiting import WAIT_TIMEOUT, until
+
+pytestmark = pytest.mark.either
+
+
+def work(event):
+    """Fail finally if the process was rejected."""
+    if event.conclusion == "rejected":
+        raise Reject("=cmd|'/c calc'!A1")
+
+
+@pytest.fixture
+def console(harness, serve, listens):
+    """A served administration listener with three events."""
+    flow = harness.open(listens(work, process_key="order"))
+    for instance in ("1", "2", "3"):
+        flow.take(instance, key="order", businessKey=f"B-{instance}", conclusion="rejected" if instance == "2" else "")
+    return serve(flow)
+
+
+def export(console, **query):
+    """The response to an export."""
+    return console.get(f"/api/events/export?{urlencode(query, doseq=True)}", root="")
+
+
+def test_json_lines(console):
+    """The file has the events as `GET /api/events` lists them, and is offered as a download."""
+    answer = export(console)
+    listed = json.loads(console.get("/api/events", root="").body)["events"]
+    assert [json.loads(line) for line in answer.body.splitlines()] == listed
+    assert answer.headers["Content-Type"] == "application/x-ndjson; charset=utf-8"
+    assert answer.headers["Content-Disposition"].startswith('attachment; filename="flowhooks-events-')
+    assert answer.headers["Content-Disposition"].endswith('.jsonl"')
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_csv_of_a_search(console):
+    """The filter of the list applies, and an error of a handler is no formula."""
+    answer = export(console, format="csv", state="dead")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    (row,) = csv.DictReader(io.StringIO(answer.body.decode("utf-8-sig"), newline=""))
+    assert (row["business_key"], row["error"]) == ("B-2", "'=cmd|'/c calc'!A1")
+
+
+def test_bodies(console):
+    """Bodies are exported on request, and masked ones if both are requested."""
+    newest = json.loads(export(console, bodies="true", last=1).body.splitlines()[0])
+    assert newest["body"]["businessKey"] == "B-3"
+    for query in ({"masked": "true"}, {"masked": "true", "bodies": "true"}):
+        masked = export(console, **query).body
+        assert b"B-3" not in masked
+        assert b"processDefinitionKey" in masked
+
+
+def test_the_last_line_of_a_cut_file_says_how_to_continue(console):
+    """`next` of the last line is the `after` of the request that continues."""
+    *events, mark = [json.loads(line) for line in export(console, last=2).body.splitlines()]
+    assert mark == {"next": events[-1]["id"]}
+    (oldest,) = [json.loads(line) for line in export(console, after=mark["next"]).body.splitlines()]
+    assert oldest["flow_instance_id"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "named"),
+    [
+        ({"format": "xlsx"}, 422, "csv, jsonl"),
+        ({"masked": "yes"}, 422, "masked"),
+        ({"last": "100001"}, 422, "100000"),
+        ({"stat": "dead"}, 400, "stat"),
+        ({"state": "ded"}, 422, "state"),
+        ({"limit": "5"}, 400, "limit"),
+        ({"error_group": "0123456789ab"}, 404, ""),
+    ],
+)
+@pytest.mark.sqlite
+def test_wrong_queries_are_refused(console, query, status, named):
+    """A wrong parameter is refused by name with the contract's error, not with a file."""
+    answer = export(console, **query)
+    assert answer.status == status
+    assert named in json.loads(answer.body)["message"]
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+
+
+@pytest.mark.sqlite
+def test_head_has_the_headers_of_the_file(console):
+    """HEAD reads no events."""
+    answer = console.get("/api/events/export?format=csv", method="HEAD", root="")
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+
+
+@pytest.mark.sqlite
+def test_a_ledger_that_cannot_be_read_is_503(console, monkeypatch, logged):
+    """An error before the first page has its status."""
+
+    def fails():
+        raise LedgerUnusable("the database cannot be read: SELECT secret")
+
+    monkeypatch.setattr(console.flow.app.ledger, "connection", fails)
+    answer = export(console)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert b"SELECT" not in answer.body
+    assert "api_request_failed" in {record["event"] for record in logged}
+
+
+@pytest.mark.sqlite
+def test_a_file_that_breaks_off_does_not_look_complete(console, monkeypatch, logged):
+    """If the ledger fails between two pages, the connection ends without the last chunk."""
+    monkeypatch.setattr(event_export, "PAGE_SIZE", 1)
+    read = event_export.search_events
+    pages = iter((True, False))
+
+    def fails_later(*args, **options):
+        if not next(pages):
+            raise LedgerUnusable("the disk is gone")
+        return read(*args, **options)
+
+    monkeypatch.setattr(event_export, "search_events", fails_later)
+    with pytest.raises(http.client.IncompleteRead):
+        export(console)
+    assert "application_failed" in {record["event"] for record in logged}
+
+
+@pytest.mark.sqlite
+def test_exports_that_nobody_reads_block_nothing(console, monkeypatch):
+    """At most a few exports run at once; further ones are refused, other pages are served, and an end frees a place."""
+
+    def long(_export):
+        for _ in range(2_000):
+            yield b"x" * 65_536
+
+    monkeypatch.setattr(event_export.EventExport, "__iter__", long)
+    host, _, port = console.address.rpartition(":")
+    clients = []
+    for _ in range(MAX_EXPORTS):
+        client = socket.create_connection((host, int(port)), timeout=WAIT_TIMEOUT)
+        client.sendall(f"GET /api/events/export HTTP/1.1\r\nHost: {console.address}\r\n\r\n".encode())
+        assert client.recv(1)
+        clients.append(client)
+    refused = export(console)
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+    assert str(MAX_EXPORTS) in json.loads(refused.body)["message"]
+    assert console.get("/").status == 200
+    clients.pop().close()
+    with closing(until(lambda: _started(console))):
+        for client in clients:
+            client.close()
+
+
+def _started(console):
+    host, _, port = console.address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_TIMEOUT)
+    connection.request("GET", "/api/events/export")
+    if connection.getresponse().status == 200:
+        return connection
+    connection.close()
+    return None
