@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
+from flowhooks.clock import to_datetime
+
 EXAMPLES: Final = "2026-11-24, 2026-11-24T09:30 (UTC), 2026-11-24T09:30+08:00, 2h or 3d"
 """Examples of accepted times, for error messages."""
 _RELATIVE_TIME: Final = re.compile(r"(\d{1,9})\s*([smhdw])(\s+ago)?")
@@ -20,13 +22,14 @@ class TimeZoneRequired(ValueError):
     """The time has no offset, and no zone was given."""
 
 
-def parse_time(text: str, zone: tzinfo | None = UTC, *, later: bool = False) -> int:
+def parse_time(text: str, zone: tzinfo | None = UTC, *, later: bool = False, now: int | None = None) -> int:
     """Parse a time into microseconds since 1970.
 
     Args:
         text: ISO 8601 date or time, or a relative time such as `2h` (two hours ago).
         zone: zone of a time without an offset; None: such a time is an error.
         later: use the later one of a time that occurs twice because clocks were set back.
+        now: time to which relative times refer, in microseconds since 1970; None: the time of this machine's clock.
 
     Raises:
         NonexistentTime: the time does not exist in the zone.
@@ -36,7 +39,9 @@ def parse_time(text: str, zone: tzinfo | None = UTC, *, later: bool = False) -> 
     text = text.strip()
     try:
         if ago := _RELATIVE_TIME.fullmatch(text):
-            time = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+            time = (datetime.now(UTC) if now is None else to_datetime(now)) - timedelta(
+                seconds=int(ago[1]) * _UNITS[ago[2]]
+            )
         else:
             time = datetime.fromisoformat(text)
             time = _to_utc(time, zone, later=later) if time.tzinfo is None else time.astimezone(UTC)
