@@ -123,7 +123,7 @@ class EventExportResource(FileResource):
         request = ExportRequest(
             event_filter=event_filter,
             export_format=_format(query),
-            # Whoever asks for both gets no value of a body.
+            # A caller that asks for both gets no value of a body.
             bodies=Bodies.MASKED if masked else Bodies.STORED if _flag(query, "bodies") else Bodies.NONE,
             max_events=parse_integer("last", query["last"][0], low=1, high=MAX_EVENTS)
             if "last" in query

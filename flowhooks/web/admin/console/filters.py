@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -18,6 +18,7 @@ from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.model.search_fields import MAX_CONDITIONS, FieldCondition, check_fields, parse_field_condition
 from flowhooks.model.trace_context import TRACE_ID
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
+from flowhooks.web.admin.console.field_inputs import conditions_from_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -79,12 +80,14 @@ class ParsedFilter:
         event_filter: the filter; None if a value is invalid.
         problems: the keys of the texts about invalid values, by parameter name.
         twice: the names of times that are ambiguous in their zone, because the clocks are set back then.
+        local: the times that were entered in another zone than UTC, with the name of the zone, by parameter name.
     """
 
     given: Mapping[str, str]
     event_filter: EventFilter | None
     problems: Mapping[str, str]
     twice: frozenset[str]
+    local: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -111,7 +114,10 @@ class ParsedFilter:
 def filter_from_request(request: falcon.Request) -> ParsedFilter:
     """Return the filter in the query of a request; times without an offset are in the zone that the query names."""
     query = {name: value for name in (*FIELDS, *CHOICES, *TIMES) if (value := query_text(request, name))}
-    conditions = [to_query_text(value.strip()) for value in request.get_param_as_list(CONDITIONS) or ()]
+    conditions = [
+        to_query_text(value.strip())
+        for value in (*(request.get_param_as_list(CONDITIONS) or ()), *conditions_from_inputs(request))
+    ]
     if given := "\n".join(filter(None, conditions))[:MAX_VALUE_CHARS]:
         query[CONDITIONS] = given
     return parse_filter(query, zone=query_text(request, "zone"))
@@ -164,6 +170,7 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
         event_filter=event_filter,
         problems=problems,
         twice=frozenset(name for name in times if tz and is_ambiguous(query[name], tz)),
+        local={name: _local(times[name], tz, zone) for name in local_times if tz not in {None, UTC}},
     )
 
 
@@ -196,6 +203,10 @@ def _zone(name: str) -> tzinfo | None:
         return None
 
 
+def _local(microseconds: int, tz: tzinfo | None, zone: str) -> str:
+    return f"{to_datetime(microseconds).astimezone(tz):%Y-%m-%d %H:%M:%S} {zone}"
+
+
 def _utc(microseconds: int) -> str:
     return to_datetime(microseconds).isoformat()
 
@@ -204,10 +215,15 @@ def time_values(parsed: ParsedFilter, name: str) -> dict[str, Any]:
     """Return what the input field of a time shows: in UTC, because a script converts it to the viewer's zone."""
     time = getattr(parsed.event_filter, name, None)
     if time is None:
-        return {"value": parsed.given.get(name, ""), "instant": "", "time": None}
+        return {"value": parsed.given.get(name, ""), "instant": "", "time": None, "local": ""}
     # The input field has whole seconds. Rounding outwards keeps all events in the result.
     whole = -(-time // SECOND) * SECOND if name == "until" else time // SECOND * SECOND
-    return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}
+    return {
+        "value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}",
+        "instant": to_text(whole),
+        "time": time,
+        "local": parsed.local.get(name, ""),
+    }
 
 
 def query_text(request: falcon.Request, name: str) -> str:

@@ -17,6 +17,7 @@ from flowhooks.operations.operation_access import is_allowed
 from flowhooks.operations.registry import OPERATIONS
 from flowhooks.web import errors, negotiation
 from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.flash import pop_flash
 from flowhooks.web.admin.console.rendering import HEADERS
 from flowhooks.web.admin.console.urls import ACTION_ROOT, current_url, query_of
@@ -201,6 +202,7 @@ def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]
         "access": FULL if operator is None else operator.access,
         "place": place,
         "places": _places(operator),
+        "search_text": query_text(request, "q") if place == "events" else "",
         "version": __version__,
         "database": "PostgreSQL" if app.ledger.shared else "SQLite",
         "now": app.clock.now(),

@@ -1,5 +1,5 @@
 // Enhances the console's pages: times in the viewer's time zone, an overview that refreshes itself, short search
-// addresses, buttons that copy, and actions that continue page by page.
+// addresses, buttons that copy, keyboard shortcuts, and actions that continue page by page.
 // Every page works without this script. It fetches only pages of this server.
 "use strict";
 
@@ -9,10 +9,12 @@ const localText = (there) =>
   `${there.getFullYear()}-${two(there.getMonth() + 1)}-${two(there.getDate())} ` +
   `${two(there.getHours())}:${two(there.getMinutes())}:${two(there.getSeconds())}`;
 
-function offset(there) {
-  const minutes = -there.getTimezoneOffset();
-  const [hours, rest] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
-  return `UTC${minutes < 0 ? "-" : "+"}${two(hours)}:${two(rest)}`;
+const zoneName = () => Intl.DateTimeFormat().resolvedOptions().timeZone || "";
+
+// A time that was understood is shown in both zones, so that nobody has to know the distance between them.
+function understoodText(there) {
+  const utc = `${there.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  return ["", "UTC"].includes(zoneName()) ? utc : `${localText(there)} ${zoneName()} = ${utc}`;
 }
 
 function localTimes(within) {
@@ -20,14 +22,16 @@ function localTimes(within) {
     const there = new Date(one.dateTime);
     if (Number.isNaN(there.getTime())) continue;
     one.title = one.dateTime;
-    one.textContent = one.closest(".understood") ? `${localText(there)} ${offset(there)}` : localText(there);
+    const understood = one.closest(".understood");
+    understood?.querySelector(".local")?.remove();
+    one.textContent = understood ? understoodText(there) : localText(there);
   }
 }
 
 function zone() {
   for (const one of document.querySelectorAll(".zone")) {
     const label = one.dataset.local;
-    const name = Intl.DateTimeFormat().resolvedOptions().timeZone || "";
+    const name = zoneName();
     one.textContent = `${label}${label.endsWith("：") ? "" : " "}${name}`.trim();
   }
 }
@@ -78,7 +82,7 @@ function live(box) {
 
 // Show times in the input fields in the viewer's time zone, and send the name of that zone with them.
 function zoned(form) {
-  const name = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const name = zoneName();
   if (!form.elements.zone || !name) return;
   form.elements.zone.value = name;
   for (const one of form.querySelectorAll("[data-instant]")) {
@@ -149,8 +153,52 @@ function copies(button) {
   });
 }
 
+// Move the focus from row to row of the list.
+function moveRow(step) {
+  const links = [...document.querySelectorAll("main tbody th a[href]")];
+  const at = links.findIndex((link) => link.closest("tr").contains(document.activeElement));
+  const next = links[at < 0 ? (step > 0 ? 0 : links.length - 1) : at + step];
+  next?.focus();
+  next?.scrollIntoView({ block: "nearest" });
+}
+
+const KEYS = {
+  "/": () => {
+    document.getElementById("find").focus();
+    document.getElementById("find").select();
+  },
+  j: () => moveRow(1),
+  k: () => moveRow(-1),
+  n: () => document.querySelector('a[rel="next"]')?.click(),
+  p: () => document.querySelector('a[rel="prev"]')?.click(),
+  "?": () => document.getElementById("keys").showModal(),
+};
+
+// Keys that do something without a modifier. They can be turned off, because speech input may type them unasked.
+function shortcuts(dialog) {
+  const use = document.getElementById("use-keys");
+  const show = document.getElementById("show-keys");
+  const stored = "flowhooks_keys";
+  try {
+    use.checked = localStorage.getItem(stored) !== "off";
+    use.addEventListener("change", () => localStorage.setItem(stored, use.checked ? "on" : "off"));
+  } catch {
+    // The browser stores nothing: the choice then holds for this page.
+  }
+  show.hidden = false;
+  show.addEventListener("click", KEYS["?"]);
+  document.addEventListener("keydown", (event) => {
+    const typed = event.target.closest?.("input:not([type=checkbox]), select, textarea");
+    if (typed || dialog.open || !use.checked || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
+    if (!Object.hasOwn(KEYS, event.key)) return;
+    event.preventDefault();
+    KEYS[event.key]();
+  });
+}
+
 localTimes(document);
 zone();
+document.querySelectorAll("#keys").forEach(shortcuts);
 document.querySelectorAll("button.copy").forEach(copies);
 document.querySelectorAll("[data-live]").forEach(live);
 document.querySelectorAll("form[method=get]").forEach(zoned);

@@ -228,22 +228,21 @@ def test_times_are_those_of_the_viewer(console, visit):
     expect(page.locator("main")).not_to_contain_text("UTC", use_inner_text=True)
 
 
-@pytest.mark.parametrize(
-    ("zone", "shown", "offset"), [("Asia/Shanghai", "08:00", "UTC+08:00"), ("America/New_York", "19:00", "UTC-05:00")]
-)
-def test_times_are_read_as_they_are_shown(console, visit, zone, shown, offset):
-    """A displayed time, entered in the search, finds the event; the parsed time is shown with its offset."""
+@pytest.mark.parametrize(("zone", "shown"), [("Asia/Shanghai", "08:00"), ("America/New_York", "19:00")])
+def test_times_are_read_as_they_are_shown(console, visit, zone, shown):
+    """A displayed time, entered in the search, finds the event; the parsed time is shown in its zone and in UTC."""
     day = "2026-01-01" if zone == "Asia/Shanghai" else "2025-12-31"
+    understood = f"Interpreted as {day} {shown}:00 {zone} = 2026-01-01 00:00:00 UTC"
     page = visit(console, "/events?flow=4711", zone=zone)
     assert page.locator("tbody a").first.inner_text() == f"{day} {shown}:00"
     page.get_by_label("Received since").fill(f"{day}T{shown}")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page.locator(".understood")).to_have_text(f"Interpreted as {day} {shown}:00 {offset}")
+    expect(page.locator(".understood")).to_have_text(understood)
     # The same search, submitted unchanged, has the same result.
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page.locator(".understood")).to_have_text(f"Interpreted as {day} {shown}:00 {offset}")
+    expect(page.locator(".understood")).to_have_text(understood)
     page.get_by_label("Received before").fill(f"{day}T{shown}")
     page.get_by_role("button", name="Search").click()
     expect(page.locator(".empty")).to_be_visible()
@@ -306,7 +305,7 @@ def test_by_keyboard(console, visit):
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "f-flow"
+    assert page.evaluate("document.activeElement.id") == "f-q"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 

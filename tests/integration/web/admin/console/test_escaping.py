@@ -262,7 +262,7 @@ EXPECTED = {
     ),
     *("a", "img", "ul", "ol", "li", "p", "span", "div", "h1", "h2", "h3", "strong", "bdi", "time", "pre", "code"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "details", "summary"),
-    *("h4", "del", "ins"),
+    *("h4", "del", "ins", "dialog", "kbd", "optgroup"),
     *(
         "form",
         "label",

@@ -14,6 +14,7 @@ from flowhooks.model.alert import AlertCause
 from flowhooks.model.bulk_operation import ITEM_CHOICES, OperationState
 from flowhooks.model.delivery import OutcomeKind, Trigger
 from flowhooks.model.event import DismissedBy, ParkedBy
+from flowhooks.operations.event_export import ExportFormat
 from flowhooks.web.admin.console import app, engines
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.audit import NAMED_ACTIONS
@@ -81,6 +82,7 @@ MADE = {
     "trigger": set(Trigger),
     "events.twice": {"earlier", "later"},
     "events.lately": set(RECENT_PERIODS),
+    "events.export": set(ExportFormat),
 }
 """The endings of composed keys."""
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
