@@ -71,7 +71,7 @@ def trial_environment(targets: Sequence[str], pip_options: Sequence[str]) -> Ite
     with tempfile.TemporaryDirectory(prefix="flowhooks-try-") as folder:
         environment = _create(Path(folder))
         _pip_install(environment, "--no-deps", "--force-reinstall", *pip_options, *targets)
-        missing = _missing_requirements(environment)
+        missing = missing_requirements(environment)
         if missing and "--no-deps" not in pip_options:
             _pip_install(environment, *pip_options, *missing)
         yield environment
@@ -103,7 +103,7 @@ def _pip_install(environment: TrialEnvironment, *arguments: str) -> None:
         raise click.ClickException(f"pip failed with exit code {code}; its output is above")
 
 
-def _missing_requirements(environment: TrialEnvironment) -> list[str]:
+def missing_requirements(environment: TrialEnvironment) -> list[str]:
     """Return the requirements of the packages that were installed, without those that are met.
 
     A requirement of flowhooks is left out: another version of it would be tried instead of this one. If this version

@@ -27,6 +27,9 @@ class Evaluation:
         python: interpreter of its environment.
         arguments: options of flowhooks that name the settings.
         environ: its environment variables; None: those of this process.
+
+    Attributes:
+        process: the process.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class Evaluation:
     ) -> None:
         self._what = what
         # -P: import nothing from the working folder, as for the command itself.
-        self._process = subprocess.Popen(  # noqa: S603 (flowhooks itself)
+        self.process = subprocess.Popen(  # noqa: S603 (flowhooks itself)
             [python, "-P", "-m", EVALUATOR, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -47,17 +50,17 @@ class Evaluation:
 
     def __exit__(self, *_error: object) -> None:
         with suppress(OSError):  # it may have exited before it read everything
-            self._stream(self._process.stdin).close()
+            self._stream(self.process.stdin).close()
         self._wait()
-        self._stream(self._process.stdout).close()
+        self._stream(self.process.stdout).close()
 
     def _wait(self) -> int:
         """Wait until the process exits, or kill it; return its exit code."""
         try:
-            return self._process.wait(STOP_TIMEOUT)
+            return self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+            self.process.kill()
+            return self.process.wait()
 
     def plugins(self) -> list[dict[str, Any]]:
         """Return its plugins, as `flowhooks plugins list --json` prints them. Call it first, and once.
@@ -70,7 +73,7 @@ class Evaluation:
 
     def request(self, line: str) -> None:
         """Send an event, a JSON document without line feeds. Receive its outcome before the next request."""
-        stream = self._stream(self._process.stdin)
+        stream = self._stream(self.process.stdin)
         try:
             stream.write(line + "\n")
             stream.flush()
@@ -87,7 +90,7 @@ class Evaluation:
         return EventOutcome.from_json(self._receive())
 
     def _receive(self) -> dict[str, Any]:
-        line = self._stream(self._process.stdout).readline()
+        line = self._stream(self.process.stdout).readline()
         if not line.endswith("\n"):
             raise self._failure()
         document: dict[str, Any] = json.loads(line)
