@@ -25,6 +25,7 @@ from flowhooks import schema
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
+from flowhooks.operations.access import FULL
 from flowhooks.operations.json.events import EventJson, event_to_json
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.search import EventSummary
     from flowhooks.model.masking import EventMasker
+    from flowhooks.operations.access import Access
 
 MAX_EVENTS: Final = 100_000
 """Number of events of one export, unless a command asks for another number."""
@@ -94,8 +96,9 @@ class EventExport:
 
     Args:
         reader: the ledger.
-        request: what to export.
+        request: what to export. Its filter is already restricted to what the operator sees.
         masker: gives the masked values and ids; required for masked bodies.
+        access: what the operator sees of the events; default: everything.
 
     Attributes:
         written: number of events written so far.
@@ -105,12 +108,15 @@ class EventExport:
         SettingsError: masked bodies are requested without a masker.
     """
 
-    def __init__(self, reader: Reader, request: ExportRequest, *, masker: EventMasker | None = None) -> None:
+    def __init__(
+        self, reader: Reader, request: ExportRequest, *, masker: EventMasker | None = None, access: Access = FULL
+    ) -> None:
         if (masker is None) is (request.bodies is Bodies.MASKED):
             raise SettingsError("masked bodies, and only they, need a masker")
         self._reader = reader
         self._request = request
         self._masker = masker
+        self._access = access
         self.written = 0
         self.next = ""
 
@@ -149,7 +155,7 @@ class EventExport:
     def _pages(self) -> Iterator[list[_Exported]]:
         for summaries in self._summaries():
             if self._request.bodies is Bodies.NONE:
-                yield [_Exported(event_to_json(summary)) for summary in summaries]
+                yield [_Exported(event_to_json(self._access.summary(summary))) for summary in summaries]
                 continue
             for start in range(0, len(summaries), BODIES_PAGE_SIZE):
                 yield [self._with_body(stored) for stored in self._stored(summaries[start : start + BODIES_PAGE_SIZE])]
@@ -172,7 +178,8 @@ class EventExport:
     def _stored(self, summaries: Sequence[EventSummary]) -> list[StoredEvent]:
         ids = tuple(summary.id for summary in summaries)
         # Events that were purged meanwhile are missing.
-        return self._reader.find(EventFilter(ids=ids), limit=len(ids)) if ids else []
+        found = self._reader.find(EventFilter(ids=ids), limit=len(ids)) if ids else []
+        return [self._access.stored_event(stored) for stored in found]
 
     def _with_body(self, stored: StoredEvent) -> _Exported:
         event = event_to_json(stored)

@@ -18,6 +18,7 @@ from flowhooks.web.admin.api.parameters import AFTER, FILTER, cursor_from_query,
 from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_integer, parse_query
 from flowhooks.web.admin.api.resource import Resource
 from flowhooks.web.admin.console.urls import EXPORT_PATH
+from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.server.thread_pool import spare_thread
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.app import App
+    from flowhooks.operations.access import Access
 
 MAX_EXPORTS: Final = 4
 """Maximum number of exports that a process sends at once. Each one has a thread while its client reads."""
@@ -84,6 +86,7 @@ class EventExportResource(FileResource):
         AFTER,
     )
     media_types = tuple(_MEDIA_TYPES.values())
+    for_limited_roles = for_masked_roles = True
 
     def __init__(self, app: App) -> None:
         super().__init__(app)
@@ -96,7 +99,7 @@ class EventExportResource(FileResource):
             raise Unavailable("too_many_exports", limit=MAX_EXPORTS)
         body = _FileBody(self._free.release)
         try:
-            export = self._export(query)
+            export = self._export(query, operator_of(request).access)
             body.parts = _parts(export, request)
             # The first page is read before the response starts, so that an error still has its status.
             body.start()
@@ -114,10 +117,10 @@ class EventExportResource(FileResource):
         """Answer with the headers of the file."""
         response.set_headers(self._headers(parse_query(request, self.parameters)))
 
-    def _export(self, query: Mapping[str, list[str]]) -> EventExport:
-        masked = _flag(query, "masked")
+    def _export(self, query: Mapping[str, list[str]], access: Access) -> EventExport:
+        masked, criteria = _flag(query, "masked"), {name: query[name] for name in _FILTER_NAMES if name in query}
         try:
-            event_filter = searched_filter({name: query[name] for name in _FILTER_NAMES if name in query}, self.app)
+            event_filter = access.restrict(searched_filter(criteria, self.app, access.plugins))
         except NotFound:
             raise errors.LocalizedHTTPError(404, self.not_found) from None
         request = ExportRequest(
@@ -131,7 +134,7 @@ class EventExportResource(FileResource):
             before=cursor_from_query(query),
         )
         masker = EventMasker(secrets.token_bytes(MASK_KEY_BYTES)) if masked else None
-        return EventExport(self.app.ledger, request, masker=masker)
+        return EventExport(self.app.ledger, request, masker=masker, access=access)
 
     def _headers(self, query: Mapping[str, list[str]]) -> dict[str, str]:
         export_format = _format(query)

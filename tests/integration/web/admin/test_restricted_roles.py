@@ -55,6 +55,7 @@ PATHS = {
     "/api/errors": (PART, REFUSED, None),
     "/api/errors/{id}": (PART, REFUSED, "error"),
     "/api/events": (PART, PART, None),
+    "/api/events/export": (PART, PART, None),
     "/api/events/{id}": (PART, PART, "event"),
     "/api/events/{id}/explanation": (REFUSED, REFUSED, "event"),
     "/api/handlers": (PART, PART, None),
@@ -65,6 +66,7 @@ PATHS = {
     "/api/parked": (REFUSED, REFUSED, None),
     "/api/rejected-requests": (REFUSED, REFUSED, None),
     "/api/sources": (REFUSED, REFUSED, None),
+    "/api/storage": (REFUSED, REFUSED, None),
     "/console": (OPEN, OPEN, None),
     "/console/": (OPEN, OPEN, None),
     "/console/alerts": (PART, PART, None),
@@ -88,6 +90,7 @@ PATHS = {
     "/console/rejected-requests": (REFUSED, REFUSED, None),
     "/console/sources": (REFUSED, REFUSED, None),
     "/console/sources/{name}": (REFUSED, REFUSED, "source"),
+    "/console/storage": (REFUSED, REFUSED, None),
     "/console/static/{name}": (OPEN, OPEN, "file"),
     **{f"/api/operations/{name}": (PART, PART, "post") for name in OPERATIONS},
 }
@@ -331,6 +334,7 @@ def test_a_limited_role_changes_nothing_of_other_plugins(console, mine, others):
         "record_change": {"kind": "restart", "plugins": []},
         "test_alerts": {"route": ""},
         "purge": {"event_filter": {"until": 2**60}},
+        "index_fields": {},
         "retire": {"handlers": [others["handler"]]},
         "pause": {"handlers": [others["handler"], "secretive:*", "*"]},
         "resume": {"handlers": ["secretive:*"]},
@@ -400,6 +404,22 @@ def test_purged_events_of_others_never_existed(console, others):
     purged = f"/console/events/{others['event']}"
     assert get(console, purged, "boss").page.text != get(console, unknown, "boss").page.text
     assert get(console, purged, "payer").page.text == get(console, unknown, "payer").page.text
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("bodies", ["bodies=true", "masked=true"])
+def test_exports_are_restricted(console, mine, others, form, bodies):
+    """A file has the events of the operator's plugins only, and no hidden value."""
+    address = f"/api/events/export?format={form}&{bodies}"
+    texts = {who: get(console, address, who).body.decode() for who in ("boss", "payer", "clerk", "both")}
+    assert "secretive:watch" in texts["boss"]
+    assert "secretive:watch" in texts["clerk"]
+    assert ("S3CRET-salary" in texts["payer"]) == (bodies == "bodies=true")
+    for who in ("payer", "both"):
+        assert "pay:book" in texts[who]
+        assert not [word for word in (*HIDDEN, others["event"], others["delivery"]) if word in texts[who]]
+    for who in ("clerk", "both"):
+        assert VALUE not in texts[who]
 
 
 @pytest.mark.parametrize("who", ["clerk", "both"])
