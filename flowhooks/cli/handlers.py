@@ -1,11 +1,11 @@
-"""`flowhooks handlers`: list, pause and resume handlers."""
+"""`flowhooks handlers`: list, show, pause and resume handlers."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import closing
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,9 +13,16 @@ from flowhooks.cli import operations_client, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import text
 from flowhooks.cli.plugins.inspection import inspect_plugins
+from flowhooks.cli.trend_text import print_trend, range_options, read_trend, to_range
+from flowhooks.clock import Clock
 from flowhooks.errors import NotFound
 from flowhooks.ledger.reader import Reader
+from flowhooks.model.trend import TrendKind
+from flowhooks.operations.error_groups import SHORT_ID_CHARS, list_error_groups
+from flowhooks.operations.json.errors import error_group_to_json
 from flowhooks.operations.json.plugins import handler_to_json
+from flowhooks.operations.json.trends import trend_to_json
+from flowhooks.operations.plugin_status import find_handler
 from flowhooks.settings import database_url
 from flowhooks.settings.types import did_you_mean
 from flowhooks.text import escape_control
@@ -23,9 +30,13 @@ from flowhooks.text import escape_control
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flowhooks.operations.error_groups import ErrorGroupStatus
     from flowhooks.operations.json.plugins import HandlerJson
-    from flowhooks.operations.plugin_status import HandlerStatus
+    from flowhooks.operations.plugin_status import HandlerStatus, PluginStatus
     from flowhooks.settings import Settings
+
+MAX_ERRORS: Final = 5
+"""Maximum number of error groups that are shown of a handler, the ones seen last."""
 
 _ids = click.argument("handlers", type=utf8, nargs=-1, required=True, metavar="ID...")
 _dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
@@ -94,6 +105,88 @@ def _state_text(handler: HandlerStatus, handler_json: HandlerJson) -> str:
     return "\n".join(lines)
 
 
+@click.command("show", short_help="Show a handler over time, beside yesterday and last week.")
+@click.argument("handler_id", type=utf8, metavar="HANDLER")
+@range_options
+@json_option
+@settings_options
+def show_command(settings: Settings, *, handler_id: str, since: int | None, until: int | None, as_json: bool) -> None:
+    r"""Show a handler: its state, its attempts over time, and its last errors.
+
+    The attempts of a time are compared with those of the same time yesterday and last week: their number, the share
+    that succeeded, and the median (p50) and the 95th percentile (p95) of their durations. Each line is a step of the
+    time with a bar for the number of attempts and a bar for p95. Starts of servers and new versions of plugins follow.
+    Percentiles are estimated from buckets of durations, whose limits differ by a factor of 2 to 2.5. Times are UTC.
+
+    \b
+    Examples:
+      flowhooks handlers show payments:book_payment
+      flowhooks handlers show payments:book_payment --from 24h
+      flowhooks handlers show payments:book_payment --from 2026-11-24T08:00 --to 2026-11-24T12:00
+      flowhooks handlers show payments:book_payment --json | jq .trend.slowdown
+
+    Exit codes: 0 shown, 1 there is no such handler, or the database cannot be read, 2 wrong usage.
+    """
+    now = Clock().now()
+    time_range = to_range(since, until, now)
+    with closing(Reader(database_url(settings))) as reader:
+        trend = read_trend(reader, settings, TrendKind.HANDLER, handler_id, time_range, now=now, as_json=as_json)
+        errors = list_error_groups(reader, now=now, handler=handler_id, limit=MAX_ERRORS).groups
+    inspection = inspect_plugins(settings)
+    plugin, status = find_handler(inspection.statuses, handler_id)
+    if status is None and trend.is_empty:
+        known = [handler.id for found in inspection.statuses for handler in found.handlers]
+        suggestion = did_you_mean(handler_id, known) or "; `flowhooks handlers list` lists the handlers"
+        raise NotFound(f"there is no handler {handler_id}{suggestion}")
+    if as_json:
+        output.print_json(
+            {
+                "id": handler_id,
+                "plugin_version": plugin.info.version if plugin and plugin.info else "",
+                "handler": None if status is None else handler_to_json(status),
+                "trend": trend_to_json(trend),
+                "errors": [error_group_to_json(error) for error in errors],
+            }
+        )
+        return
+    _print_handler(handler_id, plugin, status)
+    output.print_line()
+    print_trend(trend, "attempts")
+    _print_errors(errors)
+
+
+def _print_handler(handler_id: str, plugin: PluginStatus | None, status: HandlerStatus | None) -> None:
+    output.print_line(f"handler {handler_id}")
+    facts: list[tuple[str, str]] = []
+    if status is None:
+        facts.append(("state", "neither loaded nor registered"))
+    else:
+        handler_json = handler_to_json(status)
+        state, *more = _state_text(status, handler_json).split("\n")
+        facts.append(("state", state))
+        facts += [("", line) for line in more]
+        facts += [("listens to", line) for line in text.selectors_text(handler_json["selectors"]).split("\n")][:20]
+        facts.append(("stored", text.backlog_text(handler_json["backlog"]) or "-"))
+    if plugin is not None and plugin.info is not None and plugin.info.version:
+        facts.append(("version", plugin.info.version))
+    previous = None
+    for name, value in facts:
+        output.print_line(f"  {'' if name == previous else name:<14} {value}".rstrip())
+        previous = name
+
+
+def _print_errors(errors: Sequence[ErrorGroupStatus]) -> None:
+    if not errors:
+        return
+    output.print_line()
+    output.print_line("Last errors:")
+    for group, _ in errors:
+        what = output.escape_newlines(f"{group.error_type}: {group.message}" if group.message else group.error_type)
+        attempts = output.pluralize(group.count, "attempt")
+        last = output.format_time(group.last_seen_at)
+        output.print_line(f"  {group.fingerprint[:SHORT_ID_CHARS]}  {attempts}, last {last}: {what}")
+
+
 @click.command("pause", short_help="Pause handlers: store new deliveries without running them.")
 @_ids
 @click.option("--note", type=utf8, default="", metavar="TEXT", help="Reason, kept in the audit log.")
@@ -145,17 +238,18 @@ def resume_command(settings: Settings, *, handlers: tuple[str, ...], dry_run: bo
 
 @click.group(
     "handlers",
-    commands=[list_command, pause_command, resume_command],
-    short_help="List, pause and resume handlers.",
+    commands=[list_command, show_command, pause_command, resume_command],
+    short_help="List, show, pause and resume handlers.",
 )
 def command() -> None:
-    r"""List handlers, and pause and resume them.
+    r"""List handlers, show one over time, and pause and resume them.
 
     The running server pauses and resumes handlers. If none runs, the command does it.
 
     \b
     Examples:
       flowhooks handlers list
+      flowhooks handlers show contracts:archive_contract
       flowhooks handlers pause contracts:archive_contract
       flowhooks handlers resume contracts:archive_contract
     """

@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "events": "List, inspect, export, replay, reroute and resolve events.",
     "errors": "List failed attempts by their error.",
     "operations": "List, follow, pause and cancel bulk operations.",
-    "handlers": "List, pause and resume handlers.",
+    "handlers": "List, show, pause and resume handlers.",
     "rejected": "List rejected callbacks with their reasons.",
     "alerts": "List, acknowledge and test alerts.",
     "audit": "List what operators have done.",

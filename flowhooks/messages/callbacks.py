@@ -386,9 +386,21 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The parameter since must be before until.",
         "zh": "参数 since 必须早于 until，否则两者之间没有事件。",
     },
+    "query_range": {
+        "en": "The parameter from must be before to, in the past, and at most {days} days before to.",
+        "zh": "参数 from 必须早于 to 和现在，且与 to 相差不超过 {days} 天。",
+    },
     "no_such_event": {
         "en": "There is no event and no delivery with this id.",
         "zh": "没有该 ID 的事件或投递。",
+    },
+    "no_such_handler": {
+        "en": "There is no handler with this id.",
+        "zh": "没有该 ID 的处理器。",
+    },
+    "no_such_source": {
+        "en": "There is no source with this name.",
+        "zh": "没有该名称的来源。",
     },
     "no_such_operation": {
         "en": "There is no bulk operation with this id.",

@@ -177,6 +177,14 @@ def filter_handlers(plugin: PluginStatus, text: str) -> PluginStatus | None:
     return replace(plugin, handlers=handlers) if handlers else None
 
 
+def find_handler(
+    plugins: Iterable[PluginStatus], handler_id: str
+) -> tuple[PluginStatus, HandlerStatus] | tuple[None, None]:
+    """Return a handler with its plugin; twice None if there is no such handler."""
+    found = ((plugin, handler) for plugin in plugins for handler in plugin.handlers if handler.id == handler_id)
+    return next(found, (None, None))
+
+
 def slice_handlers(plugins: Iterable[PluginStatus], start: int, max_handlers: int) -> list[PluginStatus]:
     """Return `max_handlers` handlers from number `start`, by plugin. Plugins without handlers are on the first page."""
     page = []

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.model.trend import TrendMark, TrendPoint
+    from flowhooks.settings import Settings
 
 MAX_STEPS: Final = 200
 DEFAULT_LENGTH: Final = 6 * HOUR * SECOND
 """Length of a time range of which only the end is given, in microseconds."""
 MAX_LENGTH: Final = 400 * DAY
 """Maximum length of a time range in microseconds. It bounds the rows that are read."""
+TOLERANCE: Final = MINUTE * SECOND
+"""Microseconds by which a range may be too long: options such as `--from 7d` are read a moment before now is."""
 SLOWER_FACTOR: Final = 1.5
 """The p95 counts as slower from this factor on. Less is within the error of a percentile of wide buckets."""
 MIN_COMPARED: Final = 20
@@ -76,7 +79,7 @@ class TimeRange(NamedTuple):
         start = max(0, end - DEFAULT_LENGTH if since is None else since)
         if start >= end:
             raise InvalidRange("future" if start >= now else "order")
-        if end - start > MAX_LENGTH:
+        if end - start > MAX_LENGTH + TOLERANCE:
             raise InvalidRange("long")
         return cls(start, end)
 
@@ -219,7 +222,7 @@ def load_trend(
     length = until - time_range.since
 
     def shifted(shift: int) -> TrendPeriod | None:
-        if length > shift:  # the two ranges would overlap
+        if length > shift + TOLERANCE:  # the two ranges would overlap
             return None
         earlier = TimeRange(since - shift, until - shift)
         return _load_period(
@@ -234,6 +237,12 @@ def load_trend(
         last_week=shifted(7 * DAY),
         marks=tuple(trend_marks(connection, since=since, until=until)),
     )
+
+
+def minutes_since(settings: Settings, now: int) -> int:
+    """Return the time from which counts are stored by the minute, in microseconds since 1970."""
+    days = settings.retention.trend_minutes
+    return now - days * DAY if days else 0
 
 
 def is_success(kind: TrendKind, outcome: str) -> bool:

@@ -95,6 +95,7 @@ def test_every_command_is_there():
         ("operations", "rate"),
         ("handlers",),
         ("handlers", "list"),
+        ("handlers", "show"),
         ("handlers", "pause"),
         ("handlers", "resume"),
         ("rejected",),
@@ -200,7 +201,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
     more |= {("events", "correct"): ("x", "--conflict", "3f5a9c01", "--note", "x", "--yes")}
     more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",), ("errors", "show"): ("x",)}
-    more |= {("rejected", "show"): ("x",)}
+    more |= {("rejected", "show"): ("x",), ("handlers", "show"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}

@@ -58,9 +58,14 @@ def limit_parameter(default: int) -> Parameter:
     )
 
 
+def time_parameter(name: str, english: str, chinese: str) -> Parameter:
+    """Return a parameter that takes a time, with its meaning."""
+    return Parameter(name=name, description=_time_description(english, chinese), schema=TIME)
+
+
 def since_parameter(english: str, chinese: str) -> Parameter:
     """Return the parameter `since` with its meaning."""
-    return Parameter(name="since", description=_time_description(english, chinese), schema=TIME)
+    return time_parameter("since", english, chinese)
 
 
 AFTER: Final = Parameter(

@@ -65,6 +65,7 @@ from flowhooks.web.admin.api.responses import (
     RejectedRequestsJson,
 )
 from flowhooks.web.admin.api.storage_resource import StorageResource
+from flowhooks.web.admin.api.trend_resources import HandlerTrendResource, SourceTrendResource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -387,6 +388,8 @@ RESOURCES: Final[tuple[type[Resource], ...]] = (
     OperationResource,
     OperationsResource,
     StorageResource,
+    HandlerTrendResource,
+    SourceTrendResource,
 )
 """All resources."""
 

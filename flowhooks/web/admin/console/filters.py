@@ -132,7 +132,7 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
     """
     conditions, problems = _parse_conditions(query.get(CONDITIONS, ""))
     times: dict[str, int] = {}
-    tz = _zone(zone)
+    tz = time_zone(zone)
     for name in TIMES:
         if name not in query:
             continue
@@ -194,7 +194,8 @@ def refuse_unknown_fields(parsed: ParsedFilter, indexed_fields: Collection[str])
     return parsed
 
 
-def _zone(name: str) -> tzinfo | None:
+def time_zone(name: str) -> tzinfo | None:
+    """Return the time zone with this name; UTC for `""`; None if it is not known."""
     if name in {"", "UTC"}:
         return UTC
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -67,9 +68,10 @@ HOSTILE = {
 PAYLOAD = "<script>alert(1)</script>\"';--\r\nSet-Cookie: pwned=1\x1b[2J\u202e\u2028%00 Z\u0351"
 
 
-def path_of(resource, event_id, error_id="0" * 8, operation_id=""):
-    """The path of a resource, for this event, this error group or this operation."""
+def path_of(resource, event_id, error_id="0" * 8, operation_id="", handler="shop:archive"):
+    """The path of a resource, for this event, this error group, this operation or this handler."""
     path = resource.path.replace("errors/{id}", f"errors/{error_id}")
+    path = path.replace("handlers/{id}", f"handlers/{handler}").replace("{name}", "default")
     return path.replace("operations/{id}", f"operations/{operation_id}").replace("{id}", event_id)
 
 
@@ -605,7 +607,7 @@ def test_methods(api):
     for resource in RESOURCES:
         path = path_of(resource, api.flow.events()[0], operation_id=plan.id)
         head, get = api.ask(path, method="HEAD"), api.ask(path)
-        assert (head.status, head.body) == (404 if "/errors/" in path else 200, b"")
+        assert (head.status, head.body) == (404 if re.search("/(errors|handlers)/", path) else 200, b"")
         assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview contains the time
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             answer = api.ask(path, method=method, body=b"", Authorization=f"Bearer {TOKEN}")
@@ -724,7 +726,7 @@ def test_payloads_are_data(harness, serve, listens):
     answers = {}
     plan = bulk.plan_operation(api.flow.app.operation_context, BulkAction.CLOSE, EventFilter(), note=PAYLOAD)
     for resource in RESOURCES:
-        answer = api.ask(path_of(resource, whole, error_group, plan.id))
+        answer = api.ask(path_of(resource, whole, error_group, plan.id, "p:fail"))
         assert answer.status == 200
         assert "pwned" not in str(answer.headers)
         assert answer.headers["Content-Type"] == "application/json; charset=utf-8"

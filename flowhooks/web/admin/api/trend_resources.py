@@ -1,0 +1,110 @@
+"""The resources of trends: a handler or a source over time."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from flowhooks.clock import DAY
+from flowhooks.errors import NotFound
+from flowhooks.model.trend import TrendKind
+from flowhooks.operations.json.trends import TrendJson, trend_to_json
+from flowhooks.operations.sources import source_names
+from flowhooks.operations.time_parsing import EXAMPLES, parse_time
+from flowhooks.operations.trends import MAX_LENGTH, InvalidRange, TimeRange, Trend, load_trend, minutes_since
+from flowhooks.web.admin.api.parameters import time_parameter
+from flowhooks.web.admin.api.resource import Resource
+from flowhooks.web.admin.console.filters import to_query_text
+from flowhooks.web.errors import LocalizedHTTPError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_RANGE: Final = (
+    time_parameter("from", "From this time on; default: 6 hours before to", "从该时刻起，默认为 to 之前 6 小时"),
+    time_parameter("to", "Before this time; default: now", "该时刻之前，默认为现在"),
+)
+
+
+class _TrendResource(Resource):
+    """A subject over time."""
+
+    kind: ClassVar[TrendKind]
+    parameters = _RANGE
+    response_type = TrendJson
+
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> TrendJson:
+        """Return the subject over time."""
+        app, now = self.app, self.app.clock.now()
+        time_range = range_from_query(query, now)
+        (subject,) = path.values()
+        subject = to_query_text(subject)
+        with app.ledger.connection() as connection:
+            trend = load_trend(
+                connection, self.kind, subject, time_range, minutes_since=minutes_since(app.settings, now)
+            )
+        if not self.is_known(subject, trend):
+            raise NotFound(f"there is no {self.kind} {subject}")
+        return trend_to_json(trend)
+
+    def is_known(self, subject: str, trend: Trend) -> bool:
+        """Tell whether there is such a subject."""
+        raise NotImplementedError
+
+
+class HandlerTrendResource(_TrendResource):
+    """`GET /api/handlers/{id}/trend`."""
+
+    path = "/api/handlers/{id}/trend"
+    description = (
+        "The attempts of a handler over time, with the same time yesterday and last week: throughput, success, p50 "
+        "and p95. / 处理器在各时段的尝试，并与昨天和上周同一时段比较：吞吐量、成功率、P50 和 P95 耗时。"
+    )
+    path_description = "The id of a handler, PLUGIN:NAME. / 处理器 ID，格式为 PLUGIN:NAME。"
+    not_found = "no_such_handler"
+    kind = TrendKind.HANDLER
+
+    def is_known(self, subject: str, trend: Trend) -> bool:
+        """Tell whether the handler is loaded or registered, or anything of it is recorded."""
+        registered = self.app.ledger.registered_handlers
+        return (
+            subject in self.app.plugins.handlers
+            or not trend.is_empty
+            or any(handler.id == subject for handler in registered())
+        )
+
+
+class SourceTrendResource(_TrendResource):
+    """`GET /api/sources/{name}/trend`."""
+
+    path = "/api/sources/{name}/trend"
+    description = (
+        "The requests of a source over time, with the same time yesterday and last week: throughput, success, p50 "
+        "and p95. / 来源在各时段的请求，并与昨天和上周同一时段比较：吞吐量、成功率、P50 和 P95 耗时。"
+    )
+    path_description = "The name of a source. / 来源的名称。"
+    not_found = "no_such_source"
+    kind = TrendKind.SOURCE
+
+    def is_known(self, subject: str, _trend: Trend) -> bool:
+        """Tell whether the settings have the source."""
+        return subject in source_names(self.app.settings)
+
+
+def range_from_query(query: Mapping[str, list[str]], now: int) -> TimeRange:
+    """Return the time range that a query states.
+
+    Raises:
+        LocalizedHTTPError: a value is not a time, or the range cannot be shown.
+    """
+    times: dict[str, int] = {}
+    for name in ("from", "to"):
+        if name in query:
+            try:
+                times[name] = parse_time(query[name][0], now=now)
+            except ValueError:
+                raise LocalizedHTTPError(422, "query_time", name=name, examples=EXAMPLES) from None
+    try:
+        return TimeRange.of(times.get("from"), times.get("to"), now=now)
+    except InvalidRange:
+        raise LocalizedHTTPError(422, "query_range", days=MAX_LENGTH // DAY) from None

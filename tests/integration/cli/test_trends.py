@@ -1,0 +1,111 @@
+"""`flowhooks handlers show` and `sources show`: a handler and a source beside yesterday and last week."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flowhooks.clock import DAY, Clock, to_text
+from support import trend_rows
+from support.trend_rows import MINUTE
+
+pytestmark = pytest.mark.sqlite
+
+
+def archive(event):
+    """Archive a contract, or fail."""
+    raise OSError("the archive\x1b[31m is full")
+
+
+@pytest.fixture
+def flow(harness, listens):
+    """A ledger with a slower handler and source, and a handler that never ran."""
+    flow = harness.open(listens(archive), listens(archive, name="idle", process_key="none"))
+    flow.take("4711")
+    now = Clock().now()
+    trend_rows.store(flow, trend_rows.slow_today("handler", "p:archive", now))
+    trend_rows.store(flow, trend_rows.slow_today("source", "default", now, good="200", bad="503"))
+    return flow
+
+
+@pytest.fixture
+def env(flow):
+    """The environment of the commands."""
+    return {"FLOWHOOKS_DATABASE": str(flow.file)}
+
+
+@pytest.mark.parametrize(
+    ("words", "noun", "bad"),
+    [(("handlers", "show", "p:archive"), "attempts", "failed"), (("sources", "show", "default"), "requests", "503")],
+)
+def test_slower_than_yesterday(run, env, words, noun, bad):
+    """A sentence, the totals of three days, and a line with bars for each step."""
+    shown = run(*words, **env)
+    assert shown.exit_code == 0
+    text = shown.stdout
+    assert re.search(r"^  p95 is 4\.\d s, yesterday at this time 485 ms: 9\.\d times as long\.$", text, re.MULTILINE)
+    assert re.search(rf"^{noun} +1,\d\d\d +1,4\d\d +1,4\d\d$", text, re.MULTILINE)
+    assert re.search(r"^success +96\.\d % +100\.0 % +100\.0 %$", text, re.MULTILINE)
+    assert re.search(rf"^{bad} +60 +0 +0$", text, re.MULTILINE)
+    assert re.search(r"^p95 +4\.\d s +485 ms +485 ms$", text, re.MULTILINE)
+    steps = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:00 .*█.*$", text, re.MULTILINE)
+    assert len(steps) in {24, 25}
+    assert steps[-2].count("█") > steps[0].count("█")
+
+
+def test_the_handler_and_its_errors(run, env):
+    """The state and the selectors come before the trend, the last errors after it, with control characters escaped."""
+    text = run("handlers", "show", "p:archive", **env).stdout
+    assert text.startswith("handler p:archive\n  state          missing\n")
+    assert "  listens to     key leave\n" in text
+    assert "  stored         1 dead\n" in text
+    assert re.search(
+        r"^  [0-9a-f]{12}  1 attempt, last 2026-01-01 .*: OSError: the archive\\u001b\[# is full$", text, re.MULTILINE
+    )
+
+
+def test_a_time_range(run, asked, env):
+    """--from and --to select the time; a range of more than a week has nothing beside it."""
+    start, end = (to_text(Clock().now() - DAY - hours * 60 * MINUTE) for hours in (2, 1))
+    found = asked("handlers", "show", "p:archive", "--from", start, "--to", end, **env)["trend"]
+    assert found["current"]["totals"]["p95_ms"] == pytest.approx(485, abs=1)
+    assert (found["current"]["step"], found["slowdown"]) == (60, None)
+    for days, earlier in (("24h", "yesterday"), ("7d", "last_week")):
+        found = asked("handlers", "show", "p:archive", "--from", days, **env)["trend"]
+        assert found["slowdown"]["earlier"] == earlier
+    found = asked("sources", "show", "default", "--from", "30d", **env)["trend"]
+    assert (found["yesterday"], found["last_week"]) == (None, None)
+    assert found["current"]["totals"]["count"] > 1680
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--from", "2026-01-02", "--to", "2026-01-01"), "the start must be before the end"),
+        (("--from", "2099-01-01"), "the start is in the future"),
+        (("--from", "2001-01-01"), "the start must be at most 400 days before the end"),
+        (("--to", "soon"), "not a time"),
+    ],
+)
+def test_times_that_cannot_be_shown(run, env, words, why):
+    """An invalid range is wrong usage, with the reason."""
+    for command in (("handlers", "show", "p:archive"), ("sources", "show", "default")):
+        ran = run(*command, *words, **env)
+        assert (ran.exit_code, why in ran.stderr) == (2, True)
+
+
+def test_nothing_recorded(run, asked, env):
+    """A handler that never ran says so; JSON has its state and no slowdown."""
+    text = run("handlers", "show", "p:idle", **env).stdout
+    assert "  No attempts are recorded in this time, or at the same time yesterday or last week.\n" in text
+    found = asked("handlers", "show", "p:idle", **env)
+    assert (found["id"], found["handler"]["availability"], found["errors"]) == ("p:idle", "missing", [])
+    assert found["trend"]["slowdown"] is None
+
+
+def test_no_such_handler(run, env):
+    """An unknown handler is exit code 1, with a suggestion."""
+    ran = run("handlers", "show", "p:archiv", **env)
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert ran.stderr == "Error: there is no handler p:archiv; did you mean p:archive?\n"

@@ -1,0 +1,93 @@
+"""The trend of a handler or a source in the administration API."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+import falcon.testing
+import pytest
+from jsonschema import Draft202012Validator
+
+from flowhooks.clock import DAY, to_text
+from flowhooks.web.admin.api.openapi import openapi
+from flowhooks.web.admin.app import create_admin
+from support import trend_rows
+from support.trend_rows import MINUTE
+
+pytestmark = pytest.mark.either
+
+PATHS = {"handler": "/api/handlers/p:h/trend", "source": "/api/sources/default/trend"}
+
+
+@pytest.fixture
+def api(harness, listens, clock):
+    """A client of a server on which a handler and a source are slower than on the days before."""
+    clock.advance(days=300, hours=14)
+    flow = harness.open(listens(lambda event: None, name="h"), start=False)
+    now = clock.now()
+    trend_rows.store(flow, trend_rows.slow_today("handler", "p:h", now))
+    trend_rows.store(flow, trend_rows.slow_today("source", "default", now, good="200", bad="503"))
+    client = falcon.testing.TestClient(create_admin(flow.app, "t"), headers={"Authorization": "Bearer t"})
+    client.flow = flow
+    return client
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_slower_than_yesterday(api, kind):
+    """The response has the totals of now, yesterday and last week, their steps, and the factor; as published."""
+    answer = api.simulate_get(PATHS[kind])
+    assert answer.status_code == 200
+    found = answer.json
+    assert (found["kind"], found["slowdown"]["earlier"], found["slowdown"]["is_slower"]) == (kind, "yesterday", True)
+    assert found["slowdown"]["factor"] == 9.23
+    assert (found["current"]["totals"]["count"], found["yesterday"]["totals"]["count"]) == (1680, 1440)
+    assert found["current"]["totals"]["success_share"] == round(1620 / 1680, 6)
+    assert sum(point["count"] for point in found["current"]["points"]) == 1680
+    assert found["last_week"]["totals"] == found["yesterday"]["totals"]
+    document = openapi(api.flow.app.schemas)
+    path = f"/api/{kind}s/{{{'id' if kind == 'handler' else 'name'}}}/trend"
+    schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    Draft202012Validator({"components": document["components"], **schema}).validate(found)
+
+
+def test_a_time_range(api):
+    """A range is given by its start and end, absolute or relative to now."""
+    now = api.flow.clock.now()
+    query = urlencode({"from": to_text(now - DAY), "to": to_text(now - DAY + 60 * MINUTE)})
+    found = api.simulate_get(f"{PATHS['handler']}?{query}").json
+    assert (found["current"]["since"], found["current"]["step"]) == (to_text(now - DAY), 60)
+    assert found["current"]["totals"]["count"] == 0
+    found = api.simulate_get(f"{PATHS['handler']}?from=1h").json
+    assert found["current"]["since"] == to_text(now - 60 * MINUTE)
+    assert found["current"]["totals"]["count"] == 480
+    assert api.simulate_get(f"{PATHS['handler']}?from=30d").json["last_week"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "text"),
+    [
+        ("from=soon", 422, "The parameter from is not a time"),
+        ("to=9999-99-99", 422, "The parameter to is not a time"),
+        ("from=2026-10-28&to=2026-10-28", 422, "The parameter from must be before to"),
+        ("from=2099-01-01", 422, "in the past"),
+        ("from=0001-01-01", 422, "at most 400 days"),
+        ("from=999999999w", 422, "The parameter from is not a time"),
+        ("since=1h", 400, "from, to"),
+        ("from=1h&from=2h", 400, "from"),
+    ],
+)
+def test_bad_ranges(api, query, status, text):
+    """An invalid time range is refused with the reason."""
+    answer = api.simulate_get(f"{PATHS['handler']}?{query}")
+    assert answer.status_code == status
+    assert text in answer.json["message"]
+
+
+@pytest.mark.parametrize("name", ["p:none", "none", "\u202e", "'; DROP TABLE trends; --", "(others)x"])
+@pytest.mark.parametrize(("kind", "text"), [("handler", "no handler"), ("source", "no source")])
+def test_no_such_subject(api, kind, text, name):
+    """An unknown handler or source is 404, in the language of the client."""
+    path = f"/api/{kind}s/{quote(name, safe='')}/trend"
+    answer = api.simulate_get(path)
+    assert (answer.status_code, text in answer.json["message"]) == (404, True)
+    assert "没有该" in api.simulate_get(path, headers={"Accept-Language": "zh"}).json["message"]
