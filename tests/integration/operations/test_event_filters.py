@@ -42,6 +42,7 @@ OTHER = {
     "ran_by": "other",
     "query": "other",
     "fields": (FieldCondition("/x", "=", "other"),),
+    "handler_plugins": ("other",),
 }
 """For each field of a filter a value that no event of the ledger has."""
 
