@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.search import EventSummary
     from flowhooks.model.bulk_operation import Operation
     from flowhooks.model.delivery import Attempt
+    from flowhooks.operations.trends import Trend
 
 _ABOUT_HANDLERS: Final = frozenset(
     {
@@ -169,6 +170,11 @@ class Access:
         if self.is_masked:
             alert = replace(alert, message=MASK, last_error=self.reason(alert.last_error))
         return alert
+
+    def trend(self, trend: Trend) -> Trend:
+        """Return a trend with the marks that the operator sees: a limited one sees the versions of their plugins."""
+        marks = tuple(mark for mark in trend.marks if mark.kind != "plugin" or self.sees(mark.text.partition(" ")[0]))
+        return replace(trend, marks=marks)
 
     def sees_filter(self, event_filter: Mapping[str, Any]) -> bool:
         """Return whether the operator sees an operation with a filter, given as JSON values."""

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
 from flowhooks.intake.callback import Callback
-from flowhooks.ledger import alert_queries
+from flowhooks.ledger import alert_queries, audit
 from flowhooks.ledger.bulk_operations import read_operation
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import events
@@ -35,7 +35,7 @@ from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.console import action_page
 from flowhooks.web.admin.passwords import hash_password
 from flowhooks.web.server.server import Limits, Server
-from support import browsers, engine_ledger
+from support import browsers, engine_ledger, trend_rows
 from support.app_harness import plugin
 from support.silent_engine import SilentClient
 from support.waiting import until
@@ -57,6 +57,8 @@ PICTURES = (
     ("operation", "OPERATION", DESK, "dark", "en-GB"),
     ("operation-phone", "OPERATION", PHONE, "light", "zh-CN"),
     ("handlers", "/handlers", DESK, "light", "zh-CN"),
+    ("handler", "/handlers/documents:archive_contract", DESK | {"height": 1100}, "light", "en-GB"),
+    ("handler-phone", "/handlers/documents:archive_contract", PHONE | {"height": 1500}, "dark", "zh-CN"),
     ("parked", "/parked", DESK, "dark", "zh-CN"),
     ("rejected-requests", "/rejected-requests", DESK, "light", "zh-CN"),
     ("sources", "/sources", DESK, "light", "en-GB"),
@@ -202,6 +204,22 @@ def reconcile(app, clock):
     engine_ledger.mark_taken_in(flow, found)
 
 
+def slow_down(app, clock):
+    """Make a handler slower since an hour ago, with the start of another version of its plugin."""
+    now = clock.now()
+    trend_rows.store(SimpleNamespace(app=app), trend_rows.slow_today("handler", "documents:archive_contract", now))
+    start = audit.AuditEntry(
+        id=app.clock.new_id(),
+        at=now - 60 * trend_rows.MINUTE,
+        actor="flowhooks",
+        interface="server",
+        action="start",
+        target="",
+        detail={"kind": "server", "plugins": {"documents": "1.4"}, "plugins_changed": {"documents": "1.3 -> 1.4"}},
+    )
+    app.ledger.write(lambda transaction: audit.record(transaction, start))
+
+
 def operate(app):
     """Make the changes of an operator on such a day."""
     desk = replace(app.operation_context, by=Actor("li.wei", "console"))
@@ -301,6 +319,7 @@ def main():
         fill(app, clock)
         refuse(app, clock)
         reconcile(app, clock)
+        slow_down(app, clock)
         app.alerts.poll()
         operate(app)
         server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")

@@ -37,9 +37,14 @@ _STATES: Final = {AlertCause.CIRCUIT_OPEN: "waiting", AlertCause.OVERDUE: "runni
 
 def handler_page(cause: AlertCause, subject: str, event_id: str) -> str:
     """Return the path of the page that notifications link to: the handler's page if a handler is concerned."""
-    if cause in _ABOUT_HANDLERS and subject != OTHERS_SUBJECT:
-        return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': subject})}"
-    return subject_page(cause, subject, event_id)
+    return trend_page(cause, subject) or subject_page(cause, subject, event_id)
+
+
+def trend_page(cause: AlertCause, subject: str) -> str:
+    """Return the path of the page that shows the handler of an alert over time; `""` if it is about no handler."""
+    if cause not in _ABOUT_HANDLERS or subject == OTHERS_SUBJECT:
+        return ""
+    return f"{CONSOLE_ROOT}/handlers/{quote(subject, safe='')}"
 
 
 def subject_page(cause: AlertCause, subject: str, event_id: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from flowhooks.clock import DAY
 from flowhooks.errors import NotFound
 from flowhooks.model.trend import TrendKind
+from flowhooks.operations.access import FULL
 from flowhooks.operations.json.trends import TrendJson, trend_to_json
 from flowhooks.operations.sources import source_names
 from flowhooks.operations.time_parsing import EXAMPLES, parse_time
@@ -19,6 +20,8 @@ from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from flowhooks.operations.access import Access
 
 _RANGE: Final = (
     time_parameter("from", "From this time on; default: 6 hours before to", "从该时刻起，默认为 to 之前 6 小时"),
@@ -35,6 +38,10 @@ class _TrendResource(Resource):
 
     def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> TrendJson:
         """Return the subject over time."""
+        return self.get_restricted(query, path, FULL)
+
+    def get_restricted(self, query: Mapping[str, list[str]], path: Mapping[str, str], access: Access, /) -> TrendJson:
+        """Return the subject over time, with the marks that the operator sees."""
         app, now = self.app, self.app.clock.now()
         time_range = range_from_query(query, now)
         (subject,) = path.values()
@@ -43,9 +50,9 @@ class _TrendResource(Resource):
             trend = load_trend(
                 connection, self.kind, subject, time_range, minutes_since=minutes_since(app.settings, now)
             )
-        if not self.is_known(subject, trend):
+        if not access.sees(subject) or not self.is_known(subject, trend):
             raise NotFound(f"there is no {self.kind} {subject}")
-        return trend_to_json(trend)
+        return trend_to_json(access.trend(trend))
 
     def is_known(self, subject: str, trend: Trend) -> bool:
         """Tell whether there is such a subject."""
@@ -62,6 +69,7 @@ class HandlerTrendResource(_TrendResource):
     )
     path_description = "The id of a handler, PLUGIN:NAME. / 处理器 ID，格式为 PLUGIN:NAME。"
     not_found = "no_such_handler"
+    for_limited_roles = for_masked_roles = True
     kind = TrendKind.HANDLER
 
     def is_known(self, subject: str, trend: Trend) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.background.alerts.console_page import subject_page
+from flowhooks.background.alerts.console_page import subject_page, trend_page
 from flowhooks.ledger import alert_queries, alert_resolutions
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.operators import operator_of
@@ -36,7 +36,11 @@ class AlertsPage(Page):
         still_open = [access.alert(alert) for alert in still_open if access.sees_alert(alert)]
         return {
             "open": [
-                {"facts": alert, "address": subject_page(alert.cause, alert.subject, alert.event_id)}
+                {
+                    "facts": alert,
+                    "address": subject_page(alert.cause, alert.subject, alert.event_id),
+                    "handler_address": trend_page(alert.cause, alert.subject),
+                }
                 for alert in still_open
             ],
             "over": [(access.alert(alert), closed) for alert, closed in over if access.sees_alert(alert)],

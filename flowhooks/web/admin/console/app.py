@@ -13,7 +13,7 @@ from flowhooks.web.admin.console.engines import EnginesPage
 from flowhooks.web.admin.console.errors import ErrorPage, ErrorsPage
 from flowhooks.web.admin.console.event import BodyFile, EventPage
 from flowhooks.web.admin.console.events import EventsPage
-from flowhooks.web.admin.console.handlers import HandlersPage
+from flowhooks.web.admin.console.handlers import HandlerPage, HandlersPage
 from flowhooks.web.admin.console.login import LOGIN_PATH, LOGOUT_PATH, LoginPage, LogoutPage
 from flowhooks.web.admin.console.operations import OperationLive, OperationPage, OperationsPage, OperationStep
 from flowhooks.web.admin.console.overview import LivePart, OverviewPage
@@ -71,6 +71,7 @@ def install(admin: falcon.App[Any, Any], context: PageContext, *, sessions: Sess
     admin.add_route(f"{CONSOLE_ROOT}/errors", ErrorsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/errors/{{error_id}}", ErrorPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/handlers", HandlersPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/handlers/{{handler_id}}", HandlerPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/parked", ParkedPage(context))
     admin.add_route(OPERATIONS_ROOT, OperationsPage(context))
     admin.add_route(f"{OPERATIONS_ROOT}/{{operation_id}}", OperationPage(context))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from flowhooks.operations.error_groups import find_error_group, list_error_groups, newest_sample
-from flowhooks.web.admin.console import charts
+from flowhooks.web.admin.console.error_row import error_row
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.handlers import parse_start
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.console.trend import error_group_chart
 from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import falcon
-
-    from flowhooks.operations.error_groups import ErrorGroupStatus
 
 PAGE_SIZE: Final = 50
 PATH: Final = f"{CONSOLE_ROOT}/errors"
@@ -46,7 +45,7 @@ class ErrorsPage(Page):
         return {
             "path": PATH,
             "handler": handler,
-            "rows": [_row(status) for status in page.groups],
+            "rows": [error_row(status) for status in page.groups],
             "newest": f"{PATH}?{urlencode(query)}" if start else "",
             "older": f"{PATH}?{urlencode({**query, 'from': start + PAGE_SIZE})}" if page.has_more else "",
         }
@@ -64,17 +63,8 @@ class ErrorPage(Page):
         plugins = operator_of(request).access.plugins
         status = find_error_group(self.app.ledger, path["error_id"], now=self.app.clock.now(), plugins=plugins)
         return {
-            **_row(status),
+            **error_row(status),
+            "week": error_group_chart(self.app, status.group.fingerprint),
             "sample": newest_sample(self.app.ledger, status.group),
             "events_path": f"{CONSOLE_ROOT}/events",
         }
-
-
-def _row(status: ErrorGroupStatus) -> dict[str, Any]:
-    hours = status.activity.hours
-    return {
-        "group": status.group,
-        "activity": status.activity,
-        "chart": charts.bar_chart([(count,) for count in hours], ("bad",), width=120, height=24),
-        "recent": sum(hours),
-    }

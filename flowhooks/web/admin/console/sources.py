@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.clock import DAY
 from flowhooks.errors import NotFound
 from flowhooks.ledger import engine_queries, source_queries
+from flowhooks.model.trend import TrendKind
 from flowhooks.operations.check.sources import EXPIRY_WARNING
 from flowhooks.operations.coverage import coverage
 from flowhooks.operations.sources import source_names, source_statuses
 from flowhooks.text import command_line
 from flowhooks.web.admin.console.engines import engine_values
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.console.trend import trend_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +60,7 @@ class SourcePage(Page):
     template = "source.html"
     place = "sources"
 
-    def show(self, _request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
+    def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return everything about one source."""
         app, now, name = self.app, self.app.clock.now(), path["name"]
         if name not in source_names(app.settings):
@@ -70,6 +72,7 @@ class SourcePage(Page):
                 engine = engine_values(connection, app.settings, name, status.position, now)
             covered = coverage(app.ledger, app.router, app.settings, now, source=name)
         return {
+            **trend_values(app, request, TrendKind.SOURCE, name),
             "facts": status,
             "credentials": [
                 {

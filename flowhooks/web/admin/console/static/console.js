@@ -89,7 +89,8 @@ function zoned(form) {
     one.value = localText(new Date(one.dataset.instant)).replace(" ", "T");
   }
   form.addEventListener("submit", () => {
-    form.elements.zone.disabled = !form.elements.since.value && !form.elements.until.value;
+    const times = ["since", "until", "from", "to"].map((name) => form.elements[name]);
+    form.elements.zone.disabled = !times.some((field) => field?.value);
   });
 }
 
@@ -196,9 +197,56 @@ function shortcuts(dialog) {
   });
 }
 
+// Show the time over which the user drags the mouse on a chart.
+function selectable(plot) {
+  const chart = plot.querySelector("svg");
+  const [since, until] = [Number(plot.dataset.since), Number(plot.dataset.until)];
+  let from = null;
+  let box = null;
+
+  const position = (event) => {
+    const frame = chart.getBoundingClientRect();
+    return Math.min(1, Math.max(0, (event.clientX - frame.left) / frame.width));
+  };
+  const time = (share) => new Date(Math.round((since + share * (until - since)) / 60000) * 60000).toISOString();
+
+  function finish() {
+    box?.remove();
+    [from, box] = [null, null];
+  }
+
+  chart.classList.add("selectable");
+  chart.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    from = position(event);
+    box = document.createElement("div");
+    box.className = "selection";
+    plot.append(box);
+    chart.setPointerCapture(event.pointerId);
+  });
+  chart.addEventListener("pointermove", (event) => {
+    if (from === null) return;
+    const to = position(event);
+    box.style.left = `${100 * Math.min(from, to)}%`;
+    box.style.width = `${100 * Math.abs(to - from)}%`;
+  });
+  chart.addEventListener("pointerup", (event) => {
+    if (from === null) return;
+    const [low, high] = [from, position(event)].sort((one, other) => one - other);
+    finish();
+    const [start, end] = [time(low), time(high)];
+    // A click, and a drag over less than a hundredth of the chart, selects nothing.
+    if (high - low >= 0.01 && start < end) location.search = new URLSearchParams({ from: start, to: end });
+  });
+  chart.addEventListener("pointercancel", finish);
+}
+
 localTimes(document);
 zone();
 document.querySelectorAll("#keys").forEach(shortcuts);
+document.querySelectorAll(".plot[data-since]").forEach(selectable);
+document.querySelectorAll(".drag").forEach((hint) => (hint.hidden = false));
 document.querySelectorAll("button.copy").forEach(copies);
 document.querySelectorAll("[data-live]").forEach(live);
 document.querySelectorAll("form[method=get]").forEach(zoned);

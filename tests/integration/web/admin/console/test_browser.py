@@ -29,6 +29,7 @@ PAGES = (
     "/events",
     "/errors",
     "/handlers",
+    "/handlers/p:archive",
     "/parked",
     "/operations",
     "/sources",

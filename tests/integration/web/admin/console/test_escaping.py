@@ -151,6 +151,9 @@ def hostile(harness, serve, listens):
             flow.sql(
                 "INSERT INTO audit_log VALUES (?, 1, ?, ?, ?, ?, ?)", f"{action}", payload, face, action, whole, detail
             )
+        for kind, subject in (("handler", "p:give"), ("source", "default")):
+            minute = (flow.clock.now() // 60_000_000 - 1) * 60_000_000
+            flow.sql("INSERT INTO trends VALUES (?, ?, 60, ?, ?, 5, 3)", kind, subject, minute, payload)
         add_operations(flow, payload)
         return serve(flow), whole
 
@@ -188,6 +191,8 @@ def looked_at(console, event, payload):
         *PAGES,
         f"/events/{event}",
         "/sources/default",
+        f"/sources/default?from={given}&to={given}&zone={given}",
+        "/handlers/p:give",
         f"/events/{event}?explain={given}",
         f"/events/{event}?list={given}",
         f"/operations/o-paused?items={given}&after={given}&back={given}",
@@ -214,7 +219,12 @@ def looked_at(console, event, payload):
     ]
     acts += [f"/do/close?delivery={given}&back={given}", f"/do/pause?handler={given}", "/do/resume?handler=p:give"]
     acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?target={given}"]
-    acts += [f"/audit?target={event}&before={given}", f"/sources/{given}"]
+    acts += [
+        f"/audit?target={event}&before={given}",
+        f"/sources/{given}",
+        f"/handlers/{given}",
+        f"/handlers/p:give?from={given}&to={given}&zone={given}",
+    ]
     acts += [f"/do/confirm_reconciliation?source={given}&back={given}"]
     asked = [console.get(path) for path in acts]
     fields = dict.fromkeys(("note", "after", "sure", "total", "events", "deliveries"), payload[:2_000])

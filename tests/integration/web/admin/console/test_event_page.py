@@ -69,7 +69,7 @@ def test_what_an_event_links_to(console):
     page = console.page(path_of(console, "waits"))
     flow = console.flow
     (attempt,) = flow.app.ledger.attempts(flow.only(path_of(console, "waits").rpartition("/")[2]).delivery_id)
-    for link in (f"/console/errors/{attempt.error_group}", "/console/handlers?q=p%3Apay", "/console/sources/default"):
+    for link in (f"/console/errors/{attempt.error_group}", "/console/handlers/p%3Apay", "/console/sources/default"):
         assert link in page.links()
         assert console.get(link, root="").status == 200
 

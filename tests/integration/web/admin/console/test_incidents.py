@@ -19,7 +19,7 @@ from flowhooks.operations.pause import pause
 from flowhooks.settings import IngressSettings, OperatorSettings, Source, ValueTable
 from flowhooks.web.admin.console.texts import text
 from flowhooks.web.admin.passwords import hash_password
-from support import browsers, ingress
+from support import browsers, ingress, trend_rows
 from support.app_harness import plugin
 
 pytestmark = [
@@ -289,22 +289,23 @@ def test_a_server_was_killed(harness, listens, serve, walk, language):
     assert runs(flow) == done
 
 
-def test_a_handler_is_slow(harness, listens, serve, walk):
-    """The overview has the median and the slowest attempts of each handler."""
-    flow = harness.open()
-    clock = flow.clock
-    flow.close()
+@both_languages
+def test_a_handler_is_slower_than_yesterday(harness, listens, serve, walk, language):
+    """The overview leads to the handler, whose page says how long its attempts take, and took yesterday."""
     flow = harness.open(
-        listens(lambda event: clock.advance(0.01), name="quick", process_key="quick"),
-        listens(lambda event: clock.advance(9), name="slow", process_key="slow"),
+        listens(lambda event: flow.clock.advance(0.01), name="quick", process_key="quick"),
+        listens(lambda event: flow.clock.advance(3.2), name="slow", process_key="slow"),
     )
     for number in range(3):
         flow.take(f"q{number}", key="quick")
         flow.take(f"s{number}", key="slow")
-    desk = walk(serve(flow))
-    expect(desk.page.get_by_role("row", name="p:slow")).to_contain_text("9 s")
-    expect(desk.page.get_by_role("row", name="p:quick")).to_contain_text("10 ms")
-    desk.took("A handler is slow")
+    trend_rows.store(flow, trend_rows.slow_today("handler", "p:slow", flow.clock.now()))
+    desk = walk(serve(flow), language)
+    desk.click(desk.page.get_by_role("row", name="p:slow").get_by_role("link"))
+    now, earlier = ("4.47 s", "485 ms") if language == "en" else ("4.47 秒", "485 毫秒")
+    slower = desk.says("trend.compared.yesterday", now=now, earlier=earlier)
+    expect(desk.page.get_by_text(slower, exact=True)).to_be_visible()
+    desk.took("A handler is slower than yesterday")
 
 
 def test_an_engine_says_that_it_was_rejected(harness, serve, walk):

@@ -35,6 +35,7 @@ PAGES = (
     "/events/1",
     "/events/1/body",
     "/handlers",
+    "/handlers/p:h",
     "/parked",
     "/sources",
     "/sources/default",

@@ -24,6 +24,7 @@ PAGES = [
     "/live",
     "/events",
     "/handlers",
+    "/handlers/p:h",
     "/parked",
     "/sources",
     "/engines",

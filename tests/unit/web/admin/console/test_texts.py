@@ -22,6 +22,7 @@ from flowhooks.web.admin.console.audit_details import NAMED_FIELDS, WORDS
 from flowhooks.web.admin.console.events import RECENT_PERIODS
 from flowhooks.web.admin.console.overview import TILES
 from flowhooks.web.admin.console.texts import TEXTS, text
+from flowhooks.web.admin.console.trend import PRESETS
 
 HERE = Path(app.__file__).parent
 TEMPLATES = sorted((HERE / "templates").glob("*.html"))
@@ -81,6 +82,11 @@ MADE = {
     "storage.alert": {"disk_free_mib", "ledger_max_mib", "ledger_growth_mib"},
     "trigger": set(Trigger),
     "events.twice": {"earlier", "later"},
+    "trend": {"now", "yesterday", "last_week"},
+    "trend.compared": {"yesterday", "last_week"},
+    "trend.lately": set(PRESETS),
+    "trend.count": {"handler", "source"},
+    "trend.throughput": {"handler", "source"},
     "events.lately": set(RECENT_PERIODS),
     "events.export": set(ExportFormat),
 }
@@ -111,6 +117,7 @@ BY_KEY |= {
 }
 REFUSALS = ("bound", "host", "login_header", "masked", "name", "no_role", "origin", "role", "scope")
 BY_KEY |= {f"refused.{key}.{part}" for key in REFUSALS for part in ("what", "then")}
+BY_KEY |= {"trend.order", "trend.future", "trend.long"}
 
 
 def placeholders(sentence):
