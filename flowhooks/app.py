@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowhooks import composition
-from flowhooks.background.threads import STOP_TIMEOUT, ThreadGroup
+from flowhooks.background.threads import STOP_TIMEOUT, Service, ThreadGroup
 from flowhooks.clock import Clock
 from flowhooks.failpoints import hit
 from flowhooks.intake import required_credentials
 from flowhooks.ledger.lock import HAND_OVER_TIMEOUT, acquire_lock
-from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.live_config import LiveConfig
 from flowhooks.operations.readiness import find_problems
@@ -119,21 +118,22 @@ class App:
         registration = self.registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
         self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
+        wait, reroute = self._services_stopping.wait, self._start_rerouting
         path = self._path = composition.build_path(
-            base,
-            self._live,
-            registration,
-            wait_for_shutdown=self._services_stopping.wait,
-            reroute_parked=self._start_rerouting,
+            base, self._live, registration, wait_for_shutdown=wait, reroute_parked=reroute
         )
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
-        self.dispatcher, self._recorder = path.dispatcher, path.recorder
+        self.dispatcher, self._recorder, self.receivers = path.dispatcher, path.recorder, self.plugins.receivers
         self.circuit_breaker, self.cluster, self.trends = path.circuit_breaker, path.cluster, path.trends
         services = self._services = composition.build_services(base, path, self._live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
-        self.alerts, self._clock_watch, self.file_watch = services.alerts, services.clock_watch, services.file_watch
-        self.bulk_operations, self.receivers = services.bulk_operations, self.plugins.receivers
+        self.alerts, self.file_watch = services.alerts, services.file_watch
+        self.bulk_operations, self.clock_watch = services.bulk_operations, services.clock_watch
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
+        # They stop in reverse order. `trends` is the last one, because it counts the results of the last attempts.
+        reporting = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier)
+        watching = (self.cluster, self.clock_watch, self.bulk_operations, self.file_watch, self.reconciliation)
+        self._background: list[Service] = [one for one in (*reporting, *watching) if one is not None]
         composition.register_collectors(base, self.notifier)
 
     @property
@@ -191,19 +191,16 @@ class App:
 
     def start(self) -> None:
         """Start the runner and the background services, and route parked events again."""
-        execute, breaker = self.dispatcher.execute, self.circuit_breaker
-        reporting = (self.notifier, self.alerts, self.rejected_requests, self.trends)
-        for service in (self.isolation, *reporting, self.retention, self._clock_watch, self.bulk_operations):
+        execute = self.dispatcher.execute
+        self.isolation.start()
+        for service in self._background:
             service.start()
         if self.runs or not self.ledger.shared:
             self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
-            self._threads.start("circuit-breaker", lambda: breaker.run(execute, self._stop))
+            self._threads.start("circuit-breaker", lambda: self.circuit_breaker.run(execute, self._stop))
         self._start_rerouting()  # in the background: there may be many
         if changed := self.registration.changed:
             self._threads.start("dismissed", lambda: log_dismissed(self.ledger, self.router, changed))
-        for optional in (self.cluster, self.file_watch, self.reconciliation):
-            if optional is not None:
-                optional.start()
         threading.Thread(target=self._recorder.run, name="recording", daemon=True).start()
 
     def readiness_problems(self) -> list[str]:
@@ -243,12 +240,8 @@ class App:
             # The steps run in reverse order. Each one runs even if an earlier one fails.
             steps.callback(self._release_lock)
             steps.callback(self.ledger.close)
-            # `trends` stops last, because it counts the results of the last attempts.
-            services = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
-            optional = (self.file_watch, self.reconciliation)
-            for service in (*services, self._clock_watch, self.bulk_operations, *optional):
-                if service is not None:
-                    steps.callback(service.stop, STOP_TIMEOUT)
+            for service in self._background:
+                steps.callback(service.stop, STOP_TIMEOUT)
             steps.callback(self._services_stopping.set)
             steps.callback(self.isolation.close)
             return self._stop_running(timeout)

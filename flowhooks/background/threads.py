@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,16 @@ SIGNAL_INTERVAL: Final = 0.2
 
 Such a signal arrived just before the wait, or in another thread.
 """
+
+
+class Service(Protocol):
+    """A component that works in the background from `start` to `stop`."""
+
+    def start(self) -> None:
+        """Start."""
+
+    def stop(self, timeout: float) -> object:
+        """Stop; the current work gets at most `timeout` seconds."""
 
 
 class ThreadGroup:

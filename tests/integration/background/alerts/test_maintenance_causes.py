@@ -110,7 +110,7 @@ def test_the_backup_is_too_old(opened):
 def test_the_clock_has_jumped(opened):
     """Each jump that the watch of the clock finds is counted for its host, for 24 hours."""
     flow = opened()
-    watch = flow.app._clock_watch
+    watch = flow.app.clock_watch
     watch._check_clock()
     assert found(flow) == {}
     flow.clock.advance(HOUR_SECONDS)  # the monotonic clock stands still

@@ -1043,7 +1043,7 @@ def test_a_notification_names_host_severity_and_page(watch, listener):
     watched.look()
     alert = listener.alerts[0]
     assert (alert.host, alert.severity) == (socket.gethostname(), AlertSeverity.ERROR)
-    assert alert.console_url == "/console/handlers?q=p%3Ah"
+    assert alert.console_url == "/console/handlers/p%3Ah"
     assert alert.resolved_at is None
 
 
