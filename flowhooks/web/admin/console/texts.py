@@ -507,7 +507,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "trend.mark.plugin": {"en": "First start with", "zh": "首次以该版本启动："},
     "trend.table": {"en": "As a table", "zh": "以表格显示"},
     "trend.step": {"en": "Starts at", "zh": "开始时间"},
-    "trend.drag": {"en": "Drag over a chart to show a shorter time.", "zh": "在图上拖动可放大一段时间。"},
+    "trend.drag": {
+        "en": "Point at a chart to read its values. Drag over it to show a shorter time.",
+        "zh": "指向图表可查看数值，拖动可放大一段时间。",
+    },
     "trend.week": {"en": "Last 7 days", "zh": "最近 7 天"},
     "trend.week_says": {"en": "attempts in the last {days} days: {count}", "zh": "最近 {days} 天的尝试：{count} 次"},
     "alerts.handler": {"en": "The handler over time", "zh": "处理器趋势"},

@@ -242,11 +242,35 @@ function selectable(plot) {
   chart.addEventListener("pointercancel", finish);
 }
 
+// Show the values of the step below the mouse, from the row of the step in the table. Steps without values have no row.
+function readable(charts) {
+  const section = charts.closest("section");
+  const [hint, step] = [section.querySelector(".drag"), Number(charts.dataset.step)];
+  const rows = new Map();
+  for (const row of section.querySelectorAll(".steps tbody tr")) {
+    rows.set(new Date(row.querySelector("time").dateTime).getTime(), row);
+  }
+  const text = hint.textContent;
+  hint.hidden = false;
+  charts.addEventListener("pointermove", (event) => {
+    const plot = event.target.closest(".plot");
+    if (!plot) return;
+    const frame = plot.querySelector("svg").getBoundingClientRect();
+    const [since, until] = [Number(plot.dataset.since), Number(plot.dataset.until)];
+    const number = Math.floor(((event.clientX - frame.left) / frame.width) * ((until - since) / step));
+    const row = rows.get(since + number * step);
+    hint.textContent = row
+      ? [...row.cells].map((cell) => `${cell.dataset.label} ${cell.textContent}`).join(" · ")
+      : text;
+  });
+  charts.addEventListener("pointerleave", () => (hint.textContent = text));
+}
+
 localTimes(document);
 zone();
 document.querySelectorAll("#keys").forEach(shortcuts);
 document.querySelectorAll(".plot[data-since]").forEach(selectable);
-document.querySelectorAll(".drag").forEach((hint) => (hint.hidden = false));
+document.querySelectorAll("[data-step]").forEach(readable);
 document.querySelectorAll("button.copy").forEach(copies);
 document.querySelectorAll("[data-live]").forEach(live);
 document.querySelectorAll("form[method=get]").forEach(zoned);

@@ -38,7 +38,7 @@ def given(page):
 def test_a_range_by_mouse(console, visit):
     """Dragging over the last sixth of a chart shows the last hour, in which every attempt is slow."""
     page = visit(console, PATH)
-    expect(page.get_by_text("Drag over a chart")).to_be_visible()
+    expect(page.get_by_text("Point at a chart")).to_be_visible()
     chart = page.locator(".plot svg").first
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
@@ -54,6 +54,22 @@ def test_a_range_by_mouse(console, visit):
     assert given(page) == (to_text(now - 60 * MINUTE), to_text(now))
     expect(page.locator("#slowdown")).to_contain_text("p95 is 4.85 s, yesterday at this time 485 ms.")
     expect(page.locator(".selection")).to_have_count(0)
+
+
+def test_values_below_the_mouse(console, visit):
+    """The values of a step are shown while the mouse points at it, in the viewer's time zone."""
+    page = visit(console, PATH)
+    hint = page.locator(".drag")
+    expect(hint).to_have_text("Point at a chart to read its values. Drag over it to show a shorter time.")
+    chart = page.locator(".plot svg").nth(3)
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 180.5 / 181, box["y"] + 20)
+    expect(hint).to_have_text(
+        "Starts at 2026-10-28 21:58:00 · Attempts 16 · Success rate 87.5 % · Median 3.5 s · p95 4.85 s"
+    )
+    page.mouse.move(5, box["y"] + box["height"] + 300)
+    expect(hint).to_contain_text("Point at a chart")
 
 
 def test_a_click_selects_nothing(console, visit):
@@ -81,7 +97,7 @@ def test_a_range_by_the_form(console, visit, zone, hours):
 def test_without_scripts(console, visit):
     """The presets and the form work without scripts, in UTC; the hint at the mouse is hidden."""
     page = visit(console, PATH, scripts=False)
-    expect(page.get_by_text("Drag over a chart")).to_be_hidden()
+    expect(page.get_by_text("Point at a chart")).to_be_hidden()
     page.get_by_role("link", name="hour", exact=True).click()
     expect(page.locator("#slowdown")).to_contain_text("p95 is 4.85 s")
     page.get_by_label("From").fill(to_text(console.flow.clock.now() - 30 * MINUTE)[:16])
