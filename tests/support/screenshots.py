@@ -57,7 +57,7 @@ PICTURES = (
     ("operation", "OPERATION", DESK, "dark", "en-GB"),
     ("operation-phone", "OPERATION", PHONE, "light", "zh-CN"),
     ("handlers", "/handlers", DESK, "light", "zh-CN"),
-    ("handler", "/handlers/documents:archive_contract", DESK | {"height": 1100}, "light", "en-GB"),
+    ("handler", "/handlers/documents:archive_contract", DESK | {"height": 1420}, "light", "en-GB"),
     ("handler-phone", "/handlers/documents:archive_contract", PHONE | {"height": 1500}, "dark", "zh-CN"),
     ("parked", "/parked", DESK, "dark", "zh-CN"),
     ("rejected-requests", "/rejected-requests", DESK, "light", "zh-CN"),
@@ -205,9 +205,10 @@ def reconcile(app, clock):
 
 
 def slow_down(app, clock):
-    """Make a handler slower since an hour ago, with the start of another version of its plugin."""
-    now = clock.now()
-    trend_rows.store(SimpleNamespace(app=app), trend_rows.slow_today("handler", "documents:archive_contract", now))
+    """Make a handler and a source slower since an hour ago, with the start of another version of a plugin."""
+    now, flow = clock.now(), SimpleNamespace(app=app)
+    trend_rows.store(flow, trend_rows.slow_today("handler", "documents:archive_contract", now))
+    trend_rows.store(flow, trend_rows.slow_today("source", "oa", now, good="200", bad="503"))
     start = audit.AuditEntry(
         id=app.clock.new_id(),
         at=now - 60 * trend_rows.MINUTE,

@@ -158,11 +158,9 @@ def outcome_class(kind: TrendKind, outcome: str) -> str:
 
 
 def _field_values(parsed: ParsedRange, name: str) -> dict[str, Any]:
-    """Return what the input field of a time shows: the start and the end in force, or an invalid value as entered."""
-    if parsed.problems or parsed.time_range is None:
+    """Return what the input field of a time shows: an invalid value as entered, otherwise the time in UTC."""
+    if name in parsed.problems or name not in parsed.times:
         return {"value": parsed.given.get(name, ""), "instant": "", "time": None}
-    if name not in parsed.given:
-        return {"value": "", "instant": "", "time": None}
     time = parsed.times[name]
     whole = time - time % SECOND  # as the input field has them
     return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}

@@ -107,6 +107,13 @@ def test_a_time_that_cannot_be_shown(console, query, text):
     assert invalid == [re.match(r"from=([^&]*)", query)[1]]
 
 
+def test_one_of_two_times_is_invalid(console):
+    """The valid time stays in its field beside the invalid one."""
+    page = console.page("/handlers/p%3Aarchive?from=2026-10-01&to=soon")
+    fields = {attrs["name"]: attrs.get("value") for tag, attrs in page.tags if tag == "input"}
+    assert (fields["from"], fields["to"]) == ("2026-10-01T00:00:00", "soon")
+
+
 def test_the_state_of_the_handler(console):
     """The page has selectors, open deliveries, the pause with its operator, and the last errors with their links."""
     flow = console.flow
