@@ -61,9 +61,22 @@ def find_value_condition(conditions: Sequence[FieldCondition]) -> ColumnElement[
     return next((meets(item) for item in conditions if item.operator == "=" and item.number_text is None), None)
 
 
+def by_field(conditions: Iterable[FieldCondition]) -> list[list[FieldCondition]]:
+    """Return conditions in groups of one field. An event has one row of a field, which meets all of the group.
+
+    So a lower and an upper limit are one range of the index.
+    """
+    groups: dict[str, list[FieldCondition]] = defaultdict(list)
+    for condition in conditions:
+        groups[condition.field].append(condition)
+    return list(groups.values())
+
+
 def have_values(conditions: Sequence[FieldCondition]) -> list[ColumnElement[bool]]:
     """Return the conditions that an event has such values, for a search by their index."""
-    return [events.c.id.in_(select(event_fields.c.event_id).where(meets(condition))) for condition in conditions]
+    return [
+        events.c.id.in_(select(event_fields.c.event_id).where(*map(meets, group))) for group in by_field(conditions)
+    ]
 
 
 def row_has_values(
@@ -76,27 +89,38 @@ def row_has_values(
         bounds: conditions on `event_fields.event_id` that hold for these events.
     """
     its_event = event_fields.c.event_id == events.c.id
-    return [exists(select(event_fields.c.field).where(its_event, *bounds, meets(item))) for item in conditions]
+    return [
+        exists(select(event_fields.c.field).where(its_event, *bounds, *map(meets, group)))
+        for group in by_field(conditions)
+    ]
 
 
 def find_ids(connection: Connection, conditions: Sequence[FieldCondition], limit: int) -> set[str] | None:
-    """Return the ids of the events that meet all conditions; None if each condition is met by more than `limit`."""
-    for condition in conditions:
+    """Return the ids of the events that meet all conditions; None if those of each field are met by more than `limit`.
+
+    Args:
+        connection: any connection.
+        conditions: at least one condition.
+        limit: maximum number of events.
+    """
+    groups = by_field(conditions)
+    for group in groups:
         # In the order of the index. Otherwise PostgreSQL reads the table until it has found enough frequent values.
-        order = event_fields.c.event_id if condition.operator == "=" else event_fields.c.number
-        query = select(event_fields.c.event_id).where(meets(condition)).order_by(order).limit(limit + 1)
+        is_equal = any(condition.operator == "=" for condition in group)
+        order = event_fields.c.event_id if is_equal else event_fields.c.number
+        query = select(event_fields.c.event_id).where(*map(meets, group)).order_by(order).limit(limit + 1)
         found = set(connection.execute(query).scalars())
         if len(found) <= limit:
-            for other in conditions:
-                if other is not condition:
+            for other in groups:
+                if other is not group:
                     found &= _those_that_meet(connection, found, other)
             return found
     return None
 
 
-def _those_that_meet(connection: Connection, ids: Collection[str], condition: FieldCondition) -> set[str]:
+def _those_that_meet(connection: Connection, ids: Collection[str], group: Sequence[FieldCondition]) -> set[str]:
     among = event_fields.c.event_id.in_(database.string_array("ids"))
-    query = select(event_fields.c.event_id).where(among, meets(condition))
+    query = select(event_fields.c.event_id).where(among, *map(meets, group))
     return set(connection.execute(query, {"ids": json.dumps(sorted(ids))}).scalars())
 
 

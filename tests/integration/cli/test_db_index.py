@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from flowhooks.cli import operations_client
@@ -63,3 +65,31 @@ def test_an_interrupted_command_is_continued(run, asked, database, monkeypatch):
     monkeypatch.undo()
     assert asked("db", "index", "--after", after, **env)["indexed"] == 2
     assert asked("db", "index", **env)["indexed"] == 0
+
+
+@pytest.fixture
+def shop(tmp_path, new_database, make_shop):
+    """A running server that indexes no field, with two events."""
+    shutil.copy(new_database, tmp_path / "shop.db")
+    shop = make_shop(tmp_path, tmp_path / "shop.db")
+    shop.start()
+    for number in (500, 1500):
+        shop.post(f"i{number}", processDefinitionKey="leave", amount=number)
+    yield shop
+    shop.end()
+
+
+def test_a_running_server_does_the_work(shop, run, asked):
+    """The server indexes by its own settings: before its reload nothing, after it the new field."""
+    settings = {"FLOWHOOKS_SEARCH_FIELDS": "/amount"}
+    done = asked("db", "index", server=shop, **settings)
+    assert (done["server"], done["fields"], done["events"], done["indexed"]) == (True, [], 2, 0)
+    shop.end()
+    shop.env |= settings
+    shop.start()
+    shop.post("i2500", processDefinitionKey="leave", amount=2500)
+    done = asked("db", "index", server=shop)
+    assert (done["server"], done["fields"], done["events"], done["indexed"]) == (True, ["/amount"], 3, 2)
+    found = asked("events", "list", "--field", "/amount>=1000", server=shop)["events"]
+    assert [event["flow_instance_id"] for event in found] == ["i2500", "i1500"]
+    assert run("verify", server=shop).exit_code == 0

@@ -105,6 +105,8 @@ def test_what_a_field_finds(orders, monkeypatch, few):
     assert found(by("/amount>=1000", "/vendor=ACME")) == ["a"]
     assert found(by("/vendor=Many", "/amount>=5003")) == ["n4", "n3"]
     assert found(by("/paid=true", "/vendor=ACME")) == ["a"]
+    assert found(by("/amount>=1000", "/amount=1000")) == ["a"]
+    assert found(by("/amount>=1000", "/amount<=999")) == []
     assert found(by("/nothing=1")) == []
 
 
@@ -258,6 +260,19 @@ def whole(connection, statement, parameters):
         if re.search(rf"Seq Scan on ({TABLES})", line)
         or (re.search(rf"Index (Only )?Scan .*({TABLES})", line) and "Index Cond" not in following)
     ]
+
+
+def test_a_narrow_range_is_found_at_once(harness):
+    """A lower and an upper limit are one range, so old events in it are found although many meet each limit."""
+    harness.check_books = False
+    flow = harness.open(start=False)
+    for statement in FILL:
+        flow.sql(statement, MANY)
+    with flow.app.ledger.connection() as connection:
+        wanted = by("/amount>=50", "/amount<=52", "/vendor=often")
+        page = search_events(connection, wanted, limit=50, window=10, time_budget=0)
+    assert [one.id for one in page.events] == ["e100052", "e100051", "e100050"]
+    assert page.searched_until is None
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
