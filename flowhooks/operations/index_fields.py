@@ -11,7 +11,7 @@ from flowhooks.operations.context import AuditRecord
 if TYPE_CHECKING:
     from flowhooks.operations.context import OperationContext
 
-PAGE_SIZE: Final = 200
+PAGE_SIZE: Final = 100
 """Maximum number of events per call and per transaction. Callbacks that arrive wait for the transaction."""
 MAX_DUTY_CYCLE: Final = 0.5
 """Maximum share of time that the pages take. Callers pause between pages: callbacks need the rest."""

@@ -242,6 +242,8 @@ SEARCHES = {
     "both": by("/amount>=10", "/vendor=often"),
     "a field and a state": by("/vendor=often", state="dead"),
     "a key and a handler": EventFilter(query="PO-1", handler="p:h"),
+    "a field and a whole key": by("/vendor=often", business_key="PO-100500"),
+    "a range and some ids": by("/amount>=10", ids=("e100500", "e100501")),
 }
 BROAD = frozenset(
     {"many keys", "a frequent value", "a wide range", "both", "a field and a state", "a key and a handler"}

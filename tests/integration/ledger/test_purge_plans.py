@@ -40,6 +40,11 @@ FILL = (
     SELECT 'ID' || CAST(100000 + i AS TEXT), 'x', '{}', i FROM n
     """,
     """
+    INSERT INTO event_fields (event_id, field, value, number)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'ID' || CAST(100000 + i AS TEXT), '/amount', CAST(i AS TEXT), i FROM n
+    """,
+    """
     INSERT INTO purged_identities (identity_sha256, event_id, digest, received_at)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'p' || CAST(100000 + i AS TEXT), 'e', 'd', i FROM n
@@ -50,7 +55,7 @@ FILL = (
     SELECT 'ID' || CAST(100000 + i AS TEXT), i, 'ann', 'cli', 'reroute_parked', '', '{}' FROM n
     """,
 )
-TABLES = "events|deliveries|attempts|conflicts|purged_identities|audit_log"
+TABLES = "events|deliveries|attempts|conflicts|event_fields|purged_identities|audit_log"
 
 
 def whole(connection, statement, parameters):

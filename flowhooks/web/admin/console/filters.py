@@ -105,7 +105,7 @@ class ParsedFilter:
         query = [
             (name, item)
             for name, value in {**self.given, **more}.items()
-            for item in (value.splitlines() if name == CONDITIONS else [value])
+            for item in (value.split("\n") if name == CONDITIONS else [value])
             if item
         ]
         return f"{path}?{urlencode(query)}" if query else path
@@ -118,7 +118,7 @@ def filter_from_request(request: falcon.Request) -> ParsedFilter:
         to_query_text(value.strip())
         for value in (*(request.get_param_as_list(CONDITIONS) or ()), *conditions_from_inputs(request))
     ]
-    if given := "\n".join(filter(None, conditions))[:MAX_VALUE_CHARS]:
+    if given := "\n".join(filter(None, conditions)):
         query[CONDITIONS] = given
     return parse_filter(query, zone=query_text(request, "zone"))
 
@@ -177,10 +177,12 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
 def _parse_conditions(lines: str) -> tuple[tuple[FieldCondition, ...], dict[str, str]]:
     """Return conditions on fields, one a line, and the problem with them by parameter name."""
     try:
-        conditions = tuple(map(parse_field_condition, lines.splitlines()))
+        conditions = tuple(parse_field_condition(line) for line in lines.split("\n") if line)
     except SettingsError:
         return (), {CONDITIONS: "events.no_field"}
-    return conditions, {CONDITIONS: "events.many_fields"} if len(conditions) > MAX_CONDITIONS else {}
+    # A text of the maximum length may have been cut, and a condition that was cut would select other events.
+    too_many = len(conditions) > MAX_CONDITIONS or len(lines) >= MAX_VALUE_CHARS
+    return conditions, {CONDITIONS: "events.many_fields"} if too_many else {}
 
 
 def refuse_unknown_fields(parsed: ParsedFilter, indexed_fields: Collection[str]) -> ParsedFilter:

@@ -979,8 +979,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "请求体字段的条件写作 /vendor=ACME、/amount>=1000 或 /amount<=1000。",
     },
     "events.many_fields": {
-        "en": "There are too many conditions on fields of the body.",
-        "zh": "请求体字段的条件过多。",
+        "en": "There are too many conditions on fields of the body, or they are too long.",
+        "zh": "请求体字段的条件过多或过长。",
     },
     "events.unknown_field": {
         "en": "Events can be searched only by the fields that the setting search.fields names: {fields}",

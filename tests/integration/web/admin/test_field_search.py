@@ -81,6 +81,8 @@ def test_the_console_refuses_what_is_not_indexed(orders):
         (["amount"], "is written as /vendor=ACME"),
         (["/total=1"], "that the setting search.fields names: /amount, /vendor"),
         (["/amount>=1"] * 21, "too many conditions"),
+        ([f"/vendor={'x' * 4000}"], "too long"),
+        (["/amount=1\n/total=1"], "that the setting search.fields names"),
     ):
         page = orders.page(f"/events?{events_url(*conditions)}")
         assert words in page.text
