@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, LedgerSchemaTooOld
-from flowhooks.ledger import database, required_credentials
+from flowhooks.ledger import database, event_fields, required_credentials
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
 from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplaced
 from flowhooks.ledger.processes import handlers_run_by
@@ -18,7 +18,7 @@ from flowhooks.ledger.stats import backlog
 from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from flowhooks.ledger.handlers import RegisteredHandler
@@ -32,6 +32,8 @@ _WAL_BUG_SINCE: Final = (3, 7, 0)
 3.44.6 and in the branch 3.50 since 3.50.7 (https://sqlite.org/wal.html#walresetbug).
 """
 _MAX_NAMED: Final = 3
+_OLDEST_EVENTS: Final = 100
+"""Number of events whose indexed fields are compared with the setting."""
 _NO_SERVER: Final = "; no server runs"
 
 
@@ -41,6 +43,7 @@ class DatabaseCheck:
     Args:
         url: URL of the database.
         heartbeat_timeout: seconds without a heartbeat after which a process that shares the database counts as expired.
+        indexed_fields: the setting `search.fields`.
 
     Attributes:
         registered_handlers: the registered handlers.
@@ -51,7 +54,7 @@ class DatabaseCheck:
         counts: findings about the stored deliveries.
     """
 
-    def __init__(self, url: str, *, heartbeat_timeout: float) -> None:
+    def __init__(self, url: str, *, heartbeat_timeout: float, indexed_fields: Sequence[str] = ()) -> None:
         self.registered_handlers: list[RegisteredHandler] = []
         self.waiting_by_handler: Mapping[str, int] = {}
         self.required_credentials: Mapping[str, int] = {}
@@ -60,6 +63,7 @@ class DatabaseCheck:
         self.counts: list[CheckFinding] = []
         self._url = url
         self._heartbeat_timeout = heartbeat_timeout
+        self._indexed_fields = indexed_fields
 
     def findings(self) -> Iterator[CheckFinding]:
         """Yield all findings, those about the file first."""
@@ -118,12 +122,25 @@ class DatabaseCheck:
             self._read_processes(reader)
             self.counts = list(_check_deliveries(reader, idle=self._idle_text() if reader.shared else idle))
             yield ok("database", f"{name} is a ledger of this version and is not damaged")
+            yield from self._check_fields(reader)
             if reader.shared:
                 yield from self._check_processes()
         except FlowhooksError as error:
             yield trouble("database", f"{name}: {error}")
         finally:
             reader.close()
+
+    def _check_fields(self, reader: Reader) -> Iterator[CheckFinding]:
+        # `flowhooks db index` begins with the oldest events, so these show whether it has run.
+        with reader.connection() as connection:
+            page = event_fields.find_changes(connection, self._indexed_fields, after="", limit=_OLDEST_EVENTS)
+        if page.changes:
+            yield note(
+                "database",
+                "stored events are not indexed by the fields of search.fields",
+                "a search by a field finds only the events that were received with this setting",
+                "`flowhooks db index` indexes them while the server runs",
+            )
 
     def _read_processes(self, reader: Reader) -> None:
         # Commands are left out: they run only for a moment.

@@ -101,7 +101,11 @@ def check(
         findings += _alerts(plugins, settings)
         findings += sources.ingress_findings(settings, plugins)
         findings += engines.findings(settings, plugins, os.environ)
-    database_check = DatabaseCheck(database_url(settings), heartbeat_timeout=settings.ledger.heartbeat_timeout)
+    database_check = DatabaseCheck(
+        database_url(settings),
+        heartbeat_timeout=settings.ledger.heartbeat_timeout,
+        indexed_fields=settings.search.fields,
+    )
     findings += database_check.findings()
     findings += [
         trouble("binds", line)

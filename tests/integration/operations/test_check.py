@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 
 from flowhooks.clock import to_text
 from flowhooks.errors import LedgerSchemaTooOld, SettingsError
 from flowhooks.operations.check.run import check
+from flowhooks.operations.index_fields import index_fields
 from flowhooks.operations.pause import pause
-from flowhooks.settings import HandlerSettings
+from flowhooks.settings import HandlerSettings, SearchSettings
 
 pytestmark = pytest.mark.postgresql
 
@@ -123,6 +125,22 @@ def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
     (found,) = findings(bare, "jobs", lambda: None, runner=procrastinate)
     assert found.mark == "ok"
     assert findings(bare, "jobs") == []
+
+
+def test_stored_events_that_are_not_indexed(harness, listens, findings):
+    """A note names the command while the oldest events lack a field of the settings, and until it has run."""
+    flow = harness.open(listens(nothing))
+    flow.take("i1", amount=1)
+    assert [one.mark for one in findings(flow, "database")] == ["ok"] * len(findings(flow, "database"))
+    fields = {"search": {"fields": ("/amount",)}}
+    (found,) = [one for one in findings(flow, "database", **fields) if one.mark == "note"]
+    assert found.what == "stored events are not indexed by the fields of search.fields"
+    assert found.next == "`flowhooks db index` indexes them while the server runs"
+    context = flow.app.operation_context
+    search = SearchSettings(**fields["search"])
+    index_fields(replace(context, settings=replace(context.settings, search=search)))
+    assert "note" not in {one.mark for one in findings(flow, "database", **fields)}
+    assert "note" in {one.mark for one in findings(flow, "database")}
 
 
 def test_what_is_paused(harness, listens, findings, clock):
