@@ -143,7 +143,7 @@ class FieldChanges(NamedTuple):
 
     Attributes:
         examined: number of examined events.
-        changes: the events whose values must be stored anew.
+        changes: the events whose values must be stored or removed.
         damaged: number of events whose body cannot be read. Their values stay as they are.
         next: the id after which to continue; `""` if there are no more events.
     """

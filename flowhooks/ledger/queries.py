@@ -137,8 +137,8 @@ class EventFilter:
 
     Raises:
         SettingsError: there is no such state, reason, origin, trigger or time, a plugin or a trace id is not written
-            as described, the query is empty, or there are too many conditions on fields; a typing error must not
-            select all events.
+            as described, the query is empty, or there are too many conditions. A typing error must not select all
+            events.
     """
 
     ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
