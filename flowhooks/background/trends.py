@@ -43,7 +43,7 @@ MAX_PENDING: Final = 20_000
 _MINUTE: Final = MINUTE * SECOND
 # A plain tuple, because one is made for each attempt and response, and a named one takes three times as long.
 _Key: TypeAlias = "tuple[str, str | ErrorIdentity, int, str, int]"
-"""What is counted together: kind, subject, number of the minute since 1970, outcome, bucket. An error group is given by
+"""The key of a count: kind, subject, number of the minute since 1970, outcome, bucket. The subject of an error group is
 the identity of its errors, because its fingerprint costs time that only the flush has."""
 
 log = structlog.get_logger(__name__)

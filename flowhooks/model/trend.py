@@ -34,7 +34,7 @@ _LOWER_LIMITS: Final = dict(zip((*BUCKETS, NO_LIMIT), (0, *BUCKETS), strict=True
 
 
 class TrendKey(NamedTuple):
-    """What is counted together: the key of a row.
+    """The key of a count.
 
     Attributes:
         kind: a `TrendKind`.

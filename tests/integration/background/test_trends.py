@@ -153,7 +153,7 @@ def test_a_retried_transaction_counts_once(harness):
 
 
 def test_the_number_of_subjects_is_bounded(harness, monkeypatch):
-    """Subjects beyond the maximum are counted together; those that are known go on, and each flush starts anew."""
+    """Subjects beyond the maximum are counted together; those that are known go on, and the limit is of one flush."""
     monkeypatch.setattr(module, "MAX_SUBJECTS", {"handler": 1, "source": 3, "error_group": 1})
     flow = harness.open(start=False)
     for turn in range(2):
