@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -118,6 +119,8 @@ class OperationPage(Page):
     def _plan(self, request: falcon.Request, operation: Operation, **more: Any) -> dict[str, Any]:
         with self.app.ledger.connection() as connection:
             summary = plan_summary(connection, operation.id)
+            if operator_of(request).access.is_masked:
+                summary = replace(summary, errors=())
             paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
         return {
             **operation_values(request, operation),

@@ -35,7 +35,7 @@ OPERATORS = {
 MASKING = MaskingSettings(fields=("/salary", "/businessKey", "/bank/account"))
 HIDDEN = ("secretive", "covert")
 """Parts of every name and value that belongs to the other plugin only."""
-VALUE = "S3CRET"
+VALUE = "Confidential"
 """A part of every value that is hidden from masked roles."""
 
 OPEN, PART, REFUSED = "open", "part", "refused"
@@ -128,7 +128,11 @@ def console(harness, serve, listens, make_plugin, routes):
         raise Reject("covert error of secretive")
 
     plugins = {
-        "pay": make_plugin(listens(book, process_key=("pay", "shared"))),
+        "pay": make_plugin(
+            listens(book, process_key=("pay", "shared")),
+            listens(lambda event: None, name="rare", process_key="pay-rare", when={"/salary": "other"}),
+            listens(lambda event: None, name="odd", process_key="pay-odd", when={"/salary": {"minimum": 1}}),
+        ),
         "secretive": make_plugin(listens(watch, process_key=("covert", "shared"))),
     }
     flow = harness.open(plugins=plugins, operators=OPERATORS, roles=ROLES, masking=MASKING)
@@ -144,6 +148,8 @@ def console(harness, serve, listens, make_plugin, routes):
     with pytest.raises(IdentityConflict):
         flow.take("pay-1", key="pay", **secret | {"salary": f"{VALUE}-other"})
     flow.take("covert-parked", key="covert-parked", businessKey="covert-parked-key")
+    flow.take("pay-rare", key="pay-rare", **secret)
+    flow.take("pay-odd", key="pay-odd", **secret)
     flow.sql("UPDATE attempts SET log = ? WHERE error = ?", f"booking {VALUE}-log", f"cannot book {VALUE}-salary")
     flow.app.alerts.poll()
     return serve(flow)
@@ -380,7 +386,7 @@ def test_a_limited_role_changes_its_own(console, mine):
     """An operator of a limited role resolves, pauses, replays and acknowledges what is theirs."""
     assert post(console, "/api/operations/acknowledge", "payer", {"alerts": [mine["alert"]]}).status == 200
     paused = json.loads(post(console, "/api/operations/pause", "payer", {"handlers": ["*"]}).body)
-    assert paused["handlers"] == ["pay:book"]
+    assert paused["handlers"] == ["pay:book", "pay:odd", "pay:rare"]
     assert json.loads(post(console, "/api/operations/resume", "payer", {"handlers": ["*"]}).body)["handlers"]
     body = {"action": "replay", "event_filter": {"state": "dead"}}
     planned = json.loads(post(console, "/api/operations/plan_operation", "payer", body).body)
@@ -429,15 +435,25 @@ def test_exports_are_restricted(console, mine, others, form, bodies):
 def test_a_masked_role_sees_no_value(console, mine, who):
     """No path shows a masked role a hidden value: not in bodies, names, errors, results, logs and tracebacks."""
     assert VALUE in get(console, f"/api/events/{mine['event']}", "boss").body.decode()
-    (shared,) = console.flow.events(flow_instance_id="shared-1")
+    others = [console.flow.events(flow_instance_id=name)[0] for name in ("shared-1", "pay-rare", "pay-odd")]
+    reason = f"cannot book {VALUE}"
+    console.flow.sql(
+        "UPDATE handlers SET paused_at = 1, circuit_opened_at = 1, circuit_retry_at = 1, circuit_reason = ? WHERE id = ?",
+        reason,
+        "pay:book",
+    )
+    assert VALUE in get(console, "/api/handlers", "boss").body.decode()
+    assert all(VALUE in get(console, f"/console/events/{other}", "boss").page.text for other in others)
     for path, (limited, masked, kind) in PATHS.items():
         if kind == "post":
             continue
         refused = REFUSED in ((limited, masked) if who == "both" else (masked,))
-        for ids in (mine, mine | {"event": shared}):
+        for ids in (mine, *(mine | {"event": other} for other in others)):
             for address in filled(path, kind, ids):
                 answer = get(console, address, who)
-                assert (answer.status == 403) == refused or kind == "action", (address, answer.status)
+                unseen = who == "both" and ids["event"] in others[1:] and kind == "event"
+                expected = {403} if refused else {404} if unseen else {200, 302, 303}
+                assert answer.status in expected or kind == "action", (address, answer.status)
                 assert VALUE not in answer.body.decode("utf-8", "replace"), (address, answer.body.decode())
                 assert VALUE not in str(answer.headers)
 
