@@ -146,7 +146,14 @@ def test_operators_read_why(server, site):
     assert server.ask("GET", "/openapi.json").status == 200
 
 
-@pytest.mark.parametrize("config", ['[http]\ntrusted_proxy = "127.0.0.1"\n', 'public_url = "https://ops.example"\n'])
+@pytest.mark.parametrize(
+    "config",
+    [
+        '[http]\ntrusted_proxy = "127.0.0.1"\n',
+        'public_url = "https://ops.example"\n',
+        '[login]\nproxy = "127.0.0.1"\ngroups = {ops = "view"}\n',
+    ],
+)
 def test_settings_of_a_proxy_without_a_source_let_nothing_in(make_site, config):
     """With a proxy in the settings and no source, every callback is refused, because not every proxy sends headers."""
     site = make_site()

@@ -31,7 +31,8 @@ def check(environ: Mapping[str, Any], settings: Settings) -> None:
     host = host_of(environ)
     local = _is_local(host, settings.listen)
     if not settings.insecure:
-        if is_forwarded(environ) or settings.http.trusted_proxy or settings.public_url:
+        has_proxy = settings.http.trusted_proxy or settings.login.proxy or settings.public_url
+        if has_proxy or is_forwarded(environ):
             raise Forbidden("no_source_proxy")
         if not local:
             raise Forbidden("no_source_host")

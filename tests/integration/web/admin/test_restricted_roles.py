@@ -15,7 +15,7 @@ from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import alert_queries
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import OPERATIONS, run_operation
-from flowhooks.settings import MaskingSettings, OperatorSettings, RoleSettings
+from flowhooks.settings import LoginSettings, MaskingSettings, OperatorSettings, RoleSettings
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.operations import STEPS
 from support.waiting import WAIT_TIMEOUT, until
@@ -438,7 +438,8 @@ def test_a_masked_role_sees_no_value(console, mine, who):
     others = [console.flow.events(flow_instance_id=name)[0] for name in ("shared-1", "pay-rare", "pay-odd")]
     reason = f"cannot book {VALUE}"
     console.flow.sql(
-        "UPDATE handlers SET paused_at = 1, circuit_opened_at = 1, circuit_retry_at = 1, circuit_reason = ? WHERE id = ?",
+        "UPDATE handlers SET paused_at = 1, circuit_opened_at = 1, circuit_retry_at = 1, circuit_reason = ?"
+        " WHERE id = ?",
         reason,
         "pay:book",
     )
@@ -509,3 +510,54 @@ def test_a_role_that_is_gone_lets_nobody_in(console):
     app._live.change_settings(dataclasses.replace(app.settings, roles={}))
     assert get(console, "/api/events", "payer").status == 401
     assert get(console, "/api/events", "boss").status == 200
+
+
+def test_what_a_page_is_opened_from_does_not_widen_it(console, mine):
+    """The list that an event was opened from, and the explanation of a route, show a restricted role nothing more."""
+    page = f"/console/events/{mine['event']}"
+    walked = get(console, f"{page}?list=state%3Ddead", "payer")
+    assert walked.status == 200
+    assert not [word for word in HIDDEN if word in shown(walked, page)]
+    # The other delivery of this event is dead, that of the role is not.
+    assert "shared-1" in get(console, f"{page}?list=state%3Ddead", "boss").page.text
+    assert "shared-1" not in walked.page.text
+    explained = get(console, f"{page}?explain=1", "payer")
+    assert (explained.status, "explanation" in explained.body.decode()) == (200, False)
+    assert "explanation" in get(console, f"{page}?explain=1", "boss").body.decode()
+    assert get(console, f"{page}?list=business_key%3Dx", "clerk").status == 403
+    assert VALUE not in get(console, f"{page}/body?raw=1", "clerk").body.decode()
+
+
+def test_a_lists_cursor_goes_on_over_what_is_not_seen(console, mine, others):
+    """A page with few entries of a role leads to the next one until the end, and repeats nothing."""
+    context = dataclasses.replace(console.flow.app.operation_context, by=Actor("boss", "api"))
+    for number in range(6):
+        name = "pause" if number % 2 == 0 else "resume"
+        run_operation(context, name, {"handlers": [others["handler"]]})
+    run_operation(context, "pause", {"handlers": [mine["handler"]]})
+    for path, member, expected in (("/api/audit", "entries", 3), ("/api/operations", "operations", 1)):
+        found, after = [], ""
+        while True:
+            answer = json.loads(get(console, f"{path}?limit=1{after and f'&after={after}'}", "payer").body)
+            found += [one["id"] for one in answer[member]]
+            if not (after := answer["next"]):
+                break
+        assert len(found) == len(set(found)) == expected, path
+    assert get(console, "/console/audit", "payer").page.text.count("paused") >= 1
+
+
+def test_a_group_of_the_proxy_has_a_limited_role(harness, serve, make_plugin, listens):
+    """Users whom the proxy names get the same restrictions as operators of the settings."""
+    login = LoginSettings(proxy="127.0.0.1", groups={"payers": "payments", "clerks": "clerks"})
+    plugins = {name: make_plugin(listens(lambda event: None, process_key=name)) for name in ("pay", "secretive")}
+    flow = harness.open(plugins=plugins, login=login, roles=ROLES, masking=MASKING)
+    flow.take("pay-1", key="pay", salary=f"{VALUE}-salary")
+    flow.take("covert-1", key="secretive", salary=f"{VALUE}-salary")
+    console = serve(flow)
+    for groups, seen in (("payers", ["pay-1"]), ("clerks", ["covert-1", "pay-1"])):
+        headers = {"X_Forwarded_User": "li", "X_Forwarded_Groups": groups}
+        events = json.loads(console.get("/api/events", root="", **headers).body)["events"]
+        assert [one["flow_instance_id"] for one in events] == seen
+        assert console.get("/parked", **headers).status == 403
+        whole = console.get(f"/api/events/{events[-1]['id']}", root="", **headers).body.decode()
+        assert (VALUE in whole) is (groups == "payers")
