@@ -78,6 +78,7 @@ def test_processes_share_an_entry(console):
     assert (actor, detail["count"]) == ("robot", 2)
 
 
+@pytest.mark.sqlite
 def test_a_ledger_that_cannot_be_written_shuts_nobody_out(console, logged):
     """An operator is admitted when the disk is full, and the log-in is recorded a minute after the next chance."""
     with console.flow.locked(timeout=0.05):

@@ -113,3 +113,16 @@ def test_refused_from_outside(head):
     assert parser.error.status_code == 408
     assert parser.request_uri == ("/p" if b"\r\n" in head else "")
     assert parser.headers == ({"ACCEPT_LANGUAGE": "zh"} if b"\r\n" in head else {})
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_repeated_headers_are_known(size):
+    """A header that is there twice is joined, as the standard says, and named, in any case of its letters."""
+    stream = b"GET / HTTP/1.1\r\nHost: h\r\nX-User: a\r\nOther: b\r\nx-user: c\r\nX-USER:\r\n\r\n"
+    parser = RequestParser(ADJUSTMENTS)
+    for start in range(0, len(stream), size):
+        parser.received(stream[start : start + size])
+    assert parser.completed
+    assert parser.headers["X_USER"] == "a, c, "
+    assert parser.repeated == {"X_USER"}
+    assert RequestParser(ADJUSTMENTS).repeated == frozenset()

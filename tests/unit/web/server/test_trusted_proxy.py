@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.web.server.trusted_proxy import FORWARDED_HEADERS, TrustedProxy, parse_client_address
+from flowhooks.web.server.trusted_proxy import FORWARDED_HEADERS, PEER, TrustedProxy, parse_client_address
 
 
 def seen(trusted, peer, **claims):
@@ -18,6 +18,7 @@ def seen(trusted, peer, **claims):
 
     TrustedProxy(application, lambda: trusted)(environ, None)
     assert not found.keys() & set(FORWARDED_HEADERS)
+    assert found[PEER] == peer
     return found["REMOTE_ADDR"]
 
 
