@@ -8,12 +8,10 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from flowhooks.errors import Forbidden, LedgerUnusable, Unauthorized, Unavailable
 from flowhooks.web.admin.console.login import LOGIN_PATH, LOGOUT_PATH
 from flowhooks.web.admin.console.page import NotFoundPage, choose_language
-from flowhooks.web.admin.login_audit import LoginMethod, LoginRecorder
+from flowhooks.web.admin.login_audit import LoginMethod, LoginRecorder, RefusalLog
 from flowhooks.web.admin.operators import LOCAL, NoRole, Operator
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT, SAFE_METHODS, OriginCheck, is_page
 from flowhooks.web.admin.proxy_login import InvalidLoginHeader
@@ -34,8 +32,6 @@ PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """Paths that need no authentication, because they reveal nothing."""
 API_PREFIX: Final = "/api/"
 STATIC_PREFIX: Final = f"{CONSOLE_ROOT}/static/"
-
-_log = structlog.get_logger(__name__)
 
 
 class AuthMiddleware:
@@ -64,6 +60,7 @@ class AuthMiddleware:
         self._sessions = sessions
         self._login = login
         self._logins = LoginRecorder(app)
+        self._refusals = RefusalLog(app.clock)
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
         """Authenticate the request, or answer it in place of its resource.
@@ -168,7 +165,7 @@ class AuthMiddleware:
         self, request: falcon.Request, response: falcon.Response, key: str, why: str, name: str = ""
     ) -> None:
         self._app.metrics.logged_in(f"refused_{key}")
-        _log.warning("login_refused", operator=name, address=request.remote_addr or "", why=why)
+        self._refusals.add(name, request.remote_addr or "", why)
         self._refuse(request, response, key)
 
     def _is_refused(self, request: falcon.Request, response: falcon.Response) -> bool:

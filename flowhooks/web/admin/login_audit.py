@@ -18,6 +18,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import audit
 from flowhooks.text import escape_control
+from flowhooks.web.client_network import client_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,8 @@ MAX_REMEMBERED: Final = 10_000
 """Maximum number of logins that a process remembers, so that their next requests are not recorded."""
 RETRY_INTERVAL: Final = 60 * SECOND
 """Microseconds after which a login that could not be recorded is recorded again."""
+REFUSAL_LOG_INTERVAL: Final = 60 * SECOND
+"""Microseconds between two log records about refused logins of one client for one reason."""
 WRITE_TIMEOUT: Final = 1.0
 """Seconds for which a request waits until its login is recorded."""
 
@@ -101,6 +104,41 @@ class LoginRecorder:
         self._due.move_to_end(key)
         while len(self._due) > MAX_REMEMBERED:
             self._due.popitem(last=False)
+
+
+class RefusalLog:
+    """Logs refused logins by the header of a proxy: the first of each client and reason, and then one a minute.
+
+    So a client that repeats such a request cannot fill the log. Every method may be called from any thread.
+
+    Args:
+        clock: the clock.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._refused: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+
+    def add(self, operator: str, address: str, why: str) -> None:
+        """Log a refused login, or count it for the next record.
+
+        Args:
+            operator: the name that the proxy states; `""` if it has no valid one.
+            address: the client's address.
+            why: the reason.
+        """
+        key = client_network(address) if address else "", why
+        with self._lock:
+            now = self._clock.now()
+            logged_at, count = self._refused.get(key, (now - REFUSAL_LOG_INTERVAL, 0))
+            is_due = now - logged_at >= REFUSAL_LOG_INTERVAL
+            self._refused[key] = (now, 0) if is_due else (logged_at, count + 1)
+            self._refused.move_to_end(key)
+            while len(self._refused) > MAX_REMEMBERED:
+                self._refused.popitem(last=False)
+        if is_due:
+            _log.warning("login_refused", operator=operator, address=address, why=why, requests=count + 1)
 
 
 def record_login(transaction: WriteTransaction, clock: Clock, operator: Operator, address: str) -> None:

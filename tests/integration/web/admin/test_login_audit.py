@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks.ledger import audit
 from flowhooks.settings import LoginSettings, OperatorSettings
-from flowhooks.web.admin.login_audit import MAX_REMEMBERED, LoginMethod, LoginRecorder
+from flowhooks.web.admin.login_audit import MAX_REMEMBERED, LoginMethod, LoginRecorder, RefusalLog
 from flowhooks.web.admin.operators import Operator, Role
 
 pytestmark = pytest.mark.either
@@ -107,3 +107,25 @@ def test_addresses_are_escaped(console):
     ((_, _, detail),) = logins(console)
     assert detail["address"].isprintable()
     assert len(detail["address"]) <= 101
+
+
+@pytest.mark.sqlite
+def test_refused_headers_do_not_fill_the_log(console, logged):
+    """Refused headers of one client are one record a minute for each reason, with the number of requests."""
+    for _ in range(5):
+        assert by_proxy(console, "mallory", "guests") == 403
+        assert by_proxy(console, "", "ops") == 403
+    console.flow.clock.advance(60)
+    assert by_proxy(console, "mallory", "guests") == 403
+    refused = [(one["operator"], one["requests"]) for one in logged if one["event"] == "login_refused"]
+    assert refused == [("mallory", 1), ("", 1), ("mallory", 5)]
+    assert 'outcome="refused_no_role"} 6.0' in console.flow.app.metrics.text().decode()
+
+
+@pytest.mark.sqlite
+def test_what_is_remembered_of_refusals_is_bounded(console):
+    """With ever new addresses the oldest are forgotten."""
+    refusals = RefusalLog(console.flow.clock)
+    for number in range(MAX_REMEMBERED + 10):
+        refusals.add("", f"10.{number // 65536}.{number // 256 % 256}.{number % 256}", "why")
+    assert len(refusals._refused) == MAX_REMEMBERED
