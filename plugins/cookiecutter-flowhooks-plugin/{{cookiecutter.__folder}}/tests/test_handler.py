@@ -63,7 +63,8 @@ def test_another_conclusion(flowhooks_app: AppFactory, database: Path) -> None:
     """A flow that ended otherwise is answered with success, and the handler does not run."""
     app = flowhooks_app(plugin, settings={PLUGIN: {"database": str(database)}})
     other = "{{ 'approved' if cookiecutter.conclusion == 'rejected' else 'rejected' }}"
-    answer = app.post("4712", businessKey="K-2", **{**CALL_BACK, "conclusion": other})
+    body: dict[str, Any] = {**CALL_BACK, "conclusion": other}
+    answer = app.post("4712", businessKey="K-2", **body)
     assert (answer.status, answer.json) == (200, {"success": True})
     assert [event.flow_instance_id for event in app.dismissed()] == ["4712"]
     assert Register(database).flows() == []

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 _TABLE: Final = """
@@ -83,7 +83,7 @@ class Archive:
             return changed.rowcount > 0
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         # A connection for each call: nothing to share between threads, nothing for a fork to inherit. And not in
         # WAL mode: before SQLite 3.51.3 several writing connections can corrupt a WAL (https://sqlite.org/wal.html).
         try:
