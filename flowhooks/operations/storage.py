@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MIN_GROWTH_PERIOD: Final = 3600 * SECOND
 """Microseconds between two sizes from which a growth is computed."""
+MAX_DAYS_UNTIL_FULL: Final = 3650
+"""A disk that is full later than in so many days is not reported: the growth will have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Storage:
             at least an hour ago is recorded. A running server records the size every 10 minutes, for a day.
         growth_since: time of the oldest recorded size, in microseconds since 1970; null if there is no growth.
         days_until_full: days after which the free disk and the unused bytes are filled if the growth continues; null
-            if the database does not grow, or its disk is not known.
+            if the database does not grow, its disk is not known, or it takes more than 10 years.
         events: number of stored events.
         oldest_event_at: when the oldest stored event was received, in microseconds since 1970; null without events.
         last_backup_at: when the last recorded backup was made, in microseconds since 1970; null if none is recorded.
@@ -109,4 +111,5 @@ def _growth(connection: Connection, size: int, now: int) -> tuple[int | None, in
 def _days_until_full(free: int | None, unused: int | None, growth: int | None, period: int) -> float | None:
     if free is None or growth is None or growth <= 0:
         return None
-    return round((free + (unused or 0)) / growth * period / DAY, 1)
+    days = round((free + (unused or 0)) / growth * period / DAY, 1)
+    return days if days <= MAX_DAYS_UNTIL_FULL else None

@@ -27,7 +27,7 @@ class StorageJson(TypedDict):
             at least an hour ago is recorded.
         growth_since: the time of the oldest recorded size of the last 24 hours; null if there is no growth.
         days_until_full: the days after which the free disk and the unused bytes are filled if the growth continues;
-            null if the database does not grow, or its disk is not known.
+            null if the database does not grow, its disk is not known, or it takes more than 10 years.
         events: the number of stored events.
         oldest_event_at: the time at which the oldest stored event was received; null without events.
         last_backup_at: the time of the last recorded backup; null if none is recorded.

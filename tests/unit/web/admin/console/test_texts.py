@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from flowhooks.model.bulk_operation import ITEM_CHOICES, OperationState
 from flowhooks.model.delivery import OutcomeKind, Trigger
 from flowhooks.model.event import DismissedBy, ParkedBy
 from flowhooks.operations.event_export import ExportFormat
+from flowhooks.settings import RetentionSettings
 from flowhooks.web.admin.console import app, engines
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.audit import NAMED_ACTIONS
@@ -95,6 +97,7 @@ PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert", "do.selected", "handler_plugins"}
 BY_KEY |= {f"audit.field.{name}" for name in NAMED_FIELDS}
+BY_KEY |= {f"storage.keep.{field.name}" for field in fields(RetentionSettings)}
 BY_KEY |= {f"gap.{word}" for word in engines.GAP_REASONS} | {f"rule.{word}" for word in engines.RULES}
 BY_KEY |= {f"disposition.{word}" for word in engines.DISPOSITIONS}
 BY_KEY |= {
