@@ -29,6 +29,9 @@ _FIXED_PAGES: Final = {
     AlertCause.INSTANCES_INVALID: "engines",
     AlertCause.RECONCILIATION_UNCONFIRMED: "engines",
     AlertCause.CLOCK_SKEW: "engines",
+    AlertCause.DISK_NEARLY_FULL: "storage",
+    AlertCause.LEDGER_GROWTH: "storage",
+    AlertCause.BACKUP_TOO_OLD: "storage",
 }
 """The page of a cause whose page shows all its subjects."""
 _STATES: Final = {AlertCause.CIRCUIT_OPEN: "waiting", AlertCause.OVERDUE: "running"}

@@ -54,3 +54,11 @@ def test_the_storage_as_json(harness, serve):
         name: value for name, value in expected.items() if name not in volatile
     }
     assert set(found) == set(expected)
+
+
+def test_an_alert_about_the_ledger_leads_to_the_page(harness, serve):
+    """The alert about a missing backup links to the storage page."""
+    flow = harness.open(start=False, alerts={"backup_max_age": 86_400.0})
+    flow.clock.advance(86_401)
+    flow.app.alerts.poll()
+    assert serve(flow).page("/alerts").links().count("/console/storage") == 2  # the alert, and the footer
