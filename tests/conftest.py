@@ -22,7 +22,7 @@ from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
-from support import alembic_tables, compiled_statements, log_output, postgresql, shared_schemas
+from support import alembic_tables, log_output, postgresql, postgresql_facts
 from support.app_harness import STANDSTILL, LedgerHarness, plugin
 from support.waiting import until
 
@@ -40,9 +40,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 hypothesis.settings.register_profile("flowhooks", deadline=None)  # a slow run on a busy machine is no failure
 hypothesis.settings.load_profile("flowhooks")
 
-compiled_statements.share()
 log_output.print_to_stdout()
-shared_schemas.share()
+postgresql_facts.share()
 
 MOST_PROCESSES = 4
 """The maximum number of test processes: with more, tests that measure time get too little processor time."""

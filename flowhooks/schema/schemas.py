@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -58,7 +59,9 @@ class Schemas:
         Raises:
             SettingsError: a folder or file cannot be used; one line that names it.
         """
-        documents = files.read_folder(files.shipped_dir())
+        if not extra:
+            return _shipped()
+        documents = dict(_shipped().documents)
         for folder in extra:
             documents |= files.read_folder(folder)
             if own := next(filter(files.is_plugin_only, documents), None):
@@ -177,6 +180,12 @@ def build_validators(documents: Mapping[str, files.Document]) -> dict[str, FastP
     files.check_references(documents)
     ready, registry = _prepare(documents)
     return {name: _validator(document, registry) for name, document in ready.items()}
+
+
+@cache
+def _shipped() -> Schemas:
+    """Load the shipped schemas, which no process changes: the test kit opens many apps in one."""
+    return Schemas._of(files.read_folder(files.shipped_dir()))  # noqa: SLF001 (its own class)
 
 
 def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.Document], Registry[Any]]:

@@ -374,8 +374,7 @@ def _load():
 def _warm_up():
     """Run flowhooks once, so that all forks share what it then keeps, such as schemas; returns `child_forks`."""
     sys.path.append(str(Path(__file__).parents[1]))
-    for name in ("compiled_statements", "shared_schemas"):
-        import_module(f"support.{name}").share()
+    import_module("support.postgresql_facts").share()
     child_forks = import_module("support.child_forks")
     sys.path.pop()
     for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:

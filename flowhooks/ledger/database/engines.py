@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from flowhooks.errors import DamagedRow, LedgerUnusable, SettingsError, Unavailable
+from flowhooks.ledger.database.statement_cache import statement_cache
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
@@ -72,36 +73,39 @@ def open_engine(
         SettingsError: the URL has an option that cannot be used.
     """
     parsed = make_url(url)
-    pool: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
-    pool |= {"pool_size": handler_sessions or 1, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
+    options: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
+    options |= (
+        {"pool_size": handler_sessions or 1, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
+    )
+    options["execution_options"] = {"compiled_cache": statement_cache(parsed.get_backend_name())}
     if parsed.get_backend_name() == POSTGRESQL:
         return _open_postgresql(
-            parsed, pool, writing=writing, statement_timeout=statement_timeout, for_handlers=bool(handler_sessions)
+            parsed, options, writing=writing, statement_timeout=statement_timeout, for_handlers=bool(handler_sessions)
         )
-    return _open_sqlite(url, pool, writing=writing)
+    return _open_sqlite(url, options, writing=writing)
 
 
 def _open_postgresql(
-    url: URL, pool: dict[str, Any], *, writing: bool, statement_timeout: float | None, for_handlers: bool
+    url: URL, options: dict[str, Any], *, writing: bool, statement_timeout: float | None, for_handlers: bool
 ) -> Engine:
     timeouts = _postgresql_timeouts()
     # The options of the URL first, such as a schema. Our own options are last, so that they take precedence.
     url_options = url.query.get("options", ())
-    options = " ".join([url_options] if isinstance(url_options, str) else url_options)
-    options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {timeouts.SERVER_KEEPALIVE_OPTIONS}"
+    settings = " ".join([url_options] if isinstance(url_options, str) else url_options)
+    settings += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {timeouts.SERVER_KEEPALIVE_OPTIONS}"
     if writing or statement_timeout is not None:  # a command that only reads has no idle timeout
         idle = LONG_IDLE_SECONDS if for_handlers or not writing else IDLE_SECONDS
-        options += f" -c idle_in_transaction_session_timeout={idle}s"
+        settings += f" -c idle_in_transaction_session_timeout={idle}s"
     if writing:
         # A transaction that waits for a row lock of another process gives up in time for its client to get a 503.
-        options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)}"
+        settings += f" -c lock_timeout={int(BUSY_SECONDS * 1000)}"
         if not for_handlers:
             # The writer finds all rows by keys. Where a table has grown since it was last analyzed (in the first
             # minute, every table has), PostgreSQL would scan it for each batch: that took two thirds of the database's
             # time.
-            options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+            settings += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     else:
-        options += " -c default_transaction_read_only=on"
+        settings += " -c default_transaction_read_only=on"
     try:
         keepalive = timeouts.keepalive_options(url.set(drivername=POSTGRESQL).render_as_string(hide_password=False))
         engine = create_engine(
@@ -111,8 +115,8 @@ def _open_postgresql(
             use_native_hstore=False,  # otherwise each engine searches the database's types for it
             hide_parameters=True,  # also in the errors of handlers, which are sent to the workflow engine
             connect_args=keepalive
-            | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
-            **pool,
+            | {"connect_timeout": int(BUSY_SECONDS), "options": settings, "application_name": "flowhooks"},
+            **options,
         )
     except (ArgumentError, ValueError) as error:
         raise SettingsError(
@@ -150,11 +154,11 @@ def without_statement_timeout(connection: Connection) -> Iterator[None]:
         driver_connection.statement_timeout = before
 
 
-def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
+def _open_sqlite(url: str, options: dict[str, Any], *, writing: bool) -> Engine:
     engine = create_engine(
         url,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS, "isolation_level": None},
-        **pool,
+        **options,
     )
 
     @event.listens_for(engine, "connect")
