@@ -47,7 +47,7 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "415",
 include-path = "/api/events"  # what no schema says: `since` lies before `until`
 checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
 [[operations]]
-include-path-regex = "^/api/(events/export|operations/(dismiss|plan_operation|reroute))$"  # search.fields names no field
+include-path-regex = "^/api/(events/export|operations/(dismiss|plan_operation|reroute))$"  # no indexed field
 checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "409", "422"]
 [[operations]]
 include-path = "/api/rejected-requests"  # `since` lies before `until`
