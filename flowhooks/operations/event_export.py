@@ -148,6 +148,11 @@ class EventExport:
         return _encode(_csv([[note, *([""] * (len(self._columns) - 1))]]))
 
     @property
+    def bodies(self) -> Bodies:
+        """Which bodies the export has."""
+        return self._request.bodies
+
+    @property
     def _columns(self) -> tuple[str, ...]:
         names = (*_EVENT_COLUMNS, *_DELIVERY_COLUMNS)
         return names if self._request.bodies is Bodies.NONE else (*names, "body")

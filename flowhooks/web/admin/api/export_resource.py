@@ -181,10 +181,22 @@ def _no_parts() -> Generator[bytes, None, None]:
 
 
 def _parts(export: EventExport, request: falcon.Request) -> Generator[bytes, None, None]:
-    # A client that reads slowly must take no thread from other requests.
-    with spare_thread(request.env):
-        yield from export
-        yield export.cut_mark()
+    complete = False
+    try:
+        # A client that reads slowly must take no thread from other requests.
+        with spare_thread(request.env):
+            yield from export
+            yield export.cut_mark()
+        complete = True
+    finally:
+        _log.info(
+            "events_exported",
+            operator=operator_of(request).name,
+            address=request.remote_addr or "",
+            bodies=export.bodies.value,
+            events=export.written,
+            complete=complete,
+        )
 
 
 def _format(query: Mapping[str, list[str]]) -> ExportFormat:

@@ -61,6 +61,19 @@ def test_csv_of_a_search(console):
     assert (row["business_key"], row["error"]) == ("B-2", "'=cmd|'/c calc'!A1")
 
 
+def test_exports_are_logged(console, logged):
+    """The log says who took how many events, with which bodies."""
+    export(console, bodies="true", last=2)
+    record = until(lambda: next((record for record in logged if record["event"] == "events_exported"), None))
+    assert {name: record[name] for name in ("operator", "address", "bodies", "events", "complete")} == {
+        "operator": "local",
+        "address": "127.0.0.1",
+        "bodies": "stored",
+        "events": 2,
+        "complete": True,
+    }
+
+
 def test_bodies(console):
     """Bodies are exported on request, and masked ones if both are requested."""
     newest = json.loads(export(console, bodies="true", last=1).body.splitlines()[0])
