@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
@@ -166,6 +167,21 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         return function(*args, event_filter=event_filter, **kwargs)
 
     return _handler_option(wrapped) if with_handler else wrapped
+
+
+def text_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument TEXT to a command that has `filter_options`; it is the same as `--query TEXT`."""
+
+    @click.argument("searched", type=utf8, required=False, metavar="[TEXT]")
+    @wraps(function)
+    def wrapped(*args: Any, searched: str | None, event_filter: EventFilter, **kwargs: Any) -> Any:
+        if searched is not None:
+            if event_filter.query is not None or not searched:
+                raise click.UsageError("Give one text that is not empty: as TEXT, or with --query.")
+            event_filter = replace(event_filter, query=searched)
+        return function(*args, event_filter=event_filter, **kwargs)
+
+    return wrapped
 
 
 _FILTER_NAMES: Final = (

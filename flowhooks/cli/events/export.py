@@ -12,9 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.filters import filter_options
+from flowhooks.cli.filters import filter_options, text_argument
 from flowhooks.cli.options import settings_options, utf8
-from flowhooks.errors import SettingsError
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.masking import EventMasker
 from flowhooks.operations.error_groups import complete_filter
@@ -37,6 +36,7 @@ _STANDARD_OUTPUT: Final = "-"
 
 @click.command("export", short_help="Write events to a file as CSV or JSON lines.")
 @filter_options
+@text_argument
 @click.option(
     "--format",
     "export_format",
@@ -72,6 +72,8 @@ def export_command(
     settings: Settings, *, event_filter: EventFilter, target: str, bodies: bool, masked: bool, **options: Any
 ) -> None:
     r"""Write events with their deliveries to a file, newest first. Reading needs no server.
+
+    TEXT is the same as --query TEXT, as of `flowhooks events list`.
 
     CSV is for spreadsheets: UTF-8 with a byte order mark, and a text that a spreadsheet would take for a formula starts
     with an apostrophe. JSON lines are for programs and for `flowhooks.testing.stored_events`, which needs --bodies or
@@ -131,7 +133,7 @@ def _open_target(target: str) -> Iterator[IO[bytes]]:
             yield file
     except OSError as error:
         why = error.strerror or error
-        raise SettingsError(f"cannot write {escape_control(target)}: {why}") from None
+        raise click.ClickException(f"cannot write {escape_control(target)}: {why}") from None
 
 
 @contextmanager

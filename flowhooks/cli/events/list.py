@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from flowhooks.cli import output
 from flowhooks.cli.events import text
-from flowhooks.cli.filters import filter_options
-from flowhooks.cli.options import json_option, page_options, settings_options, utf8
+from flowhooks.cli.filters import filter_options, text_argument
+from flowhooks.cli.options import json_option, page_options, settings_options
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.operations.error_groups import complete_filter
@@ -34,14 +33,12 @@ MAX_ERROR_CHARS: Final = 60
 
 
 @click.command("list", short_help="List events with their deliveries, newest first.")
-@click.argument("searched", type=utf8, required=False, metavar="[TEXT]")
 @page_options("events", "event")
 @filter_options
+@text_argument
 @json_option
 @settings_options
-def list_command(
-    settings: Settings, *, searched: str | None, event_filter: EventFilter, limit: int, after: str, as_json: bool
-) -> None:
+def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, after: str, as_json: bool) -> None:
     r"""List events with their deliveries, newest first.
 
     TEXT is the same as --query TEXT: a process instance id, an event id, a delivery id, or a business key or its
@@ -56,10 +53,6 @@ def list_command(
       flowhooks events list --handler contracts:archive_contract --state dead --since 2h
       flowhooks events list --error-group 3f6f1e0c9a11 --json
     """
-    if searched is not None:
-        if event_filter.query is not None or not searched:
-            raise click.UsageError("Give one text that is not empty: as TEXT, or with --query.")
-        event_filter = replace(event_filter, query=searched)
     with closing(Reader(database_url(settings))) as reader:
         event_filter = complete_filter(reader, event_filter, settings.search.fields)
         events = reader.find(event_filter, limit=limit + 1, after=after)

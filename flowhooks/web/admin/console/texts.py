@@ -187,6 +187,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "events.repeats": {"en": "repeated: {count}", "zh": "重复回调 {count} 次"},
     "events.more": {"en": "and {count} more", "zh": "另有 {count} 个"},
     "events.none": {"en": "No matching events.", "zh": "没有匹配的事件。"},
+    "events.none_by_text": {
+        "en": "The text must be a whole flow instance id, event id or delivery id, or a business key or its first 3 or "
+        "more characters. Capitals matter.",
+        "zh": "所输入的内容与流程实例 ID、事件 ID、投递 ID 完整比较；业务主键可只输入开头至少 3 个字符。区分大小写。",
+    },
     "events.none_yet": {"en": "No events yet.", "zh": "还没有收到事件。"},
     "events.searched_until": {
         "en": "No index supports this search, so it is slow. Searched so far: events received since",

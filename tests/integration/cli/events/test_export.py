@@ -31,6 +31,12 @@ def test_csv_file(run, server, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["dead.csv"]
 
 
+def test_text_selects(run, server):
+    """TEXT is a flow, an id or a business key, as of `events list`."""
+    result = run("events", "export", "dead", server=server)
+    assert [json.loads(line)["flow_instance_id"] for line in result.stdout.splitlines()] == ["dead"]
+
+
 def test_format_option_wins(run, server):
     """`--format` is stronger than the name of the file."""
     result = run("events", "export", "--flow", "dead", "--format", "csv", "--output", "events.jsonl", server=server)
@@ -62,6 +68,7 @@ def test_masked(run, server):
     ("options", "message"),
     [
         (("--masked", "--bodies"), "leave out --bodies"),
+        (("dead", "--query", "dead"), "Give one text"),
         (("--format", "xlsx"), "'xlsx' is not one of 'csv', 'jsonl'"),
         (("--last", "0"), "0 is not in the range"),
         (("--output", "no/such/folder/x.csv"), "cannot write no/such/folder/x.csv: No such file or directory"),
