@@ -88,6 +88,9 @@ def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
         process.stop()
         process.check_log()
     assert shared.balance().accepted == 12
+    with psycopg.connect(shared.url) as connection:
+        counted = connection.execute("SELECT subject, sum(count)::int FROM trends GROUP BY subject").fetchall()
+    assert dict(counted) == {"a:work": 6, "b:work": 6, "default": 12}
 
 
 def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
