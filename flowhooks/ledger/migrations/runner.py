@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # A constant, so that a start with up-to-date tables does not load Alembic.
 HEAD: Final = "0001"
 """The newest migration."""
-_LEDGER_TABLES: Final = frozenset({"events", "deliveries", "attempts"})
+_LEDGER_TABLES: Final = frozenset({VERSION_TABLE, "events", "deliveries", "attempts"})
 """Tables that every version has. They identify a ledger, because other programs also use Alembic."""
 
 
@@ -30,12 +30,11 @@ def revision(connection: Connection) -> str | None:
     Raises:
         LedgerUnusable: the database holds other tables.
     """
-    tables = set(inspect(connection).get_table_names())
-    if VERSION_TABLE in tables and tables >= _LEDGER_TABLES:
+    if database.existing_tables(connection, _LEDGER_TABLES) == _LEDGER_TABLES:
         versions = connection.execute(select(text("version_num")).select_from(text(VERSION_TABLE))).scalars().all()
         if len(versions) == 1:
             return str(versions[0])
-    if tables:
+    if tables := inspect(connection).get_table_names():
         raise LedgerUnusable(f"it is not a flowhooks ledger: it has other tables ({', '.join(sorted(tables)[:5])})")
     return None
 
