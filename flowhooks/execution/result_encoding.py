@@ -51,7 +51,11 @@ def _problem(value: Any, error: Exception) -> str:
     except Exception:  # noqa: BLE001 (as in `encode_result`; such a value may also be too deep)
         found = None
     if found is None:
-        return f"{returned}, which cannot be written as JSON ({error_to_line(error) or type(error).__name__})"
+        # Python's own text depends on its version.
+        too_deep = "it is nested too deeply" if isinstance(error, RecursionError) else ""
+        return (
+            f"{returned}, which cannot be written as JSON ({too_deep or error_to_line(error) or type(error).__name__})"
+        )
     pointer, problem = found
     return f"{returned}, {f'whose member {pointer[:_MAX_POINTER_CHARS]}' if pointer else 'which'} {problem}"
 

@@ -69,8 +69,10 @@ def _message(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 (the plugin's exception class may raise any error)
         text = "its message cannot be read"
-    line = f"{name}: {text}" if text else name
-    return f"{line}{_decorator_hint(text)}" if isinstance(error, TypeError) else line
+    hint = _decorator_hint(text) if isinstance(error, TypeError) else ""
+    if hint:  # from Python 3.14 on, the text has a hint of its own
+        text = text.partition(". Did you mean ")[0]
+    return f"{name}: {text}{hint}" if text else name
 
 
 def _decorator_hint(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.hookspecs import PROJECT
 from flowhooks.text import printable_line
@@ -43,16 +43,22 @@ def find_package(name: str) -> Package | None:
         distribution = metadata.distribution(name)
         fields = distribution.metadata
         return Package(
-            name=printable_line(str(fields["Name"] or name)),
-            version=printable_line(str(fields["Version"] or "")),
-            summary=printable_line(str(fields["Summary"] or "")),
-            home_page=printable_line(_home_page(str(fields["Home-page"] or ""), fields.get_all("Project-URL") or ())),
+            name=printable_line(_first(fields, "Name") or name),
+            version=printable_line(_first(fields, "Version")),
+            summary=printable_line(_first(fields, "Summary")),
+            home_page=printable_line(_home_page(_first(fields, "Home-page"), fields.get_all("Project-URL") or ())),
             plugins=tuple(
                 sorted({entry_point.name for entry_point in distribution.entry_points.select(group=PROJECT)})
             ),
         )
     except Exception:  # noqa: BLE001 (a missing package or a damaged file may raise any error)
         return None
+
+
+def _first(fields: metadata.PackageMetadata, name: str) -> str:
+    # From Python 3.14 on, `fields[name]` raises an error if there is no such field.
+    values: Sequence[Any] = fields.get_all(name) or ("",)
+    return str(values[0])
 
 
 def _home_page(field: str, urls: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def test_none_is_no_result():
         ({(1, 2): 3}, "a value of type dict, which has a key of type tuple; "),
         (CIRCLE, "a value of type list, whose member /1/again contains itself; "),
         (Unwilling(a=1), "a value of type Unwilling, which cannot be written as JSON (not now); "),
-        (DEEP, "a value of type list, which cannot be written as JSON (maximum recursion depth exceeded"),
+        (DEEP, "a value of type list, which cannot be written as JSON (it is nested too deeply); "),
     ],
     ids=lambda value: type(value).__name__,
 )
