@@ -8,6 +8,8 @@ import json
 from itertools import islice
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowhooks import Reject
 from flowhooks.errors import SettingsError
@@ -226,3 +228,20 @@ def test_a_damaged_body_is_null(flow):
     (event,) = lines(flow, bodies=Bodies.STORED, criteria={"ids": (event_id,)})
     assert event["body"] is None
     assert "body" in event["damaged"]
+
+
+def _cells(text):
+    """The cells of a CSV text as a spreadsheet reads them: with a comma or, in some countries, a semicolon."""
+    for delimiter in (",", ";"):
+        for row in csv.reader(io.StringIO(text.removeprefix(BYTE_ORDER_MARK), newline=""), delimiter=delimiter):
+            yield from row
+
+
+@settings(max_examples=100)
+@given(text=st.text(max_size=30) | st.from_regex(r'[=+@\t;,"\r\n-]{1,4}\w{0,3}', fullmatch=True))
+def test_any_text_stays_in_its_cell(text):
+    """Whatever a sender writes, it is one cell after an apostrophe or as it is, and no part of it starts a cell."""
+    written_text = event_export._csv([[escape_formula(text), "end"]])
+    (row,) = csv.reader(io.StringIO(written_text, newline=""))
+    assert row == [escape_formula(text), "end"]
+    assert not [cell for cell in _cells(written_text) if cell.startswith(FORMULA_STARTS)]
