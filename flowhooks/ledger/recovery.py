@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, exists, literal, select
 
 from flowhooks.clock import SECOND
 from flowhooks.failpoints import hit
+from flowhooks.ledger import trends
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.handlers import retry_from_json
 from flowhooks.ledger.tables import (
@@ -110,7 +112,8 @@ def recover_lost(
             AttemptResult(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
         )
     if results:
-        recorder(transaction, results)
+        recorded = recorder(transaction, results)
+        trends.add_lost(transaction, list(compress(results, recorded)))
         hit("recover.written")
     return {
         state: sum(result.target is state for result in results) for state in (State.WAITING, State.DEAD, State.UNKNOWN)

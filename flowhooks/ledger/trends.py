@@ -22,14 +22,16 @@ from flowhooks.clock import SECOND
 from flowhooks.ledger import database
 from flowhooks.ledger.tables import error_groups, trends
 from flowhooks.ledger.transaction import SharedRows
-from flowhooks.model.error_group import other_errors
-from flowhooks.model.trend import HOUR, MINUTE, RESOLUTIONS, TrendKey
+from flowhooks.model.delivery import OutcomeKind
+from flowhooks.model.error_group import LOST, identify, other_errors
+from flowhooks.model.trend import HOUR, MINUTE, NO_DURATION, RESOLUTIONS, TrendKey, TrendKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Delete
 
+    from flowhooks.ledger.attempts import AttemptResult
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.error_group import ErrorIdentity
 
@@ -100,6 +102,12 @@ def add(transaction: WriteTransaction, counts: Mapping[TrendKey, int]) -> None:
         transaction.before_commit(SharedRows.TRENDS, lambda: _add(transaction.connection, counts))
 
 
+def add_lost(transaction: WriteTransaction, results: Sequence[AttemptResult]) -> None:
+    """Count lost attempts, which the process that ran them cannot count, at the end of the transaction."""
+    if results:
+        transaction.before_commit(SharedRows.TRENDS, lambda: _add_lost(transaction.connection, results))
+
+
 def group_fingerprints(connection: Connection, identities: Collection[ErrorIdentity]) -> dict[ErrorIdentity, str]:
     """Return the fingerprint of the group in which the attempts with each error are.
 
@@ -168,6 +176,18 @@ def delete_older(
     """
     parameters = {"kind": kind, "subject": subject, "resolution": resolution, "before": before, "most": limit}
     return int(transaction.connection.execute(_DELETE_OLDEST, parameters).rowcount)
+
+
+def _add_lost(connection: Connection, results: Sequence[AttemptResult]) -> None:
+    identities = [identify(result.handler, LOST, result.error) for result in results]
+    fingerprints = group_fingerprints(connection, set(identities))
+    counts: Counter[TrendKey] = Counter()
+    for result, identity in zip(results, identities, strict=True):
+        subjects = {TrendKind.HANDLER: result.handler, TrendKind.ERROR_GROUP: fingerprints[identity]}
+        started_at = result.now - result.now % (MINUTE * SECOND)
+        for kind, subject in subjects.items():
+            counts[TrendKey(kind.value, subject, MINUTE, started_at, OutcomeKind.LOST.value, NO_DURATION)] += 1
+    _add(connection, counts)
 
 
 def _is_readable(row: Any) -> bool:

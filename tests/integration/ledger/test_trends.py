@@ -10,7 +10,7 @@ from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger import audit, trends
 from flowhooks.ledger.trend_queries import MAX_MARKS, read_trend, trend_marks
 from flowhooks.model.error_group import identify, other_errors
-from flowhooks.model.trend import HOUR, MINUTE, TrendKey, TrendMark, TrendPoint
+from flowhooks.model.trend import HOUR, MINUTE, NO_DURATION, TrendKey, TrendMark, TrendPoint
 
 NOON = 1_767_268_800 * SECOND
 """2026-01-01 12:00 UTC."""
@@ -172,6 +172,25 @@ def test_errors_are_counted_in_their_groups(hands):
         found = trends.group_fingerprints(connection, [stored, other])
     assert found == {stored: stored.fingerprint, other: other_errors("p:h").fingerprint}
     hands.sql("DELETE FROM error_groups")
+
+
+def test_attempts_that_a_killed_process_ran(harness, hands_of):
+    """The next start counts them as lost, without a duration, for the handler and for its error group; once."""
+    hands = hands_of(harness.open(start=False))
+    for number in range(2):
+        _, (queued,) = hands.accept(f"i{number}", "p:h")
+        hands.ledger.claim(queued)
+    harness.crash(hands.flow)
+    for _ in range(2):
+        hands.clock.advance(60)
+        flow = harness.open(start=False)
+        rows = flow.sql("SELECT kind, subject, outcome, bucket, count FROM trends ORDER BY kind")
+        ((group,),) = flow.sql("SELECT fingerprint FROM error_groups")
+        assert [tuple(row) for row in rows] == [
+            ("error_group", group, "lost", NO_DURATION, 2),
+            ("handler", "p:h", "lost", NO_DURATION, 2),
+        ]
+        flow.close()
 
 
 @pytest.mark.postgresql
