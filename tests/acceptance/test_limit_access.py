@@ -228,7 +228,7 @@ def test_each_login_is_in_the_audit_log(site, nginx):
     assert ask(nginx, "/console/handlers", "payments-team", user="zhao")[0] == 200
     ran = site.run("audit", "--action", "login", "--json", database=site.database)
     found = [one["detail"] for one in json.loads(ran.stdout)["entries"] if one["actor"] == "zhao"]
-    assert [(one["by"], one["role"]) for one in found] == [("proxy", "payments")]
+    assert [(one["by"], one["role"], one["address"]) for one in found] == [("proxy", "payments", "127.0.0.1")]
 
 
 def test_a_reload_applies_to_who_is_logged_in(site, server, nginx):

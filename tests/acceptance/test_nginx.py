@@ -63,7 +63,7 @@ class Nginx:
     """An nginx with the example configuration, in which only addresses, paths and networks are replaced."""
 
     def __init__(self, folder, server, nginx):
-        self.port = free_port()
+        self.port, self.program = free_port(), nginx
         ca = trustme.CA()
         certificate = ca.issue_cert(ENGINES, CONSOLE)
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / "certificate.pem")
@@ -247,3 +247,24 @@ def test_its_limits_fit_those_of_flowhooks():
     assert float(LIMITS["proxy_read_timeout"].removesuffix("s")) > MAX_WAIT_SECONDS
     assert float(LIMITS["keepalive_timeout"].removesuffix("s")) < http_.idle_timeout
     assert float(LIMITS["client_body_timeout"].removesuffix("s")) == http_.read_timeout
+
+
+def test_nobody_logs_in_by_a_header_through_the_example(nginx, make_site, tmp_path):
+    """Even if the address of nginx is trusted to log operators in, the example passes on no such header of a client."""
+    site = make_site()
+    config = f"""
+public_url = "https://{CONSOLE}"
+[login]
+proxy = "127.0.0.1"
+groups = {{ops = "operate"}}
+"""
+    server = site.start(config=config)
+    running = Nginx(tmp_path, server, nginx.program)
+    try:
+        headers = {"X-Forwarded-User": "li", "X-Forwarded-Groups": "ops"}
+        assert running.ask(CONSOLE, "GET", "/console/handlers", headers=headers)[0].status == 401
+        direct = server.ask("GET", "/console/handlers", None, headers | {"Host": CONSOLE}, admin=True)
+        assert direct.status == 200
+    finally:
+        running.close()
+        server.stop()
