@@ -107,7 +107,7 @@ def test_a_broken_plugin_is_reported(package, database, file, old, new):
 @pytest.mark.timeout(600)
 def test_the_types_are_correct(package, request):
     """Strict mypy finds nothing in the plugin and its tests."""
-    cache = request.config.cache.mkdir("mypy-of-the-recipes")
+    cache = request.config.cache.mkdir("mypy-of-the-template")
     done = run(package, "mypy", "--strict", "--cache-dir", cache, "src", "tests", MYPYPATH="src:tests")
     assert done.returncode == 0, done.stdout
 
