@@ -89,7 +89,7 @@ function zoned(form) {
     one.value = localText(new Date(one.dataset.instant)).replace(" ", "T");
   }
   form.addEventListener("submit", () => {
-    const times = ["since", "until", "from", "to"].map((name) => form.elements[name]);
+    const times = ["since", "until", "attempted_since", "from", "to"].map((name) => form.elements[name]);
     form.elements.zone.disabled = !times.some((field) => field?.value);
   });
 }

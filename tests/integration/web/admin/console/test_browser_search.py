@@ -133,12 +133,13 @@ def test_a_handler_that_is_gone_stays_selected(console, visit):
     expect(page.locator(".empty")).to_be_visible()
 
 
-def test_the_zone_is_beside_the_time(console, visit):
+@pytest.mark.parametrize("label", ["Received since", "Attempted since"])
+def test_the_zone_is_beside_the_time(console, visit, label):
     """The field names the zone of the browser, and the search shows what was understood in both zones."""
-    page = visit(console, "/events", zone="Asia/Shanghai")
-    field = page.locator(".field", has=page.get_by_label("Received since"))
+    page = visit(console, "/events?plugin=none", zone="Asia/Shanghai")
+    field = page.locator(".field", has=page.get_by_label(label))
     expect(field.locator(".zone")).to_have_text("Asia/Shanghai")
-    page.get_by_label("Received since").fill("2026-01-01T08:00")
+    page.get_by_label(label).fill("2026-01-01T08:00")
     page.get_by_role("button", name="Search").click()
     expect(field.locator(".understood")).to_have_text(
         "Interpreted as 2026-01-01 08:00:00 Asia/Shanghai = 2026-01-01 00:00:00 UTC"
