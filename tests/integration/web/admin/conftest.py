@@ -17,7 +17,7 @@ from flowhooks.web.server.server import Limits, Server
 from support import browsers
 from support.waiting import WAIT_TIMEOUT
 
-EXPECTED = "status of (401|404|409|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
+EXPECTED = "status of (401|403|404|409|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
 """Messages of Chromium about missing pages, forbidden pages, or pages without TLS."""
 VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect"})
 
