@@ -126,6 +126,8 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
             for name, operator in operators
         ]
         output.print_table(("name", "role", "credentials", "token file"), rows, free_text=("credentials",))
+    elif settings.login.proxy:
+        output.print_line(f"The settings have no operator, but the proxy {settings.login.proxy} logs operators in.")
     else:
         output.print_line("The settings have no operator: every user of the server's machine can operate it.")
 

@@ -258,3 +258,15 @@ def test_check_names_the_proxy(site, server):
     found = [one for one in json.loads(ran.stdout)["findings"] if one["about"] == "operators"]
     (note,) = (one for one in found if PROXY in str(one))
     assert (note["mark"], "log in as anyone" in note["why"]) == ("note", True)
+    (typing_error,) = (one for one in findings(site, "roles.payments", "payment") if "did you mean" in str(one))
+    assert "no plugin of this name is installed" in str(typing_error)
+
+
+def findings(site, role, plugin):
+    """The findings of `check` about operators, if a role names another plugin."""
+    file = site.folder / "other.toml"
+    file.write_text(
+        (site.folder / "flowhooks.toml").read_text().replace('plugins = ["payments"]', f'plugins = ["{plugin}"]')
+    )
+    ran = site.run("check", "--json", "--config", file, database=site.database, plugins_dirs=site.plugins)
+    return [one for one in json.loads(ran.stdout)["findings"] if role in str(one)]

@@ -26,6 +26,7 @@ from flowhooks.settings import (
     host_and_port,
     is_loopback,
 )
+from flowhooks.settings.types import did_you_mean
 from flowhooks.text import command_line, shell_quote
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def check(
         findings.append(ok("schemas", f"kinds of callback: {', '.join(schemas.kinds)}"))
         findings += _plugins(plugins, settings)
         findings += _isolation(isolated(plugins))
+        findings += _roles(plugins, settings)
         findings += _alerts(plugins, settings)
         findings += sources.ingress_findings(settings, plugins)
         findings += engines.findings(settings, plugins, os.environ)
@@ -199,6 +201,20 @@ def _proxy_login(settings: Settings) -> CheckFinding:
             "run the proxy on a machine or in a container of its own, or let only its user run programs here",
         )
     return ok("operators", what)
+
+
+def _roles(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
+    found = {info.name for info in plugins.infos}
+    for role, settings_of_role in sorted(settings.roles.items()):
+        for name in settings_of_role.plugins:
+            if name not in found:
+                yield note(
+                    "operators",
+                    f"roles.{role}.plugins names {name}, but no plugin of this name is installed"
+                    f"{did_you_mean(name, found)}",
+                    "operators of the role see what is stored for handlers of this plugin only",
+                    "correct the name, or install the plugin",
+                )
 
 
 def _plugins(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:

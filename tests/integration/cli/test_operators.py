@@ -89,3 +89,10 @@ def test_the_list(tmp_path):
     assert "argon2" not in listed.stdout + run("list", "--config", str(file)).stdout
     file.write_text("")
     assert "The settings have no operator" in run("list", "--config", str(file)).stdout
+
+
+def test_a_proxy_that_logs_operators_in(tmp_path):
+    """Without operators, the list says whether a proxy logs them in."""
+    file = tmp_path / "flowhooks.toml"
+    file.write_text('[login]\nproxy = "10.0.0.5"\ngroups = {ops = "operate"}\n')
+    assert "the proxy 10.0.0.5 logs operators in" in run("list", "--config", str(file)).stdout
