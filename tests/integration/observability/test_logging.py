@@ -361,7 +361,9 @@ def test_broken_pipe():
     finally:
         os.close(writer)
 
-    assert (done.returncode, done.stdout) == (0, b"done\n")
+    # Python exits with 120 if it cannot write the rest of standard error, which it has unless PYTHONUNBUFFERED is set.
+    assert done.returncode in {0, 120}
+    assert done.stdout == b"done\n"
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

@@ -207,6 +207,7 @@ def test_nothing_of_the_server_is_open_there(running, tmp_path):
         for one in opened:
             one.close()
     kinds = [one.partition(":[")[0].rpartition("/")[2] for one in found]
+    kinds = [kind for kind in kinds if not kind.startswith("libffi.so")]  # newer versions open themselves
     assert sorted(kinds) == ["null", "pipe", "pipe", "socket", "statm"]
 
 
@@ -450,7 +451,7 @@ if os.getpid() != {pid}:
         ("__version__ = '2'", "version 2 of plugin 'half' is installed now, but the server runs 1: restart it"),
         ("raise OSError('only one may hold the device')", "only one may hold the device"),
         ("handlers = hookimpl(lambda: [])", "has no such handler when the fork server loads it"),
-        ("print('out of here'); os._exit(4)", "it exited with code 4: out of here"),
+        ("print('out of here', flush=True); os._exit(4)", "it exited with code 4: out of here"),
     ],
 )
 def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, why):
