@@ -170,7 +170,7 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
         event_filter=event_filter,
         problems=problems,
         twice=frozenset(name for name in times if tz and is_ambiguous(query[name], tz)),
-        local={name: _local(times[name], tz, zone) for name in local_times if tz not in {None, UTC}},
+        local={name: local_text(times[name], tz, zone) for name in local_times if tz not in {None, UTC}},
     )
 
 
@@ -206,7 +206,8 @@ def time_zone(name: str) -> tzinfo | None:
         return None
 
 
-def _local(microseconds: int, tz: tzinfo | None, zone: str) -> str:
+def local_text(microseconds: int, tz: tzinfo | None, zone: str) -> str:
+    """Return a time in a zone, with the name of the zone."""
     return f"{to_datetime(microseconds).astimezone(tz):%Y-%m-%d %H:%M:%S} {zone}"
 
 

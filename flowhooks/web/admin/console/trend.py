@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -10,7 +11,7 @@ from flowhooks.model.trend import HOUR, MINUTE, TrendKind
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 from flowhooks.operations.trends import MAX_LENGTH, InvalidRange, TimeRange, is_success, load_trend, minutes_since
 from flowhooks.web.admin.console import charts
-from flowhooks.web.admin.console.filters import query_text, time_zone
+from flowhooks.web.admin.console.filters import local_text, query_text, time_zone
 from flowhooks.web.admin.operators import operator_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ParsedRange(NamedTuple):
         time_range: the time range; None if a value is invalid.
         problems: the keys of the texts about invalid values, by parameter name.
         twice: the names of times that are ambiguous in their zone.
+        local: the times that were entered in another zone than UTC, with the name of the zone, by parameter name.
     """
 
     given: Mapping[str, str]
@@ -48,6 +50,7 @@ class ParsedRange(NamedTuple):
     time_range: TimeRange | None
     problems: Mapping[str, str]
     twice: frozenset[str]
+    local: Mapping[str, str]
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -145,6 +148,7 @@ def parse_range(request: falcon.Request, now: int) -> ParsedRange:
         time_range=time_range,
         problems=problems,
         twice=frozenset(name for name in times if zone and is_ambiguous(given[name], zone)),
+        local={name: local_text(times[name], zone, zone_name) for name in local if zone not in {None, UTC}},
     )
 
 
@@ -160,10 +164,11 @@ def outcome_class(kind: TrendKind, outcome: str) -> str:
 def _field_values(parsed: ParsedRange, name: str) -> dict[str, Any]:
     """Return what the input field of a time shows: an invalid value as entered, otherwise the time in UTC."""
     if name in parsed.problems or name not in parsed.times:
-        return {"value": parsed.given.get(name, ""), "instant": "", "time": None}
+        return {"value": parsed.given.get(name, ""), "instant": "", "time": None, "local": ""}
     time = parsed.times[name]
     whole = time - time % SECOND  # as the input field has them
-    return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}
+    value = f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}"
+    return {"value": value, "instant": to_text(whole), "time": time, "local": parsed.local.get(name, "")}
 
 
 def _drawn(trend: Trend) -> dict[str, Any]:
