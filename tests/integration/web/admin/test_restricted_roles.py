@@ -13,6 +13,8 @@ import pytest
 from flowhooks import Reject
 from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import alert_queries
+from flowhooks.model.plugin_version import PluginVersion
+from flowhooks.operations import server_audit
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import OPERATIONS, run_operation
 from flowhooks.settings import LoginSettings, MaskingSettings, OperatorSettings, RoleSettings
@@ -561,3 +563,21 @@ def test_a_group_of_the_proxy_has_a_limited_role(harness, serve, make_plugin, li
         assert console.get("/parked", **headers).status == 403
         whole = console.get(f"/api/events/{events[-1]['id']}", root="", **headers).body.decode()
         assert (VALUE in whole) is (groups == "payers")
+
+
+def test_a_handler_over_time(console, mine):
+    """A limited role sees no versions of other plugins in the marks, and a masked role no errors of the handler."""
+    flow = console.flow
+    for number in ("1.0", "2.0"):
+        versions = {name: PluginVersion(number, "") for name in ("pay", "secretive")}
+        server_audit.record_start(flow.app.ledger, flow.clock, flow.app.settings, versions, kind="server")
+        flow.clock.advance(60)
+    marks = {}
+    for who in ("boss", "payer"):
+        trend = json.loads(get(console, f"/api/handlers/{mine['handler']}/trend", who).body)
+        marks[who] = {mark["text"] for mark in trend["marks"]}
+    assert {"pay 2.0", "secretive 2.0"} <= marks["boss"]
+    assert marks["payer"] == marks["boss"] - {"secretive 2.0"}
+    pages = {who: get(console, "/console/handlers/pay%3Abook", who).body.decode() for who in TOKENS}
+    for shown_to_unmasked in ("cannot book", "/console/errors", "Last errors"):
+        assert {who for who, page in pages.items() if shown_to_unmasked in page} == {"boss", "payer"}
