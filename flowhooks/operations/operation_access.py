@@ -31,17 +31,26 @@ def restrict(context: OperationContext, name: str, arguments: dict[str, Any]) ->
     access = context.access
     if access.is_full:
         return arguments
-    if not is_allowed(access, name):
-        raise Forbidden("operator_scope")
+    check_allowed(context, name)
     check = _CHECKS.get(name)
     if "event_filter" in arguments:
         arguments = {**arguments, "event_filter": access.restrict(arguments["event_filter"])}
     return arguments if check is None else check(context, arguments)
 
 
+def check_allowed(context: OperationContext, name: str) -> None:
+    """Check that the role of the operator may run an operation of this name at all.
+
+    Raises:
+        Forbidden: it may not.
+    """
+    if not is_allowed(context.access, name):
+        raise Forbidden("operator_scope")
+
+
 def is_allowed(access: Access, name: str) -> bool:
     """Return whether a role may run an operation of this name at all."""
-    return not (access.is_limited and name not in _CHECKS) and not (access.is_masked and name in _SHOWS_BODIES)
+    return not (access.is_limited and name not in _CHECKS) and not (access.is_masked and name not in _FOR_MASKED_ROLES)
 
 
 def _delivery(context: OperationContext, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -84,5 +93,15 @@ _CHECKS: Final[dict[str, Callable[[OperationContext, dict[str, Any]], dict[str, 
     "set_operation_rate": _operation,
 }
 """The operations that a limited role may run, each with the check of its arguments."""
-_SHOWS_BODIES: Final = frozenset({"accept_correction", "ask_engine", "reconcile", "read_definitions"})
-"""Operations that a masked role may not run: to decide, the operator has to see bodies or answers of engines."""
+_FOR_MASKED_ROLES: Final = frozenset(
+    {
+        *_CHECKS,
+        *("reroute_parked", "reroute", "dismiss", "purge", "retire", "record_backup", "record_change", "test_alerts"),
+        *("confirm_reconciliation", "decline_reconciliation", "close_gaps"),
+    }
+)
+"""The operations that a masked role may run.
+
+For the others the operator has to see bodies or answers of engines. Each new operation has to be considered first: its
+result is shown as it is.
+"""

@@ -34,7 +34,7 @@ from flowhooks.operations.engines import (
 from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.index_fields import index_fields
 from flowhooks.operations.json.bulk_operations import operation_to_json
-from flowhooks.operations.operation_access import restrict
+from flowhooks.operations.operation_access import check_allowed, restrict
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.record_backup import record_backup
@@ -90,6 +90,7 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
     """
     if name not in OPERATIONS:
         raise SettingsError(f"there is no operation {name!r}; the operations are {', '.join(sorted(OPERATIONS))}")
+    check_allowed(context, name)
     function, parsers = OPERATIONS[name]
     unknown = sorted(set(arguments) - set(parsers))
     if unknown:

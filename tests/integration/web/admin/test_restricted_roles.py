@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+from pathlib import Path
 from urllib.parse import quote
 
 import falcon
@@ -497,6 +499,30 @@ def test_a_masked_role_cannot_search_for_values(console):
     assert get(console, "/api/events?key=pay", "clerk").status == 200
 
 
+def test_no_operation_tells_a_masked_role_a_value(console, mine):
+    """Each operation is classified for masked roles, and its result, also as a preview, has no hidden value."""
+    refused = {"accept_correction", "ask_engine", "reconcile", "read_definitions"}
+    about = {
+        "resolve": {"delivery_id": mine["delivery"], "verdict": "close", "dry_run": True},
+        "reroute_parked": {"dry_run": True},
+        "reroute": {"event_filter": {"state": "dismissed"}, "dry_run": True},
+        "dismiss": {"event_filter": {"state": "parked"}, "dry_run": True},
+        "acknowledge": {"alerts": [mine["alert"]], "dry_run": True},
+        "purge": {"event_filter": {"until": 2**62}, "dry_run": True},
+        "retire": {"handlers": [mine["handler"]], "dry_run": True},
+        "pause": {"handlers": ["*"], "dry_run": True},
+        "resume": {"handlers": ["*"], "dry_run": True},
+        "plan_operation": {"action": "replay", "event_filter": {"error_group": mine["error"]}},
+        "start_operation": {"operation_id": mine["operation"]},
+        "cancel_operation": {"operation_id": mine["operation"]},
+    }
+    for name in OPERATIONS:
+        answer = post(console, f"/api/operations/{name}", "clerk", about.get(name, {}))
+        assert (answer.status == 403) == (name in refused), (name, answer.body)
+        assert name not in about or answer.status == 200, (name, answer.body)
+        assert VALUE not in answer.body.decode(), (name, answer.body)
+
+
 def test_a_masked_role_accepts_no_correction(console, mine):
     """Who cannot see two bodies cannot choose between them."""
     (conflict,) = json.loads(get(console, f"/api/events/{mine['event']}", "boss").body)["conflicts"]
@@ -581,3 +607,14 @@ def test_a_handler_over_time(console, mine):
     pages = {who: get(console, "/console/handlers/pay%3Abook", who).body.decode() for who in TOKENS}
     for shown_to_unmasked in ("cannot book", "/console/errors", "Last errors"):
         assert {who for who, page in pages.items() if shown_to_unmasked in page} == {"boss", "payer"}
+
+
+def test_every_operator_acts_with_their_access():
+    """Wherever a request becomes an operator's operation, the context gets the access of the operator, too."""
+    acting = [
+        re.sub(r"\s+", " ", call)
+        for file in sorted((Path(__file__).parents[4] / "flowhooks/web").rglob("*.py"))
+        for call in re.findall(r"replace\([^()]*operation_context,[^\n]*", file.read_text("utf-8"))
+    ]
+    assert len(acting) == 2
+    assert all("by=" in call and "access=operator.access" in call for call in acting), acting
