@@ -501,7 +501,7 @@ def test_a_masked_role_cannot_search_for_values(console):
 
 def test_no_operation_tells_a_masked_role_a_value(console, mine):
     """Each operation is classified for masked roles, and its result, also as a preview, has no hidden value."""
-    refused = {"accept_correction", "ask_engine", "reconcile", "read_definitions"}
+    refused = {"accept_correction", "ask_engine", "index_fields", "reconcile", "read_definitions"}
     about = {
         "resolve": {"delivery_id": mine["delivery"], "verdict": "close", "dry_run": True},
         "reroute_parked": {"dry_run": True},
