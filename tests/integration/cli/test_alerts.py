@@ -129,9 +129,9 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     rest = asked("audit", "--limit", "2", "--after", page["next"], server=alerted)
     assert [one["action"] for one in rest["entries"]] == ["operation"]
     assert rest["next"] == ""
-    assert [one["id"] for one in asked("audit", "--target", event["id"], server=alerted)["entries"]] == [
-        entries[1]["id"]
-    ]
+    # The operation has acted on the event, too.
+    about = asked("audit", "--target", event["id"], server=alerted)["entries"]
+    assert [one["id"] for one in about] == [entries[1]["id"], entries[2]["id"]]
     assert run("audit", "--target", "nothing", server=alerted).stdout == "No matching entries.\n"
 
 
