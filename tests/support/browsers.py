@@ -25,6 +25,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",  # containers have little shared memory
     "--hide-scrollbars",
+    "--js-flags=--no-maglev,--no-turbofan",  # pages are open for a second, too short for optimized scripts to pay
 )
 
 
