@@ -91,7 +91,10 @@ def _path_file() -> str:
     # As site folders, so that their own .pth files take effect, such as those of editable packages.
     folders = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
     add_folders = [f"import site; site.addsitedir({json.dumps(folder)})" for folder in folders]
-    others = [entry for entry in sys.path if entry and "\n" not in entry and Path(entry).is_absolute()]
+    # Without the standard library: pip removes all that a .pth file adds from the path of an isolated build.
+    standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    standard |= {str(Path(folder, "lib-dynload")) for folder in standard}
+    others = [entry for entry in sys.path if entry not in standard and "\n" not in entry and Path(entry).is_absolute()]
     return "\n".join([*add_folders, *others, ""])
 
 

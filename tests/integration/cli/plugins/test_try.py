@@ -39,6 +39,14 @@ SCHEMAS = """
 def schemas():
     return [pathlib.Path(__file__).parent / "schemas"]
 """
+BACKEND = """
+import importlib.util
+import shutil
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    assert importlib.util.find_spec("flowhooks") is None
+    return shutil.copy({wheel!r}, folder).rpartition("/")[2]
+"""
 SCHEMA = {"type": "object", "properties": {"days": {"type": "integer"}}}
 
 
@@ -214,6 +222,18 @@ def test_a_package_gets_what_it_requires(place):
     assert place.ask(wheel, *PIP, "--find-links", place.folder)["trouble"] == []
     place.run(wheel, *PIP, code=1)
     assert "pip failed with exit code 1" in place.said
+
+
+def test_a_folder_is_built_in_isolation(place):
+    """Pip builds it in an environment of its own, which has the standard library and no package of this one."""
+    wheel = place.wheel()
+    package = place.folder / "acme-leave"
+    package.mkdir()
+    build_system = {"requires": "[]", "build-backend": '"backend"', "backend-path": '["."]'}
+    lines = ["[build-system]", *(f"{name} = {value}" for name, value in build_system.items())]
+    (package / "pyproject.toml").write_text("\n".join(lines))
+    (package / "backend.py").write_text(BACKEND.format(wheel=str(wheel)))
+    assert place.ask("./acme-leave", *PIP)["tried"] == {"leave": "acme-leave 1.0.0"}
 
 
 def test_wrong_usage(place):
