@@ -43,9 +43,6 @@ def command() -> None:
     """Manage the database: upgrade its tables, purge events, index fields, back it up, copy it, compact it."""
 
 
-command.add_command(index_command)
-
-
 @command.command("upgrade")
 @settings_options
 def upgrade_command(settings: Settings) -> None:
@@ -358,5 +355,5 @@ def _print_result(done: Mapping[str, Any], *, as_json: bool) -> None:
         output.print_line(_result_text(done))
 
 
-command.add_command(size_command)
-command.add_command(compact_command)
+for subcommand in (index_command, size_command, compact_command):
+    command.add_command(subcommand)

@@ -147,6 +147,7 @@ DETAILS = {
     "test_alerts": {"route": "", "errors": {"notice": ""}},
     "acknowledge": {"alerts": ["a1"], "about": ["dead p:h"]},
     "purge": {"event_filter": {"until": 0}, "events": 2},
+    "index_fields": {"fields": ["/amount"], "events": 3},
     "retire": {"handlers": ["p:h"]},
     "pause": {"handlers": ["p:h"]},
     "resume": {"handlers": ["p:h"]},

@@ -67,6 +67,7 @@ def test_every_command_is_there():
         ("plugins", "list"),
         ("plugins", "show"),
         ("plugins", "new"),
+        ("plugins", "try"),
         ("plugins", "install"),
         ("plugins", "uninstall"),
         ("routes",),
@@ -108,12 +109,12 @@ def test_every_command_is_there():
         ("audit",),
         ("verify",),
         ("db",),
-        ("db", "index"),
         ("db", "upgrade"),
         ("db", "copy"),
         ("db", "backup"),
         ("db", "record-backup"),
         ("db", "purge"),
+        ("db", "index"),
         ("db", "size"),
         ("db", "compact"),
         ("sources",),
@@ -204,7 +205,12 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("rejected", "show"): ("x",), ("handlers", "show"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
-    more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
+    more |= {
+        ("plugins", "try"): ("x",),
+        ("plugins", "install"): ("x",),
+        ("plugins", "uninstall"): ("x", "--yes"),
+        ("db", "copy"): ("x", "y"),
+    }
     more |= {("sources", name): ("x",) for name in ("show", "rotate", "test")}
     more |= {("engines", name): ("--source", "x", "--yes") for name in ("decline", "close-gaps")}
     more |= {("events", "correct"): ("x", "--conflict", "d")}

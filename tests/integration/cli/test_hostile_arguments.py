@@ -60,6 +60,8 @@ NEEDS = {
     ("events", "resolve"): ("--did", "--yes"), ("handlers", "pause"): ("--yes",), ("handlers", "resume"): ("--yes",),
     ("events", "run-now"): ("--yes",), ("events", "close"): ("--yes",),
     ("plugins", "uninstall"): ("--yes",), ("db", "purge"): ("--yes",),
+    # A file has the values of events as they are.
+    ("events", "export"): ("--flow=nobody",),
 }  # fmt: skip
 
 

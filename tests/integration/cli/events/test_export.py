@@ -50,7 +50,7 @@ def test_bodies_and_last(run, server):
     """`--bodies` adds the bodies; `--last` writes the newest events, and says how to continue."""
     result = run("events", "export", "--last", "1", "--bodies", server=server)
     (event,) = [json.loads(line) for line in result.stdout.splitlines()]
-    assert event["body"]["callBackProcessClass"] == event["callback_class"]
+    assert event["body"].get("callBackProcessClass") == event["callback_class"]
     assert f"add --after {event['id']}" in result.stderr
     older = run("events", "export", "--after", event["id"], server=server)
     assert event["id"] not in [json.loads(line)["id"] for line in older.stdout.splitlines()]
