@@ -79,7 +79,8 @@ class Development:
             with urllib.request.urlopen(request, timeout=WAIT_TIMEOUT) as response:
                 return response.status
         except urllib.error.HTTPError as error:
-            return error.code
+            with error:
+                return error.code
 
     def stop(self):
         """Stop it as a service manager does; return its exit code."""
