@@ -56,6 +56,10 @@ NOT_RUN = {
         "docs/how-to/test-a-plugin.md",
         "import os\n\nimport acme_booking",
     ): "it needs a PostgreSQL, and tables in it; `tests/integration/testing/test_postgres_schema.py` does the same",
+    (
+        "docs/how-to/test-a-plugin.md",
+        '"""Start a PostgreSQL',
+    ): "as root it would add a user to this machine; `tests/support/postgresql.py` starts a server of the same package",
     ("docs/how-to/install-and-run.md", "python3 -m venv /opt"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "/opt/flowhooks/bin/pip"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "sudo"): "there is no user `flowhooks`; the same command is run without",
