@@ -17,10 +17,12 @@ import pytest
 from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = """
-from flowhooks import handler, hookimpl
+from flowhooks import RetryAfter, handler, hookimpl
 
 @handler(process_key="leave")
 def grant(event):
+    if event.flow_instance_id == "4710":
+        raise RetryAfter(600, "closed")
     return 1
 
 @hookimpl
@@ -104,6 +106,8 @@ def development(tmp_path):
 def test_a_plugin_is_changed(development):
     """Outcomes are printed; a saved file is loaded; a broken plugin is quarantined until it is corrected."""
     plugin = development.folder / "shop.py"
+    assert development.post("4710") == 202
+    development.until_printed(r"4710  shop:grant: waiting \(attempt 1\): .*closed; next attempt in \d+ min \d+ s$")
     assert development.post("4711") == 200
     development.until_printed(r"4711  complete, leave -> shop:grant$")
     development.until_printed(r"4711  shop:grant: succeeded \(attempt 1\)$")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.cli import output
 from flowhooks.cli.events.text import DISMISSED_REASONS, PARKED_REASONS
-from flowhooks.clock import SECOND, Clock, to_datetime
+from flowhooks.clock import Clock, to_datetime
 from flowhooks.errors import LedgerUnusable, SettingsError
 from flowhooks.ledger.queries import EventFilter, shown_delivery_statuses
 from flowhooks.ledger.reader import Reader
@@ -101,5 +101,5 @@ def _status_text(event: EventSummary, status: DeliveryStatus) -> str:
     if status.error:
         text += f": {status.error}"
     if status.state is State.WAITING and status.due_at is not None:
-        text += f"; next attempt in {max(0, status.due_at - time.time_ns() // 1000) / SECOND:.0f} s"
+        text += f"; next attempt in {output.format_duration(max(0, status.due_at - time.time_ns() // 1000))}"
     return text
