@@ -1593,6 +1593,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "storage.keep.identities": {"en": "Identities", "zh": "唯一标识"},
     "storage.keep.audit": {"en": "Audit log", "zh": "审计日志"},
     "storage.keep.alerts": {"en": "Closed alerts", "zh": "已关闭的告警"},
+    "storage.keep.trend_minutes": {"en": "Trends by the minute", "zh": "按分钟的趋势"},
+    "storage.keep.trend_hours": {"en": "Trends by the hour", "zh": "按小时的趋势"},
     "storage.day": {"en": "{count} day", "zh": "{count} 天"},
     "storage.days": {"en": "{count} days", "zh": "{count} 天"},
     "storage.forever": {"en": "forever", "zh": "永久保留"},
