@@ -96,7 +96,7 @@ def _remaining(site: Site) -> int:
 
 
 def _command(site: Site, *words: str) -> dict:
-    """What a command prints as JSON."""
+    """The JSON that a command prints."""
     command = [str(Path(sys.executable).with_name("flowhooks")), *words, "--json", "--database", str(site.database)]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     ended = subprocess.run(

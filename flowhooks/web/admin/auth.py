@@ -169,7 +169,7 @@ class AuthMiddleware:
         self._refuse(request, response, key)
 
     def _is_refused(self, request: falcon.Request, response: falcon.Response) -> bool:
-        """Answer a request of a browser that is not allowed, whoever sends it; return whether it was answered."""
+        """Answer a request of a browser that is not allowed for any operator; return whether it was answered."""
         page, safe = is_page(request.path), request.method in SAFE_METHODS
         if not page and not safe:
             # API requests that change something need a token, which no web site can make a browser send.

@@ -70,7 +70,7 @@ def test_a_log_in_through_the_proxy_is_an_entry(console):
 
 
 def test_processes_share_an_entry(console):
-    """What another process of the same ledger sees within the hour is counted in the same entry."""
+    """The logins that another process of the same ledger sees within the hour are counted in the same entry."""
     assert by_token(console) == 200
     other = LoginRecorder(console.flow.app)
     other.record(Operator(name="robot", role=Role.VIEW), LoginMethod.TOKEN, "127.0.0.1", "api")
@@ -101,7 +101,7 @@ def test_what_is_remembered_is_bounded(console, monkeypatch):
 
 @pytest.mark.sqlite
 def test_addresses_are_escaped(console):
-    """What a client pretends about its address cannot forge an entry."""
+    """A client that pretends to have another address cannot forge an entry."""
     recorder = LoginRecorder(console.flow.app)
     recorder.record(Operator(name="robot", role=Role.VIEW), LoginMethod.TOKEN, "x\n\x1b[31m" + "y" * 500, "api")
     ((_, _, detail),) = logins(console)

@@ -1,4 +1,4 @@
-"""What roles limited to plugins, and masked roles, get of every path of the administration listener."""
+"""The part of every path of the administration listener that limited roles and masked roles get."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def filled(path, kind, ids):
 
 
 def shown(answer, address):
-    """What a response reveals: its body and its headers, but not the address that was asked for."""
+    """The text that a response reveals: its body and its headers, but not the address that was asked for."""
     text = answer.body.decode("utf-8", "replace") + str(answer.headers)
     path, _, query = address.partition("?")
     for part in sorted({address, path, query, *path.split("/"), query.partition("=")[2]}, key=len, reverse=True):
@@ -524,7 +524,7 @@ def test_no_operation_tells_a_masked_role_a_value(console, mine):
 
 
 def test_a_masked_role_accepts_no_correction(console, mine):
-    """Who cannot see two bodies cannot choose between them."""
+    """An operator who cannot see two bodies cannot choose between them."""
     (conflict,) = json.loads(get(console, f"/api/events/{mine['event']}", "boss").body)["conflicts"]
     body = {"event_id": mine["event"], "digest": conflict["digest"], "note": "n"}
     assert post(console, "/api/operations/accept_correction", "clerk", body).status == 403
