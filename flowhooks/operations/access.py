@@ -1,4 +1,4 @@
-"""The part of the ledger that an operator may see and change: the plugins of their role, and the members of bodies that it hides.
+"""The part of the ledger that an operator may see and change, by the plugins and the hidden values of their role.
 
 `FULL` restricts nothing. Everything else is decided here, and each function raises or hides in case of doubt.
 """
