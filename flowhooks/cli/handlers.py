@@ -166,6 +166,8 @@ def _print_handler(handler_id: str, plugin: PluginStatus | None, status: Handler
         facts.append(("state", state))
         facts += [("", line) for line in more]
         facts += [("listens to", line) for line in text.selectors_text(handler_json["selectors"]).split("\n")][:20]
+        ordering = text.ordering_text(handler_json["order_by"], handler_json["concurrency"], handler_json["rate"])
+        facts += [("runs", ordering)] if ordering else []
         facts.append(("stored", text.backlog_text(handler_json["backlog"]) or "-"))
     if plugin is not None and plugin.info is not None and plugin.info.version:
         facts.append(("version", plugin.info.version))

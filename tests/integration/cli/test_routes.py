@@ -73,6 +73,10 @@ def test_how_deliveries_take_turns(asked, run, tmp_path):
         (line,) = [line for line in lines if handler in line]
         assert line.rstrip().endswith(said)
     assert "at most 2 at a time, at most 10/s" in run("handlers", "list", COLUMNS="200", **env).stdout
+    env["FLOWHOOKS_DATABASE"] = str(tmp_path / "ledger.db")
+    assert run("db", "upgrade", **env).exit_code == 0
+    shown = run("handlers", "show", "turns:change", **env).stdout
+    assert "  runs           ordered by business_key, at most 4 at a time\n" in shown
 
 
 @pytest.mark.parametrize(
