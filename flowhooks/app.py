@@ -133,7 +133,7 @@ class App:
         # They stop in reverse order. `trends` is the last one, because it counts the results of the last attempts.
         reporting = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier)
         watching = (self.cluster, self.clock_watch, self.bulk_operations, self.file_watch, self.reconciliation)
-        self._background: list[Service] = [one for one in (*reporting, *watching) if one is not None]
+        self._background: list[Service] = [service for service in (*reporting, *watching) if service is not None]
         composition.register_collectors(base, self.notifier)
 
     @property

@@ -135,13 +135,13 @@ def _request(owner: LockOwner, lock_file: Path) -> None:
 
 
 def _has_open(pid: int, file: Path) -> bool:
-    wanted = file.stat()
+    target = file.stat()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
             found = descriptor.stat()
         except FileNotFoundError:  # closed meanwhile, or no file
             continue
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+        if (found.st_dev, found.st_ino) == (target.st_dev, target.st_ino):
             return True
     return False
 

@@ -95,7 +95,7 @@ class BookRow:
     changed_at: int
 
 
-class InstanceEvent(NamedTuple):
+class EventOfInstance(NamedTuple):
     """An event of an instance.
 
     Attributes:
@@ -276,15 +276,15 @@ def rows(connection: Connection, source: str, ids: Collection[str]) -> dict[str,
     return {row["flow_instance_id"]: BookRow(**row) for row in found}
 
 
-def events_of(connection: Connection, sources: Sequence[str], ids: Collection[str]) -> dict[str, list[InstanceEvent]]:
+def events_of(connection: Connection, sources: Sequence[str], ids: Collection[str]) -> dict[str, list[EventOfInstance]]:
     """Return the events of instances under any of the names of a source, by instance id."""
-    wanted = set(ids)
-    prefixes = {text[:MAX_INDEXED_CHARS] for text in wanted}
+    instance_ids = set(ids)
+    prefixes = {text[:MAX_INDEXED_CHARS] for text in instance_ids}
     parameters = {"prefixes": json.dumps(sorted(prefixes)), "sources": json.dumps(list(sources))}
-    found: dict[str, list[InstanceEvent]] = defaultdict(list)
+    found: dict[str, list[EventOfInstance]] = defaultdict(list)
     for row in connection.execute(_EVENTS, parameters):
-        if row.flow_instance_id in wanted:
-            found[row.flow_instance_id].append(InstanceEvent(row.id, row.received_at))
+        if row.flow_instance_id in instance_ids:
+            found[row.flow_instance_id].append(EventOfInstance(row.id, row.received_at))
     return found
 
 

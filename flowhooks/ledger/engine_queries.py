@@ -160,7 +160,7 @@ class HistoryGap(NamedTuple):
     closed_at: int | None
 
 
-class TakenIn(NamedTuple):
+class TakenInSummary(NamedTuple):
     """Events that reconciliation took in from the history of one engine.
 
     Attributes:
@@ -313,7 +313,7 @@ _IS_MISSED: Final = and_(
 )
 
 
-def taken_in(connection: Connection, source: str, since: int) -> TakenIn:
+def taken_in(connection: Connection, source: str, since: int) -> TakenInSummary:
     """Return the events that were taken in from an engine's history since `since`, in microseconds since 1970."""
     theirs = (IS_RECONCILED, events.c.source == source, events.c.received_at >= since)
     total = connection.execute(select(func.count()).select_from(events).where(*theirs)).scalar_one()
@@ -324,7 +324,7 @@ def taken_in(connection: Connection, source: str, since: int) -> TakenIn:
     if missed:
         first = select(events.c.id).where(*theirs, _IS_MISSED).order_by(events.c.received_at).limit(1)
         event_id = connection.execute(first).scalar_one()
-    return TakenIn(total, missed, first_at, last_at, event_id)
+    return TakenInSummary(total, missed, first_at, last_at, event_id)
 
 
 def reused_ids(connection: Connection, source: str, since: int) -> Reused:

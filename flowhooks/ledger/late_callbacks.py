@@ -80,7 +80,7 @@ def contradicts(row: Any, item: NewEvent) -> bool:
     # Nobody knows the kind of an end that is undecided.
     compared = [name for name in COMPARED if name != "kind" or row.parked_by != ParkedBy.END_STATE]
     pairs = [(getattr(row, name), getattr(item.event, name)) for name in compared]
-    return any(one != other for one, other in pairs if one not in (None, "") and other not in (None, ""))
+    return any(stored != sent for stored, sent in pairs if stored not in (None, "") and sent not in (None, ""))
 
 
 def add(transaction: WriteTransaction, row: Any, item: NewEvent, *, may_replace: bool, runner: DeliveryQueue) -> bool:

@@ -299,7 +299,7 @@ def lock_handlers(transaction: WriteTransaction, handler_ids: Collection[str]) -
 
 
 def _with_concurrency(limits: Mapping[str, StartLimits]) -> dict[str, int]:
-    return {handler: one.concurrency for handler, one in limits.items() if one.concurrency is not None}
+    return {handler: limit.concurrency for handler, limit in limits.items() if limit.concurrency is not None}
 
 
 def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counter[str]:
@@ -369,7 +369,7 @@ class OrderScheduler:
         if self._shared and (concurrency := _with_concurrency(limits)):
             running = _count_running(connection, concurrency)
             caps = {handler: most - running[handler] for handler, most in concurrency.items()}
-        rated = {handler: one for handler, one in limits.items() if one.rate is not None}
+        rated = {handler: limit for handler, limit in limits.items() if limit.rate is not None}
         for handler, count in count_startable(connection, rated, self._clock.now()).items():
             # A few more, because a damaged delivery must not keep the others from being read.
             most = count + READ_BEYOND_RATE if count else 0

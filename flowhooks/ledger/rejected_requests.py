@@ -206,21 +206,21 @@ def latest(
         before: the id after which to continue; `""`: start with the newest.
         request_filter: the filter; None: all requests.
     """
-    wanted = request_filter or RejectedFilter()
+    criteria = request_filter or RejectedFilter()
     table = rejected_requests.c
     query = select(*_COLUMNS).order_by(table.id.desc())
     if before:
         query = query.where(table.id < before)
-    if wanted.status is not None:
-        query = query.where(table.status == wanted.status)
-    if wanted.source is not None:
-        query = query.where(table.source == wanted.source)
-    if wanted.since is not None:
-        query = query.where(table.rejected_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(table.rejected_at < wanted.until)
+    if criteria.status is not None:
+        query = query.where(table.status == criteria.status)
+    if criteria.source is not None:
+        query = query.where(table.source == criteria.source)
+    if criteria.since is not None:
+        query = query.where(table.rejected_at >= criteria.since)
+    if criteria.until is not None:
+        query = query.where(table.rejected_at < criteria.until)
     # Paths are compared here, because the same id can be encoded in several ways. The table has few rows.
-    return list(islice(filter(wanted.matches_path, _requests(connection, query)), limit))
+    return list(islice(filter(criteria.matches_path, _requests(connection, query)), limit))
 
 
 def read(connection: Connection, request_id: str) -> RejectedRequest:

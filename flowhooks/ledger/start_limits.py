@@ -91,13 +91,13 @@ class StartBudget:
     """
 
     def __init__(self, connection: Connection, limits: Mapping[str, StartLimits], now: int) -> None:
-        self._limits = {handler: one for handler, one in limits.items() if one.rate is not None}
+        self._limits = {handler: limit for handler, limit in limits.items() if limit.rate is not None}
         self._now = now
         self._stored = _read(connection, self._limits) if self._limits else {}
         self._left = {
-            handler: one.rate.count(self._stored.get(handler), now)
-            for handler, one in self._limits.items()
-            if one.rate is not None
+            handler: limit.rate.count(self._stored.get(handler), now)
+            for handler, limit in self._limits.items()
+            if limit.rate is not None
         }
 
     def take(self, handler: str) -> bool:
@@ -129,10 +129,10 @@ def count_startable(connection: Connection, limits: Mapping[str, StartLimits], n
     """Return how many attempts of each of these handlers, which have a rate, may start now."""
     stored = _read(connection, limits) if limits else {}
     counts = {}
-    for handler, one in limits.items():
-        if one.rate is not None:
-            counts[handler] = one.rate.count(stored.get(handler), now)
-            one.note_next_start(one.rate.next_start(stored.get(handler), now), now)
+    for handler, limit in limits.items():
+        if limit.rate is not None:
+            counts[handler] = limit.rate.count(stored.get(handler), now)
+            limit.note_next_start(limit.rate.next_start(stored.get(handler), now), now)
     return counts
 
 

@@ -65,10 +65,10 @@ def hidden_members(pointers: Sequence[str]) -> frozenset[str]:
 
 def covers(pointers: Sequence[str], pointer: str) -> bool:
     """Return whether a member, or a part of it, is hidden."""
-    wanted = _names(_parts(pointer))
+    names = _names(_parts(pointer))
     for hidden in (_names(_parts(other)) for other in pointers):
-        shorter = min(len(wanted), len(hidden))
-        if wanted[:shorter] == hidden[:shorter]:
+        shorter = min(len(names), len(hidden))
+        if names[:shorter] == hidden[:shorter]:
             return True
     return False
 

@@ -195,18 +195,18 @@ class SourceReconciler:
         finally:
             self._release_lease(process)
 
-    def _run_with_lease(self, one: Round, since: int | None, *, declined: bool) -> None:
+    def _run_with_lease(self, current: Round, since: int | None, *, declined: bool) -> None:
         try:
-            one.run(since, declined=declined)
+            current.run(since, declined=declined)
         except (RoundStopped, CallCancelled, Unavailable, LedgerUnusable):
             raise
         except EngineError as error:
             self._context.is_checked = False
-            self._record_failure(one, error)
+            self._record_failure(current, error)
         except Exception as error:
             log.exception("reconciliation_fault", source=self.name)
             self._record_failure(
-                one, EngineError("invalid", f"flowhooks has a defect: {type(error).__name__}: {error}")
+                current, EngineError("invalid", f"flowhooks has a defect: {type(error).__name__}: {error}")
             )
         else:
             if self._last_error:
@@ -214,9 +214,9 @@ class SourceReconciler:
             self._last_error = ""
             self._uncounted, self._uncounted_since = 0, 0
 
-    def _record_failure(self, one: Round, error: EngineError) -> None:
-        one.result.reason, one.result.error = error.reason, error.why
-        one.record_failure(error)
+    def _record_failure(self, current: Round, error: EngineError) -> None:
+        current.result.reason, current.result.error = error.reason, error.why
+        current.record_failure(error)
         if error.why != self._last_error:
             log.error(
                 "reconciliation_failed",

@@ -22,7 +22,7 @@ from flowhooks.text import escape_control, to_storable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.ledger.engine_book import InstanceEvent
+    from flowhooks.ledger.engine_book import EventOfInstance
     from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.model.engine import FinishedInstance
     from flowhooks.schema.schemas import Schemas
@@ -301,7 +301,7 @@ class Known(NamedTuple):
     """
 
     row: BookRow | None
-    events: Sequence[InstanceEvent] = ()
+    events: Sequence[EventOfInstance] = ()
     purged_at: int | None = None
 
 
@@ -359,7 +359,7 @@ def decide(candidate: BookRow, known: Known, *, since: int, skew: int) -> BookRo
     return row
 
 
-def newest_event(events: Sequence[InstanceEvent], started_at: int) -> InstanceEvent | None:
+def newest_event(events: Sequence[EventOfInstance], started_at: int) -> EventOfInstance | None:
     """Return the newest event that was not received before the instance started, by our clock; None: there is none."""
     of_instance = [event for event in events if event.received_at >= started_at - REUSE_TOLERANCE]
     return max(of_instance, key=lambda event: (event.received_at, event.event_id), default=None)

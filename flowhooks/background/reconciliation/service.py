@@ -86,8 +86,8 @@ class Reconciliation:
         self._sources: dict[str, Source] = {}
         self._secrets: dict[str, dict[str, str]] = {}
         self._rounds: dict[str, threading.Lock] = {}
-        self._workers: dict[str, _Worker] = {}
-        self._closed: list[_Worker] = []
+        self._workers: dict[str, _ReconcilerThread] = {}
+        self._closed: list[_ReconcilerThread] = []
         problems = []
         for name, source in settings.sources.items():
             if source.engine is not None:
@@ -224,13 +224,13 @@ class Reconciliation:
         """
         return self._worker(source).reconciler.client
 
-    def _worker(self, source: str) -> _Worker:
+    def _worker(self, source: str) -> _ReconcilerThread:
         if (worker := self._workers.get(source)) is None:
             known = ", ".join(sorted(self._workers)) or "none"
             raise NotFound(f"there is no source {source} with an engine; the sources with one are: {known}")
         return worker
 
-    def _add(self, name: str, source: Source) -> _Worker:
+    def _add(self, name: str, source: Source) -> _ReconcilerThread:
         if source.engine is None:
             raise ValueError(f"source {name} has no engine")
         client = create_client(name, source.engine, self._plugins, self._environ)
@@ -248,7 +248,7 @@ class Reconciliation:
             not_ready_at=lambda: self._not_ready_at,
             rounds=self._rounds.setdefault(name, threading.Lock()),
         )
-        worker = self._workers[name] = _Worker(reconciler, self._clock)
+        worker = self._workers[name] = _ReconcilerThread(reconciler, self._clock)
         self._sources[name] = source
         return worker
 
@@ -266,7 +266,7 @@ class OnTakenIn(Protocol):
         """Count it; `missed`: a callback was expected."""
 
 
-class _Worker:
+class _ReconcilerThread:
     """The thread of one source."""
 
     def __init__(self, reconciler: SourceReconciler, clock: Clock) -> None:

@@ -57,7 +57,7 @@ class BulkTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BulkAction:
+class BulkCommand:
     """The operation that a command runs.
 
     Attributes:
@@ -162,7 +162,7 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
     return wrapped
 
 
-def run_bulk(target: BulkTarget, action: BulkAction) -> None:
+def run_bulk(target: BulkTarget, action: BulkCommand) -> None:
     """Run an operation on the selected events. Unless `--yes` is given, show the count and ask for confirmation."""
 
     def perform(*, dry_run: bool) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def run_bulk(target: BulkTarget, action: BulkAction) -> None:
     print_result(perform(dry_run=False), action.describe, as_json=target.as_json)
 
 
-def run_on_target(target: BulkTarget, action: BulkAction, **arguments: Any) -> dict[str, Any]:
+def run_on_target(target: BulkTarget, action: BulkCommand, **arguments: Any) -> dict[str, Any]:
     """Run an operation, or its dry run, with these arguments and return the result."""
     # Send no empty list of ids: the operation refuses it, because it could mean every event.
     full_arguments = {
@@ -191,7 +191,7 @@ def run_on_target(target: BulkTarget, action: BulkAction, **arguments: Any) -> d
     )
 
 
-def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilter) -> dict[str, Any]:
+def run_paged(settings: Settings, action: BulkCommand, *, event_filter: EventFilter) -> dict[str, Any]:
     """Run a paged operation. If it stops early, raise an error that tells its progress and how to continue."""
 
     def total() -> int:

@@ -8,7 +8,7 @@ import click
 
 from flowhooks.cli.events import text
 from flowhooks.cli.events.bulk import (
-    BulkAction,
+    BulkCommand,
     BulkTarget,
     bulk_options,
     note_option,
@@ -64,14 +64,14 @@ def reroute_command(target: BulkTarget, *, handler: str | None, parked: bool) ->
         _reroute_parked(target)
         return
     arguments = {"handler": handler} if handler else {}
-    action = BulkAction(
+    action = BulkCommand(
         operation="reroute", arguments=arguments, describe=text.reroute_text, question=text.reroute_question
     )
     run_bulk(target, action)
 
 
 def _reroute_parked(target: BulkTarget) -> None:
-    action = BulkAction(
+    action = BulkCommand(
         operation="reroute_parked",
         arguments={"dry_run": target.dry_run},
         describe=text.reroute_parked_text,
@@ -99,7 +99,7 @@ def dismiss_command(target: BulkTarget, *, note: str) -> None:
 
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    action = BulkAction(
+    action = BulkCommand(
         operation="dismiss",
         arguments={"note": note},
         describe=text.dismiss_text,

@@ -210,9 +210,9 @@ class Replacement:
             return
         if ended:
             self._successor.take_over(stopped_at, timeout=START_TIMEOUT)
-        self._become_supervisor(self._successor, stopped_at, told=ended)
+        self._become_supervisor(self._successor, stopped_at, has_command=ended)
 
-    def _become_supervisor(self, successor: ChildProcess, stopped_at: float, *, told: bool) -> None:
+    def _become_supervisor(self, successor: ChildProcess, stopped_at: float, *, has_command: bool) -> None:
         context, settings = self.context, self.app.settings
         inheritance = Inheritance(
             command=own_command(),
@@ -221,7 +221,7 @@ class Replacement:
             control=successor.control.fileno(),
             pid=successor.pid,
             number=successor.number,
-            told=told,
+            has_command=has_command,
             stopped_at=stopped_at,
             stop_timeout=settings.shutdown.timeout + settings.http.read_timeout,
             notify=context.service_manager.address,

@@ -52,7 +52,7 @@ class Inheritance:
         control: file descriptor of the link to the successor.
         pid: process id of the successor.
         number: number of replacements so far.
-        told: whether the successor has the command to take the ledger over.
+        has_command: whether the successor has the command to take the ledger over.
         stopped_at: since when no connection is accepted, by `time.monotonic`.
         stop_timeout: seconds that a process may take for an orderly end.
         notify: the service manager's socket; `""` if there is none.
@@ -66,7 +66,7 @@ class Inheritance:
     control: int
     pid: int
     number: int
-    told: bool
+    has_command: bool
     stopped_at: float
     stop_timeout: float
     notify: str
@@ -116,7 +116,7 @@ class SingleSupervisor:
     successor: ChildProcess | None
     _current: ChildProcess | None = field(init=False, default=None)
     _leaving: list[ChildProcess] = field(init=False, default_factory=list)
-    _told: bool = field(init=False)
+    _has_command: bool = field(init=False)
     _stopped_at: float = field(init=False)
     _number: int = field(init=False)
     _service_manager: ServiceManager = field(init=False)
@@ -127,7 +127,7 @@ class SingleSupervisor:
     _exit_code: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._told, self._stopped_at = self.inheritance.told, self.inheritance.stopped_at
+        self._has_command, self._stopped_at = self.inheritance.has_command, self.inheritance.stopped_at
         self._number = self.inheritance.number
         self._service_manager = ServiceManager(self.inheritance.notify)
 
@@ -200,7 +200,7 @@ class SingleSupervisor:
         log.info("process_replacing", processes=1)
         self._number += 1
         self.successor = self._start(selector, is_successor=True)
-        self._told = False
+        self._has_command = False
 
     def _close(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
         while child.receive():  # the last messages; the other end is closed
@@ -285,7 +285,7 @@ class SingleSupervisor:
         current = self._current
         if not successor.has_loaded:
             return
-        if not self._told:
+        if not self._has_command:
             if current is None:
                 self._let_take_over(successor, self._stopped_at)
             elif current.released is not None and current.has_ended:
@@ -301,7 +301,7 @@ class SingleSupervisor:
             log.info("process_replaced", processes=1)
 
     def _let_take_over(self, successor: ChildProcess, stopped_at: float) -> None:
-        self._told = True
+        self._has_command = True
         successor.take_over(stopped_at, timeout=START_TIMEOUT)
 
     def _start(self, selector: selectors.BaseSelector, *, is_successor: bool) -> ChildProcess | None:

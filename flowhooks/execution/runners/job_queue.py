@@ -39,12 +39,12 @@ WORKER_DEAD_AFTER_SECONDS: Final = 30.0
 """Seconds without a heartbeat after which Procrastinate's record of a worker is removed."""
 
 _WITH_FEW_JOBS: Final = """
-SELECT wanted.handler FROM unnest(%s::text[], %s::text[]) AS wanted (handler, queue)
-WHERE NOT EXISTS (SELECT FROM handlers WHERE handlers.id = wanted.handler AND handlers.paused_at IS NOT NULL)
+SELECT new_jobs.handler FROM unnest(%s::text[], %s::text[]) AS new_jobs (handler, queue)
+WHERE NOT EXISTS (SELECT FROM handlers WHERE handlers.id = new_jobs.handler AND handlers.paused_at IS NOT NULL)
 AND (
     SELECT count(*) FROM (
         SELECT FROM procrastinate_jobs
-        WHERE queue_name = wanted.queue AND status = 'todo' AND scheduled_at IS NULL LIMIT %s
+        WHERE queue_name = new_jobs.queue AND status = 'todo' AND scheduled_at IS NULL LIMIT %s
     ) AS waiting
 ) < %s
 """
@@ -153,11 +153,11 @@ class JobQueue:
         """
         wait = not_before - self._clock.now()
         second = not_before // SECOND if wait > 0 else 0
-        wanted = {(handler, second) for handler in handlers} - transaction.deferred_jobs
-        if not wanted:
+        new_jobs = {(handler, second) for handler in handlers} - transaction.deferred_jobs
+        if not new_jobs:
             return
-        transaction.deferred_jobs |= wanted
-        names = sorted(handler for handler, _ in wanted)
+        transaction.deferred_jobs |= new_jobs
+        names = sorted(handler for handler, _ in new_jobs)
         try:
             if wait > 0:
                 self._schedule(transaction, names, wait)

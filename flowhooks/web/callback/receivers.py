@@ -70,7 +70,7 @@ class ReceiverCalls:
         if not self._begin(source):
             self._log(plugin, source, "busy", {"why": f"{MAX_CALLS} of its calls for this source are still running"})
             raise Unavailable("receiver_unavailable")
-        call = _Call()
+        call = _ReceiverCall()
         thread = threading.Thread(
             target=self._run, args=(call, plugin, source, request), name=f"receiver-{source}", daemon=True
         )
@@ -90,7 +90,7 @@ class ReceiverCalls:
         self._log(plugin, source, kind, {"traceback": self._redact(traceback_text(call.error))})
         raise Unavailable("receiver_failed")
 
-    def _run(self, call: _Call, plugin: str, source: str, request: ReceivedRequest) -> None:
+    def _run(self, call: _ReceiverCall, plugin: str, source: str, request: ReceivedRequest) -> None:
         try:
             call.result = self._receivers.call(plugin, source, request)
         except BaseException as error:  # noqa: BLE001 (also SystemExit: a plugin must not end the thread unnoticed)
@@ -120,7 +120,7 @@ class ReceiverCalls:
         _log.error("receiver_failed", plugin=plugin, source=source, **fields)
 
 
-class _Call:
+class _ReceiverCall:
     """One call: its result or its error, once it has ended."""
 
     def __init__(self) -> None:

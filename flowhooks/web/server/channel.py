@@ -95,7 +95,7 @@ class _TimedTask:
         self.channel.answered = True
 
 
-class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
+class _WaitressTask(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
     """A request for the application."""
 
     def get_environment(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             connection and lose the response (RFC 9112 §9.6).
     """
 
-    task_class = _Task
+    task_class = _WaitressTask
     error_task_class = _ErrorTask
     parser_class = RequestParser
     # Messages of waitress below a warning contain the decoded path, which could break a line of the log.

@@ -11,7 +11,7 @@ from flowhooks.background.reconciliation import rules
 from flowhooks.background.reconciliation.context import first_position
 from flowhooks.background.reconciliation.rules import OVERLAP, Candidates, Known, Window
 from flowhooks.clock import DAY, SECOND
-from flowhooks.ledger.engine_book import InstanceEvent
+from flowhooks.ledger.engine_book import EventOfInstance
 from flowhooks.model.engine import EndState, FinishedInstance
 from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import EngineSettings, Source
@@ -117,7 +117,7 @@ def test_the_body_has_no_nulls_and_only_named_variables(row):
 def test_which_event_belongs_to_an_instance(row, started_at, received, skew, found):
     """An event counts if it was received after the start, with or without the skew, with a tolerance of a minute."""
     candidate = replace(row(), started_at=started_at)
-    known = Known(None, [InstanceEvent(f"e{number}", at) for number, at in enumerate(received)])
+    known = Known(None, [EventOfInstance(f"e{number}", at) for number, at in enumerate(received)])
     decided = rules.decide(candidate, known, since=0, skew=skew)
     assert (decided.disposition, decided.event_id) == (("has_event", "e0") if found else ("in_grace", None))
     purged = rules.decide(candidate, Known(None, (), max(received, default=None)), since=0, skew=skew)
@@ -128,7 +128,7 @@ def test_an_event_comes_before_every_rule(row):
     """An instance that a rule would skip, and that has an event, has an event."""
     child = row(parent_id="p")
     assert child.rule == "child"
-    decided = rules.decide(child, Known(None, [InstanceEvent("e1", NOW)]), since=NOW + DAY, skew=0)
+    decided = rules.decide(child, Known(None, [EventOfInstance("e1", NOW)]), since=NOW + DAY, skew=0)
     assert (decided.disposition, decided.rule, decided.detail) == ("has_event", "", "")
 
 
