@@ -42,4 +42,93 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "Your role may not search by this field, because its values are hidden from the role.",
         "zh": "您的角色不能按此字段搜索，因为该字段的值对该角色隐藏。",
     },
+    "query_unknown": {
+        "en": "There is no parameter {name} here; the parameters are: {allowed}.",
+        "zh": "没有参数 {name}；可用的参数：{allowed}。",
+    },
+    "query_twice": {
+        "en": "The parameter {name} is given twice; give it once.",
+        "zh": "参数 {name} 重复；只能出现一次。",
+    },
+    "query_not_utf8": {
+        "en": "The query string is not percent-encoded UTF-8.",
+        "zh": "查询字符串不是按 UTF-8 进行的百分号编码。",
+    },
+    "query_text": {
+        "en": "The parameter {name} is empty, longer than {limit} characters, or contains the character NUL; leave "
+        "it out if it is not needed.",
+        "zh": "参数 {name} 为空、超过 {limit} 个字符，或含有空字符（NUL）；不需要时请去掉该参数。",
+    },
+    "query_many": {
+        "en": "The parameter {name} is given more than {limit} times.",
+        "zh": "参数 {name} 出现超过 {limit} 次。",
+    },
+    "query_id": {
+        "en": "The parameter {name} must be an id from an earlier answer.",
+        "zh": "参数 {name} 应为 ID，取自之前的响应。",
+    },
+    "query_trace_id": {
+        "en": "The parameter {name} must be a trace id: 32 hexadecimal digits in lower case.",
+        "zh": "参数 {name} 应为链路 ID：32 位小写十六进制数字。",
+    },
+    "query_field": {
+        "en": "The parameter {name} must be a condition such as /vendor=ACME, /amount>=1000 or /amount<=1000.",
+        "zh": "参数 {name} 应为条件，例如 /vendor=ACME、/amount>=1000 或 /amount<=1000。",
+    },
+    "query_field_unknown": {
+        "en": "The parameter {name} may name only the fields of the setting search.fields: {names}.",
+        "zh": "参数 {name} 只能使用设置 search.fields 列出的字段：{names}。",
+    },
+    "query_number": {
+        "en": "The parameter {name} must be a whole number from {low} to {high}.",
+        "zh": "参数 {name} 应为 {low} 到 {high} 的整数。",
+    },
+    "query_truth": {
+        "en": "The parameter {name} must be true or false.",
+        "zh": "参数 {name} 应为 true 或 false。",
+    },
+    "query_choice": {
+        "en": "The parameter {name} must be one of: {values}.",
+        "zh": "参数 {name} 应为以下值之一：{values}。",
+    },
+    "query_time": {
+        "en": "The parameter {name} is not a time; write {examples}.",
+        "zh": "参数 {name} 不是时间；写法如 {examples}。",
+    },
+    "query_times": {
+        "en": "The parameter since must be before until.",
+        "zh": "参数 since 必须早于 until，否则两者之间没有事件。",
+    },
+    "query_range": {
+        "en": "The parameter from must be before to, in the past, and at most {days} days before to.",
+        "zh": "参数 from 必须早于 to 和现在，且与 to 相差不超过 {days} 天。",
+    },
+    "no_such_event": {
+        "en": "There is no event and no delivery with this id.",
+        "zh": "没有该 ID 的事件或投递。",
+    },
+    "no_such_handler": {
+        "en": "There is no handler with this id.",
+        "zh": "没有该 ID 的处理器。",
+    },
+    "no_such_source": {
+        "en": "There is no source with this name.",
+        "zh": "没有该名称的来源。",
+    },
+    "no_such_operation": {
+        "en": "There is no bulk operation with this id.",
+        "zh": "没有该 ID 的批量操作。",
+    },
+    "no_such_operation_name": {
+        "en": "There is no such operation; the operations are {names}.",
+        "zh": "没有该操作；可用的操作：{names}。",
+    },
+    "no_such_path": {
+        "en": "There is nothing at this path; GET /openapi.json lists all paths.",
+        "zh": "路径不存在；全部路径见 GET /openapi.json。",
+    },
+    "too_many_exports": {
+        "en": "The server sends {limit} exports already; try again when one of them has ended.",
+        "zh": "服务器正在发送 {limit} 个导出文件；请待其中之一结束后重试。",
+    },
 }

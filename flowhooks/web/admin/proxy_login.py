@@ -41,8 +41,7 @@ class ProxyUser(NamedTuple):
 class InvalidLoginHeader(Exception):
     """A header that names the user is not from the proxy, or has no usable value.
 
-    Args:
-        why: the reason for the log, one line without a value from the request.
+    Its argument is the reason for the log, one line without a value from the request.
     """
 
 

@@ -152,7 +152,7 @@ def test_paths_that_are_mentioned_are_there():
     """Each path below `/api/` in a page or an example is served."""
     patterns = [re.compile(re.sub(r"\{\w+\}", r"[^/]+", path)) for path in routes()]
     mentioned = pages_with(
-        r"(?<![\w.])(?:http://[\w.:]+)?(/(?:api/[\w/{}-]*[\w}]|healthz|readyz|metrics|openapi\.json))\b"
+        r"(?<![\w.])(?:http://[\w.:]+)?(/(?:api/[\w/{}%-]*[\w}]|healthz|readyz|metrics|openapi\.json))\b"
     )
     assert "/api/events" in mentioned
     for path, where in mentioned.items():

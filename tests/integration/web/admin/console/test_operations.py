@@ -172,8 +172,8 @@ def test_selected_rows(many, repaired, eventually):
     """Only the deliveries of the selected events are planned, and within them only those of the filter."""
     repaired.append(True)
     page = many.page("/events?state=dead")
-    boxes = [attrs for tag, attrs in page.tags if tag == "input" and attrs.get("type") == "checkbox"]
-    assert {attrs["form"] for attrs in boxes} == {"rows"}
+    boxes = [attrs for tag, attrs in page.tags if tag == "input" and attrs.get("form") == "rows"]
+    assert {attrs["type"] for attrs in boxes} == {"checkbox"}
     assert len(boxes) == 6
     assert "Select p0" in {attrs["aria-label"] for attrs in boxes}
     chosen = [event_of(many, "p0"), event_of(many, "a0")]
@@ -312,7 +312,7 @@ def test_who_may_only_look_has_no_buttons(many, monkeypatch):
     assert shown.form() is None
     assert "role operate" in shown.text
     assert not many.page("/events?state=dead").to_do("replay", "rows")
-    assert not [attrs for tag, attrs in many.page("/events?state=dead").tags if attrs.get("type") == "checkbox"]
+    assert not [attrs for tag, attrs in many.page("/events?state=dead").tags if attrs.get("form") == "rows"]
     assert "role operate" in many.page("/do/replay?state=dead").text
 
 
