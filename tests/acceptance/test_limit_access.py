@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs/how-to/limit-access.md"
 CHINESE_PAGE = PAGE.with_name("limit-access.zh-CN.md")
 TOML, NGINX = (
     re.search(rf"^ *```{language}\n(.*?)^ *```", PAGE.read_text(), re.DOTALL | re.MULTILINE)[1]
-    for language in ("toml", "nginx")
+    for language in ("toml", "text")
 )
 CONSOLE = "ops.example.com"
 PROXY = "127.0.0.2"

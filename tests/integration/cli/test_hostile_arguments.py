@@ -15,7 +15,7 @@ from .test_output import CONTROLS
 
 HOSTILE = "a\x1b[31mRED\x1b]0;title\x07\r\r\nfaked: line\u202e\x9b"
 SHELL = "--class=x $(touch pwned) `touch pwned` ; touch pwned #'\""
-STARTS = {("serve",), ("worker",)}
+STARTS = {("serve",), ("worker",), ("dev",)}
 """Commands that would run forever with some values of their options."""
 
 

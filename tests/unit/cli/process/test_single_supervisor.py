@@ -53,7 +53,7 @@ def supervisor(monkeypatch):
     """A supervisor whose only process serves."""
     monkeypatch.setattr(single_supervisor, "ChildProcess", Child)
     inheritance = Inheritance(
-        command=["flowhooks"], sockets={}, configured={}, control=0, pid=1, number=1, told=True, stopped_at=1.0,
+        command=["flowhooks"], sockets={}, configured={}, control=0, pid=1, number=1, has_command=True, stopped_at=1.0,
         stop_timeout=30.0, notify="", log_level="info", log_format="json",
     )  # fmt: skip
     one = SingleSupervisor(inheritance=inheritance, sockets={}, successor=Child())
