@@ -89,7 +89,7 @@ class App:
         self.environ, self.clock = os.environ if environ is None else environ, clock or Clock()
         self.draining, self._credential_kinds = False, credential_kinds
         self._reload_listeners: list[Callable[[Settings], object]] = []
-        self._services_stopping, self._stop = threading.Event(), threading.Event()
+        self._stopping, self._stop = threading.Event(), threading.Event()
         self._threads = ThreadGroup()
         process_environ = {**os.environ, **(environ or {})}  # copied before plugins are loaded, which may change it
         with ExitStack() as on_error:
@@ -118,9 +118,8 @@ class App:
         registration = self.registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
         self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
-        wait, reroute = self._services_stopping.wait, self._start_rerouting
         path = self._path = composition.build_path(
-            base, self._live, registration, wait_for_shutdown=wait, reroute_parked=reroute
+            base, self._live, registration, wait_for_shutdown=self._stopping.wait, reroute_parked=self._start_rerouting
         )
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder, self.receivers = path.dispatcher, path.recorder, self.plugins.receivers
@@ -242,7 +241,7 @@ class App:
             steps.callback(self.ledger.close)
             for service in self._background:
                 steps.callback(service.stop, STOP_TIMEOUT)
-            steps.callback(self._services_stopping.set)
+            steps.callback(self._stopping.set)
             steps.callback(self.isolation.close)
             return self._stop_running(timeout)
 
