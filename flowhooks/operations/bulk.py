@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-MIN_RATE: Final = 0.001
+MIN_RATE: Final = 0.0001
 MAX_RATE: Final = 10_000
 REST_PER_PAGE: Final = 2.0
 """Rest after a page of a plan while others write, as a multiple of the time that the page took."""

@@ -1406,8 +1406,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "operation.set_rate": {"en": "Set the rate", "zh": "设置速率"},
     "operation.no_rate": {"en": "no limit", "zh": "不限"},
     "operation.wrong_rate": {
-        "en": "The rate must be a number from 0.001 to 10000, such as 5 or 0.5, or empty.",
-        "zh": "速率必须是 0.001 到 10000 之间的数字，例如 5 或 0.5；也可留空。",
+        "en": "The rate must be a number from 0.0001 to 10000, such as 5 or 0.5, or empty.",
+        "zh": "速率必须是 0.0001 到 10000 之间的数字，例如 5 或 0.5；也可留空。",
     },
     "operation.started": {"en": "Started", "zh": "开始时间"},
     "operation.finished": {"en": "Finished", "zh": "结束时间"},

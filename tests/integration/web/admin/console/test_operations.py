@@ -163,7 +163,7 @@ def test_a_rate_that_cannot_be_used(many, rate):
     page, address = planned(many)
     answer = many.submit(page.form()[0], rate=rate, note="kept <i>")
     assert answer.status == 422
-    assert "The rate must be a number from 0.001 to 10000" in answer.page.text
+    assert "The rate must be a number from 0.0001 to 10000" in answer.page.text
     assert "kept <i>" in answer.page.text
     assert state_of(many, address) == "planned"
 
