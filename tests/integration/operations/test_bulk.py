@@ -129,7 +129,8 @@ def test_impossible_changes_are_refused_with_the_state(harness, listens, works):
         bulk.start_operation(by_ann(flow), "nothing")
     with pytest.raises(SettingsError, match="rate must be from"):
         bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL, rate=0.00009)
-    assert bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL, rate=1 / 3600).rate == pytest.approx(1 / 3600, rel=1e-4)
+    hourly = bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, ALL, rate=1 / 3600)
+    assert hourly.rate == pytest.approx(1 / 3600, rel=1e-4)
     with pytest.raises(InvalidTransition, match="replay acts on deliveries that are dead"):
         bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, EventFilter(state="succeeded"))
 
