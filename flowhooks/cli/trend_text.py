@@ -82,6 +82,7 @@ def print_trend(trend: Trend, noun: str) -> None:
     output.print_line(f"From {output.format_time(current.since)} to {output.format_time(current.until)} UTC")
     if trend.is_empty:
         output.print_line(f"  No {noun} are recorded in this time, or at the same time yesterday or last week.")
+        output.print_line("  A server records them every 10 seconds.")
         return
     if trend.slowdown is not None:
         output.print_line(f"  {_slowdown_text(trend)}", style="red" if trend.slowdown.is_slower else None)

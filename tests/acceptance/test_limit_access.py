@@ -156,7 +156,7 @@ def flows(nginx, groups):
     """The flow instances that the API lists."""
     status, body = ask(nginx, "/api/events", groups)
     assert status == 200
-    return [one["flow_instance_id"] for one in json.loads(body)["events"]]
+    return [event["flow_instance_id"] for event in json.loads(body)["events"]]
 
 
 def test_both_pages_have_the_same_examples():
@@ -199,7 +199,7 @@ def flows_with(nginx, groups, headers):
     """The flow instances that the API lists for a client that sends further headers."""
     status, body = ask(nginx, "/api/events", groups, headers=headers)
     assert status == 200
-    return [one["flow_instance_id"] for one in json.loads(body)["events"]]
+    return [event["flow_instance_id"] for event in json.loads(body)["events"]]
 
 
 def test_past_the_proxy_the_headers_are_refused(server, nginx):
@@ -227,8 +227,8 @@ def test_each_login_is_in_the_audit_log(site, nginx):
     """The command of the page lists who has logged in, how, and with which role."""
     assert ask(nginx, "/console/handlers", "payments-team", user="zhao")[0] == 200
     ran = site.run("audit", "--action", "login", "--json", database=site.database)
-    found = [one["detail"] for one in json.loads(ran.stdout)["entries"] if one["actor"] == "zhao"]
-    assert [(one["by"], one["role"], one["address"]) for one in found] == [("proxy", "payments", "127.0.0.1")]
+    found = [entry["detail"] for entry in json.loads(ran.stdout)["entries"] if entry["actor"] == "zhao"]
+    assert [(entry["by"], entry["role"], entry["address"]) for entry in found] == [("proxy", "payments", "127.0.0.1")]
 
 
 def test_a_reload_applies_to_who_is_logged_in(site, server, nginx):
@@ -255,10 +255,12 @@ def test_a_reload_applies_to_who_is_logged_in(site, server, nginx):
 def test_check_names_the_proxy(site, server):
     """`flowhooks check` warns of a proxy on this machine, where other programs can send its headers."""
     ran = site.run("check", "--json", database=site.database)
-    found = [one for one in json.loads(ran.stdout)["findings"] if one["about"] == "operators"]
-    (note,) = (one for one in found if PROXY in str(one))
+    found = [finding for finding in json.loads(ran.stdout)["findings"] if finding["about"] == "operators"]
+    (note,) = (finding for finding in found if PROXY in str(finding))
     assert (note["mark"], "log in as anyone" in note["why"]) == ("note", True)
-    (typing_error,) = (one for one in findings(site, "roles.payments", "payment") if "did you mean" in str(one))
+    (typing_error,) = (
+        finding for finding in findings(site, "roles.payments", "payment") if "did you mean" in str(finding)
+    )
     assert "no plugin of this name is installed" in str(typing_error)
 
 
@@ -269,4 +271,4 @@ def findings(site, role, plugin):
         (site.folder / "flowhooks.toml").read_text().replace('plugins = ["payments"]', f'plugins = ["{plugin}"]')
     )
     ran = site.run("check", "--json", "--config", file, database=site.database, plugins_dirs=site.plugins)
-    return [one for one in json.loads(ran.stdout)["findings"] if role in str(one)]
+    return [finding for finding in json.loads(ran.stdout)["findings"] if role in str(finding)]

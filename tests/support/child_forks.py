@@ -59,8 +59,8 @@ def open_nursery(become, is_alike):
             theirs.close()
             assert os.getppid() == parent
             return _become_child(files, become)
-        for one in files:
-            os.close(one)
+        for file in files:
+            os.close(file)
 
 
 def _detach():
@@ -87,8 +87,8 @@ def _fork(channel):
         os.waitpid(between, 0)
         channel.send(pid)
         os.write(starts, b"!")
-    for one in (reads, writes, waits, starts):
-        os.close(one)
+    for end in (reads, writes, waits, starts):
+        os.close(end)
     return not between
 
 
@@ -108,9 +108,9 @@ def _become_child(files, become):
 def _renumber(files, numbers):
     """Give open files the numbers that they have in the process which passes them."""
     free = max((*files, *numbers, 2)) + 1
-    copies = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, free) for one in files]
-    for one in files:
-        os.close(one)
+    copies = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, free) for file in files]
+    for file in files:
+        os.close(file)
     for copy, number in zip(copies, numbers, strict=True):
         os.dup2(copy, number)
         os.close(copy)

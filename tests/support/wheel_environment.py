@@ -55,7 +55,10 @@ class Environment:
 
     def link(self, *requirements):
         """Link requirements, such as `"flowhooks[new]"`, and those of all installed packages."""
-        here = {canonicalize_name(one.name): one for one in distributions(path=[str(self.packages)])}
+        here = {
+            canonicalize_name(distribution.name): distribution
+            for distribution in distributions(path=[str(self.packages)])
+        }
         todo, seen = [Requirement(name) for name in (*here, *requirements)], set()
         while todo:
             one = todo.pop()

@@ -147,14 +147,14 @@ def test_old_minutes_of_trends_become_hours(harness, listens, logged, monkeypatc
     count_minutes(flow, days=9)
     assert not any(flow.app.retention.run(flow.clock.now()).values())
     assert trend_rows(flow) == {60: (240, 480), 3600: (4, 480)}
-    assert not [one for one in logged if one["event"] == "purge_finished"]
+    assert not [record for record in logged if record["event"] == "purge_finished"]
     flow.clock.advance(8 * DAY)
     flow.app.retention.run(flow.clock.now())
     assert trend_rows(flow) == {3600: (8, 960)}
     flow.clock.advance(390.5 * DAY)
     flow.app.retention.run(flow.clock.now())
     assert trend_rows(flow) == {3600: (4, 480)}
-    (line,) = [one for one in logged if one["event"] == "purge_finished"]
+    (line,) = [record for record in logged if record["event"] == "purge_finished"]
     assert line["trends"] == 4
 
 
@@ -203,7 +203,7 @@ def test_a_run_is_logged_once_with_its_counts(harness, listens, logged, monkeypa
     flow.clock.advance(2 * DAY)
     flow.app.retention.run(flow.clock.now())
     flow.app.retention.run(flow.clock.now())
-    (line,) = [one for one in logged if one["event"] == "purge_finished"]
+    (line,) = [record for record in logged if record["event"] == "purge_finished"]
     assert (line["events"], line["deliveries"]) == (5, 5)
 
 

@@ -231,14 +231,14 @@ def test_a_fault_does_not_end_the_thread(harness, monkeypatch, logged, eventuall
 
     def broken(*given):
         # A transaction that fails together with others is executed again, alone.
-        if not [one for one in logged if one["event"] == "trend_fault"]:
+        if not [record for record in logged if record["event"] == "trend_fault"]:
             raise LookupError("a defect")
         return to_rows(*given)
 
     monkeypatch.setattr(module, "_to_rows", broken)
     flow = harness.open()
     flow.app.trends.answered("oa", 200, 0.1)
-    eventually(lambda: [one for one in logged if one["event"] == "trend_fault"])
+    eventually(lambda: [record for record in logged if record["event"] == "trend_fault"])
     flow.app.trends.answered("oa", 200, 0.1)
     eventually(lambda: read(flow, "source", "oa"))
 

@@ -131,7 +131,7 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     assert rest["next"] == ""
     # The operation has acted on the event, too.
     about = asked("audit", "--target", event["id"], server=alerted)["entries"]
-    assert [one["id"] for one in about] == [entries[1]["id"], entries[2]["id"]]
+    assert [entry["id"] for entry in about] == [entries[1]["id"], entries[2]["id"]]
     assert run("audit", "--target", "nothing", server=alerted).stdout == "No matching entries.\n"
 
 

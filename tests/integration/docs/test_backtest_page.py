@@ -40,7 +40,9 @@ def shell(tmp_path, new_database):
     env = kept | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(tmp_path / "installed"),
-        "FLOWHOOKS_PLUGINS_DENY": ",".join(sorted({one.name for one in entry_points(group="flowhooks")})),
+        "FLOWHOOKS_PLUGINS_DENY": ",".join(
+            sorted({entry_point.name for entry_point in entry_points(group="flowhooks")})
+        ),
         "PIP_CONFIG_FILE": os.devnull,
         # No downloads: what builds the package is installed here.
         "PIP_NO_INDEX": "1",
@@ -94,7 +96,7 @@ def without_ids(text):
 @pytest.mark.timeout(600)
 def test_the_page_from_top_to_bottom(shell):
     """The two trials report what is shown; the exported events pass the tests of the page, without real values."""
-    first, script, export, tests = [one.text for block in blocks(PAGE, "sh") for one in commands(block)]
+    first, script, export, tests = [command.text for block in blocks(PAGE, "sh") for command in commands(block)]
     done = shell(first)
     assert done.returncode == 1, done.stderr
     assert without_ids(done.stdout) == without_ids(SHOWN.text)

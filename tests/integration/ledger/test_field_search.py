@@ -45,7 +45,7 @@ class Orders:
         keys = {} if business_key is None else {"businessKey": business_key}
         event_id, queued = self.hands.accept(instance or f"i-{name}", *handlers, fields=FIELDS, **keys, **body)
         self.names[event_id] = name
-        self.deliveries[name] = [one.delivery_id for one in queued]
+        self.deliveries[name] = [delivery.delivery_id for delivery in queued]
         return event_id
 
     def found(self, event_filter):
@@ -53,7 +53,7 @@ class Orders:
         ledger = self.hands.ledger
         listed = [self.names[stored.event.id] for stored in ledger.find(event_filter, limit=100)]
         assert ledger.count_events(event_filter) == len(listed)
-        assert [self.names[one.event.id] for one in ledger.page(event_filter, limit=100)] == listed[::-1]
+        assert [self.names[stored.event.id] for stored in ledger.page(event_filter, limit=100)] == listed[::-1]
         assert self.paged(event_filter) == listed
         return listed
 
@@ -63,7 +63,7 @@ class Orders:
         with self.hands.ledger.connection() as connection:
             while True:
                 page = search_events(connection, event_filter, limit=2, before=before, window=3, time_budget=60)
-                names += [self.names[one.id] for one in page.events]
+                names += [self.names[event.id] for event in page.events]
                 before = page.older
                 if not before:
                     return names
@@ -170,7 +170,7 @@ def test_a_field_is_searched_to_newer_events_too(orders, monkeypatch):
     for condition in ("/vendor=Many", "/amount>=5000"):
         with orders.hands.ledger.connection() as connection:
             page = search_events(connection, by(condition), limit=2, after=names["n0"], window=2, time_budget=60)
-        assert [orders.names[one.id] for one in page.events] == ["n2", "n1"]
+        assert [orders.names[event.id] for event in page.events] == ["n2", "n1"]
 
 
 def test_a_filter_without_a_meaning_is_refused():
@@ -273,7 +273,7 @@ def test_a_narrow_range_is_found_at_once(harness):
     with flow.app.ledger.connection() as connection:
         wanted = by("/amount>=50", "/amount<=52", "/vendor=often")
         page = search_events(connection, wanted, limit=50, window=10, time_budget=0)
-    assert [one.id for one in page.events] == ["e100052", "e100051", "e100050"]
+    assert [event.id for event in page.events] == ["e100052", "e100051", "e100050"]
     assert page.searched_until is None
 
 

@@ -131,16 +131,16 @@ def test_stored_events_that_are_not_indexed(harness, listens, findings):
     """A note names the command while the oldest events lack a field of the settings, and until it has run."""
     flow = harness.open(listens(nothing))
     flow.take("i1", amount=1)
-    assert [one.mark for one in findings(flow, "database")] == ["ok"] * len(findings(flow, "database"))
+    assert [finding.mark for finding in findings(flow, "database")] == ["ok"] * len(findings(flow, "database"))
     fields = {"search": {"fields": ("/amount",)}}
-    (found,) = [one for one in findings(flow, "database", **fields) if one.mark == "note"]
+    (found,) = [finding for finding in findings(flow, "database", **fields) if finding.mark == "note"]
     assert found.what == "stored events are not indexed by the fields of search.fields"
     assert found.next == "`flowhooks db index` indexes them while the server runs"
     context = flow.app.operation_context
     search = SearchSettings(**fields["search"])
     index_fields(replace(context, settings=replace(context.settings, search=search)))
-    assert "note" not in {one.mark for one in findings(flow, "database", **fields)}
-    assert "note" in {one.mark for one in findings(flow, "database")}
+    assert "note" not in {finding.mark for finding in findings(flow, "database", **fields)}
+    assert "note" in {finding.mark for finding in findings(flow, "database")}
 
 
 def test_what_is_paused(harness, listens, findings, clock):

@@ -43,7 +43,8 @@ def outcome(make_plugin, tmp_path):
             dirs=(), allow=(), deny=(), safe_mode=False, sections={}, entry_points=(), objects=objects
         )
         remembered = [
-            RegisteredHandler(id=f"leave:{one.name}", selectors=one.selectors, last_seen_at=0) for one in registered
+            RegisteredHandler(id=f"leave:{known.name}", selectors=known.selectors, last_seen_at=0)
+            for known in registered
         ]
         result = evaluate(event, lookup=build_lookup(plugins, remembered, ignore), plugins=plugins)
         return EventOutcome.from_json(json.loads(json.dumps(result.to_json())))

@@ -18,7 +18,7 @@ def test_reference():
     """Every setting has a unique name, a type, a default as TOML, a variable and one line of text."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 127
+    assert len({setting.name for setting in described}) == len(described) == 127
     for one in described:
         assert one.type
         assert one.doc.endswith(".")
@@ -56,7 +56,7 @@ def test_reference():
         "operators.NAME.password",
         "operators.NAME.token_sha256",
         "operators.NAME.token_file",
-        *(f"roles.NAME.{one}" for one in ("may", "plugins", "masked")),
+        *(f"roles.NAME.{member}" for member in ("may", "plugins", "masked")),
         *(
             f'handlers."PLUGIN:NAME".{one}'
             for one in ("isolation", "timeout", "memory_mib", "circuit_breaker_failures")

@@ -488,8 +488,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "trend.factor": {"en": "This is {factor} times as long.", "zh": "为当时的 {factor} 倍。"},
     "trend.none": {
-        "en": "Nothing is recorded in this time, or at the same time yesterday or last week.",
-        "zh": "该时段以及昨天、上周同一时段都没有记录。",
+        "en": "Nothing is recorded in this time, or at the same time yesterday or last week. A server records it every "
+        "10 seconds.",
+        "zh": "该时段以及昨天、上周同一时段都没有记录。服务器每 10 秒记录一次。",
     },
     "trend.totals": {"en": "Totals of the time range", "zh": "时段合计"},
     "trend.now": {"en": "this time", "zh": "本时段"},

@@ -72,7 +72,7 @@ class Place:
         if schema:
             files[f"{package}/schemas/data/key/leave.schema.json"] = json.dumps(schema)
         info = f"{package}-{version}.dist-info"
-        needs = "".join(f"Requires-Dist: {one}\n" for one in requires)
+        needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
         files |= {
             f"{info}/METADATA": f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: {version}\n{needs}",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
@@ -107,7 +107,9 @@ class Place:
         env = kept | {
             "FLOWHOOKS_DATABASE": self.database,
             # The plugins of this environment are not part of these tests.
-            "FLOWHOOKS_PLUGINS_DENY": ",".join(sorted({one.name for one in entry_points(group="flowhooks")})),
+            "FLOWHOOKS_PLUGINS_DENY": ",".join(
+                sorted({entry_point.name for entry_point in entry_points(group="flowhooks")})
+            ),
             "PIP_CONFIG_FILE": os.devnull,
             "COLUMNS": "100",
         }

@@ -89,7 +89,7 @@ def is_comparable(engine, index):
     """Whether an index is on columns only, or its database reports its expressions, for which it has no collation."""
     if engine.dialect.name != "sqlite":
         return index.name != "events_business_key"
-    return all(isinstance(one, Column) for one in index.expressions)
+    return all(isinstance(expression, Column) for expression in index.expressions)
 
 
 def test_migrations_make_what_the_tables_say(two_engines):

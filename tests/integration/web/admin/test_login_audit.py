@@ -28,7 +28,7 @@ def logins(console):
     """The log-ins in the audit log, oldest first."""
     with console.flow.app.ledger.connection() as connection:
         found = audit.entries(connection, limit=100, action="login")
-    return [(one.actor, one.interface, one.detail) for one in found][::-1]
+    return [(entry.actor, entry.interface, entry.detail) for entry in found][::-1]
 
 
 def by_token(console, path="/api/events"):
@@ -83,7 +83,7 @@ def test_a_ledger_that_cannot_be_written_shuts_nobody_out(console, logged):
     """An operator is admitted when the disk is full, and the log-in is recorded a minute after the next chance."""
     with console.flow.locked(timeout=0.05):
         assert by_proxy(console, path="/console/login") == 303
-    assert [one["operator"] for one in logged if one["event"] == "login_not_recorded"] == ["li"]
+    assert [record["operator"] for record in logged if record["event"] == "login_not_recorded"] == ["li"]
     console.flow.clock.advance(61)
     assert by_proxy(console) == 200
     assert ("li", "proxy") in {(actor, detail["by"]) for actor, _, detail in logins(console)}
@@ -117,7 +117,7 @@ def test_refused_headers_do_not_fill_the_log(console, logged):
         assert by_proxy(console, "", "ops") == 403
     console.flow.clock.advance(60)
     assert by_proxy(console, "mallory", "guests") == 403
-    refused = [(one["operator"], one["requests"]) for one in logged if one["event"] == "login_refused"]
+    refused = [(record["operator"], record["requests"]) for record in logged if record["event"] == "login_refused"]
     assert refused == [("mallory", 1), ("", 1), ("mallory", 5)]
     assert 'outcome="refused_no_role"} 6.0' in console.flow.app.metrics.text().decode()
 

@@ -103,11 +103,13 @@ def test_who_is_written_down(harness, ask, listens):
     status, error = request("POST", "/api/operations/pause", TOKENS["li"], handlers | {"by": "wang"})
     assert (status, error["message"].split(":")[0]) == (422, "leave out by")
     with flow.app.ledger.connection() as connection:
-        assert {one.action for one in audit.entries(connection, limit=9)} == {"login"}
+        assert {entry.action for entry in audit.entries(connection, limit=9)} == {"login"}
     assert request("POST", "/api/operations/pause", TOKENS["li"], handlers)[0] == 200
     assert request("POST", "/api/operations/resume", LOCK, handlers | {"by": "zhao"})[0] == 200
     with flow.app.ledger.connection() as connection:
-        done = [(one.actor, one.interface) for one in audit.entries(connection, limit=9) if one.action != "login"]
+        done = [
+            (entry.actor, entry.interface) for entry in audit.entries(connection, limit=9) if entry.action != "login"
+        ]
     assert done == [("zhao", "cli"), ("li", "api")]
 
 

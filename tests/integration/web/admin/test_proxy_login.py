@@ -51,7 +51,7 @@ def logins(console):
     """The log-ins in the audit log, oldest first: actor, interface and detail."""
     with console.flow.app.ledger.connection() as connection:
         found = audit.entries(connection, limit=100, action="login")
-    return [(one.actor, one.interface, one.detail) for one in found][::-1]
+    return [(entry.actor, entry.interface, entry.detail) for entry in found][::-1]
 
 
 def test_the_proxy_logs_operators_in(console):

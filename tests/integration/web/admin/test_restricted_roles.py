@@ -171,7 +171,7 @@ def ids_of(console, plugin, instance):
     run_operation(context, "pause", {"handlers": [status.handler], "note": f"{instance} note"})
     run_operation(context, "resume", {"handlers": [status.handler]})
     with app.ledger.connection() as connection:
-        alert = next(one.id for one in alert_queries.open_alerts(connection) if one.subject == status.handler)
+        alert = next(found.id for found in alert_queries.open_alerts(connection) if found.subject == status.handler)
     return {
         "event": event_id,
         "delivery": status.delivery_id,
@@ -266,8 +266,11 @@ def test_a_limited_role_sees_nothing_of_other_plugins(console, mine, others, who
 def test_a_limited_role_sees_its_part(console, mine):
     """Events, deliveries, errors, handlers, alerts, operations and audit entries of the plugin are shown."""
     events = json.loads(get(console, "/api/events", "payer").body)["events"]
-    assert [one["flow_instance_id"] for one in events] == ["shared-1", "pay-1"]
-    assert [[one["handler"] for one in event["deliveries"]] for event in events] == [["pay:book"], ["pay:book"]]
+    assert [event["flow_instance_id"] for event in events] == ["shared-1", "pay-1"]
+    assert [[delivery["handler"] for delivery in event["deliveries"]] for event in events] == [
+        ["pay:book"],
+        ["pay:book"],
+    ]
     assert [list(event["route"]) for event in events] == [["pay:book"], ["pay:book"]]
     whole = json.loads(get(console, f"/api/events/{mine['delivery']}", "payer").body)
     assert whole["id"] == mine["event"]
@@ -276,12 +279,12 @@ def test_a_limited_role_sees_its_part(console, mine):
     assert json.loads(get(console, "/api/errors", "payer").body)["errors"][0]["id"] == mine["error"]
     (plugin,) = json.loads(get(console, "/api/handlers", "payer").body)["plugins"]
     assert plugin["name"] == "pay"
-    assert [one["id"] for one in json.loads(get(console, "/api/alerts", "payer").body)["alerts"]] == [mine["alert"]]
-    assert [one["id"] for one in json.loads(get(console, "/api/operations", "payer").body)["operations"]] == [
-        mine["operation"]
-    ]
+    assert [found["id"] for found in json.loads(get(console, "/api/alerts", "payer").body)["alerts"]] == [mine["alert"]]
+    assert [
+        operation["id"] for operation in json.loads(get(console, "/api/operations", "payer").body)["operations"]
+    ] == [mine["operation"]]
     entries = json.loads(get(console, "/api/audit", "payer").body)["entries"]
-    assert [one["action"] for one in entries] == ["resume", "pause"]
+    assert [entry["action"] for entry in entries] == ["resume", "pause"]
     page = get(console, "/console/events", "payer").page
     assert {"shared-1", "pay-1"} <= set(page.text.split())
     links = page.links()
@@ -307,7 +310,7 @@ def test_filters_do_not_widen(console, others):
         assert answer.status == 404 or json.loads(answer.body)["events"] == [], query
     for state, found in (("dead", ["pay-1"]), ("succeeded", ["shared-1"])):
         events = json.loads(get(console, f"/api/events?state={state}", "payer").body)["events"]
-        assert [one["flow_instance_id"] for one in events] == found
+        assert [event["flow_instance_id"] for event in events] == found
     for chosen in (["secretive"], ["pay", "secretive"]):
         body = {"action": "replay", "event_filter": {"handler_plugins": chosen}}
         answer = post(console, "/api/operations/plan_operation", "payer", body)
@@ -396,14 +399,14 @@ def test_a_limited_role_changes_its_own(console, mine):
     planned = json.loads(post(console, "/api/operations/plan_operation", "payer", body).body)
     assert planned["planned"] == 1
     seen = json.loads(get(console, f"/api/operations/{planned['id']}/items", "payer").body)
-    assert [one["handler"] for one in seen["items"]] == ["pay:book"]
+    assert [item["handler"] for item in seen["items"]] == ["pay:book"]
     started = post(console, "/api/operations/start_operation", "payer", {"operation_id": planned["id"]})
     assert started.status == 200
     until(lambda: console.flow.sql("SELECT attempt FROM deliveries WHERE id = ?", mine["delivery"]) == [(2,)])
     until(console.flow.at_rest)
     body = {"delivery_id": mine["delivery"], "verdict": "close", "note": "done by hand"}
     assert post(console, "/api/operations/resolve", "payer", body).status == 200
-    actions = [one["action"] for one in json.loads(get(console, "/api/audit", "payer").body)["entries"]]
+    actions = [entry["action"] for entry in json.loads(get(console, "/api/audit", "payer").body)["entries"]]
     assert {"resolve", "pause", "resume", "operation"} <= set(actions)
 
 
@@ -567,7 +570,7 @@ def test_a_lists_cursor_goes_on_over_what_is_not_seen(console, mine, others):
         found, after = [], ""
         while True:
             answer = json.loads(get(console, f"{path}?limit=1{after and f'&after={after}'}", "payer").body)
-            found += [one["id"] for one in answer[member]]
+            found += [item["id"] for item in answer[member]]
             if not (after := answer["next"]):
                 break
         assert len(found) == len(set(found)) == expected, path
@@ -585,7 +588,7 @@ def test_a_group_of_the_proxy_has_a_limited_role(harness, serve, make_plugin, li
     for groups, seen in (("payers", ["pay-1"]), ("clerks", ["covert-1", "pay-1"])):
         headers = {"X_Forwarded_User": "li", "X_Forwarded_Groups": groups}
         events = json.loads(console.get("/api/events", root="", **headers).body)["events"]
-        assert [one["flow_instance_id"] for one in events] == seen
+        assert [event["flow_instance_id"] for event in events] == seen
         assert console.get("/parked", **headers).status == 403
         whole = console.get(f"/api/events/{events[-1]['id']}", root="", **headers).body.decode()
         assert (VALUE in whole) is (groups == "payers")

@@ -20,9 +20,11 @@ def install(environment, name, version, *, requires=(), plugins=()):
     """Put the metadata of a package into an environment."""
     folder = environment.packages / f"{name}-{version}.dist-info"
     folder.mkdir()
-    needs = "".join(f"Requires-Dist: {one}\n" for one in requires)
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
-    (folder / "entry_points.txt").write_text("[flowhooks]\n" + "".join(f"{one} = {one}\n" for one in plugins))
+    (folder / "entry_points.txt").write_text(
+        "[flowhooks]\n" + "".join(f"{entry_point} = {entry_point}\n" for entry_point in plugins)
+    )
 
 
 @pytest.mark.parametrize(

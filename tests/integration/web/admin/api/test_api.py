@@ -45,7 +45,7 @@ from support.waiting import WAIT_TIMEOUT
 pytestmark = pytest.mark.either
 
 TOKEN = "t"
-TAKES = [(one.path, parameter.name) for one in (*RESOURCES, *FILES) for parameter in one.parameters]
+TAKES = [(resource.path, parameter.name) for resource in (*RESOURCES, *FILES) for parameter in resource.parameters]
 HOSTILE = {
     "nul": "%00",
     "surrogate": "%ed%a0%80",
@@ -230,7 +230,7 @@ def test_the_document_is_openapi(document):
     """The document is valid OpenAPI 3.1, and describes each path and operation."""
     validate(document)
     assert list(document["paths"]) == [
-        *(one.path for one in (*RESOURCES, *FILES)),
+        *(resource.path for resource in (*RESOURCES, *FILES)),
         *(f"/api/operations/{one}" for one in OPERATIONS),
     ]
     for path in document["paths"].values():
