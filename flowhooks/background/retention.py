@@ -208,19 +208,22 @@ class Retention:
     def _purge_trends(self, deleted: Counter[str], now: int) -> None:
         """Delete the expired rows of trends, and combine minutes into hours."""
         expired, combined = self._cutoff("trend_hours", now), self._cutoff("trend_minutes", now)
+        with self._ledger.connection() as connection:
+            subjects = list(trends.subjects(connection))
         for resolution in RESOLUTIONS:
-            for kind, subject in self._subjects_with_older(resolution, expired):
+            for kind, subject in self._with_older(subjects, resolution, expired):
                 delete = partial(trends.delete_older, kind=kind, subject=subject, resolution=resolution, before=expired)
                 deleted["trends"] += self._repeat(delete, MAX_TREND_ROWS_PER_RUN - deleted["trends"])
         combined -= combined % (HOUR * SECOND)  # so that all counts of an hour have one resolution
-        for kind, subject in self._subjects_with_older(MINUTE, combined):
+        for kind, subject in self._with_older(subjects, MINUTE, combined):
             self._repeat(partial(trends.combine, kind=kind, subject=subject, before=combined), MAX_COMBINED_PER_SUBJECT)
 
-    def _subjects_with_older(self, resolution: int, before: int) -> list[tuple[str, str]]:
+    def _with_older(self, subjects: list[tuple[str, str]], resolution: int, before: int) -> list[tuple[str, str]]:
+        """Return the subjects that have rows of this resolution which started before a time."""
         with self._ledger.connection() as connection:
             return [
                 (kind, subject)
-                for kind, subject in trends.subjects(connection)
+                for kind, subject in subjects
                 if trends.has_older(connection, kind, subject, resolution=resolution, before=before)
             ]
 

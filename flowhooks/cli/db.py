@@ -202,7 +202,7 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
     if as_json:
         output.print_json({**asdict(info), "balanced": not info.trouble})
     else:
-        size = f"{info.bytes / 1_000_000:,.1f} MB"
+        size = output.format_megabytes(info.bytes)
         events = "" if info.events is None else f", {output.pluralize(info.events, 'event')}"
         output.print_line(
             f"Copied {info.source} to {info.target}: {size}{events}, in {output.format_duration(info.microseconds)}."

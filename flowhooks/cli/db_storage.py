@@ -10,6 +10,7 @@ import click
 
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.options import json_option, settings_options
+from flowhooks.cli.output import format_megabytes
 from flowhooks.clock import Clock
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger.reader import Reader
@@ -56,9 +57,9 @@ def _lines(storage: Storage) -> Iterator[tuple[str, str]]:
     yield "database", f"{output.escape_newlines(storage.name)} ({storage.database})"
     yield "size", _size_text(storage)
     if storage.log_bytes is not None:
-        yield "write-ahead log", _megabytes(storage.log_bytes)
+        yield "write-ahead log", format_megabytes(storage.log_bytes)
     if storage.free_disk_bytes is not None:
-        yield "free on its disk", _megabytes(storage.free_disk_bytes)
+        yield "free on its disk", format_megabytes(storage.free_disk_bytes)
     yield "growth", _growth_text(storage)
     oldest = f", the oldest received {output.format_time(storage.oldest_event_at)}" if storage.oldest_event_at else ""
     yield "events", f"{storage.events:,}{oldest}"
@@ -70,11 +71,11 @@ def _lines(storage: Storage) -> Iterator[tuple[str, str]]:
 
 def _size_text(storage: Storage) -> str:
     if storage.unused_bytes is None:
-        return _megabytes(storage.bytes)
+        return format_megabytes(storage.bytes)
     share = storage.unused_bytes / storage.bytes if storage.bytes else 0.0
     return (
-        f"{_megabytes(storage.bytes)}, of which {_megabytes(storage.unused_bytes)} ({share:.0%}) are unused and are "
-        "filled before the file grows"
+        f"{format_megabytes(storage.bytes)}, of which {format_megabytes(storage.unused_bytes)} ({share:.0%}) are unused "
+        "and are filled before the file grows"
     )
 
 
@@ -129,8 +130,8 @@ def compact_command(settings: Settings, *, dry_run: bool, as_json: bool) -> None
         output.print_json(asdict(result))
     else:
         output.print_line(
-            f"Compacted {output.escape_newlines(result.database)}: {_megabytes(result.before_bytes)} before, "
-            f"{_megabytes(result.after_bytes)} now, in {output.format_duration(result.microseconds)}."
+            f"Compacted {output.escape_newlines(result.database)}: {format_megabytes(result.before_bytes)} before, "
+            f"{format_megabytes(result.after_bytes)} now, in {output.format_duration(result.microseconds)}."
         )
     operations_client.record_change(settings, ChangeKind.COMPACT)
 
@@ -139,13 +140,9 @@ def _print_plan(plan: CompactionPlan, *, as_json: bool) -> None:
     if as_json:
         output.print_json(asdict(plan))
         return
-    free = "" if plan.free_bytes is None else f"; {_megabytes(plan.free_bytes)} are free"
+    free = "" if plan.free_bytes is None else f"; {format_megabytes(plan.free_bytes)} are free"
     output.print_line(
-        f"{output.escape_newlines(plan.database)} has {_megabytes(plan.file_bytes)}, of which "
-        f"{_megabytes(plan.unused_bytes)} are unused. Compacting needs {_megabytes(plan.needed_bytes)} on its "
-        f"disk{free}."
+        f"{output.escape_newlines(plan.database)} has {format_megabytes(plan.file_bytes)}, of which "
+        f"{format_megabytes(plan.unused_bytes)} are unused. Compacting needs {format_megabytes(plan.needed_bytes)} on "
+        f"its disk{free}."
     )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1_000_000:,.1f} MB"

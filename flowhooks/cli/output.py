@@ -170,6 +170,11 @@ def format_time(microseconds: int | None) -> str:
     return "-" if microseconds is None else to_datetime(microseconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def format_megabytes(size: int) -> str:
+    """Format a number of bytes, such as `1,024.5 MB`."""
+    return f"{size / 1_000_000:,.1f} MB"
+
+
 def format_duration(microseconds: int) -> str:
     """Format a duration, such as `12 ms`, `3.4 s`, `2 min 5 s` or `3 h 2 min`."""
     seconds = microseconds / 1_000_000

@@ -168,6 +168,14 @@ _LOCK: Final = (
 _DELETE: Final = delete(event_fields).where(event_fields.c.event_id.in_(database.string_array("ids")))
 
 
+def stored_values(connection: Connection, ids: Sequence[str]) -> dict[str, set[IndexedValue]]:
+    """Return the stored values of events, by event id; events without any are missing."""
+    stored: dict[str, set[IndexedValue]] = defaultdict(set)
+    for row in connection.execute(_STORED, {"ids": json.dumps(ids)}):
+        stored[row.event_id].add(IndexedValue(row.field, row.value, row.number))
+    return dict(stored)
+
+
 def find_changes(connection: Connection, fields: Sequence[str], *, after: str, limit: int) -> FieldChanges:
     """Return a page of stored events, oldest first, with those whose indexed values differ from the given fields.
 
@@ -178,9 +186,7 @@ def find_changes(connection: Connection, fields: Sequence[str], *, after: str, l
         limit: number of events to examine.
     """
     rows = connection.execute(_BODIES.limit(limit), {"after": after}).all()
-    stored: dict[str, set[IndexedValue]] = defaultdict(set)
-    for row in connection.execute(_STORED, {"ids": json.dumps([row.id for row in rows])}):
-        stored[row.event_id].add(IndexedValue(row.field, row.value, row.number))
+    stored = stored_values(connection, [row.id for row in rows])
     changes, damaged = [], 0
     for row in rows:
         try:
@@ -188,7 +194,7 @@ def find_changes(connection: Connection, fields: Sequence[str], *, after: str, l
         except (FlowhooksError, AttributeError, UnicodeError):
             damaged += 1
             continue
-        if set(values) != stored[row.id]:
+        if set(values) != stored.get(row.id, set()):
             changes.append(IndexedEvent(row.id, row.digest, values))
     return FieldChanges(len(rows), tuple(changes), damaged, rows[-1].id if len(rows) == limit else "")
 

@@ -24,7 +24,6 @@ def narrow(connection: Connection, event_filter: EventFilter) -> EventFilter:
 
     The databases estimate badly how many events such a criterion matches, in particular together with a sort order.
     """
-    found: set[str] | None = None
     if event_filter.query is not None:
         found = name_search.find_ids(connection, event_filter.query, MAX_CANDIDATES)
         if found is not None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Select, select
 
 from flowhooks import schema
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import database
+from flowhooks.ledger.event_fields import stored_values
 from flowhooks.ledger.tables import event_fields, events
-from flowhooks.model.search_fields import IndexedValue, indexed_values
+from flowhooks.model.search_fields import indexed_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
+
+    from flowhooks.model.search_fields import IndexedValue
 
 CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
     (
@@ -28,7 +28,6 @@ CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
     ),
 )
 """Each query with the sentence that is reported for each id that it returns."""
-_STORED: Final = select(event_fields).where(event_fields.c.event_id.in_(database.string_array("ids")))
 
 
 def check_values(connection: Connection, batch: Sequence[Any]) -> Iterator[tuple[str, str]]:
@@ -38,9 +37,7 @@ def check_values(connection: Connection, batch: Sequence[Any]) -> Iterator[tuple
         connection: any connection.
         batch: rows of `events`.
     """
-    stored: dict[str, set[IndexedValue]] = defaultdict(set)
-    for row in connection.execute(_STORED, {"ids": json.dumps([row.id for row in batch])}):
-        stored[row.event_id].add(IndexedValue(row.field, row.value, row.number))
+    stored = stored_values(connection, [row.id for row in batch])
     for row in batch:
         if (values := stored.get(row.id)) and not values.issubset(_values_of(row.body, values)):
             yield "event {} has an indexed field that its body does not have", row.id

@@ -8,8 +8,9 @@ from sqlalchemy import delete, func, select, text
 
 from flowhooks.clock import DAY
 from flowhooks.ledger import database
+from flowhooks.ledger.counters import counter_sums
 from flowhooks.ledger.damaged_rows import shown_time
-from flowhooks.ledger.tables import counters, events, maintenance, processes
+from flowhooks.ledger.tables import events, maintenance, processes
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -95,12 +96,8 @@ def unused_bytes(connection: Connection) -> int | None:
 
 def count_stored_events(connection: Connection) -> int:
     """Return the number of stored events, from the counters of accepted and purged events."""
-    total = func.coalesce(func.sum(counters.c.value), 0)
-    accepted, purged = (
-        int(connection.execute(select(total).where(counters.c.name == name)).scalar_one())
-        for name in ("accepted", "purged")
-    )
-    return accepted - purged
+    sums = counter_sums(connection)
+    return sums.get("accepted", 0) - sums.get("purged", 0)
 
 
 def oldest_event_received_at(connection: Connection) -> int | None:

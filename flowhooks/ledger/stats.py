@@ -14,6 +14,7 @@ from sqlalchemy import and_, case, func, literal, select, union_all
 
 from flowhooks.clock import id_lower_bound, id_time
 from flowhooks.ledger import alert_queries, circuit_state, pauses
+from flowhooks.ledger.counters import counter_sums
 from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.queries import OPEN_STATES
 from flowhooks.ledger.tables import (
@@ -26,7 +27,6 @@ from flowhooks.ledger.tables import (
     IS_WAITING,
     alerts,
     attempts,
-    counters,
     deliveries,
     events,
     handlers,
@@ -203,11 +203,9 @@ _OPERATIONS: Final = (
 
 def totals(connection: Connection) -> Totals:
     """Return the numbers of accepted, purged and stored events."""
-    by_name = dict(
-        connection.execute(select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)).all()
-    )
+    sums = counter_sums(connection)
     stored = connection.execute(select(func.count()).select_from(events)).scalar_one()
-    return Totals(accepted=int(by_name.get("accepted", 0)), purged=int(by_name.get("purged", 0)), stored=stored)
+    return Totals(accepted=sums.get("accepted", 0), purged=sums.get("purged", 0), stored=stored)
 
 
 _SCHEDULED_OR_BLOCKED: Final = OPEN_STATES[State.WAITING.value][:2]

@@ -95,11 +95,12 @@ def _mask_text(text: str) -> str:
 def _with_names(value: Mapping[str, Any], masked_values: list[Any]) -> dict[str, Any]:
     """Return an object of masked values, in which masked names stay different."""
     masked: dict[str, Any] = {}
+    numbers: dict[str, int] = {}  # thousands of names may have one shape
     for name, masked_value in zip(value, masked_values, strict=True):
-        masked_name = _mask_text(name) if _DATA_IN_NAME.search(name) else name
-        unique_name, number = masked_name, 2
+        unique_name = masked_name = _mask_text(name) if _DATA_IN_NAME.search(name) else name
         while unique_name in masked or (unique_name != name and unique_name in value):
-            unique_name, number = f"{masked_name}-{number}", number + 1
+            numbers[masked_name] = numbers.get(masked_name, 1) + 1
+            unique_name = f"{masked_name}-{numbers[masked_name]}"
         masked[unique_name] = masked_value
     return masked
 

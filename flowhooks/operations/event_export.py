@@ -17,14 +17,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks import schema
-from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.errors import FlowhooksError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
+from flowhooks.model.masking import EventMasker
 from flowhooks.operations.access import FULL
 from flowhooks.operations.json.events import EventJson, event_to_json
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import StoredEvent
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.search import EventSummary
-    from flowhooks.model.masking import EventMasker
     from flowhooks.operations.access import Access
 
 MAX_EVENTS: Final = 100_000
@@ -43,6 +44,8 @@ PAGE_SIZE: Final = 200
 """Number of events that one search reads."""
 BODIES_PAGE_SIZE: Final = 20
 """Number of events whose bodies are in memory at once. A body can have `http.max_body_bytes`."""
+MASK_KEY_BYTES: Final = 32
+"""Number of random bytes from which the masked values and ids of one export are made."""
 BYTE_ORDER_MARK: Final = "\N{ZERO WIDTH NO-BREAK SPACE}"
 FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
 """Characters that make a spreadsheet take a cell for a formula, or that it skips before it decides."""
@@ -97,25 +100,21 @@ class EventExport:
     Args:
         reader: the ledger.
         request: what to export. Its filter is already restricted to what the operator sees.
-        masker: gives the masked values and ids; required for masked bodies.
+        mask_key: random bytes from which masked values and ids are made; default: new ones.
         access: what the operator sees of the events; default: everything.
 
     Attributes:
         written: number of events written so far.
         next: after the last part, the `before` of an export that continues this one; `""` if no event was left out.
-
-    Raises:
-        SettingsError: masked bodies are requested without a masker.
     """
 
     def __init__(
-        self, reader: Reader, request: ExportRequest, *, masker: EventMasker | None = None, access: Access = FULL
+        self, reader: Reader, request: ExportRequest, *, mask_key: bytes | None = None, access: Access = FULL
     ) -> None:
-        if (masker is None) is (request.bodies is Bodies.MASKED):
-            raise SettingsError("masked bodies, and only they, need a masker")
         self._reader = reader
         self._request = request
-        self._masker = masker
+        is_masked = request.bodies is Bodies.MASKED
+        self._masker = EventMasker(mask_key or secrets.token_bytes(MASK_KEY_BYTES)) if is_masked else None
         self._access = access
         self.written = 0
         self.next = ""
@@ -138,13 +137,14 @@ class EventExport:
     def cut_mark(self) -> bytes:
         """Return the last line of a file from which events were left out; `b""` if none were.
 
-        A file that a server sends has no other place for it. The line of JSON has the only member `next`.
+        A file that a server sends has no other place for it. The line of JSON has the only member `next`. In a masked
+        export it is null, because it would be the real id of an event whose pseudonym is in the line before.
         """
         if not self.next:
             return b""
         if self._request.export_format is ExportFormat.JSON_LINES:
-            return _encode(json.dumps({"next": self.next}) + "\n")
-        note = f"only the newest {self.written:,} events; continue after {self.next}"
+            return _encode(json.dumps({"next": None if self._masker else self.next}) + "\n")
+        note = f"only the newest {self.written:,} events" + ("" if self._masker else f"; continue after {self.next}")
         return _encode(_csv([[note, *([""] * (len(self._columns) - 1))]]))
 
     @property

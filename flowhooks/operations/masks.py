@@ -10,6 +10,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks.model.conditions import split_pointer
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -44,7 +46,7 @@ _NUMBERS: Final = frozenset({"process_definition_version"})
 
 def mask_value(value: Any, pointers: Sequence[str]) -> Any:
     """Return a JSON value in which the values that the pointers name are masked."""
-    return _mask(value, [_parts(pointer) for pointer in pointers])
+    return _mask(value, [split_pointer(pointer) for pointer in pointers])
 
 
 def mask_body(text: str, pointers: Sequence[str]) -> str:
@@ -60,13 +62,13 @@ def mask_body(text: str, pointers: Sequence[str]) -> str:
 
 def hidden_members(pointers: Sequence[str]) -> frozenset[str]:
     """Return the members of a body that are hidden as a whole."""
-    return frozenset(parts[0] for pointer in pointers if len(parts := _parts(pointer)) == 1)
+    return frozenset(parts[0] for pointer in pointers if len(parts := split_pointer(pointer)) == 1)
 
 
 def covers(pointers: Sequence[str], pointer: str) -> bool:
     """Return whether a member, or a part of it, is hidden."""
-    names = _names(_parts(pointer))
-    for hidden in (_names(_parts(other)) for other in pointers):
+    names = _names(split_pointer(pointer))
+    for hidden in (_names(split_pointer(other)) for other in pointers):
         shorter = min(len(names), len(hidden))
         if names[:shorter] == hidden[:shorter]:
             return True
@@ -75,7 +77,7 @@ def covers(pointers: Sequence[str], pointer: str) -> bool:
 
 def filters_hidden(event_filter: EventFilter, pointers: Sequence[str]) -> bool:
     """Return whether a filter has a criterion whose answer would reveal a hidden value."""
-    names = {name for member in hidden_members(pointers) for name in _FILTERS.get(member, ())}
+    names = _hidden_names(pointers, _FILTERS)
     if any(getattr(event_filter, name) is not None for name in names):
         return True
     # The search box finds business keys; declared fields are members of the body.
@@ -86,7 +88,7 @@ def filters_hidden(event_filter: EventFilter, pointers: Sequence[str]) -> bool:
 
 def mask_filter(event_filter: Mapping[str, Any], pointers: Sequence[str]) -> dict[str, Any]:
     """Return a filter, as JSON values, without the values of hidden members."""
-    names = {name for member in hidden_members(pointers) for name in _FILTERS.get(member, ())}
+    names = _hidden_names(pointers, _FILTERS)
     hidden = names | {"query", "fields"}
     return {name: MASK if name in hidden else value for name, value in event_filter.items()}
 
@@ -98,7 +100,7 @@ def mask_event(event: Event, pointers: Sequence[str]) -> Event:
 
 def mask_summary(event: EventSummary, pointers: Sequence[str]) -> EventSummary:
     """Return an event of a list without the values of hidden members."""
-    names = {name for member in hidden_members(pointers) for name in _OF_EVENT.get(member, ())}
+    names = _hidden_names(pointers, _OF_EVENT)
     values: dict[str, Any] = {}
     for name in names:
         field = _OF_SUMMARY.get(name, name)
@@ -131,8 +133,13 @@ def mask_attempt(attempt: Attempt) -> Attempt:
     )
 
 
+def _hidden_names(pointers: Sequence[str], table: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Return the names that a table has for the members that are hidden as a whole."""
+    return {name for member in hidden_members(pointers) for name in table.get(member, ())}
+
+
 def _fields(event: Event, pointers: Sequence[str]) -> dict[str, Any]:
-    names = {name for member in hidden_members(pointers) for name in _OF_EVENT.get(member, ())}
+    names = _hidden_names(pointers, _OF_EVENT)
     return {name: None if name in _NUMBERS else MASK for name in sorted(names) if getattr(event, name) is not None}
 
 
@@ -149,10 +156,6 @@ def _mask(value: Any, paths: list[tuple[str, ...]]) -> Any:
         name: _mask(item, [path[1:] for path in paths if path[0] == name]) if paths else item
         for name, item in value.items()
     }
-
-
-def _parts(pointer: str) -> tuple[str, ...]:
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
 
 
 def _names(parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -224,10 +224,12 @@ def load_trend(
     def shifted(shift: int) -> TrendPeriod | None:
         if length > shift + TOLERANCE:  # the two ranges would overlap
             return None
-        earlier = TimeRange(since - shift, until - shift)
-        return _load_period(
-            connection, kind, subject, earlier, max(step, HOUR) if earlier.since < minutes_since else step
-        )
+        start, earlier_step = since - shift, step
+        if start < minutes_since and step < HOUR:
+            # The counts of an hour are at its start.
+            earlier_step = HOUR
+            start -= start % (HOUR * SECOND)
+        return _load_period(connection, kind, subject, TimeRange(start, until - shift), earlier_step)
 
     return Trend(
         kind=kind,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,6 @@ from flowhooks.cli import output
 from flowhooks.cli.filters import filter_options, text_argument
 from flowhooks.cli.options import settings_options, utf8
 from flowhooks.ledger.reader import Reader
-from flowhooks.model.masking import EventMasker
 from flowhooks.operations.error_groups import complete_filter
 from flowhooks.operations.event_export import MAX_EVENTS, Bodies, EventExport, ExportFormat, ExportRequest
 from flowhooks.settings import database_url
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.settings import Settings
 
-MASK_KEY_BYTES: Final = 32
-"""Number of random bytes from which the masked ids of one export are made."""
 MAX_LAST: Final = 100_000_000
 """Maximum of --last. A file of so many events has hundreds of GiB."""
 _STANDARD_OUTPUT: Final = "-"
@@ -100,9 +96,7 @@ def export_command(
             max_events=options["max_events"],
             before=options["after"],
         )
-        export = EventExport(
-            reader, request, masker=EventMasker(secrets.token_bytes(MASK_KEY_BYTES)) if masked else None
-        )
+        export = EventExport(reader, request)
         with _open_target(target) as file:
             for part in export:
                 file.write(part)

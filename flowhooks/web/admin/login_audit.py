@@ -68,6 +68,7 @@ class LoginRecorder:
         self._app = app
         self._lock = threading.Lock()
         self._due: OrderedDict[tuple[str, ...], int] = OrderedDict()
+        self._unrecorded: set[tuple[str, ...]] = set()
 
     def record(self, operator: Operator, method: LoginMethod, address: str, interface: str) -> None:
         """Record a login unless this process has recorded it within the last hour.
@@ -84,8 +85,11 @@ class LoginRecorder:
             if now < self._due.get(key, now):
                 return
             self._remember(key, now + COLLAPSED_WITHIN)
-        self._app.metrics.logged_in("succeeded")
-        _log.info("login_succeeded", operator=operator.name, address=address, by=method.value)
+            is_retry = key in self._unrecorded
+            self._unrecorded.discard(key)
+        if not is_retry:
+            self._app.metrics.logged_in("succeeded")
+            _log.info("login_succeeded", operator=operator.name, address=address, by=method.value)
         detail = {"address": _shown(address), "by": method.value, "role": operator.role_name or operator.role}
         entry = _entry(clock, operator.name, "login", detail, interface)
         try:
@@ -97,13 +101,15 @@ class LoginRecorder:
         except FlowhooksError as error:
             _log.error("login_not_recorded", operator=operator.name, why=str(error))
             with self._lock:
+                self._unrecorded.add(key)
                 self._remember(key, now + RETRY_INTERVAL)
 
     def _remember(self, key: tuple[str, ...], due: int) -> None:
         self._due[key] = due
         self._due.move_to_end(key)
         while len(self._due) > MAX_REMEMBERED:
-            self._due.popitem(last=False)
+            oldest, _ = self._due.popitem(last=False)
+            self._unrecorded.discard(oldest)
 
 
 class RefusalLog:

@@ -107,6 +107,16 @@ def test_hours_are_not_shown_as_minutes(flow):
     assert older.current.step == 3600
 
 
+def test_an_earlier_range_by_the_hour_starts_with_an_hour(flow):
+    """A range that starts within an hour has all of that hour beside it, because its counts are at its start."""
+    week_ago = flow.clock.now() - 7 * DAY
+    start = week_ago - 6 * HOUR - (week_ago - 6 * HOUR) % HOUR
+    trend_rows.store(flow, trend_rows.rows("handler", "p:h", start, minutes=60, seconds=0.1, resolution=3600))
+    trend = trend_of(flow, length=6 * HOUR - 20 * MINUTE, kept=DAY)
+    assert trend.last_week.since == start
+    assert trend.last_week.totals.count > 0
+
+
 def test_a_source_counts_statuses(flow):
     """Of a source, statuses from 200 to 299 are successes; another source does not count."""
     now = flow.clock.now()

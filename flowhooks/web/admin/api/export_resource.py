@@ -3,7 +3,6 @@
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
-import secrets
 import threading
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -11,7 +10,6 @@ import structlog
 
 from flowhooks.clock import to_datetime
 from flowhooks.errors import LedgerUnusable, NotFound, Unavailable
-from flowhooks.model.masking import EventMasker
 from flowhooks.operations.event_export import MAX_EVENTS, Bodies, EventExport, ExportFormat, ExportRequest
 from flowhooks.web import errors
 from flowhooks.web.admin.api.parameters import AFTER, FILTER, cursor_from_query, searched_filter
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 MAX_EXPORTS: Final = 4
 """Maximum number of exports that a process sends at once. Each one has a thread while its client reads."""
-MASK_KEY_BYTES: Final = 32
 _MEDIA_TYPES: Final[Mapping[ExportFormat, str]] = {
     ExportFormat.CSV: "text/csv",
     ExportFormat.JSON_LINES: "application/x-ndjson",
@@ -133,8 +130,7 @@ class EventExportResource(FileResource):
             else MAX_EVENTS,
             before=cursor_from_query(query),
         )
-        masker = EventMasker(secrets.token_bytes(MASK_KEY_BYTES)) if masked else None
-        return EventExport(self.app.ledger, request, masker=masker, access=access)
+        return EventExport(self.app.ledger, request, access=access)
 
     def _headers(self, query: Mapping[str, list[str]]) -> dict[str, str]:
         export_format = _format(query)

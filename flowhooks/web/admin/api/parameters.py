@@ -290,18 +290,23 @@ def searched_filter(query: Mapping[str, list[str]], app: App, plugins: Collectio
         raise LocalizedHTTPError(422, "query_field_unknown", name=CONDITIONS, names=names) from None
 
 
-def time_from_query(query: Mapping[str, list[str]]) -> int | None:
-    """Return the time `since` in microseconds since 1970; None if the query has none.
+def time_from_query(query: Mapping[str, list[str]], name: str = "since", *, now: int | None = None) -> int | None:
+    """Return a time in microseconds since 1970; None if the query has none.
+
+    Args:
+        query: the query of a request.
+        name: the parameter.
+        now: the current time, in microseconds since 1970; default: that of the machine.
 
     Raises:
         LocalizedHTTPError: the value is not a time.
     """
-    if "since" not in query:
+    if name not in query:
         return None
     try:
-        return parse_time(query["since"][0])
+        return parse_time(query[name][0], now=now)
     except ValueError:
-        raise LocalizedHTTPError(422, "query_time", name="since", examples=EXAMPLES) from None
+        raise LocalizedHTTPError(422, "query_time", name=name, examples=EXAMPLES) from None
 
 
 def limit_from_query(query: Mapping[str, list[str]], default: int = PAGE_SIZE) -> int:

@@ -11,9 +11,8 @@ from flowhooks.model.trend import TrendKind
 from flowhooks.operations.access import FULL
 from flowhooks.operations.json.trends import TrendJson, trend_to_json
 from flowhooks.operations.sources import source_names
-from flowhooks.operations.time_parsing import EXAMPLES, parse_time
 from flowhooks.operations.trends import MAX_LENGTH, InvalidRange, TimeRange, Trend, load_trend, minutes_since
-from flowhooks.web.admin.api.parameters import time_parameter
+from flowhooks.web.admin.api.parameters import time_from_query, time_parameter
 from flowhooks.web.admin.api.resource import Resource
 from flowhooks.web.admin.console.filters import to_query_text
 from flowhooks.web.errors import LocalizedHTTPError
@@ -46,11 +45,13 @@ class _TrendResource(Resource):
         time_range = range_from_query(query, now)
         (subject,) = path.values()
         subject = to_query_text(subject)
+        if not access.sees(subject):
+            raise NotFound(f"there is no {self.kind} {subject}")
         with app.ledger.connection() as connection:
             trend = load_trend(
                 connection, self.kind, subject, time_range, minutes_since=minutes_since(app.settings, now)
             )
-        if not access.sees(subject) or not self.is_known(subject, trend):
+        if not self.is_known(subject, trend):
             raise NotFound(f"there is no {self.kind} {subject}")
         return trend_to_json(access.trend(trend))
 
@@ -105,14 +106,8 @@ def range_from_query(query: Mapping[str, list[str]], now: int) -> TimeRange:
     Raises:
         LocalizedHTTPError: a value is not a time, or the range cannot be shown.
     """
-    times: dict[str, int] = {}
-    for name in ("from", "to"):
-        if name in query:
-            try:
-                times[name] = parse_time(query[name][0], now=now)
-            except ValueError:
-                raise LocalizedHTTPError(422, "query_time", name=name, examples=EXAMPLES) from None
+    since, until = (time_from_query(query, name, now=now) for name in ("from", "to"))
     try:
-        return TimeRange.of(times.get("from"), times.get("to"), now=now)
+        return TimeRange.of(since, until, now=now)
     except InvalidRange:
         raise LocalizedHTTPError(422, "query_range", days=MAX_LENGTH // DAY) from None

@@ -40,6 +40,10 @@ def field_inputs(lines: str, indexed_fields: Collection[str]) -> list[FieldInput
         try:
             condition = parse_field_condition(line)
         except SettingsError:
+            # It stays in its input: without it, the next search would have more results than meant.
+            for pointer, entered in values.items():
+                if line.startswith(tuple(pointer + operator for operator in _OPERATORS)):
+                    entered.append(line.removeprefix(pointer))
             continue
         if condition.field in values:
             is_plain = condition.operator == "=" and not condition.value.startswith(_OPERATORS)

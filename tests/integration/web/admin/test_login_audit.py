@@ -87,6 +87,7 @@ def test_a_ledger_that_cannot_be_written_shuts_nobody_out(console, logged):
     console.flow.clock.advance(61)
     assert by_proxy(console) == 200
     assert ("li", "proxy") in {(actor, detail["by"]) for actor, _, detail in logins(console)}
+    assert len([record for record in logged if record["event"] == "login_succeeded"]) == 1
 
 
 @pytest.mark.sqlite
