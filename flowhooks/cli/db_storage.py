@@ -74,8 +74,8 @@ def _size_text(storage: Storage) -> str:
         return format_megabytes(storage.bytes)
     share = storage.unused_bytes / storage.bytes if storage.bytes else 0.0
     return (
-        f"{format_megabytes(storage.bytes)}, of which {format_megabytes(storage.unused_bytes)} ({share:.0%}) are unused "
-        "and are filled before the file grows"
+        f"{format_megabytes(storage.bytes)}, of which {format_megabytes(storage.unused_bytes)} ({share:.0%}) are "
+        "unused and are filled before the file grows"
     )
 
 

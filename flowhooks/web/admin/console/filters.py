@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
-from datetime import UTC
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flowhooks.clock import SECOND, to_datetime, to_text
+from flowhooks.clock import to_datetime
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES, EventFilter
@@ -17,12 +14,11 @@ from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.model.search_fields import MAX_CONDITIONS, FieldCondition, check_fields, parse_field_condition
 from flowhooks.model.trace_context import TRACE_ID
-from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
+from flowhooks.web.admin.console.entered_times import EnteredTimes, input_values, parse_times
 from flowhooks.web.admin.console.field_inputs import conditions_from_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from datetime import tzinfo
 
     import falcon
 
@@ -68,9 +64,6 @@ PLUGINS: Final = ("plugin", "ran_by")
 """Query parameters that take a plugin, or a version of it."""
 
 
-_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedFilter:
     """A filter of events as entered and as parsed.
@@ -79,15 +72,18 @@ class ParsedFilter:
         given: the entered values by parameter name; times that were entered in a time zone are converted to UTC.
         event_filter: the filter; None if a value is invalid.
         problems: the keys of the texts about invalid values, by parameter name.
-        twice: the names of times that are ambiguous in their zone, because the clocks are set back then.
-        local: the times that were entered in another zone than UTC, with the name of the zone, by parameter name.
+        entered: the times.
     """
 
     given: Mapping[str, str]
     event_filter: EventFilter | None
     problems: Mapping[str, str]
-    twice: frozenset[str]
-    local: Mapping[str, str] = field(default_factory=dict)
+    entered: EnteredTimes
+
+    @property
+    def twice(self) -> frozenset[str]:
+        """The names of times that are ambiguous in their zone, because the clocks are set back then."""
+        return self.entered.twice
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -98,7 +94,10 @@ class ParsedFilter:
     def pinned(self) -> dict[str, str]:
         """The entered values with absolute times, because `2h` means another time a minute later."""
         times = {name: getattr(self.event_filter, name, None) for name in TIMES}
-        return {**self.given, **{name: _utc(time) for name, time in times.items() if time is not None}}
+        return {
+            **self.given,
+            **{name: to_datetime(time).isoformat() for name, time in times.items() if time is not None},
+        }
 
     def address(self, path: str, **more: str) -> str:
         """Return the URL of `path` with this filter and with `more` in its query."""
@@ -131,19 +130,8 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
         zone: the time zone of times without an offset; `""` for UTC.
     """
     conditions, problems = _parse_conditions(query.get(CONDITIONS, ""))
-    times: dict[str, int] = {}
-    tz = time_zone(zone)
-    for name in TIMES:
-        if name not in query:
-            continue
-        try:
-            times[name] = parse_time(query[name], tz, later=name == "until")
-        except NonexistentTime:
-            problems[name] = "events.no_such_time"
-        except TimeZoneRequired:
-            problems[name] = "events.no_zone"
-        except ValueError:
-            problems[name] = "events.no_time"
+    entered = parse_times({name: query[name] for name in TIMES if name in query}, zone, ends=("until",))
+    problems |= entered.problems
     problems |= {
         name: _UNKNOWN_CHOICE_TEXTS[name]
         for name, choices in CHOICES.items()
@@ -162,16 +150,10 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
     event_filter = None
     if not problems:
         values: dict[str, Any] = {field: query.get(name) for name, field in FIELDS.items()}
-        values |= {name: query.get(name) for name in CHOICES} | times | {"fields": conditions}
+        values |= {name: query.get(name) for name in CHOICES}
+        values |= {**entered.times, "fields": conditions}
         event_filter = EventFilter(**values)
-    local_times = {name for name in times if zone and not is_relative(query[name])}
-    return ParsedFilter(
-        given={**query, **{name: _utc(times[name]) for name in local_times}},
-        event_filter=event_filter,
-        problems=problems,
-        twice=frozenset(name for name in times if tz and is_ambiguous(query[name], tz)),
-        local={name: local_text(times[name], tz, zone) for name in local_times if tz not in {None, UTC}},
-    )
+    return ParsedFilter(given={**query, **entered.given}, event_filter=event_filter, problems=problems, entered=entered)
 
 
 def _parse_conditions(lines: str) -> tuple[tuple[FieldCondition, ...], dict[str, str]]:
@@ -196,38 +178,10 @@ def refuse_unknown_fields(parsed: ParsedFilter, indexed_fields: Collection[str])
     return parsed
 
 
-def time_zone(name: str) -> tzinfo | None:
-    """Return the time zone with this name; UTC for `""`; None if it is not known."""
-    if name in {"", "UTC"}:
-        return UTC
-    try:
-        return ZoneInfo(name) if _ZONE.fullmatch(name) else None
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
-
-
-def local_text(microseconds: int, tz: tzinfo | None, zone: str) -> str:
-    """Return a time in a zone, with the name of the zone."""
-    return f"{to_datetime(microseconds).astimezone(tz):%Y-%m-%d %H:%M:%S} {zone}"
-
-
-def _utc(microseconds: int) -> str:
-    return to_datetime(microseconds).isoformat()
-
-
 def time_values(parsed: ParsedFilter, name: str) -> dict[str, Any]:
-    """Return what the input field of a time shows: in UTC, because a script converts it to the viewer's zone."""
-    time = getattr(parsed.event_filter, name, None)
-    if time is None:
-        return {"value": parsed.given.get(name, ""), "instant": "", "time": None, "local": ""}
-    # The input field has whole seconds. Rounding outwards keeps all events in the result.
-    whole = -(-time // SECOND) * SECOND if name == "until" else time // SECOND * SECOND
-    return {
-        "value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}",
-        "instant": to_text(whole),
-        "time": time,
-        "local": parsed.local.get(name, ""),
-    }
+    """Return what the input field of a time shows."""
+    # Rounding outwards keeps all events in the result.
+    return input_values(parsed.entered, name, round_up=name == "until")
 
 
 def query_text(request: falcon.Request, name: str) -> str:

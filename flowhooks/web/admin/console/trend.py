@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
-from flowhooks.clock import DAY, SECOND, to_datetime, to_text
+from flowhooks.clock import DAY, SECOND
 from flowhooks.model.trend import HOUR, MINUTE, TrendKind
-from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 from flowhooks.operations.trends import MAX_LENGTH, InvalidRange, TimeRange, is_success, load_trend, minutes_since
 from flowhooks.web.admin.console import charts
-from flowhooks.web.admin.console.filters import local_text, query_text, time_zone
+from flowhooks.web.admin.console.entered_times import EnteredTimes, input_values, parse_times
+from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.operators import operator_of
 
 if TYPE_CHECKING:
@@ -37,20 +36,19 @@ class ParsedRange(NamedTuple):
     """A time range as entered and as parsed.
 
     Attributes:
-        given: the entered values by parameter name.
-        times: the parsed times by parameter name, in microseconds since 1970.
+        entered: the times.
         time_range: the time range; None if a value is invalid.
         problems: the keys of the texts about invalid values, by parameter name.
-        twice: the names of times that are ambiguous in their zone.
-        local: the times that were entered in another zone than UTC, with the name of the zone, by parameter name.
     """
 
-    given: Mapping[str, str]
-    times: Mapping[str, int]
+    entered: EnteredTimes
     time_range: TimeRange | None
     problems: Mapping[str, str]
-    twice: frozenset[str]
-    local: Mapping[str, str]
+
+    @property
+    def twice(self) -> frozenset[str]:
+        """The names of times that are ambiguous in their zone."""
+        return self.entered.twice
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -60,10 +58,11 @@ class ParsedRange(NamedTuple):
     @property
     def preset(self) -> str:
         """The preset that was chosen; `""` if none was."""
-        if not self.given:
+        given = self.entered.given
+        if not given:
             return DEFAULT_PRESET
-        start = self.given.get("from", "")
-        return start if "to" not in self.given and start in PRESETS else ""
+        start = given.get("from", "")
+        return start if "to" not in given and start in PRESETS else ""
 
 
 def trend_values(app: App, request: falcon.Request, kind: TrendKind, subject: str) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def trend_values(app: App, request: falcon.Request, kind: TrendKind, subject: st
     parsed, path = parse_range(request, now), quote(request.path.encode("utf-8", "replace"))
     values = {
         "look": parsed,
-        "times": {name: _field_values(parsed, name) for name in FIELDS},
+        "times": {name: input_values(parsed.entered, name, is_invalid=name in parsed.problems) for name in FIELDS},
         "presets": {
             preset: (f"{path}?{urlencode({'from': preset})}#trend", preset == parsed.preset) for preset in PRESETS
         },
@@ -121,35 +120,15 @@ def parse_range(request: falcon.Request, now: int) -> ParsedRange:
         request: the request.
         now: current time, in microseconds since 1970.
     """
-    zone_name = query_text(request, "zone")
-    zone = time_zone(zone_name)
     given = {name: value for name in FIELDS if (value := query_text(request, name))}
-    times: dict[str, int] = {}
-    problems: dict[str, str] = {}
-    for name, value in given.items():
-        try:
-            times[name] = parse_time(value, zone, later=name == "to", now=now)
-        except NonexistentTime:
-            problems[name] = "events.no_such_time"
-        except TimeZoneRequired:
-            problems[name] = "events.no_zone"
-        except ValueError:
-            problems[name] = "events.no_time"
-    time_range = None
+    entered = parse_times(given, query_text(request, "zone"), ends=("to",), now=now)
+    problems, time_range = dict(entered.problems), None
     if not problems:
         try:
-            time_range = TimeRange.of(times.get("from"), times.get("to"), now=now)
+            time_range = TimeRange.of(entered.times.get("from"), entered.times.get("to"), now=now)
         except InvalidRange as error:
             problems["from"] = _RANGE_PROBLEMS[error.reason]
-    local = {name for name in times if zone_name and not is_relative(given[name])}
-    return ParsedRange(
-        given={**given, **{name: to_datetime(times[name]).isoformat() for name in local}},
-        times=times,
-        time_range=time_range,
-        problems=problems,
-        twice=frozenset(name for name in times if zone and is_ambiguous(given[name], zone)),
-        local={name: local_text(times[name], zone, zone_name) for name in local if zone not in {None, UTC}},
-    )
+    return ParsedRange(entered, time_range, problems)
 
 
 def outcome_class(kind: TrendKind, outcome: str) -> str:
@@ -159,16 +138,6 @@ def outcome_class(kind: TrendKind, outcome: str) -> str:
     if kind is TrendKind.SOURCE:
         return {"4": "slow", "5": "bad"}.get(outcome[:1], "other")
     return {"failed": "bad", "rejected": "slow"}.get(outcome, "other")
-
-
-def _field_values(parsed: ParsedRange, name: str) -> dict[str, Any]:
-    """Return what the input field of a time shows: an invalid value as entered, otherwise the time in UTC."""
-    if name in parsed.problems or name not in parsed.times:
-        return {"value": parsed.given.get(name, ""), "instant": "", "time": None, "local": ""}
-    time = parsed.times[name]
-    whole = time - time % SECOND  # as the input field has them
-    value = f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}"
-    return {"value": value, "instant": to_text(whole), "time": time, "local": parsed.local.get(name, "")}
 
 
 def _drawn(trend: Trend) -> dict[str, Any]:
