@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import processor
 import psycopg
-from servers import PLUGIN, THREADS, UNFINISHED, Server, ServerError, free_ports, running
+from servers import PLUGIN, THREADS, UNFINISHED, Server, ServerError, running
+
+from support.ports import free_port, free_ports
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
 
@@ -53,7 +55,7 @@ class Shared:
     @contextmanager
     def worker(self, *, threads: int = THREADS) -> Iterator[Server]:
         """Run `flowhooks worker`."""
-        (admin,) = free_ports(1)
+        admin = free_port()
         with self._running(("worker",), port=admin, admin=admin, threads=threads) as worker:
             yield worker
 

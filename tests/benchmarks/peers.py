@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import processor
 import psycopg
 from cluster import cluster
-from servers import START, THREADS, Server, ServerError, free_ports, running
+from servers import START, THREADS, Server, ServerError, running
+
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +73,7 @@ class Peer:
     @contextmanager
     def serve_flask(self) -> Iterator[Server]:
         """Run Flask on waitress, one process."""
-        (port,) = free_ports(1)
+        port = free_port()
         command = [str(ENVIRONMENT / "bin/waitress-serve"), f"--listen=127.0.0.1:{port}", f"--threads={THREADS}"]
         with self._running([*command, "jobs:app"], port=port) as server:
             yield server
@@ -155,7 +157,7 @@ def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> It
         raise ServerError(missing)
     _install(tell)
     with ExitStack() as stack:
-        (port,) = free_ports(1)
+        port = free_port()
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
         command += DURABLE if durable else ()
         stack.enter_context(running(command, folder=folder, port=port, ready=None, environ={}))
@@ -215,7 +217,7 @@ class OnPostgresql:
 @contextmanager
 def _uvicorn(module: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Server]:
     """Run a design on FastAPI, one process."""
-    (port,) = free_ports(1)
+    port = free_port()
     command = [str(ENVIRONMENT / "bin/uvicorn"), f"{module}:app", "--app-dir", str(HERE), "--port", str(port)]
     quiet = ["--no-access-log", "--log-level", "warning"]
     with running([*command, *quiet], folder=folder, port=port, ready=None, environ=environ) as server:
@@ -285,7 +287,7 @@ def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server
     hook = {"id": "complete", "execute-command": str(script), "http-methods": ["POST"]}
     waiting = {"include-command-output-in-response": waits, "pass-arguments-to-command": arguments}
     hooks.write_text(json.dumps([hook | waiting]))
-    (port,) = free_ports(1)
+    port = free_port()
     words = ["webhook", "-hooks", str(hooks), "-ip", "127.0.0.1", "-port", str(port)]
     with running(words, folder=folder, port=port, ready=None, environ={}) as server:
         yield server, counted

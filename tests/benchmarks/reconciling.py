@@ -16,7 +16,9 @@ import load
 from bench import LATER
 from cluster import cluster
 from figures import Figure
-from servers import THREADS, Server, ServerError, free_ports, running
+from servers import THREADS, Server, ServerError, running
+
+from support.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING
 import bare as bare_app
 import processor
 
+sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
+
+from support.ports import free_port, free_ports
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -180,7 +184,7 @@ def bare(
     folder: Path, *, threads: int = THREADS, wrapper: Sequence[str] = (), cores: Collection[int] = ()
 ) -> Iterator[Server]:
     """Run the bare app with its log in `folder`; if a command is given, it gets `bare` and its arguments."""
-    (port,) = free_ports(1)
+    port = free_port()
     start = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
     command = [*start, "--port", str(port), "--threads", str(threads)]
     with running(command, folder=folder, port=port, ready=None, environ={}, cores=cores) as server:
@@ -247,15 +251,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _end(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _listens(port: int) -> bool:

@@ -31,7 +31,9 @@ from mixture import CONFIG, KINDS, PLUGIN, Callers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from servers import Server, ServerError, Site, free_ports, running
+from servers import Server, ServerError, Site, running
+
+from support.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -512,7 +512,8 @@ def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(t
     file = tmp_path / "figures.json"
     command = [sys.executable, HERE / "soak.py", "--call-backs", "1500", "--growth", "0.01", "--json", file]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert file.exists(), ran.stdout + ran.stderr
+    assert ran.returncode == 1
     figures = json.loads(file.read_text())
     assert figures["trouble"] == ["memory, MiB: last ÷ early tenth ≤ 0.01 does not hold"]
     assert figures["calls"] == 1500
