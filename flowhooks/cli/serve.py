@@ -140,10 +140,11 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
             app.close()
             raise
         app.start()
-        for server in (admin, web):
-            serving.start_serving(server, shutdown_signal, failed)
+        serving.start_serving(web, shutdown_signal, failed)
         waited = context.seconds_refusing()
+        # Before the listener with /readyz: who sees the server ready can run a command on it.
         publish_admin_address(app.lock, f"http://{admin.address}", token, waited=waited)
+        serving.start_serving(admin, shutdown_signal, failed)
         context.report_ready()
         if waited is not None:
             log.info("ledger_taken_over", waited=round(waited, 3))
