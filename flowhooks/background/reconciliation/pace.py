@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-MAX_SHARE: Final = 1 / 15
+MAX_SHARE: Final = 1 / 30
 """Maximum share of this process's processor time that a round uses while other threads are busy. All threads share one
 core, so accepting becomes slower by this share."""
 BUSY_SHARE: Final = 0.02
