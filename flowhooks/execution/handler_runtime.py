@@ -74,6 +74,11 @@ class HandlerRuntime:
         selectors = self._handlers[handler].selectors
         return not selectors.has_conditions or selectors.decide(event) is True
 
+    def is_unconditional(self, handler: str) -> bool:
+        """Return whether a handler is loaded and has no conditions, so that its deliveries may simply be claimed."""
+        loaded = self._handlers.get(handler)
+        return loaded is not None and not loaded.selectors.has_conditions
+
     def limit(self, handler: str) -> int | None:
         """Return a handler's concurrency limit over all processes; None: limited only by the slots."""
         limits = self._limits.get(handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -162,20 +163,21 @@ def claim(
 
 def claim_batch(
     transaction: WriteTransaction,
-    requests: Sequence[ClaimRequest | SlotRequest],
+    requests: Sequence[list[ClaimRequest] | SlotRequest],
     in_flight: InFlightAttempts,
     *,
     process: str,
     now: int,
     limits: Mapping[str, StartLimits],
     ordered: Collection[str],
-) -> list[ClaimedAttempt | LimitReached | None]:
-    """Claim single deliveries with `claim`, and the next ones of handlers with `claim_next`."""
-    single = [request for request in requests if isinstance(request, ClaimRequest)]
-    results = iter(claim(transaction, single, in_flight, process=process, now=now) if single else ())
-    if of_slots := [request for request in requests if not isinstance(request, ClaimRequest)]:
+) -> list[list[ClaimedAttempt | LimitReached | None] | None]:
+    """Claim given deliveries with `claim`, and the next ones of handlers with `claim_next`."""
+    given = [request for request in requests if isinstance(request, list)]
+    claims = [claim_request for request in given for claim_request in request]
+    results = iter(claim(transaction, claims, in_flight, process=process, now=now) if claims else ())
+    if of_slots := [request for request in requests if not isinstance(request, list)]:
         claim_next(transaction, of_slots, in_flight, process=process, now=now, limits=limits, ordered=ordered)
-    return [next(results) if isinstance(request, ClaimRequest) else None for request in requests]
+    return [list(islice(results, len(request))) if isinstance(request, list) else None for request in requests]
 
 
 def _mark(

@@ -274,11 +274,15 @@ class Ledger(Reader):
         Raises:
             Unavailable: the claim could not be made in time, or failed; nothing is marked.
         """
+        return self.claim_all([queued])[0]
+
+    def claim_all(self, deliveries: Sequence[ReadyDelivery]) -> list[ClaimedAttempt | LimitReached | None]:
+        """Claim several deliveries in one commit, each as `claim` does; if one of them fails, none is marked."""
         self._ensure_heartbeat()
+        now, limits = self._clock.now(), self._order_scheduler.limits
+        requests = [ClaimRequest(queued, now, limits.get(queued.handler)) for queued in deliveries]
         # `certain`, because nobody would run a delivery that is marked after its runner has given up.
-        request = ClaimRequest(queued, self._clock.now(), self._order_scheduler.limits.get(queued.handler))
-        future: Future[ClaimedAttempt | LimitReached | None] = self._writer.submit(self._claim_batch, request)
-        return self.wait_for(future, certain=True)
+        return self.wait_for(self._writer.submit(self._claim_batch, requests), certain=True)
 
     def claim_next(self, request: SlotRequest) -> Future[Any]:
         """Mark the next due deliveries of a handler as running, one for each free slot; `request` receives them.

@@ -14,9 +14,11 @@ import structlog
 
 from flowhooks.errors import FlowhooksError
 from flowhooks.execution.runners.handler_queue import SLOT_LOST, log_fields
+from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
+    from flowhooks.execution.runners.handler_queue import RunningAttempt
     from flowhooks.execution.runners.runner import ExecuteFn
     from flowhooks.execution.runners.slots import SlotPool
     from flowhooks.ledger.ledger import Ledger
@@ -117,7 +119,7 @@ class EmbeddedRunner:
         while (attempt := self._slots.take()) is not None:
             queued = attempt.queued
             try:
-                if execute(queued, queued.to_claimed_attempt() if attempt.is_claimed else None) is not None:
+                if isinstance(self._make_attempt(attempt, execute), LimitReached):
                     self._slots.drop_queue(queued.handler)
             except FlowhooksError as error:
                 log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
@@ -131,3 +133,24 @@ class EmbeddedRunner:
             if attempt.abandoned:
                 log.info("overdue_attempt_finished", **log_fields(attempt, time.monotonic()))
                 return
+
+    def _make_attempt(self, attempt: RunningAttempt, execute: ExecuteFn) -> LimitReached | None:
+        claimed = attempt.claimed or attempt.queued.to_claimed_attempt()
+        if attempt.others is not None:
+            result = self._claim_together(attempt)
+            if not isinstance(result, ClaimedAttempt):
+                return result
+            claimed = result
+        if claimed is not None:
+            attempt.begin(claimed)
+        return execute(attempt.queued, claimed)
+
+    def _claim_together(self, attempt: RunningAttempt) -> ClaimedAttempt | LimitReached | None:
+        """Claim the delivery of an attempt and the others; return the result of the first one."""
+        try:
+            result, *results = self._ledger.claim_all([attempt.queued, *(attempt.others or ())])
+        except BaseException:
+            self._slots.split(attempt)
+            raise
+        self._slots.start_others(attempt, results)
+        return result

@@ -7,7 +7,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from flowhooks.model.ready_delivery import ReadyDelivery
+    from collections.abc import Sequence
+
+    from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 
 SLOT_REPLACED: Final = "another thread takes its place; find out what the handler waits for"
 SLOT_KEPT: Final = (
@@ -17,9 +19,13 @@ SLOT_LOST: Final = "it is tried again in a moment; until then fewer deliveries r
 
 
 class HandlerQueue:
-    """The deliveries of one handler in memory, and how many of them run."""
+    """The deliveries of one handler in memory, and how many of them run.
 
-    __slots__ = ("abandoned", "deliveries", "has_more", "is_scheduled", "max_running", "running")
+    While a thread claims deliveries of a fast handler (`is_claiming`), no other thread takes any. So one claim fills all
+    slots that become free meanwhile.
+    """
+
+    __slots__ = ("abandoned", "deliveries", "has_more", "is_claiming", "is_scheduled", "max_running", "running")
 
     def __init__(self, max_running: int) -> None:
         self.max_running = max_running
@@ -27,6 +33,7 @@ class HandlerQueue:
         self.running = 0
         self.abandoned = 0
         self.is_scheduled = False
+        self.is_claiming = False
         self.has_more = False
 
     @property
@@ -40,20 +47,30 @@ class RunningAttempt:
 
     Attributes:
         queued: the delivery.
-        is_claimed: whether it was stored as running together with its event.
-        began: when the thread took it, in `time.monotonic`.
+        claimed: its attempt; None until it is claimed.
+        others: further deliveries of its handler, which have slots and are claimed together with it; None if it is
+            claimed alone.
+        began: when the thread took it, or when it was claimed, in `time.monotonic`.
         overdue: whether the attempt has been logged as overdue.
         abandoned: whether another thread has taken this thread's slot.
     """
 
-    __slots__ = ("abandoned", "began", "is_claimed", "overdue", "queued")
+    __slots__ = ("abandoned", "began", "claimed", "others", "overdue", "queued")
 
-    def __init__(self, queued: ReadyDelivery, *, is_claimed: bool) -> None:
+    def __init__(
+        self, queued: ReadyDelivery, claimed: ClaimedAttempt | None, others: Sequence[ReadyDelivery] | None = None
+    ) -> None:
         self.queued = queued
-        self.is_claimed = is_claimed
+        self.claimed = claimed
+        self.others = others
         self.began = time.monotonic()
         self.overdue = False
         self.abandoned = False
+
+    def begin(self, claimed: ClaimedAttempt) -> None:
+        """Begin the attempt, which is claimed."""
+        self.claimed = claimed
+        self.began = time.monotonic()
 
 
 def log_fields(attempt: RunningAttempt, now: float) -> dict[str, Any]:

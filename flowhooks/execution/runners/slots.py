@@ -11,7 +11,8 @@ A delivery reaches a thread in one of two ways:
    stored as *running* in the same transaction, and its thread starts after the COMMIT. The attempt costs no commit of
    its own to start.
 2. *Queued.* All other deliveries are put into their handler's queue, by `enqueue` after a commit or by the runner's
-   poll. The thread that takes one claims it first, which is one commit.
+   poll. The thread that takes one claims it first, which is one commit. If the handler is fast, the thread takes as
+   many deliveries as the handler has free slots, claims them together, and runs them one after another.
 
 Fairness: handlers that have something to run are in one round-robin queue (`_ready_handlers`), and one handler gets
 at most half of the slots. A handler that hangs, or has a backlog of a million deliveries, delays no other one.
@@ -41,6 +42,7 @@ from flowhooks.execution.runners.handler_queue import (
     log_fields,
 )
 from flowhooks.execution.runners.next_poll import seconds_to_poll
+from flowhooks.model.ready_delivery import ClaimedAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,13 +50,15 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.execution.handler_runtime import HandlerRuntime
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.ready_delivery import ReadyDelivery
+    from flowhooks.model.ready_delivery import LimitReached, ReadyDelivery
 
 MAX_QUEUED_PER_HANDLER: Final = 1_000
 """Maximum number of deliveries of one handler in memory. The others wait in the ledger."""
 # To wake a thread costs more than such a delivery. If it takes longer this time, the next poll wakes more threads.
 FAST_THRESHOLD_SECONDS: Final = 0.001
 """Deliveries of a handler whose last attempt took less run one after another in one thread."""
+MAX_NOT_JOINING: Final = 100
+"""Number of deliveries that are remembered because they failed to be claimed together with others."""
 log = structlog.get_logger(__name__)
 
 
@@ -81,11 +85,12 @@ class SlotPool:
         self._abandoned = 0
         self._queues: dict[str, HandlerQueue] = {}
         self._ready_handlers: deque[str] = deque()
-        self._claimed: deque[ReadyDelivery] = deque()
+        self._claimed: deque[tuple[ReadyDelivery, ClaimedAttempt | None]] = deque()
         self._free = 0
         self._reserved = 0
         self._delivery_ids: set[str] = set()
         self._fast_handlers: set[str] = set()
+        self._not_joining: deque[str] = deque(maxlen=MAX_NOT_JOINING)
         self._changed = threading.Condition(threading.Lock())
         self._stopping = False
         self._is_polled = False
@@ -219,7 +224,7 @@ class SlotPool:
     def _start_reserved(self, reserved: Sequence[ReadyDelivery]) -> None:
         with self._changed:
             self._reserved -= len(reserved)
-            self._claimed.extend(reserved)
+            self._claimed.extend((queued, None) for queued in reserved)
             quick = all(queued.handler in self._fast_handlers for queued in reserved)
             self._changed.notify(1 if quick else len(reserved))
 
@@ -258,7 +263,8 @@ class SlotPool:
         queue.deliveries.clear()
 
     def _schedule(self, handler: str, queue: HandlerQueue) -> None:
-        if queue.deliveries and not queue.is_scheduled and queue.running < queue.max_running:
+        is_open = queue.running < queue.max_running and not queue.is_claiming
+        if queue.deliveries and not queue.is_scheduled and is_open:
             queue.is_scheduled = True
             self._ready_handlers.append(handler)
 
@@ -272,7 +278,7 @@ class SlotPool:
         with self._changed:
             while True:
                 if self._claimed:
-                    return self._begin(self._claimed.popleft(), is_claimed=True)
+                    return self._begin(RunningAttempt(*self._claimed.popleft()))
                 if self._stopping:
                     if self._reserved == 0:
                         return None
@@ -287,22 +293,80 @@ class SlotPool:
                         if not queue.size:
                             del self._queues[handler]
                         continue
-                    queued = queue.deliveries.popleft()
-                    queue.running += 1
-                    self._free -= 1
+                    queued = self._take_queued(queue)
+                    others = self._take_others(queue, handler) if self._may_join(queued) else None
                     self._schedule(handler, queue)
-                    return self._begin(queued, is_claimed=False)
+                    return self._begin(RunningAttempt(queued, None, others))
                 self._changed.wait()
 
-    def _begin(self, queued: ReadyDelivery, *, is_claimed: bool) -> RunningAttempt:
+    def _may_join(self, queued: ReadyDelivery) -> bool:
+        """Return whether a delivery may be claimed together with others of its handler."""
+        return not (
+            queued.probe or queued.ordered or queued.delivery_id in self._not_joining
+        ) and self._runtime.is_unconditional(queued.handler)
+
+    def _take_queued(self, queue: HandlerQueue) -> ReadyDelivery:
+        queue.running += 1
+        self._free -= 1
+        return queue.deliveries.popleft()
+
+    def _take_others(self, queue: HandlerQueue, handler: str) -> list[ReadyDelivery]:
+        """Take a slot for each further delivery of a fast handler, as long as other handlers keep theirs."""
+        others: list[ReadyDelivery] = []
+        if handler in self._fast_handlers:
+            queue.is_claiming = True
+            while (
+                queue.deliveries
+                and queue.running < queue.max_running
+                and self._free > len(self._ready_handlers)
+                and self._may_join(queue.deliveries[0])
+            ):
+                others.append(self._take_queued(queue))
+        self._reserved += len(others)
+        return others
+
+    def start_others(self, attempt: RunningAttempt, results: Sequence[ClaimedAttempt | LimitReached | None]) -> None:
+        """Queue the deliveries that were claimed with an attempt; free the slots of those that were not marked.
+
+        The thread of the attempt takes them itself, unless the attempt takes long.
+        """
+        with self._changed:
+            self._end_claim(attempt.queued.handler)
+            for queued, claimed in zip(attempt.others or (), results, strict=True):
+                self._reserved -= 1
+                if isinstance(claimed, ClaimedAttempt):
+                    self._claimed.append((queued, claimed))
+                else:
+                    self._free_slot(queued)
+            if self._stopping:
+                self._changed.notify_all()
+
+    def split(self, attempt: RunningAttempt) -> None:
+        """Free the slots of the others of an attempt that could not be claimed together; each is claimed alone next."""
+        with self._changed:
+            self._end_claim(attempt.queued.handler)
+            self._not_joining.append(attempt.queued.delivery_id)
+            for queued in attempt.others or ():
+                self._reserved -= 1
+                self._not_joining.append(queued.delivery_id)
+                self._free_slot(queued)
+
+    def _end_claim(self, handler: str) -> None:
+        queue = self._queues[handler]
+        queue.is_claiming = False
+        self._schedule(handler, queue)
         self._wake_for_ready()
-        attempt = self._running_attempts[threading.current_thread()] = RunningAttempt(queued, is_claimed=is_claimed)
+
+    def _begin(self, attempt: RunningAttempt) -> RunningAttempt:
+        if not self._claimed or (self._ready_handlers and self._ready_handlers[0] not in self._fast_handlers):
+            self._wake_for_ready()
+        self._running_attempts[threading.current_thread()] = attempt
         return attempt
 
     def give_back(self, attempt: RunningAttempt) -> None:
         """Free the slot of this thread's attempt, which has ended."""
         handler = attempt.queued.handler
-        if attempt.is_claimed:
+        if attempt.claimed is not None:
             if time.monotonic() - attempt.began < FAST_THRESHOLD_SECONDS:
                 self._fast_handlers.add(handler)
             else:

@@ -13,7 +13,7 @@ import pytest
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.execution.runners import embedded, slots
-from flowhooks.model.ready_delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 from flowhooks.settings import HandlerSettings
 from support.waiting import WAIT_TIMEOUT
 
@@ -24,6 +24,10 @@ class Anywhere:
     def runs_here(self, handler):
         """Run it here."""
         return True
+
+    def is_unconditional(self, handler):
+        """Return whether the handler has no conditions."""
+        return handler != "p:conditions"
 
     def limit(self, handler):
         """Have no limit."""
@@ -97,6 +101,135 @@ def test_a_thread_that_is_free_again_wakes_no_other_one(clock, monkeypatch):
     pool.put([ReadyDelivery(name, f"p:{name}", 0) for name in ("b", "c")])
     assert pool.take().queued.delivery_id == "b"
     assert woken == [1, 1]
+
+
+@pytest.fixture
+def fast_pool(clock):
+    """A pool of eight slots that knows two handlers as fast: four slots for each handler."""
+    pool = slots.SlotPool(8, Anywhere(), clock)
+    pool._fast_handlers |= {"p:a", "p:conditions"}
+    for _ in range(8):
+        pool.add()
+    return pool
+
+
+def others_of(attempt):
+    """The ids of the deliveries that are claimed together with an attempt's."""
+    return [queued.delivery_id for queued in attempt.others]
+
+
+def test_a_thread_takes_as_many_deliveries_of_a_fast_handler_as_it_has_slots(fast_pool):
+    """They are claimed together, started after the thread's own one, and their slots are taken meanwhile."""
+    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(6)])
+    attempt = fast_pool.take()
+    assert others_of(attempt) == ["a1", "a2", "a3"]
+    assert fast_pool.running == 4
+    claims = [ClaimedAttempt(event=None, attempt=number, retry_base=0) for number in (1, 2)]
+    fast_pool.start_others(attempt, [claims[0], None, claims[1]])
+    assert fast_pool.running == 3
+    fast_pool.give_back(attempt)
+    for name, claimed in (("a1", claims[0]), ("a3", claims[1])):
+        attempt = fast_pool.take()
+        assert (attempt.queued.delivery_id, attempt.claimed, attempt.others) == (name, claimed, None)
+        fast_pool.give_back(attempt)
+    assert others_of(fast_pool.take()) == ["a5"]
+
+
+@pytest.mark.parametrize(
+    "queued",
+    [
+        ReadyDelivery("second", "p:a", 0, probe=True),
+        ReadyDelivery("second", "p:a", 0, ordered=True),
+        ReadyDelivery("second", "p:conditions", 0),
+        ReadyDelivery("second", "p:slow", 0),
+    ],
+    ids=["a probe", "ordered", "with conditions", "slow"],
+)
+def test_other_deliveries_are_claimed_alone(fast_pool, queued):
+    """A delivery with an order key, of a handler with conditions, or of a slow handler, joins no other one."""
+    fast_pool.put([ReadyDelivery("first", queued.handler, 0), queued])
+    assert not fast_pool.take().others
+
+
+def test_a_thread_leaves_a_slot_for_each_other_handler(fast_pool):
+    """Handlers that wait for a thread get one before a fast handler gets a second one."""
+    hanging = [ReadyDelivery(f"b{number}", "p:b", 0) for number in range(4)]
+    assert fast_pool._reserve(hanging) == hanging
+    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(4)])
+    fast_pool.put([ReadyDelivery("c", "p:c", 0), ReadyDelivery("d", "p:d", 0)])
+    assert others_of(fast_pool.take()) == ["a1"]
+    assert {fast_pool.take().queued.handler for _ in range(2)} == {"p:c", "p:d"}
+
+
+def test_deliveries_that_cannot_be_claimed_together_are_claimed_alone(fast_pool):
+    """An error frees all slots, and each of the deliveries is then taken without others."""
+    deliveries = [ReadyDelivery(f"a{number}", "p:a", 0) for number in range(3)]
+    fast_pool.put(deliveries)
+    attempt = fast_pool.take()
+    fast_pool.split(attempt)
+    fast_pool.give_back(attempt)
+    assert fast_pool.running == 0
+    fast_pool.put(deliveries)
+    assert [fast_pool.take().others for _ in deliveries] == [None] * 3
+
+
+def test_one_thread_at_a_time_claims_for_a_fast_handler(fast_pool):
+    """Slots that become free while a thread claims are filled by the next claim, together."""
+    fast_pool.put([ReadyDelivery("a0", "p:a", 0)])
+    attempt = fast_pool.take()
+    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(1, 5)])
+    fast_pool.put([ReadyDelivery("b", "p:b", 0)])
+    assert fast_pool.take().queued.delivery_id == "b"
+    assert not fast_pool._ready_handlers
+    fast_pool.start_others(attempt, [])
+    assert others_of(fast_pool.take()) == ["a2", "a3"]
+
+
+def test_threads_wait_for_deliveries_that_are_claimed_during_a_stop(fast_pool):
+    """What is marked as running while the runner stops gets a thread, even if the claiming thread's own one hangs."""
+    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(2)])
+    attempt, taken = fast_pool.take(), []
+    other = threading.Thread(target=lambda: taken.append(fast_pool.take()), daemon=True)
+    other.start()
+    fast_pool.close()
+    fast_pool.start_others(attempt, [ClaimedAttempt(event=None, attempt=1, retry_base=0)])
+    other.join(WAIT_TIMEOUT)
+    assert [one.queued.delivery_id for one in taken] == ["a1"]
+
+
+def test_a_backlog_of_a_fast_handler_is_claimed_in_batches(harness, listens, eventually, monkeypatch, backlog):
+    """Each delivery runs once, and a claim has at most as many as the handler has slots."""
+    monkeypatch.setattr(slots, "FAST_THRESHOLD_SECONDS", 60.0)  # on a busy machine, too
+    runs, claimed = Counter(), []
+    flow = harness.open(listens(lambda event: runs.update([event.flow_instance_id])), start=False)
+    claim_all = flow.app.ledger.claim_all
+
+    def counted(deliveries):
+        claimed.append(len(deliveries))
+        return claim_all(deliveries)
+
+    flow.app.ledger.claim_all = counted
+    flow.app.runner._slots._fast_handlers.update(flow.app.runs)
+    backlog(flow, 400)
+    flow.app.start()
+    eventually(flow.at_rest)
+    assert set(runs.values()) == {1}
+    assert len(runs) == 400
+    assert 1 < max(claimed) <= 8
+
+
+def test_one_delivery_that_cannot_be_claimed_delays_no_other(harness, listens, eventually, backlog, logged):
+    """If the claim of several fails because of one of them, each is claimed alone, and the others run."""
+    runs = Counter()
+    flow = harness.open(listens(lambda event: runs.update([event.flow_instance_id])), start=False)
+    flow.app.runner._slots._fast_handlers.update(flow.app.runs)
+    backlog(flow, 60)
+    flow.sql("UPDATE events SET body = '{' WHERE flow_instance_id = 'leave-00030'")
+    flow.app.start()
+    eventually(lambda: len(runs) == 59)
+    eventually(lambda: "delivery_damaged" in {entry["event"] for entry in logged})
+    assert set(runs.values()) == {1}
+    assert "leave-00030" not in runs
 
 
 def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate, backlog):
