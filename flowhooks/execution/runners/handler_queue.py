@@ -21,8 +21,8 @@ SLOT_LOST: Final = "it is tried again in a moment; until then fewer deliveries r
 class HandlerQueue:
     """The deliveries of one handler in memory, and how many of them run.
 
-    While a thread claims deliveries of a fast handler (`is_claiming`), no other thread takes any. So one claim fills all
-    slots that become free meanwhile.
+    While a thread claims deliveries of a fast handler (`is_claiming`), no other thread takes any. So the next claim
+    fills all slots that have become free.
     """
 
     __slots__ = ("abandoned", "deliveries", "has_more", "is_claiming", "is_scheduled", "max_running", "running")
