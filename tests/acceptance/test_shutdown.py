@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import threading
-import time
 from contextlib import closing
 
 import pytest
@@ -42,10 +41,6 @@ def slow_again(event):
     until(".go")
     return "done"
 
-@handler(process_key="short")
-def short(event):
-    time.sleep(0.1)
-
 @handler(process_key="signals")
 def signals(event):
     """Whichever thread the kernel picks gets the signal."""
@@ -57,7 +52,7 @@ def leaves_a_thread(event):
 
 @hookimpl
 def handlers():
-    return [good, slow, slow_again, short, signals, leaves_a_thread]
+    return [good, slow, slow_again, signals, leaves_a_thread]
 '''
 HANGS_AT_IMPORT = """
 import os, threading
@@ -180,16 +175,18 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
     server = site.start(runner__threads=1)
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
         arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        server.post("runs", SLOW, Prefer="wait=0")
+        until_entered(site, "runs")
         for number in range(20):
-            server.post(f"short-{number}", {"processDefinitionKey": "short"}, Prefer="wait=0")
+            server.post(f"queued-{number}", GOOD, Prefer="wait=0")
         server.signal(signal.SIGINT)  # Ctrl-C has the same effect
         server.until_logged("shutdown_started")
-        before = states(site)["waiting"]
-        time.sleep(1)
+        mark(site, "go").touch()
+        site.until(lambda ledger: ledger.count_by_state()["running"] == 0)  # so the only thread is free
         arriving.sendall(b'{"a": 12}')
         assert arriving.recv(4096).startswith(b"HTTP/1.1 503 ")
     assert server.wait() == 0
-    assert states(site)["waiting"] >= before - 1
+    assert states(site) == {"succeeded": 1, "waiting": 20}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
