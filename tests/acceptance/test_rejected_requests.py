@@ -189,7 +189,7 @@ def test_what_never_reaches_the_application_leaves_a_trace(server):
         assert one["address"] == "127.0.0.1"
         assert one["reason_en"]
         assert is_chinese(one["reason_zh"])
-        assert any(record["status"] == status and record["why"] for record in server.logged("requests_rejected"))
+        assert server.until_logged("requests_rejected", status=status)["why"]
         count = f'flowhooks_http_responses_total{{kind="(none)",source="(none)",status="{status}"}}'
         assert count in server.ask("GET", "/metrics", admin=True).body.decode()
 
