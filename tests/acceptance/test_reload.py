@@ -242,7 +242,7 @@ def test_alerts_are_looked_for_as_is_set_now(plugin_site):
     server.post("1", {"processDefinitionKey": "nobody"})
     write(plugin_site, "[alerts]\npoll_interval = 0.1\nparked_after = 0\n")
     assert server.reload()["changed"] == ["alerts.poll_interval", "alerts.parked_after"]
-    assert server.until_logged("alert_raised")["cause"] == "parked"
+    server.until_logged("alert_raised", cause="parked")
     server.stop()
 
 
