@@ -22,7 +22,7 @@ pytestmark = pytest.mark.postgresql
 def demonstration():
     """The running demonstration; after a time limit it is interrupted, so that it cleans up."""
     process = subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    too_long = threading.Timer(100, process.send_signal, [signal.SIGINT])
+    too_long = threading.Timer(240, process.send_signal, [signal.SIGINT])
     too_long.start()
     yield process
     too_long.cancel()
