@@ -69,6 +69,12 @@ class Development:
 
         return until(look, why=lambda: "".join(self.lines[-20:]))
 
+    def save(self, name, text):
+        """Replace a file at once, so that no restart reads a part of it and no second one follows."""
+        new = self.folder / f"{name}.new"  # which is not watched
+        new.write_text(text)
+        new.replace(self.folder / name)
+
     def post(self, instance, *, key="leave", start=1):
         """Send a callback to the server of this start."""
         address = self.until_printed(r"server_started .*call_backs=(http://\S+)", times=start)[1]
@@ -105,22 +111,21 @@ def development(tmp_path):
 
 def test_a_plugin_is_changed(development):
     """Outcomes are printed; a saved file is loaded; a broken plugin is quarantined until it is corrected."""
-    plugin = development.folder / "shop.py"
     assert development.post("4710") == 202
     development.until_printed(r"4710  shop:grant: waiting \(attempt 1\): .*closed; next attempt in \d+ min \d+ s$")
     assert development.post("4711") == 200
     development.until_printed(r"4711  complete, leave -> shop:grant$")
     development.until_printed(r"4711  shop:grant: succeeded \(attempt 1\)$")
-    plugin.write_text(PLUGIN.replace("return 1", 'raise ValueError("no days left")'))
+    development.save("shop.py", PLUGIN.replace("return 1", 'raise ValueError("no days left")'))
     development.until_printed(r"^Saved: shop\.py\. Restarting the server\.$")
     assert development.post("4712", start=2) == 500
     development.until_printed(r"4712  shop:grant: dead \(attempt 1\): ValueError: no days left$")
     assert development.post("4713", key="other", start=2) == 202
     development.until_printed(r"4713  complete, other -> parked: no matching handler$")
-    plugin.write_text("def (")
+    development.save("shop.py", "def (")
     development.until_printed(r"plugin_quarantined .*SyntaxError")
     development.until_printed(r"server_started .*quarantined=1", times=1)
-    plugin.write_text(PLUGIN)
+    development.save("shop.py", PLUGIN)
     assert development.post("4714", start=4) == 200
     assert development.stop() == 0
     assert "Traceback" not in "".join(development.lines)
@@ -129,11 +134,10 @@ def test_a_plugin_is_changed(development):
 def test_settings_that_cannot_be_used(development):
     """The server exits with the reason, and starts again when the settings file is corrected."""
     development.until_printed("server_started")
-    settings = development.folder / "flowhooks.toml"
-    settings.write_text("nonsense = 1\n")
+    development.save("flowhooks.toml", "nonsense = 1\n")
     development.until_printed(r"nonsense is not a setting")
     development.until_printed(r"^The server has exited with 2\. It starts again when a file is saved\.$")
-    settings.unlink()
+    (development.folder / "flowhooks.toml").unlink()
     development.until_printed("server_started", times=2)
     assert development.stop() == 0
 
