@@ -15,7 +15,7 @@ from contextlib import closing
 import pytest
 
 from flowhooks.ledger.queries import EventFilter
-from support.waiting import until
+from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl
@@ -48,7 +48,7 @@ def site(make_site):
 def server(site):
     """The server that receives everything; its memory may grow only a little."""
     server = site.start(answer_wait=5, http__read_timeout=1, http__idle_timeout=2, http__threads=8)
-    assert server.post("warm", GOOD).status == 200
+    assert server.post("warm", GOOD, Prefer="wait=20").status == 200
     before = server.memory()
     yield server
     assert server.memory() - before < MOST_MEBIBYTES
@@ -335,11 +335,11 @@ def test_mutated_requests_get_an_answer_of_the_contract(server):
 
 def test_a_flood_of_connections_that_say_nothing_stops_nobody(server):
     """A hundred connections with half a request are ended in time, and other clients are served."""
-    idle = [socket.create_connection(server.place, timeout=10) for _ in range(100)]
+    idle = [socket.create_connection(server.place, timeout=WAIT_TIMEOUT) for _ in range(100)]
     try:
         for number, one in enumerate(idle):
             one.sendall(b"POST /flow/idle/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"[: 10 + number % 40])
-        assert server.post("beside", GOOD).status == 200
+        assert server.post("beside", GOOD, Prefer="wait=20").status == 200
         assert all(one.recv(4096).startswith(b"HTTP/1.1 408 ") for one in idle)
     finally:
         for one in idle:
@@ -386,6 +386,6 @@ def test_the_books_balance_after_all_that(server, site):
     """Rejected requests stored nothing, accepted callbacks are stored, and `verify` finds no fault."""
     books = site.balance()
     assert books.accepted == books.stored
-    with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
         connection.request("GET", "/openapi.json")
         assert connection.getresponse().status == 200

@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from flowhooks.ledger.queries import EventFilter
+from support.waiting import WAIT_TIMEOUT
 
 PLUGIN = """
 from flowhooks import handler, hookimpl
@@ -166,7 +167,7 @@ def test_without_a_valid_token_it_is_401(post, site, name):
 
 def test_a_token_twice_is_401(server, answers):
     """Two Authorization headers are joined, and are no valid token."""
-    with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
         connection.putrequest("POST", PATH)
         for _ in range(2):
             connection.putheader("Authorization", bearer("oa"))

@@ -9,6 +9,8 @@ import struct
 from datetime import datetime
 from typing import NamedTuple
 
+from support.waiting import WAIT_TIMEOUT
+
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
 """The members of an error, and no others."""
 OURS = re.compile(rb"Traceback|File \"|\.py\b|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE)
@@ -78,13 +80,13 @@ def check(answer):
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
 
 
-def exchange(place, sent, *, timeout=15.0):
+def exchange(place, sent):
     """Send bytes on a new connection; return all bytes until the server closes.
 
     Raises:
-        TimeoutError: the server neither closes nor sends for this long.
+        TimeoutError: the server neither closes nor sends for a minute.
     """
-    with socket.create_connection(place, timeout=timeout) as connection:
+    with socket.create_connection(place, timeout=WAIT_TIMEOUT) as connection:
         parts = []
         try:
             connection.sendall(sent)
@@ -97,7 +99,7 @@ def exchange(place, sent, *, timeout=15.0):
 
 def hang_up(place, sent, *, reset=False):
     """Send bytes on a new connection, and disconnect without reading; with `reset` by a TCP reset."""
-    with socket.create_connection(place, timeout=15.0) as connection:
+    with socket.create_connection(place, timeout=WAIT_TIMEOUT) as connection:
         connection.sendall(sent)
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
