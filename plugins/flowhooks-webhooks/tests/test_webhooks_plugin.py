@@ -320,10 +320,15 @@ def test_after_a_replay_the_receiver_is_given_seconds_at_least(plugin: Webhooks,
         assert asked.value.seconds == seconds
 
 
+def timeout_for(answer: int) -> float:
+    """The timeout of a test with this answer: on a busy machine, other answers arrive within it, too."""
+    return 1 if answer == HANGS else 10
+
+
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (HANGS, "NotDelivered: endpoint crm did not answer within 0.2 s (ReadTimeout)"),
+        (HANGS, "NotDelivered: endpoint crm did not answer within 1 s (ReadTimeout)"),
         (CLOSES, "NotDelivered: endpoint crm did not answer (RemoteProtocolError)"),
     ],
 )
@@ -332,7 +337,7 @@ def test_no_answer_is_a_failed_attempt(
 ) -> None:
     """A missing or late response is a failed attempt, and the message is sent again with the same id."""
     receiver.answers = [(answer, {})]
-    app = forwarding(timeout=0.2 if answer == HANGS else 10)
+    app = forwarding(timeout=timeout_for(answer))
     event_id = app.post("1", processDefinitionKey="leave").event_id
     assert app.delivery(event_id).error == says
     app.advance(seconds=6)
@@ -373,7 +378,7 @@ def test_nothing_secret_is_shown(
     receiver.answers = [(answer, {})]
     caplog.set_level(logging.DEBUG)
     url = f"http://someone:pass-4711@127.0.0.1:{receiver.port}/hooks?token=query-4711"
-    app = forwarding(url=url, timeout=0.2, headers={"X-Key": "header-4711"})
+    app = forwarding(url=url, timeout=timeout_for(answer), headers={"X-Key": "header-4711"})
     event_id = app.post("1", processDefinitionKey="leave").event_id
     (message,) = receiver.messages
     assert message.headers["authorization"] == "Basic " + base64.b64encode(b"someone:pass-4711").decode()
