@@ -113,7 +113,6 @@ def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: fl
         statement_timeout: seconds for each statement; None: no timeout.
         ping_timeout: seconds for the test of a pooled connection before it is used.
     """
-    ping = engine.dialect.do_ping
 
     def connect(*args: Any, **kwargs: Any) -> Any:
         connection = TimedConnection.connect(*args, **kwargs)
@@ -123,9 +122,11 @@ def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: fl
     def quick_ping(connection: Any) -> bool:
         connection.statement_timeout = ping_timeout
         try:
-            return ping(connection)
+            # The statement begins the transaction of its caller. SQLAlchemy's own one would be another transaction.
+            connection.execute("")
         finally:
             connection.statement_timeout = statement_timeout
+        return True
 
     # Set in the dialect, because listeners cost time at every statement (see `database/engines.py`).
     engine.dialect.connect = connect  # type: ignore[method-assign]  # as above

@@ -6,6 +6,7 @@ import logging
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flowhooks.ledger.database import open_engine
@@ -45,6 +46,25 @@ def test_what_the_server_refuses_closes_nothing(postgresql_url):
                 assert not error.value.connection_invalidated
                 line.rollback()
             assert line.connection.driver_connection is before
+    finally:
+        engine.dispose()
+
+
+def test_the_check_of_a_connection_is_no_transaction_of_its_own(postgresql_url):
+    """A pooled connection is checked by the statement that begins the transaction; a closed one is replaced."""
+    engine = open_engine(postgresql_url, writing=False, statement_timeout=5)
+    try:
+        with engine.connect() as line:
+            line.exec_driver_sql("SELECT 1").close()
+        with engine.connect() as line:
+            before = line.connection.driver_connection
+            assert before.info.transaction_status == TransactionStatus.INTRANS
+            assert line.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "repeatable read"
+        with psycopg.connect(postgresql_url) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (before.info.backend_pid,))
+        with engine.connect() as line:
+            assert line.connection.driver_connection is not before
+            assert line.exec_driver_sql("SELECT 1").scalar_one() == 1
     finally:
         engine.dispose()
 
