@@ -193,6 +193,7 @@ class CallbackPath:
     recorder: OutcomeRecorder
     circuit_breaker: CircuitBreaker
     trends: TrendRecorder
+    bulk_operations: BulkOperations
     cluster: ClusterSync | None
 
 
@@ -249,6 +250,9 @@ def build_path(
         affinity=HandlerAffinity(base.cores),
         isolated=callers(base.isolation),
     )
+    bulk_operations = BulkOperations(
+        ledger, base.clock, lambda: live.current.missing_handlers, wake_runner=base.runner.wake
+    )
     cluster = None
     if ledger.shared:
         cluster = ClusterSync(
@@ -262,6 +266,7 @@ def build_path(
             on_runners_changed=base.runtime.set_run_elsewhere,
             reroute_parked=reroute_parked,
             wake=base.runner.wake,
+            wake_operations=bulk_operations.wake,
         )
 
     intake = Intake(
@@ -282,6 +287,7 @@ def build_path(
         recorder=recorder,
         circuit_breaker=circuit_breaker,
         trends=trends,
+        bulk_operations=bulk_operations,
         cluster=cluster,
     )
 
@@ -309,9 +315,7 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
         clock_watch=ClockWatch(ledger, trust, base.clock),
         retention=Retention(ledger=ledger, settings=settings.retention, trust=trust),
         file_watch=None if lock is None else FileWatch(ledger, lock),
-        bulk_operations=BulkOperations(
-            ledger, base.clock, lambda: live.current.missing_handlers, wake_runner=base.runner.wake
-        ),
+        bulk_operations=path.bulk_operations,
         alerts=AlertMonitor(
             ledger=ledger,
             plugins=base.plugins,

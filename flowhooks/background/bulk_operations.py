@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from flowhooks.ledger.ledger import Ledger
 
 POLL_INTERVAL: Final = 1.0
-"""Maximum seconds until operations are noticed that another process has started, and until results are stored."""
+"""Maximum seconds between two looks at running operations."""
+IDLE_POLL_INTERVAL: Final = 10.0
+"""Seconds between two looks while no operation is running, in case that the notification of its start was missed."""
 MAX_DUTY_CYCLE: Final = 0.2
 """Maximum share of the time that releases take, so that callbacks are stored between them."""
 CHECK_COST: Final = 20
@@ -171,7 +173,7 @@ class BulkOperations:
             wait = 0.0 if result.is_last else min(wait, max(0.0, (result.next_at - self._clock.now()) / SECOND))
         if released:
             self._wake_runner()
-        return max(wait, (time.monotonic() - began) * (1 / MAX_DUTY_CYCLE - 1)) if found else wait
+        return max(wait, (time.monotonic() - began) * (1 / MAX_DUTY_CYCLE - 1)) if found else IDLE_POLL_INTERVAL
 
     def _finish(self, operation: OpenOperation) -> float:
         """Store results if a check is due; return the seconds until the next check."""

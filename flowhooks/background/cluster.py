@@ -41,6 +41,7 @@ class ClusterSync:
         on_runners_changed: called with the ids of the handlers that live processes run, whenever they were read.
         reroute_parked: called after that, to route parked events again.
         wake: called when there may be deliveries to run.
+        wake_operations: called when there may be bulk operations to release.
 
     Attributes:
         handlers_with_runner: ids of the handlers whose deliveries some live process runs, including this process, as
@@ -63,6 +64,7 @@ class ClusterSync:
         on_runners_changed: Callable[[frozenset[str]], None],
         reroute_parked: Callable[[], None],
         wake: Callable[[], None],
+        wake_operations: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._waiters = waiters
@@ -71,6 +73,7 @@ class ClusterSync:
         self._on_runners_changed = on_runners_changed
         self._reroute_parked = reroute_parked
         self._wake = wake
+        self._wake_operations = wake_operations
         self._stopping = threading.Event()
         self._routing = threading.Lock()
         self._routes = _routes(missing, frozenset(retired))
@@ -124,6 +127,8 @@ class ClusterSync:
             self._reroute_parked()
 
     def _on_change(self, notice: ChangeNotice) -> None:
+        if notice.operations or notice.missed:
+            self._wake_operations()
         if notice.missed:
             self._wake()
             self.poll()

@@ -105,6 +105,7 @@ def change_state(
         operations.c.id == operation_id, operations.c.state.in_([state.value for state in before])
     )
     values = {"state": after.value, "changed_at": now, **values}
+    transaction.notice.operations = True
     return bool(transaction.connection.execute(changed.values(values)).rowcount)
 
 
@@ -117,6 +118,7 @@ def set_interval(
     )
     # Deliveries that were released at the former rate do not delay the next one.
     values = {"release_interval": interval, "released_at": 0}
+    transaction.notice.operations = True
     return bool(transaction.connection.execute(changed.values(values)).rowcount)
 
 

@@ -44,26 +44,35 @@ class ChangeNotice:
         events: ids of events with deliveries that changed in a way that may end a wait.
         work: whether there are deliveries to run that the process which stored them does not run itself.
         handlers: whether the registered, retired or paused handlers changed, or the processes that run them.
+        operations: whether a bulk operation was started or changed by an operator.
         missed: whether earlier notifications may have been lost.
     """
 
-    __slots__ = ("events", "handlers", "missed", "work")
+    __slots__ = ("events", "handlers", "missed", "operations", "work")
 
     def __init__(
-        self, *, events: Iterable[str] = (), work: bool = False, handlers: bool = False, missed: bool = False
+        self,
+        *,
+        events: Iterable[str] = (),
+        work: bool = False,
+        handlers: bool = False,
+        operations: bool = False,
+        missed: bool = False,
     ) -> None:
         self.events = set(events)
         self.work = work
         self.handlers = handlers
+        self.operations = operations
         self.missed = missed
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.work or self.handlers or self.missed)
+        return bool(self.events or self.work or self.handlers or self.operations or self.missed)
 
     def messages(self) -> list[str]:
         """Return the changes as messages that are short enough for a notification."""
         texts = list(_pack(sorted(self.events)))
         texts += ["work"] if self.work else []
+        texts += ["operations"] if self.operations else []
         return texts + (["handlers"] if self.handlers else [])
 
     def add(self, message: str) -> None:
@@ -75,6 +84,8 @@ class ChangeNotice:
             self.work = True
         elif kind == "handlers":
             self.handlers = True
+        elif kind == "operations":
+            self.operations = True
 
     def notify(self, connection: Connection) -> None:
         """Send the changes to all listeners once the connection's transaction is committed."""

@@ -8,9 +8,11 @@ import psycopg
 import pytest
 
 from flowhooks import Retry, State
+from flowhooks.background import bulk_operations
 from flowhooks.ledger import notifications
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction
+from flowhooks.operations.bulk import plan_operation, start_operation
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.operations.retire import retire
@@ -383,3 +385,27 @@ def test_a_stop_waits_for_the_heartbeat_that_is_under_way(without, monkeypatch):
     stopping.join(20)
     assert stopped_before == [False]
     assert not neighbours._heartbeat_thread.is_alive()
+
+
+def test_an_operation_that_another_process_starts_is_noticed(having, without, eventually, monkeypatch):
+    """A process that polls hardly ever releases the deliveries of an operation as soon as it is started elsewhere."""
+    monkeypatch.setattr(bulk_operations, "IDLE_POLL_INTERVAL", 3600.0)
+    runs = []
+
+    def fails_once(event, delivery):
+        runs.append(delivery.attempt)
+        if delivery.attempt == 1:
+            raise ValueError("once")
+
+    flow = having(fails_once)
+    event_id = flow.take("i1").event_id
+    flow.settled(event_id, State.DEAD, attempt=1)
+    other = without(start=False)
+    # After this change, the process has begun to receive notifications.
+    pause(other.app.operation_context, ["p:h"])
+    eventually(lambda: "p:h" in flow.app.ledger.pauses.handlers)
+    resume(other.app.operation_context, ["p:h"])
+    operation = plan_operation(other.app.operation_context, BulkAction.REPLAY, EventFilter())
+    start_operation(other.app.operation_context, operation.id)
+    flow.settled(event_id, State.SUCCEEDED, attempt=2)
+    assert runs == [1, 2]

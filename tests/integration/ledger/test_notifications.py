@@ -26,11 +26,17 @@ def heard_of(messages):
 
 
 def test_news_are_what_was_told():
-    """Ids, work and handlers are read as they were sent; without news there is no message."""
+    """Ids, work, handlers and operations are read as they were sent; without news there is no message."""
     assert ChangeNotice().messages() == []
     assert not ChangeNotice()
-    came = heard_of(ChangeNotice(events=["b", "a"], work=True, handlers=True).messages())
-    assert (came.events, came.work, came.handlers, came.missed) == ({"a", "b"}, True, True, False)
+    came = heard_of(ChangeNotice(events=["b", "a"], work=True, handlers=True, operations=True).messages())
+    assert (came.events, came.work, came.handlers, came.operations, came.missed) == (
+        {"a", "b"},
+        True,
+        True,
+        True,
+        False,
+    )
     assert heard_of(ChangeNotice(work=True).messages()).events == set()
 
 
