@@ -210,6 +210,7 @@ def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
 def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same without handlers; it polls for jobs often."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(procrastinate, "IDLE_POLL_INTERVAL", 0.05)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.5)
     postgresql.empty(ledger_with_jobs, (*JOB_TABLES, *TABLES))
     return ledger_with_jobs

@@ -27,18 +27,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import procrastinate
-import psycopg_pool
 import structlog
 from procrastinate.exceptions import ConnectorException
-from psycopg.conninfo import conninfo_to_dict
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
+from flowhooks.execution.runners.job_connections import connector
 from flowhooks.execution.runners.job_queue import WORKER_DEAD_AFTER_SECONDS, JobQueue, queue_of
 from flowhooks.execution.runners.next_poll import seconds_to_poll
 from flowhooks.failpoints import hit
-from flowhooks.ledger.database import postgresql_timeouts
-from flowhooks.ledger.database.engines import IDLE_SECONDS
 from flowhooks.ledger.due_deliveries import due_handlers, due_handlers_of_all
 from flowhooks.text import one_line
 
@@ -57,7 +54,11 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
 
 POLL_INTERVAL: Final = 1.0
-"""Seconds between polls for jobs that have become due, or whose notification was missed."""
+"""Seconds between polls for jobs that have become due, such as those of retries."""
+IDLE_POLL_INTERVAL: Final = 10.0
+"""Seconds between polls of an idle process. The sweep stores another job, with a notification, for overdue retries."""
+ACTIVE_SECONDS: Final = 30.0
+"""Seconds without a job and a delivery after which a process is idle."""
 HEARTBEAT_INTERVAL: Final = 10.0
 """Seconds between heartbeats of Procrastinate's record of this worker."""
 MAX_CHANNELS: Final = 100
@@ -76,23 +77,12 @@ SKIP_SECONDS: Final = 5.0
 """Seconds for which a delivery that was not marked as running, such as a damaged one, is left out."""
 FAULT_PAUSE_SECONDS: Final = 1.0
 """Seconds that a thread pauses after a delivery that could not be run."""
-# The pool's own default is 30 s, of which up to 8 s pass between two tries.
-POOL_OPEN_TIMEOUT: Final = 6.0
-"""Seconds in which the pool must open its first connection."""
 RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds until the fetching of jobs is restarted after an error. The last delay repeats."""
 
 _ON_SWEEP_COMMITTED: Final = partial(hit, "sweep.committed")
 
 log = structlog.get_logger(__name__)
-
-
-class _ConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
-    """A connection pool whose `open` waits at most `POOL_OPEN_TIMEOUT`."""
-
-    async def open(self, wait: bool = False, timeout: float = POOL_OPEN_TIMEOUT) -> None:  # noqa: ASYNC109 (as the pool's own)
-        """Open the pool; wait at most `POOL_OPEN_TIMEOUT`, because the caller retries."""
-        await super().open(wait, min(timeout, POOL_OPEN_TIMEOUT))
 
 
 class ProcrastinateRunner:
@@ -132,6 +122,7 @@ class ProcrastinateRunner:
         self._wake_fetching: Callable[[], None] = lambda: None
         self._wakeup = threading.Event()
         self._has_failed = threading.Event()
+        self._active_until = 0.0
         self._next_cleaning = 0.0
         self._last_error: str | None = None
 
@@ -195,10 +186,12 @@ class ProcrastinateRunner:
         async def on_notification(**_: object) -> None:
             news.set()
 
-        async with procrastinate.App(connector=_connector(self._url)).open_async() as app:
+        async with procrastinate.App(connector=connector(self._url)).open_async() as app:
             manager = app.job_manager
             worker_id = await manager.register_worker()
             self._wake_fetching = wake
+            # A job may be stored before this process receives notifications.
+            self._active_until = time.monotonic() + ACTIVE_SECONDS
             queues = None if len(self._queues) > MAX_CHANNELS else list(self._queues.values())
             side_tasks = [
                 asyncio.create_task(manager.listen_for_jobs(on_notification=on_notification, queues=queues)),
@@ -210,7 +203,7 @@ class ProcrastinateRunner:
                     await self._take_jobs(manager, worker_id)
                     self._last_error = None
                     waiting = asyncio.create_task(news.wait())
-                    timeout = seconds_to_poll(self._runtime, self._clock, POLL_INTERVAL)
+                    timeout = seconds_to_poll(self._runtime, self._clock, self._poll_interval())
                     await asyncio.wait([waiting, *side_tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()
                     for task in side_tasks:
@@ -232,7 +225,15 @@ class ProcrastinateRunner:
             if job is None:
                 return
             hit("job.taken")
+            self._active_until = time.monotonic() + ACTIVE_SECONDS
             self._claim(str(job.task_kwargs.get("handler", "")), job.id)
+
+    def _poll_interval(self) -> float:
+        """Return the seconds until the next poll, if no handler is at its rate."""
+        now = time.monotonic()
+        if self._slots.taken:
+            self._active_until = now + ACTIVE_SECONDS
+        return POLL_INTERVAL if now < self._active_until else IDLE_POLL_INTERVAL
 
     def _open_queues(self) -> list[str]:
         """Return the queues of the handlers for which a job can start deliveries."""
@@ -449,34 +450,6 @@ async def _send_heartbeats(manager: JobManager, worker_id: int) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_INTERVAL)
         await manager.update_heartbeat(worker_id)
-
-
-def _connector(url: str) -> procrastinate.PsycopgConnector:
-    return procrastinate.PsycopgConnector(
-        conninfo=url,
-        min_size=1,
-        max_size=4,
-        timeout=5.0,
-        connection_class=postgresql_timeouts.connection_group(),
-        pool_factory=_ConnectionPool,
-        kwargs={
-            "application_name": "flowhooks",
-            "connect_timeout": 5,
-            "options": _options(url),
-            **postgresql_timeouts.keepalive_options(url),
-        },
-    )
-
-
-def _options(url: str) -> str:
-    """Return the options of connections that take jobs.
-
-    A power failure may bring taken jobs back, which is harmless. The timeouts end the transaction of a worker that
-    stopped responding: behind a proxy the database would never notice.
-    """
-    url_options = str(conninfo_to_dict(url).get("options") or "")
-    own_options = f"-c synchronous_commit=off -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
-    return f"{url_options} {own_options} {postgresql_timeouts.SERVER_KEEPALIVE_OPTIONS}".strip()
 
 
 def _ignore_connector_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from flowhooks import Retry, State
 from flowhooks.app import App
 from flowhooks.clock import SECOND, Clock
 from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
-from flowhooks.execution.runners import job_queue, procrastinate, procrastinate_schema
+from flowhooks.execution.runners import job_connections, job_queue, procrastinate, procrastinate_schema
 from flowhooks.ledger.database.engines import IDLE_SECONDS
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -127,7 +127,7 @@ def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, lis
 
 def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url):
     """PostgreSQL ends idle transactions, because behind a proxy it does not notice that the client is gone."""
-    options = procrastinate._options(postgresql_url)
+    options = job_connections.options(postgresql_url)
     with psycopg.connect(postgresql_url, options=options) as connection:
         shown = connection.execute("SHOW idle_in_transaction_session_timeout").fetchone()
         assert shown == (f"{IDLE_SECONDS}s",)
