@@ -122,6 +122,7 @@ def go_through(site, kind, seconds, **settings):
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("cluster", ["embedded", "procrastinate"], indirect=True)
 def test_an_outage_longer_than_the_silence_after_which_one_is_dead(cluster):
     """In an outage longer than the expiry time no process expires another, and finished attempts are recorded."""
     site, kind = cluster

@@ -55,16 +55,25 @@ def stopped_in_the_middle(site, server, workers, number):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.long)])
-def test_nothing_stale_is_written(broken, rounds):
+@pytest.mark.parametrize(
+    ("kind", "rounds"),
+    [
+        ("embedded", 3),
+        ("procrastinate", 1),
+        pytest.param("embedded", 20, marks=pytest.mark.long),
+        pytest.param("procrastinate", 20, marks=pytest.mark.long),
+    ],
+)
+def test_nothing_stale_is_written(broken, kind, rounds):
     """A worker is stopped by SIGSTOP until it expires; after SIGCONT its outcomes are too late, each time."""
-    server = broken.start("--no-worker", **QUICK)
-    started = [broken.start_worker("--plugins-dir", broken.plugins, **QUICK) for _ in range(2)]
+    settings = QUICK | {"runner__kind": kind}
+    server = broken.start("--no-worker", **settings)
+    started = [broken.start_worker("--plugins-dir", broken.plugins, **settings) for _ in range(2)]
     workers = {one.process.pid: one for one in started}
     began, told = time.monotonic(), {}
     for number in range(rounds):
         told |= stopped_in_the_middle(broken, server, workers, number)
-    print(f"{rounds} rounds: {(time.monotonic() - began) / rounds:.1f} s each")  # noqa: T201 (a figure, with -s)
+    print(f"{kind}, {rounds} rounds: {(time.monotonic() - began) / rounds:.1f} s each")  # noqa: T201 (a figure, with -s)
     # A delivery without `retry=` is unknown if its own worker was stopped.
     check_books(broken, broken.direct, told, may_be_unknown=True)
     for instance in told:

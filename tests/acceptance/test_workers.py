@@ -266,6 +266,7 @@ COPIES = (
 )
 
 
+@pytest.mark.parametrize("sharing", ["embedded", "procrastinate"], indirect=True)
 def test_a_kill_leaves_no_more_unknown_than_the_worker_could_run(shared):
     """Of ten thousand due deliveries, only those in the eight slots of the killed worker's handler are unknown."""
     folder = shared.folder / "c"
