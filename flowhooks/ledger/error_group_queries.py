@@ -11,20 +11,37 @@ from sqlalchemy import BigInteger, Text, case, false, func, literal, or_, select
 from flowhooks.clock import SECOND
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.filter_conditions import in_error_group
-from flowhooks.ledger.tables import attempts, deliveries, error_groups
+from flowhooks.ledger.tables import (
+    IS_FAILED,
+    IS_SCHEDULED,
+    IS_SUSPENDED,
+    IS_WAITING,
+    attempts,
+    deliveries,
+    error_groups,
+)
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select
 
 HOURS: Final = 24
 """Number of hours whose attempts are counted one by one."""
 _HOUR: Final = 3_600 * SECOND
 MAX_COUNTED: Final = 20_000
 """Maximum number of attempts that are read for the activity of all groups of a page, the newest of each group."""
+MAX_SEARCHED: Final = 200
+"""Maximum number of attempts, and of deliveries of each kind, in which an open delivery of a group is searched."""
 _OPEN_STATES: Final = (State.DEAD, State.WAITING, State.UNKNOWN)
+# A delivery that was never started has no error, but the index does not tell.
+_OPEN_CONDITIONS: Final = (
+    IS_FAILED & (deliveries.c.state == State.DEAD.value),
+    IS_FAILED & (deliveries.c.state == State.UNKNOWN.value),
+    IS_WAITING & IS_SCHEDULED,
+    IS_SUSPENDED,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +109,7 @@ def list_groups(
     since: int | None = None,
     limit: int,
     skip: int = 0,
+    most_attempts_first: bool = False,
 ) -> list[ErrorGroup]:
     """Return error groups, the one seen last first.
 
@@ -102,8 +120,10 @@ def list_groups(
         since: only groups that were seen at or after this time, in microseconds since 1970.
         limit: maximum number of groups.
         skip: number of groups to skip.
+        most_attempts_first: return the group with the most attempts first.
     """
-    query = select(error_groups).order_by(error_groups.c.last_seen_at.desc(), error_groups.c.fingerprint)
+    order = error_groups.c.count if most_attempts_first else error_groups.c.last_seen_at
+    query = select(error_groups).order_by(order.desc(), error_groups.c.fingerprint)
     if handler is not None:
         query = query.where(error_groups.c.handler == handler)
     if plugins is not None:
@@ -129,6 +149,53 @@ def newest_attempt(connection: Connection, group: ErrorGroup) -> tuple[str, int]
     query = select(attempts.c.delivery_id, attempts.c.number).where(*in_error_group(group.fingerprint))
     row = connection.execute(query.order_by(attempts.c.finished_at.desc()).limit(1)).first()
     return None if row is None else (row.delivery_id, row.number)
+
+
+def has_open_delivery(connection: Connection, group: ErrorGroup, *, max_searched: int = MAX_SEARCHED) -> bool:
+    """Tell whether a delivery that failed last with the error of a group has neither succeeded nor been closed.
+
+    It is *dead* or *unknown*, waits for another attempt, or is running it. If there are too many deliveries to be sure,
+    the answer is yes.
+
+    Args:
+        connection: any connection.
+        group: the group.
+        max_searched: maximum number of attempts, and of deliveries of each kind, that are read.
+    """
+    newest = (
+        select(attempts.c.delivery_id, attempts.c.number)
+        .where(*in_error_group(group.fingerprint))
+        .order_by(attempts.c.finished_at.desc())
+        .limit(max_searched)
+        .subquery()
+    )
+    has_failed_last = (deliveries.c.attempt == newest.c.number) & deliveries.c.state.in_(
+        [state.value for state in _OPEN_STATES]
+    )
+    is_tried_again = (deliveries.c.attempt == newest.c.number + 1) & (deliveries.c.state == State.RUNNING.value)
+    query = (
+        select(deliveries.c.id)
+        .join(newest, newest.c.delivery_id == deliveries.c.id)
+        .where(or_(has_failed_last, is_tried_again))
+    )
+    if connection.execute(query.limit(1)).first() is not None:
+        return True
+    return group.count > max_searched and any(
+        _may_include(connection, group, condition, max_searched) for condition in _OPEN_CONDITIONS
+    )
+
+
+def _may_include(connection: Connection, group: ErrorGroup, condition: ColumnElement[bool], most: int) -> bool:
+    """Tell whether deliveries that meet a condition may include one that failed last with the error of a group."""
+    query = select(deliveries.c.id, deliveries.c.attempt).where(condition, deliveries.c.handler == group.handler)
+    found = query.limit(most).subquery()
+    is_last = (attempts.c.delivery_id == found.c.id) & (attempts.c.number == found.c.attempt)
+    number, in_group = connection.execute(
+        select(func.count(), func.count(case((attempts.c.error_group == group.fingerprint, 1)))).select_from(
+            found.outerjoin(attempts, is_last)
+        )
+    ).one()
+    return bool(in_group) or number >= most
 
 
 def activities(

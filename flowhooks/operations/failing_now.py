@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import select
-
 from flowhooks.clock import SECOND
-from flowhooks.ledger import audit, circuit_state, pauses
-from flowhooks.ledger.tables import error_groups
+from flowhooks.ledger import audit, circuit_state, error_group_queries, pauses
 from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
@@ -23,6 +21,8 @@ MAX_SHOWN: Final = 20
 """Maximum number of circuits and of paused handlers that are named."""
 MAX_ALERTS: Final = 3
 MAX_ERROR_GROUPS: Final = 5
+MAX_CHECKED_GROUPS: Final = 50
+"""Maximum number of error groups of which the open deliveries are searched."""
 RECENT_PERIOD: Final = 3600 * SECOND
 """Microseconds within which an error group must have had a failure."""
 _MAX_AUDIT_ENTRIES: Final = 100
@@ -59,7 +59,7 @@ class PausedHandler(NamedTuple):
 
 
 class GrowingErrorGroup(NamedTuple):
-    """An error group with a failure in the last hour.
+    """An error group with a failure in the last hour, and with a delivery that has not succeeded since.
 
     Attributes:
         fingerprint: its id.
@@ -83,7 +83,8 @@ class FailingNow:
     Attributes:
         circuits: handlers with an open circuit, at most 20.
         paused: handlers that operators have paused, at most 20.
-        error_groups: the groups with the most failures among those with one in the last hour, at most 5.
+        error_groups: the groups with the most failures among those with one in the last hour, at most 5. Groups whose
+            deliveries have all succeeded since, or are closed, are left out.
         alerts: the three newest alerts that are not acknowledged, newest first. Silent sources and a full disk are
             alerts.
     """
@@ -138,19 +139,17 @@ def _paused(connection: Connection, paused: dict[str, int]) -> tuple[PausedHandl
 
 
 def _growing(connection: Connection, since: int) -> tuple[GrowingErrorGroup, ...]:
-    rows = connection.execute(
-        select(error_groups, error_groups.c.count.label("attempts"))
-        .where(error_groups.c.last_seen_at >= since)
-        .order_by(error_groups.c.count.desc(), error_groups.c.fingerprint)
-        .limit(MAX_ERROR_GROUPS)
+    recent = error_group_queries.list_groups(
+        connection, since=since, limit=MAX_CHECKED_GROUPS, most_attempts_first=True
     )
+    failing = (group for group in recent if error_group_queries.has_open_delivery(connection, group))
     return tuple(
         GrowingErrorGroup(
-            row.fingerprint,
-            row.handler,
-            printable_line(f"{row.error_type}: {row.message}" if row.message else row.error_type),
-            row.attempts,
-            row.last_seen_at,
+            group.fingerprint,
+            group.handler,
+            printable_line(f"{group.error_type}: {group.message}" if group.message else group.error_type),
+            group.count,
+            group.last_seen_at,
         )
-        for row in rows
+        for group in islice(failing, MAX_ERROR_GROUPS)
     )

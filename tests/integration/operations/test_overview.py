@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from flowhooks import Reject
-from flowhooks.ledger import circuit_state
+from flowhooks import Reject, Retry
+from flowhooks.ledger import circuit_state, error_group_queries
 from flowhooks.ledger.pauses import PausedHandlers
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations import overview as looking
 from flowhooks.operations.context import Actor
 from flowhooks.operations.overview import overview
 from flowhooks.operations.pause import pause
 from flowhooks.operations.retire import retire
+from support.run_bulk import replay, run_bulk
+from support.waiting import until
 
 
 def look(flow):
@@ -142,3 +148,103 @@ def test_what_fails_now(harness, listens):
     assert len(failing.alerts) == 3
     flow.clock.advance(3601)
     assert look(flow).failing.error_groups == ()
+
+
+@pytest.fixture
+def erp():
+    """Whether the ERP works."""
+    return SimpleNamespace(works=False)
+
+
+@pytest.fixture
+def calling_erp(listens, erp):
+    """A function that makes a handler of the ERP."""
+
+    def make(**given):
+        def function(event):
+            if not erp.works:
+                raise ConnectionError("the ERP is down")
+
+        return listens(function, name="h", **given)
+
+    return make
+
+
+def failing_errors(flow):
+    """The errors that the overview names, with their numbers of attempts."""
+    return [(group.error, group.attempts) for group in look(flow).failing.error_groups]
+
+
+def test_an_error_is_named_until_its_last_delivery_has_succeeded(harness, calling_erp, erp):
+    """A retried, a dead and a replayed delivery keep their error on the overview; a succeeded one does not."""
+    flow = harness.open(calling_erp(retry=Retry(attempts=2, delays=[60], jitter=0)))
+    for number in range(2):
+        flow.take(f"i{number}", wait=0)
+    until(lambda: [one.attempt for one in waiting(flow)] == [1, 1])
+    assert failing_errors(flow) == [("ConnectionError: the ERP is down", 2)]
+    flow.advance(61)
+    until(lambda: look(flow).counts["dead"] == 2)
+    assert failing_errors(flow) == [("ConnectionError: the ERP is down", 4)]
+    erp.works = True
+    replay(flow.app.operation_context, EventFilter(flow_instance_id="i0"))
+    flow.app.runner.wake()
+    until(lambda: look(flow).counts["dead"] == 1 and not waiting(flow) and not look(flow).counts["running"])
+    assert failing_errors(flow) == [("ConnectionError: the ERP is down", 4)]
+    replay(flow.app.operation_context)
+    flow.app.runner.wake()
+    until(lambda: not any(look(flow).counts.values()))
+    assert failing_errors(flow) == []
+
+
+def waiting(flow):
+    """The waiting deliveries."""
+    events = [flow.app.ledger.event(one) for one in flow.events()]
+    return [one for event in events for one in event.delivery_statuses if one.state == "waiting"]
+
+
+@pytest.mark.parametrize("state", ["dead", "unknown", "waiting", "closed", "succeeded"])
+def test_an_error_is_named_for_each_open_state(harness, calling_erp, state):
+    """Dead, unknown and retried deliveries keep an error on the overview; closed and succeeded ones do not."""
+    flow = harness.open(calling_erp())
+    assert flow.take("i1").status == "dead"
+    harness.check_books = False
+    flow.sql(f"UPDATE deliveries SET state = '{state}'")
+    assert bool(failing_errors(flow)) == (state in {"dead", "unknown", "waiting"})
+
+
+def test_an_error_is_named_while_it_is_tried_again(harness, listens):
+    """The attempt after a failure is running: nobody knows yet whether it succeeds."""
+    started, finish = threading.Event(), threading.Event()
+
+    def function(event, delivery):
+        if delivery.attempt == 1:
+            raise ConnectionError("the ERP is down")
+        started.set()
+        assert finish.wait(60)
+
+    flow = harness.open(listens(function, name="h"))
+    assert flow.take("i1").status == "dead"
+    replay(flow.app.operation_context)
+    flow.app.runner.wake()
+    assert started.wait(60)
+    assert failing_errors(flow) == [("ConnectionError: the ERP is down", 1)]
+    finish.set()
+    until(lambda: not any(look(flow).counts.values()))
+    assert failing_errors(flow) == []
+
+
+def test_an_old_open_delivery_of_a_large_group_is_found(harness, calling_erp, erp, monkeypatch):
+    """The newest failures have succeeded since; an older one has not, and keeps the error on the overview."""
+    monkeypatch.setattr(error_group_queries.has_open_delivery, "__kwdefaults__", {"max_searched": 3})
+    flow = harness.open(calling_erp())
+    for number in range(6):
+        assert flow.take(f"i{number}").status == "dead"
+        flow.clock.advance(1)
+    erp.works = True
+    for number in range(1, 6):
+        replay(flow.app.operation_context, EventFilter(flow_instance_id=f"i{number}"))
+    flow.app.runner.wake()
+    until(lambda: look(flow).counts["dead"] == 1 and not waiting(flow) and not look(flow).counts["running"])
+    assert failing_errors(flow) == [("ConnectionError: the ERP is down", 6)]
+    run_bulk(flow.app.operation_context, BulkAction.CLOSE, EventFilter(state="dead"))
+    assert failing_errors(flow) == []

@@ -275,7 +275,7 @@ class PausedHandlerJson(TypedDict):
 
 
 class GrowingErrorGroupJson(TypedDict):
-    """An error group with a failure in the last hour.
+    """An error group with a failure in the last hour, and with a delivery that has not succeeded since.
 
     Attributes:
         fingerprint: the id of the group.
@@ -298,7 +298,8 @@ class FailingNowJson(TypedDict):
     Attributes:
         circuits: the handlers with an open circuit, at most 20.
         paused: the handlers that operators have paused, at most 20.
-        error_groups: the error groups with a failure in the last hour, at most 5.
+        error_groups: the error groups with a failure in the last hour of which a delivery is dead or unknown, or is
+            retried; at most 5.
         alerts: the ids of the three newest alerts that are not acknowledged.
     """
 

@@ -92,6 +92,8 @@ def test_events_are_filtered_and_replayed_by_their_error(console):
     console.flow.settled(console.flow.events(flow_instance_id="order-2")[0], State.SUCCEEDED)
     console.flow.settled(console.flow.events(flow_instance_id="order-1")[0], State.SUCCEEDED)
     assert console.flow.only(console.flow.events(flow_instance_id="wrong")[0]).error_group == rejected
+    on_overview = console.page("/").links()
+    assert [f"/console/errors/{group}" in on_overview for group in (failed, rejected)] == [False, True]
 
 
 @pytest.mark.browser
