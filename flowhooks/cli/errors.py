@@ -10,11 +10,14 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.filters import timestamp
 from flowhooks.cli.options import json_option, limit_option, settings_options, utf8
+from flowhooks.cli.trend_text import print_trend, range_options, read_trend, to_range
 from flowhooks.clock import Clock
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.traceback_text import CAUSE
+from flowhooks.model.trend import TrendKind
 from flowhooks.operations.error_groups import SHORT_ID_CHARS, find_error_group, list_error_groups, newest_sample
 from flowhooks.operations.json.errors import error_groups_to_json, whole_error_group_to_json
+from flowhooks.operations.json.trends import trend_to_json
 from flowhooks.settings import database_url
 from flowhooks.text import command_line
 
@@ -93,30 +96,42 @@ def list_command(
         output.print_line(f"There are more groups: add --after {after + len(page.groups)}")
 
 
-@command.command("show", short_help="Show one error with its traceback.")
+@command.command("show", short_help="Show one error over time, with its traceback.")
 @click.argument("error_id", type=utf8, metavar="ID")
+@range_options
 @click.option("--full", is_flag=True, help="Print the frames of flowhooks and pluggy, too.")
 @json_option
 @settings_options
-def show_command(settings: Settings, *, error_id: str, full: bool, as_json: bool) -> None:
-    r"""Show a group of failed attempts: its numbers, and the traceback of its newest attempt.
+def show_command(
+    settings: Settings, *, error_id: str, since: int | None, until: int | None, full: bool, as_json: bool
+) -> None:
+    r"""Show a group of failed attempts: its attempts over time, and the traceback of its newest attempt.
 
-    ID is the id of the group, or its first characters, at least eight. Times are UTC.
+    ID is the id of the group, or its first characters, at least eight. The number of attempts of a time is compared
+    with that of the same time yesterday and last week. Each line is a step of the time. Starts of servers and new
+    versions of plugins follow. Times are UTC.
 
     \b
     Examples:
       flowhooks errors show 3f6f1e0c9a11
+      flowhooks errors show 3f6f1e0c9a11 --from 7d
       flowhooks errors show 3f6f1e0c9a11 --json
 
     Exit codes: 0 done, 1 there is no such group, 2 wrong usage.
     """
+    now = Clock().now()
+    time_range = to_range(since, until, now)
     with closing(Reader(database_url(settings))) as reader:
-        status = find_error_group(reader, error_id, now=Clock().now())
+        status = find_error_group(reader, error_id, now=now)
         newest = newest_sample(reader, status.group)
+        error_id = status.group.fingerprint
+        trend = read_trend(reader, settings, TrendKind.ERROR_GROUP, error_id, time_range, now=now, as_json=as_json)
     if as_json:
-        output.print_json(whole_error_group_to_json(status, newest))
+        output.print_json({**whole_error_group_to_json(status, newest), "trend": trend_to_json(trend)})
         return
     _print_group(status)
+    output.print_line()
+    print_trend(trend, "attempts")
     if newest is not None:
         _print_newest(newest, full=full)
     if status.activity.dead:

@@ -1,4 +1,4 @@
-"""Print a handler or a source over time, and the options that select the time."""
+"""Print a handler, a source or an error group over time, and the options that select the time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.filters import TIME_EXAMPLES, timestamp
+from flowhooks.model.trend import TrendKind
 from flowhooks.operations.trends import InvalidRange, TimeRange, load_trend, minutes_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowhooks.ledger.reader import Reader
-    from flowhooks.model.trend import TrendKind
-    from flowhooks.operations.trends import Trend, TrendPeriod, TrendStep
+    from flowhooks.operations.trends import Trend, TrendStep
     from flowhooks.settings import Settings
 
 MAX_LINES: Final = 25
@@ -90,7 +90,7 @@ def print_trend(trend: Trend, noun: str) -> None:
     _print_totals(trend, noun)
     if current.totals.count:
         output.print_line()
-        _print_steps(current, noun)
+        _print_steps(trend, noun)
     for mark in trend.marks:
         what = f"{mark.text} started" if mark.kind == "start" else f"first start with {mark.text}"
         output.print_line(f"  {output.format_time(mark.at)} {what}")
@@ -110,21 +110,25 @@ def _print_totals(trend: Trend, noun: str) -> None:
     rows = [
         (noun, *(f"{period.totals.count:,}" for _, period in shown)),
         ("per minute", *(f"{period.per_minute:,.1f}" for _, period in shown)),
-        ("success", *(_percent(period.totals.success_share) for _, period in shown)),
-        ("p50", *(_duration(period.totals.p50_ms) for _, period in shown)),
-        ("p95", *(_duration(period.totals.p95_ms) for _, period in shown)),
-        *((outcome, *(f"{period.totals.outcomes.get(outcome, 0):,}" for _, period in shown)) for outcome in outcomes),
     ]
+    if trend.kind is not TrendKind.ERROR_GROUP:
+        rows += [
+            ("success", *(_percent(period.totals.success_share) for _, period in shown)),
+            ("p50", *(_duration(period.totals.p50_ms) for _, period in shown)),
+            ("p95", *(_duration(period.totals.p95_ms) for _, period in shown)),
+        ]
+    rows += [(outcome, *(f"{period.totals.outcomes.get(outcome, 0):,}" for _, period in shown)) for outcome in outcomes]
     output.print_table(("", *(name for name, _ in shown)), rows)
 
 
-def _print_steps(period: TrendPeriod, noun: str) -> None:
+def _print_steps(trend: Trend, noun: str) -> None:
+    period = trend.current
     most = max(step.count for step in period.steps)
     longest = max((step.p95_ms or 0.0 for step in period.steps), default=0.0)
-    output.print_table(
-        (f"each {_step_text(period.step)} (UTC)", noun, "", "success", "p50", "p95", " "),
-        [_step_row(step, most, longest) for step in period.steps],
-    )
+    header = (f"each {_step_text(period.step)} (UTC)", noun, "", "success", "p50", "p95", " ")
+    # All attempts of an error group have failed, and only their number is stored.
+    columns = 3 if trend.kind is TrendKind.ERROR_GROUP else len(header)
+    output.print_table(header[:columns], [_step_row(step, most, longest)[:columns] for step in period.steps])
 
 
 def _step_text(seconds: int) -> str:

@@ -50,7 +50,7 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
 include-path-regex = "^/api/(events/export|operations/(dismiss|plan_operation|reroute))$"  # no indexed field
 checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "409", "422"]
 [[operations]]
-include-path-regex = "^/api/(rejected-requests|(handlers|sources)/[^/]+/trend)$"  # a time lies before another
+include-path-regex = "^/api/(rejected-requests|(handlers|sources|errors)/[^/]+/trend)$"  # a time lies before another
 checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
 """
 """Settings of Schemathesis with all of its checks."""

@@ -6,13 +6,16 @@ from sqlalchemy import insert
 
 from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger.tables import trends
-from flowhooks.model.trend import bucket_of
+from flowhooks.model.trend import NO_DURATION, bucket_of
 
 MINUTE = 60 * SECOND
 
 
 def rows(kind, subject, start, *, minutes, seconds, per_minute=4, outcome="succeeded", resolution=60):
-    """A row for each minute (or hour) from `start` on, with attempts or requests that each took `seconds`."""
+    """A row for each minute (or hour) from `start` on, with attempts or requests that each took `seconds`.
+
+    With `seconds=None` they have no duration, as those of error groups.
+    """
     first = start - start % (resolution * SECOND)
     return [
         {
@@ -21,7 +24,7 @@ def rows(kind, subject, start, *, minutes, seconds, per_minute=4, outcome="succe
             "resolution": resolution,
             "started_at": first + number * resolution * SECOND,
             "outcome": outcome,
-            "bucket": bucket_of(seconds),
+            "bucket": NO_DURATION if seconds is None else bucket_of(seconds),
             "count": per_minute * resolution // 60,
         }
         for number in range(minutes * 60 // resolution)

@@ -1,4 +1,4 @@
-"""`flowhooks handlers show` and `sources show`: a handler and a source beside yesterday and last week."""
+"""`flowhooks handlers show`, `sources show` and `errors show`: what they show beside yesterday and last week."""
 
 from __future__ import annotations
 
@@ -27,6 +27,20 @@ def flow(harness, listens):
     trend_rows.store(flow, trend_rows.slow_today("handler", "p:archive", now))
     trend_rows.store(flow, trend_rows.slow_today("source", "default", now, good="200", bad="503"))
     return flow
+
+
+@pytest.fixture
+def error(flow):
+    """The id of the error of that handler, of which there were fewer attempts on the days before."""
+    ((group,),) = flow.sql("SELECT fingerprint FROM error_groups")
+    now = Clock().now()
+    for days, per_minute in ((0, 3), (1, 1), (7, 2)):
+        start = now - days * DAY - 60 * MINUTE
+        rows = trend_rows.rows(
+            "error_group", group, start, minutes=30, seconds=None, per_minute=per_minute, outcome="failed"
+        )
+        trend_rows.store(flow, rows)
+    return group
 
 
 @pytest.fixture
@@ -79,6 +93,27 @@ def test_a_time_range(run, asked, env):
     assert found["current"]["totals"]["count"] > 1680
 
 
+def test_an_error_beside_yesterday(run, asked, env, error):
+    """An error has the numbers of attempts only: it has no successes and no durations."""
+    shown = run("errors", "show", error[:8], **env)
+    assert shown.exit_code == 0
+    text, _, rest = shown.stdout.partition("Newest attempt: ")
+    assert "OSError: the archive" in rest
+    assert re.search(r"^attempts +90 +30 +60$", text, re.MULTILINE)
+    assert re.search(r"^failed +90 +30 +60$", text, re.MULTILINE)
+    assert re.search(r"^per minute +0\.[23] +0\.1 +0\.2$", text, re.MULTILINE)
+    assert "success" not in text
+    assert "p95" not in text
+    assert len(re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:00 +\d+ +█.*$", text, re.MULTILINE)) in {2, 3}
+    found = asked("errors", "show", error, "--from", "24h", **env)
+    assert (found["id"], found["trend"]["kind"], found["trend"]["subject"]) == (error, "error_group", error)
+    assert found["trend"]["current"]["totals"]["outcomes"] == {"failed": 90}
+    assert found["trend"]["current"]["totals"]["p95_ms"] is None
+    assert found["trend"]["yesterday"]["totals"]["count"] == 30
+    assert found["trend"]["slowdown"] is None
+    assert found["newest"]["attempt"]["number"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -88,9 +123,9 @@ def test_a_time_range(run, asked, env):
         (("--to", "soon"), "not a time"),
     ],
 )
-def test_times_that_cannot_be_shown(run, env, words, why):
+def test_times_that_cannot_be_shown(run, env, error, words, why):
     """An invalid range is wrong usage, with the reason."""
-    for command in (("handlers", "show", "p:archive"), ("sources", "show", "default")):
+    for command in (("handlers", "show", "p:archive"), ("sources", "show", "default"), ("errors", "show", error)):
         ran = run(*command, *words, **env)
         assert (ran.exit_code, why in ran.stderr) == (2, True)
 

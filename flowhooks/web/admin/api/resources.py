@@ -65,7 +65,7 @@ from flowhooks.web.admin.api.responses import (
     RejectedRequestsJson,
 )
 from flowhooks.web.admin.api.storage_resource import StorageResource
-from flowhooks.web.admin.api.trend_resources import HandlerTrendResource, SourceTrendResource
+from flowhooks.web.admin.api.trend_resources import ErrorTrendResource, HandlerTrendResource, SourceTrendResource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -390,6 +390,7 @@ RESOURCES: Final[tuple[type[Resource], ...]] = (
     StorageResource,
     HandlerTrendResource,
     SourceTrendResource,
+    ErrorTrendResource,
 )
 """All resources."""
 

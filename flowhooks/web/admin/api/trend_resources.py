@@ -1,4 +1,4 @@
-"""The resources of trends: a handler or a source over time."""
+"""The resources of trends: a handler, a source or an error group over time."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -9,9 +9,11 @@ from flowhooks.clock import DAY
 from flowhooks.errors import NotFound
 from flowhooks.model.trend import TrendKind
 from flowhooks.operations.access import FULL
+from flowhooks.operations.error_groups import find_error_group
 from flowhooks.operations.json.trends import TrendJson, trend_to_json
 from flowhooks.operations.sources import source_names
 from flowhooks.operations.trends import MAX_LENGTH, InvalidRange, TimeRange, Trend, load_trend, minutes_since
+from flowhooks.web.admin.api.error_resources import ErrorResource
 from flowhooks.web.admin.api.parameters import time_from_query, time_parameter
 from flowhooks.web.admin.api.resource import Resource
 from flowhooks.web.admin.console.filters import to_query_text
@@ -43,10 +45,8 @@ class _TrendResource(Resource):
         """Return the subject over time, with the marks that the operator sees."""
         app, now = self.app, self.app.clock.now()
         time_range = range_from_query(query, now)
-        (subject,) = path.values()
-        subject = to_query_text(subject)
-        if not access.sees(subject):
-            raise NotFound(f"there is no {self.kind} {subject}")
+        (name,) = path.values()
+        subject = self.find(to_query_text(name), access)
         with app.ledger.connection() as connection:
             trend = load_trend(
                 connection, self.kind, subject, time_range, minutes_since=minutes_since(app.settings, now)
@@ -54,6 +54,17 @@ class _TrendResource(Resource):
         if not self.is_known(subject, trend):
             raise NotFound(f"there is no {self.kind} {subject}")
         return trend_to_json(access.trend(trend))
+
+    def find(self, name: str, access: Access) -> str:
+        """Return the subject that a path names.
+
+        Raises:
+            NotFound: the operator does not see it.
+            LocalizedHTTPError: it does not exist.
+        """
+        if not access.sees(name):
+            raise NotFound(f"there is no {self.kind} {name}")
+        return name
 
     def is_known(self, subject: str, trend: Trend) -> bool:
         """Tell whether there is such a subject."""
@@ -98,6 +109,31 @@ class SourceTrendResource(_TrendResource):
     def is_known(self, subject: str, _trend: Trend) -> bool:
         """Tell whether the settings have the source."""
         return subject in source_names(self.app.settings)
+
+
+class ErrorTrendResource(_TrendResource):
+    """`GET /api/errors/{id}/trend`."""
+
+    path = "/api/errors/{id}/trend"
+    description = (
+        "The attempts of an error group over time, with the same time yesterday and last week. / "
+        "一组相同的错误在各时段的尝试，并与昨天和上周同一时段比较。"
+    )
+    path_description = ErrorResource.path_description
+    for_limited_roles = True
+    kind = TrendKind.ERROR_GROUP
+
+    def find(self, name: str, access: Access) -> str:
+        """Return the whole id of the group, if the operator sees its handler."""
+        try:
+            found = find_error_group(self.app.ledger, name, now=self.app.clock.now(), plugins=access.plugins)
+        except NotFound:
+            raise LocalizedHTTPError(404, "query_id", name="id") from None
+        return found.group.fingerprint
+
+    def is_known(self, _subject: str, _trend: Trend) -> bool:
+        """Return True: `find` has found the group."""
+        return True
 
 
 def range_from_query(query: Mapping[str, list[str]], now: int) -> TimeRange:

@@ -58,6 +58,7 @@ PATHS = {
     "/api/engines/instances/{id}": (REFUSED, REFUSED, "flow"),
     "/api/errors": (PART, REFUSED, None),
     "/api/errors/{id}": (PART, REFUSED, "error"),
+    "/api/errors/{id}/trend": (PART, REFUSED, "error"),
     "/api/events": (PART, PART, None),
     "/api/events/export": (PART, PART, None),
     "/api/events/{id}": (PART, PART, "event"),

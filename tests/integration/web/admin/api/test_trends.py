@@ -1,4 +1,4 @@
-"""The trend of a handler or a source in the administration API."""
+"""The trend of a handler, a source or an error group in the administration API."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def api(harness, listens, clock):
     now = clock.now()
     trend_rows.store(flow, trend_rows.slow_today("handler", "p:h", now))
     trend_rows.store(flow, trend_rows.slow_today("source", "default", now, good="200", bad="503"))
+    return client_of(flow)
+
+
+def client_of(flow):
+    """A client of the administration API, with its app."""
     client = falcon.testing.TestClient(create_admin(flow.app, "t"), headers={"Authorization": "Bearer t"})
     client.flow = flow
     return client
@@ -61,6 +66,48 @@ def test_a_time_range(api):
     assert found["current"]["since"] == to_text(now - 60 * MINUTE)
     assert found["current"]["totals"]["count"] == 480
     assert api.simulate_get(f"{PATHS['handler']}?from=30d").json["last_week"] is None
+
+
+@pytest.fixture
+def failing(harness, listens, clock):
+    """A client of a server with an error, of which there were more attempts an hour ago than a day and an hour ago."""
+
+    def fail(event):
+        raise OSError("the archive is full")
+
+    clock.advance(days=300, hours=14)
+    flow = harness.open(listens(fail))
+    flow.take("i1")
+    ((error,),) = flow.sql("SELECT fingerprint FROM error_groups")
+    for days, per_minute in ((0, 3), (1, 1)):
+        start = clock.now() - days * DAY - 60 * MINUTE
+        rows = trend_rows.rows(
+            "error_group", error, start, minutes=30, seconds=None, per_minute=per_minute, outcome="failed"
+        )
+        trend_rows.store(flow, rows)
+    client = client_of(flow)
+    client.error = error
+    return client
+
+
+def test_an_error_beside_yesterday(failing):
+    """The response has the numbers of attempts, without durations, as published; the first characters are enough."""
+    answer = failing.simulate_get(f"/api/errors/{failing.error[:8]}/trend?to=20m")
+    assert answer.status_code == 200
+    found = answer.json
+    assert (found["kind"], found["subject"], found["slowdown"]) == ("error_group", failing.error, None)
+    assert found["current"]["totals"]["outcomes"] == {"failed": 90}
+    assert (found["current"]["totals"]["p50_ms"], found["current"]["totals"]["p95_ms"]) == (None, None)
+    assert (found["yesterday"]["totals"]["count"], found["last_week"]["totals"]["count"]) == (30, 0)
+    document = openapi(failing.flow.app.schemas)
+    schema = document["paths"]["/api/errors/{id}/trend"]["get"]["responses"]["200"]["content"]["application/json"]
+    Draft202012Validator({"components": document["components"], **schema["schema"]}).validate(found)
+    path = f"/api/errors/{failing.error}/trend"
+    assert failing.simulate_get(f"{path}?from=28m&to=20m").json["current"]["totals"]["count"] == 0
+    assert failing.simulate_get(f"{path}?from=soon").status_code == 422
+    for name in (failing.error[:7], "f" * 8, "f" * 64, "p:fail", "(others)", "\u202e"):
+        answer = failing.simulate_get(f"/api/errors/{quote(name, safe='')}/trend")
+        assert (answer.status_code, "The parameter id must be an id" in answer.json["message"]) == (404, True), name
 
 
 @pytest.mark.parametrize(
