@@ -144,6 +144,11 @@ with sqlite3.connect(file) as connection:
 connection.close()
 '''
 PYTHON = '#!/bin/sh\nexec {python} "$@"\n'
+SIMPLE = re.compile(
+    r"""(?!(?:case|for|function|if|select|time|until|while)\b)(?:[\w./:=,@%+ -]|\\\n|'[^']*'|"[^"$`\\]*")+"""
+    r"(?:>>? [\w./-]+)?(?: +#.*)?\n"
+)
+"""A command of words and quoted words, without operators and keywords: no shell is needed to see that it is whole."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,8 @@ def _whole(text: str) -> bool:
     """Whether the text is a complete shell command."""
     if text.endswith("\\\n"):
         return False
+    if SIMPLE.fullmatch(text):
+        return True
     if match := re.search(r"<<-?\s*['\"]?(\w+)['\"]?", text):
         return text.rstrip("\n").endswith(f"\n{match[1]}")
     done = subprocess.run(["bash", "-n", "-c", text], capture_output=True, check=False)
