@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
@@ -20,7 +19,7 @@ from flowhooks.ledger import correction_checks, error_groups, field_checks, igno
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
-from flowhooks.ledger.filled_tables import filled_tables, leading_table
+from flowhooks.ledger.filled_tables import failed_checks, filled_tables
 from flowhooks.ledger.operation_checks import OPERATION_CHECKS
 from flowhooks.ledger.row_checks import check_rows
 from flowhooks.ledger.stats import totals
@@ -46,7 +45,7 @@ from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.event import CALLBACK_ORIGINS, UNDECIDED, Origin, ParkedBy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Connection
 
@@ -397,28 +396,34 @@ _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (
 )
 """Each query with the sentence that is reported for each id that it returns."""
 
-_NEWEST_TIMES: Final[tuple[Select[int | None], ...]] = (
-    select(func.max(events.c.received_at)),
-    select(func.max(conflicts.c.received_at)),
-    select(func.max(late_callbacks.c.received_at)),
-    select(func.max(attempts.c.started_at)),
-    select(func.max(attempts.c.finished_at)),
-    select(func.max(processes.c.started_at)),
-    select(func.max(processes.c.stopped_at)),
-    select(func.max(audit_log.c.at)),
+_NEWEST_TIMES: Final = select(
+    select(func.max(events.c.received_at)).scalar_subquery(),
+    select(func.max(conflicts.c.received_at)).scalar_subquery(),
+    select(func.max(late_callbacks.c.received_at)).scalar_subquery(),
+    select(func.max(attempts.c.started_at)).scalar_subquery(),
+    select(func.max(attempts.c.finished_at)).scalar_subquery(),
+    select(func.max(processes.c.started_at)).scalar_subquery(),
+    select(func.max(processes.c.stopped_at)).scalar_subquery(),
+    select(func.max(audit_log.c.at)).scalar_subquery(),
 )
-"""Queries for the newest time of the ledger. The times of deliveries and handlers are left out, because they are
-checked against it."""
+"""Query for the newest times of the ledger. The times of deliveries and handlers are left out, because they are checked
+against them."""
 _POSITIONS: Final = select(engine_positions.c.source, engine_positions.c.position).order_by(engine_positions.c.source)
-_UNKNOWN_EVENTS: Final = (
-    select(_INSTANCE)
-    .outerjoin(events, events.c.id == engine_instances.c.event_id)
-    .outerjoin(purged_identities, purged_identities.c.event_id == engine_instances.c.event_id)
-    .where(
-        engine_instances.c.event_id.is_not(None), events.c.id.is_(None), purged_identities.c.identity_sha256.is_(None)
-    )
+_MISSING_EVENTS: Final = (
+    (
+        select(_INSTANCE)
+        .outerjoin(events, events.c.id == engine_instances.c.event_id)
+        .outerjoin(purged_identities, purged_identities.c.event_id == engine_instances.c.event_id)
+        .where(
+            engine_instances.c.event_id.is_not(None),
+            events.c.id.is_(None),
+            purged_identities.c.identity_sha256.is_(None),
+        ),
+        "engine instance {} is recorded with an event that does not exist",
+    ),
+    (correction_checks.LOST, "a conflicting body of event {} is recorded as accepted with no event"),
 )
-"""Instances whose events are neither stored nor purged."""
+"""Queries for events that are neither stored nor purged, each with its sentence."""
 _PURGED_IDENTITIES: Final = select(func.count()).select_from(purged_identities)
 
 
@@ -427,14 +432,9 @@ def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
     return dict(sorted((str(state), number) for state, number in connection.execute(query)))
 
 
-@cache
-def _limited_checks() -> list[tuple[str, Select[str], str]]:
-    """Return each check with its table, for one row more than is shown. A query that is kept is also kept compiled."""
-    return [(leading_table(query), query.limit(MAX_SHOWN + 1), sentence) for query, sentence in _CHECKS]
-
-
 def verify(connection: Connection) -> ConsistencyReport:
     """Check everything that is stored. One transaction, so that events accepted meanwhile do not matter."""
+    filled = filled_tables(connection)
     counted = totals(connection)
     by_event = _states(select(events.c.state, func.count()).group_by(events.c.state), connection)
     report = ConsistencyReport(
@@ -447,18 +447,15 @@ def verify(connection: Connection) -> ConsistencyReport:
         histories={str(source): shown_time(position) for source, position in connection.execute(_POSITIONS)},
     )
     _check_file(connection, report)
-    _check_totals(connection, report)
-    times = [connection.execute(query).scalar() for query in _NEWEST_TIMES]
+    _check_totals(connection, filled, report)
     # A damaged time may be a text.
-    newest = max([time.time_ns() // 1000, *(value for value in times if type(value) is int)])
+    times = [value for value in connection.execute(_NEWEST_TIMES).one() if type(value) is int]
+    newest = max([time.time_ns() // 1000, *times])
     by_sentence: dict[str, list[str]] = {}
-    filled = filled_tables(connection)
     for sentence, key in check_values(connection, filled, newest, MAX_SHOWN + 1):
         _add(by_sentence, sentence, key)
-    for table, query, sentence in _limited_checks():
-        if table in filled:
-            ids = connection.execute(query, {"newest": newest}).scalars().all()
-            _report(report, sentence, ids)
+    for sentence, ids in failed_checks(connection, _CHECKS, filled, MAX_SHOWN + 1, newest):
+        _report(report, sentence, ids)
     for sentence, key in check_rows(connection, filled):
         _add(by_sentence, sentence, key)
     for sentence, keys in by_sentence.items():
@@ -473,7 +470,7 @@ def _check_file(connection: Connection, report: ConsistencyReport) -> None:
         report.trouble.extend(f"the database file is damaged: {answer}" for answer in answers if answer != "ok")
 
 
-def _check_totals(connection: Connection, report: ConsistencyReport) -> None:
+def _check_totals(connection: Connection, filled: Collection[str], report: ConsistencyReport) -> None:
     if report.accepted != report.stored + report.purged:
         report.trouble.append(
             f"{report.accepted} events were accepted, but {report.stored} are stored and {report.purged} were purged"
@@ -482,10 +479,8 @@ def _check_totals(connection: Connection, report: ConsistencyReport) -> None:
     if identities > report.purged:
         report.trouble.append(f"{report.purged} events were purged, but the identities of {identities} are kept")
     if identities == report.purged:  # otherwise a purged event may look as if it had never existed
-        unknown = connection.execute(_UNKNOWN_EVENTS.limit(MAX_SHOWN + 1)).scalars().all()
-        _report(report, "engine instance {} is recorded with an event that does not exist", unknown)
-        lost = connection.execute(correction_checks.LOST.limit(MAX_SHOWN + 1)).scalars().all()
-        _report(report, "a conflicting body of event {} is recorded as accepted with no event", lost)
+        for sentence, ids in failed_checks(connection, _MISSING_EVENTS, filled, MAX_SHOWN + 1):
+            _report(report, sentence, ids)
 
 
 def _add(by_sentence: dict[str, list[str]], sentence: str, key: str) -> None:

@@ -154,7 +154,8 @@ def check_rows(connection: Connection, filled: Collection[str]) -> Iterator[Prob
         if any_field:
             yield from field_checks.check_values(connection, readable)
     yield from _further_bodies(connection, filled)
-    yield from _conclusions(connection)
+    if conclusions.name in filled:
+        yield from _conclusions(connection)
     for query, kind, sentence in _JSON_OBJECTS:
         if leading_table(query) not in filled:
             continue
