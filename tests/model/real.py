@@ -244,8 +244,8 @@ class Real:
     def claim_soon(self, flow: Any, queued: ReadyDelivery) -> Any:
         """Claim together with other submitted work; return a function that returns the result."""
         ledger = flow.app.ledger
-        ticket = ledger._writer.submit(ledger._claim_batch, ClaimRequest(queued, self.clock.now()))
-        return lambda: ticket.result(SOON)
+        ticket = ledger._writer.submit(ledger._claim_batch, [ClaimRequest(queued, self.clock.now())])
+        return lambda: ticket.result(SOON)[0]
 
     def flush(self, flow: Any) -> None:
         """Wait until all submitted work is durable."""
