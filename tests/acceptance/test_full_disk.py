@@ -12,9 +12,9 @@ import pytest
 from support.waiting import until
 
 PLUGIN = '''
-from flowhooks import handler, hookimpl
+from flowhooks import Retry, handler, hookimpl
 
-@handler(process_key="good")
+@handler(process_key="good", retry=Retry(attempts=9, delays=[0.05], jitter=0))
 def good(event):
     """Do nothing."""
 
@@ -26,6 +26,16 @@ ROOM = 4_000_000
 """The maximum size of the server's files in bytes: space for a few callbacks."""
 DISK = 6_000_000
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+def post_until_run(server, instance, body):
+    """Send a callback again while its handler has not ended, as on a busy machine; return the last response."""
+
+    def answered():
+        answer = server.post(instance, body)
+        return answer if answer.status != 202 else None
+
+    return until(answered)
 
 
 def test_a_full_disk_is_503_and_loses_nothing(site):
@@ -63,7 +73,7 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
     assert "disk" in record["why"]
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, UNLIMITED)
     for instance in (*taken, f"a-{len(taken)}"):
-        answer = server.post(instance, body)
+        answer = post_until_run(server, instance, body)
         assert (answer.status, answer.body) == (200, b'{"success": true}')
         assert answer.event_id == taken.get(instance, answer.event_id)
     assert server.until_logged("ledger_write_recovered")
@@ -132,7 +142,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)
     assert server.until_logged("ledger_write_recovered")
     for instance in (*taken, *refused):
-        answer = server.post(instance, body)
+        answer = post_until_run(server, instance, body)
         assert (answer.status, answer.body) == (200, b'{"success": true}')
         assert answer.event_id == taken.get(instance, answer.event_id)
     server.stop()
@@ -163,9 +173,9 @@ def test_killed_on_a_full_disk(cramped, small_disk):
     assert server.post("new", large).status == 503
     small_disk.unlink()
     for instance, event_id in taken.items():
-        answer = server.post(instance, body)
+        answer = post_until_run(server, instance, body)
         assert (answer.status, answer.event_id) == (200, event_id)
-    assert server.post("new", large).status == 200
+    assert post_until_run(server, "new", large).status == 200
     assert server.ask("GET", "/readyz", admin=True).status == 200
     server.stop()
     assert cramped.balance().deliveries == {"succeeded": len(taken) + 1}
