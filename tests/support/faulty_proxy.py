@@ -105,7 +105,8 @@ class Proxy:
 
     def cut(self):
         """Reset all existing connections; new ones can be made."""
-        lines, self._lines = self._lines, []
+        with self._lock:
+            lines, self._lines = self._lines, []
         for line in lines:
             line.cut()
 
