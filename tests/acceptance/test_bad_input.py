@@ -47,7 +47,7 @@ def site(make_site):
 @pytest.fixture(scope="module")
 def server(site):
     """The server that receives everything; its memory may grow only a little."""
-    server = site.start(answer_wait=5, http__read_timeout=1, http__idle_timeout=2, http__threads=8)
+    server = site.start(answer_wait=5, http__read_timeout=3, http__idle_timeout=4, http__threads=8)
     assert server.post("warm", GOOD, Prefer="wait=20").status == 200
     before = server.memory()
     yield server
@@ -186,7 +186,7 @@ def test_many_large_bodies_at_once_do_not_fill_the_memory(server):
     before, statuses = server.memory(), []
 
     def post(number):
-        # On a busy machine a body may take longer than the server's second; an engine then sends it again.
+        # On a busy machine a body may take longer than the server's three seconds; an engine then sends it again.
         statuses.append(until(lambda: (status := server.post(f"large-{number}", body).status) != 408 and status))
 
     threads = [threading.Thread(target=post, args=(number,)) for number in range(20)]
