@@ -48,7 +48,7 @@ format = "text"
 database = "demo/contracts.db"
 outbox = "demo/contracts-outbox.txt"
 """
-START_SECONDS = 30
+START_SECONDS = 120
 STOP_SECONDS = 30
 
 
