@@ -86,7 +86,7 @@ def start(
     )
 
 
-def run(command, *, cwd=None, env=None, timeout=60):
+def run(command, *, cwd=None, env=None, timeout=240):
     """Run a flowhooks command to its end without input; return its exit code and its output as text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = start(command, cwd=cwd, env=env, stdout=out, stderr=err)
