@@ -110,16 +110,14 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     others = sorted({one.name for one in entry_points(group="flowhooks")} - names().keys())
-    server = site.start(
-        config=CONFIG.replace("PORT", str(outside["port"])), plugins_deny=",".join(others), answer_wait=20
-    )
+    server = site.start(config=CONFIG.replace("PORT", str(outside["port"])), plugins_deny=",".join(others))
     serving = server.until_logged("server_started")
     assert (serving["plugins"], serving["quarantined"]) == (len(names()), 0)
 
     body = {"processDefinitionKey": "test_flow_key", "businessKey": "HT-1"}
-    good = server.post("1", body, traceparent=TRACEPARENT)
+    good = server.post("1", body, traceparent=TRACEPARENT, Prefer="wait=60", timeout=90)
     assert (good.status, good.json) == (200, {"success": True})
-    refused = server.post("2", {"processDefinitionKey": "test_flow_key"})
+    refused = server.post("2", {"processDefinitionKey": "test_flow_key"}, Prefer="wait=60", timeout=90)
     assert "There is no businessKey" in refused.message_of_error(500)
 
     with site.ledger() as ledger:
