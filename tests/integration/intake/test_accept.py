@@ -143,10 +143,15 @@ def test_no_wait_answers_as_soon_as_it_is_stored(harness, listens, gate):
     flow.settled(answer.event_id, State.SUCCEEDED)
 
 
-def test_the_answer_says_what_still_runs(harness, listens, gate):
+def test_the_answer_says_what_still_runs(harness, listens, gate, eventually):
     """When the wait is over, an answer distinguishes running deliveries from waiting ones."""
     flow = harness.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
-    answer = flow.take(wait=1)
+    later = Later(lambda: flow.take(wait=LONG))
+    assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
+    failed = "SELECT 1 FROM deliveries WHERE handler = 'p:later' AND state = 'waiting' AND attempt = 1"
+    eventually(lambda: flow.sql(failed))
+    flow.app.waiters.cancel_all()  # a wait of a second may be over before both handlers have run
+    answer = later.result()
     assert answer.status == "pending"
     assert {one.handler: one.state for one in answer.delivery_statuses} == {
         "p:gate": State.RUNNING,
