@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from support.steady_clients import Clients
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
 PLUGIN = '''
@@ -77,8 +78,6 @@ def handlers():
 """A plugin that makes its process a version of flowhooks with another migration."""
 GOOD = {"processDefinitionKey": "a"}
 ASYNC = {"Prefer": "respond-async"}
-RATE = 50
-"""Callbacks a second."""
 FIRST, SECOND = 1, 2
 EXIT_USAGE = 2
 
@@ -138,73 +137,6 @@ def alive(pid):
         return False
 
 
-class Clients:
-    """Clients that send callbacks, half of them on persistent connections; a refused connection is a failure.
-
-    With `patient` a callback whose connection breaks is repeated, as engines do.
-    """
-
-    def __init__(self, server, *, patient=False, callers=4):
-        self.place = server.place
-        self.patient = patient
-        self.statuses = Counter()
-        self.failures = []
-        self.sent = []
-        self._pause = callers / RATE
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
-
-    def __enter__(self):
-        for one in self._threads:
-            one.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        for one in self._threads:
-            one.join(WAIT_TIMEOUT)
-
-    def _call(self, caller):
-        connection, number = None, 0
-        while not self._over.wait(self._pause):
-            number += 1
-            instance = f"c{caller}-{number}"
-            self.sent.append(instance)
-            answered = False
-            while not answered:
-                connection = connection or http.client.HTTPConnection(*self.place, timeout=WAIT_TIMEOUT)
-                try:
-                    connection.request("POST", f"/flow/{instance}/call-back/complete", json.dumps(GOOD))
-                    answer = connection.getresponse()
-                    answer.read()
-                    self.statuses[answer.status] += 1
-                    answered = True
-                except (OSError, http.client.HTTPException) as error:
-                    connection.close()
-                    connection = None
-                    if not self.patient or isinstance(error, ConnectionRefusedError):
-                        self.failures.append((instance, repr(error)))
-                        break
-            if connection is not None and caller % 2:
-                connection.close()
-                connection = None
-        if connection is not None:
-            connection.close()
-
-    def until_more(self, count=20):
-        """Wait until `count` more callbacks were answered."""
-        enough = sum(self.statuses.values()) + count
-        until(lambda: sum(self.statuses.values()) >= enough, why=lambda: self.failures[:3])
-
-    def check(self, site, *, others=0):
-        """Check that no callback was refused, lost or doubled."""
-        assert self.failures == []
-        assert self.statuses.keys() <= {200, 202}
-        all_of_them = len(self.sent) + others
-        site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": all_of_them})
-        assert site.balance().accepted == all_of_them
-
-
 @contextmanager
 def shut(site):
     """A gate that is shut: handlers that wait at it run until it opens."""
@@ -217,7 +149,7 @@ def shut(site):
 def test_no_callback_is_refused(served):
     """The command replaces the server and loads the plugin again. The process id of the service stays."""
     server = served.server
-    with Clients(server) as clients:
+    with Clients(server.place, GOOD) as clients:
         clients.until_more()
         install(served, version="2")
         first = restarted(served)
@@ -245,7 +177,7 @@ def test_no_callback_is_refused(served):
 def test_a_handler_is_waited_for(served):
     """Meanwhile callbacks are stored and answered at once, and the successor runs their handlers."""
     server = served.server
-    with shut(served) as gate, Clients(server) as clients:
+    with shut(served) as gate, Clients(server.place, GOOD) as clients:
         server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
         until(lambda: runs(served, "slow"))
         server.signal(signal.SIGUSR2)
@@ -267,7 +199,7 @@ def test_a_handler_is_waited_for(served):
 def test_a_handler_of_fifteen_seconds(served):
     """The handler ends in the predecessor, and no callback is refused meanwhile."""
     server = served.server
-    with shut(served) as gate, Clients(server) as clients:
+    with shut(served) as gate, Clients(server.place, GOOD) as clients:
         server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
         until(lambda: runs(served, "slow"))
         opened = threading.Timer(15, gate.unlink)
@@ -314,7 +246,7 @@ def test_what_cannot_be_loaded_leaves_the_predecessor(served):
         assert owner(served) == pid
         assert server.post(f"refused-{next(numbers)}", GOOD, Prefer="wait=60").status == 200
 
-    with Clients(server) as clients:
+    with Clients(server.place, GOOD) as clients:
         served.plugin("broken", BROKEN)
         is_refused("no module of that kind")
         served.plugin("broken", NEWER)
@@ -365,7 +297,7 @@ def test_each_step_may_be_the_last(served, first, later):
             assert owner(served) != before
         clients.until_more()
 
-    with Clients(server, patient=True) as clients:
+    with Clients(server.place, GOOD, patient=True) as clients:
         clients.until_more()
         for point in first:
             kill(point)
@@ -381,7 +313,7 @@ def test_each_step_may_be_the_last(served, first, later):
 def test_a_first_predecessor_that_is_killed(served, point):
     """Its successor takes over and goes on without a supervisor, until it is stopped itself or replaced."""
     server = served.server
-    with Clients(server, patient=True) as clients:
+    with Clients(server.place, GOOD, patient=True) as clients:
         clients.until_more()
         (served.folder / f"kill-restart.{point}").touch()
         server.signal(signal.SIGUSR2)
@@ -403,7 +335,7 @@ def test_a_process_that_dies_is_started_again(served):
     server = served.server
     restarted(served)
     server.until_logged("supervisor_started")
-    with Clients(server, patient=True) as clients:
+    with Clients(server.place, GOOD, patient=True) as clients:
         clients.until_more()
         victim = owner(served)
         os.kill(victim, signal.SIGKILL)
@@ -499,7 +431,7 @@ def test_one_process_on_postgresql(site, postgresql_url):
     site.database = site.url = postgresql_url
     install(site)
     server = site.start()
-    with Clients(server) as clients:
+    with Clients(server.place, GOOD) as clients:
         clients.until_more()
         server.signal(signal.SIGUSR2)
         server.until_logged("ledger_taken_over")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sysconfig
 import venv
 import zipfile
@@ -23,6 +24,7 @@ from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import Settings
 from support import fork_server
+from support.steady_clients import Clients
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.timeout(900)  # a test runs up to a dozen commands, some of which run pip
@@ -437,6 +439,30 @@ def test_a_running_server_is_replaced(there, ledger):
         assert "trouble: " in text
         assert "has replaced process" not in text
         assert post(base, "still") == 200
+
+
+def test_an_upgrade_refuses_no_callback(there, ledger):
+    """While clients send callbacks, a new version of a plugin is loaded; a broken one changes nothing."""
+    there.put()
+    with serving(there) as base:
+        host, _, port = base.rpartition(":")
+        with Clients((host, int(port)), {"processDefinitionKey": "leave_request"}) as clients:
+            clients.until_more()
+            text = there.run("plugins", "install", "--upgrade", "--restart", there.wheel("0.2.0"), *PIP)
+            assert "has replaced process" in text
+            clients.until_more()
+            broken = there.wheel("0.3.0", "raise ImportError('no module of that kind')")
+            there.run("plugins", "install", "--upgrade", "--restart", broken, *PIP, code=1)
+            clients.until_more()
+    assert clients.failures == []
+    assert clients.statuses.keys() <= {200, 202}
+    with closing(sqlite3.connect(there.database)) as connection:
+        versions = dict(connection.execute("SELECT plugin_version, count(*) FROM attempts GROUP BY 1").fetchall())
+        states = connection.execute("SELECT state, count(*) FROM deliveries GROUP BY 1").fetchall()
+    assert versions.keys() == {"0.1.0", "0.2.0"}
+    parked = 2  # by the fixture
+    assert states == [("succeeded", len(clients.sent) + parked)]
+    assert sum(versions.values()) == len(clients.sent) + parked
 
 
 def test_beside_a_running_server(there, ledger):
