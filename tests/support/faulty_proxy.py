@@ -101,7 +101,8 @@ class Proxy:
                     with self._lock:
                         line.swallows = self.swallows
                         self._lines.append(line)
-                    line.start()
+                    with contextlib.suppress(OSError):  # it was cut in the meantime
+                        line.start()
 
     def cut(self):
         """Reset all existing connections; new ones can be made."""
