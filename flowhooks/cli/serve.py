@@ -122,7 +122,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
                 create_app(app),
                 settings,
                 source=context.source,
-                inherited=context.inherited,
+                sockets=context.sockets,
                 threads=settings.http.threads,
                 max_connections=connections.listen,
                 on_rejected=EarlyRejectionLog(app).record,
@@ -132,7 +132,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
                 create_admin(app, token),
                 settings,
                 source=context.source,
-                inherited=context.inherited,
+                sockets=context.sockets,
                 threads=serving.ADMIN_THREADS,
                 max_connections=connections.admin,
             )

@@ -139,7 +139,7 @@ def _admin(app: App, settings: Settings, context: ProcessContext, *, max_connect
         create_admin(app, secrets.token_urlsafe(32)),
         settings,
         source=context.source,
-        inherited=context.inherited,
+        sockets=context.sockets,
         threads=serving.ADMIN_THREADS,
         max_connections=max_connections,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,6 +13,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.operations import server_audit
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
 
     from flowhooks.app import App
@@ -52,6 +53,7 @@ class ProcessContext:
         reread_settings: reads and checks the settings again, and returns the difference to the given ones.
         environ: the environment of this process before plugins were loaded, which may change it.
         configured: the addresses in the settings with which the listening sockets were opened, by the setting's name.
+        activated: the listening sockets that the service manager has opened, by the setting's name.
     """
 
     source: SettingsSource
@@ -60,6 +62,12 @@ class ProcessContext:
     reread_settings: Callable[[Settings], SettingsDiff]
     environ: Mapping[str, str]
     configured: Mapping[str, str]
+    activated: Mapping[str, socket.socket] = field(default_factory=dict)
+
+    @property
+    def sockets(self) -> Mapping[str, socket.socket]:
+        """The listening sockets that another process has opened for this one, by the setting's name."""
+        return self.activated if self.inherited is None else self.inherited.sockets
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
         """From now on, request shutdown on a command of the supervisor, if there is one."""

@@ -12,6 +12,7 @@ from flowhooks.cli.process.context import ProcessContext
 from flowhooks.cli.process.core_dumps import disable_core_dumps
 from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
+from flowhooks.cli.process.socket_activation import take_sockets, with_addresses
 from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.cli.process.supervisor import Supervisor
 from flowhooks.observability import logging
@@ -50,7 +51,7 @@ def run(
     """
 
     def checked() -> Settings:
-        settings = source.load()
+        settings = with_addresses(source.load(), activated)
         check_processes(settings)
         check(settings)
         return settings
@@ -59,6 +60,7 @@ def run(
     disable_core_dumps()
     service_manager = ServiceManager.from_environ(os.environ)
     inherited = InheritedSockets.from_environ(os.environ)
+    activated = take_sockets(os.environ, listeners)
     environ = dict(os.environ)
     if inherited is not None:
         with inherited.report_failure():
@@ -91,12 +93,13 @@ def run(
             service_manager=service_manager,
             reread_settings=_rereader(checked, check=check, redact=redact, of_several=False),
             environ=environ,
-            configured={name: getattr(settings, name) for name in listeners},
+            configured={name: getattr(source.load(), name) for name in listeners},
+            activated=activated,
         )
         work(settings, context)
         return
-    sockets = {}
-    for name in listeners:
+    sockets = dict(activated)
+    for name in (name for name in listeners if name not in activated):
         with serving.explain_origin(source, name):
             sockets[name] = open_listener(getattr(settings, name))
     _configure_logging(settings, redact, of_several=True)

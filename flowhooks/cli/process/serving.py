@@ -24,7 +24,8 @@ from flowhooks.settings import database_url
 from flowhooks.web.server.server import Limits, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+    from collections.abc import Callable, Iterator, Mapping
     from wsgiref.types import WSGIApplication
 
     from flowhooks.app import App
@@ -92,10 +93,10 @@ def create_listener(
     source: SettingsSource,
     threads: int,
     max_connections: int,
-    inherited: InheritedSockets | None,
+    sockets: Mapping[str, socket.socket],
     on_rejected: Callable[[Rejection], None] = lambda _rejection: None,
 ) -> Server:
-    """Create the server of one listener, bound to its address or using the inherited socket.
+    """Create the server of one listener, bound to its address, or using the one of `sockets` that has its name.
 
     Raises:
         AddressInUse: another process listens on the address.
@@ -109,7 +110,7 @@ def create_listener(
             limits=replace(client_limits(settings), max_connections=max_connections),
             name=name,
             on_rejected=on_rejected,
-            inherited=None if inherited is None else inherited.sockets[name],
+            inherited=sockets.get(name),
         )
 
 
