@@ -38,11 +38,13 @@ class Shared:
         folder: an existing folder of its own.
         url: the database.
         runner: the setting `runner.kind`.
+        handlers: the number of the plugin's handlers.
     """
 
     folder: Path
     url: str
     runner: str
+    handlers: int = 1
 
     @contextmanager
     def serve(self, *, threads: int = THREADS, worker: bool = False) -> Iterator[Server]:
@@ -63,7 +65,7 @@ class Shared:
     def _running(self, words: tuple[str, ...], *, port: int, admin: int, threads: int) -> Iterator[Server]:
         plugins = self.folder / "plugins"
         plugins.mkdir(exist_ok=True)
-        (plugins / "bench.py").write_text(PLUGIN.format(count=1))
+        (plugins / "bench.py").write_text(PLUGIN.format(count=self.handlers))
         command = [str(Path(sys.executable).with_name("flowhooks")), *words, "--admin", f"127.0.0.1:{admin}"]
         environ = {
             "FLOWHOOKS_DATABASE": self.url,
@@ -120,14 +122,14 @@ class Cluster:
             self.server.drop(name)
 
     @contextmanager
-    def ledger(self, runner: str) -> Iterator[Shared]:
+    def ledger(self, runner: str, *, handlers: int = 1) -> Iterator[Shared]:
         """A new ledger, removed afterwards."""
         name = f"{TEMPLATE}_{time.time_ns()}"
         folder = self.folder / name
         folder.mkdir()
         url = self.server.make(name, TEMPLATE)
         try:
-            yield Shared(folder=folder, url=url, runner=runner)
+            yield Shared(folder=folder, url=url, runner=runner, handlers=handlers)
         finally:
             self.server.drop(name)
 

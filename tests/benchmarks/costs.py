@@ -1,4 +1,4 @@
-"""PostgreSQL's log and commits for a callback and for an idle process; no ratios, no goals.
+"""PostgreSQL's log and commits for a callback; no ratios, no goals.
 
 `python tests/benchmarks/costs.py` prints the figures that `docs/explanation/scale.md` uses.
 """
@@ -25,9 +25,9 @@ REST = 2.0
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=3, show_default=True, help="Of load, and of idling.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=3, show_default=True, help="Of load.")
 def main(seconds: float) -> None:
-    """Print the cost of a callback that is stored and run, and of an idle worker, for each runner."""
+    """Print the cost of a callback that is stored and run, for each runner."""
     click.echo("| runner | what | figure |\n|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder, cluster(Path(folder)) as postgresql:
         for runner in RUNNERS:
@@ -54,9 +54,6 @@ def _costs(postgresql: Cluster, runner: str, seconds: float) -> dict[str, float]
             found["bytes of log for a delivery run"] = float(ran[0] - after[0]) / events
             found["commits for a delivery run"] = (ran[1] - after[1]) / events
             found["connections of a worker"] = float(ran[2])
-            time.sleep(seconds)
-            idle = ledger.rows(SO_FAR)[0]
-            found["transactions a second of an idle worker"] = (idle[1] - ran[1]) / seconds
     return found
 
 

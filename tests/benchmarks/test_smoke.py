@@ -507,6 +507,30 @@ def test_what_a_call_back_costs_is_added_up(part, tmp_path):
     assert events == 0
 
 
+@pytest.mark.long
+@pytest.mark.postgresql
+def test_transactions_of_idle_processes_are_counted(part, tmp_path):
+    """A server and a worker without callbacks make transactions, which are counted for the time asked for."""
+    cluster, idling = part("cluster"), part("idling")
+    with cluster.cluster(tmp_path) as postgresql:
+        found = idling.transactions(postgresql, "procrastinate", handlers=2, workers=1, seconds=2, rest=0)
+    assert found > 0
+
+
+@pytest.mark.postgresql
+def test_the_time_until_a_worker_has_run_a_handler_is_measured(part, monkeypatch, tmp_path):
+    """With a server and a worker on each runner, both rows about a single callback have a figure for each runner."""
+    bench, promptness = part("bench"), part("promptness")
+    monkeypatch.setattr(promptness, "SAMPLES", 6)
+    monkeypatch.setattr(promptness, "FIRST", 2)
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    for row, shown in ((promptness.started, "p50"), (promptness.answered, "p99")):
+        figures, notes = row(quiet)
+        assert [figure.case for figure in figures] == [f"{runner}, {shown}" for runner in ("embedded", "procrastinate")]
+        assert all(figure.judged > 0 for figure in figures)
+        assert all("4 callbacks" in note for note in notes)
+
+
 def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(tmp_path):
     """A small `make soak` writes its figures, and exits with 1 if a condition does not hold."""
     file = tmp_path / "figures.json"
