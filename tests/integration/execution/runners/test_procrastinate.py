@@ -402,8 +402,25 @@ def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatc
     assert count_jobs(flow) == 0
 
 
+def test_a_retry_runs_although_its_worker_polls_hardly_ever(harness, listens, monkeypatch):
+    """The sweep stores another job for an overdue retry, which notifies idle processes."""
+    monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 3600.0)
+    monkeypatch.setattr(procrastinate, "IDLE_POLL_INTERVAL", 3600.0)
+    runs = []
+
+    def fails_at_first(event, delivery):
+        runs.append(delivery.attempt)
+        if delivery.attempt == 1:
+            raise OSError("not yet")
+
+    flow = harness.open(listens(fails_at_first, retry=Retry(delays=[0.5], jitter=0)), runner=KIND)
+    flow.settled(flow.take("i1", wait=0).event_id, State.SUCCEEDED, attempt=2)
+    assert runs == [1, 2]
+
+
 def test_a_job_that_is_lost_while_workers_run_is_made_again(harness, listens, monkeypatch):
-    """A sweep finds a due delivery whose handler has no job."""
+    """A sweep finds a due delivery whose handler has no job, within two seconds."""
+    assert procrastinate.SWEEP_INTERVAL + procrastinate.LOST_JOB_THRESHOLD_SECONDS < 2
     flow = harness.open(listens(lambda event: None, name="h"), runner=ONLY_JOBS)
     monkeypatch.setattr(flow.app.ledger.runner, "enqueue", lambda *_args: None)
     assert flow.take("i1").delivery_statuses[0].state is State.SUCCEEDED
