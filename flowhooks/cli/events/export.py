@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.settings import Settings
 
-MAX_LAST: Final = 100_000_000
-"""Maximum of --last. A file of so many events has hundreds of GiB."""
+MAX_LIMIT: Final = 100_000_000
+"""Maximum of --limit. A file of so many events has hundreds of GiB."""
 _STANDARD_OUTPUT: Final = "-"
 
 
@@ -54,13 +54,13 @@ _STANDARD_OUTPUT: Final = "-"
     "--masked", is_flag=True, help="With bodies in which other values of the same shape stand, and with other ids."
 )
 @click.option(
-    "--last",
+    "--limit",
     "max_events",
-    type=click.IntRange(1, MAX_LAST),
+    type=click.IntRange(1, MAX_LIMIT),
     default=MAX_EVENTS,
     show_default=True,
     metavar="N",
-    help="The newest N events of the search.",
+    help="Maximum number of events, the newest ones.",
 )
 @click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this event, towards older ones.")
 @settings_options
@@ -79,7 +79,7 @@ def export_command(
     \b
     Examples:
       flowhooks events export --state dead --output dead.csv
-      flowhooks events export --masked --last 100 --output events.jsonl
+      flowhooks events export --masked --limit 100 --output events.jsonl
       flowhooks events export --key leave --since 30d --bodies | jq .body.days
 
     Exit codes: 0 done, 1 trouble, 2 wrong usage.
@@ -103,7 +103,7 @@ def export_command(
     where = "" if target == _STANDARD_OUTPUT else f" to {escape_control(target)}"
     output.print_line(f"{output.pluralize(export.written, 'event')} written{where}.", err=True)
     if export.next:
-        output.print_line(f"There are older events: raise --last, or add --after {export.next}", err=True)
+        output.print_line(f"There are older events: raise --limit, or add --after {export.next}", err=True)
 
 
 def _format_of(target: str) -> ExportFormat:

@@ -42,12 +42,12 @@ PAGE_SIZE: Final = 50
 @click.command("try", short_help="Compare a plugin with the installed one on stored events.")
 @click.argument("requirements", type=utf8, nargs=-1, required=True, metavar="WHEEL_OR_DIR...")
 @click.option(
-    "--last",
+    "--limit",
     type=click.IntRange(1, MAX_EVENTS),
     default=1000,
     show_default=True,
     metavar="N",
-    help="Evaluate the newest N events that match the filters.",
+    help="Maximum number of events, the newest ones.",
 )
 @filter_options
 @json_option
@@ -57,7 +57,7 @@ def try_command(
     *,
     requirements: tuple[str, ...],
     event_filter: EventFilter,
-    last: int,
+    limit: int,
     as_json: bool,
 ) -> None:
     r"""Report which stored events a plugin would handle differently from the plugins that are installed.
@@ -75,7 +75,7 @@ def try_command(
     \b
     Examples:
       flowhooks plugins try ./acme-leave
-      flowhooks plugins try dist/acme_leave-2.0.0-py3-none-any.whl --last 10000 --key leave_request
+      flowhooks plugins try dist/acme_leave-2.0.0-py3-none-any.whl --limit 10000 --key leave_request
       flowhooks plugins try ./acme-leave --since 7d --json | jq '.differences[].samples'
 
     Exit codes: 0 no difference; 1 there are differences, a plugin cannot be used, or the trial failed; 2 wrong usage.
@@ -87,7 +87,7 @@ def try_command(
         event_filter = complete_filter(reader, event_filter, settings.search.fields)
         output.print_line("Creating a temporary environment.", err=True)
         with trial_environment(targets, pip_options) as environment:
-            result = _compare(settings_source, environment, islice(_newest(reader, event_filter), last), total=last)
+            result = _compare(settings_source, environment, islice(_newest(reader, event_filter), limit), total=limit)
     if as_json:
         output.print_json(result)
     else:

@@ -75,8 +75,8 @@ class EventExportResource(FileResource):
             schema={"type": "boolean", "default": False},
         ),
         Parameter(
-            name="last",
-            description="Only the newest events of the search, this many. / 只要最新的若干个事件。",
+            name="limit",
+            description="Maximum number of events, the newest ones. / 最多返回的事件数，从最新的开始。",
             schema={"type": "integer", "minimum": 1, "maximum": MAX_EVENTS},
         ),
         *FILTER,
@@ -125,8 +125,8 @@ class EventExportResource(FileResource):
             export_format=_format(query),
             # A caller that asks for both gets no value of a body.
             bodies=Bodies.MASKED if masked else Bodies.STORED if _flag(query, "bodies") else Bodies.NONE,
-            max_events=parse_integer("last", query["last"][0], low=1, high=MAX_EVENTS)
-            if "last" in query
+            max_events=parse_integer("limit", query["limit"][0], low=1, high=MAX_EVENTS)
+            if "limit" in query
             else MAX_EVENTS,
             before=cursor_from_query(query),
         )

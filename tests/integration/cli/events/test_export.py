@@ -47,8 +47,8 @@ def test_format_option_wins(run, server):
 
 
 def test_bodies_and_last(run, server):
-    """`--bodies` adds the bodies; `--last` writes the newest events, and says how to continue."""
-    result = run("events", "export", "--last", "1", "--bodies", server=server)
+    """`--bodies` adds the bodies; `--limit` writes the newest events, and says how to continue."""
+    result = run("events", "export", "--limit", "1", "--bodies", server=server)
     (event,) = [json.loads(line) for line in result.stdout.splitlines()]
     assert event["body"].get("callBackProcessClass") == event["callback_class"]
     assert f"add --after {event['id']}" in result.stderr
@@ -70,7 +70,7 @@ def test_masked(run, server):
         (("--masked", "--bodies"), "leave out --bodies"),
         (("dead", "--query", "dead"), "Give one text"),
         (("--format", "xlsx"), "'xlsx' is not one of 'csv', 'jsonl'"),
-        (("--last", "0"), "0 is not in the range"),
+        (("--limit", "0"), "0 is not in the range"),
         (("--output", "no/such/folder/x.csv"), "cannot write no/such/folder/x.csv: No such file or directory"),
         (("--error-group", "0123456789ab"), "there is no error group"),
     ],

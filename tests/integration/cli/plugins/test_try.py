@@ -186,7 +186,7 @@ def test_what_another_version_would_do_differently(place):
     assert "three" not in json.dumps(invalid)
     assert "a plugin may print" in place.said
 
-    text = place.run(wheel, "--last", 2, *PIP, code=1)
+    text = place.run(wheel, "--limit", 2, *PIP, code=1)
     assert "key leave, conclusion approved\n  leave:grant, data: valid -> invalid, 1 event\n" in text
     assert "key leave\n  leave:grant: delivered -> undecided, 1 event\n" in text
     assert "    the event: routed -> parked (condition)\n" in text

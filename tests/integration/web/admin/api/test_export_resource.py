@@ -63,7 +63,7 @@ def test_csv_of_a_search(console):
 
 def test_exports_are_logged(console, logged):
     """The log says who took how many events, with which bodies."""
-    export(console, bodies="true", last=2)
+    export(console, bodies="true", limit=2)
     record = until(lambda: next((record for record in logged if record["event"] == "events_exported"), None))
     assert {name: record[name] for name in ("operator", "address", "bodies", "events", "complete")} == {
         "operator": "local",
@@ -76,7 +76,7 @@ def test_exports_are_logged(console, logged):
 
 def test_bodies(console):
     """Bodies are exported on request, and masked ones if both are requested."""
-    newest = json.loads(export(console, bodies="true", last=1).body.splitlines()[0])
+    newest = json.loads(export(console, bodies="true", limit=1).body.splitlines()[0])
     assert newest["body"]["businessKey"] == "B-3"
     for query in ({"masked": "true"}, {"masked": "true", "bodies": "true"}):
         masked = export(console, **query).body
@@ -86,7 +86,7 @@ def test_bodies(console):
 
 def test_the_last_line_of_a_cut_file_says_how_to_continue(console):
     """`next` of the last line is the `after` of the request that continues."""
-    *events, mark = [json.loads(line) for line in export(console, last=2).body.splitlines()]
+    *events, mark = [json.loads(line) for line in export(console, limit=2).body.splitlines()]
     assert mark == {"next": events[-1]["id"]}
     (oldest,) = [json.loads(line) for line in export(console, after=mark["next"]).body.splitlines()]
     assert oldest["flow_instance_id"] == "1"
@@ -97,10 +97,10 @@ def test_the_last_line_of_a_cut_file_says_how_to_continue(console):
     [
         ({"format": "xlsx"}, 422, "csv, jsonl"),
         ({"masked": "yes"}, 422, "masked"),
-        ({"last": "100001"}, 422, "100000"),
+        ({"limit": "100001"}, 422, "100000"),
         ({"stat": "dead"}, 400, "stat"),
         ({"state": "ded"}, 422, "state"),
-        ({"limit": "5"}, 400, "limit"),
+        ({"last": "5"}, 400, "last"),
         ({"error_group": "0123456789ab"}, 404, ""),
     ],
 )
