@@ -21,6 +21,7 @@ from flowhooks.ledger.bulk_release import open_operations
 from flowhooks.ledger.queries import EventFilter
 from support.client_history import ClientHistory
 from support.clients import calling, until_more
+from support.load_operator import Operator, check_corrections, check_operations, check_untouched, operating
 from support.ports import free_port
 from support.waiting import WAIT_TIMEOUT
 
@@ -45,12 +46,12 @@ def enter(name, event, delivery):
     while (FOLDER / f"shut-{event.flow_instance_id}").exists():
         time.sleep(0.01)
 
-@handler(process_key=["crash", "old"])
+@handler(process_key=["crash", "old", "corrected"])
 def plain(event, delivery):
     """Not safe to run twice."""
     enter("plain", event, delivery)
 
-@handler(process_key="crash", retry=AGAIN)
+@handler(process_key=["crash", "corrected"], retry=AGAIN)
 def again(event, delivery):
     """Safe to run twice; fails sometimes."""
     enter("again", event, delivery)
@@ -58,16 +59,28 @@ def again(event, delivery):
     if random.random() < 0.05:
         raise OSError("sometimes")
 
-@handler(process_key="moody")
-def moody(event, delivery):
-    """Fails at first."""
-    enter("moody", event, delivery)
-    if delivery.attempt == 1:
+@handler(process_key="operated")
+def once(event, delivery):
+    """Fails at first, and is not repeated by itself."""
+    enter("once", event, delivery)
+    if delivery.attempt == 1 or random.random() < 0.3:
         raise OSError("not yet")
+
+@handler(process_key="operated", retry=Retry(attempts=50, delays=[3600], jitter=0))
+def scheduled(event, delivery):
+    """Fails at first, and waits for its schedule."""
+    enter("scheduled", event, delivery)
+    if delivery.attempt == 1 or random.random() < 0.3:
+        raise OSError("not yet")
+
+@handler(process_key="held")
+def held(event, delivery):
+    """Runs until the server is killed."""
+    enter("held", event, delivery)
 
 @hookimpl
 def handlers():
-    return [plain, again, moody]
+    return [plain, again, once, scheduled, held]
 '''
 LATE = '''
 import os
@@ -87,7 +100,7 @@ CLIENTS = 5
 SETTINGS = {
     "answer_wait": 0.3,
     "ledger__write_timeout": 2,
-    "runner__threads": 4,
+    "runner__threads": 6,
     "runner__kind": "embedded",
     "ledger__heartbeat_timeout": 1.5,
 }
@@ -95,8 +108,9 @@ EARLY = {"recover", "reroute_parked", "reroute"}
 """Points that must be prepared before the start of the server that is killed there."""
 AT_ONCE = {"migrate", "recover", "reroute_parked"}
 """Points that the start of a server reaches."""
-BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
-OF_SERVER = {*AT_ONCE, *BY_LOAD, "operation"}
+BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle", "operation", "correction"}
+"""Points that engines and the operator reach all the time."""
+OF_SERVER = {*AT_ONCE, *BY_LOAD}
 """Points that a server reaches on a shared ledger, too; a command reaches the others there."""
 
 
@@ -115,6 +129,7 @@ class LoadUnderCrashes:
         self.prepared = {}
         self.owed = []
         self.rerouted = set()
+        self.operator = Operator(self)
         site.plugin("demo", PLUGIN)
 
     def start(self, at="", times=1):
@@ -122,7 +137,11 @@ class LoadUnderCrashes:
         point = {"test_in_handler": times} if at == "handler" else {"failpoint": f"{at}:{times}"}
         listen = f"{self.address[0]}:{self.address[1]}"
         self.server = self.site.start(
-            ready=False, listen=listen, **SETTINGS, **(point if at not in {"", "checkpoint"} else {})
+            config=self.operator.config,
+            ready=False,
+            listen=listen,
+            **SETTINGS,
+            **(point if at not in {"", "checkpoint"} else {}),
         )
 
     def until_killed(self, at, times):
@@ -154,11 +173,11 @@ class LoadUnderCrashes:
             time.sleep(0.05)
         raise AssertionError(f"{instance} was not taken")
 
-    def call(self, instance, body):
+    def call(self, instance, body, server=None):
         """One callback, and its answer for the history."""
         answer = None
         try:
-            answer = self.server.post(instance, body, Prefer="respond-async")
+            answer = (server or self.server).post(instance, body, Prefer="respond-async")
         finally:
             self.history.add(instance, json.dumps(body), answer and answer.status, (answer and answer.event_id) or None)
         return answer
@@ -204,8 +223,8 @@ class LoadUnderCrashes:
                     self.post(f"{name}-{number}", "crash", callBackProcessClass=name) for number in range(3)
                 ]
                 self.site.plugin(name.replace("-", "_"), LATE.replace("SELECTOR", f'callback_class="{name}"'))
-            case "operation" | "purge" | "dismiss":
-                key = {"operation": "moody", "purge": "old"}.get(kind, name)
+            case "purge" | "dismiss":
+                key = {"purge": "old"}.get(kind, name)
                 ids = [self.post(f"{name}-{number}", key) for number in range(3)]
                 self.site.until(lambda ledger: not any(running(ledger, one, waiting=True) for one in ids))
                 self.prepared[kind] = ids
@@ -214,18 +233,20 @@ class LoadUnderCrashes:
         """Reach a point by an operation, which must be completed later."""
         ids = self.prepared.pop(kind, [])
         match kind:
-            case "operation" | "reroute":
+            case "reroute":
                 asked = {"event_filter": {"ids": ids}}
             case "dismiss":
                 self.dismissed |= set(ids)
                 asked = {"event_filter": {"ids": ids}, "note": "needs no handler"}
             case "purge":
                 done = self.settled(ids)
-                self.purged |= {instance: event for instance, event in self.told.items() if event in done}
+                self.purged |= {instance: event for instance, event in list(self.told.items()) if event in done}
                 asked = {"event_filter": {"ids": list(done), "until": time.time_ns() // 1000}}
             case "resolve":
-                (unknown,) = self.site.until(lambda ledger: ledger.page(EventFilter(state="unknown"), limit=1))
-                one = next(it.delivery_id for it in unknown.delivery_statuses if it.state == "unknown")
+                # Those of other handlers are resolved by the operator.
+                asked = EventFilter(state="unknown", handler="demo:plain")
+                (unknown,) = self.site.until(lambda ledger: ledger.page(asked, limit=1))
+                one = next(it.delivery_id for it in unknown.delivery_statuses if it.handler == "demo:plain")
                 self.resolved.add(one)
                 asked = {"delivery_id": one, "verdict": "did", "note": "looked"}
         if kind == "reroute":
@@ -268,6 +289,16 @@ class LoadUnderCrashes:
         self.until_killed(at, times)
         if kind in AT_ONCE:
             self.prepared.pop(kind, None)
+        if kind in AT_ONCE | BY_LOAD and (ahead := following.partition(".")[0]) in EARLY:
+            self.prepare_ahead(following, f"{ahead}-{number + 1}")
+
+    def prepare_ahead(self, at, name):
+        """Prepare the data of the next point by a server that is killed as soon as they are there."""
+        self.start()
+        self.server.until_logged("server_started")
+        self.prepare(at, name)
+        self.server.kill()
+        self.open_gates()
 
     def checkpoint(self, number):
         """Grow the log until SQLite copies it into its file, which nothing else writes, and kill the server then."""
@@ -290,7 +321,12 @@ class LoadUnderCrashes:
                     self.told[instance] = answer.event_id
 
     def go_on(self):
-        """Start a server that is not killed, after the last kill."""
+        """Start a server that is not killed, after a kill in the middle of a handler that the operator resolves."""
+        self.start()
+        self.server.until_logged("server_started")
+        self.operator.hold("held-last")
+        self.server.kill()
+        self.open_gates()
         self.start()
         self.server.until_logged("server_started")
         self.make_good()
@@ -355,10 +391,11 @@ def kill_in_turn(under_load, chain):
         problems,
     ):
         under_load.taken = taken
-        for number, (at, times) in enumerate(chain):
-            under_load.kill_at(at, times, number, chain[number + 1][0] if number + 1 < len(chain) else "")
-        under_load.go_on()
-        until_more(taken, 4 * CLIENTS)
+        with operating(under_load):
+            for number, (at, times) in enumerate(chain):
+                under_load.kill_at(at, times, number, chain[number + 1][0] if number + 1 < len(chain) else "")
+            under_load.go_on()
+            until_more(taken, 4 * CLIENTS)
     assert problems == []
     check(under_load)
 
@@ -390,6 +427,7 @@ def history(under_load, deliveries):
 def check(under_load):
     """Check I1, I2 and I3 when all work is finished."""
     site = under_load.site
+    check_untouched(under_load.operator)
     under_load.operate("operation", event_filter={"state": "dead"})
     site.until(lambda ledger: not running_operations(ledger))
     site.until(lambda ledger: not unfinished(ledger))
@@ -398,7 +436,7 @@ def check(under_load):
     events, after, attempts = {}, "", {}
     with site.ledger() as ledger:
         while page := ledger.page(EventFilter(), limit=500, after=after):
-            events |= {one.event.flow_instance_id: one for one in page}
+            events |= {one.event.id: one for one in page}
             after = page[-1].event.id
         for one in events.values():
             for standing in one.delivery_statuses:
@@ -406,7 +444,7 @@ def check(under_load):
                 assert list(numbers) == list(range(1, standing.attempt + 1))
                 attempts |= {(standing.delivery_id, number): outcome for number, outcome in numbers.items()}
     # I1: each 2xx has one durable row; `verify --against` compares all answers at the end.
-    assert not set(under_load.purged) & set(events)
+    assert not set(under_load.purged.values()) & set(events)
     # I2: each delivery has ended, or is shown to an operator.
     assert not [one for one in events.values() if one.state == "parked"]
     assert {one.event.id for one in events.values() if one.state == "dismissed"} == under_load.dismissed
@@ -417,8 +455,9 @@ def check(under_load):
         for one in it.delivery_statuses
     }
     assert set(states.values()) <= {
-        *((name, "succeeded") for name in ("plain", "again", "moody", "late")),
-        *((name, "unknown") for name in ("plain", "moody", "late")),
+        *((name, "succeeded") for name in ("plain", "again", "late", "once", "scheduled", "held")),
+        *((name, "unknown") for name in ("plain", "late", "once", "held")),
+        *(("once", "dead"), ("once", "closed"), ("scheduled", "closed")),
     }, Counter(states.values())
     assert {states[one][1] for one in under_load.resolved & set(states)} <= {"succeeded"}
     # I3: nothing ran without a mark, no attempt twice, and what may not run twice ran once.
@@ -439,6 +478,8 @@ def check(under_load):
     assert done <= {(delivery, attempt) for _, delivery, attempt in entered} | {
         (delivery, attempt) for delivery, attempt in done if delivery in under_load.resolved
     }
+    check_corrections(under_load.operator)
+    check_operations(under_load.operator)
     under_load.server.stop()
     with site.ledger() as ledger:
         assert ledger.quick_check() is None  # of a file

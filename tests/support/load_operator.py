@@ -1,0 +1,303 @@
+"""An operator who acts while servers are killed in turn: bulk operations and corrections, and the checks afterwards.
+
+It has no tests of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import NamedTuple
+
+from flowhooks.ledger import audit
+from flowhooks.ledger.queries import EventFilter
+from support.waiting import WAIT_TIMEOUT
+
+TOKEN = "operator-token-0123456789abcdef"
+RERUNS = {"replay", "mark-not-done"}
+"""The actions after which a delivery runs again."""
+DELIVERIES = 3
+"""The number of events of a round whose deliveries are planned; one more is in no plan."""
+
+
+class Correction(NamedTuple):
+    """A conflicting body that the operator accepted."""
+
+    instance: str
+    event_id: str
+    digest: str
+    bodies: tuple[dict[str, str], dict[str, str]]
+
+
+class Operator:
+    """Plans, starts, pauses, resumes and cancels bulk operations, and accepts corrections, in rounds.
+
+    A request is repeated until a server answers it, so most kills interrupt a step of a round.
+    """
+
+    def __init__(self, load):
+        self.load = load
+        self.site = load.site
+        self.corrections = []
+        self.untouched = []
+        self.held = []
+        self.started = set()
+        self.closing = threading.Event()
+        self.aborted = threading.Event()
+
+    @property
+    def config(self):
+        """The settings of the operator."""
+        file = self.site.folder / "operator-token"
+        file.write_text(f"{TOKEN}\n")
+        file.chmod(0o600)
+        return f'[operators.ann]\nrole = "operate"\ntoken_file = "{file}"\n'
+
+    def work(self):
+        """Act round after round until the load ends, and once more after that."""
+        for number in count():
+            is_last = self.closing.is_set()
+            if is_last:
+                self.load.open_gates()
+            self.correct(f"correction-{number}")
+            self.run_again(f"operated-{number}", number)
+            self.resolve_held(number)
+            if is_last:
+                break
+            self.hold(f"held-{number}")
+
+    def correct(self, instance):
+        """Send two bodies for one instance, and accept the second one."""
+        bodies = tuple({"processDefinitionKey": "corrected", "businessKey": key} for key in ("first", "second"))
+        event_id = self.post(instance, bodies[0]).event_id
+        assert self.post(instance, bodies[1]).status == 409
+        with self.site.ledger() as ledger:
+            (conflict,) = ledger.conflicts(event_id)
+        accepted = {"event_id": event_id, "digest": conflict.digest, "note": instance}
+        answer, repeated = self.ask("accept_correction", **accepted)
+        assert answer.status == 200 or (repeated and answer.status == 409), answer
+        self.corrections.append(Correction(instance, event_id, conflict.digest, bodies))
+
+    def run_again(self, name, number):
+        """Replay, run now and close deliveries, in operations that overlap, are paused, resumed and cancelled."""
+        ids = [self.post(f"{name}-{one}", {"processDefinitionKey": "operated"}).event_id for one in range(4)]
+        self.until(lambda ledger: all(not is_running(ledger, one) for one in ids))
+        self.untouched.append(ids.pop())
+        dead = {"ids": ids, "handler": "demo:once"}
+        replays = [self.plan("replay", dead, rate=rate) for rate in (20, None)]
+        for operation_id in replays:
+            self.start(operation_id)
+        for change in ("pause_operation", "resume_operation"):
+            self.change(change, replays[0])
+        self.change("set_operation_rate", replays[0], rate=50)
+        for operation_id in replays:
+            self.until_ended(operation_id)
+        close = self.plan("close", dead | {"state": "dead"}, rate=4)
+        self.start(close)
+        if number % 2:
+            self.change("cancel_operation", close)
+        now = self.plan("run-now", {"ids": ids})
+        self.start(now)
+        self.until_ended(now)
+        self.until_ended(close)
+        # Nothing of a round waits for its schedule when the load ends.
+        rest = self.plan("close", {"ids": [*ids, self.untouched[-1]], "handler": "demo:scheduled"})
+        self.start(rest)
+        self.until_ended(rest)
+
+    def hold(self, name):
+        """Let a handler run until the next kill, after which its delivery is unknown."""
+        if self.held:
+            with self.site.ledger() as ledger:
+                if is_running(ledger, self.held[-1]):
+                    return
+        (self.site.folder / f"shut-{name}").touch()
+        event_id = self.post(name, {"processDefinitionKey": "held"}).event_id
+        self.held.append(event_id)
+        self.until(lambda ledger: ledger.delivery_statuses(event_id)[0].state != "waiting")
+
+    def resolve_held(self, number):
+        """Decide about the deliveries that became unknown, in two operations that share one delivery."""
+        if not self.held:
+            return
+        actions = ("mark-done", "mark-not-done") if number % 2 else ("mark-not-done", "mark-done")
+        asked = {"ids": self.held, "handler": "demo:held"}
+        planned = [self.plan(action, asked, rate=rate) for action, rate in zip(actions, (10, None), strict=True)]
+        for operation_id in planned:
+            self.start(operation_id)
+        for operation_id in planned:
+            self.until_ended(operation_id)
+
+    def plan(self, action, event_filter, **options):
+        """Plan an operation; return its id. An interrupted plan stays unused, and another one is made."""
+        answer, _ = self.ask("plan_operation", action=action, event_filter=event_filter, **options)
+        assert answer.status == 200, answer
+        return answer.json["id"]
+
+    def start(self, operation_id):
+        """Start an operation."""
+        answer, repeated = self.ask("start_operation", operation_id=operation_id)
+        assert answer.status == 200 or (repeated and answer.status == 409), answer
+        self.started.add(operation_id)
+
+    def change(self, name, operation_id, **options):
+        """Change an operation, which may have ended before."""
+        answer, _ = self.ask(name, operation_id=operation_id, **options)
+        assert answer.status in {200, 409}, answer
+
+    def until_ended(self, operation_id):
+        """Wait until a started operation is finished or cancelled, and its deliveries were executed."""
+
+        def has_ended(ledger):
+            with ledger.connection() as connection:
+                stored = connection.exec_driver_sql(
+                    f"SELECT state, succeeded FROM operations WHERE id = '{operation_id}'"
+                ).one()
+            assert stored.state in {"running", "paused", "finished", "cancelled"}, stored
+            return stored.state in {"finished", "cancelled"} and stored.succeeded is not None
+
+        self.until(has_ended)
+
+    def until(self, condition):
+        """Wait until a condition on the ledger holds, however many servers are killed meanwhile."""
+        end = time.monotonic() + 3 * WAIT_TIMEOUT
+        with self.site.ledger() as ledger:
+            while not condition(ledger):
+                assert time.monotonic() < end, "an operation was forgotten"
+                assert not self.aborted.wait(0.02), "the test has failed"
+
+    def post(self, instance, body):
+        """Send a callback until it is answered; return the answer."""
+        answer, _ = self.persist(lambda server: self.load.call(instance, body, server))
+        assert answer.status in {200, 202, 409, 500}, answer
+        if answer.status != 409:
+            self.load.told[instance] = answer.event_id
+        return answer
+
+    def ask(self, name, **arguments):
+        """Ask for an operation until it is answered."""
+        return self.persist(lambda server: server.operate(TOKEN, name, **arguments))
+
+    def persist(self, request):
+        """Repeat a request until a server answers it; return the answer, and whether another one may have done it."""
+        end, tries = time.monotonic() + 3 * WAIT_TIMEOUT, count()
+        while True:
+            assert time.monotonic() < end, "no server has answered"
+            server = self.load.server
+            if server is not None and server.logged("server_started"):
+                tried = next(tries)
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    answer = request(server)
+                    if answer.status != 503:
+                        return answer, tried > 0
+            assert not self.aborted.wait(0.02), "the test has failed"
+
+
+@contextlib.contextmanager
+def operating(load):
+    """Let the operator act in this context; at its end a whole round is done on the last server."""
+    operator = load.operator
+    with ThreadPoolExecutor(1) as executor:
+        work = executor.submit(operator.work)
+        try:
+            yield operator
+            operator.closing.set()
+            work.result()
+        finally:
+            operator.aborted.set()
+
+
+def is_running(ledger, event_id):
+    """Tell whether a delivery of an event runs, or is about to run for the first time."""
+    statuses = ledger.delivery_statuses(event_id)
+    return any(one.state == "running" or (one.state == "waiting" and one.attempt == 0) for one in statuses)
+
+
+def check_untouched(operator):
+    """Check that the operations left alone what is in no plan (I8): it is dead after its first attempt."""
+    with operator.site.ledger() as ledger:
+        for event_id in operator.untouched:
+            (standing,) = [one for one in ledger.delivery_statuses(event_id) if one.handler == "demo:once"]
+            # A kill during the first attempt leaves it unknown.
+            assert (standing.state.value, standing.attempt) in {("dead", 1), ("unknown", 1)}
+
+
+def check_operations(operator):
+    """Check I8 when all operations have ended: each acted on its plan only, once, and from the planned state."""
+    with operator.site.ledger() as ledger, ledger.connection() as connection:
+        run = connection.exec_driver_sql
+        operations = {one.id: one for one in run("SELECT * FROM operations")}
+        items = run("SELECT * FROM operation_items").all()
+        deliveries = {one.id: one for one in run("SELECT * FROM deliveries")}
+        attempts = run("SELECT delivery_id, number, operation_id FROM attempts").all()
+    assert operator.started <= {one.id for one in operations.values() if one.state in {"finished", "cancelled"}}
+    asked = {(one.operation_id, one.delivery_id): one.number for one in attempts if one.operation_id}
+    assert len(asked) == sum(one.operation_id is not None for one in attempts), "an operation ran a delivery twice"
+    released = [one for one in items if one.status == "released"]
+    check_counts(operations, items)
+    action = {one.id: one.action for one in operations.values()}
+    closed = {(one.delivery_id, one.attempt) for one in released if action[one.operation_id] == "close"}
+    acted = Counter(
+        (one.delivery_id, one.planned_state, one.attempt, action[one.operation_id] == "run-now") for one in released
+    )
+    assert set(acted.values()) == {1}, "two operations acted on a delivery in one planned state"
+    for item in released:
+        delivery = deliveries[item.delivery_id]
+        number = asked.pop((item.operation_id, item.delivery_id), None)
+        match action[item.operation_id]:
+            case "close":
+                assert (delivery.state, delivery.attempt, number) == ("closed", item.attempt, None)
+            case "mark-done":
+                assert (delivery.state, delivery.attempt, number) == ("succeeded", item.attempt, None)
+            case _:
+                is_closed = number is None and (item.delivery_id, item.attempt) in closed
+                assert number == item.attempt + 1 or is_closed, (item, delivery)
+    assert not asked, "an operation ran a delivery that it did not release"
+    by_nobody = [
+        one
+        for one in attempts
+        if one.number > 1 and not one.operation_id and deliveries[one.delivery_id].handler in {"demo:once", "demo:held"}
+    ]
+    assert not by_nobody, "a delivery ran again, and no operation asked for it"
+    did = Counter(action[one.operation_id] for one in released)
+    assert {"replay", "close", "run-now"} <= set(did), did
+    assert set(did) & {"mark-done", "mark-not-done"}, did
+
+
+def check_counts(operations, items):
+    """Check the numbers of each operation, and that one which was never started did nothing."""
+    statuses = Counter((one.operation_id, one.status) for one in items)
+    for operation in operations.values():
+        planned, released, changed = (statuses[operation.id, status] for status in ("planned", "released", "changed"))
+        assert (operation.released, operation.changed) == (released, changed), operation
+        assert operation.state == "planning" or operation.planned == planned + released + changed, operation
+        if operation.state in {"planning", "planned"}:
+            assert released == changed == 0, operation
+        elif operation.state == "finished":
+            assert planned == 0, operation
+
+
+def check_corrections(operator):
+    """Check that each accepted body is one event, with one chain of deliveries and one audit entry."""
+    with operator.site.ledger() as ledger, ledger.connection() as connection:
+        for instance, event_id, digest, bodies in operator.corrections:
+            (conflict,) = ledger.conflicts(event_id)
+            found = ledger.page(EventFilter(flow_instance_id=instance), limit=10)
+            first, second = sorted(found, key=lambda one: one.event.corrects is not None)
+            assert (conflict.digest, conflict.corrected_by) == (digest, second.event.id)
+            assert (first.event.id, second.event.corrects) == (event_id, event_id)
+            assert tuple(json.loads(one.body) for one in (first, second)) == bodies
+            for one in (first, second):
+                assert sorted(it.handler for it in one.delivery_statuses) == ["demo:again", "demo:plain"]
+            (entry,) = audit.entries(connection, limit=10, target=event_id)
+            assert (entry.action, entry.detail["correction"]) == ("accept_correction", second.event.id)
+    assert operator.corrections
+    for instance, event_id, _digest, bodies in operator.corrections[-3:]:
+        repeats = [operator.load.call(instance, body).event_id for body in bodies]
+        assert repeats[0] == event_id != repeats[1]
