@@ -16,7 +16,7 @@ from support.load import LoadUnderCrashes, SharedLoadUnderCrashes, kill_in_turn
 
 SHORT = (
     *(("migrate.applied", 1), ("operation.release_written", 1), ("checkpoint", 1), ("recover.written", 1)),
-    *(("purge.written", 1), ("reroute_parked.committed", 1), ("correction.written", 1)),
+    *(("purge.written", 1), ("reroute_parked.committed", 1), ("correction.committed", 1)),
 )
 """The points at which servers are killed in order, and the number of visits before the kill. A kill at the start of a
 server follows a server that runs for a while and prepares it. The short set of the failpoints has each of them."""
