@@ -93,6 +93,15 @@ def _acknowledged(detail: Mapping[str, Any]) -> str:
     return f"acknowledged {pluralize(len(detail['alerts']), 'alert')} ({', '.join(detail['about'])})"
 
 
+def _exported(detail: Mapping[str, Any]) -> str:
+    bodies = {"none": "", "stored": " with bodies", "masked": " with masked bodies"}[detail["bodies"]]
+    file = f"as {detail['format']}{bodies}, from {detail['address']}"
+    if detail["result"] == "started":
+        return f"started to export events {file}; it has not ended"
+    end = "" if detail["result"] == "complete" else "; it was interrupted"
+    return f"exported {pluralize(detail['events'], 'event')} {file}{end}"
+
+
 def _handlers_text(verb: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda detail: f"{verb} {', '.join(detail['handlers'])}"
 
@@ -128,6 +137,7 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "acknowledge": _acknowledged,
     "record_backup": lambda detail: f"recorded a backup{' (' + detail['name'] + ')' if detail['name'] else ''}",
     "test_alerts": lambda detail: f"sent a test message through {', '.join(detail['errors']) or 'no plugin'}",
+    "export": _exported,
     "purge": lambda detail: f"purged {pluralize(detail['events'], 'event')}",
     "index_fields": lambda detail: (
         f"indexed {pluralize(detail['events'], 'event')} by {', '.join(detail['fields']) or 'no field'}"

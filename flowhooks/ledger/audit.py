@@ -77,6 +77,13 @@ def record(transaction: WriteTransaction, entry: AuditEntry, *, after: str = "",
     transaction.connection.execute(insert(audit_log).values(values))
 
 
+def update_detail(transaction: WriteTransaction, entry: AuditEntry) -> None:
+    """Replace the detail of a stored entry, such as by the result of an action that has ended."""
+    transaction.connection.execute(
+        update(audit_log).where(audit_log.c.id == entry.id).values(detail=json.dumps(entry.detail, ensure_ascii=False))
+    )
+
+
 def record_collapsed(
     transaction: WriteTransaction, entry: AuditEntry, *, within: int, ignored: Collection[str]
 ) -> None:

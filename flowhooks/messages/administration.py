@@ -127,6 +127,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "There is nothing at this path; GET /openapi.json lists all paths.",
         "zh": "路径不存在；全部路径见 GET /openapi.json。",
     },
+    "export_not_recorded": {
+        "en": "The export cannot be recorded in the audit log now, so it is not sent; the server's log has the reason.",
+        "zh": "暂时无法把导出记入审计日志，因此未发送；原因见服务器日志。",
+    },
     "too_many_exports": {
         "en": "The server sends {limit} exports already; try again when one of them has ended.",
         "zh": "服务器正在发送 {limit} 个导出文件；请待其中之一结束后重试。",

@@ -197,7 +197,7 @@ class Access:
         if self.plugins is None:
             return True
         named = _handlers_of(entry)
-        if entry.action == "operation":
+        if entry.action in {"operation", "export"}:
             event_filter = entry.detail.get("event_filter")
             return isinstance(event_filter, dict) and self.sees_filter(event_filter)
         return bool(named) and all(self.sees(handler) for handler in named)

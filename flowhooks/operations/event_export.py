@@ -148,9 +148,9 @@ class EventExport:
         return _encode(_csv([[note, *([""] * (len(self._columns) - 1))]]))
 
     @property
-    def bodies(self) -> Bodies:
-        """Which bodies the export has."""
-        return self._request.bodies
+    def request(self) -> ExportRequest:
+        """What is exported."""
+        return self._request
 
     @property
     def _columns(self) -> tuple[str, ...]:

@@ -185,6 +185,30 @@ def test_every_operation_has_its_words(alerted, run, name):
         assert "purged 2 events (--until 1970-01-01 00:00:00)" in text
 
 
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"result": "started"}, "started to export events as csv with masked bodies, from 10.0.0.7; it has not ended"),
+        (
+            {"result": "complete", "events": 1},
+            "exported 1 event as csv with masked bodies, from 10.0.0.7 (--state dead)",
+        ),
+        (
+            {"result": "interrupted", "events": 400},
+            "exported 400 events as csv with masked bodies, from 10.0.0.7; it was interrupted (--state dead)",
+        ),
+    ],
+)
+def test_an_export_in_words(alerted, run, result, text):
+    """`flowhooks audit` shows what an export had, and whether its file became complete."""
+    detail = {"event_filter": {"state": "dead"}, "format": "csv", "bodies": "masked", "address": "10.0.0.7", **result}
+    with closing(sqlite3.connect(alerted.file)) as connection:
+        values = ("ann", "console", "export", json.dumps(detail))
+        connection.execute("INSERT INTO audit_log VALUES ('d1', 1, ?, ?, ?, '', ?)", values)
+        connection.commit()
+    assert f"ann in the console {text}" in " ".join(run("audit", server=alerted, COLUMNS="400").stdout.split())
+
+
 def test_a_deed_of_another_version(alerted, run):
     """An action that this version does not know is shown as it was recorded."""
     with closing(sqlite3.connect(alerted.file)) as connection:

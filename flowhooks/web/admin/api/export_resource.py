@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import structlog
 
 from flowhooks.clock import to_datetime
-from flowhooks.errors import LedgerUnusable, NotFound, Unavailable
+from flowhooks.errors import FlowhooksError, LedgerUnusable, NotFound, Unavailable
+from flowhooks.operations.context import Actor
 from flowhooks.operations.event_export import MAX_EVENTS, Bodies, EventExport, ExportFormat, ExportRequest
+from flowhooks.operations.export_audit import ExportAudit
 from flowhooks.web import errors
 from flowhooks.web.admin.api.parameters import AFTER, FILTER, cursor_from_query, searched_filter
 from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_integer, parse_query
@@ -97,8 +99,9 @@ class EventExportResource(FileResource):
         body = _FileBody(self._free.release)
         try:
             export = self._export(query, operator_of(request).access)
-            body.parts = _parts(export, request)
-            # The first page is read before the response starts, so that an error still has its status.
+            body.parts = self._parts(export, request)
+            # The audit entry is stored and the first page is read before the response starts, so that an error still
+            # has its status.
             body.start()
             response.set_headers(self._headers(query))
             response.stream = body
@@ -131,6 +134,43 @@ class EventExportResource(FileResource):
             before=cursor_from_query(query),
         )
         return EventExport(self.app.ledger, request, access=access)
+
+    def _parts(self, export: EventExport, request: falcon.Request) -> Generator[bytes, None, None]:
+        audit = self._audit(export, request)
+        is_complete = False
+        # A client that reads slowly must take no thread from other requests.
+        with spare_thread(request.env):
+            try:
+                audit.start()
+            except FlowhooksError:
+                raise Unavailable("export_not_recorded") from None
+            try:
+                yield from export
+                yield export.cut_mark()
+                is_complete = True
+            finally:
+                _log.info(
+                    "events_exported",
+                    operator=operator_of(request).name,
+                    address=request.remote_addr or "",
+                    bodies=export.request.bodies.value,
+                    events=export.written,
+                    complete=is_complete,
+                )
+                audit.end(events=export.written, is_complete=is_complete)
+
+    def _audit(self, export: EventExport, request: falcon.Request) -> ExportAudit:
+        operator = operator_of(request)
+        # The console has only a link to this path.
+        is_browser = request.context.logged_in or request.get_header("Sec-Fetch-Site") is not None
+        return ExportAudit(
+            self.app.ledger,
+            self.app.clock,
+            Actor(operator.name, "console" if is_browser else "api"),
+            role=operator.role_name or operator.role.value,
+            address=request.remote_addr or "",
+            request=export.request,
+        )
 
     def _headers(self, query: Mapping[str, list[str]]) -> dict[str, str]:
         export_format = _format(query)
@@ -174,25 +214,6 @@ class _FileBody:
 
 def _no_parts() -> Generator[bytes, None, None]:
     yield from ()
-
-
-def _parts(export: EventExport, request: falcon.Request) -> Generator[bytes, None, None]:
-    complete = False
-    try:
-        # A client that reads slowly must take no thread from other requests.
-        with spare_thread(request.env):
-            yield from export
-            yield export.cut_mark()
-        complete = True
-    finally:
-        _log.info(
-            "events_exported",
-            operator=operator_of(request).name,
-            address=request.remote_addr or "",
-            bodies=export.bodies.value,
-            events=export.written,
-            complete=complete,
-        )
 
 
 def _format(query: Mapping[str, list[str]]) -> ExportFormat:

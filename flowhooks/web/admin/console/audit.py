@@ -42,7 +42,7 @@ NAMED_ACTIONS: Final = (
     | _HANDLER_ACTIONS
     | _SOURCE_ACTIONS
     | _SERVER_ACTIONS
-    | {"acknowledge", "index_fields", "operation", "purge", "record_backup", "test_alerts"}
+    | {"acknowledge", "export", "index_fields", "operation", "purge", "record_backup", "test_alerts"}
 )
 """Operations for which the console has a text. Others are shown by their names."""
 

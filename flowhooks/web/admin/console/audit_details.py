@@ -20,16 +20,19 @@ MAX_ITEMS: Final = 20
 """Maximum number of values that are shown of a list."""
 NAMED_FIELDS: Final = frozenset(
     {
-        *("about", "address", "after", "alerts", "by", "change", "changed", "correction", "count", "damaged"),
-        *("declined", "deliveries", "delivery", "digest", "errors", "events", "fields", "gaps", "handler"),
-        *("handlers", "instances", "kind", "last_at", "name", "needs_restart", "operation", "plugins"),
-        *("plugins_changed", "rate", "role", "route", "settings_changed", "since", "size", "verdict", "version"),
+        *("about", "address", "after", "alerts", "bodies", "by", "change", "changed", "correction", "count"),
+        *("damaged", "declined", "deliveries", "delivery", "digest", "errors", "events", "fields", "format"),
+        *("gaps", "handler", "handlers", "instances", "kind", "last_at", "name", "needs_restart", "operation"),
+        *("plugins", "plugins_changed", "rate", "result", "role", "route", "settings_changed", "since", "size"),
+        *("verdict", "version"),
     }
 )
 """Fields of a detail that have a name in both languages. Others are shown by their own names."""
 WORDS: Final[Mapping[str, frozenset[str]]] = {
+    "bodies": frozenset({"none", "stored", "masked"}),
     "by": frozenset({"password", "token", "proxy"}),
     "verdict": frozenset({"did", "did-not", "close"}),
+    "result": frozenset({"started", "complete", "interrupted"}),
     "change": frozenset({"started", "paused", "resumed", "cancelled", "rate"}),
     "kind": frozenset({"server", "worker"}),
 }

@@ -294,6 +294,33 @@ def test_a_limited_role_sees_its_part(console, mine):
     assert get(console, "/console/", "payer").headers["Location"] == "/console/handlers"
 
 
+def test_exports_are_recorded_as_they_were_restricted(console):
+    """The audit entry of an export has the restriction of the role; other roles see it only if it is theirs."""
+    for who in ("boss", "payer", "clerk"):
+        assert get(console, "/api/events/export?bodies=true", who).status == 200
+    query = "SELECT actor, detail FROM audit_log WHERE action = 'export' ORDER BY id"
+
+    def ended():
+        found = {actor: json.loads(detail) for actor, detail in console.flow.sql(query)}
+        return found if all("events" in detail for detail in found.values()) else None
+
+    details = until(ended)
+    assert {who: (detail["role"], detail["event_filter"]) for who, detail in details.items()} == {
+        "boss": ("operate", {}),
+        "payer": ("payments", {"handler_plugins": ["pay"]}),
+        "clerk": ("clerks", {}),
+    }
+    assert details["payer"]["events"] < details["boss"]["events"] == details["clerk"]["events"]
+
+    def seen(who):
+        entries = json.loads(get(console, "/api/audit?action=export", who).body)["entries"]
+        return [(entry["actor"], bool(entry["detail"])) for entry in entries]
+
+    assert seen("boss") == [("clerk", True), ("payer", True), ("boss", True)]
+    assert seen("payer") == [("payer", True)]
+    assert seen("clerk") == [("clerk", False), ("payer", False), ("boss", False)]
+
+
 def test_filters_do_not_widen(console, others):
     """A filter that names objects of another plugin finds nothing, in lists and in plans."""
     for query in (

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 import pytest
 
 from flowhooks import Reject
-from flowhooks.errors import LedgerUnusable
+from flowhooks.errors import LedgerUnusable, Unavailable
+from flowhooks.ledger import audit
 from flowhooks.operations import event_export
 from flowhooks.web.admin.api.export_resource import MAX_EXPORTS
 from support.waiting import WAIT_TIMEOUT, until
@@ -72,6 +73,75 @@ def test_exports_are_logged(console, logged):
         "events": 2,
         "complete": True,
     }
+
+
+def audited(console, result):
+    """The only entry of the audit log about an export, once it has this result: operator, interface, detail."""
+
+    def find():
+        entries = console.flow.sql("SELECT actor, interface, detail FROM audit_log WHERE action = 'export'")
+        assert len(entries) <= 1
+        found = [(actor, interface, json.loads(detail)) for actor, interface, detail in entries]
+        return next((entry for entry in found if entry[2]["result"] == result), None)
+
+    return until(find)
+
+
+def test_an_export_is_an_audit_entry(console):
+    """The entry has the filter, the format, the bodies, the client and the number of events."""
+    export(console, format="csv", state="dead", masked="true")
+    assert audited(console, "complete") == (
+        "local",
+        "api",
+        {
+            "event_filter": {"state": "dead"},
+            "format": "csv",
+            "bodies": "masked",
+            "role": "operate",
+            "address": "127.0.0.1",
+            "result": "complete",
+            "events": 1,
+        },
+    )
+    console.get("/api/events/export", root="", method="HEAD")
+    assert export(console, state="ded").status == 422
+    page = console.get("/audit?action=export").page.text
+    assert "local through the API events exported" in page
+    assert "Bodies masked" in page
+    assert "Result complete" in page
+    assert audited(console, "complete")[2]["events"] == 1
+
+
+def test_a_download_of_the_console_is_an_audit_entry(console):
+    """A download by a browser is recorded as one of the console."""
+    console.get("/api/events/export?format=jsonl", root="", Sec_Fetch_Site="same-origin")
+    _, interface, detail = audited(console, "complete")
+    assert (interface, detail["events"], detail["bodies"], detail["event_filter"]) == ("console", 3, "none", {})
+
+
+@pytest.mark.sqlite
+def test_an_export_that_cannot_be_recorded_is_not_sent(console):
+    """Without an audit entry there is no file, but an error."""
+    with console.flow.locked(timeout=0.05):
+        answer = export(console)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert "audit log" in json.loads(answer.body)["message"]
+    assert console.flow.sql("SELECT count(*) FROM audit_log WHERE action = 'export'") == [(0,)]
+    assert export(console).status == 200
+
+
+@pytest.mark.sqlite
+def test_a_result_that_cannot_be_recorded_is_logged(console, monkeypatch, logged):
+    """If the ledger cannot be written at the end, the client has the file, and the entry has no result."""
+
+    def fails(_transaction, _entry):
+        raise Unavailable("ledger_down")
+
+    monkeypatch.setattr(audit, "update_detail", fails)
+    answer = export(console)
+    assert (answer.status, len(answer.body.splitlines())) == (200, 3)
+    until(lambda: "audit_failed" in {record["event"] for record in logged})
+    assert "events" not in audited(console, "started")[2]
 
 
 def test_bodies(console):
@@ -150,6 +220,7 @@ def test_a_file_that_breaks_off_does_not_look_complete(console, monkeypatch, log
     monkeypatch.setattr(event_export, "search_events", fails_later)
     with pytest.raises(http.client.IncompleteRead):
         export(console)
+    assert audited(console, "interrupted")[2]["events"] == 1
     assert "application_failed" in {record["event"] for record in logged}
 
 
@@ -169,6 +240,8 @@ def test_exports_that_nobody_reads_block_nothing(console, monkeypatch):
         client.sendall(f"GET /api/events/export HTTP/1.1\r\nHost: {console.address}\r\n\r\n".encode())
         assert client.recv(1)
         clients.append(client)
+    results = "SELECT detail FROM audit_log WHERE action = 'export'"
+    assert [json.loads(detail)["result"] for (detail,) in console.flow.sql(results)] == ["started"] * MAX_EXPORTS
     refused = export(console)
     assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
     assert str(MAX_EXPORTS) in json.loads(refused.body)["message"]
@@ -177,6 +250,7 @@ def test_exports_that_nobody_reads_block_nothing(console, monkeypatch):
     with closing(until(lambda: _started(console))):
         for client in clients:
             client.close()
+    until(lambda: {json.loads(detail)["result"] for (detail,) in console.flow.sql(results)} == {"interrupted"})
 
 
 def _started(console):
