@@ -2,10 +2,12 @@
 -- The ids begin at random, as engines' UUIDs do: so they fall all over the index of a large database.
 -- Arguments: prefix of the ids, value of the Prefer header or "", how many classes to spread over,
 -- "count" to count answers by status (which costs wrk a parse of every answer) or "",
--- what stands before and after the id in the path, the size of a body in bytes, which more variables reach, and a
--- bearer token or "". If nothing stands after the id, the path is a fixed URL: the id is in the body, beside a status.
+-- what stands before and after the id in the path, the size of a body in bytes, which more variables reach, a bearer
+-- token or "", and "values" for bodies with an amount and a vendor that differ, or "". If nothing stands after the id,
+-- the path is a fixed URL: the id is in the body, beside a status.
 
 local threads = {}
+local VALUES = '"amount":%d,"vendor":"V-%06d",'
 
 function setup(thread)
   thread:set("number", #threads)
@@ -13,10 +15,10 @@ function setup(thread)
 end
 
 function init(args)
-  local first = #args - 7
+  local first = #args - 8
   local prefer, classes, counting = args[first + 1], tonumber(args[first + 2]), args[first + 3] == "count"
   local before, after, size = args[first + 4], args[first + 5], tonumber(args[first + 6])
-  local token, fixed = args[first + 7], after == ""
+  local token, fixed, values = args[first + 7], after == "", args[first + 8] == "values"
   local middle = "-" .. args[first] .. "-" .. number .. "-"
   local fields = " HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\nContent-Type: application/json\r\n"
     .. (token == "" and "" or "Authorization: Bearer " .. token .. "\r\n")
@@ -30,7 +32,13 @@ function init(args)
     local variable = '{"name":"remark","type":"string","value":"0123456789"}'
     local more = math.floor((size - #body - #',"variables":[]}' + 1) / (#variable + 1))
     body = body .. (more > 0 and ',"variables":[' .. variable .. ("," .. variable):rep(more - 1) .. "]}" or "}")
-    tails[class] = fixed and body:sub(2) or after .. fields .. #body .. "\r\n\r\n" .. body
+    if values then
+      -- All values have the same length, so that only they are made for each request.
+      local length = #body + #VALUES:format(1000000, 0)
+      tails[class] = after .. fields .. length .. "\r\n\r\n{" .. VALUES .. body:sub(2)
+    else
+      tails[class] = fixed and body:sub(2) or after .. fields .. #body .. "\r\n\r\n" .. body
+    end
   end
   local sent, random = 0, math.random
   math.randomseed(tonumber(args[first]:sub(1, 7), 16))
@@ -40,6 +48,9 @@ function init(args)
     if fixed then
       local body = '{"id":"' .. id .. '","status":2,' .. tail
       return "POST " .. before .. fields .. #body .. "\r\n\r\n" .. body
+    end
+    if values then
+      tail = tail:format(random(1000000, 9999999), random(0, 999999))
     end
     return "POST " .. before .. id .. tail
   end

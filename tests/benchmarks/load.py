@@ -71,6 +71,7 @@ def run(
     path: tuple[str, str] = PATH,
     size: int = 0,
     token: str = "",
+    values: bool = False,
     cores: Collection[int] = (),
 ) -> Load:
     """Post callbacks over `connections` connections for about `seconds`.
@@ -86,6 +87,7 @@ def run(
             the id is the member `id` of the body, beside the status 2.
         size: bytes of each body, nearly, by many variables; at least about 230, and by default no more.
         token: a bearer token; by default none.
+        values: whether each body has the members `amount` and `vendor`, with values that differ; not at a fixed URL.
         cores: the cores on which wrk runs; default: all.
 
     Raises:
@@ -93,7 +95,7 @@ def run(
     """
     count = "count" if only_200 else ""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
-    mode = [secrets.token_hex(6), prefer, str(classes), count, *path, str(size), token]
+    mode = [secrets.token_hex(6), prefer, str(classes), count, *path, str(size), token, "values" if values else ""]
     arguments = ["-s", str(SCRIPT), url, "--", *mode]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         if cores:

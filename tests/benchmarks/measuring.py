@@ -46,6 +46,7 @@ def loaded(
     classes: int = 1,
     only_200: bool = False,
     size: int = 0,
+    values: bool = False,
     cores: Collection[int] = (),
 ) -> load.Load:
     """Load a subject with the processor time of all watched processes; for the arguments see `load.run`.
@@ -65,6 +66,7 @@ def loaded(
         path=taken.path,
         token=taken.token,
         size=size,
+        values=values,
         cores=cores,
     )
     warm = 0

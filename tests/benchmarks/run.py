@@ -17,6 +17,7 @@ import conditions
 import contending
 import dispatching
 import growth
+import indexing
 import ingress
 import isolating
 import load
@@ -96,6 +97,12 @@ ROWS = (
         title="processor time, JSON request to a fixed URL with a table of kinds ÷ callback on the contract's path",
         goal=Goal(least=1.3, aim=1.1, smaller=True),
         measure=ingress.ingress_processor,
+    ),
+    Row(
+        name="search-fields",
+        title="rate, durable accept with two members of each body indexed ÷ none indexed",
+        goal=Goal(least=0.9, aim=1.0),
+        measure=indexing.accept_rate,
     ),
     Row(
         name="trends",

@@ -172,6 +172,22 @@ def test_the_row_about_fixed_urls_stores_the_same_callback_on_both_paths(part, t
     assert statuses == [200, 202]
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+def test_the_row_about_search_fields_indexes_both_members(part, tmp_path, indexed):
+    """The measured server indexes the amount and the vendor of the bodies of the load, and the baseline neither."""
+    servers, indexing = part("servers"), part("indexing")
+    site = servers.Site(folder=tmp_path, config=indexing.CONFIG if indexed else "")
+    values = re.search(r"^local VALUES = '(.*)'$", part("load").SCRIPT.read_text(), re.MULTILINE)[1]
+    body = f'{{{values % (1_234_567, 42)}"businessKey":"HT-1"}}'
+    with site.serve(plugin=False) as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+        connection.request("POST", "plain".join(part("load").PATH), body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status in {200, 202}
+        connection.close()
+    assert site.ask("SELECT count(*) FROM events") == 1
+    assert site.ask("SELECT count(*) FROM event_fields WHERE number = 1234567 OR value = 'V-000042'") == 2 * indexed
+
+
 @pytest.mark.parametrize("counted", [True, False])
 def test_the_row_about_trends_compares_with_a_server_that_counts_none(part, tmp_path, counted):
     """The measured server counts its callbacks in trends, and the baseline does not; otherwise both do the same."""
