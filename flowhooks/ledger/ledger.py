@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,14 +126,14 @@ class Ledger(Reader):
         self._closing = False
         self.write_timeout = write_timeout
         self._write_engine = database.open_engine(url, writing=True, statement_timeout=database.STATEMENT_TIMEOUT)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(database.dispose, self._write_engine)
             with name_database_in_errors(url):
                 self.upgraded_from = self._upgrade_tables(url)
             super().__init__(url, statement_timeout=database.STATEMENT_TIMEOUT)
+            on_error.callback(super().close)
             self.guard = file_guard.open_guard(url)
-        except LedgerUnusable:
-            database.dispose(self._write_engine)
-            raise
+            on_error.pop_all()
         self._url, self.process = url, clock.new_id()
         self._heartbeat_state = HeartbeatState(heartbeat_timeout)
         self.runner = runner

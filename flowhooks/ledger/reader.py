@@ -88,7 +88,7 @@ class Reader:
         try:
             with name_database_in_errors(url), self._engine.connect() as connection:
                 runner.check(connection)
-        except LedgerUnusable:
+        except BaseException:
             database.dispose(self._engine)
             raise
 

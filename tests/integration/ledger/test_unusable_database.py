@@ -6,10 +6,14 @@ import fcntl
 import os
 import sqlite3
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from flowhooks.clock import Clock
 from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
@@ -19,6 +23,11 @@ from flowhooks.ledger.upgrade import upgrade
 def file(tmp_path):
     """The path of the database."""
     return tmp_path / "ledger.db"
+
+
+def open_ledger(url):
+    """A ledger for writing."""
+    return Ledger(url, runner=None, clock=Clock())
 
 
 def said_of(file, opened):
@@ -42,6 +51,36 @@ def test_a_refusal_names_the_database(file, opened):
     other.close()
     expected = f"cannot use the database {file}: it is not a flowhooks ledger: it has other tables (orders)"
     assert str(said_of(file, opened)) == expected
+
+
+def open_files(file):
+    """The files of the database that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
+            found.append(str(descriptor.readlink()))
+    return [name for name in found if name.startswith(str(file))]
+
+
+@pytest.mark.parametrize(
+    ("opened", "step"),
+    [(Reader, "flowhooks.ledger.reader.runner.check"), (open_ledger, "flowhooks.ledger.ledger.file_guard.open_guard")],
+)
+@pytest.mark.parametrize("error", [LedgerUnusable("no"), KeyboardInterrupt()])
+def test_an_opening_that_fails_leaves_no_connection_open(file, monkeypatch, opened, step, error):
+    """If a later step of the opening fails or is interrupted, the connections that it made are closed."""
+    upgrade(f"sqlite:///{file}")
+
+    def fail(*_arguments):
+        assert open_files(file)
+        raise error
+
+    monkeypatch.setattr(step, fail)
+    # The error keeps the frames of the opening, and so what they have left open.
+    with pytest.raises(type(error)) as failed:
+        opened(f"sqlite:///{file}")
+    assert failed.traceback
+    assert open_files(file) == []
 
 
 def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
