@@ -30,6 +30,9 @@ MOST_FILES = 200
 FLOWHOOKS = ("-m", "flowhooks")
 FORK_SERVER = ("-P", "-c")
 """The first arguments of Python for the fork server of isolated handlers."""
+EVALUATOR = ("-P", "-m", "flowhooks.cli.plugins.backtest.evaluator")
+"""The first arguments of Python for a process of `flowhooks plugins try`."""
+RUN_EVALUATOR = f"from {EVALUATOR[-1]} import main; main()"
 
 
 def open_nursery(become, is_alike):
@@ -148,10 +151,11 @@ class _Popen(subprocess.Popen):
             super()._execute_child(*given)
             return
         command, group = bound["args"], bound["process_group"]
+        code = RUN_EVALUATOR if tuple(command[1:4]) == EVALUATOR else command[3]
         request = {
             "command": command,
             "argv": command[2:] if command[1] == "-m" else ["-c", *command[4:]],
-            "code": None if command[1] == "-m" else command[3],
+            "code": None if command[1] == "-m" else code,
             "cwd": os.fspath(bound["cwd"] or Path.cwd()),
             "env": dict(os.environ if bound["env"] is None else bound["env"]),
             "own_session": bound["start_new_session"],
@@ -178,6 +182,7 @@ class _Popen(subprocess.Popen):
             and command[0] == sys.executable
             and (
                 tuple(command[1:3]) == FLOWHOOKS
+                or tuple(command[1:4]) == EVALUATOR
                 or (tuple(command[1:3]) == FORK_SERVER and "flowhooks.execution.isolation" in command[3])
             )
             and self.is_alike({name: it for name, it in env.items() if not name.startswith("PROMETHEUS_")})

@@ -59,6 +59,7 @@ def start(
     stderr=subprocess.PIPE,
     own_session=False,
     forks_children=False,
+    python_path="",
 ):
     """Start a flowhooks command without input; the result is like `Popen`, as far as tests need it.
 
@@ -70,10 +71,13 @@ def start(
         stderr: the same, or `PIPE`, to be read as bytes.
         own_session: whether it has a session of its own, which Ctrl-C does not reach.
         forks_children: whether the processes of flowhooks that a fork starts are forked, too (see `child_forks`).
+        python_path: its PYTHONPATH, which `env` lacks: a folder of packages that are not loaded before a fork.
     """
     env = dict(os.environ) if env is None else env
-    if (stem := _stem_of(command, env)) is not None:
-        how = {"own_session": own_session, "forks_children": forks_children}
+    stem = _stem_of(command, env)
+    env = env | ({"PYTHONPATH": python_path} if python_path else {})
+    if stem is not None:
+        how = {"own_session": own_session, "forks_children": forks_children, "python_path": python_path}
         return Forked(stem, command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, **how)
     return subprocess.Popen(
         command,
@@ -86,10 +90,10 @@ def start(
     )
 
 
-def run(command, *, cwd=None, env=None, timeout=240):
+def run(command, *, cwd=None, env=None, timeout=240, **how):
     """Run a flowhooks command to its end without input; return its exit code and its output as text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start(command, cwd=cwd, env=env, stdout=out, stderr=err)
+        process = start(command, cwd=cwd, env=env, stdout=out, stderr=err, **how)
         try:
             code = process.wait(timeout)
         except BaseException:
@@ -144,6 +148,12 @@ def _write_program(file, command, address, prepare):
 def is_alike(env):
     """Whether a fork would behave like a process started with this environment."""
     return _to_python(env) == _to_python(OURS)
+
+
+def _alike_with(wanted):
+    """The same for the children of a fork, which have its PYTHONPATH."""
+    path = {"PYTHONPATH": wanted["python_path"]} if wanted.get("python_path") else {}
+    return lambda env: _to_python(env) == _to_python(OURS) | path
 
 
 def use_for(python):
@@ -335,7 +345,7 @@ def main(executable, control, listener):
                 os.close(one)
             wanted = _become(files)
             if wanted.get("forks_children"):
-                wanted = child_forks.open_nursery(_become, is_alike) or wanted
+                wanted = child_forks.open_nursery(_become, _alike_with(wanted)) or wanted
             bind_failpoint()
             return wanted
         told[pid] = channel
@@ -443,6 +453,8 @@ def _become(files):
     sys.orig_argv[:] = wanted["command"]
     if not sys.flags.safe_path:
         sys.path[:1] = [] if wanted.get("code") else [wanted["cwd"]]
+        if wanted.get("python_path"):
+            sys.path.insert(1, wanted["python_path"])
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     return wanted

@@ -16,6 +16,21 @@ from support import fork_server
 SERVE = (*fork_server.FLOWHOOKS, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 ALONE = {"FLOWHOOKS_PLUGINS_ALLOW": "none"}
 
+PLUGIN = """
+import os
+import sys
+import flowhooks
+
+@flowhooks.handler(process_key="leave")
+def grant(event):
+    pass
+
+@flowhooks.hookimpl
+def handlers():
+    print(sys.path, os.environ["PYTHONPATH"])
+    return [grant]
+"""
+
 
 def environ(**more):
     """An environment without flowhooks' settings except these."""
@@ -122,6 +137,23 @@ def test_it_is_killed_at_the_failpoint_that_is_named(tmp_path):
     assert seen[0] == seen[1]
     assert "killed at migrate.applied:1" in seen[0][1]
     assert seen[0][2] == -signal.SIGKILL
+
+
+def test_its_path_is_that_of_what_is_started(tmp_path):
+    """A plugin in the folder of PYTHONPATH is found there, and the variable is set."""
+    info = tmp_path / "packages/acme_leave-1.0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-leave\nVersion: 1.0.0\n")
+    (info / "entry_points.txt").write_text("[flowhooks]\nleave = acme_leave\n")
+    (info.parent / "acme_leave.py").write_text(PLUGIN)
+    seen = []
+    for told in ({}, {"PYTHONHASHSEED": "1"}):
+        env = environ(FLOWHOOKS_PLUGINS_ALLOW="leave", **told)
+        command = [*fork_server.FLOWHOOKS, "routes", "--key", "leave"]
+        ended = fork_server.run(command, cwd=tmp_path, env=env, python_path=str(info.parent))
+        seen.append([ended.stdout, ended.stderr, ended.returncode])
+    assert seen[0] == seen[1]
+    assert "leave:grant" in seen[0][0]
 
 
 @pytest.mark.parametrize("name", ["PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])

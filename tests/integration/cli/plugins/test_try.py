@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import zipfile
 from contextlib import closing
 from importlib.metadata import entry_points
@@ -103,7 +102,7 @@ class Place:
 
     def run(self, *words, code=0):
         """The output of `flowhooks plugins try`; its standard error is in `said`."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON"))}
+        kept = {name: it for name, it in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHONPATH"))}
         env = kept | {
             "FLOWHOOKS_DATABASE": self.database,
             # The plugins of this environment are not part of these tests.
@@ -113,10 +112,9 @@ class Place:
             "PIP_CONFIG_FILE": os.devnull,
             "COLUMNS": "100",
         }
-        if self.installed.exists():
-            env["PYTHONPATH"] = str(self.installed)
-        command = [sys.executable, "-m", "flowhooks", "plugins", "try", *map(str, words)]
-        done = fork_server.run(command, cwd=self.folder, env=env, timeout=300)
+        how = {"python_path": str(self.installed)} if self.installed.exists() else {}
+        command = [*fork_server.FLOWHOOKS, "plugins", "try", *map(str, words)]
+        done = fork_server.run(command, cwd=self.folder, env=env, timeout=300, forks_children=True, **how)
         self.said = done.stderr
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
