@@ -13,6 +13,7 @@ import pytest
 
 from support.code_blocks import DOCS, PAGES, ROOT, blocks, name_of
 from support.docs_stage import Stage, commands
+from support.nested_pytest import pytest_words
 
 RUN = {"python", "sh", "bash", "console"}
 """Languages whose blocks are run."""
@@ -237,7 +238,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
     name = "test_" + re.sub(r"\W", "_", page.stem) + ".py"  # its lines keep their numbers of the page
     (tmp_path / name).write_text("\n".join(lines))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), name],
+        [sys.executable, *pytest_words(tmp_path, "-q", "--rootdir", str(tmp_path), name)],
         cwd=tmp_path,
         env=Stage(tmp_path / "stage").environment | {"PYTHONPATH": f"{tmp_path}:{tmp_path / 'src'}"},
         capture_output=True,

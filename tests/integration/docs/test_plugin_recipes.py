@@ -15,6 +15,7 @@ import pytest
 from flowhooks import Retry
 from support.code_blocks import DOCS, blocks
 from support.docs_stage import Stage, commands
+from support.nested_pytest import pytest_words
 from support.waiting import until
 
 PAGE = DOCS / "how-to/plugin-recipes.md"
@@ -47,9 +48,9 @@ def package(tmp_path):
 
 
 def run(folder, *arguments, **environment):
-    """Run a Python module in a folder."""
+    """Run Python in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=os.environ | environment,
         capture_output=True,
@@ -77,7 +78,7 @@ def test_every_block_is_a_file():
 def test_the_tests_of_the_page_pass(package, database, lines):
     """With every warning an error; the short set kills the handler at a few of its lines only."""
     replace(package / "tests/test_purchasing.py", "lines=60", f"lines={lines}")
-    done = run(package, "pytest", "-q", "-p", "no:cacheprovider", "tests", TEST_DATABASE=database)
+    done = run(package, *pytest_words(package, "-q", "tests"), TEST_DATABASE=database)
     assert done.returncode == 0, done.stdout
     assert f"{sum(text.count('def test_') for text in FILES.values())} passed" in done.stdout
 
@@ -97,7 +98,7 @@ def test_a_broken_plugin_is_reported(package, database, file, old, new):
     """The report has the line that the page shows."""
     replace(package / "src/acme_purchasing" / file, old, new)
     test = "tests/test_purchasing.py::test_each_order_is_stored_and_booked_once"
-    done = run(package, "pytest", "-q", "-p", "no:cacheprovider", "--show-capture=no", test, TEST_DATABASE=database)
+    done = run(package, *pytest_words(package, "-q", "--show-capture=no", test), TEST_DATABASE=database)
     assert done.returncode == 1
     (shown,) = [block.text for block in blocks(PAGE, "text") if block.text.startswith("!")]
     wanted = shown.partition(",")[0]  # the other places differ between Python versions
@@ -108,7 +109,7 @@ def test_a_broken_plugin_is_reported(package, database, file, old, new):
 def test_the_types_are_correct(package, request):
     """Strict mypy finds nothing in the plugin and its tests."""
     cache = request.config.cache.mkdir("mypy-of-the-template")
-    done = run(package, "mypy", "--strict", "--cache-dir", cache, "src", "tests", MYPYPATH="src:tests")
+    done = run(package, "-m", "mypy", "--strict", "--cache-dir", cache, "src", "tests", MYPYPATH="src:tests")
     assert done.returncode == 0, done.stdout
 
 

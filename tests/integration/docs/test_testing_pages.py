@@ -13,6 +13,7 @@ import pytest
 
 from flowhooks import testing
 from flowhooks.testing import fixtures
+from support.nested_pytest import pytest_words
 
 DOCS = Path(__file__).parents[3] / "docs"
 REFERENCE = (DOCS / "reference/testing.md").read_text("utf-8")
@@ -87,7 +88,7 @@ def test_what_is_shown_passes(tmp_path):
     (tmp_path / "test_shown.py").write_text("\n\n".join(tests))
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\npythonpath = .\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shown.py"],
+        [sys.executable, *pytest_words(tmp_path, "-q", "test_shown.py")],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -105,7 +106,7 @@ def test_the_page_about_engine_clients_passes(tmp_path):
         (tmp_path / f"test_shown_{number}.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(tmp_path)],
+        [sys.executable, *pytest_words(tmp_path, "-q", "-rs", str(tmp_path))],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -129,7 +130,7 @@ def test_the_report_that_is_shown(tmp_path):
     (tmp_path / "test_shown.py").write_text(test.replace("delivery_id PRIMARY KEY", "delivery_id"))
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-capture=no", "test_shown.py"],
+        [sys.executable, *pytest_words(tmp_path, "-q", "--show-capture=no", "test_shown.py")],
         cwd=tmp_path,
         capture_output=True,
         text=True,

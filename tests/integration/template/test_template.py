@@ -19,6 +19,7 @@ import yaml
 from click.testing import CliRunner
 
 from flowhooks.cli.main import main
+from support.nested_pytest import pytest_words
 
 CHECKOUT = Path(__file__).parents[3]
 TEMPLATE = CHECKOUT / "plugins/cookiecutter-flowhooks-plugin"
@@ -167,7 +168,7 @@ def test_green_at_once(name, bake, tmp_path, environment):
     baked = bake(tmp_path, **ANSWERS[name])
     pip = (sys.executable, "-m", "pip", "--python", environment)
     run(*pip, "install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ".", cwd=baked.folder)
-    said = run(environment, "-m", "pytest", "-p", "no:cacheprovider", cwd=baked.folder)
+    said = run(environment, *pytest_words(baked.folder), cwd=baked.folder)
     assert " passed" in said
     assert "skipped" not in said
     allowed = {"FLOWHOOKS_PLUGINS_ALLOW": baked.plugin}

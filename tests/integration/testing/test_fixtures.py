@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from support.nested_pytest import PYTEST_OPTIONS
+
 pytest_plugins = ["pytester"]
 
 HANDLER = """
@@ -36,7 +38,7 @@ def test_the_fixtures_are_found_by_themselves(pytester):
         app.crash()
     """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*PYTEST_OPTIONS).assert_outcomes(passed=1)
 
 
 def test_a_project_without_flowhooks_notices_nothing(pytester):
@@ -53,7 +55,7 @@ def test_a_project_without_flowhooks_notices_nothing(pytester):
         assert heavy & set(sys.modules) == set()
     """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*PYTEST_OPTIONS).assert_outcomes(passed=1)
 
 
 def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
@@ -74,7 +76,7 @@ def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
         flowhooks_app(grant)
     """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*PYTEST_OPTIONS)
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*do not balance*does not have as many attempts as it counts*"])
 
@@ -90,7 +92,7 @@ def test_failures_point_into_the_test(pytester):
         app.wait_for(answer.event_id, "dead")
     """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--tb=short")
+    result = pytester.runpytest_subprocess(*PYTEST_OPTIONS, "--tb=short")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["*: in test_it", '*app.wait_for(answer.event_id, "dead")*', "E *waited for the delivery of handlers:grant*"]
