@@ -23,7 +23,7 @@ from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
 from support import alembic_tables, log_output, postgresql, postgresql_facts
-from support.app_harness import STANDSTILL, LedgerHarness, plugin
+from support.app_harness import STANDSTILL, LedgerHarness, close_readers, plugin
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -174,6 +174,8 @@ def postgresql_server() -> Iterator[postgresql.Server]:
     """A temporary PostgreSQL server."""
     with postgresql.server() as server:
         yield server
+        close_readers()
+        postgresql.close_connections()
 
 
 @pytest.fixture(scope="session")

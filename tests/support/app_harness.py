@@ -320,7 +320,10 @@ class LedgerHarness:
 
 
 _READERS: dict[str, Reader] = {}
-"""Readers for the checks at the end of tests, by URL. They keep their compiled queries, and no connection."""
+"""Readers for the checks at the end of tests, by URL.
+
+They keep their compiled queries, and on PostgreSQL their connection, for which the server plans the queries once.
+"""
 _LINKS = tempfile.TemporaryDirectory(prefix="flowhooks-checked-")
 
 
@@ -338,4 +341,11 @@ def _reading(harness: LedgerHarness) -> Iterator[Reader]:
     try:
         yield _READERS[address]
     finally:
-        _READERS[address]._engine.dispose()
+        if not harness.url:
+            _READERS[address]._engine.dispose()
+
+
+def close_readers() -> None:
+    """Close the connections that are kept for the checks at the end of tests."""
+    while _READERS:
+        _READERS.popitem()[1]._engine.dispose()
