@@ -26,6 +26,15 @@ def placeholders(sentence):
     return {field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None}
 
 
+def called(function):
+    """The name of a called class, or `messages.text`; empty for other functions."""
+    if isinstance(function, ast.Name):
+        return function.id
+    if isinstance(function, ast.Attribute) and function.attr != "text":
+        return function.attr
+    return ast.unparse(function)
+
+
 def said():
     """Every message that the code uses by key: the place, the key, and its arguments (None: not literal)."""
     for file in sorted(PACKAGE.rglob("*.py")):
@@ -35,8 +44,7 @@ def said():
         for node in ast.walk(ast.parse(source)):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
-            function = ast.unparse(node.func).rpartition(".")[2]
-            if function in REFUSALS or ast.unparse(node.func) == "messages.text":
+            if called(node.func) in REFUSALS or called(node.func) == "messages.text":
                 names = [keyword.arg for keyword in node.keywords]
                 where = f"{file.relative_to(PACKAGE)}:{node.lineno}"
                 yield pytest.param(node.args[0].value, None if None in names else set(names), id=where)

@@ -124,16 +124,20 @@ def nested(depth):
         {1: "a", "1": "b"},
         {"amount": float("nan")},
         {"amount": float("inf")},
-        nested(64),
-        nested(2_000),
-        nested(200_000),
     ],
-    ids=["nul", "surrogate", "name", "duplicate", "nan", "infinity", "64 levels", "2000 levels", "200000 levels"],
+    ids=["nul", "surrogate", "name", "duplicate", "nan", "infinity"],
 )
 def test_data_that_no_body_may_have(call, data):
     """Data that no database can store is an error of the request, as in the body of a callback."""
     with pytest.raises(MalformedRequest):
         call(callback(data=data))
+
+
+@pytest.mark.parametrize("levels", [64, 2_000, 200_000])
+def test_data_nested_deeper_than_a_body_may_be(call, levels):
+    """Data that are nested too deeply are an error of the request, as in the body of a callback."""
+    with pytest.raises(MalformedRequest):
+        call(callback(data=nested(levels)))
 
 
 def test_the_data_are_a_copy(call):
