@@ -20,7 +20,7 @@ DASHBOARD = DOCS / "deploy/flowhooks.dashboard.json"
 DATA = DOCS.parent / "tests/data/prometheus"
 CONSOLE_PATHS = {
     *("/console/", "/console/events", "/console/handlers", "/console/parked", "/console/alerts", "/console/engines"),
-    *("/console/sources", "/console/sources/{name}", "/console/rejected-requests"),
+    *("/console/sources", "/console/sources/{name}", "/console/handlers/{name}", "/console/rejected-requests"),
 }
 """Pages that links lead to."""
 OF_PROMETHEUS = {"job", "instance", "le"}
@@ -142,8 +142,21 @@ def test_links_lead_to_pages_of_the_console():
         assert url.startswith("${console}/"), url
         assert re.sub(r"\$\{__field\.labels\.\w+\}", "{name}", path) in pages, url
         named = set(re.findall(r"(\w+)=", query))
-        known = {"/events": {*FIELDS, *CHOICES}, "/rejected-requests": {"status", "source"}, "/handlers": {"q"}}
+        known = {"/events": {*FIELDS, *CHOICES}, "/rejected-requests": {"status", "source"}}
         assert named <= known.get(path, set()), url
+
+
+def test_each_series_of_a_handler_leads_to_its_page():
+    """A click on a handler in any panel offers the page of that handler in the console."""
+    of_handlers = [
+        panel for panel in panels() if any("{{handler}}" in target["legendFormat"] for target in panel["targets"])
+    ]
+    assert len(of_handlers) > 5
+    for panel in of_handlers:
+        urls = [link["url"] for link in panel["fieldConfig"]["defaults"]["links"]]
+        assert urls[0] == "${console}/handlers/${__field.labels.handler}", panel["title"]
+        for target in panel["targets"]:
+            assert re.search(r"by \((handler|handler, le)\)", target["expr"]), "the series have no label handler"
 
 
 def test_every_variable_is_defined():
