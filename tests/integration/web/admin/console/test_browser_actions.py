@@ -162,7 +162,8 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", width=360)
-    page.clock.install()  # otherwise the bar could disappear before the test sees it
+    page.clock.install(time=0)
+    page.clock.pause_at(1_000)  # otherwise the bar could advance, or disappear, before the test sees it
     page.get_by_role("link", name="Dismiss").click()
     page.locator("form.confirm").get_by_role("button", name="Dismiss").click()
     bar = page.locator("progress")
@@ -170,6 +171,7 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
         expect(bar).to_have_attribute("value", done)
         expect(bar).to_have_attribute("max", "3")
         page.clock.run_for(1_000)
+    page.clock.resume()
     says(page, "do.dismiss.did", "en", count="3")
     assert page.url.endswith("/console/events?state=parked")
 
