@@ -13,7 +13,7 @@ import structlog
 from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import operation_retention, purge, trends
+from flowhooks.ledger import operation_retention, process_retention, purge, trends
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.trend import HOUR, MINUTE, RESOLUTIONS
@@ -48,6 +48,10 @@ MAX_TREND_ROWS_PER_RUN: Final = 100_000
 """One run deletes at most this many rows of trends. In an hour, 600 handlers and sources make fewer rows."""
 MAX_COMBINED_PER_SUBJECT: Final = 100_000
 """One run combines at most this many rows of each subject, so that a defect cannot keep it from ending."""
+MAX_PROCESSES_PER_RUN: Final = 10_000
+"""One run deletes at most this many rows of processes that ended."""
+ATTEMPTS_PER_READ: Final = 5_000
+"""Number of attempts that one query reads to find their processes."""
 _EVERY_EVENT: Final = EventFilter()
 _KEEP_FOREVER: Final = 0
 """A cutoff before which nothing was received: microseconds since 1970."""
@@ -69,6 +73,7 @@ class Retention:
         self._ledger = ledger
         self._settings = settings
         self._postponed = False
+        self._processes_purged_at = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
 
@@ -102,6 +107,7 @@ class Retention:
             self._purge_records(deleted, max_rows, now)
             self._purge_operations(deleted, now)
             self._purge_trends(deleted, now)
+            self._purge_processes(deleted, now)
         finally:
             if any(deleted.values()):
                 log.info("purge_finished", **deleted)
@@ -217,6 +223,33 @@ class Retention:
         combined -= combined % (HOUR * SECOND)  # so that all counts of an hour have one resolution
         for kind, subject in self._with_older(subjects, MINUTE, combined):
             self._repeat(partial(trends.combine, kind=kind, subject=subject, before=combined), MAX_COMBINED_PER_SUBJECT)
+
+    def _purge_processes(self, deleted: Counter[str], now: int) -> None:
+        """Delete processes that ended before all entries of the audit log and all trends, which show their starts."""
+        # Attempts have no index of their processes: all of them are read, once a day and only if a process may go.
+        if 0 <= now - self._processes_purged_at < DAY:
+            return
+        before = min(self._cutoff("audit", now), self._cutoff("trend_hours", now))
+        with self._ledger.connection() as connection:
+            ended = process_retention.ended_processes(connection, before=before, limit=MAX_PROCESSES_PER_RUN)
+        after, is_last = "", False
+        while ended and not is_last:
+            if self._stopping.is_set():
+                return
+            began = time.monotonic()
+            with self._ledger.connection() as connection:
+                used, after = process_retention.attempt_processes(connection, after=after, limit=ATTEMPTS_PER_READ)
+            ended -= used
+            is_last = not after
+            self._throttle(began)
+        unused = sorted(ended)
+        for start in range(0, len(unused), BATCH_SIZE):
+            if self._stopping.is_set():
+                return
+            began, batch = time.monotonic(), unused[start : start + BATCH_SIZE]
+            deleted["processes"] += self._ledger.write(partial(process_retention.delete_processes, process_ids=batch))
+            self._throttle(began)
+        self._processes_purged_at = now
 
     def _with_older(self, subjects: list[tuple[str, str]], resolution: int, before: int) -> list[tuple[str, str]]:
         """Return the subjects that have rows of this resolution which started before a time."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from flowhooks import Reject
+from flowhooks import Reject, Retry
 from flowhooks.background import clock_trust
 from flowhooks.background import retention as module
 from flowhooks.clock import id_lower_bound
+from flowhooks.ledger.alert_queries import missing_handlers
 from flowhooks.ledger.ledger import Ledger
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction
+from flowhooks.operations.bulk import plan_operation
+from support.waiting import until
 
 DAY = 86_400
 
@@ -19,6 +25,11 @@ DAY = 86_400
 def fail(event):
     """Fail finally."""
     raise Reject("no")
+
+
+def lose(event):
+    """Fail, to be repeated."""
+    raise OSError("no")
 
 
 def go(event):
@@ -121,6 +132,97 @@ def test_old_entries_and_alerts_go(harness, listens):
     gone = flow.app.retention.run(flow.clock.now())
     assert (gone["audit"], gone["alerts"]) == (1, 1)
     assert flow.sql("SELECT count(*) FROM alerts WHERE event_id = ''") == [(2,)]
+
+
+def processes(flow):
+    """The ids of the processes that the ledger knows, in the order of their start."""
+    return [process for (process,) in flow.sql("SELECT id FROM processes ORDER BY id")]
+
+
+def test_processes_that_ended_long_ago_are_deleted(harness, listens):
+    """A process is kept while an attempt or an operation refers to it; the counts of deleted ones stay."""
+    opened = []
+
+    def restart():
+        flow = harness.open(listens(go, name="go"), listens(fail, name="fail", process_key="fail"))
+        flow.clock.advance(60)
+        opened.append(flow.app.ledger.process)
+        return flow
+
+    restart().close()  # the first one tells how old the ledger is
+    for key in ("leave", "fail"):
+        flow = restart()
+        flow.take(f"of-{key}", key=key)
+        flow.close()
+    flow = restart()
+    plan_operation(flow.app.operation_context, BulkAction.REPLAY, EventFilter(state="dead"))
+    flow.close()
+    restart().close()
+    flow = restart()
+    first, succeeded, dead, releasing, idle, present = opened
+    # As after a kill: a process that stops gives up its operations.
+    flow.sql("UPDATE operations SET state = 'paused', started_at = created_at, process = ?", releasing)
+    assert processes(flow) == opened
+    flow.clock.advance(399 * DAY)
+    assert "processes" not in flow.app.retention.run(flow.clock.now())
+    flow.clock.advance(2 * DAY)
+    assert flow.app.retention.run(flow.clock.now())["processes"] == 2
+    assert processes(flow) == [first, dead, releasing, present]
+    assert not {succeeded, idle} & {process for (process,) in flow.sql("SELECT process FROM counters")}
+    flow.take("present")  # alerts that are newer than all events look impossible
+    checked = flow.app.ledger.verify()
+    assert (checked.trouble, checked.accepted, checked.purged) == ([], 3, 1)
+
+
+def test_a_start_that_an_alert_names_is_kept(harness, listens):
+    """The alert about a missing handler names the same time after older processes were deleted."""
+    flow = harness.open(listens(go, name="gone"), start=False)
+    flow.take(wait=0)
+    flow.clock.advance(60)
+    flow.close()
+    for is_last in (False, False, False, True):
+        flow = harness.open()
+        flow.clock.advance(60)
+        if not is_last:
+            flow.close()
+    first, missing, _second, _third, present = processes(flow)
+    flow.clock.advance(401 * DAY)
+
+    def since():
+        with flow.app.ledger.connection() as connection:
+            return [issue.since for issue in missing_handlers(connection, before=flow.clock.now(), deliberate=False)]
+
+    flow.sql("UPDATE deliveries SET due_at = NULL")  # as processes that share a ledger do in a while
+    before = since()
+    assert before
+    assert flow.app.retention.run(flow.clock.now())["processes"] == 2
+    assert processes(flow) == [first, missing, present]
+    assert since() == before
+
+
+def test_the_processes_of_many_attempts_are_read_in_parts(harness, listens, monkeypatch):
+    """Parts that end between two attempts of one delivery miss no process."""
+    monkeypatch.setattr(module, "ATTEMPTS_PER_READ", 1)
+    again = listens(lose, name="again", retry=Retry(attempts=3, delays=[60], jitter=0))
+    harness.open(again).close()
+    for attempt in (1, 2, 3):
+        flow = harness.open(again)
+        if attempt == 1:
+            flow.take(wait=0)
+        until(partial(is_made, flow, attempt))
+        flow.clock.advance(61)
+        if attempt < 3:
+            flow.close()
+    opened = processes(flow)
+    assert len(opened) == 4
+    flow.clock.advance(401 * DAY)
+    flow.app.retention.run(flow.clock.now())
+    assert processes(flow) == opened
+
+
+def is_made(flow, attempt):
+    """Tell whether an attempt of the only delivery has ended."""
+    return flow.sql("SELECT count(*) FROM attempts WHERE finished_at IS NOT NULL") == [(attempt,)]
 
 
 def trend_rows(flow):
