@@ -40,8 +40,8 @@ def command(settings: Settings, *, as_json: bool) -> None:
     r"""Show what fails now, why deliveries wait, and which servers and workers run. It changes nothing.
 
     The first lines name each open alert that nobody has acknowledged, each open circuit, each paused handler with the
-    operator's note, and each error of the last hour of which a delivery has not succeeded since: it is dead or unknown,
-    or it is retried. Silent sources and a full disk are alerts. Then come the numbers of open deliveries and parked
+    operator's note, and errors. An error is named if it occurred in the last hour, and one of its deliveries is dead,
+    unknown or retried. Silent sources and a full disk are alerts. Then come the numbers of open deliveries and parked
     events. Of the waiting deliveries, "due" could run now, "retrying" run again later, "blocked" wait for an earlier
     delivery or a limit, and "paused" wait for their handler. "handler missing" wait for a plugin. The command works
     without a server, too. Times are UTC.
