@@ -149,7 +149,7 @@ class EventExport:
 
     @property
     def request(self) -> ExportRequest:
-        """What is exported."""
+        """The request of which this is the export."""
         return self._request
 
     @property

@@ -91,5 +91,5 @@ class ExportAudit:
         try:
             self._ledger.write(lambda transaction: audit.update_detail(transaction, ended), certain=False)
         except FlowhooksError as error:
-            # The response has ended, so the operator cannot be told.
+            # The response has ended, so it cannot report the error.
             log.error("audit_failed", why=str(error), next="the entry of this export has no result")  # noqa: TRY400
