@@ -22,7 +22,7 @@ from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
-from support import alembic_tables, log_output, postgresql, postgresql_facts
+from support import alembic_tables, collection_order, log_output, postgresql, postgresql_facts
 from support.app_harness import STANDSTILL, LedgerHarness, close_readers, plugin
 from support.waiting import until
 
@@ -71,8 +71,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(MOST_PROCESSES, cores + cores // 2)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each test process begin to collect in another folder."""
+    collection_order.begin_elsewhere(config)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect databases that a test does not concern, and long tests that were not requested."""
+    collection_order.sort(config, items)
     items[:] = [item for item in items if _combination(item) not in _other_combinations(item)]
     for item in items:
         if item.get_closest_marker("either") and _combination(item) in _other_combinations(item, either=True):

@@ -1,0 +1,37 @@
+"""Test processes collect the same files, each beginning with its share of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from support.collection_order import ROOT, begin_elsewhere, rotated
+
+PLACES = [("a", 6), ("b", 1), ("c", 5), ("d", 4), ("e", 2)]
+
+
+def test_each_process_begins_with_its_share():
+    """A process begins after the share of those before it, and ends with what is before its own."""
+    assert rotated(PLACES, 0, 3) == ["a", "b", "c", "d", "e"]
+    assert rotated(PLACES, 1, 3) == ["b", "c", "d", "e", "a"]
+    assert rotated(PLACES, 2, 3) == ["d", "e", "a", "b", "c"]
+    assert rotated([("a", 9)], 3, 4) == ["a"]
+
+
+def test_a_process_collects_everything():
+    """The folders of each process have all test files; other runs keep their arguments."""
+    config = SimpleNamespace(stash={}, args=["tests", "plugins"], getini=lambda _: ["tests", "plugins"])
+    begin_elsewhere(config)
+    assert config.args == ["tests", "plugins"]
+    config.workerinput = {"workerid": "gw1", "workercount": 2}
+    begin_elsewhere(config)
+    assert "tests" not in config.args
+    found = {file for path in config.args for file in files_of(ROOT / path)}
+    assert found == {*files_of(ROOT / "tests"), *files_of(ROOT / "plugins")}
+    config.args = before = ["tests/unit"]
+    begin_elsewhere(config)
+    assert config.args == before
+
+
+def files_of(path):
+    """The test files in a folder, or the file itself."""
+    return [path] if path.is_file() else list(path.rglob("test_*.py"))
