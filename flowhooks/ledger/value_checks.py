@@ -3,7 +3,7 @@
 SQLite stores any bytes in any column, so a damaged value can be of another type, or text that is not UTF-8. PostgreSQL
 refuses both; there the formats and ranges are checked.
 
-Each table is read once, by one query. Only rows with an invalid value are returned.
+Each table is read once, by one query. If it has a row with an invalid value, a second query returns such rows.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -359,8 +360,11 @@ def check_values(connection: Connection, filled: Collection[str], newest: int, l
         driver: Any = connection.connection.driver_connection
         driver.create_function("flowhooks_is_utf8", 1, _is_utf8, deterministic=True)
     for table in (table for table in metadata.sorted_tables if table.name in filled):
+        find, describe = _queries(table, limit, is_sqlite=is_sqlite)
+        if connection.execute(find, {"newest": newest}).first() is None:
+            continue
         columns = list(table.c)
-        for row in connection.execute(_query(table, limit, is_sqlite=is_sqlite), {"newest": newest}):
+        for row in connection.execute(describe, {"newest": newest}):
             key, *invalid = row
             for column, is_invalid in zip(columns, invalid, strict=True):
                 if is_invalid:
@@ -376,14 +380,15 @@ def _is_utf8(data: bytes) -> bool:
 
 
 @cache
-def _query(table: Table, limit: int, *, is_sqlite: bool) -> Any:
-    """Return the query for the key of each row with an invalid value, and for each column whether it is invalid.
+def _queries(table: Table, limit: int, *, is_sqlite: bool) -> tuple[Any, Any]:
+    """Return two queries: for a row with an invalid value, and for all such rows, at most `limit`.
 
-    At most `limit` rows.
+    The second query returns a row's key, and for each column whether it is invalid. Databases take longer to parse it
+    than to read a small table, and hardly a ledger needs it.
     """
     ill_formatted = [_is_missing_or_not(column, _conditions(column, is_sqlite=is_sqlite)) for column in table.c]
     if not is_sqlite:
-        return select(_key(table), *map(_flag, ill_formatted)).where(or_(*ill_formatted)).limit(limit)
+        return _find_and_describe(table, or_(*ill_formatted), ill_formatted, limit)
     texts = [column for column in table.c if isinstance(column.type, Text)]
     undecodable = {column: ~_is_utf8_text(func.coalesce(column, "")) for column in texts}
     # One call of the function for each row, and not for each column.
@@ -394,7 +399,16 @@ def _query(table: Table, limit: int, *, is_sqlite: bool) -> Any:
         or_(condition, undecodable[column]) if column in undecodable else condition
         for column, condition in zip(table.c, ill_formatted, strict=True)
     ]
-    return select(_key(table), *map(_flag, flags)).where(or_(*ill_formatted, ~_is_utf8_text(whole))).limit(limit)
+    return _find_and_describe(table, or_(*ill_formatted, ~_is_utf8_text(whole)), flags, limit)
+
+
+def _find_and_describe(
+    table: Table, is_invalid: ColumnElement[bool], flags: list[ColumnElement[bool]], limit: int
+) -> tuple[Any, Any]:
+    return (
+        select(literal_column("1")).select_from(table).where(is_invalid).limit(1),
+        select(_key(table), *map(_flag, flags)).where(is_invalid).limit(limit),
+    )
 
 
 def _key(table: Table) -> ColumnElement[str]:

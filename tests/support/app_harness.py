@@ -47,7 +47,7 @@ STANDSTILL = "timestamptz '3000-01-01'"
 
 SUMS: Final = re.compile(
     r"were accepted, but|of its recorded route|an unknown state|but has no deliveries|as many attempts as it counts"
-    r"|agree with its last attempt|runs at the same time as another"
+    r"|agree with its last attempt|runs at the same time as another|the database file is damaged"
 )
 """Faults of a ledger that a manual change by a test does not excuse."""
 
@@ -316,7 +316,6 @@ class LedgerHarness:
                     # A manual change by a test may violate other rules, but the counts must balance.
                     trouble = [line for line in trouble if SUMS.search(line)]
                 assert not trouble, trouble
-                assert reader.quick_check() is None
 
 
 _READERS: dict[str, Reader] = {}
