@@ -43,19 +43,23 @@ function live(box) {
   let paused = false;
   let asking = false;
 
+  // Whether new content would take the focus away from whoever reads by keyboard, or lose the click on a button.
+  function focused() {
+    const within = part.contains(document.activeElement);
+    if (within) says.textContent = box.dataset.focused;
+    return within;
+  }
+
   async function refresh() {
     if (paused || asking || document.hidden || part.querySelector("[data-at-rest]")) return;
-    if (part.contains(document.activeElement)) {
-      // New content would take the focus away from whoever reads by keyboard.
-      says.textContent = box.dataset.focused;
-      return;
-    }
+    if (focused()) return;
     asking = true;
     try {
       const answer = await fetch(box.dataset.live, { headers: { Accept: "text/html" }, credentials: "same-origin" });
       if (answer.status === 401) return location.reload(); // the session has ended
       if (!answer.ok) throw new Error(String(answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (focused()) return; // since the request
       if (!paused) {
         part.replaceChildren(...fresh.body.childNodes);
         localTimes(part);

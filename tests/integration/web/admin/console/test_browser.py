@@ -207,6 +207,23 @@ def test_the_overview_says_that_the_focus_stops_the_refresh(console, visit):
     expect(page.get_by_text("Not refreshed")).not_to_be_visible()
 
 
+def test_a_refresh_under_way_takes_away_no_focus(console, visit):
+    """A link keeps a focus that it gets while new content is on its way. Otherwise a click on it would be lost."""
+    page = visit(console)
+    page.clock.install()
+    page.reload()
+    link = page.locator(".tile a").first
+    asked = []
+    page.route("**/console/live", lambda route: asked.append(route))  # noqa: PLW0108 (Playwright sets attributes)
+    with page.expect_request("**/console/live"):
+        page.clock.run_for(5_100)
+    link.focus()
+    with page.expect_response("**/console/live"):
+        asked[0].continue_()
+    expect(page.get_by_text("Not refreshed while a link below has the focus.")).to_be_visible()
+    expect(link).to_be_focused()
+
+
 def test_without_scripts(console, visit):
     """Without scripts every page is complete: times are in UTC, and the overview has a reload link."""
     page = visit(console, scripts=False)
