@@ -92,7 +92,7 @@ def promises(place, token, *words, folder):
     return int(COUNTED.search(ran.stdout)[1])
 
 
-SHORT = ("--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--generation-deterministic", "--no-shrink")
+SHORT = ("--phases", "examples,coverage,fuzzing", "--max-examples", "3", "--generation-deterministic", "--no-shrink")
 LONG = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100", "--generation-database", "none")
 
 
