@@ -266,18 +266,18 @@ class Ledger(Reader):
             return due_deliveries(connection, now, self._order_scheduler.limit_to_free_slots(connection, limit_for))
 
     def claim(self, queued: ReadyDelivery) -> ClaimedAttempt | LimitReached | None:
-        """Mark a delivery as running, durably, and return its attempt.
-
-        None if the delivery has changed since its runner read it, or if it is not first of its order group;
-        `LimitReached` if the handler is at its concurrency limit or at its rate.
-
-        Raises:
-            Unavailable: the claim could not be made in time, or failed; nothing is marked.
-        """
+        """Claim one delivery, as `claim_all` does."""
         return self.claim_all([queued])[0]
 
     def claim_all(self, deliveries: Sequence[ReadyDelivery]) -> list[ClaimedAttempt | LimitReached | None]:
-        """Claim several deliveries in one commit, each as `claim` does; if one of them fails, none is marked."""
+        """Mark deliveries as running, durably in one commit, and return the attempt of each.
+
+        None if it has changed since its runner read it, or if it is not first of its order group; `LimitReached` if the
+        handler is at its concurrency limit or at its rate.
+
+        Raises:
+            Unavailable, DamagedRow: the claims could not be made in time, or one of them failed; nothing is marked.
+        """
         self._ensure_heartbeat()
         now, limits = self._clock.now(), self._order_scheduler.limits
         requests = [ClaimRequest(queued, now, limits.get(queued.handler)) for queued in deliveries]
@@ -458,11 +458,7 @@ class Ledger(Reader):
         self._register_process(transaction)
 
     def _write_at_start(self, function: Callable[[WriteTransaction], T]) -> T:
-        """Write before the server serves, without a timeout.
-
-        Raises:
-            LedgerUnusable: the write failed.
-        """
+        """Write before the server serves; raise `LedgerUnusable` if that fails."""
         with name_database_in_errors(self._url):
             try:
                 return self.write(function, timeout=600)

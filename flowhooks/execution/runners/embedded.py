@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowhooks.errors import FlowhooksError
+from flowhooks.errors import DamagedRow, FlowhooksError
 from flowhooks.execution.runners.handler_queue import SLOT_LOST, log_fields
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached
 
@@ -137,7 +137,11 @@ class EmbeddedRunner:
     def _make_attempt(self, attempt: RunningAttempt, execute: ExecuteFn) -> LimitReached | None:
         claimed = attempt.claimed or attempt.queued.to_claimed_attempt()
         if attempt.others is not None:
-            result = self._claim_together(attempt)
+            try:
+                result = self._claim_together(attempt)
+            except DamagedRow:
+                # `execute` claims it alone, and reports it if it is the damaged one.
+                return execute(attempt.queued, None)
             if not isinstance(result, ClaimedAttempt):
                 return result
             claimed = result

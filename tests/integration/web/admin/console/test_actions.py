@@ -61,11 +61,12 @@ def audit(console):
 
 
 def everything(flow):
-    """All stored data about events and actions."""
-    tables = {"events": "id", "deliveries": "id", "attempts": "delivery_id, number", "alerts": "id", "audit_log": "id"}
+    """All stored data about events and actions. Exports, which are links, are in the audit log."""
+    tables = {"events": "id", "deliveries": "id", "attempts": "delivery_id, number", "alerts": "id"}
     tables |= {"operations": "id", "operation_items": "operation_id, delivery_id"}
     return {name: flow.sql(f"SELECT * FROM {name} ORDER BY {order}") for name, order in tables.items()} | {
-        "handlers": flow.sql("SELECT id, retired_at, paused_at FROM handlers ORDER BY id")
+        "audit_log": flow.sql("SELECT * FROM audit_log WHERE action <> 'export' ORDER BY id"),
+        "handlers": flow.sql("SELECT id, retired_at, paused_at FROM handlers ORDER BY id"),
     }
 
 
