@@ -186,7 +186,7 @@ def test_one_thread_at_a_time_claims_for_a_fast_handler(fast_pool):
 
 
 def test_threads_wait_for_deliveries_that_are_claimed_during_a_stop(fast_pool):
-    """What is marked as running while the runner stops gets a thread, even if the claiming thread's own one hangs."""
+    """A delivery marked as running during the stop gets a thread, even if the claiming thread's own delivery hangs."""
     fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(2)])
     attempt, taken = fast_pool.take(), []
     other = threading.Thread(target=lambda: taken.append(fast_pool.take()), daemon=True)
