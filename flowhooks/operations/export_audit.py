@@ -92,4 +92,4 @@ class ExportAudit:
             self._ledger.write(lambda transaction: audit.update_detail(transaction, ended), certain=False)
         except FlowhooksError as error:
             # The response has ended, so it cannot report the error.
-            log.error("audit_failed", why=str(error), next="the entry of this export has no result")  # noqa: TRY400
+            log.error("audit_failed", why=str(error), next="the entry of this export has no result")  # noqa: TRY400 (one line says it)

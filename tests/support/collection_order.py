@@ -57,7 +57,7 @@ def _places(folders: Sequence[str]) -> list[tuple[str, int]]:
     found = []
     for path in folders:
         if path in LARGE:
-            inside = sorted(one.relative_to(ROOT).as_posix() for one in (ROOT / path).iterdir() if _has_tests(one))
+            inside = sorted(file.relative_to(ROOT).as_posix() for file in (ROOT / path).iterdir() if _has_tests(file))
             found += _places(inside)
         else:
             found.append((path, _files(ROOT / path)))

@@ -436,7 +436,7 @@ def check(under_load):
     events, after, attempts = {}, "", {}
     with site.ledger() as ledger:
         while page := ledger.page(EventFilter(), limit=500, after=after):
-            events |= {one.event.id: one for one in page}
+            events |= {stored.event.id: stored for stored in page}
             after = page[-1].event.id
         for one in events.values():
             for standing in one.delivery_statuses:

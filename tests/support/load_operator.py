@@ -86,8 +86,8 @@ class Operator:
 
     def run_again(self, name, number):
         """Replay, run now and close deliveries, in operations that overlap, are paused, resumed and cancelled."""
-        ids = [self.post(f"{name}-{one}", {"processDefinitionKey": "operated"}).event_id for one in range(4)]
-        self.until(lambda ledger: all(not is_running(ledger, one) for one in ids))
+        ids = [self.post(f"{name}-{number}", {"processDefinitionKey": "operated"}).event_id for number in range(4)]
+        self.until(lambda ledger: all(not is_running(ledger, event_id) for event_id in ids))
         self.untouched.append(ids.pop())
         dead = {"ids": ids, "handler": "demo:once"}
         replays = [self.plan("replay", dead, rate=rate) for rate in (20, None)]
@@ -216,14 +216,14 @@ def operating(load):
 def is_running(ledger, event_id):
     """Tell whether a delivery of an event runs, or is about to run for the first time."""
     statuses = ledger.delivery_statuses(event_id)
-    return any(one.state == "running" or (one.state == "waiting" and one.attempt == 0) for one in statuses)
+    return any(status.state == "running" or (status.state == "waiting" and status.attempt == 0) for status in statuses)
 
 
 def check_untouched(operator):
     """Check that the operations left alone what is in no plan (I8): it is dead after its first attempt."""
     with operator.site.ledger() as ledger:
         for event_id in operator.untouched:
-            (standing,) = [one for one in ledger.delivery_statuses(event_id) if one.handler == "demo:once"]
+            (standing,) = [status for status in ledger.delivery_statuses(event_id) if status.handler == "demo:once"]
             # A kill during the first attempt leaves it unknown.
             assert (standing.state.value, standing.attempt) in {("dead", 1), ("unknown", 1)}
 
@@ -232,19 +232,20 @@ def check_operations(operator):
     """Check I8 when all operations have ended: each acted on its plan only, once, and from the planned state."""
     with operator.site.ledger() as ledger, ledger.connection() as connection:
         run = connection.exec_driver_sql
-        operations = {one.id: one for one in run("SELECT * FROM operations")}
+        operations = {row.id: row for row in run("SELECT * FROM operations")}
         items = run("SELECT * FROM operation_items").all()
-        deliveries = {one.id: one for one in run("SELECT * FROM deliveries")}
+        deliveries = {row.id: row for row in run("SELECT * FROM deliveries")}
         attempts = run("SELECT delivery_id, number, operation_id FROM attempts").all()
-    assert operator.started <= {one.id for one in operations.values() if one.state in {"finished", "cancelled"}}
-    asked = {(one.operation_id, one.delivery_id): one.number for one in attempts if one.operation_id}
-    assert len(asked) == sum(one.operation_id is not None for one in attempts), "an operation ran a delivery twice"
-    released = [one for one in items if one.status == "released"]
+    assert operator.started <= {row.id for row in operations.values() if row.state in {"finished", "cancelled"}}
+    asked = {(row.operation_id, row.delivery_id): row.number for row in attempts if row.operation_id}
+    assert len(asked) == sum(row.operation_id is not None for row in attempts), "an operation ran a delivery twice"
+    released = [item for item in items if item.status == "released"]
     check_counts(operations, items)
-    action = {one.id: one.action for one in operations.values()}
-    closed = {(one.delivery_id, one.attempt) for one in released if action[one.operation_id] == "close"}
+    action = {row.id: row.action for row in operations.values()}
+    closed = {(item.delivery_id, item.attempt) for item in released if action[item.operation_id] == "close"}
     acted = Counter(
-        (one.delivery_id, one.planned_state, one.attempt, action[one.operation_id] == "run-now") for one in released
+        (item.delivery_id, item.planned_state, item.attempt, action[item.operation_id] == "run-now")
+        for item in released
     )
     assert set(acted.values()) == {1}, "two operations acted on a delivery in one planned state"
     for item in released:
@@ -260,19 +261,19 @@ def check_operations(operator):
                 assert number == item.attempt + 1 or is_closed, (item, delivery)
     assert not asked, "an operation ran a delivery that it did not release"
     by_nobody = [
-        one
-        for one in attempts
-        if one.number > 1 and not one.operation_id and deliveries[one.delivery_id].handler in {"demo:once", "demo:held"}
+        row
+        for row in attempts
+        if row.number > 1 and not row.operation_id and deliveries[row.delivery_id].handler in {"demo:once", "demo:held"}
     ]
     assert not by_nobody, "a delivery ran again, and no operation asked for it"
-    did = Counter(action[one.operation_id] for one in released)
+    did = Counter(action[item.operation_id] for item in released)
     assert {"replay", "close", "run-now"} <= set(did), did
     assert set(did) & {"mark-done", "mark-not-done"}, did
 
 
 def check_counts(operations, items):
     """Check the numbers of each operation, and that one which was never started did nothing."""
-    statuses = Counter((one.operation_id, one.status) for one in items)
+    statuses = Counter((item.operation_id, item.status) for item in items)
     for operation in operations.values():
         planned, released, changed = (statuses[operation.id, status] for status in ("planned", "released", "changed"))
         assert (operation.released, operation.changed) == (released, changed), operation
@@ -289,12 +290,12 @@ def check_corrections(operator):
         for instance, event_id, digest, bodies in operator.corrections:
             (conflict,) = ledger.conflicts(event_id)
             found = ledger.page(EventFilter(flow_instance_id=instance), limit=10)
-            first, second = sorted(found, key=lambda one: one.event.corrects is not None)
+            first, second = sorted(found, key=lambda stored: stored.event.corrects is not None)
             assert (conflict.digest, conflict.corrected_by) == (digest, second.event.id)
             assert (first.event.id, second.event.corrects) == (event_id, event_id)
-            assert tuple(json.loads(one.body) for one in (first, second)) == bodies
-            for one in (first, second):
-                assert sorted(it.handler for it in one.delivery_statuses) == ["demo:again", "demo:plain"]
+            assert tuple(json.loads(stored.body) for stored in (first, second)) == bodies
+            for stored in (first, second):
+                assert sorted(status.handler for status in stored.delivery_statuses) == ["demo:again", "demo:plain"]
             (entry,) = audit.entries(connection, limit=10, target=event_id)
             assert (entry.action, entry.detail["correction"]) == ("accept_correction", second.event.id)
     assert operator.corrections

@@ -40,14 +40,14 @@ class Clients:
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
 
     def __enter__(self):
-        for one in self._threads:
-            one.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_):
         self._over.set()
-        for one in self._threads:
-            one.join(WAIT_TIMEOUT)
+        for thread in self._threads:
+            thread.join(WAIT_TIMEOUT)
 
     def _call(self, caller):
         connection, number = None, 0

@@ -180,7 +180,7 @@ def test_an_error_is_named_until_its_last_delivery_has_succeeded(harness, callin
     flow = harness.open(calling_erp(retry=Retry(attempts=2, delays=[60], jitter=0)))
     for number in range(2):
         flow.take(f"i{number}", wait=0)
-    until(lambda: [one.attempt for one in waiting(flow)] == [1, 1])
+    until(lambda: [status.attempt for status in waiting(flow)] == [1, 1])
     assert failing_errors(flow) == [("ConnectionError: the ERP is down", 2)]
     flow.advance(61)
     until(lambda: look(flow).counts["dead"] == 2)
@@ -198,8 +198,8 @@ def test_an_error_is_named_until_its_last_delivery_has_succeeded(harness, callin
 
 def waiting(flow):
     """The waiting deliveries."""
-    events = [flow.app.ledger.event(one) for one in flow.events()]
-    return [one for event in events for one in event.delivery_statuses if one.state == "waiting"]
+    events = [flow.app.ledger.event(event_id) for event_id in flow.events()]
+    return [status for event in events for status in event.delivery_statuses if status.state == "waiting"]
 
 
 @pytest.mark.parametrize("state", ["dead", "unknown", "waiting", "closed", "succeeded"])

@@ -194,7 +194,7 @@ def test_threads_wait_for_deliveries_that_are_claimed_during_a_stop(fast_pool):
     fast_pool.close()
     fast_pool.start_others(attempt, [ClaimedAttempt(event=None, attempt=1, retry_base=0)])
     other.join(WAIT_TIMEOUT)
-    assert [one.queued.delivery_id for one in taken] == ["a1"]
+    assert [attempt.queued.delivery_id for attempt in taken] == ["a1"]
 
 
 def test_a_backlog_of_a_fast_handler_is_claimed_in_batches(harness, listens, eventually, monkeypatch, backlog):
@@ -396,7 +396,7 @@ def test_the_number_of_threads_is_bounded_whatever_hangs(harness, listens, gate,
         flow.take(f"i{number}", key=f"k{number}", wait=0)
     assert gate.enter(4)
     assert not gate.enter(1, within=0.6)
-    assert len([one for one in set(threading.enumerate()) - before if one.name.startswith("runner-")]) == 4
+    assert len([thread for thread in set(threading.enumerate()) - before if thread.name.startswith("runner-")]) == 4
     gate.opened.set()
     eventually(flow.at_rest)
 
