@@ -250,9 +250,7 @@ def build_path(
         affinity=HandlerAffinity(base.cores),
         isolated=callers(base.isolation),
     )
-    bulk_operations = BulkOperations(
-        ledger, base.clock, lambda: live.current.missing_handlers, wake_runner=base.runner.wake
-    )
+    bulk_operations = BulkOperations(ledger, base.clock, lambda: live.current.missing_handlers)
     cluster = None
     if ledger.shared:
         cluster = ClusterSync(

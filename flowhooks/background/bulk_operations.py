@@ -96,20 +96,12 @@ class BulkOperations:
         ledger: has the operations and the deliveries.
         clock: the time.
         missing_handlers: as for `OperationReleaser`.
-        wake_runner: makes the runner look for deliveries at once.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        clock: Clock,
-        missing_handlers: Callable[[], Collection[str]],
-        wake_runner: Callable[[], None],
-    ) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, missing_handlers: Callable[[], Collection[str]]) -> None:
         self._ledger = ledger
         self._clock = clock
         self._releaser = OperationReleaser(ledger, clock, missing_handlers)
-        self._wake_runner = wake_runner
         self._next_checks: dict[str, float] = {}
         self._wakeup = threading.Event()
         self._stopping = threading.Event()
@@ -159,7 +151,7 @@ class BulkOperations:
         began = time.monotonic()
         found = self._releaser.open_operations()
         self._next_checks = {operation.id: self._next_checks.get(operation.id, 0.0) for operation in found}
-        wait, released = POLL_INTERVAL, 0
+        wait = POLL_INTERVAL
         for operation in found:
             if self._stopping.is_set():
                 return 0.0
@@ -169,10 +161,7 @@ class BulkOperations:
             result = self._releaser.release(operation.id)
             if result is None:
                 continue
-            released += result.released
             wait = 0.0 if result.is_last else min(wait, max(0.0, (result.next_at - self._clock.now()) / SECOND))
-        if released:
-            self._wake_runner()
         return max(wait, (time.monotonic() - began) * (1 / MAX_DUTY_CYCLE - 1)) if found else IDLE_POLL_INTERVAL
 
     def _finish(self, operation: OpenOperation) -> float:

@@ -68,7 +68,19 @@ _REQUEUED: Final = {
 """Actions after which a delivery waits again, and why its next attempt then starts."""
 
 _IS_ALIVE: Final = exists().where(processes.c.id == operations.c.process, processes.c.stopped_at.is_(None))
-_TAKE_LEASE: Final = (
+_OPEN: Final = (
+    select(
+        operations.c.id,
+        operations.c.action,
+        operations.c.state,
+        operations.c.planned,
+        operations.c.released,
+        operations.c.changed,
+    )
+    .where(IS_OPEN_OPERATION, operations.c.state.in_((OperationState.RUNNING.value, OperationState.CANCELLED.value)))
+    .order_by(operations.c.id)
+)
+_TAKE_LEASE: Final = database.DriverStatement(
     update(operations)
     .where(
         operations.c.id == bindparam("operation_id"),
@@ -98,7 +110,7 @@ _NEXT_ITEMS: Final = (
     .order_by(operation_items.c.delivery_id)
     .limit(bindparam("most"))
 )
-_SET_STATUS: Final = (
+_SET_STATUS: Final = database.DriverStatement(
     update(operation_items)
     .where(
         operation_items.c.operation_id == bindparam("whose"),
@@ -106,7 +118,7 @@ _SET_STATUS: Final = (
     )
     .values(status=bindparam("reached"), released_at=bindparam("at", type_=BigInteger))
 )
-_COUNT: Final = (
+_COUNT: Final = database.DriverStatement(
     update(operations)
     .where(operations.c.id == bindparam("operation_id"))
     .values(
@@ -187,14 +199,9 @@ class OpenOperation(NamedTuple):
 
 def open_operations(connection: Connection) -> list[OpenOperation]:
     """Return the operations that have work to do, oldest first."""
-    columns = [operations.c[name] for name in OpenOperation._fields]
-    query = select(*columns).where(
-        IS_OPEN_OPERATION,
-        operations.c.state.in_((OperationState.RUNNING.value, OperationState.CANCELLED.value)),
-    )
     return [
         OpenOperation(row.id, BulkAction(row.action), OperationState(row.state), row.planned, row.released, row.changed)
-        for row in connection.execute(query.order_by(operations.c.id))
+        for row in connection.execute(_OPEN)
     ]
 
 
@@ -211,7 +218,7 @@ def release(transaction: WriteTransaction, request: Release, *, runner: Delivery
     """
     connection, now = transaction.connection, request.now
     of_operation = {"operation_id": request.operation_id}
-    operation = connection.execute(_TAKE_LEASE, of_operation | {"whose": request.process}).one_or_none()
+    operation = next(iter(_TAKE_LEASE(connection, of_operation | {"whose": request.process})), None)
     if operation is None:
         return None
     number, used_until = allowed(operation.release_interval, operation.released_at, now)
@@ -224,7 +231,7 @@ def release(transaction: WriteTransaction, request: Release, *, runner: Delivery
     for delivery_ids, reached, at in ((acted, ItemStatus.RELEASED, now), (others, ItemStatus.CHANGED, None)):
         if delivery_ids:
             values = {"whose": operation.id, "delivery_ids": json.dumps(sorted(delivery_ids))}
-            connection.execute(_SET_STATUS, values | {"reached": reached.value, "at": at})
+            _SET_STATUS(connection, values | {"reached": reached.value, "at": at})
     next_at = 0
     if operation.release_interval is not None:
         # A delivery that was left alone does not count.
@@ -232,7 +239,7 @@ def release(transaction: WriteTransaction, request: Release, *, runner: Delivery
         next_at = used_until if number == MAX_RELEASED else max(used_until, now + RELEASE_INTERVAL)
     if rows:
         counts = {"more_released": len(acted), "more_changed": len(others), "used_until": max(0, used_until)}
-        connection.execute(_COUNT, of_operation | counts)
+        _COUNT(connection, of_operation | counts)
         hit("operation.release_written")
     return Released(len(acted), len(others), next_at, is_last=len(rows) < number)
 

@@ -229,6 +229,8 @@ def requeue_last(transaction: WriteTransaction, ids: Collection[str]) -> dict[st
     Returns:
         The positions of the ordered deliveries among them, by id.
     """
+    if not ids:
+        return {}
     rows = transaction.connection.execute(_REQUEUED.order_by(deliveries.c.id), {"ids": json.dumps(list(ids))})
     requeued = [(row.id, OrderGroup(row.handler, row.order_key)) for row in rows]
     if not requeued:

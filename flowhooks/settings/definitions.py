@@ -88,7 +88,7 @@ class RunnerSettings:
         "(procrastinate).",
     )
     threads: int = setting(
-        16, types.integer(1, 1000), "Threads that run handlers. One handler uses at most half of them."
+        24, types.integer(1, 1000), "Threads that run handlers. One handler uses at most half of them."
     )
     isolation: Literal["thread", "process"] = setting(
         "thread",

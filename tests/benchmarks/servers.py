@@ -21,13 +21,17 @@ import processor
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
 
+from flowhooks.settings import RunnerSettings
 from support.ports import free_port, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 THREADS = 16
-"""HTTP threads of both servers, and threads of flowhooks' runner, unless a row says otherwise: its own defaults."""
+"""HTTP threads of both servers unless a row says otherwise: the default. On PostgreSQL, also runner threads: as many as
+processes of the other servers' workers."""
+RUNNER_THREADS = RunnerSettings().threads
+"""Threads of flowhooks' runner on SQLite unless a row says otherwise: the default."""
 START = 60.0
 """Seconds until a server must be ready."""
 UNFINISHED = (
@@ -121,7 +125,7 @@ class Site:
 
         Args:
             plugin: whether it has its plugin.
-            threads: HTTP threads, and threads of its runner.
+            threads: HTTP threads, and threads of its runner if they are more than its default.
             wrapper: a command that gets this command as its arguments, with plain `flowhooks` in place of its file.
             settings: further settings, by the names of their environment variables.
             cores: the cores on which it runs; default: all.
@@ -139,7 +143,10 @@ class Site:
             *("--database", str(self.database), "--plugins-dir", str(plugins)),
             *("--config", str(config)),
         ]
-        environ = {"FLOWHOOKS_HTTP_THREADS": str(threads), "FLOWHOOKS_RUNNER_THREADS": str(threads)}
+        environ = {
+            "FLOWHOOKS_HTTP_THREADS": str(threads),
+            "FLOWHOOKS_RUNNER_THREADS": str(max(threads, RUNNER_THREADS)),
+        }
         environ |= settings or {}
         ready = (admin, "/readyz")
         with running(command, folder=self.folder, port=listen, ready=ready, environ=environ, cores=cores) as server:

@@ -7,9 +7,9 @@ each delivery in it can be read again.
 
 A delivery reaches a thread in one of two ways:
 
-1. *Reserved.* While a callback is being stored, `reserve` checks for a free slot. If there is one, the delivery is
-   stored as *running* in the same transaction, and its thread starts after the COMMIT. The attempt costs no commit of
-   its own to start.
+1. *Reserved.* While a callback is being stored, `reserve` checks for a free slot. If there is one, and one for each
+   delivery in the handler's queue too, the delivery is stored as *running* in the same transaction, and its thread
+   starts after the COMMIT. The attempt costs no commit of its own to start.
 2. *Queued.* All other deliveries are put into their handler's queue, by `enqueue` after a commit or by the runner's
    poll. The thread that takes one claims it first, which is one commit. If the handler is fast, the thread takes as
    many deliveries as the handler has free slots, claims them together, and runs them one after another.
@@ -197,7 +197,7 @@ class SlotPool:
             self._wake_for_ready()
 
     def _reserve(self, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """Reserve a free thread for each delivery whose handler has no backlog; return these deliveries."""
+        """Reserve a free thread for each delivery, but leave one for each that is queued; return those that got one."""
         reserved = []
         with self._changed:
             for queued in deliveries:
@@ -209,8 +209,7 @@ class SlotPool:
                 queue = self._queue_of(queued.handler)
                 if (
                     queued.probe
-                    or queue.deliveries
-                    or queue.running >= queue.max_running
+                    or queue.running + len(queue.deliveries) >= queue.max_running
                     or queued.delivery_id in self._delivery_ids
                 ):
                     continue
