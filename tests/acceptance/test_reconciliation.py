@@ -97,6 +97,7 @@ def test_a_decline_that_is_killed_is_finished_by_the_next_round(place, point):
     server.until_logged("reconciliation_finished")
     engine.finish(*names)
     server.until_logged("reconciliation_unconfirmed")
+    place.until(lambda ledger: waiting_instances(ledger) == len(names))  # the end of the round stores the number
     if is_in_server:
         assert decline(place).returncode == 1
         assert server.wait() == -signal.SIGKILL
@@ -133,6 +134,12 @@ def declined(ledger):
     """The number of declined instances."""
     with ledger.connection() as connection:
         return engine_queries.book_counts(connection, "oa").get(("skipped", "declined"), 0)
+
+
+def waiting_instances(ledger):
+    """The number of instances that wait for an operator."""
+    with ledger.connection() as connection:
+        return engine_queries.waiting(connection, "oa").instances
 
 
 def test_a_stop_in_the_middle_of_a_page(place):
