@@ -12,6 +12,7 @@ import structlog
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from flowhooks.background.reconciliation import pace
 from model.rounds import MODULES, Rounds
 
 pytestmark = pytest.mark.sqlite
@@ -23,6 +24,7 @@ SEED = os.environ.get("FLOWHOOKS_MODEL_SEED", "")
 def run(harness, new_database, clock, tmp_path, monkeypatch, request):  # noqa: PLR0917 (fixtures)
     """A function that runs the examples of one seed; a failure has the command that runs them again."""
     folders = iter(range(1_000_000))
+    monkeypatch.setattr(pace, "MAX_SHARE", 1.0)  # no rests
 
     class Steps(Rounds):
         def site(self):

@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
+from flowhooks.background.reconciliation import pace
 from flowhooks.testing.engines.fake_engine import FakeEngine
 from support.app_harness import plugin
 from support.asked_engine import MINUTE, Asked, grant, settings_of
+
+
+@pytest.fixture(autouse=True)
+def without_rests(monkeypatch):
+    """Rounds do not rest between pages, although other threads of this process are busy."""
+    monkeypatch.setattr(pace, "MAX_SHARE", 1.0)
 
 
 @pytest.fixture
