@@ -141,7 +141,7 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize(("act", "number", "many"), [pytest.param("replay", signal.SIGKILL, 5_000, id="replay"), *LONG])
+@pytest.mark.parametrize(("act", "number", "many"), [pytest.param("replay", signal.SIGKILL, 3_000, id="replay"), *LONG])
 def test_thousands_by_one_command(site, act, number, many):
     """A command that is stopped and repeated runs each delivery once, misses none, and the counts balance.
 
