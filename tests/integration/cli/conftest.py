@@ -113,6 +113,11 @@ class Server:
         """Send a callback; return its event's id from the response."""
         return post(self.call_backs, instance, **body)
 
+    def sql(self, statement, *values):
+        """Read or write in the ledger, beside the server."""
+        with closing(sqlite3.connect(self.env["FLOWHOOKS_DATABASE"], WAIT_TIMEOUT, isolation_level=None)) as ledger:
+            return ledger.execute(statement, values).fetchall()
+
 
 def environment(more):
     """This process's environment without flowhooks' variables, and with `more`."""

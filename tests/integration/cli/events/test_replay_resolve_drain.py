@@ -43,18 +43,35 @@ def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
 
 
 def test_replay_of_what_a_version_ran(server, run, asked, settled):
-    """`--ran-by` selects by the version that ran last, `--trigger` by why an attempt started."""
+    """`--ran-by` selects by the version that ran last; the other filters are about one attempt, and exclude others."""
     event_id = server.post("versions", processDefinitionKey="leave")
-    settled("versions", "succeeded")
-    dry = run("events", "replay", "--ran-by", "shop==2.0", "--flow", "versions", "--again", "--dry-run", server=server)
+    delivery_id = settled("versions", "succeeded")["id"]
+    earlier = "UPDATE attempts SET plugin_version = '1.4', started_at = started_at - 7200000000 WHERE delivery_id = ?"
+    server.sql(earlier, delivery_id)
+    one = ("--flow", "versions", "--again")
+    dry = run("events", "replay", "--ran-by", "shop==2.0", *one, "--dry-run", server=server)
     assert dry.stdout == "No matching delivery is dead or succeeded.\n"
-    done = run("events", "replay", "--ran-by", "shop", "--flow", "versions", "--again", "--yes", server=server)
+    assert asked("events", "list", "--flow", "versions", "--trigger", "replay", server=server)["events"] == []
+    done = run("events", "replay", "--ran-by", "shop==1.4", *one, "--yes", server=server)
     assert done.stdout.startswith("1 succeeded delivery will run again; ")
     assert done.stdout.endswith("has finished: 1 succeeded, 0 failed again.\n")
     assert settled("versions", "succeeded")["attempts"][-1]["trigger"] == "replay"
-    for arguments in (("--trigger", "replay"), ("--plugin", "shop", "--attempted-since", "1h")):
+    for arguments, is_listed in (
+        (("--trigger", "replay"), True),
+        (("--trigger", "first"), True),
+        (("--trigger", "retry"), False),
+        (("--plugin", "shop"), True),
+        (("--plugin", "shop==1.4"), True),
+        (("--plugin", "shop==1.5"), False),
+        (("--ran-by", "shop"), True),
+        (("--ran-by", "shop==1.4"), False),
+        (("--attempted-since", "1h"), True),
+        (("--attempted-since", "1h", "--trigger", "first"), False),
+        (("--attempted-since", "3h", "--trigger", "first", "--plugin", "shop==1.4"), True),
+        (("--attempted-since", "2100-01-01"), False),
+    ):
         listed = asked("events", "list", "--flow", "versions", *arguments, server=server)["events"]
-        assert [one["id"] for one in listed] == [event_id]
+        assert [event["id"] for event in listed] == ([event_id] if is_listed else []), arguments
     wrong = run("events", "list", "--plugin", "a b", server=server)
     assert wrong.exit_code == 2
     assert "write a plugin as NAME or NAME==VERSION" in wrong.stderr

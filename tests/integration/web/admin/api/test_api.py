@@ -398,6 +398,37 @@ def test_events_are_found(busy):
         assert (found["next"], found["searched_until"]) == ("", None)
 
 
+def test_events_are_found_by_their_attempts(busy):
+    """Plugin, version, trigger and time are those of one attempt; `ran_by` is about the last attempt."""
+    flow = busy.flow
+    last, of_4711 = "delivery_id = ? AND number = 3", "delivery_id = ?"
+    flow.sql("UPDATE attempts SET plugin_version = '1.4'")
+    flow.sql(f"UPDATE attempts SET plugin_version = '2.0' WHERE {last}", flow.only(flow.dead).delivery_id)
+    (old,) = flow.events(flow_instance_id="4711")
+    two_days = 2 * 86_400_000_000
+    flow.sql(f"UPDATE attempts SET started_at = started_at - {two_days} WHERE {of_4711}", flow.only(old).delivery_id)
+    for query, instances in (
+        ({"plugin": "shop"}, {"4711", "4712", "4713"}),
+        ({"plugin": "payroll"}, set()),
+        ({"plugin": "shop==1.4"}, {"4711", "4712", "4713"}),
+        ({"plugin": "shop==2.0"}, {"4712"}),
+        ({"plugin": "shop==2"}, set()),
+        ({"ran_by": "shop"}, {"4711", "4712", "4713"}),
+        ({"ran_by": "shop==1.4"}, {"4711", "4713"}),
+        ({"ran_by": "shop==2.0"}, {"4712"}),
+        ({"trigger": "first"}, {"4711", "4712", "4713"}),
+        ({"trigger": "replay"}, {"4712"}),
+        ({"trigger": "probe"}, set()),
+        ({"trigger": "replay", "plugin": "shop==2.0"}, {"4712"}),
+        ({"trigger": "first", "plugin": "shop==2.0"}, set()),
+        ({"attempted_since": "2025-12-31"}, {"4712", "4713"}),
+        ({"attempted_since": "2025-12-29", "trigger": "first"}, {"4711", "4712", "4713"}),
+        ({"attempted_since": "2026-01-02"}, set()),
+    ):
+        found = busy.get("/api/events", **query)
+        assert {event["flow_instance_id"] for event in found["events"]} == instances, query
+
+
 def test_all_that_is_known_of_an_event(busy):
     """An event by its id or a delivery's id has its routing, original body, attempts, tracebacks and actions."""
     (event,) = busy.get("/api/events", flow="4712")["events"]
