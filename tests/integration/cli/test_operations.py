@@ -6,6 +6,7 @@ import re
 import time
 from contextlib import closing
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 
@@ -15,6 +16,8 @@ from flowhooks.ledger.reader import Reader
 from support.waiting import until
 
 BOOK = ("--handler", "shop:book")
+NEVER = 32503680000000000
+"""The year 3000, in microseconds since 1970."""
 
 
 @pytest.fixture
@@ -168,6 +171,44 @@ def test_unknown_deliveries_are_resolved_by_a_filter(server, run, settled):
     done = run("events", "resolve", "--verdict", "done", "--flow", "leave", "--yes", server=server)
     assert done.stdout == "No matching delivery is unknown.\n"
     assert settled("killed", "unknown")["id"] == delivery
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "triggers"),
+    [
+        ("run-now", "waiting", ["first", "run-now"]),
+        ("resolve --verdict done", "unknown", ["first"]),
+        ("resolve --verdict not-done", "unknown", ["first", "resolved"]),
+    ],
+)
+def test_many_deliveries_run_now_or_are_resolved(  # noqa: PLR0917 (fixtures and parameters)
+    server, run, asked, settled, command, state, triggers
+):
+    """Scheduled retries run now; unknown deliveries are marked as done, or run again; the operation is audited once."""
+    instances = [f"{command} {number}" for number in range(2)]
+    for instance in instances:
+        server.post(quote(instance), processDefinitionKey="order", processDefinitionVersion=2, businessKey=command)
+        settled(instance, "dead")
+    ours = "(SELECT id FROM events WHERE business_key = ?)"
+    due_at = NEVER if state == "waiting" else None
+    server.sql(f"UPDATE deliveries SET state = ?, due_at = ? WHERE event_id IN {ours}", state, due_at, command)
+    if state == "unknown":
+        of_ours = f"delivery_id IN (SELECT id FROM deliveries WHERE event_id IN {ours})"
+        server.sql(f"UPDATE attempts SET outcome = 'lost' WHERE {of_ours}", command)
+    (server.folder / "open").touch()
+    try:
+        words = (*command.split(), "--business-key", command, "--note", "together", "--yes")
+        done = run("events", *words, server=server)
+    finally:
+        (server.folder / "open").unlink()
+    assert done.exit_code == 0, done.output
+    for instance in instances:
+        attempts = settled(instance, "succeeded")["attempts"]
+        assert [attempt["trigger"] for attempt in attempts] == triggers
+    operation_id = re.search(r"Operation (\S+) has finished", done.stdout)[1]
+    (entry,) = asked("audit", "--target", operation_id, server=server)["entries"]
+    assert entry["detail"].items() >= {"change": "started", "deliveries": 2, "note": "together"}.items()
+    assert run("events", *words, server=server).stdout.startswith("No matching delivery ")
 
 
 @pytest.mark.parametrize(
