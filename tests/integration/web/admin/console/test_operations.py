@@ -217,6 +217,21 @@ def test_unknown_deliveries_are_resolved_together(many, repaired, eventually):
     assert "将确认为已完成的投递：4 个" in plan.text
     eventually(lambda: not flow.events(state="unknown"))
     assert attempts(many) == {"a0": 1, "p0": 2, **{f"p{number}": 1 for number in range(1, 5)}}
+    marked = answer.headers["Location"].partition("?")[0]
+    shown = {instance: marked in many.page(f"/events/{event_of(many, instance)}").links() for instance in attempts(many)}
+    assert shown == {"a0": False, "p0": False, **{f"p{number}": True for number in range(1, 5)}}
+
+
+def test_the_page_of_a_closed_event_links_to_the_operation(many, eventually):
+    """An operation that closed deliveries is linked from each of their events, although no attempt names it."""
+    page, address = planned(many, "key=pay", action="close_all")
+    many.submit(page.form()[0], note="booked by hand")
+    eventually(lambda: state_of(many, address) == "finished")
+    closed = many.page(f"/events/{event_of(many, 'p2')}")
+    assert address in closed.links()
+    assert "booked by hand" in closed.text
+    assert attempts(many)["p2"] == 1
+    assert address not in many.page(f"/events/{event_of(many, 'a0')}").links()
 
 
 def test_a_scheduled_retry_runs_now(harness, serve, listens, eventually):
