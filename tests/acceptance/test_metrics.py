@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+import flowhooks
 
 PLUGIN = """
 from flowhooks import handler, hookimpl
@@ -71,6 +74,8 @@ def test_every_answer_is_counted(site):
     assert found["flowhooks_unaccounted_events",] == 0
     assert found["process_resident_memory_bytes",] > 10 * 1024**2
     assert 0 < found["process_open_fds",] < found["process_max_fds",]
+    build = f'flowhooks_build_info{{python="{platform.python_version()}",version="{flowhooks.__version__}"}} 1.0'
+    assert build in answer.body.decode().splitlines()
     assert not [name for name, *_ in found if name.endswith("_created")]
     server.stop()
 

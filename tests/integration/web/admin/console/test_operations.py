@@ -218,8 +218,9 @@ def test_unknown_deliveries_are_resolved_together(many, repaired, eventually):
     eventually(lambda: not flow.events(state="unknown"))
     assert attempts(many) == {"a0": 1, "p0": 2, **{f"p{number}": 1 for number in range(1, 5)}}
     marked = answer.headers["Location"].partition("?")[0]
-    shown = {instance: marked in many.page(f"/events/{event_of(many, instance)}").links() for instance in attempts(many)}
-    assert shown == {"a0": False, "p0": False, **{f"p{number}": True for number in range(1, 5)}}
+    for instance in attempts(many):
+        links = many.page(f"/events/{event_of(many, instance)}").links()
+        assert (marked in links) == (instance in {"p1", "p2", "p3", "p4"}), instance
 
 
 def test_the_page_of_a_closed_event_links_to_the_operation(many, eventually):

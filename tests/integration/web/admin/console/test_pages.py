@@ -140,6 +140,10 @@ def test_the_overview(busy):
     charts = [attributes for tag, attributes in busy.page("/live").tags if tag == "svg"]
     assert len(charts) == 3
     assert all(one["role"] == "img" and one["aria-label"] for one in charts)
+    assert "handler missing 0 none" in text
+    busy.flow.sql("UPDATE deliveries SET due_at = NULL WHERE state = 'waiting'")
+    assert "handler missing 1 oldest:" in busy.page("/").text
+    assert "处理器缺失 1" in busy.page("/", "zh").text
 
 
 def test_events_are_found(busy):
@@ -289,12 +293,17 @@ def test_pages_of_events(harness, serve):
 
 
 def test_one_event(busy):
-    """The page has the route with reasons, repeats, attempts, and the original body."""
+    """The page has the route with reasons, repeats, attempts, and the original body, indented and as received."""
     (event,) = busy.flow.events(flow_instance_id="4711")
     text = busy.page(f"/events/{event}").text
     for shown in (event, "4711", "B-1", "key contract", "Attempt 1 succeeded", '"archived": "B-1"', "B-other"):
         assert shown in text
     assert "Identical callbacks received later 1" in text
+    body = '{"processDefinitionKey": "contract", "businessKey": "B-1", "processDefinitionVersion": 3}'
+    indented = '{ "processDefinitionKey": "contract", "businessKey": "B-1", "processDefinitionVersion": 3 }'
+    for language, titles in (("en", ("Body, indented", "As received")), ("zh", ("请求体（缩进显示）", "原文"))):
+        shown = busy.page(f"/events/{event}", language).text
+        assert f"{titles[0]} {indented} {titles[1]} {body}" in shown
     (dead,) = busy.flow.events(flow_instance_id="4712")
     text = busy.page(f"/events/{dead}").text
     assert "no such contract" in text
@@ -618,6 +627,10 @@ def test_an_open_circuit(busy):
         lambda transaction: circuit_state.open_circuit(transaction, wish, app.clock.now(), app.ledger.pauses)
     )
     event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
+    overview = busy.page("/")
+    assert re.search(r"circuit open contracts:archive circuit open since [-0-9: UTC]+: <b>away</b>", overview.text)
+    assert "/console/handlers/contracts%3Aarchive" in overview.links()
+    assert "已熔断 contracts:archive 已熔断，始于" in busy.page("/", "zh").text
     page = busy.page("/handlers").text
     assert "circuit open The circuit breaker is open because the last attempts failed. Open since" in page
     assert "Last error: <b>away</b> · Next trial at" in page
