@@ -80,6 +80,11 @@ GOOD = {"processDefinitionKey": "a"}
 ASYNC = {"Prefer": "respond-async"}
 FIRST, SECOND = 1, 2
 EXIT_USAGE = 2
+MAX_HANDOVER_SECONDS = 7.0
+"""Limit of the time for which connections wait: a hand-over takes less than a second, but several on a busy machine.
+
+It is less than half of what the longest handler here takes: the end of handlers is no part of the hand-over.
+"""
 
 
 def install(site, version="1"):
@@ -161,7 +166,7 @@ def test_no_callback_is_refused(served):
         clients.until_more()
         until(lambda: has_run(served, "3"))
     assert first["predecessor"] == server.process.pid
-    assert first["waited_seconds"] > 0
+    assert 0 < first["waited_seconds"] < MAX_HANDOVER_SECONDS
     told = f"Process {owner(served)} has replaced process {first['pid']}. New connections waited "
     assert second.stdout.startswith(told)
     assert server.process.poll() is None
@@ -207,6 +212,7 @@ def test_a_handler_of_fifteen_seconds(served):
         done = restarted(served)
         clients.until_more()
     assert done["predecessor"] == server.process.pid
+    assert 0 < done["waited_seconds"] < MAX_HANDOVER_SECONDS
     assert [what for what, _ in runs(served, "slow")] == ["held", "ended"]
     clients.check(served, others=1)
     server.stop()
