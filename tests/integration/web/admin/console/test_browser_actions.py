@@ -1,18 +1,32 @@
-"""Every action clicked in a real browser, in both languages: the question, the change and the message."""
+"""Every action clicked in a real browser: the question, the change and the message.
+
+The default set clicks each action in English or in Chinese, alternately, and the steps of an operation in both. The
+long set clicks each action in the other language, too.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from flowhooks import Reject, State
+from flowhooks import Reject, Retry, State
+from flowhooks.errors import IdentityConflict
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
+from flowhooks.settings import Source
+from flowhooks.settings.engine import EngineSettings
 from flowhooks.web.admin.console import action_page
 from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.console.operations import STEPS
 from flowhooks.web.admin.console.texts import text
-from support import browsers
-from support.waiting import until
+from support import browsers, engine_ledger
+from support.engine_fakes import FakeReconciler, engine_plugin
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = [
     pytest.mark.browser,
@@ -28,10 +42,31 @@ LOOKS = [
 ]
 
 
-def languages(first, second):
-    """Each language once; the second only in the long set."""
-    several = [first, pytest.param(*second, marks=pytest.mark.long)]
-    return pytest.mark.parametrize(("locale", "language"), several)
+NOTE = "I asked <b>the archive</b>"
+PLACES = {
+    "replay": "EVENT/dead",
+    "replay_again": "EVENT/done",
+    "mark_done": "/events?state=unknown&flow=unknown-1",
+    "mark_not_done": "/events?state=unknown&flow=unknown-2",
+    "close_all": "/events?state=dead&flow=dead-2",
+    "run_now": "EVENT/later",
+    "did": "EVENT/unknown-3",
+    "did_not": "EVENT/unknown-4",
+    "close": "EVENT/dead-3",
+    "correct": "EVENT/twice",
+    "reroute": "EVENT/parked",
+    "reroute_parked": "/parked",
+    "dismiss": "/parked",
+    "pause": "/handlers",
+    "resume": "/handlers",
+    "confirm_reconciliation": "/engines",
+    "decline_reconciliation": "/engines",
+    "close_gaps": "/engines",
+    "acknowledge": "/alerts",
+}
+"""A page with each action; `EVENT/…` is the page of the event of a flow instance."""
+COUNTS = {"confirm_reconciliation": "1,200", "decline_reconciliation": "1,200"}
+"""The number that the message of an action has; 1 of the others."""
 
 
 @pytest.fixture
@@ -64,23 +99,36 @@ def clean(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"], page.url
 
 
-def act(page, name, language, *, note="", sure=False):
+def act(page, name, language, *, check_origin=True):
     """Click an action's button, check the question, and confirm; the browser returns to the first page."""
-    origin = page.url
-    role, part = ("button", "act") if ACTIONS[name].bulk else ("link", "act")
-    if ACTIONS[name].bulk and page.locator("form.filter").count():
-        part = "all"
-    page.get_by_role(role, name=text(f"do.{name}.{part}", language), exact=True).first.click()
+    origin, action = page.url, ACTIONS[name]
+    button = page.locator(f'a[href^="/console/do/{name}?"], button[formaction^="/console/do/{name}?"]').first
+    assert button.inner_text() in {text(f"do.{name}.{part}", language) for part in parts(name)}
+    button.click()
     expect(page.locator("h1")).to_have_text(text(f"do.{name}.title", language))
     clean(page)
-    if note:
-        page.get_by_label(text("do.note", language)).fill(note)
-    if sure:
+    if action.note or action.bulk:
+        page.get_by_label(text("do.note", language)).fill(NOTE)
+    if action.twice:
         page.get_by_label(text(f"do.{name}.sure", language)).check()
     page.get_by_role("button", name=text(f"do.{name}.button", language), exact=True).click()
     expect(page).to_have_url(origin)
     expect(page.get_by_role("status").first).to_be_visible()
-    clean(page)
+    if check_origin:
+        clean(page)
+
+
+def parts(name):
+    """The texts that a button of an action may have: an action with a plan may apply to a whole list."""
+    return ("act", "all") if ACTIONS[name].bulk else ("act",)
+
+
+def step(page, name, language):
+    """Click the button of an operation that takes a step with it."""
+    button = page.locator(f'form[action*="/operations/"][action*="/{name}"] button')
+    shown = {"start": "do.replay.button", "rate": "operation.set_rate"}.get(name, f"operation.{name}")
+    expect(button).to_have_text(text(shown, language))
+    button.click()
 
 
 def says(page, key, language, **params):
@@ -101,60 +149,84 @@ def test_flow_4711_is_fixed_by_clicking(console, visit, locale, language, *, wid
     page.reload()
     expect(page.locator(".notice[role=status]")).to_have_count(0)
     expect(page.locator(".delivery .s-succeeded").first).to_be_visible()
-    act(page, "replay_again", language, sure=True)
+    act(page, "replay_again", language)
     says(page, "do.replay_again.did", language, count="1")
 
 
-@languages(ENGLISH, CHINESE)
-def test_deliveries(console, visit, locale, language):
-    """Deliveries of a search are replayed; an unknown one is resolved; one is closed with a note."""
-    flow = console.flow
-    for name, instance in (("did", "4711"), ("did_not", "4712")):
-        event = event_of(console, instance)
-        flow.sql("UPDATE deliveries SET state = 'unknown' WHERE event_id = ?", event)
-        flow.sql("UPDATE attempts SET outcome = 'lost' WHERE delivery_id = ?", flow.only(event).delivery_id)
-        page = visit(console, f"/events/{event}", locale=locale)
-        act(page, name, language, note="I asked <b>the archive</b>")
-        expect(page.locator("main")).to_contain_text("I asked <b>the archive</b>")
-        flow.settled(event, State.SUCCEEDED)
-    page = visit(console, f"/events/{event_of(console, '4713')}", locale=locale)
-    act(page, "close", language, note="by hand")
-    assert flow.only(event_of(console, "4713")).state is State.CLOSED
-    flow.take("4714", key="contract")
-    page = visit(console, "/events?key=contract", locale=locale)
-    act(page, "replay", language)
-    says(page, "do.replay.did", language, count="1")
-    flow.settled(event_of(console, "4714"), State.SUCCEEDED)
+@pytest.fixture
+def everything(harness, serve, listens):
+    """A console on which each action can be clicked, on a page of `PLACES`."""
+    tried = set()
+
+    def archive(event):
+        if event.flow_instance_id.startswith("dead") and event.flow_instance_id not in tried:
+            tried.add(event.flow_instance_id)
+            raise Reject("the archive is full")
+
+    def later(event):
+        if event.flow_instance_id not in tried:
+            tried.add(event.flow_instance_id)
+            raise RuntimeError("busy")
+
+    handlers = [listens(archive), listens(later, process_key="later", retry=Retry(attempts=3, delays=(86_400,)))]
+    engine = EngineSettings(client="flowable", url="http://oa:8080")
+    flow = harness.open(
+        plugins={"p": engine_plugin(*handlers)}, sources={"oa": Source(engine=engine), "erp": Source(engine=engine)}
+    )
+    flow.app.reconciliation.stop(WAIT_TIMEOUT)  # the results are the rows below
+    FakeReconciler("oa", "erp").install(flow.app)
+    for instance in ("dead", "dead-2", "dead-3", "done", "unknown-1", "unknown-2", "unknown-3", "unknown-4"):
+        flow.take(instance)
+    flow.sql(
+        "UPDATE deliveries SET state = 'unknown'"
+        " WHERE event_id IN (SELECT id FROM events WHERE flow_instance_id LIKE 'unknown%')"
+    )
+    unknown = "SELECT id FROM deliveries WHERE state = 'unknown'"
+    flow.sql(f"UPDATE attempts SET outcome = 'lost' WHERE delivery_id IN ({unknown})")
+    flow.settled(flow.take("later", key="later", wait=0).event_id, State.WAITING, attempt=1)
+    flow.take("twice", amount=1)
+    with pytest.raises(IdentityConflict):
+        flow.take("twice", amount=2)
+    for instance, key in (("parked", "new"), ("parked-2", "new"), ("nobody", "nobody")):
+        flow.take(instance, key=key)
+    # As if another process had loaded a plugin with a handler of parked events.
+    candidate = Candidate("p:archive", listens(archive, process_key="new").selectors)
+    flow.app._live.current = replace(flow.app._live.current, router=Router([candidate]))
+    now = flow.clock.now()
+    for source in ("oa", "erp"):
+        engine_ledger.position(flow, source, to_confirm=1200)
+    engine_ledger.gap(flow, "oa", now - 2, now - 1, "refused")
+    flow.app.alerts.poll()
+    return serve(flow)
 
 
-@languages(CHINESE, ENGLISH)
-def test_parked_events(console, visit, locale, language):
-    """One group is dismissed in its row, the rest by the search, and one event is rerouted."""
-    page = visit(console, "/parked", locale=locale)
-    act(page, "dismiss", language, note="a trial")
-    says(page, "do.dismiss.did", language, count="1")
-    page.goto("/console/events?state=parked")
-    act(page, "dismiss", language)
-    says(page, "do.dismiss.did", language, count="2")
-    page.goto(f"/console/events/{event_of(console, 'p1')}")
-    act(page, "reroute", language)
-    assert console.flow.events(state="parked") == [event_of(console, "p1")]
-
-
-@languages(ENGLISH, CHINESE)
-def test_handlers_alerts_and_the_audit(console, visit, locale, language):
-    """A handler is paused and resumed, an alert acknowledged, and the audit log shows all of it."""
-    page = visit(console, "/handlers", locale=locale)
-    act(page, "pause", language, note="the archive moves")
-    expect(page.locator("main")).to_contain_text(text("handlers.paused_by", language, who="local"))
-    act(page, "resume", language)
-    page.goto("/console/alerts")
-    act(page, "acknowledge", language)
-    expect(page.locator("main")).to_contain_text("local")
+@pytest.mark.parametrize(
+    "looks", [(ENGLISH, CHINESE), pytest.param((CHINESE, ENGLISH), marks=pytest.mark.long)], ids=["en-zh", "zh-en"]
+)
+def test_each_action(everything, visit, looks):
+    """Each action of the registry is clicked, and the audit log has it. A new action fails until it has a place."""
+    flow = everything.flow
+    screens = {"en": {"width": 1280, "scheme": "light"}, "zh": {"width": 360, "scheme": "dark"}}
+    pages = {language: visit(everything, locale=locale, **screens[language]) for locale, language in looks}
+    assert PLACES.keys() == ACTIONS.keys()
+    for name, (_, language) in zip(PLACES, cycle(looks), strict=False):
+        page = pages[language]
+        place, _, instance = PLACES[name].partition("EVENT/")
+        page.goto(f"/console{f'/events/{event_of(everything, instance)}' if instance else place}")
+        act(page, name, language, check_origin=False)
+        says(page, f"do.{name}.did", language, count=COUNTS.get(name, "1"))
     page.get_by_role("link", name=text("nav.audit", language), exact=True).click()
     clean(page)
-    for name in ("pause", "resume", "acknowledge"):
+    for name in ("pause", "resume", "acknowledge", "dismiss", "reroute", "close_gaps"):
         expect(page.locator("tbody")).to_contain_text(text(f"audit.did.{name}", language))
+    expect(page.locator("tbody")).to_contain_text(NOTE)
+    page.goto(f"/console/events/{event_of(everything, 'unknown-3')}")
+    expect(page.locator("main")).to_contain_text(NOTE)
+    states = dict(
+        flow.sql("SELECT flow_instance_id, deliveries.state FROM deliveries JOIN events ON events.id = event_id")
+    )
+    done = {"dead", "done", "later", "twice", "parked", "parked-2", *(f"unknown-{number}" for number in range(1, 5))}
+    assert states == dict.fromkeys(done, "succeeded") | dict.fromkeys(("dead-2", "dead-3"), "closed")
 
 
 def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
@@ -263,19 +335,19 @@ def test_an_operation_from_the_plan_to_its_end(unpaid, visit, locale, language):
     clean(page)
     page.get_by_label(text("do.note", language)).fill("the ERP <b>is up</b>")
     page.get_by_label(text("operation.rate_field", language)).fill("0.001")
-    page.get_by_role("button", name=text("do.replay.button", language), exact=True).click()
+    step(page, "start", language)
     expect(page.locator(".o-running")).to_have_text(text("operation_state.running", language))
     expect(page.locator("main")).to_contain_text("the ERP <b>is up</b>")
     clean(page)
-    page.get_by_role("button", name=text("operation.pause", language), exact=True).click()
+    step(page, "pause", language)
     expect(page.locator(".o-paused")).to_have_text(text("operation_state.paused", language))
     clean(page)
     field = page.get_by_label(text("operation.rate_field", language))
     field.fill("")
-    page.get_by_role("button", name=text("operation.set_rate", language), exact=True).click()
+    step(page, "rate", language)
     expect(page.locator("main")).not_to_contain_text("0.001")  # the page after the change
     expect(field).to_have_value("")
-    page.get_by_role("button", name=text("operation.resume", language), exact=True).click()
+    step(page, "resume", language)
     # The page refreshes itself until the operation has finished.
     expect(page.locator(".o-finished")).to_have_text(text("operation_state.finished", language))
     expect(page.locator("progress")).to_have_attribute("value", "2")
@@ -284,6 +356,33 @@ def test_an_operation_from_the_plan_to_its_end(unpaid, visit, locale, language):
     page.get_by_role("link", name=text("nav.operations", language), exact=True).click()
     expect(page.locator("tbody")).to_contain_text(text("operation_state.finished", language))
     clean(page)
+
+
+@pytest.mark.parametrize(("locale", "language"), [ENGLISH, CHINESE])
+def test_the_next_of_a_list_and_the_rest_of_an_operation(unpaid, visit, locale, language):
+    """After acting on an event the operator opens the next one; an operation on the others is cancelled half way."""
+    page = visit(unpaid, "/events?state=dead", locale=locale)
+    page.locator("tbody th a").first.click()
+    expect(page.locator("h1")).to_contain_text("p2")
+    act(page, "close", language, check_origin=False)
+    page.locator("a[rel=next]").click()
+    expect(page.locator("h1")).to_contain_text("p1")
+    page.goto("/console/events?state=dead")
+    page.locator("p.acts").get_by_role("button", name=text("do.replay.all", language), exact=True).click()
+    page.get_by_label(text("operation.rate_field", language)).fill("0.001")
+    step(page, "start", language)
+    step(page, "cancel", language)
+    expect(page.locator(".o-cancelled")).to_have_text(text("operation_state.cancelled", language))
+    expect(page.locator("main")).to_contain_text(text("operation.left", language))
+    clean(page)
+    assert unpaid.flow.only(event_of(unpaid, "p2")).state is State.CLOSED
+    assert [unpaid.flow.only(event_of(unpaid, f"p{number}")).state for number in (0, 1)].count(State.DEAD) >= 1
+
+
+def test_each_step_of_an_operation_is_clicked():
+    """The two tests above click each step that a page of an operation offers."""
+    source = Path(__file__).read_text("utf-8")
+    assert [name for name in STEPS if f'step(page, "{name}", language)' not in source] == []
 
 
 def test_an_operation_without_scripts(unpaid, visit):
