@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -181,7 +183,7 @@ def ledger(there, new_database):
     return there.database
 
 
-def store(there, key, count):
+def store(there, key, count, kind="complete"):
     """Store callbacks with an `App` without plugins."""
     app = App(Settings(database=str(there.database), plugins_allow=("none",)))
     body = {"processDefinitionKey": key}
@@ -189,7 +191,7 @@ def store(there, key, count):
         app.intake.accept(
             Callback(
                 source="default",
-                kind="complete",
+                kind=kind,
                 flow_instance_id=f"{key}-{number}",
                 body=body,
                 text=json.dumps(body),
@@ -355,6 +357,24 @@ def test_a_handler_that_its_plugin_has_no_more(there, ledger):
     assert (done["package"], done["handlers"], done["waiting"]) == ("", ["leave:grant"], 2)
     assert there.plugin()["version"] == "0.2.0"
     assert known(there) == ["leave:book"]
+
+
+def test_dismissed_events_that_a_new_handler_would_take(there, ledger):
+    """The install counts them and prints the command that delivers them; the server does not."""
+    there.put()
+    there.run("events", "reroute", "--parked")
+    store(there, "leave_request", 3, kind="cancel")
+    undo = '@handler(process_key="leave_request", kind="cancel")\ndef undo(event):\n    """Undo it."""\n\n@hookimpl'
+    wheel = there.wheel("0.2.0", PLUGIN.replace("@hookimpl", undo).replace("[grant]", "[grant, undo]"))
+    text = there.run("plugins", "install", "--upgrade", wheel, *PIP)
+    assert "dismissed" not in text.partition("At the next start:")[0]
+    (command,) = re.findall(
+        r"(?m)^  3 dismissed events will not be delivered to leave:undo unless you run: (flowhooks .*)$", text
+    )
+    there.run("events", "reroute", "--parked")
+    assert len(there.ask("events", "list", "--state=dismissed")["events"]) == 3
+    there.run(*shlex.split(command)[1:], "--yes")
+    assert len(there.ask("events", "list", "--handler=leave:undo", "--state=waiting")["events"]) == 3
 
 
 def test_what_is_outside_the_environment_is_not_retired(there):
