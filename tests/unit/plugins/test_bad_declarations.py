@@ -47,6 +47,42 @@ DECLARED = {
         AT + "kind='revoke' is not a kind of callback: no schema file defines it; the kinds are cancel, complete, "
         "error, terminate$",
     ),
+    "a conclusion that is no string": (
+        "@handler(process_key='k', conclusion=3)",
+        AT + r"conclusion= must be a string or a list of strings, not 3$",
+    ),
+    "an empty conclusion": (
+        "@handler(process_key='k', conclusion=['approved', ''])",
+        AT + "conclusion= is a string of 1 to 128 characters, or several, not ''$",
+    ),
+    "a conclusion that no callback can have": (
+        f"@handler(process_key='k', conclusion='{LONG}')",
+        AT + "conclusion= is a string of 1 to 128 characters, or several, not 'x+…?",
+    ),
+    "conditions that are no dict": (
+        "@handler(process_key='k', when='/amount')",
+        AT + r"when= is a dict of JSON Pointers, such as \{.*\}, not '/amount'$",
+    ),
+    "a condition without a pointer": (
+        "@handler(process_key='k', when={'amount': 1})",
+        AT + "when= at 'amount': a JSON Pointer starts with \"/\", and writes \"~\" as \"~0\"$",
+    ),
+    "a condition that never holds": (
+        "@handler(process_key='k', when={'/amount': []})",
+        AT + "when= at '/amount': an empty list of constants never matches$",
+    ),
+    "a condition that is no schema": (
+        "@handler(process_key='k', when={'/amount': {'minimum': '1000'}})",
+        AT + "when= at '/amount': it is not a JSON Schema: '1000' is not of type 'number'$",
+    ),
+    "a condition with a reference": (
+        "@handler(process_key='k', when={'/amount': {'$ref': '#'}})",
+        AT + r"when= at '/amount': the keyword '\$ref' is not supported in a condition$",
+    ),
+    "a condition that can take hours": (
+        "@handler(process_key='k', when={'/code': {'pattern': '(a+)+'}})",
+        AT + r"when= at '/code': the regular expression '\(a\+\)\+' at /pattern could take hours: ",
+    ),
     "a class that no callback can have": (
         f"@handler(callback_class='{LONG}')",
         AT + "no callback can have the callback_class= x+…, which must not be longer than 512 characters$",
