@@ -219,15 +219,13 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
     # Imported here because the import is slow and most handlers have no schema in a condition.
     from jsonschema import Draft202012Validator  # noqa: PLC0415 (only handlers with `when=` need jsonschema)
 
-    from flowhooks.schema.ecma_regex import translate  # noqa: PLC0415
-
     _check_json(schema)
     _check_schema(schema)
     try:
-        as_declared = Draft202012Validator(translate(schema))
+        as_declared = Draft202012Validator(_compile_patterns(schema))
     except ValueError as error:
         raise HandlerError(str(error)) from None
-    typed = Draft202012Validator(translate(_with_types(schema)))
+    typed = Draft202012Validator(_compile_patterns(_with_types(schema)))
     types = _types_of(schema)
 
     def check(value: Any) -> bool | None:
@@ -268,6 +266,23 @@ def _check_schema(schema: dict[str, Any]) -> None:
             raise HandlerError(
                 f"the keyword {unknown!r}{f' at {pointer}' if pointer else ''} is not supported in a condition"
             )
+
+
+def _compile_patterns(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a schema for jsonschema whose patterns are compiled.
+
+    Raises:
+        ValueError: a regular expression in it cannot be used.
+    """
+    from flowhooks.schema.ecma_regex import translate  # noqa: PLC0415 (as above)
+    from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
+
+    schema = translate(schema)
+    for _, part in subschemas(schema):
+        if isinstance(part, dict) and "pattern" in part:
+            # `re` keeps the newest 512 strings compiled: beyond that, each event would compile all patterns again.
+            part["pattern"] = re.compile(part["pattern"])
+    return schema
 
 
 def _with_types(schema: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ DECLARED = {
     ),
     "a condition without a pointer": (
         "@handler(process_key='k', when={'amount': 1})",
-        AT + "when= at 'amount': a JSON Pointer starts with \"/\", and writes \"~\" as \"~0\"$",
+        AT + 'when= at \'amount\': a JSON Pointer starts with "/", and writes "~" as "~0"$',
     ),
     "a condition that never holds": (
         "@handler(process_key='k', when={'/amount': []})",

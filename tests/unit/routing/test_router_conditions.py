@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import pytest
 
 from flowhooks.errors import HandlerError, NewerSelectorsError
+from flowhooks.model import conditions
 from flowhooks.model.event import Event, NoMatch
 from flowhooks.model.selectors import SELECTORS_FORMAT, Selectors
 from flowhooks.routing.index import Candidate
@@ -255,6 +257,23 @@ def test_handlers_without_conditions_are_not_asked_for_any(monkeypatch):
     """Handlers without conditions are not slowed by conditions of others."""
     monkeypatch.setattr(Selectors, "decide", lambda self, event: pytest.fail("it was asked"))
     assert router_of({}, {"versions": ">0"}).route(event_of(process_definition_version=1)).handlers
+
+
+@pytest.mark.parametrize(
+    "when", [{"/x": {"pattern": "^HT-[0-9]+$"}}, {"/x": {"items": {"pattern": "a+"}}}, {"/x": "a"}]
+)
+def test_conditions_are_compiled_once(when, monkeypatch):
+    """No event compiles a condition or a pattern again, even if there are more patterns than `re` keeps compiled."""
+    router = router_of({"when": when}, {"when": {"/x": {"minLength": 1}}})
+    compiled = []
+    compilers = [(conditions, "_parse_pointer"), (conditions, "_constants_check"), (conditions, "_schema_check")]
+    for module, name in [*compilers, (re._compiler, "compile")]:
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, f=function: compiled.append(given) or f(*given))
+    for value in ("HT-1", ["a"], "b", None):
+        re.purge()
+        router.route(event_of(data={"x": value}))
+    assert compiled == []
 
 
 def test_which_events_are_routed_by_their_own_data():
