@@ -468,7 +468,8 @@ def _build_answer(event_id: str, state: str, delivery_statuses: Collection[Deliv
             status=AnswerStatus.PARKED,
             delivery_statuses=tuple(delivery_statuses),
             parked_by=route.parked_by,
-            undecided=route.undecided,
+            # Conditions of `every` handlers do not park an event.
+            undecided=route.undecided if route.parked_by is ParkedBy.CONDITION else "",
         )
     elif states <= COMPLETED_STATES:
         status = AnswerStatus.DONE

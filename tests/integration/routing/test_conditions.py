@@ -17,6 +17,7 @@ from flowhooks.operations.parked import count_deliverable
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.settings import Source
+from support.routing_table import TABLE
 
 pytestmark = pytest.mark.runners
 
@@ -79,6 +80,42 @@ def test_only_approved_processes_run_the_handler(harness, noted, runs):
     assert reasons[1] == ({"p:book": "conclusion 'rejected' is not one of approved"}, 1)
     assert reasons[2] == ({"p:book": "no conclusion, but the handler requires one of approved"}, 1)
     assert flow.app.ledger.event(rejected.event_id).event.conclusion == "rejected"
+
+
+EVERY = {
+    "unconditional": {"source": "audited"},
+    "true": {"every": "yes"},
+    "false": {"every": "no"},
+    "undecided": {},
+}
+"""What an event brings for the condition of a handler of every event; its state does not depend on it."""
+
+
+def test_every_row_of_the_table(harness, noted):
+    """Each row is stored as the router decides it, and `every` handlers beside it only add their deliveries."""
+    handlers = [
+        noted(f"{kind}-{name}", every=True, kind=kind, **selected)
+        for kind in ("complete", "cancel")
+        for name, selected in (("always", {"source": "audited"}), ("flagged", {"when": {"/every": "yes"}}))
+    ]
+    for number, (_, candidates, _, _) in enumerate(TABLE):
+        for place, selectors in enumerate(candidates):
+            names = {"conclusions": "conclusion", "sources": "source"}
+            given = {"process_key": f"k{number}"} | {names.get(name, name): value for name, value in selectors.items()}
+            handlers.append(noted(f"{number}-{place}", **given))
+    flow = harness.open(*handlers, start=False)
+    for number, (row, _, event, (state, reason, undecided, matching)) in enumerate(TABLE):
+        kind = event.get("kind", "complete")
+        for every, brought in EVERY.items():
+            body = {"key": f"k{number}"} | event.get("data", {}) | event | brought
+            body.pop("data", None)
+            answer = flow.take(f"{number}-{every}", wait=0, **body)
+            reasons = (reason, None) if state == "parked" else (None, reason)
+            added = {"unconditional": [f"p:{kind}-always"], "true": [f"p:{kind}-flagged"]}.get(every, [])
+            expected = (state, *reasons, sorted([*(f"p:{number}-{place}" for place in matching), *added]))
+            assert facts(flow, answer.event_id) == expected, (row, every)
+            if state == "parked":
+                assert (answer.status, answer.undecided) == ("parked", undecided), (row, every)
 
 
 def test_handlers_of_every_event_leave_the_answer_to_the_gravest(harness, noted, runs):

@@ -279,8 +279,9 @@ def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, 
     ],
 )
 def test_the_answer_says_why_an_event_is_parked(intake, selectors, body, parked_by, undecided):
-    """The answer names the member that an undecided condition lacks."""
-    by = rules(candidate("h", process_keys=("k",), **selectors))
+    """The answer names the member that an undecided condition lacks, unless the handler gets every event."""
+    every = candidate("all", every=True, when={"/other": 1})
+    by = rules(candidate("h", process_keys=("k",), **selectors), every)
     answer = intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
     assert (answer.status, answer.parked_by, answer.undecided) == (AnswerStatus.PARKED, parked_by, undecided)
 

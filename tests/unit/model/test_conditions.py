@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -232,6 +233,19 @@ def test_what_is_declared_is_not_shared():
     assert condition.decide({"x": "b"}) is False
     (several,) = parse_conditions({"/x": ("a", "b")})
     assert several.expected == ["a", "b"]
+
+
+@pytest.mark.parametrize("schema", [{"pattern": "^HT-[0-9]+$"}, {"not": {"pattern": "a+"}}])
+def test_patterns_are_compiled_once(schema, monkeypatch):
+    """A pattern stays compiled with its condition, even if there are more patterns than `re` keeps compiled."""
+    condition = Condition("/x", schema)
+    compiled = []
+    compiler = re._compiler.compile
+    monkeypatch.setattr(re._compiler, "compile", lambda *given: compiled.append(given) or compiler(*given))
+    for value in ("HT-1", "a", 1, None):
+        re.purge()
+        condition.decide({"x": value})
+    assert compiled == []
 
 
 def test_what_jsonschema_cannot_check_is_undecided():
