@@ -322,10 +322,17 @@ def test_an_undecided_delivery_can_be_closed(harness, noted, runs):
     assert not flow.sql("SELECT id FROM alerts WHERE cause = 'condition' AND closed_at IS NULL")
 
 
-def test_a_quarantined_plugin_keeps_its_conditions(harness, noted, runs):
-    """While its plugin is missing, approved events get waiting deliveries; others are dismissed or parked."""
+def refuse(settings):
+    """A hook `configure` whose plugin is quarantined."""
+    raise RuntimeError("no such server")
+
+
+@pytest.mark.parametrize("why", ["missing", "quarantined"])
+def test_a_plugin_that_is_not_loaded_keeps_its_conditions(harness, noted, runs, make_plugin, logged, why):
+    """While its plugin is not loaded, approved events get waiting deliveries; others are dismissed or parked."""
     harness.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}})).close()
-    flow = harness.open()
+    flow = harness.open(plugins={"p": make_plugin(noted(), configure=refuse)} if why == "quarantined" else {})
+    assert ("plugin_quarantined" in {entry["event"] for entry in logged}) == (why == "quarantined")
     taken = flow.take("a", conclusion="approved", amount=10, wait=0)
     assert (taken.status, facts(flow, taken.event_id)[3]) == ("pending", ["p:book"])
     assert facts(flow, flow.take("s", conclusion="approved", amount=9).event_id)[2] == "condition"
