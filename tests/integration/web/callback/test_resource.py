@@ -22,9 +22,9 @@ process_definition_key = "/key"
 """
 
 
-def call(client, instance, **headers):
+def call(client, instance, body=(), **headers):
     """Send a callback as the source, whose default wait decides."""
-    body = {"processDefinitionKey": "leave"}
+    body = {"processDefinitionKey": "leave"} | dict(body)
     return client.send(f"/flow/{instance}/call-back/complete", body, Authorization=client.bearer, **headers)
 
 
@@ -82,3 +82,34 @@ def test_a_request_that_asks_for_the_outcome(harness, listens, sources, listen):
     client = listen(flow)
     answer = client.post("oa", {"id": "1", "key": "leave"}, Prefer="wait=60")
     assert (answer.status, answer.headers["preference-applied"], done) == (200, "wait=60", ["1"])
+
+
+def test_a_conclusion_of_null(harness, listens, sources, listen):
+    """An explicit null is no conclusion: the event is parked, and the response names the member."""
+    flow = harness.open(
+        listens(lambda _event: pytest.fail("it was run"), conclusion="approved"),
+        sources=sources(SETTINGS.format(seconds=60)),
+    )
+    client = listen(flow)
+    answer = call(client, "1", {"conclusion": None})
+    assert (answer.status, "conclusion" in answer.message) == (202, True)
+    assert client.rows("state, parked_by, conclusion") == [("parked", "condition", None)]
+    assert call(client, "1").status == 202
+    assert call(client, "1", {"conclusion": "approved"}).status == 409
+
+
+def test_an_id_that_is_used_again(harness, listens, sources, listen):
+    """The same id with the same body is answered 200 and runs nothing; another startTime is a conflict."""
+    done = []
+    flow = harness.open(
+        listens(lambda event: done.append(event.flow_instance_id)), sources=sources(SETTINGS.format(seconds=60))
+    )
+    client = listen(flow)
+    started = {"startTime": "2026-01-01T08:00:00+08:00"}
+    assert call(client, "1", started).status == 200
+    assert call(client, "1", started).status == 200
+    assert call(client, "1", {"startTime": "2026-01-02T08:00:00+08:00"}).status == 409
+    # An engine that knows no start time sends the same body for two instances.
+    assert call(client, "2", {"startTime": None}).status == 200
+    assert call(client, "2", {"startTime": None}).status == 200
+    assert done == ["1", "2"]
