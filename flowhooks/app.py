@@ -20,7 +20,6 @@ from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.live_config import LiveConfig
 from flowhooks.operations.readiness import find_problems
 from flowhooks.operations.registration import register
-from flowhooks.operations.reroute import reroute_all_parked
 from flowhooks.plugins.from_settings import load
 from flowhooks.settings import database_url
 
@@ -117,17 +116,17 @@ class App:
     def _connect(self, base: Base, kind: str) -> None:
         registration = self.registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
-        self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
-        path = self._path = composition.build_path(
-            base, self._live, registration, wait_for_shutdown=self._stopping.wait, reroute_parked=self._start_rerouting
+        live = self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
+        path = composition.build_path(
+            base, live, registration, threads=self._threads, stop=self._stop, wait_for_shutdown=self._stopping.wait
         )
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder, self.receivers = path.dispatcher, path.recorder, self.plugins.receivers
         self.circuit_breaker, self.cluster, self.trends = path.circuit_breaker, path.cluster, path.trends
-        services = self._services = composition.build_services(base, path, self._live, self.lock)
+        self.bulk_operations, self._reroute_parked = path.bulk_operations, path.reroute_parked
+        services = composition.build_services(base, path, live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
-        self.alerts, self.file_watch = services.alerts, services.file_watch
-        self.bulk_operations, self.clock_watch = services.bulk_operations, services.clock_watch
+        self.alerts, self.file_watch, self.clock_watch = services.alerts, services.file_watch, services.clock_watch
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
         # They stop in reverse order. `trends` is the last one, because it counts the results of the last attempts.
         reporting = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier)
@@ -149,7 +148,7 @@ class App:
     def operation_context(self) -> OperationContext:
         """The objects that the operations of operators use."""
         return composition.build_operation_context(
-            self._base, self._live, self._path, self._services, self.reconciliation
+            self._base, self._live, self.notifier, self.bulk_operations, self.reconciliation
         )
 
     def open_reconciliation(self) -> Reconciliation:
@@ -179,14 +178,11 @@ class App:
         if self.reconciliation is not None:
             self.reconciliation.reconfigure(settings)
         if is_routing_changed:
-            self._start_rerouting()  # parked events may need no handler any more
+            self._reroute_parked()  # parked events may need no handler any more
 
     def on_reload(self, listener: Callable[[Settings], object]) -> None:
         """Call `listener` with the new settings at each reload, before they are applied."""
         self._reload_listeners.append(listener)
-
-    def _start_rerouting(self) -> None:
-        self._threads.start("reroute-parked", lambda: reroute_all_parked(lambda: self.operation_context, self._stop))
 
     def start(self) -> None:
         """Start the runner and the background services, and route parked events again."""
@@ -197,7 +193,7 @@ class App:
         if self.runs or not self.ledger.shared:
             self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
             self._threads.start("circuit-breaker", lambda: self.circuit_breaker.run(execute, self._stop))
-        self._start_rerouting()  # in the background: there may be many
+        self._reroute_parked()  # in the background: there may be many
         if changed := self.registration.changed:
             self._threads.start("dismissed", lambda: log_dismissed(self.ledger, self.router, changed))
         threading.Thread(target=self._recorder.run, name="recording", daemon=True).start()

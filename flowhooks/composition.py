@@ -6,6 +6,7 @@ No component refers to one that is built later: it gets the others as arguments,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowhooks import __version__
@@ -36,21 +37,24 @@ from flowhooks.execution.run_options import resolve_run_options
 from flowhooks.execution.runners.selection import build_queue, build_runner
 from flowhooks.intake.accept import Intake
 from flowhooks.intake.rejected_requests import RejectedRequestLog
-from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.database import free_disk_bytes, is_shared
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.start_limits import limits_of
+from flowhooks.ledger.waiters import WaiterRegistry
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
 from flowhooks.observability.process_resources import ResourceCollector
 from flowhooks.operations.context import OperationContext
+from flowhooks.operations.reroute import reroute_all_parked
 from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from threading import Event
 
+    from flowhooks.background.threads import ThreadGroup
     from flowhooks.clock import Clock
     from flowhooks.execution.run_options import RunOptions
     from flowhooks.execution.runners.runner import Runner
@@ -184,7 +188,11 @@ def check_ingress(settings: Settings, plugins: Plugins) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackPath:
-    """The components that a callback passes, from its acceptance to its recorded outcome."""
+    """The components that a callback passes, from its acceptance to its recorded outcome.
+
+    Attributes:
+        reroute_parked: starts to route all parked events again, in a thread of its own.
+    """
 
     intake: Intake
     waiters: WaiterRegistry
@@ -194,6 +202,7 @@ class CallbackPath:
     circuit_breaker: CircuitBreaker
     trends: TrendRecorder
     bulk_operations: BulkOperations
+    reroute_parked: Callable[[], None]
     cluster: ClusterSync | None
 
 
@@ -202,8 +211,9 @@ def build_path(
     live: LiveConfig,
     registration: Registration,
     *,
+    threads: ThreadGroup,
+    stop: Event,
     wait_for_shutdown: Callable[[float], bool],
-    reroute_parked: Callable[[], None],
 ) -> CallbackPath:
     """Build the path of a callback.
 
@@ -211,8 +221,9 @@ def build_path(
         base: the ledger and the runner.
         live: the current configuration.
         registration: the registered handlers.
+        threads: the threads that end before the ledger is closed.
+        stop: when it is set, no more parked events are routed.
         wait_for_shutdown: waits the given seconds; returns True if the process is about to stop.
-        reroute_parked: starts to route parked events again.
     """
     settings, ledger, handlers = base.settings, base.ledger, base.plugins.handlers
     notifier = HookNotifier(base.plugins)
@@ -251,6 +262,8 @@ def build_path(
         isolated=callers(base.isolation),
     )
     bulk_operations = BulkOperations(ledger, base.clock, lambda: live.current.missing_handlers)
+    context = partial(build_operation_context, base, live, notifier, bulk_operations)
+    reroute_parked = partial(threads.start, "reroute-parked", partial(reroute_all_parked, context, stop))
     cluster = None
     if ledger.shared:
         cluster = ClusterSync(
@@ -266,7 +279,6 @@ def build_path(
             wake=base.runner.wake,
             wake_operations=bulk_operations.wake,
         )
-
     intake = Intake(
         ledger=ledger,
         config=live.current,
@@ -286,6 +298,7 @@ def build_path(
         circuit_breaker=circuit_breaker,
         trends=trends,
         bulk_operations=bulk_operations,
+        reroute_parked=reroute_parked,
         cluster=cluster,
     )
 
@@ -299,7 +312,6 @@ class Services:
     clock_watch: ClockWatch
     retention: Retention
     alerts: AlertMonitor
-    bulk_operations: BulkOperations
     file_watch: FileWatch | None
 
 
@@ -313,7 +325,6 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
         clock_watch=ClockWatch(ledger, trust, base.clock),
         retention=Retention(ledger=ledger, settings=settings.retention, trust=trust),
         file_watch=None if lock is None else FileWatch(ledger, lock),
-        bulk_operations=path.bulk_operations,
         alerts=AlertMonitor(
             ledger=ledger,
             plugins=base.plugins,
@@ -352,7 +363,11 @@ def open_reconciliation(
 
 
 def build_operation_context(
-    base: Base, live: LiveConfig, path: CallbackPath, services: Services, reconciliation: Reconciliation | None
+    base: Base,
+    live: LiveConfig,
+    notifier: HookNotifier,
+    bulk_operations: BulkOperations,
+    reconciliation: Reconciliation | None = None,
 ) -> OperationContext:
     """Build what the operations of operators use, with the current settings."""
     current = live.current
@@ -362,9 +377,9 @@ def build_operation_context(
         missing_handlers=current.missing_handlers,
         clock=base.clock,
         settings=current.settings,
-        notify_accepted=path.notifier.event_accepted,
+        notify_accepted=notifier.event_accepted,
         reconciler=reconciliation,
-        wake_operations=services.bulk_operations.wake,
+        wake_operations=bulk_operations.wake,
         alert_tester=AlertTester(plugins=base.plugins, routes=lambda: current.settings.alerts.routes, clock=base.clock),
     )
 

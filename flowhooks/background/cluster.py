@@ -14,9 +14,9 @@ from flowhooks.ledger.notifications import ChangeNotice, NotificationListener
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from flowhooks.intake.waiters import WaiterRegistry
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.waiters import WaiterRegistry
 
 PARKED_CHECKS_AFTER_ROUTE_CHANGE: Final = 2
 """How often parked events are routed again after the routes have changed.

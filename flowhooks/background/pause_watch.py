@@ -12,8 +12,8 @@ from flowhooks.logger import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowhooks.intake.waiters import WaiterRegistry
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.waiters import WaiterRegistry
 
 log = get_logger(__name__)
 
@@ -38,7 +38,7 @@ class PauseWatch:
     def _on_changed(self) -> None:
         self._log()
         self._wake()
-        # In a thread of its own, because this runs in the ledger's writer thread, and waiters take locks.
+        # In a thread of its own, because this runs in the ledger's writer thread, which must not read statuses.
         threading.Thread(target=self._refresh_waiters, name="pauses", daemon=True).start()
 
     def _log(self) -> None:

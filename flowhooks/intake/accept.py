@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.intake.callback import Callback
-    from flowhooks.intake.waiters import SpareThreads, Waiter, WaiterRegistry
     from flowhooks.ledger.accept_results import AcceptResult
     from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.waiters import SpareThreads, Waiter, WaiterRegistry
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.notifier import HookNotifier
@@ -372,8 +373,11 @@ class Intake:
         if retryable:
             dead = [standing for found in retryable.values() for standing in found]
             self._ledger.write(
-                lambda transaction: self._ledger.requeue(
-                    transaction, dead, trigger=Trigger.REPEATED, missing_handlers=missing_handlers
+                partial(
+                    self._ledger.requeue,
+                    delivery_statuses=dead,
+                    trigger=Trigger.REPEATED,
+                    missing_handlers=missing_handlers,
                 )
             )
         for event_id in retryable:

@@ -7,6 +7,7 @@ and so has each address if the source is not known, as in the ledger.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import FlowhooksError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_PENDING: Final = 500
 """Maximum records of rejected requests between two writes. Older ones are dropped, so that clients that send invalid
@@ -119,12 +119,8 @@ class RejectedRequestLog:
         rejected = self._pending.take()
         if not rejected:
             return
-
-        def write(transaction: WriteTransaction) -> None:
-            rejected_requests.store(transaction, rejected)
-
         try:
-            self._ledger.write(write, certain=True)
+            self._ledger.write(partial(rejected_requests.store, requests=rejected), certain=True)
         except FlowhooksError:
             # The ledger logs its own write errors.
             self._pending.restore(rejected)

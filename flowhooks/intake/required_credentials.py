@@ -6,6 +6,7 @@ start with it and admit every client.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -72,10 +73,10 @@ def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Cl
         required = required_credentials.required(connection)
     new = [kind for kind in kinds if settings.credentials(kind) and kind not in required]
     if new:
-        ledger.write(lambda transaction: required_credentials.require(transaction, new, clock.now()))
+        ledger.write(partial(required_credentials.require, kinds=new, now=clock.now()))
     released = list(_missing_kinds(settings, required, kinds)) if settings.insecure else []
     if released:
-        ledger.write(lambda transaction: required_credentials.stop_requiring(transaction, released))
+        ledger.write(partial(required_credentials.stop_requiring, kinds=released))
         log.warning(
             "credentials_not_required",
             kinds=released,

@@ -14,10 +14,10 @@ from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, Unauthorized, Unavailable
 from flowhooks.intake.accept import Intake, IntakeConfig
 from flowhooks.intake.callback import AnswerStatus, Callback
-from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.accept_results import AcceptResult
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
+from flowhooks.ledger.waiters import WaiterRegistry
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import NoMatch, digest
 from flowhooks.model.selectors import Selectors

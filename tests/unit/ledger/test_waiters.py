@@ -10,8 +10,8 @@ import pytest
 
 from flowhooks import State
 from flowhooks.clock import SECOND
-from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.queries import DeliveryStatus
+from flowhooks.ledger.waiters import WaiterRegistry
 
 
 def standing(delivery_id, state, due_at=None):

@@ -1,4 +1,8 @@
-"""Let an HTTP thread wait until the deliveries of its event have settled."""
+"""Let an HTTP thread wait until the deliveries of its event have settled.
+
+Statuses arrive in the ledger's writer thread, which only records them here and wakes the thread that waits. That thread
+does everything else.
+"""
 
 from __future__ import annotations
 
