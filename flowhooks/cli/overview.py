@@ -14,7 +14,8 @@ from flowhooks.clock import Clock, to_text
 from flowhooks.ledger import alert_queries, audit, database, stats
 from flowhooks.ledger.processes import live_processes
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations.failing_now import failing_now
+from flowhooks.operations.failing_now import CONDITIONS, failing_now
+from flowhooks.operations.json.overview import condition_to_json
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -39,20 +40,22 @@ _STATES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "p
 def command(settings: Settings, *, as_json: bool) -> None:
     r"""Show what fails now, why deliveries wait, and which servers and workers run. It changes nothing.
 
-    The first lines name each open alert that nobody has acknowledged, each open circuit, each paused handler with the
-    operator's note, and errors. An error is named if it occurred in the last hour, and one of its deliveries is dead,
-    unknown or retried. Silent sources and a full disk are alerts. Then come the numbers of open deliveries and parked
-    events. Of the waiting deliveries, "due" could run now, "retrying" run again later, "blocked" wait for an earlier
-    delivery or a limit, and "paused" wait for their handler. "handler missing" wait for a plugin. The command works
-    without a server, too. Times are UTC.
+    The first lines name lasting conditions such as silent sources and a full disk, whether they are acknowledged or
+    not. Then come each other open alert that nobody has acknowledged, each open circuit, each paused handler with the
+    operator's note, and the errors with the most failures in the last hour. An error is named if one of its deliveries
+    is dead, unknown or retried. At most 20 conditions, circuits and paused handlers each are named; a line has the
+    number of the others. The last lines are the numbers of open deliveries and parked events. Of the waiting
+    deliveries, "due" could run now, "retrying" run again later, "blocked" wait for an earlier delivery or a limit, and
+    "paused" wait for their handler. "handler missing" wait for a plugin. The command works without a server, too. Times
+    are UTC.
 
     \b
     Examples:
       flowhooks overview
       flowhooks overview --json | jq '.failing.alerts[].subject'
 
-    Exit codes: 0 nothing fails (a handler may be paused, and errors may have occurred), 1 an alert is not acknowledged,
-    a circuit is open, or the database cannot be read; 2 wrong usage.
+    Exit codes: 0 nothing fails (a handler may be paused, errors may have occurred, and conditions may be acknowledged),
+    1 an alert is not acknowledged, a circuit is open, or the database cannot be read; 2 wrong usage.
     """
     now = Clock().now()
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
@@ -114,8 +117,12 @@ def _print_processes(processes: list[LiveProcess], version: str, now: int) -> No
 
 def _failing_lines(failing: FailingNow, alerts: list[OpenAlert]) -> Iterator[str]:
     one_line = output.escape_newlines
-    for alert in alerts:
-        yield f"alert {alert.cause} since {output.format_time(alert.started_at)}: {one_line(alert.message)}"
+    others = [alert for alert in alerts if alert.cause not in CONDITIONS]
+    for alert in (*failing.conditions, *others):
+        by = f" by {one_line(alert.acknowledged_by)}" if alert.acknowledged_by else ""
+        acknowledged = "" if alert.acknowledged_at is None else f", acknowledged{by}"
+        since = output.format_time(alert.started_at)
+        yield f"alert {alert.cause} since {since}{acknowledged}: {one_line(alert.message)}"
     for circuit in failing.circuits:
         since = output.format_time(circuit.since)
         yield f"circuit of {one_line(circuit.handler)} open since {since}: {one_line(circuit.reason)}"
@@ -123,9 +130,12 @@ def _failing_lines(failing: FailingNow, alerts: list[OpenAlert]) -> Iterator[str
         by = f" by {one_line(paused.by)}" if paused.by else ""
         note = f": {one_line(paused.note)}" if paused.note else ""
         yield f"{one_line(paused.handler)} paused since {output.format_time(paused.since)}{by}{note}"
+    if failing.left_out:
+        yield f"{failing.left_out:,} more: see `flowhooks alerts list` and `flowhooks handlers list`"
     for group in failing.error_groups:
+        failures = output.pluralize(group.last_hour, "failure")
         yield (
-            f"error of {one_line(group.handler)}, {output.pluralize(group.attempts, 'attempt')}, last "
+            f"error of {one_line(group.handler)}, {failures} in the last hour, last "
             f"{output.format_time(group.last_seen_at)}: {one_line(group.error)}; see `flowhooks errors show "
             f"{group.fingerprint[:12]}`"
         )
@@ -161,8 +171,10 @@ def _failing_to_json(failing: FailingNow, alerts: list[OpenAlert]) -> dict[str, 
             }
             for alert in alerts
         ],
+        "conditions": [condition_to_json(alert) for alert in failing.conditions],
         "circuits": [circuit._asdict() | {"since": to_text(circuit.since)} for circuit in failing.circuits],
         "paused": [paused._asdict() | {"since": to_text(paused.since)} for paused in failing.paused],
+        "left_out": failing.left_out,
         "error_groups": [
             group._asdict() | {"last_seen_at": to_text(group.last_seen_at)} for group in failing.error_groups
         ],

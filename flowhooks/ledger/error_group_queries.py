@@ -109,7 +109,6 @@ def list_groups(
     since: int | None = None,
     limit: int,
     skip: int = 0,
-    most_attempts_first: bool = False,
 ) -> list[ErrorGroup]:
     """Return error groups, the one seen last first.
 
@@ -120,10 +119,8 @@ def list_groups(
         since: only groups that were seen at or after this time, in microseconds since 1970.
         limit: maximum number of groups.
         skip: number of groups to skip.
-        most_attempts_first: return the group with the most attempts first.
     """
-    order = error_groups.c.count if most_attempts_first else error_groups.c.last_seen_at
-    query = select(error_groups).order_by(order.desc(), error_groups.c.fingerprint)
+    query = select(error_groups).order_by(error_groups.c.last_seen_at.desc(), error_groups.c.fingerprint)
     if handler is not None:
         query = query.where(error_groups.c.handler == handler)
     if plugins is not None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam, func, select
 
 from flowhooks.clock import SECOND, id_lower_bound
-from flowhooks.ledger import audit
+from flowhooks.ledger import audit, database
 from flowhooks.ledger.tables import processes, trends
 from flowhooks.model.trend import MINUTE, RESOLUTIONS, TrendMark, TrendPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Connection
 
@@ -40,6 +41,16 @@ _TREND: Final = (
         trends.c.started_at < bindparam("until", type_=BigInteger),
     )
     .group_by("step", trends.c.outcome, trends.c.bucket)
+)
+_TOTALS: Final = (
+    select(trends.c.subject, func.sum(trends.c["count"]).label("total"))
+    .where(
+        trends.c.kind == bindparam("kind"),
+        trends.c.subject.in_(database.string_array("subjects")),
+        trends.c.resolution.in_(RESOLUTIONS),
+        trends.c.started_at >= bindparam("since", type_=BigInteger),
+    )
+    .group_by(trends.c.subject)
 )
 _STARTS: Final = (
     select(processes.c.started_at, processes.c.kind)
@@ -83,6 +94,21 @@ def read_trend(
         if _is_legal(row):
             counts.setdefault(row.step, {})[row.outcome, row.bucket] = int(row.total)
     return [TrendPoint(since + number * length, counts[number]) for number in sorted(counts)]
+
+
+def count_since(connection: Connection, kind: str, subjects: Collection[str], since: int) -> dict[str, int]:
+    """Return the counts of subjects since a time, by subject; without subjects that have none.
+
+    A process adds its last counts a few seconds later.
+
+    Args:
+        connection: any connection.
+        kind: a `TrendKind`.
+        subjects: as of `read_trend`.
+        since: the start, in microseconds since 1970, rounded down to a whole minute.
+    """
+    parameters = {"kind": kind, "subjects": json.dumps(list(subjects)), "since": since - since % _MINUTE}
+    return {row.subject: int(row.total) for row in connection.execute(_TOTALS, parameters) if row.total is not None}
 
 
 def trend_marks(connection: Connection, *, since: int, until: int) -> list[TrendMark]:

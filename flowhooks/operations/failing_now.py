@@ -1,4 +1,4 @@
-"""The problems that the overview names: open circuits, paused handlers, error groups, and the newest alerts."""
+"""The problems that the overview names: lasting conditions, circuits, paused handlers, error groups, newest alerts."""
 
 from __future__ import annotations
 
@@ -7,24 +7,46 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger import audit, circuit_state, error_group_queries, pauses
+from flowhooks.ledger import audit, circuit_state, error_group_queries, pauses, trend_queries
+from flowhooks.model.alert import AlertCause
+from flowhooks.model.trend import TrendKind
 from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from flowhooks.ledger.alert_queries import OpenAlert
+    from flowhooks.ledger.error_group_queries import ErrorGroup
 
 MAX_SHOWN: Final = 20
-"""Maximum number of circuits and of paused handlers that are named."""
+"""Maximum number of conditions, of circuits and of paused handlers that are named."""
+CONDITIONS: Final = (
+    AlertCause.DISK_NEARLY_FULL,
+    AlertCause.LEDGER_GROWTH,
+    AlertCause.BACKUP_TOO_OLD,
+    AlertCause.QUARANTINED,
+    AlertCause.SOURCE_SILENT,
+    AlertCause.SOURCE_REJECTED,
+    AlertCause.ENGINE_UNREACHABLE,
+    AlertCause.HISTORY_GAP,
+    AlertCause.RECONCILIATION_UNCONFIRMED,
+    AlertCause.CLOCK_SKEW,
+    AlertCause.KEY_EXPIRING,
+    AlertCause.OVERDUE,
+    AlertCause.WAITING,
+)
+"""Causes of alerts that last until somebody acts, in the order in which they are named. The other causes are counts of
+deliveries and events, which the overview has, or occurrences of the last 24 hours."""
 MAX_ALERTS: Final = 3
 MAX_ERROR_GROUPS: Final = 5
+MAX_RECENT_GROUPS: Final = 500
+"""Maximum number of error groups, those seen last, whose failures of the last hour are compared."""
 MAX_CHECKED_GROUPS: Final = 50
 """Maximum number of error groups of which the open deliveries are searched."""
 RECENT_PERIOD: Final = 3600 * SECOND
-"""Microseconds within which an error group must have had a failure."""
+"""Microseconds within which the failures of an error group count."""
 _MAX_AUDIT_ENTRIES: Final = 100
 
 
@@ -65,13 +87,15 @@ class GrowingErrorGroup(NamedTuple):
         fingerprint: its id.
         handler: the handler's id.
         error: type and message of the error, on one line.
-        attempts: number of attempts.
+        last_hour: number of attempts that failed in the last hour.
+        attempts: number of all its stored attempts.
         last_seen_at: when the last of them failed, in microseconds since 1970.
     """
 
     fingerprint: str
     handler: str
     error: str
+    last_hour: int
     attempts: int
     last_seen_at: int
 
@@ -81,23 +105,27 @@ class FailingNow:
     """The problems of this moment.
 
     Attributes:
+        conditions: the open alerts whose cause is one of `CONDITIONS`, such as silent sources and a full disk, whether
+            they are acknowledged or not; at most 20.
         circuits: handlers with an open circuit, at most 20.
         paused: handlers that operators have paused, at most 20.
-        error_groups: the groups with the most failures among those with one in the last hour, at most 5. Groups whose
-            deliveries have all succeeded since, or are closed, are left out.
-        alerts: the three newest alerts that are not acknowledged, newest first. Silent sources and a full disk are
-            alerts.
+        left_out: number of conditions, open circuits and paused handlers that are not named because of these limits.
+        error_groups: the groups with the most failures in the last hour, at most 5. Groups whose deliveries have all
+            succeeded since, or are closed, are left out.
+        alerts: of the other alerts the three newest that are not acknowledged, newest first.
     """
 
+    conditions: tuple[OpenAlert, ...]
     circuits: tuple[OpenCircuitFact, ...]
     paused: tuple[PausedHandler, ...]
+    left_out: int
     error_groups: tuple[GrowingErrorGroup, ...]
     alerts: tuple[OpenAlert, ...]
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing fails."""
-        return not (self.circuits or self.paused or self.error_groups or self.alerts)
+        return not (self.conditions or self.circuits or self.paused or self.error_groups or self.alerts)
 
 
 def failing_now(connection: Connection, open_alerts: Sequence[OpenAlert], now: int) -> FailingNow:
@@ -110,13 +138,21 @@ def failing_now(connection: Connection, open_alerts: Sequence[OpenAlert], now: i
     """
     circuits = circuit_state.open_circuits(connection)
     paused = {handler: since for handler, since in pauses.paused(connection).items() if handler not in circuits}
-    newest = [alert for alert in reversed(open_alerts) if alert.acknowledged_at is None]
+    conditions = sorted(
+        (alert for alert in open_alerts if alert.cause in CONDITIONS),
+        key=lambda alert: (CONDITIONS.index(alert.cause), alert.subject),
+    )
+    newest = [
+        alert for alert in reversed(open_alerts) if alert.acknowledged_at is None and alert.cause not in CONDITIONS
+    ]
     return FailingNow(
+        conditions=tuple(conditions[:MAX_SHOWN]),
         circuits=tuple(
             OpenCircuitFact(handler, circuit.opened_at, printable_line(circuit.reason))
             for handler, circuit in list(circuits.items())[:MAX_SHOWN]
         ),
         paused=_paused(connection, dict(list(paused.items())[:MAX_SHOWN])),
+        left_out=sum(max(0, len(problems) - MAX_SHOWN) for problems in (conditions, circuits, paused)),
         error_groups=_growing(connection, now - RECENT_PERIOD),
         alerts=tuple(newest[:MAX_ALERTS]),
     )
@@ -139,17 +175,26 @@ def _paused(connection: Connection, paused: dict[str, int]) -> tuple[PausedHandl
 
 
 def _growing(connection: Connection, since: int) -> tuple[GrowingErrorGroup, ...]:
-    recent = error_group_queries.list_groups(
-        connection, since=since, limit=MAX_CHECKED_GROUPS, most_attempts_first=True
+    recent = error_group_queries.list_groups(connection, since=since, limit=MAX_RECENT_GROUPS)
+    counts = trend_queries.count_since(
+        connection, TrendKind.ERROR_GROUP, [group.fingerprint for group in recent], since
     )
-    failing = (group for group in recent if error_group_queries.has_open_delivery(connection, group))
+    failures = {group.fingerprint: _failures_since(group, counts, since) for group in recent}
+    ranked = sorted(recent, key=lambda group: -failures[group.fingerprint])[:MAX_CHECKED_GROUPS]
+    failing = (group for group in ranked if error_group_queries.has_open_delivery(connection, group))
     return tuple(
         GrowingErrorGroup(
             group.fingerprint,
             group.handler,
             printable_line(f"{group.error_type}: {group.message}" if group.message else group.error_type),
+            failures[group.fingerprint],
             group.count,
             group.last_seen_at,
         )
         for group in islice(failing, MAX_ERROR_GROUPS)
     )
+
+
+def _failures_since(group: ErrorGroup, counts: Mapping[str, int], since: int) -> int:
+    # Processes store the counts of trends a few seconds later. Meanwhile a new group has its own count.
+    return group.count if group.first_seen_at >= since else max(1, counts.get(group.fingerprint, 0))

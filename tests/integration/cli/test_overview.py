@@ -38,12 +38,36 @@ def test_without_a_server(left, run, asked):
     (paused,) = whole["failing"]["paused"]
     assert (paused["handler"], paused["note"]) == ("shop:book", "the shop moves")
     (group,) = whole["failing"]["error_groups"]
-    assert (group["handler"], group["attempts"]) == ("shop:book", 4)
+    assert (group["handler"], group["last_hour"], group["attempts"]) == ("shop:book", 4, 4)
     shown = run("overview", server=left).stdout
-    for words in ("No server is running.", "the shop moves", f"flowhooks errors show {group['fingerprint'][:12]}"):
+    for words in (
+        "No server is running.",
+        "the shop moves",
+        "error of shop:book, 4 failures in the last hour, last ",
+        f"flowhooks errors show {group['fingerprint'][:12]}",
+    ):
         assert words in shown
     assert run("handlers", "resume", "shop:book", "--yes", server=left).exit_code == 0
     change(left, "UPDATE handlers SET paused_at = 1, circuit_opened_at = 1, circuit_reason = 'no shop'")
     assert "circuit of shop:book open since" in run("overview", server=left).stdout
     (circuit, *_) = asked("overview", server=left, code=1)["failing"]["circuits"]
     assert circuit["reason"] == "no shop"
+
+
+def test_conditions_are_named_with_who_acknowledged_them(left, run, asked):
+    """A silent source is named once whether it is acknowledged or not; acknowledged, it is no failure."""
+    change(
+        left,
+        "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified)"
+        " VALUES ('s', 'source_silent', 'crm', 'crm is silent', 1, 1, '', 1, '[]')",
+    )
+    named = "alert source_silent since 1970-01-01 00:00:00"
+    unseen = run("overview", server=left)
+    assert (unseen.exit_code, unseen.stdout.count("crm is silent")) == (1, 1)
+    assert f"{named}: crm is silent" in unseen.stdout
+    assert run("alerts", "acknowledge", "s", server=left, LOGNAME="ann").exit_code == 0
+    assert f"{named}, acknowledged by ann: crm is silent" in run("overview", server=left).stdout
+    failing = asked("overview", server=left)["failing"]
+    (condition,) = failing["conditions"]
+    assert (condition["subject"], condition["acknowledged_by"]) == ("crm", "ann")
+    assert (failing["alerts"], failing["left_out"]) == ([], 0)

@@ -9,17 +9,22 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks import Reject, Retry
-from flowhooks.ledger import circuit_state, error_group_queries
+from flowhooks.ledger import alert_queries, circuit_state, error_group_queries
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction
+from flowhooks.operations import failing_now
 from flowhooks.operations import overview as looking
+from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.context import Actor
 from flowhooks.operations.overview import overview
 from flowhooks.operations.pause import pause
 from flowhooks.operations.retire import retire
+from flowhooks.settings import Source
 from support.run_bulk import replay, run_bulk
 from support.waiting import until
+
+MIB = 2**20
 
 
 def look(flow):
@@ -117,7 +122,7 @@ def test_why_deliveries_wait(harness, listens):
 
 
 def test_what_fails_now(harness, listens):
-    """Open circuits, error groups of the last hour, and the three newest alerts are named."""
+    """Open circuits, error groups of the last hour, and the three newest other alerts are named."""
 
     def function(event):
         raise ValueError("no")
@@ -144,10 +149,59 @@ def test_what_fails_now(harness, listens):
     assert (handler, since) == ("p:h", now)
     assert reason.startswith("OSError: the ERP")
     (group,) = failing.error_groups
-    assert (group.error, group.attempts) == ("ValueError: no", 1)
+    assert (group.error, group.last_hour) == ("ValueError: no", 1)
     assert len(failing.alerts) == 3
     flow.clock.advance(3601)
     assert look(flow).failing.error_groups == ()
+
+
+def test_conditions_are_named_while_they_last(harness, monkeypatch):
+    """Silent sources and a full disk are named beside newer alerts and once acknowledged, up to a limit."""
+    monkeypatch.setattr("flowhooks.composition.free_disk_bytes", lambda _url: 600 * MIB)
+    silent = Source(token_sha256=("1" * 64,), silent_after=3600.0)
+    flow = harness.open(sources=dict.fromkeys(("oa", "crm"), silent), alerts={"disk_free_mib": 1000})
+    flow.app.alerts.poll()
+    flow.advance(3700)
+    flow.app.alerts.poll()
+    for number in range(4):
+        flow.take(f"n{number}", key=None, callback_class=f"Class{number}", source="hr", wait=0)
+    flow.app.alerts.reconfigure(replace(flow.app.settings.alerts, parked_after=0.0))
+    flow.app.alerts.poll()
+    named = [("disk_nearly_full", "ledger"), ("source_silent", "crm"), ("source_silent", "oa")]
+    failing = look(flow).failing
+    assert [(alert.cause, alert.subject) for alert in failing.conditions] == named
+    assert [alert.cause for alert in failing.alerts] == ["parked"] * 3
+    with flow.app.ledger.connection() as connection:
+        everything = [alert.id for alert in alert_queries.open_alerts(connection)]
+    acknowledge(flow.app.operation_context, everything)
+    failing = look(flow).failing
+    assert [(alert.cause, alert.subject) for alert in failing.conditions] == named
+    assert (failing.alerts, failing.left_out, failing.is_empty) == ((), 0, False)
+    monkeypatch.setattr(failing_now, "MAX_SHOWN", 2)
+    failing = look(flow).failing
+    assert ([alert.subject for alert in failing.conditions], failing.left_out) == (["ledger", "crm"], 1)
+
+
+def test_errors_are_ranked_by_the_failures_of_the_last_hour(harness, listens):
+    """A small new error comes before a large old one with a single new failure; both have the number of the hour."""
+
+    def function(event):
+        raise ValueError("old" if event.business_key == "old" else "new")
+
+    flow = harness.open(listens(function, name="h"))
+    for number in range(5):
+        assert flow.take(f"o{number}", businessKey="old").status == "dead"
+    flow.advance(2 * 3600)
+    assert flow.take("o5", businessKey="old").status == "dead"
+    for number in range(3):
+        assert flow.take(f"n{number}").status == "dead"
+    expected = [("ValueError: new", 3), ("ValueError: old", 1)]
+    assert failing_errors(flow) == expected  # before the counts of this minute are stored
+    flow.app.trends.flush()
+    assert failing_errors(flow) == expected
+    assert flow.take("o6", businessKey="old").status == "dead"
+    flow.app.trends.flush()
+    assert failing_errors(flow) == [("ValueError: new", 3), ("ValueError: old", 2)]
 
 
 @pytest.fixture
@@ -171,8 +225,8 @@ def calling_erp(listens, erp):
 
 
 def failing_errors(flow):
-    """The errors that the overview names, with their numbers of attempts."""
-    return [(group.error, group.attempts) for group in look(flow).failing.error_groups]
+    """The errors that the overview names, with their numbers of failures of the last hour."""
+    return [(group.error, group.last_hour) for group in look(flow).failing.error_groups]
 
 
 def test_an_error_is_named_until_its_last_delivery_has_succeeded(harness, calling_erp, erp):

@@ -26,6 +26,7 @@ from flowhooks.operations.context import OperationContext
 from flowhooks.operations.json.encoding import TimestampJson, is_time
 from flowhooks.operations.json.engines import BookEntryJson, EngineJson
 from flowhooks.operations.json.events import AttemptJson, EventJson, LateCallbackJson
+from flowhooks.operations.json.overview import LastingConditionJson
 from flowhooks.operations.json.plugins import PluginJson
 from flowhooks.operations.json.sources import SourceJson
 from flowhooks.text import one_line
@@ -50,7 +51,7 @@ ANNOTATION_TYPES: Final[Mapping[str, Any]] = {
             OpenAlert,
         ),
         *(OutcomeKind, PluginJson, RejectedRequest, Retry, Sequence, State, Trigger),
-        *(BookEntryJson, EngineJson, LateCallbackJson, ProcessDefinition, SourceJson),
+        *(BookEntryJson, LastingConditionJson, EngineJson, LateCallbackJson, ProcessDefinition, SourceJson),
         *(BulkAction, ItemStatus, Operation, OperationItem, OperationState),
     )
 } | {"TimestampJson": TimestampJson}

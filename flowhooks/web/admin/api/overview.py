@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks import __version__
 from flowhooks.clock import SECOND, to_text
 from flowhooks.ledger import stats
+from flowhooks.operations.json.overview import condition_to_json
 from flowhooks.operations.overview import overview
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def overview_to_json(app: App) -> OverviewJson:
 
 def _failing(failing: FailingNow) -> FailingNowJson:
     return {
+        "conditions": [condition_to_json(alert) for alert in failing.conditions],
         "circuits": [
             {"handler": circuit.handler, "since": to_text(circuit.since), "reason": circuit.reason}
             for circuit in failing.circuits
@@ -64,11 +66,13 @@ def _failing(failing: FailingNow) -> FailingNowJson:
             {"handler": paused.handler, "since": to_text(paused.since), "by": paused.by, "note": paused.note}
             for paused in failing.paused
         ],
+        "left_out": failing.left_out,
         "error_groups": [
             {
                 "fingerprint": group.fingerprint,
                 "handler": group.handler,
                 "error": group.error,
+                "last_hour": group.last_hour,
                 "attempts": group.attempts,
                 "last_seen_at": to_text(group.last_seen_at),
             }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flowhooks.operations.json.encoding import TimestampJson
     from flowhooks.operations.json.engines import BookEntryJson, EngineJson
     from flowhooks.operations.json.events import EventJson, LateCallbackJson
+    from flowhooks.operations.json.overview import LastingConditionJson
     from flowhooks.operations.json.plugins import PluginJson
     from flowhooks.operations.json.sources import SourceJson
 
@@ -281,13 +282,15 @@ class GrowingErrorGroupJson(TypedDict):
         fingerprint: the id of the group.
         handler: the id of the handler.
         error: the type and the message of the error.
-        attempts: the number of attempts.
+        last_hour: the number of attempts that failed in the last hour.
+        attempts: the number of all its stored attempts.
         last_seen_at: the time at which the last of them failed.
     """
 
     fingerprint: str
     handler: str
     error: str
+    last_hour: int
     attempts: int
     last_seen_at: TimestampJson
 
@@ -296,15 +299,20 @@ class FailingNowJson(TypedDict):
     """The problems of this moment.
 
     Attributes:
+        conditions: the open alerts about conditions that last, such as silent sources and a full disk, whether they are
+            acknowledged or not; at most 20.
         circuits: the handlers with an open circuit, at most 20.
         paused: the handlers that operators have paused, at most 20.
-        error_groups: the error groups with a failure in the last hour of which a delivery is dead or unknown, or is
-            retried; at most 5.
-        alerts: the ids of the three newest alerts that are not acknowledged.
+        left_out: the number of conditions, circuits and paused handlers that are left out because of these limits.
+        error_groups: the error groups with the most failures in the last hour, of which a delivery is dead or unknown,
+            or is retried; at most 5.
+        alerts: the ids of the three newest other alerts that are not acknowledged.
     """
 
+    conditions: list[LastingConditionJson]
     circuits: list[OpenCircuitJson]
     paused: list[PausedHandlerJson]
+    left_out: int
     error_groups: list[GrowingErrorGroupJson]
     alerts: list[str]
 

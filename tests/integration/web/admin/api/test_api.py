@@ -186,6 +186,10 @@ def busy(harness, serve, listens, make_plugin):
             f"VALUES (?, 'parked', ?, 'look', 1, 1, ?, 1, '[\"p\"]', {closed})",
             *(f"alert {closed}", "leave", flow.dead),
         )
+    flow.sql(
+        "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified, "
+        "acknowledged_at, acknowledged_by) VALUES ('s', 'source_silent', 'crm', 'silent', 1, 1, '', 1, '[]', 2, 'ann')"
+    )
     for number in range(3):
         refusal = rejected_requests.RejectedRequest(
             id=flow.clock.new_id(),
@@ -519,6 +523,11 @@ def test_how_it_goes(busy):
     assert found["problems"] == []
     assert sum(found["waiting"].values()) == 1
     assert found["failing"]["circuits"] == found["failing"]["paused"] == []
+    condition = {"alert": "s", "cause": "source_silent", "subject": "crm", "message": "silent"}
+    condition |= {"since": "1970-01-01T00:00:00.000Z", "acknowledged_by": "ann"}
+    assert condition in found["failing"]["conditions"]
+    assert found["failing"]["left_out"] == 0
+    assert [group["last_hour"] for group in found["failing"]["error_groups"]] == [3, 1]
     assert found["started_at"] is not None
 
 

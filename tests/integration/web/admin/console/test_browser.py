@@ -18,6 +18,7 @@ from flowhooks.operations.pause import pause
 from flowhooks.settings import OperatorSettings
 from flowhooks.web.admin.passwords import hash_password
 from support import browsers, engine_ledger
+from support.waiting import WAIT_TIMEOUT
 
 pytestmark = [
     pytest.mark.browser,
@@ -172,16 +173,34 @@ def test_the_overview_refreshes_itself(console, visit):
 @pytest.mark.parametrize(
     ("locale", "says"),
     [
-        ("en-GB", ("Failing now", "paused since", "by ann: the ERP is down", "due 0, retrying 0, blocked 0, paused 1")),
-        ("zh-CN", ("当前故障", "已暂停，始于", "运维人员：ann: the ERP is down", "到期 0，待重试 0，排队 0，已暂停 1")),
+        (
+            "en-GB",
+            (
+                *("Failing now", "source silent crm The CRM is silent (acknowledged by ann)", "paused since"),
+                *("by ann: the ERP is down", "in the last hour: 1", "due 0, retrying 0, blocked 0, paused 1"),
+            ),
+        ),
+        (
+            "zh-CN",
+            (
+                *("当前故障", "来源无回调 crm The CRM is silent（已由 ann 确认）", "已暂停，始于"),
+                *("运维人员：ann: the ERP is down", "最近一小时失败 1 次", "到期 0，待重试 0，排队 0，已暂停 1"),
+            ),
+        ),
     ],
 )
 def test_the_overview_names_what_fails(console, visit, locale, says):
-    """The overview names alerts and paused handlers with their notes, and says why deliveries wait."""
+    """The overview names silent sources, alerts, and paused handlers with their notes, and says why deliveries wait."""
     flow = console.flow
     pause(replace(flow.app.operation_context, by=Actor("ann", "cli")), ["p:archive"], note="the ERP is down")
     flow.take("paused", key="contract", wait=0)
     flow.app.alerts.poll()
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close an alert without a cause
+    flow.sql(
+        "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified, "
+        "acknowledged_at, acknowledged_by)"
+        " VALUES ('s', 'source_silent', 'crm', 'The CRM is silent', 1, 1, '', 1, '[]', 2, 'ann')"
+    )
     page = visit(console, locale=locale)
     for text in says:
         expect(page.locator("#live")).to_contain_text(text)
