@@ -15,7 +15,9 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, LedgerUnusable
 from flowhooks.ledger import alert_queries, circuit_state, stats
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.bulk import plan_operation
 from flowhooks.operations.context import Actor
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pause import pause, resume
@@ -324,9 +326,12 @@ def test_who_started_an_attempt(busy):
     """Each attempt names the plugin, its digest, why it started and who asked for it; a bulk operation is a link."""
     (dead,) = busy.flow.events(flow_instance_id="4712")
     ann = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
+    planned = plan_operation(ann, BulkAction.REPLAY, EventFilter(ids=(dead,))).id
     operation = replay(ann, EventFilter(ids=(dead,))).id
     busy.flow.settled(dead, State.DEAD, attempt=2)
     page = busy.page(f"/events/{dead}")
+    assert f"/console/operations/{planned}" not in page.links()
+    assert f"Operations that acted on it: {operation}" in page.text
     assert re.search(r"contracts [0-9a-f]{12} · first attempt", page.text)
     assert "replay by ann · bulk operation" in page.text
     assert f"/console/operations/{operation}" in page.links()
