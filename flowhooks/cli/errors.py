@@ -15,16 +15,22 @@ from flowhooks.clock import Clock
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.traceback_text import CAUSE
 from flowhooks.model.trend import TrendKind
-from flowhooks.operations.error_groups import SHORT_ID_CHARS, find_error_group, list_error_groups, newest_sample
+from flowhooks.operations.error_groups import (
+    SHORT_ID_CHARS,
+    brief_versions,
+    find_error_group,
+    list_error_groups,
+    newest_sample,
+)
 from flowhooks.operations.json.errors import error_groups_to_json, whole_error_group_to_json
 from flowhooks.operations.json.trends import trend_to_json
 from flowhooks.settings import database_url
 from flowhooks.text import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from flowhooks.ledger.error_group_queries import GroupActivity
+    from flowhooks.ledger.error_group_queries import ErrorGroup, GroupActivity
     from flowhooks.model.traceback_text import ChainedException
     from flowhooks.operations.error_groups import ErrorGroupStatus, SampleAttempt
     from flowhooks.settings import Settings
@@ -57,8 +63,9 @@ def list_command(
     r"""List groups of failed attempts with the same error, the one seen last first.
 
     "attempts" is the number of stored attempts. "open" is the number of deliveries whose last attempt has the error and
-    that are dead, waiting or unknown. The last column is the number of attempts in each of the last 24 hours. Times
-    are UTC.
+    that are dead, waiting or unknown. "versions" are those of the plugin with which the error was seen; of more than
+    three, the first and the last one with their number. The last column is the number of attempts in each of the last
+    24 hours. Times are UTC.
 
     \b
     Examples:
@@ -79,17 +86,17 @@ def list_command(
         )
         return
     output.print_table(
-        ("error, last seen (UTC)", "handler, error", "attempts, open", "24 hours"),
+        ("error, first and last seen (UTC)", "handler, error, versions", "attempts, open", "24 hours"),
         [
             (
-                f"{group.fingerprint[:SHORT_ID_CHARS]}\n  {output.format_time(group.last_seen_at)}",
-                f"{output.escape_newlines(group.handler)}\n{_error_text(group.error_type, group.message)}",
+                "\n  ".join((group.fingerprint[:SHORT_ID_CHARS], *_seen_at(group))),
+                "\n".join((output.escape_newlines(group.handler), *_error_lines(group))),
                 f"{group.count:,}\n  {_open_text(activity)}",
                 _sparkline(activity.hours),
             )
             for group, activity in page.groups
         ],
-        free_text=("handler, error",),
+        free_text=("handler, error, versions",),
     )
     if page.has_more:
         output.print_line()
@@ -189,8 +196,14 @@ def _relation_text(exception: ChainedException) -> str:
     return "then, caused by it: " if exception.relation == CAUSE else "then, while it was handled: "
 
 
-def _error_text(error_type: str, message: str) -> str:
-    return output.escape_newlines(f"{error_type}: {message}" if message else error_type)
+def _seen_at(group: ErrorGroup) -> tuple[str, str]:
+    return output.format_time(group.first_seen_at), output.format_time(group.last_seen_at)
+
+
+def _error_lines(group: ErrorGroup) -> Iterator[str]:
+    yield output.escape_newlines(f"{group.error_type}: {group.message}" if group.message else group.error_type)
+    if group.versions:
+        yield f"versions {output.escape_newlines(brief_versions(group.versions))}"
 
 
 def _open_text(activity: GroupActivity) -> str:

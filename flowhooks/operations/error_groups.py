@@ -12,7 +12,7 @@ from flowhooks.model.search_fields import check_fields
 from flowhooks.model.traceback_text import parse_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from flowhooks.ledger.error_group_queries import ErrorGroup, GroupActivity
     from flowhooks.ledger.queries import EventFilter
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 SHORT_ID_CHARS: Final = 12
 """Number of characters of a group's id in lists. Commands and URLs accept the beginning of an id."""
+
+
+MAX_LISTED_VERSIONS: Final = 3
+"""Maximum number of versions of a group that lists name."""
 
 
 class ErrorGroupStatus(NamedTuple):
@@ -63,6 +67,13 @@ class SampleAttempt:
     delivery_id: str
     attempt: Attempt
     chain: tuple[ChainedException, ...]
+
+
+def brief_versions(versions: Sequence[str]) -> str:
+    """Return the versions of a group for a list; of many only the first and the last one, with their number."""
+    if len(versions) <= MAX_LISTED_VERSIONS:
+        return ", ".join(versions)
+    return f"{versions[0]} … {versions[-1]} ({len(versions)})"
 
 
 def list_error_groups(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import flowhooks
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def test_errors_are_listed_and_shown(left, run, asked):
-    """The list has each group with its numbers; one group has its traceback without the frames of flowhooks."""
+    """The list has each group with its numbers; one group has its traceback, without the frames of flowhooks."""
     (error,) = asked("errors", "list", server=left)["errors"]
     assert (error["handler"], error["type"], error["count"]) == ("shop:book", "ValueError", 4)
     assert error["frame"] == "shop.py:book"
@@ -30,6 +36,39 @@ def test_errors_are_listed_and_shown(left, run, asked):
     assert {name: whole[name] for name in error} == error
     assert run("errors", "show", "0" * 12, server=left).exit_code == 1
     assert "No failed attempt matches" in run("errors", "list", "--handler", "x:y", server=left).stdout
+
+
+def test_frames_of_flowhooks_are_folded(left, run, asked):
+    """The number of the frames of flowhooks is shown instead of them, unless they are asked for."""
+    own_frame = f'  File "{Path(flowhooks.__file__).parent}/plugins/default_hooks.py", line 1, in run_handler'
+    lines = (
+        "Traceback (most recent call last):",
+        '  File "/srv/shop.py", line 1, in book',
+        "    raise ValueError",
+        own_frame,
+    )
+    with closing(sqlite3.connect(left.file)) as connection, connection:
+        connection.execute("UPDATE attempts SET traceback = ?", ["\n".join((*lines, "ValueError: closed"))])
+    (error,) = asked("errors", "list", server=left)["errors"]
+    shown = run("errors", "show", error["id"], server=left).stdout
+    assert "… 1 frame of flowhooks" in shown
+    assert (own_frame in shown, lines[1] in shown) == (False, True)
+    assert own_frame in run("errors", "show", error["id"], "--full", server=left).stdout
+
+
+def test_the_list_has_the_versions_of_each_group(left, run, asked):
+    """Up to three versions are listed; of more, the first and the last one with their number."""
+    for versions, words in (
+        (["1.0", "1.1", "1.2"], "versions 1.0, 1.1, 1.2"),
+        (["1.0", "1.1", "1.2", "2.0"], "versions 1.0 … 2.0 (4)"),
+    ):
+        with closing(sqlite3.connect(left.file)) as connection, connection:
+            connection.execute("UPDATE error_groups SET versions = ?, first_seen_at = 0", [json.dumps(versions)])
+        listed = run("errors", "list", server=left).stdout
+        assert words in listed
+        assert "1970-01-01 00:00:00" in listed
+        (error,) = asked("errors", "list", server=left)["errors"]
+        assert (error["versions"], error["first_seen_at"]) == (versions, "1970-01-01T00:00:00.000Z")
 
 
 def test_events_of_one_error_are_listed_and_replayed(left, run, asked):

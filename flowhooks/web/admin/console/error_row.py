@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flowhooks.operations.error_groups import brief_versions
 from flowhooks.web.admin.console import charts
 
 if TYPE_CHECKING:
@@ -18,4 +19,5 @@ def error_row(status: ErrorGroupStatus) -> dict[str, Any]:
         "activity": status.activity,
         "chart": charts.bar_chart([(count,) for count in hours], ("bad",), width=120, height=24),
         "recent": sum(hours),
+        "versions": brief_versions(status.group.versions),
     }

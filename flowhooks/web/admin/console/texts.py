@@ -556,6 +556,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "errors.error": {"en": "Error", "zh": "错误"},
     "errors.other": {"en": "Other errors", "zh": "其他错误"},
     "errors.first": {"en": "First seen", "zh": "首次出现"},
+    "errors.first_at": {"en": "First seen:", "zh": "首次出现："},
     "errors.last": {"en": "Last seen", "zh": "最近出现"},
     "errors.attempts": {"en": "Attempts", "zh": "尝试"},
     "errors.open": {"en": "Open deliveries", "zh": "未完成的投递"},

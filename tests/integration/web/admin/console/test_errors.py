@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import expect
 
-from flowhooks import Reject, State
+import flowhooks
+from flowhooks import Reject, State, hookimpl
 from support import browsers
 
 
 @pytest.fixture
-def console(harness, serve, listens):
-    """A console with two failed orders, of which the ERP may take now, and a rejected one."""
+def console(harness, serve, listens, make_plugin):
+    """A console with two failed orders, of which the ERP may take now, and a rejected one. A plugin wraps each call."""
     erp = SimpleNamespace(up=False)
 
     def post(order):
@@ -29,7 +33,11 @@ def console(harness, serve, listens):
         except ConnectionError as error:
             raise RuntimeError("the ERP <did> not take it") from error
 
-    flow = harness.open(listens(sync))
+    @hookimpl(wrapper=True)
+    def run_handler():
+        return (yield)
+
+    flow = harness.open(plugins={"p": make_plugin(listens(sync)), "w": make_plugin(run_handler=run_handler)})
     for instance in ("order-1", "order-2", "wrong"):
         flow.take(instance)
     console = serve(flow)
@@ -46,22 +54,55 @@ def group_of(console, instance):
 @pytest.mark.either
 def test_the_pages_have_the_groups_in_both_languages(console):
     """The list has a row for each group, and the page of one has its numbers, its traceback and its chain of causes."""
-    listed = console.page("/errors")
     failed, rejected = group_of(console, "order-1"), group_of(console, "wrong")
+    versions = ("1.0", "1.1", "1.2", "2.0")
+    console.flow.sql("UPDATE error_groups SET first_seen_at = 0, versions = ?", json.dumps(versions))
+    listed = console.page("/errors")
     assert failed == group_of(console, "order-2") != rejected
     for words in ("RuntimeError", "the ERP <did> not take it", "Reject", "order # has no amount", "dead 2", "dead 1"):
         assert words in listed.text
     assert {f"/console/errors/{failed}", f"/console/errors/{rejected}"} <= set(listed.links())
     assert "No failed attempt of this handler." in console.page("/errors?handler=p:other").text
-    assert "未完成的投递" in console.page("/errors", "zh-CN").text
-    for language, chain, cause in (("en", "Chain of causes", "directly caused"), ("zh-CN", "异常链", "直接导致")):
+    in_english = (
+        "First seen: 1970-01-01 00:00:00 UTC",
+        "1.0 … 2.0 (4)",
+        "in the last 24 hours: 2, at most 2 in one hour",
+    )
+    in_chinese = ("首次出现： 1970-01-01 00:00:00 UTC", "1.0 … 2.0 (4)", "最近 24 小时出现 2 次")  # noqa: RUF001 (Chinese)
+    for language, texts in (("en", in_english), ("zh-CN", in_chinese)):
+        listed = console.page("/errors", language)
+        assert [listed.text.count(words) for words in texts] == [2, 2, 1]
+    assert "未完成的投递" in listed.text
+    for language, *texts in (
+        (
+            "en",
+            "Chain of causes",
+            "directly caused",
+            in_english[2],
+            "First seen 1970",
+            "Plugin versions 1.0, 1.1, 1.2, 2.0",
+        ),
+        ("zh-CN", "异常链", "直接导致", in_chinese[2], "首次出现 1970", "插件版本 1.0, 1.1, 1.2, 2.0"),
+    ):
         shown = console.page(f"/errors/{failed[:8]}", language)
-        for words in (chain, cause, "ConnectionError: no answer for order order-", "raise RuntimeError(", ":sync"):
+        for words in (*texts, "ConnectionError: no answer for order order-", "raise RuntimeError(", ":sync"):
             assert words in shown.text
     (to_do,) = console.page(f"/errors/{failed}").to_do("replay")
     assert f"error_group={failed}" in to_do
     assert console.get("/errors/00000000").status == 404
     assert console.get("/errors/%00%ff").status == 404
+
+
+@pytest.mark.either
+def test_frames_of_flowhooks_are_folded(console):
+    """The frames of flowhooks are in a part that is opened on demand; those of the plugin are in view."""
+    page = console.get(f"/errors/{group_of(console, 'order-1')}").body.decode()
+    folded = re.findall("<details>.*?</details>", page, re.DOTALL)
+    assert re.search("<summary>... [0-9]+ frames of flowhooks &amp; pluggy</summary>", folded[0])
+    own_frame = str(Path(flowhooks.__file__).parent)
+    assert (own_frame in folded[0], "raise RuntimeError(" in folded[0]) == (True, False)
+    in_view = page.replace(folded[0], "")
+    assert (own_frame in in_view, "raise RuntimeError(" in in_view) == (False, True)
 
 
 @pytest.mark.either
