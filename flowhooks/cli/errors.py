@@ -63,9 +63,9 @@ def list_command(
     r"""List groups of failed attempts with the same error, the one seen last first.
 
     "attempts" is the number of stored attempts. "open" is the number of deliveries whose last attempt has the error and
-    that are dead, waiting or unknown. "versions" are those of the plugin with which the error was seen; of more than
-    three, the first and the last one with their number. The last column is the number of attempts in each of the last
-    24 hours. Times are UTC.
+    that are dead, waiting or unknown. "versions" are those of the plugin with which the error was seen. Of more than
+    three, the first and the last one are listed with their number. The last column is the number of attempts in each of
+    the last 24 hours. Times are UTC.
 
     \b
     Examples:
