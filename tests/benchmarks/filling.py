@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -63,9 +64,26 @@ FROM {_SERIES} WHERE NOT {_PARKED}
 ERROR_GROUP: Final = "e0" * 32
 """The fingerprint of the error of all dead deliveries."""
 OPERATIONS: Final = 100
-"""The number of bulk operations; the first one has all dead deliveries."""
+"""The number of bulk operations: the first one has run all dead deliveries again, and the second one is their plan."""
+MINUTES: Final = 8 * 1440
+HOURS: Final = 60 * 24
+"""The number of minutes, and of hours until now, that have trends."""
+INSTANCES: Final = 20_000
+"""Maximum number of instances of the engine `oa`, more than its page counts."""
+RULES: Final = 20
+REJECTED: Final = 1_000
+AUDITED: Final = 10_000
+"""The numbers of rules that ignored requests, of rejected requests, and of entries of the audit log."""
 _OPERATION: Final = "'01900000-0000-7000-a000-' || lpad(to_hex(n), 12, '0')"
 _IS_FAILED: Final = "outcome = 'failed'"
+_COUNTED: Final = f"""(
+    SELECT 'handler' AS kind, 'bench:handler-0' AS subject, 'succeeded' AS outcome, 50 AS bucket
+    UNION ALL SELECT 'handler', 'bench:handler-0', 'succeeded', 100
+    UNION ALL SELECT 'handler', 'bench:handler-0', 'failed', 2000
+    UNION ALL SELECT 'source', 'default', '200', 50
+    UNION ALL SELECT 'source', 'default', '202', 20
+    UNION ALL SELECT 'error_group', '{ERROR_GROUP}', 'failed', 0
+) AS counted"""
 HISTORY: Final = (
     f"""
 UPDATE attempts SET plugin_version = '1.4', trigger = CASE WHEN {_IS_FAILED} THEN 'replay' ELSE 'first' END,
@@ -80,17 +98,78 @@ SELECT '{ERROR_GROUP}', 'bench:handler-0', 'ConnectionError', 'the archive does 
     f"""
 INSERT INTO operations (id, action, event_filter, note, state, actor, interface, created_at, started_at, changed_at,
     finished_at, planned, released, changed, succeeded, failed)
-SELECT {_OPERATION}, 'replay', '{{{{}}}}', '', 'finished', 'ann', 'console', {_AT}, {_AT}, {_AT}, {_AT},
-    CASE n WHEN 1 THEN dead ELSE 0 END, CASE n WHEN 1 THEN dead ELSE 0 END, 0, 0, CASE n WHEN 1 THEN dead ELSE 0 END
+SELECT {_OPERATION}, 'replay', '{{{{}}}}', '', CASE n WHEN 2 THEN 'planned' ELSE 'finished' END, 'ann', 'console',
+    {{now}}, CASE n WHEN 2 THEN NULL ELSE {{now}} END, {{now}}, CASE n WHEN 2 THEN NULL ELSE {{now}} END,
+    CASE WHEN n <= 2 THEN dead ELSE 0 END, CASE n WHEN 1 THEN dead ELSE 0 END, 0,
+    CASE n WHEN 2 THEN NULL ELSE 0 END, CASE n WHEN 1 THEN dead WHEN 2 THEN NULL ELSE 0 END
 FROM {_SERIES.format(events=OPERATIONS)}, (SELECT count(*) AS dead FROM deliveries WHERE state = 'dead') AS counted
 """,
     f"""
 INSERT INTO operation_items (operation_id, delivery_id, planned_state, attempt, status, released_at)
-SELECT {_OPERATION.replace("to_hex(n)", "to_hex(1)")}, id, 'dead', 1, 'released', changed_at FROM deliveries
-WHERE state = 'dead'
+SELECT {_OPERATION}, id, 'dead', 1, CASE n WHEN 1 THEN 'released' ELSE 'planned' END,
+    CASE n WHEN 1 THEN changed_at END
+FROM {_SERIES.format(events=2)}, deliveries WHERE state = 'dead'
+""",
+    f"""
+INSERT INTO trends (kind, subject, resolution, started_at, outcome, bucket, count)
+SELECT kind, subject, 60, {{now}} / 60000000 * 60000000 - n * 60000000, outcome, bucket, 1 + n % 7
+FROM {_SERIES.format(events=MINUTES)}, {_COUNTED}
+""",
+    f"""
+INSERT INTO trends (kind, subject, resolution, started_at, outcome, bucket, count)
+SELECT kind, subject, 3600, {{now}} / 3600000000 * 3600000000 - n * 3600000000, outcome, bucket, 1 + n % 7
+FROM {_SERIES.format(events=HOURS)}, {_COUNTED} WHERE n > {MINUTES} / 60
+""",
+    f"""
+INSERT INTO rejected_requests (id, rejected_at, first_rejected_at, count, source, path, address, status, reason_en,
+    reason_zh, fingerprint)
+SELECT '01900000-0000-7000-b000-' || lpad(to_hex(n), 12, '0'), {_AT}, {_AT}, 3,
+    CASE n % 4 WHEN 0 THEN '' ELSE 'default' END, '/flow/' || n || '/call-back/complete', '127.0.0.1',
+    CASE n % 4 WHEN 0 THEN 401 ELSE 422 END, 'reason ' || n % 40, 'reason ' || n % 40,
+    encode(sha256(convert_to(CAST(n AS text), 'UTF8')), 'hex')
+FROM {_SERIES.format(events=REJECTED)}
+""",
+    f"""
+INSERT INTO ignored_requests (source, rule, count, first_at, last_at, body, media_type)
+SELECT 'default', '/status = ' || n, 100, {_AT}, {{now}}, '[' || lpad('', 4000, '1') || ']', 'application/json'
+FROM {_SERIES.format(events=RULES)}
+""",
+    f"""
+INSERT INTO audit_log (id, at, actor, interface, action, target, detail)
+SELECT '01900000-0000-7000-c000-' || lpad(to_hex(n), 12, '0'), {_AT},
+    CASE n % 5 WHEN 0 THEN 'ann' ELSE 'bob' END, 'console', 'pause', 'bench:handler-0', '{{{{"note": "moving"}}}}'
+FROM {_SERIES.format(events=AUDITED)}
+""",
+    """
+INSERT INTO engine_positions (source, since, position, read_until, swept_at, round_at, succeeded_at, skew, product,
+    definitions, definitions_at)
+VALUES ('oa', 1700000000000000, {now}, {now}, {now}, {now}, {now}, 0, 'Flowable 7.1.0', '[["leave", 3, "Leave", null]]',
+    {now})
+""",
+    f"""
+INSERT INTO engine_instances (source, flow_instance_id, ended_at, end_state, process_definition_key,
+    process_definition_version, disposition, rule, event_id, first_seen_at, changed_at)
+SELECT 'oa', flow_instance_id, received_at, 'completed', process_definition_key, 3,
+    CASE state WHEN 'parked' THEN 'skipped' ELSE 'has_event' END, CASE state WHEN 'parked' THEN 'tenant' ELSE '' END,
+    CASE state WHEN 'parked' THEN NULL ELSE id END, received_at, received_at
+FROM events ORDER BY id LIMIT {INSTANCES}
+""",
+    f"""
+INSERT INTO history_gaps (source, since, until, reason, detail, found_at)
+SELECT 'oa', {_AT}, {_AT} + 500, 'deleted', 'the engine has deleted this part of its history', {{now}}
+FROM {_SERIES.format(events=3)}
+""",
+    f"""
+INSERT INTO maintenance (kind, at, value, detail)
+SELECT CASE n WHEN 1 THEN 'backup' ELSE 'size' END, {{now}} - n * 600000000, 1000000000 - n * 100000, ''
+FROM {_SERIES.format(events=144)}
 """,
 )
-"""Statements that are executed after the others: each attempt's version and trigger, an error group, and operations."""
+"""Statements that are executed after the others, so that every page of the console has content.
+
+They store each attempt's version and trigger, an error group, operations, trends until now, rejected and ignored
+requests, an audit log, an engine, and sizes of the ledger; `{now}` is the time in microseconds since 1970.
+"""
 
 BUSINESS_KEY: Final = "HT-{}"
 """The business key of an event by its number."""
@@ -106,6 +185,16 @@ def operation_id(number: int) -> str:
     return f"01900000-0000-7000-a000-{number:012x}"
 
 
+def dead_until(number: int) -> tuple[str, str]:
+    """Statements that make the deliveries of the events up to a number dead, before those of `HISTORY`."""
+    last = f"'01900000-0000-7000-9000-{number:012x}'"
+    failed = "outcome = 'failed', error = 'ConnectionError: the archive does not answer'"
+    return (
+        f"UPDATE deliveries SET state = 'dead' WHERE id <= {last}",
+        f"UPDATE attempts SET {failed} WHERE delivery_id <= {last}",
+    )
+
+
 def flow_instance_id(number: int) -> str:
     """The process instance of the event with a number."""
     return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
@@ -117,7 +206,7 @@ def of_sqlite(file: Path, events: int, *more: str) -> None:
     Args:
         file: its file, with its tables.
         events: the number of events.
-        *more: further statements, with `{events}` in them.
+        *more: further statements, with `{events}` and `{now}` in them.
     """
     with closing(sqlite3.connect(file)) as connection:
         connection.create_function("md5", 1, lambda text: flow_instance_id(int(text)), deterministic=True)
@@ -127,13 +216,17 @@ def of_sqlite(file: Path, events: int, *more: str) -> None:
         connection.create_function("to_hex", 1, lambda number: f"{number:x}", deterministic=True)
         connection.create_function("lpad", 3, lambda text, most, fill: text.rjust(most, fill), deterministic=True)
         for statement in (*STATEMENTS, *more):
-            connection.execute(statement.format(events=events))
+            connection.execute(_filled(statement, events))
         connection.commit()
         connection.execute("ANALYZE")
         connection.commit()
 
 
 def of_postgresql(events: int, *more: str) -> str:
-    """The statements that fill a ledger on PostgreSQL, and further ones with `{events}` in them."""
+    """The statements that fill a ledger on PostgreSQL, and further ones with `{events}` and `{now}` in them."""
     without_look_ups = "SET session_replication_role = replica"  # each row's parent exists
-    return ";".join([without_look_ups, *(statement.format(events=events) for statement in (*STATEMENTS, *more))])
+    return ";".join([without_look_ups, *(_filled(statement, events) for statement in (*STATEMENTS, *more))])
+
+
+def _filled(statement: str, events: int) -> str:
+    return statement.format(events=events, now=time.time_ns() // 1000)

@@ -44,11 +44,12 @@ RELOAD_EVERY = 1.0
 """Seconds between two requests for the open page while callbacks arrive."""
 
 
-def _pages(events: int) -> dict[str, str]:
+def pages(events: int) -> dict[str, str]:
     """Every page of the console with an address that has content."""
     some = events // 2 // filling.DEAD_EACH * filling.DEAD_EACH + 1  # a dead delivery
     return {
         "overview": "/console/",
+        "overview, refreshed part": "/console/live",
         "events": "/console/events",
         "events, by business key": f"/console/events?business_key={filling.BUSINESS_KEY.format(some)}",
         "events, by a business key that is not there": "/console/events?business_key=nobody-has-this",
@@ -70,16 +71,26 @@ def _pages(events: int) -> dict[str, str]:
         "events, by error": f"/console/events?error_group={filling.ERROR_GROUP}",
         "one event": f"/console/events/{filling.event_id(some)}",
         "handlers": "/console/handlers",
+        "one handler": "/console/handlers/bench:handler-0",
+        "one handler, 30 days": "/console/handlers/bench:handler-0?from=30d",
         "parked": "/console/parked",
+        "sources": "/console/sources",
+        "one source": "/console/sources/default",
+        "one source, 30 days": "/console/sources/default?from=30d",
+        "engines": "/console/engines",
         "rejected": "/console/rejected-requests",
         "alerts": "/console/alerts",
         "audit": "/console/audit",
         "audit, by operator": "/console/audit?actor=ann",
+        "storage": "/console/storage",
         "errors": "/console/errors",
         "errors, by handler": "/console/errors?handler=bench:handler-0",
         "one error": f"/console/errors/{filling.ERROR_GROUP}",
         "operations": "/console/operations",
         "one operation": f"/console/operations/{filling.operation_id(1)}",
+        "one operation, failed deliveries": f"/console/operations/{filling.operation_id(1)}?items=failed",
+        "one operation, no such delivery": f"/console/operations/{filling.operation_id(1)}?items=succeeded",
+        "a plan": f"/console/operations/{filling.operation_id(2)}",
     }
 
 
@@ -141,16 +152,16 @@ def _looked(bench: Bench) -> list[Looked]:
 def _look(bench: Bench, server: Server, database: str) -> Looked:
     took: dict[str, list[float]] = {}
     spent: dict[str, float] = {}
-    for page, path in _pages(bench.events).items():
+    for page, path in pages(bench.events).items():
         bench.tell(f"{database}: {page}")
-        _asked(server, path)
+        asked(server, path)
         began = processor.spent()
-        took[page] = [_asked(server, path) for _ in range(LOOKS)]
+        took[page] = [asked(server, path) for _ in range(LOOKS)]
         spent[page] = (processor.spent() - began) / LOOKS * 1e6
     return Looked(database=database, took=took, spent=spent)
 
 
-def _asked(server: Server, path: str) -> float:
+def asked(server: Server, path: str) -> float:
     """Milliseconds from the first byte of a page's request, on a new connection, to the first byte of its response.
 
     Raises:
@@ -205,7 +216,7 @@ def _watching(server: Server) -> Iterator[None]:
     def watch() -> None:
         try:
             while not over.wait(RELOAD_EVERY):
-                _asked(server, "/console/")
+                asked(server, "/console/")
         except Exception as error:  # noqa: BLE001 (raised again below, where somebody sees it)
             broke.append(error)
 
