@@ -112,12 +112,12 @@ FROM {_SERIES.format(events=2)}, deliveries WHERE state = 'dead'
 """,
     f"""
 INSERT INTO trends (kind, subject, resolution, started_at, outcome, bucket, count)
-SELECT kind, subject, 60, {{now}} / 60000000 * 60000000 - n * 60000000, outcome, bucket, 1 + n % 7
+SELECT kind, subject, 60, ({{now}} / 60000000 - n) * 60000000, outcome, bucket, 1 + n % 7
 FROM {_SERIES.format(events=MINUTES)}, {_COUNTED}
 """,
     f"""
 INSERT INTO trends (kind, subject, resolution, started_at, outcome, bucket, count)
-SELECT kind, subject, 3600, {{now}} / 3600000000 * 3600000000 - n * 3600000000, outcome, bucket, 1 + n % 7
+SELECT kind, subject, 3600, ({{now}} / 3600000000 - n) * 3600000000, outcome, bucket, 1 + n % 7
 FROM {_SERIES.format(events=HOURS)}, {_COUNTED} WHERE n > {MINUTES} / 60
 """,
     f"""
@@ -161,7 +161,7 @@ FROM {_SERIES.format(events=3)}
 """,
     f"""
 INSERT INTO maintenance (kind, at, value, detail)
-SELECT CASE n WHEN 1 THEN 'backup' ELSE 'size' END, {{now}} - n * 600000000, 1000000000 - n * 100000, ''
+SELECT CASE n WHEN 1 THEN 'backup' ELSE 'size' END, ({{now}} / 600000000 - n) * 600000000, 1000000000 - n * 100000, ''
 FROM {_SERIES.format(events=144)}
 """,
 )
