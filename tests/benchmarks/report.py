@@ -111,9 +111,13 @@ Figures are ratios to the yardstick, unless they have a unit. Smaller is better 
   the command to its end. In the second case Ctrl-C interrupts it half-way and the same command continues; both
   together. The row is void unless each delivery was run exactly once more.
 - **Plan of an operation**: `flowhooks events replay --all --rate 6/min --detach --yes` beside a server, from the start
-  of the command until the operation has started.
+  of the command until the operation has started. In the second case a request presses the button of the console that
+  replays all dead deliveries, and another one loads the page of the plan with its handlers and errors; both together.
 - **Accept rate while an operation releases deliveries**: the load of the first row, with and without an operation that
   releases 100 of 30,000 dead deliveries per second, alternately.
+- **Slowest page while an operation runs**: the pages of the first byte of the console, and those of the operation, each
+  requested 3 times after one request that does not count. Meanwhile an operation releases 100 of 30,000 dead deliveries
+  per second, and callbacks arrive: 50 per second, or over 8 connections, each as soon as the one before is answered.
 - **Start to ready**: from the start of the process until `/readyz` answers 200, on an existing database.
 """
 

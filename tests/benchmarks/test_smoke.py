@@ -478,6 +478,22 @@ def test_the_measured_pages_have_content(part, tmp_path):
     assert wrong == []
 
 
+def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
+    """A plan is timed by a command and in the console; beside a running operation, its own pages are requested, too."""
+    bench, planning, operating = part("bench"), part("planning"), part("operating")
+    quiet = bench.Bench(seconds=1, events=600, folder=tmp_path, rounds=1, tell=lambda *_args: None)
+    monkeypatch.setattr(planning, "DEAD", 500)
+    monkeypatch.setattr(planning, "LOOKS", 1)
+    monkeypatch.setattr(planning, "_senders", lambda _bench: {"steadily": planning._send_steadily})
+    monkeypatch.setattr(operating, "pages", lambda _events: {"overview": "/console/"})
+    figures, _ = planning.planned(quiet)
+    assert [figure.judged > 0 for figure in figures] == [True, True]
+    (figure,), (note,) = planning.looking(quiet)
+    assert figure.judged > 0
+    assert "overview " in note
+    assert "the running operation, refreshed part " in note
+
+
 def test_what_was_answered_has_to_be_run(part, monkeypatch):
     """Runs count from the start of the load until none is left; callbacks left over are no runs."""
     contending, load = part("contending"), part("load")
