@@ -32,7 +32,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "尝试次数过多，请在 {seconds} 秒后重试。",
     },
     "find": {"en": "Find an event", "zh": "查找事件"},
-    "find.hint": {"en": "Flow, key or id", "zh": "流程、主键或 ID"},
+    "find.hint": {"en": "Flow, key, id", "zh": "流程、主键或 ID"},
     "find.title": {
         "en": "A flow instance id, an event id, a delivery id, or a business key or its first 3 or more characters. "
         "The key / moves here.",
@@ -284,11 +284,12 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "event.operations": {"en": "Operations that acted on it:", "zh": "处理过它的批量操作："},
     "event.note": {"en": "Note:", "zh": "备注："},
-    "event.then.dead": {"en": "Fix the cause, then replay the delivery:", "zh": "排除原因后重放："},
+    "event.then.dead": {"en": "Fix the cause, then replay the delivery.", "zh": "请排除原因后重放。"},
     "event.then.unknown": {
-        "en": "The attempt was interrupted. Find out whether the handler did its work, then record the outcome:",
-        "zh": "执行被中断。请核实业务是否已完成，再人工确认：",
+        "en": "The attempt was interrupted. Find out whether the handler did its work, then record the outcome.",
+        "zh": "执行被中断。请核实业务是否已完成，再人工确认。",
     },
+    "event.command": {"en": "Command:", "zh": "命令："},
     "event.verdicts": {
         "en": "with --did, --did-not or --close",
         "zh": "加 --did、--did-not 或 --close",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from flowhooks import Retry, State
+from flowhooks import Reject, Retry, State
 from flowhooks.errors import IdentityConflict
 from flowhooks.web.admin.console.texts import text
 from support import browsers
@@ -24,6 +24,8 @@ def flow(harness, listens):
         ran.append((event.flow_instance_id, event.data.get("amount"), event.corrects))
         if event.flow_instance_id == "waits":
             raise RuntimeError("the bank is closed")
+        if event.flow_instance_id == "dies":
+            raise Reject("the account does not exist")
 
     flow = harness.open(listens(pay, name="pay", retry=Retry(attempts=4, delays=[24], jitter=0)))
     flow.ran = ran
@@ -127,18 +129,46 @@ def test_a_large_body_is_bounded(flow, serve):
 
 @pytest.mark.browser
 @pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
+@pytest.mark.parametrize("look", [("en-GB", "en", (1280, 720), "light"), ("zh-CN", "zh", (390, 844), "dark")])
+def test_state_and_next_step_are_above_the_fold(console, visit, look):
+    """On a desktop and on a phone an event of each state shows its state, what to do, and the button for it."""
+    locale, language, (width, height), scheme = look
+    flow = console.flow
+    flow.take("dies")
+    unknown = flow.only(flow.take("lost").event_id).delivery_id
+    flow.sql("UPDATE deliveries SET state = 'unknown' WHERE id = ?", unknown)
+    flow.sql("UPDATE attempts SET outcome = 'lost' WHERE delivery_id = ?", unknown)
+    flow.take("nobody", key="nobody")
+    flow.take("done")
+    page = visit(console, width=width, scheme=scheme, locale=locale)
+    page.set_viewport_size({"width": width, "height": height})
+    attempt = text("event.next_of", language, number=2, total=4)
+    duration = "24 s" if language == "en" else "24 秒"
+    for instance, state, step, action in (
+        ("waits", "waiting", text("event.next_in", language, attempt=attempt, duration=duration), "run_now"),
+        ("dies", "dead", text("event.then.dead", language), "replay"),
+        ("lost", "unknown", text("event.then.unknown", language), "did"),
+        ("nobody", "parked", text("event.parked_by.handler", language), "dismiss"),
+        ("done", "succeeded", "", "replay_again"),
+    ):
+        page.goto(f"/console{path_of(console, instance)}")
+        badge, button = page.locator(".now .badge"), text(f"do.{action}.act", language)
+        expect(badge).to_have_text(text(f"state.{state}", language))
+        shown = [badge, page.get_by_text(button, exact=True), *([page.locator(".next, .notice")] if step else [])]
+        if step:
+            expect(shown[-1]).to_contain_text(step)
+        for locator in shown:
+            box = locator.bounding_box()
+            assert box["y"] + box["height"] <= height, (state, locator)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
 @pytest.mark.parametrize("look", [("en-GB", "en", 1280, "light"), ("zh-CN", "zh", 390, "dark")])
 def test_the_page_in_a_browser(console, visit, look):
-    """The next step is above the fold, ids and the body are copied exactly, and a body is accepted by two clicks."""
+    """Ids and the body are copied exactly, and a body is accepted by two clicks."""
     locale, language, width, scheme = look
-    page = visit(console, path_of(console, "waits"), width=width, scheme=scheme, locale=locale)
-    step = page.locator(".next")
-    which = text("event.next_of", language, number=2, total=4)
-    duration = "24 s" if language == "en" else "24 秒"
-    expect(step).to_contain_text(text("event.next_in", language, attempt=which, duration=duration))
-    below = step.bounding_box()
-    assert below["y"] + below["height"] <= page.viewport_size["height"]
-    page.goto(f"/console{path_of(console, 'twice')}")
+    page = visit(console, path_of(console, "twice"), width=width, scheme=scheme, locale=locale)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     event_id = console.flow.events(flow_instance_id="twice")[0]
     copied = {text("event.id", language): event_id, text("flow", language): "twice"}
