@@ -306,7 +306,9 @@ def _invalid(connection: Connection, name: str, now: int) -> Iterator[Cause]:
 
 def _argument(value: str) -> str:
     """Return a value that an engine has chosen, as an argument of a command that a person copies into a shell."""
-    quoted = shell_quote(printable_line(value))
+    quoted = shell_quote(value if value.isprintable() else printable_line(value))
+    if quoted.endswith("."):
+        quoted = f"'{quoted}'"  # the message drops full stops at the end of a reason
     return f"-- {quoted}" if value.startswith("-") else quoted
 
 

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import logging
+import shlex
 import socket
 import time
 from datetime import UTC, datetime
@@ -213,6 +214,19 @@ def test_there_are_words_for_every_cause(
     assert "{" not in note.sentence
     assert note.link.endswith("https://c/console/handlers?q=contracts%3Aarchive_contract")
     assert not any(fact.startswith(("Event", "事件")) for fact in note.facts)
+
+
+@pytest.mark.parametrize(
+    "subject", ["a b", "'", "\"'\\", "$(touch pwned)", "`touch pwned`; touch pwned & #", "-h", "a."]
+)
+def test_the_subject_is_one_word_of_a_command(make_alert: Callable[..., Alert], subject: str) -> None:
+    """A shell into which a Chinese message is copied gets the subject as one word."""
+    for cause, before, after in (
+        (AlertCause.CIRCUIT_OPEN, "flowhooks handlers resume ", " 立即恢复"),
+        (AlertCause.DEAD, "flowhooks events replay --handler ", "。"),
+    ):
+        note = compose(make_alert(cause=cause, subject=subject), language="zh", prefix="", console_url="")
+        assert shlex.split(note.sentence.partition(before)[2].rpartition(after)[0]) == [subject]
 
 
 def test_every_cause_can_be_chosen() -> None:
