@@ -33,12 +33,12 @@ class FileWatch:
         self._lock = lock
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="file-watch", daemon=True)
+        self._checker: threading.Thread | None = None
 
     def start(self) -> None:
         """Start. A large database file is checked for damage in a separate thread, which `stop` does not wait for."""
+        self._start_check()
         self._thread.start()
-        if self._ledger.guard is not None and self._ledger.guard.unchecked:
-            threading.Thread(target=self._check_damage, name="file-check", daemon=True).start()
 
     def stop(self, timeout: float) -> None:
         """Stop; a check in progress gets `timeout` seconds."""
@@ -50,6 +50,7 @@ class FileWatch:
         last_error = ""
         while not self._stopping.wait(POLL_INTERVAL):
             try:
+                self._start_check()
                 self._lock.recreate_if_lost()
                 self._check_files()
                 last_error = ""
@@ -72,6 +73,13 @@ class FileWatch:
         except FlowhooksError:
             guard.unconfirmed = True
             raise
+
+    def _start_check(self) -> None:
+        """Check a large file at the start, and after another program has written to it."""
+        guard = self._ledger.guard
+        if guard is not None and guard.unchecked and (self._checker is None or not self._checker.is_alive()):
+            self._checker = threading.Thread(target=self._check_damage, name="file-check", daemon=True)
+            self._checker.start()
 
     def _check_damage(self) -> None:
         guard = self._ledger.guard

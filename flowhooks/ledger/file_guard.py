@@ -8,12 +8,18 @@ breaking SQLite's rules.
 
 A file that was truncated keeps its inode, but is smaller. A file that became smaller may also have been vacuumed by
 another program, so SQLite checks it before it is reported as damaged.
+
+Between two transactions of the writer, nothing writes to the database file: its COMMITs write to the log, and some of
+them move the log into the file. So if the file was modified since the last COMMIT, another program has written to it,
+and SQLite checks it before the next transaction. A large file is checked in the background instead. An older copy that
+is intact in itself is not recognised.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,7 +31,6 @@ from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from sqlalchemy import Engine
 
@@ -36,8 +41,8 @@ PUT_BACK_ADVICE: Final = (
 )
 
 # A file of this size is checked in less than 0.1 s.
-MAX_BYTES_CHECKED_AT_START: Final = 16 * 1024 * 1024
-"""Maximum size of a database file that is checked at the start. A larger one is checked while the server works."""
+MAX_BYTES_CHECKED_AT_ONCE: Final = 16 * 1024 * 1024
+"""Maximum size of a database file that is checked before the next write. A larger one is checked in the background."""
 
 log = get_logger(__name__)
 
@@ -67,16 +72,24 @@ class FileGuard:
         self._opened = opened.st_ino, opened.st_dev
         self._wal_opened = wal.st_ino, wal.st_dev
         self._size = opened.st_size
+        self._modified = self._modified_at_commit = opened.st_mtime_ns
 
-    def find_problem(self) -> str | None:
-        """Return the problem because of which no write may be acknowledged now; None if there is none."""
+    def find_problem(self, *, committed: bool = False) -> str | None:
+        """Return the problem because of which no write may be acknowledged now; None if there is none.
+
+        Args:
+            committed: whether the writer has just committed, which may have modified the file.
+        """
         if self._problem is None and self._is_in_place() and self._has_its_log():
+            if committed:
+                self._modified_at_commit = self._modified
             return None
         return self._diagnose()
 
     def find_problem_quickly(self) -> str | None:
         """Do the same before a transaction, at half the cost. The log is checked after the COMMIT."""
-        return None if self._problem is None and self._is_in_place() else self._diagnose()
+        in_place = self._problem is None and self._is_in_place() and self._modified == self._modified_at_commit
+        return None if in_place else self._diagnose()
 
     def check(self) -> None:
         """Let SQLite check the whole file. If it is damaged, no write is acknowledged any more."""
@@ -101,6 +114,7 @@ class FileGuard:
             stat = os.stat(self._file)  # noqa: PTH116 (as above)
         except OSError:
             return False
+        self._modified = stat.st_mtime_ns
         grown = stat.st_size >= self._size
         if grown:
             self._size = stat.st_size
@@ -115,7 +129,7 @@ class FileGuard:
 
     def _diagnose(self) -> str | None:
         with self._changing:
-            why = self._misplaced() or self._damage or self._find_truncation()
+            why = self._misplaced() or self._damage or self._find_truncation() or self._find_overwriting()
             self._log_change(why)
             return why
 
@@ -146,6 +160,18 @@ class FileGuard:
         self._damage = (
             f"the database file {self._file} is damaged: it was truncated from {self._size} to {size} bytes: {why}"
         )
+        return self._damage
+
+    def _find_overwriting(self) -> str | None:
+        """Return the damage of a file that another program has written to; None if it is intact or too large."""
+        if self._modified == self._modified_at_commit:
+            return None
+        self._modified_at_commit = self._modified
+        if not _is_small(Path(self._file)):
+            self.unchecked = True
+            return None
+        if why := self._check():
+            self._damage = f"the database file {self._file} is damaged: another program has written to it: {why}"
         return self._damage
 
     def _log_change(self, why: str | None) -> None:
@@ -215,4 +241,4 @@ def _read_damage(engine: Engine) -> str | None:
 
 
 def _is_small(file: Path) -> bool:
-    return not file.exists() or file.stat().st_size <= MAX_BYTES_CHECKED_AT_START
+    return not file.exists() or file.stat().st_size <= MAX_BYTES_CHECKED_AT_ONCE

@@ -307,7 +307,7 @@ class GroupCommitWriter:
             if transaction is None or complete:
                 raise
             raise _RolledBack from error
-        if self._guard is not None and self._guard.find_problem():
+        if self._guard is not None and self._guard.find_problem(committed=True):
             # The data may be in a file that the next process does not open, so the work is reported as not done.
             self._guard.unconfirmed = True
             transaction.run_callbacks(durable=False)

@@ -1,11 +1,18 @@
-"""A transaction is committed to a file that was moved away before any caller was answered."""
+"""A transaction is committed to a file that was moved away, or overwritten, before any caller was answered."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 
 from flowhooks import State
+from flowhooks.background import file_watch
 from flowhooks.errors import LedgerUnusable, Unavailable
+from flowhooks.ledger import file_guard
+from flowhooks.ledger.database import engines
 
 pytestmark = pytest.mark.sqlite
 
@@ -68,3 +75,76 @@ def test_work_in_one_batch_is_refused_together(hands, harness, away):
     assert [type(one) for one in results] == [Unavailable] * 3
     away.rename(harness.file)
     hands.accept("i1", "p:a")
+
+
+OVERWRITE = """
+import pathlib, sqlite3, sys
+file = pathlib.Path(sys.argv[1])
+sqlite3.connect(file, isolation_level=None).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+if sys.argv[2] == "damage":
+    part_of_a_body = file.read_bytes().index(b"x" * 4_000)
+    with file.open("r+b") as opened:
+        opened.seek(part_of_a_body // 4_096 * 4_096)
+        opened.write(bytes(4_096))
+"""
+"""A program that writes to a ledger's file. A process that closes the file loses SQLite's locks on it."""
+
+
+def overwrite(harness, how):
+    """Move the log into the database file, and overwrite a page with a part of a body, or not."""
+    subprocess.run([sys.executable, "-c", OVERWRITE, str(harness.file), how], check=True)
+
+
+@pytest.fixture
+def filled(harness, monkeypatch):
+    """An app with a ledger of some hundred pages, whose counts are not checked at the end.
+
+    Its writer moves the log into the file after every 50 pages.
+    """
+    monkeypatch.setattr(engines, "CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(file_watch, "POLL_INTERVAL", 0.02)
+    harness.check_books = False
+    flow = harness.open()
+    for number in range(20):
+        flow.take(f"i{number}", key="nobody", pad="x" * 10_000)
+    return flow
+
+
+def test_a_file_that_is_damaged_in_place(harness, filled, logged):
+    """A page is overwritten at the same size: the next callback is not acknowledged."""
+    overwrite(harness, "damage")
+    with pytest.raises(Unavailable):
+        filled.take("after", key="nobody")
+    (record,) = [entry for entry in logged if entry["event"] == "database_damaged"]
+    assert "another program has written to it" in record["why"]
+    assert filled.app.readiness_problems() == [record["why"]]
+
+
+def test_a_file_that_another_program_writes_to(harness, filled, monkeypatch):
+    """A file that is intact is checked once after each modification, and not after the server's own ones."""
+    checks = []
+    guard = filled.app.ledger.guard
+    check = guard._check
+    monkeypatch.setattr(guard, "_check", lambda: checks.append(1) or check())
+    for expected in (1, 2):
+        filled.take(f"before-{expected}", key="nobody")
+        overwrite(harness, "checkpoint")
+        for number in range(5):
+            assert filled.take(f"after-{expected}-{number}", key="nobody").status == "parked"
+        assert len(checks) == expected
+    modified = harness.file.stat().st_mtime_ns
+    for number in range(60):
+        filled.take(f"later-{number}", key="nobody", pad="x" * 10_000)
+    assert harness.file.stat().st_mtime_ns > modified
+    assert len(checks) == 2
+
+
+def test_a_large_file_is_checked_in_the_background(harness, filled, monkeypatch, eventually):
+    """The check of a large file would delay a callback, so damage is found soon after it."""
+    monkeypatch.setattr(file_guard, "MAX_BYTES_CHECKED_AT_ONCE", 0)
+    overwrite(harness, "damage")
+    with suppress(Unavailable):
+        filled.take("after", key="nobody")
+    eventually(filled.app.readiness_problems)
+    with pytest.raises(Unavailable):
+        filled.take("later", key="nobody")
