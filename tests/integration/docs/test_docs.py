@@ -291,6 +291,26 @@ def test_both_readmes_say_the_same():
     assert links[0] <= {target.replace(".zh-CN", "") for target in links[1]} | links[1]
 
 
+@pytest.mark.parametrize(
+    ("page", "box"),
+    [
+        (page.with_suffix(suffix), box)
+        for page in (
+            *(ROOT / "README.md", DOCS / "tutorial.md"),
+            *(DOCS / "how-to/connect-an-engine.md", DOCS / "how-to/write-a-plugin.md"),
+        )
+        for suffix, box in ((".md", "**Completed is not approved.**"), (".zh-CN.md", "**流程完成不等于审批通过。**"))
+    ],
+    ids=lambda value: name_of(value) if isinstance(value, Path) else "",
+)
+def test_completed_is_not_approved_is_at_the_top(page, box):
+    """The first pages that a reader opens have the box before their first heading and drawing."""
+    top = re.split(r"^## |^\[?!\[", page.read_text("utf-8"), flags=re.MULTILINE)[0]
+    (quoted,) = [part for part in top.split("\n\n") if part.startswith(f"> {box}")]
+    assert 'conclusion="approved"' in quoted
+    assert all(line.startswith("> ") for line in quoted.splitlines())
+
+
 TRANSLATED = [
     DOCS / name
     for name in (
