@@ -1,4 +1,4 @@
-"""What becomes of an event with conditions: the rows, which are checked with the router and on each database."""
+"""The table of states of an event by the conditions of its handlers, for the router alone and for each database."""
 
 from __future__ import annotations
 

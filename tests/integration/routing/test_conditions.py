@@ -88,7 +88,7 @@ EVERY = {
     "false": {"every": "no"},
     "undecided": {},
 }
-"""What an event brings for the condition of a handler of every event; its state does not depend on it."""
+"""Members of an event for the conditions of handlers of every event; its state does not depend on them."""
 
 
 def test_every_row_of_the_table(harness, noted):
