@@ -123,7 +123,7 @@ class App:
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder, self.receivers = path.dispatcher, path.recorder, self.plugins.receivers
         self.circuit_breaker, self.cluster, self.trends = path.circuit_breaker, path.cluster, path.trends
-        self.bulk_operations, self._reroute_parked = path.bulk_operations, path.reroute_parked
+        self.bulk_operations, self._parked_rerouter = path.bulk_operations, path.parked_rerouter
         services = composition.build_services(base, path, live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
         self.alerts, self.file_watch, self.clock_watch = services.alerts, services.file_watch, services.clock_watch
@@ -178,7 +178,7 @@ class App:
         if self.reconciliation is not None:
             self.reconciliation.reconfigure(settings)
         if is_routing_changed:
-            self._reroute_parked()  # parked events may need no handler any more
+            self._parked_rerouter.start()  # parked events may need no handler any more
 
     def on_reload(self, listener: Callable[[Settings], object]) -> None:
         """Call `listener` with the new settings at each reload, before they are applied."""
@@ -193,7 +193,7 @@ class App:
         if self.runs or not self.ledger.shared:
             self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
             self._threads.start("circuit-breaker", lambda: self.circuit_breaker.run(execute, self._stop))
-        self._reroute_parked()  # in the background: there may be many
+        self._parked_rerouter.start()  # in the background: there may be many
         if changed := self.registration.changed:
             self._threads.start("dismissed", lambda: log_dismissed(self.ledger, self.router, changed))
         threading.Thread(target=self._recorder.run, name="recording", daemon=True).start()

@@ -46,7 +46,7 @@ from flowhooks.observability.collectors import LedgerCollector, ProcessCollector
 from flowhooks.observability.metrics import Metrics
 from flowhooks.observability.process_resources import ResourceCollector
 from flowhooks.operations.context import OperationContext
-from flowhooks.operations.reroute import reroute_all_parked
+from flowhooks.operations.reroute import ParkedRerouter
 from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.settings import database_url
 
@@ -188,11 +188,7 @@ def check_ingress(settings: Settings, plugins: Plugins) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackPath:
-    """The components that a callback passes, from its acceptance to its recorded outcome.
-
-    Attributes:
-        reroute_parked: starts to route all parked events again, in a thread of its own.
-    """
+    """The components that a callback passes, from its acceptance to its recorded outcome."""
 
     intake: Intake
     waiters: WaiterRegistry
@@ -202,7 +198,7 @@ class CallbackPath:
     circuit_breaker: CircuitBreaker
     trends: TrendRecorder
     bulk_operations: BulkOperations
-    reroute_parked: Callable[[], None]
+    parked_rerouter: ParkedRerouter
     cluster: ClusterSync | None
 
 
@@ -263,7 +259,7 @@ def build_path(
     )
     bulk_operations = BulkOperations(ledger, base.clock, lambda: live.current.missing_handlers)
     context = partial(build_operation_context, base, live, notifier, bulk_operations)
-    reroute_parked = partial(threads.start, "reroute-parked", partial(reroute_all_parked, context, stop))
+    parked_rerouter = ParkedRerouter(context, threads, stop)
     cluster = None
     if ledger.shared:
         cluster = ClusterSync(
@@ -275,7 +271,7 @@ def build_path(
             retired=registration.retired,
             on_routes_changed=live.change_missing,
             on_runners_changed=base.runtime.set_run_elsewhere,
-            reroute_parked=reroute_parked,
+            reroute_parked=parked_rerouter.start,
             wake=base.runner.wake,
             wake_operations=bulk_operations.wake,
         )
@@ -298,7 +294,7 @@ def build_path(
         circuit_breaker=circuit_breaker,
         trends=trends,
         bulk_operations=bulk_operations,
-        reroute_parked=reroute_parked,
+        parked_rerouter=parked_rerouter,
         cluster=cluster,
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from threading import Event
 
+    from flowhooks.background.threads import ThreadGroup
     from flowhooks.ledger.queries import StoredEvent
     from flowhooks.ledger.route_changes import RouteChange
     from flowhooks.ledger.transaction import WriteTransaction
@@ -232,22 +233,35 @@ def _write(
     return done
 
 
-def reroute_all_parked(context: Callable[[], OperationContext], stop: Event) -> None:
-    """Route all parked events again, page by page, and log the result.
+class ParkedRerouter:
+    """Routes all parked events again, in a thread of its own.
 
     Args:
         context: returns the current context.
+        threads: starts the thread, and waits for it at the end.
         stop: when it is set, no further page is read.
     """
-    after, delivered = "", 0
-    try:
-        while not stop.is_set():
-            page = reroute_parked(context(), after=after)
-            after = page.next
-            delivered += page.delivered
-            if not after:
-                break
-    except FlowhooksError as error:
-        log.error("parked_reroute_failed", why=str(error), next="`flowhooks events reroute --parked` tries again")  # noqa: TRY400 (one line says it)
-    if delivered:
-        log.info("parked_events_rerouted", delivered=delivered)
+
+    def __init__(self, context: Callable[[], OperationContext], threads: ThreadGroup, stop: Event) -> None:
+        self._context = context
+        self._threads = threads
+        self._stop = stop
+
+    def start(self) -> None:
+        """Start to route them, without waiting for it."""
+        self._threads.start("reroute-parked", self.run)
+
+    def run(self) -> None:
+        """Route them page by page, and log the result."""
+        after, delivered = "", 0
+        try:
+            while not self._stop.is_set():
+                page = reroute_parked(self._context(), after=after)
+                after = page.next
+                delivered += page.delivered
+                if not after:
+                    break
+        except FlowhooksError as error:
+            log.error("parked_reroute_failed", why=str(error), next="`flowhooks events reroute --parked` tries again")  # noqa: TRY400 (one line says it)
+        if delivered:
+            log.info("parked_events_rerouted", delivered=delivered)
