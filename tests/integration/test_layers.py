@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MAX_LINES = 500
 """A longer file has more than one purpose."""
+SHORTER = {"app.py": 259, "execution/dispatcher.py": 239}
+"""The most lines of files that only connect others: whoever adds something there moves something out."""
 CATALOGUES = {"web/admin/console/texts.py", "ledger/migrations/versions/0001_initial.py"}
 
 
@@ -48,7 +50,7 @@ def test_every_file_says_what_it_is(file):
 def test_no_file_has_grown_too_long():
     """No file is longer than its limit; catalogues of texts and tables have none."""
     lengths = {str(file): len((PACKAGE / file).read_text().splitlines()) for file in FILES}
-    assert {file for file, length in lengths.items() if length > MAX_LINES} == CATALOGUES
+    assert {file for file, length in lengths.items() if length > SHORTER.get(file, MAX_LINES)} == CATALOGUES
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

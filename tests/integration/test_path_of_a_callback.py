@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import http.client
+import ast
 import re
 import sys
-import threading
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-import flowhooks
-from flowhooks.web.callback.app import create_app
-from flowhooks.web.server.server import Limits, Server
-from support.waiting import WAIT_TIMEOUT
+from flowhooks.background.trends import TrendRecorder
+from flowhooks.execution.circuit_breaker import CircuitBreaker
+from flowhooks.ledger.waiters import WaiterRegistry
+from flowhooks.observability.metrics import Metrics
+from flowhooks.plugins.notifier import HookNotifier
+from support.callback_trace import PACKAGE, CallbackTrace, callback_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "path-of-a-callback.md"
-PACKAGE = Path(flowhooks.__file__).parent
 LINE = re.compile(r"^(?:▶ (.+)| ?(\d+)  (\S+\.py) +(\S+)  .+)$", re.MULTILINE)
+THREADS = {"io": "I/O loop"}
+"""The names of threads that the page calls otherwise."""
 
 
 class Step(NamedTuple):
@@ -42,51 +45,95 @@ def steps():
     return found
 
 
-def thread_kind(name):
-    """The name of a thread as on the page."""
-    return "I/O loop" if name == "io" else re.sub(r"-\d+$", "-N", name)
-
-
 @pytest.fixture
-def calls():
-    """The calls and returns of the page's functions in threads that start from now on, in order."""
-    wanted = {(step.file, step.function) for step in steps()}
-    seen = []
-
-    def profile(frame, event, _argument):
-        code = frame.f_code
-        if event not in {"call", "return"} or not code.co_filename.startswith(str(PACKAGE)):
-            return
-        place = Path(code.co_filename).relative_to(PACKAGE).as_posix(), code.co_qualname
-        if place in wanted:
-            seen.append((event, Step(thread_kind(threading.current_thread().name), *place)))
-
-    before = threading.getprofile()
-    threading.setprofile(profile)
-    yield seen
-    threading.setprofile(before)
+def trace():
+    """The calls and returns of the package's functions in threads that start from now on."""
+    with CallbackTrace() as trace:
+        yield trace
 
 
 @pytest.mark.sqlite
-def test_a_callback_takes_the_steps_of_the_page(calls, harness, listens):
-    """Each function is entered in the page's order and in its thread; the last one returns after the outcome."""
+def test_a_callback_takes_the_steps_of_the_page(trace, harness, listens):
+    """Each function is entered in the page's order and in its thread; the last one returns after the outcome.
+
+    The body is read and parsed once, and no function of the intake runs in the writer's thread.
+    """
     flow = harness.open(listens(lambda event: 1, name="h"))
-    server = Server(create_app(flow.app), listen="127.0.0.1:0", threads=2, limits=Limits(), name="listen")
-    loop = threading.Thread(target=server.serve, name="io")
-    loop.start()
-    try:
-        connection = http.client.HTTPConnection(server.address, timeout=WAIT_TIMEOUT)
-        body = '{"businessKey": "b", "processDefinitionKey": "leave"}'
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", "/flow/i1/call-back/complete", body, headers)
-        assert connection.getresponse().status == 200
-        connection.close()
-    finally:
-        server.close()
-        loop.join(WAIT_TIMEOUT)
+    with callback_server(flow.app) as send:
+        assert send("i1") == 200
+    visits = [visit._replace(thread=THREADS.get(visit.thread, visit.thread)) for visit in trace.visits]
+    calls = [(visit.event, Step(visit.thread, visit.file, visit.function)) for visit in visits]
     *before, last = steps()
     entered = [step for event, step in calls if event == "call" and step in before]
     assert [step for index, step in enumerate(entered) if step not in entered[:index]] == before
     recorded = [index for index, (event, step) in enumerate(calls) if event == "call" and step == before[-1]]
     assert calls.index(("return", last)) > recorded[0]
+    times = Counter(step.function for event, step in calls if event == "call")
+    assert (times["read_body"], times["parse_callback"]) == (1, 1)
+    assert [visit for visit in visits if visit.thread == "ledger-writer" and visit.file.startswith("intake/")] == []
     assert sys.getprofile() is None
+
+
+@pytest.mark.sqlite
+def test_the_subscribers_of_the_page(harness):
+    """`DeliverySettled` is published to the five subscribers that the page names, in its order."""
+    app = harness.open(start=False).app
+    subscribers = [type(subscriber.__self__) for subscriber in app._recorder._subscribers]
+    assert subscribers == [Metrics, TrendRecorder, CircuitBreaker, WaiterRegistry, HookNotifier]
+    named = re.search(r"five subscribers: (.+?)\.", PAGE.read_text("utf-8"), re.DOTALL)
+    assert " ".join(named[1].split()) == "metrics, trends, circuit breaker, waiters, and plugins"
+
+
+def tree(file):
+    """The syntax tree of a module."""
+    return ast.parse((PACKAGE / file).read_text("utf-8"))
+
+
+def nodes(kind, *roots):
+    """The nodes of a kind in syntax trees."""
+    return [node for root in roots for node in ast.walk(root) if isinstance(node, kind)]
+
+
+def test_one_module_publishes_outcomes_and_retries_recording():
+    """Subscribers are only connected elsewhere, and no other module hands a result to the ledger."""
+    files = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")]
+    used = {
+        name: {file for file in files if any(node.attr == name for node in nodes(ast.Attribute, tree(file)))}
+        for name in ("on_settled", "_subscribers", "record_result", "commit_with_result")
+    }
+    recorder = {"execution/recorder.py"}
+    assert used.pop("on_settled") == {"composition.py"}
+    assert used == {"_subscribers": recorder, "record_result": recorder, "commit_with_result": recorder}
+
+
+def test_the_intake_hands_no_function_of_its_own_to_the_writer():
+    """What runs in a transaction, or when it is durable, is a function of another package."""
+    handed = []
+    for path in (PACKAGE / "intake").glob("*.py"):
+        module = tree(path)
+        own = {function.name for function in nodes(ast.FunctionDef, module)}
+        for call in nodes(ast.Call, module):
+            if isinstance(call.func, ast.Attribute) and call.func.attr in {"write", "submit", "add_done_callback"}:
+                (given, *_) = call.args
+                if isinstance(given, ast.Call) and ast.unparse(given.func) == "partial":
+                    (given, *_) = given.args
+                handed.append((path.name, ast.unparse(given), ast.unparse(given).removeprefix("self.") in own))
+    assert {file for file, *_ in handed} == {"accept.py", "rejected_requests.py", "required_credentials.py"}
+    assert [(file, function) for file, function, is_own in handed if is_own or "lambda" in function] == []
+
+
+def test_no_component_is_reached_before_it_exists():
+    """The constructors of the app give out none of its methods, and no closure is over what is built later."""
+    (app,) = (node for node in tree("app.py").body if isinstance(node, ast.ClassDef) and node.name == "App")
+    methods = {node.name: node for node in app.body if isinstance(node, ast.FunctionDef)}
+    building = [*methods["__init__"].body, *methods["_connect"].body]
+    called = {id(call.func) for call in nodes(ast.Call, *building)}
+    given = {ast.unparse(node) for node in nodes(ast.Attribute, *building) if id(node) not in called}
+    assert given & {f"self.{name}" for name in methods} == {"self._release_lock"}  # for a failed start
+    assert nodes(ast.Lambda, *building) == []
+    late = []
+    for function in nodes(ast.FunctionDef, tree("composition.py")):
+        built = {node.id: node.lineno for node in nodes(ast.Name, function) if isinstance(node.ctx, ast.Store)}
+        for closure in nodes(ast.Lambda, function):
+            late += [name.id for name in nodes(ast.Name, closure) if built.get(name.id, 0) > closure.lineno]
+    assert late == []

@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_nothing_else_looks_public():
     """Other visible names of the package are submodules or begin with an underscore."""
     others = {name for name in vars(flowhooks) if not name.startswith("_")} - PROMISED - {"annotations"}
     assert {name for name in others if not inspect.ismodule(vars(flowhooks)[name])} == set()
+
+
+def test_modules_of_public_names_have_no_internal_protocol():
+    """A protocol beside public data would look like something that plugins implement."""
+    modules = {inspect.getmodule(getattr(flowhooks, name)) for name in PROMISED - {"hookimpl"}}
+    protocols = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and getattr(value, "_is_protocol", False)
+    }
+    assert protocols == {"EngineClient"}
+    assert sys.modules["flowhooks.model.delivery"] in modules
 
 
 @pytest.mark.parametrize("name", sorted(PROMISED))
