@@ -137,6 +137,16 @@ def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, t
     assert (figure.case, notes, figure.judged > 0) == ("conclusion=, one each", [], True)
 
 
+def test_the_visits_of_a_callback_are_counted_by_thread(part):
+    """The functions of each thread are counted; the dispatcher is entered once, by the runner."""
+    visits = part("visits")
+    rows = visits.table(visits.visits(callbacks=2))
+    counts = [int(row.split("|")[2]) for row in rows[2:7]]
+    assert min(counts) > 0
+    assert max(counts[:4]) < counts[4] <= sum(counts[:4])
+    assert rows[-1].startswith("The dispatcher is entered once. ")
+
+
 def test_rows_about_dispatch_are_named_one_by_one(part):
     """`--rows` accepts the names of rows about conditions."""
     names = ["dispatch-conclusions", "dispatch-conditions"]
