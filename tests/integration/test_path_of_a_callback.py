@@ -107,7 +107,7 @@ def test_one_module_publishes_outcomes_and_retries_recording():
 
 
 def test_the_intake_hands_no_function_of_its_own_to_the_writer():
-    """What runs in a transaction, or when it is durable, is a function of another package."""
+    """A function that runs in a transaction, or when that is durable, is of another package."""
     handed = []
     for path in (PACKAGE / "intake").glob("*.py"):
         module = tree(path)
