@@ -285,14 +285,27 @@ def test_what_cannot_be_loaded_leaves_the_predecessor(served):
 def test_each_step_may_be_the_last(served, first, later):
     """A predecessor or successor that is killed refuses, loses and doubles no callback, and no restart hangs.
 
-    `first` are the steps of a replacement by the server itself, `later` those of one by its supervisor.
+    A handler that is not safe to repeat runs when each replacement begins, and is called once. Its delivery is
+    *unknown* only if its own process was killed before it ended. `first` are the steps of a replacement by the server
+    itself, `later` those of one by its supervisor.
     """
     server = served.server
+    expected = {}
 
     def kill(point):
         before, file = owner(served), served.folder / f"kill-restart.{point}"
-        file.touch()
-        done = restart(served)
+        slow = f"slow-{len(expected)}"
+        with shut(served) as gate:
+            server.post(slow, {"processDefinitionKey": "once"}, **ASYNC)
+            until(lambda: runs(served, slow))
+            file.touch()
+            if point in {"released", "locked"}:  # a predecessor gets there when its handlers have ended
+                draining = len(server.logged("ledger_handing_over")) + 1
+                opener = threading.Thread(
+                    target=lambda: (server.until_logged("ledger_handing_over", times=draining), gate.unlink())
+                )
+                opener.start()
+            done = restart(served)
         assert not file.exists()
         if point == "loaded":
             assert done.returncode == 1
@@ -302,6 +315,7 @@ def test_each_step_may_be_the_last(served, first, later):
             assert done.returncode == 0, done.stderr
             assert owner(served) != before
         clients.until_more()
+        expected[slow] = [("once", before)] if point == "draining" else [("once", before), ("ended", before)]
 
     with Clients(server.place, GOOD, patient=True) as clients:
         clients.until_more()
@@ -311,24 +325,43 @@ def test_each_step_may_be_the_last(served, first, later):
             restarted(served)
         for point in later:
             kill(point)
-    clients.check(served)
+    clients.check(served, others=len(expected), unknown=(first + later).count("draining"))
+    assert {slow: runs(served, slow) for slow in expected} == expected
     server.stop()
 
 
 @pytest.mark.parametrize("point", ["draining", pytest.param("released", marks=pytest.mark.long)])
 def test_a_first_predecessor_that_is_killed(served, point):
-    """Its successor takes over and goes on without a supervisor, until it is stopped itself or replaced."""
+    """Its successor takes over and goes on without a supervisor, until it is stopped itself or replaced.
+
+    Two handlers run when the replacement begins. If they are killed, only the one that is safe to repeat runs again.
+    """
     server = served.server
-    with Clients(server.place, GOOD, patient=True) as clients:
+    first, is_killed = server.process.pid, point == "draining"
+    with shut(served) as gate, Clients(server.place, GOOD, patient=True) as clients:
+        for key in ("once", "held"):
+            server.post(f"slow-{key}", {"processDefinitionKey": key}, **ASYNC)
+            until(lambda key=key: runs(served, f"slow-{key}"))
         clients.until_more()
         (served.folder / f"kill-restart.{point}").touch()
         server.signal(signal.SIGUSR2)
+        if not is_killed:
+            server.until_logged("ledger_handing_over")
+            gate.unlink()
         server.until_logged("predecessor_lost")
         lone = server.until_logged("server_started", times=2)["pid"]
         clients.until_more()
+        gate.unlink(missing_ok=True)
+        until(lambda: "ended" in dict(runs(served, "slow-held")))
         assert restarted(served)["predecessor"] == lone
         clients.until_more()
-    clients.check(served)
+    clients.check(served, others=2, unknown=int(is_killed))
+    if is_killed:
+        assert runs(served, "slow-once") == [("once", first)]
+        assert runs(served, "slow-held") == [("held", first), ("held", lone), ("ended", lone)]
+    else:
+        assert runs(served, "slow-once") == [("once", first), ("ended", first)]
+        assert runs(served, "slow-held") == [("held", first), ("ended", first)]
     assert server.process.wait(WAIT_TIMEOUT) == -signal.SIGKILL
     os.kill(lone, signal.SIGTERM)
     server.wait()
