@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from contextlib import closing, contextmanager
 from itertools import count
@@ -200,21 +201,33 @@ def test_a_handler_is_waited_for(served):
     server.stop()
 
 
-@pytest.mark.long
-def test_a_handler_of_fifteen_seconds(served):
-    """The handler ends in the predecessor, and no callback is refused meanwhile."""
+@pytest.mark.parametrize("seconds", [3, pytest.param(15, marks=pytest.mark.long)])
+def test_a_long_handler_and_a_broken_plugin(served, seconds):
+    """A handler runs until its end in the predecessor, which goes on while a plugin is broken, then is replaced.
+
+    No callback is refused meanwhile, and the handler, which is not safe to repeat, is called once.
+    """
     server = served.server
     with shut(served) as gate, Clients(server.place, GOOD) as clients:
-        server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
+        server.post("slow", {"processDefinitionKey": "once"}, **ASYNC)
         until(lambda: runs(served, "slow"))
-        opened = threading.Timer(15, gate.unlink)
+        began = time.monotonic()
+        served.plugin("broken", BROKEN)
+        refused = restart(served)
+        assert refused.returncode == 1
+        assert "no module of that kind" in refused.stderr
+        assert owner(served) == server.process.pid
+        assert server.post("meanwhile", GOOD, Prefer="wait=60").status == 200  # it still runs handlers
+        served.remove("broken")
+        assert [what for what, _ in runs(served, "slow")] == ["once"]
+        opened = threading.Timer(max(0.0, began + seconds - time.monotonic()), gate.unlink)
         opened.start()
         done = restarted(served)
         clients.until_more()
     assert done["predecessor"] == server.process.pid
     assert 0 < done["waited_seconds"] < MAX_HANDOVER_SECONDS
-    assert [what for what, _ in runs(served, "slow")] == ["held", "ended"]
-    clients.check(served, others=1)
+    assert runs(served, "slow") == [("once", server.process.pid), ("ended", server.process.pid)]
+    clients.check(served, others=2)
     server.stop()
 
 
