@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from flowhooks import handler
-from flowhooks.execution.runners import procrastinate, procrastinate_schema
+from flowhooks.execution.runners import job_sweeper, procrastinate, procrastinate_schema
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
@@ -229,7 +229,7 @@ def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same without handlers; it polls for jobs often."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(procrastinate, "IDLE_POLL_INTERVAL", 0.05)
-    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.5)
+    monkeypatch.setattr(job_sweeper, "SWEEP_INTERVAL", 0.5)
     postgresql.empty(ledger_with_jobs, (*JOB_TABLES, *TABLES))
     return ledger_with_jobs
 

@@ -119,19 +119,14 @@ def to_ready_delivery(row: Any) -> ReadyDelivery:
     return ReadyDelivery(delivery_id, row.handler, row.attempt, row.state == State.UNKNOWN, row.order_key is not None)
 
 
-def due_handlers_of_all(connection: Connection, process: str, now: int, heartbeat_timeout: float) -> list[str] | None:
-    """Return the same for all live processes, without handlers that none of them runs.
-
-    Of the processes that run deliveries, the one that started first does this; the others get None.
+def due_handlers_of_all(connection: Connection, now: int, heartbeat_timeout: float) -> list[str]:
+    """Return the same without handlers that no live process runs.
 
     Args:
         connection: any connection.
-        process: this process's id.
         now: microseconds since 1970.
         heartbeat_timeout: seconds without a heartbeat after which a process is not alive.
     """
-    if processes.leader_id(connection, runs_handlers=True) != process:
-        return None
     due = due_handlers(connection, now)
     if not due:
         return []

@@ -114,15 +114,15 @@ def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: 
     return buried
 
 
-def leader_id(connection: Connection, *, runs_handlers: bool = False) -> str | None:
-    """Return the id of the process that started first: it does the work that one process does for all.
+def leader_id(connection: Connection) -> str | None:
+    """Return the id of the process that started first: it does the work that one process does for all."""
+    return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
 
-    Args:
-        connection: any connection.
-        runs_handlers: whether it must be a process that runs deliveries.
-    """
-    query = select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))
-    return connection.execute(query.where(processes.c.handlers != "[]") if runs_handlers else query).scalar()
+
+def count_earlier(connection: Connection, process: str) -> int:
+    """Return the number of processes that run deliveries and started before a process."""
+    earlier = processes.c.stopped_at.is_(None), processes.c.handlers != "[]", processes.c.id < process
+    return connection.execute(select(func.count()).select_from(processes).where(*earlier)).scalar_one()
 
 
 def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[LiveProcess]:

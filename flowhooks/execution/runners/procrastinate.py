@@ -11,8 +11,9 @@ While more deliveries of the handler are due, the transaction that records the o
 next deliveries for their slots. If no slot is free for other handlers, the handler lets them have a turn: it stores a
 job instead, behind those of the others.
 
-Each second, one process of those that share the ledger looks for due deliveries whose job is missing. Retries are found
-in this way, too, so an idle process polls rarely for the jobs of retries, for which PostgreSQL sends no notification.
+Each second, one process of those that share the ledger looks for due deliveries whose job is missing
+(`job_sweeper.py`). Retries are found in this way, too, so an idle process polls rarely for the jobs of retries, for
+which PostgreSQL sends no notification.
 
 Threads: `fetch` takes jobs, `runner-N` run the deliveries, `sweeper` looks for missing jobs.
 """
@@ -31,13 +32,12 @@ import procrastinate
 import structlog
 from procrastinate.exceptions import ConnectorException
 
-from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.execution.runners.job_connections import connector
 from flowhooks.execution.runners.job_queue import WORKER_DEAD_AFTER_SECONDS, JobQueue, queue_of
+from flowhooks.execution.runners.job_sweeper import JobSweeper
 from flowhooks.execution.runners.next_poll import seconds_to_poll
 from flowhooks.failpoints import hit
-from flowhooks.ledger.due_deliveries import due_handlers, due_handlers_of_all
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
@@ -66,22 +66,12 @@ MAX_CHANNELS: Final = 100
 """With more handlers than these, a worker listens for the jobs of all handlers on one channel."""
 CANCEL_INTERVAL: Final = 0.5
 """Seconds until a task that has not ended is cancelled again."""
-SWEEP_INTERVAL: Final = 1.0
-"""Seconds between sweeps for due deliveries whose handler has no job."""
-LEADER_CHECK_INTERVAL: Final = 5.0
-"""Seconds between checks of the other processes whether they are to sweep."""
-CLEANING_INTERVAL: Final = 10.0
-"""Seconds between removals of the jobs of dead workers."""
-LOST_JOB_THRESHOLD_SECONDS: Final = 0.5
-"""Seconds that a delivery must be overdue before the sweep assumes that its job was lost."""
 SKIP_SECONDS: Final = 5.0
 """Seconds for which a delivery that was not marked as running, such as a damaged one, is left out."""
 FAULT_PAUSE_SECONDS: Final = 1.0
 """Seconds that a thread pauses after a delivery that could not be run."""
 RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds until the fetching of jobs is restarted after an error. The last delay repeats."""
-
-_ON_SWEEP_COMMITTED: Final = partial(hit, "sweep.committed")
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +86,9 @@ class ProcrastinateRunner:
         runtime: how this process runs each handler.
         clock: current time.
         handlers: ids of the handlers whose deliveries this process runs.
+
+    Attributes:
+        sweeper: stores missing jobs.
     """
 
     def __init__(
@@ -115,16 +108,14 @@ class ProcrastinateRunner:
         self._runtime = runtime
         self._clock = clock
         self._queues = {handler: queue_of(handler) for handler in sorted(handlers)}
+        self.sweeper = JobSweeper(url, queue=queue, ledger=ledger, clock=clock, handlers=self._queues.keys())
         self._claiming: dict[str, bool] = {}
         self._to_claim_again: set[str] = set()
         self._claiming_changed = threading.Lock()
         self._claimed_jobs: set[int] = set()
         self._skipped: dict[str, dict[str, float]] = {}
         self._wake_fetching: Callable[[], None] = lambda: None
-        self._wakeup = threading.Event()
-        self._has_failed = threading.Event()
         self._active_until = 0.0
-        self._next_cleaning = 0.0
         self._last_error: str | None = None
 
     def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
@@ -136,7 +127,7 @@ class ProcrastinateRunner:
             threading.Thread(target=self._run_thread, args=(execute, stop), name=f"runner-{number}", daemon=True)
             for number in range(self._slots.threads)
         ]
-        threads.append(threading.Thread(target=self._sweep_loop, args=(stop,), name="sweeper", daemon=True))
+        threads.append(threading.Thread(target=self.sweeper.run, args=(stop,), name="sweeper", daemon=True))
         for thread in threads:
             thread.start()
         self._queue.is_running = True
@@ -163,7 +154,7 @@ class ProcrastinateRunner:
 
     def wake(self) -> None:
         """Look for due deliveries at once, because `stop` was set or the ledger has changed."""
-        self._wakeup.set()
+        self.sweeper.wake()
         self._wake_fetching()
 
     def _on_slot_freed(self) -> None:
@@ -285,7 +276,7 @@ class ProcrastinateRunner:
         if not claim.is_committed:
             # The next sweep stores a job for the deliveries that are still due.
             self._slots.set_backlog(claim.handler, has_more=False)
-            self._has_failed.set()
+            self.sweeper.on_failed()
         if again or not claim.has_more:
             self._wake_fetching()
 
@@ -299,12 +290,12 @@ class ProcrastinateRunner:
                 if claimed is None:
                     self._skip(queued.handler, queued.delivery_id)
             except FlowhooksError as error:
-                self._has_failed.set()
+                self.sweeper.on_failed()
                 log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
                 stop.wait(FAULT_PAUSE_SECONDS)
             except BaseException:
                 # A defect in flowhooks must not cost a thread.
-                self._has_failed.set()
+                self.sweeper.on_failed()
                 log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
                 stop.wait(FAULT_PAUSE_SECONDS)
             finally:
@@ -320,60 +311,6 @@ class ProcrastinateRunner:
     def _skipped_of(self, handler: str) -> frozenset[str]:
         now = time.monotonic()
         return frozenset(key for key, until in self._skipped.get(handler, {}).items() if until > now)
-
-    def _sweep_loop(self, stop: threading.Event) -> None:
-        """Store jobs for due deliveries whose handler has none, until `stop` is set."""
-        is_woken, next_check = True, 0.0
-        while not stop.is_set():
-            self._has_failed.clear()
-            self._slots.wake()
-            try:
-                if is_woken:
-                    self._sweep_own()
-                if time.monotonic() >= next_check and not self._sweep_all():
-                    next_check = time.monotonic() + LEADER_CHECK_INTERVAL
-            except FlowhooksError as error:
-                self._has_failed.set()
-                log.error("sweep_failed", why=str(error))  # noqa: TRY400 (one line says it)
-            except Exception:
-                # A defect in flowhooks must not end the sweeps: deliveries without a job would never run.
-                self._has_failed.set()
-                log.exception("sweep_failed")
-            # A delivery that could not be marked has lost its job, even if it became due only now.
-            is_woken = self._wakeup.wait(SWEEP_INTERVAL) or self._has_failed.is_set()
-            self._wakeup.clear()
-
-    def _sweep_own(self) -> None:
-        """Store a job for each handler of this process that has a due delivery and no waiting job."""
-        with self._ledger.connection() as connection:
-            due = due_handlers(connection, self._clock.now())
-        self._store_missing([handler for handler in due if handler in self._queues])
-
-    def _sweep_all(self) -> bool:
-        """Do so for the handlers of all processes, and remove the jobs of dead workers.
-
-        Returns:
-            False if another process does that.
-        """
-        ledger, late = self._ledger, self._clock.now() - int(LOST_JOB_THRESHOLD_SECONDS * SECOND)
-        with ledger.connection() as connection:
-            due = due_handlers_of_all(connection, ledger.process, late, ledger.heartbeat_timeout)
-        if due is None:
-            return False
-        self._store_missing(due)
-        if time.monotonic() >= self._next_cleaning:
-            self._ledger.write(self._queue.sweep)
-            self._next_cleaning = time.monotonic() + CLEANING_INTERVAL
-        return True
-
-    def _store_missing(self, handlers: list[str]) -> None:
-        def write(transaction: WriteTransaction) -> None:
-            self._queue.defer(transaction, handlers, 0, most=1)
-            hit("sweep.written")
-            transaction.after_commit(_ON_SWEEP_COMMITTED)
-
-        if handlers:
-            self._ledger.write(write)
 
 
 class _Claim:

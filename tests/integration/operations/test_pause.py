@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from flowhooks import Retry, State
-from flowhooks.execution.runners import procrastinate
+from flowhooks.execution.runners import job_sweeper
 from flowhooks.ledger import audit
 from flowhooks.operations.context import Actor
 from flowhooks.operations.pause import pause, resume
@@ -295,7 +295,7 @@ def test_it_is_called_by_name_and_written_down(harness, listens):
 
 def test_jobs_of_a_large_backlog_are_made_soon(harness, listens, eventually, monkeypatch):
     """Jobs for a large backlog are created without a wait for the next regular sweep."""
-    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 600.0)
+    monkeypatch.setattr(job_sweeper, "SWEEP_INTERVAL", 600.0)
     done = []
     flow = harness.open(listens(lambda event: done.append(event.id), name="h"))
     pause(flow.app.operation_context, ["p:h"])

@@ -11,7 +11,7 @@ import pytest
 
 from flowhooks import Retry, RetryAfter, State
 from flowhooks.clock import Clock
-from flowhooks.execution.runners import embedded, procrastinate, procrastinate_schema
+from flowhooks.execution.runners import embedded, job_sweeper, procrastinate_schema
 from support.waiting import WAIT_TIMEOUT
 
 
@@ -126,7 +126,7 @@ def test_no_more_run_at_once_than_may(harness, runner, listens, eventually, most
 
 def test_one_at_a_time_is_not_slow(harness, runner, listens, eventually, monkeypatch):
     """The end of a delivery starts the next one without a poll."""
-    for looks in (embedded, "POLL_INTERVAL"), (procrastinate, "SWEEP_INTERVAL"):
+    for looks in (embedded, "POLL_INTERVAL"), (job_sweeper, "SWEEP_INTERVAL"):
         monkeypatch.setattr(*looks, 3600.0)
     count = 60
     for given in ({"order_by": "business_key"}, {"concurrency": 1}):

@@ -13,7 +13,7 @@ from flowhooks import Retry, State
 from flowhooks.app import App
 from flowhooks.clock import SECOND, Clock
 from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
-from flowhooks.execution.runners import job_connections, job_queue, procrastinate, procrastinate_schema
+from flowhooks.execution.runners import job_connections, job_queue, job_sweeper, procrastinate, procrastinate_schema
 from flowhooks.ledger.database.engines import IDLE_SECONDS
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -46,6 +46,12 @@ def count_jobs(flow):
     return flow.sql("SELECT count(*) FROM procrastinate_jobs")[0][0]
 
 
+def sweep(flow):
+    """Sweep at once for all processes, whichever process does so otherwise."""
+    with flow.app.ledger.connection() as connection:
+        flow.app.runner.sweeper.sweep(connection)
+
+
 def test_a_call_back_is_answered_with_its_handlers_outcome(harness, listens, eventually):
     """A delivery that has no free thread is stored as waiting with a job, runs once, and the job is deleted."""
     runs = []
@@ -74,8 +80,8 @@ def test_a_job_is_stored_with_its_delivery_or_not_at_all(harness, listens):
     assert count_jobs(flow) == 1
 
 
-def test_a_lost_job_is_made_again(harness, listens, eventually):
-    """A waiting delivery without a job gets one."""
+def test_a_start_makes_missing_jobs(harness, listens):
+    """A process stores jobs for the deliveries that wait for it when it starts."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
@@ -100,8 +106,8 @@ def test_a_job_that_died_with_its_worker_is_made_again(harness, listens):
 def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, listens, monkeypatch):
     """Rows that an unreachable worker locks are skipped until PostgreSQL ends it; other jobs are made meanwhile."""
     handlers = [listens(lambda event: None, name=name, process_key=name) for name in ("taken", "lost")]
-    monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
-    monkeypatch.setattr(procrastinate, "CLEANING_INTERVAL", 0.0)
+    monkeypatch.setattr(job_sweeper, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
+    monkeypatch.setattr(job_sweeper, "CLEANING_INTERVAL", 0.0)
     flow = harness.open(*handlers, start=False, runner=KIND)
     for name in ("taken", "lost"):
         flow.take(name, key=name, wait=0)
@@ -110,14 +116,14 @@ def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, lis
     taken = "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)"
     with psycopg.connect(flow.url) as silent:
         silent.execute(taken)
-        flow.app.runner._sweep_all()
+        sweep(flow)
         assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(1,)]
         assert count_jobs(flow) == 2
         silent.commit()
         with silent.transaction():
             silent.execute("SELECT FROM procrastinate_jobs WHERE status = 'doing' FOR UPDATE")
-            flow.app.runner._sweep_all()
-    flow.app.runner._sweep_all()
+            sweep(flow)
+    sweep(flow)
     assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(0,)]
     assert flow.sql("SELECT queue_name, status::text FROM procrastinate_jobs ORDER BY 1") == [
         ("p:lost", "todo"),
@@ -150,7 +156,7 @@ def test_a_probe_of_a_lost_attempt_is_called(harness, listens, eventually):
 
 def test_a_delivery_that_could_not_be_marked_is_run_soon_after(harness, listens, monkeypatch):
     """A delivery whose job is gone gets another one, although it became due only just before."""
-    monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
+    monkeypatch.setattr(job_sweeper, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
     runs = []
     flow = harness.open(listens(lambda event: runs.append(1), name="h"), runner=ONLY_JOBS)
     real, refused = flow.app.ledger.claim_next, []
@@ -384,7 +390,7 @@ def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
     flow.app.start()
     eventually(lambda: count_jobs(flow) == 0)
     flow.take("i3", wait=0)
-    flow.app.runner._sweep_all()
+    sweep(flow)
     assert count_jobs(flow) == 0
     resume(flow.app.operation_context, ["p:h"])
     eventually(flow.at_rest)
@@ -398,7 +404,7 @@ def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatc
     flow.sql("UPDATE processes SET handlers = '[]'")
     flow.take("i1", wait=0)
     assert count_jobs(flow) == 0
-    flow.app.runner._sweep_all()
+    sweep(flow)
     assert count_jobs(flow) == 0
 
 
@@ -418,12 +424,34 @@ def test_a_retry_runs_although_its_worker_polls_hardly_ever(harness, listens, mo
     assert runs == [1, 2]
 
 
-def test_a_job_that_is_lost_while_workers_run_is_made_again(harness, listens, monkeypatch):
+def test_a_job_that_is_lost_while_workers_run_is_made_again(harness, listens, gate, eventually):
     """A sweep finds a due delivery whose handler has no job, within two seconds."""
-    assert procrastinate.SWEEP_INTERVAL + procrastinate.LOST_JOB_THRESHOLD_SECONDS < 2
-    flow = harness.open(listens(lambda event: None, name="h"), runner=ONLY_JOBS)
-    monkeypatch.setattr(flow.app.ledger.runner, "enqueue", lambda *_args: None)
-    assert flow.take("i1").delivery_statuses[0].state is State.SUCCEEDED
+    assert job_sweeper.SWEEP_INTERVAL + job_sweeper.LOST_JOB_THRESHOLD_SECONDS < 2
+    flow = harness.open(listens(gate, name="gate"), runner=ONLY_JOBS)
+    flow.take("running", wait=0)
+    assert gate.enter(1)
+    event_id = flow.take("lost", wait=0).event_id
+    flow.sql("DELETE FROM procrastinate_jobs")
+    eventually(lambda: count_jobs(flow) == 1)
+    gate.opened.set()
+    flow.settled(event_id, State.SUCCEEDED)
+
+
+def test_one_process_sweeps_for_all(harness, listens, eventually, monkeypatch):
+    """Of the processes that share a ledger one sweeps, and another one when the first has stopped."""
+    monkeypatch.setattr(job_sweeper, "SWEEP_INTERVAL", 0.02)
+    sweeps = []
+
+    def take_down(sweeper):
+        sweeps.append(sweeper)
+
+    monkeypatch.setattr(job_sweeper.JobSweeper, "_sweep_as_leader", take_down)
+    opened = [harness.open(listens(lambda event: None, name="h"), runner=KIND) for _ in range(2)]
+    flows = {flow.app.runner.sweeper: flow for flow in opened}
+    eventually(lambda: len(sweeps) > 20)
+    assert len(set(sweeps)) == 1
+    flows.pop(sweeps[0]).close()
+    eventually(lambda: sweeps[-1] in flows)
 
 
 def test_a_damaged_delivery_holds_up_no_other(harness, listens, backlog, eventually):

@@ -15,7 +15,7 @@ from flowhooks.cli.main import main
 from flowhooks.clock import Clock
 from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.execution.runners import procrastinate_schema
-from flowhooks.execution.runners.procrastinate import ProcrastinateRunner
+from flowhooks.execution.runners.job_sweeper import JobSweeper
 from flowhooks.ledger.upgrade import upgrade
 
 MIGRATIONS = {file.stem: file.read_bytes() for file in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))}
@@ -122,7 +122,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, harness, lis
     assert sorted(run(harness.url, SHAPE)) == sorted(run(new, SHAPE))
 
     # So that a renewed job runs nothing.
-    monkeypatch.setattr(ProcrastinateRunner, "_store_missing", lambda _self, _handlers: None)
+    monkeypatch.setattr(JobSweeper, "_store_missing", lambda _self, _handlers: None)
     flow = harness.open(listener)
     for event_id in events:
         flow.settled(event_id, State.SUCCEEDED)
