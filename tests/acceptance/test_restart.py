@@ -84,7 +84,7 @@ EXIT_USAGE = 2
 MAX_HANDOVER_SECONDS = 7.0
 """Limit of the time for which connections wait: a hand-over takes less than a second, but several on a busy machine.
 
-It is less than half of what the longest handler here takes: the end of handlers is no part of the hand-over.
+It is less than half of what the longest handler of the long set takes: the end of handlers is no part of it.
 """
 
 
