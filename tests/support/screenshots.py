@@ -5,26 +5,31 @@ All content comes from a server with example plugins, whose ledger is deleted af
 
 from __future__ import annotations
 
+import contextlib
 import json
+import linecache
 import sys
 import tempfile
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
+from flowhooks.clock import to_text
+from flowhooks.errors import IdentityConflict
 from flowhooks.intake.callback import Callback
-from flowhooks.ledger import alert_queries, audit
+from flowhooks.ledger import alert_queries, audit, database, maintenance
 from flowhooks.ledger.bulk_operations import read_operation
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.ledger.tables import events
+from flowhooks.ledger.tables import attempts
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations import dismiss, registry
 from flowhooks.operations.context import Actor
@@ -50,9 +55,14 @@ PICTURES = (
     ("events-phone", "/events?state=parked", PHONE, "light", "zh-CN"),
     ("event", "EVENT", DESK, "light", "en-GB"),
     ("event-phone", "EVENT", PHONE, "dark", "zh-CN"),
+    ("log", "LOG", DESK, "dark", "en-GB"),
+    ("log-phone", "LOG", PHONE, "light", "zh-CN"),
+    ("conflict", "CONFLICT", DESK, "light", "en-GB"),
+    ("conflict-phone", "CONFLICT", PHONE, "dark", "zh-CN"),
     ("errors", "/errors", DESK, "light", "en-GB"),
     ("errors-phone", "/errors", PHONE, "dark", "zh-CN"),
-    ("error", "ERROR", DESK, "dark", "zh-CN"),
+    ("error", "ERROR", DESK | {"height": 1000}, "dark", "zh-CN"),
+    ("error-phone", "ERROR", PHONE | {"height": 1560}, "light", "en-GB"),
     ("operations", "/operations", DESK, "light", "en-GB"),
     ("operation", "OPERATION", DESK, "dark", "en-GB"),
     ("operation-phone", "OPERATION", PHONE, "light", "zh-CN"),
@@ -72,12 +82,44 @@ PICTURES = (
     ("twice", "AGAIN", DESK, "dark", "zh-CN"),
     ("progress", "PROGRESS", DESK, "light", "en-GB"),
     ("audit", "/audit", DESK, "light", "en-GB"),
+    ("storage", "/storage", DESK, "light", "en-GB"),
+    ("storage-phone", "/storage", PHONE, "dark", "zh-CN"),
 )
 """The content of each picture: its page, size, colours and language."""
 BROKEN = """
 def handlers():
     raise LookupError("no table payroll in the company's database")
 """
+ERP = """
+class OrderNotBooked(Exception):
+    pass
+
+
+def post(order):
+    if int(order[2:]) > 50:
+        raise TimeoutError(f"no answer for order {order} within 5 s")
+
+
+def book_order(event):
+    \"\"\"Book the order in the ERP.\"\"\"
+    try:
+        post(event.business_key)
+    except TimeoutError as error:
+        raise OrderNotBooked(f"order {event.business_key} is not booked") from error
+"""
+"""A handler whose errors have a cause."""
+METRICS = """
+import time
+
+
+def run_handler():
+    started = time.monotonic()
+    try:
+        return (yield)
+    finally:
+        seconds = time.monotonic() - started
+"""
+"""A plugin around each call of a handler, so that tracebacks have frames of flowhooks."""
 
 
 def plugins(clock):
@@ -105,9 +147,8 @@ def plugins(clock):
         """Count the events."""
         clock.advance(0.001)
 
-    # As the traceback of an operator's own file would show.
-    source = compile(BROKEN, "/opt/flowhooks/plugins/payroll.py", "exec")
-    exec(source, payroll := {})
+    payroll, erp, metrics = (run_source(*file) for file in (("payroll", BROKEN), ("erp", ERP), ("metrics", METRICS)))
+    book_order = handler(process_key="purchase_order")(erp["book_order"])
     return {
         "documents": SimpleNamespace(
             __doc__="Contracts go into the archive.",
@@ -118,7 +159,19 @@ def plugins(clock):
             __doc__="Leave and its calendar.", __version__="0.9", handlers=hookimpl(lambda: [book_leave, count])
         ),
         "payroll": SimpleNamespace(__doc__="Payments.", handlers=hookimpl(payroll["handlers"])),
+        "erp": SimpleNamespace(__doc__="Purchase orders.", __version__="2.1", handlers=hookimpl(lambda: [book_order])),
+        "metrics": SimpleNamespace(
+            __doc__="Times of handlers.", __version__="1.0", run_handler=hookimpl(wrapper=True)(metrics["run_handler"])
+        ),
     }
+
+
+def run_source(name, text):
+    """Run the source of a plugin, whose tracebacks are then as those of an operator's own file; return its names."""
+    file = f"/opt/flowhooks/plugins/{name}.py"
+    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    exec(compile(text, file, "exec"), names := {})
+    return names
 
 
 def fill(app, clock):
@@ -136,8 +189,51 @@ def fill(app, clock):
             take(instance, processDefinitionKey="contract_approval", processDefinitionVersion=3, businessKey=key)
         elif number % 21 == 0:
             take(instance, processDefinitionKey="payment", processDefinitionVersion=1, businessKey=f"P-{number}")
+        elif number % 24 == 9:
+            take(instance, **purchase_order(number, 480 + number))
         else:
             take(instance, processDefinitionKey="leave_request", businessKey=f"L-{number}")
+
+    with contextlib.suppress(IdentityConflict):
+        take("4733", **purchase_order(33, 531))
+
+
+def purchase_order(number, amount):
+    """The body of a callback for an order."""
+    order = {"supplier": "Yangtze Paper", "currency": "CNY", "amount": amount, "lines": [{"item": "A4", "count": 40}]}
+    return {"processDefinitionKey": "purchase_order", "businessKey": f"O-{number:02}", **order}
+
+
+def write_logs(app):
+    """Store the log records of the handler of orders, as the logging of a server does."""
+
+    def store(transaction):
+        for row in transaction.connection.execute(
+            select(attempts).where(attempts.c.error.like("%is not booked"))
+        ).all():
+            order, at = row.error.split()[-4], to_text(row.started_at)
+            lines = (
+                f"{at} info erp: booking the order order={order}",
+                f"{at} debug erp: POST http://erp.internal/orders attempt=1 timeout=5",
+                f"{at} warning erp: no answer, giving up order={order}",
+            )
+            of_attempt = (attempts.c.delivery_id == row.delivery_id, attempts.c.number == row.number)
+            transaction.connection.execute(update(attempts).where(*of_attempt).values(log="\n".join(lines)))
+
+    app.ledger.write(store)
+
+
+def observe(app, clock):
+    """Record sizes of the database and a backup, as a day of running does; the disk is that of a server."""
+    now = clock.now()
+    with app.ledger.connection() as connection:
+        size = maintenance.ledger_size(connection)
+    for hours in range(23, 1, -1):
+        at = now - hours * 3_600_000_000
+        app.ledger.write(partial(maintenance.record, kind="size", at=at, value=size - hours * 21_000))
+    app.ledger.write(partial(maintenance.record, kind="backup", at=now - 8 * 3_600_000_000, value=size))
+    database.free_disk_bytes = lambda _url: 41_300_000_000
+    database.display_name = lambda _url: "/var/lib/flowhooks/flowhooks.db"
 
 
 def refuse(app, clock):
@@ -159,6 +255,7 @@ def refuse(app, clock):
             english=english,
             chinese=chinese,
             source="" if status == 401 else "oa",
+            event_id=_event(app, instance) if status == 409 else "",
         )
     app.rejected_requests.flush()
 
@@ -199,9 +296,7 @@ def reconcile(app, clock):
     for number in range(150):
         values = {"disposition": "skipped", "rule": "child"} if number % 5 == 0 else {}
         engine_ledger.instance(flow, "oa", str(4700 + number), **values)
-    with app.ledger.connection() as connection:
-        found = connection.execute(select(events.c.id).where(events.c.flow_instance_id == "4801")).scalar_one()
-    engine_ledger.mark_taken_in(flow, found)
+    engine_ledger.mark_taken_in(flow, _event(app, "4801"))
 
 
 def slow_down(app, clock):
@@ -224,7 +319,8 @@ def slow_down(app, clock):
 def operate(app):
     """Make the changes of an operator on such a day."""
     desk = replace(app.operation_context, by=Actor("li.wei", "console"))
-    dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
+    contracts = EventFilter(state="dead", process_key="contract_approval")
+    dead = [one.event.id for one in app.ledger.find(contracts, limit=3)]
     parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
     (alert, *_) = _alerts(app)
     registry.run_operation(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
@@ -258,6 +354,10 @@ def _operation(app, desk, action, event_filter, **start):
     until(has_begun)
 
 
+def _event(app, instance):
+    return app.ledger.find(EventFilter(flow_instance_id=instance), limit=1)[0].event.id
+
+
 def _delivery(app, event_id):
     return next(one.delivery_id for one in app.ledger.delivery_statuses(event_id) if one.state == "dead")
 
@@ -274,7 +374,19 @@ def leads(app, page, path, address):
     if path == "AGAIN":
         done = app.ledger.find(EventFilter(state="succeeded", flow_instance_id="4801"), limit=1)[0].event.id
         path = f"/do/replay_again?id={done}&handler=documents:archive_contract&state=succeeded"
-    if path in {"ERROR", "OPERATION"}:
+    if path in {"LOG", "CONFLICT"}:
+        page.goto(f"{root}/events/{_event(app, '4829' if path == 'LOG' else '4733')}")
+        if path == "LOG":
+            page.locator("details", has_text="erp: ").locator("summary").click()
+        shown = page.locator("article.delivery" if path == "LOG" else "#conflicts").first
+        shown.evaluate("element => element.scrollIntoView({behavior: 'instant'})")
+        return
+    if path == "ERROR":
+        page.goto(f"{root}/errors")
+        page.get_by_role("link", name="OrderNotBooked").click()
+        page.locator("dl.facts").first.wait_for()
+        return
+    if path == "OPERATION":
         page.goto(f"{root}/{path.lower()}s")
         page.locator("tbody th a").first.click()
         page.locator("dl.facts").first.wait_for()
@@ -317,10 +429,13 @@ def main():
         )
         app.reconciliation = None  # its rows are made here
         app.start()
+        app.clock_watch.stop(10)  # the clock of these pictures jumps
         fill(app, clock)
+        write_logs(app)
         refuse(app, clock)
         reconcile(app, clock)
         slow_down(app, clock)
+        observe(app, clock)
         app.alerts.poll()
         operate(app)
         server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")

@@ -33,6 +33,7 @@ _CONTENT_SECURITY_POLICY: Final = (
     ("frame-ancestors", "'none'"),
     ("base-uri", "'none'"),
 )
+_SENTENCE_END: Final = re.compile(r"(?<=\.)\s|(?<=。)")
 HEADERS: Final = (
     ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _CONTENT_SECURITY_POLICY)),
     ("X-Content-Type-Options", "nosniff"),
@@ -125,6 +126,11 @@ def shorten(value: str | None, max_chars: int = MAX_VALUE_CHARS) -> str:
     return truncate((value or "")[: max_chars + 1].replace("\n", "\\n").replace("\t", "\\t"), max_chars)
 
 
+def first_sentence(message: str) -> str:
+    """Return the first sentence of a message in English or Chinese."""
+    return _SENTENCE_END.split(message, maxsplit=1)[0]
+
+
 class Templates:
     """The templates in `templates/`. All files are read when this object is made, and compiled at their first use.
 
@@ -152,6 +158,7 @@ class Templates:
             "brief": shorten,
             "alert_message": pass_context(lambda context, alert: alert_message(alert, context["language"])),
             "duration": pass_context(lambda context, value: format_duration(value, context["language"])),
+            "first_sentence": first_sentence,
             "field_name": pass_context(
                 # A field of a later version is shown by its own name.
                 lambda context, key: text(key, context["language"]) if key in TEXTS else key

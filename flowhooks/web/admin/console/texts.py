@@ -567,6 +567,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "最近 24 小时出现 {count} 次，一小时内最多 {most} 次",
     },
     "errors.versions": {"en": "Plugin versions", "zh": "插件版本"},
+    "errors.of_versions": {"en": "Versions:", "zh": "版本："},
     "errors.frame": {"en": "Place in the plugin", "zh": "插件中的位置"},
     "errors.events": {"en": "Events with this error", "zh": "出现该错误的事件"},
     "errors.newest": {"en": "Newest attempt", "zh": "最近一次尝试"},

@@ -9,6 +9,7 @@ import pytest
 from flowhooks.web.admin.console import rendering
 from flowhooks.web.admin.console.rendering import (
     Templates,
+    first_sentence,
     format_duration,
     format_number,
     format_percent,
@@ -22,6 +23,13 @@ def test_a_listing_is_brief():
     assert shorten("x" * 500, 10) == "x" * 9 + "…"
     assert shorten("one\ntwo") == "one\\ntwo"
     assert shorten(None) == ""
+
+
+def test_the_first_sentence_of_a_message():
+    """A full stop within a number ends no sentence."""
+    assert first_sentence("Only 0.6 GiB are free. Free space.") == "Only 0.6 GiB are free."
+    assert first_sentence("只剩 0.6 GiB。请清理磁盘。") == "只剩 0.6 GiB。"
+    assert first_sentence("No end") == "No end"
 
 
 @pytest.mark.parametrize(
