@@ -134,12 +134,12 @@ def accepting(bench: Bench) -> tuple[list[Figure], list[str]]:
 def looking(bench: Bench) -> tuple[list[Figure], list[str]]:
     """The slowest request of any page in seconds, while an operation releases deliveries and callbacks arrive."""
     figures, notes = [], []
-    statements = (*filling.dead_until(_last_dead()), *filling.HISTORY)
-    with _filled(bench, bench.events, *statements) as site, site.serve() as server:
+    events, statements = max(bench.events, _last_dead()), (*filling.dead_until(_last_dead()), *filling.HISTORY)
+    with _filled(bench, events, *statements) as site, site.serve() as server:
         for case, send in _senders(bench).items():
             with _operating(site, server) as operation_id, _sending(server, send):
                 own = f"/console/operations/{operation_id}"
-                pages = operating.pages(bench.events) | {
+                pages = operating.pages(events) | {
                     "the running operation": own,
                     "the running operation, refreshed part": f"{own}/live",
                     "the running operation, deliveries not released": f"{own}?items=planned",
@@ -152,7 +152,7 @@ def looking(bench: Bench) -> tuple[list[Figure], list[str]]:
             slowest = took[page]
             figures.append(
                 Figure(
-                    case=f"{case}, {bench.events:,} events",
+                    case=f"{case}, {events:,} events",
                     measured=f"{max(slowest):.0f} ms, {page}",
                     judged=max(slowest) / 1000,
                     ours=Cost(p50=median(slowest)),
