@@ -365,7 +365,7 @@ def test_tables_are_put_into_the_page(part):
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
     names = re.findall("<!-- measured: (.*) -->", page)
     parts = [f"parts-{many}" for many in part("bench").CONNECTIONS]
-    assert names == ["whole", *parts, "alone", "handovers", "starting", "tuning", "machine"]
+    assert names == ["whole", *parts, "alone", "visits", "handovers", "starting", "replacing", "tuning", "machine"]
     put = profiling.put(page, {name: [f"table {name}"] for name in names})
     assert [f"table {name}" in put for name in names] == [True] * len(names)
     assert put.count("<!-- end -->") == len(names)
@@ -377,6 +377,7 @@ def test_the_time_of_a_start_is_that_of_the_process(part, tmp_path):
     starting = part("starting")
     assert starting.of_command("--version", folder=tmp_path) > 0
     assert starting.table({"`flowhooks`": [900.0, 100.0, 120.0]})[-1] == "| `flowhooks` | 110 |"
+    assert part("replacing").table([0.1, 0.3])[-1] == "| 2 | 0.20 | 0.30 |"
 
 
 def test_what_other_numbers_would_do_is_tried_on_what_is_there(part):
