@@ -9,6 +9,7 @@ from sqlalchemy import text
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import leader_lock
 from flowhooks.ledger.leader_lock import LeaderLock
+from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.postgresql
 PROCESS = text("SELECT pg_backend_pid()")
@@ -35,12 +36,12 @@ def new_lock(postgresql_url):
 
 @pytest.fixture
 def is_free(harness):
-    """Whether no process has the lock."""
+    """A function that tells whether no process has a lock."""
     ledger = harness.open(start=False).app.ledger
 
-    def ask():
+    def ask(lock):
         with ledger.connection() as connection:
-            return LeaderLock.is_free(connection)
+            return lock.is_free(connection)
 
     return ask
 
@@ -48,10 +49,10 @@ def is_free(harness):
 def test_one_process_has_it_until_it_ends(new_lock, is_free, postgresql_url, eventually):
     """The lock is free when its process releases it, and when the session ends, as after `kill -9`."""
     first, second = new_lock(), new_lock()
-    assert is_free()
+    assert is_free(second)
     assert first.take()
     assert not second.take()
-    assert not is_free()
+    assert not is_free(second)
     assert (first.is_held, second.is_held) == (True, False)
     assert first.read(pid) == first.read(pid)
     assert second.read(pid) is None
@@ -72,6 +73,18 @@ def test_a_stopped_process_loses_it(new_lock, monkeypatch, eventually):
     eventually(other.take)
     assert stopped.read(pid) is None
     assert not stopped.is_held
+
+
+def test_its_holder_announces_itself(new_lock, is_free, postgresql_url):
+    """Whoever listens receives the key of the ledger with each transaction of the holder."""
+    lock = new_lock()
+    assert is_free(lock)
+    assert lock.take()
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(f"LISTEN {leader_lock.CHANNEL}")
+        lock.read(pid)
+        notices = connection.notifies(timeout=WAIT_TIMEOUT, stop_after=1)
+        assert [(notice.channel, notice.payload) for notice in notices] == [(leader_lock.CHANNEL, lock.key)]
 
 
 def test_ledgers_in_other_schemas_have_locks_of_their_own(new_lock, postgresql_url):
