@@ -31,6 +31,7 @@ from flowhooks.background.alerts.routing_causes import (
     UNDECIDED_EVENTS,
 )
 from flowhooks.model.alert import AlertCause
+from flowhooks.web.admin.console.texts import TEXTS, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,6 +192,7 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
 """The Chinese message for each English one."""
 _WITH_REASONS: Final = (UNDECIDED_EVENTS, UNDECIDED_DELIVERIES, CONCLUSION)
 """The messages whose `why` is a reason or a hint of the router, and not an error."""
+_LAST_GAP: Final = re.compile(r"the last one from (\S+) to (\S+), (\w+)(?:, (.*))?", re.DOTALL)
 
 _REASONS: Final = tuple(
     (re.compile(english, re.DOTALL), chinese)
@@ -249,7 +251,11 @@ def alert_message(alert: OpenAlert, language: str) -> str:
                 subject=translate_reason(alert.subject, language),
                 count=alert.count,
                 since=alert.started_at,
-                why=_translate_why(why) if template in _WITH_REASONS else why,
+                why=_translate_why(why)
+                if template in _WITH_REASONS
+                else _translate_gap(why)
+                if template is GAP
+                else why,
             )
     return alert.message
 
@@ -260,6 +266,15 @@ def _translate_why(why: str) -> str:
         return f"（{'；'.join(translate_reason(hint, 'zh') for hint in why[2:-1].split('; '))}）"
     handler, separator, reason = why.partition(": ")
     return f"{handler}：{translate_reason(reason, 'zh')}" if separator else translate_reason(why, "zh")
+
+
+def _translate_gap(why: str) -> str:
+    """Translate the interval of the last gap, and the reason why it could not be read."""
+    parts = _LAST_GAP.fullmatch(why)
+    if parts is None:
+        return why
+    key, detail = f"gap.{parts[3]}", f"，{parts[4]}" if parts[4] else ""
+    return f"最近一段从 {parts[1]} 到 {parts[2]}，{text(key, 'zh') if key in TEXTS else parts[3]}{detail}"
 
 
 def translate_reason(reason: str, language: str) -> str:

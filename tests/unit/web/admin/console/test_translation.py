@@ -49,6 +49,13 @@ def test_every_message_is_there_in_chinese():
         assert names(chinese) == same, chinese
 
 
+def test_the_last_gap_is_named_in_chinese():
+    """The interval of the last gap and its reason are Chinese; a detail of the engine stays as it is."""
+    for detail, chinese in (("", ""), (", HTTP 401: no", "，HTTP 401: no")):
+        alert = open_alert(engine_causes.GAP, count=1, why=f"the last one from 08:00 to 09:00, refused{detail}")
+        assert f"无法读取：最近一段从 08:00 到 09:00，凭证或权限不足{chinese}。" in alert_message(alert, "zh")
+
+
 @pytest.mark.parametrize("count", [1, 1_234])
 def test_a_message(count):
     """A filled message is recognised and translated; an English page shows it unchanged."""
