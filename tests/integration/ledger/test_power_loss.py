@@ -336,9 +336,9 @@ def test_with_less_synchronising_it_is_lost(room):
     def less(sql):
         return sql.replace("synchronous=FULL", "synchronous=NORMAL")
 
-    found = list(losses(room, 1, count=20, sql=less))
-    assert sum(bool(missing) for _, way, missing in found if way == "none") > 0
-    assert any(line.startswith("event") for _, _, missing in found for line in missing)
+    # At most moments nothing is lost, so there are many; the first loss of an acknowledged event is enough.
+    missing = (missing for _, way, missing in losses(room, 1, count=200, sql=less) if way == "none")
+    assert any(line.startswith("event") for lines in missing for line in lines)
 
 
 def test_the_disk_of_these_tests_keeps_what_was_synced():
