@@ -13,8 +13,8 @@ from flowhooks import Event, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, Unauthorized, Unavailable
 from flowhooks.intake.accept import Intake, IntakeConfig
-from flowhooks.intake.callback import AnswerStatus, Callback
-from flowhooks.ledger.accept_results import AcceptResult
+from flowhooks.intake.callback import Answer, AnswerStatus, Callback, TakenIn
+from flowhooks.ledger.accept_results import AcceptResult, BatchRolledBack
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.ledger.waiters import WaiterRegistry
@@ -54,6 +54,17 @@ class Paper:
         future = Future()
         future.set_result(self.become(new))
         self.meanwhile(new)
+        return future
+
+    def accept_batch(self, events, ignored):
+        """Store the events of one request."""
+        self.asked.append(("accept_batch", events, ignored))
+        future = Future()
+        results = [self.become(new) for new in events]
+        if any(result.damage for result in results):
+            future.set_exception(BatchRolledBack(results))
+        else:
+            future.set_result(results)
         return future
 
     def wait_for(self, future):
@@ -607,3 +618,109 @@ def test_a_repeat_finds_no_place_to_wait(paper, intake):
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
     assert intake().accept(CALL_BACK, wait=LONG).delivery_statuses == (runs,)
+
+
+RECONCILED = replace(CALL_BACK, origin="reconciled", webhook_id=None)
+
+
+def test_an_instance_is_taken_in(paper, intake):
+    """It is stored as a reconciled event, also if the settings refuse such callbacks, and plugins are notified."""
+    taken = intake().take_in(RECONCILED)
+    ((new,),) = paper.of("accept")
+    assert (new.event.origin, new.event.source, new.state) == ("reconciled", "hr", "routed")
+    assert paper.of("notice") == [(new.event, ["p:one", "p:two"])]
+    assert taken == TakenIn(event_id=new.event.id, disposition="has_event", new=True, reused_id=False)
+    by = rules(candidate("h", process_keys=("other",)), routing=RoutingSettings(no_handler="reject"))
+    assert intake(by).take_in(RECONCILED).new
+    assert paper.of("accept")[1][0].state == "parked"
+
+
+def test_an_instance_whose_id_was_used_before(paper, intake):
+    """The ledger may park the event of such an instance; then no handler is named to the plugins."""
+    paper.become = lambda new: AcceptResult(event_id=new.event.id, new=True, state="parked", instance_id_reused=True)
+    taken = intake().take_in(RECONCILED)
+    ((event, handlers),) = paper.of("notice")
+    assert handlers == []
+    assert taken == TakenIn(event_id=event.id, disposition="has_event", new=True, reused_id=True)
+
+
+@pytest.mark.parametrize(("state", "disposition"), [("routed", "has_event"), ("purged", "purged")])
+def test_an_instance_that_has_an_event(paper, intake, state, disposition):
+    """Its event is named, plugins are not notified, and nothing runs again."""
+    came_before(paper, standing("again", State.DEAD), state=state)
+    taken = intake().take_in(RECONCILED)
+    assert taken == TakenIn(event_id="before", disposition=disposition, new=False, reused_id=False)
+    assert paper.of("notice") == paper.of("requeue") == []
+
+
+def test_a_server_that_stops_takes_in_no_instance_and_no_batch(paper, intake):
+    """Nothing reaches the ledger."""
+    stopping = intake()
+    stopping.drain()
+    for take in (lambda: stopping.take_in(RECONCILED), lambda: stopping.accept_all([CALL_BACK])):
+        with pytest.raises(Unavailable) as refused:
+            take()
+        assert refused.value.key == "draining"
+    assert paper.asked == []
+
+
+def by_instance(paper, **results):
+    """Let the ledger answer each callback of a batch by its instance; others are new."""
+
+    def become(new):
+        given = {"event_id": new.event.id, "new": True, "state": new.state}
+        return AcceptResult(**(given | results.get(new.event.flow_instance_id, {})))
+
+    paper.become = become
+
+
+def test_the_callbacks_of_one_request(paper, intake):
+    """They are stored in one call with the ignored requests; each has its answer, in order, without a wait."""
+    dead, done = standing("again", State.DEAD), standing("once", State.SUCCEEDED)
+    by_instance(
+        paper,
+        repeated={"event_id": "e1", "new": False, "delivery_statuses": (dead, done)},
+        other={"event_id": "e2", "new": False, "conflict": True},
+        purged={"event_id": "e3", "new": False, "conflict": True, "state": "purged"},
+    )
+    paper.there = [replace(dead, state=State.WAITING)]
+    instances = ("new", "repeated", "other", "purged")
+    answers = intake().accept_all([replace(CALL_BACK, flow_instance_id=one) for one in instances], ["ignored"])
+    ((events, ignored),) = paper.of("accept_batch")
+    assert ([new.event.flow_instance_id for new in events], ignored) == ([*instances], ["ignored"])
+    assert paper.of("notice") == [(events[0].event, ["p:one", "p:two"])]
+    assert paper.of("requeue") == [("transaction", [dead], frozenset())]
+    new, repeated, other, purged = answers
+    assert (new.event_id, new.status, len(new.delivery_statuses)) == (events[0].event.id, AnswerStatus.PENDING, 2)
+    statuses = (replace(dead, state=State.WAITING), done)
+    assert repeated == Answer(event_id="e1", status=AnswerStatus.PENDING, delivery_statuses=statuses)
+    assert [type(other), type(purged)] == [IdentityConflict] * 2
+    assert [(error.event_id, error.key) for error in (other, purged)] == [("e2", "conflict"), ("e3", "conflict_purged")]
+    assert paper.takes_another()
+
+
+def test_a_batch_is_taken_by_the_rules_that_it_came_under(paper, intake):
+    """The given configuration counts, and otherwise the current one; a batch may be empty."""
+    by = rules(candidate("new", process_keys=("k",)))
+    accepting = intake()
+    accepting.accept_all([CALL_BACK], config=by)
+    accepting.accept_all([CALL_BACK])
+    assert [list(new.route) for (new,), _ in paper.of("accept_batch")] == [["p:new"], ["p:one", "p:two"]]
+    assert accepting.accept_all([]) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "result"),
+    [
+        ("webhook_id_reused", {"event_id": "", "state": "", "webhook_id_reused": True}),
+        ("event_damaged", {"event_id": "e1", "damage": "it is not JSON"}),
+    ],
+)
+def test_a_batch_of_which_nothing_is_stored(paper, intake, logged, event, result):
+    """The callback that prevents it is logged; conflicts beside it are no reason."""
+    by_instance(paper, conflict={"event_id": "e0", "new": False, "conflict": True}, bad={"new": False} | result)
+    batch = [replace(CALL_BACK, flow_instance_id=one) for one in ("conflict", "good", "bad")]
+    with pytest.raises(Unauthorized if event == "webhook_id_reused" else Unavailable):
+        intake().accept_all(batch)
+    assert [(entry["event"], entry["flow_instance_id"]) for entry in logged] == [(event, "bad")]
+    assert paper.of("notice") == []
