@@ -40,8 +40,8 @@ from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.new_event import event_row, without_route
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
-from flowhooks.ledger.tables import conflicts, events, purged_identities
-from flowhooks.ledger.transaction import OrderGroup
+from flowhooks.ledger.tables import conflicts, counters, events, purged_identities
+from flowhooks.ledger.transaction import AcceptedCounter, OrderGroup
 from flowhooks.model.event import Origin
 from flowhooks.model.ready_delivery import ReadyDelivery
 
@@ -76,10 +76,10 @@ _COMMITTED: Final = partial(hit, "accept.committed")
 # Executed after the insert, so that it sees commits of others: an insert that waited for the purge of an event must
 # know that this event existed.
 _COUNT_ACCEPTED: Final = database.DriverStatement(
-    INCREMENT.returning(type_coerce(exists(select(purged_identities.c.identity_sha256)), Integer)),
+    INCREMENT.returning(type_coerce(exists(select(purged_identities.c.identity_sha256)), Integer), counters.c.value),
     columns=("name", "process", "value"),
 )
-"""Increment the counter, and return whether any event was ever purged."""
+"""Increment the counter, and return whether any event was ever purged, and the counter."""
 
 
 class EventInserter:
@@ -295,7 +295,8 @@ class EventInserter:
         hit("accept.inserted")
         counted = {"name": "accepted", "process": self.process, "value": len(stored)}
         purged_before: dict[str, Existing] = {}
-        ((purged_any,),) = _COUNT_ACCEPTED(connection, counted)
+        ((purged_any, total),) = _COUNT_ACCEPTED(connection, counted)
+        transaction.accepted = AcceptedCounter(self.process, total)
         if purged_any:
             new_digests = [item.identity_sha256 for item in items if item.event.id in stored]
             purged_before = identities.find_purged(connection, new_digests)
@@ -303,6 +304,7 @@ class EventInserter:
             deleted = {item.event.id for item in items if item.identity_sha256 in purged_before}
             connection.execute(_DELETE_REINSERTED, {"ids": json.dumps(sorted(deleted))})
             increment(transaction, "accepted", self.process, -len(deleted))
+            transaction.accepted = AcceptedCounter(self.process, total - len(deleted))
             stored -= deleted
         if new_items := [item for item in items if item.event.id in stored]:
             # Another process may have paused a handler just now, so on a shared ledger the database decides which

@@ -11,8 +11,10 @@ another program, so SQLite checks it before it is reported as damaged.
 
 Between two transactions of the writer, nothing writes to the database file: its COMMITs write to the log, and some of
 them move the log into the file. So if the file was modified since the last COMMIT, another program has written to it,
-and SQLite checks it before the next transaction. A large file is checked in the background instead. An older copy that
-is intact in itself is not recognised.
+and SQLite checks it before the next transaction. A large file is checked in the background instead.
+
+A file that is intact may still be an older copy. It lacks events that this process has accepted, so the process's own
+counter of accepted events in the file is too low.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import database
+from flowhooks.ledger.tables import counters
 from flowhooks.ledger.wal_check import find_log_damage
 from flowhooks.logger import get_logger
 
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Engine
+
+    from flowhooks.ledger.transaction import AcceptedCounter
 
 RESTORE_ADVICE: Final = "stop the server and restore a backup; callbacks are answered 503 until then"
 PUT_BACK_ADVICE: Final = (
@@ -44,6 +50,10 @@ PUT_BACK_ADVICE: Final = (
 MAX_BYTES_CHECKED_AT_ONCE: Final = 16 * 1024 * 1024
 """Maximum size of a database file that is checked before the next write. A larger one is checked in the background."""
 
+_ACCEPTED: Final = select(counters.c.value).where(
+    counters.c.name == "accepted", counters.c.process == bindparam("process")
+)
+
 log = get_logger(__name__)
 
 
@@ -52,14 +62,17 @@ class FileGuard:
 
     Args:
         file: the database file, as it was opened.
-        check: returns the damage that SQLite reports over a new connection; None if there is none.
+        check: returns the damage that SQLite reports over a new connection, or that the counter of accepted events is
+            lower than the given one; None if there is none.
 
     Attributes:
+        accepted: the counter of accepted events after the last COMMIT that changed it; None before the first one.
         unconfirmed: whether a transaction was committed but reported as failed, because the file had a problem.
         unchecked: whether `check` is still to be called, because the file is large.
     """
 
-    def __init__(self, file: Path, check: Callable[[], str | None]) -> None:
+    def __init__(self, file: Path, check: Callable[[AcceptedCounter | None], str | None]) -> None:
+        self.accepted: AcceptedCounter | None = None
         self.unchecked = not _is_small(file)
         self.unconfirmed = False
         self._file = str(file.absolute())
@@ -93,7 +106,7 @@ class FileGuard:
 
     def check(self) -> None:
         """Let SQLite check the whole file. If it is damaged, no write is acknowledged any more."""
-        if why := self._check():
+        if why := self._check(self.accepted):
             self.report_damage(why)
         self.unchecked = False
 
@@ -153,7 +166,7 @@ class FileGuard:
         if size >= self._size:
             return None
         # A new connection to an empty file would delete the log beside it.
-        why = self._check() if size else "it is empty"
+        why = self._check(self.accepted) if size else "it is empty"
         if why is None:
             self._size = size  # vacuumed by another program
             return None
@@ -170,7 +183,7 @@ class FileGuard:
         if not _is_small(Path(self._file)):
             self.unchecked = True
             return None
-        if why := self._check():
+        if why := self._check(self.accepted):
             self._damage = f"the database file {self._file} is damaged: another program has written to it: {why}"
         return self._damage
 
@@ -194,9 +207,25 @@ def open_guard(url: str) -> FileGuard | None:
     """
     file = database.database_file(url)
     try:
-        return None if file is None else FileGuard(file, lambda: database.check_file(url))
+        return None if file is None else FileGuard(file, lambda accepted: _find_damage(url, accepted))
     except OSError as error:
         raise LedgerUnusable(str(error)) from error
+
+
+def _find_damage(url: str, accepted: AcceptedCounter | None) -> str | None:
+    if (why := database.check_file(url)) or accepted is None:
+        return why
+    engine = database.open_engine(url, writing=False)
+    try:
+        with engine.connect() as connection:
+            stored = connection.execute(_ACCEPTED, {"process": accepted.process}).scalar() or 0
+    except SQLAlchemyError as error:
+        return database.error_text(error)
+    finally:
+        database.dispose(engine)
+    if stored >= accepted.value:
+        return None
+    return f"it is an older copy, with {stored} of the {accepted.value} events that this process has accepted"
 
 
 def reject_damaged_log(url: str) -> None:

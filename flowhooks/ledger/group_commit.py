@@ -307,11 +307,13 @@ class GroupCommitWriter:
             if transaction is None or complete:
                 raise
             raise _RolledBack from error
-        if self._guard is not None and self._guard.find_problem(committed=True):
-            # The data may be in a file that the next process does not open, so the work is reported as not done.
-            self._guard.unconfirmed = True
-            transaction.run_callbacks(durable=False)
-            raise _BeginFailed from Unavailable("ledger_down")
+        if self._guard is not None:
+            if self._guard.find_problem(committed=True):
+                # The data may be in a file that the next process does not open, so the work is reported as not done.
+                self._guard.unconfirmed = True
+                transaction.run_callbacks(durable=False)
+                raise _BeginFailed from Unavailable("ledger_down")
+            self._guard.accepted = transaction.accepted or self._guard.accepted
         transaction.run_callbacks(durable=True)
         return results
 

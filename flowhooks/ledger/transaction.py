@@ -58,11 +58,24 @@ class GroupChange(NamedTuple):
     deleted: int = 0
 
 
+class AcceptedCounter(NamedTuple):
+    """The stored number of events that a process has accepted.
+
+    Attributes:
+        process: the id of the process.
+        value: the number.
+    """
+
+    process: str
+    value: int
+
+
 class WriteTransaction:
     """One open transaction, with the callbacks that run once it is durable or rolled back.
 
     Attributes:
         connection: the writing connection.
+        accepted: the counter of events that this process has accepted, if the transaction changes it; otherwise None.
         notice: the changes that other processes are notified of once the transaction is durable.
         freed_groups: order groups that a delivery has left, so that the next one may start.
         blocked_groups: order groups in which a delivery was put behind another one.
@@ -75,6 +88,7 @@ class WriteTransaction:
         "_before_commit",
         "_on_commit",
         "_on_rollback",
+        "accepted",
         "blocked_groups",
         "connection",
         "deferred_jobs",
@@ -86,6 +100,7 @@ class WriteTransaction:
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Any = connection
+        self.accepted: AcceptedCounter | None = None
         self.notice = ChangeNotice()
         self.freed_groups: set[OrderGroup] = set()
         self.blocked_groups: set[OrderGroup] = set()

@@ -81,6 +81,11 @@ OVERWRITE = """
 import pathlib, sqlite3, sys
 file = pathlib.Path(sys.argv[1])
 sqlite3.connect(file, isolation_level=None).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+if sys.argv[2] == "copy":
+    file.with_suffix(".old").write_bytes(file.read_bytes())
+if sys.argv[2] == "restore":
+    with file.open("r+b") as opened:
+        opened.truncate(opened.write(file.with_suffix(".old").read_bytes()))
 if sys.argv[2] == "damage":
     part_of_a_body = file.read_bytes().index(b"x" * 4_000)
     with file.open("r+b") as opened:
@@ -90,9 +95,9 @@ if sys.argv[2] == "damage":
 """A program that writes to a ledger's file. A process that closes the file loses SQLite's locks on it."""
 
 
-def overwrite(harness, how):
-    """Move the log into the database file, and overwrite a page with a part of a body, or not."""
-    subprocess.run([sys.executable, "-c", OVERWRITE, str(harness.file), how], check=True)
+def overwrite(harness, *how):
+    """Move the log into the database file, and overwrite it as told, or not."""
+    subprocess.run([sys.executable, "-c", OVERWRITE, str(harness.file), *how], check=True)
 
 
 @pytest.fixture
@@ -120,12 +125,25 @@ def test_a_file_that_is_damaged_in_place(harness, filled, logged):
     assert filled.app.readiness_problems() == [record["why"]]
 
 
+@pytest.mark.parametrize("pad", ["", "x" * 100_000], ids=["at the same size", "at a smaller size"])
+def test_an_older_copy_that_is_written_into_the_file(harness, filled, logged, pad):
+    """A copy that is intact lacks events that were acknowledged: no further callback is."""
+    overwrite(harness, "copy")
+    for number in range(3):
+        filled.take(f"lost-{number}", key="nobody", pad=pad)
+    overwrite(harness, "restore")
+    with pytest.raises(Unavailable):
+        filled.take("after", key="nobody")
+    (record,) = [entry for entry in logged if entry["event"] == "database_damaged"]
+    assert "it is an older copy, with 20 of the 23 events" in record["why"]
+
+
 def test_a_file_that_another_program_writes_to(harness, filled, monkeypatch):
     """A file that is intact is checked once after each modification, and not after the server's own ones."""
     checks = []
     guard = filled.app.ledger.guard
     check = guard._check
-    monkeypatch.setattr(guard, "_check", lambda: checks.append(1) or check())
+    monkeypatch.setattr(guard, "_check", lambda accepted: checks.append(1) or check(accepted))
     for expected in (1, 2):
         filled.take(f"before-{expected}", key="nobody")
         overwrite(harness, "checkpoint")
