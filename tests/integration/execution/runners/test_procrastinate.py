@@ -19,6 +19,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import RunnerSettings, Settings
+from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.postgresql
 
@@ -367,6 +368,81 @@ def test_at_most_the_free_slots_are_marked(harness, listens, gate, backlog):
         ("unknown", 8),
         ("waiting", 292),
     ]
+
+
+def test_a_claim_is_in_one_transaction_with_the_job_and_the_outcome(harness, listens, backlog, eventually):
+    """A claim stores the next job in its transaction; the next claim is in the transaction that records the outcome."""
+    entered, leave = threading.Semaphore(0), threading.Semaphore(0)
+
+    def handle(event):
+        entered.release()
+        assert leave.acquire(timeout=WAIT_TIMEOUT)
+
+    flow = harness.open(listens(handle, name="h"), start=False, runner=ONLY_JOBS)
+    backlog(flow, 3)
+    flow.app.start()
+    assert entered.acquire(timeout=WAIT_TIMEOUT)
+    writers = "SELECT xmin::text FROM procrastinate_jobs UNION ALL SELECT xmin::text FROM deliveries WHERE state = ?"
+    assert len(set(flow.sql(writers, "running"))) == 1
+    is_writing, may_commit = threading.Event(), threading.Event()
+
+    def hold(_transaction):
+        is_writing.set()
+        assert may_commit.wait(WAIT_TIMEOUT)
+
+    holder = threading.Thread(target=flow.app.ledger.write, args=(hold,))
+    holder.start()
+    assert is_writing.wait(WAIT_TIMEOUT)
+    leave.release()
+    # The outcome and the claim: the claim does not wait until the outcome is stored.
+    eventually(lambda: flow.app.ledger.queue_size == 2)
+    may_commit.set()
+    holder.join(WAIT_TIMEOUT)
+    assert entered.acquire(timeout=WAIT_TIMEOUT)
+    rows = flow.sql("SELECT state, xmin::text FROM deliveries WHERE state <> ? ORDER BY 1", "waiting")
+    assert [state for state, _ in rows] == ["running", "succeeded"]
+    assert rows[0][1] == rows[1][1]
+    for _ in range(2):
+        leave.release()
+    eventually(flow.at_rest)
+
+
+def test_limited_deliveries_are_marked_within_their_limit(harness, listens, new_gate, backlog):
+    """Of a backlog, one delivery for each order key is marked, and no more than `concurrency=` allows."""
+    ordered, limited = new_gate(), new_gate()
+    flow = harness.open(
+        listens(ordered, name="ordered", order_by="business_key"),
+        listens(limited, name="limited", process_key="limited", concurrency=3),
+        start=False,
+        runner=KIND | {"threads": 16},
+    )
+    for number in range(6):
+        flow.take(f"i{number}", wait=0, businessKey=f"k{number % 2}")
+    backlog(flow, 10, key="limited")
+    flow.app.start()
+    assert ordered.enter(2)
+    assert limited.enter(3)
+    marked = "SELECT handler, order_key IS NULL, count(*) FROM deliveries WHERE state = 'running'"
+    assert flow.sql(f"{marked} GROUP BY handler, order_key ORDER BY handler") == [
+        ("p:limited", True, 3),
+        ("p:ordered", False, 1),
+        ("p:ordered", False, 1),
+    ]
+
+
+def test_a_load_stores_one_job(harness, listens, gate, backlog, monkeypatch):
+    """However many deliveries wait for a handler, a process that loads it stores one job."""
+    monkeypatch.setattr(job_sweeper, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
+    flow = harness.open(listens(gate, name="gate"), start=False, runner=KIND)
+    backlog(flow, 100)
+    flow.close()
+    flow.sql("DELETE FROM procrastinate_jobs")
+    newest = "SELECT pg_sequence_last_value('procrastinate_jobs_id_seq')"
+    before = flow.sql(newest)[0][0]
+    again = harness.open(listens(gate, name="gate"), runner=ONLY_JOBS)
+    assert gate.enter(1)
+    # The second job is the one that the claim has stored.
+    assert [identity for (identity,) in again.sql("SELECT id FROM procrastinate_jobs")] == [before + 2]
 
 
 def test_idle_processes_share_the_work(harness, listens, gate, backlog, eventually):
