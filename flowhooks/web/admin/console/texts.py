@@ -130,8 +130,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "overview.circuit": {"en": "circuit open since", "zh": "已熔断，始于"},
     "overview.paused": {"en": "paused since", "zh": "已暂停，始于"},
     "overview.paused_by": {"en": "by {name}", "zh": "运维人员：{name}"},
-    "overview.acknowledged": {"en": " (acknowledged)", "zh": "（已确认）"},
-    "overview.acknowledged_by": {"en": " (acknowledged by {name})", "zh": "（已由 {name} 确认）"},
+    "overview.acknowledged": {"en": "acknowledged", "zh": "已确认"},
+    "overview.acknowledged_by": {"en": "acknowledged by {name}", "zh": "已由 {name} 确认"},
     "overview.more_failing": {"en": "{count} more are not listed here:", "zh": "另有 {count} 项未列出："},
     "overview.errors": {"en": "failures in the last hour: {count}, last", "zh": "最近一小时失败 {count} 次，最近"},
     "overview.waiting": {
