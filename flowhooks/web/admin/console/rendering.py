@@ -57,8 +57,10 @@ MAX_TEXT_CHARS: Final = 65_536
 
 _HERE: Final = Path(__file__).parent
 _TEMPLATES: Final = _HERE / "templates"
-_TIME: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-"""A time as `to_text` writes it."""
+_COMMAND_OR_TIME: Final = re.compile(
+    r"`(?P<command>flowhooks [^`]*)`|\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII
+)
+"""A command in a message, or a time as `to_text` writes it."""
 _UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
 _CHINESE_UNITS: Final = {"d": "天", "h": "小时", "min": "分钟", "s": "秒", "ms": "毫秒", "µs": "微秒"}
 
@@ -96,14 +98,20 @@ def time_element(microseconds: int) -> Markup:
 
 
 def with_time_elements(value: str) -> Markup:
-    """Return an escaped text whose times, such as `2026-11-24T09:30:00.000Z`, are elements as all other times."""
+    """Return an escaped text whose commands in backquotes are code, and whose other times are elements.
+
+    A time looks like `2026-11-24T09:30:00.000Z`. In a command it stays as it is, because commands read it as UTC.
+    """
     rendered, end = Markup(), 0
-    for found in _TIME.finditer(value):
-        try:
-            time = parse_time(found[0], UTC)
-        except ValueError:  # text that only looks like a time
-            continue
-        rendered += escape(escape_invisible(value[end : found.start()])) + time_element(time)
+    for found in _COMMAND_OR_TIME.finditer(value):
+        if found["command"]:
+            element = Markup("<code>{}</code>").format(escape_invisible(found["command"]))
+        else:
+            try:
+                element = time_element(parse_time(found[0], UTC))
+            except ValueError:  # text that only looks like a time
+                continue
+        rendered += escape(escape_invisible(value[end : found.start()])) + element
         end = found.end()
     return rendered + escape(escape_invisible(value[end:]))
 
@@ -169,7 +177,9 @@ class Templates:
             "number": format_number,
             "percent": format_percent,
             "reason": pass_context(lambda context, value: translate_reason(value, context["language"])),
-            "signed": lambda value: f"{value:+.1f}",
+            "signed_seconds": pass_context(
+                lambda context, seconds: f"{seconds:+.1f} {_CHINESE_UNITS['s'] if context['language'] == 'zh' else 's'}"
+            ),
             "with_times": with_time_elements,
             "segment": lambda value: quote(value, safe=""),
         }

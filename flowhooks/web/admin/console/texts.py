@@ -32,7 +32,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "尝试次数过多，请在 {seconds} 秒后重试。",
     },
     "find": {"en": "Find an event", "zh": "查找事件"},
-    "find.hint": {"en": "Flow, key, id", "zh": "流程、主键或 ID"},
+    "find.hint": {"en": "Flow, key, id", "zh": "流程/主键/ID"},
     "find.title": {
         "en": "A flow instance id, an event id, a delivery id, or a business key or its first 3 or more characters. "
         "The key / moves here.",

@@ -93,11 +93,15 @@ def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
             "始于 2026-01-01T00:00:00.000Z。",
             '始于 <time datetime="2026-01-01T00:00:00.000Z">2026-01-01 00:00:00 UTC</time>。',
         ),
+        (
+            "run `flowhooks engines reconcile --since 2026-01-01T00:00:00.000Z` or `<b>`",
+            "run <code>flowhooks engines reconcile --since 2026-01-01T00:00:00.000Z</code> or `&lt;b&gt;`",
+        ),
         ("2026-13-24T09:30:00.123Z", "2026-13-24T09:30:00.123Z"),
         ("2026-11-24T09:30:00.12…", "2026-11-24T09:30:00.12…"),
         ("\x1b 2026-11-24", "\\u001b 2026-11-24"),
     ],
 )
 def test_times_in_a_text_are_times(text, shown):
-    """A time in a sentence is an element, which the page's script converts; all other text is escaped."""
+    """A time in a sentence is an element, which the page's script converts, but no time of a command is."""
     assert str(with_time_elements(text)) == shown
