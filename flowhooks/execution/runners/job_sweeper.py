@@ -82,7 +82,7 @@ class JobSweeper:
             self._queue.slots.wake()
             try:
                 if is_woken:
-                    self._sweep_own()
+                    self.sweep_own()
                 if self._is_leader():
                     self._sweep_as_leader()
             except FlowhooksError as error:
@@ -122,6 +122,12 @@ class JobSweeper:
         """
         self._store(self._overdue(connection))
 
+    def sweep_own(self) -> None:
+        """Store a job for each handler of this process that has a due delivery and no waiting job."""
+        with self._ledger.connection() as connection:
+            due = due_handlers(connection, self._clock.now())
+        self._store_missing([handler for handler in due if handler in self._handlers])
+
     def _is_leader(self) -> bool:
         """Return whether this process sweeps for all; try to become that process if there is none."""
         if self._lock.is_held:
@@ -143,12 +149,6 @@ class JobSweeper:
         due = self._lock.read(self._overdue)
         if due is not None:  # otherwise the lock was lost, and the next turn looks whether it is free
             self._store(due)
-
-    def _sweep_own(self) -> None:
-        """Store a job for each handler of this process that has a due delivery and no waiting job."""
-        with self._ledger.connection() as connection:
-            due = due_handlers(connection, self._clock.now())
-        self._store_missing([handler for handler in due if handler in self._handlers])
 
     def _overdue(self, connection: Connection) -> list[str]:
         late = self._clock.now() - int(LOST_JOB_THRESHOLD_SECONDS * SECOND)
