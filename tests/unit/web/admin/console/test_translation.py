@@ -86,7 +86,7 @@ def test_why_a_history_could_not_be_read():
     """The newest gap of an engine's history is described in Chinese; its detail stays."""
     why = "the last one from 1970-01-01T00:00:00.000Z to 1970-01-02T00:00:00.000Z, refused, HTTP 401: no"
     message = alert_message(open_alert(engine_causes.GAP, subject="oa", why=why), "zh")
-    assert "最近一次从 1970-01-01T00:00:00.000Z 到 1970-01-02T00:00:00.000Z，凭证或权限不足，HTTP 401: no。" in message
+    assert "最近一段从 1970-01-01T00:00:00.000Z 到 1970-01-02T00:00:00.000Z，凭证或权限不足，HTTP 401: no。" in message
 
 
 def test_a_message_of_another_version():
