@@ -61,7 +61,7 @@ _OPERATIONS_OF: Final = (
         items.c.delivery_id.in_(database.string_array("delivery_ids")),
         items.c.status == ItemStatus.RELEASED.value,
     )
-    .order_by(items.c.delivery_id, items.c.operation_id)
+    .order_by(items.c.delivery_id, items.c.operation_id.desc())
 )
 
 
@@ -201,7 +201,7 @@ def _has_result(result: ItemResult) -> ColumnElement[bool]:
 
 
 def operations_of(connection: Connection, delivery_ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
-    """Return the ids of the operations that acted on a delivery, oldest first, by the delivery's id."""
+    """Return the ids of the operations that acted on a delivery, newest first, by the delivery's id."""
     found: dict[str, list[str]] = defaultdict(list)
     for row in connection.execute(_OPERATIONS_OF, {"delivery_ids": json.dumps(list(delivery_ids))}):
         found[row.delivery_id].append(row.operation_id)
