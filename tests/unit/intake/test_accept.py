@@ -45,6 +45,7 @@ class Paper:
         self.meanwhile = lambda new: None
         self.there = []
         self.known = False
+        self.taken_in = set()
         self.idle = set()
         self.has_subscribers = False
 
@@ -77,6 +78,11 @@ class Paper:
         if isinstance(self.known, Exception):
             raise self.known
         return self.known
+
+    def is_taken_in(self, source, instance):
+        """Whether the instance has an event from the engine's history."""
+        self.asked.append(("is_taken_in", source, instance))
+        return (source, instance) in self.taken_in
 
     def delivery_statuses(self, event_id):
         """The states of its deliveries."""
@@ -348,6 +354,20 @@ def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
         taking.accept(CALL_BACK, wait=0)
     assert away.value.key == "ledger_down"
     paper.known = True
+    assert taking.accept(CALL_BACK, wait=0).status == AnswerStatus.PARKED
+
+
+@pytest.mark.parametrize("name", ["hr", "former"])
+def test_the_late_callback_of_an_instance_that_was_taken_in_is_not_refused(paper, intake, name):
+    """The event may have another class or kind, and be stored under a former name of the source."""
+    sources = {"hr": Source(token_sha256=("0" * 64,), former_names=("former",))}
+    refusing = {"routing": RoutingSettings(no_handler="reject"), "sources": sources}
+    taking = intake(rules(candidate("h", process_keys=("other",)), **refusing))
+    with pytest.raises(InvalidCallback):
+        taking.accept(CALL_BACK, wait=0)
+    assert paper.of("is_stored") == [((one, "complete", "i", ""),) for one in ("hr", "former")]
+    assert paper.of("is_taken_in") == [("hr", "i"), ("former", "i")]
+    paper.taken_in = {(name, "i")}
     assert taking.accept(CALL_BACK, wait=0).status == AnswerStatus.PARKED
 
 
@@ -684,13 +704,16 @@ def test_the_callbacks_of_one_request(paper, intake):
         purged={"event_id": "e3", "new": False, "conflict": True, "state": "purged"},
     )
     paper.there = [replace(dead, state=State.WAITING)]
-    instances = ("new", "repeated", "other", "purged")
-    answers = intake().accept_all([replace(CALL_BACK, flow_instance_id=one) for one in instances], ["ignored"])
+    instances = ("new", "repeated", "other", "purged", "parked")
+    batch = [replace(CALL_BACK, flow_instance_id=one) for one in instances]
+    batch[-1] = replace(batch[-1], body={"processDefinitionKey": "unknown"})
+    answers = intake().accept_all(batch, ["ignored"])
     ((events, ignored),) = paper.of("accept_batch")
     assert ([new.event.flow_instance_id for new in events], ignored) == ([*instances], ["ignored"])
-    assert paper.of("notice") == [(events[0].event, ["p:one", "p:two"])]
+    assert paper.of("notice") == [(events[0].event, ["p:one", "p:two"]), (events[-1].event, [])]
     assert paper.of("requeue") == [("transaction", [dead], frozenset())]
-    new, repeated, other, purged = answers
+    new, repeated, other, purged, parked = answers
+    assert (parked.status, parked.parked_by) == (AnswerStatus.PARKED, "handler")
     assert (new.event_id, new.status, len(new.delivery_statuses)) == (events[0].event.id, AnswerStatus.PENDING, 2)
     statuses = (replace(dead, state=State.WAITING), done)
     assert repeated == Answer(event_id="e1", status=AnswerStatus.PENDING, delivery_statuses=statuses)
