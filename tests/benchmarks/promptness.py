@@ -36,19 +36,24 @@ class Times:
     """Milliseconds of each callback.
 
     Attributes:
-        started: from its arrival until its empty handler had run.
+        started: from its arrival until a worker marked its delivery as running, by the times in the ledger.
+        ran: from its arrival until its empty handler had run.
         answered: from then until its caller had the response.
         processor: microseconds of processor time, with those of idle processes between the callbacks.
     """
 
     started: tuple[float, ...]
+    ran: tuple[float, ...]
     answered: tuple[float, ...]
     processor: float
 
 
 def started(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """The median time from arrival until a worker in another process has run the handler."""
-    return _shown(_times(bench), lambda times: times.started, worst=False)
+    """The median time from arrival until a worker in another process has started the delivery."""
+    found = _times(bench)
+    figures, notes = _shown(found, lambda times: times.started, worst=False)
+    _, until_run = _shown(found, lambda times: times.ran, worst=False)
+    return figures, [*notes, *(f"until the handler had run, {note}" for note in until_run)]
 
 
 def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -106,12 +111,13 @@ def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
                 time.sleep(random.uniform(*PAUSE))
         spent = (processor.spent() - began) / SAMPLES * 1e6
         rows = ledger.rows(
-            "SELECT events.id, received_at / 1000.0, finished_at / 1000.0 FROM events"
+            "SELECT events.id, received_at / 1000.0, started_at / 1000.0, finished_at / 1000.0 FROM events"
             " JOIN deliveries ON event_id = events.id JOIN attempts ON delivery_id = deliveries.id"
         )
-    counted = [(event, float(received), float(ended)) for event, received, ended in rows if event in arrived]
+    counted = [(event, *map(float, times)) for event, *times in rows if event in arrived]
     return Times(
-        started=tuple(ended - received for _, received, ended in counted),
-        answered=tuple(arrived[event] - ended for event, _, ended in counted),
+        started=tuple(began - received for _, received, began, _ in counted),
+        ran=tuple(ended - received for _, received, _, ended in counted),
+        answered=tuple(arrived[event] - ended for event, _, _, ended in counted),
         processor=spent,
     )

@@ -227,7 +227,7 @@ ROWS = (
     ),
     Row(
         name="postgresql-started",
-        title="arrival until a worker has run the handler, one callback at a time",
+        title="accepted until a worker has started the delivery, one callback at a time",
         goal=Goal(least=20, aim=10, smaller=True, unit="ms"),
         measure=promptness.started,
     ),

@@ -1,43 +1,133 @@
-"""Both runners on PostgreSQL in turn: how soon a delivery starts, how many run, and at what cost; no goals.
+"""Both runners on PostgreSQL in turn, row by row: the figures on which decision 0102 is based.
 
-`python tests/benchmarks/runners.py` prints the figures on which decision 0102 is based.
+`python tests/benchmarks/runners.py` prints each figure of both runners side by side, and whether `procrastinate`
+reaches nine tenths of `embedded` on every row.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import click
-from bench import Bench
-from cluster import RUNNERS, cluster
+import load
+import report
+from bench import CONNECTIONS, Bench
+from cluster import RUNNERS, Cluster, cluster
 from promptness import measured
-from sharing import ours
+from sharing import accepted, ours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENOUGH = 0.9
+"""The part of each figure of `embedded` that `procrastinate` must reach to be the only runner on PostgreSQL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A figure: its title, how it is shown, and whether a smaller one is better."""
+
+    title: str
+    shown: Callable[[float], str]
+    smaller: bool = False
+
+    def ratio(self, embedded: float, procrastinate: float) -> float:
+        """How much of `embedded`'s performance `procrastinate` has; more than 1 is better than `embedded`."""
+        return embedded / procrastinate if self.smaller else procrastinate / embedded
+
+
+def _per_second(figure: float) -> str:
+    return f"{figure:,.0f}/s"
+
+
+def _microseconds(figure: float) -> str:
+    return f"{figure:,.0f} µs"
+
+
+def _milliseconds(figure: float) -> str:
+    return f"{figure:.1f} ms"
+
+
+ROWS = {
+    **{
+        name: row
+        for many in CONNECTIONS
+        for name, row in (
+            (f"accept {many}", Row(title=f"callbacks stored, {many} connections", shown=_per_second)),
+            (
+                f"cost {many}",
+                Row(title=f"processor time of each, {many} connections", shown=_microseconds, smaller=True),
+            ),
+        )
+    },
+    "deliveries": Row(title="deliveries run by two workers", shown=_per_second),
+    "cost": Row(title="processor time of each delivery", shown=_microseconds, smaller=True),
+    "started": Row(title="accepted until started, p50", shown=_milliseconds, smaller=True),
+    "ran": Row(title="accepted until run, p50", shown=_milliseconds, smaller=True),
+    "answered": Row(title="run until answered, p50", shown=_milliseconds, smaller=True),
+}
 
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often each has its turn.")
-def main(rounds: int) -> None:
-    """Print for each runner the medians and the results of each round."""
-    started: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
-    rates: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
-    costs: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
+@click.option("--seconds", type=click.FloatRange(min=1), default=5, show_default=True, help="For each load.")
+def main(rounds: int, seconds: float) -> None:
+    """Print a table with the medians of both runners, and the figures of each round before it."""
+    if not load.found():
+        click.echo(load.INSTALL, err=True)
+        sys.exit(2)
+    click.echo(f"before: {report.busy()}")
+    found: dict[str, dict[str, list[float]]] = {runner: defaultdict(list) for runner in RUNNERS}
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as name, cluster(Path(name)) as postgresql:
-        bench = Bench(seconds=1, events=0, folder=Path(name), tell=lambda *_args: None)
+        bench = Bench(seconds=seconds, events=0, folder=Path(name), tell=lambda *_args: None)
         for number in range(rounds):
             # The order alternates, so that neither runner always has an advantage.
             for runner in RUNNERS[:: -1 if number % 2 else 1]:
-                started[runner].append(median(measured(bench, postgresql, runner).started))
-                ran = ours(bench, postgresql, runner)
-                rates[runner].append(ran.rate)
-                costs[runner].append(ran.processor)
-                click.echo(f"{runner}: {started[runner][-1]:.1f} ms, {ran.rate:,.0f}/s, {ran.processor:,.0f} µs")
-    click.echo("| runner | arrival until run | deliveries run by two workers | their processor time per delivery |")
-    click.echo("|---|---|---|---|")
-    for runner in RUNNERS:
-        times = f"{median(started[runner]):.1f} ms | {median(rates[runner]):,.0f}/s | {median(costs[runner]):,.0f} µs"
-        click.echo(f"| {runner} | {times} |")
+                figures = one_round(bench, postgresql, runner)
+                for row, figure in figures.items():
+                    found[runner][row].append(figure)
+                shown = ", ".join(f"{ROWS[row].title} {ROWS[row].shown(figure)}" for row, figure in figures.items())
+                click.echo(f"{runner}: {shown}")
+    click.echo(f"after: {report.busy()}")
+    for line in table(found):
+        click.echo(line)
+
+
+def one_round(bench: Bench, postgresql: Cluster, runner: str) -> dict[str, float]:
+    """The figures of one runner, measured once."""
+    figures = {}
+    for many in CONNECTIONS:
+        stored = accepted(bench, postgresql, runner, many)
+        figures |= {f"accept {many}": stored.rate, f"cost {many}": stored.processor}
+    ran = ours(bench, postgresql, runner)
+    times = measured(bench, postgresql, runner)
+    return figures | {
+        "deliveries": ran.rate,
+        "cost": ran.processor,
+        "started": median(times.started),
+        "ran": median(times.ran),
+        "answered": median(times.answered),
+    }
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    """The lines of a table with the medians of both runners and of the ratios of each round, and the conclusion."""
+    lines = ["| figure | embedded | procrastinate | procrastinate ÷ embedded |", "|---|---|---|---|"]
+    missed = []
+    for name, row in ROWS.items():
+        pairs = list(zip(*(found[runner][name] for runner in RUNNERS), strict=True))
+        ratio = median(row.ratio(*pair) for pair in pairs)
+        medians = " | ".join(row.shown(median(figures)) for figures in zip(*pairs, strict=True))
+        lines.append(f"| {row.title} | {medians} | {ratio:.2f} |")
+        missed += [row.title] if round(ratio, 2) < ENOUGH else []
+    conclusion = f"less than {ENOUGH} of embedded: {'; '.join(missed)}" if missed else f"{ENOUGH} or more on every row"
+    return [*lines, "", f"procrastinate has {conclusion}"]
 
 
 if __name__ == "__main__":

@@ -30,27 +30,27 @@ LAY_UP = 4.0
 PATIENCE = 120.0
 """Seconds in which the stored work must be done."""
 WORKERS = 2
+IDLE_WORKER = """
+INSERT INTO processes (id, host, pid, kind, handlers, started_at, heartbeat_at)
+SELECT '0', 'idle', 0, 'worker', '["bench:handler-0"]', now.at, now.at + 86400000000
+FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)) AS now (at)
+"""
+"""Register a worker that does nothing: without one, `procrastinate` would store no jobs."""
 DONE = "SELECT count(*) FROM attempts WHERE finished_at IS NOT NULL"
 
 
 def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Callbacks stored before the response by a server without a worker, ÷ by FastAPI, Celery and Redis."""
-    seconds = min(bench.seconds, SECONDS)
+    """Callbacks stored before the response by a server that runs none, ÷ by FastAPI, Celery and Redis."""
     figures: list[Figure] = []
     with bench.scratch() as folder, cluster(folder) as postgresql:
         for connections in CONNECTIONS:
 
-            def loaded(server: Server, name: str, connections: int = connections) -> load.Load:
-                bench.tell(f"{name}, {connections} connections")
-                return measuring.loaded(Taken(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
-
-            def theirs() -> load.Load:
+            def theirs(connections: int = connections) -> load.Load:
                 with bench.scratch() as folder, peer(folder, bench.tell) as redis, redis.serve() as server:
-                    return loaded(server, "FastAPI + Celery")
+                    return _loaded(bench, server, "FastAPI + Celery", connections)
 
-            def ours(runner: str) -> load.Load:
-                with postgresql.ledger(runner) as ledger, ledger.serve() as server:
-                    return loaded(server, runner)
+            def ours(runner: str, connections: int = connections) -> load.Load:
+                return accepted(bench, postgresql, runner, connections)
 
             for runner, comparison in zip(
                 RUNNERS,
@@ -69,6 +69,20 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
                     )
                 )
     return figures, []
+
+
+def accepted(bench: Bench, postgresql: Cluster, runner: str, connections: int) -> load.Load:
+    """The load of callbacks that a server stores for a worker which takes none of them, with one runner."""
+    with postgresql.ledger(runner) as ledger:
+        ledger.rows(IDLE_WORKER)
+        with ledger.serve() as server:
+            return _loaded(bench, server, runner, connections)
+
+
+def _loaded(bench: Bench, server: Server, name: str, connections: int) -> load.Load:
+    bench.tell(f"{name}, {connections} connections")
+    seconds = min(bench.seconds, SECONDS)
+    return measuring.loaded(Taken(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

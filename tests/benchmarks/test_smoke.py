@@ -583,6 +583,19 @@ def test_the_time_until_a_worker_has_run_a_handler_is_measured(part, monkeypatch
         assert all("4 callbacks" in note for note in notes)
 
 
+def test_runners_are_compared_row_by_row(part):
+    """The median ratio of each figure is shown, the larger the better, and the rows below nine tenths are named."""
+    runners = part("runners")
+    figures = {name: [100.0, 200.0, 300.0] for name in runners.ROWS}
+    equal = {"embedded": figures, "procrastinate": dict(figures)}
+    assert runners.table(equal)[-1] == "procrastinate has 0.9 or more on every row"
+    other = figures | {"deliveries": [120.0, 120.0, 120.0], "started": [200.0, 180.0, 300.0]}
+    lines = runners.table({"embedded": figures, "procrastinate": other})
+    assert "| deliveries run by two workers | 200/s | 120/s | 0.60 |" in lines
+    assert "| accepted until started, p50 | 200.0 ms | 200.0 ms | 1.00 |" in lines
+    assert lines[-1] == "procrastinate has less than 0.9 of embedded: deliveries run by two workers"
+
+
 def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(tmp_path):
     """A small `make soak` writes its figures, and exits with 1 if a condition does not hold."""
     file = tmp_path / "figures.json"
