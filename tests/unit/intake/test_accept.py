@@ -20,16 +20,18 @@ from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.ledger.waiters import WaiterRegistry
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import NoMatch, digest
+from flowhooks.model.search_fields import indexed_values
 from flowhooks.model.selectors import Selectors
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
-from flowhooks.settings import IdentitySettings, RoutingSettings, Settings, Source
+from flowhooks.settings import IdentitySettings, RoutingSettings, SearchSettings, Settings, Source
 from flowhooks.testing import ManualClock
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = Callback(
     source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', webhook_id="m1"
 )
+RECONCILED = replace(CALL_BACK, origin="reconciled", webhook_id=None)
 LONG = 3600.0
 """A wait in seconds that no test waits for completely."""
 
@@ -212,6 +214,49 @@ def test_what_is_stored_of_a_call_back(paper, intake):
         DeliveryStatus(delivery_id=one, handler="p:one", state=State.WAITING, attempt=0, due_at=paper.clock.now()),
         DeliveryStatus(delivery_id=two, handler="p:two", state=State.WAITING, attempt=0, due_at=None),
     )
+
+
+def test_what_is_stored_of_a_request(paper, intake):
+    """The body and the media type as received, the trace, the digest of a signed request, and the indexed fields."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    raw = {"raw_body": "<raw>", "media_type": "text/plain", "webhook_digest": "d", "started_at": 5}
+    given = {"origin": "ingress", "traceparent": trace} | raw
+    intake(rules(search=SearchSettings(fields=("/at",)))).accept(replace(CALL_BACK, **given), wait=0)
+    ((new,),) = paper.of("accept")
+    assert (new.event.origin, new.event.traceparent) == ("ingress", trace)
+    assert {name: getattr(new, name) for name in raw} == raw
+    assert new.indexed_values == indexed_values(BODY, ("/at",))
+    assert (new.locks_instance, new.former_names) == (False, ())
+
+
+@pytest.mark.parametrize(
+    ("source", "origin", "locks"),
+    [
+        (Source(former_names=("f",)), "callback", True),
+        (Source(engine=object()), "callback", True),
+        (Source(), "reconciled", True),
+        (Source(), "callback", False),
+    ],
+)
+def test_which_instances_are_locked(paper, intake, source, origin, locks):
+    """Instances that reconciliation may take in are locked, also under the former names of their source."""
+    intake(rules(sources={"hr": source})).accept(replace(CALL_BACK, origin=origin), wait=0)
+    ((new,),) = paper.of("accept")
+    assert (new.locks_instance, new.former_names) == (locks, source.former_names)
+
+
+def test_members_that_a_source_ignores(paper, intake):
+    """The setting of the source counts instead of the general one."""
+    by = rules(identity=IdentitySettings(ignore_pointers=("/at",)), sources={"hr": Source(ignore_pointers=("/x",))})
+    intake(by).accept(CALL_BACK, wait=0)
+    assert paper.of("accept")[0][0].digest == digest(BODY)
+
+
+def test_an_end_that_is_undecided_parks_the_event(paper, intake):
+    """No handler gets it, and no reasons are stored, because routing does not matter."""
+    intake().accept(replace(RECONCILED, end_undecided=True), wait=0)
+    ((new,),) = paper.of("accept")
+    assert (new.state, new.parked_by, new.route, new.deliveries, new.no_match) == ("parked", "end_state", {}, [], None)
 
 
 def test_plugins_that_are_told_read_the_data(paper, intake):
@@ -640,9 +685,6 @@ def test_a_repeat_finds_no_place_to_wait(paper, intake):
     assert intake().accept(CALL_BACK, wait=LONG).delivery_statuses == (runs,)
 
 
-RECONCILED = replace(CALL_BACK, origin="reconciled", webhook_id=None)
-
-
 def test_an_instance_is_taken_in(paper, intake):
     """It is stored as a reconciled event, also if the settings refuse such callbacks, and plugins are notified."""
     taken = intake().take_in(RECONCILED)
@@ -745,5 +787,9 @@ def test_a_batch_of_which_nothing_is_stored(paper, intake, logged, event, result
     batch = [replace(CALL_BACK, flow_instance_id=one) for one in ("conflict", "good", "bad")]
     with pytest.raises(Unauthorized if event == "webhook_id_reused" else Unavailable):
         intake().accept_all(batch)
-    assert [(entry["event"], entry["flow_instance_id"]) for entry in logged] == [(event, "bad")]
+    (entry,) = logged
+    assert (entry["event"], entry["source"], entry["flow_instance_id"]) == (event, "hr", "bad")
+    if event == "event_damaged":
+        assert (entry["event_id"], entry["why"]) == ("e1", "it is not JSON")
+        assert "`flowhooks verify`" in entry["next"]
     assert paper.of("notice") == []
