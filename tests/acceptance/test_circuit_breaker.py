@@ -117,3 +117,29 @@ def test_the_circuit_of_a_fixed_plugin_closes(site):
     site.until(succeeded(*events))
     server.stop()
     server.check_log()
+
+
+@pytest.mark.parametrize("sharing", [pytest.param("embedded", marks=pytest.mark.long), "procrastinate"], indirect=True)
+def test_workers_share_a_circuit(sharing):
+    """A worker that is killed while it runs a trial leaves the circuit open, and the other worker closes it."""
+    site, settings = sharing, sharing.settings | QUICK
+    site.plugin("p", PLUGIN)
+    (site.folder / "fault").touch()
+    server = site.start("--no-worker", **settings)
+    workers = [site.start_worker("--plugins-dir", site.plugins, **settings) for _ in range(2)]
+    events = post(server, 6)
+    open_circuit(site)
+    (site.folder / "shut").touch()
+    before = len(site.journal.read_text().splitlines())
+    lines = site.until(lambda _ledger: site.journal.read_text().splitlines()[before:])
+    running = int(lines[-1].split()[-1])
+    victim, heir = sorted(workers, key=lambda worker: worker.process.pid != running)
+    victim.kill()
+    (site.folder / "shut").unlink()
+    assert "the archive is away" in open_circuit(site)
+    (site.folder / "fault").unlink()
+    site.until(succeeded(*events))
+    heir.until_logged("circuit_closed")
+    for process in (server, heir):
+        process.stop()
+        process.check_log()

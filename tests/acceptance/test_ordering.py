@@ -43,6 +43,8 @@ def handlers():
 KEYS = 6
 EACH = 30
 """Minimum of callbacks of each key."""
+FEW = 8
+"""The same in the short set, with the second runner."""
 MOST = 999
 
 
@@ -77,15 +79,15 @@ class Sender(threading.Thread):
     It continues until there are enough, so that there is always a delivery to run.
     """
 
-    def __init__(self, server, key, enough):
+    def __init__(self, server, key, each, enough):
         super().__init__(daemon=True)
-        self.server, self.key, self.enough = server, key, enough
+        self.server, self.key, self.each, self.enough = server, key, each, enough
         self.instances, self.ids, self.statuses = [], [], set()
 
     def run(self):
         """Send all callbacks."""
         for number in range(MOST):
-            if number >= EACH and self.enough.is_set():
+            if number >= self.each and self.enough.is_set():
                 return
             # The ids sort in reverse, so that an order by ids instead of by responses fails.
             instance = f"{self.key}-{MOST - number:03}"
@@ -103,16 +105,21 @@ def spans(lines):
     return [(one.at, ends.get((one.instance, one.attempt)), one.pid) for one in begun]
 
 
-def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared):
+@pytest.mark.parametrize(
+    ("sharing", "each"),
+    [("embedded", EACH), ("procrastinate", FEW), pytest.param("procrastinate", EACH, marks=pytest.mark.long)],
+    indirect=["sharing"],
+)
+def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared, each):
     """After `kill -9` of a busy worker, runs of one key neither overlap nor change their order."""
     server = shared.start("--no-worker", **shared.settings)
     workers = [shared.start_worker("--plugins-dir", shared.folder / "orders", **shared.settings) for _ in range(2)]
     server.until_logged("routes_changed", others=1)
     enough = threading.Event()
-    senders = [Sender(server, f"k{number}", enough) for number in range(KEYS)]
+    senders = [Sender(server, f"k{number}", each, enough) for number in range(KEYS)]
     for sender in senders:
         sender.start()
-    shared.until(lambda _ledger: sum(one.what == "done" for one in journal(shared)) > KEYS * EACH // 4)
+    shared.until(lambda _ledger: sum(one.what == "done" for one in journal(shared)) > KEYS * each // 4)
     # One worker may run all keys, so the victim is the worker that began the last run.
     busy = [one.pid for one in journal(shared) if one.what == "begins"][-1]
     victim, heir = sorted(workers, key=lambda one: one.process.pid != busy)

@@ -93,6 +93,7 @@ def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
     assert dict(counted) == {"a:work": 6, "b:work": 6, "default": 12}
 
 
+@pytest.mark.parametrize("sharing", ["embedded", "procrastinate"], indirect=True)
 def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
     """After a kill the other worker repeats the running delivery and runs the waiting one."""
     workers = [worker(shared, "a", words=("--concurrency", "1")) for _ in range(2)]
