@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from contextlib import closing
 
@@ -578,3 +579,25 @@ def test_no_more_jobs_are_taken_than_slots_are_free(harness, listens, new_gate, 
     for gate in gates:
         gate.opened.set()
     eventually(flow.at_rest)
+
+
+def test_idle_processes_hardly_use_the_database(harness, listens, eventually, monkeypatch):
+    """Two processes with many handlers make at most five transactions a second while nothing arrives."""
+    monkeypatch.setattr(procrastinate, "ACTIVE_SECONDS", 0.0)
+    count = 2 * procrastinate.MAX_CHANNELS
+    handlers = [listens(lambda event: None, name=f"h{n}", process_key=f"k{n}") for n in range(count)]
+    for _ in range(2):
+        harness.open(*handlers, runner=KIND)
+    transactions = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+    window, rates, totals = 4.0, [], []
+    with closing(psycopg.connect(harness.url, autocommit=True)) as connection:
+
+        def is_idle():
+            # PostgreSQL may count a transaction up to ten seconds late, so some windows have those of the start.
+            totals.append((time.monotonic(), connection.execute(transactions).fetchone()[0]))
+            if len(totals) > 1:
+                (began, before), (now, total) = totals[-2:]
+                rates.append((total - before - 1) / (now - began))
+            return rates and rates[-1] <= 5
+
+        eventually(is_idle, poll=window, why=lambda: rates)
