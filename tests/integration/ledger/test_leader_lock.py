@@ -76,7 +76,7 @@ def test_a_stopped_process_loses_it(new_lock, monkeypatch, eventually):
 
 
 def test_its_holder_announces_itself(new_lock, is_free, postgresql_url):
-    """Whoever listens receives the key of the ledger with each transaction of the holder."""
+    """A listener receives the key of the ledger with each transaction of the holder."""
     lock = new_lock()
     assert is_free(lock)
     assert lock.take()
