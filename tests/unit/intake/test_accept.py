@@ -785,8 +785,9 @@ def test_a_batch_of_which_nothing_is_stored(paper, intake, logged, event, result
     """The callback that prevents it is logged; conflicts beside it are no reason."""
     by_instance(paper, conflict={"event_id": "e0", "new": False, "conflict": True}, bad={"new": False} | result)
     batch = [replace(CALL_BACK, flow_instance_id=one) for one in ("conflict", "good", "bad")]
-    with pytest.raises(Unauthorized if event == "webhook_id_reused" else Unavailable):
+    with pytest.raises(Unauthorized if event == "webhook_id_reused" else Unavailable) as refused:
         intake().accept_all(batch)
+    assert refused.value.key == ("unauthorized" if event == "webhook_id_reused" else event)
     (entry,) = logged
     assert (entry["event"], entry["source"], entry["flow_instance_id"]) == (event, "hr", "bad")
     if event == "event_damaged":
