@@ -2,8 +2,6 @@
 
 It is an advisory lock of a session: PostgreSQL releases it when the process ends, also after `kill -9`. It ends the
 session, too, if the process was silent for `IDLE_SESSION_TIMEOUT`: then it was stopped or is unreachable.
-
-The holder announces itself by NOTIFY in each transaction. So the others need no transaction to learn that it works.
 """
 
 from __future__ import annotations
@@ -27,27 +25,21 @@ T = TypeVar("T")
 # More than the interval of the work for which the lock is held.
 IDLE_SESSION_TIMEOUT: Final = 2.5
 """Seconds without a statement after which PostgreSQL takes the lock from a process."""
-CHANNEL: Final = "flowhooks_leader"
-"""The channel on which the holder announces itself. The payload is the `key` of its ledger."""
 _CLASS: Final = 702_184
-"""The first half of the number of the lock, which is of flowhooks. The second half is the `key` of the ledger."""
+"""The first half of the number of the lock, which is of flowhooks. The second half is of the ledger."""
 # Ledgers in different schemas of one database have different tables, and so different locks.
 _KEY: Final = "CAST(to_regclass('processes') AS oid)"
 _IS_FREE: Final = text(f"""
-SELECT ledger.key, NOT EXISTS (
+SELECT NOT EXISTS (
     SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database AND datname = current_database()
-    WHERE locktype = 'advisory' AND classid = {_CLASS} AND objid = ledger.key AND objsubid = 2 AND granted
-) AS is_free
-FROM (SELECT {_KEY} AS key) AS ledger
+    WHERE locktype = 'advisory' AND classid = {_CLASS} AND objid = {_KEY} AND objsubid = 2 AND granted
+)
 """)  # noqa: S608 (of constants)
 _TAKE: Final = text(f"SELECT pg_try_advisory_lock({_CLASS}, CAST({_KEY} AS int))")
-# Before version 14, PostgreSQL does not have the setting for sessions. An announcement may be lost.
-_CONFIGURE: Final = text("""
-SELECT set_config(name, CASE name WHEN 'synchronous_commit' THEN 'off' ELSE CAST(:milliseconds AS text) END, false)
-FROM pg_settings
-WHERE name IN ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit')
-""")
-_ANNOUNCE: Final = text(f"SELECT pg_notify('{CHANNEL}', CAST({_KEY} AS text))")
+# Before version 14, PostgreSQL does not have this setting.
+_SET_TIMEOUT: Final = text(
+    "SELECT set_config(name, CAST(:milliseconds AS text), false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+)
 
 
 class LeaderLock:
@@ -55,14 +47,10 @@ class LeaderLock:
 
     Args:
         url: the database, which must be on PostgreSQL.
-
-    Attributes:
-        key: identifies the ledger within its database; `""` until `is_free` was called.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.key = ""
         self._session: Connection | None = None
         self._on_release = ExitStack()
 
@@ -71,15 +59,10 @@ class LeaderLock:
         """Whether this process has the lock, as far as it knows."""
         return self._session is not None
 
-    def is_free(self, connection: Connection) -> bool:
-        """Return whether no process has the lock.
-
-        Args:
-            connection: any connection.
-        """
-        row = connection.execute(_IS_FREE).one()
-        self.key = str(row.key)
-        return bool(row.is_free)
+    @staticmethod
+    def is_free(connection: Connection) -> bool:
+        """Return whether no process has the lock, as seen over any connection."""
+        return bool(connection.execute(_IS_FREE).scalar_one())
 
     def take(self) -> bool:
         """Take the lock; return whether no other process was faster.
@@ -91,32 +74,24 @@ class LeaderLock:
         with ExitStack() as on_error:
             on_error.callback(database.dispose, engine)
             try:
-                session = on_error.enter_context(engine.connect())
-                with session.begin():
-                    if not session.execute(_TAKE).scalar_one():
-                        return False
-                    session.execute(_CONFIGURE, {"milliseconds": str(int(IDLE_SESSION_TIMEOUT * 1000))})
+                session = on_error.enter_context(engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
+                if not session.execute(_TAKE).scalar_one():
+                    return False
+                session.execute(_SET_TIMEOUT, {"milliseconds": str(int(IDLE_SESSION_TIMEOUT * 1000))})
             except SQLAlchemyError as error:
                 raise LedgerUnusable(f"the database cannot be read: {database.error_text(error)}") from error
             self._session, self._on_release = session, on_error.pop_all()
         return True
 
     def read(self, query: Callable[[Connection], T]) -> T | None:
-        """Return the result of a query over the lock's connection, and announce that the lock is held.
-
-        Returns:
-            The result; None if the lock is not held, or was lost.
-        """
+        """Return the result of a query over the lock's connection; None if the lock is not held, or was lost."""
         if self._session is None:
             return None
         try:
-            with self._session.begin():
-                result = query(self._session)
-                self._session.execute(_ANNOUNCE)
+            return query(self._session)
         except SQLAlchemyError:
             self.release()
             return None
-        return result
 
     def release(self) -> None:
         """Release the lock, if it is held."""

@@ -119,6 +119,12 @@ def leader_id(connection: Connection) -> str | None:
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
 
 
+def count_earlier(connection: Connection, process: str) -> int:
+    """Return the number of processes that run deliveries and started before a process."""
+    earlier = processes.c.stopped_at.is_(None), processes.c.handlers != "[]", processes.c.id < process
+    return connection.execute(select(func.count()).select_from(processes).where(*earlier)).scalar_one()
+
+
 def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[LiveProcess]:
     """Return the processes that are registered and not stopped, in the order of their start.
 

@@ -5,9 +5,9 @@ Theory of operation
 A job is lost with a worker that is killed after it took the job, or in an outage. The sweep reads which handlers have
 an overdue delivery, and stores a job for each of them that has none.
 
-The process that holds the `LeaderLock` does so for all, over the lock's connection, and announces each sweep.
-PostgreSQL releases the lock when that process ends or stops responding. A process that has received no announcement for
-`SILENCE_SECONDS` looks whether the lock is free, and takes it. So idle workers that do not sweep need no transactions.
+The process that holds the `LeaderLock` does so for all, over the lock's connection. PostgreSQL releases the lock when
+that process ends or stops responding. The others look every `CHECK_INTERVAL` whether the lock is free. From the third
+one on they look less often, so that many idle workers cost few transactions.
 
 Each process also sweeps for its own handlers when it starts, when a handler is resumed, and when a delivery could not
 be marked as running.
@@ -25,6 +25,7 @@ import structlog
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
+from flowhooks.ledger import processes
 from flowhooks.ledger.due_deliveries import due_handlers, due_handlers_of_all
 from flowhooks.ledger.leader_lock import LeaderLock
 
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
 
-SWEEP_INTERVAL: Final = 1.0
+SWEEP_INTERVAL: Final = 1.25
 """Seconds between sweeps for due deliveries whose handler has no job."""
-SILENCE_SECONDS: Final = 1.25
-"""Seconds without an announcement after which a process looks whether another one still sweeps."""
+CHECK_INTERVAL: Final = 2.0
+"""Seconds until a process looks again whether another one still sweeps."""
+MAX_CHECK_INTERVAL: Final = 5.0
+"""The same for a process that many started before."""
 CLEANING_INTERVAL: Final = 10.0
 """Seconds between removals of the jobs of dead workers."""
 LOST_JOB_THRESHOLD_SECONDS: Final = 0.5
@@ -71,7 +74,7 @@ class JobSweeper:
         self._handlers = handlers
         self._wakeup = threading.Event()
         self._has_failed = threading.Event()
-        self._announced_at = -SILENCE_SECONDS
+        self._next_check = 0.0
         self._next_cleaning = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -105,15 +108,6 @@ class JobSweeper:
         """Sweep for the handlers of this process next time, because a delivery could not be marked as running."""
         self._has_failed.set()
 
-    def on_announced(self, key: str) -> None:
-        """Record that a process sweeps for all, unless it is one of another ledger in the same database.
-
-        Args:
-            key: the key of the ledger's lock.
-        """
-        if key == self._lock.key:
-            self._announced_at = time.monotonic()
-
     def sweep(self, connection: Connection) -> None:
         """Store the missing jobs of the handlers of all processes, and remove the jobs of dead workers.
 
@@ -132,18 +126,17 @@ class JobSweeper:
         """Return whether this process sweeps for all; try to become that process if there is none."""
         if self._lock.is_held:
             return True
-        if self._seconds_until_silence() > 0:
+        if time.monotonic() < self._next_check:
             return False
         with self._ledger.connection() as connection:
             is_free = self._lock.is_free(connection)
+            earlier = processes.count_earlier(connection, self._ledger.process)
+        self._next_check = time.monotonic() + min(CHECK_INTERVAL * max(earlier, 1), MAX_CHECK_INTERVAL)
         return is_free and self._lock.take()
 
     def _pause(self) -> float:
-        until_silence = 0.0 if self._lock.is_held else self._seconds_until_silence()
-        return until_silence if until_silence > 0 else SWEEP_INTERVAL
-
-    def _seconds_until_silence(self) -> float:
-        return self._announced_at + SILENCE_SECONDS - time.monotonic()
+        until_check = self._next_check - time.monotonic()
+        return SWEEP_INTERVAL if self._lock.is_held or until_check <= 0 else until_check
 
     def _sweep_as_leader(self) -> None:
         due = self._lock.read(self._overdue)

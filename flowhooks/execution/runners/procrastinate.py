@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any, Final
 import procrastinate
 import structlog
 from procrastinate.exceptions import ConnectorException
-from procrastinate.manager import get_channel_for_queues
 
 from flowhooks.errors import FlowhooksError
 from flowhooks.execution.runners.job_connections import connector
@@ -39,7 +38,6 @@ from flowhooks.execution.runners.job_queue import WORKER_DEAD_AFTER_SECONDS, Job
 from flowhooks.execution.runners.job_sweeper import JobSweeper
 from flowhooks.execution.runners.next_poll import seconds_to_poll
 from flowhooks.failpoints import hit
-from flowhooks.ledger import leader_lock
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
@@ -177,11 +175,8 @@ class ProcrastinateRunner:
             with suppress(RuntimeError):  # the loop has just been closed
                 loop.call_soon_threadsafe(news.set)
 
-        async def on_notification(*, channel: str, payload: str) -> None:
-            if channel == leader_lock.CHANNEL:
-                self.sweeper.on_announced(payload)
-            else:
-                news.set()
+        async def on_notification(**_: object) -> None:
+            news.set()
 
         async with procrastinate.App(connector=connector(self._url)).open_async() as app:
             manager = app.job_manager
@@ -190,9 +185,8 @@ class ProcrastinateRunner:
             # A job may be stored before this process receives notifications.
             self._active_until = time.monotonic() + ACTIVE_SECONDS
             queues = None if len(self._queues) > MAX_CHANNELS else list(self._queues.values())
-            channels = [*get_channel_for_queues(queues), leader_lock.CHANNEL]
             side_tasks = [
-                asyncio.create_task(app.connector.listen_notify(on_notification, channels)),
+                asyncio.create_task(manager.listen_for_jobs(on_notification=on_notification, queues=queues)),
                 asyncio.create_task(_send_heartbeats(manager, worker_id)),
             ]
             try:

@@ -9,7 +9,6 @@ from sqlalchemy import text
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import leader_lock
 from flowhooks.ledger.leader_lock import LeaderLock
-from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.postgresql
 PROCESS = text("SELECT pg_backend_pid()")
@@ -73,18 +72,6 @@ def test_a_stopped_process_loses_it(new_lock, monkeypatch, eventually):
     eventually(other.take)
     assert stopped.read(pid) is None
     assert not stopped.is_held
-
-
-def test_its_holder_announces_itself(new_lock, is_free, postgresql_url):
-    """A listener receives the key of the ledger with each transaction of the holder."""
-    lock = new_lock()
-    assert is_free(lock)
-    assert lock.take()
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        connection.execute(f"LISTEN {leader_lock.CHANNEL}")
-        lock.read(pid)
-        notices = connection.notifies(timeout=WAIT_TIMEOUT, stop_after=1)
-        assert [(notice.channel, notice.payload) for notice in notices] == [(leader_lock.CHANNEL, lock.key)]
 
 
 def test_ledgers_in_other_schemas_have_locks_of_their_own(new_lock, postgresql_url):

@@ -524,6 +524,7 @@ def test_a_job_that_is_lost_while_workers_run_is_made_again(harness, listens, ga
 def test_one_process_sweeps_for_all(harness, listens, eventually, monkeypatch):
     """Of the processes that share a ledger one sweeps, and another one when the first has stopped."""
     monkeypatch.setattr(job_sweeper, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(job_sweeper, "CHECK_INTERVAL", 0.02)
     sweeps = []
 
     def take_down(sweeper):
