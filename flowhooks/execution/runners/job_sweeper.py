@@ -1,4 +1,4 @@
-"""Store the missing jobs of due deliveries: of the processes that share the ledger, one looks for them each second.
+"""Store the missing jobs of due deliveries: of the processes that share the ledger, one looks for them.
 
 Theory of operation
 -------------------

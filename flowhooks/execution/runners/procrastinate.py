@@ -11,7 +11,7 @@ While more deliveries of the handler are due, the transaction that records the o
 next deliveries for their slots. If no slot is free for other handlers, the handler lets them have a turn: it stores a
 job instead, behind those of the others.
 
-Each second, one process of those that share the ledger looks for due deliveries whose job is missing
+One process of those that share the ledger looks for due deliveries whose job is missing every `SWEEP_INTERVAL`
 (`job_sweeper.py`). Retries are found in this way, too, so an idle process polls rarely for the jobs of retries, for
 which PostgreSQL sends no notification.
 
