@@ -37,7 +37,7 @@ def test_a_handler_that_hangs_does_not_stop_the_others(harness, listens, gate):
     assert gate.enter(1)
     for number in range(20):
         assert flow.take(f"k{number}", key="k").status == "done"
-    assert gate.runs == ["i0"]
+    assert len(gate.runs) == 1  # which one is not defined: they are due at the same time
 
 
 def test_handlers_take_turns(harness, listens, eventually, backlog):
