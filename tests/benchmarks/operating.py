@@ -29,7 +29,7 @@ from servers import ServerError
 from flowhooks.ledger.upgrade import upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from bench import Bench
     from load import Load
@@ -128,9 +128,15 @@ def _first_byte(bench: Bench, of: Callable[[list[float]], float], name: str) -> 
         took = looked.took[page]
         ours = Cost(processor=looked.spent[page], p50=median(took), p99=quantiles(took, n=100)[98])
         figures.append(Figure(case=case, measured=f"{slowest:.0f} ms, {page}", judged=slowest, ours=ours))
-        each = "; ".join(f"{page} {of(took):.0f}" for page, took in looked.took.items())
-        notes.append(f"{case}, {name} of {LOOKS} looks in ms: {each}")
+        each = pages_text({page: of(took) for page, took in looked.took.items()})
+        notes.append(f"{case}, {name} of {LOOKS} looks. {each}")
     return figures, notes
+
+
+def pages_text(took: Mapping[str, float]) -> str:
+    """The milliseconds of each page, each as a sentence, the slowest page first."""
+    slowest_first = sorted(took.items(), key=lambda page: -page[1])
+    return " ".join(f"{page[0].upper()}{page[1:]}: {milliseconds:.0f} ms." for page, milliseconds in slowest_first)
 
 
 def _looked(bench: Bench) -> list[Looked]:

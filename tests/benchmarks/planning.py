@@ -158,8 +158,8 @@ def looking(bench: Bench) -> tuple[list[Figure], list[str]]:
                     ours=Cost(p50=median(slowest)),
                 )
             )
-            each = "; ".join(f"{page} {max(times):.0f}" for page, times in took.items())
-            notes.append(f"{case}, slowest of {LOOKS} requests in ms: {each}")
+            each = operating.pages_text({page: max(times) for page, times in took.items()})
+            notes.append(f"{case}, slowest of {LOOKS} requests. {each}")
     return figures, notes
 
 
