@@ -501,8 +501,8 @@ def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     assert [figure.judged > 0 for figure in figures] == [True, True]
     (figure,), (note,) = planning.looking(quiet)
     assert figure.judged > 0
-    assert "overview " in note
-    assert "the running operation, refreshed part " in note
+    assert "Overview: " in note
+    assert "The running operation, refreshed part: " in note
 
 
 def test_what_was_answered_has_to_be_run(part, monkeypatch):
