@@ -167,6 +167,8 @@ class FileGuard:
             return None
         # A new connection to an empty file would delete the log beside it.
         why = self._check(self.accepted) if size else "it is empty"
+        if misplaced := self._misplaced():  # during the check, which may have found no file
+            return misplaced
         if why is None:
             self._size = size  # vacuumed by another program
             return None
@@ -179,11 +181,15 @@ class FileGuard:
         """Return the damage of a file that another program has written to; None if it is intact or too large."""
         if self._modified == self._modified_at_commit:
             return None
-        self._modified_at_commit = self._modified
-        if not _is_small(Path(self._file)):
+        modified, why = self._modified, None
+        if _is_small(Path(self._file)):
+            why = self._check(self.accepted)
+            if misplaced := self._misplaced():  # during the check, which may have found no file
+                return misplaced
+        else:
             self.unchecked = True
-            return None
-        if why := self._check(self.accepted):
+        self._modified_at_commit = modified
+        if why:
             self._damage = f"the database file {self._file} is damaged: another program has written to it: {why}"
         return self._damage
 

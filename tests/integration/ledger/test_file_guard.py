@@ -65,6 +65,15 @@ def test_attempts_that_nobody_runs_are_taken_back(harness, listens, hands_of, aw
     assert entered == ["i1"]
 
 
+def test_reading_creates_no_file(harness, hands, away):
+    """A reader that connects while the file is away fails, and leaves the path free for the file."""
+    harness.file.rename(away)
+    assert "unable to open" in engines.check_file(f"sqlite:///{harness.file}")
+    assert not harness.file.exists()
+    away.rename(harness.file)
+    hands.store(hands.new("afterwards"))
+
+
 def test_work_in_one_batch_is_refused_together(hands, harness, away):
     """No work of the batch is acknowledged."""
     results = hands.queue_up(
@@ -155,6 +164,26 @@ def test_a_file_that_another_program_writes_to(harness, filled, monkeypatch):
         filled.take(f"later-{number}", key="nobody", pad="x" * 10_000)
     assert harness.file.stat().st_mtime_ns > modified
     assert len(checks) == 2
+
+
+def test_a_file_that_is_moved_during_a_check(harness, filled, away, monkeypatch):
+    """A check that finds no file reports no damage, and is repeated once the file is back."""
+    guard = filled.app.ledger.guard
+    check, results = guard._check, []
+
+    def moved(accepted):
+        harness.file.rename(away)
+        monkeypatch.setattr(guard, "_check", lambda accepted: results.append(check(accepted)))
+        return check(accepted)
+
+    monkeypatch.setattr(guard, "_check", moved)
+    filled.take("before", key="nobody")
+    overwrite(harness, "checkpoint")
+    with pytest.raises(Unavailable):
+        filled.take("meanwhile", key="nobody")
+    away.rename(harness.file)
+    assert filled.take("after", key="nobody").status == "parked"
+    assert results == [None]
 
 
 def test_a_large_file_is_checked_in_the_background(harness, filled, monkeypatch, eventually):
