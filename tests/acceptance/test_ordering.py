@@ -119,7 +119,7 @@ def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared, each):
     senders = [Sender(server, f"k{number}", each, enough) for number in range(KEYS)]
     for sender in senders:
         sender.start()
-    shared.until(lambda _ledger: sum(one.what == "done" for one in journal(shared)) > KEYS * each // 4)
+    shared.until(lambda _ledger: sum(entry.what == "done" for entry in journal(shared)) > KEYS * each // 4)
     # One worker may run all keys, so the victim is the worker that began the last run.
     busy = [one.pid for one in journal(shared) if one.what == "begins"][-1]
     victim, heir = sorted(workers, key=lambda one: one.process.pid != busy)

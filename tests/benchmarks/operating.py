@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
@@ -194,7 +195,7 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
         for connections in CONNECTIONS:
 
             def loaded(*, watched: bool, connections: int = connections) -> Load:
-                with site.serve() as server, _watching(server) if watched else ExitStack():
+                with site.serve() as server, meanwhile(partial(_reload, server)) if watched else ExitStack():
                     bench.tell(f"{connections} connections{', the overview open' if watched else ''}")
                     taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
                     return measuring.loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER)
@@ -214,27 +215,32 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 @contextmanager
-def _watching(server: Server) -> Iterator[None]:
-    """A client reloads the overview each second while the context lasts."""
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """A thread works while the context lasts: `work` returns when its event is set. Its error is raised at the end."""
     over = threading.Event()
-    broke: list[Exception] = []
+    errors: list[Exception] = []
 
-    def watch() -> None:
+    def run() -> None:
         try:
-            while not over.wait(RELOAD_EVERY):
-                asked(server, "/console/")
+            work(over)
         except Exception as error:  # noqa: BLE001 (raised again below, where somebody sees it)
-            broke.append(error)
+            errors.append(error)
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-    if broke:
-        raise broke[0]
+    if errors:
+        raise errors[0]
+
+
+def _reload(server: Server, over: threading.Event) -> None:
+    """Load the overview each second."""
+    while not over.wait(RELOAD_EVERY):
+        asked(server, "/console/")
 
 
 def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:

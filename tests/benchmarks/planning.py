@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -29,6 +28,7 @@ from servers import ServerError
 from flowhooks.ledger.upgrade import upgrade
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
 
     from bench import Bench
@@ -137,7 +137,7 @@ def looking(bench: Bench) -> tuple[list[Figure], list[str]]:
     events, statements = max(bench.events, _last_dead()), (*filling.dead_until(_last_dead()), *filling.HISTORY)
     with _filled(bench, events, *statements) as site, site.serve() as server:
         for case, send in _senders(bench).items():
-            with _operating(site, server) as operation_id, _sending(server, send):
+            with _operating(site, server) as operation_id, operating.meanwhile(partial(send, server)):
                 own = f"/console/operations/{operation_id}"
                 pages = operating.pages(events) | {
                     "the running operation": own,
@@ -169,29 +169,6 @@ def _senders(bench: Bench) -> dict[str, Callable[[Server, threading.Event], None
         f"{CALLBACKS} callbacks per second": _send_steadily,
         f"{CONNECTIONS[0]} connections": partial(_send_at_once, seconds=bench.seconds),
     }
-
-
-@contextmanager
-def _sending(server: Server, send: Callable[[Server, threading.Event], None]) -> Iterator[None]:
-    """Callbacks are sent while the context lasts."""
-    over = threading.Event()
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            send(server, over)
-        except Exception as error:  # noqa: BLE001 (raised again below, where somebody sees it)
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def _send_steadily(server: Server, over: threading.Event) -> None:

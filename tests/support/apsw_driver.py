@@ -9,6 +9,8 @@ import sqlite3
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import apsw
 
@@ -129,9 +131,10 @@ def module(vfs: str, sql: Callable[[str], str] = lambda sql: sql) -> Any:
         sql: may change a statement before it is executed.
     """
 
-    def connect(database: str, *, timeout: float = 5.0, **_: Any) -> Connection:
+    def connect(database: str, *, timeout: float = 5.0, uri: bool = False, **_: Any) -> Connection:
+        flags = apsw.SQLITE_OPEN_READWRITE | (0 if uri else apsw.SQLITE_OPEN_CREATE)
         with _in_its_words():
-            driver = apsw.Connection(database, vfs=vfs)
+            driver = apsw.Connection(url2pathname(urlsplit(database).path) if uri else database, flags, vfs)
             driver.set_busy_timeout(int(timeout * 1000))
         return Connection(driver, sql)
 

@@ -320,7 +320,7 @@ def operate(app):
     """Make the changes of an operator on such a day."""
     desk = replace(app.operation_context, by=Actor("li.wei", "console"))
     contracts = EventFilter(state="dead", process_key="contract_approval")
-    dead = [one.event.id for one in app.ledger.find(contracts, limit=3)]
+    dead = [stored.event.id for stored in app.ledger.find(contracts, limit=3)]
     parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
     (alert, *_) = _alerts(app)
     registry.run_operation(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})

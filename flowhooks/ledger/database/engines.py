@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -156,13 +155,12 @@ def without_statement_timeout(connection: Connection) -> Iterator[None]:
 
 
 def _open_sqlite(url: str, options: dict[str, Any], *, writing: bool) -> Engine:
-    connect_args: dict[str, Any] = {"check_same_thread": False, "timeout": BUSY_SECONDS, "isolation_level": None}
     file = None if writing else database_file(url)
-    if file is not None:
-        # By default SQLite creates a missing file: a reader would put an empty one in the place of a file that is away.
-        uri = f"{file.absolute().as_uri()}?mode=rw"
-        options["creator"] = partial(sqlite3.connect, uri, uri=True, **connect_args)
-    engine = create_engine(url, connect_args=connect_args, **options)
+    engine = create_engine(
+        url if file is None else _existing_file(file),
+        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS, "isolation_level": None},
+        **options,
+    )
 
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: Any) -> None:
@@ -183,6 +181,11 @@ def _open_sqlite(url: str, options: dict[str, Any], *, writing: bool) -> Engine:
     begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
     engine.dialect.do_begin = lambda connection: connection.execute(begin)  # type: ignore[assignment]  # result unused
     return engine
+
+
+def _existing_file(file: Path) -> URL:
+    # By default SQLite creates a missing file: a reader would put an empty one in the place of a file that is away.
+    return URL.create("sqlite", database=file.absolute().as_uri(), query={"uri": "true", "mode": "rw"})
 
 
 def _decode(text: bytes) -> str:

@@ -71,7 +71,7 @@ def test_a_plan_has_the_exact_count_and_changes_no_delivery(harness, listens, wo
     with flow.app.ledger.connection() as connection:
         assert bulk_operations.list_operations(connection, limit=10) == (plan,)
         assert bulk_operations.list_operations(connection, limit=10, active_only=True) == ()
-        assert bulk_operations.operations_of(connection, [one.delivery_id for one in listed]) == {}
+        assert bulk_operations.operations_of(connection, [item.delivery_id for item in listed]) == {}
         assert audit.entries(connection, limit=10) == []
 
 

@@ -410,7 +410,7 @@ def test_the_late_callback_of_an_instance_that_was_taken_in_is_not_refused(paper
     taking = intake(rules(candidate("h", process_keys=("other",)), **refusing))
     with pytest.raises(InvalidCallback):
         taking.accept(CALL_BACK, wait=0)
-    assert paper.of("is_stored") == [((one, "complete", "i", ""),) for one in ("hr", "former")]
+    assert paper.of("is_stored") == [((source, "complete", "i", ""),) for source in ("hr", "former")]
     assert paper.of("is_taken_in") == [("hr", "i"), ("former", "i")]
     paper.taken_in = {(name, "i")}
     assert taking.accept(CALL_BACK, wait=0).status == AnswerStatus.PARKED
@@ -747,7 +747,7 @@ def test_the_callbacks_of_one_request(paper, intake):
     )
     paper.there = [replace(dead, state=State.WAITING)]
     instances = ("new", "repeated", "other", "purged", "parked")
-    batch = [replace(CALL_BACK, flow_instance_id=one) for one in instances]
+    batch = [replace(CALL_BACK, flow_instance_id=instance) for instance in instances]
     batch[-1] = replace(batch[-1], body={"processDefinitionKey": "unknown"})
     answers = intake().accept_all(batch, ["ignored"])
     ((events, ignored),) = paper.of("accept_batch")
@@ -784,7 +784,7 @@ def test_a_batch_is_taken_by_the_rules_that_it_came_under(paper, intake):
 def test_a_batch_of_which_nothing_is_stored(paper, intake, logged, event, result):
     """The callback that prevents it is logged; conflicts beside it are no reason."""
     by_instance(paper, conflict={"event_id": "e0", "new": False, "conflict": True}, bad={"new": False} | result)
-    batch = [replace(CALL_BACK, flow_instance_id=one) for one in ("conflict", "good", "bad")]
+    batch = [replace(CALL_BACK, flow_instance_id=instance) for instance in ("conflict", "good", "bad")]
     with pytest.raises(Unauthorized if event == "webhook_id_reused" else Unavailable) as refused:
         intake().accept_all(batch)
     assert refused.value.key == ("unauthorized" if event == "webhook_id_reused" else event)

@@ -24,12 +24,12 @@ def execute(url, value, *, writing=False):
 def test_a_statement_is_compiled_once(tmp_path):
     """A second engine, of another file, uses what the first one has compiled, with its own parameters."""
     assert execute(f"sqlite:///{tmp_path / 'one.db'}", "first", writing=True) == ("first", "CACHE_MISS")
-    assert execute(f"sqlite:///{tmp_path / 'two.db'}", "second") == ("second", "CACHE_HIT")
+    assert execute(f"sqlite:///{tmp_path / 'two.db'}", "second", writing=True) == ("second", "CACHE_HIT")
 
 
 def test_each_database_system_has_its_own(tmp_path, postgresql_url):
     """A statement that SQLite has executed is compiled again for PostgreSQL."""
-    execute(f"sqlite:///{tmp_path / 'one.db'}", 7)
+    execute(f"sqlite:///{tmp_path / 'one.db'}", 7, writing=True)
     assert execute(postgresql_url, 8) == (8, "CACHE_MISS")
     assert execute(postgresql_url, 9) == (9, "CACHE_HIT")
 
