@@ -24,12 +24,13 @@ FAILED: Final = "Failed"
 OTHER: Final = "other"
 """Error type of the group for all errors of a handler that already has its maximum number of groups."""
 
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}://\S*")
-_MAIL: Final = re.compile(r"[\w.+-]{1,64}@[\w.-]{1,255}")
+# One pattern, because what begins first decides: a URL in quotation marks does not end with the closing mark.
 # A quotation mark that is not closed, as in a line that was cut, quotes the rest.
-_QUOTED: Final = re.compile(
+_VALUE: Final = re.compile(
     r"""(?<!\w)(?:'[^']*(?:'|\Z)|"[^"]*(?:"|\Z)|`[^`]*(?:`|\Z))|[“”„][^“”„]*[“”]?|"""
-    r"\u2018[^\u2018\u2019]*\u2019?|「[^「」]*」?|«[^«»]*»?"
+    r"\u2018[^\u2018\u2019]*\u2019?|「[^「」]*」?|«[^«»]*»?|"
+    r"[A-Za-z][A-Za-z0-9+.-]{0,15}://\S*|"
+    r"[\w.+-]{1,64}@[\w.-]{1,255}"
 )
 _IPV6: Final = re.compile(r"(?<![\w:])(?=[:A-Fa-f]*\d)[\dA-Fa-f]{0,4}(?::[\dA-Fa-f]{0,4}){2,7}(?![\w:])")
 _WORD: Final = re.compile(r"[A-Za-z_\d]+(?:-[A-Za-z_\d]+)*")
@@ -92,9 +93,7 @@ def normalize_message(text: str) -> str:
     The result has at most `MAX_MESSAGE_CHARS` characters.
     """
     text = " ".join(text[:MAX_NORMALIZED_CHARS].split())
-    text = _URL.sub(PLACEHOLDER, text)
-    text = _MAIL.sub(PLACEHOLDER, text)
-    text = _QUOTED.sub(PLACEHOLDER, text)
+    text = _VALUE.sub(PLACEHOLDER, text)
     text = _IPV6.sub(PLACEHOLDER, text)
     text = _WORD.sub(_without_id, text)
     text = _WEEKDAY_BEFORE.sub("", _NAMED_DATE.sub(PLACEHOLDER, text))
