@@ -15,7 +15,7 @@ LINT = $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/
 # Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-cluster test test-engines test-long soak mutants structure lint format docs bench wheel sbom release lock audit clean
+.PHONY: help demo demo-cluster test test-engines test-long test-random soak mutants structure lint format docs bench wheel sbom release lock audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -46,6 +46,9 @@ test-engines: $(READY) ## Run the tests with real workflow engines (needs Java, 
 
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages, and print their figures
 	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses $(TEST_PROCESSES) --dist worksteal --verbose -rP
+
+test-random: $(READY) ## Run the property tests with new random inputs
+	@$(BIN)/python -m pytest -m "hypothesis and not long" --hypothesis-profile=random --hypothesis-show-statistics --numprocesses $(TEST_PROCESSES) --dist worksteal --timeout=1800
 
 soak: $(READY) ## Send a million callbacks of all kinds to one server; check memory and counts (about 20 minutes; CALL_BACKS=N for fewer)
 	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)

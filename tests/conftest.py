@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 # Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-hypothesis.settings.register_profile("flowhooks", deadline=None)  # a slow run on a busy machine is no failure
+# A slow run on a busy machine is no failure. Inputs are the same each time; `make test-random` looks for new ones.
+hypothesis.settings.register_profile("flowhooks", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("random", deadline=None, max_examples=2_000)
 hypothesis.settings.load_profile("flowhooks")
 
 log_output.print_to_stdout()
