@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import threading
+from functools import lru_cache
 from html.parser import HTMLParser
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -96,7 +97,12 @@ class Answer(NamedTuple):
     @property
     def page(self):
         """The body, read as HTML."""
-        return Parsed(self.body.decode())
+        return _parsed(self.body)
+
+
+@lru_cache(maxsize=16)  # to parse a page takes longer than to render it
+def _parsed(body):
+    return Parsed(body.decode())
 
 
 class Console:
