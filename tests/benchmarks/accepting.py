@@ -20,6 +20,8 @@ WAITS = "deliveries wait"
 RUNS = "deliveries run meanwhile"
 OUTCOME = "outcome"
 SUBJECTS = (BARE, WAITS, RUNS, OUTCOME)
+SPREAD_ROUNDS = 5
+"""With as many rounds or more, a note tells the lowest and the highest processor time, so that two levels are seen."""
 Found = dict[tuple[str, int], dict[str, list[load.Load]]]
 """The loads of each subject, round by round, by the cores and the number of connections."""
 
@@ -79,6 +81,9 @@ def _figures(
                     theirs=cost(pair.yardstick),
                 )
             )
+            if len(pair.ours) >= SPREAD_ROUNDS:
+                times = sorted(each.processor for each in pair.ours)
+                notes.append(f"{case}: {times[0]:,.0f} to {times[-1]:,.0f} µs of processor time in {len(times)} rounds")
             if any(each.later for each in pair.ours):
                 share = median(each.later / (each.later + each.counted) for each in pair.ours)
                 notes.append(f"{case}: {share:.1%} were answered 202 before their outcome; they are not in the rate")

@@ -15,6 +15,7 @@ import accepting
 import click
 import conditions
 import contending
+import crowded
 import dispatching
 import growth
 import indexing
@@ -73,6 +74,18 @@ ROWS = (
         title="processor time, answered with the handler's outcome ÷ bare",
         goal=Goal(least=1.8, aim=1.35, smaller=True),
         measure=accepting.outcome_processor,
+    ),
+    Row(
+        name="accept-processor-busy",
+        title="processor time, durable accept ÷ bare, beside a busy process on each core",
+        goal=Goal(least=1.3, aim=1.0, smaller=True),
+        measure=crowded.accept_processor,
+    ),
+    Row(
+        name="outcome-processor-busy",
+        title="processor time, answered with the handler's outcome ÷ bare, beside a busy process on each core",
+        goal=Goal(least=1.8, aim=1.35, smaller=True),
+        measure=crowded.outcome_processor,
     ),
     Row(
         name="accept",

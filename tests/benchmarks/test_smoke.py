@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ import pytest
 
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.settings import load
+from support.waiting import until
 
 HERE = Path(__file__).parent
 PRINTED = 'Running 8s test\nRESULT {{"requests":100,"microseconds":2000000,"p50":1500,"p99":9000,{}}}\n'
@@ -120,6 +122,16 @@ def test_an_unknown_row_is_a_wrong_usage():
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "no row typo; there are accept-processor, outcome-processor" in ran.stderr
+
+
+def test_busy_processes_are_on_each_core_and_end(part):
+    """Rows beside busy processes have one on each core, and none of them remains."""
+    with part("crowded").busy_cores() as loops:
+        until(
+            lambda: [os.sched_getaffinity(loop.pid) for loop in loops] == [{core} for core in os.sched_getaffinity(0)]
+        )
+        assert [loop.poll() for loop in loops] == [None] * len(loops)
+    assert {loop.returncode for loop in loops} == {-signal.SIGKILL}
 
 
 def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, tmp_path):

@@ -1,0 +1,61 @@
+"""Rows of `accepting`, measured while another process keeps each core busy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import accepting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench import Bench
+    from figures import Figure
+
+ENDLESS = """
+import os, sys
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+while True:
+    pass
+"""
+
+
+@contextmanager
+def busy_cores() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run an endless loop on each core; they are ended afterwards."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    loops: list[subprocess.Popen[bytes]] = []
+    try:
+        for core in cores:
+            loops.append(subprocess.Popen([sys.executable, "-c", ENDLESS, str(core)]))  # noqa: PERF401 (each is ended)
+        yield loops
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def accept_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Processor time of storing a callback before the response ÷ bare."""
+    return _beside_loops(bench, accepting.accept_processor)
+
+
+def outcome_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Processor time of a callback that is answered with the handler's outcome ÷ bare."""
+    return _beside_loops(bench, accepting.outcome_processor)
+
+
+def _beside_loops(
+    bench: Bench, measure: Callable[[Bench], tuple[list[Figure], list[str]]]
+) -> tuple[list[Figure], list[str]]:
+    # The loads of the rows without loops are kept, too, and must not be taken for these.
+    kept = bench.kept.setdefault("beside busy cores", {})
+    assert isinstance(kept, dict)
+    with busy_cores():
+        return measure(replace(bench, kept=kept))
