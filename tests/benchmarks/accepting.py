@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 BARE = "bare"
+STORES = "bare, each body stored"
+"""The bare app with a table: the least that a durable callback costs."""
 WAITS = "deliveries wait"
 RUNS = "deliveries run meanwhile"
 OUTCOME = "outcome"
-SUBJECTS = (BARE, WAITS, RUNS, OUTCOME)
+SUBJECTS = (BARE, STORES, WAITS, RUNS, OUTCOME)
 SPREAD_ROUNDS = 5
 """With as many rounds or more, a note tells the lowest and the highest processor time, so that two levels are seen."""
 Found = dict[tuple[str, int], dict[str, list[load.Load]]]
@@ -68,6 +70,9 @@ def _figures(
     for (cores, many), of in _measured(bench).items():
         if many not in connections:
             continue
+        if WAITS in subjects:
+            least = judged(Comparison(ours=tuple(of[STORES]), yardstick=tuple(of[BARE])))
+            notes.append(f"{many} connections, {cores}: {least:.2f} for the bare app if it stores each body in SQLite")
         for subject in subjects:
             pair = Comparison(ours=tuple(of[subject]), yardstick=tuple(of[BARE]))
             case = ", ".join([f"{many} connections", cores, *([] if subject == OUTCOME else [subject])])
@@ -133,8 +138,9 @@ def one(
         answers = {"prefer": "", "only_200": True} if subject == OUTCOME else {"prefer": LATER, "only_200": False}
         return loaded(taken, connections=connections, seconds=bench.seconds, size=size, cores=client, **answers)
 
-    if subject == BARE:
-        with bench.scratch() as folder, bare(folder, threads=THREADS, cores=server) as running:
+    if subject in {BARE, STORES}:
+        stores = subject == STORES
+        with bench.scratch() as folder, bare(folder, threads=THREADS, cores=server, stores=stores) as running:
             return on(Taken(url=running.url))
     with bench.site() as site:
         if subject == WAITS:

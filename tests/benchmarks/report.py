@@ -52,6 +52,9 @@ run on the same machine in the same session. They have the same number of HTTP t
 flowhooks otherwise uses its defaults. Each pair is measured several times, one after the other, and the median of the
 ratios counts. Absolute figures are those of the machine.
 
+The notes below the table also have the figure of the bare app if it stores each body in a table of SQLite, with one
+index, and commits queued requests together. A durable callback can hardly cost less on this platform.
+
 **The measure is processor time**: that of all processes of a subject, by the account of the operating system, until all
 work of the callbacks is done, divided by the number of requests. Other programs on the machine change it less than they
 change a rate. Cells with "÷" show flowhooks ÷ yardstick.

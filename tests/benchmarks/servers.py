@@ -188,12 +188,21 @@ class Site:
 
 @contextmanager
 def bare(
-    folder: Path, *, threads: int = THREADS, wrapper: Sequence[str] = (), cores: Collection[int] = ()
+    folder: Path,
+    *,
+    threads: int = THREADS,
+    wrapper: Sequence[str] = (),
+    cores: Collection[int] = (),
+    stores: bool = False,
 ) -> Iterator[Server]:
-    """Run the bare app with its log in `folder`; if a command is given, it gets `bare` and its arguments."""
+    """Run the bare app with its log in `folder`; if a command is given, it gets `bare` and its arguments.
+
+    If `stores`, it stores each body in SQLite before the response.
+    """
     port = free_port()
     start = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
     command = [*start, "--port", str(port), "--threads", str(threads)]
+    command += ["--store", str(folder / "bare.db")] if stores else []
     with running(command, folder=folder, port=port, ready=None, environ={}, cores=cores) as server:
         yield server
 

@@ -8,10 +8,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from urllib.parse import urlsplit
@@ -39,9 +41,10 @@ def part(monkeypatch):
             del sys.modules[name]
 
 
-def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path):
-    """The baseline accepts a callback on the contract's path and returns the constant."""
-    with part("servers").bare(tmp_path) as server:
+@pytest.mark.parametrize("stores", [False, True])
+def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path, stores):
+    """The baseline accepts a callback on the contract's path and returns the constant, also if it stores the body."""
+    with part("servers").bare(tmp_path, stores=stores) as server:
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/flow/a-1/call-back/complete", '{"businessKey": "HT-1"}', headers)
@@ -50,6 +53,9 @@ def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path):
         connection.close()
         assert server.memory() > 1
     assert (answer.status, body) == (200, {"success": True})
+    if stores:
+        with closing(sqlite3.connect(tmp_path / "bare.db")) as connection:
+            assert connection.execute("SELECT * FROM events").fetchall() == [("a-1", '{"businessKey": "HT-1"}')]
 
 
 def test_a_server_is_stopped_when_measuring_fails(part, tmp_path):
