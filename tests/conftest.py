@@ -115,7 +115,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(20_000, 10, 5)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
