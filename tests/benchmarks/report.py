@@ -167,8 +167,8 @@ a whole table of events, deliveries or attempts, whatever its size: each row is 
   the first claim to the last outcome, by the times in the ledger. Celery has one worker with two processes and
   `acks_late`; its time is from the first task that leaves the queue to the last that is acknowledged. The handler, or
   task, does nothing.
-- **Arrival until the handler has been run**: one callback at a time, with a pause between them; one server with
-  `--no-worker`, one worker. From `received_at` to `finished_at` in the ledger.
+- **Accepted until the delivery has started**: one callback at a time, with a pause between them; one server with
+  `--no-worker`, one worker. From `received_at` of the event to `started_at` of the attempt, as they are in the ledger.
 - **End of the handler until the response**: the same callbacks; from `finished_at`, which is before the outcome is
   stored, until the client has read the response.
 - **Accept and claim with many events stored**: the load of the first row and one worker, on tables that are filled with

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +55,8 @@ def trace():
 def test_a_callback_takes_the_steps_of_the_page(trace, harness, listens):
     """Each function is entered in the page's order and in its thread; the last one returns after the outcome.
 
-    The body is read and parsed once, and no function of the intake runs in the writer's thread.
+    The body is read once, then the request is authenticated, then the body is parsed once. No function of the intake
+    runs in the writer's thread.
     """
     flow = harness.open(listens(lambda event: 1, name="h"))
     with callback_server(flow.app) as send:
@@ -68,8 +68,9 @@ def test_a_callback_takes_the_steps_of_the_page(trace, harness, listens):
     assert [step for index, step in enumerate(entered) if step not in entered[:index]] == before
     recorded = [index for index, (event, step) in enumerate(calls) if event == "call" and step == before[-1]]
     assert calls.index(("return", last)) > recorded[0]
-    times = Counter(step.function for event, step in calls if event == "call")
-    assert (times["read_body"], times["parse_callback"]) == (1, 1)
+    functions = [step.function for event, step in calls if event == "call"]
+    stations = ["read_body", "Authenticator.authenticate", "parse_callback"]
+    assert [function for function in functions if function in stations] == stations
     assert [visit for visit in visits if visit.thread == "ledger-writer" and visit.file.startswith("intake/")] == []
     assert sys.getprofile() is None
 
