@@ -157,7 +157,9 @@ def event_accepted(event: Event, handlers: Sequence[str]) -> None:
 def delivery_settled(event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
     """Receive the outcome of an attempt, and the delivery's state after it.
 
-    Called after the commit, in the same thread as `event_accepted` and with the same limits.
+    Called after the commit, in the same thread as `event_accepted` and with the same limits. It may be called before
+    `event_accepted` of the same event, because a handler starts as soon as the event is stored. Another process may
+    call it, too.
     """
 
 

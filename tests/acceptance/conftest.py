@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from importlib.metadata import entry_points
@@ -199,6 +199,7 @@ class Server:
             self.process.send_signal(signal.SIGABRT)  # the server then prints the stack of each thread
             code = self.process.wait(timeout)
         self._listener.join(timeout)
+        assert not self._listener.is_alive(), "a process that the server started is still running"
         self.process.stderr.close()
         assert not late, "the server did not end:\n" + "\n".join(self.lines[-200:])
         return code
@@ -351,11 +352,20 @@ class Site:
             return waiting.until(lambda: wanted(ledger), seconds=within, poll=0.02, why=ledger.verify)
 
     def close(self):
-        """Kill every server that is still running."""
+        """Kill every server that is still running, and the processes that it has started."""
         for server in self._servers:
             if server.process.poll() is None:
                 server.process.kill()
+                _kill_session(server.process.pid)
             server.wait()
+
+
+def _kill_session(leader):
+    """Kill the processes of a session, such as the successor of a server that was killed."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if os.getsid(int(entry.name)) == leader:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 @pytest.fixture

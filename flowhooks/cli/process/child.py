@@ -31,8 +31,21 @@ MAX_MESSAGE_BYTES: Final = 65536
 
 
 def own_command() -> list[str]:
-    """Return the command line with which this process was started."""
-    return [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
+    """Return the command line with which this process was started.
+
+    A script is executed as it is, so that its first line names the interpreter. If a symbolic link in its path was
+    changed, this is the interpreter of another environment, which has other packages.
+    """
+    python, *words = sys.orig_argv
+    if words and os.sep in words[0] and words[0] == sys.argv[0] and _is_script(words[0]):
+        return words
+    return [sys.executable or python, *words]
+
+
+def _is_script(path: str) -> bool:
+    with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 (relative to the folder of the start)
+        return os.access(path, os.X_OK) and file.read(2) == b"#!"
+    return False
 
 
 class ChildProcess:

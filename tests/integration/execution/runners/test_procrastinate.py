@@ -481,6 +481,17 @@ def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
     assert runs == [1] * 3
 
 
+def test_a_resume_stores_one_job(harness, listens):
+    """However many deliveries were stored during the pause, the transaction that ends it stores one job."""
+    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    pause(flow.app.operation_context, ["p:h"])
+    for number in range(3):
+        flow.take(f"i{number}", wait=0)
+    assert count_jobs(flow) == 0
+    resume(flow.app.operation_context, ["p:h"])
+    assert count_jobs(flow) == 1
+
+
 def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatch):
     """A server that runs no deliveries, and knows no worker for the handler, stores no job."""
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
