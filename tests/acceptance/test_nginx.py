@@ -191,6 +191,14 @@ def test_only_call_backs_are_passed_on(nginx):
         assert nginx.ask(ENGINES, "GET", path)[0].status == 404
 
 
+def test_fixed_urls_are_passed_on(nginx):
+    """A request to a fixed URL reaches flowhooks. Requests from other addresses do not."""
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer token"}
+    answer, body = nginx.ask(ENGINES, "POST", "/in/erp", GOOD, headers)
+    assert (answer.status, json.loads(body)["path"]) == (401, "/in/erp")
+    assert nginx.ask(ENGINES, "POST", "/in/erp", GOOD, headers, source=ELSEWHERE)[0].status == 403
+
+
 def test_what_is_too_large_is_refused_in_the_engines_format(nginx):
     """A body that is too large is refused by flowhooks or, above nginx's own limit, by nginx in the same format."""
     for megabytes in (1.5, 3):
