@@ -74,7 +74,7 @@ REUSED: Final = MessageTemplate(
 )
 SILENT: Final = MessageTemplate(
     "Source {subject} has sent no callback since {since}, which is longer than silent_after. Find out whether the "
-    "engine runs and can reach flowhooks: `flowhooks sources test {quoted}` sends a test callback."
+    "engine runs and can reach flowhooks. `flowhooks sources test {quoted}` shows whether its credential is accepted."
 )
 REJECTED: Final = MessageTemplate(
     "{many} of source {subject} {have} been rejected in the last hour, more than were accepted, the first at {since}. "

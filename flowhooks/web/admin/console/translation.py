@@ -137,8 +137,8 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "`flowhooks engines show {why}` 显示最近一个。请确认流程引擎是否恢复过备份或更换过。"
     ),
     SILENT: (
-        "来源 {subject} 自 {since} 起没有发送回调，已超过 silent_after。请确认流程引擎是否运行、能否访问 flowhooks："
-        "`flowhooks sources test {quoted}` 发送一次测试回调。"
+        "来源 {subject} 自 {since} 起没有发送回调，已超过 silent_after。请确认流程引擎是否运行、能否访问 flowhooks。"
+        "`flowhooks sources test {quoted}` 显示它的凭证是否被接受。"
     ),
     REJECTED: (
         "来源 {subject} 最近一小时有 {count:,} 次回调被拒绝，多于接收的次数，最早于 {since}。最近的原因：{why}。"

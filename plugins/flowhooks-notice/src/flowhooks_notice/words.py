@@ -104,8 +104,8 @@ _CHINESE: Final[Mapping[str, str]] = {
         "请确认流程引擎是否恢复过备份或更换过。"
     ),
     "source_silent": (
-        "来源 {subject} 没有发送回调，已超过 silent_after。请确认流程引擎是否运行、能否访问 flowhooks："
-        "flowhooks sources test {quoted} 发送一次测试回调。"
+        "来源 {subject} 没有发送回调，已超过 silent_after。请确认流程引擎是否运行、能否访问 flowhooks。"
+        "flowhooks sources test {quoted} 显示它的凭证是否被接受。"
     ),
     "source_rejected": (
         "来源 {subject} 最近一小时有 {count} 次回调被拒绝，多于接收的次数。请修正流程引擎发送的内容，"

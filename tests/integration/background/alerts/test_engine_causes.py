@@ -214,7 +214,7 @@ def test_a_source_is_silent(flow):
     flow.clock.advance(700)
     alert = found(flow)[AlertCause.SOURCE_SILENT, "erp"]
     assert (alert.count, alert.started_at) == (1, called)
-    assert "`flowhooks sources test erp`" in alert.message
+    assert "`flowhooks sources test erp` shows whether its credential is accepted" in alert.message
     flow.take("i2", source="erp", wait=0)
     found(flow)
     assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
