@@ -70,7 +70,6 @@ class Transition(NamedTuple):
 TRANSITIONS: Final = (
     Transition(None, State.WAITING, "accept, reroute"),
     Transition(State.WAITING, State.RUNNING, "claim, committed before the function is entered"),
-    Transition(State.WAITING, State.DEAD, "operator"),
     Transition(State.WAITING, State.CLOSED, "operator, or its handler's condition is false"),
     Transition(State.RUNNING, State.SUCCEEDED, "it returned"),
     Transition(State.RUNNING, State.WAITING, "failed or lost, and its handler may run again"),

@@ -52,7 +52,6 @@ LABELS: Final[Mapping[tuple[State | None, State], tuple[float, float, float]]] =
     (State.RUNNING, State.WAITING): (0.70, -78, 18),
     (State.RUNNING, State.SUCCEEDED): (0.55, 0, -20),
     (State.RUNNING, State.DEAD): (0.69, 76, 0),
-    (State.WAITING, State.DEAD): (0.53, -41, -4),
     (State.DEAD, State.WAITING): (0.46, 100, 16),
     (State.WAITING, State.CLOSED): (0.50, 70, -30),
     (State.UNKNOWN, State.SUCCEEDED): (0.50, -50, -20),

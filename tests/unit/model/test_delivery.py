@@ -20,7 +20,7 @@ def test_the_table_of_states():
     table = {source: targets(source) for source in (None, *State)}
     assert table == {
         None: {State.WAITING},
-        State.WAITING: {State.RUNNING, State.DEAD, State.CLOSED},
+        State.WAITING: {State.RUNNING, State.CLOSED},
         State.RUNNING: {State.SUCCEEDED, State.WAITING, State.DEAD, State.UNKNOWN, State.CLOSED},
         State.UNKNOWN: {State.SUCCEEDED, State.WAITING, State.CLOSED},
         State.DEAD: {State.WAITING, State.CLOSED},
