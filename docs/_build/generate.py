@@ -63,6 +63,15 @@ def pages() -> list[Path]:
     return sorted(path for path in DOCS.rglob("*.md") if PART.search(path.read_text("utf-8")))
 
 
+SUBSECTIONS: Final = {
+    "alerts.routes.NAME": "Which plugins are notified of which alerts.",
+    "sources.NAME.engine": "How flowhooks reads the history of this source's engine.",
+    "sources.NAME.ingress": "How requests to the fixed URL /in/NAME become callbacks.",
+    "sources.NAME.signature": "How this source signs, if not by Standard Webhooks.",
+}
+"""Sections within sections, each with its description."""
+
+
 def settings() -> str:
     """Every setting, a table for each section."""
     sections = {one.name: str(one.metadata.get("doc", "")) for one in fields(Settings)}
@@ -71,7 +80,7 @@ def settings() -> str:
         heading = f"[{section}]" if section else "At the top of the file"
         if section == "plugins":
             heading, section = "[plugins.NAME]", ""  # noqa: PLW2901 (the whole section is the user's)
-        out += ["", f"## {heading}", "", sections.get(section.partition(".")[0], ""), ""]
+        out += ["", f"## {heading}", "", SUBSECTIONS.get(section) or sections.get(section.partition(".")[0], ""), ""]
         out += table(
             ("setting", "default", "values", "meaning"),
             (
