@@ -114,8 +114,10 @@ def test_panels_lie_beside_one_another():
 
 
 def test_the_settings_of_prometheus_are_as_shown():
-    """The page's block names the existing rules, and the job of the rules and the dashboard."""
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "how-to/monitor.md").read_text("utf-8"), re.DOTALL)
+    """The page's block names the existing rules, and the job of the rules and the dashboard; a table has each rule."""
+    page = (DOCS / "how-to/monitor.md").read_text("utf-8")
+    assert re.findall(r"^\| `(Flowhooks\w+)` \|", page, re.MULTILINE) == list(rules())
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     settings = yaml.safe_load(shown)
     assert settings["rule_files"] == [RULES.name]
     (scraped,) = settings["scrape_configs"]
