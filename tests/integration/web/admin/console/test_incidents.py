@@ -158,7 +158,7 @@ def test_one_flow_was_not_archived(harness, listens, serve, walk, language):
     desk.plan("replay", 1)
     desk.confirm("replay")
     expect(desk.page.get_by_role("status").first).to_contain_text(desk.says("do.replay.did", count="1"))
-    desk.took("One flow was not archived")
+    desk.took("The contract of a process instance was not archived")
     flow.settled(event_of(flow, "4711"), State.SUCCEEDED)
     desk.page.reload()
     expect(desk.page.locator(".delivery .s-succeeded").first).to_be_visible()
