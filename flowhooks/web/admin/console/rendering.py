@@ -80,6 +80,8 @@ def format_duration(microseconds: int | None, language: str = "en") -> str:
 
 def _split_duration(microseconds: int) -> list[tuple[str, str]]:
     """Return a duration as one or two pairs of a number and a unit."""
+    if not microseconds:
+        return [("0", "s")]
     if microseconds < 1_000:  # noqa: PLR2004 (a millisecond)
         return [(str(microseconds), "µs")]
     if microseconds < 60_000_000:  # noqa: PLR2004 (a minute)

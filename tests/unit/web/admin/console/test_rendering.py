@@ -35,7 +35,7 @@ def test_the_first_sentence_of_a_message():
 @pytest.mark.parametrize(
     ("microseconds", "shown"),
     [
-        (0, "0 µs"),
+        (0, "0 s"),
         (1_500, "1.5 ms"),
         (2_345_678, "2.35 s"),
         (3_600_000_000, "1 h"),
