@@ -34,8 +34,10 @@ BUSY_TEXT = """**Verdict "busy"**: more than three processes for each core wante
 figures show that the benchmark works, and no more. With ten processes for each core, a callback cost flowhooks three
 times the processor time of an idle machine, and the bare app 1.2 times."""
 IDLE_TEXT = """Rates, p50 and p99 are valid only if the machine was idle: [the runs](#the-runs) list how many processes
-wanted a core."""
-BUSY = ("busy before", "busy after")
+wanted a core. Newer rows also have the processor time of a fixed loop before and after the row (*loop before*, *loop
+after*): its median, and the range of eight tenths of the samples. On a virtual machine the same loop can take twice as
+long from one minute to the next, and so can a callback. Only figures of one round can be compared."""
+BUSY = ("busy before", "busy after", "loop before", "loop after")
 BUSY_VERDICT = "busy"
 STYLES = {
     BUSY_VERDICT: "dim",
@@ -355,7 +357,7 @@ def runs(stored: Sequence[Stored]) -> list[str]:
 
 
 def _when(machine: Mapping[str, str]) -> str:
-    """The date, and how busy the machine was before and after a row."""
+    """The date, and how busy and how fast the machine was before and after a row."""
     return ", ".join([machine.get("date", ""), *(f"{name} {machine[name]}" for name in BUSY if name in machine)])
 
 

@@ -32,6 +32,7 @@ import report
 import running
 import servers
 import sharing
+import steadiness
 import storing
 import trending
 import volume
@@ -347,12 +348,12 @@ def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
             ) -> None:
                 progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
 
-            machine, busy = report.machine(), report.too_busy()
+            machine, busy = report.machine() | {"loop before": steadiness.measured()}, report.too_busy()
             result = _measured(row, replace(bench, tell=tell))
             result = replace(result, busy=busy or report.too_busy())
             plot, plans = bench.kept.pop("plot", None), bench.kept.pop("plans", "")
             assert plot is None or isinstance(plot, Plot)
-            machine |= {"busy after": report.busy()}
+            machine |= {"busy after": report.busy(), "loop after": steadiness.measured()}
             measured.append(Stored(result=result, command=command, machine=machine, plot=plot, plans=str(plans)))
             progress.remove_task(step)
             progress.advance(overall)

@@ -135,8 +135,7 @@ class Server:
             self._loop = threading.get_ident()
         try:
             while not self._closing:
-                # One iteration. `wasyncore.loop` would wait the whole timeout in vain once the map is empty.
-                wasyncore.poll2(self._pause, self._map)
+                self._poll()
                 # Reset before the state is read: a thread that changes the state later wakes the next iteration.
                 self._listener.triggered = False
                 self._maintain()
@@ -240,6 +239,20 @@ class Server:
             # Without a thunk, `pull_trigger` takes no lock, so a signal handler may call it whatever the loop is doing.
             self._listener.pull_trigger()
             return True
+
+    def _poll(self) -> None:
+        """Run one iteration of the I/O loop."""
+        polled, waiting = self._map, self._dispatcher.waiting_tasks
+        if waiting:
+            # waitress asks each connection in each iteration. One whose thread waits neither receives nor, without
+            # output, sends. The thread wakes the loop after its response.
+            polled = {
+                number: connection
+                for number, connection in self._map.items()
+                if connection not in waiting or connection.total_outbufs_len
+            }
+        # `wasyncore.loop` would wait the whole timeout in vain once the map is empty.
+        wasyncore.poll2(self._pause, polled)
 
     def _maintain(self) -> None:
         """Run the periodic work of the I/O loop."""

@@ -74,6 +74,7 @@ class ThreadPool:
 
     Attributes:
         threads: the numbers of the threads that have not ended.
+        waiting_tasks: the tasks whose threads wait, between `add_thread` and `remove_thread`.
         on_last_thread_exit: called when the last thread ends, after `shutdown`.
     """
 
@@ -88,7 +89,9 @@ class ThreadPool:
         self._waiting = 0
         self._ended = False
         self._logged_at = -LOG_INTERVAL
+        self._current = threading.local()
         self.threads: set[int] = set()
+        self.waiting_tasks: set[_Task] = set()
         self.on_last_thread_exit: Callable[[], None] = lambda: None
         for _ in range(size):
             self._start_thread(self._take_number())
@@ -111,6 +114,7 @@ class ThreadPool:
                 return False
             self._running -= 1
             self._waiting += 1
+            self.waiting_tasks.add(self._current.task)
             is_enough = len(self.threads) - self._waiting >= self._size
             if is_enough:
                 self._wake_for_queue()
@@ -121,8 +125,7 @@ class ThreadPool:
         except RuntimeError as error:
             with self._lock:
                 self._release_number(number)
-                self._waiting -= 1
-                self._running += 1
+                self._end_wait()
             self._log_failed_start(error)
             return False
         return True
@@ -130,8 +133,7 @@ class ThreadPool:
     def remove_thread(self) -> None:
         """Count the calling thread as running again."""
         with self._lock:
-            self._waiting -= 1
-            self._running += 1
+            self._end_wait()
 
     @contextmanager
     def spare_thread(self) -> Iterator[None]:
@@ -163,6 +165,11 @@ class ThreadPool:
         self._running += 1
         return number
 
+    def _end_wait(self) -> None:
+        self._waiting -= 1
+        self._running += 1
+        self.waiting_tasks.discard(self._current.task)
+
     def _release_number(self, number: int) -> None:
         self._running -= 1
         self.threads.discard(number)
@@ -178,6 +185,7 @@ class ThreadPool:
     def _run(self, number: int) -> None:
         idle = _IdleThread()
         while (task := self._next_task(idle, number)) is not None:
+            self._current.task = task
             try:
                 task.service()
             except BaseException as error:  # noqa: BLE001 (a defect must not cost a thread of the pool)

@@ -17,6 +17,7 @@ from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.web.server.channel import Channel
 from flowhooks.web.server.server import Limits, Server
 from flowhooks.web.server.sockets import LISTEN_BACKLOG, open_listener
+from flowhooks.web.server.thread_pool import spare_thread
 from support.waiting import WAIT_TIMEOUT, until
 
 GOOD = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -507,6 +508,35 @@ def test_connection_limit(start, connect, monkeypatch):
     first.close()
     third.socket.settimeout(WAIT_TIMEOUT)
     assert third.answer().status == 200
+
+
+def test_a_connection_whose_thread_waits_is_not_asked(start, connect, monkeypatch):
+    """However many callbacks wait for their outcome, the loop looks only at the other connections."""
+    asked, readable = [], Channel.readable
+    entered, go = threading.Event(), threading.Event()
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            with spare_thread(environ):
+                entered.set()
+                assert go.wait(WAIT_TIMEOUT)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    monkeypatch.setattr(Channel, "readable", lambda self: asked.append(self) or readable(self))
+    server = start(application)
+    slow, other = connect(server).send(SLOW), connect(server)
+    assert entered.wait(WAIT_TIMEOUT)
+    (waiting,) = server._dispatcher.waiting_tasks
+    assert other.send(GOOD).answer().status == 200
+    asked.clear()
+    assert other.send(GOOD).answer().status == 200
+    assert waiting not in asked
+    assert asked
+    go.set()
+    assert slow.answer().status == 200
+    assert slow.send(GOOD).answer().status == 200
+    assert waiting in asked
 
 
 @pytest.fixture
