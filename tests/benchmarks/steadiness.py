@@ -2,8 +2,7 @@
 
 `python tests/benchmarks/steadiness.py` prints it. A virtual machine shares cores and caches with other guests of its
 host. Then the same work costs more processor time for seconds or minutes, and figures of different minutes have several
-levels. Each row of the benchmarks is printed with this figure from before and after it, as *loop before* and *loop
-after*.
+levels. Each row of the benchmarks is printed with this figure from before and after it.
 """
 
 from __future__ import annotations

@@ -244,8 +244,8 @@ class Server:
         """Run one iteration of the I/O loop."""
         polled, waiting = self._map, self._dispatcher.waiting_tasks
         if waiting:
-            # waitress asks each connection in each iteration. One whose thread waits neither receives nor, without
-            # output, sends. The thread wakes the loop after its response.
+            # waitress asks each connection in each iteration. A connection whose thread waits does not receive, and
+            # sends only if it has output. The thread wakes the loop after its response.
             polled = {
                 number: connection
                 for number, connection in self._map.items()
