@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,15 +30,17 @@ while True:
 def busy_cores() -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run an endless loop on each core; they are ended afterwards."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    loops: list[subprocess.Popen[bytes]] = []
-    try:
-        for core in cores:
-            loops.append(subprocess.Popen([sys.executable, "-c", ENDLESS, str(core)]))  # noqa: PERF401 (each is ended)
-        yield loops
-    finally:
-        for loop in loops:
+    with ExitStack() as stack:
+        yield [stack.enter_context(_busy(core)) for core in cores]
+
+
+@contextmanager
+def _busy(core: int) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", ENDLESS, str(core)]) as loop:
+        try:
+            yield loop
+        finally:
             loop.kill()
-            loop.wait()
 
 
 def accept_processor(bench: Bench) -> tuple[list[Figure], list[str]]:

@@ -362,9 +362,8 @@ def _when(machine: Mapping[str, str]) -> str:
     """The date, and how busy and how fast the machine was before and after a row."""
     busy = [f"{name} {machine[name]}" for name in BUSY if name in machine]
     loop = [machine[name] for name in LOOP if name in machine]
-    return ". ".join(
-        [", ".join([machine.get("date", ""), *busy]), *([f"A loop took {' and '.join(loop)}"] if loop else [])]
-    )
+    about_busy = ", ".join([machine.get("date", ""), *busy])
+    return f"{about_busy}. A loop took {' and '.join(loop)}" if loop else about_busy
 
 
 def as_json(stored: Sequence[Stored]) -> str:

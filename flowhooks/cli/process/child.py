@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -43,7 +44,7 @@ def own_command() -> list[str]:
 
 
 def _is_script(path: str) -> bool:
-    with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 (relative to the folder of the start)
+    with suppress(OSError), Path(path).open("rb") as file:
         return os.access(path, os.X_OK) and file.read(2) == b"#!"
     return False
 

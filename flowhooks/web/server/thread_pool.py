@@ -86,7 +86,6 @@ class ThreadPool:
         self._queue: deque[_Task] = deque()
         self._idle: list[_IdleThread] = []
         self._running = 0
-        self._waiting = 0
         self._ended = False
         self._logged_at = -LOG_INTERVAL
         self._current = threading.local()
@@ -113,9 +112,8 @@ class ThreadPool:
             if self._ended:
                 return False
             self._running -= 1
-            self._waiting += 1
             self.waiting_tasks.add(self._current.task)
-            is_enough = len(self.threads) - self._waiting >= self._size
+            is_enough = len(self.threads) - len(self.waiting_tasks) >= self._size
             if is_enough:
                 self._wake_for_queue()
                 return True
@@ -166,7 +164,6 @@ class ThreadPool:
         return number
 
     def _end_wait(self) -> None:
-        self._waiting -= 1
         self._running += 1
         self.waiting_tasks.discard(self._current.task)
 
@@ -205,7 +202,7 @@ class ThreadPool:
             self._idle.append(idle)
         while not idle.wait(SPARE_THREAD_SECONDS):
             with self._lock:
-                if idle in self._idle and len(self.threads) - self._waiting > self._size:
+                if idle in self._idle and len(self.threads) - len(self.waiting_tasks) > self._size:
                     self._idle.remove(idle)
                     self._running += 1
                     self._end_thread(number)
