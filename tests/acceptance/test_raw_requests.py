@@ -1,6 +1,6 @@
 """Requests that two parsers might read differently, or that break off: one response each, and no request smuggling.
 
-Single requests of tests/integration/web/server/test_server.py go to the parser, these go to a server with a ledger:
+Single requests of tests/integration/web/server/test_requests.py go to the parser, these go to a server with a ledger:
 a request that is no callback must not be stored. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
 """
 

@@ -1,0 +1,167 @@
+"""How long a connection may stay open, and what a slow client costs."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from flowhooks.web.server.channel import Channel
+from support.raw_requests import CHUNKED, GOOD, POST, SLOW
+from support.waiting import WAIT_TIMEOUT, until
+
+
+@pytest.mark.parametrize(
+    ("version", "option", "open_after"),
+    [
+        (b"1.1", b"", True),
+        (b"1.1", b"Connection: close\r\n", False),
+        (b"1.1", b"Connection: TE, Close\r\n", False),
+        (b"1.0", b"", False),
+        (b"1.0", b"Connection: keep-alive\r\n", True),
+        (b"1.0", b"Connection: TE, Keep-Alive\r\n", True),
+    ],
+)
+def test_keep_alive(server, connect, version, option, open_after):
+    """A connection stays open according to the client's version and options."""
+    client = connect(server).send(b"GET /x HTTP/" + version + b"\r\nHost: h\r\n" + option + b"\r\n")
+    assert client.answer().status == 200
+    if open_after:
+        assert client.send(GOOD).answer().status == 200
+    else:
+        assert client.closed()
+
+
+@pytest.mark.parametrize("start_of_request", [b"GET /x", GOOD[:-2], POST + b"Content-Length: 900\r\n\r\n", CHUNKED])
+def test_slow_drip(start, connect, ask, start_of_request):
+    """A request that arrives byte by byte is ended at its deadline with a response."""
+    server = start(read_timeout=0.3)
+    client = connect(server).send(b"\r\n" + start_of_request)
+    byte = b"a" if start_of_request is not CHUNKED else b"0"
+    client.socket.settimeout(0.02)
+
+    def answered():
+        client.send(byte)
+        try:
+            return client.answer()
+        except TimeoutError:
+            return None
+
+    answer = until(answered)
+    assert answer.status == 408
+    assert answer.json["status"] == 408
+    assert answer.json["path"] == ("/x" if b"\r\n" in start_of_request else "")
+    assert ask(server, GOOD).status == 200
+
+
+def test_deadline_does_not_run_while_the_server_works(start, connect, resource):
+    """The deadline of a request behind a slow one starts when the slow one is answered."""
+    server = start(read_timeout=2)
+    client = connect(server).send(SLOW + GOOD[:-4])
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    other = connect(server).send(GOOD[:-4])
+    assert other.answer().status == 408
+    resource.go.set()
+    assert client.answer().json == {"slow": True}
+    assert client.send(GOOD[-4:]).answer().status == 200
+
+
+@pytest.mark.parametrize("raw", [b"", b"\r\n" * 10, GOOD])
+def test_idle_connection(start, connect, raw):
+    """A connection without a request is closed, also after earlier requests; empty lines are no request."""
+    server = start(read_timeout=10 * WAIT_TIMEOUT, idle_timeout=1)
+    client = connect(server).send(raw)
+    if raw == GOOD:
+        assert client.answer().status == 200
+    assert client.closed()
+
+
+def test_client_that_goes_away(start, connect, resource, caplog):
+    """A client that disconnects before its response causes no error, and its path is not logged."""
+    caplog.set_level("INFO")
+    server = start(threads=1)
+    client = connect(server).send(b"GET /slow?%0a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # with a TCP reset
+    resource.go.set()
+    assert connect(server).send(GOOD).answer().status == 200
+    assert not caplog.records
+
+
+def test_refusal_that_had_to_wait(start, connect, resource):
+    """A client can read a refusal that waited for a thread longer than the idle timeout."""
+    server = start(threads=1, idle_timeout=1)
+    connect(server).send(SLOW)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    client = connect(server).send(b"x\r\n\r\n")
+    watch = connect(server)
+    assert watch.closed()
+    resource.go.set()
+    assert client.answer().status == 400
+    assert client.closed()
+
+
+@pytest.mark.parametrize("raw", [SLOW, b"x\r\n\r\n"], ids=["answer", "refusal"])
+def test_answer_that_took_longer_than_connections_may_be_idle(start, connect, resource, monkeypatch, raw):
+    """A long response is not cut off; the idle timeout starts when it is sent."""
+    send = Channel._flush_some
+
+    def looked_at_meanwhile(channel, **given):
+        channel.check(time.monotonic())
+        return send(channel, **given)
+
+    monkeypatch.setattr(Channel, "_flush_some", looked_at_meanwhile)
+    server = start(threads=1, idle_timeout=1)
+    connect(server).send(SLOW)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    client = connect(server).send(raw)
+    assert connect(server).closed()
+    resource.go.set()
+    assert client.answer().status == (200 if raw == SLOW else 400)
+
+
+def test_client_that_does_not_read(start, connect):
+    """A client that does not read its response blocks neither its connection nor the writing thread."""
+
+    def flood(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return (b"a" * 1_000_000 for _ in range(40))
+
+    server = start(flood, threads=1, idle_timeout=1)
+    connect(server).send(GOOD)
+    other = connect(server)
+    assert other.send(b"x\r\n\r\n").answer().status == 400
+
+
+def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connect, monkeypatch, eventually):
+    """If the clock is set forward by an hour, a client that reads its response keeps its connection."""
+    size, checked = 40_000_000, threading.Semaphore(0)
+
+    def large(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(size))])
+        return (b"a" * 1_000_000 for _ in range(size // 1_000_000))
+
+    check, now = Channel.check, time.time
+
+    def check_and_count(channel, at):
+        check(channel, at)
+        checked.release()
+
+    server = start(large, threads=1, idle_timeout=20)
+    client = connect(server).send(GOOD[:-2] + b"Connection: close\r\n\r\n")
+    listener = server._listener
+    # The writing thread waits at this mark: no more is sent until the client reads.
+    mark = listener.adj.outbuf_high_watermark
+    eventually(lambda: any(channel.total_outbufs_len > mark for channel in list(listener.active_channels.values())))
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    monkeypatch.setattr(Channel, "check", check_and_count)
+    assert checked.acquire(timeout=WAIT_TIMEOUT)
+    assert checked.acquire(timeout=WAIT_TIMEOUT)
+    received = 0
+    while data := client.socket.recv(1_000_000):
+        received += len(data)
+    assert received > size
