@@ -242,17 +242,26 @@ class Server:
 
     def _poll(self) -> None:
         """Run one iteration of the I/O loop."""
-        polled, waiting = self._map, self._dispatcher.waiting_tasks
-        if waiting:
-            # waitress asks each connection in each iteration. A connection whose thread waits does not receive, and
-            # sends only if it has output. The thread wakes the loop after its response.
-            polled = {
-                number: connection
-                for number, connection in self._map.items()
-                if connection not in waiting or connection.total_outbufs_len
-            }
+        self._set_waiting_aside()
         # `wasyncore.loop` would wait the whole timeout in vain once the map is empty.
-        wasyncore.poll2(self._pause, polled)
+        wasyncore.poll2(self._pause, self._map)
+
+    def _set_waiting_aside(self) -> None:
+        """Poll no connection whose thread waits, because waitress asks each polled connection in each iteration.
+
+        Such a connection does not receive, and sends only if it still has output. The thread wakes the loop after its
+        response.
+        """
+        changes = self._dispatcher.wait_changes
+        while changes:
+            connection, is_waiting = changes.popleft()
+            number = connection._fileno  # noqa: SLF001 (waitress's number of the connection; None if it is closed)
+            if self._listener.active_channels.get(number) is not connection:
+                continue
+            if not is_waiting:
+                self._map[number] = connection
+            elif not connection.total_outbufs_len:
+                self._map.pop(number, None)
 
     def _maintain(self) -> None:
         """Run the periodic work of the I/O loop."""

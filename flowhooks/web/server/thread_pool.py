@@ -74,7 +74,8 @@ class ThreadPool:
 
     Attributes:
         threads: the numbers of the threads that have not ended.
-        waiting_tasks: the tasks whose threads wait, between `add_thread` and `remove_thread`.
+        wait_changes: tasks in the order in which their threads have begun (True) or ended (False) to wait, between
+            `add_thread` and `remove_thread`. The I/O loop removes what it has read.
         on_last_thread_exit: called when the last thread ends, after `shutdown`.
     """
 
@@ -85,12 +86,12 @@ class ThreadPool:
         self._thread_ended = threading.Condition(self._lock)
         self._queue: deque[_Task] = deque()
         self._idle: list[_IdleThread] = []
-        self._running = 0
+        self._running = self._waiting = 0
         self._ended = False
         self._logged_at = -LOG_INTERVAL
         self._current = threading.local()
         self.threads: set[int] = set()
-        self.waiting_tasks: set[_Task] = set()
+        self.wait_changes: deque[tuple[_Task, bool]] = deque()
         self.on_last_thread_exit: Callable[[], None] = lambda: None
         for _ in range(size):
             self._start_thread(self._take_number())
@@ -111,9 +112,8 @@ class ThreadPool:
         with self._lock:
             if self._ended:
                 return False
-            self._running -= 1
-            self.waiting_tasks.add(self._current.task)
-            is_enough = len(self.threads) - len(self.waiting_tasks) >= self._size
+            self._begin_wait()
+            is_enough = len(self.threads) - self._waiting >= self._size
             if is_enough:
                 self._wake_for_queue()
                 return True
@@ -163,9 +163,15 @@ class ThreadPool:
         self._running += 1
         return number
 
+    def _begin_wait(self) -> None:
+        self._running -= 1
+        self._waiting += 1
+        self.wait_changes.append((self._current.task, True))
+
     def _end_wait(self) -> None:
         self._running += 1
-        self.waiting_tasks.discard(self._current.task)
+        self._waiting -= 1
+        self.wait_changes.append((self._current.task, False))
 
     def _release_number(self, number: int) -> None:
         self._running -= 1
@@ -202,7 +208,7 @@ class ThreadPool:
             self._idle.append(idle)
         while not idle.wait(SPARE_THREAD_SECONDS):
             with self._lock:
-                if idle in self._idle and len(self.threads) - len(self.waiting_tasks) > self._size:
+                if idle in self._idle and len(self.threads) - self._waiting > self._size:
                     self._idle.remove(idle)
                     self._running += 1
                     self._end_thread(number)
