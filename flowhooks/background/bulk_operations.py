@@ -139,7 +139,7 @@ class BulkOperations:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error:
-                    log.error("operation_failed", why=str(error), next="it goes on when the database works again")  # noqa: TRY400 (one line until it changes)
+                    log.error("operation_failed", why=str(error), next="it continues when the database works again")  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
                 # A defect in flowhooks must not end the thread: operations would stop without a visible reason.

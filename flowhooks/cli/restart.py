@@ -65,7 +65,7 @@ def command(settings: Settings, *, as_json: bool) -> None:
     have ended or shutdown.timeout has passed. It starts no handler in that time. Then the new process takes the ledger
     and the listening sockets over. Clients wait for about a second at most, and no callback is refused.
 
-    If the new process cannot start, the old one goes on as before, and the command shows the reason: a plugin that
+    If the new process cannot start, the old one continues as before, and the command shows the reason: a plugin that
     cannot be loaded, a wrong setting, or tables that have to be upgraded. The signal SIGUSR2 to the server does the
     same as this command. Run the command on the machine of the server, as its user.
 
@@ -76,7 +76,7 @@ def command(settings: Settings, *, as_json: bool) -> None:
       flowhooks restart
       flowhooks restart --json
 
-    Exit codes: 0 replaced; 1 not replaced, and the old server goes on, or no server runs; 2 wrong usage.
+    Exit codes: 0 replaced; 1 not replaced, and the old server continues, or no server runs; 2 wrong usage.
     """
     replaced = replace_server(settings)
     if as_json:

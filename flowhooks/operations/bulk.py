@@ -295,7 +295,7 @@ def release_all(
 
     Raises:
         NotFound: there is no such operation.
-        Unavailable: the ledger could not be written; the operation goes on when it is resumed, or a server starts.
+        Unavailable: the ledger could not be written; the operation continues when it is resumed, or a server starts.
     """
     releaser = OperationReleaser(context.ledger, context.clock, lambda: context.missing_handlers)
     while _read(context, operation_id).state is OperationState.RUNNING:

@@ -56,7 +56,7 @@ class InheritedSockets:
         is_successor: whether this process replaces another one, so that it loads first and waits for the ledger.
         parent_is_predecessor: whether the parent is the process that this one replaces, and no supervisor yet.
         configured: the addresses in the settings with which the sockets of the only process were opened.
-        is_alone: whether the parent died while it was the predecessor, so that this process goes on without one.
+        is_alone: whether the parent died while it was the predecessor, so that this process continues without one.
         is_replaced: whether a successor has taken over, so that this process retires without closing the service.
         hands_over: whether this process has to hand the ledger over to a successor.
         on_refused: called with the reason if this process was not replaced.
@@ -184,7 +184,7 @@ class InheritedSockets:
             log.warning(
                 "predecessor_lost",
                 why="the process that this one replaces has exited without a command",
-                next="this process takes over, and goes on without a supervisor; restart the service when convenient",
+                next="this process takes over, and continues without a supervisor; restart the service when convenient",
             )
             self.is_alone = True
             self._may_take_over.set()

@@ -236,7 +236,7 @@ class Replacement:
         try:
             os.execve(inheritance.command[0], inheritance.command, environ)  # noqa: S606 (the own command line)
         except OSError as error:
-            # The successor sees that this process ends, takes over, and goes on without a supervisor.
+            # The successor sees that this process ends, takes over, and continues without a supervisor.
             log.error("supervisor_start_failed", why=error.strerror or str(error))  # noqa: TRY400 (the message is enough)
             os._exit(1)
 
