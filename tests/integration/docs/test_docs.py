@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import closing
+from functools import cache
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
@@ -450,6 +451,13 @@ def headings(page):
     return [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts]
 
 
+@cache
+def ends_of_python_files():
+    """The name of each Python file of the project, also with some or all of its folders."""
+    paths = [path for folder in ("flowhooks", "plugins", "tests", "docs") for path in (ROOT / folder).rglob("*.py")]
+    return {"/".join(path.parts[start:]) for path in paths for start in range(len(ROOT.parts), len(path.parts))}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_mentioned_are_there(page):
     """Each path into the project and each Python file in code marks exists or belongs to an example."""
@@ -461,15 +469,12 @@ def test_files_that_are_mentioned_are_there(page):
         if re.search(r"NNNN|NAME|KIND|example", path):
             continue
         assert any((place / path).exists() for place in places), path
-    known = [
-        name_of(path) for folder in ("flowhooks", "plugins", "tests", "docs") for path in (ROOT / folder).rglob("*.py")
-    ]
     shown = {one.file for one in blocks(page)}
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
         assert (
             name in EXAMPLES | shown
             or re.search(r"NAME|NNNN", name)
-            or any(f"/{path}".endswith(f"/{name}") for path in known)
+            or name in ends_of_python_files()
         ), name
 
 

@@ -26,7 +26,7 @@ def memory(field):
 
 
 @pytest.mark.parametrize(
-    "count", [20_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
+    "count", [5_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
 )
 def test_a_long_history_is_read_in_pages(harness, clock, count):
     """Each page is asked for once, and the next round asks only for the overlap."""
