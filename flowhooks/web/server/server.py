@@ -253,6 +253,7 @@ class Server:
         response.
         """
         changes = self._dispatcher.wait_changes
+        connection: Any  # waitress has no types
         while changes:
             connection, is_waiting = changes.popleft()
             number = connection._fileno  # noqa: SLF001 (waitress's number of the connection; None if it is closed)

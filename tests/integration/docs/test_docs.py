@@ -471,11 +471,7 @@ def test_files_that_are_mentioned_are_there(page):
         assert any((place / path).exists() for place in places), path
     shown = {one.file for one in blocks(page)}
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
-        assert (
-            name in EXAMPLES | shown
-            or re.search(r"NAME|NNNN", name)
-            or name in ends_of_python_files()
-        ), name
+        assert name in EXAMPLES | shown or re.search(r"NAME|NNNN", name) or name in ends_of_python_files(), name
 
 
 def command_lines(page):

@@ -25,9 +25,7 @@ def memory(field):
     return int(status.split(f"{field}:")[1].split()[0]) / 1024
 
 
-@pytest.mark.parametrize(
-    "count", [5_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])]
-)
+@pytest.mark.parametrize("count", [5_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 def test_a_long_history_is_read_in_pages(harness, clock, count):
     """Each page is asked for once, and the next round asks only for the overlap."""
     engine = LargeEngine(count, to_datetime(clock.now()))
