@@ -1,8 +1,9 @@
 """How long new connections wait while a server on SQLite is replaced.
 
 `python tests/benchmarks/replacing.py --output docs/explanation/performance.md` writes its table into that page. The
-figures are of `flowhooks restart`, which prints for how long no process accepted connections, beside clients that send
-50 callbacks a second. They depend on the load of the machine.
+figures are of `flowhooks restart`, which prints for how long no process accepted connections. Meanwhile clients send 50
+callbacks a second, each at its time, whether or not earlier ones were answered. The figures depend on the load of the
+machine.
 """
 
 from __future__ import annotations
