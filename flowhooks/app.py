@@ -111,6 +111,8 @@ class App:
             required_credentials.check(self.ledger, settings, credential_kinds)
             required_credentials.record(self.ledger, settings, credential_kinds, self.clock)
             self._connect(base, kind)
+            if before_lock:
+                hit("restart.recovered")
             on_error.pop_all()
 
     def _connect(self, base: Base, kind: str) -> None:

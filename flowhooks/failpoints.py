@@ -73,8 +73,10 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "reconcile.finished": "the position of a round is durable, and its lease is not released",
     "restart.loaded": "a successor has loaded everything, and its predecessor does not know it",
     "restart.draining": "a predecessor starts no more attempts, and still accepts callbacks",
+    "restart.stopped": "a predecessor accepts no connections, and has not answered the last requests",
     "restart.released": "a predecessor has released the ledger, and its successor does not know it",
     "restart.locked": "a successor has the lock of the ledger and has not opened the ledger",
+    "restart.recovered": "a successor has recovered lost attempts, and accepts no connections yet",
     "copy.written": "a batch of a copied ledger is written and not yet durable",
     "copy.committed": "the batch is durable, and the next one has not started",
 }

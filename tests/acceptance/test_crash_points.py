@@ -198,8 +198,8 @@ ELSEWHERE = {
     *(name for name in FAILPOINTS if name.startswith(("reconcile.", "restart.", "operation."))),
 }
 """The points of reconciliation: `tests/integration/intake/test_take_in_crashes.py` has the rounds of the first five,
-and `test_reconciliation` those of its own steps. `test_restart` has those of a replacement, and
-`test_operation_crashes` those of bulk operations."""
+and `test_reconciliation` those of its own steps. `test_restart_kills` has those of a replacement,
+and `test_operation_crashes` those of bulk operations."""
 BY_HAND = {"reroute", "dismiss", "resolve", "correct"}
 """Operations for single events, only in the long set."""
 LEFT_OUT = {

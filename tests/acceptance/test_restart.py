@@ -4,67 +4,32 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import threading
 import time
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import count
-from pathlib import Path
 
 import pytest
 
+from support.replaced_server import (
+    ASYNC,
+    GOOD,
+    alive,
+    entered,
+    install,
+    owner,
+    restart,
+    restarted,
+    runs,
+    serve,
+    shut,
+)
 from support.steady_clients import Clients
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
-PLUGIN = '''
-import os, pathlib, signal, time
-import flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement
-from flowhooks import Retry, handler, hookimpl
-
-JOURNAL = pathlib.Path(os.environ["JOURNAL"])
-
-def note(name, event):
-    with JOURNAL.open("a") as journal:
-        print("VERSION", name, event.flow_instance_id, os.getpid(), file=journal, flush=True)
-
-def wait(name, event):
-    """Wait as long as the gate is shut."""
-    note(name, event)
-    while JOURNAL.with_name("shut").exists():
-        time.sleep(0.01)
-    note("ended", event)
-
-@handler(process_key="a", retry=Retry(attempts=50, delays=[0.05], jitter=0))
-def work(event, delivery):
-    """Safe to run again."""
-    note("work", event)
-
-@handler(process_key="held", retry=Retry(attempts=50, delays=[0.05], jitter=0))
-def held(event, delivery):
-    wait("held", event)
-
-@handler(process_key="once")
-def once(event, delivery):
-    wait("once", event)
-
-def hit(name):
-    """Be killed, once, at the point that a test names."""
-    try:
-        JOURNAL.with_name(f"kill-{name}").unlink()
-    except FileNotFoundError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-for module in (flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement):
-    module.hit = hit
-
-@hookimpl
-def handlers():
-    return [work, held, once]
-'''
 BROKEN = "raise ImportError('no module of that kind')"
 NEWER = """
 from flowhooks import hookimpl
@@ -77,8 +42,6 @@ def handlers():
     return []
 """
 """A plugin that makes its process a version of flowhooks with another migration."""
-GOOD = {"processDefinitionKey": "a"}
-ASYNC = {"Prefer": "respond-async"}
 FIRST, SECOND = 1, 2
 EXIT_USAGE = 2
 MAX_HANDOVER_SECONDS = 7.0
@@ -88,68 +51,15 @@ It is less than half of what the longest handler of the long set takes: the end 
 """
 
 
-def install(site, version="1"):
-    """Install a version of the plugin."""
-    site.plugin("p", PLUGIN.replace("VERSION", version))
-
-
 @pytest.fixture
 def served(site):
     """A site with a running server."""
-    install(site)
-    site.forks_children = True
-    site.server = site.start(listen="127.0.0.1:0", runner__threads=8)
-    return site
-
-
-def entered(site):
-    """(version, what, instance, process) of each run of a handler."""
-    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
-    return [(version, what, instance, int(pid)) for version, what, instance, pid in map(str.split, lines)]
+    return serve(site)
 
 
 def has_run(site, version):
     """Whether a handler of this version of the plugin has run."""
     return any(ran == version for ran, *_ in entered(site))
-
-
-def runs(site, instance):
-    """Each run of an instance: its handler or end, and its process."""
-    return [(what, pid) for _, what, name, pid in entered(site) if name == instance]
-
-
-def restart(site, *words):
-    """Run `flowhooks restart`."""
-    return site.run("restart", *words, database=site.database)
-
-
-def restarted(site):
-    """Replace the server by the command; return what it printed."""
-    done = restart(site, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def owner(site):
-    """The process that has the lock; the file is empty for the moment in which it is written."""
-    return json.loads(until(site.database.with_name("flowhooks.db.lock").read_text))["pid"]
-
-
-def alive(pid):
-    """Whether the process exists and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@contextmanager
-def shut(site):
-    """A gate that is shut: handlers that wait at it run until it opens."""
-    gate = site.folder / "shut"
-    gate.touch()
-    yield gate
-    gate.unlink(missing_ok=True)
 
 
 def test_no_callback_is_refused(served):
@@ -283,117 +193,6 @@ def test_what_cannot_be_loaded_leaves_the_predecessor(served):
         served.plugin("broken", BROKEN)
         is_refused("no module of that kind")
     clients.check(served, others=next(numbers) - 1)
-    server.stop()
-
-
-@pytest.mark.parametrize(
-    ("first", "later"),
-    [
-        pytest.param(["loaded"], ["draining"], id="some"),
-        pytest.param(
-            ["loaded", "locked"], ["loaded", "released", "locked", "draining"], marks=pytest.mark.long, id="all"
-        ),
-    ],
-)
-def test_each_step_may_be_the_last(served, first, later):
-    """A predecessor or successor that is killed refuses, loses and doubles no callback, and no restart hangs.
-
-    A handler that is not safe to repeat runs when each replacement begins, and is called once. Its delivery is
-    *unknown* only if its own process was killed before it ended. `first` are the steps of a replacement by the server
-    itself, `later` those of one by its supervisor.
-    """
-    server = served.server
-    expected = {}
-
-    def kill(point):
-        before, file = owner(served), served.folder / f"kill-restart.{point}"
-        slow = f"slow-{len(expected)}"
-        with shut(served) as gate:
-            server.post(slow, {"processDefinitionKey": "once"}, **ASYNC)
-            until(lambda: runs(served, slow))
-            file.touch()
-            if point in {"released", "locked"}:  # a predecessor gets there when its handlers have ended
-                draining = len(server.logged("ledger_handing_over")) + 1
-                opener = threading.Thread(
-                    target=lambda: (server.until_logged("ledger_handing_over", times=draining), gate.unlink())
-                )
-                opener.start()
-            done = restart(served)
-        assert not file.exists()
-        if point == "loaded":
-            assert done.returncode == 1
-            assert "goes on: it was killed by SIGKILL" in done.stderr
-            assert owner(served) == before
-        else:
-            assert done.returncode == 0, done.stderr
-            assert owner(served) != before
-        clients.until_more()
-        expected[slow] = [("once", before)] if point == "draining" else [("once", before), ("ended", before)]
-
-    with Clients(server.place, GOOD, patient=True) as clients:
-        clients.until_more()
-        for point in first:
-            kill(point)
-        if "locked" not in first:
-            restarted(served)
-        for point in later:
-            kill(point)
-    clients.check(served, others=len(expected), unknown=(first + later).count("draining"))
-    assert {slow: runs(served, slow) for slow in expected} == expected
-    server.stop()
-
-
-@pytest.mark.parametrize("point", ["draining", pytest.param("released", marks=pytest.mark.long)])
-def test_a_first_predecessor_that_is_killed(served, point):
-    """Its successor takes over and goes on without a supervisor, until it is stopped itself or replaced.
-
-    Two handlers run when the replacement begins. If they are killed, only the one that is safe to repeat runs again.
-    """
-    server = served.server
-    first, is_killed = server.process.pid, point == "draining"
-    with shut(served) as gate, Clients(server.place, GOOD, patient=True) as clients:
-        for key in ("once", "held"):
-            server.post(f"slow-{key}", {"processDefinitionKey": key}, **ASYNC)
-            until(lambda key=key: runs(served, f"slow-{key}"))
-        clients.until_more()
-        (served.folder / f"kill-restart.{point}").touch()
-        server.signal(signal.SIGUSR2)
-        if not is_killed:
-            server.until_logged("ledger_handing_over")
-            gate.unlink()
-        server.until_logged("predecessor_lost")
-        lone = server.until_logged("server_started", times=2)["pid"]
-        clients.until_more()
-        gate.unlink(missing_ok=True)
-        until(lambda: "ended" in dict(runs(served, "slow-held")))
-        assert restarted(served)["predecessor"] == lone
-        clients.until_more()
-    clients.check(served, others=2, unknown=int(is_killed))
-    if is_killed:
-        assert runs(served, "slow-once") == [("once", first)]
-        assert runs(served, "slow-held") == [("held", first), ("held", lone), ("ended", lone)]
-    else:
-        assert runs(served, "slow-once") == [("once", first), ("ended", first)]
-        assert runs(served, "slow-held") == [("held", first), ("ended", first)]
-    assert server.process.wait(WAIT_TIMEOUT) == -signal.SIGKILL
-    os.kill(lone, signal.SIGTERM)
-    server.wait()
-    until(lambda: not alive(lone))
-
-
-@pytest.mark.long
-def test_a_process_that_dies_is_started_again(served):
-    """After the first replacement a supervisor starts a killed server again, with connections waiting meanwhile."""
-    server = served.server
-    restarted(served)
-    server.until_logged("supervisor_started")
-    with Clients(server.place, GOOD, patient=True) as clients:
-        clients.until_more()
-        victim = owner(served)
-        os.kill(victim, signal.SIGKILL)
-        server.until_logged("process_died", process=victim, why="it was killed by SIGKILL")
-        clients.until_more()
-    clients.check(served)
     server.stop()
 
 

@@ -181,6 +181,7 @@ class Replacement:
             server.retire()
         for server in servers:
             server.stop_accepting()  # returns when it has stopped
+        hit("restart.stopped")
         app.waiters.cancel_all()
         answered_by = self.stopped_at + ANSWER_TIMEOUT
         while time.monotonic() < answered_by and not all(server.is_quiet(SILENCE) for server in servers):

@@ -1,0 +1,118 @@
+"""A server on SQLite that a test replaces, with a plugin that knows when to wait and where to be killed. No tests."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.waiting import until
+
+PLUGIN = '''
+import os, pathlib, signal, time
+import flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement
+from flowhooks import Retry, handler, hookimpl
+
+JOURNAL = pathlib.Path(os.environ["JOURNAL"])
+
+def note(name, event):
+    with JOURNAL.open("a") as journal:
+        print("VERSION", name, event.flow_instance_id, os.getpid(), file=journal, flush=True)
+
+def wait(name, event):
+    """Wait as long as the gate is shut."""
+    note(name, event)
+    while JOURNAL.with_name("shut").exists():
+        time.sleep(0.01)
+    note("ended", event)
+
+@handler(process_key="a", retry=Retry(attempts=50, delays=[0.05], jitter=0))
+def work(event, delivery):
+    """Safe to run again."""
+    note("work", event)
+
+@handler(process_key="held", retry=Retry(attempts=50, delays=[0.05], jitter=0))
+def held(event, delivery):
+    wait("held", event)
+
+@handler(process_key="once")
+def once(event, delivery):
+    wait("once", event)
+
+def hit(name):
+    """Kill, once, at the point that a test names, the process that it names, or this one."""
+    file = JOURNAL.with_name(f"kill-{name}")
+    try:
+        victim = file.read_text()
+        file.unlink()
+    except FileNotFoundError:
+        return
+    os.kill(int(victim or os.getpid()), signal.SIGKILL)
+
+for module in (flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement):
+    module.hit = hit
+
+@hookimpl
+def handlers():
+    return [work, held, once]
+'''
+GOOD = {"processDefinitionKey": "a"}
+ASYNC = {"Prefer": "respond-async"}
+
+
+def install(site, version="1"):
+    """Install a version of the plugin."""
+    site.plugin("p", PLUGIN.replace("VERSION", version))
+
+
+def serve(site):
+    """Start a server with the plugin in a site; return the site."""
+    install(site)
+    site.forks_children = True
+    site.server = site.start(listen="127.0.0.1:0", runner__threads=8)
+    return site
+
+
+def entered(site):
+    """(version, what, instance, process) of each run of a handler."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [(version, what, instance, int(pid)) for version, what, instance, pid in map(str.split, lines)]
+
+
+def runs(site, instance):
+    """Each run of an instance: its handler or end, and its process."""
+    return [(what, pid) for _, what, name, pid in entered(site) if name == instance]
+
+
+def restart(site, *words):
+    """Run `flowhooks restart`."""
+    return site.run("restart", *words, database=site.database)
+
+
+def restarted(site):
+    """Replace the server by the command; return what it printed."""
+    done = restart(site, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def owner(site):
+    """The process that has the lock; the file is empty for the moment in which it is written."""
+    return json.loads(until(site.database.with_name("flowhooks.db.lock").read_text))["pid"]
+
+
+def alive(pid):
+    """Whether the process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextmanager
+def shut(site):
+    """A gate that is shut: handlers that wait at it run until it opens."""
+    gate = site.folder / "shut"
+    gate.touch()
+    yield gate
+    gate.unlink(missing_ok=True)
