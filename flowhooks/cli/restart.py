@@ -112,7 +112,7 @@ def replace_server(settings: Settings) -> Replaced:
         if owner.pid != before.pid and owner.admin:
             return Replaced(before.pid, owner.pid, owner.waited)
         if owner.pid == before.pid and owner.refused_restarts != before.refused_restarts:
-            raise FlowhooksError(f"the server was not replaced, and goes on: {owner.why_refused}")
+            raise FlowhooksError(f"the server was not replaced and continues: {owner.why_refused}")
     raise FlowhooksError("the new server does not serve yet; its log has the reason")
 
 

@@ -170,7 +170,7 @@ def test_what_cannot_be_loaded_leaves_the_predecessor(served):
         pid = owner(served)
         refused = restart(served)
         assert refused.returncode == 1
-        assert "the server was not replaced, and goes on: " in refused.stderr
+        assert "the server was not replaced and continues: " in refused.stderr
         assert why in refused.stderr
         assert owner(served) == pid
         assert server.post(f"refused-{next(numbers)}", GOOD, Prefer="wait=60").status == 200
