@@ -88,7 +88,7 @@ def test_each_step_may_be_the_last(served, first, later):
         assert not [file for file in files if file.exists()]
         if step == "loaded":
             assert done.returncode == 1
-            assert "goes on: it was killed by SIGKILL" in done.stderr
+            assert "continues: it was killed by SIGKILL" in done.stderr
             assert owner(served) == before
         else:
             assert done.returncode == 0, done.stderr

@@ -117,12 +117,6 @@ REFUSED = {
 }
 
 
-@pytest.fixture
-def server(start):
-    """A server with small limits and long timeouts."""
-    return start(max_body_bytes=1000, max_header_bytes=8192, read_timeout=20)
-
-
 @pytest.mark.parametrize("name", TAKEN)
 def test_taken(server, connect, name):
     """A request that RFC 9112 permits reaches the application, and the connection serves the next request."""
