@@ -14,10 +14,11 @@ import stations
 from sqlalchemy import event
 
 from flowhooks.clock import Clock
-from flowhooks.ledger import database, queries
+from flowhooks.ledger import database
 from flowhooks.ledger.attempt_starts import InFlightAttempts
 from flowhooks.ledger.attempts import ResultRecorder, claim
 from flowhooks.ledger.deliveries import ClaimRequest
+from flowhooks.ledger.due_deliveries import due_deliveries
 from flowhooks.ledger.events import EventInserter
 from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -65,7 +66,7 @@ def of(url: str) -> str:
             step("Accept")
             accepting(transaction, [replace(new, event=replace(new.event, id=clock.new_id())) for new in news])
             step("A repeated callback")
-            queries.due_deliveries(connection, clock.now(), lambda _handler: 1000)
+            due_deliveries(connection, clock.now(), lambda _handler: 1000)
             step("Poll for due deliveries")
             queued = [ReadyDelivery(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
             claim(transaction, [ClaimRequest(one, clock.now()) for one in queued], hands, process="plans")

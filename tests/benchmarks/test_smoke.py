@@ -567,10 +567,13 @@ def test_what_servers_and_workers_share_is_measured(part, tmp_path):
 
 @pytest.mark.postgresql
 def test_what_a_call_back_costs_is_added_up(part, tmp_path):
-    """Without any callback, a query returns log, commits, connections and events."""
-    cluster, costs = part("cluster"), part("costs")
+    """Without any callback, a query returns log, commits, connections and events; each step has its plans."""
+    cluster, costs, plans = part("cluster"), part("costs"), part("plans")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
         log, commits, connections, events = ledger.rows(costs.SO_FAR)[0]
+        shown = plans.of(ledger.url)
+    for step in ("Accept", "A repeated callback", "Poll for due deliveries", "Claim", "Settle"):
+        assert f"### {step}\n\n```text\n" in shown
     assert log > 0
     assert commits >= 0
     assert connections == 0
