@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
+from statistics import mean, median, quantiles
+from typing import TYPE_CHECKING, Any
 
 from figures import Cost
 from servers import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import load
+    from sharing import Ran
 
 ROUNDS = 3
 """How often a pair is measured in turn; the median of the ratios counts, so that other load affects both."""
@@ -104,13 +106,51 @@ def rate(loads: tuple[load.Load, ...]) -> str:
     return f"{median(each.rate for each in loads):,.0f}/s"
 
 
-def cost(loads: tuple[load.Load, ...]) -> Cost:
+def cost(measured: Sequence[load.Load | Ran | Cost]) -> Cost:
     """The median costs of a callback."""
     return Cost(
-        processor=median(each.processor for each in loads),
-        p50=median(each.p50 for each in loads),
-        p99=median(each.p99 for each in loads),
+        processor=median(each.processor for each in measured),
+        rate=median(each.rate for each in measured),
+        p50=median(each.p50 for each in measured),
+        p99=median(each.p99 for each in measured),
     )
+
+
+def cost_of_repeated(milliseconds: Sequence[float], processor: float) -> Cost:
+    """The cost of an action that one client repeats, each time as soon as it has ended.
+
+    Args:
+        milliseconds: the time of each action; the rate follows from these times.
+        processor: microseconds of processor time for each action.
+    """
+    p50, p99 = spread(milliseconds)
+    return Cost(processor=processor, rate=1000 / mean(milliseconds), p50=p50, p99=p99)
+
+
+def spread(times: Sequence[float]) -> tuple[float, float]:
+    """The median of times, and the time that 99 of 100 do not exceed; of a few times, nearly the longest."""
+    return median(times), quantiles(times, n=100, method="inclusive")[98] if len(times) > 1 else times[0]
+
+
+def run_times(rows: Callable[[str], list[tuple[Any, ...]]], since: int = 0) -> tuple[float, float]:
+    """The p50 and p99 of attempts in milliseconds, from the claim to the end of the handler, by the ledger's times.
+
+    Args:
+        rows: returns the rows of a query on the ledger.
+        since: microseconds since 1970; attempts that were claimed before do not count.
+    """
+    ended = f"SELECT finished_at - started_at FROM attempts WHERE started_at >= {since} AND finished_at IS NOT NULL"
+    return spread([microseconds / 1000 for (microseconds,) in rows(ended)])
+
+
+def call_times(function: Callable[[Any], object], arguments: Iterable[Any]) -> tuple[float, float]:
+    """The p50 and p99 of calls in milliseconds, one call for each argument."""
+    times = []
+    for argument in arguments:
+        began = time.perf_counter()
+        function(argument)
+        times.append((time.perf_counter() - began) * 1000)
+    return spread(times)
 
 
 def latency(loads: tuple[load.Load, ...]) -> str:

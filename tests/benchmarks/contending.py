@@ -232,8 +232,8 @@ def _figures(bench: Bench, of: Callable[[Score], float], done: str) -> tuple[lis
                     measured=f"{median(shown[: len(ours)]):,.0f}/s {done}",
                     yardstick=f"{median(shown[len(ours) :]):,.0f}/s",
                     judged=median(one / another for one, another in pairs),
-                    ours=_cost(ours),
-                    theirs=_cost(theirs),
+                    ours=_cost(ours, shown[: len(ours)]),
+                    theirs=_cost(theirs, shown[len(ours) :]),
                 )
             )
     notes = [f"{other.name} is left out: {missing}" for other in OTHERS if (missing := other.missing())]
@@ -248,9 +248,10 @@ def _figures(bench: Bench, of: Callable[[Score], float], done: str) -> tuple[lis
     return figures, notes
 
 
-def _cost(scores: list[Score]) -> Cost:
+def _cost(scores: list[Score], rates: list[float]) -> Cost:
     return Cost(
         processor=median(score.processor for score in scores) if all(score.processor for score in scores) else 0.0,
+        rate=median(rates),
         p50=median(score.p50 for score in scores),
         p99=median(score.p99 for score in scores),
     )

@@ -7,11 +7,12 @@ import time
 import timeit
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 import load
-from bench import CONNECTIONS, LATER, compare, rate
+from bench import CONNECTIONS, LATER, call_times, compare, rate
 from figures import Cost, Figure
 
 from flowhooks.model.delivery import Delivery
@@ -21,6 +22,7 @@ from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bench import Bench
@@ -43,11 +45,17 @@ class _Subject:
 
     def turn(self) -> float:
         """Seconds of processor time for each event: its route, and the hook call that runs it."""
-        return timeit.Timer(self._dispatch, timer=time.process_time).timeit(1) / len(self.events)
+        dispatch_all = partial(self._dispatch, self.events)
+        return timeit.Timer(dispatch_all, timer=time.process_time).timeit(1) / len(self.events)
 
-    def _dispatch(self) -> None:
+    def cost(self, turns: Sequence[float]) -> Cost:
+        """The cost of an event: its processor time in turns, and the times of single events."""
+        p50, p99 = call_times(lambda event: self._dispatch((event,)), self.events)
+        return Cost(processor=median(turns) * 1e6, rate=1 / median(turns), p50=p50, p99=p99)
+
+    def _dispatch(self, events: tuple[Event, ...]) -> None:
         handlers = self.plugins.handlers
-        for event in self.events:
+        for event in events:
             for name in self.router.route(event).handlers:
                 delivery = Delivery(id=event.id, event_id=event.id, handler=name, attempt=1)
                 self.plugins.run_handler(handlers[name], event, delivery)
@@ -78,8 +86,8 @@ def _timed(bench: Bench, case: str, subject: _Subject, few: _Subject) -> Figure:
         measured=f"{median(ours for _, ours in turns) * 1e6:.2f} µs with {MANY:,}",
         yardstick=f"{median(theirs for theirs, _ in turns) * 1e6:.2f} µs with 1",
         judged=median(ours / theirs for theirs, ours in turns),
-        ours=Cost(processor=median(ours for _, ours in turns) * 1e6),
-        theirs=Cost(processor=median(theirs for theirs, _ in turns) * 1e6),
+        ours=subject.cost([ours for _, ours in turns]),
+        theirs=few.cost([theirs for theirs, _ in turns]),
     )
 
 

@@ -1,8 +1,23 @@
-"""The measured figures and their goals."""
+"""The measured figures, their columns and their goals."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+NOT_STATED: Final = 0.0
+"""A column that a row leaves out, for the reason in `EXCEPTIONS`."""
+COLUMNS: Final = {"processor": "processor time", "rate": "rate", "p50": "p50", "p99": "p99"}
+"""The columns that each row states, by their names in `Cost`."""
+EXCEPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "postgresql-started": {"rate": "callbacks are sent one at a time with random pauses, which decide the rate"},
+    "postgresql-answered": {"rate": "callbacks are sent one at a time with random pauses, which decide the rate"},
+}
+"""The columns that a row leaves out, by the name of the row, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +47,31 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """The cost of a callback for a subject, and the time of its response; 0 if it was not measured.
+    """The cost of a callback for a subject, and the time of its response; 0 if it is not known.
+
+    Rows about something else, such as pages or starts, state the same of each of these.
 
     Attributes:
         processor: microseconds of processor time for each callback, of all processes of the subject.
+        rate: callbacks per second.
         p50: milliseconds within which half of the responses arrived.
         p99: milliseconds within which 99 of 100 responses arrived.
     """
 
-    processor: float = 0.0
-    p50: float = 0.0
-    p99: float = 0.0
+    processor: float
+    rate: float
+    p50: float
+    p99: float
+
+    @classmethod
+    def load(cls, stored: Mapping[str, float], shown: str = "") -> Self:
+        """A cost from its JSON; if that has no rate, the rate is taken from the text that shows the figure."""
+        text = re.match(r"([\d,]+)/s", shown)
+        return cls(**({"rate": float(text[1].replace(",", "")) if text else 0.0} | stored))
+
+
+UNKNOWN: Final = Cost(processor=0.0, rate=0.0, p50=0.0, p99=0.0)
+"""The cost of a baseline that does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +91,8 @@ class Figure:
     measured: str
     yardstick: str = ""
     judged: float
-    ours: Cost = Cost()
-    theirs: Cost = Cost()
+    ours: Cost
+    theirs: Cost = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +118,13 @@ class Result:
     broke: str = ""
     took: float = 0.0
     busy: bool = False
+
+
+def lacking(row: str, figures: Sequence[Figure]) -> list[str]:
+    """The columns that not all figures of a row state, without those that the row leaves out for a reason."""
+    stated = COLUMNS.keys() - EXCEPTIONS.get(row, {})
+    return [
+        name
+        for column, name in COLUMNS.items()
+        if column in stated and not all(getattr(figure.ours, column) for figure in figures)
+    ]

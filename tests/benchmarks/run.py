@@ -38,7 +38,7 @@ import trending
 import volume
 import waiting
 from bench import ROUNDS, Bench
-from figures import Goal, Result
+from figures import Goal, Result, lacking
 from plots import Plot
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -326,7 +326,14 @@ def _measured(row: Row, bench: Bench) -> Result:
     except Exception as error:  # noqa: BLE001 (the other rows are measured all the same)
         traceback.print_exc()
         return replace(result, broke=f"{type(error).__name__}: {error}")
-    return replace(result, figures=tuple(figures), notes=tuple(notes), took=time.monotonic() - began)
+    columns = ", ".join(lacking(row.name, figures))
+    return replace(
+        result,
+        figures=tuple(figures),
+        notes=tuple(notes),
+        broke=f"not measured: {columns}" if columns else "",
+        took=time.monotonic() - began,
+    )
 
 
 def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
@@ -409,7 +416,7 @@ def main(
         print(report.as_json(measured))
     else:
         results = [one.result for one in measured]
-        console = Console(width=None if sys.stdout.isatty() else 240)  # lines of a file need no wrapping
+        console = Console(width=None if sys.stdout.isatty() else 260)  # lines of a file need no wrapping
         console.print(report.table(results))
         for line in (*report.notes(results), *report.runs(measured)):
             console.print(f"- {line}", markup=False, highlight=False)

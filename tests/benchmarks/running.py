@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from statistics import median, quantiles
+from statistics import median
 from typing import TYPE_CHECKING
 
 import load
 import processor
-from bench import CONNECTIONS, LATER
+from bench import CONNECTIONS, LATER, cost, cost_of_repeated, run_times
 from figures import Cost, Figure
 from sharing import celery
 
@@ -46,12 +46,13 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
         if count < laid_up:
             raise load.LoadError(f"of {laid_up} deliveries laid up only {count} were run")
         seconds = site.ask("SELECT max(finished_at) - min(started_at) FROM attempts") / 1e6
+        p50, p99 = run_times(site.rows)
     figure = Figure(
         measured=f"{count / seconds:,.0f}/s",
         yardstick=f"{theirs.rate:,.0f}/s Celery + Redis",
         judged=count / seconds / theirs.rate,
-        ours=Cost(processor=spent),
-        theirs=Cost(processor=theirs.processor),
+        ours=Cost(processor=spent, rate=count / seconds, p50=p50, p99=p99),
+        theirs=cost([theirs]),
     )
     return [figure], [f"{count:,} deliveries in {seconds:.1f} s; {theirs.count:,} tasks in {theirs.seconds:.1f} s"]
 
@@ -68,7 +69,7 @@ def start(bench: Bench) -> tuple[list[Figure], list[str]]:
             with site.serve() as server:
                 spent.append(processor.spent() * 1e6)
                 took.append(server.ready_after)
-    ours = Cost(processor=median(spent), p50=median(took) * 1000, p99=quantiles(took, n=100)[98] * 1000)
+    ours = cost_of_repeated([seconds * 1000 for seconds in took], median(spent))
     figure = Figure(measured=f"{median(took):.2f} s", judged=median(took), ours=ours)
     slowest = f"slowest of {STARTS} {max(took):.2f} s"
     return [figure], [f"{slowest}; the very first, which makes the database, {first:.2f} s"]

@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bare as bare_app
 import processor
@@ -170,8 +170,12 @@ class Site:
 
     def ask(self, sql: str) -> int:
         """One number from the ledger, read by this process."""
+        return self.rows(sql)[0][0]
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows from the ledger, read by this process."""
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
-            return connection.execute(sql).fetchone()[0]
+            return connection.execute(sql).fetchall()
 
     def settle(self, *, seconds: float) -> None:
         """Wait until no delivery is waiting or running.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import load
 import measuring
 import processor
-from bench import CONNECTIONS, LATER, compare, cost, rate
+from bench import CONNECTIONS, LATER, compare, cost, rate, run_times
 from cluster import RUNNERS, cluster
-from figures import Cost, Figure
+from figures import Figure
 from measuring import Taken
 from peers import peer
 
@@ -93,11 +93,15 @@ class Ran:
         count: their number.
         seconds: the time from the first to the last.
         processor: microseconds of processor time for each, without the start of the workers.
+        p50: milliseconds from its claim to the end of the handler that half did not exceed; 0 if it is not known.
+        p99: the same of 99 of 100.
     """
 
     count: int
     seconds: float
     processor: float
+    p50: float = 0.0
+    p99: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -118,8 +122,8 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
             measured=f"{median(one[runner].rate for one in rounds):,.0f}/s",
             yardstick=f"{median(one[''].rate for one in rounds):,.0f}/s Celery",
             judged=median(one[runner].rate / one[""].rate for one in rounds),
-            ours=Cost(processor=median(one[runner].processor for one in rounds)),
-            theirs=Cost(processor=median(one[""].processor for one in rounds)),
+            ours=cost([one[runner] for one in rounds]),
+            theirs=cost([one[""] for one in rounds]),
         )
         for runner in RUNNERS
     ]
@@ -167,4 +171,5 @@ def run_all(ledger: Shared, workers: int) -> Ran:
     ((count, microseconds),) = ledger.rows(
         f"SELECT count(*), max(finished_at) - min(started_at) FROM attempts WHERE started_at >= {before}"
     )
-    return Ran(count=count, seconds=microseconds / 1e6, processor=spent * 1e6)
+    p50, p99 = run_times(ledger.rows, before)
+    return Ran(count=count, seconds=microseconds / 1e6, processor=spent * 1e6, p50=p50, p99=p99)

@@ -52,7 +52,15 @@ def load(name: str, goal: Goal) -> Stored | None:
     content: dict[str, Any] = json.loads(file.read_text())
     result = content["result"]
     figures = tuple(
-        Figure(**(figure | {"ours": Cost(**figure["ours"]), "theirs": Cost(**figure["theirs"])}))
+        Figure(
+            **(
+                figure
+                | {
+                    "ours": Cost.load(figure["ours"], figure["measured"]),
+                    "theirs": Cost.load(figure["theirs"], figure["yardstick"]),
+                }
+            )
+        )
         for figure in result["figures"]
     )
     return Stored(

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from urllib.parse import urlsplit
@@ -28,17 +29,6 @@ from support.waiting import until
 HERE = Path(__file__).parent
 PRINTED = 'Running 8s test\nRESULT {{"requests":100,"microseconds":2000000,"p50":1500,"p99":9000,{}}}\n'
 GOOD = '"refused":0,"broken":0,"ok":90,"accepted":10,"other":0'
-
-
-@pytest.fixture
-def part(monkeypatch):
-    """A function that returns a module of the harness, which is a folder of scripts and not a package."""
-    monkeypatch.syspath_prepend(HERE)
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).parent == HERE:
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize("stores", [False, True])
@@ -95,7 +85,8 @@ def test_every_result_is_on_the_page_also_one_that_broke(part):
     """The page and the JSON show each row, its costs, its verdict, the machine and the command, also of failed rows."""
     figures, report, storing = part("figures"), part("report"), part("storing")
     goal = figures.Goal(least=0.5, aim=0.65)
-    cost, other = figures.Cost(processor=612.4, p50=4.1, p99=9), figures.Cost(processor=306, p99=7)
+    cost = figures.Cost(processor=612.4, rate=2000, p50=4.1, p99=9)
+    other = figures.Cost(processor=306, rate=0, p50=0.05, p99=7)
     figure = figures.Figure(
         case="8 connections", measured="2,000/s", yardstick="4,000/s", judged=0.5, ours=cost, theirs=other
     )
@@ -107,7 +98,7 @@ def test_every_result_is_on_the_page_also_one_that_broke(part):
     page = report.page(stored)
     for shown in ("| 0.50 | 0.65 | met |", "broke", "it did not start", "seen", "SQLite", "`make bench`: a, b"):
         assert shown in page
-    assert "| 612 ÷ 306 | 4.1 | 9.0 ÷ 7.0 |" in page
+    assert "| 612 ÷ 306 | 2,000 | 4.1 ÷ 0.05 | 9.0 ÷ 7.0 |" in page
     assert json.loads(report.as_json(stored))[0]["verdicts"] == ["met"]
     assert report.table(results).row_count == 2
 
@@ -153,6 +144,7 @@ def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, t
     conditions.TURNS = 1
     (figure,), notes = conditions.conclusions(quiet)
     assert (figure.case, notes, figure.judged > 0) == ("conclusion=, one each", [], True)
+    assert part("figures").lacking("dispatch-conclusions", [figure]) == []
 
 
 def test_the_visits_of_a_callback_are_counted_by_thread(part):
@@ -229,6 +221,8 @@ def test_the_row_about_trends_compares_with_a_server_that_counts_none(part, tmp_
         connection.close()
     assert site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 1
     assert site.ask("SELECT count(*) FROM trends WHERE kind IN ('handler', 'source')") == (2 if counted else 0)
+    p50, p99 = part("bench").run_times(site.rows)
+    assert 0 < p50 == p99
 
 
 def test_processor_time_of_descendants_counts_also_when_they_have_ended(part):
@@ -263,9 +257,9 @@ def test_processor_time_includes_work_after_the_response(part, monkeypatch, left
 def test_a_plot_shows_each_series_and_size(part):
     """A plot is XML with a mark for each measured figure; what was not measured is left out."""
     figures, plots = part("figures"), part("plots")
-    cost = figures.Cost(processor=300, p99=5)
+    cost = replace(figures.UNKNOWN, processor=300, p99=5)
     points = tuple(plots.Point(size=size, cost=cost) for size in (0, 10_000, 1_000_000))
-    unknown = (*points[:2], plots.Point(size=1_000_000, cost=figures.Cost(p99=500)))
+    unknown = (*points[:2], plots.Point(size=1_000_000, cost=replace(figures.UNKNOWN, p99=500)))
     drawn = plots.svg(plots.Plot(title="Events", axis="events <stored>", series={"bare": points, "flowhooks": unknown}))
     root = ET.fromstring(drawn)
     texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -296,7 +290,7 @@ def test_growth_is_measured_for_each_size_that_answers(part, tmp_path):
 def test_a_row_of_a_busy_machine_has_no_verdict(part):
     """A row that was measured while other programs used the machine shows its figures, and `busy` as its verdict."""
     figures, report = part("figures"), part("report")
-    figure = figures.Figure(measured="2,000/s", judged=0.5)
+    figure = figures.Figure(measured="2,000/s", judged=0.5, ours=figures.UNKNOWN)
     goal = figures.Goal(least=0.5, aim=0.65)
     result = figures.Result(name="a", title="first", goal=goal, figures=(figure,), busy=True)
     ((_, _, measured, *_, verdict),) = report._rows([result])
@@ -308,7 +302,7 @@ def test_a_stored_row_is_read_as_it_was(part, monkeypatch, tmp_path):
     figures, plots, storing = part("figures"), part("plots"), part("storing")
     monkeypatch.setattr(storing, "FOLDER", tmp_path / "measured")
     goal = figures.Goal(least=0.5, aim=0.65)
-    figure = figures.Figure(measured="2,000/s", judged=0.5, ours=figures.Cost(processor=600, p50=1, p99=2))
+    figure = figures.Figure(measured="2,000/s", judged=0.5, ours=figures.Cost(processor=600, rate=3, p50=1, p99=2))
     result = figures.Result(name="a", title="first", goal=goal, figures=(figure,), notes=("seen",), took=3)
     plot = plots.Plot(title="A", axis="b", series={"c": (plots.Point(size=1, cost=figure.ours),)})
     stored = storing.Stored(result=result, command="make bench", machine={"date": "today"}, plot=plot)
@@ -509,7 +503,7 @@ def test_the_measured_pages_have_content(part, tmp_path):
 
 def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     """A plan is timed by a command and in the console; beside a running operation, its own pages are requested, too."""
-    bench, planning, operating = part("bench"), part("planning"), part("operating")
+    bench, planning, operating, lacking = part("bench"), part("planning"), part("operating"), part("figures").lacking
     quiet = bench.Bench(seconds=1, events=600, folder=tmp_path, rounds=1, tell=lambda *_args: None)
     monkeypatch.setattr(planning, "DEAD", 500)
     monkeypatch.setattr(planning, "LOOKS", 1)
@@ -517,8 +511,10 @@ def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     monkeypatch.setattr(operating, "pages", lambda _events: {"overview": "/console/"})
     figures, _ = planning.planned(quiet)
     assert [figure.judged > 0 for figure in figures] == [True, True]
+    assert lacking("operation-plan", figures) == []
     (figure,), (note,) = planning.looking(quiet)
     assert figure.judged > 0
+    assert lacking("operation-pages", [figure]) == []
     assert "Overview: " in note
     assert "The running operation, refreshed part: " in note
 
@@ -557,7 +553,8 @@ def test_what_servers_and_workers_share_is_measured(part, tmp_path):
                 connection.request("POST", f"/flow/n{number}/call-back/complete", body, headers)
                 assert connection.getresponse().read()
             connection.close()
-        assert sharing.run_all(ledger, 2).count == 3
+        ran = sharing.run_all(ledger, 2)
+        assert (ran.count, 0 < ran.p50 <= ran.p99) == (3, True)
         shown = plans.of(ledger.url)
     for step in ("### Accept", "### Claim", "### Settle", "### Poll for due deliveries", "### A repeated callback"):
         assert step in shown
@@ -601,6 +598,7 @@ def test_the_time_until_a_worker_has_run_a_handler_is_measured(part, monkeypatch
         figures, notes = row(quiet)
         assert [figure.case for figure in figures] == [f"{runner}, {shown}" for runner in ("embedded", "procrastinate")]
         assert all(figure.judged > 0 for figure in figures)
+        assert part("figures").lacking(f"postgresql-{row.__name__}", figures) == []
         assert all("4 callbacks" in note for note in notes)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 import load
+import processor
 from bench import CONNECTIONS, LATER, Bench, compare, cost, rate
-from figures import Figure
+from figures import Cost, Figure
 from measuring import Taken, loaded
 from servers import Site
 
@@ -31,13 +33,13 @@ class Stock:
         site: the site.
         few: callbacks at the first measurement, and the process's MiB then.
         many: callbacks at the end, and the same process's MiB then.
-        seconds: the time in which all were stored and run.
+        cost: the cost of a callback, stored and run, over all of them.
     """
 
     site: Site
     few: tuple[int, float]
     many: tuple[int, float]
-    seconds: float
+    cost: Cost
 
 
 def memory(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -48,12 +50,11 @@ def memory(bench: Bench) -> tuple[list[Figure], list[str]]:
         measured=f"{after:.1f} MiB after {many:,}",
         yardstick=f"{before:.1f} MiB after {few:,}",
         judged=after / before,
+        ours=stock.cost,
     )
     size = stock.site.database.stat().st_size / 2**20
-    note = (
-        f"{many - few:,} callbacks were stored and run in {stock.seconds:.0f} s, "
-        f"{(many - few) / stock.seconds:,.0f}/s; the database has {size:,.0f} MiB"
-    )
+    seconds = many / stock.cost.rate
+    note = f"{many:,} callbacks were stored and run in {seconds:,.0f} s; the database has {size:,.0f} MiB"
     return [figure], [note]
 
 
@@ -102,22 +103,35 @@ def _fill(bench: Bench) -> Stock:
     folder.mkdir()
     site = Site(folder=folder)
     with site.serve() as server:
-        few, before = _post(bench, site, server, upto=FEW, begin=0)
-        began = time.monotonic()
-        many, after = _post(bench, site, server, upto=bench.events, begin=few)
-        return Stock(site=site, few=(few, before), many=(many, after), seconds=time.monotonic() - began - QUIET)
+        loads: list[load.Load] = []
+        began, spent = time.monotonic(), processor.spent()
+        few, before = _post(bench, site, server, loads, upto=FEW, begin=0)
+        many, after = _post(bench, site, server, loads, upto=bench.events, begin=few)
+        took = time.monotonic() - began - 2 * QUIET
+        of_a_callback = Cost(
+            processor=(processor.spent() - spent) / many * 1e6,
+            rate=many / took,
+            p50=median(each.p50 for each in loads),
+            p99=median(each.p99 for each in loads),
+        )
+        return Stock(site=site, few=(few, before), many=(many, after), cost=of_a_callback)
 
 
-def _post(bench: Bench, site: Site, server: Server, *, upto: int, begin: int) -> tuple[int, float]:
-    """Post until `upto` callbacks are stored and run; return their exact number, and the MiB of the process then."""
+def _post(
+    bench: Bench, site: Site, server: Server, loads: list[load.Load], *, upto: int, begin: int
+) -> tuple[int, float]:
+    """Post until `upto` callbacks are stored and run; return their exact number, and the MiB of the process then.
+
+    Each load is added to `loads`.
+    """
     pace = 1_000.0
     done = begin
     while done < upto:
         bench.tell("storing callbacks", done, upto)
         seconds = min(20.0, max(1.0, (upto - done) / pace))
-        loaded = load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER)
-        pace = loaded.rate
-        done += loaded.counted
+        loads.append(load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER))
+        pace = loads[-1].rate
+        done += loads[-1].counted
     bench.tell("waiting for deliveries", done, upto)
     site.settle(seconds=PATIENCE)
     time.sleep(QUIET)
