@@ -377,7 +377,8 @@ def test_tables_are_put_into_the_page(part):
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
     names = re.findall("<!-- measured: (.*) -->", page)
     parts = [f"parts-{many}" for many in part("bench").CONNECTIONS]
-    assert names == ["whole", *parts, "alone", "visits", "handovers", "starting", "replacing", "tuning", "machine"]
+    others = ["alone", "visits", "handovers", "starting", "replacing", "tuning", "machine"]
+    assert names == ["whole", *parts, *others]
     put = profiling.put(page, {name: [f"table {name}"] for name in names})
     assert [f"table {name}" in put for name in names] == [True] * len(names)
     assert put.count("<!-- end -->") == len(names)
@@ -389,7 +390,16 @@ def test_the_time_of_a_start_is_that_of_the_process(part, tmp_path):
     starting = part("starting")
     assert starting.of_command("--version", folder=tmp_path) > 0
     assert starting.table({"`flowhooks`": [900.0, 100.0, 120.0]})[-1] == "| `flowhooks` | 110 |"
-    assert part("replacing").table([0.1, 0.3])[-1] == "| 2 | 0.20 | 0.30 |"
+    assert part("replacing").table({(1_000, 12): [0.1, 0.3]})[-1] == "| 1,000 | 12 | 2 | 0.20 | 0.30 |"
+
+
+@pytest.mark.long
+def test_replacements_are_measured_also_if_handlers_do_not_end(part, tmp_path):
+    """A server with events in its ledger is replaced twice, once while two handlers run until their process ends."""
+    found = part("replacing").waits(tmp_path, 1, events=100, running=(0, 2))
+    assert [(running, len(times), min(times) > 0) for running, times in found.items()] == [(0, 1, True), (2, 1, True)]
+    statement = "SELECT count(*) FROM deliveries WHERE state = 'unknown' AND handler = 'bench:endless'"
+    assert part("servers").Site(folder=tmp_path).ask(statement) == 2
 
 
 def test_what_other_numbers_would_do_is_tried_on_what_is_there(part):
