@@ -10,9 +10,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,19 @@ class Server:
         url: root of its callback listener.
         admin: root of its administration listener; `""` if it has none.
         ready_after: seconds from the start of its process until it was ready.
+        was_killed: set when a benchmark has killed it.
     """
 
     pid: int
     url: str
     admin: str
     ready_after: float
+    was_killed: threading.Event = field(default_factory=threading.Event)
+
+    def kill(self) -> None:
+        """Kill its process with SIGKILL; `running` then accepts that it has ended."""
+        self.was_killed.set()
+        os.kill(self.pid, signal.SIGKILL)
 
     def memory(self) -> float:
         """Resident memory in MiB."""
@@ -250,9 +258,10 @@ def running(
             time.sleep(0.002)
         ready_after = time.perf_counter() - began
         admin = f"http://127.0.0.1:{ready[0]}" if ready else ""
+        server = Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
         with processor.watched(process.pid):
-            yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
-        if process.poll() is not None:
+            yield server
+        if process.poll() is not None and not server.was_killed.is_set():
             raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_end(log)}")
     finally:
         _stop(process)

@@ -377,7 +377,7 @@ def test_tables_are_put_into_the_page(part):
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
     names = re.findall("<!-- measured: (.*) -->", page)
     parts = [f"parts-{many}" for many in part("bench").CONNECTIONS]
-    others = ["alone", "visits", "handovers", "starting", "replacing", "tuning", "machine"]
+    others = ["alone", "visits", "handovers", "starting", "replacing", "lost-jobs", "tuning", "machine"]
     assert names == ["whole", *parts, *others]
     put = profiling.put(page, {name: [f"table {name}"] for name in names})
     assert [f"table {name}" in put for name in names] == [True] * len(names)
@@ -596,6 +596,18 @@ def test_transactions_of_idle_processes_are_counted(part, tmp_path):
         counts = idling.transactions(postgresql, "procrastinate", handlers=2, workers=1, seconds=2, windows=2, rest=0)
     assert len(counts) == 2
     assert max(counts) > 0
+
+
+@pytest.mark.long
+@pytest.mark.postgresql
+def test_the_time_until_a_lost_job_is_replaced_is_measured(part, tmp_path):
+    """In each round, deliveries start whose jobs were lost: with both workers, and after one of them is killed."""
+    cluster, lost_jobs = part("cluster"), part("lost_jobs")
+    with cluster.cluster(tmp_path) as postgresql:
+        found = lost_jobs.seconds(postgresql, rounds=2)
+    assert {case: len(times) for case, times in found.items()} == {lost_jobs.RUNS: 2, lost_jobs.KILLED: 2}
+    assert all(taken > 0 for times in found.values() for taken in times)
+    assert lost_jobs.table({"runs": [0.5, 1.0, 2.5]})[-1] == "| runs | 3 | 0.50 | 1.00 | 2.50 |"
 
 
 @pytest.mark.postgresql
