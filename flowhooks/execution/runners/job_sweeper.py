@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SWEEP_INTERVAL: Final = 1.25
 """Seconds between sweeps for due deliveries whose handler has no job."""
-CHECK_INTERVAL: Final = 2.0
+CHECK_INTERVAL: Final = 1.75
 """Seconds until a process looks again whether another one still sweeps."""
 MAX_CHECK_INTERVAL: Final = 5.0
 """The same for a process that many started before."""
