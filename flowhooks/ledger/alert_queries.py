@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Subquery, and_, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, select, update
 
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
@@ -227,10 +227,6 @@ def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[b
         .scalar_subquery()
     )
     ids = select(each.c.handler, oldest.label("id")).where(each.c.handler.is_not(None)).subquery("found")
-    return _join_deliveries(ids)
-
-
-def _join_deliveries(ids: Subquery) -> Select[Any]:
     facts = deliveries.alias("facts")
     return select(
         ids.c.handler, facts.c.id, facts.c.event_id, facts.c.due_at, facts.c.created_at, facts.c.changed_at

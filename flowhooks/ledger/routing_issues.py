@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, select, union_all
+from sqlalchemy import bindparam, func, select, union_all
 
 from flowhooks.ledger.tables import IS_PARKED, IS_UNDECIDED, events
 from flowhooks.ledger.tables import conflicts as conflicts_table
 from flowhooks.model.event import NoMatch, ParkedBy
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 # The check runs every few seconds.
 MAX_ROWS: Final = 10_000
@@ -63,18 +63,44 @@ _COLUMNS: Final = (
 )
 
 
-def undecided(connection: Connection, *, since: int) -> list[Undecided]:
-    """Return events with an undecided condition: all parked ones, and routed ones received at or after `since`."""
+def _undecided() -> Select[Any]:
     parked = select(*_COLUMNS).where(IS_PARKED, events.c.parked_by == ParkedBy.CONDITION.value)
-    routed = select(*_COLUMNS).where(IS_UNDECIDED, events.c.received_at >= since)
+    routed = select(*_COLUMNS).where(IS_UNDECIDED, events.c.received_at >= bindparam("since"))
     newest = (query.order_by(events.c.id.desc()).limit(MAX_ROWS).subquery() for query in (parked, routed))
     each = union_all(*(select(rows) for rows in newest)).subquery("each")
     group = (each.c.callback_class, each.c.process_definition_key)
     query = select(*group, func.count(), func.min(each.c.received_at), func.max(each.c.id)).group_by(*group)
-    rows = connection.execute(query.order_by(*group)).all()
+    return query.order_by(*group)
+
+
+def _conflicts() -> Select[Any]:
+    received = conflicts_table.c.received_at
+    newest = (
+        select(conflicts_table.c.event_id, received)
+        .where(received >= bindparam("since"), conflicts_table.c.corrected_by.is_(None))
+        .order_by(received.desc())
+        .limit(MAX_ROWS)
+        .subquery("newest")
+    )
+    query = (
+        select(events.c.source, func.count(), func.min(newest.c.received_at), func.max(newest.c.event_id))
+        .select_from(newest)
+        .join(events, events.c.id == newest.c.event_id)
+        .group_by(events.c.source)
+    )
+    return query.order_by(events.c.source)
+
+
+_UNDECIDED: Final = _undecided()
+_CONFLICTS: Final = _conflicts()
+
+
+def undecided(connection: Connection, *, since: int) -> list[Undecided]:
+    """Return events with an undecided condition: all parked ones, and routed ones received at or after `since`."""
+    rows = connection.execute(_UNDECIDED, {"since": since}).all()
     return [
-        Undecided(callback_class, process_key, count, since, event_id, _why(connection, event_id))
-        for callback_class, process_key, count, since, event_id in rows
+        Undecided(callback_class, process_key, count, first_at, event_id, _why(connection, event_id))
+        for callback_class, process_key, count, first_at, event_id in rows
     ]
 
 
@@ -89,18 +115,4 @@ def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:
 
     A body that an operator has accepted as a correction is no conflict any more.
     """
-    received = conflicts_table.c.received_at
-    newest = (
-        select(conflicts_table.c.event_id, received)
-        .where(received >= since, conflicts_table.c.corrected_by.is_(None))
-        .order_by(received.desc())
-        .limit(MAX_ROWS)
-        .subquery("newest")
-    )
-    query = (
-        select(events.c.source, func.count(), func.min(newest.c.received_at), func.max(newest.c.event_id))
-        .select_from(newest)
-        .join(events, events.c.id == newest.c.event_id)
-        .group_by(events.c.source)
-    )
-    return [Conflicts(*row) for row in connection.execute(query.order_by(events.c.source))]
+    return [Conflicts(*row) for row in connection.execute(_CONFLICTS, {"since": since})]

@@ -2,8 +2,9 @@
 
 `python tests/benchmarks/replacing.py --output docs/explanation/performance.md` writes its table into that page. The
 figures are of `flowhooks restart`, which prints for how long no process accepted connections. Meanwhile clients send 50
-callbacks a second, each at its time, whether or not earlier ones were answered. The figures depend on the load of the machine. `--events 1000000` fills the ledger first. `--running 12`
-also measures replacements while that many handlers run and do not end, so that the successor recovers their deliveries.
+callbacks a second, each at its time, whether or not earlier ones were answered. The figures depend on the load of the
+machine. `--events 1000000` fills the ledger first. `--running 12` also measures replacements while that many handlers
+run and do not end, so that the successor recovers their deliveries.
 """
 
 from __future__ import annotations
