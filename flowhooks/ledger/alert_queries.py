@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Subquery, and_, bindparam, case, func, select, update
 
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
@@ -234,15 +234,10 @@ def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[b
 
 
 def _overdue() -> Select[Any]:
-    each = _oldest(
-        deliveries.c.due_at, IS_SCHEDULED, only=(IS_WAITING, deliveries.c.due_at <= bindparam("before"))
-    ).subquery("oldest")
-    return (
-        select(each.c.handler, each.c.event_id, each.c.due_at, func.coalesce(handlers.c.resumed_at, 0).label("resumed"))
-        .select_from(each)
-        .outerjoin(handlers, handlers.c.id == each.c.handler)
-        .where(_NOT_DELIBERATE)
-    )
+    is_late = (IS_WAITING, deliveries.c.due_at <= bindparam("before"))
+    each = _oldest(deliveries.c.due_at, IS_SCHEDULED, only=is_late).subquery("oldest")
+    resumed = func.coalesce(handlers.c.resumed_at, 0).label("resumed")
+    return _with_handlers(each, each.c.due_at, resumed).where(_NOT_DELIBERATE)
 
 
 def _missing() -> Select[Any]:
@@ -250,11 +245,12 @@ def _missing() -> Select[Any]:
     # A handler has been missing since the first start without it.
     missed = select(func.min(processes.c.started_at)).where(processes.c.started_at > handlers.c.last_seen_at)
     missing_since = func.coalesce(missed.scalar_subquery(), handlers.c.last_seen_at, 0)
-    return (
-        select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
-        .select_from(each)
-        .outerjoin(handlers, handlers.c.id == each.c.handler)
-    )
+    return _with_handlers(each, each.c.created_at, missing_since.label("missing_since"))
+
+
+def _with_handlers(each: Subquery, *columns: ColumnElement[Any]) -> Select[Any]:
+    query = select(each.c.handler, each.c.event_id, *columns)
+    return query.select_from(each).outerjoin(handlers, handlers.c.id == each.c.handler)
 
 
 # Built once: at each poll, that took more than half of the processor time of the poll.
