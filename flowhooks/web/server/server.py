@@ -247,10 +247,10 @@ class Server:
         wasyncore.poll2(self._pause, self._map)
 
     def _set_waiting_aside(self) -> None:
-        """Poll no connection whose thread waits, because waitress asks each polled connection in each iteration.
+        """Poll no connection whose thread only waits, because waitress asks each polled connection in each iteration.
 
-        Such a connection does not receive, and sends only if it still has output. The thread wakes the loop after its
-        response.
+        Such a connection does not receive, and sends only if it still has output of an earlier response. The thread
+        wakes the loop after its own response.
         """
         changes = self._dispatcher.wait_changes
         connection: Any  # waitress has no types

@@ -74,8 +74,8 @@ class ThreadPool:
 
     Attributes:
         threads: the numbers of the threads that have not ended.
-        wait_changes: tasks in the order in which their threads have begun (True) or ended (False) to wait, between
-            `add_thread` and `remove_thread`. The I/O loop removes what it has read.
+        wait_changes: tasks in the order in which their threads have begun (True) or ended (False) to wait without
+            sending. The I/O loop removes what it has read.
         on_last_thread_exit: called when the last thread ends, after `shutdown`.
     """
 
@@ -102,8 +102,11 @@ class ThreadPool:
             self._queue.append(task)
             self._wake_for_queue()
 
-    def add_thread(self) -> bool:
+    def add_thread(self, *, sends: bool = False) -> bool:
         """Have one more thread, because the calling thread of this pool is going to wait for something.
+
+        Args:
+            sends: whether the calling thread sends a part of its response before `remove_thread`.
 
         Returns:
             Whether there is one. `remove_thread` must then be called after the wait. There is none if the system allows
@@ -112,7 +115,10 @@ class ThreadPool:
         with self._lock:
             if self._ended:
                 return False
-            self._begin_wait()
+            self._running -= 1
+            self._waiting += 1
+            if not sends:
+                self.wait_changes.append((self._current.task, True))
             is_enough = len(self.threads) - self._waiting >= self._size
             if is_enough:
                 self._wake_for_queue()
@@ -135,8 +141,8 @@ class ThreadPool:
 
     @contextmanager
     def spare_thread(self) -> Iterator[None]:
-        """Have one more thread while a thread of this pool waits, if possible."""
-        added = self.add_thread()
+        """Have one more thread while a thread of this pool waits or sends its response, if possible."""
+        added = self.add_thread(sends=True)
         try:
             yield
         finally:
@@ -162,11 +168,6 @@ class ThreadPool:
         self.threads.add(number)
         self._running += 1
         return number
-
-    def _begin_wait(self) -> None:
-        self._running -= 1
-        self._waiting += 1
-        self.wait_changes.append((self._current.task, True))
 
     def _end_wait(self) -> None:
         self._running += 1

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.web.server.channel import Channel
 from flowhooks.web.server.server import Limits, Server
-from flowhooks.web.server.thread_pool import spare_thread
+from flowhooks.web.server.thread_pool import spare_thread, thread_pool
 from support.raw_requests import GOOD, SLOW
 from support.waiting import WAIT_TIMEOUT
 
@@ -22,9 +22,11 @@ def test_a_connection_whose_thread_waits_is_not_asked(start, connect, monkeypatc
 
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/slow":
-            with spare_thread(environ):
-                entered.set()
-                assert go.wait(WAIT_TIMEOUT)
+            pool = thread_pool(environ)
+            assert pool.add_thread()
+            entered.set()
+            assert go.wait(WAIT_TIMEOUT)
+            pool.remove_thread()
         start_response("200 OK", [("Content-Length", "2")])
         return [b"ok"]
 
@@ -40,6 +42,36 @@ def test_a_connection_whose_thread_waits_is_not_asked(start, connect, monkeypatc
     assert slow.answer().status == 200
     assert slow.send(GOOD).answer().status == 200
     assert len(set(asked)) == 2
+
+
+def test_a_thread_that_sends_while_another_one_replaces_it(start, connect):
+    """Its connection is polled: a client receives a response larger than all buffers, and may leave."""
+    entered, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def application(environ, start_response):
+        if environ["PATH_INFO"] != "/slow":
+            start_response("200 OK", [("Content-Length", "2")])
+            yield b"ok"
+            return
+        start_response("200 OK", [("Content-Length", str(2_000 * 65_536))])
+        try:
+            with spare_thread(environ):
+                entered.set()
+                assert go.wait(WAIT_TIMEOUT)
+                for _ in range(2_000):
+                    yield b"x" * 65_536
+        finally:
+            ended.set()
+
+    server = start(application)
+    client = connect(server).send(SLOW)
+    assert entered.wait(WAIT_TIMEOUT)
+    assert connect(server).send(GOOD).answer().status == 200  # the loop has seen that the thread waits
+    go.set()
+    for _ in range(200):
+        assert client.socket.recv(65_536)
+    client.socket.close()
+    assert ended.wait(WAIT_TIMEOUT)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), OSError("secret"), SystemExit("secret")])
