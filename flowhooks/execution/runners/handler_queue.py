@@ -22,10 +22,19 @@ class HandlerQueue:
     """The deliveries of one handler in memory, and how many of them run.
 
     While a thread claims deliveries of a fast handler (`is_claiming`), no other thread takes any. So the next claim
-    fills all slots that have become free.
+    fills all slots that have become free. `has_moved` says whether a delivery was taken since the last poll.
     """
 
-    __slots__ = ("abandoned", "deliveries", "has_more", "is_claiming", "is_scheduled", "max_running", "running")
+    __slots__ = (
+        "abandoned",
+        "deliveries",
+        "has_more",
+        "has_moved",
+        "is_claiming",
+        "is_scheduled",
+        "max_running",
+        "running",
+    )
 
     def __init__(self, max_running: int) -> None:
         self.max_running = max_running
@@ -35,6 +44,12 @@ class HandlerQueue:
         self.is_scheduled = False
         self.is_claiming = False
         self.has_more = False
+        self.has_moved = False
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether none of its deliveries could start since the last poll, because all of its slots are taken."""
+        return bool(self.deliveries) and self.running >= self.max_running and not self.has_moved
 
     @property
     def size(self) -> int:

@@ -173,13 +173,17 @@ class SlotPool:
         return seconds_to_poll(self._runtime, self._clock, interval)
 
     def max_rows(self, handler: str) -> int:
-        """Return how many rows of a handler to read; the rows in memory come first, so they are added."""
+        """Return how many rows of a handler a poll reads; the rows in memory come first, so they are added."""
         if not self._can_run(handler):
             return 0
         with self._changed:
             queue = self._queues.get(handler)
-            size = queue.size if queue else 0
-            return 0 if size > MAX_QUEUED_PER_HANDLER // 2 else size + MAX_QUEUED_PER_HANDLER
+            if queue is None:
+                return MAX_QUEUED_PER_HANDLER
+            # To read the same rows five times a second takes time from the threads that accept callbacks.
+            is_enough = queue.is_stuck or queue.size > MAX_QUEUED_PER_HANDLER // 2
+            queue.has_moved = False
+            return 0 if is_enough else queue.size + MAX_QUEUED_PER_HANDLER
 
     def put(self, deliveries: Sequence[ReadyDelivery]) -> None:
         """Queue deliveries that are due, except those in memory already."""
@@ -305,6 +309,7 @@ class SlotPool:
         ) and self._runtime.is_unconditional(queued.handler)
 
     def _take_queued(self, queue: HandlerQueue) -> ReadyDelivery:
+        queue.has_moved = True
         queue.running += 1
         self._free -= 1
         return queue.deliveries.popleft()

@@ -100,6 +100,23 @@ def test_new_deliveries_leave_a_slot_for_each_queued_delivery(clock):
     assert pool.running == 4
 
 
+def test_a_handler_that_hangs_is_not_read_again(clock):
+    """While all slots of a handler are taken, a poll reads its queued deliveries once, and again when one has ended."""
+    pool = slots.SlotPool(2, Anywhere(), clock)
+    pool.add()
+    pool.put([ReadyDelivery(name, "p:a", 0) for name in ("a1", "a2", "a3")])
+    assert pool.max_rows("p:a") > 0
+    running = pool.take()
+    assert pool.max_rows("p:a") > 0
+    assert pool.max_rows("p:a") == pool.max_rows("p:a") == 0
+    assert pool.max_rows("p:b") > 0
+    pool.give_back(running)
+    assert pool.max_rows("p:a") > 0
+    pool.take()
+    assert pool.max_rows("p:a") > 0
+    assert pool.max_rows("p:a") == 0
+
+
 def test_a_thread_that_is_free_again_wakes_no_other_one(clock, monkeypatch):
     """A thread takes the next delivery itself; only for what it leaves to others, it wakes one of them."""
     pool, woken = slots.SlotPool(2, Anywhere(), clock), []
