@@ -101,9 +101,9 @@ Figures are ratios to the yardstick, unless they have a unit. Smaller is better 
 - **JSON request to a fixed URL**: `POST /in/NAME` with the id and a status in the body. Five members are mapped, and
   tables for the kind and the conclusion read the status. The yardstick is a callback with the same members on the
   contract's path, on a server with the same settings. Both send a bearer token, and their deliveries wait.
-- **While callbacks wait**: 500 more connections send one callback each to a handler that does not end during the load.
-  `answer_wait` is 60 s, so that these callbacks wait for their outcome as long as flowhooks lets them. The yardstick is
-  the same load without them.
+- **While callbacks wait**: 500 more connections send one callback each to a handler that does not end during the load,
+  and that takes no processor time. `answer_wait` is 60 s, so that these callbacks wait for their outcome as long as
+  flowhooks lets them. The yardstick is the same load without them.
 - **Deliveries run**: callbacks are posted while their plugin is missing, so their deliveries wait; then the server
   starts with the plugin. Measured from the first claim to the last outcome, by the times in the ledger. The p50 and p99
   are those from the claim of a delivery to the end of its handler. Celery runs tasks that were stored in the same way,
