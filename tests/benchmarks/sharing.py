@@ -119,16 +119,17 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     figures = [
         Figure(
             case=runner,
-            measured=f"{median(one[runner].rate for one in rounds):,.0f}/s",
-            yardstick=f"{median(one[''].rate for one in rounds):,.0f}/s Celery",
-            judged=median(one[runner].rate / one[""].rate for one in rounds),
-            ours=cost([one[runner] for one in rounds]),
-            theirs=cost([one[""] for one in rounds]),
+            measured=f"{median(by_runner[runner].rate for by_runner in rounds):,.0f}/s",
+            yardstick=f"{median(by_runner[''].rate for by_runner in rounds):,.0f}/s Celery",
+            judged=median(by_runner[runner].rate / by_runner[""].rate for by_runner in rounds),
+            ours=cost([by_runner[runner] for by_runner in rounds]),
+            theirs=cost([by_runner[""] for by_runner in rounds]),
         )
         for runner in RUNNERS
     ]
     notes = [
-        f"{runner or 'Celery'}: " + ", ".join(f"{one[runner].count:,} in {one[runner].seconds:.1f} s" for one in rounds)
+        f"{runner or 'Celery'}: "
+        + ", ".join(f"{by_runner[runner].count:,} in {by_runner[runner].seconds:.1f} s" for by_runner in rounds)
         for runner in ("", *RUNNERS)
     ]
     return figures, notes

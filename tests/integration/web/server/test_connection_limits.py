@@ -78,7 +78,7 @@ def test_the_connection_limit_is_logged(start, connect, resource, monkeypatch, c
         for _ in range(2):
             silent.append(connect(server))
             assert silent[-2].closed()
-    assert [(one["event"], one["max_connections"]) for one in logs] == [("connections_exhausted", 2)]
+    assert [(record["event"], record["max_connections"]) for record in logs] == [("connections_exhausted", 2)]
     assert not [record for record in caplog.records if record.name == "waitress"]
     resource.go.set()
     assert busy.answer().status == 200
@@ -93,7 +93,7 @@ def test_the_longest_idle_connection_is_closed_for_a_new_one(start, connect, mon
     for number, client in enumerate((second, first), start=1):
         assert client.send(GOOD).answer().status == 200
         # The answer is sent before the wait for the client starts.
-        eventually(lambda number=number: sum(one.answered for one in list(channels.values())) == number)
+        eventually(lambda number=number: sum(channel.answered for channel in list(channels.values())) == number)
     assert connect(server).send(GOOD).answer().status == 200
     assert second.closed()
     assert first.send(GOOD).answer().status == 200
@@ -115,7 +115,7 @@ def test_one_address_has_a_share_of_the_connections(start, connect, resource, fa
         assert connect(server).closed()
         server.reconfigure(Limits(max_connections_per_address=11))
         assert connect(server).send(GOOD).answer().status == 200
-    assert [(one["address"], one["max_connections"]) for one in logs] == [("127.0.0.1", 10)]
+    assert [(record["address"], record["max_connections"]) for record in logs] == [("127.0.0.1", 10)]
     resource.go.set()
     assert {client.answer().status for client in busy} == {200}
     assert tenth.send(GOOD).answer().status == 200
