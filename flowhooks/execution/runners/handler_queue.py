@@ -22,7 +22,8 @@ class HandlerQueue:
     """The deliveries of one handler in memory, and how many of them run.
 
     While a thread claims deliveries of a fast handler (`is_claiming`), no other thread takes any. So the next claim
-    fills all slots that have become free. `has_moved` says whether a delivery was taken since the last poll.
+    fills all slots that have become free. `has_moved` says whether a delivery was taken since the last poll,
+    `was_skipped` whether the last poll did not read its rows in the ledger.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class HandlerQueue:
         "is_scheduled",
         "max_running",
         "running",
+        "was_skipped",
     )
 
     def __init__(self, max_running: int) -> None:
@@ -45,6 +47,7 @@ class HandlerQueue:
         self.is_claiming = False
         self.has_more = False
         self.has_moved = False
+        self.was_skipped = False
 
     @property
     def is_stuck(self) -> bool:

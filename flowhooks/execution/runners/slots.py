@@ -72,7 +72,7 @@ class SlotPool:
 
     Attributes:
         size: as given.
-        poll_now: is set when the ledger has deliveries that did not fit into memory and now do.
+        poll_now: is set when the ledger may have deliveries that were not read into memory and now can be.
     """
 
     def __init__(self, size: int, runtime: HandlerRuntime, clock: Clock) -> None:
@@ -181,7 +181,8 @@ class SlotPool:
             if queue is None:
                 return MAX_QUEUED_PER_HANDLER
             # To read the same rows five times a second takes time from the threads that accept callbacks.
-            is_enough = queue.is_stuck or queue.size > MAX_QUEUED_PER_HANDLER // 2
+            queue.was_skipped = queue.is_stuck
+            is_enough = queue.was_skipped or queue.size > MAX_QUEUED_PER_HANDLER // 2
             queue.has_moved = False
             return 0 if is_enough else queue.size + MAX_QUEUED_PER_HANDLER
 
@@ -312,7 +313,11 @@ class SlotPool:
         queue.has_moved = True
         queue.running += 1
         self._free -= 1
-        return queue.deliveries.popleft()
+        queued = queue.deliveries.popleft()
+        if queue.was_skipped and not queue.deliveries:  # more may have become due in the ledger meanwhile
+            queue.was_skipped = False
+            self.poll_now.set()
+        return queued
 
     def _take_others(self, queue: HandlerQueue, handler: str) -> list[ReadyDelivery]:
         """Take a slot for each further delivery of a fast handler, as long as other handlers keep theirs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
 import time
 from typing import Any, Final, NamedTuple
 
@@ -354,7 +355,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self.socket.shutdown(socket.SHUT_WR)
 
     def handle_close(self) -> None:
-        """Close the connection and release a request that has not arrived completely."""
+        """Close the connection and release a request that has not arrived completely.
+
+        Only the loop's thread closes connections while the loop runs, because no lock protects the map that it polls.
+        In a request's thread, where waitress finds that a client is gone which waits for `100 Continue`, the connection
+        is marked, and the loop closes it.
+        """
+        if self.server.loop_thread not in {None, threading.get_ident()}:
+            self.will_close = True
+            return
         if self.request is not None:
             self.request.close()
         super().handle_close()

@@ -121,7 +121,6 @@ class Server:
         self._pause = min(1.0, limits.read_timeout / 4, limits.idle_timeout / 4)
         self._next_check = 0.0
         self._lock = threading.RLock()
-        self._loop: int | None = None
         self._stopping = self._closing = self._disposed = self._answered = False
         self._stopped, self._drained, self._loop_ended = threading.Event(), threading.Event(), threading.Event()
         self.address: Final = bound_address(listening)
@@ -132,7 +131,7 @@ class Server:
         with self._lock:
             if self._disposed:
                 return
-            self._loop = threading.get_ident()
+            self._listener.loop_thread = threading.get_ident()
         try:
             while not self._closing:
                 self._poll()
@@ -141,7 +140,7 @@ class Server:
                 self._maintain()
         finally:
             with self._lock:
-                self._loop = None
+                self._listener.loop_thread = None
                 self._dispose()
             self._loop_ended.set()
 
@@ -160,7 +159,7 @@ class Server:
             if not self._wake():
                 self._listener.stop()
                 self._stopped.set()
-        if self._loop != threading.get_ident():
+        if self._listener.loop_thread != threading.get_ident():
             self._stopped.wait()
 
     def retire(self) -> None:
@@ -213,7 +212,7 @@ class Server:
         Raises:
             RuntimeError: called from the thread in which `serve` runs, which would wait for itself.
         """
-        if self._loop == threading.get_ident():
+        if self._listener.loop_thread == threading.get_ident():
             raise RuntimeError("drain() waits for the loop, so it cannot be called from within it")
         self._listener.draining = True
         self.stop_accepting()
@@ -228,13 +227,13 @@ class Server:
         if not self._wake():
             with self._lock:
                 self._dispose()
-        elif self._loop != threading.get_ident():
+        elif self._listener.loop_thread != threading.get_ident():
             self._loop_ended.wait()
 
     def _wake(self) -> bool:
         """Wake the I/O loop; return whether it is running."""
         with self._lock:
-            if self._loop is None:
+            if self._listener.loop_thread is None:
                 return False
             # Without a thunk, `pull_trigger` takes no lock, so a signal handler may call it whatever the loop is doing.
             self._listener.pull_trigger()
@@ -307,6 +306,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         announces_closing: whether connections close after their last response although new ones are accepted.
         on_rejected: called with each request that is rejected before the application.
         triggered: whether the loop was woken since its last iteration.
+        loop_thread: the identifier of the thread in which the loop runs; None while it does not run.
         connections_by_network: the numbers of open connections.
     """
 
@@ -317,6 +317,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     retiring = False
     announces_closing = False
     triggered = False
+    loop_thread: int | None = None
     _paused_until = 0.0
     _full_logged_at = -math.inf
     _share_logged_at = -math.inf

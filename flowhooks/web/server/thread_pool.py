@@ -74,8 +74,8 @@ class ThreadPool:
 
     Attributes:
         threads: the numbers of the threads that have not ended.
-        wait_changes: tasks in the order in which their threads have begun (True) or ended (False) to wait without
-            sending. The I/O loop removes what it has read.
+        wait_changes: tasks in the order in which their threads have begun to wait without sending (True), or have ended
+            a wait of any kind (False). The I/O loop removes what it has read.
         on_last_thread_exit: called when the last thread ends, after `shutdown`.
     """
 

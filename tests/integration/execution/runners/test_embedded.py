@@ -117,6 +117,23 @@ def test_a_handler_that_hangs_is_not_read_again(clock):
     assert pool.max_rows("p:a") == 0
 
 
+def test_what_a_poll_skipped_is_read_when_memory_is_empty(clock):
+    """When the last queued delivery has started, a poll reads the rows that were skipped meanwhile."""
+    pool = slots.SlotPool(2, Anywhere(), clock)
+    for _ in range(2):
+        pool.add()
+    pool.put([ReadyDelivery(name, "p:a", 0) for name in ("a1", "a2", "a3")])
+    running = pool.take()
+    assert pool.max_rows("p:a") > 0
+    assert pool.max_rows("p:a") == 0
+    pool.give_back(running)
+    running = pool.take()
+    assert not pool.poll_now.is_set()
+    pool.give_back(running)
+    pool.take()
+    assert pool.poll_now.is_set()
+
+
 def test_a_thread_that_is_free_again_wakes_no_other_one(clock, monkeypatch):
     """A thread takes the next delivery itself; only for what it leaves to others, it wakes one of them."""
     pool, woken = slots.SlotPool(2, Anywhere(), clock), []

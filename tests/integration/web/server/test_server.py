@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 
 import pytest
@@ -72,6 +74,35 @@ def test_a_thread_that_sends_while_another_one_replaces_it(start, connect):
         assert client.socket.recv(65_536)
     client.socket.close()
     assert ended.wait(WAIT_TIMEOUT)
+
+
+def test_only_the_loop_closes_connections(start, connect, resource, monkeypatch):
+    """A client is gone when the thread of its request asks for the next body: the loop closes the connection."""
+    threads, removed = [], threading.Event()
+    add_channel, del_channel = Channel.add_channel, Channel.del_channel
+
+    def add(channel, *args):
+        threads.append(threading.get_ident())
+        add_channel(channel, *args)
+
+    def remove(channel, *args):
+        threads.append(threading.get_ident())
+        del_channel(channel, *args)
+        removed.set()
+
+    monkeypatch.setattr(Channel, "add_channel", add)
+    monkeypatch.setattr(Channel, "del_channel", remove)
+    server = start(threads=1)
+    announced = b"POST /x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    client = connect(server).send(SLOW + announced)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # with a TCP reset
+    resource.go.set()
+    assert removed.wait(WAIT_TIMEOUT)
+    loop, closing = threads
+    assert closing == loop
+    assert not server._listener.active_channels
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), OSError("secret"), SystemExit("secret")])
