@@ -87,13 +87,23 @@ def settings() -> str:
                 (
                     f"`{one.name}`" + (f"<br>`{one.variable}`" if one.variable else ""),
                     f"`{one.default}`" if one.default else "none",
-                    one.type,
+                    with_separators(one.type),
                     one.doc,
                 )
                 for one in group
             ),
         )
     return "\n".join(out)
+
+
+def with_separators(allowed: str) -> str:
+    """Return the allowed values of a setting with separators in large numbers, and with the days of long times."""
+
+    def separated(match: re.Match[str]) -> str:
+        days, rest = divmod(int(match[0]), 86_400) if "seconds" in allowed else (0, 0)
+        return f"{int(match[0]):,}" + (f" ({days:,} days)" if days > 1 and not rest else "")
+
+    return re.sub(r"(?<![\w:])\d{4,}\b", separated, allowed)  # a port follows a colon
 
 
 def commands() -> str:
@@ -264,7 +274,7 @@ def _option(param: click.Option) -> str:
 def _described(param: click.Option) -> str:
     text = param.help or ""
     if isinstance(param.type, click.IntRange | click.FloatRange):
-        text += f" {param.type.min:g} to {param.type.max:g}."
+        text += f" {param.type.min:,.10g} to {param.type.max:,.10g}."
     if param.show_default:
         text += f" Default: `{param.default}`."
     return text

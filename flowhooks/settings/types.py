@@ -115,9 +115,9 @@ def integer(minimum: int, maximum: int) -> SettingType:
 def seconds(minimum: float, maximum: float, *, zero: bool = False) -> SettingType:
     """Return the type of seconds up to `maximum`, and from `minimum` with `zero`, otherwise above `minimum`."""
     allowed = (
-        f"a number of seconds, {minimum:g} to {maximum:g}"
+        f"a number of seconds, {minimum:.10g} to {maximum:.10g}"
         if zero
-        else f"a number of seconds, more than {minimum:g} and at most {maximum:g}"
+        else f"a number of seconds, more than {minimum:.10g} and at most {maximum:.10g}"
     )
 
     def check(value: Any) -> float:
@@ -134,7 +134,7 @@ def seconds(minimum: float, maximum: float, *, zero: bool = False) -> SettingTyp
 
 def duration(minimum: float, maximum: float) -> SettingType:
     """Return the type of a time in a range, both ends included: seconds, or a number with a unit, as in `"5m"`."""
-    allowed = f'a number of seconds, {minimum:g} to {maximum:g}, or a text such as "30s", "5m", "2h" or "1d"'
+    allowed = f'a number of seconds, {minimum:.10g} to {maximum:.10g}, or a text such as "30s", "5m", "2h" or "1d"'
 
     def check(value: Any) -> float:
         if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
@@ -148,7 +148,7 @@ def duration(minimum: float, maximum: float) -> SettingType:
 
 def number(minimum: float, maximum: float, unit: str) -> SettingType:
     """Return the type of numbers with a unit in a range, both ends included."""
-    allowed = f"a number of {unit}, {minimum:g} to {maximum:g}"
+    allowed = f"a number of {unit}, {minimum:.10g} to {maximum:.10g}"
 
     def check(value: Any) -> float:
         if type(value) not in {int, float} or not minimum <= value <= maximum:

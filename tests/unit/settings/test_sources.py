@@ -99,7 +99,7 @@ def test_everything_at_once(written, private):
         ("secrets = [{file = 1}]", "the path of a file"),
         ("secrets = [{env = 'A B'}]", "the name of an environment variable"),
         (f"secrets = [{', '.join(['{env = 0}'] * 9)}]", "at most 8"),
-        ("token_file = 'x'\nrate = -1", "rate must be a number of callbacks per second, 0 to 1e+06, not -1"),
+        ("token_file = 'x'\nrate = -1", "rate must be a number of callbacks per second, 0 to 1000000, not -1"),
         ("token_file = 'x'\nrate = nan", "rate must be a number of callbacks per second"),
         ("token_file = 'x'\nburst = 1.5", "burst must be a whole number"),
         ("token_file = 'x'\nmax_body_bytes = 0", "max_body_bytes must be a whole number, 1 to"),
