@@ -32,7 +32,7 @@ _STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.TROUBL
 @json_option
 @settings_source_options
 def command(settings_source: SettingsSource, *, as_json: bool) -> None:
-    r"""Check the settings, plugins, routes and database, and say what is wrong and how to fix it.
+    r"""Check the settings, plugins, routes and database, and print each problem with its remedy.
 
     The command changes nothing and needs no running server. If a server is running, it names the process. On PostgreSQL
     it checks all processes that share the ledger: which of them are alive, and whether each handler is run by one of

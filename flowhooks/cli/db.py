@@ -48,8 +48,9 @@ def command() -> None:
 def upgrade_command(settings: Settings) -> None:
     r"""Upgrade the database's tables to this version of flowhooks, or create the database.
 
-    `flowhooks serve` does the same when it starts. The command is refused while a server or another command uses the
-    database.
+    On SQLite, `flowhooks serve` does the same when it starts, and the command is refused while a server or another
+    command uses the database. On PostgreSQL only this command changes tables, and nothing refuses it: stop all servers
+    and workers first.
 
     \b
     Examples:
@@ -188,8 +189,9 @@ def _print_report(result: CopyResult, *, source: str, target: str, as_json: bool
 def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
     r"""Copy a consistent snapshot of a SQLite ledger into the new file TARGET, and check the copy.
 
-    The command only reads, and may run beside the server: every callback answered 2xx before it started is in the copy.
-    TARGET appears once the copy is complete, checked and on disk. On PostgreSQL use pg_dump.
+    The command may run beside the server: every callback answered 2xx before it started is in the copy. TARGET appears
+    once the copy is complete, checked and on disk. The command only reads the ledger. With the setting
+    alerts.backup_max_age it then records the backup there. On PostgreSQL use pg_dump.
 
     \b
     Examples:

@@ -43,6 +43,7 @@ def _name(_context: click.Context, _param: click.Parameter, value: str) -> str:
     "--role",
     callback=_name,
     required=True,
+    metavar="ROLE",
     help="view: read everything; operate: also make changes; or the name of a section [roles.NAME].",
 )
 @click.option("--token", "by_token", is_flag=True, help="Create a bearer token, for a program, instead of a password.")

@@ -49,7 +49,11 @@ log = structlog.get_logger(__name__)
     help="Run only these of the loaded handlers, such as 'contracts:*'; may be given more than once.",
 )
 @click.option("--processes", metavar="N", help="Number of processes, each with its own concurrency [default: 1].")
-@click.option("--admin", metavar="HOST:PORT", help="Address of /healthz and /readyz [default: none].")
+@click.option(
+    "--admin",
+    metavar="HOST:PORT",
+    help="Address of the console, the API, the metrics and the health checks, as of a server [default: none].",
+)
 @settings_source_options
 def command(settings_source: SettingsSource, concurrency: int | None, patterns: tuple[str, ...]) -> None:
     r"""Run deliveries that servers have stored, until SIGTERM or Ctrl-C. Needs a ledger on PostgreSQL.

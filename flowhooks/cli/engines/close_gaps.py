@@ -25,9 +25,10 @@ def close_gaps_command(settings: Settings, *, source: str, note: str, dry_run: b
     r"""Close the gaps in the history of an engine, after you have looked at them.
 
     A gap is an interval of the history that could not be read. flowhooks closes it when it can read the interval after
-    all. A gap of history that the engine has deleted stays open, and so does its alert. First find out which instances
-    ended in the interval, and whether one is missing: `engines list` shows the gaps, `engines show INSTANCE` an
-    instance. Then close the gaps with this command. A gap that is found or extended later is not closed by it.
+    all. A gap of history that the engine has deleted stays open; its alert ends a week after the gap was found or last
+    extended. First find out which instances ended in the interval, and whether one is missing: `engines list` shows the
+    gaps, `engines show INSTANCE` an instance. Then close the gaps with this command. A gap that is found or extended
+    later is not closed by it.
 
     \b
     Examples:

@@ -31,7 +31,7 @@ def decline_command(settings: Settings, *, source: str, note: str, dry_run: bool
     r"""Decide that the instances that wait for an operator are not taken in.
 
     If a reconciliation would take in more than max_new instances, they wait: `engines reconcile --confirm` takes them
-    in, and this command declines them. Declined instances become no event. They stay in the book with the rule
+    in, and this command declines them. Declined instances become no event. They stay recorded with the rule
     declined and your note, and `engines show INSTANCE` shows both. A callback of the engine is still accepted.
 
     To take declined instances in later, run `engines reconcile --source NAME --since TIME --declined`.

@@ -51,7 +51,9 @@ _STANDARD_OUTPUT: Final = "-"
 )
 @click.option("--bodies", is_flag=True, help="With the bodies.")
 @click.option(
-    "--masked", is_flag=True, help="With bodies in which other values of the same shape stand, and with other ids."
+    "--masked",
+    is_flag=True,
+    help="With masked bodies: each value is replaced by another one of the same shape, and each id by another id.",
 )
 @click.option(
     "--limit",

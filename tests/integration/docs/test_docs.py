@@ -122,8 +122,22 @@ def test_every_setting_is_documented():
     expected = {}
     for one in describe():
         name = f"{one.name}<br>{one.variable}" if one.variable else one.name
-        expected[name] = (name, one.default or "none", one.type, one.doc)
+        expected[name] = (name, one.default or "none", generate.with_separators(one.type), one.doc)
     assert documented == expected
+
+
+@pytest.mark.parametrize(
+    ("allowed", "text"),
+    [
+        ("a whole number, 1 to 1000", "a whole number, 1 to 1,000"),
+        ("a number of seconds, 0 to 31622400", "a number of seconds, 0 to 31,622,400 (366 days)"),
+        ("a number of seconds, 0 to 86400", "a number of seconds, 0 to 86,400"),
+        ('a URL such as "http://oa:8080/"', 'a URL such as "http://oa:8080/"'),
+    ],
+)
+def test_large_numbers_in_the_settings_can_be_read(allowed, text):
+    """Large numbers have separators, long times also have their days, and ports stay as they are."""
+    assert generate.with_separators(allowed) == text
 
 
 def commands():
@@ -153,6 +167,7 @@ def test_every_command_and_option_is_documented(words):
         row = described.pop(option.opts[0])
         assert set(option.opts) <= set(re.findall(r"--?[\w-]+", row[0]))
         assert row[1].startswith(option.help)
+        assert option.is_flag or row[0].split()[-1] not in option.opts  # the value has a name
     assert set(described) <= {"option"}
 
 
