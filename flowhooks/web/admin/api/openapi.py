@@ -90,7 +90,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
         "info": {
-            "title": "flowhooks: administration / 运维接口",
+            "title": "flowhooks: administration / 管理 API",
             "summary": "Read the stored state and perform operations. / 查看系统状态，执行运维操作。",
             "version": __version__,
             "license": {"name": "MIT", "identifier": "MIT"},

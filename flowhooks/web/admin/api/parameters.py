@@ -126,7 +126,7 @@ FILTER: Final = (
         name="origin",
         description="Events of callbacks (callback), of requests to the fixed URL of a source (ingress), taken in from "
         "an engine's history (reconciled), or accepted corrections (correction). / 由回调产生的事件（callback）、"
-        "由发往来源固定地址的请求产生的事件（ingress）、取自流程引擎历史的事件（reconciled），"
+        "由发往来源固定 URL 的请求产生的事件（ingress）、取自流程引擎历史的事件（reconciled），"
         "或采纳的更正（correction）。",
         schema={"type": "string", "enum": [origin.value for origin in Origin]},
     ),

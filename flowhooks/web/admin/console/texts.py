@@ -308,7 +308,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.mapped": {"en": "As mapped", "zh": "映射后的数据"},
     "event.mapped_says": {
         "en": "The settings of the source, or its receiver, made this body from the request to the fixed URL.",
-        "zh": "该请求体由来源的配置或接收插件根据发往固定地址的请求生成。",
+        "zh": "该请求体由来源的配置或接收插件根据发往固定 URL 的请求生成。",
     },
     "event.received_body": {"en": "Request as received", "zh": "收到的请求原文"},
     "event.received_too_long": {
@@ -370,7 +370,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.origin": {"en": "Origin", "zh": "由来"},
     "event.traceparent": {"en": "Trace (traceparent)", "zh": "链路（traceparent）"},
     "event.origin.correction": {"en": "correction, accepted by an operator", "zh": "更正，由运维人员采纳"},
-    "event.origin.ingress": {"en": "request to the fixed URL", "zh": "发往固定地址的请求"},
+    "event.origin.ingress": {"en": "request to the fixed URL", "zh": "发往固定 URL 的请求"},
     "event.origin.reconciled": {"en": "taken from the engine's history", "zh": "取自流程引擎的历史记录"},
     "event.by": {"en": "by", "zh": "操作人："},
     "events.by_attempt": {"en": "By attempts", "zh": "按尝试查找"},
@@ -686,7 +686,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "sources.no_callback": {"en": "none in 24 h", "zh": "24 小时内没有"},
     "sources.none_found": {"en": "none among the newest events", "zh": "最新的事件中没有"},
     "sources.missed": {"en": "missed: {count}", "zh": "缺失 {count} 个"},
-    "sources.fixed_url": {"en": "Fixed URL", "zh": "固定地址"},
+    "sources.fixed_url": {"en": "Fixed URL", "zh": "固定 URL"},
     "sources.format.cloudevent": {"en": "CloudEvents", "zh": "CloudEvents 事件"},
     "sources.format.form": {"en": "form", "zh": "表单"},
     "sources.format.json": {"en": "JSON", "zh": "JSON 对象"},
@@ -696,7 +696,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "ignored.says": {
         "en": "Requests to the fixed URL that became no callback, by rule: a value of the table kind in the settings, "
         "or the name that the receiver gave. The sender was answered with a success, and nothing was stored.",
-        "zh": "发往固定地址但未成为回调的请求，按规则统计：规则是配置中 kind 对照表的值，或接收插件给出的名称。"
+        "zh": "发往固定 URL 但未成为回调的请求，按规则统计：规则是配置中 kind 对照表的值，或接收插件给出的名称。"
         "发送方得到了成功的答复，请求没有存储。",
     },
     "ignored.none": {
@@ -885,7 +885,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "origin": {"en": "Origin", "zh": "由来"},
     "origin.callback": {"en": "callback of the engine", "zh": "流程引擎的回调"},
     "origin.correction": {"en": "accepted correction", "zh": "采纳的更正"},
-    "origin.ingress": {"en": "request to the fixed URL", "zh": "发往固定地址的请求"},
+    "origin.ingress": {"en": "request to the fixed URL", "zh": "发往固定 URL 的请求"},
     "origin.reconciled": {"en": "taken in from the history", "zh": "取自流程引擎的历史"},
     "dismissed_by": {"en": "Reason for dismissal", "zh": "忽略原因"},
     "listens.conclusion": {"en": "conclusion", "zh": "结论"},

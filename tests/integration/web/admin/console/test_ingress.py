@@ -35,7 +35,7 @@ def test_the_origin_and_the_trace_of_an_event(flow, serve):
     assert "Origin request to the fixed URL /in/yudao" in page
     assert f"Trace (traceparent) {ingress.TRACEPARENT}" in page
     chinese = console.page(path_of(console, "fixed"), "zh").text
-    assert "由来 发往固定地址的请求 /in/yudao" in chinese
+    assert "由来 发往固定 URL 的请求 /in/yudao" in chinese
     assert f"链路（traceparent） {ingress.TRACEPARENT}" in chinese
     page = console.page(path_of(console, "called")).text
     assert "traceparent" not in page
@@ -49,7 +49,7 @@ def test_events_by_their_origin(flow, serve):
     assert "request to the fixed URL" in page.text
     assert path_of(console, "fixed") in " ".join(page.links())
     assert path_of(console, "called") not in " ".join(page.links())
-    assert "发往固定地址的请求" in console.page("/events", "zh").text
+    assert "发往固定 URL 的请求" in console.page("/events", "zh").text
 
 
 def test_events_by_their_trace(flow, serve):
