@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -88,8 +89,7 @@ class App:
         self.environ, self.clock = os.environ if environ is None else environ, clock or Clock()
         self.draining, self._credential_kinds = False, credential_kinds
         self._reload_listeners: list[Callable[[Settings], object]] = []
-        self._stopping, self._stop = threading.Event(), threading.Event()
-        self._threads = ThreadGroup()
+        self._stop, self._threads = threading.Event(), ThreadGroup()
         process_environ = {**os.environ, **(environ or {})}  # copied before plugins are loaded, which may change it
         with ExitStack() as on_error:
             self.lock = None if before_lock else acquire_lock(database_url(settings))
@@ -119,9 +119,7 @@ class App:
         registration = self.registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
         live = self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
-        path = composition.build_path(
-            base, live, registration, threads=self._threads, stop=self._stop, wait_for_shutdown=self._stopping.wait
-        )
+        path = composition.build_path(base, live, registration, threads=self._threads, stop=self._stop)
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder, self.receivers = path.dispatcher, path.recorder, self.plugins.receivers
         self.circuit_breaker, self.cluster, self.trends = path.circuit_breaker, path.cluster, path.trends
@@ -198,7 +196,7 @@ class App:
         self._parked_rerouter.start()  # in the background: there may be many
         if changed := self.registration.changed:
             self._threads.start("dismissed", lambda: log_dismissed(self.ledger, self.router, changed))
-        threading.Thread(target=self._recorder.run, name="recording", daemon=True).start()
+        self._recorder.start()
 
     def readiness_problems(self) -> list[str]:
         """Return why this server should not receive callbacks at present; empty if it is ready."""
@@ -233,13 +231,15 @@ class App:
         Returns:
             Whether all of them ended in time. The next start recovers the others.
         """
+        deadline = time.monotonic() + timeout
         with ExitStack() as steps:
             # The steps run in reverse order. Each one runs even if an earlier one fails.
             steps.callback(self._release_lock)
+            steps.callback(self._recorder.close, STOP_TIMEOUT)
             steps.callback(self.ledger.close)
             for service in self._background:
                 steps.callback(service.stop, STOP_TIMEOUT)
-            steps.callback(self._stopping.set)
+            steps.callback(lambda: self._recorder.stop(max(STOP_TIMEOUT, deadline - time.monotonic())))
             steps.callback(self.isolation.close)
             return self._stop_running(timeout)
 

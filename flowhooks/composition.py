@@ -51,7 +51,7 @@ from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from threading import Event
 
     from flowhooks.background.threads import ThreadGroup
@@ -209,7 +209,6 @@ def build_path(
     *,
     threads: ThreadGroup,
     stop: Event,
-    wait_for_shutdown: Callable[[float], bool],
 ) -> CallbackPath:
     """Build the path of a callback.
 
@@ -219,7 +218,6 @@ def build_path(
         registration: the registered handlers.
         threads: the threads that end before the ledger is closed.
         stop: when it is set, no more parked events are routed.
-        wait_for_shutdown: waits the given seconds; returns True if the process is about to stop.
     """
     settings, ledger, handlers = base.settings, base.ledger, base.plugins.handlers
     notifier = HookNotifier(base.plugins)
@@ -246,7 +244,6 @@ def build_path(
             waiters.on_settled,
             notifier.on_settled,
         ),
-        wait_for_shutdown=wait_for_shutdown,
     )
     dispatcher = Dispatcher(
         ledger=ledger,

@@ -5,6 +5,10 @@ No other module retries recording, and no other module publishes `DeliverySettle
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import wait
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -29,8 +33,6 @@ if TYPE_CHECKING:
 
 RETRY_DELAYS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds between tries to record a result while the database is down. The last delay repeats."""
-SHUTDOWN_POLL_INTERVAL: Final = 0.5
-"""Seconds between checks whether the process is about to stop."""
 
 log = structlog.get_logger(__name__)
 
@@ -79,20 +81,49 @@ class OutcomeRecorder:
         ledger: records the results.
         subscribers: called in this order with each signal, after the change is durable. They must return quickly,
             because most signals are published in the ledger's writer thread.
-        wait_for_shutdown: waits the given seconds; returns True if the process is about to stop.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        subscribers: Sequence[Callable[[DeliverySettled], object]],
-        wait_for_shutdown: Callable[[float], bool],
-    ) -> None:
+    def __init__(self, *, ledger: Ledger, subscribers: Sequence[Callable[[DeliverySettled], object]]) -> None:
         self._ledger = ledger
         self._subscribers = subscribers
-        self._wait_for_shutdown = wait_for_shutdown
-        self._unrecorded: SimpleQueue[EndedAttempt] = SimpleQueue()
+        self._unrecorded: SimpleQueue[EndedAttempt | None] = SimpleQueue()  # None wakes the thread
+        self._stopping = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._retry, name="recording", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread that retries results that could not be recorded."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Stop retrying, and try once more to record all remaining results. Call it after the runner has stopped.
+
+        Args:
+            timeout: maximum seconds to wait for them. The ledger still commits the queued ones before it closes.
+        """
+        deadline = time.monotonic() + timeout
+        self._stopping.set()
+        self._unrecorded.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        futures = []
+        for ended in self._take_unrecorded():
+            try:
+                futures.append(self._submit(ended))
+            except Unavailable:
+                self._unrecorded.put(ended)
+        wait(futures, max(0.0, deadline - time.monotonic()))
+
+    def close(self, timeout: float) -> None:
+        """Log the results that are lost. Call it after the ledger has been closed, because its last writes may fail.
+
+        Args:
+            timeout: maximum seconds to wait for the end of the thread, which may still have a result.
+        """
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self._closed = True
+        self._log_lost()
 
     def record(self, ended: EndedAttempt) -> None:
         """Record an ended attempt in the background.
@@ -100,11 +131,9 @@ class OutcomeRecorder:
         If the write queue is full, the caller waits, so that its thread takes no further delivery meanwhile.
         """
         try:
-            future = self._ledger.record_result(ended.result)
+            self._submit(ended)
         except Unavailable:
             self._record_until_stored(ended)
-        else:
-            future.add_done_callback(partial(self._on_recorded, ended))
 
     def commit(self, transaction: HandlerTransaction, ended: EndedAttempt) -> None:
         """Commit a handler's transaction together with the result of its attempt.
@@ -125,31 +154,51 @@ class OutcomeRecorder:
                 # The change is durable anyway, and the writer serves all threads, so it must continue.
                 log.exception("post_commit_hook_failed")
 
-    def run(self) -> None:
-        """Retry results that could not be recorded, until the process stops; runs in a thread of its own."""
+    def _submit(self, ended: EndedAttempt) -> Future[bool]:
+        future = self._ledger.record_result(ended.result)
+        future.add_done_callback(partial(self._on_recorded, ended))
+        return future
+
+    def _retry(self) -> None:
         failures = 0
-        while not self._wait_for_shutdown(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1] if failures else 0):
-            try:
-                ended = self._unrecorded.get(timeout=SHUTDOWN_POLL_INTERVAL)
-            except Empty:
-                continue
+        while not self._is_stopping_after(failures):
+            ended = self._unrecorded.get()
+            if ended is None:
+                return
             if self._try_record(ended, failures):
                 failures = 0
             else:
                 failures += 1
-                self._unrecorded.put(ended)  # behind the others, which may not fail
-        while not self._unrecorded.empty():
-            ended = self._unrecorded.get()
-            if not self._try_record(ended, failures):
-                _log_lost(ended)
+                self._keep(ended)  # behind the others, which may not fail
 
     def _record_until_stored(self, ended: EndedAttempt) -> None:
         failures = 0
         while not self._try_record(ended, failures):
             failures += 1
-            if self._wait_for_shutdown(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1]):
-                _log_lost(ended)
+            if self._is_stopping_after(failures):
+                self._keep(ended)
                 return
+
+    def _is_stopping_after(self, failures: int) -> bool:
+        """Wait before the next try, and return whether the process is about to stop."""
+        return self._stopping.wait(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1] if failures else 0)
+
+    def _keep(self, ended: EndedAttempt) -> None:
+        """Keep a result for the next try. If there will be none, log it."""
+        self._unrecorded.put(ended)
+        if self._closed:
+            self._log_lost()
+
+    def _log_lost(self) -> None:
+        for ended in self._take_unrecorded():
+            log.error("outcome_lost", **ended.log_fields(), attempt=ended.delivery.attempt)
+
+    def _take_unrecorded(self) -> list[EndedAttempt]:
+        unrecorded = []
+        with suppress(Empty):
+            while True:
+                unrecorded.append(self._unrecorded.get_nowait())
+        return [ended for ended in unrecorded if ended is not None]
 
     def _try_record(self, ended: EndedAttempt, failures: int) -> bool:
         try:
@@ -169,7 +218,7 @@ class OutcomeRecorder:
         if future.exception() is None:
             self._on_stored(ended, is_current=future.result())
         else:
-            self._unrecorded.put(ended)
+            self._keep(ended)
 
     def _on_stored(self, ended: EndedAttempt, *, is_current: bool) -> None:
         if is_current:
@@ -190,7 +239,7 @@ class OutcomeRecorder:
                 committed = unknown.was_committed()
             except Unavailable:
                 failures += 1
-                if self._wait_for_shutdown(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1]):
+                if self._is_stopping_after(failures):
                     # The next start determines the result.
                     log.error("outcome_lost", **ended.log_fields(), attempt=ended.delivery.attempt)  # noqa: TRY400 (said once, without a traceback)
                     return None
@@ -198,7 +247,3 @@ class OutcomeRecorder:
                 if committed:
                     return True
                 raise TransactionError(f"the connection was lost before the commit: {unknown.why}") from unknown
-
-
-def _log_lost(ended: EndedAttempt) -> None:
-    log.error("outcome_lost", **ended.log_fields(), attempt=ended.delivery.attempt)

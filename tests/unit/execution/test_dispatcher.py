@@ -23,6 +23,7 @@ from flowhooks.model.error_group import ErrorIdentity
 from flowhooks.model.invocation import current_invocation
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
 from flowhooks.testing import ManualClock, make_event
+from support.waiting import WAIT_TIMEOUT, until
 
 DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
 FAILED = Outcome(kind=OutcomeKind.FAILED, error="ValueError: of\n  s3cret", traceback="at s3cret")
@@ -106,6 +107,8 @@ class Paper:
         one = self.settles.pop(0)
         if isinstance(one, Full):
             raise Unavailable("busy")
+        if isinstance(one, Future):
+            return one
         future = Future()
         if isinstance(one, BaseException):
             future.set_exception(one)
@@ -183,7 +186,8 @@ class Paper:
     def dispatch(self, *, elsewhere=(), **declared):
         """A dispatcher with the only handler `p:h`."""
         listens = handler(name="h", process_key="k", **declared)(lambda event: None)
-        self.recorder = OutcomeRecorder(ledger=self, subscribers=[self.on_settled], wait_for_shutdown=self.pause)
+        self.recorder = OutcomeRecorder(ledger=self, subscribers=[self.on_settled])
+        self.recorder._stopping.wait = self.pause
         return Dispatcher(
             ledger=self,
             recorder=self.recorder,
@@ -489,15 +493,9 @@ def test_where_too_much_is_queued_the_thread_waits(paper, logged):
 
 
 def retry_until_recorded(paper, *, settled=1):
-    """Run the recording thread until that many outcomes were published."""
+    """Retry as the recording thread does, until that many outcomes were published."""
     paper.ends = lambda: len(paper.of("settled")) >= settled
-    paper.recorder.run()
-
-
-@pytest.fixture(autouse=True)
-def quick_poll(monkeypatch):
-    """The recording thread looks for the end of the process all the time."""
-    monkeypatch.setattr("flowhooks.execution.recorder.SHUTDOWN_POLL_INTERVAL", 0.001)
+    paper.recorder._retry()
 
 
 def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, logged):
@@ -529,18 +527,25 @@ def test_what_cannot_be_recorded_later_is_recorded_too(paper):
     """The recording thread waits for outcomes until the process ends."""
     paper.settles = [Unavailable("ledger_down"), True]
     dispatch = paper.dispatch()
-    paper.meanwhile = [lambda: None, lambda: dispatch.execute(QUEUED)]
-    retry_until_recorded(paper)
-    assert len(paper.of("settled")) == 1
+    paper.recorder.start()
+    dispatch.execute(QUEUED)
+    until(lambda: paper.of("settled"))
+    paper.recorder.stop(WAIT_TIMEOUT)
+    assert not paper.recorder._thread.is_alive()
 
 
 def test_an_outcome_is_recorded_at_the_end_of_the_process(paper):
-    """An outcome that is left when the process ends is tried once more."""
-    paper.settles = [Unavailable("ledger_down"), True]
-    paper.dispatch().execute(QUEUED)
-    paper.ends_after = 0
-    paper.recorder.run()
-    assert len(paper.of("settled")) == 1
+    """All outcomes that are left when the process ends are tried once more, before the first one is recorded."""
+    recording = Future()
+    paper.claims *= 2
+    paper.settles = [Unavailable("ledger_down"), Unavailable("ledger_down"), recording, True]
+    dispatch = paper.dispatch()
+    dispatch.execute(QUEUED)
+    dispatch.execute(QUEUED._replace(delivery_id="other"))
+    paper.recorder.stop(0)
+    assert [settled.delivery.id for (settled,) in paper.of("settled")] == ["other"]
+    recording.set_result(True)
+    assert [settled.delivery.id for (settled,) in paper.of("settled")] == ["other", "d"]
 
 
 @pytest.mark.parametrize("first", ["queue full", "database down"])
@@ -549,9 +554,35 @@ def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged, first
     paper.settles = [Full() if first == "queue full" else Unavailable("ledger_down")] + [Unavailable("ledger_down")] * 9
     paper.ends_after = 2
     paper.dispatch().execute(QUEUED)
-    paper.recorder.run()
+    paper.recorder.stop(0)
+    paper.recorder.close(0)
     assert "settled" not in paper.kinds()
     assert logged[-1] == {"event": "outcome_lost", "log_level": "error", **named(paper), "attempt": 3}
+
+
+def test_an_outcome_that_comes_after_the_end_is_logged_at_once(paper, logged):
+    """No later step would log it."""
+    paper.settles = [Unavailable("draining")]
+    dispatch = paper.dispatch()
+    paper.recorder.close(0)
+    dispatch.execute(QUEUED)
+    assert logged == [{"event": "outcome_lost", "log_level": "error", **named(paper), "attempt": 3}]
+
+
+def test_an_outcome_that_the_thread_still_records_at_the_end_is_logged(paper, logged):
+    """The database does not respond: only when the ledger is closed the thread learns that it has failed."""
+    recording = Future()
+    paper.settles = [Unavailable("ledger_down"), recording]
+    paper.wait_for = lambda future: future.result(WAIT_TIMEOUT)
+    paper.ends_after = 1
+    dispatch = paper.dispatch()
+    paper.recorder.start()
+    dispatch.execute(QUEUED)
+    until(lambda: not paper.settles)
+    paper.recorder.stop(0)
+    recording.set_exception(Unavailable("ledger_down"))
+    paper.recorder.close(WAIT_TIMEOUT)
+    assert [entry["event"] for entry in logged] == ["outcome_write_failed", "outcome_lost"]
 
 
 def test_a_subscriber_that_fails_stops_no_other(paper, logged):
