@@ -144,6 +144,7 @@ class GroupCommitWriter:
         self._queue: SimpleQueue[WriteRequest | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._connection: Connection | None = None
+        self._submit_lock = threading.Lock()
         self._closed = False
         self.write_error: str | None = None
         self.written = 0
@@ -160,8 +161,9 @@ class GroupCommitWriter:
 
     def close(self) -> None:
         """Commit all submitted requests, then end the thread. Later requests are refused."""
-        self._closed = True
-        self._queue.put(None)
+        with self._submit_lock:
+            self._closed = True
+            self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
 
@@ -189,12 +191,14 @@ class GroupCommitWriter:
         Raises:
             Unavailable: the queue is full, or the writer is closed.
         """
-        if self._closed:
-            raise Unavailable("draining")
-        if self._queue.qsize() >= self._max_queued:
-            raise Unavailable("ledger_full")
         future: Future[R] = Future()
-        self._queue.put(WriteRequest(work, item, future))
+        # The thread ends at the None that `close` puts into the queue, so no request may be put behind it.
+        with self._submit_lock:
+            if self._closed:
+                raise Unavailable("draining")
+            if self._queue.qsize() >= self._max_queued:
+                raise Unavailable("ledger_full")
+            self._queue.put(WriteRequest(work, item, future))
         return future
 
     def _run(self) -> None:

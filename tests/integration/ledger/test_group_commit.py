@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.group_commit import GroupCommitWriter, call_each, wait_for
+from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each, wait_for
 from support.waiting import WAIT_TIMEOUT
 
 SOON = WAIT_TIMEOUT
@@ -198,6 +198,21 @@ def test_closing_commits_what_was_submitted(bench):
     assert len(bench.words()) == 700
     with pytest.raises(Unavailable):
         bench.submit("late")
+
+
+def test_an_item_that_is_submitted_while_the_writer_closes_gets_its_result(bench, monkeypatch):
+    """An item that was not refused is stored, even if the end begins before it is in the queue."""
+    closing_thread = threading.Thread(target=bench.writer.close)
+
+    def close_meanwhile(*fields):
+        closing_thread.start()
+        closing_thread.join(0.1)  # not longer, because the end waits for the item
+        return WriteRequest(*fields)
+
+    monkeypatch.setattr("flowhooks.ledger.group_commit.WriteRequest", close_meanwhile)
+    ticket = bench.submit("w")
+    closing_thread.join(SOON)
+    assert ticket.result(0) == "W"
 
 
 def test_closing_twice_is_harmless(bench):
