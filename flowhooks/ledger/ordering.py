@@ -415,7 +415,11 @@ class OrderScheduler:
     def _recheck_soon(self) -> None:
         timer = threading.Timer(RECHECK_INTERVAL, self._recheck)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:  # the system allows no further thread; the next heartbeat checks all groups
+            with self._rechecks_lock:
+                self._rechecks_left = {}
 
     def _recheck(self) -> None:
         with self._rechecks_lock:
