@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, or_, select, update
 from flowhooks.clock import SECOND
 from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import CLAIM_TRIAL, ClaimRequest
+from flowhooks.ledger.ordering import IS_FIRST
 from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses, to_circuit
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
 from flowhooks.logger import get_logger
@@ -151,6 +152,8 @@ def claim_trial_delivery(
 ) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
     """Start one trial of a handler whose circuit is open, if a trial is due and no other process has started it.
 
+    The time of the next trial changes only if this one starts.
+
     Args:
         transaction: the open transaction.
         trial: the trial.
@@ -162,6 +165,8 @@ def claim_trial_delivery(
         The delivery and its attempt; None if no trial is due, a delivery of the handler is running, or none could run.
     """
     connection, handler = transaction.connection, trial.handler
+    if trial.limits is not None and trial.limits.next_start(now) is not None:
+        return None  # its rate forbids an attempt, so no candidate is searched
     if connection.execute(_RUNNING, {"handler": handler}).first():
         return None
     due = (IS_OPEN, handlers.c.id == handler, _is_trial_due(trial.next_retry_at, now))
@@ -169,16 +174,15 @@ def claim_trial_delivery(
     candidate = connection.execute(
         select(deliveries.c.id, deliveries.c.attempt, deliveries.c.order_key)
         .join(handlers, handlers.c.id == deliveries.c.handler)
-        .where(IS_SCHEDULED, deliveries.c.handler == handler, deliveries.c.due_at <= now, *due)
+        .where(IS_SCHEDULED, deliveries.c.handler == handler, deliveries.c.due_at <= now, IS_FIRST, *due)
         .where(deliveries.c.state == State.WAITING.value)
         .order_by(deliveries.c.attempt - deliveries.c.retry_base, deliveries.c.due_at, deliveries.c.id)
         .limit(1)
     ).one_or_none()
     if candidate is None:
         return None
-    # Of several processes at this point, only one finds that the trial is still due.
-    postpone = update(handlers).where(*due).values(circuit_retry_at=trial.next_retry_at)
-    if connection.execute(postpone).rowcount == 0:
+    # Of several processes at this point, each waits for the one before it, and finds that the trial is no longer due.
+    if connection.execute(select(handlers.c.id).where(*due).with_for_update(key_share=True)).first() is None:
         return None
     queued = ReadyDelivery(candidate.id, handler, candidate.attempt, ordered=candidate.order_key is not None)
     (claimed,) = claim(
@@ -189,4 +193,7 @@ def claim_trial_delivery(
         now=now,
         statements=CLAIM_TRIAL,
     )
-    return (queued, claimed) if isinstance(claimed, ClaimedAttempt) else None
+    if not isinstance(claimed, ClaimedAttempt):
+        return None
+    connection.execute(update(handlers).where(handlers.c.id == handler).values(circuit_retry_at=trial.next_retry_at))
+    return queued, claimed

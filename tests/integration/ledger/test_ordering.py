@@ -304,6 +304,19 @@ def test_two_that_run_at_once_show_in_the_books(lane, harness):
     assert any("runs at the same time as another" in line for line in trouble)
 
 
+def test_a_trial_is_the_first_of_its_order_group(lane):
+    """A trial prefers a delivery with few attempts, but never one that another delivery of its key blocks."""
+    first, second = lane.take("1"), lane.take("2")
+    now = lane.flow.clock.now()
+    lane.end(first, OutcomeKind.FAILED, State.WAITING, due_at=now)
+    # Two processes that accept callbacks at once both find an empty group.
+    lane.flow.sql("UPDATE deliveries SET order_position = 0 WHERE id = ?", second.delivery_id)
+    lane.flow.sql("UPDATE handlers SET paused_at = ?, circuit_opened_at = ?, circuit_retry_at = ?", now, now, now)
+    queued, claimed = lane.ledger.claim_trial_delivery("p:h", now + 60_000_000)
+    assert (queued.delivery_id, claimed.attempt) == (first.delivery_id, 2)
+    assert lane.ledger.open_circuits()["p:h"].retry_at == now + 60_000_000
+
+
 @pytest.mark.postgresql
 def test_two_processes_never_begin_two_of_one_key(harness, ordered, hands_of, together):
     """Two processes claim the first and the second delivery of a key at once: one process gets the first."""

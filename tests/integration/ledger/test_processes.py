@@ -122,6 +122,24 @@ def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(
     assert two[1].sql("SELECT process FROM attempts") == [(two[0].app.ledger.process,)]
 
 
+def test_of_two_trials_at_once_one_starts(two):
+    """A process that has chosen a delivery starts no trial if another process starts one of another delivery."""
+    first = two[0].only(two[0].take("i1", wait=0).event_id).delivery_id
+    two[0].take("i2", wait=0)
+    now, started = two[0].clock.now(), []
+    two[0].sql("UPDATE handlers SET paused_at = ?, circuit_opened_at = ?, circuit_retry_at = ?", now, now, now)
+
+    def meanwhile(_connection, _cursor, statement, *_rest):
+        if "FROM handlers" in statement and "FOR NO KEY UPDATE" in statement:
+            two[1].sql("UPDATE deliveries SET due_at = due_at + 1 WHERE id = ?", first)
+            started.append(two[1].app.ledger.claim_trial_delivery("p:h", now + 60_000_000))
+
+    event.listen(two[0].app.ledger._write_engine, "before_cursor_execute", meanwhile)
+    assert two[0].app.ledger.claim_trial_delivery("p:h", now + 60_000_000) is None
+    ((other, _),) = started
+    assert other.delivery_id != first
+
+
 def test_signs_of_life_are_in_the_databases_time(two):
     """A machine whose clock is wrong by a day does not expire."""
     two[0].clock.advance(86_400)

@@ -157,6 +157,7 @@ def test_a_trial_of_an_open_circuit_counts(rated):
     assert lane.hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, now)
     lane.flow.clock.advance(60)
     assert lane.ledger.claim_trial_delivery("p:h", now + 120 * SECOND) is None
+    assert lane.ledger.open_circuits()["p:h"].retry_at == now + 60 * SECOND  # it is due until it starts
     lane.flow.sql("UPDATE handlers SET paused_at = NULL, circuit_opened_at = NULL, circuit_retry_at = NULL")
     assert lane.started(ids[1]) == [False]
     lane.flow.clock.advance(3600)
