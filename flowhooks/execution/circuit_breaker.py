@@ -6,6 +6,7 @@ Each process counts failures for itself. Open circuits are stored in the ledger 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ import structlog
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
+from flowhooks.execution.dispatcher import DAMAGED_RETRY_INTERVAL
 from flowhooks.ledger import circuit_state
 from flowhooks.model.delivery import OutcomeKind
 from flowhooks.model.log_fields import event_log_fields
@@ -65,7 +67,8 @@ class CircuitBreaker:
         self._failures: dict[str, int] = {}
         self._changes: SimpleQueue[tuple[str, str | None]] = SimpleQueue()
         self._wakeup = threading.Event()
-        self._last_error: str | None = None
+        self._failing: set[str] = set()
+        self._damaged: dict[str, int] = {}
 
     def on_settled(self, settled: DeliverySettled) -> None:
         """Count an attempt's durable outcome. Called in the ledger's writer thread, so it must not block.
@@ -98,21 +101,11 @@ class CircuitBreaker:
         """
         trials: list[threading.Thread] = []
         while not stop.is_set():
-            try:
+            with self._logging_errors():
                 self._apply_changes()
                 trials = [trial for trial in trials if trial.is_alive()]
-                for trial in self._run_trials(execute):
+                for trial in self._run_trials(execute, stop):
                     trials.append(trial)  # one by one: starting the next may fail, and every started one is joined
-                self._last_error = None
-            except FlowhooksError as error:
-                if self._last_error is None:
-                    log.error("circuit_breaker_error", why=str(error))  # noqa: TRY400 (one line until it changes)
-                self._last_error = str(error)
-            except Exception as error:
-                # A defect in flowhooks must not end this loop: open circuits would never close.
-                if self._last_error is None:
-                    log.exception("circuit_breaker_error")
-                self._last_error = type(error).__name__
             self._wakeup.wait(POLL_INTERVAL)
             self._wakeup.clear()
         for trial in trials:
@@ -121,6 +114,24 @@ class CircuitBreaker:
     def wake(self) -> None:
         """End the current wait at once, because `stop` was set."""
         self._wakeup.set()
+
+    @contextmanager
+    def _logging_errors(self, handler: str = "") -> Iterator[None]:
+        """Log an error in the block, once until the block succeeds; it concerns one handler, or `""`: any."""
+        fields = {"handler": handler} if handler else {}
+        try:
+            yield
+        except FlowhooksError as error:
+            if handler not in self._failing:
+                log.error("circuit_breaker_error", why=str(error), **fields)  # noqa: TRY400 (one line until it changes)
+            self._failing.add(handler)
+        except Exception:
+            # A defect in flowhooks must not end the loop: open circuits would never close.
+            if handler not in self._failing:
+                log.exception("circuit_breaker_error", **fields)
+            self._failing.add(handler)
+        else:
+            self._failing.discard(handler)
 
     def _apply_changes(self) -> None:
         # A change that fails is requested again by the next attempt's end.
@@ -157,7 +168,7 @@ class CircuitBreaker:
         now, pauses = self._clock.now(), self._ledger.pauses
         return self._ledger.write(lambda transaction: circuit_state.close_circuits(transaction, handlers, now, pauses))
 
-    def _run_trials(self, execute: ExecuteFn) -> Iterator[threading.Thread]:
+    def _run_trials(self, execute: ExecuteFn, stop: threading.Event) -> Iterator[threading.Thread]:
         """Start a trial for each open circuit whose retry time has come; yield their threads."""
         if self._max_failures.keys().isdisjoint(self._ledger.pauses.handlers):
             return
@@ -165,10 +176,31 @@ class CircuitBreaker:
         for handler, circuit in self._ledger.open_circuits().items():
             next_retry_at = now + self._retry_interval
             is_time = circuit.retry_at <= now or circuit.retry_at > next_retry_at + circuit_state.MAX_TRIAL_AHEAD
-            if handler in self._max_failures and is_time:
-                started = self._ledger.claim_trial_delivery(handler, next_retry_at)
+            if handler in self._max_failures and is_time and not stop.is_set():
+                started = None
+                with self._logging_errors(handler):  # an error of one handler must not stop the trials of the others
+                    started = self._claim(handler, next_retry_at, now)
                 if started is not None:
                     yield from _start_trial(execute, *started)
+
+    def _claim(self, handler: str, next_retry_at: int, now: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
+        """Claim a delivery for a trial; None if no trial is due, none could run, or the delivery is damaged."""
+        # A time beyond the interval was noted by a clock that was ahead.
+        self._damaged = {key: at for key, at in self._damaged.items() if 0 < at - now <= DAMAGED_RETRY_INTERVAL}
+        trial = circuit_state.TrialDelivery(handler, next_retry_at, tuple(self._damaged))
+        try:
+            return self._ledger.claim_trial_delivery(trial)
+        except circuit_state.DamagedTrial as error:
+            # The next poll tries another delivery.
+            self._damaged[error.delivery_id] = now + DAMAGED_RETRY_INTERVAL
+            log.error(  # noqa: TRY400 (a traceback says nothing about the row)
+                "delivery_damaged",
+                delivery=error.delivery_id,
+                handler=handler,
+                why=error.why,
+                next="run `flowhooks verify`, and restore a backup; the delivery waits until then",
+            )
+            return None
 
 
 def _start_trial(execute: ExecuteFn, queued: ReadyDelivery, claimed: ClaimedAttempt) -> Iterator[threading.Thread]:

@@ -11,8 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
 from flowhooks.clock import SECOND
+from flowhooks.errors import DamagedRow
+from flowhooks.ledger import database
 from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import CLAIM_TRIAL, ClaimRequest
 from flowhooks.ledger.ordering import IS_FIRST
@@ -23,7 +26,7 @@ from flowhooks.model.delivery import State
 from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection
 
@@ -74,12 +77,30 @@ class TrialDelivery(NamedTuple):
     Attributes:
         handler: the handler's id.
         next_retry_at: from when the trial after this one may start, in microseconds since 1970.
+        skipped: ids of deliveries that are left out.
         limits: the limits of the handler; None: it has none.
     """
 
     handler: str
     next_retry_at: int
+    skipped: Sequence[str] = ()
     limits: StartLimits | None = None
+
+
+class DamagedTrial(DamagedRow):
+    """The event of the delivery that a trial would run cannot be read, so no trial was started.
+
+    Args:
+        delivery_id: the delivery.
+        why: the row, and what is wrong with it.
+
+    Attributes:
+        delivery_id: as given.
+    """
+
+    def __init__(self, delivery_id: str, why: str) -> None:
+        super().__init__(why)
+        self.delivery_id = delivery_id
 
 
 def open_circuits(connection: Connection) -> dict[str, CircuitState]:
@@ -163,6 +184,9 @@ def claim_trial_delivery(
 
     Returns:
         The delivery and its attempt; None if no trial is due, a delivery of the handler is running, or none could run.
+
+    Raises:
+        DamagedTrial: the delivery cannot be read.
     """
     connection, handler = transaction.connection, trial.handler
     if trial.limits is not None and trial.limits.next_start(now) is not None:
@@ -176,6 +200,7 @@ def claim_trial_delivery(
         .join(handlers, handlers.c.id == deliveries.c.handler)
         .where(IS_SCHEDULED, deliveries.c.handler == handler, deliveries.c.due_at <= now, IS_FIRST, *due)
         .where(deliveries.c.state == State.WAITING.value)
+        .where(deliveries.c.id.not_in(database.string_array("skipped", trial.skipped)))
         .order_by(deliveries.c.attempt - deliveries.c.retry_base, deliveries.c.due_at, deliveries.c.id)
         .limit(1)
     ).one_or_none()
@@ -185,14 +210,15 @@ def claim_trial_delivery(
     if connection.execute(select(handlers.c.id).where(*due).with_for_update(key_share=True)).first() is None:
         return None
     queued = ReadyDelivery(candidate.id, handler, candidate.attempt, ordered=candidate.order_key is not None)
-    (claimed,) = claim(
-        transaction,
-        [ClaimRequest(queued, now, trial.limits)],
-        in_flight,
-        process=process,
-        now=now,
-        statements=CLAIM_TRIAL,
-    )
+    request = ClaimRequest(queued, now, trial.limits)
+    try:
+        (claimed,) = claim(transaction, [request], in_flight, process=process, now=now, statements=CLAIM_TRIAL)
+    except DamagedRow as error:
+        raise DamagedTrial(queued.delivery_id, error.why) from error
+    except DBAPIError as error:
+        if not database.is_undecodable(error):
+            raise
+        raise DamagedTrial(queued.delivery_id, database.error_text(error)) from error
     if not isinstance(claimed, ClaimedAttempt):
         return None
     connection.execute(update(handlers).where(handlers.c.id == handler).values(circuit_retry_at=trial.next_retry_at))

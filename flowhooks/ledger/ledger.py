@@ -350,10 +350,10 @@ class Ledger(Reader):
         """Act on the next deliveries of a bulk operation, as `flowhooks.ledger.bulk_release` does."""
         return bulk_release.release(transaction, request, runner=self.runner)
 
-    def claim_trial_delivery(self, handler: str, next_retry_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
+    def claim_trial_delivery(self, trial: circuit_state.TrialDelivery) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_state`."""
         self._ensure_heartbeat()
-        trial = circuit_state.TrialDelivery(handler, next_retry_at, self._order_scheduler.limits.get(handler))
+        trial = trial._replace(limits=self._order_scheduler.limits.get(trial.handler))
         start, process, now = circuit_state.claim_trial_delivery, self.process, self._clock.now
         return self.write(lambda transaction: start(transaction, trial, self._in_flight, process, now()))
 

@@ -8,7 +8,7 @@ from flowhooks import Retry, State
 from flowhooks.background import clock_watch as module
 from flowhooks.background import retention
 from flowhooks.ledger import due_times
-from flowhooks.ledger.circuit_state import MAX_TRIAL_AHEAD
+from flowhooks.ledger.circuit_state import MAX_TRIAL_AHEAD, TrialDelivery
 
 YEARS = 10 * 365 * 86_400
 
@@ -144,7 +144,7 @@ def test_a_trial_that_is_due_soon_is_not_made_before(harness, listens):
         now + 60_000_000 + MAX_TRIAL_AHEAD - 1,
     )
     flow.take("i1", wait=0)
-    assert flow.app.ledger.claim_trial_delivery("p:lambda", now + 60_000_000) is None
+    assert flow.app.ledger.claim_trial_delivery(TrialDelivery("p:lambda", now + 60_000_000)) is None
 
 
 def test_a_clock_that_is_ahead_at_a_start_purges_nothing(harness, listens, monkeypatch, eventually, logged):

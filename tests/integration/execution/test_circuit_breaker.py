@@ -9,6 +9,7 @@ import pytest
 from flowhooks import Reject, Retry, RetryAfter, State
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import circuit_state
+from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import HandlerSettings
@@ -106,7 +107,7 @@ def test_no_second_trial_while_one_runs(broken, eventually):
     flow.advance(61)
     eventually(lambda: works.entered == 4)
     flow.advance(600)
-    assert flow.app.ledger.claim_trial_delivery("p:h", flow.clock.now()) is None
+    assert flow.app.ledger.claim_trial_delivery(TrialDelivery("p:h", flow.clock.now())) is None
     assert works.entered == 4
     works.gate.set()
     eventually(lambda: works.entered == 5)
@@ -123,10 +124,10 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(harness, listens, e
     works.gate.clear()
     begin = flow.app.ledger.claim_trial_delivery
 
-    def try_out(handler, again_at):
-        if handler == "p:b":
+    def try_out(trial):
+        if trial.handler == "p:b":
             raise Unavailable("ledger_down")
-        return begin(handler, again_at)
+        return begin(trial)
 
     monkeypatch.setattr(flow.app.ledger, "claim_trial_delivery", try_out)
     flow.advance(61)
@@ -135,6 +136,47 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(harness, listens, e
     eventually(lambda: works.entered == 3)
     assert not flow.app.close(timeout=1.0)
     works.gate.set()
+
+
+def test_a_damaged_event_stops_no_trials(harness, listens, eventually, logged, monkeypatch):
+    """The trial of its handler runs another delivery, and those of other handlers run; so they do after a defect."""
+    entered = []
+
+    def fails(event):
+        entered.append(event.flow_instance_id)
+        raise ValueError("away")
+
+    names = ("a", "b", "c")
+    handlers = [listens(fails, name=name, process_key=name, retry=Retry(attempts=5)) for name in names]
+    flow = harness.open(*handlers, circuit_breaker=breaker(failures=1))
+    for name in names:
+        flow.take(f"{name}1", key=name, wait=0)
+    eventually(lambda: len(circuits(flow)) == 3)
+    damaged, undecodable = [flow.take(instance, key="a", wait=0).event_id for instance in ("a2", "a3")]
+    for instance in ("a4", "b2", "c2"):
+        flow.take(instance, key=instance[0], wait=0)
+    ((body,),) = flow.sql("SELECT body FROM events WHERE id = ?", damaged)
+    flow.sql("UPDATE events SET body = 'x' WHERE id IN (?, ?)", damaged, undecodable)
+    if not flow.url:
+        flow.sql("UPDATE events SET body = CAST(X'80' AS TEXT) WHERE id = ?", undecodable)
+    start_trial = flow.app.ledger.claim_trial_delivery
+
+    def broken(trial):
+        if trial.handler == "p:b":
+            raise KeyError("defect")
+        return start_trial(trial)
+
+    monkeypatch.setattr(flow.app.ledger, "claim_trial_delivery", broken)
+    flow.advance(61)
+    eventually(lambda: {"a4", "c2"} <= set(entered))
+    records = [entry for entry in logged if entry["event"] == "delivery_damaged"]
+    waiting = [flow.only(event_id).delivery_id for event_id in (damaged, undecodable)]
+    assert [(record["handler"], record["delivery"]) for record in records] == [("p:a", one) for one in waiting]
+    (record,) = [entry for entry in logged if entry["event"] == "circuit_breaker_error"]
+    assert record["handler"] == "p:b"
+    flow.sql("UPDATE events SET body = ? WHERE id = ?", body, damaged)
+    flow.advance(61)
+    eventually(lambda: "a2" in entered)
 
 
 def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeypatch):
@@ -172,7 +214,7 @@ def test_paused_by_an_operator_it_is_not_tried(broken):
     assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
     assert circuits(flow) == {}
     flow.advance(3600)
-    assert flow.app.ledger.claim_trial_delivery("p:h", flow.clock.now()) is None
+    assert flow.app.ledger.claim_trial_delivery(TrialDelivery("p:h", flow.clock.now())) is None
     assert works.entered == 3
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.background.threads import ThreadGroup
+from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.stats import backlog
@@ -312,7 +313,7 @@ def test_a_trial_is_the_first_of_its_order_group(lane):
     # Two processes that accept callbacks at once both find an empty group.
     lane.flow.sql("UPDATE deliveries SET order_position = 0 WHERE id = ?", second.delivery_id)
     lane.flow.sql("UPDATE handlers SET paused_at = ?, circuit_opened_at = ?, circuit_retry_at = ?", now, now, now)
-    queued, claimed = lane.ledger.claim_trial_delivery("p:h", now + 60_000_000)
+    queued, claimed = lane.ledger.claim_trial_delivery(TrialDelivery("p:h", now + 60_000_000))
     assert (queued.delivery_id, claimed.attempt) == (first.delivery_id, 2)
     assert lane.ledger.open_circuits()["p:h"].retry_at == now + 60_000_000
 

@@ -8,6 +8,7 @@ from sqlalchemy import event, select
 from flowhooks import Retry, State
 from flowhooks.ledger import database, processes
 from flowhooks.ledger.attempts import claim
+from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.recovery import recover_unstarted
 from flowhooks.model.delivery import OutcomeKind
@@ -132,10 +133,10 @@ def test_of_two_trials_at_once_one_starts(two):
     def meanwhile(_connection, _cursor, statement, *_rest):
         if "FROM handlers" in statement and "FOR NO KEY UPDATE" in statement:
             two[1].sql("UPDATE deliveries SET due_at = due_at + 1 WHERE id = ?", first)
-            started.append(two[1].app.ledger.claim_trial_delivery("p:h", now + 60_000_000))
+            started.append(two[1].app.ledger.claim_trial_delivery(TrialDelivery("p:h", now + 60_000_000)))
 
     event.listen(two[0].app.ledger._write_engine, "before_cursor_execute", meanwhile)
-    assert two[0].app.ledger.claim_trial_delivery("p:h", now + 60_000_000) is None
+    assert two[0].app.ledger.claim_trial_delivery(TrialDelivery("p:h", now + 60_000_000)) is None
     ((other, _),) = started
     assert other.delivery_id != first
 

@@ -6,6 +6,7 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.clock import SECOND
+from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.ledger.consistency import verify
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
 
@@ -152,11 +153,11 @@ def test_a_trial_of_an_open_circuit_counts(rated):
     ids = [lane.take(number) for number in range(2)]
     now = lane.flow.clock.now()
     lane.flow.sql(f"UPDATE handlers SET paused_at = {now}, circuit_opened_at = {now}, circuit_retry_at = {now}")
-    queued, claimed = lane.ledger.claim_trial_delivery("p:h", now + 60 * SECOND)
+    queued, claimed = lane.ledger.claim_trial_delivery(TrialDelivery("p:h", now + 60 * SECOND))
     assert claimed.attempt == 1
     assert lane.hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, now)
     lane.flow.clock.advance(60)
-    assert lane.ledger.claim_trial_delivery("p:h", now + 120 * SECOND) is None
+    assert lane.ledger.claim_trial_delivery(TrialDelivery("p:h", now + 120 * SECOND)) is None
     assert lane.ledger.open_circuits()["p:h"].retry_at == now + 60 * SECOND  # it is due until it starts
     lane.flow.sql("UPDATE handlers SET paused_at = NULL, circuit_opened_at = NULL, circuit_retry_at = NULL")
     assert lane.started(ids[1]) == [False]
