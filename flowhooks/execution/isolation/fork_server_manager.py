@@ -167,7 +167,13 @@ class ForkServerManager:
         tries = 0
         while not self._closing.is_set():
             started = time.monotonic()
-            why, was_ready = self._run_fork_server()
+            self._is_ready = False
+            try:
+                why, was_ready = self._run_fork_server()
+            except Exception as error:
+                # A defect in flowhooks must not end the thread: no isolated handler would ever run again.
+                log.exception("isolation_fault")
+                why, was_ready = f"a defect of flowhooks ended it: {type(error).__name__}", self._is_ready
             if self._closing.is_set():
                 return
             tries = 1 if time.monotonic() - started > STABLE_SECONDS else tries + 1
@@ -187,7 +193,7 @@ class ForkServerManager:
         except OSError as error:
             return f"it cannot be started: {error.strerror}", False
         self.pid = started.pid
-        self._is_ready = is_late = False
+        is_late = False
         try:
             with suppress(OSError):
                 self._config.send(control)

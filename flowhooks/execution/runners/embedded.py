@@ -56,12 +56,18 @@ class EmbeddedRunner:
         self._start_threads(slots.size, execute, stop)
         slots.open()
         while not stop.is_set():
-            started = time.monotonic()
-            slots.wake_for_claimed()
-            self._poll()
-            self._start_threads(slots.abandon_overdue(started), execute, stop)
+            started, pause = time.monotonic(), POLL_INTERVAL
+            try:
+                slots.wake_for_claimed()
+                self._poll()
+                self._start_threads(slots.abandon_overdue(started), execute, stop)
+                pause = slots.seconds_to_poll(POLL_INTERVAL)
+            except Exception as error:
+                # A defect in flowhooks must not end this loop: nothing would ever run again.
+                log.exception("poll_failed")
+                self._last_error = type(error).__name__
             # With thousands of handlers a poll takes long. Polling must not take more than a tenth of the time.
-            slots.poll_now.wait(max(slots.seconds_to_poll(POLL_INTERVAL), 9 * (time.monotonic() - started)))
+            slots.poll_now.wait(max(pause, 9 * (time.monotonic() - started)))
             slots.poll_now.clear()
         slots.close()
         for thread in list(self._pool):
@@ -111,7 +117,7 @@ class EmbeddedRunner:
                 log.error("poll_failed", why=str(error))  # noqa: TRY400 (one line until it changes)
             self._last_error = str(error)
         except Exception as error:
-            # A defect in flowhooks must not end the polling: nothing would ever run again.
+            # Such a defect must not keep overdue threads from being replaced either.
             log.exception("poll_failed")
             self._last_error = type(error).__name__
 

@@ -386,6 +386,22 @@ def test_the_process_that_they_come_from_is_started_again(make_running, logged, 
     assert running.run("echo")["ppid"] != ppid
 
 
+def test_a_defect_while_it_is_watched_counts_as_its_end(make_running, monkeypatch, logged):
+    """An exception in the thread that reads the fork server's messages is logged, and the fork server starts again."""
+    on_ready, faults = pool_module.ProcessPool._on_ready, []
+
+    def broken(pool, ready):
+        if not faults:
+            faults.append(ready)
+            raise KeyError("defect")
+        on_ready(pool, ready)
+
+    monkeypatch.setattr(pool_module.ProcessPool, "_on_ready", broken)
+    assert make_running().run("echo")["pid"]
+    errors = [entry["event"] for entry in logged if entry["log_level"] == "error"]
+    assert errors == ["isolation_fault", "isolation_failed"]
+
+
 def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_path):
     """On Linux an isolated process ends with its fork server."""
     running = make_running()

@@ -352,23 +352,27 @@ def test_it_says_when_it_cannot_look(harness, listens, eventually, monkeypatch):
 
 
 def test_a_fault_while_looking_does_not_end_the_looking(harness, listens, eventually, logged):
-    """An exception while polling is logged and shown as trouble, and polling continues."""
+    """An exception in the runner's loop is logged and shown as trouble, and polling continues."""
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
-    real, faults = flow.app.ledger.due_deliveries, []
+    pool, faults = flow.app.runner._slots, []
 
-    def broken(now, most):
-        if len(faults) < 2:
-            faults.append(1)
-            raise KeyError("fault")
-        return real(now, most)
+    def broken_at_first(function):
+        def broken(*given):
+            if faults.count(function.__name__) < 2:
+                faults.append(function.__name__)
+                raise KeyError("fault")
+            return function(*given)
 
-    flow.app.ledger.due_deliveries = broken
+        return broken
+
+    flow.app.ledger.due_deliveries = broken_at_first(flow.app.ledger.due_deliveries)
+    pool.abandon_overdue = broken_at_first(pool.abandon_overdue)
     event_id = flow.take(wait=0).event_id
     flow.app.start()
     flow.settled(event_id, State.SUCCEEDED)
-    eventually(lambda: len(faults) == 2)
+    eventually(lambda: len(faults) == 4)
     eventually(lambda: flow.app.runner.health() is None)
-    assert "poll_failed" in {entry["event"] for entry in logged}
+    assert [entry["event"] for entry in logged].count("poll_failed") == 4
 
 
 @pytest.mark.sqlite
