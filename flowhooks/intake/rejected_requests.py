@@ -10,6 +10,8 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from flowhooks.errors import FlowhooksError
 from flowhooks.intake.rejection_summary import RejectionSummary
 from flowhooks.ledger import rejected_requests
@@ -35,6 +37,8 @@ MAX_ADDRESS_CHARS: Final = 100
 MAX_USER_AGENT_CHARS: Final = 200
 MAX_METHOD_CHARS: Final = 20
 MAX_LOGGED_REASON_CHARS: Final = 500
+
+log = structlog.get_logger(__name__)
 
 
 class RejectedRequestLog:
@@ -128,11 +132,16 @@ class RejectedRequestLog:
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
-            if self._has_pending.wait(self._summary.seconds_until_due()):
+            try:
+                if self._has_pending.wait(self._summary.seconds_until_due()):
+                    self._stopping.wait(FLUSH_INTERVAL)
+                    self._has_pending.clear()
+                    self.flush()
+                self._summary.log_due()
+            except Exception:
+                # A defect in flowhooks must not end the thread: no rejected request would be stored any more.
+                log.exception("rejected_requests_fault")
                 self._stopping.wait(FLUSH_INTERVAL)
-                self._has_pending.clear()
-                self.flush()
-            self._summary.log_due()
         self.flush()
         self._summary.log_due(everything=True)
 
