@@ -36,12 +36,13 @@ class ThreadGroup:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def start(self, name: str, function: Callable[[], object]) -> None:
-        """Call `function` in a thread of its own."""
+    def start(self, name: str, function: Callable[[], object]) -> threading.Thread:
+        """Call `function` in a thread of its own, and return the thread."""
         thread = threading.Thread(target=function, name=name, daemon=True)
         with self._lock:
             thread.start()  # before it is added to the list, because `join` joins every thread in the list
             self._threads = [*(started for started in self._threads if started.is_alive()), thread]
+        return thread
 
     def join(self, timeout: float) -> bool:
         """Wait for all threads, for at most `timeout` seconds altogether; return whether all have ended."""

@@ -121,7 +121,6 @@ class GroupCommitWriter:
         guard: checks that the file being written is the one at its path; None for a database that is not a file.
 
     Attributes:
-        write_error: the database's error text if the last write failed; otherwise None.
         written: number of committed requests.
     """
 
@@ -146,7 +145,7 @@ class GroupCommitWriter:
         self._connection: Connection | None = None
         self._submit_lock = threading.Lock()
         self._closed = False
-        self.write_error: str | None = None
+        self._last_error: str | None = None
         self.written = 0
         self._blocked_since: float | None = None
 
@@ -154,6 +153,13 @@ class GroupCommitWriter:
     def queue_size(self) -> int:
         """Number of requests that wait."""
         return self._queue.qsize()
+
+    @property
+    def write_error(self) -> str | None:
+        """The database's error text if the last write failed, or that the thread has ended; otherwise None."""
+        if self._thread.ident is not None and not self._thread.is_alive() and not self._closed:
+            return "the thread ledger-writer has ended; restart the server"
+        return self._last_error
 
     def start(self) -> None:
         """Start the thread."""
@@ -278,11 +284,11 @@ class GroupCommitWriter:
         """Log the first failure, and the recovery."""
         if failing and damage and self._guard is not None:
             self._guard.report_damage(failing)
-        if failing and not self.write_error:
+        if failing and not self._last_error:
             log.error("ledger_write_failed", why=failing, next=database.remedy(failing) + CALLBACKS_REFUSED_TEXT)
-        elif self.write_error and not failing:
+        elif self._last_error and not failing:
             log.info("ledger_write_recovered")
-        self.write_error = failing
+        self._last_error = failing
 
     def _transact(self, batch: list[WriteRequest]) -> list[tuple[WriteRequest, Any]]:
         groups: dict[Any, list[WriteRequest]] = {}

@@ -325,6 +325,17 @@ def test_there_is_no_trouble(harness, listens):
     assert flow.app.readiness_problems() == ["the server is stopping"]
 
 
+def test_the_end_of_the_runner_is_trouble(harness, listens, monkeypatch, eventually):
+    """A server whose runner has ended unexpectedly is not ready."""
+    flow = harness.open(listens(nothing), start=False)
+    monkeypatch.setattr(flow.app.runner, "run", lambda execute, stop: None)
+    flow.app.start()
+    (problem,) = eventually(flow.app.readiness_problems)
+    assert problem == "deliveries cannot be run: the runner has ended; restart the server"
+    flow.app.begin_shutdown()
+    assert flow.app.readiness_problems() == ["the server is stopping"]
+
+
 def test_trouble_passes_by_itself(harness, listens, monkeypatch, eventually):
     """Trouble of a failed write ends once the database can be written, without any callback."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)

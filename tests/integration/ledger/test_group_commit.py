@@ -356,6 +356,15 @@ def test_who_is_told_of_a_result_cannot_end_the_writer(bench):
     assert told == ["A"]
 
 
+def test_the_end_of_the_thread_is_an_error(bench, eventually):
+    """A writer whose thread has ended reports that nothing can be written; one that was closed does not."""
+    bench.submit("a").result(SOON)
+    bench.writer._queue.put(None)
+    assert eventually(lambda: bench.writer.write_error) == "the thread ledger-writer has ended; restart the server"
+    bench.close()
+    assert bench.writer.write_error is None
+
+
 def test_a_broken_connection_is_replaced(bench):
     """When the connection breaks, one item fails and the next one gets a new connection."""
 
