@@ -71,8 +71,6 @@ class App:
         LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
     """
 
-    _runner_thread: threading.Thread | None = None
-
     def __init__(
         self,
         settings: Settings,
@@ -193,7 +191,7 @@ class App:
         for service in self._background:
             service.start()
         if self.runs or not self.ledger.shared:
-            self._runner_thread = self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
+            self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
             self._threads.start("circuit-breaker", lambda: self.circuit_breaker.run(execute, self._stop))
         self._parked_rerouter.start()  # in the background: there may be many
         if changed := self.registration.changed:
@@ -203,16 +201,11 @@ class App:
     def readiness_problems(self) -> list[str]:
         """Return why this server should not receive callbacks at present; empty if it is ready."""
         problems = ["the server is stopping"] if self.draining else []
-        problems += find_problems(self.ledger, self.settings, self.router, runner_problem=self._runner_problem())
+        runner_problem = self._threads.why_died("runner") or self.runner.health()
+        problems += find_problems(self.ledger, self.settings, self.router, runner_problem=runner_problem)
         if problems and self.reconciliation is not None:
             self.reconciliation.report_not_ready()
         return problems
-
-    def _runner_problem(self) -> str | None:
-        thread = self._runner_thread
-        if thread is not None and not thread.is_alive() and not self._stop.is_set():
-            return "the runner has ended; restart the server"
-        return self.runner.health()
 
     def begin_shutdown(self) -> None:
         """Stop accepting callbacks and starting attempts, and end all waits for deliveries."""

@@ -35,14 +35,26 @@ class ThreadGroup:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._died: dict[str, str] = {}
 
-    def start(self, name: str, function: Callable[[], object]) -> threading.Thread:
-        """Call `function` in a thread of its own, and return the thread."""
-        thread = threading.Thread(target=function, name=name, daemon=True)
+    def start(self, name: str, function: Callable[[], object]) -> None:
+        """Call `function` in a thread of its own."""
+        thread = threading.Thread(target=self._call, args=(name, function), name=name, daemon=True)
         with self._lock:
             thread.start()  # before it is added to the list, because `join` joins every thread in the list
             self._threads = [*(started for started in self._threads if started.is_alive()), thread]
-        return thread
+
+    def _call(self, name: str, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except BaseException as error:
+            self._died[name] = type(error).__name__
+            raise
+
+    def why_died(self, name: str) -> str | None:
+        """Return which exception has ended a thread, and what to do; None if none has."""
+        error = self._died.get(name)
+        return error and f"{error} has ended the thread {name}; restart the server"
 
     def join(self, timeout: float) -> bool:
         """Wait for all threads, for at most `timeout` seconds altogether; return whether all have ended."""
