@@ -170,6 +170,7 @@ class CircuitBreaker:
 
     def _run_trials(self, execute: ExecuteFn, stop: threading.Event) -> Iterator[threading.Thread]:
         """Start a trial for each open circuit whose retry time has come; yield their threads."""
+        self._failing &= {"", *self._ledger.pauses.handlers}
         if self._max_failures.keys().isdisjoint(self._ledger.pauses.handlers):
             return
         now = self._clock.now()
