@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import LedgerUnusable
+from flowhooks.ledger.database.engines import SYNC_TO_DRIVE
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
@@ -68,5 +69,6 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
 
 def _open(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None)
+    connection.execute(SYNC_TO_DRIVE)
     connection.execute("PRAGMA query_only=ON")
     return connection

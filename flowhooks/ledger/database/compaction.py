@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import LedgerUnusable
+from flowhooks.ledger.database.engines import SYNC_TO_DRIVE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ def compact_file(file: Path) -> None:
     try:
         with closing(sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
             connection.set_progress_handler(_on_progress, _INSTRUCTIONS_PER_CHECK)
+            connection.execute(SYNC_TO_DRIVE)
             connection.execute("PRAGMA synchronous=FULL")
             # The default folder is often in memory, such as /tmp, and too small.
             folder = str(file.absolute().parent).replace("'", "''")

@@ -40,6 +40,13 @@ def test_what_is_written_is_durable(engines):
         assert pragma(connection, "foreign_keys") == 1
 
 
+def test_a_sync_on_macos_reaches_the_disk(engines):
+    """Readers have the pragma too, because the last connection that closes may copy the log into the database."""
+    for engine in engines:
+        with engine.connect() as connection:
+            assert pragma(connection, "fullfsync") == 1
+
+
 @pytest.mark.parametrize("lent", [0, 2])
 def test_what_is_written_to_postgresql_is_durable(postgresql_url, lent):
     """Each COMMIT waits until the log is on the disk, even if the URL requests less."""
