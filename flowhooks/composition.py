@@ -25,7 +25,6 @@ from flowhooks.background.pause_watch import PauseWatch
 from flowhooks.background.reconciliation.service import Reconciliation
 from flowhooks.background.retention import Retention
 from flowhooks.background.trends import TrendRecorder
-from flowhooks.clock import DAY
 from flowhooks.errors import SettingsError
 from flowhooks.execution.circuit_breaker import CircuitBreaker
 from flowhooks.execution.cpu_affinity import HandlerAffinity
@@ -149,7 +148,6 @@ def open_base(
         max_handler_transactions=settings.runner.threads,
         pauses=pauses,
         limits=limits,
-        identity_retention=settings.retention.identities * DAY or None,
     )
     return Base(
         settings=settings,

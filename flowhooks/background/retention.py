@@ -165,12 +165,13 @@ class Retention:
             for state in (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
             if getattr(self._settings, state)
         }
-        after = ""
+        kept_from, after = self._cutoff("identities", now), ""
         while not self._stopping.is_set() and deleted["events"] < max_rows:
             began = time.monotonic()
             page = self._ledger.purgeable(cutoffs, event_filter=_EVERY_EVENT, after=after, limit=BATCH_SIZE)
             if page.ids:
-                done = self._ledger.write(partial(self._ledger.purge, ids=page.ids, cutoffs=cutoffs))
+                purge_page = partial(self._ledger.purge, ids=page.ids, cutoffs=cutoffs, kept_from=kept_from)
+                done = self._ledger.write(purge_page)
                 hit("purge.committed")
                 deleted.update(events=done.events, deliveries=done.deliveries)
             after = page.next

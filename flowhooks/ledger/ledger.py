@@ -86,7 +86,6 @@ class Ledger(Reader):
         max_handler_transactions: maximum number of handler transactions that are open at the same time.
         pauses: the cached set of paused handlers; default: a new one.
         limits: the limits of the loaded handlers, by id, which `register_handlers` sets; default: a new mapping.
-        identity_retention: microseconds that an event's identity is kept after the event was received; None: forever.
 
     Attributes:
         heartbeat_interval: seconds between heartbeats of this process.
@@ -116,9 +115,8 @@ class Ledger(Reader):
         max_handler_transactions: int = 8,
         pauses: PausedHandlers | None = None,
         limits: dict[str, StartLimits] | None = None,
-        identity_retention: int | None = None,
     ) -> None:
-        self._identity_retention, self.heartbeat_timeout = identity_retention, heartbeat_timeout
+        self.heartbeat_timeout = heartbeat_timeout
         self._kind, self._handler_ids = kind, frozenset(handler_ids)
         self.heartbeat_interval = heartbeat_timeout / processes.HEARTBEATS_PER_TIMEOUT
         self._clock, self._clock_skew = clock, 0
@@ -357,9 +355,10 @@ class Ledger(Reader):
         start, process, now = circuit_state.claim_trial_delivery, self.process, self._clock.now
         return self.write(lambda transaction: start(transaction, trial, self._in_flight, process, now()))
 
-    def purge(self, transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs) -> PurgeCounts:
-        """Delete the given events that may still be purged, as `flowhooks.ledger.purge` does."""
-        kept_from = 0 if self._identity_retention is None else self._clock.now() - self._identity_retention
+    def purge(
+        self, transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs, *, kept_from: int = 0
+    ) -> PurgeCounts:
+        """Delete events that may still be purged, as `flowhooks.ledger.purge` does; by default keep all identities."""
         return purge.purge(transaction, ids, cutoffs, kept_from=kept_from, process=self.process)
 
     def register_handlers(

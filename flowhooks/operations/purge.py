@@ -65,6 +65,9 @@ def purge(
     dismissed. With a state it deletes only events in that state, which may also be *dead* or *parked*: the operator
     decides that nothing more is needed of them.
 
+    The identities of all deleted events are kept, in case the clock is wrong. Retention deletes those that are older
+    than `retention.identities`.
+
     Args:
         context: what operations work with.
         event_filter: which events; requires `until`. Events that changed after `until` are kept.

@@ -194,6 +194,24 @@ def test_a_clock_that_jumps_during_a_run_purges_nothing(harness, listens, monkey
     assert len(flow.events()) == 1
 
 
+def test_a_clock_that_jumps_during_a_run_keeps_the_identities(harness, listens, monkeypatch):
+    """A repeated callback of an event that is purged meanwhile is no new event."""
+    flow = harness.open(listens(lambda event: None), retention={"succeeded": 1})
+    event_id = flow.take("i1").event_id
+    flow.clock.advance(2 * 86_400)
+    purgeable = flow.app.ledger.purgeable
+
+    def purgeable_and_jump(*given, **more):
+        page = purgeable(*given, **more)
+        set_clock(flow, 500 * 86_400)
+        return page
+
+    monkeypatch.setattr(flow.app.ledger, "purgeable", purgeable_and_jump)
+    assert flow.app.retention.run(flow.clock.now())["events"] == 1
+    set_clock(flow, -500 * 86_400)
+    assert flow.take("i1").event_id == event_id
+
+
 def test_one_run_deletes_only_so_many(harness, listens, monkeypatch, logged):
     """A run stops at its limit and logs it, and the next run continues."""
     monkeypatch.setattr(retention, "BATCH_SIZE", 1)
