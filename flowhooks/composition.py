@@ -254,7 +254,8 @@ def build_path(
     )
     bulk_operations = BulkOperations(ledger, base.clock, lambda: live.current.missing_handlers)
     context = partial(build_operation_context, base, live, notifier, bulk_operations)
-    parked_rerouter = ParkedRerouter(context, threads, stop)
+    # A callback is in progress for at most the timeout after it was routed. Twice as long is for busy machines.
+    parked_rerouter = ParkedRerouter(context, threads, stop, repeat_delay=2 * ledger.write_timeout)
     cluster = None
     if ledger.shared:
         cluster = ClusterSync(

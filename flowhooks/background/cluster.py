@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.waiters import WaiterRegistry
-
-PARKED_CHECKS_AFTER_ROUTE_CHANGE: Final = 2
-"""How often parked events are routed again after the routes have changed.
-
-Once in the same poll, and once in the next one, for events that were still being stored with the old routes.
-"""
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +72,6 @@ class ClusterSync:
         self._routing = threading.Lock()
         self._routes = _routes(missing, frozenset(retired))
         self._retired = frozenset(retired)
-        self._parked_checks = 0
         self._set_runners(processes.handlers_run_by(ledger.live_processes(ledger.heartbeat_timeout)))
         self._listener = NotificationListener(url, on_change=self._on_change)
         self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="heartbeat", daemon=True)
@@ -121,9 +114,7 @@ class ClusterSync:
             LedgerUnusable: the database cannot be read.
         """
         self._notify_waiters(self._waiters.pending_event_ids())
-        self._rebuild_routes()
-        if self._parked_checks:
-            self._parked_checks -= 1
+        if self._rebuild_routes():
             self._reroute_parked()
 
     def _on_change(self, notice: ChangeNotice) -> None:
@@ -147,8 +138,8 @@ class ClusterSync:
         self.handlers_with_runner = handler_ids
         self._on_runners_changed(handler_ids)
 
-    def _rebuild_routes(self) -> None:
-        """Read handlers, runners and pauses from the ledger, and apply what has changed."""
+    def _rebuild_routes(self) -> bool:
+        """Read handlers, runners and pauses from the ledger, and apply what has changed; return whether routes have."""
         with self._routing:
             with self._ledger.connection() as connection:
                 missing = [
@@ -162,11 +153,11 @@ class ClusterSync:
             self._ledger.pauses.replace(paused)
             routes = _routes(missing, retired)
             if routes == self._routes:
-                return
+                return False
             self._routes, self._retired = routes, retired
             self._on_routes_changed(missing, retired)
-            self._parked_checks = PARKED_CHECKS_AFTER_ROUTE_CHANGE
         log.info("routes_changed", others=len(missing), retired=len(retired))
+        return True
 
 
 def _routes(missing: Iterable[RegisteredHandler], retired: frozenset[str]) -> object:

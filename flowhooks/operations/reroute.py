@@ -5,6 +5,8 @@ No existing delivery is changed, run again or removed.
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -240,16 +242,44 @@ class ParkedRerouter:
         context: returns the current context.
         threads: starts the thread, and waits for it at the end.
         stop: when it is set, no further page is read.
+        repeat_delay: seconds after which no callback is in progress any more that was routed before a change.
     """
 
-    def __init__(self, context: Callable[[], OperationContext], threads: ThreadGroup, stop: Event) -> None:
+    def __init__(
+        self, context: Callable[[], OperationContext], threads: ThreadGroup, stop: Event, *, repeat_delay: float
+    ) -> None:
         self._context = context
         self._threads = threads
         self._stop = stop
+        self._repeat_delay = repeat_delay
+        self._lock = threading.Lock()
+        self._repeat_at = 0.0
+        self._is_waiting = False
 
     def start(self) -> None:
-        """Start to route them, without waiting for it."""
-        self._threads.start("reroute-parked", self.run)
+        """Route them now, and again after `repeat_delay`, without waiting for it.
+
+        The second time finds the events of callbacks that were in progress with the old routes, in this process or in
+        another one.
+        """
+        self._threads.start("reroute-parked", self._run_twice)
+
+    def _run_twice(self) -> None:
+        self.run()
+        with self._lock:
+            self._repeat_at = time.monotonic() + self._repeat_delay
+            if self._is_waiting:
+                return  # the thread that waits now waits for this change, too
+            self._is_waiting = True
+        while True:
+            with self._lock:
+                remaining = self._repeat_at - time.monotonic()
+                if remaining <= 0:
+                    self._is_waiting = False
+                    break
+            if self._stop.wait(remaining):
+                return
+        self.run()
 
     def run(self) -> None:
         """Route them page by page, and log the result."""

@@ -289,9 +289,10 @@ def test_a_step_of_the_end_that_fails_skips_none_of_the_others(harness, listens,
         lock.release()
 
 
-def test_threads_that_have_ended_are_forgotten(harness, listens, eventually):
+def test_threads_that_have_ended_are_forgotten(harness, listens, eventually, monkeypatch):
     """An app does not keep the ended threads of its reloads."""
-    flow = harness.open(listens(nothing))
+    flow = harness.open(listens(nothing), start=False)
+    monkeypatch.setattr(flow.app._parked_rerouter, "_repeat_delay", 0.0)
     for number in range(10):
         eventually(
             lambda: not [one for one in flow.app._threads._threads if one.name == "reroute-parked" and one.is_alive()]

@@ -35,6 +35,7 @@ from support.waiting import WAIT_TIMEOUT, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from flowhooks.intake.accept import IntakeConfig
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.handler import Handler
     from flowhooks.testing import ManualClock
@@ -101,9 +102,10 @@ class RunningApp:
         source: str = "default",
         kind: str = "complete",
         message: str | None = None,
+        config: IntakeConfig | None = None,
         **body: Any,
     ) -> Answer:
-        """Send a callback; with `message` it counts as signed with that id."""
+        """Send a callback; with `message` it counts as signed with that id, with `config` as begun under that one."""
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
         whole = {name: value for name, value in named.items() if value is not None} | body
         return self.app.intake.accept(
@@ -116,6 +118,7 @@ class RunningApp:
                 webhook_id=message,
             ),
             wait=wait,
+            config=config,
         )
 
     def take_in(

@@ -7,13 +7,11 @@ import threading
 import pytest
 
 from flowhooks import OutcomeKind, Retry, State
-from flowhooks.background.threads import ThreadGroup
 from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.stats import backlog
 from flowhooks.model.ready_delivery import LimitReached, ReadyDelivery
-from flowhooks.operations.reroute import ParkedRerouter
 from flowhooks.operations.resolve import Resolution, resolve
 from support.run_bulk import replay
 from support.waiting import WAIT_TIMEOUT
@@ -265,7 +263,7 @@ def test_what_was_parked_is_delivered_in_order(harness, ordered, hands_of):
     events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
     away.close()
     back = harness.open(ordered, start=False)
-    ParkedRerouter(lambda: back.app.operation_context, ThreadGroup(), threading.Event()).run()
+    back.app._parked_rerouter.run()
     lane = Lane(back, hands_of(back))
     for event_id in events:
         (due,) = lane.due()

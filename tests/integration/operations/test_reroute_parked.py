@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flowhooks import State
@@ -9,6 +11,7 @@ from flowhooks.errors import Unavailable
 from flowhooks.operations import reroute as module
 from flowhooks.operations.parked import count_deliverable
 from flowhooks.operations.reroute import reroute_parked
+from flowhooks.settings import RoutingSettings
 
 pytestmark = pytest.mark.runners
 
@@ -78,6 +81,43 @@ def test_keys_that_need_no_handler_are_dismissed(harness):
     assert (done.delivered, done.dismissed, done.deliveries) == (0, 3, 0)
     assert [flow.app.ledger.event(one).state for one in ids] == ["dismissed"] * 3
     assert flow.take("i0").status == "done"
+
+
+def callback_in_progress(flow, monkeypatch):
+    """Store a callback with the present routes at the end of the next reroute; return the list of its answer."""
+    rerouter, before, answers = flow.app._parked_rerouter, flow.app.intake.config, []
+    reroute_all = rerouter.run
+
+    def run():
+        reroute_all()
+        if not answers:
+            answers.append(flow.take("late", wait=0, config=before))
+
+    monkeypatch.setattr(rerouter, "run", run)
+    monkeypatch.setattr(rerouter, "_repeat_delay", 0.0)
+    return answers
+
+
+def test_a_callback_in_progress_at_a_reload_is_routed_by_the_new_settings(harness, eventually, monkeypatch):
+    """An event that is stored with the old routes after the reroute is routed again later."""
+    flow = harness.open(start=False)
+    answers = callback_in_progress(flow, monkeypatch)
+    flow.app.reload(replace(flow.app.settings, routing=RoutingSettings(ignore_process_keys=("leave",))))
+    (answer,) = eventually(lambda: answers)
+    assert answer.status == "parked"
+    eventually(lambda: flow.app.ledger.event(answer.event_id).state == "dismissed")
+
+
+@pytest.mark.postgresql
+def test_a_callback_in_progress_when_a_process_brings_a_handler_is_delivered(harness, listens, eventually, monkeypatch):
+    """An event that is stored with the old routes is routed again, without another change or heartbeat."""
+    flow = harness.open(start=False)
+    answers = callback_in_progress(flow, monkeypatch)
+    harness.open(listens(lambda event: 1, name="h"))
+    flow.app.cluster.poll()
+    (answer,) = eventually(lambda: answers)
+    assert answer.status == "parked"
+    flow.settled(answer.event_id, State.SUCCEEDED)
 
 
 def test_a_page_at_a_time(harness, listens, monkeypatch):
