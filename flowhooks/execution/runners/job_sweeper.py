@@ -81,7 +81,6 @@ class JobSweeper:
         """Store jobs for due deliveries whose handler has none, until `stop` is set."""
         is_woken = True
         while not stop.is_set():
-            self._has_failed.clear()
             self._queue.slots.wake()
             try:
                 if is_woken:
@@ -95,9 +94,9 @@ class JobSweeper:
                 # A defect in flowhooks must not end the sweeps: deliveries without a job would never run.
                 self._has_failed.set()
                 log.exception("sweep_failed")
+            self._wakeup.wait(self._pause())
             # A delivery that could not be marked has lost its job, even if it became due only now.
-            is_woken = self._wakeup.wait(self._pause()) or self._has_failed.is_set()
-            self._wakeup.clear()
+            is_woken = any([_take(self._wakeup), _take(self._has_failed)])
         self._lock.release()
 
     def wake(self) -> None:
@@ -161,3 +160,11 @@ class JobSweeper:
 
         if handlers:
             self._ledger.write(write)
+
+
+def _take(event: threading.Event) -> bool:
+    """Return whether an event is set, and clear it. If it is set just after it was read, it stays set."""
+    if not event.is_set():
+        return False
+    event.clear()
+    return True
