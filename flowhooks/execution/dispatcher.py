@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from flowhooks.clock import SECOND
 from flowhooks.errors import DamagedRow, TransactionError
 from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from flowhooks.model.ready_delivery import ReadyDelivery
     from flowhooks.plugins.plugins import Plugins
 
-DAMAGED_RETRY_INTERVAL: Final = 60 * SECOND
-"""Microseconds until a delivery whose rows cannot be read is tried again, and logged again."""
+DAMAGED_RETRY_INTERVAL: Final = 60.0
+"""Seconds until a delivery whose rows cannot be read is tried again, and logged again."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +82,7 @@ class Dispatcher:
         self._outcomes = OutcomeBuilder(plugins)
         self._conditions = ConditionCheck(ledger, recorder, clock)
         self._prober = Prober(ledger=ledger, plugins=plugins, clock=clock, publish=recorder.publish, isolated=isolated)
-        self._damaged: dict[str, int] = {}
+        self._damaged_until: dict[str, float] = {}
 
     def execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None = None) -> LimitReached | None:
         """Run one attempt of a delivery, or call the probe of an *unknown* one.
@@ -101,15 +100,16 @@ class Dispatcher:
         Raises:
             Unavailable: the attempt could not be claimed; nothing was run.
         """
-        now = self._clock.now()
-        if self._damaged.get(queued.delivery_id, now) > now:
+        # A claimed attempt is stored as running, and its event was read.
+        if claimed is None and self._damaged_until.get(queued.delivery_id, 0) > time.monotonic():
             return None
         try:
             return self._execute(queued, claimed)
         except DamagedRow as error:
             # Its runner offers it again at each poll.
-            self._damaged = {key: time for key, time in list(self._damaged.items()) if time > now}
-            self._damaged[queued.delivery_id] = now + DAMAGED_RETRY_INTERVAL
+            now = time.monotonic()
+            self._damaged_until = {key: until for key, until in list(self._damaged_until.items()) if until > now}
+            self._damaged_until[queued.delivery_id] = now + DAMAGED_RETRY_INTERVAL
             log.error(  # noqa: TRY400 (a traceback says nothing about the row)
                 "delivery_damaged",
                 delivery=queued.delivery_id,

@@ -350,6 +350,18 @@ def test_what_was_claimed_already_is_not_claimed_again(paper):
     assert paper.of("joint") == [("d", 1)]
 
 
+def test_what_was_damaged_runs_when_it_was_claimed(paper, logged):
+    """A damaged delivery is tried once a minute; one that is claimed was read, so it is not damaged any more."""
+    paper.claims = [DamagedRow("x")]
+    dispatch = paper.dispatch()
+    dispatch.execute(QUEUED)
+    dispatch.execute(QUEUED)
+    assert paper.kinds() == ["claim"]
+    assert [entry["event"] for entry in logged] == ["delivery_damaged"]
+    dispatch.execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=3, retry_base=0))
+    assert paper.kinds().count("run") == 1
+
+
 def test_what_cannot_be_claimed_is_not_run(paper):
     """A delivery that changed or exceeds a limit is not run; the runner is notified."""
     paper.claims = [None, full := LimitReached()]
