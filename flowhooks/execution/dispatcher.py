@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
+from flowhooks.clock import SECOND
 from flowhooks.errors import DamagedRow, TransactionError
 from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from flowhooks.model.ready_delivery import ReadyDelivery
     from flowhooks.plugins.plugins import Plugins
 
-DAMAGED_RETRY_INTERVAL: Final = 60.0
-"""Seconds until a delivery whose rows cannot be read is tried again, and logged again."""
+DAMAGED_RETRY_INTERVAL: Final = 60 * SECOND
+"""Microseconds until a delivery whose rows cannot be read is tried again, and logged again."""
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ class Dispatcher:
         self._outcomes = OutcomeBuilder(plugins)
         self._conditions = ConditionCheck(ledger, recorder, clock)
         self._prober = Prober(ledger=ledger, plugins=plugins, clock=clock, publish=recorder.publish, isolated=isolated)
-        self._damaged_until: dict[str, float] = {}
+        self._damaged_until: dict[str, int] = {}
 
     def execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None = None) -> LimitReached | None:
         """Run one attempt of a delivery, or call the probe of an *unknown* one.
@@ -100,14 +101,15 @@ class Dispatcher:
         Raises:
             Unavailable: the attempt could not be claimed; nothing was run.
         """
-        # A claimed attempt is stored as running, and its event was read.
-        if claimed is None and self._damaged_until.get(queued.delivery_id, 0) > time.monotonic():
+        now = self._clock.now()
+        # A claimed attempt is stored as running, and its event was read. A later time than that of one interval is from
+        # before the clock was set back.
+        if claimed is None and 0 < self._damaged_until.get(queued.delivery_id, 0) - now <= DAMAGED_RETRY_INTERVAL:
             return None
         try:
             return self._execute(queued, claimed)
         except DamagedRow as error:
             # Its runner offers it again at each poll.
-            now = time.monotonic()
             self._damaged_until = {key: until for key, until in list(self._damaged_until.items()) if until > now}
             self._damaged_until[queued.delivery_id] = now + DAMAGED_RETRY_INTERVAL
             log.error(  # noqa: TRY400 (a traceback says nothing about the row)

@@ -351,13 +351,17 @@ def test_what_was_claimed_already_is_not_claimed_again(paper):
 
 
 def test_what_was_damaged_runs_when_it_was_claimed(paper, logged):
-    """A damaged delivery is tried once a minute; one that is claimed was read, so it is not damaged any more."""
-    paper.claims = [DamagedRow("x")]
+    """A damaged delivery is tried once a minute, by a clock that may be set back; one that is claimed was read."""
+    paper.claims = [DamagedRow("x")] * 3
     dispatch = paper.dispatch()
     dispatch.execute(QUEUED)
     dispatch.execute(QUEUED)
-    assert paper.kinds() == ["claim"]
     assert [entry["event"] for entry in logged] == ["delivery_damaged"]
+    for seconds in (60, -86_400):
+        paper.clock.time += seconds * SECOND
+        dispatch.execute(QUEUED)
+        dispatch.execute(QUEUED)
+    assert paper.kinds() == ["claim"] * 3
     dispatch.execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=3, retry_base=0))
     assert paper.kinds().count("run") == 1
 
