@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from flowhooks.plugins.error_text import error_to_line
 
 MAX_RESULT_CHARS: Final = 65_536
 """Maximum stored characters of a result as JSON, so that a handler cannot fill the disk."""
+# A deeper result might be encoded, and then not be read again by code that has less stack left.
+MAX_RESULT_DEPTH: Final = 100
+"""Maximum number of lists and dicts of a result that are nested in each other."""
 _MAX_POINTER_CHARS: Final = 200
 _ADVICE: Final = "return text, numbers, True, False, None, or lists and dicts of them with text as keys"
+_SHORTEN: Final = "return an id or a summary, and store the rest elsewhere"
+# Strings, because they may have brackets, and all that is between brackets.
+_NOT_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^"{}\[\]]+')
 
 
 class EncodedResult(NamedTuple):
@@ -32,23 +40,33 @@ def encode_result(value: Any, max_chars: int = MAX_RESULT_CHARS) -> EncodedResul
         return EncodedResult(None)
     try:
         text = json.dumps(value, allow_nan=False)
-    except Exception as error:  # noqa: BLE001 (reading a plugin's value may run any code)
+    except BaseException as error:  # noqa: BLE001 (reading a plugin's value may run any code)
         return EncodedResult(None, f"returned {_problem(value, error)}; {_ADVICE}")
     if len(text) > max_chars:
         return EncodedResult(
             None,
-            f"returned {len(text):,} characters of JSON, and at most {MAX_RESULT_CHARS:,} are stored; return an id or "
-            "a summary, and store the rest elsewhere",
+            f"returned {len(text):,} characters of JSON, and at most {MAX_RESULT_CHARS:,} are stored; {_SHORTEN}",
+        )
+    if _is_too_deep(text):
+        return EncodedResult(
+            None, f"returned lists and dicts nested more than {MAX_RESULT_DEPTH} levels deep; {_SHORTEN}"
         )
     return EncodedResult(text)
 
 
-def _problem(value: Any, error: Exception) -> str:
+def _is_too_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= MAX_RESULT_DEPTH:  # as almost always
+        return False
+    depths = accumulate(1 if bracket in "[{" else -1 for bracket in _NOT_BRACKETS.sub("", text))
+    return max(depths, default=0) > MAX_RESULT_DEPTH
+
+
+def _problem(value: Any, error: BaseException) -> str:
     """Return what was returned, and the place in it that is not JSON."""
     returned = f"a value of type {type(value).__qualname__}"
     try:
         found = _find_problem(value, "", set())
-    except Exception:  # noqa: BLE001 (as in `encode_result`; such a value may also be too deep)
+    except BaseException:  # noqa: BLE001 (as in `encode_result`; such a value may also be too deep)
         found = None
     if found is None:
         # Python's own text depends on its version.

@@ -105,8 +105,8 @@ class Outcome:
 
     Attributes:
         kind: succeeded, failed, rejected or lost.
-        value: the handler's return value; it is stored if it can be encoded as JSON with at most 65,536 characters.
-            Default: None.
+        value: the handler's return value; it is stored if it can be encoded as JSON with at most 65,536 characters and
+            100 nested levels. Default: None.
         error: one line for people, without the traceback; `""` if the attempt succeeded.
         traceback: the handler's traceback, for operators only; `""` if there is none.
         retry_after: seconds until the next attempt, from `RetryAfter`; None if the handler did not raise it.

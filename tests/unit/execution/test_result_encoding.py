@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from flowhooks.execution.result_encoding import MAX_RESULT_CHARS, encode_result
+from flowhooks.execution.result_encoding import MAX_RESULT_CHARS, MAX_RESULT_DEPTH, encode_result
 
 CIRCLE: list = [1]
 CIRCLE.append({"again": CIRCLE})
@@ -69,6 +69,21 @@ def test_a_result_that_is_too_large_says_so():
         "rest elsewhere"
     )
     assert encode_result("x" * MAX_RESULT_CHARS, max_chars=MAX_RESULT_CHARS + 2).text
+
+
+@pytest.mark.parametrize("container", [lambda value: [value], lambda value: {'"}]': value}])
+def test_a_result_that_is_nested_too_deep_says_so(container):
+    """The number of lists and dicts is not limited, only how deep they are nested in each other."""
+    value = ['\\"[[{', *[{}] * MAX_RESULT_DEPTH]
+    for _ in range(MAX_RESULT_DEPTH - 2):
+        value = container(value)
+    assert json.loads(encode_result(value).text) == value
+    encoded = encode_result(container(value))
+    assert encoded.text is None
+    assert encoded.dropped == (
+        "returned lists and dicts nested more than 100 levels deep; return an id or a summary, and store the rest "
+        "elsewhere"
+    )
 
 
 def test_a_long_key_does_not_fill_the_reason():

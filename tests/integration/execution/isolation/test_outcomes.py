@@ -85,6 +85,9 @@ def test_the_reason_of_a_dropped_result_is_stored(flow, logged):
     assert attempt.result is None
     assert attempt.result_dropped.startswith("handler returns_a_set of plugin unruly returned a value of type set, ")
     assert [one["why"] for one in logged if one["event"] == "result_dropped"] == [attempt.result_dropped]
+    event_id = flow.take("2", key="returns_a_deep_list").event_id
+    (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
+    assert "nested" in attempt.result_dropped
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,15 @@ def returns_a_set(event):
 
 
 @alone
+def returns_a_deep_list(event):
+    """Return a value whose nesting JSON can hardly express."""
+    value = []
+    for _ in range(980):
+        value = [value]
+    return value
+
+
+@alone
 def returns_a_generator(event):
     """Return a generator."""
     return (one for one in range(3))
