@@ -325,7 +325,8 @@ class RetryAfter(Exception):
     """Raised by a handler to be run again after `seconds`.
 
     The retry is made even without `retry=`. The attempt counts towards the handler's maximum number of attempts, which
-    is 8 without `retry=`.
+    is 8 without `retry=`. A subclass must call `super().__init__(seconds, why)`. Otherwise it counts as any other
+    exception.
 
     Args:
         seconds: delay until the next attempt, from 0 seconds to 30 days.

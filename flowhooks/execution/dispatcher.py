@@ -14,7 +14,7 @@ from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.error_fingerprint import identify_error
 from flowhooks.execution.next_state import next_state
-from flowhooks.execution.outcomes import OutcomeBuilder
+from flowhooks.execution.outcomes import OutcomeBuilder, Raised
 from flowhooks.execution.probe import Prober
 from flowhooks.execution.recorder import EndedAttempt
 from flowhooks.failpoints import hit
@@ -23,6 +23,7 @@ from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.invocation import Invocation
 from flowhooks.model.log_fields import delivery_log_fields
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached
+from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,36 +153,39 @@ class Dispatcher:
         attempt = _Attempt(handler, claimed, delivery, invocation, transaction)
         unpinned = isolated is None and self._affinity.acquire(handler.id)
         started = time.perf_counter()
-        outcome = self._call_handler(attempt)
+        answer = self._call_handler(attempt)
         seconds = time.perf_counter() - started
         if isolated is None:
             self._affinity.release(handler.id, seconds, unpinned=unpinned)
         hit("attempt.ended")
-        self._record(attempt, outcome, seconds)
+        self._record(attempt, answer, seconds)
 
-    def _call_handler(self, attempt: _Attempt) -> Outcome:
-        """Call a handler through its wrappers, unless its plugin's schema refuses the data."""
+    def _call_handler(self, attempt: _Attempt) -> object:
+        """Call a handler through its wrappers, unless its plugin's schema refuses the data.
+
+        Returns:
+            The outcome that the wrappers returned, or any other value of theirs; `Raised` if an exception was raised.
+        """
         handler, event, invocation = attempt.handler, attempt.claimed.event, attempt.invocation
-        if rejection := self._plugins.why_data_invalid(handler, event):
-            return Outcome(kind=OutcomeKind.REJECTED, error=rejection, entered=False)
         try:
+            if rejection := self._plugins.why_data_invalid(handler, event):
+                return Outcome(kind=OutcomeKind.REJECTED, error=rejection, entered=False)
             with invocation.as_current():
                 answer = self._plugins.run_handler(handler, event, attempt.delivery)
             attempt.transaction.end_block()
         except BaseException as error:  # noqa: BLE001 (any exception of a plugin, even SystemExit, is the attempt's outcome)
-            return self._outcomes.raised(error, entered=invocation.entered)
-        return self._outcomes.returned(answer, entered=invocation.entered)
+            return Raised(error, invocation.entered)
+        return answer
 
-    def _record(self, attempt: _Attempt, outcome: Outcome, seconds: float) -> None:
+    def _record(self, attempt: _Attempt, answer: object, seconds: float) -> None:
         """Record the outcome of an attempt together with its handler's own transaction."""
         event, delivery = attempt.claimed.event, attempt.delivery
-        result = self._build_result(attempt, outcome)
+        outcome, result = self._build(attempt, answer)
         if attempt.transaction.is_open and outcome.succeeded:
             try:
                 self._recorder.commit(attempt.transaction, EndedAttempt(event, delivery, result, outcome, seconds))
             except TransactionError as error:
-                outcome = self._outcomes.raised(error, entered=True)
-                result = self._build_result(attempt, outcome)
+                outcome, result = self._build(attempt, Raised(error, entered=True))
             else:
                 return
         attempt.transaction.close()
@@ -196,6 +200,31 @@ class Dispatcher:
                 seconds=round(seconds, 6),
             )
         self._recorder.record(EndedAttempt(event, delivery, result, outcome, seconds))
+
+    def _build(self, attempt: _Attempt, answer: object) -> tuple[Outcome, AttemptResult]:
+        """Return the outcome and the result of an attempt, without details if these cannot be read.
+
+        No other method reads an exception or a result of a plugin, which may run any code of the plugin.
+
+        Args:
+            attempt: the attempt.
+            answer: the return value of `_call_handler`.
+        """
+        invocation = attempt.invocation
+        try:
+            outcome = self._outcomes.build(answer, entered=invocation.entered)
+            return outcome, self._build_result(attempt, outcome)
+        except BaseException as error:  # noqa: BLE001 (an attempt without a result would stay *running*)
+            log.error(  # noqa: TRY400 (the traceback is in the field)
+                "outcome_incomplete",
+                **delivery_log_fields(attempt.claimed.event, attempt.delivery),
+                attempt=attempt.delivery.attempt,
+                traceback=self._plugins.redact(traceback_text(error)),
+                next="correct the plugin: its exception or result cannot be read; the attempt is recorded without it",
+            )
+            invocation.result_dropped = f"returned a value that cannot be stored ({type(error).__name__})"
+            outcome = self._outcomes.build_without_details(answer, error, entered=invocation.entered)
+            return outcome, self._build_result(attempt, outcome)
 
     def _build_result(self, attempt: _Attempt, outcome: Outcome) -> AttemptResult:
         claimed, delivery, now = attempt.claimed, attempt.delivery, self._clock.now()

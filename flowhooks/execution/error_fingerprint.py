@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 _TYPED: Final = re.compile(
-    r"(?:the run_handler wrapper of plugin \S+ raised before .{0,40}: )?([A-Za-z_][\w.<>]*)(?:: |\Z)"
+    r"(?:(?:the run_handler wrapper of plugin \S+|flowhooks or a plugin) raised before .{0,40}: )?"
+    r"([A-Za-z_][\w.<>]*)(?:: |\Z)"
 )
 _RETRY_AFTER: Final = "RetryAfter"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
-from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
+from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject
 from flowhooks.execution.result_encoding import EncodedResult, encode_result
 from flowhooks.model.delivery import Outcome, OutcomeKind
-from flowhooks.plugins.error_text import error_to_line, traceback_text
+from flowhooks.plugins.error_text import error_to_line, retry_delay, traceback_text
 from flowhooks.text import one_line, to_storable
 
 if TYPE_CHECKING:
@@ -24,10 +24,24 @@ if TYPE_CHECKING:
 MAX_ERROR_CHARS: Final = 2_000
 MAX_TRACEBACK_CHARS: Final = 20_000
 """Maximum stored characters of an error line and a traceback, so that a handler cannot fill the disk."""
+UNREADABLE_ERROR: Final = "an error that cannot be read"
+"""The error of an attempt whose exception cannot be described."""
 _MAX_CAUSES: Final = 20
 """Maximum length of a chain of exception causes that is searched."""
 
 log = structlog.get_logger(__name__)
+
+
+class Raised(NamedTuple):
+    """An exception that ended an attempt.
+
+    Attributes:
+        error: the exception.
+        entered: whether the handler was entered.
+    """
+
+    error: BaseException
+    entered: bool
 
 
 class OutcomeBuilder:
@@ -40,8 +54,18 @@ class OutcomeBuilder:
     def __init__(self, plugins: Plugins) -> None:
         self._plugins = plugins
 
-    def returned(self, answer: Any, *, entered: bool) -> Outcome:
-        """Return the outcome of an attempt whose `run_handler` hook returned `answer`."""
+    def build(self, answer: object, *, entered: bool) -> Outcome:
+        """Return the outcome of an attempt that ended with `answer`.
+
+        Args:
+            answer: the return value of the `run_handler` hook, or the exception that was `Raised`.
+            entered: whether the handler was entered.
+
+        Raises:
+            BaseException: raised by code of the plugin, which may run whenever its exception is read.
+        """
+        if isinstance(answer, Raised):
+            return self.raised(answer.error, entered=answer.entered)
         if isinstance(answer, Outcome):
             return self._redacted(answer)
         kind = type(answer).__name__
@@ -51,6 +75,22 @@ class OutcomeBuilder:
     def raised(self, error: BaseException, *, entered: bool) -> Outcome:
         """Return the outcome of an attempt that raised `error` before or after its handler was entered."""
         return self._redacted(self._failure(error, entered=entered))
+
+    @staticmethod
+    def build_without_details(answer: object, problem: BaseException, *, entered: bool) -> Outcome:
+        """Return the outcome that `build` would return, without its texts and its value.
+
+        Args:
+            answer: the argument of `build`.
+            problem: why these cannot be read.
+            entered: whether the handler was entered.
+        """
+        error = f"{UNREADABLE_ERROR}: {type(problem).__name__}"
+        if isinstance(answer, Outcome):
+            error = "" if answer.succeeded else error
+            return Outcome(kind=answer.kind, error=error, retry_after=answer.retry_after, entered=answer.entered)
+        entered = answer.entered if isinstance(answer, Raised) else entered
+        return Outcome(kind=OutcomeKind.FAILED, error=error, entered=entered)
 
     def stored_texts(self, outcome: Outcome) -> tuple[str, str]:
         """Return the error line and the traceback as they are stored."""
@@ -76,19 +116,20 @@ class OutcomeBuilder:
             # The same text as for a handler in a thread: the exception's class and text.
             line = f"{error.name}: {error.text}" if error.text else error.name
             return Outcome(kind=OutcomeKind.FAILED, error=line, traceback=error.traceback, entered=entered)
-        line = error_to_line(error)
-        if not isinstance(error, RetryAfter):
+        line, retry_after = error_to_line(error), retry_delay(error)
+        if retry_after is None:
             line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__
+        plugin = self._plugins.responsible_plugin(error)
         if not entered:
-            plugin = self._plugins.responsible_plugin(error)
-            line = f"the run_handler wrapper of plugin {plugin} raised before the handler was entered: {line}"
-        elif plugin := self._plugins.responsible_plugin(error):
+            origin = f"the run_handler wrapper of plugin {plugin}" if plugin else "flowhooks or a plugin"
+            line = f"{origin} raised before the handler was entered: {line}"
+        elif plugin:
             line = f"{line} (raised by the run_handler wrapper of plugin {plugin})"
         return Outcome(
             kind=OutcomeKind.FAILED,
             error=line,
             traceback=traceback_text(error),
-            retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+            retry_after=retry_after,
             entered=entered,
         )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.errors import HandlerError, PluginError
+from flowhooks.errors import MAX_DELAY_SECONDS, HandlerError, PluginError, RetryAfter
 from flowhooks.model.handler import handler
 from flowhooks.settings.types import did_you_mean
 from flowhooks.text import one_line, printable_line
@@ -18,15 +19,34 @@ if TYPE_CHECKING:
 
 _OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
 """Top-level modules whose frames are not part of the plugin: they only passed on the call."""
+_HEADING: Final = "Traceback (most recent call last):\n"
+_NO_DELAY: Final = (
+    f"its seconds are not a number from 0 to {MAX_DELAY_SECONDS}, so it counts as any other exception; a subclass of "
+    "RetryAfter must call super().__init__(seconds, why)"
+)
 
 
 def error_to_line(error: BaseException) -> str:
-    """Return the text of an exception on one line."""
+    """Return the text of an exception on one line. No exception passes on."""
     try:
-        text = str(error)
+        line = one_line(str(error))
     except BaseException as worse:  # noqa: BLE001 (a plugin's __str__ may run any code)
-        text = f"(its text cannot be read: {type(worse).__name__})"
-    return one_line(text)
+        line = f"(its text cannot be read: {type(worse).__name__})"
+    if isinstance(error, RetryAfter) and retry_delay(error) is None:
+        line = f"{line} ({_NO_DELAY})"
+    return line
+
+
+def retry_delay(error: BaseException) -> float | None:
+    """Return the seconds after which `RetryAfter` asks to be retried; None for any other exception.
+
+    If its seconds are not valid, the result is None, too. No exception passes on.
+    """
+    if isinstance(error, RetryAfter):
+        with suppress(BaseException):  # reading an attribute of a plugin's class may run any code
+            if 0 <= error.seconds <= MAX_DELAY_SECONDS:
+                return float(error.seconds)
+    return None
 
 
 def error_line(error: BaseException, *, top_module: str, redact: Callable[[str], str] = str) -> str:
@@ -48,13 +68,24 @@ def error_line(error: BaseException, *, top_module: str, redact: Callable[[str],
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback from the plugin's first frame on; `""` for an error of our own checks."""
+    """Return the traceback from the plugin's first frame on; `""` for an error of our own checks.
+
+    If the exception itself cannot be read, the traceback has only its frames and the name of its class.
+    """
     if isinstance(error, PluginError):
         return ""
     entry = error.__traceback__
     while entry is not None and _is_ours(entry):
         entry = entry.tb_next
-    return "".join(traceback.TracebackException(type(error), error, entry).format())
+    try:
+        return "".join(traceback.TracebackException(type(error), error, entry).format())
+    except BaseException as worse:  # noqa: BLE001 (reading a plugin's exception may run any code)
+        frames = "".join(
+            f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n'
+            for frame, line in traceback.walk_tb(entry)
+        )
+        name = type(error).__qualname__
+        return f"{_HEADING}{frames}{name}: (its traceback cannot be formatted: {type(worse).__name__})\n"
 
 
 def _message(error: BaseException) -> str:

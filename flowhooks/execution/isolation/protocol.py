@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import struct
 import time
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerRaised, Reject, RetryAfter
-from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS
+from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, UNREADABLE_ERROR
 from flowhooks.model.event import Event
-from flowhooks.plugins.error_text import error_to_line, traceback_text
+from flowhooks.plugins.error_text import error_to_line, retry_delay, traceback_text
 from flowhooks.text import to_storable
 
 if TYPE_CHECKING:
@@ -116,16 +115,21 @@ def to_event(fields: Mapping[str, Any]) -> Event:
 
 
 def from_error(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
-    """Encode an exception of a handler: its name, text and traceback, with secrets masked."""
+    """Encode an exception of a handler: its name, text and traceback, with secrets masked. No exception passes on."""
+    try:
+        return _error_fields(error, redact)
+    except BaseException as problem:  # noqa: BLE001 (reading a plugin's exception may run any code)
+        return {"as": "error", "name": UNREADABLE_ERROR, "text": type(problem).__name__, "traceback": ""}
+
+
+def _error_fields(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
     line = to_storable(redact(error_to_line(error)), MAX_ERROR_CHARS)
     if isinstance(error, Reject):
         return {"as": "reject", "text": line}
-    traceback = ""
-    with suppress(BaseException):  # reading a plugin's exception may run any code
-        traceback = to_storable(redact(traceback_text(error)), MAX_TRACEBACK_CHARS)
+    traceback = to_storable(redact(traceback_text(error)), MAX_TRACEBACK_CHARS)
     name = type(error).__qualname__
-    if isinstance(error, RetryAfter):
-        return {"as": "retry", "seconds": error.seconds, "name": name, "text": line, "traceback": traceback}
+    if (seconds := retry_delay(error)) is not None:
+        return {"as": "retry", "seconds": seconds, "name": name, "text": line, "traceback": traceback}
     return {"as": "error", "name": name, "text": line, "traceback": traceback}
 
 

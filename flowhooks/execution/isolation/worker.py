@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flowhooks.errors import TransactionError
 from flowhooks.execution.isolation import log_forwarding, protocol
-from flowhooks.execution.result_encoding import encode_result
+from flowhooks.execution.result_encoding import EncodedResult, encode_result
 from flowhooks.model.delivery import Delivery
 from flowhooks.model.invocation import Invocation
 from flowhooks.plugins.default_hooks import call_handler
@@ -100,16 +100,17 @@ class _Worker:
                     # If the handler loaded here has no probe, reply None (not known); never call its function instead.
                     value = handler.probe(event, delivery) if handler.probe else None
                     return {"verdict": value if isinstance(value, bool) else None}
-                return _result_message(call_handler(handler, event, delivery))
+                # Within the memory limit: the value may have any size, its encoded text has not.
+                encoded = encode_result(call_handler(handler, event, delivery), protocol.MAX_VALUE_CHARS)
         except BaseException as error:  # noqa: BLE001 (any exception, even SystemExit, is this attempt's outcome)
             self._memory.lift()
             return {"raised": protocol.from_error(error, self._plugins.redact)}
         finally:
             self._memory.lift()
+        return _result_message(encoded)
 
 
-def _result_message(value: Any) -> dict[str, Any]:
-    encoded = encode_result(value, protocol.MAX_VALUE_CHARS)
+def _result_message(encoded: EncodedResult) -> dict[str, Any]:
     if encoded.dropped:
         return {"dropped": to_storable(encoded.dropped, protocol.MAX_DROPPED_CHARS)}
     return {} if encoded.text is None else {"value": json.loads(encoded.text)}

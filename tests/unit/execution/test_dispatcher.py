@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
 
-from flowhooks import Outcome, OutcomeKind, Retry, State, handler
+from flowhooks import Outcome, OutcomeKind, Retry, RetryAfter, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import DamagedRow, TransactionError, Unavailable
 from flowhooks.execution.dispatcher import Dispatcher
 from flowhooks.execution.isolation import IsolatedCalls
+from flowhooks.execution.isolation.protocol import from_error, to_error
 from flowhooks.execution.recorder import RETRY_DELAYS, OutcomeRecorder
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.deliveries import StateChange
@@ -343,11 +344,144 @@ def test_a_secret_in_the_reason_of_a_dropped_result_is_masked(paper, logged):
     assert "is of type set, which is not JSON" in stored.result_dropped
 
 
+@dataclass
+class Busy(RetryAfter):
+    """An exception that does not call `RetryAfter.__init__`."""
+
+    code: int
+
+
+class Endless(Exception):
+    """An exception whose traceback cannot be formatted."""
+
+    @property
+    def __notes__(self):
+        """Exit the thread."""
+        raise SystemExit(3)
+
+
+class Nameless(type):
+    """A class whose name cannot be read."""
+
+    def __getattribute__(cls, name):
+        """Fail."""
+        if name == "__qualname__":
+            raise LookupError
+        return super().__getattribute__(name)
+
+
+def later(seconds):
+    """A `RetryAfter` whose delay was changed."""
+    error = RetryAfter(5, "busy")
+    error.seconds = seconds
+    return error
+
+
+NO_DELAY = (
+    " (its seconds are not a number from 0 to 2592000, so it counts as any other exception; a subclass of RetryAfter "
+    "must call super().__init__(seconds, why))"
+)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (Busy(3), f"Busy: (its text cannot be read: AttributeError){NO_DELAY}"),
+        (later("soon"), f"RetryAfter: busy{NO_DELAY}"),
+        (later(1e9), f"RetryAfter: busy{NO_DELAY}"),
+        (later(float("nan")), f"RetryAfter: busy{NO_DELAY}"),
+        (SyntaxError("m", ("f", 1, "3", "x")), "SyntaxError: m (f, line 1)"),
+        (Endless("x"), "Endless: x"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+@pytest.mark.parametrize("state", [State.WAITING, State.DEAD])
+def test_an_exception_that_cannot_be_read_is_a_failure(paper, raised, error, state):
+    """The attempt has failed and follows `retry=`; the error says what is wrong with the exception."""
+    paper.outcome = raised
+    paper.sees = lambda _handler, _event, _delivery: setattr(paper.invocation, "entered", True)
+    paper.dispatch(retry=Retry() if state is State.WAITING else None).execute(QUEUED)
+    ((stored,),) = paper.of("settle")
+    assert (stored.outcome, stored.target, stored.error) == (OutcomeKind.FAILED, state, error)
+    assert stored.traceback.startswith("Traceback (most recent call last):\n  File ")
+    assert stored.error_identity.error_type == type(raised).__qualname__
+
+
+def test_an_outcome_that_cannot_be_built_is_a_failure(paper, joint, logged):
+    """After any other error the outcome has no details; the log says what to do, and what failed."""
+    paper.outcome = error = Nameless("Odd", (ValueError,), {})("x")
+    paper.sees = lambda _handler, _event, _delivery: setattr(paper.invocation, "entered", True)
+    paper.dispatch(retry=Retry()).execute(QUEUED)
+    ((stored,),) = paper.of("settle")
+    assert (stored.outcome, stored.target) == (OutcomeKind.FAILED, State.WAITING)
+    assert stored.error == "an error that cannot be read: LookupError"
+    assert joint.done[-1] == "close"
+    assert [entry["event"] for entry in logged] == ["outcome_incomplete", "attempt_failed"]
+    assert logged[0] | named(paper) == logged[0]
+    assert logged[0]["traceback"].endswith("LookupError\n")
+    assert "correct the plugin" in logged[0]["next"]
+    sent = to_error(from_error(error, str))
+    assert f"{sent.name}: {sent.text}" == stored.error, "as from its own process"
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.REJECTED, OutcomeKind.LOST])
+def test_the_kind_of_an_outcome_that_cannot_be_built_is_kept(paper, monkeypatch, kind):
+    """What a wrapper returned is recorded without its text."""
+    paper.outcome = Outcome(kind=kind, error="x")
+    monkeypatch.setattr(paper, "redact", lambda text: 1 / 0 if text == "x" else text)
+    paper.dispatch().execute(QUEUED)
+    ((stored,),) = paper.of("settle")
+    assert stored.outcome is kind
+    assert stored.error == "an error that cannot be read: ZeroDivisionError"
+
+
+def nested(value, levels):
+    """A value in so many lists."""
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_a_result_that_is_nested_too_deep_is_dropped(paper, joint):
+    """Its secrets could not be masked; the attempt has succeeded, and its handler's rows are committed."""
+    paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value=nested("s3cret", 450))
+    joint.answers = [True]
+    paper.dispatch().execute(QUEUED)
+    stored = joint.done[-1]
+    assert (stored.outcome, stored.target, stored.result) == (OutcomeKind.SUCCEEDED, State.SUCCEEDED, None)
+    assert "nested more than 100 levels deep" in stored.result_dropped
+
+
+def test_a_result_that_cannot_be_read_is_dropped(paper, monkeypatch, logged):
+    """The attempt has succeeded; the log says what failed, and the attempt that its result is not stored."""
+    monkeypatch.setattr(paper, "redact", lambda text: 1 / 0 if text == '"x"' else text)
+    paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value="x")
+    paper.dispatch().execute(QUEUED)
+    ((stored,),) = paper.of("settle")
+    assert (stored.outcome, stored.target, stored.result) == (OutcomeKind.SUCCEEDED, State.SUCCEEDED, None)
+    assert stored.result_dropped == "handler h of plugin p returned a value that cannot be stored (ZeroDivisionError)"
+    assert [entry["event"] for entry in logged] == ["outcome_incomplete", "result_dropped"]
+    ((settled,),) = paper.of("settled")
+    assert settled.outcome.succeeded
+
+
 def test_what_was_claimed_already_is_not_claimed_again(paper):
     """A runner that has reserved a delivery passes its attempt."""
     paper.dispatch().execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=1, retry_base=0))
     assert paper.of("claim") == []
     assert paper.of("joint") == [("d", 1)]
+
+
+def test_a_check_of_the_data_that_fails_is_a_failure(paper, monkeypatch):
+    """The attempt was not entered, so it is retried; no plugin is blamed."""
+    monkeypatch.setattr(paper, "why_data_invalid", lambda _handler, _event: 1 / 0)
+    paper.dispatch().execute(QUEUED)
+    ((stored,),) = paper.of("settle")
+    assert (stored.outcome, stored.target) == (OutcomeKind.FAILED, State.WAITING)
+    assert stored.error == (
+        "flowhooks or a plugin raised before the handler was entered: ZeroDivisionError: division by zero"
+    )
+    assert stored.error_identity.error_type == "ZeroDivisionError"
 
 
 def test_what_was_damaged_runs_when_it_was_claimed(paper, logged):

@@ -42,6 +42,7 @@ def test_how_attempts_end(flow, logged):
             "echo",
             "rejects",
             "asks_again",
+            "asks_again_oddly",
             "fails",
             "sys_exits",
             "os_exits_well",
@@ -55,6 +56,13 @@ def test_how_attempts_end(flow, logged):
         "echo": (State.SUCCEEDED, ""),
         "rejects": (State.DEAD, "not for me"),
         "asks_again": (State.WAITING, "the archive is closed"),
+        "asks_again_oddly": (
+            State.WAITING,
+            (
+                "Busy: (its text cannot be read: AttributeError) (its seconds are not a number from 0 to 2592000, so "
+                "it counts as any other exception; a subclass of RetryAfter must call super().__init__(seconds, why))"
+            ),
+        ),
         "fails": (State.DEAD, "LookupError: the password … was refused"),
         "sys_exits": (State.DEAD, "SystemExit: 3"),
         "os_exits_well": (State.UNKNOWN, "its process exited with code 0 without an answer"),

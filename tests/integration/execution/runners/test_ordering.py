@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 
 import pytest
 
@@ -109,6 +110,29 @@ def test_one_that_fails_for_long_keeps_only_its_own_key(harness, runner, listens
     assert flow.only(held).blocked_by == first
     assert done == ["3"]
     fail.set()
+
+
+@dataclass
+class Busy(RetryAfter):
+    """An exception that does not call `RetryAfter.__init__`."""
+
+    code: int
+
+
+def test_one_whose_exception_cannot_be_read_does_not_keep_its_key(harness, runner, listens):
+    """The attempt has failed as any other, so the next delivery of the key runs."""
+    done = []
+
+    def handle(event):
+        if event.flow_instance_id == "1":
+            raise Busy(3)
+        done.append(event.flow_instance_id)
+
+    flow = harness.open(listens(handle, name="h", order_by="business_key", concurrency=1), runner=runner)
+    first = flow.take("1", wait=0, businessKey="k").event_id
+    assert flow.take("2", businessKey="k").delivery_statuses[0].state is State.SUCCEEDED
+    assert flow.only(first).state is State.DEAD
+    assert done == ["2"]
 
 
 @pytest.mark.parametrize("most", [1, 3])

@@ -64,6 +64,20 @@ def asks_again(event):
     raise RetryAfter(60, "the archive is closed")
 
 
+class Busy(RetryAfter):
+    """An exception that does not call `RetryAfter.__init__`."""
+
+    def __init__(self, seconds):
+        """Keep any seconds."""
+        self.seconds = seconds
+
+
+@alone(retry=Retry())
+def asks_again_oddly(event):
+    """Request a later retry after seconds that are no number."""
+    raise Busy(seconds={1})
+
+
 @alone
 def fails(event):
     """Fail with a secret in its error."""
