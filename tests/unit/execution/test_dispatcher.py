@@ -426,7 +426,7 @@ def test_an_outcome_that_cannot_be_built_is_a_failure(paper, joint, logged):
 
 @pytest.mark.parametrize("kind", [OutcomeKind.REJECTED, OutcomeKind.LOST])
 def test_the_kind_of_an_outcome_that_cannot_be_built_is_kept(paper, monkeypatch, kind):
-    """What a wrapper returned is recorded without its text."""
+    """The outcome of a wrapper is recorded without its text."""
     paper.outcome = Outcome(kind=kind, error="x")
     monkeypatch.setattr(paper, "redact", lambda text: 1 / 0 if text == "x" else text)
     paper.dispatch().execute(QUEUED)
