@@ -126,12 +126,15 @@ class App:
         self.bulk_operations, self._parked_rerouter = path.bulk_operations, path.parked_rerouter
         services = composition.build_services(base, path, live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
+        self.order_sweeper = services.order_sweeper
         self.alerts, self.file_watch, self.clock_watch = services.alerts, services.file_watch, services.clock_watch
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
         # They stop in reverse order. `trends` is the last one, because it counts the results of the last attempts.
         reporting = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier)
-        watching = (self.cluster, self.clock_watch, self.bulk_operations, self.file_watch, self.reconciliation)
-        self._background: list[Service] = [service for service in (*reporting, *watching) if service is not None]
+        watching = (self.cluster, self.clock_watch, self.order_sweeper, self.bulk_operations, self.file_watch)
+        self._background: list[Service] = [
+            service for service in (*reporting, *watching, self.reconciliation) if service is not None
+        ]
         composition.register_collectors(base, self.notifier)
 
     @property

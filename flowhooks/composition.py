@@ -21,6 +21,7 @@ from flowhooks.background.clock_trust import ClockTrust
 from flowhooks.background.clock_watch import ClockWatch
 from flowhooks.background.cluster import ClusterSync
 from flowhooks.background.file_watch import FileWatch
+from flowhooks.background.order_sweeper import OrderSweeper
 from flowhooks.background.pause_watch import PauseWatch
 from flowhooks.background.reconciliation.service import Reconciliation
 from flowhooks.background.retention import Retention
@@ -302,6 +303,7 @@ class Services:
     pause_watch: PauseWatch
     rejected_requests: RejectedRequestLog
     clock_watch: ClockWatch
+    order_sweeper: OrderSweeper
     retention: Retention
     alerts: AlertMonitor
     file_watch: FileWatch | None
@@ -315,6 +317,7 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
         pause_watch=PauseWatch(ledger, path.waiters, base.runner.wake),
         rejected_requests=RejectedRequestLog(ledger=ledger, clock=base.clock),
         clock_watch=ClockWatch(ledger, trust, base.clock),
+        order_sweeper=OrderSweeper(ledger),
         retention=Retention(ledger=ledger, settings=settings.retention, trust=trust),
         file_watch=None if lock is None else FileWatch(ledger, lock),
         alerts=AlertMonitor(

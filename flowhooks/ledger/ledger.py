@@ -394,7 +394,6 @@ class Ledger(Reader):
 
         def recovered(transaction: WriteTransaction) -> dict[Any, int]:
             now = self._clock.now()
-            self._order_scheduler.promote_missed(transaction)
             if self.shared and self._heartbeat_state.covers_window():
                 processes.expire_stale(transaction, now, heartbeat_timeout=self.heartbeat_timeout)
             recorder, random = self._result_recorder, self._clock.random

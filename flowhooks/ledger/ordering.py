@@ -21,7 +21,7 @@ delivery be found in one index lookup. A wrong hint delays a delivery; it never 
 - When a delivery leaves its group, `OrderScheduler.before_commit` promotes the next one in the same transaction.
 - Two transactions at once may each miss what the other does: one adds a delivery behind another, which leaves its group
   in a transaction that does not see the new one. So a group with a newly blocked delivery is checked again a few times
-  (`RECHECK_INTERVAL`), and `promote_missed` checks all groups at each heartbeat.
+  (`RECHECK_INTERVAL`), and `background.order_sweeper` reads all groups periodically, in pages.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import NEXT, Position
 from flowhooks.ledger.start_limits import StartBudget, count_startable
-from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, deliveries, handlers, in_order_group
+from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, deliveries, in_order_group
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import State
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -60,7 +60,7 @@ from flowhooks.model.ready_delivery import ReadyDelivery
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import Connection, Row
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.deliveries import ClaimRequest
@@ -71,11 +71,13 @@ if TYPE_CHECKING:
 RECHECK_INTERVAL: Final = 0.1
 """Seconds between checks of a group in which a delivery was blocked."""
 RECHECKS: Final = 3
-"""Number of these checks. The next heartbeat finds what they miss."""
+"""Number of these checks. The next sweep finds what they miss."""
 READ_BEYOND_RATE: Final = 4
 """Number of deliveries of a handler that are read beyond those that its rate allows to start."""
 MAX_GROUPS: Final = 1_000
 """Maximum number of groups that are checked again at the same time."""
+PAGE_SIZE: Final = 1_000
+"""Maximum number of deliveries that `read_order_groups` reads."""
 
 _GROUPS = database.row_array("groups", handler=Text, order_key=Text)
 _OTHERS = deliveries.alias("others")
@@ -103,19 +105,16 @@ BLOCKED_BY: Final = case(
 first."""
 
 
-def _in_groups(groups: Any) -> ColumnElement[bool]:
-    return and_(
-        in_order_group(deliveries),
-        deliveries.c.handler == groups.c.handler,
-        deliveries.c.order_key == groups.c.order_key,
-    )
-
-
+_IN_GROUP: Final = and_(
+    in_order_group(deliveries),
+    deliveries.c.handler == _GROUPS.c.handler,
+    deliveries.c.order_key == _GROUPS.c.order_key,
+)
 _LAST: Final = select(
     _GROUPS.c.handler,
     _GROUPS.c.order_key,
     select(deliveries.c.order_position)
-    .where(_in_groups(_GROUPS))
+    .where(_IN_GROUP)
     .order_by(deliveries.c.order_position.desc(), deliveries.c.id.desc())
     .limit(1)
     .scalar_subquery()
@@ -154,48 +153,60 @@ _RUNNING: Final = (
 )
 
 
-def _first_of(groups: Any) -> Any:
-    first = (
-        select(deliveries.c.id)
-        .where(_in_groups(groups))
-        .order_by(deliveries.c.order_position, deliveries.c.id)
-        .limit(1)
+_FIRST: Final = select(deliveries.c.id).where(_IN_GROUP).order_by(deliveries.c.order_position, deliveries.c.id).limit(1)
+_PROMOTE: Final = (
+    update(deliveries)
+    .where(
+        deliveries.c.id.in_(select(_FIRST.correlate(_GROUPS).scalar_subquery()).select_from(_GROUPS)),
+        deliveries.c.state == State.WAITING.value,
+        deliveries.c.order_position >= bindparam("least"),
     )
-    return select(first.correlate(groups).scalar_subquery()).select_from(groups)
-
-
-def _promote(groups: Any) -> Any:
-    """Make the first delivery of each group due, unless it has started."""
-    # It was not late while it was blocked.
-    due_at = case((deliveries.c.due_at < bindparam("now"), bindparam("now")), else_=deliveries.c.due_at)
-    return (
-        update(deliveries)
-        .where(
-            deliveries.c.id.in_(_first_of(groups)),
-            deliveries.c.state == State.WAITING.value,
-            deliveries.c.order_position >= bindparam("least"),
-        )
-        .values(order_position=NEXT, due_at=due_at)
-        .returning(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.due_at)
+    .values(
+        order_position=NEXT,
+        # It was not late while it was blocked.
+        due_at=case((deliveries.c.due_at < bindparam("now"), bindparam("now")), else_=deliveries.c.due_at),
     )
+    .returning(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.due_at)
+)
+"""Makes the first delivery of each group due, unless it has started."""
+
+# The rest of the last group of a page is skipped, so a long backlog behind one key costs one page.
+_NEXT_GROUPS: Final = (
+    select(deliveries.c.handler, deliveries.c.order_key, deliveries.c.order_position, deliveries.c.state)
+    .where(
+        in_order_group(deliveries),
+        tuple_(deliveries.c.handler, deliveries.c.order_key)
+        > tuple_(bindparam("handler", type_=Text), bindparam("order_key", type_=Text)),
+    )
+    .order_by(deliveries.c.handler, deliveries.c.order_key, deliveries.c.order_position, deliveries.c.id)
+    .limit(bindparam("page_size"))
+)
 
 
-_PROMOTE: Final = _promote(_GROUPS)
-_ORDERED: Final = select(handlers.c.id).where(handlers.c.order_by.is_not(None))
-_OF_HANDLER: Final = in_order_group(deliveries) & (deliveries.c.handler == bindparam("whose"))
-_EACH_GROUP: Final = (
-    select(bindparam("whose", type_=Text).label("handler"), func.min(deliveries.c.order_key).label("order_key"))
-    .where(_OF_HANDLER)
-    .cte("each_group", recursive=True)
-)
-_FOLLOWING: Final = select(func.min(deliveries.c.order_key)).where(
-    _OF_HANDLER, deliveries.c.order_key > _EACH_GROUP.c.order_key
-)
-# One step down the index for each order group, however many deliveries each of them has.
-_ALL_GROUPS: Final = _EACH_GROUP.union_all(
-    select(_EACH_GROUP.c.handler, _FOLLOWING.scalar_subquery()).where(_EACH_GROUP.c.order_key.is_not(None))
-)
-_PROMOTE_ALL: Final = _promote(_ALL_GROUPS)
+class OrderGroupPage(NamedTuple):
+    """Some order groups.
+
+    Attributes:
+        missed: those whose first delivery is blocked, so that its promotion was missed.
+        last: the last group of the page; None if there are no groups after the page.
+    """
+
+    missed: list[OrderGroup]
+    last: OrderGroup | None
+
+
+def read_order_groups(connection: Connection, after: OrderGroup) -> OrderGroupPage:
+    """Return a page of order groups that follow the group `after`, in the order of their handlers and keys.
+
+    At most `PAGE_SIZE` deliveries are read, however many are stored.
+    """
+    parameters = {"handler": after.handler, "order_key": after.key, "page_size": PAGE_SIZE}
+    rows = connection.execute(_NEXT_GROUPS, parameters).all()
+    first: dict[OrderGroup, Row[Any]] = {}
+    for row in rows:
+        first.setdefault(OrderGroup(row.handler, row.order_key), row)
+    missed = [group for group, row in first.items() if row.state == State.WAITING.value and row.order_position > NEXT]
+    return OrderGroupPage(missed, next(reversed(first)) if len(rows) == PAGE_SIZE else None)
 
 
 def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, OrderGroup]]) -> dict[str, Position]:
@@ -355,12 +366,6 @@ class OrderScheduler:
             blocked = transaction.blocked_groups
             transaction.after_commit(lambda: self._schedule_rechecks(blocked))
 
-    def promote_missed(self, transaction: WriteTransaction) -> None:
-        """Promote the first delivery of each order group whose promotion was missed."""
-        for handler in transaction.connection.execute(_ORDERED).scalars().all():
-            parameters = {"whose": handler, "now": self._clock.now(), "least": NEXT + 1}
-            self._enqueue(transaction, transaction.connection.execute(_PROMOTE_ALL, parameters).all())
-
     def limit_to_free_slots(self, connection: Connection, limit_for: Callable[[str], int]) -> Callable[[str], int]:
         """Return `limit_for`, capped at what the limits of each handler allow now.
 
@@ -424,7 +429,7 @@ class OrderScheduler:
     def _recheck(self) -> None:
         with self._rechecks_lock:
             groups = list(self._rechecks_left)
-        with suppress(Unavailable):  # the next heartbeat checks all groups
+        with suppress(Unavailable):  # the next sweep checks all groups
             self._write(lambda transaction: self._promote(transaction, groups, least=NEXT + 1))
         with self._rechecks_lock:
             self._rechecks_left = {

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from flowhooks import OutcomeKind, Retry, State
+from flowhooks.ledger import ordering
 from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
@@ -359,13 +360,22 @@ def test_what_was_put_behind_one_that_was_just_leaving_is_found(harness, ordered
     lanes[0].end(lanes[0].queued(second))
 
 
-def test_what_nobody_called_up_is_found_at_a_sign_of_life(lane):
-    """A heartbeat finds a delivery whose promotion was missed."""
-    first, second = lane.take("1"), lane.take("2", "other")
-    lane.flow.sql("UPDATE deliveries SET order_position = 7")
-    assert lane.due() == []
-    lane.ledger.recover()
-    assert sorted(lane.due()) == sorted([first.delivery_id, second.delivery_id])
+def test_what_nobody_called_up_is_found_by_a_sweep(lane, monkeypatch):
+    """A sweep finds all deliveries whose promotion was missed, in pages that pass over the backlog of a key."""
+    monkeypatch.setattr(ordering, "PAGE_SIZE", 2)
+    monkeypatch.setattr(ordering, "MAX_GROUPS", 0)  # no group is checked again
+    missed, others = [lane.take(key, key) for key in "adf"], [lane.take(key, key) for key in "be"]
+    blocked = [lane.take(f"{key}{number}", key) for key in "ade" for number in range(4)]
+    assert len(lane.due()) == 5
+    for first in missed:
+        lane.flow.sql("UPDATE deliveries SET order_position = 1 WHERE id = ?", first.delivery_id)
+    assert lane.due() == [first.delivery_id for first in others]
+    before = lane.flow.sql("SELECT id, order_position, due_at FROM deliveries ORDER BY id")
+    lane.flow.app.order_sweeper.sweep()
+    assert sorted(lane.due()) == sorted(first.delivery_id for first in (*missed, *others))
+    after = lane.flow.sql("SELECT id, order_position, due_at FROM deliveries ORDER BY id")
+    assert len(set(after) - set(before)) == len(missed)
+    assert not {first.delivery_id for first in blocked} & set(lane.due())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from flowhooks import Retry
 from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.due_deliveries import due_deliveries
-from flowhooks.ledger.ordering import OrderScheduler, admissible
+from flowhooks.ledger.ordering import OrderScheduler, admissible, read_order_groups
 from flowhooks.ledger.transaction import OrderGroup, WriteTransaction
 from flowhooks.model.ready_delivery import ReadyDelivery
 from support.sent_statements import taking_down
@@ -76,7 +76,7 @@ def whole(connection, statement, parameters, *, small):
 @pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("shape", ["one", "many"])
 def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
-    """No table is scanned by polling, a claim, the promotion of the next delivery, or a heartbeat."""
+    """No table is scanned by polling, a claim, the promotion of the next delivery, or the search for missed ones."""
     more, flow = fill
     if shape == "one":
         more("a", BEHIND_ONE, "'k'", "i - 1")
@@ -106,7 +106,7 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
             "due": lambda: due_deliveries(connection, now, lambda _handler: 1000),
             "claim": lambda: admissible(transaction, [claim], now),
             "call up": leave,
-            "heartbeat": lambda: turns.promote_missed(transaction),
+            "sweep": lambda: read_order_groups(connection, OrderGroup("p:h", lane)),
         }
         results = {}
         for name, step in steps.items():
@@ -115,6 +115,8 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
             statements[name] = taken
         assert len(results["due"]) == (1 if shape == "one" else 1000)
         assert results["claim"][:3] == ({first}, set(), set())
+        assert bool(results["sweep"].last) == (shape == "many")
+        assert not results["sweep"].missed
         called = connection.exec_driver_sql(
             f"SELECT id FROM deliveries WHERE order_key = '{lane}' AND order_position = 0 AND state = 'waiting'"
         ).fetchall()

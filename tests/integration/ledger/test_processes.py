@@ -69,6 +69,24 @@ def test_what_a_silent_process_ran_is_lost(two):
     assert two[1].only(event_id).state is State.WAITING
 
 
+def test_a_missed_promotion_that_is_locked_delays_neither_a_recovery_nor_a_start(harness, listens, monkeypatch):
+    """Lost attempts are recovered, and a process starts, while a delivery whose promotion was missed is locked."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 1.0)
+    listener = listens(nothing, name="h", order_by="business_key", retry=Retry(jitter=0))
+    two = [harness.open(listener, start=False) for _ in range(2)]
+    event_id, _, _ = begin(two[0])
+    blocked = two[1].only(two[1].take("i2", wait=0, businessKey="k").event_id).delivery_id
+    two[1].sql("UPDATE deliveries SET order_position = 7 WHERE id = ?", blocked)
+    silence(two[1], two[0].app.ledger.process)
+    engine = database.open_engine(two[1].address, writing=True)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT id FROM deliveries WHERE id = %s FOR UPDATE", (blocked,))
+        assert two[1].app.ledger.recover()[State.WAITING] == 1
+        harness.open(listener, start=False)
+    engine.dispose()
+    assert two[1].only(event_id).state is State.WAITING
+
+
 def test_who_signs_on_while_another_looks_for_the_dead_is_none_of_them(two):
     """An attempt becomes visible together with its process, even if the process that checks is slow."""
     begun = []
