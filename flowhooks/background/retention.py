@@ -13,7 +13,7 @@ import structlog
 from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import operation_retention, process_retention, purge, trends
+from flowhooks.ledger import maintenance, operation_retention, process_retention, purge, trends
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.trend import HOUR, MINUTE, RESOLUTIONS
@@ -153,7 +153,8 @@ class Retention:
         return FIRST_RUN_DELAY
 
     def _max_rows(self) -> int:
-        return max(MIN_ROWS_PER_RUN, self._ledger.totals().stored // MAX_SHARE_DIVISOR)
+        with self._ledger.connection() as connection:
+            return max(MIN_ROWS_PER_RUN, maintenance.count_stored_events(connection) // MAX_SHARE_DIVISOR)
 
     def _cutoff(self, name: str, now: int) -> int:
         days: int = getattr(self._settings, name)

@@ -76,7 +76,7 @@ def whole(connection, statement, parameters):
 
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_no_table_is_read_as_a_whole(harness, analyzed):
-    """No table is scanned to find or delete old events, to find a callback, or for the rest of a purge."""
+    """No table is scanned to find or delete old events, to find a callback, for the limit or the rest of a purge."""
     harness.check_books = False
     flow = harness.open(start=False)
     time = flow.clock.now()
@@ -114,5 +114,8 @@ def test_no_table_is_read_as_a_whole(harness, analyzed):
                 if lines := whole(connection, statement, parameters):
                     found.setdefault(name, []).extend([statement, *lines])
         began.rollback()
+        with taking_down(flow.app.ledger._engine) as taken:
+            flow.app.retention._max_rows()
+        found |= {statement: lines for statement, given in taken if (lines := whole(connection, statement, given))}
     engine.dispose()
     assert not found
