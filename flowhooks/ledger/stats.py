@@ -90,6 +90,8 @@ class LedgerStats:
         paused: the ids of the paused handlers.
         circuit_open: the ids of the paused handlers whose circuits are open.
         operations: number of bulk operations that are planned, running and paused, by state.
+        accepted: events accepted since the ledger was created, as counted in the transactions that accepted them.
+        purged: events purged since then, as counted in the transactions that purged them.
     """
 
     backlog: Mapping[str, HandlerBacklog]
@@ -103,6 +105,8 @@ class LedgerStats:
     paused: frozenset[str]
     circuit_open: frozenset[str]
     operations: Mapping[str, int]
+    accepted: int
+    purged: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +174,7 @@ def read_stats(connection: Connection, now: int) -> LedgerStats:
     )
     open_alerts = connection.execute(per_cause).all()
     live = select(func.count()).select_from(processes).where(processes.c.stopped_at.is_(None))
+    sums = counter_sums(connection)
     return LedgerStats(
         backlog=backlog(connection),
         oldest_due={issue.handler: issue.since for issue in alert_queries.overdue(connection, now)},
@@ -189,6 +194,8 @@ def read_stats(connection: Connection, now: int) -> LedgerStats:
             **dict.fromkeys(COUNTED_OPERATIONS, 0),
             **dict(connection.execute(_OPERATIONS).all()),
         },
+        accepted=sums.get("accepted", 0),
+        purged=sums.get("purged", 0),
     )
 
 

@@ -39,6 +39,8 @@ TOTALS_TTL_SECONDS: Final = 60.0
 
 The totals have a longer time. Open deliveries are found through indexes, but for the totals every event is counted
 (0.03 s for 1,000,000 events on SQLite)."""
+COUNT_COST: Final = 20
+"""The totals are read again only after this many times the time that it took."""
 OPEN_STATES: Final = (State.WAITING, State.RUNNING, State.UNKNOWN, State.DEAD)
 """States whose deliveries are counted. There may be millions of deliveries in the other states."""
 
@@ -125,9 +127,9 @@ class LedgerCollector(Collector):
         self._handler_label = handler_label
         self._file = database.database_file(url)
         self._stats = _TTLCache(lambda: ledger.read_stats(clock.now()), STATS_TTL_SECONDS)
-        self._totals = _TTLCache(ledger.totals, TOTALS_TTL_SECONDS)
+        self._totals = _TTLCache(_or_none(ledger.totals), TOTALS_TTL_SECONDS, cost=COUNT_COST)
         self._engines = _TTLCache(ledger.read_engine_stats, STATS_TTL_SECONDS)
-        self._book = _TTLCache(ledger.book_totals, TOTALS_TTL_SECONDS)
+        self._book = _TTLCache(_or_none(ledger.book_totals), TOTALS_TTL_SECONDS, cost=COUNT_COST)
         self._ignored = _TTLCache(ledger.ignored_counts, STATS_TTL_SECONDS)
 
     def describe(self) -> Iterator[Metric]:
@@ -135,10 +137,13 @@ class LedgerCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; only `flowhooks_ledger_up` if the ledger cannot be read."""
+        """Yield the metrics; only `flowhooks_ledger_up` if the ledger cannot be read.
+
+        The totals are left out if they cannot be read, as in a database that does not count all events in time.
+        """
         try:
-            condition, totals = self._stats.read(), self._totals.read()
-            engines, book, ignored = self._engines.read(), self._book.read(), self._ignored.read()
+            condition, engines, ignored = self._stats.read(), self._engines.read(), self._ignored.read()
+            totals, book = self._totals.read(), self._book.read()
         except LedgerUnusable as error:
             log.warning("ledger_metrics_failed", why=str(error))
             yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 0)
@@ -152,9 +157,15 @@ class LedgerCollector(Collector):
         for state, many in condition.operations.items():
             operations.add_metric([state], many)
         yield operations
-        yield from _counted(totals)
+        yield CounterMetricFamily(
+            "flowhooks_accepted", "Events accepted since the ledger was created.", condition.accepted
+        )
+        yield CounterMetricFamily("flowhooks_purged", "Events purged since the ledger was created.", condition.purged)
+        if totals is not None:
+            yield from _counted(totals)
         yield from self._engine_gauges(engines)
-        yield _instances(book)
+        if book is not None:
+            yield _instances(book)
         yield _ignored(ignored)
         alerts = GaugeMetricFamily("flowhooks_alerts", "Open alerts, by cause.", labels=["cause"])
         for cause, many in sorted(condition.alerts.items()):
@@ -272,8 +283,6 @@ class LedgerCollector(Collector):
 
 
 def _counted(totals: Totals) -> Iterator[Metric]:
-    yield CounterMetricFamily("flowhooks_accepted", "Events accepted since the ledger was created.", totals.accepted)
-    yield CounterMetricFamily("flowhooks_purged", "Events purged since the ledger was created.", totals.purged)
     yield GaugeMetricFamily("flowhooks_events", "Events that are stored now.", totals.stored)
     yield GaugeMetricFamily(
         "flowhooks_unaccounted_events",
@@ -325,17 +334,35 @@ def _size(file: Path, suffix: str = "") -> int:
 
 
 class _TTLCache(Generic[T]):
-    """A cache of one value that expires. If several threads need it at once, one reads it and the others wait."""
+    """A cache of one value that expires. If several threads need it at once, one reads it and the others wait.
 
-    def __init__(self, read: Callable[[], T], seconds: float) -> None:
+    The value is kept for some seconds, or for `cost` times the time that it took to read it if that is longer.
+    """
+
+    def __init__(self, read: Callable[[], T], seconds: float, *, cost: int = 0) -> None:
         self._read = read
         self._seconds = seconds
+        self._cost = cost
         self._lock = threading.Lock()
         self._cached: tuple[float, T] | None = None
 
     def read(self) -> T:
         with self._lock:
-            now = time.monotonic()
-            if self._cached is None or now - self._cached[0] >= self._seconds:
-                self._cached = now, self._read()
+            began = time.monotonic()
+            if self._cached is None or began >= self._cached[0]:
+                value = self._read()
+                self._cached = began + max(self._seconds, (time.monotonic() - began) * self._cost), value
             return self._cached[1]
+
+
+def _or_none(read: Callable[[], T]) -> Callable[[], T | None]:
+    """Return a function that returns None if `read` cannot read the ledger."""
+
+    def read_or_none() -> T | None:
+        try:
+            return read()
+        except LedgerUnusable as error:
+            log.warning("ledger_metrics_failed", why=str(error))
+            return None
+
+    return read_or_none

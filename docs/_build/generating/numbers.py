@@ -74,6 +74,8 @@ def families() -> Iterator[tuple[str, Metric]]:
         paused=frozenset({one}),
         circuit_open=frozenset({one}),
         operations={"planned": 0, "running": 1, "paused": 0},
+        accepted=0,
+        purged=0,
     )
     position = EnginePosition(
         **dict.fromkeys((field.name for field in fields(EnginePosition)), 0)  # type: ignore[arg-type]

@@ -9,12 +9,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
+from flowhooks.errors import LedgerUnusable
 from flowhooks.intake.callback import Callback
+from flowhooks.ledger import reader
 from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.stats import totals
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.event import Origin
-from flowhooks.observability.collectors import STATS_TTL_SECONDS
+from flowhooks.observability.collectors import COUNT_COST, STATS_TTL_SECONDS, TOTALS_TTL_SECONDS
 from flowhooks.operations.bulk import cancel_operation, pause_operation, plan_operation, start_operation
 from flowhooks.operations.pause import pause, resume
 from support import engine_ledger
@@ -225,6 +228,30 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_else(harness, listens, logge
     assert found[attempts] == 1
     assert ("flowhooks_unaccounted_events",) not in found
     assert [one for one in logged if one["event"] == "ledger_metrics_failed"]
+
+
+def test_counts_that_take_too_long_hide_nothing_else(harness, listens, monkeypatch, monotonic, logged):
+    """If all events cannot be counted in time, only their counts are left out, and they are not counted soon again."""
+    flow = harness.open(listens(fine))
+    counts = []
+
+    def count(connection):
+        counts.append(connection)
+        if len(counts) == 1:
+            monotonic(10)
+            raise LedgerUnusable("the server has not answered for 10 seconds")
+        return totals(connection)
+
+    monkeypatch.setattr(reader, "totals", count)
+    for _ in range(2):
+        found = scrape(flow)
+        assert (found["flowhooks_ledger_up",], found["flowhooks_accepted_total",]) == (1, 0)
+        assert not {("flowhooks_events",), ("flowhooks_unaccounted_events",)} & set(found)
+        monotonic(TOTALS_TTL_SECONDS)
+    assert [entry["event"] for entry in logged if entry["log_level"] == "warning"] == ["ledger_metrics_failed"]
+    monotonic(10 * COUNT_COST)
+    assert scrape(flow)["flowhooks_unaccounted_events",] == 0
+    assert len(counts) == 2
 
 
 @pytest.mark.sqlite
