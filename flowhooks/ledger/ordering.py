@@ -202,7 +202,7 @@ def read_order_groups(connection: Connection, after: OrderGroup) -> OrderGroupPa
     """
     parameters = {"handler": after.handler, "order_key": after.key, "page_size": PAGE_SIZE}
     rows = connection.execute(_NEXT_GROUPS, parameters).all()
-    first: dict[OrderGroup, Row[Any]] = {}
+    first: dict[OrderGroup, Any] = {}
     for row in rows:
         first.setdefault(OrderGroup(row.handler, row.order_key), row)
     missed = [group for group, row in first.items() if row.state == State.WAITING.value and row.order_position > NEXT]
