@@ -30,7 +30,7 @@ from flowhooks.ledger import (
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE, reject_damaged_log
 from flowhooks.ledger.lock import is_held, why_misplaced
 from flowhooks.ledger.migrations import runner
-from flowhooks.ledger.route_changes import ParkedGroup, parked_groups, parked_reasons
+from flowhooks.ledger.route_changes import ParkedGroup, ParkedWindow, parked_groups, parked_window
 from flowhooks.ledger.stats import LedgerStats, Totals, count_by_state, read_stats, totals
 
 if TYPE_CHECKING:
@@ -223,10 +223,10 @@ class Reader:
         with self.connection() as connection:
             return parked_groups(connection)
 
-    def parked_reasons(self) -> list[tuple[ParkedGroup, str | None]]:
-        """Return the same groups, divided further by the stored reason, each with that reason."""
+    def parked_window(self, *, after: str, limit: int) -> ParkedWindow:
+        """Return the groups of the next parked events, as `flowhooks.ledger.route_changes` does."""
         with self.connection() as connection:
-            return parked_reasons(connection)
+            return parked_window(connection, after=after, limit=limit)
 
     def read_stats(self, now: int) -> LedgerStats:
         """Return the open work of the ledger at `now`, in microseconds since 1970."""

@@ -105,11 +105,27 @@ def parked_groups(connection: Connection) -> list[ParkedGroup]:
     return [_to_group(row[:-1], row[-1]) for row in connection.execute(query.order_by(func.count().desc()))]
 
 
-def parked_reasons(connection: Connection) -> list[tuple[ParkedGroup, str | None]]:
-    """Return the same groups, divided further by the stored reason, each with that reason; unsorted."""
-    columns = (*_GROUP_BY, events.c.parked_by)
-    query = select(*columns, func.count()).where(IS_PARKED).group_by(*columns)
-    return [(_to_group(row[:-2], row[-1]), row[-2]) for row in connection.execute(query)]
+class ParkedWindow(NamedTuple):
+    """Parked events that follow each other.
+
+    Attributes:
+        groups: their groups, divided further by the stored reason, each with that reason.
+        next: the id of the last of them; `""` if no parked event follows.
+    """
+
+    groups: list[tuple[ParkedGroup, str | None]]
+    next: str
+
+
+def parked_window(connection: Connection, *, after: str, limit: int) -> ParkedWindow:
+    """Return the groups of parked events after an event id, oldest first, at most `limit` events."""
+    parked = select(*_GROUP_BY, events.c.parked_by, events.c.id).where(IS_PARKED, events.c.id > after)
+    each = parked.order_by(events.c.id).limit(limit).subquery("each")
+    columns = [each.c[column.name] for column in (*_GROUP_BY, events.c.parked_by)]
+    rows = connection.execute(select(*columns, func.count(), func.max(each.c.id)).group_by(*columns)).all()
+    groups = [(_to_group(row[:-3], row[-2]), row[-3]) for row in rows]
+    is_full = sum(group.events for group, _ in groups) == limit
+    return ParkedWindow(groups, max(row[-1] for row in rows) if is_full else "")
 
 
 def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[ParkedGroup, str, int]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowhooks.background.threads import ThreadGroup
     from flowhooks.ledger.queries import StoredEvent
-    from flowhooks.ledger.route_changes import RouteChange
+    from flowhooks.ledger.route_changes import ParkedWindow, RouteChange
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 
@@ -33,6 +33,10 @@ log = get_logger(__name__)
 
 PAGE_SIZE: Final = 500
 """Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress."""
+WINDOW_SIZE: Final = 5_000
+"""Number of parked events whose groups are read at once, to pass over events that stay as they are."""
+MAX_WINDOWS: Final = 20
+"""Maximum number of windows per call."""
 
 _DELIBERATE_DISMISSALS: Final = frozenset({DismissedBy.OPERATOR, DismissedBy.SETTING})
 """Dismissals by intent: a new handler does not reverse them."""
@@ -155,7 +159,8 @@ def reroute(
 def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: str = "") -> RerouteParkedResult:
     """Route all parked events again with the current look-up, oldest first, one page of events per call.
 
-    Events that only an operator or a late callback may route stay as they are.
+    Events that only an operator or a late callback may route stay as they are. Many events in a row that stay as they
+    are for certain are passed over and not counted.
 
     Args:
         context: what operations work with.
@@ -166,9 +171,11 @@ def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: s
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     page: list[StoredEvent] = []
-    if after or _may_change(context):
-        page = context.reader.page(EventFilter(state="parked"), after=after, limit=PAGE_SIZE)
-    next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
+    start, may_change = _pass_over(context, after)
+    next_page = start
+    if may_change:
+        page = context.reader.page(EventFilter(state="parked"), after=start, limit=PAGE_SIZE)
+        next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     items = [item for stored in page if (item := _parked_route_change(context, stored)) is not None]
     if items and not dry_run:
         changed = context.change(
@@ -205,12 +212,24 @@ def _count_deliveries(items: Sequence[RouteChange]) -> int:
     return sum(len(item.deliveries) for item in items)
 
 
-def _may_change(context: OperationContext) -> bool:
+def _pass_over(context: OperationContext, after: str) -> tuple[str, bool]:
+    """Pass over windows of parked events that a reroute does not change; return where to continue, and if one may."""
+    for _ in range(MAX_WINDOWS):
+        window = context.reader.parked_window(after=after, limit=WINDOW_SIZE)
+        if _may_change(context, window):
+            return after, True
+        after = window.next
+        if not after:
+            break
+    return after, False
+
+
+def _may_change(context: OperationContext, window: ParkedWindow) -> bool:
     """Tell whether a reroute may change parked events or their reasons."""
     return any(
         is_deliverable(context.router, group)
         or context.router.route(representative_event(group)).parked_by != parked_by
-        for group, parked_by in context.reader.parked_reasons()
+        for group, parked_by in window.groups
         if not group.end_undecided
     )
 

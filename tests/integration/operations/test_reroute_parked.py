@@ -12,6 +12,7 @@ from flowhooks.operations import reroute as module
 from flowhooks.operations.parked import count_deliverable
 from flowhooks.operations.reroute import reroute_parked
 from flowhooks.settings import RoutingSettings
+from support.sent_statements import taking_down
 
 pytestmark = pytest.mark.runners
 
@@ -136,6 +137,24 @@ def test_a_page_at_a_time(harness, listens, monkeypatch):
             break
     assert pages == [(2, 1), (2, 1), (2, 0), (1, 1)]
     assert sum(group.events for group in flow.app.ledger.parked()) == 4
+
+
+def test_events_that_stay_parked_are_passed_over(harness, listens, monkeypatch):
+    """Groups of a few thousand events are read at a time; those that stay as they are cost no more than that."""
+    monkeypatch.setattr(module, "WINDOW_SIZE", 2)
+    monkeypatch.setattr(module, "MAX_WINDOWS", 2)
+    flow = harness.open(start=False)
+    ids = [flow.take(f"i{number}", key="leave" if number == 5 else "else", wait=0).event_id for number in range(8)]
+    flow.close()
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
+    with taking_down(flow.app.ledger._engine) as taken:
+        first = reroute_parked(flow.app.operation_context)
+        second = reroute_parked(flow.app.operation_context, after=first.next)
+        third = reroute_parked(flow.app.operation_context, after=ids[5])
+    assert (first.events, first.next) == (0, ids[3])
+    assert (second.events, second.delivered, second.next) == (4, 1, "")
+    assert (third.events, third.next) == (0, "")
+    assert all("LIMIT" in statement for statement, _ in taken if "FROM events" in statement)
 
 
 def test_a_start_goes_through_every_page(harness, listens, monkeypatch):
