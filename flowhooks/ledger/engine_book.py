@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 MAX_DETAIL_CHARS: Final = 500
 """Maximum length of the text that explains to operators why an instance is skipped."""
+MAX_EVENTS_READ: Final = 10_000
+"""Maximum number of events that `callbacks_without_row` reads."""
 
 
 class Disposition(StrEnum):
@@ -439,24 +441,29 @@ def delete_old(transaction: WriteTransaction, source: str, before: int, limit: i
 
 def callbacks_without_row(
     connection: Connection, source: str, *, after: str, until: int, limit: int
-) -> list[tuple[str, str, int]]:
+) -> tuple[list[tuple[str, str, int]], str]:
     """Return callbacks whose instance is not in the book, oldest first: event id, instance id, time of receipt.
 
     Args:
         connection: any connection.
         source: the source.
-        after: an event id; only later events are returned.
+        after: an event id; only later events are read.
         until: the latest time of receipt, in microseconds since 1970.
         limit: the maximum number.
+
+    Returns:
+        The callbacks, and the id of the event to continue after; `""` if all events were read.
     """
+    in_interval = (events.c.id > after) & (events.c.id < id_lower_bound(until))
+    all_read = select(events.c.id).where(in_interval).order_by(events.c.id)
+    last = connection.execute(all_read.offset(MAX_EVENTS_READ - 1).limit(1)).scalar()
     in_book = exists().where(
         engine_instances.c.source == source, engine_instances.c.flow_instance_id == events.c.flow_instance_id
     )
     query = (
         select(events.c.id, events.c.flow_instance_id, events.c.received_at)
         .where(
-            events.c.id > after,
-            events.c.id < id_lower_bound(until),
+            in_interval if last is None else in_interval & (events.c.id <= last),
             events.c.source == source,
             events.c.origin.in_(CALLBACK_ORIGINS),
             ~in_book,
@@ -464,7 +471,8 @@ def callbacks_without_row(
         .order_by(events.c.id)
         .limit(limit)
     )
-    return [tuple(row) for row in connection.execute(query)]
+    rows = [tuple(row) for row in connection.execute(query)]
+    return rows, rows[-1][0] if len(rows) == limit else last or ""
 
 
 def last_unavailable_at(connection: Connection, source: str) -> int:

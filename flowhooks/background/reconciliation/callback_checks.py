@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_ASKED: Final = 100
 """Maximum number of callbacks of a round about which the engine is asked, because its history does not have them."""
+MAX_READS: Final = 20
+"""Maximum number of reads of a round that search for such callbacks; the next round continues."""
 MAX_UNANSWERED: Final = 3
 """Maximum number of errors of the engine about such callbacks; then the next round asks again."""
 MAX_REMEMBERED: Final = 1000
@@ -63,14 +65,11 @@ def ask_about_callbacks(context: SourceContext, *, since: int, until: int) -> Ca
         since: microseconds since 1970.
         until: microseconds since 1970.
     """
-    after = max(context.asked_until, id_lower_bound(since))
-    with context.ledger.connection() as connection:
-        rows = engine_book.callbacks_without_row(connection, context.name, after=after, until=until, limit=MAX_ASKED)
-    new = [UnknownCallback(*row) for row in rows]
+    new, asked_until = _find_unknown(context, since=since, until=until)
     again = [UnknownCallback(event_id, *of) for event_id, of in islice(context.running.items(), MAX_ASKED - len(new))]
     found: list[FinishedInstance] = []
     absent: list[UnknownCallback] = []
-    errors, asked_until = 0, new[-1].event_id if len(new) == MAX_ASKED else max(after, id_lower_bound(until))
+    errors = 0
     for place, callback in enumerate((*new, *again), start=1):
         try:
             instance = context.client.instance(callback.instance_id)
@@ -89,6 +88,22 @@ def ask_about_callbacks(context: SourceContext, *, since: int, until: int) -> Ca
             asked_until = callback.event_id if place < len(new) else asked_until
             break
     return CallbackAnswers(found, absent, asked_until)
+
+
+def _find_unknown(context: SourceContext, *, since: int, until: int) -> tuple[list[UnknownCallback], str]:
+    """Return callbacks whose instance the history does not have, and up to which event id they were searched."""
+    found: list[UnknownCallback] = []
+    after, end = max(context.asked_until, id_lower_bound(since)), id_lower_bound(until)
+    for _ in range(MAX_READS):
+        with context.ledger.connection() as connection:
+            rows, last = engine_book.callbacks_without_row(
+                connection, context.name, after=after, until=until, limit=MAX_ASKED - len(found)
+            )
+        found += [UnknownCallback(*row) for row in rows]
+        after = last or max(after, end)
+        if not last or len(found) == MAX_ASKED:
+            break
+    return found, after
 
 
 def _report_unanswered(context: SourceContext, callback: UnknownCallback, error: EngineError) -> None:

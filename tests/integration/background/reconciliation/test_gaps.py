@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from flowhooks.background.alerts.engine_causes import UNSTORED, EngineCauseFinder
+from flowhooks.background.reconciliation import callback_checks
 from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import EngineError, Unavailable
-from flowhooks.ledger import history_gaps
+from flowhooks.ledger import engine_book, history_gaps
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.engine import EngineInfo
 from support.asked_engine import MINUTE, settings_of
@@ -99,6 +100,19 @@ def test_a_callback_for_an_instance_that_the_history_lacks(asked):
     calls = len(asked.engine.calls)
     asked.round()
     assert [call[0] for call in asked.engine.calls[calls:]] == ["finished"]
+
+
+def test_callbacks_are_read_a_few_at_a_time(asked, monkeypatch):
+    """A round reads a limited number of events, and the next one goes on behind them."""
+    monkeypatch.setattr(engine_book, "MAX_EVENTS_READ", 2)
+    monkeypatch.setattr(callback_checks, "MAX_READS", 2)
+    for number in range(5):
+        asked.flow.take(f"other{number}", wait=0)
+    asked.flow.take("gone", source="oa", wait=0)
+    for gaps in ([], [], [("deleted", False)]):
+        asked.clock.advance(10 * MINUTE)
+        asked.round()
+        assert asked.gaps() == gaps
 
 
 def test_deleted_history_is_one_gap(asked):
