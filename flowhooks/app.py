@@ -130,11 +130,9 @@ class App:
         self.alerts, self.file_watch, self.clock_watch = services.alerts, services.file_watch, services.clock_watch
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
         # They stop in reverse order. `trends` is the last one, because it counts the results of the last attempts.
-        reporting = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier)
-        watching = (self.cluster, self.clock_watch, self.order_sweeper, self.bulk_operations, self.file_watch)
-        self._background: list[Service] = [
-            service for service in (*reporting, *watching, self.reconciliation) if service is not None
-        ]
+        writing = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier, self.order_sweeper)
+        watching = (self.cluster, self.clock_watch, self.bulk_operations, self.file_watch, self.reconciliation)
+        self._background: list[Service] = [service for service in (*writing, *watching) if service is not None]
         composition.register_collectors(base, self.notifier)
 
     @property
