@@ -172,7 +172,12 @@ _PROMOTE: Final = (
 
 # The rest of the last group of a page is skipped, so a long backlog behind one key costs one page.
 _NEXT_GROUPS: Final = (
-    select(deliveries.c.handler, deliveries.c.order_key, deliveries.c.order_position, deliveries.c.state)
+    select(
+        deliveries.c.handler,
+        deliveries.c.order_key,
+        # Compared here, because a damaged position may be no number.
+        and_(deliveries.c.state == State.WAITING.value, deliveries.c.order_position > NEXT).label("blocked"),
+    )
     .where(
         in_order_group(deliveries),
         tuple_(deliveries.c.handler, deliveries.c.order_key)
@@ -202,11 +207,11 @@ def read_order_groups(connection: Connection, after: OrderGroup) -> OrderGroupPa
     """
     parameters = {"handler": after.handler, "order_key": after.key, "page_size": PAGE_SIZE}
     rows = connection.execute(_NEXT_GROUPS, parameters).all()
-    first: dict[OrderGroup, Any] = {}
+    is_blocked: dict[OrderGroup, bool] = {}
     for row in rows:
-        first.setdefault(OrderGroup(row.handler, row.order_key), row)
-    missed = [group for group, row in first.items() if row.state == State.WAITING.value and row.order_position > NEXT]
-    return OrderGroupPage(missed, next(reversed(first)) if len(rows) == PAGE_SIZE else None)
+        is_blocked.setdefault(OrderGroup(row.handler, row.order_key), row.blocked)  # of the first delivery
+    missed = [group for group, blocked in is_blocked.items() if blocked]
+    return OrderGroupPage(missed, next(reversed(is_blocked)) if len(rows) == PAGE_SIZE else None)
 
 
 def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, OrderGroup]]) -> dict[str, Position]:
