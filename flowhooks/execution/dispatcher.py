@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import DamagedRow, TransactionError
+from flowhooks.execution.attempt_results import Attempt, ResultBuilder
 from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
-from flowhooks.execution.error_fingerprint import identify_error
-from flowhooks.execution.next_state import next_state
-from flowhooks.execution.outcomes import OutcomeBuilder, Raised
+from flowhooks.execution.outcomes import Raised
 from flowhooks.execution.probe import Prober
 from flowhooks.execution.recorder import EndedAttempt
 from flowhooks.failpoints import hit
@@ -23,7 +22,6 @@ from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.invocation import Invocation
 from flowhooks.model.log_fields import delivery_log_fields
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached
-from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.execution.isolation import IsolatedCalls
     from flowhooks.execution.recorder import OutcomeRecorder
-    from flowhooks.ledger.handler_transaction import HandlerTransaction
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.handler import Handler
     from flowhooks.model.ready_delivery import ReadyDelivery
@@ -41,16 +38,6 @@ DAMAGED_RETRY_INTERVAL: Final = 60 * SECOND
 """Microseconds until a delivery whose rows cannot be read is tried again, and logged again."""
 
 log = structlog.get_logger(__name__)
-
-
-class _Attempt(NamedTuple):
-    """A running attempt."""
-
-    handler: Handler
-    claimed: ClaimedAttempt
-    delivery: Delivery
-    invocation: Invocation
-    transaction: HandlerTransaction
 
 
 class Dispatcher:
@@ -81,7 +68,7 @@ class Dispatcher:
         self._plugins, self._handlers = plugins, handlers
         self._affinity = affinity or HandlerAffinity()
         self._isolated = isolated
-        self._outcomes = OutcomeBuilder(plugins)
+        self._results = ResultBuilder(plugins, clock)
         self._conditions = ConditionCheck(ledger, recorder, clock)
         self._prober = Prober(ledger=ledger, plugins=plugins, clock=clock, publish=recorder.publish, isolated=isolated)
         self._damaged_until: dict[str, int] = {}
@@ -150,7 +137,7 @@ class Dispatcher:
         )
         if isolated := self._isolated.get(handler.id):
             invocation.isolated_call = lambda event: isolated.run(event, delivery)
-        attempt = _Attempt(handler, claimed, delivery, invocation, transaction)
+        attempt = Attempt(handler, claimed, delivery, invocation, transaction)
         unpinned = isolated is None and self._affinity.acquire(handler.id)
         started = time.perf_counter()
         answer = self._call_handler(attempt)
@@ -160,7 +147,7 @@ class Dispatcher:
         hit("attempt.ended")
         self._record(attempt, answer, seconds)
 
-    def _call_handler(self, attempt: _Attempt) -> object:
+    def _call_handler(self, attempt: Attempt) -> object:
         """Call a handler through its wrappers, unless its plugin's schema refuses the data.
 
         Returns:
@@ -177,15 +164,15 @@ class Dispatcher:
             return Raised(error, invocation.entered)
         return answer
 
-    def _record(self, attempt: _Attempt, answer: object, seconds: float) -> None:
+    def _record(self, attempt: Attempt, answer: object, seconds: float) -> None:
         """Record the outcome of an attempt together with its handler's own transaction."""
         event, delivery = attempt.claimed.event, attempt.delivery
-        outcome, result = self._build(attempt, answer)
+        outcome, result = self._results.build(attempt, answer)
         if attempt.transaction.is_open and outcome.succeeded:
             try:
                 self._recorder.commit(attempt.transaction, EndedAttempt(event, delivery, result, outcome, seconds))
             except TransactionError as error:
-                outcome, result = self._build(attempt, Raised(error, entered=True))
+                outcome, result = self._results.build(attempt, Raised(error, entered=True))
             else:
                 return
         attempt.transaction.close()
@@ -200,53 +187,6 @@ class Dispatcher:
                 seconds=round(seconds, 6),
             )
         self._recorder.record(EndedAttempt(event, delivery, result, outcome, seconds))
-
-    def _build(self, attempt: _Attempt, answer: object) -> tuple[Outcome, AttemptResult]:
-        """Return the outcome and the result of an attempt, without details if these cannot be read.
-
-        No other method reads an exception or a result of a plugin, which may run any code of the plugin.
-
-        Args:
-            attempt: the attempt.
-            answer: the return value of `_call_handler`.
-        """
-        invocation = attempt.invocation
-        try:
-            outcome = self._outcomes.build(answer, entered=invocation.entered)
-            return outcome, self._build_result(attempt, outcome)
-        except BaseException as error:  # noqa: BLE001 (an attempt without a result would stay *running*)
-            log.error(  # noqa: TRY400 (the traceback is in the field)
-                "outcome_incomplete",
-                **delivery_log_fields(attempt.claimed.event, attempt.delivery),
-                attempt=attempt.delivery.attempt,
-                traceback=self._plugins.redact(traceback_text(error)),
-                next="correct the plugin: its exception or result cannot be read; the attempt is recorded without it",
-            )
-            invocation.result_dropped = f"returned a value that cannot be stored ({type(error).__name__})"
-            outcome = self._outcomes.build_without_details(answer, error, entered=invocation.entered)
-            return outcome, self._build_result(attempt, outcome)
-
-    def _build_result(self, attempt: _Attempt, outcome: Outcome) -> AttemptResult:
-        claimed, delivery, now = attempt.claimed, attempt.delivery, self._clock.now()
-        attempts_made = claimed.attempt - claimed.retry_base
-        target, due_at = next_state(attempt.handler, outcome, attempts_made=attempts_made, now=now, clock=self._clock)
-        error, traceback = self._outcomes.stored_texts(outcome)
-        encoded = self._outcomes.result(outcome, delivery, attempt.invocation)
-        return AttemptResult(
-            delivery.id,
-            delivery.handler,
-            delivery.attempt,
-            outcome.kind,
-            error,
-            traceback,
-            encoded.text,
-            target,
-            due_at,
-            now,
-            encoded.dropped or None,
-            None if outcome.succeeded else identify_error(attempt.handler, outcome.kind, error, traceback),
-            attempt.invocation.log.text(),
-        )
 
     def _suspend_missing_handler(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> None:
         """Suspend a delivery whose handler is not installed: without a due time it is not polled."""
