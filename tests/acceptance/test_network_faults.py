@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.process_trials import AGAIN, ONCE, Engines, check_books, entered, shut
+from support.process_trials import ONCE, Engines, check_books, entered, shut, until_worker_known
 from support.waiting import until
 
 QUICK = {"ledger__heartbeat_timeout": 6.0}
@@ -16,13 +16,13 @@ RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 
 def start(site, kind, **settings):
-    """A server without a worker and a worker, both connected through the proxy."""
+    """A server without a worker and a worker, which the server knows, both connected through the proxy."""
     site.database = site.proxied
     settings = QUICK | {"runner__kind": kind} | settings
-    return (
-        site.start("--no-worker", **settings),
-        site.start_worker("--plugins-dir", site.plugins, "--admin", "127.0.0.1:0", **settings),
-    )
+    server = site.start("--no-worker", **settings)
+    worker = site.start_worker("--plugins-dir", site.plugins, "--admin", "127.0.0.1:0", **settings)
+    until_worker_known(server)
+    return server, worker
 
 
 @pytest.fixture(params=RUNNERS)
@@ -45,7 +45,7 @@ def flows(site, engines, status=202, *, several=20):
 
 def until_all_run(*processes):
     """Wait until callbacks run and are answered with their outcome."""
-    until(lambda: processes[0].post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status == 200)
+    until_worker_known(processes[0])
     until(lambda: all(map(ready, processes)), poll=0.05)
 
 

@@ -145,6 +145,11 @@ def entered(site):
     return [(instance, int(attempt), int(pid)) for instance, attempt, pid in map(str.split, lines)]
 
 
+def until_worker_known(server):
+    """Wait until a server knows that a worker runs the handlers: before that, it waits for no outcome."""
+    until(lambda: server.post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status == 200)
+
+
 def shut(site, instance):
     """Make handlers wait for this instance; removing the returned file lets them continue."""
     gate = site.folder / f"shut-{instance}"
