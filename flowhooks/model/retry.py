@@ -28,6 +28,7 @@ class Retry:
 
     Raises:
         ValueError: a value is not a number, or is out of range.
+        TypeError: a subclass is defined. If its code failed, the result of an attempt could not be recorded.
     """
 
     attempts: int
@@ -47,6 +48,9 @@ class Retry:
         object.__setattr__(self, "attempts", attempts)
         object.__setattr__(self, "delays", seconds)
         object.__setattr__(self, "jitter", jitter)
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("Retry cannot be subclassed: write Retry(delays=[...])")
 
     def delay(self, attempts_made: int, random: float) -> float | None:
         """Return the seconds to wait after attempt number `attempts_made` has failed.

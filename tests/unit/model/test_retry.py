@@ -97,3 +97,9 @@ def test_figures_out_of_range_are_refused(declared, message):
     """A value out of range is refused when it is declared."""
     with pytest.raises(ValueError, match=message):
         Retry(**declared)
+
+
+def test_it_has_no_subclasses():
+    """Code of a plugin that computes a delay could raise an exception when the result of an attempt is recorded."""
+    with pytest.raises(TypeError, match="Retry cannot be subclassed"):
+        type("Slower", (Retry,), {})
