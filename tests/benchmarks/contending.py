@@ -211,10 +211,11 @@ def ran(bench: Bench) -> tuple[list[Figure], list[str]]:
 def cheapest(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Processor time of a callback from its request to the end of its handler, ÷ by each alternative."""
     figures, notes = _figures(bench, lambda score: score.processor, "answered")
-    unknown = [name for (name, _), found in _scores(bench).items() if not all(score.processor for score in found)]
     notes += [
-        f"{name}: not all was run {REST + DRAIN:.0f} s after the load, so its processor time is unknown"
-        for name in unknown
+        f"{name}, {connections} connections: not all was run {REST + DRAIN:.0f} s after the load, so its processor "
+        "time is unknown"
+        for (name, connections), found in _scores(bench).items()
+        if not all(score.processor for score in found)
     ]
     return figures, notes
 
