@@ -427,7 +427,7 @@ class OrderScheduler:
         timer.daemon = True
         try:
             timer.start()
-        except RuntimeError:  # the system allows no further thread; the next heartbeat checks all groups
+        except RuntimeError:  # the system allows no further thread; the next sweep finds these groups
             with self._rechecks_lock:
                 self._rechecks_left = {}
 
