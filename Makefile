@@ -24,7 +24,8 @@ $(READY): pyproject.toml tests/data/requirements/dev.txt $(PLUGINS:%=%/pyproject
 	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install it, or give its path: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Creating $(VENV) with $$($(PYTHON) --version): about a minute, once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement tests/data/requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: --requirement tests/data/requirements/dev.txt
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; templates in packages may not compile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
 	@touch $@
 
