@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import accepting
 import filling
 import load
+import processor
 from bench import LATER, Bench, cost
 from cluster import cluster
 from figures import Figure
@@ -62,14 +65,21 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
                 filling.of_sqlite(sites[level].database, level)
                 ledgers[level].rows(filling.of_postgresql(level))
                 ledgers[level].rows("VACUUM ANALYZE")
+                ledgers[level].rows("CHECKPOINT")
+        os.sync()  # the rest of the filling must not be written while loads are measured
 
         def sqlite(level: int) -> load.Load:
+            _read_once(sites[level].database)
             with sites[level].serve() as server:
+                processor.until_quiet()
                 taken = Taken(url=server.url, left=lambda _answered: sites[level].unfinished())
                 return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER)
 
         def on_postgresql(level: int) -> load.Load:
+            of_database = ledgers[level].ask("SELECT oid FROM pg_database WHERE datname = current_database()")
+            _read_once(*(Path(ledgers[level].ask("SHOW data_directory")) / "base" / str(of_database)).iterdir())
             with ledgers[level].serve(worker=True) as server:
+                processor.until_quiet()
                 taken = Taken(url=server.url, left=lambda _answered: ledgers[level].waiting())
                 return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER)
 
@@ -101,6 +111,14 @@ def bodies(bench: Bench) -> tuple[list[Figure], list[str]]:
     found = _measured(bench, measure, BODIES, "bytes")
     bench.kept["plot"] = _plot("Size of the body", "bytes of the body", found)
     return _against_bare(found, "bytes"), []
+
+
+def _read_once(*files: Path) -> None:
+    """Read files, so that they are in the system's cache, as those of a server that has run for a while."""
+    for file in files:
+        with file.open("rb", buffering=0) as opened:
+            while opened.read(2**24):
+                pass
 
 
 def _seconds(bench: Bench) -> float:

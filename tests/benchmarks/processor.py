@@ -21,6 +21,8 @@ _PARENT, _OWN, _OF_CHILDREN, _END = 1, 11, 13, 15
 _SCHEDULER = 2
 """The kind of clock that counts each nanosecond for which the scheduler ran a process (`CPUCLOCK_SCHED` of Linux)."""
 _watched: list[int] = []
+QUIET_SHARE = 0.1
+"""Maximum share of a processor that quiet processes use."""
 
 
 @contextmanager
@@ -50,6 +52,17 @@ def spent() -> float:
             found.add(pid)
             waiting += children.get(pid, ())
     return sum(_own(pid, stats[pid]) + _ticks(stats[pid][_OF_CHILDREN:_END]) for pid in found)
+
+
+def until_quiet() -> None:
+    """Wait until all watched processes are quiet for a second. A server checks its database file after its start."""
+    before = spent()
+    while True:
+        time.sleep(1)
+        now = spent()
+        if now - before < QUIET_SHARE:
+            return
+        before = now
 
 
 def _own(pid: int, fields: list[str]) -> float:

@@ -287,8 +287,9 @@ Figures are ratios of processor times. Cells with "÷" show the size of the row 
 
 - **Handlers**: one plugin has that many handlers, each for a class of its own, and the callbacks of 32 connections are
   spread over all of them.
-- **Stored events**: the ledgers are filled in bulk with events, a delivery and an attempt each, before the load. On
-  PostgreSQL, its own processor time is included.
+- **Stored events**: the ledgers are filled in bulk with events, a delivery and an attempt each, before the load. Each
+  is read once before its load, so that the system has its files in memory. The load begins when the server has checked
+  its file. On PostgreSQL, its own processor time is included.
 - **Connections**: each has one callback at a time. The bare app has the same number of HTTP threads, 16.
 - **Size of the body**: variables of a process as a list of objects, over 8 connections.
 - All sizes of a row take turns, several times; the median counts.
