@@ -103,5 +103,5 @@ _FOR_MASKED_ROLES: Final = frozenset(
 """The operations that a masked role may run.
 
 For the others the operator has to see bodies or answers of engines. Each new operation has to be considered first: its
-result is shown as it is.
+result is shown as it is, unless it is a bulk operation.
 """

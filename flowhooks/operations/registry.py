@@ -80,7 +80,7 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
         arguments: its arguments, as JSON values.
 
     Returns:
-        The operation's result, as JSON values.
+        The operation's result, as JSON values; a bulk operation as the operator sees it.
 
     Raises:
         SettingsError: there is no such operation, or an argument is invalid.
@@ -108,7 +108,7 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
     except TypeError:
         raise SettingsError(f"{name} needs more than {', '.join(sorted(parsed)) or 'nothing'}") from None
     result = function(context, **restrict(context, name, parsed))
-    return operation_to_json(result) if isinstance(result, Operation) else asdict(result)
+    return operation_to_json(context.access.operation(result)) if isinstance(result, Operation) else asdict(result)
 
 
 def filter_from_json(key: str, value: Any) -> EventFilter:

@@ -166,8 +166,10 @@ def ids_of(console, plugin, instance):
     (event_id,) = flow.events(flow_instance_id=instance)
     (status,) = flow.delivery_statuses(event_id)
     context = dataclasses.replace(app.operation_context, by=Actor("boss", "api"))
+    key = app.ledger.event(event_id).event.business_key
+    about = {"handler": status.handler, "business_key": key}
     planned = run_operation(
-        context, "plan_operation", {"action": "replay", "event_filter": {"handler": status.handler}}
+        context, "plan_operation", {"action": "replay", "event_filter": about, "note": f"replay {key}"}
     )
     run_operation(context, "pause", {"handlers": [status.handler], "note": f"{instance} note"})
     run_operation(context, "resume", {"handlers": [status.handler]})
@@ -532,6 +534,9 @@ def test_a_masked_role_cannot_search_for_values(console):
 
 def test_no_operation_tells_a_masked_role_a_value(console, mine):
     """Each operation is classified for masked roles, and its result, also as a preview, has no hidden value."""
+    # The handler is paused, so that the operation does not end before it is cancelled.
+    run_operation(console.flow.app.operation_context, "pause", {"handlers": [mine["handler"]]})
+    planned = {"operation_id": mine["operation"]}
     refused = {"accept_correction", "ask_engine", "index_fields", "reconcile", "read_definitions"}
     about = {
         "resolve": {"delivery_id": mine["delivery"], "verdict": "close", "dry_run": True},
@@ -544,10 +549,13 @@ def test_no_operation_tells_a_masked_role_a_value(console, mine):
         "pause": {"handlers": ["*"], "dry_run": True},
         "resume": {"handlers": ["*"], "dry_run": True},
         "plan_operation": {"action": "replay", "event_filter": {"error_group": mine["error"]}},
-        "start_operation": {"operation_id": mine["operation"]},
-        "cancel_operation": {"operation_id": mine["operation"]},
+        "start_operation": planned,
+        "pause_operation": planned,
+        "resume_operation": planned,
+        "set_operation_rate": planned | {"rate": 1},
+        "cancel_operation": planned,
     }
-    for name in OPERATIONS:
+    for name in (*about, *(OPERATIONS.keys() - about)):
         answer = post(console, f"/api/operations/{name}", "clerk", about.get(name, {}))
         assert (answer.status == 403) == (name in refused), (name, answer.body)
         assert name not in about or answer.status == 200, (name, answer.body)
