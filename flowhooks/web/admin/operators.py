@@ -7,7 +7,7 @@ import hmac
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import structlog
 
@@ -60,6 +60,18 @@ class Operator:
     def may_operate(self) -> bool:
         """Whether the operator may change anything."""
         return self.role is Role.OPERATE
+
+
+class PasswordLogin(NamedTuple):
+    """A login with a right password.
+
+    Attributes:
+        operator: the operator.
+        password_hash: the hash that the password was compared with; a reload may have replaced it since.
+    """
+
+    operator: Operator
+    password_hash: str
 
 
 class NoRole(Exception):
@@ -171,8 +183,8 @@ class Operators:
 
     def authenticate(
         self, name: str, password: str, *, while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> Operator | None:
-        """Return the operator of this name if the password is right; takes the same time if there is no such operator.
+    ) -> PasswordLogin | None:
+        """Return the login of this name if the password is right; takes the same time if there is no such operator.
 
         Args:
             name: the entered name.
@@ -185,10 +197,12 @@ class Operators:
         passwords = self.passwords()
         if not passwords:
             return None
+        password_hash = passwords.get(name)
         matches = self._passwords.verify(
-            password, passwords.get(name), next(iter(passwords.values()), ""), while_waiting=while_waiting
+            password, password_hash, next(iter(passwords.values()), ""), while_waiting=while_waiting
         )
-        return self.by_name(name) if matches else None
+        operator = self.by_name(name) if matches else None
+        return None if operator is None or password_hash is None else PasswordLogin(operator, password_hash)
 
     def passwords(self) -> Mapping[str, str]:
         """Return the password hashes by operator name, of the operators that have a password."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from flowhooks.app import App
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.web.admin.operators import Operator, Operators
+    from flowhooks.web.admin.operators import Operator, Operators, PasswordLogin
 
 TOUCH_INTERVAL: Final = 60 * SECOND
 """Microseconds between two updates of a session's last use, so that not every request writes."""
@@ -46,14 +46,17 @@ class Sessions:
         self._app = app
         self._operators = operators
 
-    def create(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
+    def create(self, request: falcon.Request, response: falcon.Response, login: PasswordLogin) -> None:
         """Log an operator in with a new secret, and end the browser's earlier session.
+
+        The session has the hash that was verified. If a reload has replaced it since, the session is not valid.
 
         Raises:
             Unavailable: the ledger could not be written.
         """
         secret = secrets.token_urlsafe(32)
-        digest = _digest(secret, operator.name, self._operators.passwords()[operator.name])
+        operator = login.operator
+        digest = _digest(secret, operator.name, login.password_hash)
         now = self._app.clock.now()
         session = sessions.Session(digest=digest, operator=operator.name, created_at=now, used_at=now)
         before = list(self._digests(self._secret(request)))

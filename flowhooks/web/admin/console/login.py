@@ -20,7 +20,7 @@ from flowhooks.web.server.thread_pool import spare_thread
 
 if TYPE_CHECKING:
     from flowhooks.web.admin.console.page import PageContext
-    from flowhooks.web.admin.operators import Operator, Operators
+    from flowhooks.web.admin.operators import Operators, PasswordLogin
     from flowhooks.web.admin.sessions import Sessions
 
 LOGIN_PATH: Final = f"{CONSOLE_ROOT}/login"
@@ -104,9 +104,7 @@ class LoginPage(Page):
         wait = self._throttle.check(name, address)
         if not wait:
             try:
-                operator = self._operators.authenticate(
-                    name, password, while_waiting=partial(spare_thread, request.env)
-                )
+                login = self._operators.authenticate(name, password, while_waiting=partial(spare_thread, request.env))
             except TooManyVerifications:
                 self._throttle.cancel(name, address)
                 wait = 1
@@ -114,7 +112,7 @@ class LoginPage(Page):
             self.app.metrics.logged_in("delayed")
             self.show_form(request, response, language=language, status=429, wrong="login.wait", seconds=wait, who=name)
             response.set_header("Retry-After", str(wait))
-        elif operator is None:
+        elif login is None:
             self.app.metrics.logged_in("failed")
             _log.warning("login_failed", operator=name, address=address)
             known = name if self._operators.by_name(name) is not None else None
@@ -122,19 +120,19 @@ class LoginPage(Page):
             self.show_form(request, response, language=language, status=401, wrong="login.wrong", who=name)
         else:
             self._throttle.reset(name, address)
-            self._create_session(request, response, operator, language)
+            self._create_session(request, response, login, language)
 
     def _create_session(
-        self, request: falcon.Request, response: falcon.Response, operator: Operator, language: str
+        self, request: falcon.Request, response: falcon.Response, login: PasswordLogin, language: str
     ) -> None:
         try:
-            self._sessions.create(request, response, operator)
+            self._sessions.create(request, response, login)
         except (LedgerUnusable, Unavailable) as error:
             _log.warning("page_failed", path=LOGIN_PATH, why=str(error))
             self.problem(request, response, status=503, key="problem.ledger", language=language)
             return
         self.app.metrics.logged_in("succeeded")
-        _log.info("login_succeeded", operator=operator.name, address=request.remote_addr or "", by="password")
+        _log.info("login_succeeded", operator=login.operator.name, address=request.remote_addr or "", by="password")
         _redirect(response, _safe_next(request.get_param("next", default="") or ""))
 
 

@@ -192,6 +192,31 @@ def test_what_the_settings_say_now(console):
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "changed",
+    [
+        settings("li", OTHER),
+        {"li": OperatorSettings(role="view", token_sha256=("0" * 64,))},
+        settings("wang"),
+    ],
+    ids=["new password", "token only", "removed"],
+)
+def test_a_reload_ends_a_login_in_flight(console, monkeypatch, changed):
+    """A password that was right when its verification began, and is no longer valid at its end, lets nobody in."""
+    verify = PasswordVerifier.verify
+
+    def verify_during_reload(*args, **options):
+        matches = verify(*args, **options)
+        as_now(console, operators=changed)
+        return matches
+
+    monkeypatch.setattr(PasswordVerifier, "verify", verify_during_reload)
+    answer = console.post("/login", {"name": "li", "password": PASSWORD})
+    assert answer.status in {303, 401}
+    assert console.get("/", Cookie=answer.headers.get("Set-Cookie", "").partition(";")[0]).status == 401
+
+
+@pytest.mark.sqlite
 def test_whoever_may_look_changes_nothing(console):
     """With the role view every page is shown, every change is a 403 page with the reason, and logout works."""
     cookie = console.log_in("wang", OTHER)
