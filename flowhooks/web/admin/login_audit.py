@@ -82,10 +82,11 @@ class LoginRecorder:
         clock, key = self._app.clock, (operator.name, operator.role_name or operator.role, method, address)
         with self._lock:
             now = clock.now()
-            if now < self._due.get(key, now):
+            is_retry = key in self._unrecorded
+            # If the clock was set back, the login may be due much later. It is then recorded at once.
+            if 0 < self._due.get(key, now) - now <= (RETRY_INTERVAL if is_retry else COLLAPSED_WITHIN):
                 return
             self._remember(key, now + COLLAPSED_WITHIN)
-            is_retry = key in self._unrecorded
             self._unrecorded.discard(key)
         if not is_retry:
             self._app.metrics.logged_in("succeeded")
@@ -138,7 +139,8 @@ class RefusalLog:
         with self._lock:
             now = self._clock.now()
             logged_at, count = self._refused.get(key, (now - REFUSAL_LOG_INTERVAL, 0))
-            is_due = now - logged_at >= REFUSAL_LOG_INTERVAL
+            # If the clock was set back, `logged_at` may be in the future. That must not suppress the record.
+            is_due = not 0 <= now - logged_at < REFUSAL_LOG_INTERVAL
             self._refused[key] = (now, 0) if is_due else (logged_at, count + 1)
             self._refused.move_to_end(key)
             while len(self._refused) > MAX_REMEMBERED:

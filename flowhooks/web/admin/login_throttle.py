@@ -93,6 +93,10 @@ class LoginThrottle:
 
     def _recent(self, key: tuple[str, str], now: int) -> tuple[int, int]:
         failures, at = self._failures.get(key, (0, 0))
+        if at > now:
+            # The clock was set back. Without this, the delay would last until it shows the old time again.
+            at = now
+            self._failures[key] = failures, at
         return (0, 0) if now - at > FORGET_AFTER_SECONDS * SECOND else (failures, at)
 
     def _blocked_until(self, key: tuple[str, str], now: int) -> int:

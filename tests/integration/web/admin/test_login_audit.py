@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from flowhooks.clock import DAY
 from flowhooks.ledger import audit
 from flowhooks.settings import LoginSettings, OperatorSettings
 from flowhooks.web.admin.login_audit import MAX_REMEMBERED, LoginMethod, LoginRecorder, RefusalLog
@@ -52,6 +53,10 @@ def test_the_first_use_of_a_token_is_a_log_in(console):
     console.flow.clock.advance(2)
     assert by_token(console, "/console/handlers") == 200
     assert logins(console) == [("robot", "api", detail), ("robot", "console", detail)]
+    console.flow.clock.time -= DAY
+    assert by_token(console) == 200
+    _, (_, _, detail) = logins(console)
+    assert detail["count"] == 2
 
 
 def test_a_log_in_through_the_proxy_is_an_entry(console):
@@ -120,7 +125,10 @@ def test_refused_headers_do_not_fill_the_log(console, logged):
     assert by_proxy(console, "mallory", "guests") == 403
     refused = [(record["operator"], record["requests"]) for record in logged if record["event"] == "login_refused"]
     assert refused == [("mallory", 1), ("", 1), ("mallory", 5)]
-    assert 'outcome="refused_no_role"} 6.0' in console.flow.app.metrics.text().decode()
+    console.flow.clock.time -= DAY
+    assert by_proxy(console, "mallory", "guests") == 403
+    assert len([record for record in logged if record["event"] == "login_refused"]) == 4
+    assert 'outcome="refused_no_role"} 7.0' in console.flow.app.metrics.text().decode()
 
 
 @pytest.mark.sqlite

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from flowhooks.clock import DAY
 from flowhooks.ledger import audit
 from flowhooks.settings import OperatorSettings
 from flowhooks.testing import ManualClock
@@ -191,6 +192,17 @@ def test_an_address_is_delayed_too(attempts):
     attempts.clock.advance(3601)
     assert attempts.check("m", "192.0.2.1") == 0
     assert attempts.check("m", "192.0.2.1") == 0
+
+
+def test_a_clock_that_is_set_back_locks_nobody_out(attempts):
+    """Failures before the clock was set back delay a name and an address as if they had just happened."""
+    for number in range(FREE_ADDRESS_FAILURES):
+        assert attempts.check(f"n{number % 2}", "192.0.2.1") == 0
+    attempts.clock.time -= DAY
+    wait = attempts.check("n0", "192.0.2.1")
+    assert wait == 1
+    attempts.clock.advance(wait)
+    assert attempts.check("n0", "192.0.2.1") == 0
 
 
 def test_addresses_of_one_network_are_delayed_together(attempts):
