@@ -13,6 +13,8 @@ from flowhooks.model.delivery import Trigger
 from flowhooks.model.handler import NAME_PATTERN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
 FIELDS: Final = ("plugin", "trigger", "attempted_since", "ran_by")
@@ -95,8 +97,13 @@ def attempt_conditions(criteria: AttemptCriteria) -> list[ColumnElement[bool]]:
         of_last = _ran(parse_plugin(criteria.ran_by), conditions)
         conditions.append(_exists(IS_LAST_ATTEMPT, *of_last))
     if criteria.handler_plugins:
-        conditions.append(or_(*(_is_of(name) for name in criteria.handler_plugins)))
+        conditions.append(is_of_any(criteria.handler_plugins))
     return conditions
+
+
+def is_of_any(plugins: Iterable[str]) -> ColumnElement[bool]:
+    """Return the condition that a delivery is for a handler of one of these plugins."""
+    return or_(*map(_is_of, plugins))
 
 
 def _ran(plugin: PluginSelector, conditions: list[ColumnElement[bool]]) -> list[ColumnElement[bool]]:

@@ -99,6 +99,8 @@ def candidate_pages(
         query = select(deliveries.c.id).where(condition, *delivery_conditions(event_filter))
         if of_event.has_criteria:
             query = query.join(events, events.c.id == deliveries.c.event_id)
+            # The plugins also decide which ids of deliveries `query` may be.
+            of_event = replace(of_event, handler_plugins=event_filter.handler_plugins)
             query = apply_filter(query, of_event, with_deliveries=False)
         query = query.where(deliveries.c.id > bindparam("after")).order_by(deliveries.c.id).limit(READ_SIZE)
         after = ""

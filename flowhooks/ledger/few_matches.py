@@ -25,7 +25,7 @@ def narrow(connection: Connection, event_filter: EventFilter) -> EventFilter:
     The databases estimate badly how many events such a criterion matches, in particular together with a sort order.
     """
     if event_filter.query is not None:
-        found = name_search.find_ids(connection, event_filter.query, MAX_CANDIDATES)
+        found = name_search.find_ids(connection, event_filter.query, event_filter.handler_plugins, MAX_CANDIDATES)
         if found is not None:
             event_filter = _only(replace(event_filter, query=None), found)
     if event_filter.fields:

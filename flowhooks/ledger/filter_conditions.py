@@ -71,7 +71,7 @@ def _name_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     if event_filter.trace_id is not None:
         conditions.append(func.substr(events.c.traceparent, 4, 32) == event_filter.trace_id)
     if event_filter.query is not None:
-        conditions.append(name_search.has_name(event_filter.query))
+        conditions.append(name_search.has_name(event_filter.query, event_filter.handler_plugins))
     if event_filter.flow_instance_id is not None:
         conditions.append(equals_indexed(events.c.flow_instance_id, event_filter.flow_instance_id))
     if event_filter.business_key is not None:

@@ -133,7 +133,8 @@ class EventFilter:
         query: events with exactly this process instance id, event id or delivery id, or with a business key that is
             this text or, from three characters on, begins with it.
         fields: events whose body meets all these conditions on indexed fields. As JSON: texts such as `/amount>=1000`.
-        handler_plugins: events with a delivery for a handler of one of these plugins.
+        handler_plugins: events with a delivery for a handler of one of these plugins. `query` then means no delivery of
+            another plugin.
 
     Raises:
         SettingsError: there is no such state, reason, origin, trigger or time, a plugin or a trace id is not written

@@ -228,7 +228,7 @@ class _Search:
         )
         self._query = apply_filter(select(*_COLUMNS), of_event).where(*_bounds(events.c.id, event_filter))
         if event_filter.query is not None:
-            self._query = self._query.where(name_search.row_has_name(event_filter.query))
+            self._query = self._query.where(name_search.row_has_name(event_filter.query, event_filter.handler_plugins))
         if self._ids is not None:
             self._query = self._query.where(events.c.id.in_(database.string_array("candidates"))).params(
                 candidates=json.dumps(self._ids)

@@ -88,7 +88,7 @@ class Access:
         """Return an event by its id or that of a delivery, as the operator sees it.
 
         Raises:
-            NotFound: there is no such event, or the operator does not see it.
+            NotFound: there is no such event or delivery, or the operator does not see it.
             EventPurged: the event was purged, and the operator sees all events.
             LedgerUnusable: the ledger cannot be read.
         """
@@ -98,7 +98,13 @@ class Access:
             if self.is_limited:
                 raise NotFound("there is no event or delivery with this id") from None
             raise
-        return self.stored_event(stored)
+        stored = self.stored_event(stored)
+        if self.is_limited and name not in {
+            stored.event.id,
+            *(status.delivery_id for status in stored.delivery_statuses),
+        }:
+            raise NotFound("there is no event or delivery with this id")
+        return stored
 
     def stored_event(self, stored: StoredEvent) -> StoredEvent:
         """Return an event as the operator sees it.

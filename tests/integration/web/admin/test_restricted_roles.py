@@ -351,6 +351,28 @@ def test_filters_do_not_widen(console, others):
             assert (planned["planned"], planned["event_filter"]) == (1, {"handler_plugins": ["pay"]})
 
 
+def test_a_delivery_of_another_plugin_names_no_event(console):
+    """The delivery that another plugin has of a shared event finds nothing, with and without a state."""
+    (event_id,) = console.flow.events(flow_instance_id="shared-1")
+    names = {status.handler: status.delivery_id for status in console.flow.delivery_statuses(event_id)}
+    for handler, who, is_found in (
+        ("secretive:watch", "boss", True),
+        ("secretive:watch", "payer", False),
+        ("pay:book", "payer", True),
+    ):
+        name = names[handler]
+        for path in (f"/api/events/{name}", f"/console/events/{name}", f"/console/events/{name}/body"):
+            assert get(console, path, who).status == (200 if is_found else 404), (path, who)
+        for query in (f"q={name}", f"q={name}&state={'dead' if who == 'boss' else 'succeeded'}"):
+            for path in ("/api/events", "/console/events", "/api/events/export"):
+                answer = get(console, f"{path}?{query}", who)
+                text = answer.body.decode() + answer.headers.get("Location", "")
+                assert (event_id in text) is is_found, (path, query, who)
+        body = {"action": "rerun", "event_filter": {"query": name}}
+        planned = json.loads(post(console, "/api/operations/plan_operation", who, body).body)["planned"]
+        assert bool(planned) is is_found, who
+
+
 def kept(console):
     """Everything in the ledger that an operation could change for the other plugin."""
     return [
