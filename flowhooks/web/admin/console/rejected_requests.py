@@ -22,6 +22,7 @@ RECENT_PERIODS: Final = ("15m", "1h", "24h", "7d")
 _OWN: Final = ("status", "source", "path")
 _SHARED: Final = ("flow", "since", "until")
 """Parameters with the meaning that they have in the filter of events."""
+_STATUS_DIGITS: Final = 3
 
 
 class RejectedRequestsPage(Page):
@@ -47,8 +48,7 @@ class RejectedRequestsPage(Page):
                     limit=PAGE_SIZE + 1,
                     before=before,
                     request_filter=RejectedFilter(
-                        # Another text than a number matches nothing.
-                        status=(int(status) if status.isascii() and status.isdecimal() else -1) if status else None,
+                        status=_parse_status(status) if status else None,
                         source=parse_source(given.get("source")),
                         flow_instance_id=given.get("flow"),
                         path=given.get("path"),
@@ -78,6 +78,11 @@ def to_address(query: Mapping[str, str]) -> str:
     """Return the address of the page with a query; empty values are left out."""
     text = urlencode({name: value for name, value in query.items() if value})
     return f"{PATH}?{text}" if text else PATH
+
+
+def _parse_status(text: str) -> int:
+    """Return an HTTP status; for any other text -1, which no request has."""
+    return int(text) if len(text) == _STATUS_DIGITS and text.isascii() and text.isdecimal() else -1
 
 
 def _named(given: Mapping[str, str]) -> set[str]:

@@ -243,6 +243,7 @@ def test_filters(harness, serve, listens):
     since = to_text(next(one.rejected_at for one in kept(flow) if one.status == 409))
     assert shown(f"?until={since}&zone=UTC") == ["i1/", "a%2Fb"]
     assert shown("?status=x") == shown("?since=nonsense") == shown("?source=nobody") == []
+    assert shown(f"?status={2**64}") == shown(f"?status={'4' * 5_000}") == []
     assert "No rejected requests match the filter" in console.page("/rejected-requests?status=599").text
     wrong = console.page("/rejected-requests?since=nonsense")
     assert [attrs["name"] for _, attrs in wrong.tags if "aria-invalid" in attrs] == ["since"]
