@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import OpenAlert
     from flowhooks.ledger.audit import AuditEntry
     from flowhooks.ledger.corrections import Conflict
+    from flowhooks.ledger.engine_queries import EnginePosition, HistoryGap
     from flowhooks.ledger.late_callbacks import LateCallback
     from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
     from flowhooks.ledger.reader import Reader
@@ -125,6 +126,7 @@ class Access:
             event=masks.mask_event(stored.event, self.masked),
             body=masks.mask_body(stored.body, self.masked),
             raw_body=None if stored.raw_body is None else MASK,
+            damage=self.reason(stored.damage),
         )
 
     def summary(self, event: EventSummary) -> EventSummary:
@@ -164,6 +166,14 @@ class Access:
     def reason(self, text: str) -> str:
         """Return an error or a reason, or the mask for it."""
         return MASK if self.is_masked and text else text
+
+    def engine_position(self, position: EnginePosition) -> EnginePosition:
+        """Return how far an engine's history was read, as the operator sees it: an error may quote a response."""
+        return replace(position, error=self.reason(position.error))
+
+    def history_gaps(self, gaps: Iterable[HistoryGap]) -> list[HistoryGap]:
+        """Return gaps in an engine's history as the operator sees them: details are errors of the engine, too."""
+        return [gap._replace(detail=self.reason(gap.detail)) for gap in gaps]
 
     def sees_alert(self, alert: OpenAlert) -> bool:
         """Return whether the operator sees an alert: a restricted one sees those about handlers."""

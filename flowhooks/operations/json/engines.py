@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, TypedDict
 
 from flowhooks.clock import SECOND, to_text
 from flowhooks.ledger import engine_queries
+from flowhooks.operations.access import FULL
 from flowhooks.operations.engines import state_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.engine_queries import BookEntry, EnginePosition, HistoryGap
+    from flowhooks.operations.access import Access
     from flowhooks.operations.coverage import Coverage, DefinitionCoverage
     from flowhooks.operations.json.encoding import TimestampJson
     from flowhooks.settings import Settings
@@ -219,20 +221,27 @@ class CoverageJson(TypedDict):
     read_at: dict[str, TimestampJson]
 
 
-def engines_to_json(connection: Connection, settings: Settings, now: int) -> list[EngineJson]:
-    """Return every engine that the settings name, or that was asked before, by source."""
+def engines_to_json(connection: Connection, settings: Settings, now: int, *, access: Access = FULL) -> list[EngineJson]:
+    """Return every engine that the settings name, or that was asked before, by source, as the operator sees it."""
     positions = engine_queries.positions(connection)
     configured = {name for name, source in settings.sources.items() if source.engine is not None}
     return [
-        engine_to_json(connection, settings, name, positions.get(name), now)
+        engine_to_json(connection, settings, name, positions.get(name), now, access=access)
         for name in sorted({*configured, *positions})
     ]
 
 
 def engine_to_json(
-    connection: Connection, settings: Settings, name: str, position: EnginePosition | None, now: int
+    connection: Connection,
+    settings: Settings,
+    name: str,
+    position: EnginePosition | None,
+    now: int,
+    *,
+    access: Access = FULL,
 ) -> EngineJson:
-    """Return one engine."""
+    """Return one engine as the operator sees it."""
+    position = access.engine_position(position) if position else None
     source = settings.sources.get(name)
     engine = source.engine if source else None
     recent = engine_queries.taken_in(connection, name, now - 86_400 * SECOND)
@@ -255,7 +264,7 @@ def engine_to_json(
         "taken_in": recent.events,
         "to_confirm": position.unconfirmed if position else 0,
         "waiting": position.waiting if position else 0,
-        "gaps": [gap_to_json(gap) for gap in engine_queries.gaps(connection, name)],
+        "gaps": [gap_to_json(gap) for gap in access.history_gaps(engine_queries.gaps(connection, name))],
         "book": [
             {"disposition": disposition, "rule": rule, "instances": count}
             for (disposition, rule), count in sorted(engine_queries.book_counts(connection, name).items())

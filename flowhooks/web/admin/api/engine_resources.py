@@ -9,6 +9,7 @@ from flowhooks.ledger import engine_queries
 from flowhooks.ledger.late_callbacks import bodies_beside
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
+from flowhooks.operations.access import FULL
 from flowhooks.operations.coverage import coverage
 from flowhooks.operations.json.engines import (
     CoverageJson,
@@ -48,17 +49,17 @@ class EnginesResource(Resource):
     response_type = EnginesJson
     for_masked_roles = True
 
-    def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EnginesJson:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> EnginesJson:
         """Return the engines. None of them is asked."""
-        app = self.app
-        with app.ledger.connection() as connection:
-            return {"engines": engines_to_json(connection, app.settings, app.clock.now())}
+        return self.get_restricted(query, path, FULL)
 
     def get_restricted(
-        self, query: Mapping[str, list[str]], path: Mapping[str, str], _access: Access, /
+        self, _query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /
     ) -> EnginesJson:
-        """Return the engines; nothing in them is a value of a body."""
-        return self.get(query, path)
+        """Return the engines without their errors, which may quote a body."""
+        app = self.app
+        with app.ledger.connection() as connection:
+            return {"engines": engines_to_json(connection, app.settings, app.clock.now(), access=access)}
 
 
 class InstanceResource(Resource):

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import DAY
 from flowhooks.ledger import engine_queries
+from flowhooks.operations.access import FULL
 from flowhooks.operations.engines import state_of
 from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.operators import operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.engine_queries import EnginePosition
+    from flowhooks.operations.access import Access
     from flowhooks.settings import Settings
 
 
@@ -35,14 +38,14 @@ class EnginesPage(Page):
     place = "engines"
     for_masked_roles = True
 
-    def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+    def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Return the engines by source, those that need attention first."""
-        app, now = self.app, self.app.clock.now()
+        app, now, access = self.app, self.app.clock.now(), operator_of(request).access
         with app.ledger.connection() as connection:
             positions = engine_queries.positions(connection)
             configured = {name for name, source in app.settings.sources.items() if source.engine is not None}
             engines = [
-                engine_values(connection, app.settings, name, positions.get(name), now)
+                engine_values(connection, app.settings, name, positions.get(name), now, access=access)
                 for name in sorted({*configured, *positions})
             ]
         engines.sort(key=lambda engine: not engine["needs_attention"])
@@ -50,7 +53,13 @@ class EnginesPage(Page):
 
 
 def engine_values(
-    connection: Connection, settings: Settings, name: str, position: EnginePosition | None, now: int
+    connection: Connection,
+    settings: Settings,
+    name: str,
+    position: EnginePosition | None,
+    now: int,
+    *,
+    access: Access = FULL,
 ) -> dict[str, Any]:
     """Return the values that templates show of one engine.
 
@@ -60,17 +69,18 @@ def engine_values(
         name: the name of the source.
         position: how far its history was read; None: it was never asked.
         now: current time in microseconds since 1970.
+        access: what the operator may see.
     """
     source = settings.sources.get(name)
     recent = engine_queries.taken_in(connection, name, now - DAY)
-    gaps = engine_queries.gaps(connection, name)
+    gaps = access.history_gaps(engine_queries.gaps(connection, name))
     open_gaps = [gap for gap in gaps if gap.closed_at is None]
     state = state_of(position)
     return {
         "name": name,
         "configured": source is not None and source.engine is not None,
         "state": state,
-        "position": position,
+        "position": access.engine_position(position) if position else None,
         "missed": recent.missed if source is None or source.has_credential else 0,
         "taken_in": recent.events,
         "gaps": gaps,

@@ -17,11 +17,13 @@ from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import alert_queries
 from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.operations import server_audit
+from flowhooks.operations.access import Access
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import OPERATIONS, run_operation
 from flowhooks.settings import LoginSettings, MaskingSettings, OperatorSettings, RoleSettings
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.operations import STEPS
+from support import engine_ledger
 from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.either
@@ -502,7 +504,11 @@ def test_a_masked_role_sees_no_value(console, mine, who):
         reason,
         "pay:book",
     )
-    assert VALUE in get(console, "/api/handlers", "boss").body.decode()
+    now = console.flow.clock.now()
+    engine_ledger.position(console.flow, "default", failed_since=now, reason="invalid", error=reason, failures=1)
+    engine_ledger.gap(console.flow, "default", 1, 2, "invalid", detail=reason)
+    for address in ("/api/handlers", "/api/engines", "/console/engines"):
+        assert VALUE in get(console, address, "boss").body.decode()
     assert all(VALUE in get(console, f"/console/events/{other}", "boss").page.text for other in others)
     for path, (limited, masked, kind) in PATHS.items():
         if kind == "post":
@@ -520,6 +526,8 @@ def test_a_masked_role_sees_no_value(console, mine, who):
 
 def test_what_a_masked_role_sees(console, mine):
     """The rest of a body stays readable, and the page says that something was there."""
+    engine_ledger.position(console.flow, "default", error="401")
+    engine_ledger.gap(console.flow, "default", 1, 2, "invalid", detail="401")
     whole = json.loads(get(console, f"/api/events/{mine['event']}", "clerk").body)
     body = json.loads(whole["body"])
     assert (
@@ -540,6 +548,10 @@ def test_what_a_masked_role_sees(console, mine):
     page = get(console, f"/console/events/{mine['event']}", "clerk")
     assert "•••" in page.page.text
     assert get(console, f"/console/events/{mine['event']}/body", "clerk").body.decode() == whole["body"]
+    stored = dataclasses.replace(console.flow.app.ledger.event(mine["event"]), damage=f"kind is {VALUE}")
+    assert Access(masked=()).stored_event(stored).damage == "•••"
+    (engine,) = json.loads(get(console, "/api/engines", "clerk").body)["engines"]
+    assert (engine["error"], [gap["detail"] for gap in engine["gaps"]]) == ("•••", ["•••"])
 
 
 def test_a_masked_role_cannot_search_for_values(console):
