@@ -1,4 +1,7 @@
-"""The network by which clients are counted, so that a client with many addresses does not count as many clients."""
+"""The spelling of client addresses, and the network by which clients are counted.
+
+A client with many addresses in one network does not count as many clients.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,15 @@ from typing import Final
 
 IPV6_PREFIX_BITS: Final = 64
 """Length of the prefix that one IPv6 subscriber usually gets. Within it a client chooses its addresses freely."""
+
+
+def plain_ipv4(address: str) -> str:
+    """Return an IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`) as IPv4, and any other text as it is."""
+    try:
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+    except ValueError:
+        return address
+    return address if mapped is None else str(mapped)
 
 
 def client_network(address: str) -> str:

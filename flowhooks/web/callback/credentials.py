@@ -227,6 +227,4 @@ def _is_in_networks(address: str | None, allow: tuple[Network, ...]) -> bool:
         client = ipaddress.ip_address(address or "")
     except ValueError:
         return False
-    # A dual-stack socket reports an IPv4 client as ::ffff:192.0.2.1.
-    unwrapped = getattr(client, "ipv4_mapped", None) or client
-    return any(unwrapped in network for network in allow)
+    return any(client in network for network in allow)

@@ -20,7 +20,7 @@ from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # 
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
 
 from flowhooks.settings import is_loopback
-from flowhooks.web.client_network import client_network
+from flowhooks.web.client_network import client_network, plain_ipv4
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
 from flowhooks.web.server.sockets import LISTEN_BACKLOG, bound_address, open_listener
 from flowhooks.web.server.thread_pool import ThreadPool, offer_threads
@@ -397,11 +397,12 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         if accepted is None:
             return None
         self._n_accepted += 1
-        connection, address = accepted
-        if not self._make_place(address[0]):
+        connection, (host, port, *_) = accepted
+        address = plain_ipv4(host)  # of an IPv4 client, if a service manager opened the socket for IPv4 and IPv6
+        if not self._make_place(address):
             connection.close()
             return None
-        return accepted
+        return connection, (address, port)
 
     def _is_full(self) -> bool:
         return len(self.active_channels) >= self.limits.max_connections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.web.client_network import client_network
+from flowhooks.web.client_network import client_network, plain_ipv4
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,19 @@ from flowhooks.web.client_network import client_network
 def test_networks(address, network):
     """IPv4 counts by address and IPv6 by /64; anything else counts as it is."""
     assert client_network(address) == network
+
+
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        *(
+            (address, address)
+            for address in ("192.0.2.1", "2001:db8::1", "::1", "::192.0.2.1", "fe80::1%eth0", "", ":x")
+        ),
+    ],
+)
+def test_plain_ipv4(address, plain):
+    """Only an IPv4 address written as IPv6 is changed."""
+    assert plain_ipv4(address) == plain

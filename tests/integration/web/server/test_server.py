@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +14,7 @@ from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.web.server.channel import Channel
 from flowhooks.web.server.server import Limits, Server
 from flowhooks.web.server.thread_pool import spare_thread, thread_pool
+from flowhooks.web.server.trusted_proxy import PEER
 from support.raw_requests import GOOD, SLOW
 from support.waiting import WAIT_TIMEOUT
 
@@ -155,6 +157,26 @@ def test_nothing_is_said_of_the_software(start, connect):
     assert connect(server).send(raw).answer().headers["server"] == "flowhooks"
     assert seen["REMOTE_ADDR"] == "127.0.0.1"
     assert not [name for name in seen if "FORWARDED" in name]
+
+
+def test_ipv4_clients_of_a_dual_stack_socket(start, connect):
+    """A socket unit listens for IPv4 and IPv6 on one socket; each use of a client's address sees plain IPv4."""
+    seen, rejected = {}, []
+
+    def app(environ, start_response):
+        seen.update(environ)
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+    listening = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    server = start(app, inherited=listening, trusted_proxy="127.0.0.1")
+    server._listener.on_rejected = rejected.append
+    raw = b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.1\r\n"
+    client = connect(SimpleNamespace(address=f"127.0.0.1:{listening.getsockname()[1]}"))
+    assert client.send(raw + b"\r\n").answer().status == 200
+    assert (seen["REMOTE_ADDR"], seen[PEER]) == ("192.0.2.1", "127.0.0.1")
+    assert client.send(raw + b"Content-Length: x\r\n\r\n").answer().status == 400
+    assert [rejection.address for rejection in rejected] == ["192.0.2.1"]
 
 
 def test_two_servers_in_one_process(start, connect):
