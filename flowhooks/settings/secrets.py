@@ -105,6 +105,34 @@ def settings_redactor(settings: Settings, environ: Mapping[str, str]) -> Callabl
         settings: the settings.
         environ: the environment, such as `os.environ`.
     """
+    return redactor(_settings_secrets(settings, environ))
+
+
+class SettingsRedactor:
+    """Masks the readable secrets of all settings that were added, as `redactor` does.
+
+    A plugin may keep a secret of earlier settings, so these stay masked.
+
+    Args:
+        environ: the environment, such as `os.environ`.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._secrets: set[str] = set()
+        self._redact = redactor(())
+
+    def add(self, settings: Settings) -> None:
+        """From now on, mask the secrets of these settings, too."""
+        self._secrets |= _settings_secrets(settings, self._environ)
+        self._redact = redactor(self._secrets)
+
+    def __call__(self, text: str) -> str:
+        """Return the text with its secrets masked."""
+        return self._redact(text)
+
+
+def _settings_secrets(settings: Settings, environ: Mapping[str, str]) -> set[str]:
     secrets = set()
     for how, name in _secret_references(settings.plugins.values()):
         with suppress(ValueError):  # loading the plugin reports it
@@ -114,7 +142,7 @@ def settings_redactor(settings: Settings, environ: Mapping[str, str]) -> Callabl
         if source.engine is not None:
             with suppress(ValueError):  # creating the engine client reports it
                 secrets |= set(read_engine_secrets(source.engine, environ).values())
-    return redactor(secrets)
+    return secrets
 
 
 def read_engine_secrets(engine: EngineSettings, environ: Mapping[str, str]) -> dict[str, str]:

@@ -51,6 +51,7 @@ class ProcessContext:
             supervisor.
         service_manager: the service manager to notify.
         reread_settings: reads and checks the settings again, and returns the difference to the given ones.
+        configure_log: applies the log settings of new settings.
         environ: the environment of this process before plugins were loaded, which may change it.
         configured: the addresses in the settings with which the listening sockets were opened, by the setting's name.
         activated: the listening sockets that the service manager has opened, by the setting's name.
@@ -60,6 +61,7 @@ class ProcessContext:
     inherited: InheritedSockets | None
     service_manager: ServiceManager
     reread_settings: Callable[[Settings], SettingsDiff]
+    configure_log: Callable[[Settings], None]
     environ: Mapping[str, str]
     configured: Mapping[str, str]
     activated: Mapping[str, socket.socket] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class ProcessContext:
         try:
             changes = self.reread_settings(app.settings)
             serving.reconfigure(changes.settings, app, *servers)
+            self.configure_log(changes.settings)  # last, because the app may refuse the settings
         except FlowhooksError as error:
             log.error("settings_reload_failed", why=str(error), next=NEXT)  # noqa: TRY400 (the message is enough)
         except Exception:

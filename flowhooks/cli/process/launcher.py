@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,7 +18,7 @@ from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.cli.process.supervisor import Supervisor
 from flowhooks.observability import logging
 from flowhooks.settings import check_processes, check_removed, diff
-from flowhooks.settings.secrets import settings_redactor
+from flowhooks.settings.secrets import SettingsRedactor
 from flowhooks.web.server.sockets import open_listener
 
 if TYPE_CHECKING:
@@ -67,31 +68,33 @@ def run(
             loaded = source.load()
             settings = inherited.apply_addresses(loaded)
             check(settings)
-            redact = inherited.redact = _redactor(settings)
-            _configure_logging(settings, redact, of_several=True)
+            redact = inherited.redact = SettingsRedactor(os.environ)
+            configure_log = partial(_configure_logging, redact=redact, of_several=True)
+            configure_log(settings)
             if changed := inherited.changed_addresses(loaded):
                 log.warning("restart_needed", settings=changed, why=ADDRESSES_KEPT)
             context = ProcessContext(
                 source=source,
                 inherited=inherited,
                 service_manager=service_manager,
-                reread_settings=_rereader(
-                    lambda: inherited.apply_addresses(checked()), check=check, redact=redact, of_several=True
-                ),
+                reread_settings=_rereader(lambda: inherited.apply_addresses(checked()), check=check, redact=redact),
+                configure_log=configure_log,
                 environ=environ,
                 configured=inherited.configured,
             )
             work(settings, context)
         return
     settings = checked()
-    redact = _redactor(settings)
+    redact = SettingsRedactor(os.environ)
+    configure_log = partial(_configure_logging, redact=redact, of_several=settings.processes > 1)
     if settings.processes == 1:
-        _configure_logging(settings, redact)
+        configure_log(settings)
         context = ProcessContext(
             source=source,
             inherited=None,
             service_manager=service_manager,
-            reread_settings=_rereader(checked, check=check, redact=redact, of_several=False),
+            reread_settings=_rereader(checked, check=check, redact=redact),
+            configure_log=configure_log,
             environ=environ,
             configured={name: getattr(source.load(), name) for name in listeners},
             activated=activated,
@@ -102,40 +105,35 @@ def run(
     for name in (name for name in listeners if name not in activated):
         with serving.explain_origin(source, name):
             sockets[name] = open_listener(getattr(settings, name))
-    _configure_logging(settings, redact, of_several=True)
+    configure_log(settings)
     supervisor = Supervisor(
         settings=settings,
         sockets=sockets,
         load=checked,
-        on_settings=lambda new: _configure_logging(new, _redactor(new), of_several=True),
+        on_settings=configure_log,
         service_manager=service_manager,
     )
     raise SystemExit(supervisor.run())
 
 
 def _rereader(
-    load: Callable[[], Settings], *, check: Callable[[Settings], None], redact: Callable[[str], str], of_several: bool
+    load: Callable[[], Settings], *, check: Callable[[Settings], None], redact: SettingsRedactor
 ) -> Callable[[Settings], SettingsDiff]:
-    """Return the function that reads the settings again, checks them, and configures the log by them."""
+    """Return the function that reads the settings again, checks them, and masks their secrets from then on."""
 
     def reread(old: Settings) -> SettingsDiff:
         changes = diff(old, load())
         check_removed(old, changes.settings)
         # Check the merged settings: the new ones may be valid only together with an address that is not applied.
         check(changes.settings)
-        # Plugins keep the secrets they were loaded with, so these are still masked.
-        redact_new = _redactor(changes.settings)
-        _configure_logging(changes.settings, lambda text: redact_new(redact(text)), of_several=of_several)
+        redact.add(changes.settings)  # before the log is configured by them: applying them may log
         return changes
 
     return reread
 
 
-def _redactor(settings: Settings) -> Callable[[str], str]:
-    return settings_redactor(settings, os.environ)
-
-
-def _configure_logging(settings: Settings, redact: Callable[[str], str], *, of_several: bool = False) -> None:
+def _configure_logging(settings: Settings, *, redact: SettingsRedactor, of_several: bool) -> None:
+    redact.add(settings)
     logging.configure(
         settings.log.level,
         settings.log.format,

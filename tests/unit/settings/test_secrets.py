@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import Settings, load
-from flowhooks.settings.secrets import MAX_SECRET_BYTES, location_text, redactor, resolve_secrets, settings_redactor
+from flowhooks.settings.secrets import (
+    MAX_SECRET_BYTES,
+    SettingsRedactor,
+    location_text,
+    redactor,
+    resolve_secrets,
+    settings_redactor,
+)
 
 VALUE = "s3cr3t-värde"
 
@@ -232,3 +239,15 @@ def test_what_can_be_had_is_masked(tmp_path):
     )
     said = "https://me:secret@example.com from-a-file in-the-settings other-value NOT_SET"
     assert conceal(said) == "… … in-the-settings other-value NOT_SET"
+
+
+def test_secrets_of_earlier_settings_stay_masked(tmp_path):
+    """The secrets of all settings are masked, also those of a reload between the first and the last one."""
+    token = tmp_path / "token"
+    settings = Settings(plugins={"p": {"token": {"file": str(token)}}})
+    secrets = ["first-secret", "second-secret", "third-secret"]
+    redact = SettingsRedactor({})
+    for secret in secrets:
+        token.write_text(secret)
+        redact.add(settings)
+    assert redact(" ".join(secrets)) == "… … …"
