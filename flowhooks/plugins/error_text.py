@@ -98,7 +98,7 @@ def _message(error: BaseException) -> str:
         return f"{name}: {error.msg}"
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 (the plugin's exception class may raise any error)
+    except BaseException:  # noqa: BLE001 (a plugin's __str__ may run any code)
         text = "its message cannot be read"
     hint = _decorator_hint(text) if isinstance(error, TypeError) else ""
     if hint:  # from Python 3.14 on, the text has a hint of its own

@@ -260,11 +260,16 @@ def test_an_exception_is_recorded(
 
 
 class Speechless(Reject):
-    """An error whose text cannot be read."""
+    """An error whose text and notes cannot be read."""
 
     def __str__(self) -> str:
         """Fail."""
         raise LookupError("no words")
+
+    @property
+    def __notes__(self) -> list[str]:
+        """Fail in a way that `traceback` does not expect."""
+        raise SystemExit("no notes")
 
 
 def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin(

@@ -35,6 +35,10 @@ BROKEN = {
         "class Odd(Exception):\n    def __str__(self): raise RuntimeError\nraise Odd",
         r"Odd: its message cannot be read \(\S*bad_plugin\.py:3\)",
     ),
+    "an exception that exits when it is read": (
+        "import sys\nclass Odd(Exception):\n    def __str__(self): sys.exit(3)\nraise Odd",
+        r"Odd: its message cannot be read \(\S*bad_plugin\.py:4\)",
+    ),
     "a message of several lines, with an escape sequence": (
         r"raise ValueError('one\ntwo\x1b[31m')",
         r"ValueError: one two\ufffd\[31m \(\S*bad_plugin\.py:1\)$",

@@ -148,6 +148,10 @@ def _record(span: Span, error: BaseException) -> None:
         text = str(error)
     except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
         text = f"(its text cannot be read: {type(worse).__name__})"
+    try:
+        stacktrace = "".join(traceback.format_exception(error))
+    except BaseException as worse:  # noqa: BLE001 (the same for its other attributes, such as __notes__)
+        stacktrace = f"(its traceback cannot be formatted: {type(worse).__name__})"
     kind = type(error)
     span.add_event(
         "exception",
@@ -156,7 +160,7 @@ def _record(span: Span, error: BaseException) -> None:
             if kind.__module__ == "builtins"
             else f"{kind.__module__}.{kind.__qualname__}",
             "exception.message": _utf8(text),
-            "exception.stacktrace": _utf8("".join(traceback.format_exception(error))),
+            "exception.stacktrace": _utf8(stacktrace),
         },
     )
     span.set_status(Status(StatusCode.ERROR, _utf8(text)))
