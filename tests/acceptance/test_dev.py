@@ -40,6 +40,7 @@ class Development:
         self.process = subprocess.Popen(
             [
                 sys.executable,
+                "-P",
                 "-m",
                 "flowhooks",
                 "dev",
@@ -101,8 +102,9 @@ class Development:
 
 @pytest.fixture
 def development(tmp_path):
-    """A `flowhooks dev` in a folder with one plugin."""
+    """A `flowhooks dev` in a folder with a plugin, and with a file that has the name of a standard module."""
     (tmp_path / "shop.py").write_text(PLUGIN)
+    (tmp_path / "calendar.py").write_text("raise ImportError('this is not the standard library')\n")
     running = Development(tmp_path)
     yield running
     if running.process.poll() is None:

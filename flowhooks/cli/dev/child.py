@@ -24,7 +24,8 @@ class ServerProcess:
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._command = [sys.executable, "-m", "flowhooks", "serve", *arguments]
+        # -P: a file in the current folder must not replace a module of the same name.
+        self._command = [sys.executable, "-P", "-m", "flowhooks", "serve", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
