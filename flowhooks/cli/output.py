@@ -90,6 +90,7 @@ def print_table(
     *,
     free_text: Collection[str] = (),
     optional: Collection[str] = (),
+    err: bool = False,
 ) -> None:
     """Print a table. A cell may have several lines; control characters are escaped.
 
@@ -101,6 +102,7 @@ def print_table(
         rows: one cell per column.
         free_text: headings of the columns whose cells may be wrapped.
         optional: headings of the columns that are left out if all their cells are empty or `-`.
+        err: whether to print to standard error.
     """
     from rich import box  # noqa: PLC0415 (see the module's docstring)
     from rich.table import Table  # noqa: PLC0415 (as above)
@@ -111,7 +113,7 @@ def print_table(
         for heading, *cells in zip(headings, *rows, strict=True)
         if heading not in optional or any(cell not in {"", "-"} for cell in cells)
     }
-    console = _open_console()
+    console = _open_console(err=err)
     padding = COLUMN_GAP * (len(columns) - 1)
     if console.is_terminal:
         widths = _fit_columns(columns, free_text, console.width - padding)
@@ -127,9 +129,9 @@ def print_table(
     # Remove the trailing padding of the table, which is a nuisance when a line is copied.
     with console.capture() as printed:
         console.print(rich_table)
-    _open_stream()
+    _open_stream(err=err)
     for row_text in printed.get().splitlines():
-        click.echo(row_text.rstrip())
+        click.echo(row_text.rstrip(), err=err)
 
 
 def _fit_columns(columns: Mapping[str, Sequence[str]], free_text: Collection[str], available: int) -> dict[str, int]:

@@ -97,8 +97,9 @@ def run_planned(asked: PlannedCommand, action: BulkAction) -> None:
         else:
             output.print_line(text.NOTHING_TEXTS[action])
         return
-    if not asked.as_json:
-        _print_plan(action, operation.planned, summary, states)
+    if not (asked.as_json and asked.yes):
+        # The operator sees the plan before the question; with --json, standard output has only the document.
+        _print_plan(action, operation.planned, summary, states, err=asked.as_json)
     if not asked.yes:
         try:
             output.confirm(f"{text.WARNINGS[action]} Start it?")
@@ -200,8 +201,10 @@ def _handler_states(connection: Connection) -> dict[str, str]:
     return states | dict.fromkeys(pauses.paused(connection), "paused")
 
 
-def _print_plan(action: BulkAction, planned: int, summary: PlanSummary, states: Mapping[str, str]) -> None:
-    output.print_line(text.plan_text(action, planned, summary))
+def _print_plan(
+    action: BulkAction, planned: int, summary: PlanSummary, states: Mapping[str, str], *, err: bool = False
+) -> None:
+    output.print_line(text.plan_text(action, planned, summary), err=err)
     output.print_table(
         ("handler", "deliveries", "now"),
         [
@@ -209,12 +212,14 @@ def _print_plan(action: BulkAction, planned: int, summary: PlanSummary, states: 
             for group in summary.handlers
         ],
         optional=("now",),
+        err=err,
     )
     if len(summary.handlers) == MAX_GROUPS:
-        output.print_line(f"Only the {MAX_GROUPS} largest handlers are listed.")
+        output.print_line(f"Only the {MAX_GROUPS} largest handlers are listed.", err=err)
     if summary.errors:
         output.print_table(
             ("last error", "deliveries"),
             [(output.escape_newlines(group.text), f"{group.deliveries:,}") for group in summary.errors],
             free_text=("last error",),
+            err=err,
         )

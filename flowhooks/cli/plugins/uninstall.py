@@ -67,10 +67,12 @@ def uninstall_command(
         raise click.UsageError(
             "There is no terminal to ask for confirmation: give --yes, or --dry-run to see what would be done."
         )
-    if not as_json:
+    asks = not (dry_run or yes)
+    if asks or not as_json:
+        # The operator sees the plan before the question; with --json, standard output has only the document.
         for line in plan.lines(settings.routing.no_handler):
-            output.print_line(line)
-    if not (dry_run or yes):
+            output.print_line(line, err=as_json)
+    if asks:
         click.confirm("Continue?", abort=True, err=True)
     if plan.package and not dry_run:
         _uninstall(plan.package)

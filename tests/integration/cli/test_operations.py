@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from contextlib import closing
@@ -97,8 +98,17 @@ def test_a_slow_operation_is_controlled(shop, run, asked):
 
 
 def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
-    """The answer "n" starts nothing, and prints the command that starts the plan."""
+    """The answer "n" starts nothing, and prints the command that starts the plan.
+
+    With `--json` the plan is shown on standard error, and standard output has only the document.
+    """
     monkeypatch.setattr("flowhooks.cli.events.bulk.require_terminal", lambda unless: None)
+    refused = run("events", "replay", "--all", "--json", given="n\n", server=shop)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    plan, _, _ = refused.stderr.partition("Start it?")
+    assert "4 dead deliveries will run again" in plan
+    assert re.search(r"^shop:book +4$", plan, re.MULTILINE)
+    assert re.search(r"^ValueError: closed.* 4$", plan, re.MULTILINE)
     refused = run("events", "replay", "--all", given="n\n", server=shop)
     assert refused.exit_code == 1
     assert "The effects of a handler cannot be undone. Start it?" in refused.output
@@ -107,6 +117,8 @@ def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
     assert "To start it" in run("operations", "show", command[-1], server=shop).stdout
     (shop.folder / "open").touch()
     assert "4 succeeded" in run(*command, server=shop).stdout
+    started = run("events", "replay", "--all", "--again", "--detach", "--json", given="y\n", server=shop)
+    assert json.loads(started.stdout)["planned"] == 4
 
 
 def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):

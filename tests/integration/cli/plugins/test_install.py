@@ -436,12 +436,16 @@ def post(base, instance):
 
 
 def test_it_asks_first(server, at_a_terminal, tmp_path):
-    """At a terminal the command describes its changes, and "n" changes nothing."""
-    said, code = at_a_terminal("plugins", "uninstall", "shop", "--plugins-dir", str(tmp_path), typed="n\n")
-    assert "Uninstalls no package; retires handlers of the plugin shop." in said
-    assert "Retires shop:grant: class com.example.Leave or class com.example.Other or key leave" in said
-    assert "Continue? [y/N]" in said
-    assert code == 1
+    """At a terminal the command describes its changes, also with `--json`, and "n" changes nothing."""
+    for options in ((), ("--json",)):
+        said, code = at_a_terminal(
+            "plugins", "uninstall", "shop", "--plugins-dir", str(tmp_path), *options, typed="n\n"
+        )
+        plan, question, _ = said.partition("Continue? [y/N]")
+        assert "Uninstalls no package; retires handlers of the plugin shop." in plan
+        assert "Retires shop:grant: class com.example.Leave or class com.example.Other or key leave" in plan
+        assert question
+        assert code == 1
     with closing(Reader(f"sqlite:///{server.env['FLOWHOOKS_DATABASE']}")) as reader:
         assert "shop:grant" in [one.id for one in reader.registered_handlers()]
 
