@@ -425,4 +425,6 @@ class _InterruptHandler:
         self.requested = True
         if self._sleeping:  # `time.sleep` continues after a handler that returns
             raise KeyboardInterrupt
-        output.print_line("Stopping after this step. Press Ctrl-C again to stop at once.", err=True)
+        # RuntimeError: the signal has interrupted a write to the same stream, such as that of a progress bar.
+        with suppress(RuntimeError, OSError):
+            output.print_line("Stopping after this step. Press Ctrl-C again to stop at once.", err=True)

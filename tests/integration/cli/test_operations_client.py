@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
 import socket
+import sys
 import threading
 from contextlib import closing, suppress
 from datetime import datetime
@@ -152,6 +154,25 @@ def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkey
         "Done so far: 2 events checked: 0 delivered (0 deliveries), 2 unchanged.\n"
     )
     assert run("events", "reroute", "--all", "--yes", server=left).stdout.startswith("4 events checked")
+
+
+def test_ctrl_c_within_a_write_to_standard_error(monkeypatch):
+    """The notice of the first Ctrl-C cannot be written while a progress bar writes; the step is still done."""
+
+    class Terminal(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            if not interrupt.requested:
+                signal.raise_signal(signal.SIGINT)
+            return len(data)
+
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(Terminal()), encoding="utf-8"))
+    with operations_client._InterruptHandler() as interrupt:
+        sys.stderr.write("50 %")
+        sys.stderr.flush()
+        assert interrupt.requested
 
 
 def test_ctrl_c_before_the_start_starts_nothing(left, run, asked, monkeypatch):
