@@ -128,12 +128,13 @@ def test_recorded_once_whatever_happens(tmp_path: Path, lines: int) -> None:
 
 
 def test_a_replay_does_not_record_again(trail: Trail, file: Path) -> None:
-    """A replay writes the same key once, in this process or another, even after many other records."""
+    """A replay writes the same key once, in this process or another; only those who read the trail read its keys."""
     assert trail.append("a", {"x": 1}) is True
     assert trail.append("b", {"x": 2}) is True
     assert trail.append("a", {"x": 3}) is False
     assert Trail(file).append("b", {"x": 4}) is False
     assert [(one["number"], one["x"]) for one in records(file)] == [(1, 1), (2, 2)]
+    assert index_of(file).stat().st_mode == file.stat().st_mode
 
 
 def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BUSY: Final = 10.0
 """Seconds to wait for another process that writes to the same trail."""
+_MODE: Final = 0o640
+"""Mode of the trail and of its index, before the umask."""
 _KEYS: Final = "CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY) WITHOUT ROWID"
 _HEAD: Final = """
 CREATE TABLE IF NOT EXISTS head (
@@ -81,8 +83,11 @@ class Trail:
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
+        index = index_of(self.file)
+        if not index.exists():
+            index.touch(_MODE)  # SQLite would let everybody read it; its journal gets the mode of the index
         # A connection for each record: nothing to share between threads, nothing for a fork to inherit.
-        with closing(sqlite3.connect(index_of(self.file), timeout=BUSY, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(index, timeout=BUSY, isolation_level=None)) as connection:
             # IMMEDIATE, because it is also the lock on the file.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_KEYS)
@@ -132,7 +137,7 @@ class Trail:
         return head
 
     def _write(self, line: bytes, *, new: bool) -> None:
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _MODE)
         try:
             left = memoryview(line)
             while left:
