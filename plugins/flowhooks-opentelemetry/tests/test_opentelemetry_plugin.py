@@ -267,7 +267,7 @@ class Speechless(Reject):
         raise LookupError("no words")
 
     @property
-    def __notes__(self) -> list[str]:
+    def __notes__(self) -> list[str]:  # type: ignore[override]  # as a plugin may do
         """Fail in a way that `traceback` does not expect."""
         raise SystemExit("no notes")
 
