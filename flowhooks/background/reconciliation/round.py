@@ -181,8 +181,12 @@ class Round:
         """Return the position and the window; record a wider window, and what cannot be read any more."""
         engine_now = self._began_at + self._skew
         if position.since > engine_now + rules.OVERLAP:
-            self._update({"since": engine_now})  # a clock was ahead at the first contact
-            position = self._position()
+            # A clock was ahead at the first contact, or a clock is behind now, which must not make older instances new.
+            self._read_skew()
+            engine_now = self._began_at + self._skew
+            if position.since > (latest := max(engine_now, self._began_at)) + rules.OVERLAP:
+                self._update({"since": latest})
+                position = self._position()
         window = self._window(position, sweeps=sweeps, since=since)
         self.result.since, self.result.until = window
         if since is not None and window.since < position.since:

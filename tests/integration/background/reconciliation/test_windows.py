@@ -123,6 +123,33 @@ def test_an_engines_clock_that_was_ahead_at_first_contact(opened):
     assert asked.after_grace().taken_in == 1
 
 
+@pytest.mark.parametrize("whose", ["engine", "ours"])
+def test_a_clock_that_is_behind_for_some_rounds(opened, monkeypatch, whose):
+    """The first contact stays, so what ended before it is not taken in when the clock is right again."""
+    asked = opened()
+    asked.finish("old")
+    asked.clock.advance(MINUTE)
+    asked.round()
+    since, now = asked.position().since, asked.clock.now
+    for _ in range(2):
+        asked.clock.advance(5 * MINUTE)
+        with monkeypatch.context() as patch:
+            if whose == "engine":
+                patch.setattr(asked.engine, "skew", timedelta(days=-10))
+            else:
+                patch.setattr(asked.clock, "now", lambda: now() - 10 * DAY)
+                patch.setattr(asked.engine, "skew", timedelta(days=10))
+            asked.round()
+    for _ in range(2):
+        asked.clock.advance(5 * MINUTE)
+        asked.round()
+    assert asked.position().since == since
+    asked.finish("new")
+    asked.round()
+    asked.after_grace()
+    assert asked.book() == {"new": ("has_event", "")}
+
+
 def test_our_clock_was_ahead(asked, logged, monkeypatch):
     """If the engine tells no time, a correction of our clock by more than a day loses nothing, and is recorded."""
     asked.engine.gives_time = False
