@@ -356,7 +356,13 @@ def decide(candidate: BookRow, known: Known, *, since: int, skew: int) -> BookRo
         return _skipped(row, Rule.PURGED)
     if candidate.ended_at < since:
         return _skipped(row, Rule.BEFORE_FIRST_CONTACT)
+    if candidate.disposition == Disposition.IN_GRACE and not _is_in_grace(known.row):
+        return candidate  # first seen now: an earlier confirmation does not cover an instance that is decided again
     return row
+
+
+def _is_in_grace(row: BookRow | None) -> bool:
+    return row is not None and row.disposition == Disposition.IN_GRACE
 
 
 def newest_event(events: Sequence[EventOfInstance], started_at: int) -> EventOfInstance | None:

@@ -191,6 +191,29 @@ def test_what_was_shown_is_confirmed(opened):
         confirm_reconciliation(context, source="oa", seen_until=asked.clock.now() + 1)
 
 
+def test_a_confirmation_does_not_cover_what_is_decided_again_later(opened):
+    """Skipped instances that an operator asks for wait for a confirmation of their own, as the dry run has shown."""
+    asked = opened({"max_new": 2})
+    asked.round()
+    asked.clock.advance(MINUTE)
+    since = asked.clock.now()
+    for number in range(3):
+        asked.finish(f"child{number}", parent_id="parent")
+        asked.finish(f"i{number}")
+    asked.round()
+    assert asked.after_grace().to_confirm == 3
+    asked.service.confirm("oa")
+    assert asked.round().taken_in == 3
+    asked.clock.advance(MINUTE)
+    changed = settings_of({"max_new": 2, "children": True})
+    asked.flow.app.reload(replace(asked.flow.app.settings, sources={"oa": changed}))
+    for dry_run in (True, False):
+        assert asked.round(since=since, dry_run=dry_run).to_confirm == 3
+    assert sorted(asked.events()) == ["i0", "i1", "i2"]
+    asked.service.confirm("oa")
+    assert asked.round().taken_in == 3
+
+
 def test_a_dry_run_counts_what_waits(opened):
     """A dry run counts the instances that earlier rounds have read, however long ago they ended."""
     asked = opened({"max_new": 3})
