@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.background.reconciliation import rules
-from flowhooks.background.reconciliation.rules import Known
+from flowhooks.background.reconciliation.rules import Known, Rule
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, engine_book
 from flowhooks.ledger.engine_book import Disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import Connection
 
@@ -109,7 +109,7 @@ class PageWriter:
         candidates = self._to_rows(unknown)
         renamed = {row.flow_instance_id for row in candidates} - {instance.id for instance in unknown}
         if renamed:
-            existing |= engine_book.rows(connection, self._context.name, renamed)
+            existing |= self._rows(connection, renamed)
         undecided = []
         for row in candidates:
             known = existing.get(row.flow_instance_id)
@@ -122,7 +122,18 @@ class PageWriter:
     def known(self, connection: Connection, instances: Sequence[FinishedInstance]) -> dict[str, BookRow]:
         """Return the rows of instances by id. An id that no callback can have has another key in the book."""
         ids = [instance.id for instance in instances if rules.is_storable_id(instance.id)]
-        return engine_book.rows(connection, self._context.name, ids)
+        return self._rows(connection, ids)
+
+    def _rows(self, connection: Connection, ids: Collection[str]) -> dict[str, BookRow]:
+        """Return the rows of instances by id. What was declined last under a former name stays declined."""
+        name, *former_names = self._context.names
+        found = engine_book.rows(connection, name, ids)
+        for former in former_names:
+            for instance_id, row in engine_book.rows(connection, former, ids).items():
+                own = found.get(instance_id)
+                if row.rule == Rule.DECLINED and (own is None or own.changed_at < row.changed_at):
+                    found[instance_id] = row
+        return found
 
     def decide(self, connection: Connection, candidates: Sequence[BookRow], since: int, *, skew: int) -> list[BookRow]:
         """Return the rows of instances, by what the ledger knows of them now.
@@ -135,7 +146,7 @@ class PageWriter:
         """
         context = self._context
         ids = [row.flow_instance_id for row in candidates]
-        existing = engine_book.rows(connection, context.name, ids)
+        existing = self._rows(connection, ids)
         events = engine_book.events_of(connection, context.names, ids)
         digests = {
             checksums.instance_sha256(name, instance_id): instance_id for name in context.names for instance_id in ids

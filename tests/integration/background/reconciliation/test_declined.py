@@ -8,7 +8,7 @@ from flowhooks.background.reconciliation import due
 from flowhooks.clock import SECOND
 from flowhooks.errors import LedgerError
 from flowhooks.ledger import engine_queries
-from support.asked_engine import MINUTE
+from support.asked_engine import MINUTE, settings_of
 
 pytestmark = pytest.mark.either
 
@@ -69,6 +69,21 @@ def test_declined_instances_can_be_taken_in_later(waiting):
     waiting.service.confirm("oa")
     assert waiting.round().taken_in == 3
     assert len(waiting.events()) == 3
+
+
+def test_declined_instances_of_a_renamed_source_stay_declined(waiting, opened):
+    """Neither an overlapping window nor a start that an operator gives takes them in; `declined` does, once."""
+    since = waiting.clock.now() - HOUR * SECOND
+    waiting.service.decline("oa", note="")
+    waiting.flow.close()
+    waiting.clock.advance(MINUTE)
+    renamed = opened(sources={"ob": settings_of(former_names=("oa",))})
+    for given in ({}, {"since": since, "dry_run": True}, {"since": since}, {}):
+        assert renamed.round("ob", **given).skipped == {"declined": 3}
+    assert renamed.events() == {}
+    assert renamed.round("ob", since=since, declined=True).taken_in == 3
+    assert renamed.round("ob", since=since).has_event == 3
+    assert renamed.flow.sql("SELECT DISTINCT source FROM events") == [("ob",)]
 
 
 def test_a_callback_for_a_declined_instance_is_accepted(waiting):
