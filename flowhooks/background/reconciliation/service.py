@@ -244,13 +244,18 @@ class Reconciliation:
             schemas=self._schemas,
             clock=self._clock,
             identity_days=lambda: self._identity_days,
-            ready_since=lambda: self._ready_since,
+            ready_since=self._served_since,
             not_ready_at=lambda: self._not_ready_at,
             rounds=self._rounds.setdefault(name, threading.Lock()),
         )
         worker = self._workers[name] = _ReconcilerThread(reconciler, self._clock)
         self._sources[name] = source
         return worker
+
+    def _served_since(self) -> int:
+        """Return since when this process has taken callbacks; a clock that was ahead at the start postpones nothing."""
+        self._ready_since = min(self._ready_since, self._clock.now())
+        return self._ready_since
 
     def _take_in_and_count(self, callback: Callback, *, expects_callbacks: bool) -> TakenIn:
         taken = self._take_in(callback)

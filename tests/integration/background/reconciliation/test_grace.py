@@ -35,6 +35,24 @@ def test_grace_counts_from_our_own_readiness(opened):
     assert asked.round().taken_in == 1
 
 
+def test_a_clock_that_was_ahead_at_the_start_postpones_nothing(opened, clock, monkeypatch):
+    """Grace counts from the correction of the clock, not from the start that the clock has shown."""
+    asked = opened()
+    asked.round()
+    asked.finish("i1")
+    asked.flow.close()
+    asked = opened(sources={})
+    now = clock.now
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "now", lambda: now() + 48 * HOUR * SECOND)
+        asked.service.start()
+    sources = {"oa": settings_of({"reconcile_every": 86_400.0})}  # so that only the test makes rounds
+    asked.flow.app.reload(replace(asked.flow.app.settings, sources=sources))
+    assert asked.round().taken_in == 0
+    assert asked.after_grace(119).taken_in == 0
+    assert asked.after_grace(2).taken_in == 1
+
+
 def test_grace_counts_from_the_last_time_that_the_server_was_not_ready(asked):
     """While the server is not ready, callbacks do not arrive; grace counts from the end of that time."""
     asked.finish("i1")
