@@ -106,7 +106,8 @@ class Round:
             definitions=definitions,
         )
         if sweeps:
-            self._delete_old(window.until)
+            # A clock that is ahead deletes no row that the round before would have kept.
+            self._delete_old(min(window.until, self._began_at, position.succeeded_at or 0))
 
     def _read(self, window: Window, position: EnginePosition, *, again: Again) -> int:
         """Read and write all pages of a window; return the end time up to which the history is read now."""
@@ -402,10 +403,10 @@ class Round:
     def _open_gap(self, interval: tuple[int, int], reason: str, detail: str) -> None:
         open_gap(self._context, self._lease, interval, reason=reason, detail=detail)
 
-    def _delete_old(self, engine_now: int) -> None:
+    def _delete_old(self, now: int) -> None:
         """Delete rows of instances that are older than any identity that is kept."""
-        context, before = self._context, self._earliest(engine_now)
-        while before and not context.stopping.is_set():
+        context, before = self._context, self._earliest(now)
+        while before > 0 and not context.stopping.is_set():
             deleted = self._lease.write(
                 lambda transaction: engine_book.delete_old(transaction, context.name, before, DELETE_BATCH)
             )

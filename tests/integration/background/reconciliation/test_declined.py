@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from flowhooks.background.reconciliation import due
-from flowhooks.clock import SECOND
+from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import LedgerError
 from flowhooks.ledger import engine_queries
 from support.asked_engine import MINUTE, settings_of
@@ -84,6 +86,25 @@ def test_declined_instances_of_a_renamed_source_stay_declined(waiting, opened):
     assert renamed.round("ob", since=since, declined=True).taken_in == 3
     assert renamed.round("ob", since=since).has_event == 3
     assert renamed.flow.sql("SELECT DISTINCT source FROM events") == [("ob",)]
+
+
+@pytest.mark.parametrize("whose", ["engine", "both"])
+def test_a_clock_that_is_far_ahead_deletes_no_decision(waiting, monkeypatch, whose):
+    """A sweep by a clock that is ahead by more than the kept identities leaves what was declined."""
+    since, now = waiting.clock.now() - HOUR * SECOND, waiting.clock.now
+    waiting.service.decline("oa", note="")
+    waiting.clock.advance(25 * HOUR)
+    with monkeypatch.context() as patch:
+        if whose == "engine":
+            patch.setattr(waiting.engine, "skew", timedelta(days=401))
+        else:
+            patch.setattr(waiting.clock, "now", lambda: now() + 401 * DAY)  # of both, because this engine uses it, too
+            waiting.harness.check_books = False  # a gap was found in the future
+        waiting.round()
+        assert waiting.position().swept_at == waiting.clock.now()
+    waiting.clock.advance(MINUTE)
+    assert waiting.round(since=since).skipped == {"declined": 3}
+    assert waiting.events() == {}
 
 
 def test_a_callback_for_a_declined_instance_is_accepted(waiting):

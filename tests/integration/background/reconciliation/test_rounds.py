@@ -404,6 +404,8 @@ def test_old_rows_of_the_book_are_deleted(opened):
     asked.finish("w1")
     asked.finish("w2")
     asked.round()
-    asked.clock.advance(40 * DAY // SECOND)
-    asked.round()
+    for days in (40, 1):  # the first round does not yet trust a clock that is so much later
+        assert len(asked.book()) == 3
+        asked.clock.advance(days * DAY // SECOND)
+        asked.round()
     assert asked.book() == {"w1": ("in_grace", ""), "w2": ("in_grace", "")}
