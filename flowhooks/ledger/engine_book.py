@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import and_, case, delete, exists, func, or_, select, update
 
 from flowhooks.clock import SECOND, id_lower_bound
-from flowhooks.ledger import database, engine_queries, history_gaps
+from flowhooks.ledger import database, engine_queries
 from flowhooks.ledger.engine_queries import EnginePosition
 from flowhooks.ledger.tables import (
     IS_IN_GRACE,
@@ -167,54 +167,6 @@ def position(connection: Connection, source: str) -> EnginePosition | None:
     """
     row = connection.execute(_POSITION.where(engine_positions.c.source == source)).mappings().one_or_none()
     return None if row is None else EnginePosition(**row)
-
-
-def make_first_contact(transaction: WriteTransaction, source: str, former_names: Sequence[str], now: int) -> str:
-    """Create the position of a source that has none; a renamed source continues where its former name stopped.
-
-    Args:
-        transaction: the open transaction.
-        source: the source.
-        former_names: its former names.
-        now: microseconds since 1970.
-
-    Returns:
-        The name under which the source is reconciled: another one, if a process with newer settings has renamed it.
-    """
-    connection, columns = transaction.connection, engine_positions.c
-    names = json.dumps(sorted(former_names))
-    if position(connection, source) is not None:
-        # A name that is no former name any more may be that of another engine.
-        changed = update(engine_positions).where(columns.source == source, columns.former_names != names)
-        connection.execute(changed.values(former_names=names))
-        return source
-    for former in former_names:
-        renamed = update(engine_positions).where(columns.source == former)
-        values = {"source": source, "former_names": names, "process": "", "process_until": 0}
-        if connection.execute(renamed.values(values)).rowcount:
-            _rename_waiting(connection, former, source)
-            history_gaps.rename(connection, former, source)
-            return source
-    for owner, owned in connection.execute(select(columns.source, columns.former_names)):
-        if source in json.loads(owned):
-            return str(owner)
-    first = dict.fromkeys(("since", "position", "read_until", "swept_at"), now)
-    contact = database.insert(engine_positions).values(source=source, former_names=names, round_at=0, **first)
-    connection.execute(contact.on_conflict_do_nothing())
-    return source
-
-
-def _rename_waiting(connection: Connection, former: str, source: str) -> None:
-    """Give a source the instances in grace of its former name; they replace rows from when it had its name before."""
-    is_waiting = and_(IS_IN_GRACE, engine_instances.c.source == former)
-    # Materialized by a subquery, because the statement deletes from the table that it reads.
-    ids = select(select(engine_instances.c.flow_instance_id).where(is_waiting).subquery("waiting").c.flow_instance_id)
-    connection.execute(
-        delete(engine_instances).where(
-            engine_instances.c.source == source, engine_instances.c.flow_instance_id.in_(ids)
-        )
-    )
-    connection.execute(update(engine_instances).where(is_waiting).values(source=source))
 
 
 def take_lease(transaction: WriteTransaction, source: str, process: str, seconds: float) -> bool:

@@ -19,10 +19,10 @@ from flowhooks.background.reconciliation.context import (
 )
 from flowhooks.background.reconciliation.due import decline
 from flowhooks.background.reconciliation.round import Round
-from flowhooks.background.reconciliation.rules import Candidates
+from flowhooks.background.reconciliation.rules import OVERLAP, Candidates, Rule
 from flowhooks.errors import EngineError, FlowhooksError, LedgerError, LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit
-from flowhooks.ledger import engine_book
+from flowhooks.ledger import engine_book, first_contact
 
 if TYPE_CHECKING:
     import threading
@@ -262,10 +262,14 @@ class SourceReconciler:
     def _take_lease(self, process: str) -> bool:
         def take(transaction: WriteTransaction) -> bool:
             now, former_names = self._clock.now(), self._context.names[1:]
-            present = engine_book.make_first_contact(transaction, self.name, former_names, now)
-            return present == self.name and engine_book.take_lease(
+            present = first_contact.make_first_contact(transaction, self.name, former_names, now)
+            if present != self.name or not engine_book.take_lease(
                 transaction, self.name, process, self._context.lease_seconds
-            )
+            ):
+                return False
+            rule = Rule.DECLINED.value
+            first_contact.take_over(transaction, self.name, former_names, overlap=OVERLAP, rule=rule, now=now)
+            return True
 
         return self._ledger.write(take)
 

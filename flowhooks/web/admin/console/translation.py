@@ -120,7 +120,9 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
     ),
     NO_ENGINE: (
         "来源 {subject} 有 {count:,} 个已结束的流程实例没有事件，也不会补收，因为设置中不再有其流程引擎，"
-        "最早结束于 {since}。请重新添加 [sources.{subject}.engine]，或在替代它的来源的 former_names 中填写 {subject}。"
+        "最早结束于 {since}。如果该来源已改名，请在新名称的来源的 former_names 中加入 {subject}；"
+        "否则请重新添加 [sources.{subject}.engine]。如果其间该流程引擎曾属于另一个来源，"
+        "{subject} 的 former_names 必须包含该来源，否则处理函数会执行两次。"
     ),
     MISSED: (
         "流程引擎 {subject} 有 {count:,} 个流程实例已完成但没有回调，最早于 {since} 补收，事件取自流程引擎的历史。"

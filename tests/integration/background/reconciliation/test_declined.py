@@ -184,3 +184,16 @@ def test_a_second_decline_finishes_the_first_one(restarted):
     """The rest keeps the note with which it was declined, and is not counted as declined again."""
     assert restarted.service.decline("oa", note="later") == 0
     assert details(restarted) == dict.fromkeys(("i0", "i1", "i2"), "handled by the old system")
+
+
+def test_a_source_that_takes_a_former_name_over_later_finishes_its_decline(restarted, opened):
+    """The rest is declined with its note, although the source has a position of its own."""
+    restarted.flow.close()
+    for former_names in ((), ("oa",)):
+        restarted.clock.advance(MINUTE)
+        renamed = opened(sources={"ob": settings_of(former_names=former_names)})
+        assert renamed.round("ob").taken_in == 0
+        assert renamed.events() == {}
+        declined = details(renamed)
+        renamed.flow.close()
+    assert declined == dict.fromkeys(("i0", "i1", "i2"), "handled by the old system")

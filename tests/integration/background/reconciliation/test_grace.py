@@ -232,6 +232,29 @@ def test_a_confirmation_does_not_cover_what_is_decided_again_later(opened):
     assert asked.round().taken_in == 3
 
 
+def test_a_confirmation_does_not_cover_what_is_taken_over_later(opened):
+    """What waits under a former name that is added later waits for a confirmation of its own."""
+    sources = {
+        name: settings_of({"max_new": 2}, former_names=former)
+        for name, former in (("old", ()), ("new", ()), ("both", ("old",)))
+    }
+    asked = opened(sources={"old": sources["old"]})
+    for name in ("old", "new"):
+        asked.round(name)
+        asked.clock.advance(MINUTE)
+        for number in range(3):
+            asked.finish(f"{name}{number}")
+        asked.round(name)
+        asked.clock.advance(121)
+        assert asked.round(name).to_confirm == 3
+        asked.flow.app.reload(replace(asked.flow.app.settings, sources={"new": sources["new"]}))
+    asked.service.confirm("new")
+    asked.flow.app.reload(replace(asked.flow.app.settings, sources={"new": sources["both"]}))
+    result = asked.round("new")
+    assert (result.taken_in, result.to_confirm) == (3, 3)
+    assert sorted(asked.events()) == ["new0", "new1", "new2"]
+
+
 def test_a_dry_run_counts_what_waits(opened):
     """A dry run counts the instances that earlier rounds have read, however long ago they ended."""
     asked = opened({"max_new": 3})

@@ -331,6 +331,38 @@ def test_a_source_that_gets_its_former_name_back(opened):
     assert asked.flow.sql("SELECT source, disposition FROM engine_instances") == [("oa", "has_event")]
 
 
+@pytest.mark.parametrize("last", ["new", "old"])
+def test_former_names_that_are_added_later(opened, last):
+    """The new source, or the old one that is back, takes over what waits and what was not read, and nothing twice."""
+    asked = opened(sources={"old": settings_of()})
+    asked.round("old")
+    asked.flow.take("called", source="old", wait=0)
+    for name in ("called", "waits", "calls_later"):
+        asked.finish(name)
+    asked.round("old")
+    asked.flow.close()
+    asked.clock.advance(MINUTE)
+    asked.finish("unread")
+    asked.clock.advance(MINUTE)
+    asked = opened(sources={"new": settings_of()})
+    asked.round("new")
+    for name in ("calls_later", "called_new"):
+        asked.flow.take(name, source="new", wait=0)
+    for name in ("called_new", "waits_new"):
+        asked.finish(name)
+    asked.round("new")
+    asked.flow.close()
+    asked.clock.advance(121)
+    former = {"new": "old", "old": "new"}[last]
+    asked = opened(sources={last: settings_of(former_names=(former,))})
+    assert asked.round(last).taken_in == 3
+    taken_in, called = ("waits", "unread", "waits_new"), ("called", "calls_later", "called_new")
+    assert asked.events() == dict.fromkeys(taken_in, "reconciled") | dict.fromkeys(called, "callback")
+    assert asked.flow.sql("SELECT count(*) FROM events") == [(6,)]
+    assert asked.flow.sql("SELECT count(*) FROM engine_instances WHERE disposition = 'in_grace'") == [(0,)]
+    assert asked.position(former) is None
+
+
 def test_a_pull_only_source(opened):
     """A source without a credential is reconciled like any other."""
     asked = opened(sources={"oa": settings_of(token_sha256=())})
