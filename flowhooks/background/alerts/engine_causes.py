@@ -90,9 +90,9 @@ UNCONFIRMED: Final = MessageTemplate(
 )
 NO_ENGINE: Final = MessageTemplate(
     "{many} of source {subject} {have} no event and {are} not taken in, because the settings have no section "
-    "[sources.{subject}.engine] any more; the first ended at {since}. If the source has another name now, add {subject} "
-    "to former_names of that source. Otherwise add the section again. If the engine had another source meanwhile, "
-    "former_names of {subject} must name that source: otherwise handlers run twice.",
+    "[sources.{subject}.engine] any more; the first ended at {since}. If the source has another name now, "
+    "add {subject} to former_names of that source. Otherwise add the section again. If the engine had another source "
+    "meanwhile, add that source to former_names of {subject}, so that no handler runs twice.",
     ("finished instance", "finished instances"),
 )
 INVALID: Final = MessageTemplate(
