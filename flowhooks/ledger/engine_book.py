@@ -74,7 +74,7 @@ class BookRow:
         detail: more about the rule, for operators.
         event_id: its event, or None.
         body: the body of the event that it becomes, while it is in grace.
-        first_seen_at: when it was first read in the history.
+        first_seen_at: when it was first read in the history, or decided again because an operator asked.
         changed_at: when the row was last changed.
     """
 

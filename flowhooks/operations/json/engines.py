@@ -123,7 +123,7 @@ class BookEntryJson(TypedDict):
         rule: why it is skipped; otherwise empty.
         detail: more about the rule.
         event_id: id of its event; null: it has none.
-        first_seen_at: when it was first read.
+        first_seen_at: when it was first read, or decided again because an operator asked.
         changed_at: when its disposition changed last.
     """
 
