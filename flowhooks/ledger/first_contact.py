@@ -90,7 +90,7 @@ def take_over(
         own_shift, shift = (skew or 0 if position.skew is None else 0 for position in (own, before))
         since = max(before.since, before.read_until - overlap) + shift
         values = {
-            # What the former name has read is not read again: its decisions are under the former name.
+            # The history that the former name has read is not read again: the decisions are under that name.
             "since": min(own.since + own_shift, since),
             "read_until": min(own.read_until + own_shift, before.read_until + shift),
             "position": min(own.position + own_shift, before.position + shift),

@@ -125,7 +125,7 @@ class PageWriter:
         return self._rows(connection, ids)
 
     def _rows(self, connection: Connection, ids: Collection[str]) -> dict[str, BookRow]:
-        """Return the rows of instances by id. What was declined last under a former name stays declined."""
+        """Return the rows of instances by id. An instance that was declined last under a former name stays declined."""
         name, *former_names = self._context.names
         found = engine_book.rows(connection, name, ids)
         for former in former_names:

@@ -233,7 +233,7 @@ def test_a_confirmation_does_not_cover_what_is_decided_again_later(opened):
 
 
 def test_a_confirmation_does_not_cover_what_is_taken_over_later(opened):
-    """What waits under a former name that is added later waits for a confirmation of its own."""
+    """Instances of a former name that is added later wait for a confirmation of their own."""
     sources = {
         name: settings_of({"max_new": 2}, former_names=former)
         for name, former in (("old", ()), ("new", ()), ("both", ("old",)))

@@ -333,7 +333,7 @@ def test_a_source_that_gets_its_former_name_back(opened):
 
 @pytest.mark.parametrize("last", ["new", "old"])
 def test_former_names_that_are_added_later(opened, last):
-    """The new source, or the old one that is back, takes over what waits and what was not read, and nothing twice."""
+    """The new source, or the old one that is back, takes over the waiting instances and unread history."""
     asked = opened(sources={"old": settings_of()})
     asked.round("old")
     asked.flow.take("called", source="old", wait=0)
