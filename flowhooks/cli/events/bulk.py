@@ -14,8 +14,9 @@ from flowhooks.cli import operations_client, output
 from flowhooks.cli.events import text
 from flowhooks.cli.filters import filter_options
 from flowhooks.cli.options import json_option, settings_options, utf8
-from flowhooks.clock import to_datetime
+from flowhooks.clock import Clock, to_datetime
 from flowhooks.errors import NotFound
+from flowhooks.ledger import database
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import database_url
@@ -163,10 +164,14 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
 
 
 def run_bulk(target: BulkTarget, action: BulkCommand) -> None:
-    """Run an operation on the selected events. Unless `--yes` is given, show the count and ask for confirmation."""
+    """Run an operation on the selected events. Unless `--yes` is given, show the count and ask for confirmation.
+
+    A filter selects no event that is received after the command has started: nobody has seen it.
+    """
+    event_filter = _freeze(target.settings, target.event_filter)
 
     def perform(*, dry_run: bool) -> dict[str, Any]:
-        return run_on_target(target, action, **action.arguments, dry_run=dry_run)
+        return run_on_target(target, action, event_filter=event_filter, **action.arguments, dry_run=dry_run)
 
     if not (target.yes and not target.dry_run):
         planned = perform(dry_run=True)
@@ -178,14 +183,17 @@ def run_bulk(target: BulkTarget, action: BulkCommand) -> None:
     print_result(perform(dry_run=False), action.describe, as_json=target.as_json)
 
 
-def run_on_target(target: BulkTarget, action: BulkCommand, **arguments: Any) -> dict[str, Any]:
-    """Run an operation, or its dry run, with these arguments and return the result."""
+def run_on_target(
+    target: BulkTarget, action: BulkCommand, *, event_filter: EventFilter, **arguments: Any
+) -> dict[str, Any]:
+    """Run an operation, or its dry run, on these events of a target and return the result."""
     # Send no empty list of ids: the operation refuses it, because it could mean every event.
     full_arguments = {
-        "event_filter": target.event_filter.to_json(),
+        "event_filter": event_filter.to_json(),
         **({"after": target.after} if target.after else {}),
         **arguments,
     }
+    # The target has the times that the user has given: how to continue is told with these.
     return run_paged(
         target.settings, replace(action, arguments=full_arguments), event_filter=action.scanned or target.event_filter
     )
@@ -208,6 +216,16 @@ def run_paged(settings: Settings, action: BulkCommand, *, event_filter: EventFil
         raise _IncompleteOperation(
             f"{stopped}{how}.{so_far}", operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1
         ) from None
+
+
+def _freeze(settings: Settings, event_filter: EventFilter) -> EventFilter:
+    """Return a filter without the events that are received from now on, unless it has ids or an end."""
+    if event_filter.ids or event_filter.delivery_ids or event_filter.until is not None:
+        return event_filter
+    clock = Clock()
+    with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
+        clock.sync(lambda: database.database_time(connection))  # the clock of the servers, which store the times
+    return replace(event_filter, until=clock.now() + 1)
 
 
 def _times_text(event_filter: EventFilter) -> str:

@@ -240,9 +240,12 @@ def spawn(program):
 
 @pytest.fixture
 def at_a_terminal(server, program):
-    """Runs a command at a terminal, typing a reply; returns its output and exit code."""
+    """Runs a command at a terminal, typing a reply; returns its output and exit code.
 
-    def run(*arguments, typed, **env):
+    `at_question` is called when the command asks, before the reply is typed.
+    """
+
+    def run(*arguments, typed, at_question=None, **env):
         ours, theirs = pty.openpty()
         env = environment(server.env) | {"TERM": "xterm"} | env
         process = subprocess.Popen(
@@ -253,11 +256,16 @@ def at_a_terminal(server, program):
             stderr=theirs,
         )
         os.close(theirs)
-        os.write(ours, typed.encode())
+        if at_question is None:
+            os.write(ours, typed.encode())
         printed = b""
         try:
             while part := os.read(ours, 65536):
                 printed += part
+                if at_question is not None and b"[y/N]" in printed:
+                    at_question()
+                    at_question = None
+                    os.write(ours, typed.encode())
         except OSError:  # Linux reports this if the other end is closed
             pass
         os.close(ours)

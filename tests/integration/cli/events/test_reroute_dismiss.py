@@ -92,19 +92,27 @@ def test_what_was_hardly_meant_is_refused(server, run, command, arguments, code,
 
 
 def test_both_ask_first(server, asked, at_a_terminal, trips):
-    """The question has the count and whether it can be undone; "n" cancels; without a match there is no question."""
+    """The question has the count and whether it can be undone; "n" cancels; without a match there is no question.
+
+    An event that arrives after the count is not changed.
+    """
     trips("dr3", 3)
     words = ("--business-key", "dr3")
     said, code = at_a_terminal("events", "dismiss", *words, typed="n\n")
     assert "3 parked events will be dismissed; `events reroute` undoes it. Continue? [y/N]" in said
     assert code == 1
     assert states(asked, server, "dr3") == ["parked"] * 3
-    assert at_a_terminal("events", "dismiss", *words, typed="y\n")[1] == 0
+
+    def arrive():
+        server.post("dr3-late", **TRIP, businessKey="dr3")
+
+    assert at_a_terminal("events", "dismiss", *words, typed="y\n", at_question=arrive)[1] == 0
+    assert sorted(states(asked, server, "dr3")) == ["dismissed"] * 3 + ["parked"]
     said, code = at_a_terminal("events", "reroute", *words, typed="y\n")
     assert "3 dismissed events are parked again. Continue? [y/N]" in said
-    assert states(asked, server, "dr3") == ["parked"] * 3
+    assert states(asked, server, "dr3") == ["parked"] * 4
     said, code = at_a_terminal("events", "reroute", *words, typed="")
-    assert "3 events checked: 0 delivered (0 deliveries), 3 unchanged." in said
+    assert "4 events checked: 0 delivered (0 deliveries), 4 unchanged." in said
     assert code == 0
 
 
