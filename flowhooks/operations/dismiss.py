@@ -12,7 +12,7 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger.route_changes import RouteChange
 from flowhooks.model.event import DismissedBy, EventState
 from flowhooks.operations.context import AuditRecord
-from flowhooks.operations.routing import single_id
+from flowhooks.operations.routing import replaceable_body, single_id
 
 if TYPE_CHECKING:
     from flowhooks.ledger.queries import EventFilter
@@ -68,6 +68,7 @@ def dismiss(
             no_match=stored.no_match.to_json() if stored.no_match else None,
             route=stored.route,
             deliveries=(),
+            expected_body=replaceable_body(stored),
         )
         for stored in page
         if stored.state == "parked"

@@ -8,9 +8,11 @@ from flowhooks import State
 from flowhooks.errors import Unavailable
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import dismiss as module
+from flowhooks.operations.context import OperationContext
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.parked import count_deliverable
 from flowhooks.operations.reroute import reroute_parked
+from support.silent_engine import asked
 
 ALL = EventFilter()
 
@@ -111,6 +113,24 @@ def test_at_the_same_moment_as_a_drain(harness, listens, together):
     assert rerouted.delivered + dismissed.dismissed == 20
     assert list(states(flow).values()).count("dismissed") == dismissed.dismissed
     assert flow.sql("SELECT count(*) FROM deliveries") == [(rerouted.delivered,)]
+
+
+def test_a_late_callback_is_not_dismissed_with_the_body_that_was_read(harness, monkeypatch):
+    """A late callback replaces the body between the reading and the writing: its event stays parked."""
+    flow = harness.open(**asked())
+    flow.take_in("late", key="trip")
+    context = flow.app.operation_context
+    change = OperationContext.change
+
+    def change_later(*given):
+        flow.take("late", key="trip", source="oa", amount=1)
+        return change(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OperationContext, "change", change_later)
+        assert dismiss(context, ALL).changed_meanwhile == 1
+    assert states(flow)["late"] == "parked"
+    assert dismiss(context, ALL).dismissed == 1
 
 
 def test_a_dismissal_that_cannot_be_written_changes_nothing(flow, by, deeds, monkeypatch):
