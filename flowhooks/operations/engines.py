@@ -311,8 +311,8 @@ def decline_reconciliation(
     Raises:
         NotFound: there is no such source, or it has no engine.
         SettingsError: `seen_until` is later than the last reconciliation, or more instances wait than `instances`.
-        LedgerError: another process reconciles the source. Nothing was declined, or a part, and the next
-            reconciliation declines the rest.
+        LedgerError: another process reconciles the source, or another request waits for its reconciliation. Nothing was
+            declined, or a part, and the next reconciliation declines the rest.
         Unavailable: the ledger could not be written. Nothing was declined, or a part, as above.
     """
     reconciler = _reconciler(context)

@@ -20,7 +20,9 @@ class Reconciler(Protocol):
         ...
 
     def reconcile_now(self, source: str, *, since: int | None, declined: bool, dry_run: bool) -> RoundResult:
-        """Reconcile with one engine. A failure is in the result.
+        """Reconcile with one engine, after the reconciliation in progress. A failure is in the result.
+
+        If another request waits for that one already, the result says so at once.
 
         Args:
             source: the name of the source.
@@ -49,8 +51,8 @@ class Reconciler(Protocol):
             note: why.
 
         Raises:
-            LedgerError: another process reconciles the source. Nothing was declined, or a part, and the next
-                reconciliation declines the rest.
+            LedgerError: another process reconciles the source, or another request waits for its reconciliation. Nothing
+                was declined, or a part, and the next reconciliation declines the rest.
             Unavailable: it was not stored, or only a part, and the next reconciliation declines the rest.
         """
         ...

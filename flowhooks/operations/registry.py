@@ -244,3 +244,8 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "set_operation_rate": (set_operation_rate, {"operation_id": _string, "rate": _rate}),
 }
 """Operations by name, each with the parsers of its arguments."""
+
+WAITING_OPERATIONS: Final = frozenset(
+    {"reconcile", "decline_reconciliation", "ask_engine", "read_definitions", "test_alerts"}
+)
+"""Operations that may wait for minutes: for an engine, a round of reconciliation, or a receiver of alerts."""

@@ -37,7 +37,7 @@ class FakeReconciler:
         instances: the instances that the engines know, by id.
         deployed: the definitions that the engines have.
         error: why no engine answers; `""`: each answers.
-        when_reconciled: called at each reconciliation.
+        when_called: called when an operation waits for a round or for an engine.
         with_declined: whether the last one takes in declined instances.
     """
 
@@ -53,13 +53,13 @@ class FakeReconciler:
         self.instances: dict[str, FinishedInstance] = {}
         self.deployed: list[ProcessDefinition] = []
         self.error = ""
-        self.when_reconciled: Callable[[], None] = lambda: None
+        self.when_called: Callable[[], None] = lambda: None
 
     def reconcile_now(self, source: str, *, since: int | None, declined: bool, dry_run: bool) -> RoundResult:
         """Record it, and return a result."""
         self.rounds.append((source, since, dry_run))
         self.with_declined = declined
-        self.when_reconciled()
+        self.when_called()
         members: dict[str, Any] = {
             "source": source,
             "since": since or 1_767_225_000_000_000,
@@ -79,6 +79,7 @@ class FakeReconciler:
 
     def decline(self, source: str, seen_until: int | None, *, note: str) -> int:
         """Record it; all 1,200 instances are declined."""
+        self.when_called()
         self.declined.append((source, seen_until, note))
         return 1200
 
@@ -95,6 +96,7 @@ class FakeReconciler:
         return self.deployed
 
     def _fail(self) -> None:
+        self.when_called()
         if self.error:
             raise EngineError("unreachable", self.error)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,8 +27,7 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger import engine_book, first_contact
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flowhooks.background.reconciliation.clients import BoundedClient
     from flowhooks.clock import Clock
@@ -43,6 +44,38 @@ LEASE_MARGIN: Final = 60.0
 log = structlog.get_logger(__name__)
 
 
+class RoundLock:
+    """Lets the rounds of a source follow each other, and one request wait for the round in progress."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._place = threading.Lock()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, after the round in progress."""
+        with self._lock:
+            yield
+
+    @contextmanager
+    def held_for_request(self) -> Iterator[bool]:
+        """Hold the lock, after the round in progress, unless another request waits; return whether it is held."""
+        if not self._lock.acquire(blocking=False):
+            if not self._place.acquire(blocking=False):
+                yield False
+                return
+            self._lock.acquire()
+            self._place.release()
+        try:
+            yield True
+        finally:
+            self._lock.release()
+
+    def is_awaited(self) -> bool:
+        """Return whether a request waits."""
+        return self._place.locked()
+
+
 class SourceReconciler:
     """Makes the rounds of one source, one at a time.
 
@@ -57,7 +90,7 @@ class SourceReconciler:
         identity_days: returns for how many days identities of purged events are kept; 0: forever.
         ready_since: returns since when this process has taken callbacks, in microseconds since 1970.
         not_ready_at: returns when this process was last not ready for callbacks since then; 0: never.
-        rounds: locked during a round, also by a reconciler that had the source before the settings changed.
+        rounds: held during a round, also by a reconciler that had the source before the settings changed.
 
     Attributes:
         name: as given.
@@ -78,7 +111,7 @@ class SourceReconciler:
         identity_days: Callable[[], int],
         ready_since: Callable[[], int],
         not_ready_at: Callable[[], int],
-        rounds: threading.Lock,
+        rounds: RoundLock,
     ) -> None:
         if source.engine is None:
             raise ValueError(f"source {name} has no engine")
@@ -123,8 +156,15 @@ class SourceReconciler:
         """
         return self._context.position()
 
-    def run(self, *, since: int | None = None, declined: bool = False, dry_run: bool = False) -> RoundResult:
-        """Make a round; wait for the one in progress first. It raises nothing: the result has the error.
+    def run(self) -> RoundResult:
+        """Make a regular round; wait for the one in progress first. It raises nothing: the result has the error."""
+        with self._rounds.held():
+            return self._make_round(None, declined=False, dry_run=False)
+
+    def run_for_request(self, *, since: int | None, declined: bool, dry_run: bool) -> RoundResult:
+        """Make a round for an operator, after the one in progress. It raises nothing: the result has the error.
+
+        If another request waits already, the result is *busy* at once.
 
         Args:
             since: the earliest end to read, by the engine's clock, in microseconds since 1970, also before the first
@@ -132,29 +172,10 @@ class SourceReconciler:
             declined: whether to decide instances again that an operator declined.
             dry_run: whether to write nothing.
         """
-        with self._rounds:
-            result = RoundResult(source=self.name, dry_run=dry_run)
-            calls = self.client.calls
-            try:
-                self._run(result, since, declined=declined, dry_run=dry_run)
-            except (RoundStopped, CallCancelled):
-                result.reason, result.error = STOPPED, "the process stops, or another process reconciles this source"
-            except (Unavailable, LedgerUnusable) as error:
-                result.reason, result.error = STORAGE, f"not stored: {storage_text(error)}"
-                log.warning(
-                    "reconciliation_postponed", source=self.name, why=result.error, next="the next round repeats it"
-                )
-                if not self._context.stopping.is_set() and not dry_run:
-                    self._count_storage_failure(result.error)
-            except EngineError as error:
-                # Only a dry run: a real one records its error.
-                result.reason, result.error = error.reason, error.why
-            except Exception as error:
-                # A defect in flowhooks must not end the rounds: instances would be missed without a visible reason.
-                log.exception("reconciliation_fault", source=self.name)
-                result.reason, result.error = "invalid", f"{type(error).__name__}: {error}"
-            result.requests = self.client.calls - calls
-            return result
+        with self._rounds.held_for_request() as is_held:
+            if is_held:
+                return self._make_round(since, declined=declined, dry_run=dry_run)
+        return RoundResult(source=self.name, dry_run=dry_run, reason=BUSY, error=self._awaited_text)
 
     def decline(self, seen_until: int | None, note: str) -> int:
         """Let a rule skip the instances that wait for an operator, after the round in progress; return their number.
@@ -165,10 +186,13 @@ class SourceReconciler:
             note: why.
 
         Raises:
-            LedgerError: another process reconciles the source, or it was not stored.
+            LedgerError: another process reconciles the source, another request waits for the round in progress, or it
+                was not stored.
         """
         busy = f"another process reconciles {self.name}: try again when its round has ended"
-        with self._rounds:
+        with self._rounds.held_for_request() as is_held:
+            if not is_held:
+                raise LedgerError(self._awaited_text)
             process = self._ledger.process
             if not self._take_lease(process):
                 raise LedgerError(busy)
@@ -178,6 +202,34 @@ class SourceReconciler:
                 raise LedgerError(busy) from None
             finally:
                 self._release_lease(process)
+
+    @property
+    def _awaited_text(self) -> str:
+        return f"another request waits for the round of {self.name} in progress: try again when that round has ended"
+
+    def _make_round(self, since: int | None, *, declined: bool, dry_run: bool) -> RoundResult:
+        result = RoundResult(source=self.name, dry_run=dry_run)
+        calls = self.client.calls
+        try:
+            self._run(result, since, declined=declined, dry_run=dry_run)
+        except (RoundStopped, CallCancelled):
+            result.reason, result.error = STOPPED, "the process stops, or another process reconciles this source"
+        except (Unavailable, LedgerUnusable) as error:
+            result.reason, result.error = STORAGE, f"not stored: {storage_text(error)}"
+            log.warning(
+                "reconciliation_postponed", source=self.name, why=result.error, next="the next round repeats it"
+            )
+            if not self._context.stopping.is_set() and not dry_run:
+                self._count_storage_failure(result.error)
+        except EngineError as error:
+            # Only a dry run: a real one records its error.
+            result.reason, result.error = error.reason, error.why
+        except Exception as error:
+            # A defect in flowhooks must not end the rounds: instances would be missed without a visible reason.
+            log.exception("reconciliation_fault", source=self.name)
+            result.reason, result.error = "invalid", f"{type(error).__name__}: {error}"
+        result.requests = self.client.calls - calls
+        return result
 
     def _run(self, result: RoundResult, since: int | None, *, declined: bool, dry_run: bool) -> None:
         if dry_run:

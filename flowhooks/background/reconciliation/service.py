@@ -11,7 +11,7 @@ import structlog
 
 from flowhooks.background.reconciliation.clients import create_client
 from flowhooks.background.reconciliation.context import BUSY
-from flowhooks.background.reconciliation.reconciler import SourceReconciler
+from flowhooks.background.reconciliation.reconciler import RoundLock, SourceReconciler
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError, NotFound, SettingsError
 from flowhooks.ledger import engine_book
@@ -85,7 +85,7 @@ class Reconciliation:
         self._not_ready_at = 0
         self._sources: dict[str, Source] = {}
         self._secrets: dict[str, dict[str, str]] = {}
-        self._rounds: dict[str, threading.Lock] = {}
+        self._rounds: dict[str, RoundLock] = {}
         self._workers: dict[str, _ReconcilerThread] = {}
         self._closed: list[_ReconcilerThread] = []
         problems = []
@@ -169,7 +169,7 @@ class Reconciliation:
     def reconcile_now(
         self, source: str, *, since: int | None = None, declined: bool = False, dry_run: bool = False
     ) -> RoundResult:
-        """Make a round of a source, after the one in progress.
+        """Make a round of a source, after the one in progress. If another request waits for it, the result is *busy*.
 
         Args:
             source: the name of the source.
@@ -181,7 +181,7 @@ class Reconciliation:
         Raises:
             NotFound: there is no source with an engine of this name.
         """
-        return self._worker(source).reconciler.run(since=since, declined=declined, dry_run=dry_run)
+        return self._worker(source).reconciler.run_for_request(since=since, declined=declined, dry_run=dry_run)
 
     def confirm(self, source: str, seen_until: int | None = None) -> None:
         """Let the next round take in instances that wait for an operator.
@@ -210,8 +210,8 @@ class Reconciliation:
 
         Raises:
             NotFound: there is no source with an engine of this name.
-            LedgerError: another process reconciles the source. Nothing was declined, or a part, and the next
-                reconciliation declines the rest.
+            LedgerError: another process reconciles the source, or another request waits for its reconciliation. Nothing
+                was declined, or a part, and the next reconciliation declines the rest.
             Unavailable: it was not stored, or only a part, and the next reconciliation declines the rest.
         """
         return self._worker(source).reconciler.decline(seen_until, note)
@@ -246,7 +246,7 @@ class Reconciliation:
             identity_days=lambda: self._identity_days,
             ready_since=self._served_since,
             not_ready_at=lambda: self._not_ready_at,
-            rounds=self._rounds.setdefault(name, threading.Lock()),
+            rounds=self._rounds.setdefault(name, RoundLock()),
         )
         worker = self._workers[name] = _ReconcilerThread(reconciler, self._clock)
         self._sources[name] = source

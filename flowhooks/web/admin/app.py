@@ -23,7 +23,7 @@ from flowhooks.errors import (
     Unavailable,
 )
 from flowhooks.operations.context import Actor
-from flowhooks.operations.registry import OPERATIONS, run_operation
+from flowhooks.operations.registry import OPERATIONS
 from flowhooks.web import errors
 from flowhooks.web.admin.api import app as api
 from flowhooks.web.admin.api.operation_resources import OperationNameMiddleware
@@ -32,7 +32,7 @@ from flowhooks.web.admin.console import app as console
 from flowhooks.web.admin.console.login import LoginPage
 from flowhooks.web.admin.console.page import PageContext
 from flowhooks.web.admin.console.rendering import Templates
-from flowhooks.web.admin.operators import Operators, operator_of
+from flowhooks.web.admin.operators import Operators, operator_of, run_for_request
 from flowhooks.web.admin.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -108,9 +108,8 @@ class RunOperationResource:
         arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
         try:
             by = _actor(request, operator, arguments)
-            response.media = run_operation(
-                replace(self._app.operation_context, by=by, access=operator.access), self._name, arguments
-            )
+            context = replace(self._app.operation_context, by=by, access=operator.access)
+            response.media = run_for_request(request, context, self._name, arguments)
         except LedgerUnusable as error:
             _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None

@@ -14,11 +14,13 @@ import structlog
 from flowhooks.errors import SettingsError
 from flowhooks.operations.access import FULL, Access
 from flowhooks.operations.context import Actor
+from flowhooks.operations.registry import WAITING_OPERATIONS, run_operation
 from flowhooks.settings import check_operators, operator_tokens
 from flowhooks.settings.access import BUILT_IN_ROLES
 from flowhooks.web.admin.passwords import PasswordVerifier
 from flowhooks.web.admin.proxy_login import proxy_user
 from flowhooks.web.callback.credentials import parse_bearer
+from flowhooks.web.server.thread_pool import spare_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,6 +108,14 @@ def operation_context(app: App, request: falcon.Request, interface: str) -> Oper
     """
     operator = operator_of(request)
     return replace(app.operation_context, by=Actor(operator.name, interface), access=operator.access)
+
+
+def run_for_request(
+    request: falcon.Request, context: OperationContext, name: str, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Run an operation as `registry.run_operation` does. One that may wait long takes no thread from other requests."""
+    with spare_thread(request.env) if name in WAITING_OPERATIONS else nullcontext():
+        return run_operation(context, name, arguments)
 
 
 class Operators:

@@ -157,7 +157,7 @@ def test_nothing_to_confirm(flow, engines):
 
 def test_confirm_after_reading(flow, engines):
     """--since with --confirm reads the history first, so that what a dry run has shown can be confirmed."""
-    flow.engines.when_reconciled = lambda: engine_ledger.position(flow, "oa", to_confirm=10)
+    flow.engines.when_called = lambda: engine_ledger.position(flow, "oa", to_confirm=10)
     since = 1_767_225_600_000_000
     shown = engines("reconcile", "--source", "oa", "--since", "2026-01-01T00:00Z", "--confirm", "--yes", "--json")
     assert (shown.exit_code, json.loads(shown.stdout)["confirmed"]) == (0, 10)

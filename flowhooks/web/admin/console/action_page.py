@@ -21,7 +21,7 @@ from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash,
 from flowhooks.web.admin.console.forms import parse_fields
 from flowhooks.web.admin.console.page import Page, choose_language
 from flowhooks.web.admin.console.urls import ACTION_ROOT, OPERATIONS_ROOT, back_url
-from flowhooks.web.admin.operators import operation_context, operator_of
+from flowhooks.web.admin.operators import operation_context, operator_of, run_for_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -229,9 +229,8 @@ class ActionPage(Page):
         deadline = time.monotonic() + time_budget
         while True:
             try:
-                page = run_operation(
-                    context, case.action.operation, {**arguments, **({"after": after} if after else {})}
-                )
+                given = {**arguments, **({"after": after} if after else {})}
+                page = run_for_request(case.request, context, case.action.operation, given)
             except Unavailable as error:
                 _log.warning("action_failed", operation=case.action.operation, why=str(error))
                 return _Progress(sums=sums, after=after, last={}, failed=error)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowhooks.errors import LedgerError
 from support.asked_engine import settings_of
 from support.waiting import WAIT_TIMEOUT, until
 
@@ -37,10 +38,29 @@ def test_two_rounds_of_a_process_follow_each_other(asked, gate, together):
     asked.clock.advance(121)
     _, may_go_on = gate()
     may_go_on.set()
-    results = together(*[lambda: asked.service.reconcile_now("oa") for _ in range(8)])
-    assert sorted(result.taken_in for result in results) == [0] * 7 + [1]
+    results = together(*[lambda: asked.service.reconcile_now("oa") for _ in range(2)])
+    assert sorted(result.taken_in for result in results) == [0, 1]
     assert {result.error for result in results} == {""}
     assert len(asked.flow.events()) == 1
+
+
+def test_one_request_waits_for_the_round_in_progress(asked, gate):
+    """Further requests are answered *busy* at once, also those that would decline instances."""
+    waits, may_go_on = gate()
+    rounds = asked.service._workers["oa"].reconciler._rounds
+    results = []
+    requests = [threading.Thread(target=lambda: results.append(asked.round())) for _ in range(2)]
+    requests[0].start()
+    assert waits.wait(WAIT_TIMEOUT)
+    requests[1].start()
+    until(rounds.is_awaited)
+    assert asked.failed().reason == "busy"
+    with pytest.raises(LedgerError, match="another request waits for the round of oa"):
+        asked.service.decline("oa", note="")
+    may_go_on.set()
+    for request in requests:
+        request.join(WAIT_TIMEOUT)
+    assert [result.reason for result in results] == ["", ""]
 
 
 @pytest.mark.postgresql
