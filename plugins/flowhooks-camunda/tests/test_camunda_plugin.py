@@ -365,13 +365,45 @@ def test_an_end_event_long_before_the_end_is_found(stand_in: StandIn) -> None:
     """An instance whose end event is not in the window of the page is asked about alone."""
     now = datetime.now(UTC)
     early = activity(endTime=format_time(now - timedelta(hours=1)))
-    ids = [stand_in.start(), stand_in.start()]
+    ids = [stand_in.start(startTime=format_time(now - timedelta(hours=2))) for _ in range(2)]
     end = stand_in.end(ids[0], "COMPLETED", early, at=now)
     stand_in.end(ids[1], "COMPLETED", activity(), at=now)
     with closing(client_of(stand_in)) as client:
         page = client.finished(end, end)
     assert [instance.end_state for instance in page.instances] == [EndState.COMPLETED] * 2
     assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 2
+
+
+@pytest.mark.parametrize("early", ["errorEndEvent", "serviceTask"])
+def test_an_earlier_activity_of_another_branch_counts(stand_in: StandIn, early: str) -> None:
+    """On a page, too: an instance that started before the window of the page is asked about alone."""
+    now = datetime.now(UTC)
+    for _ in range(2):
+        instance_id = stand_in.start(startTime=format_time(now - timedelta(hours=2)))
+        failed = activity(early, "early", endTime=format_time(now - timedelta(hours=1)))
+        stand_in.end(instance_id, "COMPLETED", failed, activity(), at=now)
+    short = [stand_in.start(startTime=format_time(now - timedelta(seconds=5))) for _ in range(3)]
+    for instance_id in short:
+        end = stand_in.end(instance_id, "COMPLETED", activity(), at=now)
+    assert read(stand_in, "instance-0001").end_state is EndState.UNDECIDED
+    stand_in.asked.clear()
+    with closing(client_of(stand_in)) as client:
+        page = client.finished(end, end)
+    assert [instance.end_state for instance in page.instances] == [EndState.UNDECIDED] * 2 + [EndState.COMPLETED] * 3
+    assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 3
+
+
+def test_an_instance_whose_activities_do_not_fit_into_an_answer_is_undecided(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An activity that is missing could be an error. A terminate end event is the last one, so it is not missing."""
+    monkeypatch.setattr(ends, "MAX_ROWS", 2)
+    states = []
+    for kind in ("noneEndEvent", "terminateEndEvent"):
+        instance_id = stand_in.start()
+        stand_in.end(instance_id, "COMPLETED", activity(kind), activity(name="other"), activity("errorEndEvent", "bad"))
+        states.append(read(stand_in, instance_id).end_state)
+    assert states == [EndState.UNDECIDED, EndState.TERMINATED]
 
 
 def test_too_many_activities_are_read_in_parts(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ is the process instance if it belongs to the process itself and not to a sub-pro
 - A task was the last one. Either no end event follows it, or it has thrown an error that nothing caught. The history
   does not tell which of the two, so this end is undecided, and so is an error end beside a normal one.
 
-One request reads the activities that completed a scope while the instances of a page ended. Instances that this does
-not decide are asked about one by one: their end event was reached long before, or another instance has ended them.
+An activity that is not read could be an error, so an instance is decided only by all its activities. One request reads
+the activities that completed a scope while the instances of a page ended. It has all activities of the instances that
+started in this time, too. The others are asked about one by one: they started before, or another instance ended them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from flowhooks_camunda.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from flowhooks_camunda.rest import RestApi
     from flowhooks_camunda.row import Row
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 PATH: Final = "history/activity-instance"
 MAX_ROWS: Final = 5000
 """Maximum number of activities of an answer. Each has about 700 bytes."""
-SLACK: Final = timedelta(seconds=10)
-"""How long before its instance an end event may have ended, to be found for the whole page at once: a listener at the
-end of the process may wait for another system."""
+LEAD: Final = timedelta(seconds=10)
+"""How long before the first end of a page an instance may have started, to be decided with the whole page at once."""
+MAX_CLOCK_SKEW: Final = timedelta(seconds=5)
+"""By how much the clocks of an engine's nodes may differ: each writes the times of the activities that it executes."""
 _LATEST_FIRST: Final = [{"sortBy": "endTime", "sortOrder": "desc"}]
 
 
@@ -79,12 +82,20 @@ def _completed(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
     """Return the ends of instances that nothing has cancelled."""
     if not listed:
         return {}
-    if len(listed) == 1:
-        instance_id = listed[0].text("id")
-        answer = _last_of_branches(api, processInstanceId=instance_id, sorting=_LATEST_FIRST)
-        return {instance_id: _decide(instance_id, answer) or End(EndState.UNDECIDED)}
-    times = [row.time("endTime") for row in listed]
-    window = {"finishedAfter": format_time(min(times) - SLACK), "finishedBefore": format_time(max(times))}
+    ends = [row.time("endTime") for row in listed]
+    begin = min(ends) - LEAD
+    together = [row for row in listed if (started := row.optional_time("startTime")) is not None and started >= begin]
+    found = _completed_in(api, together, begin, max(ends)) if len(together) > 1 else {}
+    alone = [instance_id for row in listed if (instance_id := row.text("id")) not in found]
+    return found | {instance_id: _completed_alone(api, instance_id) for instance_id in alone}
+
+
+def _completed_in(api: RestApi, listed: Sequence[Row], since: datetime, until: datetime) -> dict[str, End]:
+    """Return the ends of instances that started and ended between two times."""
+    window = {
+        "finishedAfter": format_time(since - MAX_CLOCK_SKEW),
+        "finishedBefore": format_time(until + MAX_CLOCK_SKEW),
+    }
     activities = _last_of_branches(api, **window)
     if len(activities) >= MAX_ROWS:  # some are missing, so no instance can be decided: read shorter windows
         half = len(listed) // 2
@@ -92,12 +103,19 @@ def _completed(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
     by_instance: dict[str, list[Row]] = {}
     for activity in activities:
         by_instance.setdefault(activity.text("processInstanceId"), []).append(activity)
-    ends: dict[str, End] = {}
-    for row in listed:
-        instance_id = row.text("id")
-        end = _decide(instance_id, by_instance.get(instance_id, []))
-        ends |= {instance_id: end} if end is not None else _completed(api, [row])
-    return ends
+    return {
+        instance_id: _decide(instance_id, by_instance.get(instance_id, ()))
+        for instance_id in (row.text("id") for row in listed)
+    }
+
+
+def _completed_alone(api: RestApi, instance_id: str) -> End:
+    """Return the end of an instance, however long ago it started."""
+    activities = _last_of_branches(api, processInstanceId=instance_id, sorting=_LATEST_FIRST)
+    end = _decide(instance_id, activities)
+    # If earlier ones are missing, one of them could be an error. A terminate end event was the last one.
+    is_known = len(activities) < MAX_ROWS or end.state is EndState.TERMINATED
+    return end if is_known else End(EndState.UNDECIDED)
 
 
 def _last_of_branches(api: RestApi, **query: Any) -> list[Row]:
@@ -105,16 +123,16 @@ def _last_of_branches(api: RestApi, **query: Any) -> list[Row]:
     return rows(PATH, answer.json)
 
 
-def _decide(instance_id: str, activities: Sequence[Row]) -> End | None:
-    """Return the end of an instance; None if no activity of the process itself is known to be the last one.
+def _decide(instance_id: str, activities: Sequence[Row]) -> End:
+    """Return the end of an instance.
 
     Args:
         instance_id: the instance.
-        activities: those of its activities that completed a scope.
+        activities: all its activities that completed a scope.
     """
     top = [activity for activity in activities if activity.optional_text("parentActivityInstanceId") == instance_id]
     if not top:
-        return None
+        return End(EndState.UNDECIDED)
     terminated = [activity for activity in top if _kind(activity) == "terminateEndEvent"]
     if terminated:
         return End(EndState.TERMINATED, _last(terminated))
