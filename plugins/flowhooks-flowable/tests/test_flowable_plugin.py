@@ -549,6 +549,25 @@ def test_ids_versions_and_times(engine: FlowableStandIn, client: FlowableClient)
     assert len(engine.requests) == 3
 
 
+def test_a_bad_answer_about_a_definition_is_not_remembered(
+    engine: FlowableStandIn, client: FlowableClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a proxy redirects to its login page, the page fails. Afterwards its instances have their key."""
+    engine.definitions.append({"id": "d-0815", "key": "leave", "version": 7})
+    engine.end(engine.start("d-0815"), AT.format(1))
+    answer = engine.answer
+
+    def redirect(method: str, path: str, given: dict[str, Any]) -> tuple[int, Any]:
+        return (302, {}) if path.startswith("repository/") else answer(method, path, given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "answer", redirect)
+        with pytest.raises(EngineError, match="redirects are not followed"):
+            read(client)
+    ((found,),) = read(client)
+    assert (found.process_definition_key, found.process_definition_version) == ("leave", 7)
+
+
 def test_the_status_of_instances(engine: FlowableStandIn, client: FlowableClient) -> None:
     """Running, absent, and running before the history has it."""
     running = engine.start()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
-from flowhooks import EngineError
 from flowhooks_flowable.instances import MAX_CLASS_CHARS, key_and_version
+from flowhooks_flowable.rest_api import AnswerTooLarge, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -70,12 +70,11 @@ class Definitions:
             return None
 
     def _get(self, path: str) -> dict[str, Any]:
+        # Another error may end, and what this returns is remembered: it fails the page, which is read again.
         try:
             return self._api.get(path).members
-        except EngineError as error:
-            if error.reason == "invalid":  # 404: deleted; or an answer that is too large
-                return {}
-            raise
+        except (NotFound, AnswerTooLarge):  # NotFound: the definition was deleted
+            return {}
 
 
 def _cached(cache: OrderedDict[str, T], key: str, read: Callable[[str], T]) -> T:
