@@ -29,6 +29,8 @@ MAX_DUTY_CYCLE: Final = 0.2
 CHECK_COST: Final = 20
 """A check for results is repeated only after this many times the time that it took."""
 
+_CONTINUES: Final = "it continues when the database works again"
+
 log = get_logger(__name__)
 
 
@@ -81,7 +83,7 @@ class OperationReleaser:
             log.info(
                 "operation_finished",
                 operation=operation.id,
-                action=operation.action.value,
+                action=operation.action,
                 succeeded=succeeded,
                 failed=failed,
                 changed=operation.changed,
@@ -103,6 +105,7 @@ class BulkOperations:
         self._clock = clock
         self._releaser = OperationReleaser(ledger, clock, missing_handlers)
         self._next_checks: dict[str, float] = {}
+        self._last_errors: dict[str, str] = {}
         self._wakeup = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="bulk-operations", daemon=True)
@@ -139,7 +142,7 @@ class BulkOperations:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error:
-                    log.error("operation_failed", why=str(error), next="it continues when the database works again")  # noqa: TRY400 (one line until it changes)
+                    log.error("operation_failed", why=str(error), next=_CONTINUES)  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
                 # A defect in flowhooks must not end the thread: operations would stop without a visible reason.
@@ -151,30 +154,52 @@ class BulkOperations:
         began = time.monotonic()
         found = self._releaser.open_operations()
         self._next_checks = {operation.id: self._next_checks.get(operation.id, 0.0) for operation in found}
+        self._last_errors = {operation.id: self._last_errors.get(operation.id, "") for operation in found}
         wait = POLL_INTERVAL
         for operation in found:
             if self._stopping.is_set():
                 return 0.0
-            if operation.is_released:
-                wait = min(wait, self._finish(operation))
-                continue
-            result = self._releaser.release(operation.id)
-            if result is None:
-                continue
-            wait = 0.0 if result.is_last else min(wait, max(0.0, (result.next_at - self._clock.now()) / SECOND))
+            try:
+                wait = min(wait, self._advance(operation))
+            except Exception as error:  # noqa: BLE001 (`_report` logs it)
+                # The operations after it must run, whatever is wrong with this one.
+                self._report(operation.id, error)
         return max(wait, (time.monotonic() - began) * (1 / MAX_DUTY_CYCLE - 1)) if found else IDLE_POLL_INTERVAL
+
+    def _advance(self, operation: OpenOperation) -> float:
+        """Make one transaction for an operation; return the seconds until the next one."""
+        if operation.is_released:
+            return self._finish(operation)
+        result = self._releaser.release(operation.id)
+        self._last_errors[operation.id] = ""
+        if result is None:
+            return POLL_INTERVAL
+        return 0.0 if result.is_last else max(0.0, (result.next_at - self._clock.now()) / SECOND)
+
+    def _report(self, operation_id: str, error: Exception) -> None:
+        """Log why an operation does not go on, once until the reason changes."""
+        why = f"{type(error).__name__}: {error}"
+        if why == self._last_errors[operation_id]:
+            return
+        self._last_errors[operation_id] = why
+        if isinstance(error, FlowhooksError):
+            log.error("operation_failed", operation=operation_id, why=str(error), next=_CONTINUES)
+        else:
+            log.error("operation_fault", operation=operation_id, exc_info=error)
 
     def _finish(self, operation: OpenOperation) -> float:
         """Store results if a check is due; return the seconds until the next check."""
         began = time.monotonic()
         if began < self._next_checks[operation.id]:
             return self._next_checks[operation.id] - began
-        if self._releaser.finish(operation):
-            return POLL_INTERVAL
-        took = time.monotonic() - began
-        wait = max(POLL_INTERVAL / 4, took * CHECK_COST)
-        self._next_checks[operation.id] = began + wait
-        return wait
+        try:
+            is_finished = self._releaser.finish(operation)
+        finally:
+            # Also after an error: a check that the database has ended for its duration must not be repeated at once.
+            wait = max(POLL_INTERVAL / 4, (time.monotonic() - began) * CHECK_COST)
+            self._next_checks[operation.id] = began + wait
+        self._last_errors[operation.id] = ""
+        return POLL_INTERVAL if is_finished else wait
 
     def _give_up_leases(self) -> None:
         process = self._ledger.process

@@ -223,7 +223,7 @@ def count_results(connection: Connection, operation_ids: Sequence[str]) -> Mappi
     return {operation_id: (succeeded[operation_id], failed[operation_id]) for operation_id in operation_ids}
 
 
-def results_of(connection: Connection, operation_id: str, action: BulkAction, released: int) -> tuple[int, int]:
+def results_of(connection: Connection, operation_id: str, action: str, released: int) -> tuple[int, int]:
     """Return how many released deliveries of one operation have succeeded, and how many have failed."""
     if action in DONE_AT_ONCE:
         return released, 0

@@ -177,7 +177,7 @@ class OpenOperation(NamedTuple):
 
     Attributes:
         id: its id.
-        action: what it does with each delivery.
+        action: what it does with each delivery: a `BulkAction`, unless a newer version of flowhooks has started it.
         state: `running` or `cancelled`.
         planned: number of deliveries of its plan.
         released: number of deliveries that it has acted on.
@@ -185,7 +185,7 @@ class OpenOperation(NamedTuple):
     """
 
     id: str
-    action: BulkAction
+    action: str
     state: OperationState
     planned: int
     released: int
@@ -200,7 +200,7 @@ class OpenOperation(NamedTuple):
 def open_operations(connection: Connection) -> list[OpenOperation]:
     """Return the operations that have work to do, oldest first."""
     return [
-        OpenOperation(row.id, BulkAction(row.action), OperationState(row.state), row.planned, row.released, row.changed)
+        OpenOperation(row.id, row.action, OperationState(row.state), row.planned, row.released, row.changed)
         for row in connection.execute(_OPEN)
     ]
 

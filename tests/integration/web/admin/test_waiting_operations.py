@@ -16,6 +16,7 @@ from support.waiting import WAIT_TIMEOUT
 TOKEN = "t" * 43
 
 
+@pytest.mark.either
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

@@ -1,0 +1,52 @@
+"""The thread that releases the deliveries of running operations, when one of them fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowhooks.background.bulk_operations import OperationReleaser
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction, OperationState
+from flowhooks.operations import bulk
+from flowhooks.operations.context import Actor
+from support.waiting import until
+
+
+@pytest.mark.either
+def test_an_operation_that_fails_does_not_keep_others_from_running(harness, listens, monkeypatch, logged):
+    """Later ones finish, each failure is logged once, and an action that this version does not know is one of them."""
+
+    def fail(event):
+        raise ValueError("broken")
+
+    flow = harness.open(listens(fail, name="h"))
+    context = replace(flow.app.operation_context, by=Actor("ann", "cli"))
+    release, refused = OperationReleaser.release, []
+    plans = []
+    for name in ("unknown", "failing", "good"):
+        flow.take(name)
+        plans.append(bulk.plan_operation(context, BulkAction.CLOSE, EventFilter(flow_instance_id=name)).id)
+    unknown, failing, good = plans
+    flow.sql("UPDATE operations SET action = 'newer' WHERE id = ?", unknown)
+
+    def release_or_fail(releaser, operation_id):
+        if operation_id == failing:
+            refused.append(operation_id)
+            raise RuntimeError("it cannot be released")
+        return release(releaser, operation_id)
+
+    def state(operation_id):
+        ((found,),) = flow.sql("SELECT state FROM operations WHERE id = ?", operation_id)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OperationReleaser, "release", release_or_fail)
+        flow.sql("UPDATE operations SET state = 'running' WHERE id IN (?, ?)", unknown, failing)
+        bulk.start_operation(context, good)
+        until(lambda: state(good) == OperationState.FINISHED and len(refused) > 1)
+    until(lambda: state(failing) == OperationState.FINISHED)
+    faults = [record["operation"] for record in logged if record["event"] == "operation_fault"]
+    assert faults == [unknown, failing]
+    assert state(unknown) == OperationState.RUNNING
