@@ -15,7 +15,7 @@ from flowhooks.model.engine import FinishedInstance, InstanceStatus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.background.reconciliation.context import SourceContext
+    from flowhooks.background.reconciliation.context import Lease, SourceContext
 
 MAX_ASKED: Final = 100
 """Maximum number of callbacks of a round about which the engine is asked, because its history does not have them."""
@@ -57,11 +57,12 @@ class CallbackAnswers(NamedTuple):
     until: str
 
 
-def ask_about_callbacks(context: SourceContext, *, since: int, until: int) -> CallbackAnswers:
+def ask_about_callbacks(context: SourceContext, lease: Lease, *, since: int, until: int) -> CallbackAnswers:
     """Ask the engine about callbacks that were received in an interval, and again about instances that were running.
 
     Args:
         context: the source; it remembers callbacks of running instances.
+        lease: its lease, which slow answers must not outlast.
         since: microseconds since 1970.
         until: microseconds since 1970.
     """
@@ -71,6 +72,7 @@ def ask_about_callbacks(context: SourceContext, *, since: int, until: int) -> Ca
     absent: list[UnknownCallback] = []
     errors = 0
     for place, callback in enumerate((*new, *again), start=1):
+        lease.renew_if_old()
         try:
             instance = context.client.instance(callback.instance_id)
         except EngineError as error:

@@ -299,7 +299,8 @@ class Round:
         """Ask about instances that called, and that the history did not have although it was read since."""
         context = self._context
         until = position.position - self._skew - int(context.engine.grace * SECOND)
-        asked = ask_about_callbacks(context, since=max(position.since - self._skew, self._began_at - DAY), until=until)
+        since = max(position.since - self._skew, self._began_at - DAY)
+        asked = ask_about_callbacks(context, self._lease, since=since, until=until)
         if asked.found:
             self._book.write(asked.found, position, again=Again(), skew=self._skew)
         if asked.absent:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flowhooks.errors import LedgerError
-from support.asked_engine import settings_of
+from support.asked_engine import MINUTE, settings_of
 from support.waiting import WAIT_TIMEOUT, until
 
 
@@ -108,6 +108,26 @@ def test_a_round_that_has_lost_its_lease_writes_nothing(asked, gate):
     round_in_progress.join(WAIT_TIMEOUT)
     assert [result.reason for result in results] == ["stopped"]
     assert (asked.book(), asked.position()) == ({}, before)
+
+
+@pytest.mark.either
+def test_questions_about_callbacks_renew_the_lease(asked):
+    """Many slow answers about single instances do not outlast it: a process that has lost it asks no further."""
+    for number in range(3):
+        asked.flow.take(f"called{number}", source="oa", wait=0)
+    for _ in range(2):
+        asked.round()
+        asked.clock.advance(10 * MINUTE)
+    asked.service._workers["oa"].reconciler._context.lease_seconds = 0.0  # so that it is always old
+
+    def lose_lease(method):
+        if method == "instance":
+            asked.flow.sql("UPDATE engine_positions SET process = ?", asked.clock.new_id())
+
+    asked.engine.before_call = lose_lease
+    calls = len(asked.engine.calls)
+    assert asked.failed().reason == "stopped"
+    assert [call[0] for call in asked.engine.calls[calls:]].count("instance") == 1
 
 
 @pytest.mark.either
