@@ -13,7 +13,7 @@ from flowhooks.background.reconciliation.clients import create_client
 from flowhooks.background.reconciliation.context import BUSY
 from flowhooks.background.reconciliation.reconciler import RoundLock, SourceReconciler
 from flowhooks.clock import SECOND
-from flowhooks.errors import FlowhooksError, NotFound, SettingsError
+from flowhooks.errors import NotFound, SettingsError
 from flowhooks.ledger import engine_book
 from flowhooks.settings.secrets import read_engine_secrets
 
@@ -322,8 +322,8 @@ class _ReconcilerThread:
         """Return the seconds until a round is due, because any process made the last one; 0 if it is due."""
         try:
             position = self.reconciler.position()
-        except FlowhooksError:
-            return 0.0  # the round reports it
+        except Exception:  # noqa: BLE001 (such as one about a damaged value: the round reports it)
+            return 0.0
         if position is None:
             return 0.0
         passed = (self._clock.now() - position.round_at) / SECOND

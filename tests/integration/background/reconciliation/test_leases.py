@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowhooks.background.reconciliation.reconciler import SourceReconciler
 from flowhooks.errors import LedgerError
 from support.asked_engine import MINUTE, settings_of
 from support.waiting import WAIT_TIMEOUT, until
@@ -128,6 +129,19 @@ def test_questions_about_callbacks_renew_the_lease(asked):
     calls = len(asked.engine.calls)
     assert asked.failed().reason == "stopped"
     assert [call[0] for call in asked.engine.calls[calls:]].count("instance") == 1
+
+
+@pytest.mark.either
+def test_an_unreadable_position_does_not_end_the_thread(opened, monkeypatch):
+    """The thread of the source makes its round, which reports what is wrong."""
+
+    def fail(_reconciler):
+        raise TypeError("round_at is a text")
+
+    monkeypatch.setattr(SourceReconciler, "position", fail)
+    asked = opened(start=True)
+    until(lambda: "finished" in [call[0] for call in asked.engine.calls])
+    assert asked.service._workers["oa"].is_alive()
 
 
 @pytest.mark.either
