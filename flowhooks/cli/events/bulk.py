@@ -193,7 +193,7 @@ def run_on_target(
         **({"after": target.after} if target.after else {}),
         **arguments,
     }
-    # The target has the times that the user has given: how to continue is told with these.
+    # The message about an interruption has only the times that the user gave, so it takes the filter of the target.
     return run_paged(
         target.settings, replace(action, arguments=full_arguments), event_filter=action.scanned or target.event_filter
     )

@@ -113,7 +113,7 @@ def operation_context(app: App, request: falcon.Request, interface: str) -> Oper
 def run_for_request(
     request: falcon.Request, context: OperationContext, name: str, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Run an operation as `registry.run_operation` does. One that may wait long takes no thread from other requests."""
+    """Run an operation as `registry.run_operation` does. A long wait takes no thread from other requests."""
     with spare_thread(request.env) if name in WAITING_OPERATIONS else nullcontext():
         return run_operation(context, name, arguments)
 
