@@ -45,6 +45,7 @@ def test_two_rounds_of_a_process_follow_each_other(asked, gate, together):
     assert len(asked.flow.events()) == 1
 
 
+@pytest.mark.either
 def test_one_request_waits_for_the_round_in_progress(asked, gate):
     """Further requests are answered *busy* at once, also those that would decline instances."""
     waits, may_go_on = gate()
