@@ -1,4 +1,4 @@
-"""The folders in which test processes collect: each process begins in another one.
+"""The folders in which test processes collect: each process begins in another one. And the order of the tests.
 
 All processes collect all tests. Before it imports a test file for the first time after a change, pytest rewrites it for
 its assertions, which takes 10 s of processor time for all files, and stores the result. Processes that collected in the
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 LARGE = ("tests", "tests/integration")
 """Folders that are divided into their files and folders."""
+LONGEST = frozenset(
+    ROOT / "tests/acceptance" / f"test_{name}.py"
+    for name in ("checklists", "container", "demo_cluster", "openapi", "plugin_wheels", "tutorial")
+)
+"""Files whose tests take up to a minute each. They begin first: the other processes would wait for one that is last."""
 ROTATED = pytest.StashKey[list[str]]()
 """The folders in their usual order, if this process collects in another one."""
 
@@ -33,10 +38,14 @@ def begin_elsewhere(config: pytest.Config) -> None:
 
 
 def sort(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort tests as a process that collects alone does: all processes must have them in the same order."""
+    """Sort tests as a process that collects alone does: all processes must have them in the same order.
+
+    The longest tests come first.
+    """
     if folders := config.stash.get(ROTATED, None):
         parts = {item.path: item.path.relative_to(ROOT).parts for item in items}
         items.sort(key=lambda item: (folders.index(parts[item.path][0]), parts[item.path]))
+    items.sort(key=lambda item: item.path not in LONGEST)
 
 
 def rotated(places: Sequence[tuple[str, int]], number: int, count: int) -> list[str]:

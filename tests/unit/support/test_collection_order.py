@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from support.collection_order import ROOT, begin_elsewhere, rotated
+from support.collection_order import LONGEST, ROOT, begin_elsewhere, rotated, sort
 
 PLACES = [("a", 6), ("b", 1), ("c", 5), ("d", 4), ("e", 2)]
 
@@ -30,6 +30,16 @@ def test_a_process_collects_everything():
     config.args = before = ["tests/unit"]
     begin_elsewhere(config)
     assert config.args == before
+
+
+def test_the_longest_tests_come_first():
+    """A file with long tests, which exists, comes before the others, which keep their order."""
+    assert all(file.is_file() for file in LONGEST)
+    paths = (min(LONGEST), ROOT / "tests/b.py", ROOT / "tests/a.py")
+    long, other, last = (SimpleNamespace(path=path) for path in paths)
+    items = [other, long, last]
+    sort(SimpleNamespace(stash={}), items)
+    assert items == [long, other, last]
 
 
 def files_of(path):
