@@ -171,7 +171,8 @@ def test_a_damaged_event_stops_no_trials(harness, listens, eventually, logged, m
     eventually(lambda: {"a4", "c2"} <= set(entered))
     records = [entry for entry in logged if entry["event"] == "delivery_damaged"]
     waiting = [flow.only(event_id).delivery_id for event_id in (damaged, undecodable)]
-    assert [(record["handler"], record["delivery"]) for record in records] == [("p:a", one) for one in waiting]
+    assert [record["delivery"] for record in records] == waiting
+    assert {record["handler"] for record in records} == {"p:a"}
     (record,) = [entry for entry in logged if entry["event"] == "circuit_breaker_error"]
     assert record["handler"] == "p:b"
     flow.sql("UPDATE events SET body = ? WHERE id = ?", body, damaged)
