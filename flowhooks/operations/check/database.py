@@ -239,7 +239,7 @@ def _check_deliveries(reader: Reader, *, idle: str) -> Iterator[CheckFinding]:
         yield note(
             "deliveries",
             f"{tally['parked']:,} parked",
-            f"no class or key handler matched when they were received: {'; '.join(named)}{more}",
+            f"no handler took them when they were received: {'; '.join(named)}{more}",
             "`flowhooks events list --state parked` lists them; install a handler, or run `flowhooks routes --key KEY`",
         )
 
