@@ -15,10 +15,13 @@ from flowhooks.text import printable_line
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlalchemy import Connection
+
     from flowhooks.ledger.engine_queries import EnginePosition, Waiting
     from flowhooks.model.engine import ProcessDefinition
     from flowhooks.operations.context import OperationContext
     from flowhooks.operations.reconciler import Reconciler
+    from flowhooks.settings import Settings
 
 _LATEST: Final = 2**63 - 1
 _COUNT_SCHEMA: Final = {"minimum": 0, "maximum": _LATEST}
@@ -466,3 +469,13 @@ def state_of(position: EnginePosition | None) -> str:
     if position.failed_since is not None:
         return "failing"
     return "to_confirm" if position.unconfirmed else "up_to_date"
+
+
+def engine_positions(connection: Connection, settings: Settings) -> dict[str, EnginePosition | None]:
+    """Return how far each engine's history was read, by source; None: it was never asked.
+
+    These are the engines that the settings name or that were asked before, sorted by source.
+    """
+    positions = engine_queries.positions(connection)
+    configured = {name for name, source in settings.sources.items() if source.engine is not None}
+    return {name: positions.get(name) for name in sorted({*configured, *positions})}

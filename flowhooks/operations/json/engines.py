@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 from flowhooks.clock import SECOND, to_text
 from flowhooks.ledger import engine_queries
 from flowhooks.operations.access import FULL
-from flowhooks.operations.engines import state_of
+from flowhooks.operations.engines import engine_positions, state_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -223,11 +223,9 @@ class CoverageJson(TypedDict):
 
 def engines_to_json(connection: Connection, settings: Settings, now: int, *, access: Access = FULL) -> list[EngineJson]:
     """Return every engine that the settings name, or that was asked before, by source, as the operator sees it."""
-    positions = engine_queries.positions(connection)
-    configured = {name for name, source in settings.sources.items() if source.engine is not None}
     return [
-        engine_to_json(connection, settings, name, positions.get(name), now, access=access)
-        for name in sorted({*configured, *positions})
+        engine_to_json(connection, settings, name, position, now, access=access)
+        for name, position in engine_positions(connection, settings).items()
     ]
 
 

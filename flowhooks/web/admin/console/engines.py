@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.clock import DAY
 from flowhooks.ledger import engine_queries
 from flowhooks.operations.access import FULL
-from flowhooks.operations.engines import state_of
+from flowhooks.operations.engines import engine_positions, state_of
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.operators import operator_of
 
@@ -42,11 +42,9 @@ class EnginesPage(Page):
         """Return the engines by source, those that need attention first."""
         app, now, access = self.app, self.app.clock.now(), operator_of(request).access
         with app.ledger.connection() as connection:
-            positions = engine_queries.positions(connection)
-            configured = {name for name, source in app.settings.sources.items() if source.engine is not None}
             engines = [
-                engine_values(connection, app.settings, name, positions.get(name), now, access=access)
-                for name in sorted({*configured, *positions})
+                engine_values(connection, app.settings, name, position, now, access=access)
+                for name, position in engine_positions(connection, app.settings).items()
             ]
         engines.sort(key=lambda engine: not engine["needs_attention"])
         return {"engines": engines, "most": engine_queries.MAX_BOOK_ROWS}
