@@ -39,19 +39,21 @@ function zone() {
 function live(box) {
   const part = document.getElementById("live");
   const button = box.querySelector(".live-button");
+  const room = box.querySelector(".live-room");
   const says = box.querySelector(".live-says");
   let paused = false;
   let asking = false;
+  let pressed = false;
 
   // Whether new content would take the focus away from whoever reads by keyboard, or lose the click on a button.
   function focused() {
     const within = part.contains(document.activeElement);
-    if (within) says.textContent = box.dataset.focused;
+    if (within) says.textContent = room.dataset.focused;
     return within;
   }
 
   async function refresh() {
-    if (paused || asking || document.hidden || part.querySelector("[data-at-rest]")) return;
+    if (paused || asking || pressed || document.hidden || part.querySelector("[data-at-rest]")) return;
     if (focused()) return;
     asking = true;
     try {
@@ -59,14 +61,14 @@ function live(box) {
       if (answer.status === 401) return location.reload(); // the session has ended
       if (!answer.ok) throw new Error(String(answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (focused()) return; // since the request
+      if (pressed || focused()) return; // since the request
       if (!paused) {
         part.replaceChildren(...fresh.body.childNodes);
         localTimes(part);
       }
       says.textContent = "";
     } catch {
-      says.textContent = box.dataset.lost;
+      says.textContent = room.dataset.lost;
     } finally {
       asking = false;
     }
@@ -79,6 +81,9 @@ function live(box) {
     button.textContent = paused ? box.dataset.goOn : box.dataset.pause;
     if (!paused) refresh();
   });
+  // New content may be longer, and what moves away between the press and the release of the mouse is not clicked.
+  document.addEventListener("pointerdown", (event) => (pressed = event.button === 0));
+  for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, () => (pressed = false));
   document.addEventListener("visibilitychange", refresh);
   part.addEventListener("focusout", () => setTimeout(refresh));
   setInterval(refresh, Number(box.dataset.every));

@@ -230,6 +230,24 @@ def test_the_overview_says_that_the_focus_stops_the_refresh(console, visit):
     expect(page.get_by_text("Not refreshed")).not_to_be_visible()
 
 
+def test_nothing_is_refreshed_while_the_mouse_is_pressed(console, visit):
+    """New content could move a link away between the press and the release of the mouse: it waits for the release."""
+    page = visit(console)
+    page.clock.install()
+    page.reload()
+    tile = page.locator(".tile", has_text="parked").locator(".tile-count")
+    before = tile.inner_text()
+    console.flow.take("more-1", key="nobody")
+    page.locator("h1").hover()
+    page.mouse.down()
+    page.clock.run_for(10_100)
+    page.wait_for_timeout(200)
+    assert tile.inner_text() == before
+    page.mouse.up()
+    page.clock.run_for(5_100)
+    expect(tile).to_have_text("3")
+
+
 def test_a_refresh_under_way_takes_away_no_focus(console, visit):
     """A link keeps a focus that it gets while new content is on its way. Otherwise a click on it would be lost."""
     page = visit(console)

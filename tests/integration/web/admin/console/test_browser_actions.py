@@ -385,6 +385,24 @@ def test_each_step_of_an_operation_is_clicked():
     assert [name for name in STEPS if f'step(page, "{name}", language)' not in source] == []
 
 
+@pytest.mark.parametrize(("locale", "language"), [ENGLISH, CHINESE])
+def test_a_button_stays_in_its_place_while_it_is_pressed(unpaid, visit, locale, language):
+    """A button that is pressed for longer than a refresh takes sends its form: the message about the focus has room."""
+    page = visit(unpaid, "/events?state=dead", locale=locale, width=360)
+    page.locator("p.acts").get_by_role("button", name=text("do.replay.all", language), exact=True).click()
+    page.get_by_label(text("operation.rate_field", language)).fill("0.001")
+    step(page, "start", language)
+    page.get_by_label(text("operation.rate_field", language)).fill("2")
+    button = page.locator('form[action*="/rate"] button')
+    at = button.bounding_box()
+    page.mouse.move(at["x"] + at["width"] / 2, at["y"] + 2)
+    page.mouse.down()
+    page.wait_for_timeout(2_500)  # longer than a refresh of this page
+    assert button.bounding_box() == at
+    page.mouse.up()
+    expect(page.locator("dl.facts").last).to_contain_text(text("operation.rate_field", language) + "2")
+
+
 def test_an_operation_without_scripts(unpaid, visit):
     """Without scripts the plan, the start and the progress work with reloads; the next of the list is a link."""
     page = visit(unpaid, "/events?state=dead", scripts=False)
