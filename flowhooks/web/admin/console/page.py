@@ -238,4 +238,4 @@ def _allowed_actions(request: falcon.Request) -> frozenset[str]:
 
 def _with_language(request: falcon.Request, language: str) -> str:
     path = request.path if request.path.startswith(CONSOLE_ROOT) else CONSOLE_ROOT
-    return f"{quote(path)}?{urlencode({**query_of(request, 'lang'), 'lang': language})}"
+    return f"{quote(path)}?{urlencode({**query_of(request, 'lang'), 'lang': language}, doseq=True)}"

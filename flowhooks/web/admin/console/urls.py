@@ -21,18 +21,14 @@ _CONSOLE_URL: Final = re.compile(re.escape(CONSOLE_ROOT) + r"/[A-Za-z0-9._~%/:-]
 """The form in which `current_url` writes URLs: without characters that browsers may interpret differently."""
 
 
-def query_of(request: falcon.Request, *without: str) -> dict[str, str]:
-    """Return the query parameters of a request except those in `without`."""
-    return {
-        name: value
-        for name in request.params
-        if name not in without and isinstance(value := request.get_param(name), str)
-    }
+def query_of(request: falcon.Request, *without: str) -> dict[str, list[str]]:
+    """Return the query parameters of a request except those in `without`, each with all its values."""
+    return {name: request.get_param_as_list(name) or [] for name in request.params if name not in without}
 
 
 def current_url(request: falcon.Request) -> str:
     """Return the URL of the requested page without its language."""
-    query = urlencode(query_of(request, "lang"), errors="replace")
+    query = urlencode(query_of(request, "lang"), doseq=True, errors="replace")
     path = quote(request.path.encode("utf-8", "replace"))
     return f"{path}?{query}" if query else path
 

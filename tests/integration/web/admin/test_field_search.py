@@ -69,6 +69,10 @@ def test_the_console_searches_by_text_and_fields(orders):
     day = next(link for link in page.links() if "since=24h" in link)
     assert parse_qs(urlsplit(day).query)["field"] == ["/amount>=1000", "/vendor=A&B=C"]
     (address,) = page.to_do("replay")
+    (other_language,) = [link for link in page.links() if "lang=zh" in link]
+    came_from = parse_qs(urlsplit(address).query)["back"][0]
+    for link in (other_language, came_from):
+        assert parse_qs(urlsplit(link).query)["field"] == ["/amount>=1000", "/vendor=A&B=C"]
     planned = orders.ask(address).page
     assert "Deliveries to replay: 2" in planned.text
     for words in ("/amount>=1000", "/vendor=A&B=C", "PO-2026"):
