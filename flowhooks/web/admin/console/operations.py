@@ -212,7 +212,7 @@ class OperationStep(OperationPage):
             except LedgerUnusable:
                 raise
             except (LedgerError, SettingsError, Unavailable) as error:
-                show_error(self, request, response, language, error, back=_path(operation))
+                show_error(self, request, response, language, error, back=_page_url(request, operation))
 
         self.respond_safely(request, response, language, go)
 
@@ -284,6 +284,8 @@ def operation_values(request: falcon.Request, operation: Operation) -> dict[str,
         "what": ACTIONS[name],
         "meant": selection_values(operation.event_filter),
         "path": path,
+        "reload": _page_url(request, operation),
+        "live": f"{path}/live{query}",
         "steps": {
             step: f"{path}/{step}{query}" for step, states in STATES_OF_STEPS.items() if operation.state in states
         },

@@ -118,13 +118,17 @@ function goOn(form) {
   setTimeout(() => form.requestSubmit(), 400);
 }
 
-// Submit a form once, even if the user clicks twice.
-function once(form) {
-  form.addEventListener("submit", (event) => {
+// Submit a form once, even if the user clicks twice: each form of the page, also one that a refresh brings.
+function once() {
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post") return;
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "yes";
   });
-  addEventListener("pageshow", () => delete form.dataset.sent);
+  addEventListener("pageshow", () => {
+    for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  });
 }
 
 // Copy a text to the clipboard. Browsers offer the clipboard only over TLS and to this machine itself; elsewhere the
@@ -277,6 +281,7 @@ function readable(charts) {
 
 localTimes(document);
 zone();
+once();
 document.querySelectorAll("#keys").forEach(shortcuts);
 document.querySelectorAll(".plot[data-since]").forEach(selectable);
 document.querySelectorAll("[data-step]").forEach(readable);
@@ -284,5 +289,4 @@ document.querySelectorAll("button.copy").forEach(copies);
 document.querySelectorAll("[data-live]").forEach(live);
 document.querySelectorAll("form[method=get]").forEach(zoned);
 document.querySelectorAll("form[method=get]").forEach(shortAddress);
-document.querySelectorAll("form[method=post]").forEach(once);
 document.querySelectorAll("form[data-go-on]").forEach(goOn);

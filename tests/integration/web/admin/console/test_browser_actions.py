@@ -67,6 +67,14 @@ PLACES = {
 """A page with each action; `EVENT/…` is the page of the event of a flow instance."""
 COUNTS = {"confirm_reconciliation": "1,200", "decline_reconciliation": "1,200"}
 """The number that the message of an action has; 1 of the others."""
+TWO_CLICKS = """(button) => {
+  const prevented = [];
+  addEventListener("submit", (event) => prevented.push(event.defaultPrevented));
+  button.click();
+  button.click();
+  return prevented;
+}"""
+"""Clicks a button twice before the browser leaves the page; returns whether its form was kept from being sent."""
 
 
 @pytest.fixture
@@ -297,12 +305,23 @@ def test_by_keyboard_the_safe_way_comes_first(console, visit):
 
 
 def test_two_quick_clicks(console, visit):
-    """A double click acts once."""
+    """A double click acts once, also on a button that a refresh brought; the way back stays."""
     page = visit(console, f"/events/{event_of(console, '4711')}")
     page.get_by_role("button", name="Replay", exact=True).click()
     page.locator("form.confirm").get_by_role("button", name="Replay").dblclick()
     says(page, "do.replay.did", "en", count="1")
     assert len(console.flow.sql("SELECT id FROM audit_log")) == 1
+    page.goto("/console/events?state=dead")
+    page.locator("p.acts").get_by_role("button", name="Replay failed deliveries").click()
+    page.get_by_label(text("operation.rate_field", "en")).fill("0.001")
+    step(page, "start", "en")
+    page.locator("#live > div").evaluate("(part) => (part.id = 'before')")
+    expect(page.locator("#before")).to_have_count(0)
+    pause = page.get_by_role("button", name=text("operation.pause", "en"), exact=True)
+    assert pause.evaluate(TWO_CLICKS) == [False, True]
+    expect(page.locator(".o-paused")).to_be_visible()
+    page.get_by_role("link", name=text("do.back", "en"), exact=True).click()
+    expect(page).to_have_url(re.compile(r"/console/events\?state=dead$"))
 
 
 @pytest.fixture
