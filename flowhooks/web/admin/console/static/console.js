@@ -107,9 +107,10 @@ function zoned(form) {
 function shortAddress(form) {
   form.addEventListener("submit", () => {
     for (const one of form.elements) if (one.name && !one.value) one.disabled = true;
-  });
-  addEventListener("pageshow", () => {
-    for (const one of form.elements) one.disabled = false;
+    // The browser has read the fields by then, and the page stays if the result is opened in another tab.
+    setTimeout(() => {
+      for (const one of form.elements) one.disabled = false;
+    });
   });
 }
 
@@ -118,11 +119,14 @@ function goOn(form) {
   setTimeout(() => form.requestSubmit(), 400);
 }
 
-// Submit a form once, even if the user clicks twice: each form of the page, also one that a refresh brings.
+// Submit a form once, even if the user clicks twice: each form of the page, also one that a refresh brings. With a key
+// held, browsers open the answer in another tab or window; the form can then be submitted again.
 function once() {
+  let inNewTab = false;
+  addEventListener("click", (event) => (inNewTab = event.ctrlKey || event.metaKey || event.shiftKey), true);
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.method !== "post") return;
+    if (form.method !== "post" || inNewTab) return;
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "yes";
   });

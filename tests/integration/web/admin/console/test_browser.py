@@ -325,11 +325,19 @@ def test_times_without_scripts(console, visit):
 
 
 def test_a_search_keeps_a_short_address_and_pages(console, visit):
-    """Empty fields are not in the address; older and newer pages work in both directions, also by the back button."""
+    """Empty fields are not in the address; older and newer pages work in both directions, also by the back button.
+
+    A search in a new tab leaves the fields as they are.
+    """
     page = visit(console, "/events")
     page.get_by_label("Process definition key").fill("contract")
     page.get_by_label("State").select_option("succeeded")
     page.keyboard.press("Tab")
+    with page.context.expect_page() as tab:
+        page.get_by_role("button", name="Search").click(modifiers=["Control"])
+    tab.value.wait_for_url("**/console/events?key=contract&state=succeeded")
+    tab.value.close()
+    expect(page.get_by_label("Business key")).to_be_enabled()
     page.get_by_role("button", name="Search").click()
     expect(page).to_have_url(f"http://{console.address}/console/events?key=contract&state=succeeded")
     expect(page.locator("tbody tr")).to_have_count(50)

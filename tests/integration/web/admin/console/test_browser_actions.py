@@ -305,9 +305,17 @@ def test_by_keyboard_the_safe_way_comes_first(console, visit):
 
 
 def test_two_quick_clicks(console, visit):
-    """A double click acts once, also on a button that a refresh brought; the way back stays."""
+    """A double click acts once, also on a button that a refresh brought; the way back stays.
+
+    A button that is clicked with Ctrl works in a new tab, and stays usable in its own.
+    """
     page = visit(console, f"/events/{event_of(console, '4711')}")
-    page.get_by_role("button", name="Replay", exact=True).click()
+    replay = page.get_by_role("button", name="Replay", exact=True)
+    with page.context.expect_page() as tab:
+        replay.click(modifiers=["Control"])
+    expect(tab.value.locator("form.confirm")).to_be_visible()
+    tab.value.close()
+    replay.click()
     page.locator("form.confirm").get_by_role("button", name="Replay").dblclick()
     says(page, "do.replay.did", "en", count="1")
     assert len(console.flow.sql("SELECT id FROM audit_log")) == 1
