@@ -55,7 +55,8 @@ AT_REST: Final = frozenset({OperationState.PLANNED, OperationState.CANCELLED, Op
 """States in which the page of an operation does not refresh itself."""
 SINGLE_WAIT: Final = 1.0
 """Maximum seconds to wait until a started operation has acted on its only delivery, so that the next page shows it."""
-_RATE: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,3})?", re.ASCII)
+_RATE: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?", re.ASCII)
+"""A rate, also the lowest one with all digits that a form shows."""
 _FIELD_NAMES: Final = {field: name for name, field in FIELDS.items()}
 
 
@@ -117,9 +118,10 @@ class OperationPage(Page):
         return access.operation(operation)
 
     def _plan(self, request: falcon.Request, operation: Operation, **more: Any) -> dict[str, Any]:
+        is_masked = operator_of(request).access.is_masked
         with self.app.ledger.connection() as connection:
             summary = plan_summary(connection, operation.id)
-            if operator_of(request).access.is_masked:
+            if is_masked:
                 summary = replace(summary, errors=())
             paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
         return {
@@ -128,8 +130,9 @@ class OperationPage(Page):
             "handlers": [self._handler(group, paused, open_circuits) for group in summary.handlers],
             "more_handlers": len(summary.handlers) == MAX_GROUPS,
             "longest_note": MAX_NOTE_CHARS,
-            "note": operation.note,
-            "rate": "",
+            # A start with an empty note keeps the one of the plan.
+            "note": "" if is_masked else operation.note,
+            "rate": "" if operation.rate is None else f"{operation.rate:g}",
             "wrong_rate": False,
             "unsure": False,
             **more,
@@ -232,6 +235,9 @@ class OperationStep(OperationPage):
         if step == "start":
             arguments["note"] = one_line(form.get("note", ""))[:MAX_NOTE_CHARS]
         context = operation_context(self.app, request, "console")
+        if step == "start" and rate is None and operation.rate is not None:
+            # A start without a rate keeps the one of the plan, but an empty field means no limit.
+            run_operation(context, "set_operation_rate", {"operation_id": operation.id})
         run_operation(context, STEPS[step], arguments)
         self.app.runner.wake()
         if step == "start" and operation.planned == 1 and request.get_param("back"):

@@ -552,6 +552,11 @@ def test_what_a_masked_role_sees(console, mine):
     assert Access(masked=()).stored_event(stored).damage == "•••"
     (engine,) = json.loads(get(console, "/api/engines", "clerk").body)["engines"]
     assert (engine["error"], [gap["detail"] for gap in engine["gaps"]]) == ("•••", ["•••"])
+    # The form of a plan does not have the hidden note, so the start keeps it.
+    plan = f"/console/operations/{mine['operation']}"
+    assert re.search(r'name="note"[^>]*></textarea>', get(console, plan, "clerk").body.decode())
+    assert post(console, f"{plan}/start", "clerk").status == 303
+    assert console.flow.sql("SELECT note FROM operations") == [(f"replay {VALUE}-key",)]
 
 
 def test_a_masked_role_cannot_search_for_values(console):

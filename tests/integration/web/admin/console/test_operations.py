@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 
 from flowhooks import Reject, Retry, State
+from flowhooks.operations.registry import run_operation
 from flowhooks.web.admin.operators import Operator, Role
 from support.waiting import WAIT_TIMEOUT
 
@@ -155,6 +156,21 @@ def test_the_rest_is_cancelled(many, repaired):
     _, other = planned(many, "key=archive")
     assert many.submit(f"{other}/cancel?back=/console/events").headers["Location"] == "/console/events"
     assert state_of(many, other) == "cancelled"
+
+
+def test_the_form_of_a_plan_states_its_rate_and_note(many):
+    """The plan of another interface starts as its form shows it: with its rate, or without one if it is deleted."""
+    for entered in ("0.00025", ""):
+        about = {"action": "replay", "event_filter": {"business_key": "1"}, "note": "ticket 4711", "rate": 0.00025}
+        plan = run_operation(many.flow.app.operation_context, "plan_operation", about)
+        page = many.page(f"/operations/{plan['id']}")
+        (rate,) = [attrs["value"] for tag, attrs in page.tags if attrs.get("name") == "rate"]
+        assert rate == "0.00025"
+        assert "ticket 4711" in page.text
+        assert many.submit(page.form()[0], rate=entered, note="ticket 4711").status == 303
+        started = many.page(f"/operations/{plan['id']}").text
+        assert ("no limit" in started) == (not entered)
+        assert ("0.00025" in started) == bool(entered)
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "x", "1e3", "5/s", "10001", "1" * 50, "NaN"])
