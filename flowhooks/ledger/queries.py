@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ColumnElement, select
 
 from flowhooks import schema
-from flowhooks.clock import to_datetime
+from flowhooks.clock import MAX_TIME, MIN_TIME, to_datetime
 from flowhooks.errors import DamagedRow, FlowhooksError, SettingsError
 from flowhooks.ledger import database
 from flowhooks.ledger.attempt_filters import PLUGIN_PATTERN, parse_plugin
@@ -84,11 +84,9 @@ SUSPENDED: Final = "suspended"
 """Value of a filter's `state` for waiting deliveries without a due time."""
 STATES: Final = (*(state.value for state in State), SUSPENDED, "parked", "dismissed")
 """Values of a filter's `state`: the states of deliveries and `suspended`, then `parked` and `dismissed` for events."""
-_LATEST: Final = 2**63 - 1
-"""The largest integer that a database stores: 64 bits, signed."""
 JSON_SCHEMA_KEY: Final = "more"
 """Key of a field's metadata with the JSON Schema constraints that its type does not express."""
-_TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}
+_TIME: Final = {JSON_SCHEMA_KEY: {"minimum": MIN_TIME, "maximum": MAX_TIME}}
 _PLUGIN: Final = {JSON_SCHEMA_KEY: {"pattern": f"^{PLUGIN_PATTERN.pattern}$"}}
 _FIELDS: Final = {
     JSON_SCHEMA_KEY: {
@@ -185,8 +183,8 @@ class EventFilter:
             if plugin is not None:
                 parse_plugin(plugin)
         times = (self.since, self.until, self.attempted_since)
-        if any(time is not None and abs(time) > _LATEST for time in times):
-            raise SettingsError("times of a filter must be microseconds since 1970 that fit into 64 bits")
+        if any(time is not None and not MIN_TIME <= time <= MAX_TIME for time in times):
+            raise SettingsError("times of a filter must be microseconds since 1970, in the years 1 to 9999")
 
     def _check_search(self) -> None:
         if self.query == "":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from flowhooks.clock import to_text
+from flowhooks.clock import MAX_TIME, MIN_TIME, to_text
 from flowhooks.errors import EngineError, NotFound, SettingsError
 from flowhooks.ledger import engine_queries, history_gaps
 from flowhooks.model.engine import FinishedInstance
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from flowhooks.operations.reconciler import Reconciler
     from flowhooks.settings import Settings
 
-_LATEST: Final = 2**63 - 1
-_COUNT_SCHEMA: Final = {"minimum": 0, "maximum": _LATEST}
-_TIME_SCHEMA: Final = {"minimum": -_LATEST, "maximum": _LATEST}
+_COUNT_SCHEMA: Final = {"minimum": 0, "maximum": 2**63 - 1}
+_TIME_SCHEMA: Final = {"minimum": MIN_TIME, "maximum": MAX_TIME}
 RECONCILE_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [
         {"properties": {"declined": {"enum": [False, None]}}},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks.clock import MAX_TIME, MIN_TIME
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction, Operation
@@ -156,8 +157,8 @@ def _string_list(key: str, value: Any) -> list[str]:
 
 
 def _time(key: str, value: Any) -> int:
-    if type(value) is not int or abs(value) >= 2**63:
-        raise SettingsError(f"{key} must be a time in microseconds since 1970")
+    if type(value) is not int or not MIN_TIME <= value <= MAX_TIME:
+        raise SettingsError(f"{key} must be a time in microseconds since 1970, in the years 1 to 9999")
     return value
 
 
@@ -181,7 +182,7 @@ def _action(key: str, value: Any) -> BulkAction:
 
 
 def _rate(key: str, value: Any) -> float:
-    if type(value) not in {int, float} or not math.isfinite(value) or value <= 0:
+    if type(value) not in {int, float} or not 0 < value <= sys.float_info.max:
         raise SettingsError(f"{key} must be a number above 0")
     return float(value)
 

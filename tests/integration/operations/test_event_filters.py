@@ -19,7 +19,7 @@ from flowhooks.operations.reroute import reroute
 
 pytestmark = pytest.mark.either
 
-LATER = 2**62
+LATER = 2**57
 OTHER = {
     "ids": ("other",),
     "flow_instance_id": "other",
