@@ -37,6 +37,8 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "reroute_parked": ("reroute", "--parked"),
 }
 """Words of the command for a paged operation, if it is not named as the operation."""
+_OPTIONS: Final = {"q": "query"}
+"""Options of commands that are not named as the query parameter."""
 
 _log = structlog.get_logger(__name__)
 
@@ -311,7 +313,7 @@ def _command(case: _ActionRequest, after: str) -> str:
     operation = case.action.operation
     words = ["events", *_COMMANDS.get(operation, (operation,))]
     options = [
-        (name.replace("_", "-"), text)
+        (_OPTIONS.get(name, name.replace("_", "-")), text)
         for name, value in case.selection.query.items()
         for text in ([value] if isinstance(value, str) else value)
     ]

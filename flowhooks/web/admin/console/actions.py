@@ -9,7 +9,14 @@ from flowhooks.clock import to_datetime
 from flowhooks.errors import NotFound, SettingsError
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations.registry import OPERATIONS
-from flowhooks.web.admin.console.filters import MAX_VALUE_CHARS, TIMES, filter_from_request, query_text, to_query_text
+from flowhooks.web.admin.console.filters import (
+    CONDITIONS,
+    MAX_VALUE_CHARS,
+    TIMES,
+    filter_from_request,
+    query_text,
+    to_query_text,
+)
 from flowhooks.web.admin.console.urls import query_of
 
 if TYPE_CHECKING:
@@ -218,6 +225,7 @@ def _select_events(request: falcon.Request, action: Action, now: int, rows: Sequ
     shown += [("do.delivery", delivery_id)] if delivery_id else []
     shown += [(name, filter_json[name] if name in TIMES else value) for name, value in parsed.given.items()]
     query: dict[str, str | list[str]] = {**parsed.given, **({"id": ids} if ids else {})}
+    query |= {CONDITIONS: parsed.given[CONDITIONS].split("\n")} if CONDITIONS in parsed.given else {}
     query |= {"delivery": delivery_id} if delivery_id else {}
     if not ids and not delivery_id:
         # Events received after the operator saw the number are left out. Relative times such as `2h` are fixed.

@@ -408,6 +408,8 @@ def test_a_stopped_action_names_its_command(harness, serve, listens):
     page = console.page(f"/do/dismiss?id=a&id=b&key=nobody&{stopped}")
     assert "flowhooks events dismiss --key=nobody --id=a --id=b --after=1" in page.text
     assert "flowhooks events reroute --parked" in console.page(f"/do/reroute_parked?{stopped}").text
+    page = console.page(f"/do/dismiss?q=PO-1&field=/vendor%3DACME&field=/amount%3D1&{stopped}")
+    assert "flowhooks events dismiss --query=PO-1 --field=/vendor=ACME --field=/amount=1 --until=" in page.text
 
 
 def test_an_alert_is_acknowledged(busy):
