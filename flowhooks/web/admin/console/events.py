@@ -74,7 +74,7 @@ class EventsPage(Page):
         parsed = refuse_unknown_fields(filter_from_request(request), indexed_fields)
         before, after = query_text(request, "before"), query_text(request, "after")
         state = parsed.given.get("state") or ("dismissed" if parsed.given.get("dismissed_by") else "")
-        page = None
+        page = event_filter = None
         if parsed.event_filter is not None:
             event_filter = access.restrict(self._complete(parsed.event_filter, access))
             with self.app.ledger.connection() as connection:
@@ -87,7 +87,7 @@ class EventsPage(Page):
             "field_inputs": field_inputs(parsed.given.get(CONDITIONS, ""), indexed_fields),
             "state": state,
             "offered": BULK_ACTIONS.get(state, ()),
-            "list_query": list_query(parsed),
+            "list_query": list_query(parsed, event_filter),
             "meant": {**parsed.pinned, "state": state or "dead"},
             "times": {name: time_values(parsed, name) for name in TIMES},
             "lately": {span: parsed.address(PATH, since=span, until="") for span in RECENT_PERIODS},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import falcon
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.queries import EventFilter
     from flowhooks.web.admin.console.filters import ParsedFilter
 
 PATH: Final = f"{CONSOLE_ROOT}/events"
@@ -24,11 +25,17 @@ WALKED_STATES: Final = frozenset({"dead", "unknown"})
 MAX_FIELDS: Final = 30
 
 
-def list_query(parsed: ParsedFilter) -> str:
-    """Return the query that the links of a list pass to the pages of its events; `""` if nobody walks through it."""
-    if parsed.event_filter is None or not (parsed.given.get("state") in WALKED_STATES or "error_group" in parsed.given):
+def list_query(parsed: ParsedFilter, event_filter: EventFilter | None) -> str:
+    """Return the query that the links of a list pass to the pages of its events; `""` if nobody walks through it.
+
+    Args:
+        parsed: the filter as entered.
+        event_filter: the same with the whole id of its error group; None if it is invalid.
+    """
+    if event_filter is None or not (parsed.given.get("state") in WALKED_STATES or "error_group" in parsed.given):
         return ""
-    return f"?{urlencode({'list': urlencode(parsed.pinned)})}"
+    fields = parsed.pinned | ({"error_group": event_filter.error_group} if event_filter.error_group else {})
+    return f"?{urlencode({'list': urlencode(fields)})}"
 
 
 def next_in_list(connection: Connection, request: falcon.Request, event_id: str) -> Mapping[str, Any] | None:
