@@ -313,7 +313,8 @@ def selection_values(event_filter: Mapping[str, Any]) -> tuple[tuple[str, Any], 
             shown += [(key, item) for item in value[:MAX_SHOWN_IDS]]
             shown += [("do.selected", f"{len(value):,}")] if len(value) > MAX_SHOWN_IDS else []
         elif field == "fields":
-            shown += [(CONDITIONS, condition) for condition in value]
+            # Hidden conditions are one text.
+            shown += [(CONDITIONS, condition) for condition in ([value] if isinstance(value, str) else value)]
         else:
             shown.append((_FIELD_NAMES.get(field, field), value))
     return tuple(shown)

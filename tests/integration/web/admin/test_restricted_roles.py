@@ -19,10 +19,11 @@ from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.operations import server_audit
 from flowhooks.operations.access import Access
 from flowhooks.operations.context import Actor
+from flowhooks.operations.masks import mask_filter
 from flowhooks.operations.registry import OPERATIONS, run_operation
 from flowhooks.settings import LoginSettings, MaskingSettings, OperatorSettings, RoleSettings
 from flowhooks.web.admin.console.actions import ACTIONS
-from flowhooks.web.admin.console.operations import STEPS
+from flowhooks.web.admin.console.operations import STEPS, selection_values
 from support import engine_ledger
 from support.waiting import WAIT_TIMEOUT, until
 
@@ -552,6 +553,7 @@ def test_what_a_masked_role_sees(console, mine):
     assert Access(masked=()).stored_event(stored).damage == "•••"
     (engine,) = json.loads(get(console, "/api/engines", "clerk").body)["engines"]
     assert (engine["error"], [gap["detail"] for gap in engine["gaps"]]) == ("•••", ["•••"])
+    assert selection_values(mask_filter({"fields": ["/salary=1"]}, ())) == (("field", "•••"),)
     # The form of a plan does not have the hidden note, so the start keeps it.
     plan = f"/console/operations/{mine['operation']}"
     assert re.search(r'name="note"[^>]*></textarea>', get(console, plan, "clerk").body.decode())
