@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flowhooks.clock import SECOND, to_datetime, to_text
+from flowhooks.clock import MAX_TIME, SECOND, to_datetime, to_text
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def input_values(
     time = entered.times.get(name)
     if time is None or is_invalid:
         return {"value": entered.given.get(name, ""), "instant": "", "time": None, "local": ""}
-    whole = -(-time // SECOND) * SECOND if round_up else time // SECOND * SECOND
+    whole = min(-(-time // SECOND), MAX_TIME // SECOND) * SECOND if round_up else time // SECOND * SECOND
     return {
         "value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}",
         "instant": to_text(whole),

@@ -214,6 +214,7 @@ def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
     assert "Interpreted as 2026-01-01 08:00:01 Asia/Shanghai = 2026-01-01 00:00:01 UTC" in page.text
     assert "4711" in page.text
     assert "4711" not in busy.page("/events?until=2026-01-01T08:00&zone=Asia/Shanghai").text
+    assert "4711" in busy.page("/events?until=9999-12-31T23:59:59.999Z").text
     (address,) = page.to_do("replay")
     query = dict(parse_qsl(urlsplit(address).query))
     assert query["since"] == "2025-12-31T01:09:00+00:00"
