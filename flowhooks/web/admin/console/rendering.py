@@ -65,9 +65,10 @@ _UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000
 _CHINESE_UNITS: Final = {"d": "天", "h": "小时", "min": "分钟", "s": "秒", "ms": "毫秒", "µs": "微秒"}
 
 
-def read_static_file(name: str) -> bytes:
-    """Return the content of one of the `STATIC_FILES`."""
-    return (_HERE / "static" / name).read_bytes()
+def read_static_file(name: str) -> tuple[bytes, str]:
+    """Return the content of one of the `STATIC_FILES`, and its digest, by which pages request it."""
+    content = (_HERE / "static" / name).read_bytes()
+    return content, hashlib.sha256(content).hexdigest()[:12]
 
 
 def format_duration(microseconds: int | None, language: str = "en") -> str:
@@ -151,7 +152,7 @@ class Templates:
 
     def __init__(self) -> None:
         self._read = {file.name: (file.read_text("utf-8"), str(file), None) for file in _TEMPLATES.glob("*.html")}
-        self._versions = {name: hashlib.sha256(read_static_file(name)).hexdigest()[:12] for name in STATIC_FILES}
+        self._versions = {name: read_static_file(name)[1] for name in STATIC_FILES}
 
     @cached_property
     def _environment(self) -> Environment:

@@ -596,6 +596,9 @@ def test_static_files_are_kept(busy):
         answer = busy.get(address, root="")
         assert answer.status == 200
         assert "immutable" in answer.headers["Cache-Control"]
+        # A server of another version may be asked for the file of this one, which nobody may keep then.
+        for other in (address.partition("?")[0], f"{address}x"):
+            assert busy.get(other, root="").headers["Cache-Control"] == "no-store"
         kinds.add(answer.headers["Content-Type"].partition(";")[0])
     assert kinds == {"text/css", "text/javascript", "image/svg+xml"}
 
