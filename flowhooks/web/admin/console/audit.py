@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from flowhooks.ledger.audit import entries
 from flowhooks.operations.seen_page import SeenPage, seen_page
-from flowhooks.operations.time_parsing import parse_time
 from flowhooks.web.admin.console.audit_details import detail_rows
+from flowhooks.web.admin.console.entered_times import input_values, parse_times
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.console.urls import OPERATIONS_ROOT
@@ -58,11 +57,10 @@ class AuditPage(Page):
         """Return one page of the audit log."""
         before = query_text(request, "before")
         query = {name: value for name in FILTERS if (value := query_text(request, name))}
-        problem, since = "", None
-        try:
-            since = parse_time(query["since"], UTC) if "since" in query else None
-        except ValueError:
-            problem = "events.no_time"
+        times = {"since": query["since"]} if "since" in query else {}
+        entered = parse_times(times, query_text(request, "zone"), ends=())
+        query |= entered.given
+        problem = entered.problems.get("since", "")
         only = {name: query.get(name) for name in FILTERS if name != "since"}
         page: SeenPage[AuditEntry] = SeenPage((), "")
         access = operator_of(request).access
@@ -70,13 +68,15 @@ class AuditPage(Page):
             with self.app.ledger.connection() as connection:
 
                 def read(before: str, count: int) -> list[AuditEntry]:
-                    return entries(connection, limit=count, before=before, since=since, **only)
+                    return entries(connection, limit=count, before=before, since=entered.times.get("since"), **only)
 
                 page = seen_page(read, access.sees_entry, limit=PAGE_SIZE, before=before)
         return {
             "path": PATH,
             "given": query,
             "problem": problem,
+            "since": input_values(entered, "since"),
+            "twice": entered.twice,
             "actions": sorted(NAMED_ACTIONS),
             "rows": [to_row(access.entry(entry)) for entry in page.items],
             "newest": f"{PATH}?{urlencode(query)}" if before else "",

@@ -225,6 +225,11 @@ def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
     assert inputs["since"]["type"] == "datetime-local"
     assert (inputs["since"]["value"], inputs["zone"]["value"]) == ("2025-12-31T01:09:00", "UTC")
     assert inputs["since"]["data-instant"] == "2025-12-31T01:09:00.000Z"
+    audit = busy.page("/audit?since=2025-12-31T09:09&zone=Asia/Shanghai")
+    assert "Interpreted as 2025-12-31 09:09:00 Asia/Shanghai = 2025-12-31 01:09:00 UTC" in audit.text
+    inputs = {attributes["name"]: attributes["value"] for tag, attributes in audit.tags if tag == "input"}
+    assert (inputs["since"], inputs["zone"]) == ("2025-12-31T01:09:00+00:00", "UTC")
+    assert "does not know this time zone" in busy.page("/audit?since=2025-12-31T09:09&zone=Nowhere/Land").text
 
 
 def test_an_interval_is_handed_on_as_moments(busy):
