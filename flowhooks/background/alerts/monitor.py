@@ -46,7 +46,7 @@ MAX_OPEN_PER_CAUSE: Final = 100
 """Maximum open alerts of one cause. One more alert stands for all others, so that nobody gets thousands of mails."""
 # A mail server that is down must not get a request per second, and the log must not fill up.
 RETRY_DELAYS: Final = (30, 60, 120, 300, 600)
-"""Seconds until a listener that raised is called again; the last delay repeats."""
+"""Seconds until a listener that raised is called again for the same alert; the last delay repeats."""
 FIRST_POLL_DELAY: Final = 1.0
 """Seconds from the start to the first poll, so that it does not slow down the start."""
 MAX_DUTY_CYCLE: Final = 0.1
@@ -68,10 +68,10 @@ _Key: TypeAlias = tuple[AlertCause, str]
 
 
 class _Backoff(NamedTuple):
-    """The back-off of a listener that raised.
+    """The back-off of a listener that raised for an alert.
 
     Attributes:
-        failures: number of consecutive failures.
+        failures: number of consecutive failures for this alert.
         until: end of the back-off, in microseconds since 1970.
     """
 
@@ -128,9 +128,9 @@ class AlertMonitor:
         self._unstored: dict[str, OpenAlert] = {}
         self._unstored_resolutions: dict[str, DueResolution] = {}
         self._accepted_late: set[tuple[str, str]] = set()
-        self._backoffs: dict[str, _Backoff] = {}
+        # By plugin and alert: a plugin that raises because one of its receivers is down may still reach the others.
+        self._backoffs: dict[tuple[str, str], _Backoff] = {}
         self._late_notifications: dict[str, AlertNotification] = {}
-        self._failures: dict[str, int] = {}
         self._last_error: str | None = None
 
     def reconfigure(self, settings: AlertsSettings) -> None:
@@ -225,13 +225,15 @@ class AlertMonitor:
         }
         # A cause has ended only if two consecutive polls do not find it: a dead delivery is not dead during a retry.
         closing = [alert for alert in missing.values() if alert.id in self._missing_once]
+        pending = (stored.keys() - {alert.id for alert in closing}) | resolutions.keys()
+        self._backoffs = {call: backoff for call, backoff in self._backoffs.items() if call[1] in pending}
         self._drop_old(resolutions, now)
         opened = self._write(new, closing, [after for alert, after in open_alerts if after != alert])
         for alert, after in open_alerts:
             if after.notifications != alert.notifications:
                 log.warning("alert_grown", new=after.count - after.grown_from, **_log_fields(after))
         self._missing_once = missing.keys() - {alert.id for alert in closing}
-        to_notify = [*(after for _, after in open_alerts if self._pending_listeners(after, now)), *opened]
+        to_notify = [*(after for _, after in open_alerts if self._pending(after, now)), *opened]
         return to_notify, self._pending_resolutions(resolutions, closing)
 
     def _with_results(self, alert: OpenAlert) -> OpenAlert:
@@ -314,7 +316,6 @@ class AlertMonitor:
         for alert in opened:
             log.warning("alert_raised", **_log_fields(alert))
         for alert in closing:
-            self._failures.pop(alert.id, None)
             log.info("alert_closed", **_log_identity(alert))
         return opened
 
@@ -323,45 +324,56 @@ class AlertMonitor:
         deaf = set(self._plugins.alert_listeners) - set(self._plugins.resolution_listeners)
         return [name for name in alert.accepted_plugins if name not in deaf]
 
-    def _pending_listeners(self, alert: OpenAlert, now: int) -> list[str]:
-        listeners = routed_notifiers(self._routes, alert.cause, alert.subject, self._plugins.alert_listeners)
-        return [name for name in listeners if name not in alert.notified_plugins and self._is_ready(name, now)]
+    def _pending(self, item: OpenAlert | DueResolution, now: int) -> list[str]:
+        """Return the plugins to notify now that an alert is open, or that it is closed."""
+        if isinstance(item, OpenAlert):
+            listeners = routed_notifiers(self._routes, item.cause, item.subject, self._plugins.alert_listeners)
+            names = [name for name in listeners if name not in item.notified_plugins]
+        else:
+            names = [name for name in item.plugins if name in self._plugins.resolution_listeners]
+        return [name for name in names if self._is_ready(name, _id_of(item), now)]
 
-    def _pending_resolution_listeners(self, due: DueResolution, now: int) -> list[str]:
-        return [
-            name for name in due.plugins if name in self._plugins.resolution_listeners and self._is_ready(name, now)
-        ]
-
-    def _is_ready(self, name: str, now: int) -> bool:
-        is_backing_off = name in self._backoffs and self._backoffs[name].until > now
-        return name not in self._late_notifications and not is_backing_off
+    def _is_ready(self, name: str, alert_id: str, now: int) -> bool:
+        backoff = self._backoffs.get((name, alert_id))
+        return name not in self._late_notifications and (backoff is None or backoff.until <= now)
 
     def _notify(self, alerts: Sequence[OpenAlert], resolutions: Sequence[DueResolution]) -> None:
         until = time.monotonic() + NOTIFY_TIME_BUDGET
-        # Alerts that a listener failed to accept come last, so that they do not delay the other alerts. A closed alert
-        # comes before the open one that replaces it, because it is older.
         waiting: list[OpenAlert | DueResolution] = [*alerts, *resolutions]
-        for item in sorted(waiting, key=lambda item: (self._failures.get(_id_of(item), 0), _id_of(item))):
-            now = self._clock.now()
-            if isinstance(item, OpenAlert):
-                names, composed = self._pending_listeners(item, now), self._composer.raised(item)
+        items = {_id_of(item): item for item in waiting}
+        for name, alert_id in self._calls(waiting):
+            item = items[alert_id]
+            if self._stopping.is_set():
+                return
+            if name in self._late_notifications:
+                continue
+            composed = self._composer.raised(item) if isinstance(item, OpenAlert) else self._composer.resolved(item)
+            notification = AlertNotification(self._plugins, name, composed)
+            if not notification.wait():
+                self._late_notifications[name] = notification
             else:
-                names, composed = self._pending_resolution_listeners(item, now), self._composer.resolved(item)
-            current = item
-            for name in names:
-                if self._stopping.is_set():
-                    return
-                notification = AlertNotification(self._plugins, name, composed)
-                if notification.wait():
-                    if isinstance(current, OpenAlert):
-                        current = self._record_result(current, name, notification)
-                    else:
-                        current = self._record_resolution(current, name, notification)
-                    self._write([], [])
+                if isinstance(item, OpenAlert):
+                    items[alert_id] = self._record_result(item, name, notification)
                 else:
-                    self._late_notifications[name] = notification
-                if time.monotonic() > until:
-                    return
+                    items[alert_id] = self._record_resolution(item, name, notification)
+                self._write([], [])
+            if time.monotonic() > until:
+                return
+
+    def _calls(self, items: Sequence[OpenAlert | DueResolution]) -> list[tuple[str, str]]:
+        """Return the plugin and the alert id of each notification to send now, in order.
+
+        Plugins that raised come last, and so do the alerts that a plugin did not accept: they must not delay others.
+        A closed alert comes before the open one that replaces it, because it is older.
+        """
+        now, failing = self._clock.now(), {name for name, _ in self._backoffs}
+
+        def order(call: tuple[str, str]) -> tuple[bool, int, str]:
+            backoff = self._backoffs.get(call)
+            return call[0] in failing, backoff.failures if backoff else 0, call[1]
+
+        calls = [(name, _id_of(item)) for item in items for name in self._pending(item, now)]
+        return sorted(calls, key=order)
 
     def _collect_late(self, stored: dict[str, OpenAlert], resolutions: dict[str, DueResolution]) -> None:
         """Record the listeners that returned after their timeout; updates `stored` and `resolutions`."""
@@ -401,12 +413,11 @@ class AlertMonitor:
     def _count_result(self, alert_id: str, name: str, error: str | None) -> None:
         self._on_notified(name, error is None)
         if error is None:
-            self._backoffs.pop(name, None)
+            self._backoffs.pop((name, alert_id), None)
             return
-        self._failures[alert_id] = self._failures.get(alert_id, 0) + 1
-        failures = self._backoffs[name].failures if name in self._backoffs else 0
+        failures = self._backoffs[name, alert_id].failures if (name, alert_id) in self._backoffs else 0
         seconds = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
-        self._backoffs[name] = _Backoff(failures + 1, self._clock.now() + seconds * SECOND)
+        self._backoffs[name, alert_id] = _Backoff(failures + 1, self._clock.now() + seconds * SECOND)
 
 
 def _with_error(alert: OpenAlert, name: str, error: str | None) -> dict[str, str]:
