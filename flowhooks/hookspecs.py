@@ -187,9 +187,10 @@ def alert_raised(alert: Alert) -> None:
 def alert_resolved(alert: Alert) -> None:
     """Receive a notification that an alert is closed because its cause has ended.
 
-    Called once for each alert of which this plugin's `alert_raised` has returned, in the same thread and with the same
-    limits. `alert.resolved_at` is when the alert was closed, `alert.notification` is the number of its last
-    notification, and `alert.count` is the last count. Not called for an alert that the plugin was not notified of.
+    Called once for each alert for which this plugin's `alert_raised` was called, in the same thread and with the same
+    limits. It is called even if `alert_raised` raised each time, because a plugin with several receivers may have
+    reached some of them. `alert.resolved_at` is when the alert was closed, `alert.notification` is the number of its
+    last notification, and `alert.count` is the last count.
 
     A plugin that raises is called again later, for up to a day. If the process is killed during a call, the plugin may
     be called twice.

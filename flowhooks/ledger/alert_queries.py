@@ -108,7 +108,7 @@ class OpenAlert:
         notified_count: the lowest count since the last notification or the acknowledgement: growth is measured from it.
         grown_from: the count that the last notification compares with; 0 for the first one.
         accepted_plugins: the plugins that accepted one of its notifications.
-        notification_errors: why plugins did not accept the last notification, by plugin.
+        notification_errors: the last error of each plugin that has not accepted the last notification, by plugin.
     """
 
     id: str

@@ -103,7 +103,7 @@ def store_resolution(transaction: WriteTransaction, resolution: DueResolution) -
 
 
 def add_resolution(transaction: WriteTransaction, alert_id: str, plugin: str) -> None:
-    """Have a plugin notified of a closed alert, because it accepted the alert only after it was closed."""
+    """Have a plugin notified of a closed alert, because `alert_raised` returned or raised only after it was closed."""
     is_alert = (alerts.c.id == alert_id) & alerts.c.closed_at.is_not(None)
     stored = transaction.connection.execute(select(alerts.c.resolution_due).where(is_alert)).scalar_one_or_none()
     if stored is not None:

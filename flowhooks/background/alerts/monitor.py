@@ -127,7 +127,7 @@ class AlertMonitor:
         self._missing_once: set[str] = set()
         self._unstored: dict[str, OpenAlert] = {}
         self._unstored_resolutions: dict[str, DueResolution] = {}
-        self._accepted_late: set[tuple[str, str]] = set()
+        self._returned_late: set[tuple[str, str]] = set()
         # By plugin and alert: a plugin that raises because one of its receivers is down may still reach the others.
         self._backoffs: dict[tuple[str, str], _Backoff] = {}
         self._late_notifications: dict[str, AlertNotification] = {}
@@ -291,7 +291,7 @@ class AlertMonitor:
     ) -> list[OpenAlert]:
         """Store changes and results of notifications, then log them; return the alerts of `new` that are open now."""
         results, resolutions = dict(self._unstored), dict(self._unstored_resolutions)
-        late = set(self._accepted_late)
+        late = set(self._returned_late)
         if not (new or closing or changed or results or resolutions or late):
             return []
 
@@ -311,7 +311,7 @@ class AlertMonitor:
         ids = self._ledger.write(write)
         self._unstored.clear()
         self._unstored_resolutions.clear()
-        self._accepted_late.clear()
+        self._returned_late.clear()
         opened = [alert for alert in new if alert.id in ids]
         for alert in opened:
             log.warning("alert_raised", **_log_fields(alert))
@@ -322,7 +322,9 @@ class AlertMonitor:
     def _told_of_end(self, alert: OpenAlert) -> list[str]:
         """Return the plugins to be notified that an alert is closed; a plugin that is not loaded now may be later."""
         deaf = set(self._plugins.alert_listeners) - set(self._plugins.resolution_listeners)
-        return [name for name in alert.accepted_plugins if name not in deaf]
+        # A plugin that raised may have reached some of its receivers.
+        called = dict.fromkeys((*alert.accepted_plugins, *alert.notification_errors))
+        return [name for name in called if name not in deaf]
 
     def _pending(self, item: OpenAlert | DueResolution, now: int) -> list[str]:
         """Return the plugins to notify now that an alert is open, or that it is closed."""
@@ -386,8 +388,8 @@ class AlertMonitor:
                 stored[alert_id] = self._record_result(stored[alert_id], name, notification)
             elif not is_raised and alert_id in resolutions:
                 resolutions[alert_id] = self._record_resolution(resolutions[alert_id], name, notification)
-            elif is_raised and notification.error is None and name in self._plugins.resolution_listeners:
-                self._accepted_late.add((alert_id, name))  # it was closed meanwhile
+            elif is_raised and name in self._plugins.resolution_listeners:
+                self._returned_late.add((alert_id, name))  # it was closed meanwhile
 
     def _record_result(self, alert: OpenAlert, name: str, notification: AlertNotification) -> OpenAlert:
         """Return the alert after a listener returned: accepted by it, or to be sent to it again."""
@@ -448,7 +450,6 @@ def _update(connection: Connection, alert: OpenAlert, cause: Cause, now: int) ->
     return replace(
         after,
         notified_plugins=(),
-        notification_errors={},
         notifications=alert.notifications + 1,
         notified_at=now,
         notified_count=after.count,

@@ -139,6 +139,24 @@ def test_an_end_that_one_channel_did_not_take(hook: Any, plain: Any, make_alert:
     assert len(hook.posts) == 1
 
 
+def test_the_end_is_sent_to_those_who_know_of_the_alert(
+    hook: Any, plain: Any, make_alert: Callable[..., Alert]
+) -> None:
+    """The end is sent to the channel that accepted the alert, not to the one that did not, and then forgotten."""
+    made = notice(chat(hook), email=email(plain))
+    hook.answer = (500, b"")
+    with pytest.raises(NotTold):
+        made.alert_raised(make_alert())
+    hook.answer = (200, b"ok")
+    made.alert_resolved(make_alert(resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC)))
+    assert [mail["Message-ID"] for _, mail in plain.mails] == [
+        "<0197-alert@example.com>",
+        "<0197-alert.resolved@example.com>",
+    ]
+    assert len(hook.posts) == 1
+    assert not vars(made)["_taken"]
+
+
 def test_a_time_zone_that_is_not_known(hook: Any) -> None:
     """A misspelt time zone is refused by name."""
     with pytest.raises(ValueError, match="time_zone 'Asia/Shangai' is not known"):
@@ -464,14 +482,14 @@ def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyP
         with pytest.raises(NotTold):
             made.alert_raised(make_alert(id=str(number)))
     assert len(hook.posts) == 6
-    assert list(vars(made)["_taken"]) == [("3", 1), ("4", 1), ("5", 1)]
+    assert list(vars(made)["_taken"]) == ["3", "4", "5"]
 
 
 def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """An alert of a cause that is not selected is accepted, and nobody is notified."""
     made = notice(chat(hook), causes=["dead", "unknown"])
     for cause in AlertCause:
-        made.alert_raised(make_alert(cause=cause))
+        made.alert_raised(make_alert(id=cause, cause=cause))
     assert [body["text"].split()[2] for _, body in hook.posts] == ["dead:", "unknown:", "test:"]
 
 

@@ -42,7 +42,8 @@ class Notice:
         self._prefix = ""
         self._console_url = ""
         self._zone: tzinfo | None = None
-        self._taken: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
+        # By alert, then by channel: the number of the last notification that it has taken.
+        self._taken: OrderedDict[str, dict[str, int]] = OrderedDict()
 
     @hookimpl
     def schemas(self) -> Sequence[Path]:
@@ -79,39 +80,40 @@ class Notice:
         Raises:
             NotTold: some channel has not taken it; flowhooks calls again later.
         """
-        self._tell(alert, (alert.id, alert.notification))
+        self._tell(alert, self._channels, alert.notification)
 
     @hookimpl
     def alert_resolved(self, alert: Alert) -> None:
-        """Tell everybody that the cause of an alert has ended.
+        """Tell everybody who was told of an alert that its cause has ended; after a restart, everybody.
 
         Raises:
             NotTold: some channel has not taken it; flowhooks calls again later.
         """
-        self._tell(alert, (alert.id, 0))
+        taken = self._taken.setdefault(alert.id, {channel.name: 0 for channel in self._channels})
+        self._tell(alert, [channel for channel in self._channels if channel.name in taken], alert.notification + 1)
+        self._taken.pop(alert.id, None)
 
-    def _tell(self, alert: Alert, notification: tuple[str, int]) -> None:
+    def _tell(self, alert: Alert, channels: Sequence[Mail | Chat], number: int) -> None:
         if self._causes is not None and alert.cause not in {*self._causes, "test"}:
             return
         note = compose(
             alert, language=self._language, prefix=self._prefix, console_url=self._console_url, zone=self._zone
         )
-        taken = self._taken.setdefault(notification, set())
+        taken = self._taken.setdefault(alert.id, {})
+        while len(self._taken) > MOST_REMEMBERED:
+            self._taken.popitem(last=False)
         problems = []
-        for channel in self._channels:
-            if channel.name in taken:
+        for channel in channels:
+            if taken.get(channel.name, 0) >= number:
                 continue
             try:
                 channel.send(note)
             except Exception as error:  # noqa: BLE001 (after any error of one channel, the other channels are used)
                 problems.append(f"{channel.name}: {channel.plain(error)}")
             else:
-                taken.add(channel.name)
+                taken[channel.name] = number
         if problems:
-            while len(self._taken) > MOST_REMEMBERED:
-                self._taken.popitem(last=False)
             raise NotTold(f"alert {alert.id} was not delivered by {'; '.join(problems)}")
-        del self._taken[notification]
 
 
 def _zone(name: str) -> tzinfo:

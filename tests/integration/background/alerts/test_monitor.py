@@ -924,19 +924,20 @@ def test_the_end_of_an_alert_is_told_once(watch, listener):
     assert watched.flow.sql("SELECT resolution_due FROM alerts") == [("[]",)] * 2
 
 
-def test_no_end_without_a_beginning(watch):
-    """A listener that never accepted an alert is not notified of its end."""
-    ending = EndListener()
-    ending.error = OSError("the mail server is down")
-    watched = watch(mail=ending)
+def test_no_end_without_a_beginning(watch, harness):
+    """A listener that raised is notified of the end, because others may know; one that was not called is not."""
+    failing, new = EndListener(), EndListener()
+    failing.error = OSError("one of two mail servers is down")
+    watched = watch(mail=failing)
     watched.dead("i1")
     watched.looks()
     watched.close_dead()
-    ending.error = None
-    watched.clock.advance(RETRY_DELAYS[-1])
+    harness.crash(watched.flow)
+    watched = watch(mail=failing, new=new)
     watched.looks(3)
-    assert len(ending.alerts) == 2
-    assert ending.ended == []
+    assert [alert.id for alert in failing.ended] == [alert.id for alert in failing.alerts]
+    assert len(failing.ended) == 2
+    assert new.alerts == new.ended == []
     assert watched.open() == []
 
 
