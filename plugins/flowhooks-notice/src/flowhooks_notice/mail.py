@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import smtplib
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -81,15 +82,20 @@ class Mail:
             OSError: it could not be reached, or did not take the mail for anybody (`smtplib.SMTPException`).
         """
         if self.security == "tls":
-            made: smtplib.SMTP = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=self.context)
+            server: smtplib.SMTP = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=self.context)
         else:
-            made = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
-        with made as server:
+            server = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
+        try:
             if self.security == "starttls":
                 server.starttls(context=self.context)
             if self.user:
                 server.login(self.user, self.password)
             refused = server.send_message(self.message(note), from_addr=self.sender, to_addrs=self.receivers)
+        finally:
+            # Not `with server`: it raises for any other answer to QUIT than 221, although the mail was taken before.
+            with suppress(smtplib.SMTPException):
+                server.quit()
+            server.close()
         if refused:
             # The others have it: a second mail to them would not make these take it.
             log.warning("alert %s: the mail server refused %s", note.id, ", ".join(sorted(refused)))
