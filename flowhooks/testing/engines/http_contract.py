@@ -134,6 +134,12 @@ class HttpClientContract:
         found = {request.headers.get("authorization") for request in server.requests}
         assert found == {expected}, f"wrong header Authorization with the settings {sorted(credential)}"
 
+    def test_cookies_are_not_kept(self, factory: EngineClientFactory) -> None:
+        """A request has no cookie of an earlier answer: their number has no limit."""
+        with HostileServer(_always(response(500, b"{}", "text/html", "Set-Cookie: id=1; Path=/"))) as server:
+            _check_calls(factory, _config(server), server, "unreachable")
+        assert not any("cookie" in request.headers for request in server.requests), "the client keeps cookies"
+
     @pytest.mark.parametrize("status", REFUSED)
     def test_a_refused_credential(self, factory: EngineClientFactory, status: int) -> None:
         """The statuses 401 and 403 are errors with the reason `refused`, which name the status."""

@@ -192,8 +192,8 @@ def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppHarness],
 
 
 def test_a_retry_is_the_same_message(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
-    """After a response 500 the message is sent again with the same id and body, and verifies again."""
-    receiver.answers = [(500, {}), (502, {})]
+    """After a response 500 the message is sent again with the same id and body, verifies again, and has no cookie."""
+    receiver.answers = [(500, {"set-cookie": "session=1; Path=/"}), (502, {})]
     app = forwarding()
     event_id = app.post("1", processDefinitionKey="leave").event_id
     assert "endpoint crm answered 500 Internal Server Error" in app.delivery(event_id).error
@@ -203,6 +203,7 @@ def test_a_retry_is_the_same_message(forwarding: Callable[..., AppHarness], rece
     assert app.wait_for(event_id, "succeeded").attempt == 3
     assert len(receiver.messages) == 3
     assert len({(one.id, one.body) for one in receiver.messages}) == 1
+    assert not any("cookie" in one.headers for one in receiver.messages)
 
 
 def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:

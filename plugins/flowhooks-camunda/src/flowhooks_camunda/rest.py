@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
@@ -113,8 +114,15 @@ class RestApi:
             logging.getLogger("httpx2").addFilter(_is_not_ours)
             # A connection for each request: the engine may close a kept one just when the next request begins.
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+            # Cookies are not kept: a hostile engine could fill the memory with them.
+            cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
             self._client = httpx2.Client(
-                auth=self._auth, headers=self._headers, follow_redirects=False, limits=limits, timeout=self._timeout
+                auth=self._auth,
+                headers=self._headers,
+                cookies=cookies,
+                follow_redirects=False,
+                limits=limits,
+                timeout=self._timeout,
             )
         return self._client
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from threading import Timer
 from time import monotonic
@@ -123,7 +124,9 @@ class RestApi:
             logging.getLogger("httpx2").addFilter(_is_not_ours)
             # A connection for each request: the engine may have closed a kept one just when the next request begins.
             limits = httpx2.Limits(max_keepalive_connections=0)
-            self._client = httpx2.Client(follow_redirects=False, limits=limits, timeout=self._timeout)
+            # Cookies are not kept: a hostile engine could fill the memory with them.
+            cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+            self._client = httpx2.Client(cookies=cookies, follow_redirects=False, limits=limits, timeout=self._timeout)
         return self._client
 
 

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -98,7 +99,9 @@ class Sender:
                 # A connection for each message: one that is kept may have been closed by the receiver just when the
                 # next message begins, and that would be a failed attempt for nothing.
                 limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-                self._client = httpx2.Client(follow_redirects=False, limits=limits)
+                # Cookies are neither kept nor sent: they would be shared by endpoints, and their number has no limit.
+                cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+                self._client = httpx2.Client(follow_redirects=False, limits=limits, cookies=cookies)
             return self._client
 
     def _judge(self, endpoint: Endpoint, status: int, after: str, *, attempt: int) -> None:
