@@ -216,6 +216,25 @@ def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_p
     assert verify(file, old) == 1
 
 
+def test_a_file_that_is_moved_away_during_an_append(
+    trail: Trail, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is the last one of the file that was moved away; the next one starts a new file."""
+    trail.append("a", {})
+    real = chain.write
+
+    def write(*args: Any, **named: Any) -> tuple[bytes, chain.Link]:
+        file.rename(tmp_path / "audit-1.jsonl")
+        return real(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chain, "write", write)
+        assert trail.append("b", {}) is True
+    assert [trail.append(key, {}) for key in "bc"] == [False, True]
+    assert [record["key"] for record in records(tmp_path / "audit-1.jsonl")] == ["a", "b"]
+    assert verify(tmp_path / "audit-1.jsonl", file) == 0
+
+
 def test_killed_right_after_the_first_record_of_a_new_file(trail: Trail, file: Path, tmp_path: Path) -> None:
     """A new file with one record is not reported as truncated."""
     for key in "abc":

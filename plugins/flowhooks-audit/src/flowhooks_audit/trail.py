@@ -12,7 +12,7 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from flowhooks_audit import chain
 
@@ -72,12 +72,12 @@ class Trail:
             OSError: the file cannot be written.
             sqlite3.Error: the index cannot be written.
         """
-        with self._lock, self._index() as index:
-            head = self._caught_up(index)
+        with self._lock, self._index() as index, self._opened() as file:
+            head = self._caught_up(index, file)
             if index.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone():
                 return False
             line, link = chain.write({"key": key, **members}, after=head.link)
-            self._write(line, new=head.size == 0)
+            self._write(file, line, new=head.size == 0)
             _note(index, [key], _Head(link, head.size + len(line)))
         return True
 
@@ -95,10 +95,14 @@ class Trail:
             yield connection
             connection.execute("COMMIT")
 
-    def _caught_up(self, index: sqlite3.Connection) -> _Head:
+    def _opened(self) -> BinaryIO:
+        # Opened once: if the file is moved away meanwhile, the record still belongs to it.
+        return os.fdopen(os.open(self.file, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE), "r+b")
+
+    def _caught_up(self, index: sqlite3.Connection, file: BinaryIO) -> _Head:
         """Where the trail stands, once the index knows all that is in the file."""
         head = _head(index)
-        size = self.file.stat().st_size if self.file.exists() else 0
+        size = os.fstat(file.fileno()).st_size
         if size == 0 and head.size > 0:
             # The file was moved away, to be kept elsewhere. Said durably before the new one is begun: otherwise a
             # process killed after its first record would find a file that is too short.
@@ -111,40 +115,35 @@ class Trail:
                 f"{self.file} has {size} bytes, but had {head.size} at the end of {head.link}: check it with `python "
                 "-m flowhooks_audit verify`, repair it or move it away, then replay"
             )
-        return self._read_on(index, head) if size > head.size else head
+        return self._read_on(index, file, head) if size > head.size else head
 
-    def _read_on(self, index: sqlite3.Connection, head: _Head) -> _Head:
+    def _read_on(self, index: sqlite3.Connection, file: BinaryIO, head: _Head) -> _Head:
         """Note what a process has written that was killed before it could note it itself; cut off what it began."""
         link, size, keys = head.link, head.size, []
-        with self.file.open("r+b") as file:
-            file.seek(size)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    file.truncate(size)
-                    break
-                try:
-                    # Without an index there is nothing that the first record could be held against.
-                    members, link = chain.read(line, after=None if (link, size) == (chain.START, 0) else link)
-                except chain.Broken as error:
-                    raise TrailDamaged(f"{self.file}, after {head.link}: {error}") from None
-                size += len(line)
-                keys.append(str(members.get("key", "")))
-            os.fsync(file.fileno())  # a process that was killed may not have done it
+        file.seek(size)
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(size)
+                break
+            try:
+                # Without an index there is nothing that the first record could be held against.
+                members, link = chain.read(line, after=None if (link, size) == (chain.START, 0) else link)
+            except chain.Broken as error:
+                raise TrailDamaged(f"{self.file}, after {head.link}: {error}") from None
+            size += len(line)
+            keys.append(str(members.get("key", "")))
+        os.fsync(file.fileno())  # a process that was killed may not have done it
         if head.size == 0:
             _sync_folder(self.file)
         head = _Head(link, size)
         _note(index, keys, head)
         return head
 
-    def _write(self, line: bytes, *, new: bool) -> None:
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _MODE)
-        try:
-            left = memoryview(line)
-            while left:
-                left = left[os.write(descriptor, left) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _write(self, file: BinaryIO, line: bytes, *, new: bool) -> None:
+        left = memoryview(line)
+        while left:
+            left = left[os.write(file.fileno(), left) :]
+        os.fsync(file.fileno())
         if new:
             _sync_folder(self.file)
 
