@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import flowhooks_audit
 import pytest
 from flowhooks_audit import Audit, chain
 from flowhooks_audit.__main__ import main
-from flowhooks_audit.trail import Trail, index_of
+from flowhooks_audit.trail import Trail, TrailDamaged, index_of
 
 from flowhooks import Event, FlowhooksError, Reject, handler
 from flowhooks.testing import AppFactory, exactly_once
@@ -300,6 +301,16 @@ def test_a_change_is_found(trail: Trail, file: Path, how: str, capsys: pytest.Ca
     file.write_bytes(damaged(file, how))
     assert verify(file) == 1
     assert str(file) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("members", [{"number": "1"}, {"number": 2**63}, {"number": True}, {"previous": ["0"]}])
+def test_a_record_of_other_types_is_no_record(trail: Trail, file: Path, members: dict[str, Any]) -> None:
+    """A line with a fitting hash and a wrong type is reported, and nothing is appended to it."""
+    body = json.dumps({"number": 1, "previous": chain.START.hash} | members)
+    file.write_text(f'{body[:-1]},"hash":"{hashlib.sha256(body.encode()).hexdigest()}"}}\n', "ascii")
+    assert verify("--after", "ab", file) == 1
+    with pytest.raises(TrailDamaged, match="this is not a record"):
+        trail.append("a", {})
 
 
 def test_a_trail_written_anew_is_found_by_a_hash_noted_elsewhere(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _HASH: Final = b',"hash":"'
 _HEX: Final = 64
+MOST_RECORDS: Final = 2**63 - 1
+"""The largest number that the index can store."""
 
 
 class Broken(Exception):
@@ -72,10 +74,12 @@ def read(line: bytes, *, after: Link | None) -> tuple[dict[str, Any], Link]:
         raise Broken("the record was changed: it does not match its hash")
     try:
         members = json.loads(body)
-        link = Link(members["number"], digest)
-        previous = members["previous"]
+        number, previous = members["number"], members["previous"]
     except (ValueError, TypeError, KeyError):
         raise Broken("this is not a record of an audit trail") from None
+    if type(number) is not int or not 0 < number <= MOST_RECORDS or not isinstance(previous, str):
+        raise Broken("this is not a record of an audit trail")
+    link = Link(number, digest)
     if after is not None and (link.number, previous) != (after.number + 1, after.hash):
         raise Broken(f"this is record {link.number}, which does not follow {after}: records were removed or inserted")
     return members, link
