@@ -199,6 +199,10 @@ def test_a_lost_index_of_a_further_file_is_made_again(trail: Trail, file: Path, 
     index_of(file).unlink()
     assert [Trail(file).append(key, {}) for key in "bc"] == [False, True]
     assert verify(old, file) == 0
+    file.write_bytes(old.read_bytes() + file.read_bytes())  # as the README says
+    index_of(file).unlink()
+    assert [Trail(file).append(key, {}) for key in "abcd"] == [False, False, False, True]
+    assert verify(file) == 0
 
 
 def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_path: Path) -> None:
