@@ -24,12 +24,13 @@ class PluginAttribution:
     def __init__(
         self, implementations: Iterable[tuple[Callable[..., Any], str]], *, excluded: Iterable[Callable[..., Any]]
     ) -> None:
-        self._owners: dict[CodeType, str | None] = {}
+        # With the file: code objects are equal if their code is, also in a copy of the file.
+        self._owners: dict[tuple[str, CodeType], str | None] = {}
         self._places: dict[str, str] = {}
         for function in excluded:
-            self._owners |= dict.fromkeys(_codes(function))
+            self._owners |= dict.fromkeys(map(_key, _codes(function)))
         for function, plugin in implementations:
-            self._owners |= dict.fromkeys(_codes(function), plugin)
+            self._owners |= dict.fromkeys(map(_key, _codes(function)), plugin)
             self._places |= {f"{code.co_filename}:{code.co_firstlineno} ": plugin for code in _codes(function)}
 
     def responsible_plugin(self, exception: BaseException) -> str | None:
@@ -38,7 +39,7 @@ class PluginAttribution:
         module = ""
         entry = exception.__traceback__
         while entry is not None:
-            owner = self._owners.get(entry.tb_frame.f_code, owner)
+            owner = self._owners.get(_key(entry.tb_frame.f_code), owner)
             module = str(entry.tb_frame.f_globals.get("__name__"))
             entry = entry.tb_next
         if isinstance(exception, RuntimeError) and module.partition(".")[0] == "pluggy":
@@ -46,6 +47,10 @@ class PluginAttribution:
             message = str(exception)
             return next((plugin for place, plugin in self._places.items() if place in message), owner)
         return owner
+
+
+def _key(code: CodeType) -> tuple[str, CodeType]:
+    return code.co_filename, code
 
 
 def _codes(function: Callable[..., Any]) -> Iterator[CodeType]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import pytest
 
@@ -74,6 +74,15 @@ def old_style():
     yield
 
 
+FAILS = False  # another value for each copy
+
+
+def copied():
+    if FAILS:
+        raise OSError("pool is empty")
+    return (yield)
+
+
 class Counting:
     """A plugin with state, as an object."""
 
@@ -110,6 +119,19 @@ def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
     with pytest.raises(Exception, match=r".") as raised:
         attempt(loaded, name)
     assert loaded.responsible_plugin(raised.value) == expected
+
+
+def test_a_copy_of_a_wrapper_is_another_one(load, attempt):
+    """Wrappers with the same code in two files are told apart."""
+    for fails in "ab":
+        copies = {
+            name: wrapper(FunctionType(copied.__code__.replace(co_filename=f"{name}.py"), {"FAILS": name == fails}))
+            for name in "ab"
+        }
+        loaded = load(p=SimpleNamespace(handlers=hookimpl(lambda: [work])), **copies)
+        with pytest.raises(OSError, match="pool is empty") as raised:
+            attempt(loaded, "p:work")
+        assert loaded.responsible_plugin(raised.value) == fails
 
 
 def test_an_exception_from_elsewhere_is_nobodys_fault(load):
