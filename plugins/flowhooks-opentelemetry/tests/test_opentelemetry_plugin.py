@@ -30,6 +30,7 @@ from flowhooks import (
     Event,
     FlowhooksError,
     Handler,
+    HandlerRaised,
     Outcome,
     OutcomeKind,
     Reject,
@@ -127,7 +128,11 @@ class Leave:
             if delivery.attempt == 1:
                 raise RetryAfter(60, "payroll is closed")
 
-        return [fine, broken, refused, later]
+        @handler(process_key="isolated", name="isolated")
+        def isolated(event: Event) -> None:
+            raise HandlerRaised("TimeoutError", "no answer", "")  # as from a process of its own
+
+        return [fine, broken, refused, later, isolated]
 
     @hookimpl(wrapper=True)
     def run_handler(self) -> Generator[None, Outcome, Any]:
@@ -236,6 +241,7 @@ def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppHarne
         ("broken", ("failed", "ValueError", "the database is away")),
         ("refused", ("rejected", "Reject", "there is no such leave")),
         ("later", ("failed", "RetryAfter", "payroll is closed")),
+        ("isolated", ("failed", "TimeoutError", "TimeoutError: no answer")),
     ],
 )
 def test_an_exception_is_recorded(
@@ -255,6 +261,7 @@ def test_an_exception_is_recorded(
     assert event.name == "exception"
     assert event.attributes is not None
     assert event.attributes["exception.message"] == description
+    assert str(event.attributes["exception.type"]).rpartition(".")[2] == error_type
     assert recorded.counts() == {(f"leave:{key}", outcome, error_type): 1}
     assert description in delivery.error
 

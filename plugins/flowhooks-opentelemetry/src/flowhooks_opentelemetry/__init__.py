@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from flowhooks import Delivery, Event, Handler, Outcome, OutcomeKind, Reject, hookimpl
+from flowhooks import Delivery, Event, Handler, HandlerRaised, Outcome, OutcomeKind, Reject, hookimpl
 from flowhooks_opentelemetry import attributes
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Telemetry:
                 outcome = yield
             except BaseException as error:
                 kind = OutcomeKind.REJECTED if isinstance(error, Reject) else OutcomeKind.FAILED
-                error_type = type(error).__qualname__
+                error_type = _name(error)
                 _record(span, error)
                 raise
             else:
@@ -152,18 +152,21 @@ def _record(span: Span, error: BaseException) -> None:
         stacktrace = "".join(traceback.format_exception(error))
     except BaseException as worse:  # noqa: BLE001 (the same for its other attributes, such as __notes__)
         stacktrace = f"(its traceback cannot be formatted: {type(worse).__name__})"
-    kind = type(error)
+    name, module = _name(error), type(error).__module__
     span.add_event(
         "exception",
         {
-            "exception.type": kind.__qualname__
-            if kind.__module__ == "builtins"
-            else f"{kind.__module__}.{kind.__qualname__}",
+            "exception.type": name if module == "builtins" or isinstance(error, HandlerRaised) else f"{module}.{name}",
             "exception.message": _utf8(text),
             "exception.stacktrace": _utf8(stacktrace),
         },
     )
     span.set_status(Status(StatusCode.ERROR, _utf8(text)))
+
+
+def _name(error: BaseException) -> str:
+    """The name of the exception's class, as the handler raised it."""
+    return error.name if isinstance(error, HandlerRaised) else type(error).__qualname__
 
 
 def _utf8(text: str) -> str:
