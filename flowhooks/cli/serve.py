@@ -145,7 +145,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         # Before the listener with /readyz: who sees the server ready can run a command on it.
         publish_admin_address(app.lock, f"http://{admin.address}", token, waited=waited)
         serving.start_serving(admin, shutdown_signal, failed)
-        context.report_ready()
+        context.report_ready(settings)
         if waited is not None:
             log.info("ledger_taken_over", waited=round(waited, 3))
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}

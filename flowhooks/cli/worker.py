@@ -116,7 +116,7 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
         app.start()
         if admin is not None:
             serving.start_serving(admin, shutdown_signal, failed)
-        context.report_ready()
+        context.report_ready(settings)
         log.info(
             "worker_started",
             admin=f"http://{admin.address}" if admin else None,

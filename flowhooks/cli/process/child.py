@@ -71,6 +71,8 @@ class ChildProcess:
         pid: process id.
         control: socket for messages in both directions.
         ready_at: time when the process became ready, by `time.monotonic`; None if it is not ready.
+        stop_timeout: seconds that it may take for an orderly end, by the settings with which it became ready; None if
+            it is not ready.
         has_loaded: whether it has loaded everything, so that it can take the ledger over.
         released: since when it accepts no connections, by `time.monotonic`, once it has released the ledger; otherwise
             None.
@@ -139,6 +141,7 @@ class ChildProcess:
         self.control.setblocking(False)
         self.pid = self._process.pid
         self.ready_at: float | None = None
+        self.stop_timeout: float | None = None
         self.released: float | None = None
         self.has_loaded = self.has_ended = self.wants_replacement = self.has_reloaded = False
         self.start_error, self.exit_code = "", 1
@@ -163,6 +166,7 @@ class ChildProcess:
     def _note(self, message: Mapping[str, Any]) -> None:
         if "ready" in message:
             self.ready_at = time.monotonic()
+            self.stop_timeout = message.get("stop_timeout")
         elif "failed" in message:
             self.start_error, self.exit_code = message["failed"], message["code"]
         elif "released" in message:

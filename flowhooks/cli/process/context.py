@@ -101,10 +101,10 @@ class ProcessContext:
         """Whether a successor has taken over, so that this process retires without closing the service."""
         return self.inherited is not None and self.inherited.is_replaced
 
-    def report_ready(self) -> None:
-        """Report to the supervisor, or to the service manager, that this process serves."""
+    def report_ready(self, settings: Settings) -> None:
+        """Report to the supervisor, or to the service manager, that this process serves with these settings."""
         if self.inherited is not None:
-            self.inherited.report_ready()
+            self.inherited.report_ready(settings.shutdown.timeout + settings.http.read_timeout)
         else:
             self.service_manager.ready()
 

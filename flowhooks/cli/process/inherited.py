@@ -127,9 +127,13 @@ class InheritedSockets:
             self._send({"failed": self.redact(str(error)), "code": code})
             raise SystemExit(code) from None
 
-    def report_ready(self) -> None:
-        """Report to the supervisor that this process is ready."""
-        self._send({"ready": True})
+    def report_ready(self, stop_timeout: float) -> None:
+        """Report to the supervisor that this process is ready.
+
+        Args:
+            stop_timeout: seconds that it may take for an orderly end.
+        """
+        self._send({"ready": True, "stop_timeout": stop_timeout})
 
     def wait_for_predecessor(self) -> None:
         """Report that this process has loaded everything, and wait until its predecessor has released the ledger."""

@@ -54,7 +54,7 @@ class Inheritance:
         number: number of replacements so far.
         has_command: whether the successor has the command to take the ledger over.
         stopped_at: since when no connection is accepted, by `time.monotonic`.
-        stop_timeout: seconds that a process may take for an orderly end.
+        stop_timeout: seconds that a process may take for an orderly end if it has not reported how many.
         notify: the service manager's socket; `""` if there is none.
         log_level: least severe level that is logged.
         log_format: format of the log.
@@ -165,8 +165,8 @@ class SingleSupervisor:
             times.append(self._restart_at)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
-    def _stop_timeout(self) -> float:
-        return STOP_MARGIN + self.inheritance.stop_timeout
+    def _stop_timeout(self, child: ChildProcess) -> float:
+        return STOP_MARGIN + (self.inheritance.stop_timeout if child.stop_timeout is None else child.stop_timeout)
 
     # events
 
@@ -192,7 +192,7 @@ class SingleSupervisor:
         for sock in self.sockets.values():
             sock.close()  # connections are refused once the last process has closed it
         for child in self._children():
-            child.stop(timeout=self._stop_timeout())
+            child.stop(timeout=self._stop_timeout(child))
 
     def _replace(self, selector: selectors.BaseSelector) -> None:
         if self.successor is not None or self._current is None:
@@ -292,7 +292,7 @@ class SingleSupervisor:
                 self._let_take_over(successor, current.released)
             elif not current.stop_requested and current.ready_at is not None:
                 successor.kill_at = 0.0  # it waits as long as the handlers of its predecessor run
-                current.hand_over(timeout=self._stop_timeout())
+                current.hand_over(timeout=self._stop_timeout(current))
         if successor.ready_at is not None:
             if current is not None:
                 self._leaving.append(current)

@@ -144,8 +144,11 @@ class Supervisor:
         times += [slot.restart_at for slot in self._slots if slot.current is None and not self._stopping]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
-    def _stop_timeout(self) -> float:
-        return RETIRE_TIMEOUT + self.settings.shutdown.timeout + self.settings.http.read_timeout
+    def _stop_timeout(self, child: ChildProcess) -> float:
+        if child.stop_timeout is not None:
+            return RETIRE_TIMEOUT + child.stop_timeout
+        settings = self._current or self.settings
+        return RETIRE_TIMEOUT + settings.shutdown.timeout + settings.http.read_timeout
 
     # events
 
@@ -166,7 +169,7 @@ class Supervisor:
         for sock in self.sockets.values():
             sock.close()  # connections are refused once the last process has closed it
         for child in self._children():
-            child.stop(timeout=self._stop_timeout())
+            child.stop(timeout=self._stop_timeout(child))
 
     def _reload(self) -> None:
         """Replace the child processes one at a time, so that they load the current packages and settings."""
@@ -208,7 +211,7 @@ class Supervisor:
         if child is slot.successor:
             slot.retiring, slot.current, slot.successor = slot.current, child, None
             if slot.retiring is not None:
-                slot.retiring.retire(timeout=self._stop_timeout())
+                slot.retiring.retire(timeout=self._stop_timeout(slot.retiring))
 
     def _close_child(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
         """Read the last messages of a child that exited, and release its slot."""

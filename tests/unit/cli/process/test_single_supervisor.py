@@ -20,7 +20,7 @@ class Child:
         self.pid, self.number, self.is_successor = next(self.numbers), 1, is_successor
         self.control = self
         self.received, self.why = [], "it was killed by SIGKILL"
-        self.ready_at = self.released = None
+        self.ready_at = self.released = self.stop_timeout = None
         self.has_loaded = self.has_ended = self.wants_replacement = self.has_reloaded = False
         self.stop_requested = self.killed = False
         self.succeeded = True
@@ -29,6 +29,7 @@ class Child:
     def hand_over(self, *, timeout):
         """Record the command."""
         self.stop_requested = True
+        self.kill_at = time.monotonic() + timeout
         self.received.append("hand over")
 
     def take_over(self, stopped_at, *, timeout):
@@ -108,6 +109,14 @@ def test_the_successor_takes_over_what_was_released(supervisor):
     assert (supervisor._current, supervisor.successor, supervisor._leaving) == (after, None, [before])
     supervisor._on_exit(before)
     assert supervisor._leaving == []
+
+
+def test_a_predecessor_has_the_time_that_it_reported(supervisor):
+    """The first process may have had another `shutdown.timeout` than this one."""
+    supervisor._current.stop_timeout = 900.0
+    before, _ = replace(supervisor)
+    assert before.received == ["hand over"]
+    assert before.kill_at > time.monotonic() + 900
 
 
 def test_attempts_that_run_end_with_their_process(supervisor):

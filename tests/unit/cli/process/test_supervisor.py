@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from flowhooks.cli.process.child import ChildProcess
+from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.supervisor import Slot, Supervisor
+from flowhooks.settings import Settings
 
 
 @pytest.fixture
 def supervisor():
     """A supervisor of one process."""
     return Supervisor(
-        settings=None,
+        settings=Settings(),
         sockets={},
         load=None,
         on_settings=lambda settings: None,
@@ -46,3 +51,22 @@ def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervi
     assert supervisor._start_failure is None
     assert slot.restart_at > 0
     assert [one["event"] for one in logged] == ["process_died"]
+
+
+def test_a_process_has_the_time_that_it_reported(supervisor):
+    """Each process has read `shutdown.timeout` at its own start; the limit of one that is not ready is estimated."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = ChildProcess.adopt(os.getpid(), 0, ours, start_timeout=1)
+        InheritedSockets(0, {}, theirs).report_ready(910.0)
+        child.receive()
+    timeouts = {}
+    slot = Slot(0)
+    slot.current, slot.successor = (
+        SimpleNamespace(stop_timeout=stop_timeout, stop=lambda *, timeout, name=name: timeouts.update({name: timeout}))
+        for name, stop_timeout in (("ready", child.stop_timeout), ("starting", None))
+    )
+    supervisor._slots = [slot]
+    supervisor._stop_all()
+    assert timeouts["ready"] > 910
+    assert 0 < timeouts["starting"] < 910
