@@ -14,6 +14,7 @@ import urllib.request
 
 import pytest
 
+from flowhooks.cli.dev.saved_files import import_watcher, saved_files
 from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = """
@@ -142,6 +143,25 @@ def test_settings_that_cannot_be_used(development):
     (development.folder / "flowhooks.toml").unlink()
     development.until_printed("server_started", times=2)
     assert development.stop() == 0
+
+
+def test_a_watched_file_may_be_replaced(tmp_path):
+    """Editors put a new file in the place of the old one. Other files of the folder are not watched."""
+    settings, table, plugins = tmp_path / "flowhooks.toml", tmp_path / "prices.csv", tmp_path / "plugins"
+    plugins.mkdir()
+    for file in (settings, table):
+        file.touch()
+    stopping = threading.Event()
+    saved = saved_files(*import_watcher(), [plugins, settings, table], stopping)
+    assert next(saved) == []  # it watches from now on
+    names = set()
+    for file in (settings, settings, plugins / "shop.py", plugins / "shop.py", table, table):
+        (new := tmp_path / "other.py").touch()
+        new.replace(file)
+        names.update(until(lambda name=file.name: name in (found := next(saved)) and found))
+    assert names == {"flowhooks.toml", "shop.py", "prices.csv"}
+    stopping.set()
+    assert list(saved) == []
 
 
 def test_without_the_extra(tmp_path, monkeypatch):

@@ -5,30 +5,20 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from flowhooks.cli import output
 from flowhooks.cli.dev.child import ServerProcess
 from flowhooks.cli.dev.live_events import LiveEvents
+from flowhooks.cli.dev.saved_files import import_watcher, saved_files
 from flowhooks.cli.dev.watched_paths import watched_paths
 from flowhooks.cli.options import settings_source_options, utf8
-from flowhooks.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from flowhooks.cli.options import SettingsSource
-
-POLL_INTERVAL_MS: Final = 200
-"""Milliseconds between two looks at the ledger."""
-SUFFIXES: Final = (".json", ".toml")
-"""Suffixes of the files whose changes restart the server, beside those of Python."""
-DEBOUNCE_MS: Final = 400
-"""Milliseconds within which changes of several files cause one restart."""
 
 
 @click.command("dev", short_help="Run a server that reloads plugins when a file is saved.")
@@ -52,7 +42,7 @@ def command(settings_source: SettingsSource, *, watch: tuple[Path, ...]) -> None
 
     Exit codes: 0 done, 2 wrong usage, or the settings cannot be used.
     """
-    watch_files = _watch_function()
+    watcher = import_watcher()
     source = settings_source.pin()
     settings = source.load()
     paths = watched_paths(settings, source.config, watch)
@@ -64,7 +54,7 @@ def command(settings_source: SettingsSource, *, watch: tuple[Path, ...]) -> None
     with closing(ServerProcess(arguments)) as server, closing(LiveEvents()) as events:
         stopping = _stop_event()
         server.start()
-        for saved in _changes(watch_files, paths, stopping):
+        for saved in saved_files(*watcher, paths, stopping):
             if saved:
                 output.print_line(f"Saved: {', '.join(saved)}. Restarting the server.", err=True, style="green")
                 server.restart()
@@ -79,32 +69,3 @@ def _stop_event() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     return stopping
-
-
-def _watch_function() -> Callable[..., Iterator[set[tuple[Any, str]]]]:
-    try:
-        from watchfiles import PythonFilter, watch  # noqa: PLC0415 (an extra)
-    except ImportError:
-        raise SettingsError("flowhooks dev needs watchfiles: pip install 'flowhooks[dev]'") from None
-    # Not the ledger and the logs, which may be in the same folder.
-    return partial(watch, watch_filter=PythonFilter(extra_extensions=SUFFIXES))
-
-
-def _changes(
-    watch_files: Callable[..., Iterator[set[tuple[Any, str]]]], paths: list[Path], stopping: threading.Event
-) -> Iterator[list[str]]:
-    """Yield the names of saved files, or an empty list after each poll interval, until shutdown."""
-    if not paths:
-        while not stopping.wait(POLL_INTERVAL_MS / 1000):
-            yield []
-        return
-    changes = watch_files(
-        *paths,
-        debounce=DEBOUNCE_MS,
-        stop_event=stopping,
-        rust_timeout=POLL_INTERVAL_MS,
-        yield_on_timeout=True,
-        raise_interrupt=False,
-    )
-    for changed in changes:
-        yield sorted({Path(path).name for _, path in changed})
