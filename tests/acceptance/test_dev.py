@@ -37,6 +37,8 @@ class Development:
 
     def __init__(self, folder):
         self.folder = folder
+        # These tests may run under `nohup`, and child processes inherit ignored signals.
+        ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
         self.process = subprocess.Popen(
             [
@@ -55,6 +57,7 @@ class Development:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        signal.signal(signal.SIGHUP, ignored)
         self.lines = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -92,11 +95,12 @@ class Development:
             with error:
                 return error.code
 
-    def stop(self):
-        """Stop it as a service manager does; return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number=signal.SIGTERM):
+        """Stop it as a service manager or a closed terminal does, with its server; return its exit code."""
+        self.process.send_signal(number)
         code = self.process.wait(WAIT_TIMEOUT)
         self._reader.join(WAIT_TIMEOUT)
+        assert not self._reader.is_alive(), "the server still runs"
         self.process.stdout.close()
         return code
 
@@ -142,7 +146,7 @@ def test_settings_that_cannot_be_used(development):
     development.until_printed(r"^The server has exited with 2\. It starts again when a file is saved\.$")
     (development.folder / "flowhooks.toml").unlink()
     development.until_printed("server_started", times=2)
-    assert development.stop() == 0
+    assert development.stop(signal.SIGHUP) == 0
 
 
 def test_a_watched_file_may_be_replaced(tmp_path):

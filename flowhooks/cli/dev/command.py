@@ -64,8 +64,9 @@ def command(settings_source: SettingsSource, *, watch: tuple[Path, ...]) -> None
 
 
 def _stop_event() -> threading.Event:
-    """Return an event that SIGINT and SIGTERM set."""
+    """Return an event that is set by SIGINT, SIGTERM and the end of the terminal, from which the server is detached."""
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored by `nohup`
+            signal.signal(number, lambda *_: stopping.set())
     return stopping
