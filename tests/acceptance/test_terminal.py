@@ -40,9 +40,10 @@ def serve(site):
         try:
             yield process, person
         finally:
-            # `setsid` waits for the leader of the new session.
-            with suppress(ProcessLookupError):
-                os.kill(_child(process), signal.SIGKILL)
+            # `setsid` waits for the leader of the new session, and a supervisor starts its server again.
+            for pid in (process.pid, _child(process)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.communicate()
 
     return start
@@ -81,23 +82,35 @@ def test_a_newcomer_reads_where_the_console_is(serve):
         os.close(person)
 
 
-def test_a_terminal_that_goes_ends_it(serve):
-    """Closing the terminal ends the server in order, and does not reload its settings."""
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_terminal_that_goes_ends_it(serve, is_replaced):
+    """Closing the terminal ends the server in order, with its supervisor, and does not reload its settings."""
     with serve() as (process, person):
         until(process, "no_handlers")
+        if is_replaced:
+            replace(process)
         os.close(person)
         events = [one["event"] for one in until(process, "shutdown_finished")]
         assert process.wait(30) == 0
-    assert "settings_reloaded" not in events
+        events += [json.loads(line)["event"] for line in process.stderr]
+    assert not {"settings_reloaded", "process_died"} & set(events)
 
 
 def test_nohup_lets_it_live_on(serve):
-    """A server started with `nohup` continues when the terminal closes."""
+    """A server started with `nohup` continues when the terminal closes, after a replacement, too."""
     with serve("nohup") as (process, person):
         until_serving(process)
+        replace(process)
         os.close(person)
-        until(process, "settings_reloaded")
+        events = [one["event"] for one in until(process, "settings_reloaded")]
         assert process.poll() is None
+    assert "shutdown_started" not in events
+
+
+def replace(process):
+    """Replace the server, which becomes the supervisor of its successor."""
+    os.kill(_child(process), signal.SIGUSR2)
+    until(process, "process_replaced")
 
 
 def until_serving(process):

@@ -164,6 +164,7 @@ class InheritedSockets:
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
         """From now on, request shutdown on a command of the supervisor, or when it has exited."""
+        shutdown_signal.had_terminal = False  # its end stops the supervisor
         if not self.is_only:
             signal.signal(signal.SIGHUP, ignore_signal)  # the supervisor handles it
         threading.Thread(target=self._watch, args=(shutdown_signal,), name="supervisor", daemon=True).start()

@@ -211,9 +211,13 @@ class Replacement:
             return
         if ended:
             self._successor.take_over(stopped_at, timeout=START_TIMEOUT)
-        self._become_supervisor(self._successor, stopped_at, has_command=ended)
+        self._become_supervisor(
+            self._successor, stopped_at, has_command=ended, had_terminal=shutdown_signal.had_terminal
+        )
 
-    def _become_supervisor(self, successor: ChildProcess, stopped_at: float, *, has_command: bool) -> None:
+    def _become_supervisor(
+        self, successor: ChildProcess, stopped_at: float, *, has_command: bool, had_terminal: bool
+    ) -> None:
         context, settings = self.context, self.app.settings
         inheritance = Inheritance(
             command=own_command(),
@@ -225,6 +229,7 @@ class Replacement:
             has_command=has_command,
             stopped_at=stopped_at,
             stop_timeout=settings.shutdown.timeout + settings.http.read_timeout,
+            had_terminal=had_terminal,
             notify=context.service_manager.address,
             log_level=settings.log.level,
             log_format=settings.log.format,

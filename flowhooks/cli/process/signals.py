@@ -25,21 +25,21 @@ class ShutdownSignal(SignalWaiter):
 
     Attributes:
         was_received: whether one of the signals was received after `finish_loading`, and not only requested.
+        had_terminal: whether this process had a terminal at its start, and SIGHUP is therefore checked for its end.
     """
 
     def __init__(self) -> None:
         super().__init__((*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2), self._on_signal)
         self._loading = True
         self.was_received = False
-        self._had_terminal = False
+        self.had_terminal = False
 
     def __enter__(self) -> Self:
         super().__enter__()
         if os.getpid() != _INIT:
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)  # works even if a plugin's code never returns to the interpreter
-        ignored = self.previous_handlers[signal.SIGHUP] is signal.SIG_IGN  # by `nohup`
-        self._had_terminal = not ignored and _has_terminal()
+        self.had_terminal = depends_on_terminal(self)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -85,7 +85,7 @@ class ShutdownSignal(SignalWaiter):
                 if number in STOP_SIGNALS:
                     return True
                 if number == signal.SIGHUP and on_hangup is not None:
-                    if self._had_terminal and not _has_terminal():
+                    if self.had_terminal and not has_terminal():
                         return True
                     on_hangup()
                 if number == signal.SIGUSR2 and on_replace is not None and on_replace():
@@ -100,7 +100,13 @@ class ShutdownSignal(SignalWaiter):
         self.was_received = True
 
 
-def _has_terminal() -> bool:
+def depends_on_terminal(signals: SignalWaiter) -> bool:
+    """Tell whether this process has a terminal whose end it does not ignore; `nohup` starts it with SIGHUP ignored."""
+    return signals.previous_handlers[signal.SIGHUP] is not signal.SIG_IGN and has_terminal()
+
+
+def has_terminal() -> bool:
+    """Tell whether this process has a terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:

@@ -26,6 +26,7 @@ from flowhooks.cli.process import STATE_VARIABLE
 from flowhooks.cli.process.child import ChildProcess
 from flowhooks.cli.process.restart_delay import START_TIMEOUT, next_restart_delay
 from flowhooks.cli.process.sd_notify import ServiceManager
+from flowhooks.cli.process.signals import has_terminal
 from flowhooks.observability import logging
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter
 
@@ -55,6 +56,7 @@ class Inheritance:
         has_command: whether the successor has the command to take the ledger over.
         stopped_at: since when no connection is accepted, by `time.monotonic`.
         stop_timeout: seconds that a process may take for an orderly end if it has not reported how many.
+        had_terminal: whether the server had a terminal at its start, whose end stops it.
         notify: the service manager's socket; `""` if there is none.
         log_level: least severe level that is logged.
         log_format: format of the log.
@@ -69,6 +71,7 @@ class Inheritance:
     has_command: bool
     stopped_at: float
     stop_timeout: float
+    had_terminal: bool
     notify: str
     log_level: str
     log_format: Any
@@ -181,6 +184,8 @@ class SingleSupervisor:
             return
         elif number == signal.SIGUSR2:
             self._replace(selector)
+        elif number == signal.SIGHUP and self.inheritance.had_terminal and not has_terminal():
+            self._stop_all()
         elif number == signal.SIGHUP:
             self._service_manager.reloading()
             self._reload_pending = True

@@ -19,6 +19,7 @@ import structlog
 
 from flowhooks.cli.process.child import ChildProcess
 from flowhooks.cli.process.restart_delay import START_TIMEOUT, next_restart_delay
+from flowhooks.cli.process.signals import depends_on_terminal, has_terminal
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.settings import check_removed
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter
@@ -93,6 +94,7 @@ class Supervisor:
     _start_failure: tuple[str, int] | None = field(init=False, default=None)
     _exit_code: int = field(init=False, default=0)
     _metrics_dir: str = field(init=False, default="")
+    _had_terminal: bool = field(init=False, default=False)
 
     def run(self) -> int:
         """Run until shutdown; return the exit code.
@@ -113,6 +115,7 @@ class Supervisor:
     def _supervise(self) -> None:
         numbers = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
         with SignalWaiter(numbers) as signals, selectors.DefaultSelector() as selector:
+            self._had_terminal = depends_on_terminal(signals)
             selector.register(signals.reader, selectors.EVENT_READ)
             log.info("supervisor_started", processes=len(self._slots), **self._addresses())
             while not self._stopping or any(self._children()):
@@ -153,11 +156,12 @@ class Supervisor:
     # events
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if number in STOP_SIGNALS:
-            if self._stopping and self._start_failure is None:
-                for child in self._children():
-                    child.kill()
-                os._exit(128 + number)
+        if number in STOP_SIGNALS and self._stopping and self._start_failure is None:
+            for child in self._children():
+                child.kill()
+            os._exit(128 + number)
+        is_hangup = number == signal.SIGHUP and self._had_terminal and not has_terminal()
+        if number in STOP_SIGNALS or (is_hangup and not self._stopping):
             log.info("stopping_all", processes=sum(1 for _ in self._children()))
             self._stop_all()
         elif number in {signal.SIGHUP, signal.SIGUSR2} and not self._stopping:

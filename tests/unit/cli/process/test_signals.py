@@ -50,6 +50,23 @@ def test_a_request_during_the_start_is_a_signal(monkeypatch):
     assert sent == [(os.getpid(), signal.SIGTERM)]
 
 
+@pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_the_end_of_the_terminal(monkeypatch, before, ends):
+    """It stops a process; a process that was started with `nohup` takes the signal for a request to reload."""
+    terminals = iter([True])
+    monkeypatch.setattr(signals, "has_terminal", lambda: next(terminals, False))
+    earlier = signal.signal(signal.SIGHUP, before)
+    hangups = []
+    try:
+        with signals.ShutdownSignal() as shutdown_signal:
+            shutdown_signal.finish_loading()
+            signal.raise_signal(signal.SIGHUP)
+            assert shutdown_signal.wait(0, on_hangup=lambda: hangups.append(1)) is ends
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+    assert len(hangups) == (not ends)
+
+
 def test_a_replacement_ends_the_wait_if_it_is_ready():
     """SIGUSR2 asks for one each time; it is ignored if the process cannot be replaced."""
     answers = [False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from types import SimpleNamespace
 
@@ -40,6 +41,10 @@ class Child:
         """Record the message."""
         self.received.append(("refused", why))
 
+    def stop(self, *, timeout):
+        """Record the command."""
+        self.received.append("stop")
+
     def reload(self):
         """Record the signal."""
         self.received.append("reload")
@@ -55,7 +60,7 @@ def supervisor(monkeypatch):
     monkeypatch.setattr(single_supervisor, "ChildProcess", Child)
     inheritance = Inheritance(
         command=["flowhooks"], sockets={}, configured={}, control=0, pid=1, number=1, has_command=True, stopped_at=1.0,
-        stop_timeout=30.0, notify="", log_level="info", log_format="json",
+        stop_timeout=30.0, had_terminal=True, notify="", log_level="info", log_format="json",
     )  # fmt: skip
     one = SingleSupervisor(inheritance=inheritance, sockets={}, successor=Child())
     one.successor.has_loaded, one.successor.ready_at = True, 2.0
@@ -177,6 +182,18 @@ def test_a_reload_waits_for_the_process_that_serves(supervisor):
     advance(supervisor)
     assert before.received == ["hand over"]
     assert after.received[-1] == "reload"
+
+
+def test_the_end_of_the_terminal_stops_the_process(supervisor, monkeypatch):
+    """SIGHUP requests a reload as long as there is a terminal."""
+    has_terminal = True
+    monkeypatch.setattr(single_supervisor, "has_terminal", lambda: has_terminal)
+    for _ in range(2):
+        supervisor._on_signal(signal.SIGHUP, SELECTOR)
+        advance(supervisor)
+        has_terminal = False
+    supervisor._on_signal(signal.SIGHUP, SELECTOR)  # a shell and the system may both send it
+    assert supervisor._current.received == ["reload", "stop"]
 
 
 def test_a_process_may_ask_for_its_replacement(supervisor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from types import SimpleNamespace
@@ -51,6 +52,18 @@ def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervi
     assert supervisor._start_failure is None
     assert slot.restart_at > 0
     assert [one["event"] for one in logged] == ["process_died"]
+
+
+def test_the_end_of_the_terminal_stops_all_processes(supervisor, monkeypatch):
+    """SIGHUP replaces the processes as long as there is a terminal, or if there never was one."""
+    done = []
+    monkeypatch.setattr(Supervisor, "_reload", lambda _: done.append("reload"))
+    monkeypatch.setattr(Supervisor, "_stop_all", lambda _: done.append("stop"))
+    for had, has in ((False, False), (True, True), (True, False)):
+        supervisor._had_terminal = had
+        monkeypatch.setattr("flowhooks.cli.process.supervisor.has_terminal", lambda has=has: has)
+        supervisor._on_signal(signal.SIGHUP)
+    assert done == ["reload", "reload", "stop"]
 
 
 def test_a_process_has_the_time_that_it_reported(supervisor):
