@@ -65,6 +65,8 @@ class Condition:
     Attributes:
         pointer: JSON Pointer (RFC 6901) to the value, such as `/amount`.
         expected: a JSON Schema (a dict), a constant, or a list of constants. None means an absent value.
+        is_stored: whether the ledger has it. An expected value that this version refuses, such as a regular expression
+            that an earlier version accepted, is then undecided for every event.
 
     Raises:
         HandlerError: the pointer or the expected value is invalid.
@@ -72,6 +74,7 @@ class Condition:
 
     pointer: str
     expected: Any
+    is_stored: bool = field(default=False, repr=False, compare=False, kw_only=True)
     _path: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _check: Callable[[Any], bool | None] = field(init=False, repr=False, compare=False)
 
@@ -81,7 +84,9 @@ class Condition:
         try:
             object.__setattr__(self, "_check", check(self.expected))
         except HandlerError as error:
-            raise HandlerError(f"when= at {self.pointer!r}: {error}") from None
+            if not self.is_stored:
+                raise HandlerError(f"when= at {self.pointer!r}: {error}") from None
+            object.__setattr__(self, "_check", _undecided)
 
     def decide(self, data: Mapping[str, Any]) -> bool | None:
         """Return whether the condition holds for this data; None: undecided."""
@@ -98,8 +103,12 @@ class Condition:
         return f"{self.pointer} is {_shorten(value)}, but the condition is {expected}"
 
 
-def parse_conditions(when: Any) -> tuple[Condition, ...]:
+def parse_conditions(when: Any, *, is_stored: bool = False) -> tuple[Condition, ...]:
     """Parse a handler's `when=`, a dict from JSON Pointers to the expected values.
+
+    Args:
+        when: the dict.
+        is_stored: as of `Condition`.
 
     Raises:
         HandlerError: `when` is invalid.
@@ -110,15 +119,16 @@ def parse_conditions(when: Any) -> tuple[Condition, ...]:
         )
     if len(when) > MAX_CONDITIONS:
         raise HandlerError(f"when= has {len(when)} conditions; at most {MAX_CONDITIONS} are allowed")
-    conditions = tuple(_parse_condition(pointer, expected) for pointer, expected in when.items())
+    conditions = tuple(_parse_condition(pointer, expected, is_stored) for pointer, expected in when.items())
     if (length := len(json.dumps(when, ensure_ascii=False))) > MAX_CONDITIONS_CHARS:
         raise HandlerError(f"when= has {length} characters as JSON; at most {MAX_CONDITIONS_CHARS} are allowed")
     return conditions
 
 
-def _parse_condition(pointer: str, expected: Any) -> Condition:
+def _parse_condition(pointer: str, expected: Any, is_stored: bool) -> Condition:
+    expected = list(expected) if isinstance(expected, tuple) else expected
     try:
-        return Condition(pointer, list(expected) if isinstance(expected, tuple) else copy.deepcopy(expected))
+        return Condition(pointer, copy.deepcopy(expected), is_stored=is_stored)
     except RecursionError:
         raise HandlerError(f"when= at {pointer!r}: it is nested too deeply") from None
 
@@ -173,6 +183,10 @@ def _article(name: str) -> str:
 
 def _shorten(value: Any) -> str:
     return truncate(json.dumps(value, ensure_ascii=False), MAX_QUOTED_CHARS, count_ellipsis=False)
+
+
+def _undecided(_value: Any) -> None:
+    return None
 
 
 def _constants_check(expected: Any) -> Callable[[Any], bool | None]:

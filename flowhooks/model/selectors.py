@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerError, NewerSelectorsError
@@ -67,6 +67,7 @@ class Selectors:
         conclusions: values of `Event.conclusion`; empty: any conclusion, or none.
         when: the expected value for each JSON Pointer into the event's data: a JSON Schema (a dict), a constant, or a
             list of constants.
+        is_stored: as of `Condition`.
 
     Raises:
         HandlerError: `versions`, `conclusions` or `when` is invalid, or neither a class, nor a key, nor `every` is
@@ -81,11 +82,12 @@ class Selectors:
     every: bool = False
     conclusions: tuple[str, ...] = ()
     when: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    is_stored: InitVar[bool] = False
     _conditions: tuple[Condition, ...] = field(default=(), init=False, repr=False, compare=False)
     _when_json: str = field(default="", init=False, repr=False)  # compared instead of `when`: 1 == True in Python
     _terms: tuple[tuple[str, int], ...] = field(default=(), init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, is_stored: bool) -> None:
         if not (self.callback_classes or self.process_keys or self.every):
             raise HandlerError("it listens to nothing: give callback_class=, process_key= or every=True")
         for name in (*self.callback_classes, *self.process_keys, *self.sources, self.kind):
@@ -101,7 +103,7 @@ class Selectors:
                     f"conclusion= is a string of 1 to {MAX_CONCLUSION_CHARS} characters, or several, not {conclusion!r}"
                 )
         if self.when:
-            conditions = parse_conditions(self.when)
+            conditions = parse_conditions(self.when, is_stored=is_stored)
             when = {condition.pointer: condition.expected for condition in conditions}
             object.__setattr__(self, "when", when)
             object.__setattr__(self, "_when_json", json.dumps(when, sort_keys=True))
@@ -183,7 +185,7 @@ class Selectors:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Selectors:
-        """Decode the result of `to_json`.
+        """Decode the result of `to_json`. A condition that this version refuses is undecided for every event.
 
         Raises:
             NewerSelectorsError: a newer flowhooks wrote it.
@@ -201,6 +203,7 @@ class Selectors:
             every=value["every"],
             conclusions=tuple(value.get("conclusions", ())),
             when=value.get("when", {}),
+            is_stored=True,
         )
 
 

@@ -7,6 +7,8 @@ interpreter is locked meanwhile.
 Each character of the repeated part is a position of an automaton; counted repetitions are written out. The repetition
 is ambiguous if two different paths of the automaton leave one position with the same text and meet again. Anchors count
 as characters of their own that equal no others, so no repetition is reported because of one.
+
+A repetition with a maximum is compared only if its number of ways, for all texts together, is large.
 """
 
 from __future__ import annotations
@@ -25,10 +27,8 @@ MAX_STEPS: Final = 50_000
 """Maximum number of pairs of edges that are compared for one repetition."""
 MAX_WRITTEN_OUT: Final = 16
 """Maximum count that is still written out if all counts together have too many positions."""
-_MIN_BOUNDED: Final = 10
-"""Maximum count of a repetition from which it can take long even if the repeated part has a maximum length: a part that
-matches one text in two ways has 2^10 ways.
-"""
+MAX_WAYS: Final = 100_000
+"""Maximum number of ways of a repetition that is not compared. `re` needs less than a second for them."""
 MAX_EMPTY_ROUNDS: Final = 10_000
 """Maximum number of rounds in which nested repetitions may match an empty text: `re` makes as many as their counts ask
 for.
@@ -101,9 +101,8 @@ def exponential_repetition(expression: str) -> str | None:
     for root in roots:
         if endless := _repetition_of_nothing(root):
             return expression[slice(*endless.span)]
-        for repetition in _repetitions(root):
-            if _is_ambiguous(repetition, characters):
-                return expression[slice(*repetition.span)]
+        if ambiguous := _ambiguous_repetition(root, characters, MAX_WAYS):
+            return expression[slice(*ambiguous.span)]
     return None
 
 
@@ -182,18 +181,58 @@ def _counts(piece: str) -> tuple[int, int | None] | None:
     return int(least or 0), int(most) if most else None if comma else int(least)
 
 
-def _repetitions(node: _Node) -> Iterator[_Repetition]:
+def _ambiguous_repetition(node: _Node, characters: _CharacterSets, max_ways: int) -> _Repetition | None:
+    """Return the first repetition with more than `max_ways` ways that can match one text in several of them."""
+    for repetition in _repetitions(node, max_ways):
+        ambiguous = repetition if (is_ambiguous := _is_ambiguous(repetition, characters)) else None
+        if is_ambiguous is None:  # two ways of a part of it double in each round
+            ambiguous = _ambiguous_repetition(repetition.part, characters, max_ways=1)
+        if ambiguous is not None:
+            return ambiguous
+    return None
+
+
+def _repetitions(node: _Node, max_ways: int) -> Iterator[_Repetition]:
     """Yield the outermost repetitions that are worth a check."""
     match node:
         case _Sequence(parts) | _Choice(parts):
             for part in parts:
-                yield from _repetitions(part)
+                yield from _repetitions(part, max_ways)
         case _Repetition(part, _, maximum):
-            least = 2 if _is_unbounded(part) else _MIN_BOUNDED
-            if (maximum is None or maximum >= least) and _has_choice(part):
+            is_repeated = maximum is None or maximum > 1
+            if is_repeated and _has_choice(part) and _count_ways(node) > max_ways:
                 yield node
             else:
-                yield from _repetitions(part)
+                yield from _repetitions(part, max_ways)
+
+
+def _count_ways(node: _Node) -> int:
+    """Return in how many ways a part can match all texts together; a large number as `MAX_WAYS + 1`."""
+    ways = 1
+    match node:
+        case _Sequence(parts):
+            for part in parts:
+                ways = min(ways * _count_ways(part), MAX_WAYS + 1)
+        case _Choice(branches):
+            ways = sum(map(_count_ways, branches))
+        case _Repetition(part, minimum, maximum):
+            one_round = _count_ways(part)
+            if maximum is None:
+                ways = MAX_WAYS + 1
+            elif one_round == 1:
+                ways = maximum - minimum + 1
+            else:
+                ways, rounds = _power(one_round, minimum), minimum
+                while rounds < maximum and ways <= MAX_WAYS:
+                    rounds += 1
+                    ways += _power(one_round, rounds)
+    return min(ways, MAX_WAYS + 1)
+
+
+def _power(ways: int, rounds: int) -> int:
+    """Return the ways of a number of rounds; a large number as `MAX_WAYS + 1`."""
+    power: int = ways ** min(rounds, MAX_WAYS.bit_length())
+    return min(power, MAX_WAYS + 1)
 
 
 def _repetition_of_nothing(node: _Node) -> _Repetition | None:
@@ -218,24 +257,6 @@ def _repetition_of_nothing(node: _Node) -> _Repetition | None:
 
     rounds(node)
     return found
-
-
-def _is_without_characters(node: _Node) -> bool:
-    match node:
-        case _Sequence(parts) | _Choice(parts):
-            return all(map(_is_without_characters, parts))
-        case _Repetition(part, _, maximum):
-            return maximum == 0 or _is_without_characters(part)
-    return False
-
-
-def _is_unbounded(node: _Node) -> bool:
-    match node:
-        case _Sequence(parts) | _Choice(parts):
-            return any(map(_is_unbounded, parts))
-        case _Repetition(part, _, maximum):
-            return maximum is None or _is_unbounded(part)
-    return False
 
 
 def _has_choice(node: _Node) -> bool:
@@ -282,11 +303,11 @@ class _CharacterSets:
 
 @dataclass(slots=True)
 class _Part:
-    """First and last positions of a part, and whether the part can be empty."""
+    """First and last positions of a part, and in how many ways the part can be empty: 0, 1, or 2 for several."""
 
     first: list[int]
     last: list[int]
-    nullable: bool
+    empty_ways: int
 
 
 @dataclass(slots=True)
@@ -298,12 +319,14 @@ class _Automaton:
         exact: whether each counted repetition is written out; otherwise a long one counts as endless.
         bits: characters of each position.
         following: for each position, those that may follow it; one may occur twice.
+        repeats_nothing: whether a text has several ways because a part of them is empty.
     """
 
     characters: _CharacterSets
     exact: bool
     bits: list[int] = field(default_factory=list)
     following: list[list[int]] = field(default_factory=list)
+    repeats_nothing: bool = False
 
     def add(self, node: _Node) -> _Part:
         """Add the positions of a part.
@@ -323,7 +346,7 @@ class _Automaton:
                 return _Part(
                     [position for part in added for position in part.first],
                     [position for part in added for position in part.last],
-                    any(part.nullable for part in added),
+                    min(sum(part.empty_ways for part in added), 2),
                 )
             case _Repetition(part, minimum, maximum):
                 return self._repetition(part, minimum, maximum)
@@ -334,41 +357,41 @@ class _Automaton:
             raise OverflowError
         self.bits.append(bits)
         self.following.append([])
-        return _Part([number], [number], nullable=False)
+        return _Part([number], [number], empty_ways=0)
 
     def _sequence(self, parts: list[_Part]) -> _Part:
-        whole = _Part([], [], nullable=True)
+        whole = _Part([], [], empty_ways=1)
         for part in parts:
             self.connect(whole.last, part.first)
-            whole.first = whole.first + part.first if whole.nullable else whole.first
-            whole.last = whole.last + part.last if part.nullable else part.last
-            whole.nullable = whole.nullable and part.nullable
+            self.repeats_nothing |= whole.empty_ways > 1 and bool(part.first)
+            self.repeats_nothing |= part.empty_ways > 1 and bool(whole.last)
+            whole.first = whole.first + part.first if whole.empty_ways else whole.first
+            whole.last = whole.last + part.last if part.empty_ways else part.last
+            whole.empty_ways = min(whole.empty_ways * part.empty_ways, 2)
         return whole
 
     def _repetition(self, node: _Node, minimum: int, maximum: int | None) -> _Part:
-        if maximum == 0 or _is_without_characters(node):  # a round of nothing changes nothing, however often
-            return _Part([], [], nullable=True)
+        if maximum == 0:
+            return _Part([], [], empty_ways=1)
+        part = self.add(node)
+        if part.empty_ways and maximum == 1:
+            part.empty_ways = min(part.empty_ways + 1 - minimum, 2)
+            return part
+        if part.empty_ways:  # any required round can be the empty one, and `re` tries one more that is empty
+            self.repeats_nothing |= bool(part.first)
+            is_one_way = part.empty_ways == 1 and minimum == maximum
+            return _Part(part.first, part.last, empty_ways=1 if is_one_way else 2)
         if not self.exact and maximum is not None and minimum < maximum and maximum > MAX_WRITTEN_OUT:
             minimum, maximum = min(minimum, 1), None
-        if maximum is None and minimum <= 1:
-            part = self.add(node)
-            self.connect(part.last, part.first)
-            return _Part(part.first, part.last, part.nullable or minimum == 0)
-        required = [self.add(node) for _ in range(minimum - (maximum is None))]
+        rounds = [part, *(self.add(node) for _ in range((maximum or minimum) - 1))]
         if maximum is None:
-            return self._sequence([*required, self._repetition(node, 1, None)])
+            self.connect(rounds[-1].last, rounds[-1].first)
         # x{0,3} is (x(x(x)?)?)?, in which a text has one way only.
-        optional = _Part([], [], nullable=True)
-        for _ in range(maximum - minimum):
-            part = self.add(node)
-            part.nullable = False  # an empty round changes nothing
+        optional = _Part([], [], empty_ways=1)
+        for part in reversed(rounds[minimum:]):
             optional = self._sequence([part, optional])
-            optional.nullable = True
-        if any(part.nullable for part in required):
-            required = [_Part(part.first, part.last, nullable=False) for part in required]
-            whole = self._sequence([*required, optional])
-            return _Part(whole.first, whole.last, nullable=True)
-        return self._sequence([*required, optional])
+            optional.empty_ways = 1
+        return self._sequence([*rounds[:minimum], optional])
 
     def connect(self, before: list[int], after: list[int]) -> None:
         """Add an edge from each position of `before` to each one of `after`."""
@@ -385,6 +408,8 @@ class _Automaton:
         Raises:
             OverflowError: there are too many pairs of paths.
         """
+        if self.repeats_nothing:
+            return True
         steps = 0
         seen: set[tuple[int, int]] = set()
         todo: list[tuple[int, int]] = [(position, position) for position in range(len(self.bits))]
@@ -412,13 +437,16 @@ class _Automaton:
         return _UNKNOWN not in (self.bits[left], self.bits[right]) and bool(self.bits[left] & self.bits[right])
 
 
-def _is_ambiguous(repetition: _Repetition, characters: _CharacterSets) -> bool:
+def _is_ambiguous(repetition: _Repetition, characters: _CharacterSets) -> bool | None:
+    """Tell whether a repetition can match one text in several ways; None: it is too large to be compared."""
     for exact in (True, False):
         automaton = _Automaton(characters, exact)
         try:
             part = automaton.add(repetition.part)
+            if part.empty_ways and repetition.minimum > 1:  # any of the required rounds can be empty
+                automaton.repeats_nothing |= _power(_count_ways(repetition.part), repetition.minimum) > MAX_WAYS
             automaton.connect(part.last, part.first)
             return automaton.is_ambiguous()
         except OverflowError:
             continue
-    return False
+    return None

@@ -75,6 +75,24 @@ def test_a_handler_that_is_loaded_again_has_its_new_selectors(harness, listens):
 
 
 @pytest.mark.sqlite
+def test_a_stored_condition_that_is_refused_now_is_undecided(harness, listens):
+    """A slow regular expression that an earlier version accepted parks the events of its handler, and stops no other.
+
+    The other events of the ledger must not wait for the operator who corrects that plugin.
+    """
+    flow = harness.open(listens(nothing, when={"/host": {"pattern": "^a+$"}}))
+    ((selectors,),) = flow.sql("SELECT selectors FROM handlers")
+    flow.sql("UPDATE handlers SET selectors = ?", selectors.replace("^a+$", "^(a+)+$"))
+    flow.close()
+    flow = harness.open()
+    assert flow.take("other", key="other").status == "parked"
+    answer = flow.take("i", host="a" * 40 + "!")
+    assert (answer.status, answer.parked_by, answer.undecided) == ("parked", "condition", "/host")
+    (handler,) = flow.app.ledger.registered_handlers()
+    assert not handler.damage
+
+
+@pytest.mark.sqlite
 def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(harness, listens):
     """After a start without the handler its deliveries are not due; with the handler they are due at once."""
     first = harness.open(listens(nothing), start=False)
