@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, func, select, union_all
 
-from flowhooks.ledger.tables import IS_PARKED, IS_UNDECIDED, events
+from flowhooks.clock import id_lower_bound
+from flowhooks.ledger.tables import IS_UNDECIDED, PARKED_BY_CONDITION, events
 from flowhooks.ledger.tables import conflicts as conflicts_table
-from flowhooks.model.event import NoMatch, ParkedBy
+from flowhooks.model.event import NoMatch
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
@@ -64,8 +65,9 @@ _COLUMNS: Final = (
 
 
 def _undecided() -> Select[Any]:
-    parked = select(*_COLUMNS).where(IS_PARKED, events.c.parked_by == ParkedBy.CONDITION.value)
-    routed = select(*_COLUMNS).where(IS_UNDECIDED, events.c.received_at >= bindparam("since"))
+    parked = select(*_COLUMNS).where(PARKED_BY_CONDITION)
+    # By id, because the index has the id only.
+    routed = select(*_COLUMNS).where(IS_UNDECIDED, events.c.id >= bindparam("first_id"))
     newest = (query.order_by(events.c.id.desc()).limit(MAX_ROWS).subquery() for query in (parked, routed))
     each = union_all(*(select(rows) for rows in newest)).subquery("each")
     group = (each.c.callback_class, each.c.process_definition_key)
@@ -97,7 +99,7 @@ _CONFLICTS: Final = _conflicts()
 
 def undecided(connection: Connection, *, since: int) -> list[Undecided]:
     """Return events with an undecided condition: all parked ones, and routed ones received at or after `since`."""
-    rows = connection.execute(_UNDECIDED, {"since": since}).all()
+    rows = connection.execute(_UNDECIDED, {"first_id": id_lower_bound(since)}).all()
     return [
         Undecided(callback_class, process_key, count, first_at, event_id, _why(connection, event_id))
         for callback_class, process_key, count, first_at, event_id in rows

@@ -114,7 +114,15 @@ Index(
     events.c.id,
     info={"where": DISMISSED_BY_ROUTING},
 )
-IS_UNDECIDED: Final = (events.c.state == "routed") & events.c.no_match.is_not(None)
+PARKED_BY_CONDITION: Final = IS_PARKED & (
+    events.c.parked_by == bindparam("parked_by_condition", "condition", literal_execute=True)
+)
+"""Events that are parked because a condition was undecided. Only a query with exactly this condition uses the index
+below."""
+Index("events_parked_by_condition", events.c.id, info={"where": PARKED_BY_CONDITION})
+IS_UNDECIDED: Final = (
+    events.c.state == bindparam("routed", "routed", literal_execute=True)
+) & events.c.no_match.is_not(None)
 """Events that were routed although the condition of another handler was undecided. Only a query with exactly this
 condition uses the index below."""
 Index("events_undecided", events.c.id, info={"where": IS_UNDECIDED})

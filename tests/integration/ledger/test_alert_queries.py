@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from flowhooks import AlertCause, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger import alert_queries, alert_resolutions
+from flowhooks.ledger import alert_queries, alert_resolutions, routing_issues
 from flowhooks.ledger.value_checks import EARLIEST
 
 HOUR = 3600 * SECOND
@@ -357,6 +357,9 @@ INDEXES = (
     "deliveries_suspended",
     "events_parked_backlog",
     "events_undecided_end",
+    "events_undecided",
+    "events_parked_by_condition",
+    "conflicts_received",
     "alerts_open",
     "PRIMARY KEY",
 )
@@ -392,6 +395,20 @@ def test_a_look_is_steps_down_an_index(hands, asked, place):
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize("look", [routing_issues.undecided, routing_issues.conflicts])
+def test_routing_issues_are_read_from_the_end_of_an_index(hands, asked, look):
+    """A query reads no row of another event. It sorts its groups, because it reads a bounded number of rows."""
+    read(hands, look, since=hands.clock.now())
+    for statement, values in asked:
+        plan = [row[-1] for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *values)]
+        of_tables = [line for line in plan if any(f" {table} " in line for table in ("events", "conflicts"))]
+        assert of_tables
+        assert all(
+            any(f"{name} " in f"{line} " for name in (*INDEXES, "sqlite_autoindex_events_1")) for line in of_tables
+        ), plan
+
+
+@pytest.mark.sqlite
 @pytest.mark.parametrize("place", [7, 8, 10, 11, 12])
 def test_counting_reads_nothing_but_an_index(hands, asked, place):
     """Counting dead or parked rows reads only an index."""
@@ -405,8 +422,12 @@ def test_counting_reads_nothing_but_an_index(hands, asked, place):
 
 @pytest.mark.sqlite
 def test_finding_costs_the_same_with_many_as_with_few(hands, asked, harness):
-    """A repeated check takes as many database steps with 20,000 shared deliveries as with one."""
+    """A repeated check takes as many database steps with 20,000 shared deliveries as with one.
+
+    This includes routed events of yesterday for which a condition was undecided.
+    """
     harness.check_books = False
+    hands.sql("UPDATE events SET no_match = '{}' WHERE state = 'routed'")
 
     def steps():
         counted = 0
@@ -422,6 +443,7 @@ def test_finding_costs_the_same_with_many_as_with_few(hands, asked, harness):
             now = hands.clock.now() + HOUR
             for look in LOOKING[:6]:
                 look(connection, now)
+            routing_issues.undecided(connection, since=now)
             driver.set_progress_handler(None, 0)
         return counted
 

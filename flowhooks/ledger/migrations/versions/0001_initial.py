@@ -70,6 +70,7 @@ def _create_events() -> None:
         "state = 'parked' AND parked_by IN ('end_state', 'reused_id')",
     )
     _partial_index("events_dismissed", "events", ["id"], "dismissed_by IN ('condition', 'kind')")
+    _partial_index("events_parked_by_condition", "events", ["id"], "state = 'parked' AND parked_by = 'condition'")
     _partial_index("events_undecided", "events", ["id"], "state = 'routed' AND no_match IS NOT NULL")
     bytewise = ' COLLATE "C"' if op.get_bind().dialect.name == "postgresql" else ""
     _partial_index(
