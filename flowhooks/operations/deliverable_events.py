@@ -20,12 +20,13 @@ from flowhooks.logger import get_logger
 from flowhooks.text import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
     from typing import Any
 
     from sqlalchemy import Connection
 
     from flowhooks.ledger.reader import Reader
+    from flowhooks.model.event import Event
     from flowhooks.routing.router import Router
 
 MAX_EVENTS: Final = 10_000
@@ -33,7 +34,7 @@ MAX_EVENTS: Final = 10_000
 MAX_BODIES: Final = 1_000
 """Maximum number of bodies read, newest events first, if a condition needs the data."""
 _BODY_BATCH_SIZE: Final = 20
-"""Maximum number of bodies in memory at a time. A body may have 1 MiB."""
+"""Maximum number of bodies that one statement reads. A body may have 1 MiB."""
 
 log = get_logger(__name__)
 
@@ -50,7 +51,7 @@ class DismissedEvents(NamedTuple):
     since: int
 
 
-_COLUMNS: Final = tuple(column for column in events.c if column.name not in {"body", "no_match"})
+_COLUMNS: Final = tuple(column for column in events.c if column.name not in {"body", "raw_body", "no_match"})
 _NEWEST: Final = select(*_COLUMNS).where(DISMISSED_BY_ROUTING).order_by(events.c.id.desc()).limit(MAX_EVENTS)
 _BODIES: Final = select(events.c.id, events.c.body).where(events.c.id.in_(database.string_array("ids")))
 
@@ -67,15 +68,10 @@ def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, Di
     Raises:
         NewerSelectorsError: handlers are registered whose selectors this version cannot read.
     """
-    rows = connection.execute(_NEWEST).all()
-    candidates = [(row, to_event(row, {})) for row in rows]
-    by_data = [row.id for row, event in candidates if router.reads_data(event)][:MAX_BODIES]
-    data = dict(_read_bodies(connection, by_data))
     by_handler: dict[str, DismissedEvents] = {}
-    for row, event in candidates:
-        route = router.route(to_event(row, data[row.id]) if row.id in data else event)
+    for row, event in _candidates(connection, router):
         stored_route = json.loads(row.route)
-        for handler, why in route.handlers.items():
+        for handler, why in router.route(event).handlers.items():
             # An `every` handler got its delivery when the event was received, or was not installed then.
             if handler not in stored_route and not why.startswith("every"):
                 before = by_handler.get(handler, DismissedEvents(0, row.received_at))
@@ -108,8 +104,18 @@ def reroute_command(handler: str, dismissed: DismissedEvents) -> str:
     return command_line("events", "reroute", f"--handler={handler}", "--state=dismissed", f"--since={since}")
 
 
-def _read_bodies(connection: Connection, ids: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _candidates(connection: Connection, router: Router) -> Iterator[tuple[Any, Event]]:
+    """Yield the newest dismissed events, with their data if a condition needs it. One body is parsed at a time."""
+    rows_with_data: dict[str, Any] = {}
+    for row in connection.execute(_NEWEST).all():
+        event = to_event(row, {})
+        if len(rows_with_data) < MAX_BODIES and router.reads_data(event):
+            rows_with_data[row.id] = row
+        else:
+            yield row, event
+    ids = list(rows_with_data)
     for start in range(0, len(ids), _BODY_BATCH_SIZE):
-        page = json.dumps(ids[start : start + _BODY_BATCH_SIZE])
-        for row in connection.execute(_BODIES, {"ids": page}):
-            yield row.id, schema.parse_callback(row.body.encode())
+        batch = json.dumps(ids[start : start + _BODY_BATCH_SIZE])
+        for event_id, body in connection.execute(_BODIES, {"ids": batch}):
+            row = rows_with_data[event_id]
+            yield row, to_event(row, schema.parse_callback(body.encode()))

@@ -66,7 +66,8 @@ def test_what_a_new_handler_would_take(harness, listens, counted):
 
 
 def test_a_bounded_look(harness, listens, counted, monkeypatch):
-    """Only the newest events are read, and only a limited number of bodies."""
+    """Only the newest events are read, without their bodies, and only a limited number of bodies."""
+    assert not {"body", "raw_body"} & set(deliverable_events._NEWEST.selected_columns.keys())
     flow = harness.open(listens(lambda event: 1, name="a", conclusion="approved"))
     for number in range(6):
         flow.take(f"r{number}", conclusion="rejected", amount=number)
