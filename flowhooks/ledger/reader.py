@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.corrections import Conflict
     from flowhooks.ledger.engine_queries import EngineStats
     from flowhooks.ledger.file_guard import FileGuard
+    from flowhooks.ledger.filtered_events import EventPage
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.ignored_requests import IgnoredRule
     from flowhooks.ledger.late_callbacks import LateCallback
@@ -177,6 +178,11 @@ class Reader:
         """Return at most `limit` events that match a filter, oldest first, starting after the id `after`."""
         with self.connection() as connection:
             return filtered_events.find(connection, event_filter, limit=limit, after=after, newest_first=False)
+
+    def bounded_page(self, event_filter: EventFilter, *, limit: int, after: str = "") -> EventPage:
+        """Do the same, with fewer events if they are large."""
+        with self.connection() as connection:
+            return filtered_events.bounded_page(connection, event_filter, limit=limit, after=after)
 
     def count_events(self, event_filter: EventFilter) -> int:
         """Return the number of events that match a filter."""

@@ -21,16 +21,27 @@ _STREAM_OPTIONS: Final = {"stream_results": True, "yield_per": FETCH_SIZE}
 
 def batches(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
     """Yield the rows of a query in batches whose size in memory is bounded."""
+    with connection.execute(query, execution_options=_STREAM_OPTIONS) as result:
+        rows = iter(result)
+        while batch := _next_batch(rows):
+            yield batch
+
+
+def first_batch(connection: Connection, query: Select[Any]) -> tuple[Sequence[Row[Any]], bool]:
+    """Return the first batch of the rows of a query, and whether more rows follow."""
+    with connection.execute(query, execution_options=_STREAM_OPTIONS) as result:
+        rows = iter(result)
+        return _next_batch(rows), next(rows, None) is not None
+
+
+def _next_batch(rows: Iterator[Row[Any]]) -> list[Row[Any]]:
     batch: list[Row[Any]] = []
     characters = 0
-    with connection.execute(query, execution_options=_STREAM_OPTIONS) as rows:
-        for row in rows:
-            batch.append(row)
-            for value in row:
-                if type(value) is str:
-                    characters += len(value)
-            if len(batch) >= MAX_BATCH_ROWS or characters >= MAX_BATCH_CHARS:
-                yield batch
-                batch, characters = [], 0
-    if batch:
-        yield batch
+    for row in rows:
+        batch.append(row)
+        for value in row:
+            if type(value) is str:
+                characters += len(value)
+        if len(batch) >= MAX_BATCH_ROWS or characters >= MAX_BATCH_CHARS:
+            break
+    return batch

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 500
-"""Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress."""
+"""Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress.
+Large events end a page earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def dismiss(
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
-    page = context.reader.page(parked_only(event_filter), after=after, limit=PAGE_SIZE)
+    page, next_page = context.reader.bounded_page(parked_only(event_filter), after=after, limit=PAGE_SIZE)
     items = [
         RouteChange(
             event_id=stored.event.id,
@@ -73,7 +74,6 @@ def dismiss(
         for stored in page
         if stored.state == "parked"
     ]
-    next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     dismissed = {item.event_id for item in items}
     if items and not dry_run:
         dismissed = context.change(

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PAGE_SIZE: Final = 500
-"""Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress."""
+"""Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress.
+Large events end a page earlier."""
 WINDOW_SIZE: Final = 5_000
 """Number of parked events whose groups are read at once, to pass over events that stay as they are."""
 MAX_WINDOWS: Final = 20
@@ -120,8 +121,7 @@ def reroute(
     """
     if handler is not None and not context.router.has_handler(handler):
         raise NotFound(f"there is no handler {handler}; `flowhooks handlers list` shows the ids")
-    page = context.reader.page(event_filter, after=after, limit=PAGE_SIZE)
-    next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
+    page, next_page = context.reader.bounded_page(event_filter, after=after, limit=PAGE_SIZE)
     candidates = [
         stored
         for stored in page
@@ -174,8 +174,7 @@ def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: s
     start, may_change = _pass_over(context, after)
     next_page = start
     if may_change:
-        page = context.reader.page(EventFilter(state="parked"), after=start, limit=PAGE_SIZE)
-        next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
+        page, next_page = context.reader.bounded_page(EventFilter(state="parked"), after=start, limit=PAGE_SIZE)
     items = [item for stored in page if (item := _parked_route_change(context, stored)) is not None]
     if items and not dry_run:
         changed = context.change(

@@ -8,9 +8,12 @@ import pytest
 
 from flowhooks import State
 from flowhooks.errors import Unavailable
+from flowhooks.ledger import row_stream
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import reroute as module
+from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.parked import count_deliverable
-from flowhooks.operations.reroute import reroute_parked
+from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.settings import RoutingSettings
 from support.sent_statements import taking_down
 
@@ -137,6 +140,27 @@ def test_a_page_at_a_time(harness, listens, monkeypatch):
             break
     assert pages == [(2, 1), (2, 1), (2, 0), (1, 1)]
     assert sum(group.events for group in flow.app.ledger.parked()) == 4
+
+
+def test_large_events_end_a_page_earlier(harness, listens, monkeypatch):
+    """Fewer events are in memory at a time if their bodies are large, and none is left out."""
+    monkeypatch.setattr(row_stream, "MAX_BATCH_CHARS", 10_000)
+    flow = harness.open(start=False)
+    for number in range(5):
+        flow.take(f"i{number}", text="x" * 6_000, wait=0)
+    dry_run = dismiss(flow.app.operation_context, EventFilter(), dry_run=True)
+    assert (dry_run.events, dry_run.next) == (2, flow.events()[1])
+    flow.close()
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
+    dry_run = reroute(flow.app.operation_context, EventFilter(), dry_run=True)
+    assert (dry_run.events, dry_run.next) == (2, flow.events()[1])
+    delivered, after = [], ""
+    while True:
+        done = reroute_parked(flow.app.operation_context, after=after)
+        delivered.append(done.delivered)
+        if not (after := done.next):
+            break
+    assert delivered == [2, 2, 1]
 
 
 def test_events_that_stay_parked_are_passed_over(harness, listens, monkeypatch):
