@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam, case, select, update
 
-from flowhooks.errors import FlowhooksError, NewerSelectorsError
+from flowhooks.errors import DamagedRow, FlowhooksError, NewerSelectorsError
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.pauses import CircuitState, to_circuit
@@ -108,8 +108,15 @@ _RETIRED: Final = select(handlers.c.id).where(handlers.c.retired_at.is_not(None)
 
 
 def retry_from_json(text: str | None) -> Retry | None:
-    """Return the stored retry schedule of a handler; None if it declared none when it was last loaded."""
-    return Retry(**json.loads(text)) if text else None
+    """Return the stored retry schedule of a handler; None if it declared none when it was last loaded.
+
+    Raises:
+        DamagedRow: it is damaged, or a newer flowhooks stored it in a format that this version cannot read.
+    """
+    try:
+        return Retry(**json.loads(text)) if text else None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DamagedRow(f"the retry schedule of a handler cannot be read: {error}") from error
 
 
 def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import select
 
+from flowhooks.errors import DamagedRow
 from flowhooks.ledger import database
 from flowhooks.ledger.handlers import retry_from_json
 from flowhooks.ledger.tables import deliveries, handlers
@@ -68,7 +69,7 @@ def _next_attempt(status: DeliveryStatus, retry_base: int, retry: str | None, no
 def _total(number: int, text: str | None) -> int | None:
     try:
         retry = retry_from_json(text)
-    except (LookupError, TypeError, ValueError):  # damaged
+    except DamagedRow:
         return None
     if retry is None:
         # Without `retry=` only some failures are retried, by the default schedule: see `execution.next_state`.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import bindparam, exists, literal, select
 
 from flowhooks.clock import SECOND
+from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
 from flowhooks.ledger import trends
 from flowhooks.ledger.attempts import AttemptResult
@@ -100,7 +101,7 @@ def recover_lost(
     """
     results = []
     for row in transaction.connection.execute(_ORPHANED if shared else _RUNNING).all():
-        retry = retry_from_json(row.retry)
+        retry = _read_retry(row.retry)
         error = "the process was killed while this attempt ran: its work may or may not be done"
         attempts_made = row.attempt - row.retry_base
         target, due_at = state_after_loss(
@@ -118,6 +119,13 @@ def recover_lost(
     return {
         state: sum(result.target is state for result in results) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
     }
+
+
+def _read_retry(text: str | None) -> Retry | None:
+    try:
+        return retry_from_json(text)
+    except DamagedRow:  # it may have declared none, so its function must not be repeated
+        return None
 
 
 def recover_unstarted(

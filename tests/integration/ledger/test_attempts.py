@@ -162,6 +162,18 @@ def test_what_a_killed_process_left_running(harness, listens, declared, attempts
     assert "killed" in last.error
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("stored", ['{"attempts": 3, "new_member": 1}', "[" * 100_000], ids=["newer", "damaged"])
+def test_a_missing_handler_with_an_unreadable_retry_schedule(harness, listens, stored):
+    """A start does not fail. The lost attempt may have done its work, so it leaves *unknown*."""
+    event_id = begun(first := harness.open(listens(nothing, retry=Retry()), start=False))
+    first.sql("UPDATE handlers SET retry = ?", stored)
+    harness.crash(first)
+    second = harness.open(start=False)
+    assert second.only(event_id).state is State.UNKNOWN
+    second.sql("UPDATE handlers SET retry = NULL")  # the ledger is checked at the end
+
+
 def test_recovery_touches_only_what_ran(harness, listens):
     """Recovery changes neither finished, waiting or *unknown* deliveries nor earlier attempts."""
     listener = listens(nothing, retry=Retry(jitter=0))
