@@ -402,6 +402,9 @@ def to_stored_event(row: Any, statuses: tuple[DeliveryStatus, ...]) -> StoredEve
         event = to_event(row)
     except DamagedRow:
         event, damage = to_event(row, {}), damage or "damaged: body; run `flowhooks verify`"
+    no_match = NoMatch.from_json(row.no_match) if row.no_match else None
+    if row.no_match and no_match is None:
+        damage = damage or "damaged: no_match; run `flowhooks verify`"
     return StoredEvent(
         event=event,
         body=row.body,
@@ -410,7 +413,7 @@ def to_stored_event(row: Any, statuses: tuple[DeliveryStatus, ...]) -> StoredEve
         state=row.state,
         parked_by=row.parked_by,
         dismissed_by=row.dismissed_by,
-        no_match=NoMatch.from_json(row.no_match) if row.no_match else None,
+        no_match=no_match,
         route=json.loads(row.route),
         repeats=row.repeats,
         delivery_statuses=statuses,

@@ -108,8 +108,9 @@ def undecided(connection: Connection, *, since: int) -> list[Undecided]:
 
 def _why(connection: Connection, event_id: str) -> str:
     text = connection.execute(select(events.c.no_match).where(events.c.id == event_id)).scalar()
-    reasons = NoMatch.from_json(text).reasons if text else {}
-    return next((f"{handler}: {why}" for handler, why in reasons.items()), "no reason is stored")
+    no_match = NoMatch.from_json(text) if text else None
+    reasons = no_match.reasons.items() if no_match else ()
+    return next((f"{handler}: {why}" for handler, why in reasons), "no reason is stored")
 
 
 def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:

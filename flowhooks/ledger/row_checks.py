@@ -36,7 +36,7 @@ from flowhooks.ledger.tables import (
     processes,
     purged_identities,
 )
-from flowhooks.model.event import EventState, Origin
+from flowhooks.model.event import EventState, NoMatch, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -112,11 +112,6 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
         _json_column(attempts.c.delivery_id, attempts.c.result).where(attempts.c.result.is_not(None)),
         object,
         "delivery {} has a result that is not JSON",
-    ),
-    (
-        _json_column(events.c.id, events.c.no_match).where(events.c.no_match.is_not(None)),
-        dict,
-        "event {} has reasons for not matching that are not a JSON object",
     ),
     (
         _json_column(engine_instances.c.flow_instance_id, engine_instances.c.body).where(
@@ -215,6 +210,8 @@ def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
         if row.row_sha256 is None:
             yield from _columns(row)
         yield from _route(row, {delivery.handler for delivery in its_deliveries})
+        if row.no_match is not None and NoMatch.from_json(row.no_match) is None:
+            yield "event {} has reasons for not matching that cannot be read", row.id
         for delivery in its_deliveries:
             yield from _delivery(row, delivery, is_replaced=row.id in replaced)
 

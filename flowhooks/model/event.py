@@ -111,9 +111,15 @@ class NoMatch(NamedTuple):
         return json.dumps({"reasons": dict(self.reasons), "total": self.total}, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> NoMatch:
-        """Decode the result of `to_json`."""
-        return cls(**json.loads(text))
+    def from_json(cls, text: str) -> NoMatch | None:
+        """Decode the result of `to_json`, also of a newer version with more members; None if it is damaged."""
+        try:
+            stored = json.loads(text)
+            reasons, total = stored["reasons"], stored["total"]
+        except (LookupError, TypeError, ValueError, RecursionError):
+            return None
+        is_legal = isinstance(reasons, dict) and all(isinstance(why, str) for why in reasons.values())
+        return cls(reasons, total) if is_legal and type(total) is int else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

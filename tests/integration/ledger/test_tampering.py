@@ -153,6 +153,7 @@ TAMPERING = {
     "a reason for dismissing is none": of_event("ignored", "dismissed_by = 'x'"),
     "a routed event has a reason for dismissing": of_event("done", "dismissed_by = 'kind'"),
     "reasons for not matching are no JSON": of_event("parked", "no_match = '{'"),
+    "reasons for not matching have another name": of_event("parked", """no_match = '{"reasonz": {}, "total": 1}'"""),
     "a route is emptied": of_event("done", "route = '{}'"),
     "a route is emptied, with its size": of_event("done", "route = '{}', route_size = 0"),
     "a route is emptied, with its size, and dismissed": of_event(

@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from flowhooks import AlertCause, Reject, Retry, State
 from flowhooks.errors import IdentityConflict, InvalidCallback, NewerSelectorsError, NotFound, Unavailable
-from flowhooks.ledger import conclusions
+from flowhooks.ledger import conclusions, routing_issues
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import handlers
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -421,6 +421,11 @@ def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(harness, note
         "p:approved": "no conclusion, but the handler requires one of approved"
     }
     assert alerts_of(flow) == [(AlertCause.CONDITION.value, "key leave")]
+    ((stored,),) = flow.sql("SELECT no_match FROM events")
+    flow.sql("UPDATE events SET no_match = ?", '{"reasonz": {}, "total": 1}')
+    with flow.app.ledger.connection() as connection:
+        assert [found.why for found in routing_issues.undecided(connection, since=0)] == ["no reason is stored"]
+    flow.sql("UPDATE events SET no_match = ?", stored)
     flow.clock.advance(2 * 86_400)
     flow.app.alerts.poll()
     flow.app.alerts.poll()

@@ -24,6 +24,7 @@ CASES = {
     "a route": "events SET route = '{'",
     "a route that is no object": "events SET route = '[]'",
     "reasons for not matching": "events SET no_match = 'x'",
+    "reasons for not matching with another name": """events SET no_match = '{"reasonz": {}, "total": 1}'""",
     "a time": f"events SET received_at = {BAD_NUMBER}",
     "a time that is a text": "events SET received_at = 'x'",
     "a number": "events SET repeats = 'x'",
