@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, delete, exists, or_, select, tuple_
+from sqlalchemy import and_, delete, exists, or_, select, tuple_, update
 
 from flowhooks.clock import DAY
 from flowhooks.ledger.tables import operation_items, operations
@@ -45,6 +45,8 @@ def delete_expired(transaction: WriteTransaction, now: int, *, ended_before: int
         columns.state.in_((OperationState.PLANNING.value, OperationState.PLANNED.value)),
         columns.created_at < now - KEPT_PLANS,
     )
+    # A plan of which a part is deleted cannot be started: it is as one that is still being made.
+    connection.execute(update(operations).where(is_unstarted).values(state=OperationState.PLANNING.value))
     expired: Any = select(keys.operation_id, keys.delivery_id).join(operations, columns.id == keys.operation_id)
     expired = expired.where(or_(is_unstarted, columns.finished_at < now - KEPT_ITEMS)).limit(limit)
     items = connection.execute(

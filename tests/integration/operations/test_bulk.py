@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.errors import InvalidTransition, NotFound, SettingsError
-from flowhooks.ledger import audit, bulk_operations, bulk_plans, bulk_release
+from flowhooks.ledger import audit, bulk_operations, bulk_plans, bulk_release, operation_retention
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction, ItemResult, ItemStatus, OperationState
 from flowhooks.operations import bulk
@@ -442,6 +442,11 @@ def test_operations_are_deleted_in_time(harness, listens, works):
     flow.app.retention.run(flow.clock.now())
     assert read(flow, unstarted.id) == unstarted
     flow.clock.advance(2)
+    flow.app.ledger.write(
+        lambda transaction: operation_retention.delete_expired(transaction, flow.clock.now(), ended_before=0, limit=1)
+    )
+    with pytest.raises(InvalidTransition, match="cannot be started"):  # it would act on a part of its plan
+        bulk.start_operation(by_ann(flow), unstarted.id)
     assert flow.app.retention.run(flow.clock.now())["operations"] == 1
     assert read(flow, unstarted.id) is None
     assert flow.sql("SELECT DISTINCT operation_id FROM operation_items") == [(started.id,)]
