@@ -337,7 +337,9 @@ class AlertMonitor:
 
     def _is_ready(self, name: str, alert_id: str, now: int) -> bool:
         backoff = self._backoffs.get((name, alert_id))
-        return name not in self._late_notifications and (backoff is None or backoff.until <= now)
+        # A back-off that is longer than the longest began while the clock was ahead.
+        is_backing_off = backoff is not None and now < backoff.until <= now + RETRY_DELAYS[-1] * SECOND
+        return name not in self._late_notifications and not is_backing_off
 
     def _notify(self, alerts: Sequence[OpenAlert], resolutions: Sequence[DueResolution]) -> None:
         until = time.monotonic() + NOTIFY_TIME_BUDGET

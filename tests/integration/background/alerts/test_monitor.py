@@ -13,7 +13,7 @@ import pytest
 from flowhooks import AlertCause, AlertSeverity, Retry, State
 from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
 from flowhooks.background.alerts.monitor import RETRY_DELAYS
-from flowhooks.clock import SECOND, to_datetime
+from flowhooks.clock import DAY, SECOND, to_datetime
 from flowhooks.errors import NotFound, SettingsError, Unavailable
 from flowhooks.ledger import alert_queries, circuit_state
 from flowhooks.model.ready_delivery import ReadyDelivery
@@ -449,6 +449,21 @@ def test_a_listener_that_raises_is_told_again_later(watch, listener, logged):
     watched.clock.advance(RETRY_DELAYS[-1])
     watched.looks()
     assert len(listener.alerts) == sum(made) + 2
+    assert [row[3] for row in watched.rows()] == ['["mail"]', '["mail"]']
+
+
+def test_a_listener_that_raised_while_the_clock_was_ahead_is_told_again(watch, listener):
+    """A corrected clock does not make the delay a year long: a wrong date alone makes TLS certificates invalid."""
+    watched = watch(mail=listener)
+    watched.clock.advance(days=365)
+    listener.error = OSError("certificate has expired")
+    watched.dead("i1")
+    watched.looks()
+    assert len(listener.alerts) == 2
+    listener.error = None
+    watched.clock.time -= 365 * DAY
+    watched.looks()
+    assert len(listener.alerts) == 4
     assert [row[3] for row in watched.rows()] == ['["mail"]', '["mail"]']
 
 
