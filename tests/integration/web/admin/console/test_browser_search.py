@@ -115,6 +115,15 @@ def test_rows_and_pages_by_keyboard(console, visit):
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_contain_text("4711")
+    # A row with two links is one step.
+    console.flow.take("i60", key="approval", businessKey="B-7")
+    console.flow.app.alerts.poll()
+    page.goto("/console/alerts")
+    for row in range(2):
+        page.keyboard.press("j")
+        expect(page.locator("tbody tr").nth(row).locator("th a").first).to_be_focused()
+    page.keyboard.press("k")
+    expect(page.locator("tbody tr").nth(0).locator("th a").first).to_be_focused()
 
 
 def test_handlers_are_listed(console, visit):
