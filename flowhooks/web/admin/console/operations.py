@@ -51,8 +51,6 @@ STATES_OF_STEPS: Final[Mapping[str, frozenset[OperationState]]] = {
     "rate": frozenset({OperationState.RUNNING, OperationState.PAUSED}),
 }
 """The states in which a page offers each of them."""
-AT_REST: Final = frozenset({OperationState.PLANNED, OperationState.CANCELLED, OperationState.FINISHED})
-"""States in which the page of an operation does not refresh itself."""
 SINGLE_WAIT: Final = 1.0
 """Maximum seconds to wait until a started operation has acted on its only delivery, so that the next page shows it."""
 _RATE: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?", re.ASCII)
@@ -297,7 +295,7 @@ def operation_values(request: falcon.Request, operation: Operation) -> dict[str,
         },
         "back": back or OPERATIONS_ROOT,
         "came_from": back,
-        "at_rest": operation.state in AT_REST,
+        "at_rest": _is_at_rest(operation),
         "executed": operation.planned - operation.remaining,
     }
 
@@ -327,6 +325,13 @@ def parse_rate(value: str) -> float | None:
         return None
     rate = float(value) if _RATE.fullmatch(value) else 0
     return rate if MIN_RATE <= rate <= MAX_RATE else 0
+
+
+def _is_at_rest(operation: Operation) -> bool:
+    """Tell whether the figures of an operation do not change by themselves, so that its page need not refresh."""
+    if operation.state is OperationState.CANCELLED:
+        return operation.succeeded + operation.failed >= operation.released
+    return operation.state in {OperationState.PLANNED, OperationState.FINISHED}
 
 
 def _path(operation: Operation) -> str:

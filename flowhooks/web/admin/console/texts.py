@@ -183,6 +183,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "焦点位于下方链接时不会刷新。",
     },
     "live.lost": {"en": "The server does not respond.", "zh": "服务器没有响应。"},
+    "live.failed": {"en": "Not refreshed: HTTP status {status}.", "zh": "未刷新：HTTP 状态码 {status}。"},
     # Events.
     "events.title": {"en": "Events", "zh": "事件"},
     "events.what": {"en": "Key and class", "zh": "流程 Key 与处理类"},

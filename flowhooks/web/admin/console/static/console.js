@@ -53,16 +53,21 @@ function live(box) {
   }
 
   async function refresh() {
-    if (paused || asking || pressed || document.hidden || part.querySelector("[data-at-rest]")) return;
+    if (paused || asking || pressed || document.hidden) return;
     if (focused()) return;
     asking = true;
+    const request = new AbortController();
+    const limit = setTimeout(() => request.abort(), 15000);
     try {
-      const answer = await fetch(box.dataset.live, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+      const headers = { Accept: "text/html" };
+      const answer = await fetch(box.dataset.live, { headers, credentials: "same-origin", signal: request.signal });
       if (answer.status === 401) return location.reload(); // the session has ended
-      if (!answer.ok) throw new Error(String(answer.status));
+      if (!answer.ok) return (says.textContent = room.dataset.failed.replace("{status}", answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (pressed || focused()) return; // since the request
       if (!paused) {
+        // At its end, other parts of the page have changed, too, and it does not refresh itself any more.
+        if (fresh.querySelector("[data-at-rest]")) return location.reload();
         part.replaceChildren(...fresh.body.childNodes);
         localTimes(part);
       }
@@ -70,6 +75,7 @@ function live(box) {
     } catch {
       says.textContent = room.dataset.lost;
     } finally {
+      clearTimeout(limit);
       asking = false;
     }
   }

@@ -154,7 +154,10 @@ def test_events_that_a_condition_dismissed_are_found(console, visit):
 
 
 def test_the_overview_refreshes_itself(console, visit):
-    """New events are shown without a reload, until the page is paused, and again when it continues."""
+    """New events are shown without a reload, until the page is paused, and again when it continues.
+
+    An answer that is an error and a server that does not answer are told apart.
+    """
     page = visit(console)
     page.clock.install()
     page.reload()
@@ -172,6 +175,15 @@ def test_the_overview_refreshes_itself(console, visit):
     page.get_by_role("button", name="Resume").click()
     page.locator("h1").click()
     expect(tile).to_have_text("4")
+    for answer, says in (
+        (lambda route: route.fulfill(status=403), "Not refreshed: HTTP status 403."),
+        (lambda _route: None, "The server does not respond."),
+    ):
+        page.route("**/console/live", answer)
+        with page.expect_request("**/console/live"):
+            page.clock.run_for(5_100)
+        page.clock.run_for(15_100)
+        expect(page.get_by_role("status")).to_have_text(says)
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,9 @@ def test_an_operation_from_the_plan_to_its_end(unpaid, visit, locale, language):
     # The page refreshes itself until the operation has finished.
     expect(page.locator(".o-finished")).to_have_text(text("operation_state.finished", language))
     expect(page.locator("progress")).to_have_attribute("value", "2")
+    # The rest of the page is that of the end, too.
+    expect(page.locator(".live")).to_have_count(0)
+    expect(page.locator("tbody .s-succeeded")).to_have_count(2)
     clean(page)
     assert [unpaid.flow.only(event_of(unpaid, f"p{number}")).attempt for number in range(3)] == [2, 1, 2]
     page.get_by_role("link", name=text("nav.operations", language), exact=True).click()

@@ -151,6 +151,11 @@ def test_the_rest_is_cancelled(many, repaired):
     assert many.submit(steps["cancel"]).status == 303
     cancelled = many.get(address, root="").page
     assert "cancelled" in cancelled.text
+    # Released deliveries that have not ended change the figures, so the page still refreshes itself.
+    for released, refreshes in ((3, True), (0, False)):
+        many.flow.sql("UPDATE operations SET released = ?", released)
+        page = many.get(address, root="").page
+        assert any("data-live" in attrs for _, attrs in page.tags) == refreshes
     assert sum(attempts(many).values()) <= 7
     assert "stay as they are" in cancelled.text
     _, other = planned(many, "key=archive")
