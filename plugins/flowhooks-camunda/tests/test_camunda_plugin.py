@@ -434,11 +434,14 @@ def test_rows_that_appear_in_the_same_millisecond_are_found(stand_in: StandIn) -
     assert found == set(ids)
 
 
-def test_the_version_of_a_deleted_definition_is_in_its_id(stand_in: StandIn) -> None:
-    """The engine then gives no version."""
-    instance_id = stand_in.start(processDefinitionVersion=None, processDefinitionId="expense:7:abc")
+@pytest.mark.parametrize(("version", "expected"), [("7", 7), ("9" * 5000, None)])
+def test_the_version_of_a_deleted_definition_is_in_its_id(
+    stand_in: StandIn, version: str, expected: int | None
+) -> None:
+    """The engine then gives no version. A version with too many digits is none."""
+    instance_id = stand_in.start(processDefinitionVersion=None, processDefinitionId=f"expense:{version}:abc")
     stand_in.end(instance_id, "COMPLETED", activity())
-    assert read(stand_in, instance_id).process_definition_version == 7
+    assert read(stand_in, instance_id).process_definition_version == expected
 
 
 def test_each_type_of_variable(stand_in: StandIn) -> None:

@@ -8,6 +8,7 @@ the next answer must be that last instance again: otherwise rows have changed, a
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,8 @@ INSTANCES: Final = "history/process-instance"
 DEFINITIONS: Final = "process-definition"
 MAX_DEFINITION_PAGES: Final = 1000
 """Limit of the requests for definitions: an engine that ignores the offset would have no last page."""
+_DEFINITION_ID: Final = re.compile(r"[^:]*:([0-9]{1,9}):[^:]*")
+"""Key, version, and an id."""
 _ORDER: Final = [{"sortBy": "endTime", "sortOrder": "asc"}, {"sortBy": "instanceId", "sortOrder": "asc"}]
 
 
@@ -222,7 +225,5 @@ class CamundaClient:
 def _definition(row: Row) -> tuple[str | None, int | None]:
     """Return the key and the version; the version of a deleted definition is in its id, `key:version:id`."""
     key, version = row.optional_text("processDefinitionKey"), row.optional_integer("processDefinitionVersion")
-    parts = (row.optional_text("processDefinitionId") or "").split(":")
-    if version is None and len(parts) == 3 and parts[1].isascii() and parts[1].isdecimal():  # noqa: PLR2004 (as above)
-        version = int(parts[1])
-    return key, version
+    match = _DEFINITION_ID.fullmatch(row.optional_text("processDefinitionId") or "")
+    return key, int(match[1]) if version is None and match else version
