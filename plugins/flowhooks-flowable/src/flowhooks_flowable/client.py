@@ -248,7 +248,7 @@ class FlowableClient:
 
     def _finished(self, row: HistoricInstance) -> FinishedInstance:
         if row.ended_at is None:
-            raise EngineError("invalid", f"the engine lists the instance {row.id} as finished, but without endTime")
+            raise row.without_end()
         key, version = self._definitions.identity(row.definition_id) if row.definition_id else (None, None)
         return FinishedInstance(
             id=row.id,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_CONCLUSION_CHARS: Final = 128
 MAX_CLASS_CHARS: Final = 512
+MAX_ID_CHARS: Final = 64
+"""Length of the engine's column. An error shows no more of an id, because it is part of an answer."""
 _DEFINITION_ID: Final = re.compile(r"([^:]+):([0-9]{1,9}):[^:]+")
 """The form of most definition ids: key, version, and an id. A long key is left out, and then only the id remains."""
 _WITHOUT_JSON: Final = frozenset({"binary", "serializable"})
@@ -78,8 +80,8 @@ class HistoricInstance:
             ]
             return cls(
                 id=_text(row, "id", required=True) or "",
-                started_at=None if row.get("startTime") is None else from_json(row["startTime"]),
-                ended_at=None if row.get("endTime") is None else from_json(row["endTime"]),
+                started_at=_time(row, "startTime"),
+                ended_at=_time(row, "endTime"),
                 definition_id=_text(row, "processDefinitionId"),
                 business_key=_text(row, "businessKey"),
                 business_status=_text(row, "businessStatus"),
@@ -99,8 +101,13 @@ class HistoricInstance:
     def end_ms(self) -> int:
         """When it ended, in milliseconds since 1970."""
         if self.ended_at is None:
-            raise EngineError("invalid", f"the engine lists the instance {self.id} as finished, but without endTime")
+            raise self.without_end()
         return floor_ms(self.ended_at)
+
+    def without_end(self) -> EngineError:
+        """Return the error that a finished instance has no end time."""
+        shown = self.id[:MAX_ID_CHARS]
+        return EngineError("invalid", f"the engine lists the instance {shown} as finished, but without endTime")
 
     @property
     def is_terminated(self) -> bool:
@@ -142,6 +149,15 @@ def key_and_version(definition_id: str) -> tuple[str, int] | None:
     """Return the key and the version in the id of a definition; None if the id has neither."""
     match = _DEFINITION_ID.fullmatch(definition_id)
     return (match[1], int(match[2])) if match else None
+
+
+def _time(row: Mapping[str, Any], name: str) -> datetime | None:
+    value = row.get(name)
+    try:
+        return None if value is None else from_json(value)
+    except (ValueError, OverflowError):
+        # Without the words of the library, which repeat the value.
+        raise ValueError(f"{name} is not a time with a zone") from None
 
 
 def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
