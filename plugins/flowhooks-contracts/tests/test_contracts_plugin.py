@@ -159,13 +159,19 @@ def test_an_announcement_twice_is_two_announcements(folder: Path) -> None:
     assert contracts.announce_contract.retry is None
 
 
-def test_the_probe_admits_that_it_cannot_tell(folder: Path) -> None:
-    """If the outbox ends with an incomplete line, the probe is sure only of announcements that it finds."""
+@pytest.mark.parametrize("begun", [b"delive", b'delivery-2 "Contr', 'delivery-2 "合'.encode()[:-1]])
+def test_the_probe_admits_that_it_cannot_tell(folder: Path, begun: bytes) -> None:
+    """If a line is incomplete, also before others, the probe does not know whether its message was sent."""
     contracts.announce_contract(event(), delivery())
-    with (folder / "outbox.txt").open("a") as out:
-        out.write("delive")
+    with (folder / "outbox.txt").open("ab") as out:
+        out.write(begun)
     assert contracts.was_announced(event(), delivery()) is True
     assert contracts.was_announced(event(), delivery(2)) is None
+    contracts.announce_contract(event(), delivery(3))
+    assert contracts.was_announced(event(), delivery(3)) is True
+    assert contracts.was_announced(event(), delivery(2)) is None
+    contracts.announce_contract(event(), delivery(2))
+    assert contracts.was_announced(event(), delivery(2)) is True
 
 
 def test_many_threads_announce_at_once(folder: Path) -> None:
