@@ -116,7 +116,7 @@ class AppHarness:
         try:
             self._start()
         except BaseException:
-            self._clean_up()
+            self._abandon()
             raise
 
     def __enter__(self) -> Self:
@@ -459,10 +459,12 @@ class AppHarness:
     def _abandon(self) -> None:
         # As after a kill, nothing is written.
         self._closed = True
-        if self._open is not None:
-            app, self._open = self._open[0], None
-            app.close(0)
-        self._clean_up()
+        try:
+            if self._open is not None:
+                app, self._open = self._open[0], None
+                app.close(0)
+        finally:
+            self._clean_up()
 
     def _redact(self, text: str) -> str:
         running = self._open
@@ -470,10 +472,12 @@ class AppHarness:
 
     def _clean_up(self) -> None:
         logging.getLogger().removeHandler(self._log_handler)
-        if self._schema is not None:
-            self._schema.drop()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        try:
+            if self._schema is not None:
+                self._schema.drop()
+        finally:
+            if self._temporary is not None:
+                self._temporary.cleanup()
 
     def _stored(self, **filters: Any) -> list[StoredEvent]:
         return self.app.ledger.page(EventFilter(**filters), limit=MAX_EVENTS)

@@ -45,5 +45,7 @@ def flowhooks_app(flowhooks_clock: ManualClock, tmp_path_factory: pytest.TempPat
             app.close()
         except AssertionError as problem:
             problems.append(str(problem))
+        except Exception as problem:  # noqa: BLE001 (the other apps have to be closed, too)
+            problems.append(f"{type(problem).__name__}: {problem}")
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)

@@ -15,6 +15,7 @@ import flowhooks_contracts
 import pytest
 
 from flowhooks import FlowhooksError, OutcomeKind, Reject, Retry, State, handler, hookimpl
+from flowhooks.app import App
 from flowhooks.observability.logging import AttemptLogHandler
 from flowhooks.testing import AppHarness, make_event
 from support.waiting import WAIT_TIMEOUT
@@ -585,6 +586,30 @@ def test_books_that_cannot_be_read_do_not_balance():
     with pytest.raises(AssertionError, match=r"counts of the ledger .* do not balance.*there is no database"):
         app.close()
     assert not app.folder.exists()
+
+
+def test_an_app_that_does_not_start_leaves_nothing(monkeypatch, eventually, tmp_path):
+    """If the start fails, the app is stopped; a schema that cannot be dropped does not keep its folder."""
+    start, folder = App.start, tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+
+    def fail_late(app):
+        start(app)
+        raise LookupError("not today")
+
+    def drop():
+        raise OSError("the database is gone")
+
+    schema = SimpleNamespace(url=str(tmp_path / "ledger.db"), drop=drop)
+    monkeypatch.setattr(App, "start", fail_late)
+    monkeypatch.setattr("flowhooks.testing.app.TemporarySchema", lambda _: schema)
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="the database is gone") as raised:
+        AppHarness(failing(0)[0], database="postgresql://")
+    assert isinstance(raised.value.__context__, LookupError)
+    eventually(lambda: set(threading.enumerate()) <= before)
+    assert list(folder.iterdir()) == []
 
 
 def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):

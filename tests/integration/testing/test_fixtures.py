@@ -59,7 +59,7 @@ def test_a_project_without_flowhooks_notices_nothing(pytester):
 
 
 def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
-    """All apps are closed, and a fault is reported for the test that opened the app."""
+    """All apps are closed, also after one that cannot be closed, and each fault is reported for the test."""
     pytester.makepyfile(
         HANDLER
         + """
@@ -68,6 +68,13 @@ def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
     def test_it(flowhooks_app):
         app, other = flowhooks_app(grant), flowhooks_app(grant)
         other.post("1", processDefinitionKey="leave")
+        close = app.close
+
+        def broken():
+            close()
+            raise OSError("the database is gone")
+
+        app.close = broken
         with sqlite3.connect(other.folder / "flowhooks.db", timeout=20) as connection:
             connection.execute("DELETE FROM attempts")
         connection.close()
@@ -78,7 +85,9 @@ def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
     )
     result = pytester.runpytest_subprocess(*PYTEST_OPTIONS)
     result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["*do not balance*does not have as many attempts as it counts*"])
+    result.stdout.fnmatch_lines(
+        ["OSError: the database is gone", "*do not balance*does not have as many attempts as it counts*"]
+    )
 
 
 def test_failures_point_into_the_test(pytester):
