@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from flowhooks.clock import to_datetime
 from flowhooks.model.delivery import State
+from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -91,7 +92,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
         self._looked_up = CollectorRegistry()
-        shared_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        shared_dir = os.environ.get(SHARED_DIR_VARIABLE)
         self.shared_dir: Final = None if shared_dir is None else Path(shared_dir)
         if self.is_multiprocess:
             MultiProcessCollector(self._looked_up)  # type: ignore[no-untyped-call]  # it has no types
@@ -179,6 +180,9 @@ class Metrics:
             ["plugin", "result"],
             registry=self.registry,
         )
+        # Shared counts include those of processes that have exited.
+        self._answers: dict[int, int] = {}
+        self._answers_lock = threading.Lock()
         # Looking up the child of a label value takes longer than counting, so each is looked up once.
         self._by_source = cache(self._new_source)
         self._by_answer = cache(self._answered.labels)
@@ -192,13 +196,8 @@ class Metrics:
 
     def answers(self) -> dict[int, int]:
         """Return the number of callback requests answered since the start of this process, by HTTP status."""
-        by_status: dict[int, int] = {}
-        for family in self._answered.collect():
-            for sample in family.samples:
-                if sample.name.endswith("_total") and sample.labels["kind"] != NO_KIND and sample.value:
-                    status = int(sample.labels["status"])
-                    by_status[status] = by_status.get(status, 0) + int(sample.value)
-        return dict(sorted(by_status.items()))
+        with self._answers_lock:
+            return dict(sorted(self._answers.items()))
 
     def expect(self, kinds: Iterable[str]) -> None:
         """Export kinds of callbacks with the value 0 for requests without a valid credential."""
@@ -231,6 +230,9 @@ class Metrics:
         received.inc()
         self._by_answer(kind, source, str(status)).inc()
         answering.observe(seconds)
+        if kind != NO_KIND:
+            with self._answers_lock:
+                self._answers[status] = self._answers.get(status, 0) + 1
 
     def refused(self, status: int) -> None:
         """Count a request that was rejected before its kind was known."""

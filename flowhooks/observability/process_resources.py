@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from flowhooks.observability.shared_counts import read_pids
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -53,12 +55,7 @@ class ResourceCollector(Collector):
     def _pids(self, shared_dir: Path) -> set[int]:
         """Return this process, its supervisor, and the other living children of the supervisor that count with it."""
         own, supervisor = os.getpid(), os.getppid()
-        pids = {own, supervisor}
-        for file in shared_dir.glob("*.db"):
-            number = file.stem.rpartition("_")[2]
-            if number.isdecimal() and self._parent(int(number)) == supervisor:
-                pids.add(int(number))
-        return pids
+        return {own, supervisor, *(pid for pid in read_pids(shared_dir) if self._parent(pid) == supervisor)}
 
     def _parent(self, pid: int) -> int | None:
         """Return the pid of a process's parent; None if there is no such process."""

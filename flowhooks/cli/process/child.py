@@ -59,6 +59,7 @@ class ChildProcess:
         generation: number of replacements requested from the supervisor before the start.
         sockets: sockets to inherit, by name.
         metrics_dir: folder of the metrics that the processes share; None if they share none.
+        metrics_number: number of the files in this folder in which the process counts.
         start_timeout: maximum seconds until the process is ready, or has loaded if it is a successor that waits.
         command: command line; default: that of this process.
         environ: environment; default: that of this process.
@@ -92,6 +93,7 @@ class ChildProcess:
         sockets: Mapping[str, socket.socket],
         *,
         metrics_dir: str | None,
+        metrics_number: int | None = None,
         start_timeout: float,
         command: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
@@ -102,6 +104,7 @@ class ChildProcess:
     ) -> None:
         self.number = number
         self.generation = generation
+        self.metrics_number = metrics_number
         self.control, child_end = socket.socketpair()
         try:
             self._process: subprocess.Popen[bytes] | _AdoptedProcess = subprocess.Popen(  # noqa: S603 (the command with which this process was started)
@@ -116,6 +119,7 @@ class ChildProcess:
                     successor=is_successor,
                     parent_is_predecessor=parent_is_predecessor,
                     configured=dict(configured),
+                    metrics_number=metrics_number,
                 ),
                 pass_fds=[sock.fileno() for sock in (*sockets.values(), child_end)],
                 stdin=subprocess.DEVNULL,
@@ -133,6 +137,7 @@ class ChildProcess:
         """Return a child process that this process started before it executed another program."""
         child = cls.__new__(cls)
         child.number, child.generation, child.control = number, 0, control
+        child.metrics_number = None
         child._process = _AdoptedProcess(pid)  # noqa: SLF001 (its own class)
         child._reset(start_timeout)  # noqa: SLF001 (as above)
         return child

@@ -15,6 +15,7 @@ import structlog
 
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.failpoints import hit
+from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
 from flowhooks.signals import ignore_signal
 from flowhooks.web.server.sockets import bound_address
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 SUPERVISOR_VARIABLE: Final = "FLOWHOOKS_SUPERVISOR_FD"
 """Environment variable in which a supervisor passes the numbers of inherited file descriptors to a child process."""
-METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable that tells prometheus-client where several processes share their metrics."""
 RETIRE_COMMAND: Final = b"leave\n"
 """Command of the supervisor to a process whose successor has taken over."""
 STOP_COMMAND: Final = b"end\n"
@@ -56,6 +55,7 @@ class InheritedSockets:
         is_successor: whether this process replaces another one, so that it loads first and waits for the ledger.
         parent_is_predecessor: whether the parent is the process that this one replaces, and no supervisor yet.
         configured: the addresses in the settings with which the sockets of the only process were opened.
+        metrics_number: number of the files in which this process counts with others; None: it counts alone.
         is_alone: whether the parent died while it was the predecessor, so that this process continues without one.
         is_replaced: whether a successor has taken over, so that this process retires without closing the service.
         hands_over: whether this process has to hand the ledger over to a successor.
@@ -70,6 +70,7 @@ class InheritedSockets:
     is_successor: bool = False
     parent_is_predecessor: bool = False
     configured: Mapping[str, str] = field(default_factory=dict)
+    metrics_number: int | None = None
     is_alone: bool = field(default=False, init=False)
     is_replaced: bool = field(default=False, init=False)
     hands_over: bool = field(default=False, init=False)
@@ -104,6 +105,7 @@ class InheritedSockets:
                 is_successor=message["successor"],
                 parent_is_predecessor=message["parent_is_predecessor"],
                 configured=message["configured"],
+                metrics_number=message["metrics_number"],
             )
         except (ValueError, LookupError, TypeError, OSError):
             raise SettingsError(f"{SUPERVISOR_VARIABLE} is for internal use: unset it") from None
@@ -229,6 +231,6 @@ def child_environ(
     files = {name: sock.fileno() for name, sock in {**sockets, "control": control}.items()}
     return {
         **environ,
-        **({} if metrics_dir is None else {METRICS_DIR_VARIABLE: metrics_dir}),
+        **({} if metrics_dir is None else {SHARED_DIR_VARIABLE: metrics_dir}),
         SUPERVISOR_VARIABLE: json.dumps({"number": number, "sockets": files, **roles}),
     }

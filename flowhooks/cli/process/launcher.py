@@ -17,6 +17,7 @@ from flowhooks.cli.process.socket_activation import take_sockets, with_addresses
 from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.cli.process.supervisor import Supervisor
 from flowhooks.observability import logging
+from flowhooks.observability.shared_counts import continue_counts
 from flowhooks.settings import check_processes, check_removed, diff
 from flowhooks.settings.secrets import SettingsRedactor
 from flowhooks.web.server.sockets import open_listener
@@ -68,6 +69,8 @@ def run(
             loaded = source.load()
             settings = inherited.apply_addresses(loaded)
             check(settings)
+            if inherited.metrics_number is not None:
+                continue_counts(inherited.metrics_number)
             redact = inherited.redact = SettingsRedactor(os.environ)
             configure_log = partial(_configure_logging, redact=redact, of_several=True)
             configure_log(settings)

@@ -7,6 +7,7 @@ processes, and for the time of the next restart or timeout.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import selectors
 import signal
@@ -276,9 +277,15 @@ class Supervisor:
                 slot.current = self._start(slot, selector)
 
     def _start(self, slot: Slot, selector: selectors.BaseSelector) -> ChildProcess | None:
+        used = {child.metrics_number for child in self._children()}
         try:
             child = ChildProcess(
-                slot.number, self._generation, self.sockets, metrics_dir=self._metrics_dir, start_timeout=START_TIMEOUT
+                slot.number,
+                self._generation,
+                self.sockets,
+                metrics_dir=self._metrics_dir,
+                metrics_number=next(number for number in itertools.count() if number not in used),
+                start_timeout=START_TIMEOUT,
             )
         except OSError as error:
             if not self._was_ready:

@@ -23,6 +23,7 @@ import structlog
 import flowhooks
 from flowhooks.execution.isolation.output_capture import Output
 from flowhooks.execution.isolation.process_handle import KILL_TIMEOUT, TRACEBACK_TIMEOUT, HandlerProcess
+from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,7 +71,7 @@ class ForkServerManager:
         self._config = config
         self._redact = redact
         # prometheus-client would leave a file behind for each process that ever ran.
-        self._environ = {name: value for name, value in environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+        self._environ = {name: value for name, value in environ.items() if name != SHARED_DIR_VARIABLE}
         self._on_ready, self._on_failed, self._on_ended = on_ready, on_failed, on_ended
         self._lock = threading.Lock()
         self._processes: dict[int, HandlerProcess] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowhooks import Delivery, Outcome, OutcomeKind, State
@@ -9,6 +12,7 @@ from flowhooks.clock import SECOND
 from flowhooks.ledger.delivery_settled import DeliverySettled
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.observability.metrics import MAX_HANDLERS, MAX_SOURCES, NO_SOURCE, OTHERS, Metrics
+from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE, continue_counts, read_pids
 from flowhooks.testing import make_event
 
 
@@ -130,3 +134,24 @@ def test_two_processes_count_apart():
     one.committed(8, 0.002)
     assert read(one)["flowhooks_commit_batch_size_sum",] == 8
     assert read(other)["flowhooks_commit_batch_size_sum",] == 0
+
+
+def test_a_process_continues_the_counts_of_an_exited_one(tmp_path, monkeypatch):
+    """The sum includes exited processes, and the number of files does not grow with them."""
+    monkeypatch.setenv(SHARED_DIR_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    for number, pid in ((0, 101), (1, 102), (0, 103), (0, 104)):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        continue_counts(number)
+        metrics = Metrics()
+        metrics.answered("complete", "oa", 200, 0.5)
+    found = read(metrics)
+    assert found["flowhooks_http_responses_total", "complete", "oa", "200"] == 4
+    assert found["flowhooks_http_request_duration_seconds_sum", "complete", "oa"] == 2
+    assert metrics.answers() == {200: 1}
+    assert {file.name for file in tmp_path.glob("counter_*")} == {"counter_n0.db", "counter_n1.db"}
+    assert sorted(read_pids(tmp_path)) == [102, 104]
+    monkeypatch.setattr(os, "getpid", lambda: 105)  # a process that this one has forked
+    metrics.answered("complete", "oa", 200, 0.5)
+    assert read(metrics)["flowhooks_http_responses_total", "complete", "oa", "200"] == 5
+    assert (tmp_path / "counter_105.db").exists()

@@ -66,6 +66,29 @@ def test_the_end_of_the_terminal_stops_all_processes(supervisor, monkeypatch):
     assert done == ["reload", "reload", "stop"]
 
 
+def test_a_process_continues_the_counts_of_an_exited_one(supervisor, monkeypatch):
+    """Two processes that run never count in the same files."""
+    monkeypatch.setattr("flowhooks.cli.process.supervisor.ChildProcess", _StartedChild)
+    selector = SimpleNamespace(register=lambda *_: None)
+    supervisor._slots = first, second = [Slot(0), Slot(1)]
+    supervisor._start_due_slots(selector)
+    first.successor = supervisor._start(first, selector)
+    first.retiring, first.current, first.successor = first.current, first.successor, None
+    second.current = None  # it has died
+    supervisor._start_due_slots(selector)
+    first.retiring = None
+    second.successor = supervisor._start(second, selector)
+    numbers = [child.metrics_number for child in (first.current, second.current, second.successor)]
+    assert numbers == [2, 1, 0]
+
+
+class _StartedChild(SimpleNamespace):
+    """A process that has started."""
+
+    def __init__(self, number, *_, metrics_number, **__):
+        super().__init__(pid=100 + metrics_number, number=number, metrics_number=metrics_number, control=None)
+
+
 def test_a_process_has_the_time_that_it_reported(supervisor):
     """Each process has read `shutdown.timeout` at its own start; the limit of one that is not ready is estimated."""
     ours, theirs = socket.socketpair()
