@@ -183,10 +183,12 @@ def test_what_cannot_be_loaded_leaves_the_predecessor(served):
         served.remove("broken")
         config.write_text('schemas_dir = "nowhere"\n')
         is_refused("the folder of schema files nowhere does not exist")
+        config.write_text("processes = 2\n")
+        is_refused("processes = 2 needs PostgreSQL")
         config.write_text("answer_wait = 1000\n")
         assert restart(served).returncode == EXIT_USAGE  # the command reads the settings, too
         server.signal(signal.SIGUSR2)
-        assert "answer_wait must be" in server.until_logged("process_replace_failed", times=4)["why"]
+        assert "answer_wait must be" in server.until_logged("process_replace_failed", times=5)["why"]
         config.write_text("")
         restarted(served)
         server.until_logged("supervisor_started")
@@ -284,7 +286,9 @@ def test_one_process_on_postgresql(site, postgresql_url):
     server = site.start()
     with Clients(server.place, GOOD) as clients:
         clients.until_more()
+        (site.folder / "flowhooks.toml").write_text("processes = 2\n")
         server.signal(signal.SIGUSR2)
+        assert server.until_logged("restart_needed")["settings"] == ["processes"]
         server.until_logged("ledger_taken_over")
         clients.until_more()
     clients.check(site)

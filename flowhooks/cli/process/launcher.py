@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, SettingsDiff
 
 ADDRESSES_KEPT: Final = "a server that is replaced keeps its sockets: stop and start it to change its addresses"
+PROCESSES_KEPT: Final = "a single process is replaced by a single process: stop and start it to run several processes"
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +69,8 @@ def run(
         with inherited.report_failure():
             loaded = source.load()
             settings = inherited.apply_addresses(loaded)
+            if inherited.is_successor:  # a process that is started after a crash is not refused
+                check_processes(settings)
             check(settings)
             if inherited.metrics_number is not None:
                 continue_counts(inherited.metrics_number)
@@ -76,6 +79,8 @@ def run(
             configure_log(settings)
             if changed := inherited.changed_addresses(loaded):
                 log.warning("restart_needed", settings=changed, why=ADDRESSES_KEPT)
+            if inherited.is_only and settings.processes > 1:
+                log.warning("restart_needed", settings=["processes"], why=PROCESSES_KEPT)
             context = ProcessContext(
                 source=source,
                 inherited=inherited,
