@@ -15,7 +15,7 @@ from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.sources.toml import has_ended, require_credential, source_name
 from flowhooks.errors import SettingsError
 from flowhooks.settings.credentials import read_signing_key
-from flowhooks.settings.tokens import token_from_file
+from flowhooks.settings.tokens import token_digest_from_file, token_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,14 +150,37 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
         else:
             headers = credential_options.scheme_headers(source.signature, key, TEST_BODY) | UNKNOWN_TYPE
             yield f"{what} by {source.signature.scheme}", headers, f"/in/{name}"
+    if found := _find_token(name, source, token_file):
+        token, where = found
+        yield f"with the token in {where}", {"Authorization": f"Bearer {token}"}, TEST_PATH
+
+
+def _find_token(name: str, source: Source, token_file: Path | None) -> tuple[str, str] | None:
+    """Return the token of a source that can be read here, and where it was read; None if there is none."""
     if token_file is None and source.token_file:
         try:
-            token = token_from_file(source.token_file)
+            return token_from_file(source.token_file), f"the file {source.token_file}"
         except ValueError as error:
             raise SettingsError(f"sources.{name}.token_file: {error}") from None
-        yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {token}"}, TEST_PATH
-    elif token := credential_options.read_token(token_file):
-        where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN_VARIABLE}"
-        if source.token_sha256 and hashlib.sha256(token.encode("ascii")).hexdigest() not in source.token_sha256:
-            raise SettingsError(f"{where} holds no token of {name}: its digest is not in token_sha256")
-        yield f"with the token in {where}", {"Authorization": f"Bearer {token}"}, TEST_PATH
+    if not source.token_sha256 and not source.token_file:
+        if token_file is not None:
+            raise SettingsError(f"{name} has no token: leave out --token-file")
+        return None  # a token in the variable is one of another source
+    token = credential_options.read_token(token_file)
+    if not token:
+        return None
+    where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN_VARIABLE}"
+    if not _is_token(token, source):
+        raise SettingsError(f"{where} holds no token of {name}: it matches neither token_sha256 nor token_file")
+    return token, where
+
+
+def _is_token(token: str, source: Source) -> bool:
+    """Tell whether a token is one of a source. A server would accept that of another source, too."""
+    digests = list(source.token_sha256)
+    if source.token_file:
+        try:
+            digests.append(token_digest_from_file(source.token_file))
+        except ValueError:
+            return True  # only the server can read the file
+    return hashlib.sha256(token.encode("ascii")).hexdigest() in digests

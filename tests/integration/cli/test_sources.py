@@ -225,10 +225,15 @@ def test_a_server_takes_it_or_not(tmp_path):
     )
     with served(config) as (url, app):
         for name, how in (("erp", "signed with the secret in the file"), ("crm", "with the token in the file")):
-            ran = run("sources", "test", name, "--to", url)
+            ran = run("sources", "test", name, "--to", url, FLOWHOOKS_TOKEN="far")  # of another source
             assert ran.exit_code == 0, ran.output
             assert "rejected: 401, as expected (without a credential)" in ran.output
             assert f"accepted as source {name} ({how}" in ran.output
+            assert ran.output.count("accepted") == 1
+        other = private(tmp_path / "other", "far")
+        for name, why in (("erp", "erp has no token"), ("crm", "holds no token of crm")):
+            ran = run("sources", "test", name, "--to", url, "--token-file", other)
+            assert (ran.exit_code, why in ran.output) == (2, True), ran.output
         ran = run("sources", "test", "far", "--to", url, FLOWHOOKS_TOKEN="far")
         assert (ran.exit_code, "rejected: 403, the address is not allowed" in ran.output) == (1, True)
         ran = run("sources", "test", "far", "--to", url, FLOWHOOKS_TOKEN="other")
