@@ -46,7 +46,8 @@ def record(transaction: WriteTransaction, kind: str, at: int, value: int, detail
         detail: the backup's name, or the host of the clock.
     """
     connection = transaction.connection
-    is_old = maintenance.c.at < (at if kind == "backup" else at - DAY)
+    # The last backup is the one that was recorded last, even if the clock was ahead at an earlier one.
+    is_old = maintenance.c.at != at if kind == "backup" else maintenance.c.at < at - DAY
     connection.execute(delete(maintenance).where(maintenance.c.kind == kind, is_old))
     row = {"kind": kind, "at": at, "value": value, "detail": detail}
     connection.execute(database.insert(maintenance).values(row).on_conflict_do_nothing(index_elements=["kind", "at"]))
@@ -64,7 +65,10 @@ def observations(connection: Connection, kind: str, since: int, until: int) -> l
 
 
 def last_backup(connection: Connection) -> int | None:
-    """Return when the last recorded backup was made, in microseconds since 1970; None if none is recorded."""
+    """Return when the last recorded backup was made, in microseconds since 1970; None if none is recorded.
+
+    The time is later than now if the clock was ahead.
+    """
     newest = select(func.max(maintenance.c.at)).where(maintenance.c.kind == "backup")
     at: int | None = connection.execute(newest).scalar()
     return at

@@ -126,6 +126,8 @@ def _size(connection: Connection, max_mib: int, growth_mib: int, now: int) -> It
 
 def _backup(connection: Connection, max_age: int, now: int) -> Iterator[Cause]:
     last = maintenance.last_backup(connection)
+    if last is not None and last > now + DAY:  # the clock was ahead, so nobody knows when that backup was made
+        last = None
     since = maintenance.first_start(connection) if last is None else last
     if since is not None and now - since > max_age:
         yield _of_ledger(AlertCause.BACKUP_TOO_OLD, NO_BACKUP if last is None else BACKUP, since)

@@ -107,6 +107,22 @@ def test_the_backup_is_too_old(opened):
 
 
 @pytest.mark.either
+def test_a_backup_of_the_future_is_none(opened):
+    """A backup that was recorded while the clock was ahead hides no alert, and the next one replaces it."""
+    flow = opened(backup_max_age=float(DAY_SECONDS))
+    context = replace(flow.app.operation_context, by=Actor("ann", "cli"))
+    flow.clock.time += 366 * DAY_SECONDS * SECOND
+    record_backup(context)
+    flow.clock.time -= 366 * DAY_SECONDS * SECOND
+    flow.clock.advance(DAY_SECONDS + 1)
+    assert (AlertCause.BACKUP_TOO_OLD, "ledger") in found(flow)
+    recorded = record_backup(context)
+    found(flow)
+    assert (AlertCause.BACKUP_TOO_OLD, "ledger") not in found(flow)
+    assert flow.sql("SELECT at FROM maintenance WHERE kind = 'backup'") == [(recorded.at,)]
+
+
+@pytest.mark.either
 def test_the_clock_has_jumped(opened):
     """Each jump that the watch of the clock finds is counted for its host, for 24 hours."""
     flow = opened()
