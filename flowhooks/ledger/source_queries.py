@@ -9,12 +9,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, bindparam, func, select
 
 from flowhooks.clock import DAY, SECOND, id_lower_bound
 from flowhooks.ledger.damaged_rows import repair
-from flowhooks.ledger.tables import events, ignored_requests, rejected_requests
+from flowhooks.ledger.tables import events, ignored_requests, rejected_requests, trends
 from flowhooks.model.event import CALLBACK_ORIGINS
+from flowhooks.model.trend import RESOLUTIONS, TrendKind
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,9 +24,24 @@ HOUR: Final = 3600 * SECOND
 MAX_RECENT_EVENTS: Final = 10_000
 """Maximum number of events, the newest, from which the callbacks of the last day are counted."""
 MAX_SEARCHED_EVENTS: Final = 100_000
-"""Maximum number of events, the newest, among which the last callback of one source is searched."""
+"""Maximum number of events, the newest, among which the last callback of a source is searched."""
 MAX_SEEN_EVENTS: Final = 20_000
 """Maximum number of events, the newest, whose versions, classes and conclusions count as seen."""
+
+
+_LAST_SUCCESS: Final = (
+    select(trends.c.started_at)
+    .where(
+        trends.c.kind == TrendKind.SOURCE.value,
+        trends.c.subject == bindparam("source"),
+        trends.c.resolution == bindparam("resolution"),
+        trends.c.started_at < bindparam("until", type_=BigInteger),
+        trends.c.outcome >= "200",
+        trends.c.outcome < "300",
+    )
+    .order_by(trends.c.started_at.desc())
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,19 +140,27 @@ def last_callback(connection: Connection, source: str) -> int | None:
     return found if type(found) is int else None
 
 
-def newest_callbacks(connection: Connection, since: int) -> dict[str, int]:
-    """Return when the last callback of each source was received, of those since `since`; without other sources.
+def newest_callbacks(connection: Connection, since: int, until: int) -> dict[str, int]:
+    """Return when the last callback of each source was received, from `since` to before `until`.
 
-    A request that was ignored counts, too: it shows that the source can call.
+    Only the newest `MAX_SEARCHED_EVENTS` events of that time are read; a source without a callback among them is left
+    out. A request that was ignored counts, too: it shows that the source can call.
     """
+    newest_events = (
+        select(events.c.source, events.c.origin, events.c.received_at)
+        .where(events.c.id >= id_lower_bound(since), events.c.id < id_lower_bound(until))
+        .order_by(events.c.id.desc())
+        .limit(MAX_SEARCHED_EVENTS)
+        .subquery()
+    )
     stored = (
-        select(events.c.source, func.max(events.c.received_at))
-        .where(events.c.id >= id_lower_bound(since), events.c.origin.in_(CALLBACK_ORIGINS))
-        .group_by(events.c.source)
+        select(newest_events.c.source, func.max(newest_events.c.received_at))
+        .where(newest_events.c.origin.in_(CALLBACK_ORIGINS))
+        .group_by(newest_events.c.source)
     )
     ignored = (
         select(ignored_requests.c.source, func.max(ignored_requests.c.last_at))
-        .where(ignored_requests.c.last_at >= since)
+        .where(ignored_requests.c.last_at >= since, ignored_requests.c.last_at < until)
         .group_by(ignored_requests.c.source)
     )
     newest: dict[str, int] = {}
@@ -144,6 +168,20 @@ def newest_callbacks(connection: Connection, since: int) -> dict[str, int]:
         if type(at) is int:  # not a damaged value
             newest[source] = max(at, newest.get(source, 0))
     return newest
+
+
+def last_success(connection: Connection, source: str, until: int) -> int | None:
+    """Return until when a source has surely sent its last request with a successful response, of those before `until`.
+
+    That is the end of the minute or hour of that request in the trends. None: none is recorded.
+    """
+    ends = []
+    for resolution in RESOLUTIONS:
+        parameters = {"source": source, "resolution": resolution, "until": until}
+        started_at = connection.execute(_LAST_SUCCESS, parameters).scalar_one_or_none()
+        if type(started_at) is int:  # not a damaged value
+            ends.append(started_at + resolution * SECOND)
+    return max(ends, default=None)
 
 
 def count_callbacks(connection: Connection, source: str, since: int, *, limit: int) -> int:

@@ -34,7 +34,9 @@ OVERDUE_AFTER: Final = 3600 * SECOND
 RECENT_PERIOD: Final = DAY
 """Microseconds for which a missed callback or a reused id keeps its alert open."""
 _OVERLAP: Final = 120 * SECOND
-"""Microseconds of events that are searched again at each check: another process may have stored them late."""
+"""Microseconds of events that are searched again at each check: another process may have stored them late. The clock of
+another process may be ahead by the same.
+"""
 _MAX_SILENCE: Final = 31 * DAY
 """Maximum age of the events that the first check searches for a source's last callback."""
 
@@ -130,8 +132,7 @@ class EngineCauseFinder:
             now: microseconds since 1970.
         """
         sources = self._settings().sources
-        if self._first_check_at is None:
-            self._first_check_at = now
+        self._first_check_at = now if self._first_check_at is None else min(self._first_check_at, now)
         asked = {name: source for name, source in sources.items() if source.engine is not None}
         if asked:
             yield from self._engines(connection, asked, now)
@@ -180,12 +181,19 @@ class EngineCauseFinder:
         }
         if not limits or self._first_check_at is None:
             return
+        if self._searched_until is not None and self._searched_until > now:  # the clock was set back
+            self._searched_until = None
+            self._last_callbacks.clear()
         since = now - min(max(limits.values()), _MAX_SILENCE) if self._searched_until is None else self._searched_until
-        for name, received_at in source_queries.newest_callbacks(connection, since).items():
+        until = now + _OVERLAP  # without the times of a clock that was ahead
+        for name, received_at in source_queries.newest_callbacks(connection, since, until).items():
             self._last_callbacks[name] = max(received_at, self._last_callbacks.get(name, 0))
         self._searched_until = now - _OVERLAP
         for name, limit in limits.items():
-            last_at = self._last_callbacks.get(name, self._first_check_at)
+            last_at = self._last_callbacks.get(name, 0)
+            if now - last_at > limit:  # its last callback may be older than the events that were read
+                answered_until = source_queries.last_success(connection, name, until)
+                last_at = max(last_at, min(answered_until or 0, now)) or self._first_check_at
             if now - last_at > limit:
                 yield Cause(
                     cause=AlertCause.SOURCE_SILENT, subject=name, since=last_at, count=lambda _: 1, template=SILENT

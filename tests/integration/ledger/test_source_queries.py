@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.clock import DAY
+from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger import source_queries
 from flowhooks.ledger.queries import EventFilter
 from support.app_harness import ingress_callback
@@ -26,8 +26,22 @@ def test_requests_to_fixed_urls_are_callbacks(harness):
         rate = source_queries.recent_callbacks(connection, now)["oa"]
         assert (rate.last_at, rate.last_day) == (at, 3)
         assert source_queries.last_callback(connection, "oa") == at
-        assert source_queries.newest_callbacks(connection, now - DAY) == {"oa": at}
+        assert source_queries.newest_callbacks(connection, now - DAY, now + SECOND) == {"oa": at}
         assert source_queries.count_callbacks(connection, "oa", now - DAY, limit=10) == 3
+
+
+def test_only_the_newest_events_are_searched(harness, monkeypatch):
+    """The last callback of each source is searched in a bounded number of events, without those of another time."""
+    flow = harness.open()
+    flow.take("i1", source="oa")
+    flow.clock.advance(60)
+    at = flow.clock.now()
+    flow.take("i2", source="erp")
+    flow.clock.advance(60)
+    flow.take("i3", source="erp")
+    monkeypatch.setattr(source_queries, "MAX_SEARCHED_EVENTS", 1)
+    with flow.app.ledger.connection() as connection:
+        assert source_queries.newest_callbacks(connection, 0, at + SECOND) == {"erp": at}
 
 
 def test_events_of_an_origin(harness):

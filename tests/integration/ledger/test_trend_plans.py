@@ -7,7 +7,7 @@ import re
 import pytest
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger import database, trends
+from flowhooks.ledger import database, source_queries, trends
 from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.ledger.trend_queries import read_trend, trend_marks
 from flowhooks.model.error_group import identify
@@ -87,6 +87,7 @@ def test_no_table_is_read_as_a_whole(harness, analyzed):
         lambda connection: read_trend(connection, "handler", "p:h1", since=START, until=until, step=3_600),
         lambda connection: trend_marks(connection, since=START, until=until),
         lambda connection: list(trends.subjects(connection)),
+        lambda connection: source_queries.last_success(connection, "oa", until),
         lambda connection: trends.has_older(connection, "handler", "p:h3", resolution=MINUTE, before=START),
         lambda connection: trends.group_fingerprints(connection, [identify("p:h", "E", "m")]),
         add,

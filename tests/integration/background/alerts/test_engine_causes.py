@@ -220,6 +220,34 @@ def test_a_source_is_silent(flow):
     assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
 
 
+def test_a_source_was_silent_before_the_first_check(flow):
+    """Without a callback among the newest events, the trends tell until when the source had an answer."""
+    hour = 3600 * SECOND
+    answered_at = (flow.clock.now() // hour - 100) * hour
+    for started_at, status in ((answered_at - hour, 202), (answered_at, 200), (answered_at + hour, 401)):
+        flow.sql("INSERT INTO trends VALUES ('source', 'erp', 3600, ?, ?, 5, 3)", started_at, str(status))
+    assert found(flow)[AlertCause.SOURCE_SILENT, "erp"].started_at == answered_at + hour
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_callback_of_the_future_is_no_sign_of_life(flow, restarted):
+    """A callback that was received while the clock was ahead does not count after the clock was corrected."""
+    year = 366 * 86_400 * SECOND
+    start = flow.clock.now()
+    if not restarted:
+        found(flow)
+    flow.clock.time += year
+    flow.take("i1", source="erp", wait=0)
+    ingress.ignore(flow, "/status = 1", source="erp")
+    if not restarted:
+        found(flow)
+    flow.clock.time -= year
+    assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
+    flow.clock.advance(3700)
+    alert = found(flow)[AlertCause.SOURCE_SILENT, "erp"]
+    assert start <= alert.started_at <= start + SECOND
+
+
 def test_requests_to_a_fixed_url_are_a_sign_of_life(flow):
     """A source is not silent as long as its requests are stored or ignored."""
     found(flow)
