@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import and_, delete, exists, or_, select, tuple_, update
 
 from flowhooks.clock import DAY
+from flowhooks.ledger import database
 from flowhooks.ledger.tables import operation_items, operations
 from flowhooks.model.bulk_operation import OperationState
 
@@ -47,8 +48,11 @@ def delete_expired(transaction: WriteTransaction, now: int, *, ended_before: int
     )
     # A plan of which a part is deleted cannot be started: it is as one that is still being made.
     connection.execute(update(operations).where(is_unstarted).values(state=OperationState.PLANNING.value))
-    expired: Any = select(keys.operation_id, keys.delivery_id).join(operations, columns.id == keys.operation_id)
-    expired = expired.where(or_(is_unstarted, columns.finished_at < now - KEPT_ITEMS)).limit(limit)
+    # Items have no time. With the ids of the few operations, they are found by key.
+    has_expired_items = or_(is_unstarted, columns.finished_at < now - KEPT_ITEMS)
+    operation_ids = connection.execute(select(columns.id).where(has_expired_items)).scalars().all()
+    expired: Any = select(keys.operation_id, keys.delivery_id).limit(limit)
+    expired = expired.where(keys.operation_id.in_(database.string_array("operation_ids", operation_ids)))
     items = connection.execute(
         delete(operation_items).where(tuple_(keys.operation_id, keys.delivery_id).in_(expired))
     ).rowcount

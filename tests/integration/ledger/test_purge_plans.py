@@ -1,4 +1,4 @@
-"""Query plans of a purge: rows are found by key and by time, and no table is scanned."""
+"""Query plans of a purge: rows are found by key and by time, and no large table is scanned."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from flowhooks.clock import id_lower_bound
-from flowhooks.ledger import checksums, database, purge
+from flowhooks.clock import DAY, id_lower_bound
+from flowhooks.ledger import checksums, database, operation_retention, purge
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.transaction import WriteTransaction
 from support.sent_statements import taking_down
@@ -54,8 +54,19 @@ FILL = (
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'ID' || CAST(100000 + i AS TEXT), i, 'ann', 'cli', 'reroute_parked', '', '{}' FROM n
     """,
+    """
+    INSERT INTO operations (id, action, event_filter, note, state, actor, interface, created_at, changed_at, planned,
+        released, changed)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= ? / 1000)
+    SELECT 'o' || CAST(i AS TEXT), 'close', '{}', '', 'planned', 'ann', 'cli', i, i, 1, 0, 0 FROM n
+    """,
+    """
+    INSERT INTO operation_items (operation_id, delivery_id, planned_state, attempt, status)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'o' || CAST(1 + i / 1000 AS TEXT), CAST(i AS TEXT), 'dead', 1, 'planned' FROM n
+    """,
 )
-TABLES = "events|deliveries|attempts|conflicts|event_fields|purged_identities|audit_log"
+TABLES = "events|deliveries|attempts|conflicts|event_fields|purged_identities|audit_log|operation_items"
 
 
 def whole(connection, statement, parameters):
@@ -100,6 +111,7 @@ def test_no_table_is_read_as_a_whole(harness, analyzed):
             "purge": lambda: purge.purge(transaction, page.ids, before, kept_from=0, process="x"),
             "known": lambda: purge.find_purged(connection, [checksums.texts_sha256(identity)]),
             "of event": lambda: purge.find_purged_event(connection, flow.clock.new_id()),
+            "operations": lambda: operation_retention.delete_expired(transaction, DAY + 4, ended_before=0, limit=OLD),
             "forget": lambda: purge.delete_expired(
                 transaction, identities=50, audits=time, closed_alerts=time, signatures=time, limit=OLD
             ),
