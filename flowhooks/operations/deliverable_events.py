@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import select
 
-from flowhooks import schema
 from flowhooks.clock import to_datetime
-from flowhooks.errors import FlowhooksError
+from flowhooks.errors import DamagedRow, FlowhooksError
 from flowhooks.ledger import database
 from flowhooks.ledger.queries import to_event
 from flowhooks.ledger.tables import DISMISSED_BY_ROUTING, events
@@ -20,7 +19,7 @@ from flowhooks.logger import get_logger
 from flowhooks.text import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
     from sqlalchemy import Connection
@@ -53,13 +52,13 @@ class DismissedEvents(NamedTuple):
 
 _COLUMNS: Final = tuple(column for column in events.c if column.name not in {"body", "raw_body", "no_match"})
 _NEWEST: Final = select(*_COLUMNS).where(DISMISSED_BY_ROUTING).order_by(events.c.id.desc()).limit(MAX_EVENTS)
-_BODIES: Final = select(events.c.id, events.c.body).where(events.c.id.in_(database.string_array("ids")))
+_WITH_BODIES: Final = select(*_COLUMNS, events.c.body).where(events.c.id.in_(database.string_array("ids")))
 
 
 def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, DismissedEvents]:
     """Count the dismissed events that each handler would accept now, by handler id.
 
-    Events dismissed by operators are left out.
+    Events dismissed by operators are left out, and so are damaged ones.
 
     Args:
         connection: any connection.
@@ -69,13 +68,12 @@ def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, Di
         NewerSelectorsError: handlers are registered whose selectors this version cannot read.
     """
     by_handler: dict[str, DismissedEvents] = {}
-    for row, event in _candidates(connection, router):
-        stored_route = json.loads(row.route)
-        for handler, why in router.route(event).handlers.items():
+    for candidate in _candidates(connection, router):
+        for handler, why in router.route(candidate.event).handlers.items():
             # An `every` handler got its delivery when the event was received, or was not installed then.
-            if handler not in stored_route and not why.startswith("every"):
-                before = by_handler.get(handler, DismissedEvents(0, row.received_at))
-                by_handler[handler] = DismissedEvents(before.events + 1, min(before.since, row.received_at))
+            if handler not in candidate.stored_route and not why.startswith("every"):
+                before = by_handler.get(handler, DismissedEvents(0, candidate.received_at))
+                by_handler[handler] = DismissedEvents(before.events + 1, min(before.since, candidate.received_at))
     return by_handler
 
 
@@ -104,18 +102,34 @@ def reroute_command(handler: str, dismissed: DismissedEvents) -> str:
     return command_line("events", "reroute", f"--handler={handler}", "--state=dismissed", f"--since={since}")
 
 
-def _candidates(connection: Connection, router: Router) -> Iterator[tuple[Any, Event]]:
+class _Candidate(NamedTuple):
+    event: Event
+    received_at: int
+    stored_route: Collection[str]
+
+
+def _candidates(connection: Connection, router: Router) -> Iterator[_Candidate]:
     """Yield the newest dismissed events, with their data if a condition needs it. One body is parsed at a time."""
-    rows_with_data: dict[str, Any] = {}
+    ids: list[str] = []
     for row in connection.execute(_NEWEST).all():
-        event = to_event(row, {})
-        if len(rows_with_data) < MAX_BODIES and router.reads_data(event):
-            rows_with_data[row.id] = row
+        candidate = _to_candidate(row, {})
+        if candidate is None:
+            continue
+        if len(ids) < MAX_BODIES and router.reads_data(candidate.event):
+            ids.append(row.id)
         else:
-            yield row, event
-    ids = list(rows_with_data)
+            yield candidate
     for start in range(0, len(ids), _BODY_BATCH_SIZE):
         batch = json.dumps(ids[start : start + _BODY_BATCH_SIZE])
-        for event_id, body in connection.execute(_BODIES, {"ids": batch}):
-            row = rows_with_data[event_id]
-            yield row, to_event(row, schema.parse_callback(body.encode()))
+        for row in connection.execute(_WITH_BODIES, {"ids": batch}):
+            candidate = _to_candidate(row)
+            if candidate is not None:
+                yield candidate
+
+
+def _to_candidate(row: Any, data: Mapping[str, Any] | None = None) -> _Candidate | None:
+    """Return the event of a row, as `to_event` does; None if the row is damaged, which `flowhooks verify` reports."""
+    try:
+        return _Candidate(to_event(row, data), row.received_at, frozenset(json.loads(row.route)))
+    except (DamagedRow, RecursionError, TypeError, ValueError):
+        return None

@@ -83,6 +83,20 @@ def test_a_bounded_look(harness, listens, counted, monkeypatch):
     assert found["p:b"].events == 4
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("change", ["received_at = 'x'", "route = '{'", "route = '1'", "body = 'x'", "body = x'ff00'"])
+def test_damaged_events_are_left_out(harness, listens, counted, change):
+    """An event that cannot be read does not keep the others from being counted."""
+    harness.check_books = False
+    flow = harness.open(listens(lambda event: 1, name="a", conclusion="approved"))
+    for instance in ("damaged", "sound"):
+        flow.take(instance, conclusion="rejected", amount=1)
+    flow.sql(f"UPDATE events SET {change} WHERE flow_instance_id = 'damaged'")
+    flow.close()
+    flow, found = counted(large={"conclusion": "rejected", "when": {"/amount": {"minimum": 0}}})
+    assert found["p:large"].events == 1
+
+
 def test_a_start_says_what_it_does_not_deliver(harness, listens, logged, eventually):
     """A start logs the command once for each new or changed handler; the next start does not."""
     approved, rejected = (listens(lambda event: 1, name=name, conclusion=name) for name in ("approved", "rejected"))
