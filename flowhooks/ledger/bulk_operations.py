@@ -30,6 +30,12 @@ DONE_AT_ONCE: Final = frozenset({BulkAction.MARK_DONE, BulkAction.CLOSE})
 PURGED: Final = "purged"
 """State that is shown for a delivery whose event was purged."""
 _SIGNIFICANT_DIGITS: Final = 5
+_IS_KNOWN: Final = and_(
+    operations.c.action.in_([action.value for action in BulkAction]),
+    operations.c.state.in_([state.value for state in OperationState]),
+)
+"""Operations that can be shown. A damaged one, and one that a newer flowhooks has started, may have other words."""
+_IS_KNOWN_ITEM: Final = items.c.status.in_([status.value for status in ItemStatus])
 
 # `run-now` asks for one attempt. After it, the delivery waits for its schedule, which may take days.
 _ASKED_ATTEMPT_HAS_ENDED: Final = or_(
@@ -138,7 +144,7 @@ def to_rate(interval: int | None) -> float | None:
 def list_operations(
     connection: Connection, *, limit: int, before: str = "", active_only: bool = False
 ) -> tuple[Operation, ...]:
-    """Return operations, newest first.
+    """Return operations, newest first. Those with an action or a state that this version does not know are left out.
 
     Args:
         connection: any connection.
@@ -146,7 +152,7 @@ def list_operations(
         before: the id after which to continue; `""`: start with the newest.
         active_only: leave out operations that are planned and not started, cancelled or finished.
     """
-    query = select(operations).order_by(operations.c.id.desc()).limit(limit)
+    query = select(operations).where(_IS_KNOWN).order_by(operations.c.id.desc()).limit(limit)
     if before:
         query = query.where(operations.c.id < before)
     if active_only:
@@ -155,8 +161,8 @@ def list_operations(
 
 
 def read_operation(connection: Connection, operation_id: str) -> Operation | None:
-    """Return an operation with its progress; None if there is none with this id."""
-    rows = connection.execute(select(operations).where(operations.c.id == operation_id)).all()
+    """Return an operation with its progress; None if there is none with this id that this version knows."""
+    rows = connection.execute(select(operations).where(operations.c.id == operation_id, _IS_KNOWN)).all()
     return next(iter(_to_operations(connection, rows)), None)
 
 
@@ -180,7 +186,7 @@ def operation_items(
     query = (
         select(items, deliveries.c.event_id, deliveries.c.handler, deliveries.c.state)
         .select_from(_WITH_DELIVERIES)
-        .where(items.c.operation_id == operation_id, items.c.delivery_id > after)
+        .where(items.c.operation_id == operation_id, items.c.delivery_id > after, _IS_KNOWN_ITEM)
         .order_by(items.c.delivery_id)
         .limit(limit)
     )

@@ -45,6 +45,7 @@ _JSON: Final[Mapping[str, tuple[type, str | None]]] = {
     "alerts.resolution_due": (list, "[]"),
     "alerts.notification_errors": (dict, "{}"),
     "audit_log.detail": (dict, '{"damaged": "it is not a JSON object"}'),
+    "operations.event_filter": (dict, '{"damaged": "it is not a JSON object"}'),
     "processes.handlers": (list, "[]"),
     "handlers.selectors": (dict, "{}"),
     "handlers.retry": (dict, None),

@@ -57,9 +57,19 @@ CASES = {
     "the text of an alert": "alerts SET message = x'ff'",
     "the reason of a rejection": f"rejected_requests SET reason_en = {BAD_TEXT}",
     "the time of a rejection": f"rejected_requests SET rejected_at = {BAD_NUMBER}",
+    "the action of an operation": "operations SET action = 'x'",
+    "the state of an operation": "operations SET state = 'x'",
+    "the filter of an operation": "operations SET event_filter = '{'",
+    "the status of an item": "operation_items SET status = 'x'",
 }
-PAGES = ("/", "/events", "/events?state=dead", "/parked", "/alerts", "/audit", "/handlers", "/rejected")
-API = ("/api/events", "/api/alerts", "/api/audit", "/api/overview", "/api/parked", "/api/handlers", "/api/rejected")
+PAGES = (
+    *("/", "/events", "/events?state=dead", "/parked", "/alerts", "/audit", "/handlers", "/rejected-requests"),
+    "/operations",
+)
+API = (
+    *("/api/events", "/api/alerts", "/api/audit", "/api/overview", "/api/parked", "/api/handlers"),
+    *("/api/rejected-requests", "/api/operations"),
+)
 
 
 @handler(process_key="leave", retry=Retry(attempts=1))
@@ -89,9 +99,11 @@ def shown(harness, serve):
     return flow, serve(flow)
 
 
-def paths(console, event):
+def paths(event, operation):
     """Every page and every path of the API that shows rows."""
-    return [*(f"/console{page}" for page in (*PAGES, f"/events/{event}")), *API, f"/api/events/{event}"]
+    pages = (*PAGES, f"/events/{event}", f"/operations/{operation}")
+    of_operation = (f"/api/operations/{operation}", f"/api/operations/{operation}/items")
+    return [*(f"/console{page}" for page in pages), *API, f"/api/events/{event}", *of_operation]
 
 
 def test_damaged_rows_are_shown_as_damaged(shown, harness):
@@ -99,7 +111,9 @@ def test_damaged_rows_are_shown_as_damaged(shown, harness):
     flow, console = shown
     (damaged,) = flow.events(flow_instance_id="damaged")
     (sound,) = flow.events(flow_instance_id="sound")
-    before = {path: console.get(path, root="", Authorization="Bearer t").status for path in paths(console, damaged)}
+    ((operation,),) = flow.sql("SELECT id FROM operations")
+    all_paths = paths(damaged, operation)
+    before = {path: console.get(path, root="", Authorization="Bearer t").status for path in all_paths}
     shown_before = [path for path, status in before.items() if status == 200]
     assert len(shown_before) >= 10, before
     failed, unmarked = {}, []
@@ -117,6 +131,8 @@ def test_damaged_rows_are_shown_as_damaged(shown, harness):
             assert raw.execute(f"UPDATE {change} WHERE {where}").rowcount > 0, case
             for path in shown_before:
                 answer = console.get(path, root="", Authorization="Bearer t")
+                if answer.status == 404 and table == "operations" and operation in path:
+                    continue  # an operation with an unknown action or state cannot be shown
                 if answer.status != 200:
                     failed[case, path] = answer.status
                 elif path == "/api/events" and sound.encode() not in answer.body:
