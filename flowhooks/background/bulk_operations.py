@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import bulk_operations, bulk_release
+from flowhooks.ledger import bulk_operations, bulk_release, database
 from flowhooks.logger import get_logger
 from flowhooks.model.bulk_operation import OperationState
 
@@ -71,7 +71,8 @@ class OperationReleaser:
         Raises:
             FlowhooksError: the results were not stored, or it is not known.
         """
-        with self._ledger.connection() as connection:
+        # The time of these reads grows with the operation: after a timeout they would be repeated for ever.
+        with self._ledger.connection() as connection, database.without_statement_timeout(connection):
             if not operation.is_released or bulk_release.is_executing(connection, operation):
                 return False
             results = bulk_operations.results_of(connection, operation.id, operation.action, operation.released)

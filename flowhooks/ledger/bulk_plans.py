@@ -105,7 +105,7 @@ def candidate_pages(
         query = query.where(deliveries.c.id > bindparam("after")).order_by(deliveries.c.id).limit(READ_SIZE)
         after = ""
         while True:
-            with connect() as connection:
+            with connect() as connection, database.without_statement_timeout(connection):
                 found = connection.execute(query, {"after": after}).scalars().all()
             start = 0
             while start < len(found):

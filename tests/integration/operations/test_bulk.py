@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import event
 
 from flowhooks import Retry, State
 from flowhooks.errors import InvalidTransition, NotFound, SettingsError
@@ -180,6 +181,25 @@ def test_dead_deliveries_run_again_until_all_are_executed(harness, listens, work
     ids = [flow.only(event_id).delivery_id for event_id in dead]
     rows = flow.sql("SELECT delivery_id, trigger, actor, operation_id FROM attempts WHERE number = 2")
     assert sorted(rows) == [(delivery_id, "replay", "ann", operation_id) for delivery_id in sorted(ids)]
+
+
+@pytest.mark.postgresql
+def test_statements_about_whole_operations_have_no_timeout(harness, listens, works):
+    """With millions of deliveries, the search of a plan and the count of results take longer than any other read."""
+    flow = harness.open(listens(works, name="h"))
+    flow.take("i1")
+    works.error = None
+    untimed = set()
+
+    def note(connection, _cursor, statement, *_rest):
+        if connection.connection.dbapi_connection.statement_timeout is None:
+            untimed.add(statement)
+
+    event.listen(flow.app.ledger._engine, "before_cursor_execute", note)
+    assert ended(flow, run(flow, BulkAction.REPLAY)).succeeded == 1
+    search, *of_results = sorted(untimed, key=lambda statement: "operation_items" in statement)
+    assert search.startswith("SELECT deliveries.id")
+    assert [statement.startswith("SELECT") for statement in of_results] == [True, True]
 
 
 def test_a_delivery_outside_the_plan_is_never_touched(harness, listens, works):
