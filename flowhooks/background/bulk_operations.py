@@ -71,7 +71,7 @@ class OperationReleaser:
         Raises:
             FlowhooksError: the results were not stored, or it is not known.
         """
-        # The time of these reads grows with the operation: after a timeout they would be repeated for ever.
+        # The time of these reads grows with the operation: after a timeout they would be repeated forever.
         with self._ledger.connection() as connection, database.without_statement_timeout(connection):
             if not operation.is_released or bulk_release.is_executing(connection, operation):
                 return False

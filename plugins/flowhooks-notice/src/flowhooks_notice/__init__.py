@@ -84,7 +84,7 @@ class Notice:
 
     @hookimpl
     def alert_resolved(self, alert: Alert) -> None:
-        """Tell everybody who was told of an alert that its cause has ended; after a restart, everybody.
+        """Notify everybody who was notified of an alert that its cause has ended; after a restart, everybody.
 
         Raises:
             NotTold: some channel has not taken it; flowhooks calls again later.
