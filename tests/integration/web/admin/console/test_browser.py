@@ -156,7 +156,7 @@ def test_events_that_a_condition_dismissed_are_found(console, visit):
 def test_the_overview_refreshes_itself(console, visit):
     """New events are shown without a reload, until the page is paused, and again when it continues.
 
-    An answer that is an error has another message than a server that does not answer.
+    The page distinguishes an answer with an error from a server that does not answer.
     """
     page = visit(console)
     page.clock.install()
