@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import stat
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -164,8 +165,15 @@ def _files(dirs: Sequence[Path]) -> list[Path]:
             paths = sorted(folder.resolve().iterdir())
         except OSError as error:
             raise SettingsError(f"the plugins folder {folder} cannot be read: {error.strerror}") from None
-        files |= {path: None for path in paths if path.suffix == ".py" and path.is_file() and path.name[0] not in "._"}
+        files |= {path: None for path in paths if path.suffix == ".py" and path.name[0] not in "._" and _is_file(path)}
     return list(files)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # such as a link into a locked folder: its plugin is quarantined when it is loaded
 
 
 def _from_file(path: Path) -> DiscoveredPlugin:

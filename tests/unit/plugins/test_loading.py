@@ -245,6 +245,26 @@ def test_a_file_named_like_a_module_hides_nothing(site, good):
     assert "flowhooks-file:gone" not in sys.modules
 
 
+def test_a_file_that_cannot_be_examined_is_quarantined(site, good, monkeypatch):
+    """A link into a locked folder, or to no file, is a plugin that cannot be used; the others are used."""
+    site.single_file("good", good)
+    folder = site.single_file("locked", good).parent
+    (folder / "broken.py").symlink_to("nowhere")
+    stat = Path.stat
+
+    def examine(path, **named):
+        if path.name == "locked.py":
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", examine)
+        plugins = site.load()
+    assert {"good", "locked", "broken"} == {info.name for info in plugins.infos}
+    (broken,) = [info for info in plugins.infos if info.name == "broken"]
+    assert "FileNotFoundError" in broken.error
+
+
 @pytest.mark.parametrize("name", ["nowhere", "file"])
 def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
     """A missing folder in the settings is refused, because a start without its plugins would park their events."""
