@@ -122,7 +122,7 @@ def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
 
 
 def test_a_copy_of_a_wrapper_is_another_one(load, attempt):
-    """Wrappers with the same code in two files are attributed to their own plugins."""
+    """Of two wrappers with the same code in two files, the one that raised is named."""
     for fails in "ab":
         copies = {
             name: wrapper(FunctionType(copied.__code__.replace(co_filename=f"{name}.py"), {"FAILS": name == fails}))

@@ -84,7 +84,7 @@ class Notice:
 
     @hookimpl
     def alert_resolved(self, alert: Alert) -> None:
-        """Notify everybody who was notified of an alert that its cause has ended; after a restart, everybody.
+        """Tell the channels that have taken an alert that its cause has ended; after a restart, all channels.
 
         Raises:
             NotTold: some channel has not taken it; flowhooks calls again later.
