@@ -30,6 +30,9 @@ POLL_INTERVAL: Final = 0.1
 MARGIN: Final = 60.0
 """Seconds that a replacement may take beyond the start of the new process and the end of running handlers."""
 
+SIGNALS: Final = "send SIGUSR2 to a single process, or SIGHUP to the supervisor of several processes"
+"""How a server on PostgreSQL is replaced."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
@@ -93,10 +96,7 @@ def replace_server(settings: Settings) -> Replaced:
     """
     file = database.database_file(database_url(settings))
     if file is None:
-        raise FlowhooksError(
-            "on PostgreSQL this command cannot find the server: send SIGUSR2 to a single process, or SIGHUP to the "
-            "supervisor of several processes"
-        )
+        raise FlowhooksError(f"on PostgreSQL this command cannot find the server: {SIGNALS}")
     lock = Lock(file)
     before = lock.owner()
     if before is None or not before.admin:

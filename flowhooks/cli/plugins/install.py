@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -11,9 +11,11 @@ from flowhooks.cli.operations_client import is_serving, record_change
 from flowhooks.cli.options import json_option, settings_source_options, utf8
 from flowhooks.cli.plugins import pip, text
 from flowhooks.cli.plugins.inspection import inspect_in_subprocess, query_subprocess
-from flowhooks.cli.restart import replace_server
+from flowhooks.cli.restart import SIGNALS, replace_server
 from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import database
 from flowhooks.operations.record_change import ChangeKind
+from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.cli.restart import Replaced
     from flowhooks.settings import Settings
 
+UNKNOWN: Final = "It is not known whether a server is running"
 _COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
 
 
@@ -58,7 +61,7 @@ def install_command(
     REQUIREMENT is any requirement of pip: a name, a name with a version, a folder, a wheel or a URL. Options after --
     are passed to pip, such as --no-deps. Only pip's warnings and errors are shown. A new process then checks the result
     as a server would: which plugins are new or changed, which parked events match their handlers, and how many
-    deliveries wait for them. A running server loads new plugins at its next start, or at once with --restart.
+    deliveries wait for them. A running server loads new plugins at its next start; on SQLite at once with --restart.
 
     \b
     Examples:
@@ -73,6 +76,8 @@ def install_command(
     if not (requirements or editables):
         raise click.UsageError("Nothing to install: give a requirement, or --editable with a folder.")
     settings = settings_source.load()
+    is_shared = database.is_shared(database_url(settings))
+    _check_restart(restart=restart, is_shared=is_shared)
     pip.check_available(requirements)
     before = inspect_in_subprocess(settings_source)["plugins"]
     options = [*(["--upgrade"] if upgrade else []), *(word for path in editables for word in ("--editable", path))]
@@ -86,14 +91,15 @@ def install_command(
     result = diff_plugins(before, inspection["plugins"])
     check_result = query_subprocess("check", settings_source=settings_source)
     result["trouble"] = [finding for finding in check_result["findings"] if finding["mark"] == "trouble"]
-    result["server"] = is_serving(settings)
+    result["server"] = _find_server(settings)
     result["ledger"] = inspection["ledger"]
     if changes := _version_changes(result):
         record_change(settings, ChangeKind.INSTALL, changes)
     replaces = restart and result["server"] and not result["trouble"]
     if not as_json:
-        _print_result(result, replaces=replaces)
-    replaced, result["why_not_replaced"] = _replace_server(settings) if replaces else (None, "")
+        _print_result(result, replaces=replaces, is_shared=is_shared)
+    why_not = UNKNOWN if restart and result["server"] is None else ""
+    replaced, result["why_not_replaced"] = _replace_server(settings) if replaces else (None, why_not)
     result["replaced"] = replaced and replaced.to_json()
     if as_json:
         output.print_json(result)
@@ -103,6 +109,20 @@ def install_command(
         raise click.ClickException(result["why_not_replaced"])
     if result["trouble"] or result["why_not_replaced"]:
         raise SystemExit(1)
+
+
+def _check_restart(*, restart: bool, is_shared: bool) -> None:
+    if restart and is_shared:
+        raise click.UsageError(f"--restart cannot find a server on PostgreSQL: install without it, then {SIGNALS}.")
+
+
+def _find_server(settings: Settings) -> bool | None:
+    """Tell whether a server is running; print the reason and return None if that is not known."""
+    try:
+        return is_serving(settings)
+    except FlowhooksError as error:
+        output.print_line(f"{UNKNOWN}: {error}", err=True)
+        return None
 
 
 def _replace_server(settings: Settings) -> tuple[Replaced | None, str]:
@@ -162,7 +182,7 @@ def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
 
 
-def _print_result(result: dict[str, Any], *, replaces: bool) -> None:
+def _print_result(result: dict[str, Any], *, replaces: bool, is_shared: bool) -> None:
     output.print_line()
     changed = any(result[word] for word in ("new", "changed", "gone"))
     if changed:
@@ -178,11 +198,11 @@ def _print_result(result: dict[str, Any], *, replaces: bool) -> None:
     output.print_line()
     if replaces:
         output.print_line("Replacing the running server.")
+    elif result["server"] is None:
+        output.print_line("If a server is running, restart it to load the changes.")
     elif result["server"]:
-        output.print_line(
-            "Restart the server to load the changes: it still runs with its old plugins. `flowhooks restart` does that "
-            "without refusing a callback."
-        )
+        way = f"To refuse no callback, {SIGNALS}." if is_shared else "`flowhooks restart` refuses no callback."
+        output.print_line(f"Restart the server to load the changes: it still runs with its old plugins. {way}")
     else:
         output.print_line("No server is running: the next server that starts loads the changes.")
 

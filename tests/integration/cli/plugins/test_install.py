@@ -281,6 +281,18 @@ def test_a_plugin_that_the_settings_keep_out(there):
     assert "it is not in plugins_allow" in text
 
 
+def test_a_ledger_that_another_process_is_opening(there, ledger):
+    """The effects are shown although it is not known whether a server is running, and no server is replaced."""
+    lock = Lock(there.database)
+    assert lock.acquire()
+    lock.path.write_text("")
+    text = there.run("plugins", "install", "--restart", there.wheel(), *PIP, code=1)
+    lock.release()
+    assert "new: leave 0.1.0 (acme-leave): loaded" in text
+    assert "If a server is running, restart it to load the changes." in text
+    assert "It is not known whether a server is running: " in there.said
+
+
 def test_what_is_installed_already(there):
     """An installed package changes nothing for a server; pip's own output is printed on request."""
     there.put()
@@ -306,6 +318,9 @@ def test_wrong_settings_are_found_before_pip_is_run(there):
     assert there.plugin() is None
     there.run("plugins", "install", "./acme-leave", *PIP, code=1, FLOWHOOKS_PLUGINS_DIRS="missing-folder")
     assert "the plugins folder missing-folder cannot be read" in there.said
+    shared = {"FLOWHOOKS_DATABASE": "postgresql://127.0.0.1/none"}
+    there.run("plugins", "install", "./acme-leave", "--restart", *PIP, code=2, **shared)
+    assert "--restart cannot find a server on PostgreSQL" in there.said
     assert there.plugin() is None
 
 
