@@ -52,6 +52,8 @@ def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, a
       flowhooks events list --field '/amount>=1000' --field /vendor=ACME
       flowhooks events list --handler contracts:archive_contract --state dead --since 2h
       flowhooks events list --error-group 3f6f1e0c9a11 --json
+
+    Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader:
         event_filter = complete_filter(reader, event_filter, settings.search.fields)
