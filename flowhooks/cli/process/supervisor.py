@@ -63,6 +63,11 @@ class Slot:
     restart_delay: float = 0.0
     restart_at: float = 0.0
 
+    @property
+    def is_vacant(self) -> bool:
+        """Whether a process has to be started: there is none, and no successor."""
+        return self.current is None and self.successor is None
+
     def children(self) -> list[ChildProcess]:
         """Return all existing processes of the slot."""
         return [child for child in (self.current, self.successor, self.retiring) if child is not None]
@@ -145,7 +150,7 @@ class Supervisor:
     def _seconds_until_due(self) -> float | None:
         """Return the seconds until the next timeout; None if there is none."""
         times = [child.kill_at for child in self._children() if child.kill_at and not child.killed]
-        times += [slot.restart_at for slot in self._slots if slot.current is None and not self._stopping]
+        times += [slot.restart_at for slot in self._slots if slot.is_vacant and not self._stopping]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _stop_timeout(self, child: ChildProcess) -> float:
@@ -273,7 +278,7 @@ class Supervisor:
         for slot in self._slots:
             if self._stopping:
                 return
-            if slot.current is None and slot.successor is None and slot.restart_at <= now:
+            if slot.is_vacant and slot.restart_at <= now:
                 slot.current = self._start(slot, selector)
 
     def _start(self, slot: Slot, selector: selectors.BaseSelector) -> ChildProcess | None:

@@ -89,6 +89,14 @@ class _StartedChild(SimpleNamespace):
         super().__init__(pid=100 + metrics_number, number=number, metrics_number=metrics_number, control=None)
 
 
+def test_the_supervisor_sleeps_while_a_successor_loads_whose_predecessor_has_died(supervisor):
+    """No process is started in place of the dead one meanwhile, so there is nothing to do."""
+    slot = Slot(0, restart_at=time.monotonic() - 1)
+    slot.successor = SimpleNamespace(kill_at=time.monotonic() + 100, killed=False)
+    supervisor._slots = [slot]
+    assert supervisor._seconds_until_due() > 0
+
+
 def test_a_process_has_the_time_that_it_reported(supervisor):
     """Each process has read `shutdown.timeout` at its own start; the limit of one that is not ready is estimated."""
     ours, theirs = socket.socketpair()
