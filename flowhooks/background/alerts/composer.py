@@ -32,7 +32,8 @@ class AlertComposer:
 
     def raised(self, alert: OpenAlert) -> Alert:
         """Return an open alert, in the form in which a listener is notified of it."""
-        new = alert.count - alert.grown_from if alert.notifications > 1 else 0
+        # The count may have fallen since the alert has grown.
+        new = max(0, alert.count - alert.grown_from) if alert.notifications > 1 else 0
         message = f"{alert.message} {new:,} of them are new since the last notification." if new else alert.message
         return self._compose(alert, message, new_count=new)
 

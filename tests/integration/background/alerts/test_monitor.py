@@ -286,6 +286,25 @@ def test_growth_is_measured_from_what_was_left(watch, listener, listens, harness
     assert [(alert.count, alert.new_count) for alert in listener.alerts] == [(100, 0), (11, 10)]
 
 
+def test_growth_that_ended_before_its_notification(watch, listener, listens, harness, monkeypatch):
+    """If the count has fallen below the earlier one before a listener is notified, none of them is called new."""
+    harness.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(10)
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    watched.put_dead(20)
+    with monkeypatch.context() as patched:
+        patched.setattr(watched.flow.app.alerts, "_notify", lambda *_: None)
+        watched.look()
+    watched.flow.sql(
+        "UPDATE deliveries SET state = 'closed' WHERE id NOT IN (SELECT id FROM deliveries ORDER BY id LIMIT 3)"
+    )
+    watched.looks()
+    assert [(alert.notification, alert.count, alert.new_count) for alert in listener.alerts] == [(1, 10, 0), (2, 3, 0)]
+    assert "new since" not in listener.alerts[-1].message
+
+
 def test_growth_survives_a_crash(watch, listener, harness, monkeypatch):
     """Growth that was recorded and not notified is notified by the next process, once."""
     watched = watch(mail=listener)
