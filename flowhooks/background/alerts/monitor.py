@@ -464,7 +464,8 @@ def _with_count(connection: Connection, alert: OpenAlert, cause: Cause, now: int
     return replace(
         alert,
         count=count,
-        message=cause.sentence(count, alert.started_at),
+        # The cause may begin earlier than at first, and a command in the message needs that time.
+        message=cause.sentence(count, min(alert.started_at, cause.since)),
         event_id=cause.event_id,
         last_at=latest.at if latest else now if count > alert.count else alert.last_at,
         last_error=escape_control(

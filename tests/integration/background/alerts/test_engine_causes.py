@@ -343,6 +343,12 @@ def test_instances_that_cannot_become_events(flow):
     assert (alert.count, alert.started_at, alert.last_error) == (5, now - 10 * MINUTE, "i2: reason 2")
     assert "2 too_large, 1 invalid, 1 invalid_id, 1 rejected; the last one is i2: reason 2" in alert.message
     assert "`flowhooks engines reconcile --source oa --since 2025-12-31T23:50:00.000Z`" in alert.message
+    engine_ledger.instance(
+        flow, "oa", "earlier", disposition="skipped", rule="invalid", ended_at=now - DAY, changed_at=now
+    )
+    later = found(flow)[AlertCause.INSTANCES_INVALID, "oa"]
+    assert (later.id, later.count, later.started_at) == (alert.id, 6, alert.started_at)
+    assert "`flowhooks engines reconcile --source oa --since 2025-12-31T00:00:00.000Z`" in later.message
     flow.clock.advance(DAY // SECOND + 1)
     found(flow)
     assert (AlertCause.INSTANCES_INVALID, "oa") not in found(flow)
