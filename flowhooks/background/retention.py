@@ -42,6 +42,8 @@ MAX_DUTY_CYCLE: Final = 0.1
 MIN_ROWS_PER_RUN: Final = 10_000
 MAX_SHARE_DIVISOR: Final = 10
 """One run deletes at most 10,000 rows of a kind, or a tenth of the number of stored events if that is more."""
+_OTHER_LIMITS: Final = frozenset({"deliveries", "operations", "trends", "processes"})
+"""Kinds of rows without this limit: deliveries are deleted with their event, the others have limits of their own."""
 TREND_BATCH_SIZE: Final = 500
 """Maximum rows of trends that one transaction combines or deletes. They are small, and there are many."""
 MAX_TREND_ROWS_PER_RUN: Final = 100_000
@@ -111,7 +113,7 @@ class Retention:
         finally:
             if any(deleted.values()):
                 log.info("purge_finished", **deleted)
-            if max(deleted.values(), default=0) >= max_rows:
+            if max((rows for kind, rows in deleted.items() if kind not in _OTHER_LIMITS), default=0) >= max_rows:
                 log.warning(
                     "purge_capped",
                     most=max_rows,

@@ -217,12 +217,15 @@ def test_one_run_deletes_only_so_many(harness, listens, monkeypatch, logged):
     monkeypatch.setattr(retention, "BATCH_SIZE", 1)
     monkeypatch.setattr(retention, "MIN_ROWS_PER_RUN", 3)
     monkeypatch.setattr(retention, "MAX_DUTY_CYCLE", 1.0)
-    flow = harness.open(listens(lambda event: None), retention={"succeeded": 1})
+    flow = harness.open(
+        listens(lambda event: None, name="a"), listens(lambda event: None, name="b"), retention={"succeeded": 1}
+    )
     for number in range(5):
         flow.take(f"i{number}")
     flow.clock.advance(2 * 86_400)
     assert flow.app.retention.run(flow.clock.now())["events"] == 3
     (capped,) = [one for one in logged if one["event"] == "purge_capped"]
     assert (capped["log_level"], capped["most"]) == ("warning", 3)
-    assert flow.app.retention.run(flow.clock.now())["events"] == 2
+    rest = flow.app.retention.run(flow.clock.now())
+    assert (rest["events"], rest["deliveries"]) == (2, 4)  # deliveries have no limit of their own
     assert len([one for one in logged if one["event"] == "purge_capped"]) == 1
