@@ -281,6 +281,7 @@ class IdentityConflict(CallbackRejected):
     def __init__(self, event_id: str, *, purged: bool = False) -> None:
         super().__init__("conflict_purged" if purged else "conflict")
         self.event_id = event_id
+        self.purged = purged
 
 
 class Unavailable(CallbackRejected):

@@ -1,7 +1,8 @@
 """The fixed URL of a source, `/in/NAME`: its settings, or a plugin, make callbacks of its requests.
 
 Senders often run the call in their own transaction. So the response to everything that is stored, kept or ignored is
-200 with the body that this sender takes for success, also if a handler has failed or the event is a conflict.
+200 with the body that this sender takes for success, also if a handler has failed or the event is a conflict. Nothing
+is kept of the body of a conflict with a purged event: it is only recorded as a rejected request.
 """
 
 from __future__ import annotations
@@ -306,7 +307,9 @@ class IngressResource:
             flow_instance_id=callback.flow_instance_id,
             why="an earlier request for the same process instance had other data; it was answered 200, because the "
             "sender must not fail",
-            next=f"`flowhooks events show {conflict.event_id}` shows both bodies",
+            next="that event has been purged, so nothing is kept of this body: ask the sender for it"
+            if conflict.purged
+            else f"`flowhooks events show {conflict.event_id}` shows both bodies",
         )
         self._record_rejected(request, CONFLICT, conflict.operator_text, conflict.event_id)
 

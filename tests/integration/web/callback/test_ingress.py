@@ -10,8 +10,10 @@ import json
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from flowhooks import Reject
+from flowhooks import Reject, State
 from flowhooks.clock import to_datetime
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.purge import purge
 
 pytestmark = pytest.mark.either
 
@@ -154,6 +156,19 @@ def test_a_repeat_and_a_conflict(client, logged):
     assert [tuple(row) for row in found] == [("oa", 409, event_id, "/in/oa") for event_id in ids]
     assert [one["event_id"] for one in logged if one["event"] == "callback_conflict"] == ids
     assert client.flow.sql("SELECT count(*) FROM conflicts") == [(2,)]
+
+
+def test_a_conflict_with_a_purged_event(client, logged):
+    """The answer is 200, too. Nothing can be kept of the body, and the log says so."""
+    first = client.post("oa", {"id": "1", "key": "leave", "status": 2}).headers["flowhooks-event"]
+    client.flow.settled(first, State.SUCCEEDED)
+    client.flow.clock.advance(86_400)
+    purge(client.flow.app.operation_context, EventFilter(until=client.flow.clock.now()))
+    other = client.post("oa", {"id": "1", "key": "leave", "status": 2, "no": "B"})
+    assert (other.status, other.headers["flowhooks-event"]) == (200, first)
+    (conflict,) = [entry for entry in logged if entry["event"] == "callback_conflict"]
+    assert (conflict["event_id"], conflict["next"].partition(",")[0]) == (first, "that event has been purged")
+    assert [tuple(row[:2]) for row in client.rejected()] == [("oa", 409)]
 
 
 def test_an_ignored_request(client):
