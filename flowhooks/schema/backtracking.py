@@ -229,6 +229,13 @@ def _count_ways(node: _Node) -> int:
     return min(ways, MAX_WAYS + 1)
 
 
+def _count_empty_rounds(ways: int, minimum: int, maximum: int | None) -> int:
+    """Return in how many ways a repetition can be empty if its part can in `ways`; a large number as `MAX_WAYS + 1`."""
+    # `re` tries one more round than required, but none after an empty one.
+    one_more = 0 if minimum == maximum else _power(ways, minimum + 1)
+    return min(_power(ways, minimum) + one_more, MAX_WAYS + 1)
+
+
 def _power(ways: int, rounds: int) -> int:
     """Return the ways of a number of rounds; a large number as `MAX_WAYS + 1`."""
     power: int = ways ** min(rounds, MAX_WAYS.bit_length())
@@ -303,7 +310,7 @@ class _CharacterSets:
 
 @dataclass(slots=True)
 class _Part:
-    """First and last positions of a part, and in how many ways the part can be empty: 0, 1, or 2 for several."""
+    """First and last positions of a part, and in how many ways the part can be empty, at most `MAX_WAYS + 1`."""
 
     first: list[int]
     last: list[int]
@@ -346,7 +353,7 @@ class _Automaton:
                 return _Part(
                     [position for part in added for position in part.first],
                     [position for part in added for position in part.last],
-                    min(sum(part.empty_ways for part in added), 2),
+                    min(sum(part.empty_ways for part in added), MAX_WAYS + 1),
                 )
             case _Repetition(part, minimum, maximum):
                 return self._repetition(part, minimum, maximum)
@@ -367,20 +374,17 @@ class _Automaton:
             self.repeats_nothing |= part.empty_ways > 1 and bool(whole.last)
             whole.first = whole.first + part.first if whole.empty_ways else whole.first
             whole.last = whole.last + part.last if part.empty_ways else part.last
-            whole.empty_ways = min(whole.empty_ways * part.empty_ways, 2)
+            whole.empty_ways = min(whole.empty_ways * part.empty_ways, MAX_WAYS + 1)
         return whole
 
     def _repetition(self, node: _Node, minimum: int, maximum: int | None) -> _Part:
         if maximum == 0:
             return _Part([], [], empty_ways=1)
         part = self.add(node)
-        if part.empty_ways and maximum == 1:
-            part.empty_ways = min(part.empty_ways + 1 - minimum, 2)
-            return part
-        if part.empty_ways:  # any required round can be the empty one, and `re` tries one more that is empty
-            self.repeats_nothing |= bool(part.first)
-            is_one_way = part.empty_ways == 1 and minimum == maximum
-            return _Part(part.first, part.last, empty_ways=1 if is_one_way else 2)
+        if part.empty_ways:
+            # Any required round can be the empty one.
+            self.repeats_nothing |= maximum != 1 and bool(part.first)
+            return _Part(part.first, part.last, _count_empty_rounds(part.empty_ways, minimum, maximum))
         if not self.exact and maximum is not None and minimum < maximum and maximum > MAX_WRITTEN_OUT:
             minimum, maximum = min(minimum, 1), None
         rounds = [part, *(self.add(node) for _ in range((maximum or minimum) - 1))]
@@ -443,8 +447,10 @@ def _is_ambiguous(repetition: _Repetition, characters: _CharacterSets) -> bool |
         automaton = _Automaton(characters, exact)
         try:
             part = automaton.add(repetition.part)
-            if part.empty_ways and repetition.minimum > 1:  # any of the required rounds can be empty
-                automaton.repeats_nothing |= _power(_count_ways(repetition.part), repetition.minimum) > MAX_WAYS
+            if part.empty_ways:
+                required, maximum = repetition.minimum, repetition.maximum
+                automaton.repeats_nothing |= _count_empty_rounds(part.empty_ways, required, maximum) > MAX_WAYS
+                automaton.repeats_nothing |= required > 1 and _power(_count_ways(repetition.part), required) > MAX_WAYS
             automaton.connect(part.last, part.first)
             return automaton.is_ambiguous()
         except OverflowError:
