@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from flowhooks.errors import InvalidCallback
+from flowhooks.model.conditions import array_index
 from flowhooks.model.receiver import MAX_RULE_CHARS
 from flowhooks.settings.ingress import IGNORE
 from flowhooks.text import escape_control
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from flowhooks.settings import IngressSettings, ValueTable
 
 _ABSENT: Final = object()
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
-"""An index of an array in a JSON Pointer (RFC 6901, section 4)."""
 _WHOLE: Final = re.compile(r"-?[0-9]{1,30}")
 """A version as text. The schema refuses those that are too large for an int32."""
 
@@ -183,8 +182,8 @@ def _find(members: Any, pointer: str) -> Any:
     for part in _parts(pointer):
         if isinstance(value, dict):
             value = value.get(part, _ABSENT)
-        elif isinstance(value, list) and _INDEX.fullmatch(part) and int(part) < len(value):
-            value = value[int(part)]
+        elif isinstance(value, list) and (index := array_index(part)) is not None and index < len(value):
+            value = value[index]
         else:
             return _ABSENT
     return _ABSENT if value is None else value

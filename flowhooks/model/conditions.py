@@ -23,11 +23,10 @@ MAX_CONDITIONS: Final = 32
 """Maximum number of conditions of one handler."""
 MAX_CONDITIONS_CHARS: Final = 16_384
 """Maximum characters of one handler's conditions as JSON, because the ledger stores them with the handler."""
-MAX_INDEX_DIGITS: Final = 7
-"""Maximum digits of an array index in a pointer. A body of 1 MiB has fewer than 10 million values."""
 MAX_QUOTED_CHARS: Final = 100
 """Maximum characters of a value or a condition that a reason quotes."""
 
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _POINTER_ESCAPES: Final = re.compile(r"(?:[^~]|~[01])*")
 _ANNOTATIONS: Final = ("title", "description", "$comment", "examples", "default", "deprecated")
 """Annotation keywords of JSON Schema. They are allowed because they validate nothing."""
@@ -155,13 +154,18 @@ def split_pointer(pointer: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
 
 
+def array_index(part: str) -> int | None:
+    """Return a part of a JSON Pointer as the index of an array (RFC 6901, section 4); None if it is none."""
+    return int(part) if _INDEX.fullmatch(part) else None
+
+
 def find_value(data: Any, path: tuple[str, ...]) -> Any:
     """Return the value at a path; None if it is missing or null."""
     for part in path:
         if isinstance(data, dict):
             data = data.get(part)
-        elif isinstance(data, list) and part.isascii() and part.isdecimal() and len(part) <= MAX_INDEX_DIGITS:
-            data = data[int(part)] if int(part) < len(data) else None
+        elif isinstance(data, list) and (index := array_index(part)) is not None:
+            data = data[index] if index < len(data) else None
         else:
             return None
     return data

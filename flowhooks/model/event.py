@@ -11,6 +11,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from flowhooks.model.conditions import array_index
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
@@ -262,13 +264,13 @@ def _remove(body: Any, pointer: str) -> None:
         return
     *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
     for part in parents:
-        if isinstance(body, list) and part.isdecimal() and int(part) < len(body):
-            body = body[int(part)]
+        if isinstance(body, list) and (index := array_index(part)) is not None and index < len(body):
+            body = body[index]
         elif isinstance(body, dict) and part in body:
             body = body[part]
         else:
             return
     if isinstance(body, dict):
         body.pop(last, None)
-    elif isinstance(body, list) and last.isdecimal() and int(last) < len(body):
-        body[int(last)] = None  # not removed, so that the indexes in further pointers stay valid
+    elif isinstance(body, list) and (index := array_index(last)) is not None and index < len(body):
+        body[index] = None  # not removed, so that the indexes in further pointers stay valid

@@ -115,6 +115,13 @@ def test_named_members_count_whatever_is_ignored():
     assert digest({name: base[name] for name in base if name != "conclusion"}, ignore) != same
 
 
+@pytest.mark.parametrize("part", ["01", "\u0661", "-", "2", "x"])
+def test_a_pointer_without_an_element_ignores_nothing(part):
+    """An index of an array has no leading zero, and digits of ASCII only."""
+    body = {"a": [1, 2]}
+    assert digest(body, (f"/a/{part}",)) == digest(body) != digest(body, ("/a/1",))
+
+
 def test_identity():
     """Source, kind, instance and class make an identity; an absent class is `""`."""
     assert make({}, source="hr", kind="k", flow_instance_id="i").identity == ("hr", "k", "i", "")
