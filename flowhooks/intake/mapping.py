@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from flowhooks import schema
 from flowhooks.errors import InvalidCallback
 from flowhooks.model.conditions import array_index
 from flowhooks.model.receiver import MAX_RULE_CHARS
@@ -84,6 +85,7 @@ def map_request(ingress: IngressSettings, members: Mapping[str, Any]) -> Mapped:
         _overlay(data, name, reader.version(pointer) if is_version else reader.text(pointer))
     if ingress.conclusion is not None:
         _overlay(data, "conclusion", reader.conclusion(ingress.conclusion))
+    schema.convert_business_key(data)
     if reader.violations:
         raise InvalidCallback("ingress_refused", reader.violations)
     return MappedCallback(kind=kind, flow_instance_id=instance_id, data=data)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks import schema
 from flowhooks.errors import MalformedRequest
 from flowhooks.model.receiver import DEFAULT_RULE, MAX_RULE_CHARS, ReceivedCallback, ReceiverResponse
 from flowhooks.schema import strict_json
@@ -111,4 +112,4 @@ def _storable(data: Mapping[str, Any]) -> dict[str, Any]:
         text = json.dumps(dict(data))
     except RecursionError:
         raise MalformedRequest("body_too_deep", limit=strict_json.MAX_DEPTH) from None
-    return strict_json.parse(text.encode())
+    return schema.parse_callback(text.encode())

@@ -22,20 +22,26 @@ _TEXTS: Final = ("businessKey", "callBackProcessClass", "processDefinitionId", "
 
 
 def parse_callback(body: bytes) -> dict[str, Any]:
-    """Parse a callback's body as `parse` does, and turn a whole number in `businessKey` into its decimal text.
-
-    Schemas, handlers, conditions and comparisons of two bodies then only see text. A whole number of 2**53 or more that
-    is written as a fraction or with an exponent stays a number, which `Schemas.check_body` refuses: `parse` reads it as
-    a double, whose digits may differ from those that the engine sent.
+    """Parse a callback's body as `parse` does, and change its `businessKey` as `convert_business_key` does.
 
     Raises:
         MalformedRequest: as with `parse`.
     """
     members = parse(body)
+    convert_business_key(members)
+    return members
+
+
+def convert_business_key(members: dict[str, Any]) -> None:
+    """Turn a whole number in `businessKey` into its decimal text.
+
+    Schemas, handlers, conditions and comparisons of two bodies then only see text. A whole number of 2**53 or more that
+    is written as a fraction or with an exponent stays a number, which `Schemas.check_body` refuses: `parse` reads it as
+    a double, whose digits may differ from those that the engine sent.
+    """
     key = members.get("businessKey")
     if type(key) is int:
         members["businessKey"] = str(key)
-    return members
 
 
 def find_violations(members: Mapping[str, Any]) -> Iterator[Violation]:

@@ -74,6 +74,13 @@ class TestWhole:
         members = {"id": "7", "amount": 5, "nested": {"a": [1]}}
         assert mapped(members) == MappedCallback(kind="complete", flow_instance_id="7", data=members)
 
+    def test_a_whole_number_as_business_key(self):
+        """It is text, as in a callback, also if the settings do not map it."""
+        members = {"id": "7", "businessKey": 4711}
+        assert mapped(members).data == {"id": "7", "businessKey": "4711"}
+        assert members["businessKey"] == 4711
+        assert mapped({"id": "7", "businessKey": True}).data["businessKey"] is True
+
     def test_everything_at_once(self):
         """The mapped members stand beside the members of the request."""
         members = {

@@ -74,13 +74,13 @@ def test_a_callback(receive):
     """It is stored as it was received and as the receiver has read it; the answer is that of the settings."""
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     client = receive(good)
-    body = {"id": "1", "data": {"processDefinitionKey": "leave", "no": None}}
+    body = {"id": "1", "data": {"processDefinitionKey": "leave", "businessKey": 4711, "no": None}}
     answer = send(client, body, traceparent=trace)
     assert (answer.status, answer.body) == (200, b"ok")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     columns = "source, flow_instance_id, process_definition_key, origin, traceparent, media_type, raw_body, body, id"
     ((*row, event_id),) = client.rows(columns)
-    data = '{"processDefinitionKey":"leave"}'
+    data = '{"processDefinitionKey":"leave","businessKey":"4711"}'
     assert row == ["feishu", "1", "leave", "ingress", trace, "application/json", json.dumps(body), data]
     assert answer.headers["flowhooks-event"] == event_id
     assert send(client, body).headers["flowhooks-event"] == event_id
