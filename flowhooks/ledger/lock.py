@@ -314,16 +314,17 @@ def reject_network_file_system(folder: Path) -> None:
 
 def _file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     try:
-        lines = mounts.read_text(errors="replace").splitlines()
+        lines = mounts.read_bytes().splitlines()
     except OSError:
         return ""
     resolved = folder.resolve()
     best, kind = -1, ""
     for line in lines:
-        _device, point, file_system, *_ = line.split(" ")
-        mounted = Path(point.encode().decode("unicode_escape"))
+        _device, point, file_system, *_ = line.split(b" ")
+        # White space in a path is written as `\040`; all other bytes are those of the path.
+        mounted = Path(os.fsdecode(point.decode("unicode_escape").encode("latin-1")))
         if resolved.is_relative_to(mounted) and len(mounted.parts) >= best:
-            best, kind = len(mounted.parts), file_system
+            best, kind = len(mounted.parts), file_system.decode()
     return kind
 
 

@@ -184,12 +184,14 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
         "/dev/sda / ext4 rw 0 0\n"
         f"server:/x {tmp_path}/net\\040work nfs4 rw 0 0\n"
         f"/dev/sdb {tmp_path}/net\\040work/disk xfs rw 0 0\n"
+        f"server:/y {tmp_path}/数据\\040é cifs rw 0 0\n"
     )
     inside = tmp_path / "net work" / "deep"
     (tmp_path / "net work" / "disk").mkdir(parents=True)
     inside.mkdir()
     assert lock._file_system(inside, mounts) == "nfs4"
     assert lock._file_system(tmp_path / "net work" / "disk", mounts) == "xfs"
+    assert lock._file_system(tmp_path / "数据 é", mounts) == "cifs"
     assert lock._file_system(tmp_path, mounts) == "ext4"
     assert lock._file_system(tmp_path, tmp_path / "none") == ""
     monkeypatch.setattr(lock, "_file_system", lambda _folder: "nfs4")
