@@ -51,10 +51,10 @@ class UnknownConclusions:
 
     def record(self, transaction: WriteTransaction, events: Iterable[Event], now: int) -> None:
         """Record the conclusions of these events, except those that are recorded already."""
-        first_seen = {
-            (event.callback_class or "", event.process_definition_key or "", event.conclusion or ""): event.id
-            for event in events
-        }
+        first_seen: dict[tuple[str, str, str], str] = {}
+        for event in events:
+            key = (event.callback_class or "", event.process_definition_key or "", event.conclusion or "")
+            first_seen.setdefault(key, event.id)
         new = {key: event_id for key, event_id in first_seen.items() if key not in self._recorded}
         if not new or len(self._recorded) >= MAX_RECORDED:
             return

@@ -401,6 +401,18 @@ def test_only_so_many_unknown_conclusions_are_recorded(harness, noted, monkeypat
     assert flow.sql("SELECT count(*) FROM conclusions") == [(3,)]
 
 
+@pytest.mark.sqlite
+def test_an_unknown_conclusion_is_recorded_with_its_first_event(harness, noted):
+    """It is also if one transaction stores several events with it."""
+    flow = harness.open(noted(conclusion="approved"))
+    ids = [flow.take(f"u{number}", conclusion="Approved").event_id for number in range(2)]
+    events = [flow.app.ledger.event(event_id).event for event_id in ids]
+    flow.sql("DELETE FROM conclusions")
+    flow.app.ledger.write(lambda transaction: conclusions.UnknownConclusions().record(transaction, events, 1))
+    assert flow.sql("SELECT event_id FROM conclusions") == [(ids[0],)]
+    flow.sql("UPDATE conclusions SET seen_at = ?", flow.clock.now())
+
+
 def test_undecided_events_raise_an_alert_at_once(harness, noted):
     """Parked and partly delivered events raise an alert, which names the missing member."""
     flow = harness.open(noted("a", when={"/amount": {"minimum": 1}}), noted("b", process_key="other", conclusion="x"))
