@@ -28,6 +28,7 @@ from flowhooks.operations import copy
 from flowhooks.operations.backup import backup
 from flowhooks.operations.purge import MAX_DUTY_CYCLE, cutoffs_from_filter
 from flowhooks.settings import addresses, database_url
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -222,7 +223,7 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
     if info.trouble:
         raise SystemExit(1)
     if settings.alerts.backup_max_age:
-        _record(settings, {"name": info.target, "size": info.bytes})
+        _record(settings, {"name": escape_control(info.target), "size": info.bytes})
 
 
 def _record(settings: Settings, arguments: Mapping[str, Any]) -> None:

@@ -66,7 +66,7 @@ def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResul
     with _atomic_target(target) as unfinished:
         with name_database_in_errors(url), progress("copy", lambda: database.count_pages(source)) as advance:
             database.copy_file(source, unfinished, advance)
-        events, trouble = _verify_copy(f"sqlite:///{unfinished}")
+        events, trouble = _verify_copy(database.file_url(unfinished))
     return BackupResult(
         source=str(source),
         target=str(target),

@@ -231,6 +231,11 @@ def database_file(url: str) -> Path | None:
     return Path(parsed.database) if parsed.database and parsed.get_backend_name() != POSTGRESQL else None
 
 
+def file_url(file: Path) -> str:
+    """Return the URL of which `database_file` returns this file."""
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
+
+
 def free_disk_bytes(url: str) -> int | None:
     """Return the free bytes on the disk of a database file; None if it is not a file, or they cannot be read."""
     file = database_file(url)

@@ -92,7 +92,8 @@ def test_backup(run, asked, empty, tmp_path):
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     with closing(Reader(f"sqlite:///{target}")) as reader:
         assert reader.quick_check() is None
-    done = asked("db", "backup", str(target.with_name("other.db")), "--database", str(empty))
+    # The name as in a URL would be that of another file.
+    done = asked("db", "backup", str(target.with_name("a%41?b #c.db")), "--database", str(empty))
     assert list(done) == ["source", "target", "bytes", "microseconds", "events", "trouble", "balanced"]
     assert (done["source"], done["events"], done["balanced"]) == (str(empty), 0, True)
     assert done["bytes"] == target.stat().st_size
@@ -177,6 +178,9 @@ def test_backups_are_recorded_if_their_age_is_watched(empty, run, asked, tmp_pat
     target = tmp_path / "b.db"
     assert run("db", "backup", str(target), "--database", str(empty), **watched).exit_code == 0
     assert recorded() == [("backup", target.stat().st_size, str(target))]
+    undecodable = tmp_path / "c\udcff.db"
+    assert run("db", "backup", str(undecodable), "--database", str(empty), **watched).exit_code == 0
+    assert recorded()[0][2] == str(tmp_path / "c\\udcff.db")
     result = run("db", "record-backup", "--name", "dump-7", "--database", str(empty))
     assert (result.exit_code, result.stdout) == (0, "The backup is recorded.\n")
     assert recorded() == [("backup", 0, "dump-7")]
