@@ -116,7 +116,7 @@ def _copy_rows(source: DatabaseSnapshot, target: str, advance: Callable[[int], N
 
 @contextmanager
 def _open_snapshot(reader: Reader, url: str) -> Iterator[DatabaseSnapshot]:
-    with reader.connection() as connection:
+    with reader.connection() as connection, database.strict_text(connection):
         yield DatabaseSnapshot(url, connection)
 
 

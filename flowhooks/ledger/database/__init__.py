@@ -40,6 +40,7 @@ from flowhooks.ledger.database.engines import (
     open_engine,
     quick_check,
     remedy,
+    strict_text,
     to_unavailable,
     without_statement_timeout,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "quick_check",
     "remedy",
     "row_array",
+    "strict_text",
     "string_array",
     "to_unavailable",
     "without_statement_timeout",

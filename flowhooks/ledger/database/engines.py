@@ -158,6 +158,21 @@ def without_statement_timeout(connection: Connection) -> Iterator[None]:
         driver_connection.statement_timeout = before
 
 
+@contextmanager
+def strict_text(connection: Connection) -> Iterator[None]:
+    """Fail at damaged text within the block. SQLite otherwise reads it with escapes; PostgreSQL stores none."""
+    driver_connection: Any = connection.connection.dbapi_connection
+    before = getattr(driver_connection, "text_factory", None)
+    if before is None:
+        yield
+        return
+    driver_connection.text_factory = str
+    try:
+        yield
+    finally:
+        driver_connection.text_factory = before
+
+
 def _open_sqlite(url: str, options: dict[str, Any], *, writing: bool) -> Engine:
     file = None if writing else database_file(url)
     engine = create_engine(

@@ -382,6 +382,18 @@ def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished,
     assert not moved.books.is_consistent
 
 
+@pytest.mark.sqlite
+def test_damaged_text_is_not_copied(harness, tmp_path):
+    """A copy with escapes instead of the damaged bytes would not be exact."""
+    harness.check_books = False
+    flow = harness.open()
+    flow.take("damaged")
+    flow.sql("UPDATE events SET flow_instance_id = CAST(x'61ff62' AS TEXT)")
+    flow.close()
+    with pytest.raises(LedgerUnusable, match="Could not decode to UTF-8 column 'flow_instance_id'"):
+        move(harness.address, f"sqlite:///{tmp_path / 'copy.db'}")
+
+
 def test_a_source_of_an_older_version_is_refused(harness, postgresql_url, pending_migration):
     """The error states the remedy; a source is never changed."""
     pending_migration()
