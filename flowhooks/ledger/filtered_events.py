@@ -1,4 +1,4 @@
-"""The events that match a filter: all values of them, or their number."""
+"""The events that match a filter: all values of them, all but their bodies, or their number."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from flowhooks.ledger.few_matches import narrow
 from flowhooks.ledger.filter_conditions import apply_filter
 from flowhooks.ledger.queries import shown_delivery_statuses, to_stored_event
 from flowhooks.ledger.row_stream import first_batch
+from flowhooks.ledger.search import SUMMARY_COLUMNS, to_summary
 from flowhooks.ledger.tables import events
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
     from flowhooks.ledger.queries import EventFilter, StoredEvent
+    from flowhooks.ledger.search import EventSummary
 
 
 class EventPage(NamedTuple):
@@ -46,6 +48,16 @@ def find(
     """
     query = _matches(connection, event_filter, limit, after, newest_first=newest_first)
     return _to_stored_events(connection, connection.execute(query).all())
+
+
+def find_summaries(
+    connection: Connection, event_filter: EventFilter, *, limit: int, after: str = ""
+) -> list[EventSummary]:
+    """Return the events that match a filter, without their bodies, newest first."""
+    query = _matches(connection, event_filter, limit, after, newest_first=True).with_only_columns(*SUMMARY_COLUMNS)
+    rows = connection.execute(query).all()
+    statuses = shown_delivery_statuses(connection, [row.id for row in rows])
+    return [to_summary(row, statuses.get(row.id, ())) for row in rows]
 
 
 def bounded_page(connection: Connection, event_filter: EventFilter, *, limit: int, after: str = "") -> EventPage:

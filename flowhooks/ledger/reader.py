@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.processes import LiveProcess
     from flowhooks.ledger.purge import Cutoffs, PurgePage
     from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
+    from flowhooks.ledger.search import EventSummary
     from flowhooks.model.delivery import Attempt
     from flowhooks.model.event import Event
     from flowhooks.model.ready_delivery import ReadyDelivery
@@ -122,6 +123,11 @@ class Reader:
         """Return at most `limit` events that match a filter, newest first, starting after the id `after`."""
         with self.connection() as connection:
             return filtered_events.find(connection, event_filter, limit=limit, after=after)
+
+    def find_summaries(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[EventSummary]:
+        """Do the same without reading the bodies."""
+        with self.connection() as connection:
+            return filtered_events.find_summaries(connection, event_filter, limit=limit, after=after)
 
     def event(self, event_id: str) -> StoredEvent:
         """Return one event.

@@ -179,14 +179,14 @@ def search_events(
         older, newer = onwards, ((rows[0].id if rows else before) if before else "")
     statuses = shown_delivery_statuses(connection, [row.id for row in rows])
     return SearchPage(
-        events=tuple(_to_summary(row, statuses.get(row.id, ())) for row in rows),
+        events=tuple(to_summary(row, statuses.get(row.id, ())) for row in rows),
         older=older,
         newer=newer,
         searched_until=None if more or not reached else _received_at(connection, reached),
     )
 
 
-_COLUMNS: Final = (
+SUMMARY_COLUMNS: Final = (
     events.c.id,
     events.c.received_at,
     events.c.source,
@@ -206,6 +206,7 @@ _COLUMNS: Final = (
     events.c.origin,
     events.c.corrects,
 )
+"""The columns of `to_summary`."""
 _ALL_PARKED: Final = EventFilter(state="parked")
 
 
@@ -226,7 +227,7 @@ class _Search:
         of_event = replace(
             event_filter, handler=None, state=state, error_group=None, query=None, fields=(), **attempt_filters.WITHOUT
         )
-        self._query = apply_filter(select(*_COLUMNS), of_event).where(*_bounds(events.c.id, event_filter))
+        self._query = apply_filter(select(*SUMMARY_COLUMNS), of_event).where(*_bounds(events.c.id, event_filter))
         if event_filter.query is not None:
             self._query = self._query.where(name_search.row_has_name(event_filter.query, event_filter.handler_plugins))
         if self._ids is not None:
@@ -372,8 +373,9 @@ def _received_at(connection: Connection, event_id: str) -> int | None:
     return connection.execute(select(events.c.received_at).where(events.c.id == event_id)).scalar()
 
 
-def _to_summary(row: Any, statuses: tuple[DeliveryStatus, ...]) -> EventSummary:
-    row, damage = repair(row, _COLUMNS)
+def to_summary(row: Any, statuses: tuple[DeliveryStatus, ...]) -> EventSummary:
+    """Return the summary of a row; values of a damaged row are replaced."""
+    row, damage = repair(row, SUMMARY_COLUMNS)
     return EventSummary(
         id=row.id,
         received_at=row.received_at,

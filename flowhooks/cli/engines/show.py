@@ -14,6 +14,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import engine_queries
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.search import summarize
 from flowhooks.model.event import Origin
 from flowhooks.operations.json.engines import book_entry_to_json
 from flowhooks.operations.json.events import event_to_json, late_callbacks_to_json
@@ -72,7 +73,7 @@ def show_command(settings: Settings, *, instance: str, source: str, as_json: boo
             _print_book_entry(entry)
         if events:
             output.print_line("events")
-            print_events(events)
+            print_events([summarize(stored) for stored in events])
             for stored in events:
                 if stored.event.origin == Origin.RECONCILED:
                     output.print_line(f"{stored.event.id} was taken in from the engine's history.")

@@ -22,7 +22,8 @@ from flowhooks.text import truncate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter
+    from flowhooks.ledger.search import EventSummary
     from flowhooks.settings import Settings
 
 MAX_NAMED_DELIVERIES: Final = 3
@@ -57,11 +58,11 @@ def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, a
     """
     with closing(Reader(database_url(settings))) as reader:
         event_filter = complete_filter(reader, event_filter, settings.search.fields)
-        events = reader.find(event_filter, limit=limit + 1, after=after)
-    next_id = events[limit - 1].event.id if len(events) > limit else ""
+        events = reader.find_summaries(event_filter, limit=limit + 1, after=after)
+    next_id = events[limit - 1].id if len(events) > limit else ""
     del events[limit:]
     if as_json:
-        output.print_json({"events": [event_to_json(stored) for stored in events], "next": next_id})
+        output.print_json({"events": [event_to_json(event) for event in events], "next": next_id})
         return
     if not events:
         output.print_line(
@@ -74,22 +75,21 @@ def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, a
         output.print_line(f"There are more events: add --after {next_id}")
 
 
-def print_events(events: Sequence[StoredEvent]) -> None:
+def print_events(events: Sequence[EventSummary]) -> None:
     """Print events as a table with at least two lines each, so that whole ids fit a terminal of 80 columns."""
     output.print_table(
         ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
-        [(_event_cell(stored), _flow_cell(stored), _deliveries_cell(stored)) for stored in events],
+        [(_event_cell(event), _flow_cell(event), _deliveries_cell(event)) for event in events],
         free_text=("state, deliveries",),
     )
 
 
-def _event_cell(stored: StoredEvent) -> str:
-    return f"{stored.event.id}\n  {stored.event.received_at:%Y-%m-%d %H:%M:%S}"
+def _event_cell(event: EventSummary) -> str:
+    return f"{event.id}\n  {output.format_time(event.received_at)}"
 
 
-def _flow_cell(stored: StoredEvent) -> str:
-    event = stored.event
-    names = [name for name in (event.process_definition_key, event.callback_class) if name]
+def _flow_cell(event: EventSummary) -> str:
+    names = [name for name in (event.process_key, event.callback_class) if name]
     lines = [output.escape_newlines(event.flow_instance_id), f"  {output.escape_newlines(' '.join(names)) or '-'}"]
     if event.conclusion:
         lines.append(f"  {output.escape_newlines(event.conclusion)}")
@@ -105,15 +105,15 @@ def _delivery_text(standing: DeliveryStatus) -> str:
     return "\n".join(lines)
 
 
-def _deliveries_cell(stored: StoredEvent) -> str:
-    lines = [] if stored.state == "routed" and not stored.damage else [text.event_state_text(stored)]
-    if len(stored.delivery_statuses) > MAX_NAMED_DELIVERIES:
-        states = Counter(standing.state for standing in stored.delivery_statuses)
+def _deliveries_cell(event: EventSummary) -> str:
+    lines = [] if event.state == "routed" and not event.damage else [text.event_state_text(event)]
+    if len(event.delivery_statuses) > MAX_NAMED_DELIVERIES:
+        states = Counter(standing.state for standing in event.delivery_statuses)
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
         # Unfinished deliveries come first.
         lines += [
             _delivery_text(standing)
-            for standing in sorted(stored.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)
+            for standing in sorted(event.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)
         ]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from flowhooks.ledger import audit
 from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.search import summarize
 from flowhooks.model.delivery import State
 from flowhooks.model.event import Origin
 from flowhooks.operations import suggestions
@@ -80,7 +81,7 @@ def show_command(settings: Settings, *, name: str, traceback: bool, log: bool, a
         elif len(events) == 1:
             _print_event(reader, events[0], traceback=traceback, log=log)
         else:
-            print_events(events)
+            print_events([summarize(stored) for stored in events])
             output.print_line()
             output.print_line(
                 f"{output.pluralize(len(events), 'event')} of this flow instance. To show an event, give its id."

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.ledger.queries import StoredEvent
+    from flowhooks.ledger.search import EventSummary
     from flowhooks.model.delivery import Attempt
 
 
@@ -41,11 +42,11 @@ DISMISSED_REASONS: Final = {
 """Reasons why an event is dismissed."""
 
 
-def event_state_text(stored: StoredEvent) -> str:
+def event_state_text(event: StoredEvent | EventSummary) -> str:
     """Return an event's state with the reason, such as `parked: no handler`."""
-    why = PARKED_REASONS.get(stored.parked_by or "") or DISMISSED_REASONS.get(stored.dismissed_by or "")
-    state = f"{stored.state}: {why}" if why else stored.state
-    return f"{state}; {stored.damage}" if stored.damage else state
+    why = PARKED_REASONS.get(event.parked_by or "") or DISMISSED_REASONS.get(event.dismissed_by or "")
+    state = f"{event.state}: {why}" if why else event.state
+    return f"{state}; {event.damage}" if event.damage else state
 
 
 def deliveries_text(count: int) -> str:

@@ -10,6 +10,7 @@ from flowhooks.clock import id_lower_bound
 from flowhooks.ledger import search
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
+from support.sent_statements import taking_down
 
 ALL_FILTERS = [
     {},
@@ -126,6 +127,10 @@ def test_all_that_a_listing_shows(hands):
     assert (one.process_key, one.process_version, one.source, one.kind) == ("k", 3, "default", "complete")
     assert (one.state, one.repeats, one.received_at) == ("routed", 1, hands.clock.now())
     assert [(standing.handler, standing.state) for standing in one.delivery_statuses] == [("p:a", State.WAITING)]
+    with taking_down(hands.ledger._engine) as taken:
+        assert hands.ledger.find_summaries(EventFilter(flow_instance_id="i1"), limit=2) == [one]
+    assert not [statement for statement, _ in taken if "body" in statement]
+    assert hands.ledger.find_summaries(EventFilter(), limit=2, after=one.id) == []
 
 
 @pytest.mark.sqlite
