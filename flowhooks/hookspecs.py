@@ -175,8 +175,8 @@ def alert_raised(alert: Alert) -> None:
     count has doubled in this way.
 
     A plugin that raises is called again later, with the same `alert.id` and `alert.notification`, until it returns or
-    the cause has ended. This does not delay its other alerts. If the process is killed during a call, the plugin may be
-    called twice.
+    the cause has ended. It is called for other alerts meanwhile. If it has raised for several alerts, they are repeated
+    one at a time until it accepts one. If the process is killed during a call, the plugin may be called twice.
 
     Must not block without limit: set a timeout on each connection that the plugin uses. A call that does not return
     does not block other plugins, but its own plugin receives no further alert until it returns.

@@ -10,14 +10,15 @@ import threading
 import time
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
 
+from flowhooks.background.alerts.backoffs import Backoffs
 from flowhooks.background.alerts.causes import OTHERS_SUBJECT, CauseFinder, merge_causes
 from flowhooks.background.alerts.growth import has_grown
 from flowhooks.background.alerts.notifier import AlertNotification
-from flowhooks.clock import DAY, SECOND
+from flowhooks.clock import DAY
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import alert_queries, alert_resolutions
 from flowhooks.ledger.alert_queries import OpenAlert
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
 
 MAX_OPEN_PER_CAUSE: Final = 100
 """Maximum open alerts of one cause. One more alert stands for all others, so that nobody gets thousands of mails."""
-# A mail server that is down must not get a request per second, and the log must not fill up.
-RETRY_DELAYS: Final = (30, 60, 120, 300, 600)
-"""Seconds until a listener that raised is called again for the same alert; the last delay repeats."""
 FIRST_POLL_DELAY: Final = 1.0
 """Seconds from the start to the first poll, so that it does not slow down the start."""
 MAX_DUTY_CYCLE: Final = 0.1
@@ -65,18 +63,6 @@ _FAILURES: Final = frozenset({AlertCause.CIRCUIT_OPEN, AlertCause.QUARANTINED})
 log = structlog.get_logger(__name__)
 
 _Key: TypeAlias = tuple[AlertCause, str]
-
-
-class _Backoff(NamedTuple):
-    """The back-off of a listener that raised for an alert.
-
-    Attributes:
-        failures: number of consecutive failures for this alert.
-        until: end of the back-off, in microseconds since 1970.
-    """
-
-    failures: int
-    until: int
 
 
 class AlertMonitor:
@@ -128,8 +114,7 @@ class AlertMonitor:
         self._unstored: dict[str, OpenAlert] = {}
         self._unstored_resolutions: dict[str, DueResolution] = {}
         self._returned_late: set[tuple[str, str]] = set()
-        # By plugin and alert: a plugin that raises because one of its receivers is down may still reach the others.
-        self._backoffs: dict[tuple[str, str], _Backoff] = {}
+        self._backoffs = Backoffs()
         self._late_notifications: dict[str, AlertNotification] = {}
         self._last_error: str | None = None
 
@@ -225,8 +210,7 @@ class AlertMonitor:
         }
         # A cause has ended only if two consecutive polls do not find it: a dead delivery is not dead during a retry.
         closing = [alert for alert in missing.values() if alert.id in self._missing_once]
-        pending = (stored.keys() - {alert.id for alert in closing}) | resolutions.keys()
-        self._backoffs = {call: backoff for call, backoff in self._backoffs.items() if call[1] in pending}
+        self._backoffs.retain((stored.keys() - {alert.id for alert in closing}) | resolutions.keys())
         self._drop_old(resolutions, now)
         opened = self._write(new, closing, [after for alert, after in open_alerts if after != alert])
         for alert, after in open_alerts:
@@ -336,10 +320,7 @@ class AlertMonitor:
         return [name for name in names if self._is_ready(name, _id_of(item), now)]
 
     def _is_ready(self, name: str, alert_id: str, now: int) -> bool:
-        backoff = self._backoffs.get((name, alert_id))
-        # A back-off that is longer than the longest began while the clock was ahead.
-        is_backing_off = backoff is not None and now < backoff.until <= now + RETRY_DELAYS[-1] * SECOND
-        return name not in self._late_notifications and not is_backing_off
+        return name not in self._late_notifications and self._backoffs.is_due(name, alert_id, now)
 
     def _notify(self, alerts: Sequence[OpenAlert], resolutions: Sequence[DueResolution]) -> None:
         until = time.monotonic() + NOTIFY_TIME_BUDGET
@@ -349,7 +330,7 @@ class AlertMonitor:
             item = items[alert_id]
             if self._stopping.is_set():
                 return
-            if name in self._late_notifications:
+            if not self._is_ready(name, alert_id, self._clock.now()):
                 continue
             composed = self._composer.raised(item) if isinstance(item, OpenAlert) else self._composer.resolved(item)
             notification = AlertNotification(self._plugins, name, composed)
@@ -367,17 +348,11 @@ class AlertMonitor:
     def _calls(self, items: Sequence[OpenAlert | DueResolution]) -> list[tuple[str, str]]:
         """Return the plugin and the alert id of each notification to send now, in order.
 
-        Plugins that raised come last, and so do the alerts that a plugin did not accept: they must not delay others.
         A closed alert comes before the open one that replaces it, because it is older.
         """
-        now, failing = self._clock.now(), {name for name, _ in self._backoffs}
-
-        def order(call: tuple[str, str]) -> tuple[bool, int, str]:
-            backoff = self._backoffs.get(call)
-            return call[0] in failing, backoff.failures if backoff else 0, call[1]
-
+        now = self._clock.now()
         calls = [(name, _id_of(item)) for item in items for name in self._pending(item, now)]
-        return sorted(calls, key=order)
+        return sorted(calls, key=lambda call: (self._backoffs.rank(*call), call[1]))
 
     def _collect_late(self, stored: dict[str, OpenAlert], resolutions: dict[str, DueResolution]) -> None:
         """Record the listeners that returned after their timeout; updates `stored` and `resolutions`."""
@@ -416,12 +391,7 @@ class AlertMonitor:
 
     def _count_result(self, alert_id: str, name: str, error: str | None) -> None:
         self._on_notified(name, error is None)
-        if error is None:
-            self._backoffs.pop((name, alert_id), None)
-            return
-        failures = self._backoffs[name, alert_id].failures if (name, alert_id) in self._backoffs else 0
-        seconds = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
-        self._backoffs[name, alert_id] = _Backoff(failures + 1, self._clock.now() + seconds * SECOND)
+        self._backoffs.record(name, alert_id, self._clock.now(), accepted=error is None)
 
 
 def _with_error(alert: OpenAlert, name: str, error: str | None) -> dict[str, str]:
