@@ -71,8 +71,11 @@ class OperationReleaser:
         Raises:
             FlowhooksError: the results were not stored, or it is not known.
         """
-        # The time of these reads grows with the operation: after a timeout they would be repeated forever.
-        with self._ledger.connection() as connection, database.without_statement_timeout(connection):
+        # The time of these reads grows with the operation, and after a timeout they are repeated.
+        with (
+            self._ledger.connection() as connection,
+            database.with_statement_timeout(connection, database.LONG_STATEMENT_TIMEOUT),
+        ):
             if not operation.is_released or bulk_release.is_executing(connection, operation):
                 return False
             results = bulk_operations.results_of(connection, operation.id, operation.action, operation.released)

@@ -1,6 +1,6 @@
 """Plans of bulk operations: the deliveries that an operation acts on, each with the state and attempt that it had.
 
-The deliveries are searched outside the writer's transactions, however long the search takes. Each page of them is
+The deliveries are searched outside the writer's transactions, because the search may take long. Each page of them is
 stored in a short transaction of its own, which checks every delivery once more, so that callbacks go on being accepted.
 """
 
@@ -105,7 +105,10 @@ def candidate_pages(
         query = query.where(deliveries.c.id > bindparam("after")).order_by(deliveries.c.id).limit(READ_SIZE)
         after = ""
         while True:
-            with connect() as connection, database.without_statement_timeout(connection):
+            with (
+                connect() as connection,
+                database.with_statement_timeout(connection, database.LONG_STATEMENT_TIMEOUT),
+            ):
                 found = connection.execute(query, {"after": after}).scalars().all()
             start = 0
             while start < len(found):

@@ -228,6 +228,6 @@ def register_loaded(
     """
     register(transaction, loaded, now)
     loaded_ids = {handler.id for handler in loaded}
-    with database.without_statement_timeout(transaction.connection):
+    with database.with_statement_timeout(transaction.connection, None):
         (suspend_missing if suspend_others else wake_waiting)(transaction, loaded_ids, now)
     return [registered for registered in registered_handlers(transaction.connection) if registered.id not in loaded_ids]

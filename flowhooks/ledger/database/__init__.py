@@ -21,6 +21,7 @@ from flowhooks.ledger.database.dialect_statements import (
 )
 from flowhooks.ledger.database.driver_statements import DriverStatement
 from flowhooks.ledger.database.engines import (
+    LONG_STATEMENT_TIMEOUT,
     STATEMENT_TIMEOUT,
     check_file,
     database_file,
@@ -42,10 +43,11 @@ from flowhooks.ledger.database.engines import (
     remedy,
     strict_text,
     to_unavailable,
-    without_statement_timeout,
+    with_statement_timeout,
 )
 
 __all__ = [
+    "LONG_STATEMENT_TIMEOUT",
     "STATEMENT_TIMEOUT",
     "BulkInsert",
     "DriverStatement",
@@ -84,5 +86,5 @@ __all__ = [
     "strict_text",
     "string_array",
     "to_unavailable",
-    "without_statement_timeout",
+    "with_statement_timeout",
 ]

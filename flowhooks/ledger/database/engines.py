@@ -44,6 +44,8 @@ BUSY_SECONDS: Final = 5.0
 # silent for longer does not answer at all.
 STATEMENT_TIMEOUT: Final = 10.0
 """Seconds within which PostgreSQL must answer a statement of a server or worker."""
+LONG_STATEMENT_TIMEOUT: Final = 300.0
+"""Seconds for a statement that reads the deliveries of a whole operation. A lock of somebody else ends then, too."""
 # The process was stopped or is unreachable, and its locks keep others from recovering its deliveries.
 IDLE_SECONDS: Final = 15
 """Seconds after which PostgreSQL ends an idle transaction of the ledger's writer."""
@@ -144,14 +146,14 @@ def _postgresql_timeouts() -> ModuleType:
 
 
 @contextmanager
-def without_statement_timeout(connection: Connection) -> Iterator[None]:
-    """Disable a connection's statement timeout within the block."""
+def with_statement_timeout(connection: Connection, seconds: float | None) -> Iterator[None]:
+    """Replace a connection's statement timeout within the block; None: no timeout."""
     driver_connection: Any = connection.connection.dbapi_connection
     before = getattr(driver_connection, "statement_timeout", None)
     if before is None:
         yield
         return
-    driver_connection.statement_timeout = None
+    driver_connection.statement_timeout = seconds
     try:
         yield
     finally:
