@@ -179,7 +179,7 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: contracts.announce_contract(event(business_key="x" * 20_000), delivery(n)), range(40)))
     lines = (folder / "outbox.txt").read_text("utf-8").splitlines()
-    assert {len(line.partition(" ")[2]) for line in lines} == {len('"Contract  was signed."') + 20_000}
+    assert {len(line.partition(" ")[2]) for line in lines if line} == {len('"Contract  was signed."') + 20_000}
     assert all(contracts.was_announced(event(), delivery(n)) for n in range(40))
 
 

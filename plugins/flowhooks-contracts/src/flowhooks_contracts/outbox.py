@@ -28,7 +28,9 @@ class Outbox:
             end = out.seek(0, os.SEEK_END)
             out.seek(max(0, end - 1))
             if end and out.read(1) != b"\n":
-                line = b"\n" + line  # the last line was written in part, and must not take this one in
+                # The last line was written in part, and must not take this one in. If another thread is still writing
+                # it, there will be an empty line, which is ignored.
+                line = b"\n" + line
             # One write for each line, so that those of several threads do not mix.
             if out.write(line) != len(line):
                 raise OSError(f"{self.file}: the message was written in part")
