@@ -135,7 +135,7 @@ def test_pages_are_added_up(left, asked, monkeypatch):
 def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkeypatch):
     """The first Ctrl-C ends it after the current page with exit code 130; the same command continues."""
     monkeypatch.setattr(reroute, "PAGE_SIZE", 1)
-    page, pages = Reader.page, []
+    page, pages = Reader.bounded_page, []
 
     def interrupted(self, *args, **kwargs):
         if kwargs.get("limit") == 1:
@@ -145,7 +145,7 @@ def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkey
         return page(self, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Reader, "page", interrupted)
+        patched.setattr(Reader, "bounded_page", interrupted)
         result = run("events", "reroute", "--all", "--yes", server=left)
     assert result.exit_code == 130
     assert "Stopping after this step" in result.stderr
@@ -206,7 +206,7 @@ def test_the_command_that_continues_has_absolute_times(left, run, monkeypatch, a
 
     monkeypatch.setattr(reroute, "PAGE_SIZE", 1)
     monkeypatch.setattr(purge, "PAGE_SIZE", 1)
-    monkeypatch.setattr(Reader, "page", interrupted(Reader.page))
+    monkeypatch.setattr(Reader, "bounded_page", interrupted(Reader.bounded_page))
     monkeypatch.setattr(Reader, "purgeable", interrupted(Reader.purgeable))
     stopped = run(*arguments, "--yes", server=left)
     assert stopped.exit_code == 130
@@ -222,7 +222,7 @@ def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Reader, "page", interrupted)
+    monkeypatch.setattr(Reader, "bounded_page", interrupted)
     result = run("events", "reroute", "--all", "--yes", server=left)
     assert result.exit_code == 130
     assert "the current step may have been completed" in result.stderr
