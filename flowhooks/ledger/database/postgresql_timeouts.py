@@ -116,6 +116,7 @@ def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: fl
 
     def connect(*args: Any, **kwargs: Any) -> Any:
         connection = TimedConnection.connect(*args, **kwargs)
+        connection.server_cursor_factory = _ServerCursor
         connection.statement_timeout = statement_timeout
         return connection
 
@@ -146,6 +147,15 @@ def keepalive_options(url: str) -> dict[str, str]:
         text = str(error)
         raise ValueError(text if text.startswith("invalid URI query parameter") else "PostgreSQL refuses it") from None
     return {name: value for name, value in _KEEPALIVE_OPTIONS.items() if name not in url_options}
+
+
+class _ServerCursor(psycopg.ServerCursor[Any]):
+    """A cursor of which SQLAlchemy reads a batch at a time."""
+
+    def __del__(self, *args: Any) -> None:
+        # SQLAlchemy closes no cursor of a connection that broke: with the connection, the server has released it.
+        if not self.connection.closed:
+            super().__del__(*args)
 
 
 def _with_timeout(
