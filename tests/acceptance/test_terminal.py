@@ -102,7 +102,7 @@ def test_nohup_lets_it_live_on(serve):
         until_serving(process)
         replace(process)
         os.close(person)
-        events = [one["event"] for one in until(process, "settings_reloaded")]
+        events = [entry["event"] for entry in until(process, "settings_reloaded")]
         assert process.poll() is None
     assert "shutdown_started" not in events
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,34 +145,29 @@ def _postgresql_timeouts() -> ModuleType:
     return postgresql_timeouts
 
 
-@contextmanager
-def with_statement_timeout(connection: Connection, seconds: float | None) -> Iterator[None]:
+def with_statement_timeout(connection: Connection, seconds: float | None) -> AbstractContextManager[None]:
     """Replace a connection's statement timeout within the block; None: no timeout."""
-    driver_connection: Any = connection.connection.dbapi_connection
-    before = getattr(driver_connection, "statement_timeout", None)
-    if before is None:
-        yield
-        return
-    driver_connection.statement_timeout = seconds
-    try:
-        yield
-    finally:
-        driver_connection.statement_timeout = before
+    return _replaced(connection, "statement_timeout", seconds)
+
+
+def strict_text(connection: Connection) -> AbstractContextManager[None]:
+    """Fail at damaged text within the block. SQLite otherwise reads it with escapes; PostgreSQL stores none."""
+    return _replaced(connection, "text_factory", str)
 
 
 @contextmanager
-def strict_text(connection: Connection) -> Iterator[None]:
-    """Fail at damaged text within the block. SQLite otherwise reads it with escapes; PostgreSQL stores none."""
-    driver_connection: Any = connection.connection.dbapi_connection
-    before = getattr(driver_connection, "text_factory", None)
+def _replaced(connection: Connection, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute of the driver's connection within the block, if it has one."""
+    driver_connection = connection.connection.dbapi_connection
+    before = getattr(driver_connection, name, None)
     if before is None:
         yield
         return
-    driver_connection.text_factory = str
+    setattr(driver_connection, name, value)
     try:
         yield
     finally:
-        driver_connection.text_factory = before
+        setattr(driver_connection, name, before)
 
 
 def _open_sqlite(url: str, options: dict[str, Any], *, writing: bool) -> Engine:

@@ -203,7 +203,7 @@ def test_a_retry_is_the_same_message(forwarding: Callable[..., AppHarness], rece
     assert app.wait_for(event_id, "succeeded").attempt == 3
     assert len(receiver.messages) == 3
     assert len({(one.id, one.body) for one in receiver.messages}) == 1
-    assert not any("cookie" in one.headers for one in receiver.messages)
+    assert not any("cookie" in message.headers for message in receiver.messages)
 
 
 def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:

@@ -87,7 +87,7 @@ def _split_duration(microseconds: int) -> list[tuple[str, str]]:
         return [(str(microseconds), "µs")]
     if microseconds < 60_000_000:  # noqa: PLR2004 (a minute)
         # From 999.5 ms on, three digits would be those of a second.
-        unit, size = ("s", 1_000_000) if microseconds >= 999_500 else ("ms", 1_000)  # noqa: PLR2004 (as above)
+        unit, size = ("s", 1_000_000) if microseconds >= 999_500 else ("ms", 1_000)  # noqa: PLR2004 (almost a second)
         return [(f"{microseconds / size:.3g}", unit)]
     index = next(number for number, (_, size) in enumerate(_UNITS) if microseconds >= size)
     (unit, size), (lesser, lesser_size) = _UNITS[index], _UNITS[index + 1]
