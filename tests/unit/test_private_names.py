@@ -25,6 +25,7 @@ PRIVATE_NAMES = {
     "psycopg": {
         "psycopg:AsyncConnection": "pgconn wait",
         "psycopg:Connection": "pgconn wait",
+        "psycopg:ServerCursor": "connection",
     },
     "sqlalchemy": {
         "sqlalchemy.engine:Connection": "_handle_dbapi_exception",
