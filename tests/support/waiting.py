@@ -59,6 +59,8 @@ def until_refused(place: tuple[str, int]) -> None:
             socket.create_connection(place, timeout=WAIT_TIMEOUT).close()
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:
+            pass  # the socket was closed while it accepted this connection
         return False
 
     until(refuses)
