@@ -9,8 +9,8 @@ PLUGINS := plugins/flowhooks-audit plugins/flowhooks-camunda plugins/flowhooks-c
 READY := $(VENV)/.ready
 # The tools that renew the lock and search for advisories have an environment of their own: tests do not need it.
 UPKEEP := .upkeep
-# Tests wait more than they compute, so two processes more than there are cores.
-TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores + 2)))
+# Tests wait more than they compute, so four processes more than there are cores.
+TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores + 4)))
 LINT = $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python tests/support/prose.py
 # Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,9 +35,11 @@ demo: $(READY) ## Show one callback, the work of its plugin and one error; stops
 demo-cluster: $(READY) ## Show many processes: PostgreSQL, two servers and three workers, one of which is killed
 	@$(BIN)/python tests/support/demo_cluster.py
 
-# The checks run beside the tests, because most of them use one core.
+# The checks run beside the tests, because most of them use one core. In a fresh clone one process collects the tests
+# first: pytest compiles them then, which each test process would do again.
 test: $(READY) ## Run all checks and tests except those with real workflow engines, as continuous integration does
 	@{ $(LINT); } & lint=$$!; status=0; \
+	test -d .pytest_cache || $(BIN)/python -m pytest --collect-only -qq >/dev/null || true; \
 	$(BIN)/python -m pytest -m "not java and not engine" --numprocesses $(TEST_PROCESSES) --dist worksteal || status=$$?; \
 	wait $$lint || { echo "The checks have failed: their output is above. make lint repeats them."; status=1; }; exit $$status
 

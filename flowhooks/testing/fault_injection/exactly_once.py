@@ -6,6 +6,7 @@ import gc
 import inspect
 import warnings
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -120,13 +121,19 @@ def _only_new_objects_collected() -> Iterator[None]:
     There is a collection after each kill, and with all modules of a test run it would take 0.1 s of processor time.
     """
     gc.collect()
-    is_frozen = gc.get_freeze_count() > 0
+    is_frozen = _has_frozen_objects()
     gc.freeze()
     try:
         yield
     finally:
         if not is_frozen:  # otherwise the caller has excluded objects, too
             gc.unfreeze()
+
+
+@cache
+def _has_frozen_objects() -> bool:
+    """Whether objects were excluded from collections before the first block: the count examines each of them."""
+    return gc.get_freeze_count() > 0
 
 
 def _modules_of(plugin: object) -> list[ModuleType]:
