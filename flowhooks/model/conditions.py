@@ -235,15 +235,15 @@ def _equal(left: Any, right: Any) -> bool:
 
 def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
     # Imported here because the import is slow and most handlers have no schema in a condition.
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 (only handlers with `when=` need jsonschema)
+    from flowhooks.schema.validator import Validator  # noqa: PLC0415 (only handlers with `when=` need jsonschema)
 
     _check_json(schema)
     _check_schema(schema)
     try:
-        as_declared = Draft202012Validator(_compile_patterns(schema))
+        as_declared = Validator(_compile_patterns(schema))
     except ValueError as error:
         raise HandlerError(str(error)) from None
-    typed = Draft202012Validator(_compile_patterns(_with_types(schema)))
+    typed = Validator(_compile_patterns(_with_types(schema)))
     types = _types_of(schema)
 
     def check(value: Any) -> bool | None:
@@ -254,7 +254,7 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
                 return False
             # If only `typed` fails, a keyword ignored a value of another type, so the condition is undecided.
             return True if typed.is_valid(value) else None
-        except Exception:  # noqa: BLE001 (limits of jsonschema, such as a huge number in multipleOf: undecided, so the event is parked)
+        except Exception:  # noqa: BLE001 (a limit of jsonschema, such as the depth of calls: undecided, so the event is parked)
             return None
 
     return check

@@ -8,7 +8,6 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
@@ -17,6 +16,7 @@ from flowhooks.errors import InvalidCallback, SettingsError
 from flowhooks.schema import callback_body, files, flow_instance_id
 from flowhooks.schema.ecma_regex import translate
 from flowhooks.schema.fast_path import FastPathValidator
+from flowhooks.schema.validator import Validator
 from flowhooks.schema.violations import Violation, violations
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Schemas:
             name = f"{_KIND_FOLDER}{kind}{files.SUFFIX}"
             own = _without_shared(name, ready[name])
             bodies[kind] = (check[SHARED_SCHEMA],)
-            if Draft202012Validator.VALIDATORS.keys() & own.keys():
+            if Validator.VALIDATORS.keys() & own.keys():
                 bodies[kind] += (_validator(own, registry),)
         return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(bodies))
 
@@ -191,6 +191,8 @@ def _shipped() -> Schemas:
 def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.Document], Registry[Any]]:
     """Return the documents and the registry that resolves their `$ref`."""
     ready = {name: translate(document) | {"$id": files.uri_of(name)} for name, document in documents.items()}
+    for document in ready.values():
+        document.pop("$schema", None)  # as `Validator` requires; `files` has checked it
     resources = {name: DRAFT202012.create_resource(document) for name, document in ready.items()}
     registry = Registry().with_resources(
         (uri, resource) for name, resource in resources.items() for uri in {files.uri_of(name), files.BASE_URI + name}
@@ -199,7 +201,7 @@ def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.D
 
 
 def _validator(document: files.Document, registry: Registry[Any]) -> FastPathValidator:
-    return FastPathValidator(Draft202012Validator(document, registry=registry))
+    return FastPathValidator(Validator(document, registry=registry))
 
 
 def _find_violations(validators: tuple[FastPathValidator, ...], value: Any) -> list[Violation]:

@@ -51,6 +51,7 @@ def decide(expected, value, pointer="/x"):
         ([{"a": 1}], [{"a": 1}, {"a": 1.0}], [{"a": True}, {"a": 1, "b": 1}, {}], [ABSENT, 1, [1]]),
         ({"minimum": 1000}, [1000, 1000.5], [999, -1], [ABSENT, "1000", True, [1000]]),
         ({"multipleOf": 5}, [10], [7], [ABSENT, "10"]),
+        ({"multipleOf": 0.01}, [19.99, 4.35, 0.07, 10**400], [0.005], [ABSENT, "19.99"]),
         ({"minLength": 2}, ["ab", "合同"], ["a"], [ABSENT, 12]),
         ({"pattern": "^HT-[0-9]+$"}, ["HT-7"], ["ht-7", "HT-7\n", "HT-\u0667"], [ABSENT, 7]),
         ({"minItems": 1}, [[1]], [[]], [ABSENT, "x", {}]),
@@ -248,8 +249,13 @@ def test_patterns_are_compiled_once(schema, monkeypatch):
 
 
 def test_what_jsonschema_cannot_check_is_undecided():
-    """A number beyond jsonschema's limits parks the event, and raises nothing."""
-    assert decide({"multipleOf": 0.1}, 10**400) is None
+    """A check that needs too many nested calls parks the event, and raises nothing."""
+    condition = Condition("/x", nested({"const": 1}, 100))
+
+    def decide_within(calls):
+        return decide_within(calls - 1) if calls else condition.decide({"x": 1})
+
+    assert (condition.decide({"x": 1}), decide_within(800)) == (True, None)
 
 
 _JSON = st.recursive(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 
 from flowhooks.errors import SettingsError
@@ -220,8 +222,11 @@ def test_the_first_twenty_are_shown(count, said, own):
 
 def test_what_cannot_be_checked_is_refused(own):
     """Data beyond jsonschema's limits does not bypass a schema."""
-    schemas = own({"data/class/C.schema.json": {"properties": {"x": {"multipleOf": 0.1}}}})
-    assert data(schemas, {"x": 10**400}, callback_class="C") == (
+    chain = {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}]} for n in range(40)}}
+    chain["$defs"]["d40"] = {"additionalProperties": {"$ref": "#/$defs/d0"}}
+    schemas = own({"data/class/C.schema.json": {**chain, "$ref": "#/$defs/d0"}})
+    nested = reduce(lambda value, _: {"x": value}, range(64), 1)
+    assert data(schemas, nested, callback_class="C") == (
         "the data could not be checked against data/class/C.schema.json"
     )
 

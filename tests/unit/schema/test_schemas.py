@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -12,6 +13,7 @@ from jsonschema.exceptions import ValidationError
 from flowhooks.errors import InvalidCallback
 from flowhooks.schema import parse
 from flowhooks.schema.ecma_regex import Pattern
+from flowhooks.schema.files import DIALECT
 from flowhooks.schema.flow_instance_id import find_violations
 from flowhooks.schema.schemas import Schemas
 from flowhooks.schema.violations import violations
@@ -470,13 +472,27 @@ def test_schema_that_refers_to_itself(kind, folder):
 
 def test_what_jsonschema_cannot_check(kind):
     """If jsonschema fails, the callback is refused, and the server keeps working."""
-    huge = parse(b'{"x": %s}' % (b"1" * 4000))
-    error = kind(member({"multipleOf": 0.5}), huge)
-    assert (error.key, error.violations) == ("body_unchecked", ())
     chain = {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}]} for n in range(40)}}
     chain["$defs"]["d40"] = {"additionalProperties": {"$ref": "#/$defs/d0"}}
     body = parse(b'{"x":' * 64 + b"1" + b"}" * 64)
-    assert kind({**chain, "$ref": "#/$defs/d0"}, body).key == "body_unchecked"
+    error = kind({**chain, "$ref": "#/$defs/d0"}, body)
+    assert (error.key, error.violations) == ("body_unchecked", ())
+
+
+@pytest.mark.parametrize("schema", [{}, {"$schema": DIALECT}])
+def test_decimals_are_exact(folder, schema):
+    """An amount with cents is a multiple of 0.01, although no binary float is."""
+    for step, multiples, others in (
+        (0.01, ("19.99", "4.35", "0.07", "1234567.89", "-0.29", "1", "1e300", "1" * 4000), ("0.005", "19.999")),
+        (5, ("10", "10.0", "0"), ("7", "10.5")),
+    ):
+        checked = {**schema, **member({"multipleOf": step})}
+        schemas = Schemas.load([folder({"call-back/special.schema.json": checked})])
+        for number in multiples:
+            schemas.check_body("special", parse(b'{"x": %s}' % number.encode()))
+        for number in others:
+            refused = refusal(partial(schemas.check_body, "special", parse(b'{"x": %s}' % number.encode())))
+            assert found(refused) == [("/x", "schema.multipleOf")]
 
 
 def test_a_kind_that_adds_to_the_shared_schema(folder):

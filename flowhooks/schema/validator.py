@@ -1,0 +1,38 @@
+"""The validator of all JSON Schemas: jsonschema's, with decimals that are exact."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final
+
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _check_multiple(validator: Any, step: float, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    if validator.is_type(value, "number") and not _is_multiple(value, step):
+        yield ValidationError(f"{value!r} is not a multiple of {step!r}")
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):  # from a settings file: JSON has no such number
+        return False
+    return _exact(value) % _exact(step) == 0
+
+
+def _exact(number: float) -> Fraction:
+    # The text of a float is the shortest one that is read as this float, so it has the decimals that were sent.
+    return Fraction(number if isinstance(number, int) else repr(number))
+
+
+Validator: Final = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema has no types here
+    Draft202012Validator, {"multipleOf": _check_multiple}
+)
+"""The class of the validators. Schemas have no `$schema`, because jsonschema would replace the class by its own.
+
+jsonschema divides binary floats: 19.99 would be no multiple of 0.01, so an amount with cents would be refused.
+"""
