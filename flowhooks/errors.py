@@ -12,6 +12,7 @@ FlowhooksError
 ├── LedgerError          the ledger refused or failed
 │   ├── LedgerUnusable   the database cannot be opened: not writable, too new, or used by another process
 │   │   └── LedgerSchemaTooOld   empty or older; a server start or `flowhooks db upgrade` upgrades it
+│   │       └── LedgerEmpty      it has no tables: new, or truncated
 │   ├── InvalidTransition  a change of state that the table of states does not allow
 │   ├── NewerSelectorsError  a newer flowhooks has recorded a handler, so this one cannot route to it
 │   └── NotFound         no such event, delivery or handler
@@ -120,6 +121,10 @@ class LedgerUnusable(LedgerError):
 
 class LedgerSchemaTooOld(LedgerUnusable):
     """The database is empty or of an older version. A start of the server or `flowhooks db upgrade` upgrades it."""
+
+
+class LedgerEmpty(LedgerSchemaTooOld):
+    """The database has no tables: it is new, or its file was truncated."""
 
 
 class NewerSelectorsError(LedgerError):

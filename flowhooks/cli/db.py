@@ -203,7 +203,7 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
     """
     info = backup(database_url(settings), target, progress=output.progress_bar)
     if as_json:
-        output.print_json({**asdict(info), "balanced": not info.trouble})
+        output.print_json({**asdict(info), "balanced": None if info.events is None else not info.trouble})
     else:
         size = output.format_megabytes(info.bytes)
         events = "" if info.events is None else f", {output.pluralize(info.events, 'event')}"

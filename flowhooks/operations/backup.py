@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.errors import LedgerEmpty, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger import database
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 
@@ -78,8 +78,12 @@ def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResul
 
 
 def _check_is_ledger(url: str) -> None:
-    with suppress(LedgerSchemaTooOld):  # a ledger that needs an upgrade must be backed up above all
+    try:
         Reader(url).close()
+    except LedgerEmpty:
+        raise
+    except LedgerSchemaTooOld:
+        pass  # a ledger that needs an upgrade must be backed up above all
 
 
 def _verify_copy(url: str) -> tuple[int | None, tuple[str, ...]]:

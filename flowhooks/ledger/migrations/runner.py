@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.errors import LedgerEmpty, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.migrations.new_tables import VERSION_TABLE, create_tables
@@ -68,12 +68,13 @@ def check(connection: Connection) -> None:
     """Refuse a database whose tables are not at this version.
 
     Raises:
-        LedgerSchemaTooOld: the database is empty or older.
+        LedgerEmpty: the database has no tables.
+        LedgerSchemaTooOld: the database is older.
         LedgerUnusable: the database is newer, or is not a ledger.
     """
     version = revision(connection)
     if version is None:
-        raise LedgerSchemaTooOld("it is empty: run `flowhooks db upgrade`")
+        raise LedgerEmpty("it is empty: run `flowhooks db upgrade`")
     if version != HEAD:
         _reject_newer(version)
         raise LedgerSchemaTooOld(f"its tables are at version {version} of {HEAD}: run `flowhooks db upgrade`")

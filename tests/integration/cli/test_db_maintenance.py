@@ -116,9 +116,12 @@ def test_trouble_with_a_backup(run, empty, tmp_path):
     foreign = tmp_path / "foreign.db"
     with closing(sqlite3.connect(foreign)) as connection:
         connection.execute("CREATE TABLE users (id)")
+    truncated = tmp_path / "truncated.db"
+    truncated.touch()
     before = sorted(tmp_path.iterdir())
     for target, source, said in (
         (there, empty, "exists already"),
+        (tmp_path / "copy.db", truncated, "it is empty"),
         (tmp_path / "none" / "copy.db", empty, "cannot write"),
         (tmp_path / "copy.db", tmp_path / "none.db", "there is no database"),
         (tmp_path / "copy.db", foreign, "not a flowhooks ledger"),
@@ -132,7 +135,7 @@ def test_trouble_with_a_backup(run, empty, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_backup_of_an_older_version(run, tmp_path, pending_migration):
+def test_a_backup_of_an_older_version(run, asked, tmp_path, pending_migration):
     """A ledger of an older version can be backed up before its upgrade; its counts are not checked."""
     old = tmp_path / "old.db"
     _, before = upgrade(f"sqlite:///{old}")
@@ -140,6 +143,7 @@ def test_a_backup_of_an_older_version(run, tmp_path, pending_migration):
     result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(old))
     assert result.exit_code == 0, result.output
     assert "older version" in result.stdout
+    assert asked("db", "backup", str(tmp_path / "second.db"), "--database", str(old))["balanced"] is None
     with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(before,)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowhooks.clock import Clock
-from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.errors import LedgerEmpty, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
@@ -84,9 +84,10 @@ def test_an_opening_that_fails_leaves_no_connection_open(file, monkeypatch, open
 
 
 def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
-    """Only an error that an upgrade can fix is a LedgerSchemaTooOld."""
+    """Only an error that an upgrade can fix is a LedgerSchemaTooOld; that of an empty file is a LedgerEmpty."""
     file.touch()
-    assert type(said_of(file, Reader)) is LedgerSchemaTooOld
+    assert type(said_of(file, Reader)) is LedgerEmpty
+    assert issubclass(LedgerEmpty, LedgerSchemaTooOld)
     assert upgrade(f"sqlite:///{file}")[0] is None
     Reader(f"sqlite:///{file}").close()
     with sqlite3.connect(file) as changed:
