@@ -125,7 +125,8 @@ class LedgerCollector(Collector):
     def __init__(self, ledger: Reader, *, url: str, clock: Clock, handler_label: Callable[[str], str]) -> None:
         self._clock = clock
         self._handler_label = handler_label
-        self._file = database.database_file(url)
+        file = database.database_file(url)
+        self._file = file and file.resolve()  # SQLite's write-ahead log is beside the file that a link leads to
         self._stats = _TTLCache(lambda: ledger.read_stats(clock.now()), STATS_TTL_SECONDS)
         self._totals = _TTLCache(_or_none(ledger.totals), TOTALS_TTL_SECONDS, cost=COUNT_COST)
         self._engines = _TTLCache(ledger.read_engine_stats, STATS_TTL_SECONDS)

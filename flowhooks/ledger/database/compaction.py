@@ -37,7 +37,7 @@ def compact_file(file: Path) -> None:
             connection.execute(SYNC_TO_DRIVE)
             connection.execute("PRAGMA synchronous=FULL")
             # The default folder is often in memory, such as /tmp, and too small.
-            folder = str(file.absolute().parent).replace("'", "''")
+            folder = str(file.resolve().parent).replace("'", "''")
             connection.execute(f"PRAGMA temp_store_directory='{folder}'")
             connection.execute("VACUUM")
             # Beside a command that reads an older snapshot, the file becomes smaller when that command has ended.

@@ -252,7 +252,7 @@ def free_disk_bytes(url: str) -> int | None:
     """Return the free bytes on the disk of a database file; None if it is not a file, or they cannot be read."""
     file = database_file(url)
     try:
-        return None if file is None else shutil.disk_usage(file.absolute().parent).free
+        return None if file is None else shutil.disk_usage(file.resolve().parent).free
     except OSError:
         return None
 
@@ -306,7 +306,7 @@ def display_name(url: str) -> str:
         return str(file)
     parsed = make_url(url)
     host = parsed.host or parsed.query.get("host", "")
-    return f"{parsed.database} on {host or 'this machine'}"
+    return f"{parsed.database or parsed.username} on {host or 'this machine'}"
 
 
 def library_version() -> str:

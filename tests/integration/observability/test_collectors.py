@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 import pytest
@@ -12,6 +13,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import LedgerUnusable
 from flowhooks.intake.callback import Callback
 from flowhooks.ledger import reader
+from flowhooks.ledger.database import free_disk_bytes
 from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.stats import totals
@@ -263,6 +265,21 @@ def test_files_have_sizes(harness, listens):
     assert found["flowhooks_database_bytes",] == harness.file.stat().st_size
     assert found["flowhooks_wal_bytes",] > 0
     assert 0 < found["flowhooks_disk_available_bytes",] < found["flowhooks_disk_size_bytes",]
+
+
+@pytest.mark.sqlite
+def test_a_file_behind_a_link_has_its_own_sizes(harness, listens, monkeypatch):
+    """If the database is a symbolic link, the write-ahead log and the disk are those of the file that it leads to."""
+    disk = harness.file.parent / "disk"
+    disk.mkdir()
+    harness.file.symlink_to(harness.file.rename(disk / "real.db"))
+    usage, measured = shutil.disk_usage, []
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: measured.append(folder) or usage(folder))
+    flow = harness.open(listens(fine))
+    flow.take()
+    assert scrape(flow)["flowhooks_wal_bytes",] > 0
+    assert free_disk_bytes(f"sqlite:///{harness.file}") is not None
+    assert set(measured) == {disk}
 
 
 @pytest.mark.sqlite

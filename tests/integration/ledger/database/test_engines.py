@@ -146,6 +146,13 @@ def test_the_file_of_an_url(tmp_path):
     assert database.database_file("sqlite://") is None
 
 
+def test_the_name_of_an_url():
+    """A database without a name is named like its user, as PostgreSQL does; a password is never shown."""
+    assert database.display_name("postgresql://u:secret@h/books") == "books on h"
+    assert database.display_name("postgresql://u:secret@h") == "u on h"
+    assert database.display_name("postgresql:///books") == "books on this machine"
+
+
 def test_a_sound_file_and_a_broken_one(engines, tmp_path):
     """The check of a file reports nothing for an intact one, and one line for a damaged one."""
     writing, reading = engines
