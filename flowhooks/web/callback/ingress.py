@@ -204,6 +204,8 @@ class IngressResource:
                 callbacks.append(made)
             else:
                 ignored.append(made)
+        if callbacks:
+            incoming.request.context.kind = callbacks[0].kind  # a request is counted once, even if it has several kinds
         answers = self._intake.accept_all(callbacks, ignored, config=incoming.config)
         for answer, callback in zip(answers, callbacks, strict=True):
             if isinstance(answer, IdentityConflict):

@@ -351,6 +351,7 @@ def test_a_batch(client):
     assert {row[1] for row in found} == {STRUCTURED}
     assert sorted(json.loads(row[2])["id"] for row in found) == ["e-1", "e-3"]
     assert client.ignored() == {("kogito", "/type = other"): 2}
+    assert 'requests_total{kind="complete",source="kogito"} 1.0' in client.flow.app.metrics.text().decode()
     # The same batch is a repeat; another batch with its id is a copy.
     assert signed(client, items, content_type=BATCH).status == 200
     assert signed(client, [event("5")], content_type=BATCH).status == 401
