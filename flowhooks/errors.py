@@ -302,6 +302,16 @@ class Unavailable(CallbackRejected):
         super().__init__(key, **params)
         self.retry_after = retry_after
 
+    def __str__(self) -> str:
+        """Return the reason for logs and commands, because the message tells the client to repeat the callback."""
+        return _UNAVAILABLE_REASONS.get(self.key) or super().__str__()
+
+
+_UNAVAILABLE_REASONS: Final = {
+    "ledger_down": "the database cannot be written now",
+    "ledger_slow": "the database has not answered in time",
+}
+
 
 class DamagedRow(Unavailable):
     """A stored row cannot be read: a value of it is of another type, or is not one of the values that it may have.

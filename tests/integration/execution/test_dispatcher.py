@@ -227,7 +227,7 @@ RAISED = [
     (MemoryError(), "MemoryError"),
     (RecursionError("deep"), "RecursionError: deep"),
     (BlockingIOError(11, "again"), "BlockingIOError: [Errno 11] again"),
-    (Unavailable("ledger_down"), "Unavailable: The callback could not be stored"),
+    (Unavailable("ledger_down"), "Unavailable: the database cannot be written now"),
     (
         BaseExceptionGroup("many", [KeyboardInterrupt(), ValueError("x")]),
         "BaseExceptionGroup: many (2 sub-exceptions)",
