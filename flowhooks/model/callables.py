@@ -71,14 +71,14 @@ def takes_delivery(function: Any) -> bool:
     return min_count == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
 
 
-def check_probe(probe: Any) -> Any:
-    """Return a handler's `probe=` unchanged.
+def check_probe(probe: Any) -> None:
+    """Check a handler's `probe=`.
 
     Raises:
         HandlerError: it is not a plain function of `(event, delivery)`.
     """
     if probe is None:
-        return None
+        return
     if not callable(probe):
         raise HandlerError(f"probe= must be a function of (event, delivery), not {probe!r}")
     _refuse_async(probe)
@@ -86,4 +86,3 @@ def check_probe(probe: Any) -> Any:
     if min_count > 2 or max_count < 2:  # noqa: PLR2004 (event and delivery)
         raise HandlerError("probe= is called as (event, delivery)")
     _check_order(names, "probe= ")
-    return probe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from flowhooks.errors import HandlerError
@@ -61,6 +61,9 @@ class Handler:
         memory_mib: memory limit of the handler's own process in mebibytes; None: as configured in the settings.
         plugin: the plugin's name, filled in when the plugin is loaded.
         takes_delivery: whether `function` takes the delivery as its second argument.
+
+    Raises:
+        HandlerError: an argument has a wrong type or is out of range, or the function has wrong parameters.
     """
 
     function: Callable[..., Any]
@@ -75,7 +78,21 @@ class Handler:
     timeout: float | None = None
     memory_mib: int | None = None
     plugin: str = ""
-    takes_delivery: bool = False
+    takes_delivery: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Checked here and not in `@handler`, because a plugin may copy a handler with `dataclasses.replace`.
+        _check_name(self.name)
+        _instance_of("selectors", self.selectors, Selectors)
+        _instance_of("retry", self.retry, Retry, None)
+        check_probe(self.probe)
+        _check_order_by(self.order_by)
+        _check_concurrency(self.concurrency)
+        _check_isolation(self.isolation, self.memory_mib)
+        _check_memory(self.memory_mib)
+        object.__setattr__(self, "rate", _check_rate(self.rate))
+        object.__setattr__(self, "timeout", _check_timeout(self.timeout))
+        object.__setattr__(self, "takes_delivery", _takes_delivery(self.function))
 
     @property
     def id(self) -> str:
@@ -169,7 +186,7 @@ def handler(
         try:
             return Handler(
                 function=function,
-                name=_check_name(handler_name),
+                name=handler_name,
                 selectors=Selectors(
                     callback_classes=_as_strings("callback_class", callback_class),
                     process_keys=_as_strings("process_key", process_key),
@@ -180,15 +197,14 @@ def handler(
                     conclusions=_as_strings("conclusion", conclusion),
                     when={} if when is None else when,
                 ),
-                retry=_instance_of("retry", retry, Retry, None),
-                probe=check_probe(probe),
-                order_by=_check_order_by(order_by),
-                concurrency=_concurrency(concurrency),
-                rate=_check_rate(rate),
-                isolation=_check_isolation(isolation, memory_mib),
-                timeout=_check_timeout(timeout),
-                memory_mib=_check_memory(memory_mib),
-                takes_delivery=_takes_delivery(function),
+                retry=retry,
+                probe=probe,
+                order_by=order_by,
+                concurrency=concurrency,
+                rate=rate,
+                isolation=isolation,
+                timeout=timeout,
+                memory_mib=memory_mib,
             )
         except HandlerError as error:
             code = getattr(inspect.unwrap(function), "__code__", None)
@@ -198,10 +214,9 @@ def handler(
     return decorate
 
 
-def _check_name(name: str) -> str:
+def _check_name(name: str) -> None:
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise HandlerError(f"name= must have 1 to 100 letters, digits, '.', '_' or '-', not {name!r}")
-    return name
 
 
 def _as_strings(parameter: str, value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
@@ -222,17 +237,15 @@ def _check_sources(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return sources
 
 
-def _check_order_by(order_by: str | None) -> str | None:
+def _check_order_by(order_by: str | None) -> None:
     if order_by is not None and (not isinstance(order_by, str) or order_by not in ORDER_BY_CHOICES):
         raise HandlerError(f"order_by= must be {' or '.join(map(repr, ORDER_BY_CHOICES))}, not {order_by!r}")
-    return order_by
 
 
-def _concurrency(concurrency: int | None) -> int | None:
+def _check_concurrency(concurrency: int | None) -> None:
     is_integer = isinstance(concurrency, int) and not isinstance(concurrency, bool)
     if concurrency is not None and not (is_integer and 1 <= concurrency <= MAX_CONCURRENCY):
         raise HandlerError(f"concurrency= must be a whole number from 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
-    return concurrency
 
 
 def _check_rate(rate: str | None) -> str | None:
@@ -244,12 +257,11 @@ def _check_rate(rate: str | None) -> str | None:
         raise HandlerError(str(error)) from None
 
 
-def _check_isolation(isolation: str | None, memory_mib: int | None) -> str | None:
+def _check_isolation(isolation: str | None, memory_mib: int | None) -> None:
     if isolation is not None and (not isinstance(isolation, str) or isolation not in ISOLATION_CHOICES):
         raise HandlerError(f"isolation= must be {' or '.join(map(repr, ISOLATION_CHOICES))}, not {isolation!r}")
     if isolation != "process" and memory_mib is not None:
         raise HandlerError('memory_mib= needs isolation="process": threads share the memory of the server')
-    return isolation
 
 
 def _check_timeout(timeout: float | None) -> float | None:
@@ -261,14 +273,13 @@ def _check_timeout(timeout: float | None) -> float | None:
     return timeout if timeout is None else float(timeout)
 
 
-def _check_memory(memory_mib: int | None) -> int | None:
+def _check_memory(memory_mib: int | None) -> None:
     is_integer = isinstance(memory_mib, int) and not isinstance(memory_mib, bool)
     if memory_mib is not None and not (is_integer and MIN_MEMORY_MIB <= memory_mib <= MAX_MEMORY_MIB):
         raise HandlerError(
             f"memory_mib= must be a whole number of mebibytes from {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB}, not "
             f"{memory_mib!r}"
         )
-    return memory_mib
 
 
 def _takes_delivery(function: Any) -> bool:

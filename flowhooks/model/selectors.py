@@ -70,8 +70,8 @@ class Selectors:
         is_stored: as of `Condition`.
 
     Raises:
-        HandlerError: `versions`, `conclusions` or `when` is invalid, or neither a class, nor a key, nor `every` is
-            given.
+        HandlerError: `versions`, `conclusions` or `when` is invalid, neither a class, nor a key, nor `every` is given,
+            or a text has a lone surrogate.
     """
 
     callback_classes: tuple[str, ...] = ()
@@ -108,6 +108,8 @@ class Selectors:
             object.__setattr__(self, "when", when)
             object.__setattr__(self, "_when_json", json.dumps(when, sort_keys=True))
             object.__setattr__(self, "_conditions", conditions)
+        if not is_stored:
+            _check_unicode(self.to_json())
 
     @property
     def has_conditions(self) -> bool:
@@ -205,6 +207,17 @@ class Selectors:
             when=value.get("when", {}),
             is_stored=True,
         )
+
+
+def _check_unicode(selectors: Mapping[str, Any]) -> None:
+    # Bodies of callbacks have no lone surrogates, and no database stores them.
+    try:
+        json.dumps(selectors, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.end]
+        raise HandlerError(
+            f"its selectors have {half!r}, half of a surrogate pair, which no callback can have"
+        ) from None
 
 
 def _parse_term(text: str) -> tuple[str, int]:

@@ -112,6 +112,8 @@ def _read(file: Path, name: str) -> Document:
     try:
         text = file.read_text("utf-8-sig")
         document = json.loads(text, parse_constant=_refuse_constant)
+        # /openapi.json has the schema. A number beyond the range of floats was read as infinity.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
         _check(document, text, name)
     except (OSError, ValueError, OverflowError, SchemaError) as error:  # OverflowError: a regular expression's count
         raise SettingsError(f"schema file {file}: {_error_text(error)}") from None
@@ -161,6 +163,8 @@ def _error_text(error: Exception) -> str:
         return f"not a JSON Schema of 2020-12, at /{escape_control(where, 200)}: {escape_control(error.message, 200)}"
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start + 1}"
+    if isinstance(error, UnicodeEncodeError):
+        return f"it has {error.object[error.start : error.end]!r}, half of a surrogate pair"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error}"
     return getattr(error, "strerror", None) or str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -241,6 +242,34 @@ def test_what_is_declared():
     assert made.summary == "One argument."
     assert made.source_location == f"{__file__}:{one.__code__.co_firstlineno}"
     assert made("event") == "event"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "a:b"},
+        {"selectors": "k"},
+        {"retry": "x"},
+        {"probe": one},
+        {"order_by": "key"},
+        {"concurrency": 2**70},
+        {"rate": "x/y"},
+        {"isolation": "fork"},
+        {"timeout": -1},
+        {"memory_mib": 1},
+        {"function": coroutine},
+    ],
+)
+def test_a_copy_is_checked(changes):
+    """A copy of a handler can be changed only to what `@handler` accepts, because a plugin may return the copy."""
+    declared = handler(process_key="k", isolation="process")(one)
+    with pytest.raises(HandlerError):
+        replace(declared, **changes)
+
+
+def test_a_copy_with_another_function_is_called_as_that_function():
+    """A copy passes the delivery if its own function takes it."""
+    assert replace(handler(every=True)(one), function=two).takes_delivery
 
 
 def test_what_has_no_source_is_named():

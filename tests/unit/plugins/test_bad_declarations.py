@@ -71,6 +71,26 @@ DECLARED = {
         "@handler(process_key='k', when={'/amount': []})",
         AT + "when= at '/amount': an empty list of constants never matches$",
     ),
+    "a key that is no Unicode text": (
+        r"@handler(process_key='\ud800')",
+        AT + r"its selectors have '\\ud800', half of a surrogate pair, which no callback can have$",
+    ),
+    "a conclusion that is no Unicode text": (
+        r"@handler(every=True, conclusion='\ud800')",
+        AT + r"its selectors have '\\ud800', half of a surrogate pair",
+    ),
+    "a condition that is no Unicode text": (
+        r"@handler(every=True, when={'/a': {'const': '\ud800'}})",
+        AT + r"its selectors have '\\ud800', half of a surrogate pair",
+    ),
+    "a pointer that is no Unicode text": (
+        r"@handler(every=True, when={'/\ud800': 1})",
+        AT + r"its selectors have '\\ud800', half of a surrogate pair",
+    ),
+    "a copy with a name that no handler can have": (
+        "from dataclasses import replace\nreplace(handler(every=True)(len), name='a:b')",
+        r"name= must have 1 to 100 letters, digits, '\.', '_' or '-', not 'a:b' \(\S*bad_plugin\.py:3\)$",
+    ),
     "a condition that is no schema": (
         "@handler(process_key='k', when={'/amount': {'minimum': '1000'}})",
         AT + "when= at '/amount': it is not a JSON Schema: '1000' is not of type 'number'$",

@@ -49,6 +49,8 @@ def test_every_shipped_file_names_itself():
         (KIND, b'{\n "a": }', "not JSON: Expecting value: line 2 column 7"),
         (KIND, b'{"a": "\xff"}', "not UTF-8 at byte 8"),
         (KIND, b'{"maximum": NaN}', "NaN is not JSON"),
+        (KIND, b'{"maximum": 1e999}', "Out of range float values are not JSON compliant"),
+        (KIND, rb'{"description": "\ud800"}', r"it has '\ud800', half of a surrogate pair"),
         (KIND, b'{"const":' * 100_000, "nested too deep"),
         (KIND, '{"not":' * 500 + "{}" + "}" * 500, "nested too deep"),
         (KIND, [], "it is not an object"),
