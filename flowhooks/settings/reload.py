@@ -55,7 +55,7 @@ def _merge(before: Any, after: Any, prefix: str, changed: list[str], kept: list[
         name, old, now = prefix + field.name, getattr(before, field.name), getattr(after, field.name)
         if is_dataclass(field.default_factory):
             new[field.name] = _merge(old, now, f"{name}.", changed, kept)
-        elif old != now:
+        elif old != now or _is_reordered(field, old, now):
             (changed if _is_live(field) else kept).extend(_names(name, old, now))
             new[field.name] = now if _is_live(field) else old
     return replace(before, **new)
@@ -65,8 +65,13 @@ def _is_live(field: Any) -> bool:
     return bool(field.metadata.get("live", False))
 
 
+def _is_reordered(field: Any, old: Any, now: Any) -> bool:
+    # Mappings are equal in any order, but of `login.groups` the first group decides. Sections have no order.
+    return "kind" in field.metadata and isinstance(old, Mapping) and list(old) != list(now)
+
+
 def _names(name: str, old: Any, now: Any) -> Iterator[str]:
-    if not isinstance(old, Mapping):
+    if not isinstance(old, Mapping) or old == now:
         yield name
         return
     yield from (f"{name}.{key}" for key in sorted({**old, **now}) if old.get(key) != now.get(key))

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from flowhooks.settings import HttpSettings, Settings, Source, diff, live_names
+from flowhooks.settings import HttpSettings, LoginSettings, Settings, Source, diff, live_names
 from flowhooks.settings.definitions import iter_settings
 
 BEFORE = Settings(sources={"erp": Source(token_sha256=("a" * 64,)), "old": Source(token_sha256=("b" * 64,))})
@@ -40,6 +40,21 @@ def test_what_needs_a_restart_stays_as_it_was():
     assert found.needs_restart == ("database", "http.threads", "plugins.p")
     assert found.settings == replace(BEFORE, http=HttpSettings(max_body_bytes=7))
     assert "very-secret" not in repr(found)
+
+
+def test_the_order_of_groups_is_a_change():
+    """Groups in another order are applied, because the first group that an operator has decides."""
+    before = replace(BEFORE, login=LoginSettings(groups={"ops": "operate", "audit": "view"}))
+    after = replace(BEFORE, login=LoginSettings(groups={"audit": "view", "ops": "operate"}))
+    found = diff(before, after)
+    assert (found.changed, found.needs_restart) == (("login.groups",), ())
+    assert list(found.settings.login.groups) == ["audit", "ops"]
+
+
+def test_the_order_of_sources_is_no_change():
+    """Sources in another order are the same settings."""
+    found = diff(BEFORE, replace(BEFORE, sources=dict(reversed(BEFORE.sources.items()))))
+    assert (found.settings, found.changed, found.needs_restart) == (BEFORE, (), ())
 
 
 def test_sources_that_stay_are_the_same_object():
