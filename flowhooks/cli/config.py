@@ -67,7 +67,10 @@ def show_command(settings_source: SettingsSource, *, show_all: bool, as_json: bo
     output.print_line()
     output.print_table(
         ("setting", "value", "from"),
-        [(setting.name, escape_control(_text(value)), setting.location or setting.origin) for setting, value in found],
+        [
+            (escape_control(setting.name), escape_control(_text(value)), setting.location or setting.origin)
+            for setting, value in found
+        ],
         free_text=("value",),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.settings.definitions import USER_NAMED, iter_settings, variable
 from flowhooks.settings.loading import default_file
 from flowhooks.settings.locations import Locations
+from flowhooks.settings.secrets import secret_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +92,7 @@ def _named_sections(settings: Settings, table: Mapping[str, Any], locations: Loc
                     )
     for name, values in table.get("plugins", {}).items():
         for key, value in values.items():
-            is_location = isinstance(value, dict) and len(value) == 1 and set(value) <= {"env", "file"}
+            is_location = isinstance(value, dict) and secret_reference(value) is not None
             yield SettingInForce(
                 name=dotted("plugins", name, key),
                 value=value if is_location else HIDDEN,
@@ -146,4 +148,4 @@ def _location(locations: Locations, *keys: str) -> str:
 
 def dotted(*keys: str) -> str:
     """Return a dotted name as TOML writes it, with quotes around parts that need them."""
-    return ".".join(key if _BARE_KEY.fullmatch(key) else f'"{key}"' for key in keys)
+    return ".".join(key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False) for key in keys)

@@ -74,7 +74,7 @@ def resolve_secrets(
 
     def copy(value: Any, path: SectionPath) -> Any:
         if isinstance(value, dict):
-            if path and (reference := _reference(value)):
+            if path and (reference := secret_reference(value)):
                 try:
                     secret = _READERS[reference[0]](reference[1], environ)
                 except ValueError as error:
@@ -178,7 +178,7 @@ def _secret_references(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[
 
 def _references_within(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
-        if reference := _reference(value):
+        if reference := secret_reference(value):
             yield reference
         for item in value.values():
             yield from _references_within(item)
@@ -187,7 +187,7 @@ def _references_within(value: Any) -> Iterator[tuple[str, str]]:
             yield from _references_within(item)
 
 
-def _reference(table: Mapping[str, Any]) -> tuple[str, str] | None:
+def secret_reference(table: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the kind and the name if `table` is a secret reference."""
     if len(table) == 1:
         ((how, name),) = table.items()

@@ -28,6 +28,10 @@ agree = "approved"
 [plugins.notice]
 password = {{env = "NOTICE_PASSWORD"}}
 smtp = "battery-staple"
+"line\\nfeed \\"x\\"" = 1
+
+[plugins.notice.worker]
+env = {{SMTP_PASSWORD = "battery-staple"}}
 """
 
 
@@ -57,6 +61,7 @@ def test_each_origin(shown, tmp_path):
     assert found['sources."erp.main".rate']["location"] == "flowhooks.toml:9"
     assert found['sources."erp.main".conclusion']["value"] == {"agree": "approved"}
     assert found["database"]["location"] == "flowhooks.toml:1"
+    assert found[r'plugins.notice."line\nfeed \"x\""']["location"] == "flowhooks.toml:17"
 
 
 def test_no_secret_is_shown(run):
