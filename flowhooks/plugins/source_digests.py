@@ -52,7 +52,8 @@ def _file_of(handler: Handler) -> str:
 def _package_of(file: str) -> Path:
     """Return the folder of the outermost package that a file is in; the file itself if it is in none."""
     path = Path(file)
-    while (path.parent / "__init__.py").is_file():
+    # The root and `.` have no name. They are no packages, and each is its own parent.
+    while path.parent.name and (path.parent / "__init__.py").is_file():
         path = path.parent
     return path
 

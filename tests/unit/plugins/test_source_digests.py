@@ -55,8 +55,10 @@ def test_of_a_package(tmp_path):
     assert versions == {"p:decide": PluginVersion("1.4", source_digests(handlers)["p:decide"])}
 
 
-def test_without_a_file():
-    """A function without a source file has no digest."""
+def test_without_a_file(tmp_path, monkeypatch):
+    """A function without a source file has no digest, even if the server is started in a package."""
+    (tmp_path / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
     namespace = {}
     exec(compile(SOURCE, "<nowhere>", "exec"), namespace)
     assert source_digests(listed(namespace["decide"])) == {"p:decide": ""}
