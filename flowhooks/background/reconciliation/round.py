@@ -45,6 +45,9 @@ DEFINITIONS_INTERVAL: Final = 3600 * SECOND
 """Microseconds between two readings of the deployed definitions."""
 MAX_SKEW: Final = 30 * SECOND
 """Difference in microseconds between the engine's clock and ours from which on it is logged and raises an alert."""
+MAX_BEHIND_AT_FIRST_CONTACT: Final = 3600 * SECOND
+"""Maximum microseconds by which the engine's clock may be behind ours at the first contact. When the clock is corrected
+later, instances that ended in as much time before the first contact look new, and their handlers would run."""
 GAP_AFTER: Final = 3600.0
 """Minimum seconds of failures after which the interval since the position is recorded as a gap."""
 GAP_ROUNDS: Final = 3
@@ -171,6 +174,12 @@ class Round:
         if position.skew is not None:
             return position
         self._read_skew()
+        if self._skew < -MAX_BEHIND_AT_FIRST_CONTACT:
+            raise EngineError(
+                "invalid",
+                f"the engine's clock is {-self._skew // SECOND:,} s behind this machine's at the first contact, so "
+                "instances that ended before would look new; set the clocks of both machines",
+            )
         # The first contact was noted by our clock.
         values = {name: getattr(position, name) + self._skew for name in ("since", "position", "read_until")}
         self._update(values | {"skew": self._skew})  # so that a round after an error does not correct it again

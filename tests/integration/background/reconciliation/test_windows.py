@@ -123,6 +123,23 @@ def test_an_engines_clock_that_was_ahead_at_first_contact(opened):
     assert asked.after_grace().taken_in == 1
 
 
+def test_an_engines_clock_that_was_far_behind_at_first_contact(opened):
+    """There is no first contact before the clock is right, so what ended before it is not taken in."""
+    asked = opened()
+    asked.finish("old")
+    asked.clock.advance(3 * HOUR)
+    asked.engine.skew = timedelta(days=-10)
+    failed = asked.failed()
+    assert (failed.reason, asked.position().skew) == ("invalid", None)
+    assert failed.error.startswith("the engine's clock is 864,000 s behind this machine's at the first contact")
+    asked.engine.skew = timedelta(0)
+    asked.clock.advance(MINUTE)
+    asked.finish("new")
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+    assert asked.book() == {"new": ("has_event", "")}
+
+
 @pytest.mark.parametrize("whose", ["engine", "ours"])
 def test_a_clock_that_is_behind_for_some_rounds(opened, monkeypatch, whose):
     """The first contact stays, so what ended before it is not taken in when the clock is right again."""
