@@ -220,6 +220,29 @@ def confirm(transaction: WriteTransaction, source: str, seen_until: int | None =
     )
 
 
+def has_future_times(connection: Connection, source: str, now: int) -> bool:
+    """Return whether the confirmation of a source, or a first reading of an instance in grace, is later than now."""
+    book, columns = engine_instances.c, engine_positions.c
+    is_confirmed_later = exists().where(columns.source == source, columns.confirmed_at > now)
+    is_seen_later = exists().where(IS_IN_GRACE, book.source == source, book.first_seen_at > now)
+    return bool(connection.execute(select(or_(is_confirmed_later, is_seen_later))).scalar_one())
+
+
+def correct_future_times(transaction: WriteTransaction, source: str, now: int) -> None:
+    """Replace such times by now; instances that were confirmed stay confirmed, and no others become so."""
+    known = position(transaction.connection, source)
+    if known is None:
+        return
+    book, confirmed_at = engine_instances.c, known.confirmed_at or 0
+    transaction.connection.execute(
+        update(engine_instances)
+        .where(IS_IN_GRACE, book.source == source, book.first_seen_at >= now)
+        .values(first_seen_at=case((book.first_seen_at <= confirmed_at, now - 1), else_=now))
+    )
+    if confirmed_at >= now:
+        update_position(transaction, source, {"confirmed_at": now - 1})
+
+
 # Instances.
 
 

@@ -68,6 +68,15 @@ def finish_decline(context: SourceContext, lease: Lease) -> None:
     )
 
 
+def correct_future_times(context: SourceContext, lease: Lease) -> None:
+    """Correct the times of a clock that was ahead, which would confirm every instance, or let none be confirmed."""
+    now = context.clock.now()
+    with context.ledger.connection() as connection:
+        is_ahead = engine_book.has_future_times(connection, context.name, now)
+    if is_ahead:
+        lease.write(lambda transaction: engine_book.correct_future_times(transaction, context.name, now))
+
+
 def _decline(context: SourceContext, lease: Lease) -> int:
     declined, now = 0, context.clock.now()
     while True:

@@ -21,7 +21,7 @@ from flowhooks.background.reconciliation.context import (
     SourceContext,
     first_position,
 )
-from flowhooks.background.reconciliation.due import DueInstances, finish_decline
+from flowhooks.background.reconciliation.due import DueInstances, correct_future_times, finish_decline
 from flowhooks.background.reconciliation.gaps import open_gap
 from flowhooks.background.reconciliation.pages import PageWriter
 from flowhooks.background.reconciliation.rules import Again, Window
@@ -82,6 +82,7 @@ class Round:
         context, again = self._context, Again(skipped=since is not None, declined=declined)
         context.pace.start()
         finish_decline(context, self._lease)
+        correct_future_times(context, self._lease)
         position = self._position()
         product = self._check_engine() if not context.is_checked else position.product
         position = self._begin(position)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import SettingsError
 from flowhooks.model.engine import EndState
 from flowhooks.operations.engines import confirm_reconciliation
@@ -253,6 +254,40 @@ def test_a_confirmation_does_not_cover_what_is_taken_over_later(opened):
     result = asked.round("new")
     assert (result.taken_in, result.to_confirm) == (3, 3)
     assert sorted(asked.events()) == ["new0", "new1", "new2"]
+
+
+@pytest.mark.parametrize("confirmed", ["ahead", "corrected", "in between"])
+def test_a_confirmation_while_our_clock_was_ahead(opened, monkeypatch, confirmed):
+    """When the clock is right again, what was confirmed is taken in, and later instances wait for an operator."""
+    asked = opened({"max_new": 2})
+    asked.round()
+    asked.clock.advance(MINUTE)
+    now = asked.clock.now
+    with monkeypatch.context() as patch:
+        patch.setattr(asked.clock, "now", lambda: now() + 10 * DAY)
+        patch.setattr(asked.engine, "skew", timedelta(days=-10))
+        for number in range(3):
+            asked.finish(f"i{number}")
+        asked.round()
+        assert asked.after_grace().to_confirm == 3
+        if confirmed != "corrected":
+            asked.service.confirm("oa")
+        if confirmed == "ahead":
+            assert asked.round().taken_in == 3
+            asked.harness.check_books = False  # these events are from the future
+    asked.clock.advance(MINUTE)
+    assert asked.round().to_confirm == (3 if confirmed == "corrected" else 0)
+    if confirmed == "corrected":
+        asked.service.confirm("oa")
+        assert asked.round().taken_in == 3
+    asked.clock.advance(1)
+    assert sorted(asked.events()) == ["i0", "i1", "i2"]
+    for number in range(3):
+        asked.finish(f"later{number}")
+    asked.round()
+    result = asked.after_grace()
+    assert (result.taken_in, result.to_confirm) == (0, 3)
+    assert asked.service.decline("oa", note="") == 3
 
 
 def test_a_dry_run_counts_what_waits(opened):
