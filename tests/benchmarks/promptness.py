@@ -28,6 +28,8 @@ FIRST = 20
 """The number of first callbacks that are not counted, because they open connections and prepare statements."""
 PAUSE = (0.02, 0.12)
 """Seconds between a response and the next callback, at random, so that no poll of the runner coincides."""
+KNOWN_TIMEOUT = 60.0
+"""Seconds until a server must know that a worker runs the handler; before that it waits for no result."""
 BODY = {"callBackProcessClass": "com.cnooc.test.CallbackHandler", "businessKey": "HT-2026-0042"}
 
 
@@ -94,15 +96,14 @@ def _times(bench: Bench) -> dict[str, Times]:
 def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
     """The times with one runner: a server without a worker, and one worker beside it."""
     with postgresql.ledger(runner) as ledger, ledger.serve() as server, ledger.worker():
-        arrived, began = {}, processor.spent()
+        arrived: dict[str | None, float] = {}
         where = server.url.removeprefix("http://")
         with closing(http.client.HTTPConnection(where, timeout=30)) as connection:
+            _until_worker_known(connection)
+            began = processor.spent()
             for number in range(SAMPLES):
                 bench.tell(f"one at a time, {runner}", number, SAMPLES)
-                headers = {"Content-Type": "application/json"}
-                connection.request("POST", f"/flow/{number}/call-back/complete", json.dumps(BODY), headers)
-                answer = connection.getresponse()
-                answer.read()
+                answer = _post(connection, str(number))
                 now = time.time() * 1000
                 if answer.status != HTTPStatus.OK:
                     raise load.LoadError(f"a callback was answered {answer.status}")
@@ -121,3 +122,25 @@ def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
         answered=tuple(arrived[event] - ended for event, _, _, ended in counted),
         processor=spent,
     )
+
+
+def _post(connection: http.client.HTTPConnection, instance: str) -> http.client.HTTPResponse:
+    """Send a callback, and read the response to its end."""
+    headers = {"Content-Type": "application/json"}
+    connection.request("POST", f"/flow/{instance}/call-back/complete", json.dumps(BODY), headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer
+
+
+def _until_worker_known(connection: http.client.HTTPConnection) -> None:
+    """Wait until the server waits for the result of a callback.
+
+    Raises:
+        LoadError: this took too long.
+    """
+    end = time.monotonic() + KNOWN_TIMEOUT
+    while (status := _post(connection, "first").status) != HTTPStatus.OK:
+        if time.monotonic() > end:
+            raise load.LoadError(f"a callback was still answered {status} after {KNOWN_TIMEOUT:.0f} s")
+        time.sleep(PAUSE[0])
