@@ -462,7 +462,9 @@ def describe() -> Iterator[SettingReference]:
             if "kind" in spec.metadata:
                 yield _reference(f"{section}.{spec.name}", spec, "")
     whole = next(spec for spec in fields(Settings) if spec.name == "plugins")
-    yield SettingReference("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
+    yield SettingReference(
+        "plugins.NAME", "a section of any shape, at most 64 levels deep", "", "", whole.metadata["doc"]
+    )
 
 
 def _reference(name: str, spec: Field[Any], variable: str) -> SettingReference:

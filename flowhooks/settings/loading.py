@@ -47,6 +47,8 @@ _SERVICE_LINKS: Final = re.compile(
 """
 _SUBSECTIONS: Final = ("engine", "ingress", "signature")
 """Sections within the section of a source."""
+_MAX_PLUGIN_DEPTH: Final = 64
+"""Maximum levels of tables and lists in the section of a plugin, which are read recursively."""
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HANDLER: Final = re.compile(rf"(?:{NAME.pattern}):(?:{NAME.pattern})")
 
@@ -175,6 +177,14 @@ def _from_table(
     return values, named, plugins
 
 
+def _is_too_deep(section: Mapping[str, Any]) -> bool:
+    level: list[Any] = [section]
+    for _ in range(_MAX_PLUGIN_DEPTH):
+        values = (value for part in level for value in (part.values() if isinstance(part, dict) else part))
+        level = [value for value in values if isinstance(value, dict | list)]
+    return bool(level)
+
+
 def _set_value(values: dict[str, Any], name: str, value: Any, where: str, problems: list[str]) -> None:
     if kind := _TYPES.get(name):
         try:
@@ -207,6 +217,8 @@ def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> It
             problems.append(
                 f"{where}[{_dotted(key, name)}] must have a name of 1 to 100 letters, digits, '.', '_' or '-'"
             )
+        elif key == "plugins" and _is_too_deep(section):
+            problems.append(f"{where}{_dotted(key, name)} is nested more than {_MAX_PLUGIN_DEPTH} levels deep")
         else:
             yield name, section
 

@@ -39,6 +39,7 @@ longest wait for a response (60 s) and an orderly shutdown are over.
 """
 RESTART_ONLY_SETTINGS: Final = ("processes", "listen", "admin")
 """Settings that the supervisor itself used at its start."""
+_NEXT: Final = "the running processes continue; send SIGHUP to try again"
 
 log = structlog.get_logger(__name__)
 
@@ -189,11 +190,11 @@ class Supervisor:
             settings = self.load()
             check_removed(self._current or self.settings, settings)
         except FlowhooksError as error:
-            log.error(  # noqa: TRY400 (the message is enough)
-                "process_replace_failed",
-                why=str(error),
-                next="the running processes continue; send SIGHUP to try again",
-            )
+            log.error("process_replace_failed", why=str(error), next=_NEXT)  # noqa: TRY400 (the message is enough)
+            return
+        except Exception:
+            # A defect in the reload must not stop the processes.
+            log.exception("process_replace_failed", why="an error in flowhooks", next=_NEXT)
             return
         ignored = [name for name in RESTART_ONLY_SETTINGS if getattr(settings, name) != getattr(self.settings, name)]
         self._current = settings

@@ -168,6 +168,8 @@ def test_hostile_file_names(name):
                 "and no section engine, so flowhooks cannot ask it"
             ),
         ),
+        (f"[plugins.p]\n{'a.' * 999}a = 1", "plugins.p is nested more than 64 levels deep"),
+        ("[plugins.p]\na = " + "[" * 64 + "]" * 64, "plugins.p is nested more than 64 levels deep"),
         ("[handlers.x]\ntimeout = 3", '[handlers.x] must have a handler\'s id as its name: [handlers."plugin:name"]'),
         (
             "[handlers.'a:b']\ntimeout = 0",

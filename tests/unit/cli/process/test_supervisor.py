@@ -24,7 +24,7 @@ def supervisor():
         sockets={},
         load=None,
         on_settings=lambda settings: None,
-        service_manager=SimpleNamespace(stopping=lambda: None),
+        service_manager=SimpleNamespace(stopping=lambda: None, reloading=lambda: None),
     )
 
 
@@ -64,6 +64,20 @@ def test_the_end_of_the_terminal_stops_all_processes(supervisor, monkeypatch):
         monkeypatch.setattr("flowhooks.cli.process.supervisor.has_terminal", lambda has=has: has)
         supervisor._on_signal(signal.SIGHUP)
     assert done == ["reload", "reload", "stop"]
+
+
+def test_a_defect_in_a_reload_leaves_the_processes(supervisor, logged):
+    """An exception that no check of the settings has foreseen is logged, and the processes continue."""
+
+    def fail():
+        raise RecursionError("maximum recursion depth exceeded")
+
+    supervisor.load = fail
+    supervisor._reload()
+    assert [(record["event"], record["why"]) for record in logged] == [
+        ("process_replace_failed", "an error in flowhooks")
+    ]
+    assert not supervisor._replacing
 
 
 def test_a_process_continues_the_counts_of_an_exited_one(supervisor, monkeypatch):
