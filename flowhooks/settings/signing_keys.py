@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,4 +133,8 @@ def _timestamp(value: Any) -> datetime:
             parsed = None
     if not isinstance(parsed, datetime) or parsed.utcoffset() is None:
         raise ValueError("must have a time with a time zone in not_after, such as 2026-12-31T00:00:00Z")
+    try:
+        parsed.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must have a time from year 1 to year 9999 UTC in not_after; leave it out for never") from None
     return parsed

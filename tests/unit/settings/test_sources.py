@@ -96,6 +96,8 @@ def test_everything_at_once(written, private):
         ("secrets = [{file = 'a', not_after = 2026-12-31T00:00:00}]", "a time with a time zone"),
         ("secrets = [{file = 'a', not_after = 2026-12-31}]", "a time with a time zone"),
         ("secrets = [{file = 'a', not_after = 1}]", "a time with a time zone"),
+        ("secrets = [{file = 'a', not_after = 9999-12-31T23:59:59-05:00}]", "a time from year 1 to year 9999 UTC"),
+        ("secrets = [{file = 'a', not_after = 0001-01-01T00:00:00+01:00}]", "a time from year 1 to year 9999 UTC"),
         ("secrets = [{file = 1}]", "the path of a file"),
         ("secrets = [{env = 'A B'}]", "the name of an environment variable"),
         (f"secrets = [{', '.join(['{env = 0}'] * 9)}]", "at most 8"),
