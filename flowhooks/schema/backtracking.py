@@ -35,7 +35,7 @@ for.
 """
 _PIECE: Final = re.compile(
     r"""
-    \\x[0-9a-fA-F]{2} | \\u[0-9a-fA-F]{4} | \\U[0-9a-fA-F]{8} | \\0[0-7]{0,2} | \\[0-9]{1,2} | \\.
+    \\x[0-9a-fA-F]{2} | \\u[0-9a-fA-F]{4} | \\U[0-9a-fA-F]{8} | \\0[0-7]{0,2} | \\[0-7]{3} | \\[0-9]{1,2} | \\.
     | \[ \^? \]? (?: \\. | [^\]\\] )* \]
     | \(\?\# [^)]* \)
     | \(\?P= \w+ \)
@@ -94,6 +94,9 @@ def exponential_repetition(expression: str) -> str | None:
 
     Args:
         expression: an expression that `re` accepts.
+
+    Raises:
+        ValueError: the expression has syntax of Python that no ECMAScript has and that is not analysed.
     """
     parser = _Parser(expression)
     roots = [parser.parse(), *parser.separate]
@@ -140,6 +143,8 @@ class _Parser:
         if not piece.startswith("("):
             return _Character(piece, flags)
         if piece.endswith(":"):
+            if "x" in piece:
+                raise ValueError("the flag x is not supported")
             flags = _change_flags(flags, piece[2:-1])
         inner = self.parse(flags)
         self._next += 1  # the closing parenthesis
@@ -289,6 +294,8 @@ class _CharacterSets:
             if match.group().startswith("(?#"):
                 continue
             for text in re.findall(r"\\x..|\\u.{4}|\\U.{8}|\\?.", match.group(), re.DOTALL):
+                if text == r"\N":
+                    raise ValueError(r"\N{...} is not supported; write the character")
                 code = int(text.lstrip("\\xuU"), 16) if len(text) > 2 else ord(text[-1])  # noqa: PLR2004 (an escape of digits)
                 codes |= {code - 1, code, code + 1}
         self._sample = "".join(chr(code) for code in sorted(codes) if 0 <= code <= 0x10FFFF)  # noqa: PLR2004 (Unicode)

@@ -75,6 +75,9 @@ def test_every_shipped_file_names_itself():
             "…' at /properties/x/pattern cannot be used: it is nested too deeply",
         ),
         (KIND, {"pattern": "(?:" * 350 + "a" + "b)+" * 350}, "at /pattern cannot be used: it is nested too deeply"),
+        (KIND, {"pattern": "^(?x:(?:a+#b\n)+)$"}, "at /pattern cannot be used: the flag x is not supported"),
+        (KIND, {"pattern": r"^(?:\N{LATIN SMALL LETTER A}|a)+$"}, r"at /pattern cannot be used: \N{...} is not"),
+        (KIND, {"pattern": r"^[\N{GREEK SMALL LETTER SIGMA}]$"}, r"at /pattern cannot be used: \N{...} is not"),
         (KIND, {"pattern": "(?i)a"}, "the regular expression '(?i)a' at /pattern cannot be used: "),
         (
             KIND,
