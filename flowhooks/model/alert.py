@@ -103,6 +103,10 @@ _ERRORS: Final = frozenset(
 )
 _INFOS: Final = frozenset({AlertCause.CONCLUSION, AlertCause.INSTANCE_ID_REUSED, AlertCause.TEST})
 """Causes that are no warnings."""
+HANDLER_CAUSES: Final = frozenset(
+    {AlertCause.DEAD, AlertCause.UNKNOWN, AlertCause.WAITING, AlertCause.CIRCUIT_OPEN, AlertCause.OVERDUE}
+)
+"""Causes whose subject is a handler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import EventPurged, Forbidden, NotFound
-from flowhooks.model.alert import AlertCause
+from flowhooks.model.alert import HANDLER_CAUSES, AlertCause
 from flowhooks.operations import masks
 from flowhooks.operations.find_event import find_event
 from flowhooks.operations.masks import MASK
@@ -29,12 +29,7 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Attempt
     from flowhooks.operations.trends import Trend
 
-_ABOUT_HANDLERS: Final = frozenset(
-    {
-        *(AlertCause.DEAD, AlertCause.UNKNOWN, AlertCause.WAITING, AlertCause.CIRCUIT_OPEN, AlertCause.OVERDUE),
-        AlertCause.QUARANTINED,
-    }
-)
+_ABOUT_HANDLERS: Final = HANDLER_CAUSES | {AlertCause.QUARANTINED}
 """Causes of alerts whose subject is a handler or a plugin."""
 
 

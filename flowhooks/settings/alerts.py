@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.model.alert import AlertCause, AlertSeverity
+from flowhooks.model.alert import HANDLER_CAUSES, AlertCause, AlertSeverity
 from flowhooks.settings import types
 from flowhooks.settings.field import setting
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _DAY_SECONDS: Final = 86400.0
 _QUARANTINED: Final = AlertCause.QUARANTINED
+_MAY_CONCERN_HANDLERS: Final = HANDLER_CAUSES | {_QUARANTINED, AlertCause.CONDITION}
+"""Causes whose subject can be a handler or its plugin. A pattern could match the name of a source, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class AlertRoute:
             return False
         if not self.handlers:
             return True
+        if cause not in _MAY_CONCERN_HANDLERS:
+            return False
         # Handlers of a quarantined plugin wait, so it concerns those who are responsible for them.
         return any(
             fnmatchcase(subject, pattern.partition(":")[0] if cause is _QUARANTINED else pattern)

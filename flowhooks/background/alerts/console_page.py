@@ -6,12 +6,9 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from flowhooks.background.alerts.causes import OTHERS_SUBJECT
-from flowhooks.model.alert import AlertCause
+from flowhooks.model.alert import HANDLER_CAUSES, AlertCause
 
 CONSOLE_ROOT: Final = "/console"
-_ABOUT_HANDLERS: Final = frozenset(
-    {AlertCause.DEAD, AlertCause.UNKNOWN, AlertCause.WAITING, AlertCause.CIRCUIT_OPEN, AlertCause.OVERDUE}
-)
 _ABOUT_EVENTS: Final = frozenset(
     {
         AlertCause.CONDITION,
@@ -45,7 +42,7 @@ def handler_page(cause: AlertCause, subject: str, event_id: str) -> str:
 
 def trend_page(cause: AlertCause, subject: str) -> str:
     """Return the path of the page that shows the handler of an alert over time; `""` if it is about no handler."""
-    if cause not in _ABOUT_HANDLERS or subject == OTHERS_SUBJECT:
+    if cause not in HANDLER_CAUSES or subject == OTHERS_SUBJECT:
         return ""
     return f"{CONSOLE_ROOT}/handlers/{quote(subject, safe='')}"
 
@@ -60,7 +57,7 @@ def subject_page(cause: AlertCause, subject: str, event_id: str) -> str:
         return f"{CONSOLE_ROOT}/sources/{quote(subject, safe='')}"
     if cause is AlertCause.QUARANTINED:
         return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': subject})}"
-    if cause not in _ABOUT_HANDLERS:
+    if cause not in HANDLER_CAUSES:
         return f"{CONSOLE_ROOT}/{'engines' if cause in _ABOUT_SOURCES else 'alerts'}"
     query = {"state": _STATES.get(cause, cause.value)}
     if subject != OTHERS_SUBJECT:

@@ -87,6 +87,13 @@ def test_who_is_told(written, cause, subject, told):
     assert routed_notifiers(routes, cause, subject, ["chat", "notice", "pager"]) == told
 
 
+def test_a_route_of_handlers_is_for_alerts_about_handlers():
+    """A pattern that also matches the name of a source, a host or a conclusion matches no alert about one."""
+    about_handlers = {"dead", "unknown", "waiting", "circuit_open", "overdue", "quarantined", "condition"}
+    route = AlertRoute(handlers=("pay*",), notifiers=("chat",))
+    assert {cause for cause in AlertCause if route.matches(cause, "payroll")} == about_handlers
+
+
 def test_an_alert_of_two_routes_goes_to_both():
     """If several routes match, the notifiers of all of them are notified."""
     routes = {
