@@ -18,7 +18,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def find_problems(sources: Mapping[str, Source]) -> Iterator[str]:
-    """Yield a line for each problem: ambiguous names, unusable variables, an engine whose instances two sources take.
+    """Yield a line for each problem: ambiguous names, unusable credentials and variables, an engine of two sources.
 
     Args:
         sources: the sources by name.
@@ -26,6 +26,10 @@ def find_problems(sources: Mapping[str, Source]) -> Iterator[str]:
     yield from _former_names(sources)
     engines = {name: source.engine for name, source in sources.items() if source.engine is not None}
     for name, engine in engines.items():
+        if engine.password is not None and not engine.username:
+            yield f"sources.{name}.engine has a password, but no username, so no credential would be sent: add username"
+        if ":" in engine.username:
+            yield f"sources.{name}.engine.username has a colon, which HTTP Basic authentication does not allow"
         for variable in engine.variables:
             if variable in BODY_MEMBERS:
                 yield (

@@ -228,8 +228,8 @@ def process_key() -> SettingType:
 
 def conclusion() -> SettingType:
     """Return the type of a conclusion."""
-    allowed = f"a conclusion of 1 to {MAX_CONCLUSION_CHARS} characters"
-    return _string(allowed, _matching(re.compile(rf".{{1,{MAX_CONCLUSION_CHARS}}}", re.DOTALL)))
+    allowed = f"a conclusion of 1 to {MAX_CONCLUSION_CHARS} characters other than NUL"
+    return _string(allowed, _matching(re.compile(rf"[^\0]{{1,{MAX_CONCLUSION_CHARS}}}")))
 
 
 def table(value: SettingType) -> SettingType:
@@ -293,7 +293,7 @@ def http_url() -> SettingType:
             raise ValueError(f"must be {allowed}") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or not _URL.fullmatch(value):
             raise ValueError(f"must be {allowed}")
-        if "@" in parts.netloc or parts.query or parts.fragment:
+        if "@" in parts.netloc or not {"?", "#"}.isdisjoint(value):  # even if the query is empty: paths are appended
             raise ValueError(f"must be {allowed}, without a user, a password, a query and a fragment")
         return value.rstrip("/")
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import SECOND
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
+
+MAX_WAIT_SECONDS: Final = 86_400
+"""Maximum time after which a caller is asked to try again, also at a rate of one callback in a year."""
 
 
 class RateLimiter:
@@ -36,7 +39,7 @@ class RateLimiter:
             burst: the maximum number of tokens; 0: the tokens of one second, at least one.
 
         Returns:
-            0 if a token was taken, otherwise the whole seconds until one is available.
+            0 if a token was taken, otherwise the whole seconds until one is available, at most a day.
         """
         capacity = float(burst or max(1, math.ceil(rate)))
         with self._lock:
@@ -46,4 +49,4 @@ class RateLimiter:
             tokens = min(capacity, tokens + max(0, now - updated_at) / SECOND * rate)
             is_acquired = tokens >= 1
             self._tokens[name] = (tokens - 1 if is_acquired else tokens), now
-            return 0 if is_acquired else max(1, math.ceil((1 - tokens) / rate))
+            return 0 if is_acquired else max(1, math.ceil(min(MAX_WAIT_SECONDS, (1 - tokens) / rate)))

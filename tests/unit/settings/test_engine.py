@@ -80,6 +80,29 @@ def test_refused(refused, content, says):
     assert refused(content) == [f"flowhooks.toml: {says}"]
 
 
+@pytest.mark.parametrize(
+    ("credential", "says"),
+    [
+        ('password = {env = "P"}', "has a password, but no username, so no credential would be sent: add username"),
+        (
+            'username = "a:b"\npassword = {env = "P"}',
+            ".username has a colon, which HTTP Basic authentication does not allow",
+        ),
+    ],
+)
+def test_a_credential_that_no_engine_accepts(refused, credential, says):
+    """A user for HTTP Basic authentication has a name without a colon."""
+    (line,) = refused(f"[sources.oa.engine]\n{ENGINE}\n{credential}")
+    assert line.removeprefix("sources.oa.engine").strip() == says
+
+
+@pytest.mark.parametrize("url", ["http://oa/rest?", "http://oa/rest#", "http://oa/rest?a=1", "http://u@oa/rest"])
+def test_a_url_to_which_no_path_can_be_appended(refused, url):
+    """An empty query is refused, too: the paths of the engine would become part of it."""
+    (line,) = refused(f'[sources.oa.engine]\nclient = "fake"\nurl = "{url}"')
+    assert line.endswith(", without a user, a password, a query and a fragment")
+
+
 @pytest.mark.parametrize("name", ["businessKey", "conclusion", "endTime"])
 def test_a_variable_may_not_replace_a_standard_member(refused, name):
     """A variable with the name of a member that every taken-in event has is refused."""

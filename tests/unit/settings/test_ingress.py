@@ -110,7 +110,7 @@ def test_the_media_type_of_the_answer(answer, media_type):
 
 POINTER = 'must be a JSON Pointer such as "/timestamp", not'
 KIND = "must be a name of 1 to 100 letters, digits, '.', '_' or '-', not"
-CONCLUSION = "must be a conclusion of 1 to 128 characters, not"
+CONCLUSION = "must be a conclusion of 1 to 128 characters other than NUL, not"
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,10 @@ CONCLUSION = "must be a conclusion of 1 to 128 characters, not"
         ('conclusion = ""', f".conclusion {POINTER} ''"),
         ("conclusion = true", f'.conclusion must be a JSON Pointer such as "/status", or {A_TABLE}, not true'),
         ('conclusion = {pointer = "/a"}', '.conclusion has no values: must be a JSON Pointer such as "/status", or a'),
+        (
+            r'conclusion = {pointer = "/a", values = {2 = "a\u0000b"}}',
+            rf".conclusion at 'values' at '2' {CONCLUSION} 'a\x00b'",
+        ),
         ('conclusion = {pointer = "/a", values = {2 = ""}}', f".conclusion at 'values' at '2' {CONCLUSION} ''"),
         (
             f'conclusion = {{pointer = "/a", values = {{2 = "{"x" * 129}"}}}}',

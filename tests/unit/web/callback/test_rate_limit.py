@@ -28,6 +28,7 @@ def test_slow_rates_say_how_long():
     assert rates.acquire("erp", 0.1, 0) == 1
     clock.advance(0.5)
     assert rates.acquire("erp", 0.1, 0) == 0
+    assert [rates.acquire("slowest", 5e-324, 0) for _ in range(2)] == [0, 86_400]
 
 
 def test_what_is_set_may_change():
