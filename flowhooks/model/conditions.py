@@ -82,6 +82,7 @@ class Condition:
         check = _schema_check if isinstance(self.expected, dict) else _constants_check
         try:
             object.__setattr__(self, "_check", check(self.expected))
+            _check_decidable(self.expected)
         except HandlerError as error:
             if not self.is_stored:
                 raise HandlerError(f"when= at {self.pointer!r}: {error}") from None
@@ -191,6 +192,11 @@ def _shorten(value: Any) -> str:
 
 def _undecided(_value: Any) -> None:
     return None
+
+
+def _check_decidable(expected: Any) -> None:
+    if (types := _types_of(expected)) is not None and types <= {"null"}:
+        raise HandlerError("it decides no value, because null counts as absent: write None for an absent value")
 
 
 def _constants_check(expected: Any) -> Callable[[Any], bool | None]:
