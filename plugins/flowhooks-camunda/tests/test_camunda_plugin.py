@@ -393,6 +393,24 @@ def test_an_earlier_activity_of_another_branch_counts(stand_in: StandIn, early: 
     assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 3
 
 
+def test_a_slow_engine_shortens_the_pages(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time for a page is used up, it ends before the next instance that needs a request of its own."""
+    monkeypatch.setattr("flowhooks_camunda.client.PAGE_TIME_FACTOR", 0)
+    now = datetime.now(UTC)
+    begun = [now - timedelta(hours=2)] * 3 + [now] * 3
+    ids = [stand_in.start(startTime=format_time(time)) for time in begun]
+    for instance_id in ids:
+        end = stand_in.end(instance_id, "COMPLETED", activity(), at=now)
+    stand_in.end(ids[1], "INTERNALLY_TERMINATED", at=now)
+    with closing(client_of(stand_in)) as client:
+        page = client.finished(end, end)
+        pages = [[instance.id for instance in page.instances]]
+        while page.cursor is not None:
+            page = client.finished(end, end, page.cursor)
+            pages.append([instance.id for instance in page.instances])
+    assert pages == [ids[:1], ids[1:2], ids[2:]]
+
+
 def test_an_instance_whose_activities_do_not_fit_into_an_answer_is_undecided(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks import (
@@ -28,14 +29,18 @@ from flowhooks_camunda.times import format_time
 from flowhooks_camunda.variables import as_text, read_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flowhooks import EngineConfig
+    from flowhooks_camunda.ends import End
     from flowhooks_camunda.rest import Answer
     from flowhooks_camunda.row import Row
 
 INSTANCES: Final = "history/process-instance"
 DEFINITIONS: Final = "process-definition"
+PAGE_TIME_FACTOR: Final = 5
+"""How many times `timeout` the instances of a page are asked about one by one. flowhooks waits ten times `timeout` for
+a page, and a page of instances that started long ago needs a request for each of them."""
 MAX_DEFINITION_PAGES: Final = 1000
 """Limit of the requests for definitions: an engine that ignores the offset would have no last page."""
 _DEFINITION_ID: Final = re.compile(r"[^:]*:([0-9]{1,9}):[^:]*")
@@ -94,6 +99,7 @@ class CamundaClient:
 
     def finished(self, since: datetime, until: datetime, cursor: str | None = None) -> FinishedPage:
         """Return a page of finished instances. See `EngineClient`."""
+        deadline = monotonic() + PAGE_TIME_FACTOR * self._config.timeout
         position = _Position.from_cursor(cursor) if cursor is not None else None
         start = since if position is None else position.end
         size, count = self._config.page_size, 0
@@ -107,13 +113,18 @@ class CamundaClient:
         if position is None:
             answer = self._page(start, until, first=0, size=size)
             listed = rows(INSTANCES, answer.json)
+        wanted = [row for row in listed if since <= row.time("endTime") <= until]
+        ends = read_ends(self._api, wanted, is_late=lambda: monotonic() >= deadline)
+        undecided = next((row for row in wanted if row.text("id") not in ends), None)
+        is_full = len(listed) >= size
+        if undecided is not None:  # the next page begins with it
+            listed, wanted = listed[: listed.index(undecided)], wanted[: wanted.index(undecided)]
         following = None
-        if len(listed) >= size:
+        if is_full or undecided is not None:
             end = listed[-1].time("endTime")
             same = sum(row.time("endTime") == end for row in listed)
             following = _Position(end, same + (count if end == start else 0), listed[-1].text("id")).to_cursor()
-        wanted = [row for row in listed if since <= row.time("endTime") <= until]
-        instances = self._instances(wanted)
+        instances = self._instances(wanted, ends)
         return FinishedPage(instances=instances, cursor=following, engine_time=answer.time)
 
     def instance(self, instance_id: str) -> FinishedInstance | InstanceStatus:
@@ -125,7 +136,7 @@ class CamundaClient:
             return InstanceStatus.ABSENT
         if found[0].optional_time("endTime") is None:
             return InstanceStatus.RUNNING
-        return self._instances(found)[0]
+        return self._instances(found, read_ends(self._api, found))[0]
 
     def definitions(self) -> Sequence[ProcessDefinition]:
         """Return the latest version of each deployed definition."""
@@ -187,10 +198,9 @@ class CamundaClient:
             query["tenantIdIn"] = list(self._config.tenants)
         return self._api.post(INSTANCES, query, firstResult=first, maxResults=size)
 
-    def _instances(self, listed: Sequence[Row]) -> tuple[FinishedInstance, ...]:
+    def _instances(self, listed: Sequence[Row], ends: Mapping[str, End]) -> tuple[FinishedInstance, ...]:
         """Return the instances of rows, by end time and then by id."""
         ids = [row.text("id") for row in listed]
-        ends = read_ends(self._api, listed)
         variables = read_variables(self._api, ids, self._names)
         instances = []
         for row, instance_id in zip(listed, ids, strict=True):

@@ -13,6 +13,7 @@ is the process instance if it belongs to the process itself and not to a sub-pro
 An activity that is not read could be an error, so an instance is decided only by all its activities. One request reads
 the activities that completed a scope while the instances of a page ended. It has all activities of the instances that
 started in this time, too. The others are asked about one by one: they started before, or another instance ended them.
+These requests take time, so only the first instances of a page are decided if the engine is slow.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from flowhooks_camunda.row import rows
 from flowhooks_camunda.times import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from flowhooks_camunda.rest import RestApi
@@ -39,6 +40,7 @@ LEAD: Final = timedelta(seconds=10)
 """How long before the first end of a page an instance may have started, to be decided with the whole page at once."""
 MAX_CLOCK_SKEW: Final = timedelta(seconds=5)
 """By how much the clocks of an engine's nodes may differ: each writes the times of the activities that it executes."""
+_ENDED_FROM_OUTSIDE: Final = frozenset({"EXTERNALLY_TERMINATED", "INTERNALLY_TERMINATED"})
 _LATEST_FIRST: Final = [{"sortBy": "endTime", "sortOrder": "desc"}]
 
 
@@ -55,39 +57,44 @@ class End:
     event_id: str | None = None
 
 
-def read_ends(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
-    """Return how finished instances ended, by their ids.
+def read_ends(api: RestApi, listed: Sequence[Row], *, is_late: Callable[[], bool] = lambda: False) -> dict[str, End]:
+    """Return how finished instances ended, by their ids; if it is late, only of the first ones, and at least of one.
 
     Args:
         api: the engine.
         listed: the rows of the instances.
+        is_late: returns whether the time for requests is used up.
 
     Raises:
         EngineError: there is no readable answer.
     """
+    together = _completed_together(
+        api, [row for row in listed if row.optional_text("state") not in _ENDED_FROM_OUTSIDE]
+    )
     ends: dict[str, End] = {}
-    completed: list[Row] = []
     for row in listed:
         instance_id, state = row.text("id"), row.optional_text("state")
         if state == "EXTERNALLY_TERMINATED":
             ends[instance_id] = End(EndState.CANCELLED)
+        elif instance_id in together:
+            ends[instance_id] = together[instance_id]
+        elif ends and is_late():
+            break
         elif state == "INTERNALLY_TERMINATED":
             ends[instance_id] = _ended_by_another(api, instance_id)
         else:
-            completed.append(row)
-    return ends | _completed(api, completed)
+            ends[instance_id] = _completed_alone(api, instance_id)
+    return ends
 
 
-def _completed(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
-    """Return the ends of instances that nothing has cancelled."""
+def _completed_together(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
+    """Return the ends of the instances, of those that nothing has cancelled, that need no request of their own."""
     if not listed:
         return {}
     ends = [row.time("endTime") for row in listed]
     begin = min(ends) - LEAD
     together = [row for row in listed if (started := row.optional_time("startTime")) is not None and started >= begin]
-    found = _completed_in(api, together, begin, max(ends)) if len(together) > 1 else {}
-    alone = [instance_id for row in listed if (instance_id := row.text("id")) not in found]
-    return found | {instance_id: _completed_alone(api, instance_id) for instance_id in alone}
+    return _completed_in(api, together, begin, max(ends)) if len(together) > 1 else {}
 
 
 def _completed_in(api: RestApi, listed: Sequence[Row], since: datetime, until: datetime) -> dict[str, End]:
@@ -99,7 +106,7 @@ def _completed_in(api: RestApi, listed: Sequence[Row], since: datetime, until: d
     activities = _last_of_branches(api, **window)
     if len(activities) >= MAX_ROWS:  # some are missing, so no instance can be decided: read shorter windows
         half = len(listed) // 2
-        return _completed(api, listed[:half]) | _completed(api, listed[half:])
+        return _completed_together(api, listed[:half]) | _completed_together(api, listed[half:])
     by_instance: dict[str, list[Row]] = {}
     for activity in activities:
         by_instance.setdefault(activity.text("processInstanceId"), []).append(activity)
