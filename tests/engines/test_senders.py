@@ -1,15 +1,19 @@
-"""The Java code of the page about senders with one URL compiles against the interfaces that it uses."""
+"""Java code of the pages: for senders with one URL it compiles, and the client of the outbox never waits for ever."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
+import threading
+from contextlib import suppress
 
 import pytest
 
 from support.code_blocks import DOCS, blocks
 
+OUTBOX_PAGE = DOCS / "how-to/engines/java.md"
 PAGE = DOCS / "how-to/connect-a-sender-with-one-url.md"
 INTERFACES = {
     "cn.iocoder.yudao.module.bpm.api.event.BpmProcessInstanceStatusEvent": "public class {name} {{}}",
@@ -53,12 +57,18 @@ def test_each_import_of_the_pages_code_is_declared():
     assert imported == set(INTERFACES)
 
 
-@pytest.mark.java
-def test_the_pages_code_compiles(tmp_path):
-    """Both classes of the page compile without a warning."""
-    compiler = shutil.which("javac")
-    if not compiler:
+@pytest.fixture
+def compiler():
+    """The compiler of this machine."""
+    path = shutil.which("javac")
+    if not path:
         pytest.skip("there is no Java (Debian: apt-get install default-jdk-headless)")
+    return path
+
+
+@pytest.mark.java
+def test_the_pages_code_compiles(tmp_path, compiler):
+    """Both classes of the page compile without a warning."""
     files = []
     declared = [(name, f"package {name.rpartition('.')[0]};\n{text}") for name, text in INTERFACES.items()]
     for block in blocks(PAGE, "java"):
@@ -73,3 +83,37 @@ def test_the_pages_code_compiles(tmp_path):
     command = [compiler, "-encoding", "UTF-8", "-Xlint:all", "-Werror", "-d", tmp_path / "classes", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.java
+def test_a_response_whose_body_stalls_is_no_endless_wait(tmp_path, compiler):
+    """The outbox has one thread, so its client gives up and sends the callback again later."""
+    (code,) = (block.text for block in blocks(OUTBOX_PAGE, "java") if "class FlowhooksClient" in block.text)
+    limit = "RESPONSE_SECONDS = 20;"
+    assert code.count(limit) == 1
+    (tmp_path / "FlowhooksClient.java").write_text(code.replace(limit, "RESPONSE_SECONDS = 1;"))
+    (tmp_path / "Main.java").write_text(
+        "public class Main { public static void main(String[] urls) throws Exception { System.out.println("
+        'new com.example.flowhooks.FlowhooksClient(urls[0], null).send("complete", "i1", "{}").next); } }'
+    )
+    files = [tmp_path / "FlowhooksClient.java", tmp_path / "Main.java"]
+    subprocess.run([compiler, "-d", tmp_path / "classes", *files], check=True)
+    connections = []
+
+    def respond(listener):
+        with suppress(OSError):  # the client may have given up before
+            connection, _ = listener.accept()
+            connections.append(connection)
+            connection.recv(65536)
+            connection.sendall(b'HTTP/1.1 202 Accepted\r\nContent-Length: 20\r\n\r\n{"a"')
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=respond, args=(listener,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        command = ["java", "-XX:TieredStopAtLevel=1", "-cp", tmp_path / "classes", "Main", url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        thread.join(60)
+    for connection in connections:
+        connection.close()
+    assert (done.stdout, done.stderr) == ("AGAIN\n", "")

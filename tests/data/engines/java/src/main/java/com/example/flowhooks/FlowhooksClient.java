@@ -1,6 +1,5 @@
 package com.example.flowhooks;
 
-import java.io.IOException;
 import java.net.URI;
 import java.net.URLEncoder;
 import java.net.http.HttpClient;
@@ -10,6 +9,10 @@ import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 
 /** Sends one callback to flowhooks and interprets the response. */
 public final class FlowhooksClient {
@@ -29,6 +32,8 @@ public final class FlowhooksClient {
             this.said = said;
         }
     }
+
+    private static final long RESPONSE_SECONDS = 20;
 
     private final HttpClient http = HttpClient.newBuilder()
             .version(HttpClient.Version.HTTP_1_1) // do not offer HTTP/2 on every connection
@@ -54,10 +59,16 @@ public final class FlowhooksClient {
         if (token != null) {
             request.header("Authorization", "Bearer " + token);
         }
+        CompletableFuture<HttpResponse<String>> response =
+                http.sendAsync(request.build(), BodyHandlers.ofString(StandardCharsets.UTF_8));
         try {
-            return read(http.send(request.build(), BodyHandlers.ofString(StandardCharsets.UTF_8)));
-        } catch (IOException error) { // refused, broken or timed out: the callback may be stored or not
-            return new Answer(Next.AGAIN, 0, error.toString());
+            return read(response.get(RESPONSE_SECONDS, TimeUnit.SECONDS));
+        } catch (ExecutionException error) { // refused, broken or timed out: the callback may be stored or not
+            return new Answer(Next.AGAIN, 0, error.getCause().toString());
+        } catch (TimeoutException error) { // the timeout of the request does not cover the body of the response
+            return new Answer(Next.AGAIN, 0, "no whole response within " + RESPONSE_SECONDS + " s");
+        } finally {
+            response.cancel(true);
         }
     }
 
