@@ -44,6 +44,8 @@ CALL_LIMIT_FACTOR: Final = 10
 """How many requests of `timeout` seconds one call of a client may take: a page can need several."""
 MAX_ERROR_CHARS: Final = 1000
 MAX_DEFINITIONS: Final = 100_000
+MAX_DEFINITIONS_CHARS: Final = 8_000_000
+"""Maximum size of the texts of all definitions: each look at the position of the source reads them."""
 _TEXTS: Final = (
     "process_definition_id",
     "process_definition_key",
@@ -152,6 +154,8 @@ class BoundedClient:
                 or type(item.version) is not int
             ):
                 raise _invalid("definitions", "an item that is not a ProcessDefinition of texts and a number")
+        if sum(len(item.key) + len(item.name) + len(item.tenant_id or "") for item in found) > MAX_DEFINITIONS_CHARS:
+            raise _invalid("definitions", f"definitions with more than {MAX_DEFINITIONS_CHARS:,} characters")
         return found
 
     def cancel(self) -> None:

@@ -6,6 +6,7 @@ It needs no engine: a server on this machine answers as broken engines, proxies 
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import socket
 import ssl
@@ -40,6 +41,10 @@ MAX_MEMORY_BYTES: Final = 192 * MIB
 """Memory that one call may need for a hostile answer, whatever its size."""
 MAX_REQUESTS: Final = 5
 """Requests that a client may send for one call that fails."""
+PAGE_ROWS: Final = 500
+"""Rows of such a page."""
+MAX_PAGES: Final = 60
+"""Pages that a client may read if each one is full."""
 BASE_PATH: Final = "/engine/rest"
 USERNAME: Final = "rest-user-Xq7"
 PASSWORD: Final = "pass-word-Kw93vT"  # noqa: S105 (of no one)
@@ -90,6 +95,11 @@ ENDLESS: Final = {
     "chunks": _HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n[",
     "header": _HEAD + b"X-Long: ",
 }
+PAGES: Final[dict[str, Callable[[list[dict[str, Any]]], Any]]] = {
+    "list": lambda rows: rows,
+    "data": lambda rows: {"data": rows, "total": 1_000_000_000},
+}
+"""How engines list definitions. No page is the last one."""
 REFUSED: Final = (401, 403)
 UNREACHABLE: Final = (500, 502, 503, 504)
 REDIRECTS: Final = (301, 302, 303, 307, 308)
@@ -212,6 +222,30 @@ class HttpClientContract:
             _check_calls(factory, _config(server), server, max_memory=MAX_MEMORY_BYTES)
         most = MAX_READ_BYTES * len(server.requests)
         assert server.sent <= most, f"the client read {server.sent // MIB} MiB of endless answers: stop at a limit"
+
+    @pytest.mark.parametrize("name", PAGES)
+    def test_definitions_without_an_end(self, factory: EngineClientFactory, name: str) -> None:
+        """If each page of the definitions is full, the call ends with an error, and needs a bounded memory."""
+
+        def answer(_: Request) -> Iterator[bytes]:
+            ids = [f"{len(server.requests)}-{number}" for number in range(PAGE_ROWS)]
+            rows = [
+                {"id": id_, "key": id_, "version": 1, "name": "x" * (3 * MIB // PAGE_ROWS), "tenantId": None}
+                for id_ in ids
+            ]
+            yield response(200, json.dumps(PAGES[name](rows)).encode())
+
+        calls = {"definitions": CALLS["definitions"]}
+        with HostileServer(answer) as server:
+            _check_calls(
+                factory,
+                _config(server),
+                server,
+                "invalid",
+                calls=calls,
+                max_requests=MAX_PAGES,
+                max_memory=MAX_MEMORY_BYTES,
+            )
 
     def test_a_compressed_bomb(self, factory: EngineClientFactory) -> None:
         """A compressed answer that grows a thousand times is an error; the client needs a bounded memory."""
@@ -352,7 +386,7 @@ def _error(
         pytest.fail(f"{name}: no end within {PATIENCE:g} s, with a timeout of {config.timeout:g} s for a request")
     (error,) = outcome
     if not isinstance(error, EngineError):
-        shown = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(error)
+        shown = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(error)[:1000]
         pytest.fail(f"{name}: the call must raise EngineError. Instead: {shown}")
     if max_memory is not None and peak > max_memory:
         pytest.fail(f"{name}: the call needed {peak // MIB} MiB of memory: read a bounded part of an answer")

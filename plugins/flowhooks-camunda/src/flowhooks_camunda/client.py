@@ -43,6 +43,10 @@ PAGE_TIME_FACTOR: Final = 5
 a page, and a page of instances that started long ago needs a request for each of them."""
 MAX_DEFINITION_PAGES: Final = 1000
 """Limit of the requests for definitions: an engine that ignores the offset would have no last page."""
+MAX_DEFINITIONS_CHARS: Final = 8_000_000
+"""Maximum size of all definitions: they are kept together."""
+DEFINITION_CHARS: Final = 80
+"""Size of a definition without its texts. So there are at most 100,000."""
 _DEFINITION_ID: Final = re.compile(r"[^:]*:([0-9]{1,9}):[^:]*")
 """Key, version, and an id."""
 _ORDER: Final = [{"sortBy": "endTime", "sortOrder": "asc"}, {"sortBy": "instanceId", "sortOrder": "asc"}]
@@ -141,7 +145,7 @@ class CamundaClient:
     def definitions(self) -> Sequence[ProcessDefinition]:
         """Return the latest version of each deployed definition."""
         found: dict[tuple[str, str | None], ProcessDefinition] = {}
-        size = self._config.page_size
+        size, chars = self._config.page_size, 0
         for page in range(MAX_DEFINITION_PAGES):
             answer = self._api.get(
                 DEFINITIONS,
@@ -161,6 +165,10 @@ class CamundaClient:
                 )
                 if not self._config.tenants or definition.tenant_id in self._config.tenants:
                     found[definition.key, definition.tenant_id] = definition
+                    texts = (definition.key, definition.name, definition.tenant_id or "")
+                    chars += DEFINITION_CHARS + sum(map(len, texts))
+            if chars > MAX_DEFINITIONS_CHARS:
+                raise EngineError("invalid", f"{DEFINITIONS}: the definitions are too many, or too large.")
             if len(listed) < size:
                 return list(found.values())
         raise EngineError("invalid", f"{DEFINITIONS}: the list has no end: is firstResult ignored?")

@@ -49,6 +49,8 @@ CLOCK_CHANGES_MS: Final = (-3_600_000, 3_600_000, -1_800_000, 1_800_000)
 """Milliseconds by which an end can be wrong while clocks go back: an hour, and half an hour on Lord Howe Island."""
 MAX_DEFINITION_PAGES: Final = 100
 DEFINITIONS_PER_PAGE: Final = 500
+MAX_DEFINITIONS_CHARS: Final = 8_000_000
+"""Maximum size of the texts of all definitions: they are kept together."""
 SAMPLE: Final = 5
 """Number of running instances that are read to find out whether they have variables."""
 SET_LEVEL: Final = (
@@ -133,11 +135,15 @@ class FlowableClient:
         """Return the latest version of each deployed definition, for each tenant."""
         found: dict[str, ProcessDefinition] = {}
         query = {"latest": "true", "sort": "id", "order": "asc", "size": str(DEFINITIONS_PER_PAGE)}
-        start = 0
+        start = chars = 0
         for _ in range(MAX_DEFINITION_PAGES):
             members = self._api.get("repository/process-definitions", start=str(start), **query).members
             rows = _data(members)
-            found |= {str(row.get("id")): _definition(row) for row in rows}
+            read = {str(row.get("id")): _definition(row) for row in rows}
+            found |= read
+            chars += sum(len(id_) + _chars(definition) for id_, definition in read.items())
+            if chars > MAX_DEFINITIONS_CHARS:
+                raise EngineError("invalid", "the engine's definitions are too large")
             start += len(rows)
             if not rows or start >= _total(members, start, DEFINITIONS_PER_PAGE, len(rows)):
                 break
@@ -331,6 +337,10 @@ def _definition(row: dict[str, Any]) -> ProcessDefinition:
     if not (isinstance(key, str) and isinstance(version, int) and isinstance(name, str)):
         raise EngineError("invalid", "the engine answered with a process definition that cannot be read")
     return ProcessDefinition(key=key, version=version, name=name, tenant_id=tenant)
+
+
+def _chars(definition: ProcessDefinition) -> int:
+    return len(definition.key) + len(definition.name) + len(definition.tenant_id or "")
 
 
 def _check_order(ends: list[int], first_ms: int, last_ms: int) -> None:

@@ -192,6 +192,8 @@ def test_an_engine_error_with_an_unknown_reason_is_invalid(logged):
         ("definitions", (), None, "a NoneType"),
         ("definitions", (), [{"key": "k"}], "not a ProcessDefinition"),
         ("definitions", (), [ProcessDefinition(key="k", version="1")], "not a ProcessDefinition"),
+        ("definitions", (), [ProcessDefinition(key="k", version=1)] * 100_001, "more than 100,000 definitions"),
+        ("definitions", (), [ProcessDefinition(key="k" * 8000, version=1)] * 1001, "more than 8,000,000 characters"),
     ],
 )
 def test_a_result_of_a_wrong_type(method, arguments, result, says):

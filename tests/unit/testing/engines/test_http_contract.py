@@ -250,6 +250,12 @@ class Trusting(Careful):
         return [{"id": 1, "key": "a", "version": 1}]
 
 
+class Forgetful(Trusting):
+    """Reads one page of any size."""
+
+    limit = 10**9
+
+
 class InPath(Careful):
     """Puts the id into the path as it is."""
 
@@ -293,6 +299,7 @@ def _small(monkeypatch):
         ("an_unreadable_answer", Trusting, ("list-of-numbers",), "must raise EngineError"),
         ("an_answer_that_is_cut_off", Careless, ("before",), "must raise EngineError"),
         ("an_endless_answer", Unlimited, ("body",), "read a bounded part|stop at a limit"),
+        ("definitions_without_an_end", Forgetful, ("list",), "must raise EngineError"),
         ("a_compressed_bomb", Unpacking, (), "read a bounded part of an answer"),
         ("an_unknown_certificate", Unverified, (), "must be unreachable|must verify"),
         ("an_id_stays_in_its_place", InPath, ("../../admin",), "leads to another path"),
