@@ -17,6 +17,7 @@ import pytest
 from flowhooks_camunda import ends, rest
 from flowhooks_camunda.client import CamundaClient
 from flowhooks_camunda.times import format_time
+from flowhooks_camunda.variables import TOO_LARGE
 
 from flowhooks import EndState, EngineConfig, EngineError, FinishedInstance, InstanceStatus
 from flowhooks.model.engine import MAX_VARIABLES_BYTES
@@ -523,6 +524,34 @@ def test_one_instance_with_huge_variables(stand_in: StandIn, monkeypatch: pytest
     conclusion = read(stand_in, ids[2], conclusion_variable="huge").conclusion
     assert conclusion is not None
     assert len(conclusion) > MAX_VARIABLES_BYTES, "without a conclusion, the wrong handlers would run"
+
+
+def test_values_that_are_too_large_are_not_kept(stand_in: StandIn) -> None:
+    """A page of instances with megabytes of variables does not fill the memory; each is skipped as too large."""
+    instance_id = stand_in.start()
+    stand_in.set(instance_id, "json", json.dumps("x" * 1_000_000), "Json")
+    stand_in.end(instance_id, "COMPLETED", activity())
+    assert read(stand_in, instance_id, variables=("json",)).variables == {"json": TOO_LARGE}
+    stand_in.variables.clear()
+    for name in "ab":
+        stand_in.set(instance_id, name, "x" * 40_000, "String")
+    values = read(stand_in, instance_id, variables=("a", "b")).variables
+    assert sum(map(len, values.values())) == 40_000 + len(TOO_LARGE)
+
+
+def test_more_instances_than_asked_for_are_an_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that ignores the size of a page would cause a request for each of any number of instances."""
+    for _ in range(3):
+        stand_in.end(stand_in.start(), "COMPLETED", activity())
+    answer = StandIn.answer
+    monkeypatch.setattr(StandIn, "answer", lambda self, path, query: answer(self, path, query | {"maxResults": 9}))
+    now = datetime.now(UTC)
+    with (
+        closing(client_of(stand_in, page_size=2)) as client,
+        pytest.raises(EngineError, match="lists 3 instances instead of 2"),
+    ):
+        client.finished(now - timedelta(hours=1), now)
+    assert [path for path, _ in stand_in.asked] == ["history/process-instance"]
 
 
 def test_the_history_level_is_inferred(stand_in: StandIn) -> None:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from flowhooks import EngineConfig
     from flowhooks_camunda.ends import End
-    from flowhooks_camunda.rest import Answer
     from flowhooks_camunda.row import Row
 
 INSTANCES: Final = "history/process-instance"
@@ -108,15 +107,13 @@ class CamundaClient:
         start = since if position is None else position.end
         size, count = self._config.page_size, 0
         if position is not None:
-            answer = self._page(start, until, first=position.count - 1, size=size + 1)
-            listed = rows(INSTANCES, answer.json)
+            listed, engine_time = self._page(start, until, first=position.count - 1, size=size + 1)
             if listed and listed[0].text("id") == position.last_id:
                 listed, count = listed[1:], position.count
             else:
                 position = None
         if position is None:
-            answer = self._page(start, until, first=0, size=size)
-            listed = rows(INSTANCES, answer.json)
+            listed, engine_time = self._page(start, until, first=0, size=size)
         wanted = [row for row in listed if since <= row.time("endTime") <= until]
         ends = read_ends(self._api, wanted, is_late=lambda: monotonic() >= deadline)
         undecided = next((row for row in wanted if row.text("id") not in ends), None)
@@ -129,13 +126,13 @@ class CamundaClient:
             same = sum(row.time("endTime") == end for row in listed)
             following = _Position(end, same + (count if end == start else 0), listed[-1].text("id")).to_cursor()
         instances = self._instances(wanted, ends)
-        return FinishedPage(instances=instances, cursor=following, engine_time=answer.time)
+        return FinishedPage(instances=instances, cursor=following, engine_time=engine_time)
 
     def instance(self, instance_id: str) -> FinishedInstance | InstanceStatus:
         """Return an instance, or why there is none."""
         # A query, because an id in a path could lead elsewhere, and because a wrong URL must not be an absent instance.
         answer = self._api.post(INSTANCES, {"processInstanceIds": [instance_id]}, maxResults=1)
-        found = [row for row in rows(INSTANCES, answer.json) if row.text("id") == instance_id]
+        found = [row for row in rows(INSTANCES, answer.json) if row.text("id") == instance_id][:1]
         if not found:
             return InstanceStatus.ABSENT
         if found[0].optional_time("endTime") is None:
@@ -195,7 +192,7 @@ class CamundaClient:
         more = {"deserializeValues": "false"} if path.endswith("variable-instance") else {}
         return bool(rows(path, self._api.get(path, maxResults=1, **more).json))
 
-    def _page(self, since: datetime, until: datetime, *, first: int, size: int) -> Answer:
+    def _page(self, since: datetime, until: datetime, *, first: int, size: int) -> tuple[list[Row], datetime | None]:
         query: dict[str, Any] = {
             "finished": True,
             "finishedAfter": format_time(since),
@@ -204,7 +201,11 @@ class CamundaClient:
         }
         if self._config.tenants:
             query["tenantIdIn"] = list(self._config.tenants)
-        return self._api.post(INSTANCES, query, firstResult=first, maxResults=size)
+        answer = self._api.post(INSTANCES, query, firstResult=first, maxResults=size)
+        listed = rows(INSTANCES, answer.json)
+        if len(listed) > size:
+            raise EngineError("invalid", f"{INSTANCES}: the engine lists {len(listed):,} instances instead of {size}.")
+        return listed, answer.time
 
     def _instances(self, listed: Sequence[Row], ends: Mapping[str, End]) -> tuple[FinishedInstance, ...]:
         """Return the instances of rows, by end time and then by id."""

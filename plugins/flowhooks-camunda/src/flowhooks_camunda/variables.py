@@ -20,6 +20,8 @@ MAX_IDS: Final = 500
 TOO_LARGE: Final = "?" * 65_537
 """Stands for the value of a variable that cannot be read because of its size. It exceeds the limit for an instance's
 variables (`MAX_VARIABLES_BYTES` of flowhooks), so that the instance is skipped as too large."""
+MAX_CHARS: Final = 70_000
+"""Maximum size of the variables of an instance that are kept: `MAX_VARIABLES_BYTES`, a conclusion and a class."""
 _JSON_FORMAT: Final = "application/json"
 
 
@@ -28,12 +30,14 @@ def read_variables(api: RestApi, ids: Sequence[str], names: Sequence[str]) -> di
 
     Only variables of the process instance itself are read, not those of its tasks and sub-processes. One request reads
     up to 500 instances. If their variables together are too large for an answer, it is repeated with half as many. The
-    variables of one instance are then read one by one, and `TOO_LARGE` stands for one that is too large by itself.
+    variables of one instance are then read one by one, and `TOO_LARGE` stands for one that is too large by itself. It
+    also stands for values beyond `MAX_CHARS`, so that a page of large ones does not fill the memory.
 
     Raises:
         EngineError: there is no readable answer.
     """
     found: dict[str, dict[str, Any]] = {instance_id: {} for instance_id in ids}
+    sizes = dict.fromkeys(ids, 0)
     todo = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)] if names else []
     while todo:
         some = todo.pop()
@@ -52,7 +56,8 @@ def read_variables(api: RestApi, ids: Sequence[str], names: Sequence[str]) -> di
             if instance_id in found and name in names and row.optional_text("activityInstanceId") == instance_id:
                 value = _value(row)
                 if value is not _NO_JSON:
-                    found[instance_id][name] = value
+                    sizes[instance_id] += _size(value)
+                    found[instance_id][name] = value if sizes[instance_id] <= MAX_CHARS else TOO_LARGE
     return found
 
 
@@ -84,6 +89,13 @@ def _value(row: Row) -> Any:
         except (ValueError, RecursionError):
             return _NO_JSON
     return value
+
+
+def _size(value: Any) -> int:
+    try:
+        return len(json.dumps(value, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return MAX_CHARS  # it cannot be written as JSON, so that its instance is skipped
 
 
 def as_text(value: Any) -> str | None:
