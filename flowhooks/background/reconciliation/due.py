@@ -10,7 +10,7 @@ from flowhooks.background.reconciliation import rules
 from flowhooks.background.reconciliation.context import STORAGE, RoundStopped, storage_text
 from flowhooks.background.reconciliation.rules import Refusal, Rule
 from flowhooks.clock import SECOND
-from flowhooks.errors import InvalidCallback, Unavailable
+from flowhooks.errors import MalformedRequest, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import engine_book
 from flowhooks.ledger.engine_book import BookRow, Due
@@ -225,10 +225,11 @@ class DueInstances:
             self._skip((row, refusal))  # another process, whose settings differ, has written the row
             return
         try:
-            taken = context.take_in(rules.to_callback(row, self._skew))
-        except InvalidCallback as error:
-            self._skip((row, Refusal(Rule.REJECTED, escape_control(str(error), engine_book.MAX_DETAIL_CHARS))))
+            callback = rules.to_callback(row, self._skew)
+        except MalformedRequest as error:
+            self._skip((row, Refusal(Rule.INVALID, f"its row is damaged: {error}")))
             return
+        taken = context.take_in(callback)
         hit("reconcile.taken_in")
         if taken.disposition == "purged":
             self._skip((row, Refusal(Rule.PURGED)))
@@ -249,7 +250,8 @@ class DueInstances:
 
         def skip(transaction: WriteTransaction) -> None:
             for row, (rule, detail) in refused:
-                engine_book.skip(transaction, row, rule=rule.value, detail=detail, now=now)
+                text = escape_control(detail, engine_book.MAX_DETAIL_CHARS)
+                engine_book.skip(transaction, row, rule=rule.value, detail=text, now=now)
 
         self._lease.write(skip)
 

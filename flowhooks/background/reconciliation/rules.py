@@ -64,9 +64,7 @@ class Rule(StrEnum):
     TOO_LARGE = "too_large"
     """Its variables are too large."""
     INVALID = "invalid"
-    """The schema of its kind refuses the callback that it would become."""
-    REJECTED = "rejected"
-    """The settings reject an event that no handler takes."""
+    """The schema of its kind refuses the callback that it would become, or its row is damaged."""
     DECLINED = "declined"
     """An operator declined to take it in."""
 
@@ -237,7 +235,11 @@ class Candidates(NamedTuple):
 
     def refusal_of(self, row: BookRow) -> Refusal | None:
         """Return why the settings do not take in an instance of the book; None: they do."""
-        return self.refusal(EndState(row.end_state), tenant_id=row.tenant_id, parent_id=row.parent_id)
+        try:
+            end_state = EndState(row.end_state)
+        except ValueError as error:
+            return Refusal(Rule.INVALID, f"its row is damaged: {error}")
+        return self.refusal(end_state, tenant_id=row.tenant_id, parent_id=row.parent_id)
 
     def _with_body(self, row: BookRow, instance: FinishedInstance, kind: str) -> BookRow:
         variables = {name: instance.variables[name] for name in self.engine.variables if name in instance.variables}
@@ -381,8 +383,12 @@ def our_start(row: BookRow, skew: int) -> int:
 
 
 def to_callback(row: BookRow, skew: int) -> Callback:
-    """Return the callback that an instance in grace becomes."""
-    body = row.body or "{}"
+    """Return the callback that an instance in grace becomes.
+
+    Raises:
+        MalformedRequest: the body of the row is damaged.
+    """
+    body = row.body or ""
     end_state = EndState(row.end_state)
     return Callback(
         source=row.source,

@@ -75,7 +75,8 @@ Index(
     info={"where": IS_IN_GRACE},
 )
 _INVALID_RULES: Final = ("invalid", "invalid_id", "rejected", "too_large")
-"""The rules that skip an instance because of its data, so that it has no event although it should have one."""
+"""The rules that skip an instance because of its data, so that it has no event although it should have one. No rule is
+named `rejected` any more."""
 IS_INVALID: Final = engine_instances.c.rule.in_([literal_column(f"'{rule}'") for rule in _INVALID_RULES])
 """Instances that such a rule skips. Only a query with exactly this condition uses the index below."""
 Index(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DISPOSITIONS: Final = ("has_event", "skipped", "in_grace")
 RULES: Final = (
     *("child", "end_state", "tenant", "before_first_contact", "purged", "invalid_id", "too_large", "invalid"),
-    *("rejected", "declined"),
+    "declined",
 )
 GAP_REASONS: Final = ("deleted", "refused", "unreachable", "invalid")
 """The words of the book and of gaps for which the console has texts. Other words are shown as they are stored."""

@@ -666,7 +666,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rule.invalid_id": {"en": "its id is not valid", "zh": "实例 ID 无效"},
     "rule.too_large": {"en": "its variables are too large", "zh": "变量过大"},
     "rule.invalid": {"en": "the schema rejects it", "zh": "不符合 Schema"},
-    "rule.rejected": {"en": "the settings reject it", "zh": "配置拒绝"},
     "rule.declined": {"en": "declined by an operator", "zh": "运维人员决定不补收"},
     # Sources.
     "sources.title": {"en": "Sources", "zh": "来源"},

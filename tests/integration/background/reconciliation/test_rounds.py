@@ -210,6 +210,38 @@ def test_an_instance_that_no_callback_can_be_is_skipped_with_the_reason(asked, f
     assert len(asked.book()) == 2
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("body = '{\"a\":'", "its row is damaged: "),
+        ("body = NULL", "its row is damaged: "),
+        ("end_state = 'finished'", "its row is damaged: 'finished' is not a valid EndState"),
+    ],
+)
+def test_a_damaged_row_is_skipped(asked, damage, says):
+    """A row that is not read in the history any more stops no other instance."""
+    asked.harness.check_books = False  # the change is found
+    for name in ("i1", "i2"):
+        asked.finish(name)
+    asked.round()
+    asked.engine.delete("i1", "i2")
+    asked.flow.sql(f"UPDATE engine_instances SET {damage} WHERE flow_instance_id = 'i1'")
+    assert asked.after_grace().taken_in == 1
+    assert asked.book() == {"i1": ("skipped", "invalid"), "i2": ("has_event", "")}
+    ((detail,),) = asked.flow.sql("SELECT detail FROM engine_instances WHERE flow_instance_id = 'i1'")
+    assert detail.startswith(says)
+
+
+def test_an_instance_that_no_handler_takes_is_parked(opened):
+    """The settings that reject a callback do not reject an instance: nobody would receive the answer."""
+    asked = opened(routing={"no_handler": "reject", "no_name": "reject"})
+    asked.round()
+    asked.finish("i1", process_definition_key="nobody")
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+    assert asked.flow.sql("SELECT state FROM events") == [("parked",)]
+
+
 def test_skipped_instances_are_decided_again_only_when_an_operator_asks(opened):
     """After a change of the settings, instances that were skipped stay skipped until `since` reaches them."""
     asked = opened()
