@@ -7,6 +7,7 @@ and the next round repeats what a killed round has not finished.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -276,7 +277,8 @@ class Round:
     def _pages(self, window: Window) -> Iterator[tuple[list[FinishedInstance], int | None]]:
         """Yield the instances of each page, without repeats, and the engine's time; check that pages make progress."""
         client, cursor = self._context.client, None
-        cursors: set[str] = set()  # a client can leave instances out, so only a cursor shows that pages make progress
+        # A client can leave instances out, so only a cursor shows that pages make progress. It can be of any length.
+        digests: set[bytes] = set()
         since, until = to_datetime(window.since), to_datetime(window.until)
         before: frozenset[str] = frozenset()
         while True:
@@ -299,10 +301,11 @@ class Round:
             yield instances, engine_time
             if page.cursor is None:
                 return
-            if page.cursor in cursors:
-                raise EngineError("invalid", "the pages of the engine client make no progress")
             cursor, before = page.cursor, ids
-            cursors.add(cursor)
+            digest = hashlib.sha256(cursor.encode("utf-8", "surrogatepass")).digest()
+            if digest in digests:
+                raise EngineError("invalid", "the pages of the engine client make no progress")
+            digests.add(digest)
             del page, instances
 
     def _ask_about_callbacks(self, position: EnginePosition) -> None:

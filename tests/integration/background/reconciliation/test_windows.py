@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -297,6 +298,27 @@ def test_a_cursor_that_comes_again_is_an_error(asked):
     """A client whose cursors repeat has no last page."""
     asked.engine.answer_with(*empty_pages(asked.engine, "aba"))
     assert asked.failed().error == "the pages of the engine client make no progress"
+
+
+def test_long_cursors_are_not_kept(harness):
+    """An engine whose cursors have megabytes does not fill the memory with its pages."""
+    numbers = iter(range(100, 140))
+
+    class Client(SilentClient):
+        def finished(self, since, until, cursor=None):
+            number = next(numbers, None)
+            return FinishedPage(instances=(), cursor=None if number is None else f"{number}" + "x" * 1_000_000)
+
+    plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": Client})}
+    flow = harness.open(plugins=plugins, sources={"oa": settings_of()}, start=False)
+    tracemalloc.start()
+    try:
+        assert flow.app.reconciliation.reconcile_now("oa").error == ""
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert next(numbers, None) is None
+    assert peak < 20_000_000
 
 
 def test_an_interrupted_reading_continues(opened):
