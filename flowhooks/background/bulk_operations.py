@@ -155,20 +155,23 @@ class BulkOperations:
 
     def _work(self) -> float:
         """Make one transaction for each open operation; return the seconds until the next one."""
-        began = time.monotonic()
         found = self._releaser.open_operations()
         self._next_checks = {operation.id: self._next_checks.get(operation.id, 0.0) for operation in found}
         self._last_errors = {operation.id: self._last_errors.get(operation.id, "") for operation in found}
-        wait = POLL_INTERVAL
+        wait, seconds = POLL_INTERVAL, 0.0
         for operation in found:
             if self._stopping.is_set():
                 return 0.0
+            began = time.monotonic()
             try:
                 wait = min(wait, self._advance(operation))
             except Exception as error:  # noqa: BLE001 (`_report` logs it)
                 # The operations after it must run, whatever is wrong with this one.
                 self._report(operation.id, error)
-        return max(wait, (time.monotonic() - began) * (1 / MAX_DUTY_CYCLE - 1)) if found else IDLE_POLL_INTERVAL
+            if not operation.is_released:
+                # A check for results reads for long and blocks no callback: other operations need not wait for it.
+                seconds += time.monotonic() - began
+        return max(wait, seconds * (1 / MAX_DUTY_CYCLE - 1)) if found else IDLE_POLL_INTERVAL
 
     def _advance(self, operation: OpenOperation) -> float:
         """Make one transaction for an operation; return the seconds until the next one."""

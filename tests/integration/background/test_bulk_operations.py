@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from flowhooks.background.bulk_operations import OperationReleaser
+from flowhooks.background import bulk_operations
+from flowhooks.background.bulk_operations import BulkOperations, OperationReleaser
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction, OperationState
 from flowhooks.operations import bulk
@@ -50,3 +52,34 @@ def test_an_operation_that_fails_does_not_keep_others_from_running(harness, list
     faults = [record["operation"] for record in logged if record["event"] == "operation_fault"]
     assert faults == [unknown, failing]
     assert state(unknown) == OperationState.RUNNING
+
+
+class SlowReleaser:
+    """Has an operation whose check for results takes a minute, and one that releases ten deliveries a second."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.seconds = 0.0
+
+    def open_operations(self):
+        """Both operations."""
+        return [SimpleNamespace(id="large", is_released=True), SimpleNamespace(id="small", is_released=False)]
+
+    def finish(self, operation):
+        """Check the large one."""
+        self.seconds += 60.0
+        return False
+
+    def release(self, operation_id):
+        """Release the small one."""
+        self.seconds += 0.01
+        return SimpleNamespace(is_last=False, next_at=self.clock.now() + 100_000)
+
+
+def test_a_long_check_for_results_does_not_pause_other_operations(clock, monkeypatch):
+    """The pause between releases is in proportion to the time of the releases only."""
+    operations = BulkOperations(SimpleNamespace(process="p"), clock, missing_handlers=tuple)
+    operations._releaser = releaser = SlowReleaser(clock)
+    monkeypatch.setattr(bulk_operations, "time", SimpleNamespace(monotonic=lambda: releaser.seconds))
+    assert [operations._work(), operations._work()] == [pytest.approx(0.1), pytest.approx(0.1)]
+    assert releaser.seconds == pytest.approx(60.02)
