@@ -75,6 +75,7 @@ class FileGuard:
         self.accepted: AcceptedCounter | None = None
         self.unchecked = not _is_small(file)
         self.unconfirmed = False
+        self._foreign_writes = 0
         self._file = str(file.absolute())
         self._wal = f"{file.resolve()}-wal"  # SQLite keeps it beside the file that a link leads to
         self._check = check
@@ -106,9 +107,12 @@ class FileGuard:
 
     def check(self) -> None:
         """Let SQLite check the whole file. If it is damaged, no write is acknowledged any more."""
+        checked_writes = self._foreign_writes
         if why := self._check(self.accepted):
             self.report_damage(why)
-        self.unchecked = False
+        with self._changing:
+            # SQLite reads the file as it was at the start of the check.
+            self.unchecked = self._foreign_writes != checked_writes
 
     def report_damage(self, why: str) -> None:
         """Record damage that SQLite reported while it read or wrote: no write is acknowledged any more.
@@ -188,6 +192,7 @@ class FileGuard:
                 return misplaced
         else:
             self.unchecked = True
+            self._foreign_writes += 1
         self._modified_at_commit = modified
         if why:
             self._damage = f"the database file {self._file} is damaged: another program has written to it: {why}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,6 +14,7 @@ from flowhooks.background import file_watch
 from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.ledger import file_guard
 from flowhooks.ledger.database import engines
+from flowhooks.ledger.file_guard import FileGuard
 
 pytestmark = pytest.mark.sqlite
 
@@ -195,3 +197,30 @@ def test_a_large_file_is_checked_in_the_background(harness, filled, monkeypatch,
     eventually(filled.app.readiness_problems)
     with pytest.raises(Unavailable):
         filled.take("later", key="nobody")
+
+
+def test_a_large_file_that_changes_during_its_check_is_checked_again(tmp_path, monkeypatch):
+    """The check reads the file as it was at its start, so a later write of another program needs another check."""
+    monkeypatch.setattr(file_guard, "MAX_BYTES_CHECKED_AT_ONCE", 0)
+    file = tmp_path / "ledger.db"
+    file.write_bytes(b"x")
+    file.with_name("ledger.db-wal").touch()
+    times = iter((1, 2))
+
+    def write():
+        second = next(times)
+        os.utime(file, (second, second))
+        assert guard.find_problem_quickly() is None
+
+    def check(accepted):
+        if not checks:
+            write()
+        checks.append(accepted)
+
+    checks, guard = [], FileGuard(file, check)
+    write()
+    assert guard.unchecked
+    guard.check()
+    assert guard.unchecked
+    guard.check()
+    assert (guard.unchecked, len(checks)) == (False, 2)
