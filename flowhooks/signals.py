@@ -7,6 +7,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from flowhooks.forks import close_in_children
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -24,7 +26,7 @@ class SignalWaiter:
     Python calls a signal handler between two steps of the main thread. A main thread that waits for a lock may
     therefore miss a signal that another thread received, or that arrived just before the wait. A loop that waits for
     the pipe misses none. The handlers stay installed after the `with` block, because a late signal must not end the
-    process.
+    process. A process that is forked from this one has the earlier handlers again, and no pipe.
 
     Args:
         numbers: the signals to receive.
@@ -45,6 +47,7 @@ class SignalWaiter:
         os.set_blocking(self._writer, False)
 
     def __enter__(self) -> Self:
+        close_in_children(self, SignalWaiter._close_after_fork)
         self._previous_wakeup_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in self._numbers:
             self.previous_handlers[number] = signal.signal(number, self._handler)
@@ -64,8 +67,11 @@ class SignalWaiter:
         with contextlib.suppress(BlockingIOError):  # the pipe is full of unread signals
             os.write(self._writer, bytes([number]))
 
-    def close_after_fork(self) -> None:
-        """Close the pipe in a child process; the parent keeps its copy."""
+    def _close_after_fork(self) -> None:
         signal.set_wakeup_fd(-1)
         os.close(self.reader)
         os.close(self._writer)
+        self.reader = self._writer = -1
+        for number, before in self.previous_handlers.items():
+            if signal.getsignal(number) == self._handler:  # and not that of a plugin
+                signal.signal(number, before)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowhooks.errors import LedgerUnusable
+from flowhooks.forks import close_in_children
 from flowhooks.ledger import database
 from flowhooks.logger import get_logger
 
@@ -106,6 +107,7 @@ class Lock:
             os.close(file)
             return False
         self._file, self._database_file = file, database_file
+        close_in_children(self, Lock._close)
         self.write_owner(LockOwner(pid=os.getpid()))
         return True
 
@@ -175,11 +177,16 @@ class Lock:
         with self._changing:
             if self._file is not None:
                 os.ftruncate(self._file, 0)
-                os.close(self._file)
-                self._file = None
-            if self._database_file is not None:
-                os.close(self._database_file)
-                self._database_file = None
+            for file in (self._file, self._database_file):
+                if file is not None:
+                    fcntl.flock(file, fcntl.LOCK_UN)  # also of a copy that another process has by a fork
+            self._close()
+
+    def _close(self) -> None:
+        for file in (self._file, self._database_file):
+            if file is not None:
+                os.close(file)
+        self._file = self._database_file = None
 
 
 def why_misplaced(database: Path) -> str | None:

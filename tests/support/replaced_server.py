@@ -9,7 +9,7 @@ from pathlib import Path
 from support.waiting import until
 
 PLUGIN = '''
-import os, pathlib, signal, time
+import multiprocessing, os, pathlib, signal, time
 import flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement
 from flowhooks import Retry, handler, hookimpl
 
@@ -39,6 +39,16 @@ def held(event, delivery):
 def once(event, delivery):
     wait("once", event)
 
+@handler(process_key="forks")
+def forks(event):
+    """End a forked process, and leave one that runs as long as the gate is shut."""
+    fork = multiprocessing.get_context("fork")
+    ended, left = (fork.Process(target=wait, args=(name, event)) for name in ("ended", "left"))
+    for process in (ended, left):
+        process.start()
+    ended.terminate()
+    ended.join()
+
 def hit(name):
     """Kill, once, at the point that a test names, the process that it names, or this one."""
     file = JOURNAL.with_name(f"kill-{name}")
@@ -54,7 +64,7 @@ for module in (flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.pro
 
 @hookimpl
 def handlers():
-    return [work, held, once]
+    return [work, held, once, forks]
 '''
 GOOD = {"processDefinitionKey": "a"}
 ASYNC = {"Prefer": "respond-async"}

@@ -23,6 +23,7 @@ from flowhooks.cli.process.inherited import (
     TAKE_OVER_COMMAND,
     child_environ,
 )
+from flowhooks.forks import close_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,6 +144,7 @@ class ChildProcess:
         return child
 
     def _reset(self, start_timeout: float) -> None:
+        close_in_children(self.control, socket.socket.close)
         self.control.setblocking(False)
         self.pid = self._process.pid
         self.ready_at: float | None = None

@@ -15,6 +15,7 @@ import structlog
 
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.failpoints import hit
+from flowhooks.forks import close_in_children
 from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
 from flowhooks.signals import ignore_signal
 from flowhooks.web.server.sockets import bound_address
@@ -97,6 +98,7 @@ class InheritedSockets:
             control = files.pop("control")
             for sock in (control, *files.values()):
                 sock.set_inheritable(False)
+                close_in_children(sock, socket.socket.close)
             return cls(
                 message["number"],
                 files,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
+from flowhooks.forks import close_in_children
 from flowhooks.web.server.sockets import bound_address
 
 if TYPE_CHECKING:
@@ -65,4 +66,4 @@ def _listening_socket(number: int, name: str) -> socket.socket:
         sock.close()
         raise SettingsError(f"LISTEN_FDS: file {number}, for {name}, is no listening TCP socket")
     sock.set_inheritable(False)
-    return sock
+    return close_in_children(sock, socket.socket.close)

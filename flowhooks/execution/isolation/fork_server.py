@@ -203,7 +203,6 @@ class _ForkServer:
         """Close what belongs to the fork server, then serve as a worker."""
         exit_with_parent(fork_server)
         _prctl(_PR_SET_NAME, b"flowhooks-handl")
-        self._signals.close_after_fork()
         self.stream.close()
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (output, 1), (output, 2)):

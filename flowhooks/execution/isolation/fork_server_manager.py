@@ -23,6 +23,7 @@ import structlog
 import flowhooks
 from flowhooks.execution.isolation.output_capture import Output
 from flowhooks.execution.isolation.process_handle import KILL_TIMEOUT, TRACEBACK_TIMEOUT, HandlerProcess
+from flowhooks.forks import close_in_children
 from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ class ForkServerManager:
         finally:
             remote.close()
             os.close(writes)
+        close_in_children(control, socket.socket.close)  # its end is how the fork server knows that of this process
         return started, control, Output(reads, self._redact, process="fork server")
 
     def _listen(self, control: socket.socket, output: Output) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
+import socket
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from waitress import wasyncore  # type: ignore[import-untyped]  # waitress has n
 from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # waitress has no types
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
 
+from flowhooks.forks import close_in_children
 from flowhooks.settings import is_loopback
 from flowhooks.web.client_network import client_network, plain_ipv4
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
@@ -27,7 +29,6 @@ from flowhooks.web.server.thread_pool import ThreadPool, offer_threads
 from flowhooks.web.server.trusted_proxy import TrustedProxy
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
@@ -191,7 +192,7 @@ class Server:
     def duplicate_socket(self) -> socket.socket:
         """Return a copy of the listening socket, which stays open when this server closes."""
         copy: socket.socket = self._listener.socket.dup()
-        return copy
+        return close_in_children(copy, socket.socket.close)
 
     def wait_closed(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds; return whether a retiring or draining server has closed its last connection."""

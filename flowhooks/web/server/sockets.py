@@ -10,6 +10,7 @@ import socket
 from typing import Final
 
 from flowhooks.errors import AddressInUse, SettingsError
+from flowhooks.forks import close_in_children
 
 LISTEN_BACKLOG: Final = 1024
 """Maximum number of connections that wait to be accepted; the same as in waitress."""
@@ -49,7 +50,7 @@ def open_listener(listen: str) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(f"{why} (is another server running?)") from None
         raise SettingsError(why) from None
-    return listening
+    return close_in_children(listening, socket.socket.close)
 
 
 def bound_address(listening: socket.socket) -> str:
