@@ -159,11 +159,20 @@ class ChildProcess:
     def receive(self) -> bool:
         """Read the messages of the process; return whether more may follow."""
         try:
-            part = self.control.recv(MAX_MESSAGE_BYTES)
+            return self._receive()
         except BlockingIOError:
             return True
         except OSError:
             return False
+
+    def receive_last(self) -> None:
+        """Read the last messages of a process that exited. What it has forked may still have the other end open."""
+        with suppress(OSError):
+            while self._receive():
+                pass
+
+    def _receive(self) -> bool:
+        part = self.control.recv(MAX_MESSAGE_BYTES)
         *lines, self._received = (self._received + part)[-MAX_MESSAGE_BYTES:].split(b"\n")
         for line in lines:
             with suppress(ValueError):

@@ -108,7 +108,7 @@ class Replacement:
             child.receive()
             if child.has_exited() or time.monotonic() > child.kill_at:
                 child.kill()
-                child.receive()
+                child.receive_last()
                 self._close(child)
                 self._refuse(child.exit_reason() if child.has_exited() else "it does not start in time")
                 return False

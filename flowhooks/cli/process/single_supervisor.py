@@ -208,8 +208,7 @@ class SingleSupervisor:
         self._has_command = False
 
     def _close(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
-        while child.receive():  # the last messages; the other end is closed
-            pass
+        child.receive_last()
         with contextlib.suppress(KeyError):
             selector.unregister(child.control)
         child.close()

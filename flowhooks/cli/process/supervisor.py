@@ -225,8 +225,8 @@ class Supervisor:
                 slot.retiring.retire(timeout=self._stop_timeout(slot.retiring))
 
     def _close_child(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
-        """Read the last messages of a child that exited, and release its slot."""
-        child.receive()
+        """Read the last messages of a child that exited."""
+        child.receive_last()
         with contextlib.suppress(KeyError):
             selector.unregister(child.control)
         child.close()

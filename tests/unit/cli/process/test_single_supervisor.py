@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import selectors
 import signal
+import socket
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from flowhooks.cli.process import single_supervisor
+from flowhooks.cli.process.child import ChildProcess
 from flowhooks.cli.process.single_supervisor import Inheritance, SingleSupervisor
 
 
@@ -204,3 +208,13 @@ def test_a_process_may_ask_for_its_replacement(supervisor):
     supervisor._current.wants_replacement = True
     advance(supervisor)
     assert supervisor.successor is after
+
+
+def test_a_process_that_has_died_may_have_forked(supervisor):
+    """The supervisor does not wait for the end of what still has the other end of its link open."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, selectors.DefaultSelector() as selector:
+        child = ChildProcess.adopt(os.getpid(), 0, ours, start_timeout=1)
+        theirs.sendall(b'{"failed": "no settings", "code": 2}\n')
+        supervisor._close(child, selector)
+        assert child.exit_reason() == "no settings"
