@@ -51,7 +51,7 @@ class FileWatch:
         while not self._stopping.wait(POLL_INTERVAL):
             try:
                 self._start_check()
-                self._lock.recreate_if_lost()
+                self._lock.restore()
                 self._check_files()
                 last_error = ""
             except FlowhooksError as error:

@@ -20,6 +20,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ from flowhooks.logger import get_logger
 log = get_logger(__name__)
 
 _PRIVATE: Final = 0o600
+_MAX_BYTES: Final = 65536
 READ_TIMEOUT: Final = 0.2
 """Seconds for which a process that only reads the owner may hold the lock, with a wide margin."""
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -82,6 +84,7 @@ class Lock:
         self._file: int | None = None
         self._database_file: int | None = None
         self._owner = LockOwner(pid=os.getpid())
+        self._is_written = False
         self._changing = threading.Lock()
 
     def acquire(self) -> bool:
@@ -93,7 +96,7 @@ class Lock:
             Whether this process holds the lock now.
 
         Raises:
-            LedgerUnusable: a file cannot be created or locked, or the folder is on a network file system.
+            LedgerUnusable: a file cannot be created, locked or written, or the folder is on a network file system.
         """
         reject_network_file_system(self.path.parent)
         if (file := _open_locked(self.path, "lock file")) is None:
@@ -108,32 +111,42 @@ class Lock:
             return False
         self._file, self._database_file = file, database_file
         close_in_children(self, Lock._close)
-        self.write_owner(LockOwner(pid=os.getpid()))
+        self._owner = LockOwner(pid=os.getpid(), file=_identity(os.fstat(database_file)))
+        try:
+            self._write(file)
+        except LedgerUnusable:
+            self.release()
+            raise
         return True
 
     def write_owner(self, holder: LockOwner) -> None:
-        """Write the owner into the lock file, for commands to read."""
+        """Write the owner into the lock file, for commands to read; if that fails, `restore` tries again."""
         with self._changing:
             if self._file is None or self._database_file is None:
                 return
             self._owner = replace(holder, file=_identity(os.fstat(self._database_file)))
-            self._write(self._file)
+            with suppress(LedgerUnusable):
+                self._write(self._file)
 
     def write_refused_restart(self, why: str) -> None:
         """Write into the lock file that a replacement of the owner has failed, for the command that waits for it."""
         owner = self._owner
         self.write_owner(replace(owner, refused_restarts=owner.refused_restarts + 1, why_refused=why))
 
-    def recreate_if_lost(self) -> None:
-        """Create the lock file again if it was removed or replaced.
+    def restore(self) -> None:
+        """Create the lock file again if it was removed or replaced, and write it if the last write failed.
 
         This is safe, because the database file is still locked.
 
         Raises:
-            LedgerUnusable: the lock file cannot be created now, or another process has locked it.
+            LedgerUnusable: the lock file cannot be created or written now, or another process has locked it.
         """
         with self._changing:
-            if self._file is None or _is_at(self.path, self._file):
+            if self._file is None:
+                return
+            if _is_at(self.path, self._file):
+                if not self._is_written:
+                    self._write(self._file)
                 return
             if (file := _open_locked(self.path, "lock file")) is None:
                 raise LedgerUnusable(f"the lock file {self.path} was replaced, and another process has locked it")
@@ -148,9 +161,14 @@ class Lock:
         )
 
     def _write(self, file: int) -> None:
-        os.fchmod(file, _PRIVATE)
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(asdict(self._owner)).encode(), 0)
+        self._is_written = False
+        try:
+            os.fchmod(file, _PRIVATE)
+            _overwrite(file, json.dumps(asdict(self._owner)).encode())
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise LedgerUnusable(f"cannot write the lock file {self.path}: {why}") from None
+        self._is_written = True
 
     def owner(self) -> LockOwner | None:
         """Return the process that holds the lock; None if no process does.
@@ -176,7 +194,8 @@ class Lock:
         """
         with self._changing:
             if self._file is not None:
-                os.ftruncate(self._file, 0)
+                with suppress(OSError):
+                    os.ftruncate(self._file, 0)
             for file in (self._file, self._database_file):
                 if file is not None:
                     fcntl.flock(file, fcntl.LOCK_UN)  # also of a copy that another process has by a fork
@@ -254,6 +273,28 @@ def _open_locked(path: Path, kind: str, *, lock: bool = True) -> int | None:
     return file
 
 
+def _overwrite(file: int, text: bytes) -> None:
+    """Replace the content of a file; on a full disk it keeps the earlier content, so that commands can still read it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    before = os.pread(file, _MAX_BYTES, 0)
+    try:
+        _write_at_start(file, text.ljust(len(before)))  # no reader finds the end of the earlier content after the new
+        os.ftruncate(file, len(text))
+    except OSError:
+        with suppress(OSError):
+            os.pwrite(file, before, 0)
+            os.ftruncate(file, len(before))
+        raise
+
+
+def _write_at_start(file: int, text: bytes) -> None:
+    if os.pwrite(file, text, 0) < len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _try_lock(file: int) -> bool:
     # `owner` locks the file for a moment while it reads: try again.
     until = time.monotonic() + READ_TIMEOUT
@@ -288,7 +329,7 @@ def _owner_of(file: int, path: Path) -> LockOwner | None:
 
 def _read(file: int) -> LockOwner | None:
     try:
-        value: dict[str, Any] = json.loads(os.pread(file, 65536, 0))
+        value: dict[str, Any] = json.loads(os.pread(file, _MAX_BYTES, 0))
         pid, waited = int(value["pid"]), value.get("waited")
         return LockOwner(
             pid=pid,

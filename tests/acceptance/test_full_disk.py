@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 from contextlib import suppress
 
 import pytest
 
+from flowhooks.ledger.lock import Lock
 from support.waiting import until
 
 PLUGIN = '''
@@ -41,6 +43,7 @@ def post_until_run(server, instance, body):
 def test_a_full_disk_is_503_and_loses_nothing(site):
     """The log reports the failure once and the recovery once."""
     site.plugin("demo", PLUGIN)
+    site.forks_children = True
     server = site.start(answer_wait=5)
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
     taken = {}
@@ -68,6 +71,9 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
     def told():
         return [one for one in server.logged("ledger_write_failed") if one["why"] in ready.json["trouble"][0]]
 
+    site.plugin("broken", "raise ImportError")
+    server.signal(signal.SIGUSR2)
+    server.until_logged("process_replace_failed")
     record = until(told)[-1]
     assert record["level"] == "error"
     assert "disk" in record["why"]
@@ -78,6 +84,7 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
         assert answer.event_id == taken.get(instance, answer.event_id)
     assert server.until_logged("ledger_write_recovered")
     assert server.ask("GET", "/readyz", admin=True).status == 200
+    until(lambda: Lock(site.database).owner().refused_restarts)  # which `flowhooks restart` reads
     server.stop()
     server.check_log()
     assert len(server.logged("ledger_write_failed")) == len(server.logged("ledger_write_recovered"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -66,6 +67,37 @@ def test_it_says_why_the_owner_was_not_replaced(locks):
     owner = second.owner()
     assert (owner.waited, owner.refused_restarts, owner.why_refused) == (0.5, 2, "two")
     assert owner.admin == "http://127.0.0.1:8081"
+
+
+@contextmanager
+def limited_files(size):
+    """Let this process write no file beyond this size."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_full_disk(locks, size):
+    """A lock is not taken if its file cannot be written. The file of a lock that is held is written later."""
+    first, second = locks(), locks()
+    with limited_files(size), pytest.raises(LedgerUnusable, match="cannot write the lock file"):
+        first.acquire()
+    assert second.acquire()
+    second.release()
+    first.acquire()
+    first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081"))
+    with limited_files(size):
+        first.write_refused_restart("one")
+        assert second.owner() == LockOwner(pid=1, admin="http://127.0.0.1:8081")
+        with pytest.raises(LedgerUnusable, match="cannot write the lock file"):
+            first.restore()
+        first.write_refused_restart("two")
+    first.restore()
+    assert (second.owner().refused_restarts, second.owner().why_refused) == (2, "two")
 
 
 def test_a_process_may_wait_for_it(locks, tmp_path):
@@ -222,12 +254,12 @@ def test_a_lock_file_that_was_removed(locks):
     first.path.unlink()
     assert not second.acquire()
     assert second.owner() is None
-    first.recreate_if_lost()
+    first.restore()
     assert second.owner() == LockOwner(pid=1, admin="http://127.0.0.1:8081")
-    first.recreate_if_lost()
+    first.restore()
     assert not second.acquire()
     first.release()
-    first.recreate_if_lost()
+    first.restore()
     assert second.acquire()
 
 
@@ -239,9 +271,9 @@ def test_a_lock_file_that_another_process_has_locked(locks):
     other = os.open(first.path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(other, fcntl.LOCK_EX)
     with pytest.raises(LedgerUnusable, match="another process has locked it"):
-        first.recreate_if_lost()
+        first.restore()
     os.close(other)
-    first.recreate_if_lost()
+    first.restore()
     assert locks().owner().pid == os.getpid()
 
 
