@@ -23,6 +23,8 @@ Rules that the rest of the package relies on:
 - **A connection that was lost before the COMMIT was sent** is replaced, and the batch is executed once more.
 - **Callbacks follow durability.** `after_commit` callbacks run only after the COMMIT has been confirmed,
   `after_rollback` callbacks only if it has not.
+- **`on_begin`** is called first in every transaction, also when the items of a batch are executed one by one. It stores
+  a heartbeat that is due, so that no work of the transaction runs under the id of an expired process.
 - **`run_last`** names the work function that takes row locks other processes wait for. It runs at the end of the
   transaction, so that these locks are short.
 - **`before_commit` callbacks** run after it, because they change rows that all processes change. Every process locks
@@ -116,6 +118,7 @@ class GroupCommitWriter:
         engine: an engine whose transactions may write.
         max_queued: maximum number of queued requests; more are refused.
         on_commit: called after each commit with the number of requests and the seconds that it took.
+        on_begin: called within each transaction, at its start.
         run_last: the work function that is called last in a transaction, because it takes locks that others wait for.
         before_commit: called within each transaction, at its end.
         guard: checks that the file being written is the one at its path; None for a database that is not a file.
@@ -130,6 +133,7 @@ class GroupCommitWriter:
         *,
         max_queued: int = 10_000,
         on_commit: Callable[[int, float], None] = lambda _items, _seconds: None,
+        on_begin: Callable[[WriteTransaction], None] = lambda _transaction: None,
         run_last: Callable[..., Any] | None = None,
         before_commit: Callable[[WriteTransaction], None] = lambda _transaction: None,
         guard: FileGuard | None = None,
@@ -137,6 +141,7 @@ class GroupCommitWriter:
         self._engine = engine
         self._guard = guard
         self._on_commit = on_commit
+        self._on_begin = on_begin
         self._run_last = run_last
         self._before_commit = before_commit
         self._max_queued = max_queued
@@ -303,6 +308,7 @@ class GroupCommitWriter:
         try:
             with self._begin() as connection:
                 transaction = WriteTransaction(connection)
+                self._on_begin(transaction)
                 for work, requests in groups.items():
                     group_results = work(transaction, [request.item for request in requests])
                     results.extend(zip(requests, group_results, strict=True))

@@ -34,7 +34,7 @@ from flowhooks.ledger.handler_transaction import HandlerTransaction
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.ordering import OrderScheduler
 from flowhooks.ledger.pauses import PausedHandlers
-from flowhooks.ledger.processes import HeartbeatState
+from flowhooks.ledger.processes import ProcessRegistration
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.route_changes import RouteChange, reroute
@@ -91,7 +91,6 @@ class Ledger(Reader):
         heartbeat_interval: seconds between heartbeats of this process.
         pauses: the paused handlers, as far as this process knows.
         heartbeat_timeout, runner, write_timeout: as given.
-        process: this process's id in the ledger.
         newest: the newest time that was stored before this process stored anything; None if nothing was stored.
         upgraded_from: the migration of the database before it was opened; None for a new database.
 
@@ -117,7 +116,6 @@ class Ledger(Reader):
         limits: dict[str, StartLimits] | None = None,
     ) -> None:
         self.heartbeat_timeout = heartbeat_timeout
-        self._kind, self._handler_ids = kind, frozenset(handler_ids)
         self.heartbeat_interval = heartbeat_timeout / processes.HEARTBEATS_PER_TIMEOUT
         self._clock, self._clock_skew = clock, 0
         self.newest: int | None = None
@@ -132,8 +130,10 @@ class Ledger(Reader):
             on_error.callback(super().close)
             self.guard = file_guard.open_guard(url)
             on_error.pop_all()
-        self._url, self.process = url, clock.new_id()
-        self._heartbeat_state = HeartbeatState(heartbeat_timeout)
+        self._url = url
+        self._registration = ProcessRegistration(
+            clock, kind=kind, handlers=handler_ids, heartbeat_timeout=heartbeat_timeout
+        )
         self.runner = runner
         self._in_flight = in_flight = InFlightAttempts()
         self.pauses = pauses or PausedHandlers()
@@ -156,6 +156,7 @@ class Ledger(Reader):
             self._write_engine,
             max_queued=max_queued_writes,
             on_commit=on_commit,
+            on_begin=self._send_due_heartbeat,
             run_last=self._claim_batch,
             before_commit=self._order_scheduler.before_commit,
             guard=self.guard,
@@ -182,10 +183,7 @@ class Ledger(Reader):
 
     def _register_process(self, transaction: WriteTransaction) -> None:
         self.newest = self.newest or due_times.newest(transaction.connection)
-        processes.register(
-            transaction, self.process, kind=self._kind, handlers=self._handler_ids, now=self._clock.now()
-        )
-        self._heartbeat_state.on_started()
+        self._registration.register(transaction)
 
     def close(self) -> None:
         """Commit all submitted work, deregister this process, and close the database."""
@@ -252,7 +250,6 @@ class Ledger(Reader):
         if self._writer.blocked_seconds > self.write_timeout:
             # A client that waited in vain would occupy a thread, and no thread would be left to refuse others at once.
             raise Unavailable("ledger_slow")
-        self._ensure_heartbeat()
         return self._writer.submit(self._event_inserter, item)
 
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
@@ -276,7 +273,6 @@ class Ledger(Reader):
         Raises:
             Unavailable, DamagedRow: the claims could not be made in time, or one of them failed; nothing is marked.
         """
-        self._ensure_heartbeat()
         now, limits = self._clock.now(), self._order_scheduler.limits
         requests = [ClaimRequest(queued, now, limits.get(queued.handler)) for queued in deliveries]
         # `certain`, because nobody would run a delivery that is marked after its runner has given up.
@@ -288,11 +284,10 @@ class Ledger(Reader):
         Raises:
             Unavailable: the request was not queued.
         """
-        self._ensure_heartbeat()
         return self._writer.submit(self._claim_batch, request)
 
     def _claim_batch(self, transaction: WriteTransaction, claims: list[Any]) -> list[Any]:
-        # `self.process` is read here, in the writer's thread: a heartbeat in the same batch may have changed it.
+        # `self.process` is read here, in the writer's thread: this transaction may have changed it.
         return attempts.claim_batch(
             transaction,
             claims,
@@ -350,10 +345,9 @@ class Ledger(Reader):
 
     def claim_trial_delivery(self, trial: circuit_state.TrialDelivery) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_state`."""
-        self._ensure_heartbeat()
         trial = trial._replace(limits=self._order_scheduler.limits.get(trial.handler))
-        start, process, now = circuit_state.claim_trial_delivery, self.process, self._clock.now
-        return self.write(lambda transaction: start(transaction, trial, self._in_flight, process, now()))
+        start, now = circuit_state.claim_trial_delivery, self._clock.now
+        return self.write(lambda transaction: start(transaction, trial, self._in_flight, self.process, now()))
 
     def purge(
         self, transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs, *, kept_from: int = 0
@@ -394,7 +388,7 @@ class Ledger(Reader):
 
         def recovered(transaction: WriteTransaction) -> dict[Any, int]:
             now = self._clock.now()
-            if self.shared and self._heartbeat_state.covers_window():
+            if self.shared and self._registration.heartbeats.covers_window():
                 processes.expire_stale(transaction, now, heartbeat_timeout=self.heartbeat_timeout)
             recorder, random = self._result_recorder, self._clock.random
             lost = recovery.recover_lost(
@@ -420,7 +414,8 @@ class Ledger(Reader):
             Unavailable: the heartbeat was not stored; after `heartbeat_timeout` without one, other processes expire
                 this process.
         """
-        self.write(self._write_heartbeat, certain=False)
+        self._registration.request_heartbeat()
+        self.write(lambda _transaction: None, certain=False)
 
     def is_leader(self) -> bool:
         """Return whether this process does the work that one process does for all that share the ledger.
@@ -433,27 +428,16 @@ class Ledger(Reader):
         with self.connection() as connection:
             return processes.leader_id(connection) == self.process
 
-    def _ensure_heartbeat(self) -> None:
+    def _send_due_heartbeat(self, transaction: WriteTransaction) -> None:
         # A process that was suspended may have been expired by the others.
-        if self.shared and self._heartbeat_state.is_overdue():
-            self.heartbeat()
-
-    def _write_heartbeat(self, transaction: WriteTransaction) -> None:
+        if not self._registration.is_heartbeat_due(shared=self.shared):
+            return
         if self._closing:
-            return  # this process may be deregistered already: a new row for it would never be
+            return  # this process may be deregistered already: a new row for it would never be removed
         if self.shared:
             self._sync_clock(transaction.connection)
-        if processes.heartbeat(transaction, self.process):
-            self._heartbeat_state.on_sent()
-            return
-        log.error(
-            "process_expired",
-            process=self.process,
-            next="its attempts are retried or unknown; it continues as a new process",
-        )
-        self.process = self._clock.new_id()
+        self._registration.send_heartbeat(transaction)
         self._event_inserter.process = self.process
-        self._register_process(transaction)
 
     def _write_at_start(self, function: Callable[[WriteTransaction], T]) -> T:
         """Write before the server serves; raise `LedgerUnusable` if that fails."""
@@ -469,6 +453,11 @@ class Ledger(Reader):
         return recovery.recover_unstarted(
             transaction, self._result_recorder, in_flight, now, process=self.process, missing_handlers=missing_handlers
         )
+
+    @property
+    def process(self) -> str:
+        """This process's id in the ledger; another one after other processes have expired it."""
+        return self._registration.id
 
     @property
     def queue_size(self) -> int:

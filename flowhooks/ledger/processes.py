@@ -17,8 +17,10 @@ wrongly taken for failed by *fencing*.
   the delivery is still *running* and that this number is its current attempt (`deliveries.StateChange`). After a
   delivery has been recovered, the late result of the earlier attempt matches no row and changes nothing. The
   transaction of a handler is checked in the same way before its COMMIT (`handler_transaction`).
-- A process whose own heartbeat is overdue sends one before it starts anything (`HeartbeatState.is_overdue`). It thus
+- A process whose own heartbeat is overdue starts its next transaction with one (`HeartbeatState.is_overdue`). It thus
   learns that it was expired before it starts work under the old id.
+- A heartbeat counts once it is durable. After a failed one, every transaction starts with another one until it is
+  (`ProcessRegistration`), because attempts under an id that is not stored would be recorded as lost while they run.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, update
@@ -178,15 +181,14 @@ class HeartbeatState:
 
     def __init__(self, heartbeat_timeout: float) -> None:
         self._heartbeat_timeout = heartbeat_timeout
-        self.on_started()
+        self.on_started(time.monotonic())
 
-    def on_started(self) -> None:
-        """Record the first heartbeat."""
-        self._sent_at = self._in_touch_since = time.monotonic()
+    def on_started(self, now: float) -> None:
+        """Record the first heartbeat. `now` is its monotonic time, in seconds."""
+        self._sent_at = self._in_touch_since = now
 
-    def on_sent(self) -> None:
+    def on_sent(self, now: float) -> None:
         """Record a heartbeat. A long gap before it means that the database was unavailable."""
-        now = time.monotonic()
         if now - self._sent_at > self._max_gap:
             self._in_touch_since = now
         self._sent_at = now
@@ -212,3 +214,66 @@ class HeartbeatState:
     def _max_gap(self) -> float:
         """Seconds between two heartbeats beyond which the database must have been unavailable."""
         return self._heartbeat_timeout / 2
+
+
+class ProcessRegistration:
+    """The registration of this process: its id, and its heartbeats. Changed by the writer's thread only.
+
+    Args:
+        clock: the source of times and ids.
+        kind: the kind of this process: `"server"`, `"worker"` or `"command"`.
+        handlers: ids of the handlers whose deliveries it runs.
+        heartbeat_timeout: seconds without a heartbeat after which other processes expire this one.
+
+    Attributes:
+        id: the id of this process; another one after other processes have expired it.
+        heartbeats: the heartbeats that are durable.
+    """
+
+    def __init__(self, clock: Clock, *, kind: str, handlers: Collection[str], heartbeat_timeout: float) -> None:
+        self._clock = clock
+        self._kind, self._handlers = kind, frozenset(handlers)
+        self.id = clock.new_id()
+        self.heartbeats = HeartbeatState(heartbeat_timeout)
+        self._durable_id: str | None = None
+        self._is_requested = False
+
+    def register(self, transaction: WriteTransaction) -> None:
+        """Register this process under its id."""
+        sent_at = time.monotonic()
+        register(transaction, self.id, kind=self._kind, handlers=self._handlers, now=self._clock.now())
+        transaction.after_commit(partial(self._on_durable, self.id, sent_at))
+
+    def request_heartbeat(self) -> None:
+        """Make a heartbeat due in the next transaction. Any thread may call this."""
+        self._is_requested = True
+
+    def is_heartbeat_due(self, *, shared: bool) -> bool:
+        """Return whether the next transaction stores a heartbeat; an overdue one matters on a `shared` ledger only."""
+        return self._is_requested or (shared and self.heartbeats.is_overdue())
+
+    def send_heartbeat(self, transaction: WriteTransaction) -> None:
+        """Store a heartbeat. If other processes have expired this one, register it under a new id."""
+        sent_at = time.monotonic()
+        if heartbeat(transaction, self.id):
+            transaction.after_commit(partial(self._on_durable, self.id, sent_at))
+            return
+        # It stays due until it is durable. The id is not restored after a rollback: the COMMIT may have succeeded
+        # although its reply was lost, and the next heartbeat finds out.
+        self._is_requested = True
+        self.id = self._clock.new_id()
+        self.register(transaction)
+
+    def _on_durable(self, process: str, sent_at: float) -> None:
+        self._is_requested = False
+        if process == self._durable_id:
+            self.heartbeats.on_sent(sent_at)
+            return
+        if self._durable_id is not None:
+            log.error(
+                "process_expired",
+                process=self._durable_id,
+                next="its attempts are retried or unknown; it continues as a new process",
+            )
+        self._durable_id = process
+        self.heartbeats.on_started(sent_at)

@@ -227,7 +227,7 @@ class Real:
 
     def silence(self, flow: Any, other: Any) -> None:
         """Make a process's last heartbeat old, while the other process was connected."""
-        other.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
+        other.app.ledger._registration.heartbeats._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
         late = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
         flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", late, flow.app.ledger.process)
 

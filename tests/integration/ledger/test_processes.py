@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import event, select
+from sqlalchemy.exc import DBAPIError
 
 from flowhooks import Retry, State
+from flowhooks.errors import FlowhooksError, Unavailable
 from flowhooks.ledger import database, processes
 from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.circuit_state import TrialDelivery
@@ -32,7 +34,7 @@ def two(harness, listens):
 
 def in_touch(flow):
     """Make an app look connected to the database for longer than the expiry time."""
-    flow.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
+    flow.app.ledger._registration.heartbeats._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
 
 
 def silence(flow, process):
@@ -133,7 +135,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
 def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(two):
     """Between waking and the next heartbeat a process neither accepts nor claims under its old id."""
     before = two[0].app.ledger.process
-    two[0].app.ledger._heartbeat_state._sent_at -= 2 * HEARTBEAT_TIMEOUT
+    two[0].app.ledger._registration.heartbeats._sent_at -= 2 * HEARTBEAT_TIMEOUT
     silence(two[1], before)
     two[1].app.ledger.recover()
     begin(two[0])
@@ -192,7 +194,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
     """After an outage the first process that reconnects gives all others the expiry time."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._heartbeat_state._sent_at -= HEARTBEAT_TIMEOUT
+    two[1].app.ledger._registration.heartbeats._sent_at -= HEARTBEAT_TIMEOUT
     two[1].app.ledger.heartbeat()
     assert sum(two[1].app.ledger.recover().values()) == 0
     assert two[1].only(event_id).state is State.RUNNING
@@ -203,7 +205,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
 def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life(two):
     """A process that slept expires no others before its heartbeat, because it may have missed theirs."""
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._heartbeat_state._sent_at -= HEARTBEAT_TIMEOUT
+    two[1].app.ledger._registration.heartbeats._sent_at -= HEARTBEAT_TIMEOUT
     two[1].app.ledger.recover()
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 
@@ -290,19 +292,72 @@ def test_who_goes_on_as_a_new_process_runs_what_it_ran(two):
     assert lately(two[1]) == [("server", {"p:h"})] * 2
 
 
-def test_a_claim_in_the_batch_that_registers_a_process_again_belongs_to_the_new_id(two, hands_of, eventually):
-    """The attempt gets the id that is valid when its transaction runs, so that no other process ends it as lost."""
+def expired(two, hands_of, eventually):
+    """The ledger of a process that others have expired, and an event with a waiting delivery."""
     event_id = two[0].take("i1", wait=0).event_id
     (queued,) = two[0].app.ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     hands = hands_of(two[0])
     hands.flow_until = eventually
+    return hands, event_id, queued
+
+
+def assert_runs_under_a_live_id(two, event_id):
+    """The attempt belongs to a process that is registered, so that no other process ends it as lost."""
+    assert two[0].sql("SELECT process FROM attempts") == [(two[0].app.ledger.process,)]
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].only(event_id).state is State.RUNNING
+
+
+def test_a_claim_in_the_batch_that_registers_a_process_again_belongs_to_the_new_id(two, hands_of, eventually):
+    """The attempt gets the id that is valid when its transaction runs."""
+    hands, event_id, queued = expired(two, hands_of, eventually)
     _, claimed = hands.queue_up(hands.ledger.heartbeat, lambda: hands.ledger.claim(queued))
     assert claimed.attempt == 1
-    assert two[0].sql("SELECT process FROM attempts") == [(hands.ledger.process,)]
-    assert sum(two[1].app.ledger.recover().values()) == 0
-    assert two[0].only(event_id).state is State.RUNNING
+    assert_runs_under_a_live_id(two, event_id)
+
+
+def test_a_trial_before_the_heartbeat_in_its_batch_belongs_to_the_new_id(two, hands_of, eventually):
+    """A heartbeat comes first in its transaction, because other work of the batch may start attempts."""
+    hands, event_id, _ = expired(two, hands_of, eventually)
+    now = two[0].clock.now()
+    two[0].sql("UPDATE handlers SET paused_at = ?, circuit_opened_at = ?, circuit_retry_at = ?", now, now, now)
+    trial = TrialDelivery("p:h", now + 60_000_000)
+    started, _ = hands.queue_up(lambda: hands.ledger.claim_trial_delivery(trial), hands.ledger.heartbeat)
+    assert started is not None
+    assert_runs_under_a_live_id(two, event_id)
+
+
+def test_a_claim_belongs_to_a_stored_id_if_its_batch_was_rolled_back(two, hands_of, eventually, logged):
+    """A batch that registers a process again and has a bad item is executed one by one, the claim first."""
+    hands, event_id, queued = expired(two, hands_of, eventually)
+    before = hands.ledger.process
+
+    def refused(_transaction):
+        raise FlowhooksError("refused")
+
+    claimed, *_ = hands.queue_up(
+        lambda: hands.ledger.claim(queued), hands.ledger.heartbeat, lambda: hands.ledger.write(refused)
+    )
+    assert claimed.attempt == 1
+    assert_runs_under_a_live_id(two, event_id)
+    assert [entry["process"] for entry in logged if entry["event"] == "process_expired"] == [before]
+
+
+def test_a_claim_after_a_heartbeat_that_was_not_stored_belongs_to_a_stored_id(two, hands_of, eventually, monkeypatch):
+    """The COMMIT that registers a process again fails, so its next transaction starts with another heartbeat."""
+    hands, event_id, queued = expired(two, hands_of, eventually)
+
+    def fail(_connection):
+        raise DBAPIError("COMMIT", {}, OSError("the connection was lost"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(two[0].app.ledger._write_engine.dialect, "do_commit", fail)
+        with pytest.raises(Unavailable):
+            hands.ledger.heartbeat()
+    assert hands.ledger.claim(queued).attempt == 1
+    assert_runs_under_a_live_id(two, event_id)
 
 
 def test_a_heartbeat_after_the_deregistration_registers_nothing(two, monkeypatch, logged):
