@@ -58,16 +58,20 @@ class Prober:
         self._isolated = isolated
 
     def run(self, handler: Handler, queued: ReadyDelivery) -> None:
-        """Call the handler's probe for a delivery."""
-        if handler.probe is None or (stored := self._ledger.delivery(queued.delivery_id)) is None:
+        """Call the handler's probe for a delivery. Without a probe, only postpone it."""
+        if (stored := self._ledger.delivery(queued.delivery_id)) is None:
             return
         event, status = stored
         asked_at = self._clock.now()
-        # Before the call, because another process may have read the same delivery.
-        if not self._ledger.write(
-            lambda transaction: defer_probe(
-                transaction, queued.delivery_id, now=asked_at, until=asked_at + PROBE_RETRY_INTERVAL
+        # Before the call, because another process may have read the same delivery. Also without a probe: a process with
+        # another version of the plugin may have one, and runners must not find the delivery at each poll until then.
+        if (
+            not self._ledger.write(
+                lambda transaction: defer_probe(
+                    transaction, queued.delivery_id, now=asked_at, until=asked_at + PROBE_RETRY_INTERVAL
+                )
             )
+            or handler.probe is None
         ):
             return
         delivery = Delivery(id=status.delivery_id, event_id=event.id, handler=handler.id, attempt=status.attempt)

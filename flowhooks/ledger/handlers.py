@@ -88,20 +88,24 @@ _WITH_PROBE: Final = select(handlers.c.id).where(
 """Loaded handlers that have a probe."""
 _IS_LOADED: Final = deliveries.c.handler.in_(database.string_array("loaded"))
 _NOW: Final = bindparam("now", type_=BigInteger)
+_CLEAR_PROBE: Final = (
+    update(deliveries)
+    .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_WITH_PROBE))
+    .values(due_at=None)
+)
 _WAKE: Final = (
     update(deliveries).where(IS_SUSPENDED, _IS_LOADED).values(due_at=_NOW),
     update(deliveries)
     .where(_UNKNOWN, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(_WITH_PROBE))
     .values(due_at=_NOW),
+    _CLEAR_PROBE.where(_IS_LOADED),
 )
 _SUSPEND: Final = (
     *(
         update(deliveries).where(has_time, IS_WAITING, ~_IS_LOADED).values(due_at=None)
         for has_time in (IS_SCHEDULED, IS_BLOCKED)
     ),
-    update(deliveries)
-    .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_WITH_PROBE))
-    .values(due_at=None),
+    _CLEAR_PROBE,
 )
 _REGISTERED: Final = select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id)
 _RETIRED: Final = select(handlers.c.id).where(handlers.c.retired_at.is_not(None))
@@ -193,7 +197,8 @@ def retire(transaction: WriteTransaction, ids: Iterable[str], now: int) -> froze
 def wake_waiting(transaction: WriteTransaction, loaded: Iterable[str], now: int) -> None:
     """Make suspended deliveries of loaded handlers due, and *unknown* ones whose handler has a probe.
 
-    The probe may be new since the plugin was fixed or installed again.
+    The probe may be new since the plugin was fixed or installed again. *Unknown* deliveries whose loaded handler has no
+    probe lose their due time, because runners would poll them forever.
     """
     parameters = {"loaded": json.dumps(list(loaded)), "now": now}
     for statement in _WAKE:
@@ -201,10 +206,10 @@ def wake_waiting(transaction: WriteTransaction, loaded: Iterable[str], now: int)
 
 
 def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: int) -> None:
-    """Make deliveries of loaded handlers due, and suspend those of all other handlers.
+    """Make deliveries of loaded handlers due as `wake_waiting` does, and suspend those of all other handlers.
 
     Runners do not poll deliveries without a due time, so a million deliveries that wait for a missing plugin cost
-    nothing. *Unknown* deliveries whose handler has no probe lose their due time for the same reason.
+    nothing.
     """
     loaded = list(loaded)
     wake_waiting(transaction, loaded, now)

@@ -72,8 +72,9 @@ RECHECK_INTERVAL: Final = 0.1
 """Seconds between checks of a group in which a delivery was blocked."""
 RECHECKS: Final = 3
 """Number of these checks. The next sweep finds what they miss."""
-READ_BEYOND_RATE: Final = 4
-"""Number of deliveries of a handler that are read beyond those that its rate allows to start."""
+# A few more, because a damaged delivery, which is never started, must not keep the others from being read.
+READ_BEYOND_LIMITS: Final = 4
+"""Number of deliveries of a handler that are read beyond those that its limits allow to start."""
 MAX_GROUPS: Final = 1_000
 """Maximum number of groups that are checked again at the same time."""
 PAGE_SIZE: Final = 1_000
@@ -324,6 +325,10 @@ def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counte
     return Counter(dict(connection.execute(_RUNNING, {"handlers": json.dumps(list(handler_ids))}).all()))
 
 
+def _to_read(startable: int) -> int:
+    return startable + READ_BEYOND_LIMITS if startable > 0 else 0
+
+
 class OrderScheduler:
     """Makes the first delivery of each order group due, and fills the free slots of limited handlers.
 
@@ -380,11 +385,10 @@ class OrderScheduler:
         caps: dict[str, int] = {}
         if self._shared and (concurrency := _with_concurrency(limits)):
             running = _count_running(connection, concurrency)
-            caps = {handler: most - running[handler] for handler, most in concurrency.items()}
+            caps = {handler: _to_read(most - running[handler]) for handler, most in concurrency.items()}
         rated = {handler: limit for handler, limit in limits.items() if limit.rate is not None}
         for handler, count in count_startable(connection, rated, self._clock.now()).items():
-            # A few more, because a damaged delivery must not keep the others from being read.
-            most = count + READ_BEYOND_RATE if count else 0
+            most = _to_read(count)
             caps[handler] = min(most, caps.get(handler, most))
         if not caps:
             return limit_for
@@ -410,8 +414,8 @@ class OrderScheduler:
         limits = _with_concurrency({handler: self.limits[handler] for handler in limited if handler in self.limits})
         running = _count_running(transaction.connection, limits)
         for handler in sorted(limits):
-            room = limits[handler] - running[handler]
-            if room > 0 and (queued := self._due(transaction.connection, now, handler, room)):
+            most = _to_read(limits[handler] - running[handler])
+            if most and (queued := self._due(transaction.connection, now, handler, most)):
                 self._runner.enqueue(transaction, queued, now)
 
     def _schedule_rechecks(self, groups: Collection[OrderGroup]) -> None:

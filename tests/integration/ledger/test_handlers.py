@@ -134,8 +134,8 @@ def test_what_a_missing_handler_lost_waits_for_it(harness, listens, declared):
     assert [one.probe for one in due(third)] == ["probe" in declared]
 
 
-@pytest.mark.sqlite
-@pytest.mark.parametrize("there", [True, False], ids=["without its probe", "missing"])
+# On a shared ledger another process may have a handler that is missing here.
+@pytest.mark.parametrize("there", [True, pytest.param(False, marks=pytest.mark.sqlite)], ids=["no probe", "missing"])
 def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(harness, listens, there):
     """An *unknown* delivery without a probe or handler is not polled."""
     event_id = lost(harness, listens(nothing, probe=did))

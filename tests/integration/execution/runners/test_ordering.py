@@ -135,6 +135,27 @@ def test_one_whose_exception_cannot_be_read_does_not_keep_its_key(harness, runne
     assert done == ["2"]
 
 
+def test_what_cannot_start_delays_no_others(harness, runner, listens, eventually):
+    """A limited handler runs its other deliveries behind a damaged one and one that nobody can tell of.
+
+    The handler of the *unknown* one has no probe. Another version of it, which another process runs, may have one.
+    """
+    seen = []
+    flow = harness.open(
+        listens(lambda event: seen.append(event.flow_instance_id), name="h", concurrency=1), runner=runner, start=False
+    )
+    ids = [flow.only(flow.take(str(number), wait=0).event_id).delivery_id for number in range(4)]
+    (first, *_) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
+    assert flow.app.ledger.claim(first).attempt == 1
+    flow.sql("UPDATE attempts SET outcome = 'lost', finished_at = started_at")
+    flow.sql("UPDATE deliveries SET state = 'unknown', due_at = changed_at WHERE id = ?", first.delivery_id)
+    damaged, *others = (number for number in range(4) if ids[number] != first.delivery_id)
+    flow.sql("UPDATE events SET body = '{' WHERE flow_instance_id = ?", str(damaged))
+    flow.app.start()
+    eventually(lambda: sorted(seen) == [str(number) for number in others])
+    eventually(lambda: flow.app.ledger.delivery(first.delivery_id)[1].due_at > flow.clock.now())
+
+
 @pytest.mark.parametrize("most", [1, 3])
 def test_no_more_run_at_once_than_may(harness, runner, listens, eventually, most):
     """The limit holds over all processes."""
