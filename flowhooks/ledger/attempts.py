@@ -333,6 +333,8 @@ def _to_started(row: Any, request: SlotRequest) -> StartedDelivery:
 
 def _to_change(request: ClaimRequest) -> StateChange:
     queued = request.queued
+    if type(queued.attempt) is not int:
+        raise DamagedRow(f"delivery {queued.delivery_id} cannot be read: its number of attempts is no number")
     return StateChange(
         queued.delivery_id, State.WAITING, State.RUNNING, queued.attempt, request.now, attempt_after=queued.attempt + 1
     )

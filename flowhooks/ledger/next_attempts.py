@@ -12,7 +12,7 @@ from flowhooks.ledger import database
 from flowhooks.ledger.handlers import retry_from_json
 from flowhooks.ledger.tables import deliveries, handlers
 from flowhooks.model.delivery import State
-from flowhooks.model.retry import Retry
+from flowhooks.model.retry import Retry, attempts_made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def next_attempts(connection: Connection, statuses: Sequence[DeliveryStatus], no
 
 
 def _next_attempt(status: DeliveryStatus, retry_base: int, retry: str | None, now: int) -> NextAttempt:
-    number = status.attempt - retry_base + (status.state is State.WAITING)
+    number = attempts_made(status.attempt, retry_base) + (status.state is State.WAITING)
     if status.state is State.RUNNING:
         left: int | None = 0
     else:

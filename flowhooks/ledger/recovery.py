@@ -22,6 +22,7 @@ from flowhooks.ledger.tables import (
     processes,
 )
 from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.retry import attempts_made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -103,10 +104,8 @@ def recover_lost(
     for row in transaction.connection.execute(_ORPHANED if shared else _RUNNING).all():
         retry = _read_retry(row.retry)
         error = "the process was killed while this attempt ran: its work may or may not be done"
-        attempts_made = row.attempt - row.retry_base
-        target, due_at = state_after_loss(
-            retry, attempts_made=attempts_made, has_probe=row.has_probe, now=now, random=random
-        )
+        made = attempts_made(row.attempt, row.retry_base)
+        target, due_at = state_after_loss(retry, attempts_made=made, has_probe=row.has_probe, now=now, random=random)
         if row.handler in missing_handlers:
             due_at = None
         results.append(

@@ -68,6 +68,18 @@ class Retry:
         return delay * (1 + self.jitter * random)
 
 
+def attempts_made(attempt: int, retry_base: int) -> int:
+    """Return the number of attempts that were made in the present retry schedule.
+
+    Args:
+        attempt: the number of the last attempt.
+        retry_base: the stored number of attempts made before the schedule started; if it is damaged, all attempts
+            count.
+    """
+    is_sound = type(retry_base) is int and 0 <= retry_base <= attempt
+    return attempt - retry_base if is_sound else attempt
+
+
 def _to_seconds(delays: object) -> tuple[float, ...]:
     seconds = tuple(delays) if isinstance(delays, Iterable) else ()
     if not seconds or not all(_is_delay(delay) for delay in seconds):

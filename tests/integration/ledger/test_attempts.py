@@ -9,6 +9,7 @@ from flowhooks.clock import SECOND
 from flowhooks.ledger.attempt_starts import InFlightAttempts
 from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import ClaimRequest
+from flowhooks.ledger.next_attempts import NextAttempt, next_attempts
 
 RESULTS = ["1", "1.5", "null", "true", '"x"', '"\\u0000"', '"\\ud800"', "[]", '{"é": 1e400}']
 
@@ -172,6 +173,22 @@ def test_a_missing_handler_with_an_unreadable_retry_schedule(harness, listens, s
     second = harness.open(start=False)
     assert second.only(event_id).state is State.UNKNOWN
     second.sql("UPDATE handlers SET retry = NULL")  # the ledger is checked at the end
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("stored", ["x", 7], ids=["text", "bit"])
+def test_a_lost_attempt_in_a_retry_schedule_with_a_damaged_start(harness, listens, stored):
+    """A start does not fail, and all attempts count; the next one can be shown."""
+    listener = listens(nothing, retry=Retry(jitter=0))
+    event_id = begun(first := harness.open(listener, start=False))
+    first.sql("UPDATE deliveries SET retry_base = ?", stored)
+    harness.crash(first)
+    second = harness.open(listener, start=False)
+    standing, now = second.only(event_id), harness.clock.now()
+    assert (standing.state, standing.due_at) == (State.WAITING, now + 5 * SECOND)
+    with second.app.ledger.connection() as connection:
+        following = next_attempts(connection, [standing], now)
+    assert following == {standing.delivery_id: NextAttempt(number=2, total=8, left=5 * SECOND)}
 
 
 def test_recovery_touches_only_what_ran(harness, listens):

@@ -607,12 +607,17 @@ TWO = Retry(delays=(10, 20), jitter=0.5)
         (FAILS | {"entered": False}, {"retry": TWO}, (8, 0), State.DEAD, None),
         (LOSES, {}, (1, 0), State.UNKNOWN, None),
         (LOSES, {"probe": lambda event, delivery: None}, (1, 0), State.UNKNOWN, 0),
+        (LOSES, {"retry": TWO}, (2, "x"), State.WAITING, 25),
+        (LOSES, {"retry": TWO}, (2, 3), State.WAITING, 25),
         (LOSES, {"retry": TWO}, (6, 4), State.WAITING, 25),
         (LOSES, {"retry": TWO}, (7, 4), State.DEAD, None),
     ],
 )
 def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds):  # noqa: PLR0917 (a table's columns)
-    """The new state and the due time of the next attempt or probe; attempts count from the present schedule on."""
+    """The new state and the due time of the next attempt or probe; attempts count from the present schedule on.
+
+    Where that starts at a damaged number, all attempts count.
+    """
     paper.clock.drawn = 0.5
     paper.outcome = Outcome(**outcome)
     attempt, retry_base = made

@@ -148,7 +148,10 @@ def test_damaged_rows_are_shown_as_damaged(shown, harness):
     assert unmarked == ["a flow instance"]  # undecodable text is shown with escapes; `verify` names it
 
 
-def test_a_delivery_whose_event_is_damaged_waits(harness, logged, eventually):
+@pytest.mark.parametrize(
+    "damaged", [("events", "id", "body"), ("deliveries", "event_id", "attempt")], ids=["event", "delivery"]
+)
+def test_a_delivery_that_is_damaged_waits(harness, logged, eventually, damaged):
     """It is logged once, not at each poll; it runs once the row is readable again."""
     entered = []
 
@@ -157,9 +160,9 @@ def test_a_delivery_whose_event_is_damaged_waits(harness, logged, eventually):
         entered.append(event.flow_instance_id)
 
     flow = harness.open(works, start=False)
-    flow.take("one", wait=0)
-    body = flow.sql("SELECT body FROM events")[0][0]
-    flow.sql("UPDATE events SET body = 'x'")
+    event_id, (table, key, name) = flow.take("one", wait=0).event_id, damaged
+    ((sound,),) = flow.sql(f"SELECT {name} FROM {table}")
+    flow.sql(f"UPDATE {table} SET {name} = 'x'")
     flow.app.start()
     eventually(lambda: [one for one in logged if one["event"] == "delivery_damaged"])
     for _ in range(5):
@@ -168,6 +171,6 @@ def test_a_delivery_whose_event_is_damaged_waits(harness, logged, eventually):
     assert entered == ["two"]
     (record,) = [one for one in logged if one["event"] in {"delivery_damaged", "runner_fault", "delivery_not_run"}]
     assert "cannot be read" in record["why"]
-    flow.sql("UPDATE events SET body = ? WHERE flow_instance_id = 'one'", body)
+    flow.sql(f"UPDATE {table} SET {name} = ? WHERE {key} = ?", sound, event_id)
     flow.advance(61)
     eventually(lambda: entered == ["two", "one"])
