@@ -424,9 +424,9 @@ def make_site(tmp_path_factory):
 
 @pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
 def sharing(request, make_site, postgresql_url):
-    """A site whose processes share a ledger on PostgreSQL, with each runner in turn; dead processes expire quickly."""
+    """A site whose processes share a ledger on PostgreSQL, with each runner in turn."""
     site = make_site()
-    site.settings = {"ledger__heartbeat_timeout": 1.5, "runner__kind": request.param}
+    site.settings = {"runner__kind": request.param}
     if request.param == "procrastinate":
         made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
         assert made.returncode == 0, made.stderr

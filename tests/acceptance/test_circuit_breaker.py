@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from support.process_trials import FAST_EXPIRY
+
 PLUGIN = '''
 import os, pathlib, time
 from flowhooks import Retry, handler, hookimpl
@@ -122,7 +124,7 @@ def test_the_circuit_of_a_fixed_plugin_closes(site):
 @pytest.mark.parametrize("sharing", [pytest.param("embedded", marks=pytest.mark.long), "procrastinate"], indirect=True)
 def test_workers_share_a_circuit(sharing):
     """A worker that is killed while it runs a trial leaves the circuit open, and the other worker closes it."""
-    site, settings = sharing, sharing.settings | QUICK
+    site, settings = sharing, sharing.settings | QUICK | FAST_EXPIRY
     site.plugin("p", PLUGIN)
     (site.folder / "fault").touch()
     server = site.start("--no-worker", **settings)

@@ -9,7 +9,7 @@ import pytest
 from support.process_trials import AGAIN, ONCE, Engines, check_books, entered, shut
 from support.waiting import until
 
-QUICK = {"ledger__heartbeat_timeout": 3.0}
+QUICK = {"ledger__heartbeat_timeout": 5.0}
 RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 
@@ -126,7 +126,7 @@ def go_through(site, kind, seconds, **settings):
 def test_an_outage_longer_than_the_silence_after_which_one_is_dead(cluster):
     """In an outage longer than the expiry time no process expires another, and finished attempts are recorded."""
     site, kind = cluster
-    print(kind, go_through(site, kind, 5.0, **QUICK))  # noqa: T201 (figures, for those who look with -s)
+    print(kind, go_through(site, kind, 7.0, **QUICK))  # noqa: T201 (figures, for those who look with -s)
 
 
 @pytest.mark.timeout(240)

@@ -7,6 +7,8 @@ import signal
 import psycopg
 import pytest
 
+from support.process_trials import FAST_EXPIRY
+
 PLUGIN = '''
 import os, pathlib, time
 from sqlalchemy import text
@@ -48,6 +50,7 @@ BODY = {"processDefinitionKey": "contract"}
 def shared(sharing, postgresql_url):
     """A site whose processes share a ledger on PostgreSQL, with a business table beside it."""
     site = sharing
+    site.settings |= FAST_EXPIRY
     site.plugin("p", PLUGIN)
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS contracts")

@@ -58,9 +58,8 @@ def test_few_transactions_while_nothing_arrives(sharing):
     site, folder = sharing, sharing.folder / "many"
     folder.mkdir()
     (folder / "many.py").write_text(PLUGIN)
-    settings = site.settings | {"ledger__heartbeat_timeout": 30.0}  # the default
-    processes = [site.start("--no-worker", **settings)]
-    processes += [site.start_worker("--plugins-dir", folder, **settings) for _ in range(2)]
+    processes = [site.start("--no-worker", **site.settings)]
+    processes += [site.start_worker("--plugins-dir", folder, **site.settings) for _ in range(2)]
     processes[0].until_logged("routes_changed", others=HANDLERS)
     with closing(psycopg.connect(site.url, autocommit=True)) as connection:
         counter, seen = Counter(connection), []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowhooks.ledger.queries import EventFilter
+from support.process_trials import FAST_EXPIRY
 from support.waiting import until
 
 PLUGIN = """
@@ -159,7 +160,7 @@ def test_each_process_of_a_server_has_its_own(sharing):
     """If a supervised process is killed, its handlers end and it is restarted; the other process continues."""
     sharing.plugin("own", PLUGIN)
     sharing.forks_children = True
-    server = sharing.start("--processes", 2, **sharing.settings)
+    server = sharing.start("--processes", 2, **sharing.settings, **FAST_EXPIRY)
     server.until_logged("server_started", times=2)
     server.post("slow", body("slow"), Prefer="respond-async")
     pids = _marked(sharing, "slow")

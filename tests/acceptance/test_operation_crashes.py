@@ -13,6 +13,7 @@ from flowhooks.failpoints import FAILPOINTS
 from flowhooks.ledger import bulk_operations
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import ItemStatus
+from support.process_trials import FAST_EXPIRY
 
 PLUGIN = """
 import os
@@ -32,7 +33,6 @@ def handlers():
 """
 TOKEN = "operator-token-0123456789abcdef"
 DELIVERIES = 5
-FAST_EXPIRY = {"ledger__heartbeat_timeout": 1.5}
 POINTS = {
     "operation.plan_written": 1,
     "operation.plan_committed": 1,

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+from support.process_trials import FAST_EXPIRY
+
 PLUGIN = '''
 import json, os, pathlib, time
 from flowhooks import Retry, handler, hookimpl
@@ -63,6 +65,7 @@ class Line(NamedTuple):
 def shared(sharing):
     """A site whose processes share a ledger on PostgreSQL."""
     site = sharing
+    site.settings |= FAST_EXPIRY
     (site.folder / "orders").mkdir()
     (site.folder / "orders/orders.py").write_text(PLUGIN)
     return site

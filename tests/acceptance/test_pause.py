@@ -6,6 +6,8 @@ from collections import Counter
 
 import pytest
 
+from support.process_trials import FAST_EXPIRY
+
 PLUGIN = '''
 import os, pathlib, time
 from flowhooks import Retry, handler, hookimpl
@@ -82,6 +84,7 @@ def test_paused_for_all_and_resumed_for_all(shared):
 
 def test_killed_while_it_is_paused(shared):
     """Running attempts are recovered and wait; the pause survives a restart; after the resume all run."""
+    shared.settings |= FAST_EXPIRY
     victim = shared.start(**shared.settings)
     gate = shared.folder / "shut-runs"
     gate.touch()

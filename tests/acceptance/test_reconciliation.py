@@ -13,6 +13,7 @@ from flowhooks.failpoints import FAILPOINTS
 from flowhooks.ledger import engine_queries
 from flowhooks.ledger.queries import EventFilter
 from support.file_engine import CONFIG, PLUGIN, FileEngine
+from support.process_trials import FAST_EXPIRY
 from support.waiting import until
 
 NAMES = [f"i{number}" for number in range(7)]
@@ -27,7 +28,6 @@ POINTS = {
 """Each failpoint of a round, and at which hit the process is killed."""
 OF_A_DECLINE = {"reconcile.declining": 0, "reconcile.declined": PAGE_OF_DUE}
 """Each failpoint of a decline, and how many instances are declined when the process is killed there."""
-SHARED = {"ledger__heartbeat_timeout": 1.5}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
@@ -73,11 +73,11 @@ def test_the_table_has_every_point_of_a_round():
 def test_a_round_that_is_killed_is_repeated(place, point):
     """`kill -9` at each step of a round: after a restart, every instance has exactly one event."""
     engine = FileEngine(place.folder)
-    server = place.start(config=CONFIG, failpoint=f"{point}:{POINTS[point]}", **SHARED)
+    server = place.start(config=CONFIG, failpoint=f"{point}:{POINTS[point]}", **FAST_EXPIRY)
     server.until_logged("reconciliation_finished")
     engine.finish(*NAMES)
     assert server.wait() == -signal.SIGKILL
-    server = place.start(config=CONFIG, **SHARED)
+    server = place.start(config=CONFIG, **FAST_EXPIRY)
     until_taken_in(place)
     server.stop()
     server.check_log()
@@ -93,7 +93,7 @@ def test_a_decline_that_is_killed_is_finished_by_the_next_round(place, point):
     names = [f"i{number}" for number in range(PAGE_OF_DUE + 2)]
     engine = FileEngine(place.folder)
     is_in_server = place.url.startswith("sqlite")  # on PostgreSQL, the command declines itself
-    server = place.start(config=config, **({"failpoint": f"{point}:1"} if is_in_server else {}), **SHARED)
+    server = place.start(config=config, **({"failpoint": f"{point}:1"} if is_in_server else {}), **FAST_EXPIRY)
     server.until_logged("reconciliation_finished")
     engine.finish(*names)
     server.until_logged("reconciliation_unconfirmed")
@@ -106,7 +106,7 @@ def test_a_decline_that_is_killed_is_finished_by_the_next_round(place, point):
         assert decline(place, failpoint=f"{point}:1").returncode == -signal.SIGKILL
     with place.ledger() as ledger:
         assert declined(ledger) == OF_A_DECLINE[point]
-    server = place.start(config=config, **SHARED)
+    server = place.start(config=config, **FAST_EXPIRY)
     place.until(lambda ledger: declined(ledger) == len(names))
     assert instances_for_decline(place) == 0
     engine.finish("later")
@@ -145,7 +145,7 @@ def waiting_instances(ledger):
 def test_a_stop_in_the_middle_of_a_page(place):
     """SIGTERM while the engine answers ends the server in time, and the next start reads the page again."""
     engine = FileEngine(place.folder)
-    server = place.start(config=CONFIG, **SHARED)
+    server = place.start(config=CONFIG, **FAST_EXPIRY)
     server.until_logged("reconciliation_finished")
     engine.finish(*NAMES)
     engine.shut()
@@ -154,7 +154,7 @@ def test_a_stop_in_the_middle_of_a_page(place):
     server.stop()
     server.check_log()
     engine.open()
-    server = place.start(config=CONFIG, **SHARED)
+    server = place.start(config=CONFIG, **FAST_EXPIRY)
     until_taken_in(place)
     server.stop()
 
@@ -162,7 +162,7 @@ def test_a_stop_in_the_middle_of_a_page(place):
 def test_one_of_two_servers_reconciles_and_the_other_takes_over(cluster):
     """Of two servers one reads the history at a time; after `kill -9` of it in a page, the other one continues."""
     engine = FileEngine(cluster.folder)
-    servers = [cluster.start(config=CONFIG, **SHARED) for _ in range(2)]
+    servers = [cluster.start(config=CONFIG, **FAST_EXPIRY) for _ in range(2)]
     engine.finish("first")
     until_taken_in(cluster, ["first"])
     engine.shut()
@@ -192,7 +192,7 @@ def test_a_client_that_is_not_installed_is_refused_at_the_start(make_site):
 def test_a_reload_changes_which_engines_are_asked(place):
     """SIGHUP adds an engine, and removes it; a client that does not exist is logged and stops nothing else."""
     engine = FileEngine(place.folder)
-    server = place.start(**SHARED)
+    server = place.start(**FAST_EXPIRY)
     config = place.folder / "flowhooks.toml"
     config.write_text(CONFIG)
     server.reload()

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from flowhooks.ledger.queries import EventFilter
+from support.process_trials import FAST_EXPIRY
 from support.waiting import until
 
 PLUGIN = '''
@@ -29,7 +30,6 @@ def handlers():
     return [work]
 '''
 BODY = {"processDefinitionKey": "shared"}
-QUICK = {"ledger__heartbeat_timeout": 1.5}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_each_takes_and_runs_once(shared):
 
 def test_what_a_killed_server_ran_is_run_by_another(shared):
     """The other server expires the killed one and makes the next attempt."""
-    doomed, other = shared.start(**QUICK), shared.start(**QUICK)
+    doomed, other = shared.start(**FAST_EXPIRY), shared.start(**FAST_EXPIRY)
     gate = shut(shared, "i")
     event_id = doomed.post("i", BODY, Prefer="respond-async").event_id
     shared.until(lambda _ledger: entered(shared))
@@ -117,7 +117,7 @@ def test_what_a_killed_server_ran_is_run_by_another(shared):
 
 def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
     """A server stopped by SIGSTOP expires; after SIGCONT its outcome is too late and changes nothing."""
-    servers = [shared.start(**QUICK), shared.start(**QUICK)]
+    servers = [shared.start(**FAST_EXPIRY), shared.start(**FAST_EXPIRY)]
     gate = shut(shared, "i")
     event_id = servers[0].post("i", BODY, Prefer="respond-async").event_id
     shared.until(lambda _ledger: entered(shared))

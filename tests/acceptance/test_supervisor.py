@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.process_trials import FAST_EXPIRY
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
 PLUGIN = '''
@@ -61,9 +62,7 @@ def install(site, name, key=None):
 
 def start(site, *words, ready=BOTH, processes=BOTH, **settings):
     """Start a server of several processes, and wait until all of them serve."""
-    server = site.start(
-        "--processes", processes, *words, ready=bool(ready), **{"ledger__heartbeat_timeout": 1.5, **settings}
-    )
+    server = site.start("--processes", processes, *words, ready=bool(ready), **settings)
     if ready:
         until(lambda: len(pids(server)) == ready)
     return server
@@ -211,7 +210,7 @@ def test_whoever_is_asked_tells_the_numbers_of_all(shared):
 
 def test_one_that_is_killed_is_started_again(shared):
     """A killed process is restarted: under load no connection is refused, and repeated callbacks are stored once."""
-    server = start(shared)
+    server = start(shared, **FAST_EXPIRY)
     victim, _ = pids(server)
     with Load(server, patient=True) as load:
         load.until_more()
@@ -461,9 +460,9 @@ def test_workers_are_supervised_likewise(shared):
     """Supervised workers run a server's callbacks: a killed one restarts, SIGHUP loads plugins, SIGTERM ends all."""
     install(shared, "b")
     (shared.plugins / "b.py").rename(shared.folder / "b.py")
-    server = shared.start("--no-worker", ledger__heartbeat_timeout=1.5)
+    server = shared.start("--no-worker", **FAST_EXPIRY)
     worker = shared.start_worker(
-        "--plugins-dir", shared.plugins, "--processes", "2", "--concurrency", "1", ledger__heartbeat_timeout=1.5
+        "--plugins-dir", shared.plugins, "--processes", "2", "--concurrency", "1", **FAST_EXPIRY
     )
     both = until(lambda: len(found := pids(worker, "worker_started")) == BOTH and found)
     gates = [shared.folder / f"shut-i{number}" for number in range(2)]

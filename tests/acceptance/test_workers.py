@@ -10,6 +10,7 @@ import pytest
 
 from flowhooks.clock import SECOND
 from flowhooks.model.rate import Rate
+from support.process_trials import FAST_EXPIRY
 
 PLUGIN = '''
 import os, pathlib, time
@@ -96,6 +97,7 @@ def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
 @pytest.mark.parametrize("sharing", ["embedded", "procrastinate"], indirect=True)
 def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
     """After a kill the other worker repeats the running delivery and runs the waiting one."""
+    shared.settings |= FAST_EXPIRY
     workers = [worker(shared, "a", words=("--concurrency", "1")) for _ in range(2)]
     server = shared.start("--no-worker", **shared.settings)
     gate = shut(shared, "i")
@@ -117,6 +119,7 @@ def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
 
 def test_processes_share_a_rate_despite_a_kill(shared):
     """Three processes, one of which is killed, start no more attempts than the rate allows, and run everything."""
+    shared.settings |= FAST_EXPIRY
     source = shared.folder / "a" / "a.py"
     source.write_text(source.read_text().replace('key="a",', 'key="a", rate="20/s",'))
     server = shared.start("--plugins-dir", shared.folder / "a", **shared.settings)
@@ -270,6 +273,7 @@ COPIES = (
 @pytest.mark.parametrize("sharing", ["embedded", "procrastinate"], indirect=True)
 def test_a_kill_leaves_no_more_unknown_than_the_worker_could_run(shared):
     """Of ten thousand due deliveries, only those in the eight slots of the killed worker's handler are unknown."""
+    shared.settings |= FAST_EXPIRY
     folder = shared.folder / "c"
     folder.mkdir()
     (folder / "c.py").write_text(BLOCKS)

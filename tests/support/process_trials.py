@@ -43,6 +43,11 @@ def once(event, delivery):
 def handlers():
     return [again, once]
 '''
+FAST_EXPIRY = {"ledger__heartbeat_timeout": 3.5}
+"""Settings for tests that wait for the expiry of a killed or stopped process; others use the default.
+
+A busy machine delays heartbeats by seconds, too: with less, processes that are alive would expire.
+"""
 AGAIN = {"processDefinitionKey": "again"}
 ONCE = {"processDefinitionKey": "once"}
 STATES = {"waiting", "running", "succeeded", "dead", "unknown", "closed"}
