@@ -149,8 +149,7 @@ def test_a_stop_in_the_middle_of_a_page(place):
     server.until_logged("reconciliation_finished")
     engine.finish(*NAMES)
     engine.shut()
-    before = len(engine.asked())
-    until(lambda: len(engine.asked()) > before)
+    until(engine.held)
     server.stop()
     server.check_log()
     engine.open()
@@ -166,15 +165,13 @@ def test_one_of_two_servers_reconciles_and_the_other_takes_over(cluster):
     engine.finish("first")
     until_taken_in(cluster, ["first"])
     engine.shut()
-    before = len(engine.asked())
-    until(lambda: len(engine.asked()) > before)
-    holder = engine.asked()[-1]
+    (holder,) = until(engine.held)
     engine.finish(*NAMES)
     killed, other = sorted(servers, key=lambda server: server.process.pid != holder)
     assert killed.process.pid == holder
-    assert len(engine.asked()) == before + 1
+    assert engine.held() == [holder]
     killed.kill()
-    until(lambda: engine.asked()[-1] == other.process.pid)
+    until(lambda: engine.held() == [holder, other.process.pid])
     engine.open()
     until_taken_in(cluster, ["first", *NAMES])
     other.stop()

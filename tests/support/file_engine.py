@@ -24,6 +24,9 @@ class Client:
     def finished(self, since, until, cursor=None):
         with (FOLDER / "asked").open("a") as asked:
             print(os.getpid(), file=asked, flush=True)
+        if (FOLDER / "shut").exists():
+            with (FOLDER / "held").open("a") as held:
+                print(os.getpid(), file=held, flush=True)
         while (FOLDER / "shut").exists():
             time.sleep(0.01)
         lines = (FOLDER / "history").read_text().splitlines() if (FOLDER / "history").exists() else []
@@ -98,5 +101,12 @@ class FileEngine:
 
     def asked(self):
         """The process of each page that was asked for."""
-        file = self.folder / "asked"
+        return self._pids("asked")
+
+    def held(self):
+        """The process of each page that had to wait."""
+        return self._pids("held")
+
+    def _pids(self, name):
+        file = self.folder / name
         return [int(line) for line in file.read_text().split()] if file.exists() else []
