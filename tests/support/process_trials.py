@@ -58,6 +58,7 @@ class Answered(NamedTuple):
 
     Attributes:
         instance: its flow instance.
+        began: the time at which it was requested, by `time.monotonic`.
         status: its status; 0 without a response.
         seconds: its duration.
         event_id: the event that it names.
@@ -65,6 +66,7 @@ class Answered(NamedTuple):
     """
 
     instance: str
+    began: float
     status: int
     seconds: float
     event_id: str | None
@@ -117,6 +119,7 @@ class Engines:
         self.answers.append(
             Answered(
                 instance,
+                began,
                 status,
                 time.monotonic() - began,
                 headers.get("Flowhooks-Event"),
