@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +25,7 @@ import pytest
 from flowhooks.execution.runners import procrastinate_schema
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
-from support import faulty_proxy, fork_server, postgresql, process_trials, waiting
+from support import faulty_proxy, fork_server, postgresql, process_trials, raw_http, waiting
 from support.waiting import WAIT_TIMEOUT
 from support.wheel_environment import Environment, build_wheel, locked
 
@@ -166,14 +165,7 @@ class Server:
 
     def send(self, raw, *, half_close=False, timeout=WAIT_TIMEOUT):
         """Send bytes on a new connection; return everything received until the server closes it."""
-        with closing(socket.create_connection(self.place, timeout=timeout)) as connection:
-            try:
-                connection.sendall(raw)
-                if half_close:
-                    connection.shutdown(socket.SHUT_WR)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the server has already answered
-            return _all_of(connection)
+        return raw_http.exchange(self.place, raw, half_close=half_close, timeout=timeout)
 
     def operate(self, token, name, **arguments):
         """Call one operation of the administration API."""
@@ -235,16 +227,6 @@ def _place(url):
 def read(response):
     """A complete response of `http.client`."""
     return Answer(response.status, response.headers, response.read())
-
-
-def _all_of(connection):
-    parts = []
-    try:
-        while part := connection.recv(65536):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
 
 
 @cache

@@ -335,10 +335,12 @@ def test_mutated_requests_get_an_answer_of_the_contract(server):
 
 def test_a_flood_of_connections_that_say_nothing_stops_nobody(server):
     """A hundred connections with half a request are ended in time, and other clients are served."""
-    idle = [socket.create_connection(server.place, timeout=WAIT_TIMEOUT) for _ in range(100)]
+    idle = []
     try:
-        for number, one in enumerate(idle):
-            one.sendall(b"POST /flow/idle/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"[: 10 + number % 40])
+        for number in range(100):
+            idle.append(socket.create_connection(server.place, timeout=WAIT_TIMEOUT))
+            half = b"POST /flow/idle/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"[: 10 + number % 40]
+            idle[-1].sendall(half)
         assert server.post("beside", GOOD, Prefer="wait=20").status == 200
         assert all(one.recv(4096).startswith(b"HTTP/1.1 408 ") for one in idle)
     finally:

@@ -40,7 +40,7 @@ def site(make_site):
 @pytest.fixture(scope="module")
 def server(site):
     """The server that the tests of this file call."""
-    return site.start(schemas_dir=site.folder / "schemas", http__read_timeout=1)
+    return site.start(schemas_dir=site.folder / "schemas", http__read_timeout=2)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ import json
 import re
 import socket
 import struct
+import time
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -18,6 +20,9 @@ OURS = re.compile(rb"Traceback|File \"|\.py\b|site-packages|sqlalchemy|sqlite|SE
 HEAD = re.compile(rb"HTTP/1\.[01] (\d{3}) ([A-Za-z ]+)\r\n((?:[A-Za-z-]+: [\t -~]*\r\n)*)\r\n")
 """The head of a response: only one status line and fields without controls."""
 
+MIN_DELAY = 0.25
+"""Seconds between connecting and having sent after which a server may have closed: half the shortest read timeout."""
+MAX_TRIES = 5
 BODILESS = re.compile(rb"HEAD [!-~]+ HTTP/1\.[01]\r\n")
 """Requests whose responses have no bodies. A line that is not parsed completely is no such request."""
 
@@ -80,21 +85,36 @@ def check(answer):
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
 
 
-def exchange(place, sent):
+def exchange(place, sent, *, half_close=False, timeout=WAIT_TIMEOUT):
     """Send bytes on a new connection; return all bytes until the server closes.
 
+    A server closes a connection without an answer if the first byte arrives late. If that can be the reason, because
+    this client was delayed, the bytes are sent again.
+
+    Args:
+        place: the host and port of the server.
+        sent: the bytes.
+        half_close: whether nothing more can be sent after them.
+        timeout: seconds.
+
     Raises:
-        TimeoutError: the server neither closes nor sends for a minute.
+        TimeoutError: the server neither closes nor sends for `timeout` seconds.
     """
-    with socket.create_connection(place, timeout=WAIT_TIMEOUT) as connection:
-        parts = []
-        try:
-            connection.sendall(sent)
-            while part := connection.recv(65536):
-                parts.append(part)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return b"".join(parts)
+    for _ in range(MAX_TRIES):
+        began = time.monotonic()
+        with socket.create_connection(place, timeout=timeout) as connection:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the server has already answered
+                connection.sendall(sent)
+                if half_close:
+                    connection.shutdown(socket.SHUT_WR)
+            taken = time.monotonic() - began
+            parts = []
+            with suppress(ConnectionResetError):
+                while part := connection.recv(65536):
+                    parts.append(part)
+        if parts or taken < MIN_DELAY:
+            break
+    return b"".join(parts)
 
 
 def hang_up(place, sent, *, reset=False):
