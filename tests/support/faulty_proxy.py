@@ -53,9 +53,9 @@ class _Line:
         """Whether a reply is forwarded."""
         if not self._losing:
             return True
-        # The server has replied, so it has committed.
-        self.cut()
+        # The server has replied, so it has committed. It is lost from now on: the cut lets a process go on at once.
         self._proxy.lost.set()
+        self.cut()
         return False
 
     def cut(self):
