@@ -14,7 +14,7 @@ from flowhooks import Retry, handler, hookimpl
 
 RELEASE = 1
 
-@handler(process_key="leave", retry=Retry(attempts=9, delays=[0.05], jitter=0))
+@handler(process_key="leave", retry=Retry(attempts=50, delays=[0.05], jitter=0))
 def grant(event, delivery):
     """Fail as long as the fault is there; hang as long as the gate is shut."""
     folder = pathlib.Path(os.environ["JOURNAL"]).parent
