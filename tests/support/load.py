@@ -23,7 +23,7 @@ from support.client_history import ClientHistory
 from support.clients import calling, until_more
 from support.load_operator import Operator, check_corrections, check_operations, check_untouched, operating
 from support.ports import free_port
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 import itertools, os, random, signal, time
@@ -190,7 +190,8 @@ class LoadUnderCrashes:
         after = {}
         with contextlib.suppress(OSError, http.client.HTTPException):
             while True:
-                answer = self.server.operate(self.site.token(), name, **arguments, **after)
+                answer, was_unavailable = asked_again(self.server, self.site.token(), name, **arguments, **after)
+                may_be_done |= was_unavailable
                 assert answer.status == 200 or (may_be_done and answer.status == 409), answer
                 if not answer.json.get("next"):
                     break
@@ -198,11 +199,14 @@ class LoadUnderCrashes:
 
     def _replay(self, event_filter):
         """Run dead deliveries again by a bulk operation, whose release may kill the server."""
-        planned = self.server.operate(self.site.token(), "plan_operation", action="replay", event_filter=event_filter)
+        token = self.site.token()
+        planned, _ = asked_again(self.server, token, "plan_operation", action="replay", event_filter=event_filter)
         assert planned.status == 200, planned
         with contextlib.suppress(OSError, http.client.HTTPException):
-            started = self.server.operate(self.site.token(), "start_operation", operation_id=planned.json["id"])
-            assert started.status == 200, started
+            started, was_unavailable = asked_again(
+                self.server, token, "start_operation", operation_id=planned.json["id"]
+            )
+            assert started.status == 200 or (was_unavailable and started.status == 409), started
 
     def prepare(self, at, name):
         """Prepare the data that a point needs."""
@@ -374,6 +378,22 @@ def unfinished(ledger):
     """The number of waiting or running deliveries."""
     tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["handler_missing"]
+
+
+def asked_again(server, token, name, **arguments):
+    """Request an operation until the answer is not 503, which says that its commit took too long.
+
+    Returns:
+        The answer, and whether an earlier request may have done it.
+    """
+    answers = []
+
+    def is_answered():
+        answers.append(server.operate(token, name, **arguments))
+        return answers[-1].status != 503
+
+    until(is_answered)
+    return answers[-1], len(answers) > 1
 
 
 def running_operations(ledger):
