@@ -14,6 +14,8 @@ from support.waiting import WAIT_TIMEOUT, until
 
 RATE = 50
 """Callbacks a second."""
+MAX_DELAY = 0.1
+"""Seconds between connecting and sending on a new connection: half the silence after which a server may close it."""
 PERSISTENT = 2
 """Persistent connections. Each is used often, so a server that hands over soon announces on it that it closes."""
 
@@ -40,7 +42,8 @@ class Clients:
 
     One callback is due every 1/`RATE` seconds. So while no process accepts connections, more and more of them wait.
     Half of the callbacks use a persistent connection if one is free. A refused connection is a failure, and so is a
-    callback without a response after `WAIT_TIMEOUT`. One thread sends and receives all of them.
+    callback without a response after `WAIT_TIMEOUT`. One thread sends and receives all of them. If it was delayed between
+    connecting and sending, a server that is replaced may close the new connection: the callback is then repeated.
 
     Args:
         place: (host, port) of the server.
@@ -65,6 +68,7 @@ class Clients:
         self._began = 0.0
         self._free = deque(self._connection() for _ in range(PERSISTENT))
         self._repeats = []
+        self._delayed = set()
         self._selector = selectors.DefaultSelector()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clients")
@@ -108,9 +112,15 @@ class Clients:
         return Callback(instance, self._connection(), is_persistent=False, due=due)
 
     def _send(self, callback):
+        is_new, began, error = callback.connection.sock is None, time.monotonic(), None
         try:
             callback.connection.request("POST", f"/flow/{callback.instance}/call-back/complete", self._body)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException) as raised:
+            error = raised
+        self._delayed.discard(callback.instance)
+        if is_new and time.monotonic() - began > MAX_DELAY:
+            self._delayed.add(callback.instance)
+        if error is not None:
             self._on_error(callback, error)
         else:
             self._selector.register(callback.connection.sock, selectors.EVENT_READ, callback)
@@ -132,7 +142,8 @@ class Clients:
     def _on_error(self, callback, error):
         callback.connection.close()
         is_late = time.monotonic() >= callback.due + WAIT_TIMEOUT
-        if self._patient and not is_late and not isinstance(error, ConnectionRefusedError):
+        is_repeated = self._patient or (callback.instance in self._delayed and isinstance(error, ConnectionError))
+        if is_repeated and not is_late and not isinstance(error, ConnectionRefusedError):
             self._repeats.append(callback)
         else:
             self.failures.append((callback.instance, repr(error)))

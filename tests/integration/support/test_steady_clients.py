@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
+from support import steady_clients
 from support.ports import free_port
 from support.steady_clients import Clients
-from support.waiting import until
+from support.waiting import WAIT_TIMEOUT, until
 
 
 @pytest.fixture
@@ -53,14 +54,15 @@ def test_each_callback_is_sent_when_it_is_due(listener):
     assert clients.acknowledged == set(clients.sent)
 
 
-@pytest.mark.parametrize("patient", [False, True])
-def test_a_connection_that_breaks(listener, patient):
-    """It is a failure, unless its callback is repeated."""
+@pytest.mark.parametrize(("patient", "delayed"), [(False, False), (True, False), (False, True)])
+def test_a_connection_that_breaks(listener, monkeypatch, patient, delayed):
+    """It is a failure, unless its callback is repeated: by patient clients, or because it was delayed itself."""
+    monkeypatch.setattr(steady_clients, "MAX_DELAY", 0.0 if delayed else WAIT_TIMEOUT)
     with ExitStack() as later, Clients(listener.getsockname(), {}, patient=patient) as clients:
         listener.accept()[0].close()
         later.enter_context(answering(listener))
         clients.until_more(5)
-    assert [instance for instance, _ in clients.failures] == ([] if patient else clients.sent[:1])
+    assert [instance for instance, _ in clients.failures] == ([] if patient or delayed else clients.sent[:1])
     assert clients.statuses == {202: len(clients.sent) - len(clients.failures)}
 
 
