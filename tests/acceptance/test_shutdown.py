@@ -105,7 +105,7 @@ def states(site):
 
 def test_an_orderly_end(site):
     """Waiting clients get 202, running attempts settle, and waiting deliveries run at the next start."""
-    server = site.start(runner__threads=2, shutdown__timeout=300)
+    server = site.start(runner__threads=2, shutdown__timeout=300, http__read_timeout=60)
     waiting = Waiting(server, "runs", SLOW)
     until_entered(site, "runs")
     queued = [server.post(f"queued-{number}", SLOW, Prefer="wait=0") for number in range(5)]
@@ -172,7 +172,7 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
 
 def test_nothing_is_started_once_the_end_is_asked_for(site):
     """No attempt starts during shutdown, even for a request that a client had begun to send."""
-    server = site.start(runner__threads=1)
+    server = site.start(runner__threads=1, http__read_timeout=60)
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
         arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
         server.post("runs", SLOW, Prefer="wait=0")
