@@ -645,7 +645,7 @@ def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(t
     """A small `make soak` writes its figures, and exits with 1 if a condition does not hold."""
     file = tmp_path / "figures.json"
     # With more clients, the thread that samples may get no turn in a tenth of so few callbacks.
-    few = ["--call-backs", "1500", "--clients", "4"]
+    few = ["--call-backs", "1500", "--clients", "8"]
     command = [sys.executable, HERE / "soak.py", *few, "--growth", "0.01", "--json", file]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert file.exists(), ran.stdout + ran.stderr

@@ -42,8 +42,10 @@ class Clients:
 
     One callback is due every 1/`RATE` seconds. So while no process accepts connections, more and more of them wait.
     Half of the callbacks use a persistent connection if one is free. A refused connection is a failure, and so is a
-    callback without a response after `WAIT_TIMEOUT`. One thread sends and receives all of them. If it was delayed between
-    connecting and sending, a server that is replaced may close the new connection: the callback is then repeated.
+    callback without a response after `WAIT_TIMEOUT`. One thread sends and receives all of them.
+
+    If that thread is delayed between connecting and sending, a server that is replaced may close the new connection.
+    The callback is then repeated.
 
     Args:
         place: (host, port) of the server.
