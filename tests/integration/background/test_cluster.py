@@ -9,7 +9,8 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.background import bulk_operations
-from flowhooks.ledger import notifications
+from flowhooks.ledger import database, notifications
+from flowhooks.ledger.database import dialect_statements
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations.bulk import plan_operation, start_operation
@@ -339,19 +340,21 @@ def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(harne
     runs.settled(event_id, State.SUCCEEDED)
 
 
-def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
+def test_a_pause_comes_after_what_was_about_to_begin(having, eventually, monkeypatch):
     """If a process that read "not paused" commits first, the delivery runs and is shown as running."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", WAIT_TIMEOUT)
     flow = having(start=False)
     event_id = flow.take(wait=0).event_id
     (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
-    with psycopg.connect(flow.url) as claiming:
+    with psycopg.connect(flow.url) as claiming, monkeypatch.context() as patched:
+        patched.setattr(dialect_statements, "EXCLUDE_READERS_TIMEOUT_MS", int(WAIT_TIMEOUT * 1000))
         claiming.execute("SELECT paused_at FROM handlers")
         pausing = threading.Thread(target=pause, args=(flow.app.operation_context, ["p:h"]))
         pausing.start()
         eventually(lambda: flow.sql("SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"))
-        assert flow.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'relation'")
+        eventually(lambda: flow.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'relation'"))
         claiming.commit()
-        pausing.join(20)
+        pausing.join(WAIT_TIMEOUT)
     assert flow.app.ledger.claim(due) is None
     assert flow.only(event_id).attempt == 0
     with psycopg.connect(flow.url) as dump:  # a process that stays does not block a pause
