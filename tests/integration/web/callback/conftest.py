@@ -71,6 +71,8 @@ class Client:
 
     def rejected(self):
         """The source, the status and the reason of each rejected request, once all are stored."""
+        # Its thread may have taken requests that are not stored yet.
+        self.flow.app.rejected_requests.stop(WAIT_TIMEOUT)
         self.flow.app.rejected_requests.flush()
         return self.flow.sql("SELECT source, status, reason_en FROM rejected_requests ORDER BY id")
 
