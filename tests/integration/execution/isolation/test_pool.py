@@ -353,8 +353,8 @@ def test_there_are_no_more_than_may_be(make_running):
     first = running.run("echo")["pid"]
     for handler in ("nothing", "limits", "threads"):
         running.run(handler)
-        assert running.pool.alive <= 3, "one may be about to end"
-    assert "evicted" in running.reasons
+        until(lambda: running.pool.alive <= 2)
+    until(lambda: "evicted" in running.reasons)
     assert running.run("echo")["pid"] != first
 
 

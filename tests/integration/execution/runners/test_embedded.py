@@ -15,7 +15,7 @@ from flowhooks.clock import SECOND
 from flowhooks.execution.runners import embedded, slots
 from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 from flowhooks.settings import HandlerSettings
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 
 class Anywhere:
@@ -49,10 +49,18 @@ class Anywhere:
 
 
 class NothingDue:
-    """A ledger without due deliveries."""
+    """A ledger without due deliveries.
+
+    Attributes:
+        polled: is set when it has been polled.
+    """
+
+    def __init__(self):
+        self.polled = threading.Event()
 
     def due_deliveries(self, now, limit_for):
         """Return none."""
+        self.polled.set()
         return []
 
 
@@ -420,8 +428,8 @@ def test_what_is_for_later_is_not_begun(harness, listens):
 
 def test_a_thread_whose_attempt_takes_too_long_is_replaced(harness, listens, gate, eventually, logged):
     """The pool replaces a thread with an overdue attempt, whose later outcome counts."""
-    handlers = [listens(gate, name="hangs"), listens(lambda event: None, name="other", process_key="other")]
-    flow = harness.open(*handlers, runner={"threads": 2, "timeout": 0.2})
+    other = listens(lambda event: None, name="other", process_key="other", timeout=60.0)
+    flow = harness.open(listens(gate, name="hangs"), other, runner={"threads": 2, "timeout": 0.2})
     hanging = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
     # Half of two threads is one. The first is abandoned, so another one starts; the abandoned one keeps its place.
     assert gate.enter(2)
@@ -431,7 +439,7 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(harness, listens, gat
     )
     assert [one["handler"] for one in overdue] == ["p:hangs", "p:hangs"]
     assert flow.take("o", key="other").status == "done"
-    assert flow.app.runner.running == 2
+    eventually(lambda: flow.app.runner.running == 2)
     gate.opened.set()
     for one in hanging:
         assert flow.settled(one, State.SUCCEEDED).attempt == 1
@@ -455,7 +463,7 @@ def test_the_number_of_threads_is_bounded_whatever_hangs(harness, listens, gate,
 
 def test_a_thread_that_cannot_be_started_ends_nothing(harness, listens, gate, eventually, logged):
     """If the system cannot start a thread, the others continue, and the thread is started later."""
-    quick = listens(lambda event: None, name="other", process_key="other")
+    quick = listens(lambda event: None, name="other", process_key="other", timeout=60.0)
     more = threading.Event()
     busy = listens(lambda event: more.wait(WAIT_TIMEOUT), name="busy", process_key="busy", timeout=60.0)
     flow = harness.open(listens(gate, name="hangs"), quick, busy, runner={"threads": 2, "timeout": 0.2})
@@ -507,19 +515,21 @@ def test_each_handler_has_its_own_timeout(harness, listens, gate, eventually, lo
 def begins(execute, clock):
     """A function that starts deliveries of one handler together in a runner of eight threads, executed by `execute`."""
     pool, stop = slots.SlotPool(8, Anywhere(), clock), threading.Event()
-    runner = embedded.EmbeddedRunner(pool, NothingDue(), clock)
+    ledger = NothingDue()
+    runner = embedded.EmbeddedRunner(pool, ledger, clock)
     thread = threading.Thread(target=runner.run, args=(execute, stop))
     thread.start()
     event = object()
 
     def begin(*names):
+        # A thread that has just finished a delivery would take one of these without being notified.
+        until(lambda: len(pool._changed._waiters) == pool.size)
         queued = [ReadyDelivery(name, "p:h", 0, load_event=lambda: event) for name in names]
         reserved = pool._reserve(queued)
         assert reserved == queued
         pool._start_reserved(reserved)
 
-    while not pool._is_polled:
-        time.sleep(0.001)
+    assert ledger.polled.wait(WAIT_TIMEOUT)  # a poll wakes further threads
     try:
         yield begin
     finally:
