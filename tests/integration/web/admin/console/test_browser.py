@@ -353,6 +353,7 @@ def test_a_search_keeps_a_short_address_and_pages(console, visit):
     page.get_by_role("button", name="Search").click()
     expect(page).to_have_url(f"http://{console.address}/console/events?key=contract&state=succeeded")
     expect(page.locator("tbody tr")).to_have_count(50)
+    page.wait_for_load_state()  # the page's script replaces the times
     first = page.locator("tbody tr").first.inner_text()
     page.get_by_role("link", name="Older").first.click()
     expect(page.locator("tbody tr")).to_have_count(5)

@@ -250,6 +250,7 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
     for done in ("1", "2"):
         expect(bar).to_have_attribute("value", done)
         expect(bar).to_have_attribute("max", "3")
+        page.wait_for_load_state()  # the page's script sets its timer by the paused clock
         page.clock.run_for(1_000)
     page.clock.resume()
     says(page, "do.dismiss.did", "en", count="3")

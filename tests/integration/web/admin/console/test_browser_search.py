@@ -110,8 +110,10 @@ def test_rows_and_pages_by_keyboard(console, visit):
     expect(links.nth(0)).to_be_focused()
     page.keyboard.press("n")
     expect(page.locator("tbody tr")).to_have_count(11)
+    page.wait_for_load_state()  # until the page's script has run, a key does nothing
     page.keyboard.press("p")
     expect(page.locator("tbody tr")).to_have_count(50)
+    page.wait_for_load_state()
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_contain_text("4711")
