@@ -1,4 +1,4 @@
-"""Java code of the pages: for senders with one URL it compiles, and the client of the outbox never waits for ever."""
+"""Java code of the pages: for senders with one URL it compiles, and the client of the outbox never waits forever."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class ChildProcess:
             return False
 
     def receive_last(self) -> None:
-        """Read the last messages of a process that exited. What it has forked may still have the other end open."""
+        """Read the last messages of a process that exited. Its own children may have the other end open."""
         with suppress(OSError):
             while self._receive():
                 pass
