@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from flowhooks.background.clock_trust import ClockTrust
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
 
 POLL_INTERVAL: Final = 10.0
 """Seconds between two checks of the clock."""
@@ -39,6 +41,7 @@ class ClockWatch:
         self._ledger = ledger
         self._trust = trust
         self._clock = clock
+        self._unrecorded: list[tuple[int, int]] = []  # the time and the microseconds of each jump
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="clock-watch", daemon=True)
 
@@ -80,9 +83,12 @@ class ClockWatch:
                 next="find out why this machine's clock was set; after a jump of more than a day, nothing is purged "
                 "for an hour",
             )
-            now, host = self._clock.now(), socket.gethostname()
-            self._ledger.write(lambda transaction: maintenance.record(transaction, "clock_jump", now, jump, host))
-        return bool(jump)
+            self._unrecorded.append((self._clock.now(), jump))
+        is_to_correct = bool(self._unrecorded)
+        while self._unrecorded:  # after an error, such as one of a machine that resumes, they are written later
+            self._ledger.write(partial(_record_jump, *self._unrecorded[0]))
+            del self._unrecorded[0]
+        return is_to_correct
 
     def _correct_due_times(self) -> None:
         # The leader corrects them for all processes that share the ledger.
@@ -98,3 +104,7 @@ class ClockWatch:
                 deliveries=corrected,
                 why="their due times were later than any schedule allows, as after a clock was ahead; they are due now",
             )
+
+
+def _record_jump(at: int, jump: int, transaction: WriteTransaction) -> None:
+    maintenance.record(transaction, "clock_jump", at, jump, socket.gethostname())

@@ -450,10 +450,21 @@ def callbacks_without_row(
     return rows, rows[-1][0] if len(rows) == limit else last or ""
 
 
-def last_unavailable_at(connection: Connection, source: str) -> int:
-    """Return when a callback of a source, or of an unknown one, was last answered 503; 0: it is not recorded."""
+def last_unavailable_at(connection: Connection, source: str, *, until: int) -> int:
+    """Return when a callback of a source, or of an unknown one, was last answered 503; 0: it is not recorded.
+
+    Args:
+        connection: any connection.
+        source: the source.
+        until: the latest time that counts.
+    """
     columns = rejected_requests.c
-    query = select(func.max(columns.rejected_at)).where(columns.status == 503, columns.source.in_((source, "")))  # noqa: PLR2004 (HTTP 503)
+    is_of_source = columns.source.in_((source, ""))
+    query = select(func.max(columns.rejected_at)).where(
+        columns.status == 503,  # noqa: PLR2004 (HTTP 503)
+        is_of_source,
+        columns.rejected_at <= until,
+    )
     return connection.execute(query).scalar() or 0
 
 

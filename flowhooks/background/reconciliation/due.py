@@ -161,7 +161,10 @@ class DueInstances:
             # This is a command. Callbacks arrive only while a server runs.
             served_until = engine_book.served_until(connection)
             until = cutoff if served_until is None else min(cutoff, served_until - grace)
-        if max(context.not_ready_at(), engine_book.last_unavailable_at(connection, context.name)) > cutoff:
+        now = cutoff + grace
+        unavailable_at = engine_book.last_unavailable_at(connection, context.name, until=now)
+        # A later time is of a clock that was ahead.
+        if unavailable_at > cutoff or cutoff < context.not_ready_at() <= now:
             # The engine may not have reached us, and has time to call again.
             until = min(until, cutoff - MAX_EXTENSION)
         return ended if until == cutoff else self._due(until)

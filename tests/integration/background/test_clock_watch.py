@@ -7,6 +7,9 @@ import pytest
 from flowhooks import Retry, State
 from flowhooks.background import clock_watch as module
 from flowhooks.background import retention
+from flowhooks.background.clock_trust import ClockTrust
+from flowhooks.clock import SECOND
+from flowhooks.errors import Unavailable
 from flowhooks.ledger import due_times, maintenance
 from flowhooks.ledger.circuit_state import MAX_TRIAL_AHEAD, TrialDelivery
 
@@ -38,6 +41,28 @@ def test_a_jump_is_logged(harness, eventually, logged):
     assert (jump["log_level"], jump["seconds"]) == ("warning", YEARS)
     set_clock(flow, -YEARS)
     eventually(lambda: jumps(logged) == [YEARS, -YEARS])
+
+
+def test_a_jump_that_cannot_be_recorded_is_recorded_later(harness, monkeypatch):
+    """A machine that resumes has a wrong clock and broken connections at the same time."""
+
+    def fail(write):
+        raise Unavailable("ledger_down")
+
+    monkeypatch.setattr(module, "POLL_INTERVAL", 3600.0)  # so that only the test checks
+    flow = harness.open(start=False)
+    watch = module.ClockWatch(flow.app.ledger, ClockTrust(flow.clock, None, monotonic=lambda: 0.0), flow.clock)
+    set_clock(flow, 3600)
+    with monkeypatch.context() as patch:
+        patch.setattr(flow.app.ledger, "write", fail)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                watch._check_clock()
+    at = flow.clock.now()
+    set_clock(flow, 60)
+    assert [watch._check_clock(), watch._check_clock()] == [True, False]
+    recorded = flow.sql("SELECT at, value FROM maintenance WHERE kind = 'clock_jump' ORDER BY at")
+    assert recorded == [(at, 3600 * SECOND), (at + 60 * SECOND, 60 * SECOND)]
 
 
 @pytest.mark.runners

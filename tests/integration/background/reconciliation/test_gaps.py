@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -100,6 +101,21 @@ def test_a_callback_for_an_instance_that_the_history_lacks(asked):
     calls = len(asked.engine.calls)
     asked.round()
     assert [call[0] for call in asked.engine.calls[calls:]] == ["finished"]
+
+
+def test_callbacks_are_asked_about_after_our_clock_was_ahead(asked, monkeypatch):
+    """When the clock is right again, a callback counts although an earlier round has asked until a later time."""
+    now = asked.clock.now
+    with monkeypatch.context() as patch:
+        patch.setattr(asked.clock, "now", lambda: now() + 10 * DAY)
+        patch.setattr(asked.engine, "skew", timedelta(days=-10))
+        asked.round()
+    asked.clock.advance(MINUTE)
+    asked.flow.take("gone", source="oa", wait=0)
+    for _ in range(2):
+        asked.clock.advance(10 * MINUTE)
+        asked.round()
+    assert asked.gaps() == [("deleted", False)]
 
 
 def test_callbacks_are_read_a_few_at_a_time(asked, monkeypatch):

@@ -108,6 +108,24 @@ def test_a_server_that_is_not_ready_extends_the_grace_by_an_hour_at_most(asked, 
     assert [record["event"] for record in logged].count("grace_extension_ended") == 1
 
 
+def test_a_time_at_which_our_clock_was_ahead_postpones_nothing(asked, monkeypatch):
+    """A server that was not ready, and a 503, at a time later than now say nothing about the engine's next call."""
+    rejected, now = asked.flow.app.rejected_requests, asked.clock.now
+    given = {"path": "/flow/x/call-back/complete", "address": "", "status": 503, "english": "x", "chinese": "x"}
+    with monkeypatch.context() as patch:
+        patch.setattr(asked.clock, "now", lambda: now() + 10 * DAY)
+        asked.service.report_not_ready()
+        rejected.record(**given, source="oa")
+        rejected.flush()
+    asked.finish("i1")
+    asked.round()
+    asked.clock.advance(MINUTE)
+    rejected.record(**given, source="oa")
+    rejected.flush()
+    assert asked.after_grace(61).waiting == 1
+    assert asked.after_grace(60).taken_in == 1
+
+
 @pytest.mark.parametrize("calls", [True, False])
 def test_a_command_without_a_server_leaves_time_to_call(opened, calls):
     """A command takes in only instances whose grace ended while a server ran, unless the engine cannot call."""
