@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import sys
 import tomllib
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import ModuleType, SimpleNamespace
 from urllib.parse import parse_qsl, quote_plus, urlsplit
 
@@ -484,6 +484,18 @@ def test_temporals_activity_is_repeated_if_flowhooks_is_down(temporal, monkeypat
     monkeypatch.setitem(vars(sys.modules["flowhooks_activity"]), "FLOWHOOKS", urlsplit("http://127.0.0.1:1"))
     with pytest.raises(OSError, match="refused"):
         temporal("down", "approved", "order/2026/19")
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_temporals_activity_is_not_repeated_if_a_handler_has_failed(temporal, monkeypatch, is_stored):
+    """500 with the id of an event says that the callback is stored; another 500 is repeated."""
+    headers = {"Flowhooks-Event": "0199f6a2-6f57-7d1c-8d7e-2b9a4b6c1d55"} if is_stored else {}
+    response = SimpleNamespace(status=500, headers=headers, read=lambda: b"failed")
+    connection = SimpleNamespace(request=lambda *_: None, getresponse=lambda: response, close=lambda: None)
+    monkeypatch.setitem(vars(sys.modules["flowhooks_activity"]), "CONNECT", lambda *_, **__: connection)
+    with nullcontext() if is_stored else pytest.raises(ApplicationError, match="answered 500: failed") as raised:
+        temporal("failed", "approved", "order/2026/20")
+    assert is_stored or not raised.value.non_retryable
 
 
 def test_the_commands_of_the_page_run(senders):
