@@ -75,6 +75,8 @@ RECHECKS: Final = 3
 # A few more, because a damaged delivery, which is never started, must not keep the others from being read.
 READ_BEYOND_LIMITS: Final = 4
 """Number of deliveries of a handler that are read beyond those that its limits allow to start."""
+MAX_POSITION: Final = 2**62
+"""A stored position from this number on is damaged."""
 MAX_GROUPS: Final = 1_000
 """Maximum number of groups that are checked again at the same time."""
 PAGE_SIZE: Final = 1_000
@@ -234,10 +236,15 @@ def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, Ord
     positions: dict[str, Position] = {}
     for delivery_id, group in new:
         before = last[group]
-        number = last[group] = NEXT if before is None else max(before, NEXT) + 1
+        number = last[group] = NEXT if before is None else _sound_position(before) + 1
         positions[delivery_id] = Position(group, number)
     transaction.blocked_groups.update(position.group for position in positions.values() if position.number > NEXT)
     return positions
+
+
+def _sound_position(stored: Any) -> int:
+    # Behind a damaged position, which may be no number, the ids decide.
+    return stored if type(stored) is int and NEXT <= stored < MAX_POSITION else NEXT
 
 
 def requeue_last(transaction: WriteTransaction, ids: Collection[str]) -> dict[str, Position]:
@@ -403,7 +410,7 @@ class OrderScheduler:
         queued = [
             ReadyDelivery(row.id, row.handler, row.attempt, ordered=True)
             for row in promoted
-            if row.due_at is not None and row.due_at <= now
+            if type(row.due_at) is int and row.due_at <= now  # SQLite keeps values of any type
         ]
         if queued:
             self._runner.enqueue(transaction, queued, now)

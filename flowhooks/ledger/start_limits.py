@@ -138,4 +138,5 @@ def count_startable(connection: Connection, limits: Mapping[str, StartLimits], n
 
 def _read(connection: Connection, handler_ids: Iterable[str]) -> dict[str, int | None]:
     rows = connection.execute(_READ, {"handlers": json.dumps(sorted(handler_ids))})
-    return {row.id: row.rate_next_at for row in rows}
+    # SQLite keeps values of any type. After damage the rate counts from the next attempt.
+    return {row.id: row.rate_next_at if type(row.rate_next_at) is int else None for row in rows}

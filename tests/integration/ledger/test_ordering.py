@@ -88,6 +88,29 @@ def test_of_one_key_only_the_first_is_offered(lane):
     assert sorted(lane.due()) == sorted([second.delivery_id, other.delivery_id])
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("stored", ["x", 2**63 - 1])
+def test_behind_a_damaged_position_callbacks_are_stored(lane, stored):
+    """They are answered, and their deliveries are blocked by the first one of the key."""
+    lane.take("1"), lane.take("2")
+    lane.flow.sql("UPDATE deliveries SET order_position = ? WHERE order_position = 1", stored)
+    later = lane.take("3")
+    assert lane.ledger.claim(later) is None
+    assert lane.flow.sql("SELECT order_position FROM deliveries WHERE id = ?", later.delivery_id) == [(1,)]
+
+
+@pytest.mark.sqlite
+def test_a_damaged_due_time_keeps_no_outcome_from_being_stored(lane):
+    """The next delivery of the key waits until its time has been corrected."""
+    first, second = lane.take("1"), lane.take("2")
+    lane.flow.sql("UPDATE deliveries SET due_at = 'x' WHERE id = ?", second.delivery_id)
+    lane.end(first)
+    assert lane.state(first) is State.SUCCEEDED
+    assert lane.due() == []
+    assert lane.ledger.write(lane.ledger.correct_due_times) == 1
+    assert lane.due() == [second.delivery_id]
+
+
 @pytest.mark.parametrize("ordered_", [True, False])
 def test_what_is_held_back_cannot_begin(lane, ordered_):
     """A blocked delivery cannot be claimed while the first waits or runs; a refused claim changes nothing."""

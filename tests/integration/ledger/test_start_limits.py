@@ -73,6 +73,16 @@ def test_a_burst_and_then_one_per_interval(rated):
         assert verify(connection).trouble == []
 
 
+@pytest.mark.sqlite
+def test_a_damaged_time_counts_as_none(rated):
+    """Polls find the deliveries of all handlers, and attempts start, as if none had started before."""
+    lane = rated("2/s")
+    ids = [lane.take(number) for number in range(3)]
+    lane.flow.sql("UPDATE handlers SET rate_next_at = 'x'")
+    assert lane.due() == 3
+    assert lane.started(*ids) == [True, True, False]
+
+
 def test_claims_in_one_batch_share_the_rate(rated, eventually):
     """Of five claims in one transaction, two start."""
     lane = rated("2/s")
