@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -48,7 +49,8 @@ def _unblock_signals() -> None:
 
 def _after_fork() -> None:
     for owner, close in list(_owners.items()):
-        close(owner)
+        with suppress(OSError):  # the plugin may have closed the file
+            close(owner)
     _owners.clear()
     _unblock_signals()
 
