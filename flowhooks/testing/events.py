@@ -9,11 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks import schema
+from flowhooks import messages, schema
 from flowhooks.clock import Clock, to_datetime
 from flowhooks.errors import CallbackRejected
 from flowhooks.model.event import Event, from_body
 from flowhooks.model.trace_context import parse_traceparent
+from flowhooks.schema.callback_body import find_violations
+from flowhooks.schema.flow_instance_id import find_violations as find_id_violations
 from flowhooks.testing.clock import STARTS_AT
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def make_event(
 
     Raises:
         TypeError: a member is given twice, or cannot be encoded as JSON.
-        ValueError: `traceparent` is invalid. A server ignores such a header.
+        ValueError: `traceparent` is invalid, which a server ignores, `received_at` has no time zone, or no server
+            accepts the callback: `flow_instance_id` or a member above has a wrong type or is out of range.
     """
     if traceparent is not None and parse_traceparent(traceparent) is None:
         raise ValueError(f"traceparent {traceparent!r} is invalid")
@@ -97,9 +100,18 @@ def event_of(
     received_at: datetime | None = None,
     traceparent: str | None = None,
 ) -> Event:
-    """Make an event from the body of a callback, parsed as flowhooks parses it."""
+    """Make an event from the body of a callback, parsed as flowhooks parses it.
+
+    Raises:
+        ValueError: flowhooks would not accept the callback, or the time has no time zone.
+    """
+    members = schema.parse_callback(json.dumps(dict(body)).encode())
+    if problems := list(_find_problems(members, flow_instance_id)):
+        raise ValueError("; ".join(problems))
+    if received_at is not None and received_at.utcoffset() is None:
+        raise ValueError("received_at must have a time zone, such as datetime(2026, 1, 1, tzinfo=UTC)")
     return from_body(
-        schema.parse_callback(json.dumps(dict(body)).encode()),
+        members,
         id=id or Clock().new_id(),
         source=source,
         kind=kind,
@@ -107,6 +119,17 @@ def event_of(
         received_at=received_at or to_datetime(STARTS_AT),
         traceparent=traceparent,
     )
+
+
+def _find_problems(members: Mapping[str, Any], flow_instance_id: object) -> Iterator[str]:
+    """Yield what no schema file can allow. The schemas are not checked, because plugins may change them."""
+    if not isinstance(flow_instance_id, str) or not flow_instance_id:
+        yield f"flow_instance_id must be a string that is not empty, not {flow_instance_id!r}"
+    else:
+        for key, params in find_id_violations(flow_instance_id):
+            yield f"flow_instance_id {messages.text(key, 'en', **params)}"
+    for violation in find_violations(members):
+        yield f"{violation.path[0]} {messages.text(violation.key, 'en', **dict(violation.params))}"
 
 
 def stored_events(file: str | os.PathLike[str]) -> Iterator[Event]:

@@ -79,6 +79,27 @@ def test_a_member_is_given_once():
         make_event(amount=object())
 
 
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({"version": "3"}, "processDefinitionVersion must be of type integer"),
+        ({"version": True}, "processDefinitionVersion must be of type integer"),
+        ({"version": 2**40}, "processDefinitionVersion must be at most 2147483647"),
+        ({"conclusion": 5}, "conclusion must be of type string"),
+        ({"callback_class": ["x"]}, "callBackProcessClass must be of type string"),
+        ({"process_definition_id": 5}, "processDefinitionId must be of type string"),
+        ({"flow_instance_id": 5}, "flow_instance_id must be a string that is not empty, not 5"),
+        ({"flow_instance_id": ""}, "flow_instance_id must be a string that is not empty, not ''"),
+        ({"flow_instance_id": " 5"}, "flow_instance_id must not begin or end with white space"),
+        ({"received_at": datetime(2026, 1, 1)}, "received_at must have a time zone"),  # noqa: DTZ001 (what is refused)
+    ],
+)
+def test_what_no_server_accepts_is_refused(members, why):
+    """A handler is never tested with an event that no server can make."""
+    with pytest.raises(ValueError, match=why):
+        make_event(**members)
+
+
 def test_the_clock_stands_still():
     """The clock starts at a fixed moment, uses its arguments, and its ids sort."""
     clock = ManualClock()
