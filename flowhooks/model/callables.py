@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowhooks.errors import HandlerError
@@ -30,6 +31,9 @@ def _count_positional(function: Callable[..., Any]) -> tuple[int, int, list[str]
         raise HandlerError(
             "it has keyword-only arguments without a default; it is called as (event) or (event, delivery)"
         )
+    # A partial function has keyword-only arguments that its author has given already.
+    if not isinstance(function, partial) and any(p.kind is p.KEYWORD_ONLY and p.name == "delivery" for p in parameters):
+        raise HandlerError("delivery is keyword-only, but it is called as (event, delivery): remove the * before it")
     positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     max_count = 99 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
     return sum(p.default is p.empty for p in positional), max_count, [p.name for p in positional]
