@@ -211,6 +211,9 @@ def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_p
     trail.append("b", {})
     old = file.rename(tmp_path / "audit-1.jsonl")
     last = records(old)[-1]["hash"]
+    file.touch()  # as logrotate does with `create`
+    assert verify("--after", last, file) == verify("--after", last, "--last", last, file) == 0
+    assert verify("--after", records(old)[0]["hash"], file) == 1
     assert trail.append("a", {}) is False
     assert trail.append("c", {}) is True
     assert [one["number"] for one in records(file)] == [3]

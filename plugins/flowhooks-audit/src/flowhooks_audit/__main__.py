@@ -48,6 +48,7 @@ def _verify(files: Sequence[Path], *, after: str | None, last: str | None) -> in
     wanted = {last} if last else set()
     if noted is not None and noted != chain.START:
         wanted.add(noted.hash)
+    wanted.discard(after or "")  # of the files before; after a rotation, a new one has no record yet
     link = None if after else chain.START
     for file in files:
         with file.open("rb") as lines:
@@ -60,7 +61,7 @@ def _verify(files: Sequence[Path], *, after: str | None, last: str | None) -> in
                     return _trouble(f"{file}, line {number}: this record does not follow {after}")
                 after = None  # that was the first record of all
                 wanted.discard(link.hash)
-    found = link or chain.START
+    found = link or after or chain.START
     if noted is not None and noted.hash in wanted:
         return _trouble(f"{files[-1]} ends with {found}, but its index has {noted}: the last records were removed")
     if wanted:
