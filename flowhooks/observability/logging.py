@@ -102,7 +102,7 @@ def configure(
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Logger,
         logger_factory=_logger,
         # A cached logger would keep this configuration forever, and save only 1.5 of the 30 microseconds that a record
         # costs.
@@ -116,6 +116,39 @@ def configure(
 
 def _logger(*names: str) -> logging.Logger:
     return logging.getLogger(names[0] if names else "flowhooks")
+
+
+class _Logger(structlog.stdlib.BoundLogger):
+    """A logger that raises no exception of handlers and filters that plugins and libraries have added to `logging`.
+
+    `logging` passes such an exception to the code that logs. It would end threads of flowhooks, and keep outcomes from
+    being recorded.
+    """
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any) -> Any:
+        try:
+            return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+        except RecursionError:
+            raise  # as in `_LineHandler`
+        except Exception as error:  # noqa: BLE001 (such a handler may raise anything)
+            _report_failed_handler(event, error)
+
+
+def _report_failed_handler(event: str | None, error: Exception) -> None:
+    record = logging.makeLogRecord(
+        {
+            "name": "flowhooks",
+            "levelno": logging.ERROR,
+            "levelname": "ERROR",
+            "msg": "log_handler_failed",
+            "record": event,
+            "next": "correct the log handler or filter that a plugin or a library has added",
+            "exc_info": (type(error), error, error.__traceback__),
+        }
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LineHandler):
+            handler.handle(record)
 
 
 def _wants_colors(stream: TextIO) -> bool:

@@ -243,6 +243,27 @@ def test_unreadable_records(stream, capfd, form, configure):
     assert capfd.readouterr() == ("", "")
 
 
+class Broken(logging.Handler):
+    """A handler whose log server is down."""
+
+    def emit(self, record):
+        """Raise."""
+        raise ConnectionError("the log server is down")
+
+
+def test_handlers_of_other_code_that_fail(records, configure):
+    """Their exceptions are logged, and do not reach the code that logs."""
+    configure("info", "json")
+    logging.getLogger().addHandler(Broken())
+
+    structlog.get_logger("flowhooks.x").info("said", value=1)
+
+    said, failed = records()
+    assert (said["event"], said["value"]) == ("said", 1)
+    assert (failed["event"], failed["level"], failed["record"]) == ("log_handler_failed", "error", "said")
+    assert failed["traceback"].endswith("ConnectionError: the log server is down")
+
+
 def test_narrow_encoding(configure):
     """A character that the stream cannot encode is escaped."""
     raw = io.BytesIO()
