@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL: Final = 0.2
 """Seconds between two polls of the ledger for due deliveries."""
+# A poll may have hung, because the database did. The runner must notice soon that it answers again.
+MAX_POLL_PAUSE: Final = 5.0
+"""Maximum seconds between two polls, however long the first one took."""
 # The delivery is offered again at once, and may fail again.
 FAULT_PAUSE_SECONDS: Final = 1.0
 """Seconds that a thread pauses after a delivery that could not be run."""
@@ -67,7 +70,7 @@ class EmbeddedRunner:
                 log.exception("poll_failed")
                 self._last_error = type(error).__name__
             # With thousands of handlers a poll takes long. Polling must not take more than a tenth of the time.
-            slots.poll_now.wait(max(pause, 9 * (time.monotonic() - started)))
+            slots.poll_now.wait(max(pause, min(9 * (time.monotonic() - started), MAX_POLL_PAUSE)))
             slots.poll_now.clear()
         slots.close()
         for thread in list(self._pool):
