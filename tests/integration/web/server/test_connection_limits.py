@@ -38,12 +38,14 @@ def far_clients(monkeypatch):
     monkeypatch.setattr("flowhooks.web.server.server.is_loopback", lambda _address: False)
 
 
-def test_a_connection_that_has_sent_nothing(start, connect):
+def test_a_connection_that_has_sent_nothing(start, connect, step_clock):
     """It may stay open as long as a request may take to arrive, not as long as a connection that has been used."""
-    server = start(read_timeout=0.4, idle_timeout=WAIT_TIMEOUT * 2)
+    server = start(read_timeout=WAIT_TIMEOUT, idle_timeout=WAIT_TIMEOUT * 3)
     used = connect(server).send(GOOD)
     assert used.answer().status == 200
     silent, half_sent = connect(server), connect(server).send(b"\r\n")
+    until(lambda: len(server._listener.active_channels) == 3)
+    step_clock(WAIT_TIMEOUT + 1)
     assert silent.closed()
     assert half_sent.closed()
     assert used.send(GOOD).answer().status == 200
@@ -149,9 +151,9 @@ def test_proxies_have_no_share(start, connect, monkeypatch, proxy):
         assert client.send(GOOD).answer().status == 200
 
 
-def test_closed_connections_are_not_counted(start, connect, far_clients, eventually):
+def test_closed_connections_are_not_counted(start, connect, far_clients, step_clock, eventually):
     """However a connection ends, its place is free again."""
-    server = start(max_connections=8, read_timeout=0.4)  # the share is two
+    server = start(max_connections=8, read_timeout=WAIT_TIMEOUT)  # the share is two
     for _ in range(5):
         clients = [connect(server).send(raw) for raw in (GOOD, b"hello\r\n\r\n")]
         assert [client.answer().status for client in clients] == [200, 400]
@@ -159,13 +161,15 @@ def test_closed_connections_are_not_counted(start, connect, far_clients, eventua
             client.close()
         eventually(lambda: not server._listener.connections_by_network)
     silent = connect(server)
+    eventually(lambda: server._listener.connections_by_network)
+    step_clock(WAIT_TIMEOUT + 1)
     assert silent.closed()
     eventually(lambda: not server._listener.connections_by_network)
 
 
 def test_out_of_files(start, connect):
     """Without a free file handle the server waits without spinning, and accepts again later."""
-    server = start(read_timeout=0.4)
+    server = start()
     client = connect(server)
     assert client.send(GOOD).answer().status == 200
     waiting = socket.socket()

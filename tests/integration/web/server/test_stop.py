@@ -71,13 +71,14 @@ def test_a_copy_of_the_socket_keeps_what_waits(start, connect, resource):
     client.close()
 
 
-def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
+def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource, eventually):
     """All requests of a connection are answered, also an arriving one; only the last response says close."""
     server = start(threads=1)
     client = connect(server).send(SLOW + GOOD + GOOD[:10])
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     drain = threading.Thread(target=server.drain, args=(WAIT_TIMEOUT,))
     drain.start()
+    eventually(lambda: server._listener.draining)
     resource.go.set()
     assert "connection" not in client.answer().headers
     assert "connection" not in client.answer().headers

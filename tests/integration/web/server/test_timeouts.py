@@ -10,6 +10,7 @@ import time
 import pytest
 
 from flowhooks.web.server.channel import Channel
+from flowhooks.web.server.server import Limits
 from support.raw_requests import CHUNKED, GOOD, POST, SLOW
 from support.waiting import WAIT_TIMEOUT, until
 
@@ -35,11 +36,28 @@ def test_keep_alive(server, connect, version, option, open_after):
         assert client.closed()
 
 
+def n_arriving(server):
+    """The number of connections on which a part of a request has arrived."""
+    return sum(channel.request_started_at > 0 for channel in list(server._listener.active_channels.values()))
+
+
+def n_busy(server):
+    """The number of connections on which a complete request is answered, or waits for a thread."""
+    return sum(len(channel.requests) > 0 for channel in list(server._listener.active_channels.values()))
+
+
+def n_open(server):
+    """The number of connections that the server has accepted."""
+    return len(server._listener.active_channels)
+
+
 @pytest.mark.parametrize("start_of_request", [b"GET /x", GOOD[:-2], POST + b"Content-Length: 900\r\n\r\n", CHUNKED])
-def test_slow_drip(start, connect, ask, start_of_request):
+def test_slow_drip(start, connect, ask, step_clock, start_of_request):
     """A request that arrives byte by byte is ended at its deadline with a response."""
-    server = start(read_timeout=0.3)
+    server = start(read_timeout=WAIT_TIMEOUT)
     client = connect(server).send(b"\r\n" + start_of_request)
+    until(lambda: n_arriving(server) == 1)
+    step_clock(WAIT_TIMEOUT + 1)
     byte = b"a" if start_of_request is not CHUNKED else b"0"
     client.socket.settimeout(0.02)
 
@@ -57,25 +75,41 @@ def test_slow_drip(start, connect, ask, start_of_request):
     assert ask(server, GOOD).status == 200
 
 
-def test_deadline_does_not_run_while_the_server_works(start, connect, resource):
+def test_deadline_does_not_run_while_the_server_works(start, connect, resource, step_clock, monkeypatch):
     """The deadline of a request behind a slow one starts when the slow one is answered."""
-    server = start(read_timeout=2)
+    checked, check = {}, Channel.check
+
+    def check_and_note(channel, now):
+        check(channel, now)
+        checked[channel] = now
+
+    monkeypatch.setattr(Channel, "check", check_and_note)
+    server = start(read_timeout=WAIT_TIMEOUT)
     client = connect(server).send(SLOW + GOOD[:-4])
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     other = connect(server).send(GOOD[:-4])
+    until(lambda: n_arriving(server) == 2)
+    channel = next(channel for channel in list(server._listener.active_channels.values()) if channel.requests)
+    step_clock(WAIT_TIMEOUT + 1)
     assert other.answer().status == 408
     resource.go.set()
     assert client.answer().json == {"slow": True}
+    until(lambda: not channel.requests)
+    answered = time.monotonic()
+    until(lambda: checked.get(channel, 0) > answered)
     assert client.send(GOOD[-4:]).answer().status == 200
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n" * 10, GOOD])
-def test_idle_connection(start, connect, raw):
+def test_idle_connection(start, connect, step_clock, raw):
     """A connection without a request is closed, also after earlier requests; empty lines are no request."""
-    server = start(read_timeout=10 * WAIT_TIMEOUT, idle_timeout=1)
+    server = start(read_timeout=10 * WAIT_TIMEOUT, idle_timeout=WAIT_TIMEOUT)
     client = connect(server).send(raw)
     if raw == GOOD:
         assert client.answer().status == 200
+    until(lambda: n_open(server) == 1)
+    until(lambda: n_busy(server) == 0)
+    step_clock(WAIT_TIMEOUT + 1)
     assert client.closed()
 
 
@@ -92,13 +126,16 @@ def test_client_that_goes_away(start, connect, resource, caplog):
     assert not caplog.records
 
 
-def test_refusal_that_had_to_wait(start, connect, resource):
+def test_refusal_that_had_to_wait(start, connect, resource, step_clock):
     """A client can read a refusal that waited for a thread longer than the idle timeout."""
-    server = start(threads=1, idle_timeout=1)
+    server = start(threads=1, idle_timeout=WAIT_TIMEOUT)
     connect(server).send(SLOW)
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     client = connect(server).send(b"x\r\n\r\n")
+    until(lambda: n_busy(server) == 2)
     watch = connect(server)
+    until(lambda: n_open(server) == 3)
+    step_clock(WAIT_TIMEOUT + 1)
     assert watch.closed()
     resource.go.set()
     assert client.answer().status == 400
@@ -106,22 +143,31 @@ def test_refusal_that_had_to_wait(start, connect, resource):
 
 
 @pytest.mark.parametrize("raw", [SLOW, b"x\r\n\r\n"], ids=["answer", "refusal"])
-def test_answer_that_took_longer_than_connections_may_be_idle(start, connect, resource, monkeypatch, raw):
+def test_answer_that_took_longer_than_connections_may_be_idle(
+    start, connect, resource, monkeypatch, step_clock, *, raw
+):
     """A long response is not cut off; the idle timeout starts when it is sent."""
-    send = Channel._flush_some
+    send, cut_off = Channel._flush_some, []
 
     def looked_at_meanwhile(channel, **given):
         channel.check(time.monotonic())
+        cut_off.append(channel.will_close)
         return send(channel, **given)
 
     monkeypatch.setattr(Channel, "_flush_some", looked_at_meanwhile)
-    server = start(threads=1, idle_timeout=1)
+    server = start(threads=1, idle_timeout=WAIT_TIMEOUT)
     connect(server).send(SLOW)
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     client = connect(server).send(raw)
-    assert connect(server).closed()
+    until(lambda: n_busy(server) == 2)
+    watch = connect(server)
+    until(lambda: n_open(server) == 3)
+    step_clock(WAIT_TIMEOUT + 1)
+    assert watch.closed()
     resource.go.set()
     assert client.answer().status == (200 if raw == SLOW else 400)
+    assert cut_off
+    assert not any(cut_off)
 
 
 def test_client_that_does_not_read(start, connect):
@@ -131,10 +177,13 @@ def test_client_that_does_not_read(start, connect):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (b"a" * 1_000_000 for _ in range(40))
 
-    server = start(flood, threads=1, idle_timeout=1)
+    server = start(flood, threads=1)
     connect(server).send(GOOD)
-    other = connect(server)
-    assert other.send(b"x\r\n\r\n").answer().status == 400
+    until(lambda: n_busy(server) == 1)
+    other = connect(server).send(b"x\r\n\r\n")
+    until(lambda: n_busy(server) == 2)
+    server.reconfigure(Limits(idle_timeout=1))
+    assert other.answer().status == 400
 
 
 def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connect, monkeypatch, eventually):
