@@ -249,9 +249,9 @@ def test_nothing_is_refreshed_while_the_mouse_is_pressed(console, visit):
     page.reload()
     tile = page.locator(".tile", has_text="parked").locator(".tile-count")
     before = tile.inner_text()
-    console.flow.take("more-1", key="nobody")
     page.locator("h1").hover()
     page.mouse.down()
+    console.flow.take("more-1", key="nobody")
     page.clock.run_for(10_100)
     page.wait_for_timeout(200)
     assert tile.inner_text() == before
