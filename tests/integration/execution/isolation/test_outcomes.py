@@ -15,6 +15,7 @@ from flowhooks.errors import HandlerLost, HandlerRaised
 from flowhooks.observability.logging import configure
 from flowhooks.settings import HandlerSettings
 from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
 
@@ -137,11 +138,12 @@ def test_a_crash_burns_nobody_elses_attempt(flow):
         flow.settled(event_id, (State.SUCCEEDED, State.UNKNOWN)[number % 2], attempt=1)
 
 
-def test_what_still_runs_at_the_end_is_lost_there_and_then(harness, flow, tmp_path, eventually):
+def test_what_still_runs_at_the_end_is_lost_there_and_then(harness, flow, tmp_path, eventually, monkeypatch):
     """After the shutdown timeout the process is killed, and the attempt is recorded as lost before the next start."""
     mark = tmp_path / "mark"
     event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(tmp_path / "never")).event_id
     eventually(mark.exists)
+    monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", WAIT_TIMEOUT)  # the end of the process takes time to be recorded
     assert flow.close(0) is False
     again = harness.open(start=False)
     standing = again.only(event_id)
