@@ -73,7 +73,7 @@ def test_what_a_silent_process_ran_is_lost(two):
 
 def test_a_missed_promotion_that_is_locked_delays_neither_a_recovery_nor_a_start(harness, listens, monkeypatch):
     """Lost attempts are recovered, and a process starts, while a delivery whose promotion was missed is locked."""
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 1.0)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 5.0)
     listener = listens(nothing, name="h", order_by="business_key", retry=Retry(jitter=0))
     two = [harness.open(listener, start=False) for _ in range(2)]
     event_id, _, _ = begin(two[0])
