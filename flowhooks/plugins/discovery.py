@@ -6,12 +6,14 @@ Discovery imports nothing: a plugin's code runs only in `DiscoveredPlugin.load`.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import stat
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowhooks.errors import PluginError, SettingsError
@@ -21,7 +23,6 @@ from flowhooks.text import printable_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
-    from pathlib import Path
     from types import CodeType
 
 
@@ -162,7 +163,8 @@ def _files(dirs: Sequence[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for folder in dirs:
         try:
-            paths = sorted(folder.resolve().iterdir())
+            # Up to Python 3.12, `Path.resolve` raises RuntimeError for a loop of links.
+            paths = sorted(Path(os.path.realpath(folder)).iterdir())
         except OSError as error:
             raise SettingsError(f"the plugins folder {folder} cannot be read: {error.strerror}") from None
         files |= {path: None for path in paths if path.suffix == ".py" and path.name[0] not in "._" and _is_file(path)}

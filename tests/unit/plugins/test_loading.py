@@ -265,10 +265,11 @@ def test_a_file_that_cannot_be_examined_is_quarantined(site, good, monkeypatch):
     assert "FileNotFoundError" in broken.error
 
 
-@pytest.mark.parametrize("name", ["nowhere", "file"])
+@pytest.mark.parametrize("name", ["nowhere", "file", "loop"])
 def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
     """A missing folder in the settings is refused, because a start without its plugins would park their events."""
     (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(SettingsError, match=f"plugins folder .*{name} cannot be read"):
         Plugins.load(dirs=[tmp_path / name], allow=(), deny=(), safe_mode=True, sections={}, entry_points=())
 
