@@ -21,7 +21,7 @@ from flowhooks.testing import plugin_names, text
 from flowhooks.testing.clock import ManualClock
 from flowhooks.testing.postgres_schema import TemporarySchema
 from flowhooks.testing.posting import post, receive
-from flowhooks.testing.views import DeliveryView, PostResult, delivery_view
+from flowhooks.testing.views import DeliveryView, PostResult, delivery_view, event_id_of
 from flowhooks.testing.waiting import (
     MAX_EVENTS,
     POLL_INTERVAL,
@@ -94,6 +94,9 @@ class AppHarness:
                 raise SettingsError(
                     f"settings: there is no plugin {name!r}; the plugins are {', '.join(self._objects)}"
                 )
+        if twice := sorted(set(sources) & set(receivers)):
+            raise SettingsError(f"sources and receivers both have {', '.join(twice)}: give each source its own name")
+        sections = {name: dict(section) for name, section in settings.items()}
         self._schema = TemporarySchema(database) if database else None
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="flowhooks-")
         self.folder = folder or Path(self._temporary.name if self._temporary else ".")
@@ -102,7 +105,7 @@ class AppHarness:
         self._tokens = {name: token for name, (token, _) in tokens.items()}
         self._settings = Settings(
             database=self._schema.url if self._schema else str(self.folder / "flowhooks.db"),
-            plugins={name: dict(section) for name, section in settings.items()},
+            plugins=sections,
             sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()}
             | {name: Source(ingress=IngressSettings(receiver=plugin)) for name, plugin in receivers.items()},
             ledger=LedgerSettings(write_timeout=WAIT_TIMEOUT),
@@ -240,7 +243,7 @@ class AppHarness:
         Raises:
             FlowhooksError: no event has this id.
         """
-        return self.app.ledger.event(_event_id(event)).event
+        return self.app.ledger.event(event_id_of(event)).event
 
     def events(self) -> tuple[Event, ...]:
         """Return all stored events, the oldest first."""
@@ -255,19 +258,19 @@ class AppHarness:
         return tuple(stored.event for stored in self._stored(state="dismissed"))
 
     def why_not(self, event: str | PostResult) -> str:
-        """Explain why an event is parked or dismissed, and why each handler of its class or key does not get it.
+        """Explain why an event is parked or dismissed, and why each handler of its class or key does not match.
 
         Args:
             event: the event's id, or the result of `post`.
 
         Returns:
-            One reason per line, such as `leave:grant does not get it: conclusion 'rejected' is not one of approved`;
+            One reason per line, such as `leave:grant does not match: conclusion 'rejected' is not one of approved`;
             `""` if the event is routed.
 
         Raises:
             FlowhooksError: no event has this id.
         """
-        return "\n".join(text.no_match_reasons(self.app.ledger.event(_event_id(event))))
+        return "\n".join(text.no_match_reasons(self.app.ledger.event(event_id_of(event))))
 
     def deliveries(self, event: str | PostResult, handler: str | None = None) -> tuple[DeliveryView, ...]:
         """Return the current state of an event's deliveries.
@@ -279,7 +282,7 @@ class AppHarness:
         Raises:
             FlowhooksError: no event has this id.
         """
-        ledger, event_id = self.app.ledger, _event_id(event)
+        ledger, event_id = self.app.ledger, event_id_of(event)
         return tuple(
             delivery_view(event_id, standing, ledger.attempts(standing.delivery_id))
             for standing in ledger.event(event_id).delivery_statuses
@@ -298,7 +301,7 @@ class AppHarness:
             FlowhooksError: no event has this id.
         """
         __tracebackhide__ = True
-        event_id = _event_id(event)
+        event_id = event_id_of(event)
         deliveries = self.deliveries(event_id, handler)
         if len(deliveries) == 1:
             return deliveries[0]
@@ -339,7 +342,7 @@ class AppHarness:
             ValueError: `state` is not a state.
         """
         __tracebackhide__ = True
-        event_id, expected_state = _event_id(event), State(state)
+        event_id, expected_state = event_id_of(event), State(state)
         deadline = time.monotonic() + timeout
         while True:
             rates = next_starts(self.app)
@@ -389,7 +392,7 @@ class AppHarness:
                 a handler is still running.
         """
         __tracebackhide__ = True
-        settle(self.app, self.clock, tuple(map(_event_id, events)))
+        settle(self.app, self.clock, tuple(map(event_id_of, events)))
 
     def crash(self) -> None:
         """Simulate a kill of the process: running handlers continue, but nothing records how they end.
@@ -481,17 +484,3 @@ class AppHarness:
 
     def _stored(self, **filters: Any) -> list[StoredEvent]:
         return self.app.ledger.page(EventFilter(**filters), limit=MAX_EVENTS)
-
-
-def _event_id(event: str | PostResult) -> str:
-    """Return the id of an event that is given by its id or by the response to its callback.
-
-    Raises:
-        AssertionError: the callback was not stored.
-    """
-    __tracebackhide__ = True
-    if not isinstance(event, PostResult):
-        return event
-    if not event.event_id:
-        raise AssertionError(f"no event was stored for this callback: it was answered {event.status}: {event.message}")
-    return event.event_id

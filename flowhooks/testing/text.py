@@ -122,7 +122,7 @@ def no_delivery(app: App, stored: StoredEvent) -> str:
 
 
 def no_match_reasons(stored: StoredEvent) -> list[str]:
-    """Return why an event is parked or dismissed, then why each handler of its class or key does not get it."""
+    """Return why an event is parked or dismissed, then why each handler of its class or key does not match."""
     by = stored.parked_by or stored.dismissed_by
     why = _CONDITION[stored.state] if by == "condition" else _WHY.get(by or "")
     lines = [f"it is {stored.state} because {why}"] if why else []

@@ -95,3 +95,17 @@ def delivery_view(event_id: str, standing: DeliveryStatus, attempts: Sequence[At
         note=standing.comment,
         blocked_by=standing.blocked_by,
     )
+
+
+def event_id_of(event: str | PostResult) -> str:
+    """Return the id of an event that is given by its id or by the response to its callback.
+
+    Raises:
+        AssertionError: the callback was not stored.
+    """
+    __tracebackhide__ = True
+    if not isinstance(event, PostResult):
+        return event
+    if not event.event_id:
+        raise AssertionError(f"no event was stored for this callback: it was answered {event.status}: {event.message}")
+    return event.event_id

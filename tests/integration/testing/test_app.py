@@ -472,12 +472,18 @@ def test_what_is_no_plugin_is_refused(thing):
         AppHarness(thing)
 
 
-def test_a_section_of_nobody_is_refused():
-    """Settings for a missing plugin and two plugins of one name are refused."""
+def test_a_section_of_nobody_is_refused(monkeypatch, tmp_path):
+    """Settings for a missing plugin, and two plugins or sources of one name, are refused; nothing is left behind."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(FlowhooksError, match=r"there is no plugin 'leave'; the plugins are handlers"):
         AppHarness(failing(0)[0], settings={"leave": {}})
     with pytest.raises(FlowhooksError, match="two plugins would have the name 'handlers'"):
         AppHarness(failing(0)[0], names={"handlers": failing(0)[0]})
+    with pytest.raises(FlowhooksError, match="sources and receivers both have erp: give each source its own name"):
+        AppHarness(failing(0)[0], sources=("erp",), receivers={"erp": "handlers"})
+    with pytest.raises(TypeError, match="not iterable"):
+        AppHarness(failing(0)[0], settings={"handlers": 5})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_has_no_effect_is_a_warning(module):
