@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+_LEDGER: Final = "flowhooks.db"
 _SETTLED: Final = COMPLETED_STATES | {State.DEAD}
 """States in which a delivery blocks no other delivery."""
 
@@ -62,7 +63,8 @@ class AppHarness:
         names: further plugins, by their names.
         settings: the sections `[plugins.NAME]`, by plugin name. Default: none.
         clock: the clock of the app. Default: a new `ManualClock`.
-        folder: the folder of the ledger. Default: a temporary folder, which `close` removes.
+        folder: the folder of the ledger. Default: a temporary folder, which `close` removes. If an earlier app has used
+            it, give the `clock` of that app, so that times and ids continue.
         sources: names of engines. Each gets a credential, and `post` calls as the first one by default.
         database: the URL of a PostgreSQL database, for handlers that use `delivery.transaction()`. The ledger is then
             in a new schema of that database, which `close` removes. Default: a SQLite file in `folder`.
@@ -96,6 +98,8 @@ class AppHarness:
                 )
         if twice := sorted(set(sources) & set(receivers)):
             raise SettingsError(f"sources and receivers both have {', '.join(twice)}: give each source its own name")
+        if folder is not None and clock is None and not database and (folder / _LEDGER).exists():
+            raise SettingsError(f"{folder} has the ledger of an earlier app: give its clock, clock=earlier.clock")
         sections = {name: dict(section) for name, section in settings.items()}
         self._schema = TemporarySchema(database) if database else None
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="flowhooks-")
@@ -104,7 +108,7 @@ class AppHarness:
         tokens = {name: new_token() for name in sources}
         self._tokens = {name: token for name, (token, _) in tokens.items()}
         self._settings = Settings(
-            database=self._schema.url if self._schema else str(self.folder / "flowhooks.db"),
+            database=self._schema.url if self._schema else str(self.folder / _LEDGER),
             plugins=sections,
             sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()}
             | {name: Source(ingress=IngressSettings(receiver=plugin)) for name, plugin in receivers.items()},

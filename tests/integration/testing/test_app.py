@@ -658,6 +658,17 @@ def test_it_is_a_context_manager():
     assert not app.folder.exists()
 
 
+def test_a_folder_is_used_again_with_its_clock(app_of):
+    """A new version of a plugin finds the events of the earlier one; a new clock would make their ids again."""
+    earlier = app_of(failing(0)[0])
+    event_id = earlier.post("1", wait=0, processDefinitionKey="leave").event_id
+    earlier.close()
+    with pytest.raises(FlowhooksError, match=r"has the ledger of an earlier app: give its clock, clock=earlier\.clock"):
+        AppHarness(failing(0)[0], folder=earlier.folder)
+    with AppHarness(failing(0)[0], folder=earlier.folder, clock=earlier.clock) as app:
+        app.wait_for(event_id)
+
+
 def test_a_stored_event_is_sent_again(app_of, make_plugin, listens):
     """The handlers see what they saw before: kind, data and conclusion, and the source if the app has it."""
     seen = []
