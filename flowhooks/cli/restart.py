@@ -17,7 +17,7 @@ from flowhooks.cli.options import json_option, settings_options
 from flowhooks.cli.process.restart_delay import START_TIMEOUT
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.ledger import database
-from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.lock import HAND_OVER_TIMEOUT, Lock
 from flowhooks.operations.record_change import ChangeKind
 from flowhooks.settings import database_url
 
@@ -98,40 +98,93 @@ def replace_server(settings: Settings) -> Replaced:
     if file is None:
         raise FlowhooksError(f"on PostgreSQL this command cannot find the server: {SIGNALS}")
     lock = Lock(file)
-    before = lock.owner()
-    if before is None or not before.admin:
-        raise FlowhooksError(f"no server is running on the ledger {file}")
+    before = _running_server(lock, file)
     record_change(settings, ChangeKind.RESTART)
-    _request(before, lock.path)
-    deadline = time.monotonic() + START_TIMEOUT + settings.shutdown.timeout + settings.http.read_timeout + MARGIN
-    while time.monotonic() < deadline:
+    requested = time.monotonic()
+    while not _request(before, lock.path):
+        asked = before.pid
+        before = _running_server(lock, file, may_be_free=True)
+        if before.pid == asked:
+            raise FlowhooksError(
+                f"process {before.pid}, which has the ledger, is not visible here: run the command on the machine, in "
+                "the container and as the user of the server"
+            )
+    return _wait(lock, before, requested, settings.shutdown.timeout + settings.http.read_timeout)
+
+
+def _running_server(lock: Lock, file: Path, *, may_be_free: bool = False) -> LockOwner:
+    """Return the server that has the ledger; wait for one that is just taking it over.
+
+    Args:
+        lock: the lock of the ledger.
+        file: the database file.
+        may_be_free: whether to wait also while no process has the lock.
+
+    Raises:
+        FlowhooksError: no server is running.
+    """
+    until = time.monotonic() + HAND_OVER_TIMEOUT
+    while True:
+        try:
+            owner = lock.owner()
+        except LedgerUnusable:  # it has just changed
+            if time.monotonic() > until:
+                raise
+        else:
+            if owner is not None and owner.admin:
+                return owner
+            if time.monotonic() > until or (owner is None and not may_be_free):
+                raise FlowhooksError(f"no server is running on the ledger {file}")
+        time.sleep(POLL_INTERVAL)
+
+
+def _wait(lock: Lock, before: LockOwner, requested: float, handlers_timeout: float) -> Replaced:
+    """Wait until a process serves that was started after the request: it has loaded what was changed before.
+
+    Raises:
+        FlowhooksError: the server was not replaced.
+    """
+    current, seen_at, owned_at = before, requested, requested
+    while time.monotonic() < seen_at + START_TIMEOUT + handlers_timeout + MARGIN:
         time.sleep(POLL_INTERVAL)
         owner = _owner(lock)
         if owner is None:
+            if time.monotonic() > owned_at + HAND_OVER_TIMEOUT and not _exists(current.pid):
+                raise FlowhooksError(f"process {current.pid} has ended, and no other one has its ledger; see the log")
             continue
-        if owner.pid != before.pid and owner.admin:
-            return Replaced(before.pid, owner.pid, owner.waited)
-        if owner.pid == before.pid and owner.refused_restarts != before.refused_restarts:
+        owned_at = time.monotonic()
+        if owner.refused_started > requested:
             raise FlowhooksError(f"the server was not replaced and continues: {owner.why_refused}")
+        if owner.pid != before.pid and owner.admin and owner.started > requested:
+            return Replaced(before.pid, owner.pid, owner.waited)
+        if owner.pid != current.pid:  # the successor of an earlier request, which is replaced in turn
+            current, seen_at = owner, time.monotonic()
     raise FlowhooksError("the new server does not serve yet; its log has the reason")
 
 
-def _request(owner: LockOwner, lock_file: Path) -> None:
+def _request(owner: LockOwner, lock_file: Path) -> bool:
     """Send the signal, but only to a process that has the lock file open: ids of another container mean nothing here.
 
-    Raises:
-        FlowhooksError: there is no such process here, or it belongs to another user.
+    Returns:
+        Whether there is such a process here, which belongs to this user.
     """
-    elsewhere = (
-        f"process {owner.pid}, which has the ledger, is not visible here: run the command on the machine, in the "
-        "container and as the user of the server"
-    )
     try:
         if Path("/proc/self/fd").exists() and not _has_open(owner.pid, lock_file):
-            raise FlowhooksError(elsewhere)
+            return False
         os.kill(owner.pid, signal.SIGUSR2)
     except (ProcessLookupError, PermissionError, FileNotFoundError):
-        raise FlowhooksError(elsewhere) from None
+        return False
+    return True
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _has_open(pid: int, file: Path) -> bool:

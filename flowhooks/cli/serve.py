@@ -143,7 +143,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         serving.start_serving(web, shutdown_signal, failed)
         waited = context.seconds_refusing()
         # Before the listener with /readyz: who sees the server ready can run a command on it.
-        publish_admin_address(app.lock, f"http://{admin.address}", token, waited=waited)
+        publish_admin_address(app.lock, f"http://{admin.address}", token, started=context.started, waited=waited)
         serving.start_serving(admin, shutdown_signal, failed)
         context.report_ready(settings)
         if waited is not None:

@@ -54,8 +54,9 @@ class LockOwner:
         token: the token that the administration API requires for changes. Only a user who can read the database's
             folder as its owner can read it.
         file: device and inode of the database file that the owner has open.
+        started: when the owner began to load settings and plugins, by `time.monotonic`.
         waited: seconds for which callbacks waited when the owner replaced its predecessor; None if it replaced none.
-        refused_restarts: how many replacements of the owner have failed.
+        refused_started: when the process was started that could not replace the owner; 0 if none has failed.
         why_refused: why the last of them failed; `""` if none has.
     """
 
@@ -63,8 +64,9 @@ class LockOwner:
     admin: str = ""
     token: str = ""
     file: str = field(default="", compare=False)
+    started: float = 0.0
     waited: float | None = None
-    refused_restarts: int = 0
+    refused_started: float = 0.0
     why_refused: str = ""
 
     def __repr__(self) -> str:
@@ -128,10 +130,14 @@ class Lock:
             with suppress(LedgerUnusable):
                 self._write(self._file)
 
-    def write_refused_restart(self, why: str) -> None:
-        """Write into the lock file that a replacement of the owner has failed, for the command that waits for it."""
-        owner = self._owner
-        self.write_owner(replace(owner, refused_restarts=owner.refused_restarts + 1, why_refused=why))
+    def write_refused_restart(self, why: str, started: float) -> None:
+        """Write into the lock file that a replacement of the owner has failed, for the command that waits for it.
+
+        Args:
+            why: the reason.
+            started: when the process was started that has failed, by `time.monotonic`.
+        """
+        self.write_owner(replace(self._owner, refused_started=started, why_refused=why))
 
     def restore(self) -> None:
         """Create the lock file again if it was removed or replaced, and write it if the last write failed.
@@ -336,8 +342,9 @@ def _read(file: int) -> LockOwner | None:
             admin=str(value["admin"]),
             token=str(value["token"]),
             file=str(value.get("file", "")),
+            started=float(value.get("started", 0)),
             waited=None if waited is None else float(waited),
-            refused_restarts=int(value.get("refused_restarts", 0)),
+            refused_started=float(value.get("refused_started", 0)),
             why_refused=str(value.get("why_refused", "")),
         )
     except (ValueError, KeyError, TypeError):
@@ -410,14 +417,17 @@ def acquire_lock(url: str, timeout: float = 0.0) -> Lock | None:
     )
 
 
-def publish_admin_address(lock: Lock | None, admin: str, token: str, *, waited: float | None = None) -> None:
+def publish_admin_address(
+    lock: Lock | None, admin: str, token: str, *, started: float = 0.0, waited: float | None = None
+) -> None:
     """Write the address of the administration API and its token into the lock file.
 
     Args:
         lock: the lock of this process; None on PostgreSQL, where nothing is written.
         admin: the address.
         token: the token.
+        started: when this process began to load settings and plugins, by `time.monotonic`.
         waited: seconds for which callbacks waited while this process took over; None if it replaced no other.
     """
     if lock is not None:
-        lock.write_owner(LockOwner(pid=os.getpid(), admin=admin, token=token, waited=waited))
+        lock.write_owner(LockOwner(pid=os.getpid(), admin=admin, token=token, started=started, waited=waited))

@@ -84,7 +84,7 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
         assert answer.event_id == taken.get(instance, answer.event_id)
     assert server.until_logged("ledger_write_recovered")
     assert server.ask("GET", "/readyz", admin=True).status == 200
-    until(lambda: Lock(site.database).owner().refused_restarts)  # which `flowhooks restart` reads
+    until(lambda: Lock(site.database).owner().refused_started)  # which `flowhooks restart` reads
     server.stop()
     server.check_log()
     assert len(server.logged("ledger_write_failed")) == len(server.logged("ledger_write_recovered"))

@@ -72,6 +72,7 @@ class ChildProcess:
     Attributes:
         pid: process id.
         control: socket for messages in both directions.
+        started: when it was started, by `time.monotonic`.
         ready_at: time when the process became ready, by `time.monotonic`; None if it is not ready.
         stop_timeout: seconds that it may take for an orderly end, by the settings with which it became ready; None if
             it is not ready.
@@ -153,7 +154,8 @@ class ChildProcess:
         self.has_loaded = self.has_ended = self.wants_replacement = self.has_reloaded = False
         self.start_error, self.exit_code = "", 1
         self.stop_requested = self.killed = False
-        self.kill_at = time.monotonic() + start_timeout
+        self.started = time.monotonic()
+        self.kill_at = self.started + start_timeout
         self._received = b""
 
     def receive(self) -> bool:
@@ -216,9 +218,14 @@ class ChildProcess:
         self.kill_at = time.monotonic() + timeout
         self._send(TAKE_OVER_COMMAND + f": {stopped_at}\n".encode())
 
-    def report_refused(self, why: str) -> None:
-        """Tell the only process why it was not replaced."""
-        self._send(REFUSED_COMMAND + f": {json.dumps(why)}\n".encode())
+    def report_refused(self, why: str, started: float) -> None:
+        """Tell the only process why it was not replaced.
+
+        Args:
+            why: the reason.
+            started: when the process was started that has failed, by `time.monotonic`.
+        """
+        self._send(REFUSED_COMMAND + f": {json.dumps([why, started])}\n".encode())
 
     def report_supervised(self) -> None:
         """Tell a process that its parent is a supervisor from now on."""

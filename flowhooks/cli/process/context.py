@@ -46,6 +46,7 @@ class ProcessContext:
     """Environment of a long-running process.
 
     Attributes:
+        started: when this process began to load settings and plugins, by `time.monotonic`.
         source: where the settings are read from.
         inherited: link to the supervisor, which is notified instead of the service manager; None if there is no
             supervisor.
@@ -57,6 +58,7 @@ class ProcessContext:
         activated: the listening sockets that the service manager has opened, by the setting's name.
     """
 
+    started: float
     source: SettingsSource
     inherited: InheritedSockets | None
     service_manager: ServiceManager

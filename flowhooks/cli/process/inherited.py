@@ -37,7 +37,7 @@ HAND_OVER_COMMAND: Final = b"hand over\n"
 TAKE_OVER_COMMAND: Final = b"take over"
 """Command to a successor that has loaded, with the time (`time.monotonic`) since which no connection is accepted."""
 REFUSED_COMMAND: Final = b"refused"
-"""Message of the supervisor to the only process why it was not replaced, as JSON."""
+"""Message of the supervisor to the only process: why it was not replaced, and when the failed process was started."""
 SUPERVISED_COMMAND: Final = b"supervised\n"
 """Message to a process that its parent is a supervisor from now on, and its predecessor no more."""
 
@@ -60,7 +60,7 @@ class InheritedSockets:
         is_alone: whether the parent died while it was the predecessor, so that this process continues without one.
         is_replaced: whether a successor has taken over, so that this process retires without closing the service.
         hands_over: whether this process has to hand the ledger over to a successor.
-        on_refused: called with the reason if this process was not replaced.
+        on_refused: called if this process was not replaced, with the reason and the start of the process that failed.
         redact: hides secrets in reported errors.
     """
 
@@ -75,7 +75,7 @@ class InheritedSockets:
     is_alone: bool = field(default=False, init=False)
     is_replaced: bool = field(default=False, init=False)
     hands_over: bool = field(default=False, init=False)
-    on_refused: Callable[[str], object] = field(default=lambda _why: None, init=False)
+    on_refused: Callable[[str, float], object] = field(default=lambda _why, _started: None, init=False)
     redact: Callable[[str], str] = field(default=str, init=False)
     _may_take_over: threading.Event = field(default_factory=threading.Event, init=False)
     _refusing_since: float | None = field(default=None, init=False)
@@ -212,7 +212,7 @@ class InheritedSockets:
             self._refusing_since = json.loads(value)
             self._may_take_over.set()
         elif word == REFUSED_COMMAND:
-            self.on_refused(json.loads(value))
+            self.on_refused(*json.loads(value))
         elif command == SUPERVISED_COMMAND:
             self.parent_is_predecessor = False
         else:

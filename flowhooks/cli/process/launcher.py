@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -59,6 +60,7 @@ def run(
         check(settings)
         return settings
 
+    started = time.monotonic()
     reopen_closed_files()
     disable_core_dumps()
     service_manager = ServiceManager.from_environ(os.environ)
@@ -82,6 +84,7 @@ def run(
             if inherited.is_only and settings.processes > 1:
                 log.warning("restart_needed", settings=["processes"], why=PROCESSES_KEPT)
             context = ProcessContext(
+                started=started,
                 source=source,
                 inherited=inherited,
                 service_manager=service_manager,
@@ -98,6 +101,7 @@ def run(
     if settings.processes == 1:
         configure_log(settings)
         context = ProcessContext(
+            started=started,
             source=source,
             inherited=None,
             service_manager=service_manager,

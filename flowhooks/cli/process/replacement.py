@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ import structlog
 from flowhooks.cli.process import STATE_VARIABLE
 from flowhooks.cli.process.child import ChildProcess, own_command
 from flowhooks.cli.process.restart_delay import START_TIMEOUT
+from flowhooks.cli.process.signals import has_terminal
 from flowhooks.cli.process.single_supervisor import NEXT, SUPERVISOR_SIGNALS, Inheritance
 from flowhooks.errors import SettingsError
 from flowhooks.execution.cpu_affinity import unpin
@@ -77,6 +79,7 @@ class Replacement:
     stopped_at: float | None = field(default=None, init=False)
     _successor: ChildProcess | None = field(default=None, init=False)
     _sockets: dict[str, socket.socket] = field(default_factory=dict, init=False)
+    _deferred: set[int] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         if self.context.inherited is not None:
@@ -91,6 +94,9 @@ class Replacement:
     def request(self, shutdown_signal: ShutdownSignal, on_hangup: Callable[[], None]) -> bool:
         """Ask the supervisor for a replacement; without a supervisor, start a successor and wait until it has loaded.
 
+        The successor may have read a file before it was changed, so no request is dropped meanwhile: the supervisor
+        replaces the successor again, and lets it reload its settings.
+
         Returns:
             Whether to stop waiting for signals: a successor has loaded, or shutdown was requested meanwhile.
         """
@@ -102,21 +108,38 @@ class Replacement:
         try:
             child = self._start()
         except OSError as error:
-            self._refuse(f"a process could not be started: {error.strerror or error}")
+            self._refuse(f"a process could not be started: {error.strerror or error}", time.monotonic())
             return False
+
+        def on_late_hangup() -> None:
+            self._deferred.add(signal.SIGHUP)
+            on_hangup()
+
         while not child.has_loaded:
             child.receive()
             if child.has_exited() or time.monotonic() > child.kill_at:
                 child.kill()
                 child.receive_last()
                 self._close(child)
-                self._refuse(child.exit_reason() if child.has_exited() else "it does not start in time")
+                why = child.exit_reason() if child.has_exited() else "it does not start in time"
+                self._refuse(why, child.started)
+                if signal.SIGUSR2 in self._deferred:
+                    shutdown_signal.write(signal.SIGUSR2)
+                self._deferred.clear()
                 return False
-            if shutdown_signal.wait(POLL_INTERVAL, on_hangup=on_hangup):
+            if shutdown_signal.wait(POLL_INTERVAL, on_hangup=on_late_hangup, on_replace=self._defer_replacement):
                 child.kill()
                 return True
         self._successor = child
         return True
+
+    def _defer_replacement(self) -> bool:
+        inherited = self.context.inherited
+        if inherited is not None and not inherited.is_alone:
+            inherited.request_replacement()
+        else:
+            self._deferred.add(signal.SIGUSR2)
+        return False
 
     def _start(self) -> ChildProcess:
         inherited, context = self.context.inherited, self.context
@@ -146,13 +169,13 @@ class Replacement:
         for sock in self._sockets.values():
             sock.close()
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, started: float) -> None:
         log.error("process_replace_failed", why=why, next=NEXT)
-        self._publish_refusal(why)
+        self._publish_refusal(why, started)
 
-    def _publish_refusal(self, why: str) -> None:
+    def _publish_refusal(self, why: str, started: float) -> None:
         if self.app.lock is not None:
-            self.app.lock.write_refused_restart(why)
+            self.app.lock.write_refused_restart(why, started)
 
     def drain(self, shutdown_signal: ShutdownSignal) -> float:
         """Start no more attempts, wait for running ones, then stop accepting and answer what has arrived.
@@ -170,7 +193,7 @@ class Replacement:
         hit("restart.draining")
         began = time.monotonic()
         deadline = began + app.settings.shutdown.timeout
-        while not shutdown_signal.wait(POLL_INTERVAL):
+        while not self._wait(shutdown_signal, POLL_INTERVAL):
             now = time.monotonic()
             runs = now < deadline and app.runner.running
             keeps = now < began + RETIRING_IDLE_TIMEOUT and any(server.has_kept_connections() for server in servers)
@@ -190,6 +213,11 @@ class Replacement:
             server.drain(POLL_INTERVAL)
         return max(0.0, deadline - time.monotonic())
 
+    def _wait(self, shutdown_signal: ShutdownSignal, timeout: float) -> bool:
+        return shutdown_signal.wait(
+            timeout, on_hangup=lambda: self._deferred.add(signal.SIGHUP), on_replace=self._defer_replacement
+        )
+
     def finish(self, shutdown_signal: ShutdownSignal, *, ended: bool) -> None:
         """Let the successor take over, now that the ledger is released.
 
@@ -201,14 +229,19 @@ class Replacement:
         """
         hit("restart.released")
         stopped_at = self.stopped_at or time.monotonic()
+        if self._successor is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISOR_SIGNALS)  # pending signals outlive the execution
+        while self._wait(shutdown_signal, 0):  # until no signal is left; the end of the listeners counts as one
+            pass
         if self._successor is None:
             if self.context.inherited is not None:
                 self.context.inherited.report_released(stopped_at, ended=ended)
             return
-        signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISOR_SIGNALS)  # pending signals outlive the execution
-        if shutdown_signal.was_received:
+        if shutdown_signal.was_received or (shutdown_signal.had_terminal and not has_terminal()):
             self._successor.kill()
             return
+        for number in self._deferred:
+            signal.pthread_kill(threading.get_ident(), number)
         if ended:
             self._successor.take_over(stopped_at, timeout=START_TIMEOUT)
         self._become_supervisor(

@@ -124,6 +124,8 @@ class SingleSupervisor:
     _number: int = field(init=False)
     _service_manager: ServiceManager = field(init=False)
     _reload_pending: bool = field(init=False, default=False)
+    _reload_again: bool = field(init=False, default=False)
+    _replace_again: bool = field(init=False, default=False)
     _stopping: bool = field(init=False, default=False)
     _restart_delay: float = field(init=False, default=0.0)
     _restart_at: float = field(init=False, default=0.0)
@@ -189,6 +191,7 @@ class SingleSupervisor:
         elif number == signal.SIGHUP:
             self._service_manager.reloading()
             self._reload_pending = True
+            self._reload_again = self.successor is not None
 
     def _stop_all(self) -> None:
         log.info("stopping_all", processes=sum(1 for _ in self._children()))
@@ -200,7 +203,10 @@ class SingleSupervisor:
             child.stop(timeout=self._stop_timeout(child))
 
     def _replace(self, selector: selectors.BaseSelector) -> None:
-        if self.successor is not None or self._current is None:
+        if self.successor is not None:
+            self._replace_again = True  # the successor may have read a file before it was changed
+            return
+        if self._current is None:
             return  # a process that starts anyway loads the current files
         log.info("process_replacing", processes=1)
         self._number += 1
@@ -223,6 +229,7 @@ class SingleSupervisor:
         elif child is self._current:
             self._current = None
             self._stopped_at = time.monotonic() if child.released is None else child.released
+            self._replace_again |= child.wants_replacement and self.successor is not None
             if not is_expected:
                 self._on_died(child)
         else:
@@ -232,7 +239,7 @@ class SingleSupervisor:
             if self._current is not None and not self._current.stop_requested:
                 why = child.exit_reason()
                 log.error("process_replace_failed", why=why, next=NEXT)
-                self._current.report_refused(why)
+                self._current.report_refused(why, child.started)
             else:
                 self._on_died(child)
 
@@ -258,6 +265,9 @@ class SingleSupervisor:
             return
         if self.successor is not None:
             self._advance_successor(self.successor)
+        if self._replace_again and self.successor is None:
+            self._replace_again = False
+            self._replace(selector)
         if self._current is None and self.successor is None and self._restart_at <= time.monotonic():
             self._current = self._start(selector, is_successor=False)
         if self._current is not None and self._current.ready_at is not None:
@@ -301,6 +311,7 @@ class SingleSupervisor:
             if current is not None:
                 self._leaving.append(current)
             self._current, self.successor = successor, None
+            self._reload_pending, self._reload_again = self._reload_pending or self._reload_again, False
             successor.kill_at = 0.0
             log.info("process_replaced", processes=1)
 
@@ -327,7 +338,7 @@ class SingleSupervisor:
             self._restart_at = time.monotonic() + self._restart_delay
             log.error("process_start_failed", number=self._number, why=why, again_in=self._restart_delay)  # noqa: TRY400 (the message is enough)
             if is_successor and self._current is not None:
-                self._current.report_refused(f"a process could not be started: {why}")
+                self._current.report_refused(f"a process could not be started: {why}", time.monotonic())
             return None
         selector.register(child.control, selectors.EVENT_READ, child)
         log.info("process_started", process=child.pid, number=child.number)

@@ -58,14 +58,14 @@ def test_it_says_who_has_it(locks):
 
 
 def test_it_says_why_the_owner_was_not_replaced(locks):
-    """The command that asked for a replacement reads how often one has failed, and why the last one did."""
+    """The command that asked for a replacement reads when a process was started that failed, and why."""
     first, second = locks(), locks()
     first.acquire()
-    first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081", waited=0.5))
-    first.write_refused_restart("one")
-    first.write_refused_restart("two")
+    first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081", started=3.0, waited=0.5))
+    first.write_refused_restart("one", 4.0)
+    first.write_refused_restart("two", 5.0)
     owner = second.owner()
-    assert (owner.waited, owner.refused_restarts, owner.why_refused) == (0.5, 2, "two")
+    assert (owner.started, owner.waited, owner.refused_started, owner.why_refused) == (3.0, 0.5, 5.0, "two")
     assert owner.admin == "http://127.0.0.1:8081"
 
 
@@ -91,13 +91,13 @@ def test_a_full_disk(locks, size):
     first.acquire()
     first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081"))
     with limited_files(size):
-        first.write_refused_restart("one")
+        first.write_refused_restart("one", 4.0)
         assert second.owner() == LockOwner(pid=1, admin="http://127.0.0.1:8081")
         with pytest.raises(LedgerUnusable, match="cannot write the lock file"):
             first.restore()
-        first.write_refused_restart("two")
+        first.write_refused_restart("two", 5.0)
     first.restore()
-    assert (second.owner().refused_restarts, second.owner().why_refused) == (2, "two")
+    assert (second.owner().refused_started, second.owner().why_refused) == (5.0, "two")
 
 
 def test_a_process_may_wait_for_it(locks, tmp_path):

@@ -29,7 +29,8 @@ class Child:
         self.has_loaded = self.has_ended = self.wants_replacement = self.has_reloaded = False
         self.stop_requested = self.killed = False
         self.succeeded = True
-        self.kill_at = time.monotonic() + 100
+        self.started = time.monotonic()
+        self.kill_at = self.started + 100
 
     def hand_over(self, *, timeout):
         """Record the command."""
@@ -41,9 +42,9 @@ class Child:
         """Record the command."""
         self.received.append(("take over", stopped_at))
 
-    def report_refused(self, why):
+    def report_refused(self, why, started):
         """Record the message."""
-        self.received.append(("refused", why))
+        self.received.append(("refused", why, started))
 
     def stop(self, *, timeout):
         """Record the command."""
@@ -157,11 +158,11 @@ def test_a_predecessor_that_dies_is_followed_by_its_successor(supervisor, has_lo
 def test_a_successor_that_cannot_load_changes_nothing(supervisor, logged):
     """The predecessor receives the reason, and goes on."""
     supervisor._replace(SELECTOR)
-    before = supervisor._current
-    supervisor._on_exit(supervisor.successor)
+    before, failed = supervisor._current, supervisor.successor
+    supervisor._on_exit(failed)
     advance(supervisor)
     assert (supervisor._current, supervisor.successor) == (before, None)
-    assert before.received == [("refused", "it was killed by SIGKILL")]
+    assert before.received == [("refused", "it was killed by SIGKILL", failed.started)]
     assert [one["event"] for one in logged][-1] == "process_replace_failed"
 
 
@@ -188,6 +189,20 @@ def test_a_reload_waits_for_the_process_that_serves(supervisor):
     assert after.received[-1] == "reload"
 
 
+def test_a_reload_reaches_a_successor_that_is_loading(supervisor, monkeypatch):
+    """The successor may have read the settings before they were changed."""
+    monkeypatch.setattr(single_supervisor, "has_terminal", lambda: True)
+    supervisor._replace(SELECTOR)
+    before, after = supervisor._current, supervisor.successor
+    supervisor._on_signal(signal.SIGHUP, SELECTOR)
+    advance(supervisor)
+    after.has_loaded, before.released, before.has_ended, after.ready_at = True, 5.0, True, 6.0
+    for _ in range(2):
+        advance(supervisor)
+    assert before.received == ["reload"]
+    assert [word for word in after.received if word == "reload"] == ["reload"]
+
+
 def test_the_end_of_the_terminal_stops_the_process(supervisor, monkeypatch):
     """SIGHUP requests a reload as long as there is a terminal."""
     has_terminal = True
@@ -201,13 +216,37 @@ def test_the_end_of_the_terminal_stops_the_process(supervisor, monkeypatch):
 
 
 def test_a_process_may_ask_for_its_replacement(supervisor):
-    """It does so when the signal was sent to it; once, even if the signal was sent twice."""
+    """It does so when the signal was sent to it."""
     supervisor._current.wants_replacement = True
     advance(supervisor)
-    after = supervisor.successor
-    supervisor._current.wants_replacement = True
+    advance(supervisor)
+    assert supervisor.successor is not None
+    assert not supervisor._current.wants_replacement
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_a_request_during_a_replacement_leads_to_another_one(supervisor, exits):
+    """The successor may have read a file before it was changed."""
+    before, after = replace(supervisor)
+    before.wants_replacement, before.released, before.has_ended = True, 5.0, True
+    if exits:
+        supervisor._on_exit(before)
     advance(supervisor)
     assert supervisor.successor is after
+    after.ready_at = 6.0
+    advance(supervisor)
+    assert supervisor._current is after
+    assert supervisor.successor not in {None, after}
+
+
+def test_a_request_while_a_successor_loads_leads_to_another_one(supervisor):
+    """It does so even if the successor fails, because the error may have been corrected since."""
+    supervisor._replace(SELECTOR)
+    failed = supervisor.successor
+    supervisor._on_signal(signal.SIGUSR2, SELECTOR)
+    supervisor._on_exit(failed)
+    advance(supervisor)
+    assert supervisor.successor not in {None, failed}
 
 
 def test_a_process_that_has_died_may_have_forked(supervisor):
