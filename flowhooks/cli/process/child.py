@@ -200,6 +200,7 @@ class ChildProcess:
 
     def stop(self, *, timeout: float) -> None:
         """Tell the process to stop because all processes stop."""
+        self.receive()  # a second signal, after one of the service manager, would end a process that is ready at once
         if self.ready_at is None:
             self._process.terminate()  # it does not read commands yet
         self._send_command(STOP_COMMAND, timeout)

@@ -111,6 +111,20 @@ def test_the_supervisor_sleeps_while_a_successor_loads_whose_predecessor_has_die
     assert supervisor._seconds_until_due() > 0
 
 
+def test_a_process_that_is_ready_gets_no_second_signal():
+    """Its report may not have been read yet. A service manager may have signalled all processes."""
+    signalled = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = ChildProcess.adopt(1, 0, ours, start_timeout=1)
+        child._process = SimpleNamespace(terminate=lambda: signalled.append(child))
+        child.stop(timeout=1)
+        assert signalled == [child]
+        InheritedSockets(0, {}, theirs).report_ready(910.0)
+        child.stop(timeout=1)
+    assert signalled == [child]
+
+
 def test_a_process_has_the_time_that_it_reported(supervisor):
     """Each process has read `shutdown.timeout` at its own start; the limit of one that is not ready is estimated."""
     ours, theirs = socket.socketpair()
