@@ -183,7 +183,7 @@ class ForkServerManager:
             log.error(
                 "isolation_failed",
                 why=why,
-                next=f"it is tried again in {pause:g} s; deliveries of isolated handlers wait",
+                next=f"it is tried again in {pause:g} s; attempts of isolated handlers wait for it, or are repeated",
             )
             self._on_failed("" if was_ready else why)
             self._closing.wait(pause)
