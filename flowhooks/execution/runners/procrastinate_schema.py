@@ -23,9 +23,6 @@ _ADVISORY_LOCK_ID: Final = 7_021_845_551
 _CREATE_MIGRATIONS_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS job_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL)"
 )
-_CREATE_INDEX: Final = (
-    "CREATE INDEX IF NOT EXISTS procrastinate_jobs_delivery ON procrastinate_jobs ((args ->> 'delivery_id'))"
-)
 
 
 def upgrade(url: str) -> int:
@@ -54,7 +51,6 @@ def upgrade(url: str) -> int:
                 at = f" (migration {names[0]})" if len(names) == 1 else ""
                 with connection.transaction():
                     connection.execute(statements)
-                    connection.execute(_CREATE_INDEX)
                     for name in names:
                         connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
                     hit("migrate.jobs")
