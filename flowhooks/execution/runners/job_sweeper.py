@@ -107,14 +107,6 @@ class JobSweeper:
         """Sweep for the handlers of this process next time, because a delivery could not be marked as running."""
         self._has_failed.set()
 
-    def sweep(self, connection: Connection) -> None:
-        """Store the missing jobs of the handlers of all processes, and remove the jobs of dead workers.
-
-        Args:
-            connection: any connection, to find the deliveries.
-        """
-        self._store(self._overdue(connection))
-
     def sweep_own(self) -> None:
         """Store a job for each handler of this process that has a due delivery and no waiting job."""
         with self._ledger.connection() as connection:
@@ -138,6 +130,7 @@ class JobSweeper:
         return SWEEP_INTERVAL if self._lock.is_held or until_check <= 0 else until_check
 
     def _sweep_as_leader(self) -> None:
+        """Store the missing jobs of the handlers of all processes, and remove the jobs of dead workers."""
         due = self._lock.read(self._overdue)
         if due is not None:  # otherwise the lock was lost, and the next turn looks whether it is free
             self._store(due)

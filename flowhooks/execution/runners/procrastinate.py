@@ -15,7 +15,7 @@ One process of those that share the ledger looks for due deliveries whose job is
 (`job_sweeper.py`). Retries are found in this way, too, so an idle process polls rarely for the jobs of retries, for
 which PostgreSQL sends no notification.
 
-Threads: `fetch` takes jobs, `runner-N` run the deliveries, `sweeper` looks for missing jobs.
+Threads: `runner` takes jobs, `runner-N` run the deliveries, `sweeper` looks for missing jobs.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class ProcrastinateRunner:
             future.add_done_callback(lambda _future: self._on_claim_done(claim))
 
     def _on_claim_done(self, claim: _Claim) -> None:
-        # In the ledger's writer thread, so the thread `fetch` makes the next claim.
+        # In the ledger's writer thread, so the thread `runner` makes the next claim.
         with self._claiming_changed:
             again = self._claiming.pop(claim.handler)
             if again:
