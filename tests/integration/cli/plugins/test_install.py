@@ -27,7 +27,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.settings import Settings
 from support import fork_server
 from support.steady_clients import Clients
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.timeout(900)  # a test runs up to a dozen commands, some of which run pip
 
@@ -493,6 +493,8 @@ def test_an_upgrade_refuses_no_callback(there, ledger):
             broken = there.wheel("0.3.0", "raise ImportError('no module of that kind')")
             there.run("plugins", "install", "--upgrade", "--restart", broken, *PIP, code=1)
             clients.until_more()
+        with closing(Reader(f"sqlite:///{there.database}")) as reader:  # a callback that is answered 202 runs later
+            until(lambda: reader.verify().deliveries.keys() == {"succeeded"})
     assert clients.failures == []
     assert clients.statuses.keys() <= {200, 202}
     with closing(sqlite3.connect(there.database)) as connection:
