@@ -43,6 +43,17 @@ def handlers():
     return []
 """
 """A plugin that makes its process a version of flowhooks with another migration."""
+WAITS_AT_IMPORT = """
+import os, pathlib, time
+from flowhooks import hookimpl
+
+while pathlib.Path(os.environ["JOURNAL"]).with_name("shut").exists():
+    time.sleep(0.01)
+
+@hookimpl
+def handlers():
+    return []
+"""
 FIRST, SECOND = 1, 2
 EXIT_USAGE = 2
 MAX_HANDOVER_SECONDS = 7.0
@@ -235,20 +246,26 @@ def test_a_stop_during_a_replacement_ends_both(served):
     assert served.balance().deliveries == {"succeeded": SECOND}
 
 
-def test_a_first_stop_during_a_replacement(served):
-    """The same without a supervisor: the server ends, and the successor with it."""
-    server = served.server
-    with shut(served) as gate:
+@pytest.mark.parametrize("moment", ["process_started", "ledger_handing_over"])
+def test_a_first_stop_during_a_replacement(site, moment):
+    """The same without a supervisor: connections are refused at once, and the successor ends with the server."""
+    install(site)
+    server = site.start(shutdown__timeout=600)
+    with shut(site) as gate:
         server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
-        until(lambda: runs(served, "slow"))
+        until(lambda: runs(site, "slow"))
+        if moment == "process_started":
+            site.plugin("waits", WAITS_AT_IMPORT)
         server.signal(signal.SIGUSR2)
-        server.until_logged("ledger_handing_over")
+        server.until_logged(moment)
         server.signal(signal.SIGTERM)
+        until_refused(server.place)
+        assert server.process.poll() is None
         gate.unlink()
     successor = server.logged("process_started")[0]["process"]
     assert server.wait() == 0
     until(lambda: not alive(successor))
-    assert served.balance().deliveries == {"succeeded": 1}
+    assert site.balance().deliveries == {"succeeded": 1}
 
 
 def test_the_service_manager_and_settings(site, tmp_path, monkeypatch):

@@ -118,9 +118,8 @@ class Replacement:
         while not child.has_loaded:
             child.receive()
             if child.has_exited() or time.monotonic() > child.kill_at:
-                child.kill()
                 child.receive_last()
-                self._close(child)
+                self._give_up(child)
                 why = child.exit_reason() if child.has_exited() else "it does not start in time"
                 self._refuse(why, child.started)
                 if signal.SIGUSR2 in self._deferred:
@@ -128,7 +127,7 @@ class Replacement:
                 self._deferred.clear()
                 return False
             if shutdown_signal.wait(POLL_INTERVAL, on_hangup=on_late_hangup, on_replace=self._defer_replacement):
-                child.kill()
+                self._give_up(child)
                 return True
         self._successor = child
         return True
@@ -143,9 +142,9 @@ class Replacement:
 
     def _start(self) -> ChildProcess:
         inherited, context = self.context.inherited, self.context
-        self._sockets = {name: server.duplicate_socket() for name, server in self.servers.items()}
         pinned = frozenset(os.sched_getaffinity(0)) if self.cores else frozenset()
         unpin(self.cores)  # the child has the cores of this thread
+        self._sockets = {name: server.duplicate_socket() for name, server in self.servers.items()}
         try:
             child = ChildProcess(
                 1 if inherited is None else inherited.number + 1,
@@ -159,13 +158,20 @@ class Replacement:
                 parent_is_predecessor=True,
                 configured=context.configured,
             )
+        except OSError:
+            self._close_sockets()
+            raise
         finally:
             unpin(pinned)
         log.info("process_started", process=child.pid, number=child.number)
         return child
 
-    def _close(self, child: ChildProcess) -> None:
+    def _give_up(self, child: ChildProcess) -> None:
+        child.kill()
         child.close()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         for sock in self._sockets.values():
             sock.close()
 
@@ -199,6 +205,8 @@ class Replacement:
             keeps = now < began + RETIRING_IDLE_TIMEOUT and any(server.has_kept_connections() for server in servers)
             if not runs and not keeps:
                 break
+        if self._successor is not None and _stops(shutdown_signal):
+            self._give_up(self._successor)  # new connections are refused at once
         self.stopped_at = time.monotonic()
         for server in servers:
             server.retire()
@@ -237,8 +245,8 @@ class Replacement:
             if self.context.inherited is not None:
                 self.context.inherited.report_released(stopped_at, ended=ended)
             return
-        if shutdown_signal.was_received or (shutdown_signal.had_terminal and not has_terminal()):
-            self._successor.kill()
+        if _stops(shutdown_signal):
+            self._give_up(self._successor)
             return
         for number in self._deferred:
             signal.pthread_kill(threading.get_ident(), number)
@@ -278,6 +286,10 @@ class Replacement:
             # The successor sees that this process ends, takes over, and continues without a supervisor.
             log.error("supervisor_start_failed", why=error.strerror or str(error))  # noqa: TRY400 (the message is enough)
             os._exit(1)
+
+
+def _stops(shutdown_signal: ShutdownSignal) -> bool:
+    return shutdown_signal.was_received or (shutdown_signal.had_terminal and not has_terminal())
 
 
 def check_successor(settings: Settings, plugins: Plugins, credential_kinds: Collection[str]) -> None:
