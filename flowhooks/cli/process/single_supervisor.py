@@ -237,11 +237,14 @@ class SingleSupervisor:
             if is_expected:
                 return
             if self._current is not None and not self._current.stop_requested:
-                why = child.exit_reason()
-                log.error("process_replace_failed", why=why, next=NEXT)
-                self._current.report_refused(why, child.started)
+                self._refuse(child.exit_reason(), child.started)
             else:
                 self._on_died(child)
+
+    def _refuse(self, why: str, started: float) -> None:
+        log.error("process_replace_failed", why=why, next=NEXT)
+        if self._current is not None:
+            self._current.report_refused(why, started)
 
     def _on_died(self, child: ChildProcess) -> None:
         uptime = 0.0 if child.ready_at is None else time.monotonic() - child.ready_at
@@ -334,11 +337,12 @@ class SingleSupervisor:
             )
         except OSError as error:
             why = error.strerror or str(error)
+            if is_successor:
+                self._refuse(f"a process could not be started: {why}", time.monotonic())
+                return None
             self._restart_delay = next_restart_delay(self._restart_delay, 0.0)
             self._restart_at = time.monotonic() + self._restart_delay
             log.error("process_start_failed", number=self._number, why=why, again_in=self._restart_delay)  # noqa: TRY400 (the message is enough)
-            if is_successor and self._current is not None:
-                self._current.report_refused(f"a process could not be started: {why}", time.monotonic())
             return None
         selector.register(child.control, selectors.EVENT_READ, child)
         log.info("process_started", process=child.pid, number=child.number)

@@ -243,14 +243,7 @@ class Supervisor:
                     setattr(slot, name, None)
         elif child is slot.successor:
             slot.successor = None
-            self._replacing = False
-            old = sum(other.generation < self._generation for other in self._children())
-            log.error(
-                "process_replace_failed",
-                why=child.exit_reason(),
-                old=old,
-                next="the running processes continue; fix the error, then send SIGHUP again",
-            )
+            self._end_replacement(child.exit_reason())
         elif not self._was_ready:
             slot.current = None
             self._start_failure = (
@@ -271,6 +264,15 @@ class Supervisor:
                 lived=round(uptime, 1),
                 again_in=slot.restart_delay,
             )
+
+    def _end_replacement(self, why: str) -> None:
+        self._replacing = False
+        log.error(
+            "process_replace_failed",
+            why=why,
+            old=sum(other.generation < self._generation for other in self._children()),
+            next="the running processes continue; fix the error, then send SIGHUP again",
+        )
 
     # actions
 
@@ -294,13 +296,16 @@ class Supervisor:
                 start_timeout=START_TIMEOUT,
             )
         except OSError as error:
+            why = error.strerror or str(error)
+            if not slot.is_vacant:
+                self._end_replacement(f"a process could not be started: {why}")
+                return None
             if not self._was_ready:
-                self._start_failure = (f"a process could not be started: {error.strerror or error}", 1)
+                self._start_failure = (f"a process could not be started: {why}", 1)
                 self._stop_all()
                 return None
             slot.restart_delay = next_restart_delay(slot.restart_delay, 0.0)
             slot.restart_at = time.monotonic() + slot.restart_delay
-            why = error.strerror or str(error)
             log.error("process_start_failed", number=slot.number, why=why, again_in=slot.restart_delay)  # noqa: TRY400 (the message is enough)
             return None
         selector.register(child.control, selectors.EVENT_READ, child)
@@ -327,7 +332,6 @@ class Supervisor:
         for slot in self._slots:
             if slot.current is not None and slot.current.generation < self._generation:
                 slot.successor = self._start(slot, selector)
-                self._replacing = slot.successor is not None
                 return
         self._replacing = False
         log.info("process_replaced", processes=len(self._slots))

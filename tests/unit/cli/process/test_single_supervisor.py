@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -164,6 +165,21 @@ def test_a_successor_that_cannot_load_changes_nothing(supervisor, logged):
     assert (supervisor._current, supervisor.successor) == (before, None)
     assert before.received == [("refused", "it was killed by SIGKILL", failed.started)]
     assert [one["event"] for one in logged][-1] == "process_replace_failed"
+
+
+def test_a_successor_that_cannot_be_started_changes_nothing(supervisor, monkeypatch, logged):
+    """The predecessor receives the reason as well."""
+
+    def cannot_start(*_, **__):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(single_supervisor, "ChildProcess", cannot_start)
+    supervisor._replace(SELECTOR)
+    assert supervisor.successor is None
+    ((word, why, _),) = supervisor._current.received
+    assert (word, why) == ("refused", "a process could not be started: Cannot allocate memory")
+    assert [one["event"] for one in logged] == ["process_replacing", "process_replace_failed"]
+    assert supervisor._restart_at == 0.0
 
 
 def test_a_process_is_started_if_both_have_died(supervisor):

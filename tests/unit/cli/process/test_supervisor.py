@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -94,6 +95,23 @@ def test_a_process_continues_the_counts_of_an_exited_one(supervisor, monkeypatch
     second.successor = supervisor._start(second, selector)
     numbers = [child.metrics_number for child in (first.current, second.current, second.successor)]
     assert numbers == [2, 1, 0]
+
+
+def test_a_successor_that_cannot_be_started_is_a_failed_replacement(supervisor, monkeypatch, logged):
+    """The log says that the old processes continue, and what to do; nothing starts the successor again."""
+    slot = Slot(0, current=SimpleNamespace(generation=0, ready_at=1.0, kill_at=0.0, metrics_number=0))
+    supervisor._slots, supervisor._generation, supervisor._replacing, supervisor._was_ready = [slot], 1, True, True
+    monkeypatch.setattr("flowhooks.cli.process.supervisor.ChildProcess", _cannot_start)
+    supervisor._continue_replacement(SimpleNamespace())
+    assert [(one["event"], one["why"], one["old"]) for one in logged] == [
+        ("process_replace_failed", "a process could not be started: Cannot allocate memory", 1)
+    ]
+    assert not supervisor._replacing
+    assert slot.restart_at == 0.0
+
+
+def _cannot_start(*_, **__):
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 class _StartedChild(SimpleNamespace):
