@@ -79,8 +79,7 @@ def run(
             redact = inherited.redact = SettingsRedactor(os.environ)
             configure_log = partial(_configure_logging, redact=redact, of_several=True)
             configure_log(settings)
-            if changed := inherited.changed_addresses(loaded):
-                log.warning("restart_needed", settings=changed, why=ADDRESSES_KEPT)
+            _report_addresses(inherited, loaded)
             if inherited.is_only and settings.processes > 1:
                 log.warning("restart_needed", settings=["processes"], why=PROCESSES_KEPT)
             context = ProcessContext(
@@ -88,7 +87,7 @@ def run(
                 source=source,
                 inherited=inherited,
                 service_manager=service_manager,
-                reread_settings=_rereader(lambda: inherited.apply_addresses(checked()), check=check, redact=redact),
+                reread_settings=_rereader(lambda: _keep_addresses(inherited, checked()), check=check, redact=redact),
                 configure_log=configure_log,
                 environ=environ,
                 configured=inherited.configured,
@@ -142,6 +141,16 @@ def _rereader(
         return changes
 
     return reread
+
+
+def _report_addresses(inherited: InheritedSockets, loaded: Settings) -> None:
+    if changed := inherited.changed_addresses(loaded):
+        log.warning("restart_needed", settings=changed, why=ADDRESSES_KEPT)
+
+
+def _keep_addresses(inherited: InheritedSockets, loaded: Settings) -> Settings:
+    _report_addresses(inherited, loaded)
+    return inherited.apply_addresses(loaded)
 
 
 def _configure_logging(settings: Settings, *, redact: SettingsRedactor, of_several: bool) -> None:
