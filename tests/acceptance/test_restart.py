@@ -84,6 +84,7 @@ def test_no_callback_is_refused(served):
         clients.until_more()
         server.until_logged("process_replaced", pid=server.process.pid)
         until(lambda: has_run(served, "2"))
+        until((served.folder / f"exited-{server.process.pid}").exists)  # what the plugin does at the exit
         install(served, version="3")
         second = restart(served)
         clients.until_more()

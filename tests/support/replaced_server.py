@@ -9,11 +9,13 @@ from pathlib import Path
 from support.waiting import until
 
 PLUGIN = '''
-import multiprocessing, os, pathlib, signal, time
+import atexit, multiprocessing, os, pathlib, signal, time
 import flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement
 from flowhooks import Retry, handler, hookimpl
 
 JOURNAL = pathlib.Path(os.environ["JOURNAL"])
+
+atexit.register(JOURNAL.with_name(f"exited-{os.getpid()}").touch)
 
 def note(name, event):
     with JOURNAL.open("a") as journal:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowhooks.cli.process import STATE_VARIABLE
+from flowhooks.cli.process import STATE_VARIABLE, serving
 from flowhooks.cli.process.child import ChildProcess, own_command
 from flowhooks.cli.process.restart_delay import START_TIMEOUT
 from flowhooks.cli.process.signals import has_terminal
@@ -221,6 +221,10 @@ class Replacement:
             server.drain(POLL_INTERVAL)
         return max(0.0, deadline - time.monotonic())
 
+    def _read_signals(self, shutdown_signal: ShutdownSignal) -> None:
+        while self._wait(shutdown_signal, 0):  # until none is left; the end of a listener counts as one
+            pass
+
     def _wait(self, shutdown_signal: ShutdownSignal, timeout: float) -> bool:
         return shutdown_signal.wait(
             timeout, on_hangup=lambda: self._deferred.add(signal.SIGHUP), on_replace=self._defer_replacement
@@ -239,8 +243,7 @@ class Replacement:
         stopped_at = self.stopped_at or time.monotonic()
         if self._successor is not None:
             signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISOR_SIGNALS)  # pending signals outlive the execution
-        while self._wait(shutdown_signal, 0):  # until no signal is left; the end of the listeners counts as one
-            pass
+        self._read_signals(shutdown_signal)
         if self._successor is None:
             if self.context.inherited is not None:
                 self.context.inherited.report_released(stopped_at, ended=ended)
@@ -248,10 +251,14 @@ class Replacement:
         if _stops(shutdown_signal):
             self._give_up(self._successor)
             return
-        for number in self._deferred:
-            signal.pthread_kill(threading.get_ident(), number)
         if ended:
             self._successor.take_over(stopped_at, timeout=START_TIMEOUT)
+        serving.run_exit_functions()
+        self._read_signals(shutdown_signal)  # of plugins' threads, which do not block them
+        if shutdown_signal.was_received:
+            self._deferred.add(signal.SIGTERM)
+        for number in self._deferred:
+            signal.pthread_kill(threading.get_ident(), number)
         self._become_supervisor(
             self._successor, stopped_at, has_command=ended, had_terminal=shutdown_signal.had_terminal
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -169,6 +170,13 @@ def exit_process(*, failed: bool) -> NoReturn:
     code = 1 if failed else 0
     threading.Thread(target=_force_exit, args=(code,), name="exit", daemon=True).start()
     raise SystemExit(code)
+
+
+def run_exit_functions() -> None:
+    """Run the exit functions of plugins, for `EXIT_TIMEOUT` at most, before this process executes another program."""
+    thread = threading.Thread(target=atexit._run_exitfuncs, name="exit", daemon=True)  # noqa: SLF001 (there is no public name)
+    thread.start()
+    thread.join(EXIT_TIMEOUT)
 
 
 def _force_exit(code: int) -> None:
