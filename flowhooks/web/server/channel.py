@@ -228,7 +228,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         Called in the loop's thread, at least once a second.
 
         Args:
-            now: the time by `time.monotonic`.
+            now: the time by `time.monotonic` until which all data that arrived has been read.
         """
         limits = self.server.limits
         if self._lingering:

@@ -135,10 +135,11 @@ class Server:
             self._listener.loop_thread = threading.get_ident()
         try:
             while not self._closing:
+                polled_at = time.monotonic()
                 self._poll()
                 # Reset before the state is read: a thread that changes the state later wakes the next iteration.
                 self._listener.triggered = False
-                self._maintain()
+                self._maintain(polled_at)
         finally:
             with self._lock:
                 self._listener.loop_thread = None
@@ -264,8 +265,12 @@ class Server:
             elif not connection.total_outbufs_len:
                 self._map.pop(number, None)
 
-    def _maintain(self) -> None:
-        """Run the periodic work of the I/O loop."""
+    def _maintain(self, polled_at: float) -> None:
+        """Run the periodic work of the I/O loop.
+
+        Args:
+            polled_at: time at which the last poll began, by `time.monotonic`.
+        """
         listener = self._listener
         if self._stopping and not self._stopped.is_set():
             listener.stop()
@@ -274,7 +279,8 @@ class Server:
         if listener.closing or now >= self._next_check:
             self._next_check = now + self._pause
             for channel in list(listener.active_channels.values()):
-                channel.check(now)
+                # Data that had arrived by then has been read: if this loop stood still since, no client has been late.
+                channel.check(polled_at)
         if listener.closing and not listener.active_channels:
             self._answered = True
             self._drained.set()

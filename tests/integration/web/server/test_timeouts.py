@@ -214,3 +214,18 @@ def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connec
     while data := client.socket.recv(1_000_000):
         received += len(data)
     assert received > size
+
+
+def test_a_request_that_arrived_while_the_loop_stood_still(start, connect, monkeypatch):
+    """A new connection is not closed as silent before the loop has looked for what it sent."""
+    sent, accept = threading.Event(), Channel.__init__
+
+    def accept_slowly(*given, **named):
+        accept(*given, **named)
+        assert sent.wait(WAIT_TIMEOUT)
+        time.sleep(0.4)
+
+    monkeypatch.setattr(Channel, "__init__", accept_slowly)
+    client = connect(start(read_timeout=0.3)).send(GOOD)
+    sent.set()
+    assert client.answer().status == 200
