@@ -36,6 +36,8 @@ _PRIVATE: Final = 0o600
 _MAX_BYTES: Final = 65536
 READ_TIMEOUT: Final = 0.2
 """Seconds for which a process that only reads the owner may hold the lock, with a wide margin."""
+READ_INTERVAL: Final = 0.02
+"""Seconds between two tries within that time."""
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
 )
@@ -312,7 +314,7 @@ def _try_lock(file: int) -> bool:
                 raise
             if time.monotonic() > until:
                 return False
-            time.sleep(READ_TIMEOUT / 10)
+            time.sleep(READ_INTERVAL)
         else:
             return True
 
@@ -330,7 +332,7 @@ def _owner_of(file: int, path: Path) -> LockOwner | None:
             return None
         if time.monotonic() > until:
             raise LedgerUnusable(f"another process has locked {path}, but its id is not known; try again in a moment")
-        time.sleep(READ_TIMEOUT / 10)
+        time.sleep(READ_INTERVAL)
 
 
 def _read(file: int) -> LockOwner | None:
