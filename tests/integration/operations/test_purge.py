@@ -60,6 +60,14 @@ def full(harness, listens):
     return flow, ids
 
 
+@pytest.fixture
+def long_timeouts(monkeypatch):
+    """On a busy machine, neither a transaction that waits for a lock is ended, nor the one that has it."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", WAIT_TIMEOUT)
+    monkeypatch.setattr(database.engines, "BUSY_SECONDS", WAIT_TIMEOUT)
+    monkeypatch.setattr(database.engines, "IDLE_SECONDS", int(WAIT_TIMEOUT))
+
+
 def before(flow, days, **more):
     """A filter for events of this age."""
     return EventFilter(until=flow.clock.now() - days * DAY * 1_000_000, **more)
@@ -301,6 +309,7 @@ def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
 class TestRaces:
     """On PostgreSQL another process may purge while this one accepts the same callback."""
 
+    @pytest.mark.usefixtures("long_timeouts")
     def test_a_call_back_that_waits_for_a_purge_is_no_new_event(self, full, eventually):
         """A callback waits for the deletion of its event, and is answered as purged."""
         flow, ids = full
