@@ -155,7 +155,7 @@ def test_thousands_by_one_command(site, act, number, many):
     began = time.monotonic()
     env = site._environ({"plugins_allow": "demo"})
     # At this rate most of a replay is left, even if this process is delayed; a reroute has none.
-    slowly, enough = (["--rate", "250/s"], 500) if act == "replay" else ([], 1_000)
+    slowly, enough = (["--rate", "400/s"], 500) if act == "replay" else ([], 1_000)
     stopped = fork_server.start([*words, *slowly], cwd=site.folder, env=env, stderr=subprocess.DEVNULL)
     half = made(site, act, at_least=enough)
     stopped.send_signal(number)
