@@ -18,6 +18,7 @@ from flowhooks.ledger.lock import Lock
 from flowhooks.web.server.sockets import open_listener
 
 file, place = sys.argv[1:]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 fork = multiprocessing.get_context("fork")
 standard_input = os.dup(sys.stdin.fileno())
 
