@@ -40,7 +40,7 @@ ATTEMPT_END_TIMEOUT: Final = 2 * READY_TIMEOUT
 """Seconds after its own timeout by which an isolated attempt has ended."""
 EXIT_STATUS_TIMEOUT: Final = 1.0
 """Seconds to wait for the exit status of a process that has closed its connection."""
-MISSING_TEXT: Final = (
+_MISSING_TEXT: Final = (
     "restart the server; until then its attempts fail without being run, and a delivery is dead after at least 8"
 )
 
@@ -229,7 +229,7 @@ class ProcessPool:
             self._prepare()
             self._changed.notify_all()
         for handler_id, why in missing.items():
-            log.error("isolated_handler_missing", handler=handler_id, why=why, next=MISSING_TEXT)
+            log.error("isolated_handler_missing", handler=handler_id, why=why, next=_MISSING_TEXT)
         if ready["threads"]:
             log.warning(
                 "isolation_threads",

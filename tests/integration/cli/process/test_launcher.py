@@ -30,7 +30,7 @@ def test_each_reload_names_a_changed_address(monkeypatch, logged):
             assert logged == []
             read.append(Settings(listen="127.0.0.1:2", answer_wait=1))
             assert context.reread_settings(settings).changed == ("answer_wait",)
-            assert [(one["event"], one["settings"]) for one in logged] == [("restart_needed", ("listen",))]
+            assert [(entry["event"], entry["settings"]) for entry in logged] == [("restart_needed", ("listen",))]
             context.inherited.control.close()
             context.inherited.sockets["listen"].close()
 

@@ -164,7 +164,7 @@ def test_a_successor_that_cannot_load_changes_nothing(supervisor, logged):
     advance(supervisor)
     assert (supervisor._current, supervisor.successor) == (before, None)
     assert before.received == [("refused", "it was killed by SIGKILL", failed.started)]
-    assert [one["event"] for one in logged][-1] == "process_replace_failed"
+    assert [entry["event"] for entry in logged][-1] == "process_replace_failed"
 
 
 def test_a_successor_that_cannot_be_started_changes_nothing(supervisor, monkeypatch, logged):
@@ -178,7 +178,7 @@ def test_a_successor_that_cannot_be_started_changes_nothing(supervisor, monkeypa
     assert supervisor.successor is None
     ((word, why, _),) = supervisor._current.received
     assert (word, why) == ("refused", "a process could not be started: Cannot allocate memory")
-    assert [one["event"] for one in logged] == ["process_replacing", "process_replace_failed"]
+    assert [entry["event"] for entry in logged] == ["process_replacing", "process_replace_failed"]
     assert supervisor._restart_at == 0.0
 
 

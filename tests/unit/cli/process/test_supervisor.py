@@ -52,7 +52,7 @@ def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervi
     supervisor._on_exit(slot, child)
     assert supervisor._start_failure is None
     assert slot.restart_at > 0
-    assert [one["event"] for one in logged] == ["process_died"]
+    assert [entry["event"] for entry in logged] == ["process_died"]
 
 
 def test_the_end_of_the_terminal_stops_all_processes(supervisor, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_successor_that_cannot_be_started_is_a_failed_replacement(supervisor, 
     supervisor._slots, supervisor._generation, supervisor._replacing, supervisor._was_ready = [slot], 1, True, True
     monkeypatch.setattr("flowhooks.cli.process.supervisor.ChildProcess", _cannot_start)
     supervisor._continue_replacement(SimpleNamespace())
-    assert [(one["event"], one["why"], one["old"]) for one in logged] == [
+    assert [(entry["event"], entry["why"], entry["old"]) for entry in logged] == [
         ("process_replace_failed", "a process could not be started: Cannot allocate memory", 1)
     ]
     assert not supervisor._replacing

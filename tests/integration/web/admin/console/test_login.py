@@ -461,7 +461,7 @@ def test_what_is_logged(console):
         console.post("/login", {"name": "li\nforged", "password": "my-secret-password"})
         cookie = console.log_in("li", PASSWORD)
         console.get("/", Cookie=cookie)
-    assert [(one["event"], one["operator"], one["address"]) for one in logged] == [
+    assert [(entry["event"], entry["operator"], entry["address"]) for entry in logged] == [
         ("login_failed", "li\nforged", "127.0.0.1"),
         ("login_succeeded", "li", "127.0.0.1"),
     ]
