@@ -31,6 +31,9 @@ One read serves many ids, because `os.urandom` releases the interpreter lock and
 all other threads."""
 
 
+_SINCE_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+"""On Linux `time.monotonic` stands still while the machine sleeps, and this clock does not."""
+
 MAX_CLOCK_SKEW: Final = SECOND
 """Microseconds by which this machine's clock may differ from another one and still be used. Clocks synchronised by NTP
 differ by less."""
@@ -81,6 +84,14 @@ class Clock:
         while (bits := next(self._random_blocks, None)) is None:
             self._random_blocks = iter(_RANDOM_BLOCK.unpack(os.urandom(_RANDOM_BLOCK.size)))
         return bits
+
+
+def seconds_since_boot() -> float:
+    """Return the seconds since the machine was started, which no change of the clock affects.
+
+    On Linux the time in which the machine slept is included; elsewhere this is `time.monotonic`.
+    """
+    return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 def id_lower_bound(timestamp: int) -> str:

@@ -18,7 +18,7 @@ wrongly taken for failed by *fencing*.
   delivery has been recovered, the late result of the earlier attempt matches no row and changes nothing. The
   transaction of a handler is checked in the same way before its COMMIT (`handler_transaction`).
 - A process whose own heartbeat is overdue starts its next transaction with one (`HeartbeatState.is_overdue`). It thus
-  learns that it was expired before it starts work under the old id.
+  learns that it was expired before it starts work under the old id. The time in which its machine slept counts.
 - A heartbeat counts once it is durable. After a failed one, every transaction starts with another one until it is
   (`ProcessRegistration`), because attempts under an id that is not stored would be recorded as lost while they run.
 """
@@ -28,14 +28,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, update
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import SECOND, seconds_since_boot
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import processes
@@ -181,10 +180,10 @@ class HeartbeatState:
 
     def __init__(self, heartbeat_timeout: float) -> None:
         self._heartbeat_timeout = heartbeat_timeout
-        self.on_started(time.monotonic())
+        self.on_started(seconds_since_boot())
 
     def on_started(self, now: float) -> None:
-        """Record the first heartbeat. `now` is its monotonic time, in seconds."""
+        """Record the first heartbeat. `now` is its time by `seconds_since_boot`."""
         self._sent_at = self._in_touch_since = now
 
     def on_sent(self, now: float) -> None:
@@ -196,7 +195,7 @@ class HeartbeatState:
     def is_overdue(self) -> bool:
         """Return whether other processes may soon expire this one."""
         return (
-            time.monotonic() - self._sent_at
+            seconds_since_boot() - self._sent_at
             > self._heartbeat_timeout - self._heartbeat_timeout / HEARTBEATS_PER_TIMEOUT
         )
 
@@ -207,7 +206,7 @@ class HeartbeatState:
         not expire the others, and neither must a process that has just started, because it does not know what happened
         before.
         """
-        now = time.monotonic()
+        now = seconds_since_boot()
         return now - self._sent_at < self._max_gap and now - self._in_touch_since >= self._heartbeat_timeout
 
     @property
@@ -240,7 +239,7 @@ class ProcessRegistration:
 
     def register(self, transaction: WriteTransaction) -> None:
         """Register this process under its id."""
-        sent_at = time.monotonic()
+        sent_at = seconds_since_boot()
         register(transaction, self.id, kind=self._kind, handlers=self._handlers, now=self._clock.now())
         transaction.after_commit(partial(self._on_durable, self.id, sent_at))
 
@@ -254,7 +253,7 @@ class ProcessRegistration:
 
     def send_heartbeat(self, transaction: WriteTransaction) -> None:
         """Store a heartbeat. If other processes have expired this one, register it under a new id."""
-        sent_at = time.monotonic()
+        sent_at = seconds_since_boot()
         if heartbeat(transaction, self.id):
             transaction.after_commit(partial(self._on_durable, self.id, sent_at))
             return

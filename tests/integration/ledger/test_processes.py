@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError
@@ -357,6 +359,17 @@ def test_a_claim_after_a_heartbeat_that_was_not_stored_belongs_to_a_stored_id(tw
         with pytest.raises(Unavailable):
             hands.ledger.heartbeat()
     assert hands.ledger.claim(queued).attempt == 1
+    assert_runs_under_a_live_id(two, event_id)
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has a clock that counts while it sleeps")
+def test_after_the_machine_slept_a_heartbeat_comes_before_a_claim(two, hands_of, eventually, monkeypatch):
+    """The monotonic clock stands still meanwhile, so it does not show that others have expired this process."""
+    _, event_id, queued = expired(two, hands_of, eventually)
+    read = time.clock_gettime
+    asleep = {time.CLOCK_BOOTTIME: 2 * HEARTBEAT_TIMEOUT}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: read(clock) + asleep.get(clock, 0))
+    two[0].app.ledger.claim(queued)
     assert_runs_under_a_live_id(two, event_id)
 
 
