@@ -19,6 +19,8 @@ from flowhooks.ledger.tables import events, late_callbacks
 from flowhooks.model.event import UNDECIDED, EventState, ParkedBy
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy import Connection
 
     from flowhooks.ledger.delivery_queue import DeliveryQueue
@@ -98,25 +100,27 @@ def add(transaction: WriteTransaction, row: Any, item: NewEvent, *, may_replace:
     if row.digest == item.digest and not is_undecided:
         connection.execute(_REPEAT.where(events.c.id == row.id))
         return False
+    digests = _stored_digests(connection, row.id)
+    has_room = len(digests) < MAX_LATE_CALLBACKS
+    is_repeat = item.digest in digests  # an earlier body of the event, perhaps: a later one has replaced it
     is_open = row.state in {EventState.PARKED, EventState.DISMISSED}
-    if is_open and may_replace and _has_room(connection, row.id, row.digest):
+    if is_open and may_replace and has_room and not is_repeat:
         if row.digest != item.digest:
             _store(connection, row.id, row.digest, row.body, row.received_at)
         _replace(transaction, row, item, runner)
         hit("late_callback.written")
         return True
-    if _has_room(connection, row.id, item.digest):
+    if has_room or is_repeat:
         _store(connection, row.id, item.digest, item.body, item.now)
     hit("late_callback.written")
     return False
 
 
-def _has_room(connection: Connection, event_id: str, digest: str) -> bool:
-    """Return whether a body may be stored: it is stored already, or few others are."""
-    digests = (
+def _stored_digests(connection: Connection, event_id: str) -> Collection[str]:
+    """Return the digests of the bodies beside that of an event."""
+    return (
         connection.execute(select(late_callbacks.c.digest).where(late_callbacks.c.event_id == event_id)).scalars().all()
     )
-    return digest in digests or len(digests) < MAX_LATE_CALLBACKS
 
 
 def _store(connection: Connection, event_id: str, digest: str, body: str, received_at: int) -> None:

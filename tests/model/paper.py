@@ -240,7 +240,11 @@ class Paper:
                 event.others.append(whole)
         elif whole == [event.identity[1], event.body] and event.parked_by != "end_state":
             event.repeats += 1
-        elif event.state != "routed" and self.keep(event, [event.identity[1], event.body], replaced_by=whole):
+        elif (
+            event.state != "routed"
+            and whole not in [one[:2] for one in event.late]
+            and self.keep(event, [event.identity[1], event.body], replaced_by=whole)
+        ):
             event.identity, event.body = identity, body
             for one in event.deliveries.values():
                 one.callback = event.callback

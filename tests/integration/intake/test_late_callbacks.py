@@ -228,6 +228,17 @@ def test_a_late_callback_may_leave_the_event_parked(flow):
     assert len(late(flow, event_id)) == 2
 
 
+def test_a_repeat_of_an_earlier_body_does_not_replace_a_later_one(flow):
+    """It is counted beside the event, also if it is the body from the history."""
+    event_id = pulled(flow, key="nobody")
+    for amount in (1, 2, 1):
+        assert flow.take(source="oa", key="nobody", amount=amount).status == "parked"
+    assert flow.take(source="oa", key="nobody", endState="completed").status == "parked"
+    assert events(flow)[0].event.data["amount"] == 2
+    assert sorted((body.get("amount", 0), repeats) for body, repeats in late(flow, event_id)) == [(0, 1), (1, 1)]
+    assert flow.app.ledger.verify().trouble == []
+
+
 def test_the_kind_of_an_undecided_end_comes_from_the_late_callback(flow, runs):
     """The history does not tell it, so another kind is no conflict."""
     event_id = pulled(flow, key="stop", end_undecided=True)
