@@ -44,7 +44,9 @@ def find_purged(connection: Connection, digests: Iterable[str]) -> dict[str, Exi
 
 def find_all(connection: Connection, digests: Collection[str]) -> dict[str, Existing]:
     """Return the stored and the purged events with these identities, by identity."""
-    return find_purged(connection, digests) | find(connection, digests)
+    stored = find(connection, digests)
+    # In this order, because another process may purge an event between the two statements.
+    return find_purged(connection, digests) | stored
 
 
 def is_stored(connection: Connection, identity: Identity) -> bool:

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from flowhooks import Reject, Retry
 from flowhooks.errors import IdentityConflict, InvalidCallback, NotFound, SettingsError, Unavailable
-from flowhooks.ledger import database
+from flowhooks.ledger import database, identities
 from flowhooks.ledger import purge as purging
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import purge as module
@@ -350,6 +350,21 @@ class TestRaces:
             assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
         engine.dispose()
         assert left(flow, ids) == set(ids) - {"dismissed"}
+
+    def test_an_event_that_is_purged_within_a_look_up_is_found(self, full):
+        """A purge that commits after the first statement of the look-up hides no identity."""
+        flow, ids = full
+        ((digest,),) = flow.sql("SELECT identity_sha256 FROM events WHERE id = ?", ids["succeeded"])
+        engine = database.open_engine(flow.address, writing=True)
+
+        def purge_all(*_of_statement):
+            assert purge(flow.app.operation_context, before(flow, 90)).purged == 3
+
+        with engine.connect() as connection, connection.begin():
+            event.listen(connection, "after_cursor_execute", purge_all, once=True)
+            assert identities.find_all(connection, [digest])[digest][0] == ids["succeeded"]
+        engine.dispose()
+        assert left(flow, ids) == {"dead", "parked"}
 
     def test_under_load_nothing_is_stored_twice(self, harness, listens, together):
         """Two processes accept the same callbacks while a third purges them as soon as they are done."""
