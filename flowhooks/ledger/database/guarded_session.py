@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 _MARKER_SETTING: Final = "flowhooks.lent"
 """A setting that lasts until the transaction ends, and so shows whether it is still the same transaction."""
 _ENDS_TRANSACTION: Final = re.compile(
-    r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
+    r"(?>\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
     r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION)\b",
     re.IGNORECASE | re.DOTALL,
 )
-"""Statements that begin or end a transaction. ROLLBACK TO a savepoint does neither."""
+"""Statements that begin or end a transaction. ROLLBACK TO a savepoint does neither. The first group is atomic: without
+that, each comment before an ordinary statement would at least double the time of the match."""
 _RESET_STATE: Final = (
     f"SELECT current_setting('{_MARKER_SETTING}', true); SET CONSTRAINTS ALL IMMEDIATE;"
     " RESET ROLE; RESET SESSION AUTHORIZATION; RESET ALL"

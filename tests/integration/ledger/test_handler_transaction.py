@@ -245,6 +245,19 @@ def test_parts_may_be_undone(harness, listens, contracts):
     assert contracts() == [("i", 1)]
 
 
+def test_a_statement_may_begin_with_many_comments(harness, listens, contracts):
+    """They cost no time, and a word after a later comment is no statement of its own."""
+
+    def reads(event, delivery):
+        with delivery.transaction() as connection:
+            connection.execute(text("/* all rights reserved */\n" * 100 + "SELECT CASE WHEN true THEN 1 /* or */ END"))
+            writes(connection, event, delivery)
+
+    flow = harness.open(listens(reads))
+    assert flow.take("i").status == "done"
+    assert contracts() == [("i", 1)]
+
+
 def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(harness, listens, contracts):
     """Deferred constraints fail the attempt, not the commit."""
 
