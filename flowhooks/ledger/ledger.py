@@ -388,8 +388,9 @@ class Ledger(Reader):
 
         def recovered(transaction: WriteTransaction) -> dict[Any, int]:
             now = self._clock.now()
-            if self.shared and self._registration.heartbeats.covers_window():
-                processes.expire_stale(transaction, now, heartbeat_timeout=self.heartbeat_timeout)
+            heartbeats = self._registration.heartbeats
+            if self.shared and heartbeats.covers_window():
+                processes.expire_stale(transaction, now, before=heartbeats.expiry_cutoff())
             recorder, random = self._result_recorder, self._clock.random
             lost = recovery.recover_lost(
                 transaction, recorder, now, random=random, shared=self.shared, missing_handlers=missing_handlers

@@ -11,6 +11,8 @@ wrongly taken for failed by *fencing*.
   Attempts that the expired process was running are then recorded as lost.
 - A process expires others only if it was itself connected during that whole time (`HeartbeatState.covers_window`).
   Otherwise the first process that reconnects after a database outage would expire all the others.
+- If the database's clock steps ahead, the last heartbeats of all processes look old. A process therefore compares those
+  of others with its own last one, and counts a step between two of its own like a gap (`HeartbeatState.on_sent`).
 - An expired process may still be running: it was suspended, or cut off from the database. Its next heartbeat updates no
   row, because `stopped_at` is set. It then continues under a new id.
 - **Fencing**: an attempt is identified by its delivery and its number. Every result is written on the condition that
@@ -30,7 +32,7 @@ import os
 import socket
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 
@@ -74,14 +76,30 @@ class LiveProcess:
     handlers: frozenset[str]
 
 
-def register(transaction: WriteTransaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> None:
-    """Register this process and the handlers whose deliveries it runs."""
+class Heartbeat(NamedTuple):
+    """A heartbeat that this process stored.
+
+    Attributes:
+        sent_at: when its statement was sent, by `seconds_since_boot`.
+        confirmed_at: when the reply to its statement arrived, by the same clock.
+        stored_at: its time by the database's clock, in microseconds since 1970.
+    """
+
+    sent_at: float
+    confirmed_at: float
+    stored_at: int
+
+
+def register(transaction: WriteTransaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> int:
+    """Register this process and the handlers whose deliveries it runs; return the time of its first heartbeat."""
     if transaction.connection.dialect.name == "sqlite":
         # This process has the lock, so all processes that did not stop were killed.
         killed = update(processes).where(processes.c.stopped_at.is_(None)).values(stopped_at=now)
         transaction.connection.execute(killed)
-    transaction.connection.execute(
-        database.insert(processes).values(
+    transaction.notice.handlers |= bool(handlers)
+    return transaction.connection.execute(
+        database.insert(processes)
+        .values(
             id=process,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -90,8 +108,8 @@ def register(transaction: WriteTransaction, process: str, *, kind: str, handlers
             started_at=now,
             heartbeat_at=database.Now(),
         )
-    )
-    transaction.notice.handlers |= bool(handlers)
+        .returning(processes.c.heartbeat_at)
+    ).scalar_one()
 
 
 def deregister(transaction: WriteTransaction, process: str, now: int) -> None:
@@ -101,15 +119,16 @@ def deregister(transaction: WriteTransaction, process: str, now: int) -> None:
     transaction.notice.handlers = True
 
 
-def heartbeat(transaction: WriteTransaction, process: str) -> bool:
-    """Store a heartbeat of a process; False if other processes have expired it."""
+def heartbeat(transaction: WriteTransaction, process: str) -> int | None:
+    """Store a heartbeat of a process; return its time, or None if other processes have expired the process."""
     lives = update(processes).where(processes.c.id == process, processes.c.stopped_at.is_(None))
-    return bool(transaction.connection.execute(lives.values(heartbeat_at=database.Now())).rowcount)
+    stored = lives.values(heartbeat_at=database.Now()).returning(processes.c.heartbeat_at)
+    return transaction.connection.execute(stored).scalar_one_or_none()
 
 
-def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: float) -> list[str]:
-    """Mark processes as stopped whose last heartbeat is older than `heartbeat_timeout` seconds; return their ids."""
-    silent = processes.c.heartbeat_at < database.Now() - int(heartbeat_timeout * SECOND)
+def expire_stale(transaction: WriteTransaction, now: int, *, before: int) -> list[str]:
+    """Mark processes as stopped whose last heartbeat is from before that time; return their ids."""
+    silent = processes.c.heartbeat_at < before
     ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
     transaction.notice.handlers |= bool(buried)
@@ -180,24 +199,28 @@ class HeartbeatState:
 
     def __init__(self, heartbeat_timeout: float) -> None:
         self._heartbeat_timeout = heartbeat_timeout
-        self.on_started(seconds_since_boot())
+        self.on_started(Heartbeat(seconds_since_boot(), seconds_since_boot(), 0))
 
-    def on_started(self, now: float) -> None:
-        """Record the first heartbeat. `now` is its time by `seconds_since_boot`."""
-        self._sent_at = self._in_touch_since = now
+    def on_started(self, heartbeat: Heartbeat) -> None:
+        """Record the first heartbeat."""
+        self._sent_at = self._in_touch_since = heartbeat.sent_at
+        self._stored_at = heartbeat.stored_at
 
-    def on_sent(self, now: float) -> None:
-        """Record a heartbeat. A long gap before it means that the database was unavailable."""
-        if now - self._sent_at > self._max_gap:
-            self._in_touch_since = now
-        self._sent_at = now
+    def on_sent(self, heartbeat: Heartbeat) -> None:
+        """Record a heartbeat. The time without a gap starts anew after a long gap or a step of the database's clock.
+
+        After a long gap the database must have been unavailable.
+        """
+        # The database read its clock twice within this time, so only a step lets that clock advance further.
+        elapsed = heartbeat.confirmed_at - self._sent_at
+        step = (heartbeat.stored_at - self._stored_at) / SECOND - elapsed
+        if heartbeat.sent_at - self._sent_at > self._max_gap or step > self._interval:
+            self._in_touch_since = heartbeat.sent_at
+        self._sent_at, self._stored_at = heartbeat.sent_at, heartbeat.stored_at
 
     def is_overdue(self) -> bool:
         """Return whether other processes may soon expire this one."""
-        return (
-            seconds_since_boot() - self._sent_at
-            > self._heartbeat_timeout - self._heartbeat_timeout / HEARTBEATS_PER_TIMEOUT
-        )
+        return seconds_since_boot() - self._sent_at > self._heartbeat_timeout - self._interval
 
     def covers_window(self) -> bool:
         """Return whether this process has been connected for the whole heartbeat timeout, and may expire others.
@@ -208,6 +231,15 @@ class HeartbeatState:
         """
         now = seconds_since_boot()
         return now - self._sent_at < self._max_gap and now - self._in_touch_since >= self._heartbeat_timeout
+
+    def expiry_cutoff(self) -> int:
+        """Return a time of the database's clock: processes whose last heartbeat is from before it have expired."""
+        return self._stored_at - int(self._heartbeat_timeout * SECOND)
+
+    @property
+    def _interval(self) -> float:
+        """Seconds between two heartbeats."""
+        return self._heartbeat_timeout / HEARTBEATS_PER_TIMEOUT
 
     @property
     def _max_gap(self) -> float:
@@ -240,8 +272,8 @@ class ProcessRegistration:
     def register(self, transaction: WriteTransaction) -> None:
         """Register this process under its id."""
         sent_at = seconds_since_boot()
-        register(transaction, self.id, kind=self._kind, handlers=self._handlers, now=self._clock.now())
-        transaction.after_commit(partial(self._on_durable, self.id, sent_at))
+        stored_at = register(transaction, self.id, kind=self._kind, handlers=self._handlers, now=self._clock.now())
+        self._await_commit(transaction, sent_at, stored_at)
 
     def request_heartbeat(self) -> None:
         """Make a heartbeat due in the next transaction. Any thread may call this."""
@@ -254,8 +286,8 @@ class ProcessRegistration:
     def send_heartbeat(self, transaction: WriteTransaction) -> None:
         """Store a heartbeat. If other processes have expired this one, register it under a new id."""
         sent_at = seconds_since_boot()
-        if heartbeat(transaction, self.id):
-            transaction.after_commit(partial(self._on_durable, self.id, sent_at))
+        if (stored_at := heartbeat(transaction, self.id)) is not None:
+            self._await_commit(transaction, sent_at, stored_at)
             return
         # It stays due until it is durable. The id is not restored after a rollback: the COMMIT may have succeeded
         # although its reply was lost, and the next heartbeat finds out.
@@ -263,10 +295,14 @@ class ProcessRegistration:
         self.id = self._clock.new_id()
         self.register(transaction)
 
-    def _on_durable(self, process: str, sent_at: float) -> None:
+    def _await_commit(self, transaction: WriteTransaction, sent_at: float, stored_at: int) -> None:
+        sent = Heartbeat(sent_at, seconds_since_boot(), stored_at)
+        transaction.after_commit(partial(self._on_durable, self.id, sent))
+
+    def _on_durable(self, process: str, sent: Heartbeat) -> None:
         self._is_requested = False
         if process == self._durable_id:
-            self.heartbeats.on_sent(sent_at)
+            self.heartbeats.on_sent(sent)
             return
         if self._durable_id is not None:
             log.error(
@@ -275,4 +311,4 @@ class ProcessRegistration:
                 next="its attempts are retried or unknown; it continues as a new process",
             )
         self._durable_id = process
-        self.heartbeats.on_started(sent_at)
+        self.heartbeats.on_started(sent)

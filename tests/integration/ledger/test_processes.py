@@ -373,6 +373,20 @@ def test_after_the_machine_slept_a_heartbeat_comes_before_a_claim(two, hands_of,
     assert_runs_under_a_live_id(two, event_id)
 
 
+def test_a_step_of_the_databases_clock_expires_nobody(two, monkeypatch):
+    """The heartbeats of others look old then, before the next own one and after it."""
+    event_id, _, _ = begin(two[0])
+    in_touch(two[1])
+    now = database.Now
+    monkeypatch.setattr(database, "Now", lambda: now() + 3_600_000_000)
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    two[1].app.ledger.heartbeat()
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].only(event_id).state is State.RUNNING
+    ((first, second),) = two[1].sql("SELECT min(heartbeat_at), max(heartbeat_at) FROM processes")
+    assert second - first > 3_600_000_000 - 600_000_000
+
+
 def test_a_heartbeat_after_the_deregistration_registers_nothing(two, monkeypatch, logged):
     """A heartbeat submitted while the ledger closes adds no process row, which would never be removed."""
     ledger = two[0].app.ledger
