@@ -55,6 +55,8 @@ _PATTERNS: Final = {
     "trace_id": (TRACE_ID, "events.no_trace_id"),
 }
 """Query parameters of a certain form, and the texts about invalid values of them."""
+_EXACT: Final = frozenset({"flow", "business_key", "class", "key", "conclusion"})
+"""Query parameters that are compared as they are, because a value in a callback may begin or end with white space."""
 MAX_VALUE_CHARS: Final = 4_000
 TIMES: Final = ("since", "until", "attempted_since")
 """Query parameters that take a time."""
@@ -112,7 +114,8 @@ class ParsedFilter:
 
 def filter_from_request(request: falcon.Request) -> ParsedFilter:
     """Return the filter in the query of a request; times without an offset are in the zone that the query names."""
-    query = {name: value for name in (*FIELDS, *CHOICES, *TIMES) if (value := query_text(request, name))}
+    names = (*FIELDS, *CHOICES, *TIMES)
+    query = {name: text for name in names if (text := filter_text(name, request.get_param(name, default="") or ""))}
     conditions = [
         to_query_text(value.strip())
         for value in (*(request.get_param_as_list(CONDITIONS) or ()), *conditions_from_inputs(request))
@@ -182,6 +185,11 @@ def time_values(parsed: ParsedFilter, name: str) -> dict[str, Any]:
     """Return what the input field of a time shows."""
     # Rounding outwards keeps all events in the result.
     return input_values(parsed.entered, name, round_up=name == "until")
+
+
+def filter_text(name: str, value: str) -> str:
+    """Return the value of one of a filter's parameters as text that a database can search."""
+    return to_query_text((value if name in _EXACT else value.strip())[:MAX_VALUE_CHARS])
 
 
 def query_text(request: falcon.Request, name: str) -> str:

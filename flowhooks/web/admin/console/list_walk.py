@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 from flowhooks.ledger.search import search_events
-from flowhooks.web.admin.console.filters import MAX_VALUE_CHARS, parse_filter, query_text, to_query_text
+from flowhooks.web.admin.console.filters import filter_text, parse_filter, query_text
 from flowhooks.web.admin.operators import operator_of
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -51,7 +51,7 @@ def next_in_list(connection: Connection, request: falcon.Request, event_id: str)
     except ValueError:
         return None
     # The value comes from an address: it may name no other page and no other parameter than a filter's.
-    query = {name: to_query_text(value.strip()[:MAX_VALUE_CHARS]) for name, value in fields.items()}
+    query = {name: filter_text(name, value) for name, value in fields.items()}
     parsed = parse_filter(query)
     if parsed.event_filter is None or not parsed.event_filter.has_criteria:
         return None

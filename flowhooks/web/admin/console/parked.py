@@ -34,6 +34,7 @@ class ParkedPage(Page):
             app.ledger, app.router, max_events=MAX_GROUPED, n_handlers=len(app.plugins.handlers)
         )
         counted = sum(group.facts.events for group in groups)
+        more = counted >= MAX_GROUPED
         return {
             "groups": [
                 {
@@ -46,13 +47,14 @@ class ParkedPage(Page):
                     "by_data": group.by_data,
                     "undecided": group.undecided,
                     "explain": suggestions.explain_command(representative_event(group.facts)),
-                    "as_filter": _as_filter(group.facts, [other.facts for other in groups]),
+                    # A group that was not read may match the filter of any other group.
+                    "as_filter": {} if more else _as_filter(group.facts, [other.facts for other in groups]),
                 }
                 for group in groups[:MAX_GROUPS]
             ],
             "left_out": max(0, len(groups) - MAX_GROUPS),
             "counted": counted,
-            "more": counted >= MAX_GROUPED,
+            "more": more,
         }
 
 

@@ -109,10 +109,14 @@ function zoned(form) {
   });
 }
 
-// Leave empty fields out of the address, so that it is short enough to read, keep and share.
+// Leave empty fields out of the address, so that it is short enough to read, keep and share. White space around a pasted
+// value is removed; a value that a link brought may have it.
 function shortAddress(form) {
   form.addEventListener("submit", () => {
-    for (const one of form.elements) if (one.name && !one.value) one.disabled = true;
+    for (const one of form.elements) {
+      if (one.matches("input") && one.value !== one.defaultValue) one.value = one.value.trim();
+      if (one.name && !one.value) one.disabled = true;
+    }
     // The browser has read the fields by then, and the page stays if the result is opened in another tab.
     setTimeout(() => {
       for (const one of form.elements) one.disabled = false;
