@@ -52,7 +52,8 @@ STATES_OF_STEPS: Final[Mapping[str, frozenset[OperationState]]] = {
 }
 """The states in which a page offers each of them."""
 SINGLE_WAIT: Final = 1.0
-"""Maximum seconds to wait until a started operation has acted on its only delivery, so that the next page shows it."""
+"""Maximum seconds to wait until a started operation has acted on its only delivery, so that the next page shows it.
+After that, the next page is that of the operation, which shows its progress."""
 _RATE: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?", re.ASCII)
 """A rate, also the lowest one with all digits that a form shows."""
 _FIELD_NAMES: Final = {field: name for name, field in FIELDS.items()}
@@ -238,9 +239,10 @@ class OperationStep(OperationPage):
             run_operation(context, "set_operation_rate", {"operation_id": operation.id})
         run_operation(context, STEPS[step], arguments)
         self.app.runner.wake()
-        if step == "start" and operation.planned == 1 and request.get_param("back"):
-            self._wait(request, operation)
-            set_flash(response, name, {"deliveries": operation.planned}, operation=operation.id)
+        is_single = step == "start" and operation.planned == 1 and request.get_param("back")
+        if is_single and (done := self._wait(request, operation)) is not None:
+            sums = {"deliveries": done.released, "changed_meanwhile": done.changed}
+            set_flash(response, name, sums, operation=operation.id)
             _redirect(response, back_url(request))
         elif step == "cancel" and operation.state is OperationState.PLANNED:
             _redirect(response, back_url(request, OPERATIONS_ROOT))
@@ -268,13 +270,15 @@ class OperationStep(OperationPage):
             request, response, language, self._plan(request, operation, **entered, **wrong), template="plan.html"
         )
 
-    def _wait(self, request: falcon.Request, operation: Operation) -> None:
+    def _wait(self, request: falcon.Request, operation: Operation) -> Operation | None:
+        """Return the operation once it has acted on all its deliveries; None if that takes too long."""
         deadline = time.monotonic() + SINGLE_WAIT
         while time.monotonic() < deadline:
             current = self._operation(request, operation.id)
             if current.released + current.changed >= current.planned:
-                return
+                return current
             time.sleep(0.02)
+        return None
 
 
 def operation_values(request: falcon.Request, operation: Operation) -> dict[str, Any]:
@@ -296,7 +300,8 @@ def operation_values(request: falcon.Request, operation: Operation) -> dict[str,
         "back": back or OPERATIONS_ROOT,
         "came_from": back,
         "at_rest": _is_at_rest(operation),
-        "executed": operation.planned - operation.remaining,
+        "executed": operation.succeeded + operation.failed,
+        "unchanged": operation.planned - operation.changed,
     }
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from flowhooks.web.admin import app as admin_app
 from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.console import operations
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.server.server import Limits, Server
 from support import browsers
@@ -187,8 +188,10 @@ class Console:
 
 
 @pytest.fixture
-def serve():
+def serve(monkeypatch):
     """Serve a flow's console: `serve(flow)`; all are stopped at the end."""
+    # Tests follow the redirect after an action on one delivery, however slow the machine is.
+    monkeypatch.setattr(operations, "SINGLE_WAIT", WAIT_TIMEOUT)
     running = []
 
     def serve(flow, listen="127.0.0.1:0", trusted_proxy=""):
