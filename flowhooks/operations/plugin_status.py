@@ -15,12 +15,13 @@ from flowhooks.operations.parked import count_parked_by_handler
 from flowhooks.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from flowhooks.execution.run_options import RunOptions
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.reader import Reader
+    from flowhooks.ledger.route_changes import ParkedGroup
     from flowhooks.model.handler import Handler
     from flowhooks.model.selectors import Selectors
     from flowhooks.operations.access import Access
@@ -42,6 +43,7 @@ class HandlerStatus:
         selectors: selectors, current or of the last load; None if they are no longer stored.
         handler: the loaded handler; None if it is not present.
         backlog: stored deliveries and parked events.
+        is_backlog_truncated: whether a limit of what is counted was reached, so that the backlog may be larger.
         paused_at: time when the handler was paused, in microseconds since 1970; None if it is not paused.
         circuit: open circuit, if flowhooks paused the handler because its attempts failed; None if the circuit is
             closed.
@@ -55,6 +57,7 @@ class HandlerStatus:
     selectors: Selectors | None
     handler: Handler | None
     backlog: HandlerBacklog
+    is_backlog_truncated: bool = False
     paused_at: int | None = None
     circuit: CircuitState | None = None
     dismissed: DismissedEvents | None = None
@@ -96,7 +99,7 @@ def list_plugins(
         plugins: the plugins that were found.
         reader: the ledger; None if there is none.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
-        max_counted: maximum number of deliveries and parked events that are counted; None: all.
+        max_counted: maximum number of deliveries and parked events of all handlers that are counted; None: all.
         heartbeat_timeout: seconds without a heartbeat after which a process counts as expired.
         settings: source of the operator's run options; None: no options are set.
 
@@ -106,6 +109,7 @@ def list_plugins(
     registered: list[RegisteredHandler] = reader.registered_handlers() if reader else []
     stored: dict[str, HandlerBacklog] = {}
     dismissed: dict[str, DismissedEvents] = {}
+    is_truncated = False
     executed_handlers = handlers_run_by(reader.live_processes(heartbeat_timeout)) if reader else ()
     lookup = build_lookup(plugins, registered, ignore_keys, executed_handlers=executed_handlers)
     damage = {handler.id: handler.damage for handler in registered}
@@ -117,6 +121,7 @@ def list_plugins(
                 if max_counted is None
                 else [group for group, *_ in oldest_parked_groups(connection, limit=max_counted)]
             )
+            is_truncated = max_counted is not None and _is_limit_reached(stored.values(), groups, max_counted)
             if not lookup.router.unreadable_handlers:
                 dismissed = dismissed_by_handler(connection, lookup.router)
         # With damaged selectors nothing can be routed, but the handlers are listed with their damage. Selectors of a
@@ -137,6 +142,7 @@ def list_plugins(
                 selectors=selectors.get(handler_id),
                 handler=plugins.handlers.get(handler_id),
                 backlog=stored.get(handler_id, HandlerBacklog()),
+                is_backlog_truncated=is_truncated,
                 paused_at=paused[handler_id].paused_at if handler_id in paused else None,
                 circuit=paused[handler_id].circuit if handler_id in paused else None,
                 dismissed=dismissed.get(handler_id),
@@ -197,15 +203,18 @@ def slice_handlers(plugins: Iterable[PluginStatus], start: int, max_handlers: in
     return page
 
 
-def is_backlog_truncated(plugins: Iterable[PluginStatus], max_counted: int) -> bool:
+def is_backlog_truncated(plugins: Iterable[PluginStatus]) -> bool:
     """Tell whether there may be more open deliveries than `list_plugins` counted."""
-    backlogs = [handler.backlog for plugin in plugins for handler in plugin.handlers]
+    return any(handler.is_backlog_truncated for plugin in plugins for handler in plugin.handlers)
+
+
+def _is_limit_reached(backlogs: Collection[HandlerBacklog], parked: Iterable[ParkedGroup], limit: int) -> bool:
     sums = (
         sum(handler_backlog.dead + handler_backlog.unknown + handler_backlog.running for handler_backlog in backlogs),
         sum(handler_backlog.waiting for handler_backlog in backlogs),
-        sum(handler_backlog.parked for handler_backlog in backlogs),
+        sum(group.events for group in parked),
     )
-    return max(sums) >= max_counted
+    return max(sums) >= limit
 
 
 def _found_plugins(infos: Iterable[PluginInfo], listed: Mapping[str, list[HandlerStatus]]) -> list[PluginStatus]:

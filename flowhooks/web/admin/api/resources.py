@@ -222,7 +222,7 @@ class PluginsResource(Resource):
             },
             "oldest_sampled_at": to_text(since),
             "warnings": [] if access.is_limited else list(app.plugins.warnings),
-            "backlog_truncated": is_backlog_truncated(plugins, stats.MAX_GROUPED),
+            "backlog_truncated": is_backlog_truncated(plugins),
             "next": str(start + max_handlers)
             if start + max_handlers < sum(len(plugin.handlers) for plugin in matching)
             else "",

@@ -111,7 +111,7 @@ class HandlersPage(_HandlerPages):
             "start": start,
             "onwards": start + PAGE_SIZE if start + PAGE_SIZE < total else 0,
             "warnings": () if access.is_limited else app.plugins.warnings,
-            "cut": is_backlog_truncated(plugins, stats.MAX_GROUPED),
+            "cut": is_backlog_truncated(plugins),
             "most": stats.MAX_GROUPED,
             "more_than": stats.MAX_COUNTED,
         }
@@ -142,7 +142,8 @@ class HandlerPage(_HandlerPages):
             "handler": None if status is None else self._row(status, called),
             "plugin_state": plugin.state if plugin else "",
             "plugin_version": " ".join(filter(None, (info.name, info.version))) if info else "",
-            "cut": is_backlog_truncated(plugins, stats.MAX_GROUPED),
+            "cut": is_backlog_truncated(plugins),
+            "most": stats.MAX_GROUPED,
             "errors": [] if access.is_masked else [error_row(error) for error in errors.groups],
         }
 

@@ -14,7 +14,7 @@ import pytest
 
 from flowhooks import Reject
 from flowhooks.errors import IdentityConflict
-from flowhooks.ledger import alert_queries
+from flowhooks.ledger import alert_queries, stats
 from flowhooks.model.plugin_version import PluginVersion
 from flowhooks.operations import server_audit
 from flowhooks.operations.access import Access
@@ -269,7 +269,7 @@ def test_a_limited_role_sees_nothing_of_other_plugins(console, mine, others, who
             assert not [word for word in HIDDEN if word in text], (address, text)
 
 
-def test_a_limited_role_sees_its_part(console, mine):
+def test_a_limited_role_sees_its_part(console, mine, monkeypatch):
     """Events, deliveries, errors, handlers, alerts, operations and audit entries of the plugin are shown."""
     events = json.loads(get(console, "/api/events", "payer").body)["events"]
     assert [event["flow_instance_id"] for event in events] == ["shared-1", "pay-1"]
@@ -297,6 +297,10 @@ def test_a_limited_role_sees_its_part(console, mine):
     assert {"/console/events", "/console/errors", "/console/handlers", "/console/alerts"} <= set(links)
     assert not {"/console/parked", "/console/sources", "/console/engines"} & set(links)
     assert get(console, "/console/", "payer").headers["Location"] == "/console/handlers"
+    # One of the three dead deliveries is the plugin's, but those of all plugins are counted.
+    monkeypatch.setattr(stats, "MAX_GROUPED", 3)
+    assert json.loads(get(console, "/api/handlers", "payer").body)["backlog_truncated"]
+    assert "At most 3 of each kind are counted" in get(console, "/console/handlers", "payer").page.text
 
 
 def test_exports_are_recorded_as_they_were_restricted(console):

@@ -452,6 +452,10 @@ def test_more_than_is_counted_is_said(harness, serve, listens, monkeypatch):
         assert (f"At most {most} of each kind are counted" in shown) == said
         assert ("≥ 3" in shown) == said
         assert (f"Only the oldest {most} are counted" in console.page("/parked").text) == said
+        assert (f"At most {most} of each kind are counted" in console.page("/handlers/p:h").text) == said
+    flow.take("p3", key="nobody")
+    monkeypatch.setattr(stats, "MAX_GROUPED", 4)
+    assert "At most 4 of each kind are counted" in console.page("/handlers").text, "no handler takes the parked ones"
 
 
 def test_an_event_that_is_blocked(harness, serve, listens):
