@@ -39,7 +39,7 @@ def list_query(parsed: ParsedFilter, event_filter: EventFilter | None) -> str:
 
 
 def next_in_list(connection: Connection, request: falcon.Request, event_id: str) -> Mapping[str, Any] | None:
-    """Return the next event of the list that a page was opened from, and the list's URL; None without a list.
+    """Return the next event of the list that a page was opened from, and URLs of the list; None without a list.
 
     The next event is the next older one that still matches the list's filter, otherwise the newest one.
     """
@@ -56,12 +56,15 @@ def next_in_list(connection: Connection, request: falcon.Request, event_id: str)
     if parsed.event_filter is None or not parsed.event_filter.has_criteria:
         return None
     event_filter = access.restrict(parsed.event_filter)
-    older = search_events(connection, event_filter, limit=1, before=event_id).events
-    newest = search_events(connection, event_filter, limit=2).events
-    event = next((access.summary(event) for event in (*older, *newest) if event.id != event_id), None)
-    query_text_of_list = urlencode({name: value for name, value in query.items() if value})
+    older = search_events(connection, event_filter, limit=1, before=event_id)
+    newest = search_events(connection, event_filter, limit=2)
+    event = next((access.summary(event) for event in (*older.events, *newest.events) if event.id != event_id), None)
+    query_of_list = {name: value for name, value in query.items() if value}
+    # A search whose time budget is used up has not seen the rest of the list.
+    onwards = "" if event else older.older or newest.older
     return {
-        "address": f"{PATH}?{query_text_of_list}",
+        "address": f"{PATH}?{urlencode(query_of_list)}",
         "event": event,
+        "onwards": f"{PATH}?{urlencode({**query_of_list, 'before': onwards})}" if onwards else "",
         "next": f"{PATH}/{quote(event.id, safe='')}?{urlencode({'list': given})}" if event else "",
     }

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
 from flowhooks import Reject, Retry, State
+from flowhooks.ledger import search
 from flowhooks.operations.registry import run_operation
-from flowhooks.web.admin.console import operations
+from flowhooks.web.admin.console import list_walk, operations
 from flowhooks.web.admin.operators import Operator, Role
 from support.waiting import WAIT_TIMEOUT
 
@@ -316,6 +318,15 @@ def test_the_next_of_the_list(many, repaired):
     assert listed[1] in last.links()
     flow.sql("UPDATE deliveries SET state = 'closed'")
     assert "No further event in the list" in many.get(listed[4], root="").page.text
+
+
+def test_a_walk_that_runs_out_of_time(many, monkeypatch):
+    """If no next event is found in time, the page leads to the rest of the list."""
+    monkeypatch.setattr(search, "MAX_CANDIDATES", 1)
+    monkeypatch.setattr(list_walk, "search_events", partial(search.search_events, window=1, time_budget=-1.0))
+    path = f"/events/{event_of(many, 'p0')}?{urlencode({'list': 'state=dead&key=pay'})}"
+    assert f"/console/events?state=dead&key=pay&before={event_of(many, 'a0')}" in many.page(path).links()
+    assert "No further event in the list" not in many.page(path).text
 
 
 @pytest.mark.parametrize(
