@@ -15,8 +15,8 @@ from flowhooks.errors import InvalidTransition, LedgerError, LedgerUnusable, Not
 from flowhooks.ledger import alert_queries
 from flowhooks.operations.registry import run_operation
 from flowhooks.text import command_line, one_line
-from flowhooks.web.admin.console.actions import PROGRESS_PARAMETERS, find_action, parse_selection
-from flowhooks.web.admin.console.filters import query_text, to_query_text
+from flowhooks.web.admin.console.actions import find_action, parse_selection
+from flowhooks.web.admin.console.filters import to_query_text
 from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash, to_flash
 from flowhooks.web.admin.console.forms import parse_fields
 from flowhooks.web.admin.console.page import Page, choose_language
@@ -141,15 +141,10 @@ class ActionPage(Page):
         case.response.location = f"{OPERATIONS_ROOT}/{quote(planned['id'], safe='')}?{back}"
         case.response.set_header("Cache-Control", "no-store")
 
-    def _confirm(self, case: _ActionRequest, *, unsure: bool = False) -> None:
+    def _confirm(self, case: _ActionRequest, *, lacks_note: bool = False) -> None:
         if case.action.bulk is not None:
             # Only forms change anything, so the page of an address has a form that makes the plan.
             self.answer(case.request, case.response, case.language, _base_values(case), template="plan_first.html")
-            return
-        if case.action.paged and (after := query_text(case.request, "after")):
-            progress = {name: query_text(case.request, name) for name in PROGRESS_PARAMETERS}
-            figures = {"events": progress["gone"], case.action.counts: progress["started"], "total": progress["total"]}
-            self._show_stopped(case, {**figures, "after": after})
             return
         preview = self._run_pages(case, {**case.selection.arguments, "dry_run": True}, time_budget=PREVIEW_TIME_BUDGET)
         if preview.failed is not None:
@@ -163,7 +158,7 @@ class ActionPage(Page):
             "alert": self._alert(case),
             "total": 0 if preview.after else preview.sums.get("events", 0),
             "longest_note": MAX_NOTE_CHARS,
-            "unsure": unsure,
+            "lacks_note": lacks_note,
         }
         self.answer(case.request, case.response, case.language, shown)
 
@@ -177,14 +172,17 @@ class ActionPage(Page):
             case.response.status = falcon.HTTP_303
             case.response.location = _base_values(case)["address"]
             return
-        if case.action.twice and not form.get("sure"):
-            case.response.status = falcon.HTTP_422
-            if form.get("after"):
-                self._show_stopped(case, form, unsure=True)
-            else:
-                self._confirm(case, unsure=True)
-            return
         note = one_line(form.get("note", ""))[:MAX_NOTE_CHARS] if case.action.note else ""
+        if form.get("stop"):
+            if form.get("after"):
+                self._show_stopped(case, note)
+            else:
+                self._confirm(case)
+            return
+        if case.action.needs_note and not note:
+            case.response.status = falcon.HTTP_422
+            self._confirm(case, lacks_note=True)
+            return
         arguments = {**case.selection.arguments, **_shown(case.action, form), **({"note": note} if note else {})}
         before = _Progress(sums=parse_figures(form), after=form.get("after", ""), last={})
         progress = self._run_pages(case, arguments, before, time_budget=REQUEST_TIME_BUDGET)
@@ -201,19 +199,18 @@ class ActionPage(Page):
         shown = {
             **_progress_values(case, progress.sums, progress.after, form.get("total", "")),
             "note": note,
-            "sure": form.get("sure", ""),
             "failed": progress.failed is not None,
         }
         self.answer(case.request, case.response, case.language, shown, template="progress.html")
 
-    def _show_stopped(self, case: _ActionRequest, progress: Mapping[str, str], *, unsure: bool = False) -> None:
-        """Show the progress of a stopped action with a link that continues it."""
+    def _show_stopped(self, case: _ActionRequest, note: str) -> None:
+        """Show the progress of a stopped action with a form that continues it."""
+        form = case.form
         shown = {
-            **_progress_values(case, parse_figures(progress), progress["after"], progress.get("total", "")),
-            "command": _command(case, progress["after"]),
+            **_progress_values(case, parse_figures(form), form["after"], form.get("total", "")),
+            "command": _command(case, form["after"]),
             "longest_note": MAX_NOTE_CHARS,
-            "note": progress.get("note", ""),
-            "unsure": unsure,
+            "note": note,
         }
         self.answer(case.request, case.response, case.language, shown, template="stopped.html")
 
@@ -290,21 +287,18 @@ def _base_values(case: _ActionRequest) -> dict[str, Any]:
 
 
 def _progress_values(case: _ActionRequest, sums: Mapping[str, int], after: str, total: str) -> dict[str, Any]:
-    """Return the progress, and the address that shows it after a stop."""
-    frame, gone, did = _base_values(case), sums.get("events", 0), to_flash(case.name, sums)
+    gone = sums.get("events", 0)
     expected = parse_figures({"events": total}).get("events", 0)
     # Other operators may have changed the number meanwhile.
     expected = expected if expected >= gone else 0
-    progress = {"after": after, "gone": gone, "started": did.count, "total": expected}
     return {
-        **frame,
+        **_base_values(case),
         "what": case.action,
         "sums": sums,
         "after": after,
         "gone": gone,
         "total": expected,
-        "did": did,
-        "stop": f"{frame['address']}&{urlencode(progress, errors='replace')}",
+        "did": to_flash(case.name, sums),
     }
 
 

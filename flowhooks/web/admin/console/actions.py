@@ -42,7 +42,7 @@ class Action:
         note: whether it takes a note.
         needs_note: whether it is refused without a note.
         paged: whether the operation processes one page per call.
-        twice: whether the operator must confirm it twice.
+        twice: whether the operator must confirm it twice; only for an operation with a plan.
         danger: whether it cannot be undone, and may do harm.
         shown: arguments of the operation that have the value which its preview has returned and shown.
     """
@@ -137,8 +137,6 @@ MAX_SHOWN_IDS: Final = 3
 """Maximum number of ids of selected events that a page shows; for more, it shows their number."""
 MAX_IDS: Final = 1_000
 """Maximum number of rows that can be selected."""
-PROGRESS_PARAMETERS: Final = ("after", "gone", "started", "total")
-"""Query parameters of a stopped action's URL that state its progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +210,7 @@ def _select_events(request: falcon.Request, action: Action, now: int, rows: Sequ
     if parsed.event_filter is None:
         raise SettingsError(f"{' and '.join(parsed.wrong)} cannot be used")
     # A misspelt parameter must not widen the selection.
-    ours = ("lang", "back", "id", "selected", *(("delivery",) if action.bulk else ()), *PROGRESS_PARAMETERS)
+    ours = ("lang", "back", "id", "selected", *(("delivery",) if action.bulk else ()))
     unknown = sorted(set(query_of(request, *ours)) - set(parsed.given))
     if unknown or not (parsed.given or ids or delivery_id):
         raise SettingsError("the address does not say which events")

@@ -1294,6 +1294,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "您只有查看权限，请联系角色为 operate 的运维人员。",
     },
     "do.note": {"en": "Note for the audit log (optional)", "zh": "备注，记入审计（可不填）"},
+    "do.note_needed": {"en": "Note for the audit log (required)", "zh": "备注，记入审计（必填）"},
+    "do.lacks_note": {"en": "Enter a note that says why.", "zh": "请填写备注，说明原因。"},
     "do.unsure": {"en": "Tick the box to confirm.", "zh": "请先勾选确认。"},
     "do.cancel": {"en": "Cancel", "zh": "取消"},
     "do.back": {"en": "Back", "zh": "返回"},

@@ -126,7 +126,8 @@ function shortAddress(form) {
 
 // Continue a long action by itself, one request after the other. The pause lets the user read or leave the page.
 function goOn(form) {
-  setTimeout(() => form.requestSubmit(), 400);
+  const timer = setTimeout(() => form.requestSubmit(), 400);
+  form.addEventListener("submit", () => clearTimeout(timer)); // also by the button that stops it
 }
 
 // Submit a form once, even if the user clicks twice: each form of the page, also one that a refresh brings. With a key
@@ -137,7 +138,8 @@ function once() {
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.method !== "post" || inNewTab) return;
-    if (form.dataset.sent) event.preventDefault();
+    // An action is stopped while the form that continues it is on its way.
+    if (form.dataset.sent && event.submitter?.name !== "stop") event.preventDefault();
     form.dataset.sent = "yes";
   });
   addEventListener("pageshow", () => {

@@ -425,11 +425,14 @@ def test_the_deliveries_of_a_removed_handler_are_closed(harness, serve, listens,
 def test_a_stopped_action_names_its_command(harness, serve, listens):
     """The page of a stopped action has the command that continues it, as the command line spells it."""
     console = serve(harness.open(listens(lambda event: None)))
-    stopped = "after=1&gone=1&started=1&total=3"
-    page = console.page(f"/do/dismiss?id=a&id=b&key=nobody&{stopped}")
+
+    def stopped(address):
+        return console.submit(f"/console/do/{address}", stop="yes", after="1", events="1", total="3").page
+
+    page = stopped("dismiss?id=a&id=b&key=nobody")
     assert "flowhooks events dismiss --key=nobody --id=a --id=b --after=1" in page.text
-    assert "flowhooks events reroute --parked" in console.page(f"/do/reroute_parked?{stopped}").text
-    page = console.page(f"/do/dismiss?q=PO-1&field=/vendor%3DACME&field=/amount%3D1&{stopped}")
+    assert "flowhooks events reroute --parked" in stopped("reroute_parked").text
+    page = stopped("dismiss?q=PO-1&field=/vendor%3DACME&field=/amount%3D1")
     assert "flowhooks events dismiss --query=PO-1 --field=/vendor=ACME --field=/amount=1 --until=" in page.text
 
 
@@ -471,19 +474,27 @@ def test_long_work_goes_on_request_by_request(harness, serve, listens, monkeypat
 
 
 def test_what_is_stopped_and_begun_again(busy, monkeypatch):
-    """An operation without repeats continues with the rest, and the final page says so."""
+    """An operation without repeats continues with the rest; its figures and its note go on."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked&back=/console/parked", note="it's over")
-    (stop,) = [one for one in answer.page.links() if "after=" in one]
-    landed = busy.get(stop, root="").page
-    assert "dismissed: 1" in landed.text
+    to, hidden = answer.page.form()
+    landed = busy.submit(to, **hidden | {"skipped": 7}, stop="yes").page
+    assert "dismissed: at least 1" in landed.text
+    assert "of their state: at least 7" in landed.text
+    assert "it's over" in landed.text
+    assert len(busy.flow.events(state="parked")) == 1
     assert "The button continues with the rest" in landed.text
     assert "flowhooks events dismiss --state=parked" in landed.text
     to, hidden = landed.form()
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
-    assert busy.submit(to, **hidden).status == 303
+    done = busy.follow(busy.submit(to, **hidden)).page.text
+    assert "dismissed: 2" in done
+    assert "of their state: 7" in done
     assert not busy.flow.events(state="parked")
+    # Without a position nothing was done, and the page asks as at the beginning.
+    asking = busy.submit("/console/do/dismiss?state=dismissed", stop="yes")
+    assert (asking.status, "There is nothing to do" in asking.page.text) == (200, True)
 
 
 def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
@@ -634,6 +645,7 @@ def test_every_action_is_an_operation():
         given = of[action.target] | set(action.arguments) | ({"note"} if action.note else set())
         given |= {"action"} if action.bulk else {"dry_run"}
         assert given | ({"after"} if action.paged else set()) <= set(takes)
+        assert action.bulk or not action.twice, "only the form of a plan asks twice"
 
 
 def test_the_audit(busy):

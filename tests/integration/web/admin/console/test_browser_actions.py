@@ -117,7 +117,7 @@ def act(page, name, language, *, check_origin=True):
     expect(page.locator("h1")).to_have_text(text(f"do.{name}.title", language))
     clean(page)
     if action.note or action.bulk:
-        page.get_by_label(text("do.note", language)).fill(NOTE)
+        page.get_by_label(text("do.note_needed" if action.needs_note else "do.note", language)).fill(NOTE)
     if action.twice:
         page.get_by_label(text(f"do.{name}.sure", language)).check()
     page.get_by_role("button", name=text(f"do.{name}.button", language), exact=True).click()
@@ -268,8 +268,31 @@ def test_long_work_without_scripts(console, visit, monkeypatch):
     expect(page.locator("progress")).to_have_attribute("value", "1")
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("progress")).to_have_attribute("value", "2")
-    page.get_by_role("link", name="Stop").click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".would")).to_contain_text("Stopped.")
     assert len(console.flow.events(state="parked")) == 1
+
+
+def test_long_work_is_stopped_while_a_request_works(console, visit, monkeypatch):
+    """The button also works while the form that continues is on its way, and the action does not go on by itself."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
+    page = visit(console, "/events?state=parked")
+    page.clock.install(time=0)
+    page.clock.pause_at(1_000)
+    page.get_by_role("link", name="Dismiss").click()
+    page.locator("form.confirm").get_by_role("button", name="Dismiss").click()
+    expect(page.locator("progress")).to_have_attribute("value", "1")
+    page.wait_for_load_state()  # the page's script sets its timer by the paused clock
+    page.evaluate("""() => {
+        document.addEventListener("submit", (event) => { if (!event.submitter) event.preventDefault(); });
+        document.querySelector("form[data-go-on]").requestSubmit();
+    }""")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".would")).to_contain_text("at least 1")
+    page.clock.run_for(10_000)
+    expect(page.locator(".would")).to_contain_text("Stopped.")
+    assert len(console.flow.events(state="parked")) == 2
 
 
 def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):

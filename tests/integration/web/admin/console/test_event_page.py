@@ -99,6 +99,9 @@ def test_a_hostile_body_is_shown_and_accepted(console):
     original = flow.events(flow_instance_id="twice")[0]
     refused, _ = console.act(button, note="  ")
     assert refused.status == 422
+    assert "Enter a note that says why." in refused.page.text
+    assert "Note for the audit log (required)" in refused.page.text
+    assert refused.page.form() is not None
     answer, asked = console.act(button, note="the bank says so")
     assert "p:pay (has run with the first body)" in asked.text
     page = console.follow(answer).page
@@ -184,7 +187,7 @@ def test_the_page_in_a_browser(console, visit, look):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.get_by_role("link", name=text("do.correct.act", language), exact=True).click()
     assert browsers.violations(page) == []
-    page.get_by_label(text("do.note", language)).fill("the bank says so")
+    page.get_by_label(text("do.note_needed", language)).fill("the bank says so")
     page.get_by_role("button", name=text("do.correct.button", language), exact=True).click()
     expect(page.get_by_role("status").first).to_contain_text(text("do.correct.did", language))
     assert page.title() != "pwned"
