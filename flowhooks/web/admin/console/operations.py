@@ -116,7 +116,7 @@ class OperationPage(Page):
             raise NotFound(f"there is no operation {operation_id}")
         return access.operation(operation)
 
-    def _plan(self, request: falcon.Request, operation: Operation, **more: Any) -> dict[str, Any]:
+    def _plan(self, request: falcon.Request, operation: Operation) -> dict[str, Any]:
         is_masked = operator_of(request).access.is_masked
         with self.app.ledger.connection() as connection:
             summary = plan_summary(connection, operation.id)
@@ -131,10 +131,7 @@ class OperationPage(Page):
             "longest_note": MAX_NOTE_CHARS,
             # A start with an empty note keeps the one of the plan.
             "note": "" if is_masked else operation.note,
-            "rate": "" if operation.rate is None else f"{operation.rate:g}",
-            "wrong_rate": False,
             "unsure": False,
-            **more,
         }
 
     def _handler(self, group: PlanGroup, paused: Mapping[str, Any], circuits: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +225,11 @@ class OperationStep(OperationPage):
             rate = parse_rate(form.get("rate", ""))
             unsure = step == "start" and ACTIONS[name].twice and not form.get("sure")
             if rate == 0 or unsure:
-                self._ask_again(request, response, language, operation, form, wrong_rate=rate == 0, unsure=unsure)
+                if operation.state not in STATES_OF_STEPS[step]:
+                    raise InvalidTransition(f"operation {operation.id} is {operation.state}")
+                entered = {"note": form.get("note", ""), "rate": form.get("rate", "")}
+                wrong = {"wrong_rate": rate == 0, "unsure": unsure}
+                self._ask_again(request, response, language, operation, **entered, **wrong)
                 return
             arguments |= {} if rate is None else {"rate": rate}
         if step == "start":
@@ -250,24 +251,13 @@ class OperationStep(OperationPage):
             _redirect(response, _page_url(request, operation))
 
     def _ask_again(
-        self,
-        request: falcon.Request,
-        response: falcon.Response,
-        language: str,
-        operation: Operation,
-        form: Mapping[str, str],
-        **wrong: bool,
+        self, request: falcon.Request, response: falcon.Response, language: str, operation: Operation, **entered: Any
     ) -> None:
-        if operation.state is not OperationState.PLANNED:
-            raise (
-                SettingsError("the rate is not a number above 0")
-                if wrong["wrong_rate"]
-                else InvalidTransition(f"operation {operation.id} is {operation.state}")
-            )
         response.status = falcon.HTTP_422
-        entered = {"note": form.get("note", ""), "rate": form.get("rate", "")}
+        is_plan = operation.state is OperationState.PLANNED
+        shown = (self._plan if is_plan else self._progress)(request, operation)
         self.answer(
-            request, response, language, self._plan(request, operation, **entered, **wrong), template="plan.html"
+            request, response, language, {**shown, **entered}, template="plan.html" if is_plan else self.template
         )
 
     def _wait(self, request: falcon.Request, operation: Operation) -> Operation | None:
@@ -300,6 +290,8 @@ def operation_values(request: falcon.Request, operation: Operation) -> dict[str,
         "back": back or OPERATIONS_ROOT,
         "came_from": back,
         "at_rest": _is_at_rest(operation),
+        "rate": "" if operation.rate is None else f"{operation.rate:g}",
+        "wrong_rate": False,
         "executed": operation.succeeded + operation.failed,
         "unchanged": operation.planned - operation.changed,
     }

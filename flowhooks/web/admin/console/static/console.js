@@ -68,7 +68,13 @@ function live(box) {
       if (!paused) {
         // At its end, other parts of the page have changed, too, and it does not refresh itself any more.
         if (fresh.querySelector("[data-at-rest]")) return location.reload();
+        const fields = [...part.querySelectorAll("input")];
+        const entered = fields.filter((field) => field.value !== field.defaultValue || field.matches("[aria-invalid]"));
         part.replaceChildren(...fresh.body.childNodes);
+        for (const field of entered) {
+          const successor = document.getElementById(field.id);
+          if (successor) successor.value = field.value;
+        }
         localTimes(part);
       }
       says.textContent = "";

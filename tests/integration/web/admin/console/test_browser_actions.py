@@ -346,10 +346,15 @@ def test_two_quick_clicks(console, visit):
     assert len(console.flow.sql("SELECT id FROM audit_log")) == 1
     page.goto("/console/events?state=dead")
     page.locator("p.acts").get_by_role("button", name="Replay failed deliveries").click()
-    page.get_by_label(text("operation.rate_field", "en")).fill("0.001")
+    field = page.get_by_label(text("operation.rate_field", "en"))
+    field.fill("0.001")
     step(page, "start", "en")
+    expect(page.locator(".o-running")).to_be_visible()
+    field.fill("0.002")  # while the field has the focus, the page does not refresh itself
     page.locator("#live > div").evaluate("(part) => (part.id = 'before')")
+    page.locator("h1").click()
     expect(page.locator("#before")).to_have_count(0)
+    expect(field).to_have_value("0.002")  # a refresh leaves what was entered
     assert page.evaluate(TWO_CLICKS, text("operation.pause", "en")) == [False, True]
     expect(page.locator(".o-paused")).to_be_visible()
     page.get_by_role("link", name=text("do.back", "en"), exact=True).click()

@@ -147,7 +147,12 @@ def test_pause_resume_rate_and_cancel(many, repaired, eventually):
     paused = many.get(address, root="").page
     assert paused.steps().keys() == {"resume", "cancel", "rate"}
     assert many.submit(running.steps()["pause"]).status == 409
-    assert many.submit(paused.steps()["rate"], rate="x").status == 422
+    refused = many.submit(paused.steps()["rate"], rate="20000", language="zh")
+    assert refused.status == 422
+    assert "速率必须是 0.0001 到 10000 之间的数字" in refused.page.text
+    (field,) = [attrs for tag, attrs in refused.page.tags if attrs.get("name") == "rate"]
+    assert (field["value"], field["aria-invalid"]) == ("20000", "true")
+    assert refused.page.steps() == paused.steps()
     assert many.submit(paused.steps()["rate"], rate="").status == 303
     assert many.submit(paused.steps()["resume"], language="zh").status == 303
     eventually(lambda: state_of(many, address) == "finished")
