@@ -137,7 +137,8 @@ function goOn(form) {
 }
 
 // Submit a form once, even if the user clicks twice: each form of the page, also one that a refresh brings. With a key
-// held, browsers open the answer in another tab or window; the form can then be submitted again.
+// held, browsers open the answer in another tab or window; the form can then be submitted again. So it can some seconds
+// later, because the browser does not tell the page that the user has cancelled the request.
 function once() {
   let inNewTab = false;
   addEventListener("click", (event) => (inNewTab = event.ctrlKey || event.metaKey || event.shiftKey), true);
@@ -147,6 +148,7 @@ function once() {
     // An action is stopped while the form that continues it is on its way.
     if (form.dataset.sent && event.submitter?.name !== "stop") event.preventDefault();
     form.dataset.sent = "yes";
+    setTimeout(() => delete form.dataset.sent, 5000);
   });
   addEventListener("pageshow", () => {
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;

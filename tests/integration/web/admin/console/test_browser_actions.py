@@ -340,6 +340,12 @@ def test_two_quick_clicks(console, visit):
         replay.click(modifiers=["Control"])
     expect(tab.value.locator("form.confirm")).to_be_visible()
     tab.value.close()
+    # A request that is cancelled with the browser's stop button can be sent again some seconds later.
+    page.clock.install()
+    page.route("**/do/replay?**", lambda route: route.abort("aborted"), times=1)
+    with page.expect_event("requestfailed"):
+        replay.click()
+    page.clock.run_for(6_000)
     replay.click()
     page.locator("form.confirm").get_by_role("button", name="Replay").dblclick()
     says(page, "do.replay.did", "en", count="1")
