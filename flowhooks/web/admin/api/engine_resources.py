@@ -101,19 +101,12 @@ class CoverageResource(Resource):
         ),
     )
     response_type = CoverageJson
-    for_masked_roles = True
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> CoverageJson:
         """Return the comparison with the definitions that the engines had last."""
         app = self.app
         source = query["source"][0] if "source" in query else ""
         return coverage_to_json(coverage(app.ledger, app.router, app.settings, app.clock.now(), source=source))
-
-    def get_restricted(
-        self, query: Mapping[str, list[str]], path: Mapping[str, str], _access: Access, /
-    ) -> CoverageJson:
-        """Return the comparison; nothing in it is a value of a body."""
-        return self.get(query, path)
 
 
 class SourcesResource(Resource):

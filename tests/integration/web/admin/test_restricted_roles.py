@@ -56,7 +56,7 @@ PATHS = {
     "/openapi.json": (OPEN, OPEN, None),
     "/api/alerts": (PART, PART, None),
     "/api/audit": (PART, PART, None),
-    "/api/coverage": (REFUSED, OPEN, None),
+    "/api/coverage": (REFUSED, REFUSED, None),
     "/api/engines": (REFUSED, OPEN, None),
     "/api/engines/instances/{id}": (REFUSED, REFUSED, "flow"),
     "/api/errors": (PART, REFUSED, None),
