@@ -27,6 +27,8 @@ FORGET_AFTER_SECONDS: Final = 3600
 """Seconds without a failure after which earlier failures are forgotten."""
 MAX_ENTRIES: Final = 10_000
 """Maximum number of names and addresses that are remembered."""
+MAX_COUNTED: Final = 32
+"""Maximum number of failures that are remembered of each. Fewer lead to the longest delay."""
 
 
 class LoginThrottle:
@@ -42,7 +44,8 @@ class LoginThrottle:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._failures: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+        # The times of the failures and of the attempts in progress, the newest last.
+        self._failures: OrderedDict[tuple[str, str], tuple[int, ...]] = OrderedDict()
 
     def check(self, name: str, address: str) -> int:
         """Start an attempt, unless it has to wait.
@@ -63,8 +66,7 @@ class LoginThrottle:
             if wait > 0:
                 return -(-wait // SECOND)
             for key in keys:
-                failures, _ = self._recent(key, now)
-                self._failures[key] = failures + 1, now
+                self._failures[key] = (*self._recent(key, now), now)[-MAX_COUNTED:]
                 self._failures.move_to_end(key)
             while len(self._failures) > MAX_ENTRIES:
                 self._failures.popitem(last=False)
@@ -74,8 +76,9 @@ class LoginThrottle:
         """Withdraw an attempt that could not be made."""
         with self._lock:
             for key in self._keys(name, address):
-                if entry := self._failures.get(key):
-                    self._failures[key] = max(0, entry[0] - 1), entry[1]
+                # Attempts at the same time have almost the same time, so the newest one stands for this attempt.
+                if times := self._failures.pop(key, ())[:-1]:
+                    self._failures[key] = times
 
     def reset(self, name: str, address: str) -> None:
         """Forget the failures of a name after a login, and withdraw this attempt from the failures of its address.
@@ -91,13 +94,13 @@ class LoginThrottle:
         counted = address and not is_loopback(address)
         return [("name", name)] + ([("address", client_network(address))] if counted else [])
 
-    def _recent(self, key: tuple[str, str], now: int) -> tuple[int, int]:
-        failures, at = self._failures.get(key, (0, 0))
-        if at > now:
+    def _recent(self, key: tuple[str, str], now: int) -> tuple[int, ...]:
+        times = self._failures.get(key, ())
+        if times and times[-1] > now:
             # The clock was set back. Without this, the delay would last until it shows the old time again.
-            at = now
-            self._failures[key] = failures, at
-        return (0, 0) if now - at > FORGET_AFTER_SECONDS * SECOND else (failures, at)
+            times = tuple(min(at, now) for at in times)
+            self._failures[key] = times
+        return () if times and now - times[-1] > FORGET_AFTER_SECONDS * SECOND else times
 
     def _blocked_until(self, key: tuple[str, str], now: int) -> int:
         free, longest = (
@@ -105,7 +108,7 @@ class LoginThrottle:
             if key[0] == "name"
             else (FREE_ADDRESS_FAILURES, MAX_ADDRESS_DELAY_SECONDS)
         )
-        failures, at = self._recent(key, now)
-        if failures < free:
+        times = self._recent(key, now)
+        if len(times) < free:
             return 0
-        return at + min(1 << min(failures - free, 20), longest) * SECOND
+        return times[-1] + min(1 << (len(times) - free), longest) * SECOND

@@ -15,7 +15,7 @@ from flowhooks.ledger import audit
 from flowhooks.settings import OperatorSettings
 from flowhooks.testing import ManualClock
 from flowhooks.web.admin.app import create_admin
-from flowhooks.web.admin.login_throttle import FREE_ADDRESS_FAILURES, MAX_ENTRIES, LoginThrottle
+from flowhooks.web.admin.login_throttle import FREE_ADDRESS_FAILURES, MAX_COUNTED, MAX_ENTRIES, LoginThrottle
 from flowhooks.web.server.server import Limits, Server
 from support.waiting import WAIT_TIMEOUT
 
@@ -223,6 +223,24 @@ def test_who_has_logged_in_cannot_guess_for_others(attempts):
     assert attempts.check("mine", "192.0.2.1") == 1
 
 
+def test_a_login_renews_no_delay(attempts):
+    """After logins and withdrawn attempts, also at the same time, a delay counts from the last failure as before."""
+    for number in range(2 * FREE_ADDRESS_FAILURES):
+        attempts.clock.advance(900)
+        assert attempts.check(f"n{number}", "192.0.2.1") == 0
+    attempts.clock.advance(900)
+    for end in (attempts.reset, attempts.cancel):
+        assert attempts.check("li", "192.0.2.1") == 0
+        # The attempt in progress counts.
+        assert attempts.check("wang", "192.0.2.1") == 900
+        end("li", "192.0.2.1")
+    attempts.clock.advance(2701)
+    assert attempts.check("li", "192.0.2.1") == attempts.check("wang", "192.0.2.1") == 0
+    for name in ("li", "wang"):
+        attempts.reset(name, "192.0.2.1")
+    assert ("address", "192.0.2.1") not in attempts._failures
+
+
 def test_many_at_once_are_no_way_round(attempts):
     """An attempt counts from its start, so a hundred at once are limited like a hundred in turn."""
     begun = [attempts.check("li", "") for _ in range(100)]
@@ -230,10 +248,14 @@ def test_many_at_once_are_no_way_round(attempts):
 
 
 def test_what_is_remembered_is_bounded(attempts):
-    """With ever new names the oldest are forgotten."""
+    """With ever new names or failures the oldest are forgotten."""
     for number in range(MAX_ENTRIES + 10):
         attempts.check(f"n{number}", "127.0.0.1")
     assert len(attempts._failures) == MAX_ENTRIES
+    for number in range(MAX_COUNTED + 10):
+        attempts.clock.advance(900)
+        assert attempts.check(f"n{number}", "192.0.2.1") == 0
+    assert len(attempts._failures["address", "192.0.2.1"]) == MAX_COUNTED
 
 
 def test_every_path_is_authenticated_without_the_console_too(harness, ask, monkeypatch):
