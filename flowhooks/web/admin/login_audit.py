@@ -41,7 +41,7 @@ RETRY_INTERVAL: Final = 60 * SECOND
 REFUSAL_LOG_INTERVAL: Final = 60 * SECOND
 """Microseconds between two log records about refused logins of one client for one reason."""
 WRITE_TIMEOUT: Final = 1.0
-"""Seconds for which a request waits until its login is recorded."""
+"""Seconds for which a request waits until its login, or the use of its session, is recorded."""
 
 _log = structlog.get_logger(__name__)
 
@@ -175,6 +175,7 @@ def record_refusal(ledger: Ledger, clock: Clock, operator: str | None, address: 
             lambda transaction: audit.record_collapsed(
                 transaction, entry, within=COLLAPSED_WITHIN, ignored={"address"}
             ),
+            timeout=WRITE_TIMEOUT,
             certain=False,
         )
 

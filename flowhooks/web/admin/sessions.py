@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +44,7 @@ class Sessions:
     def __init__(self, app: App, operators: Operators) -> None:
         self._app = app
         self._operators = operators
+        self._touch_failed_at = -TOUCH_INTERVAL
 
     def create(self, request: falcon.Request, response: falcon.Response, login: PasswordLogin) -> None:
         """Log an operator in with a new secret, and end the browser's earlier session.
@@ -84,11 +84,21 @@ class Sessions:
         if session is None or digests[session.digest] != session.operator:
             return None
         if now - session.used_at >= TOUCH_INTERVAL:
-            with suppress(FlowhooksError):  # a request that only reads must not fail because of this write
-                self._app.ledger.write(
-                    lambda transaction: sessions.touch(transaction, session.digest, now), certain=False
-                )
+            self._touch(session.digest, now)
         return self._operators.by_name(session.operator)
+
+    def _touch(self, digest: str, now: int) -> None:
+        # If writes hang, only few requests wait for them: operators need the console most then.
+        if 0 <= now - self._touch_failed_at < TOUCH_INTERVAL:
+            return
+        try:
+            self._app.ledger.write(
+                lambda transaction: sessions.touch(transaction, digest, now),
+                timeout=login_audit.WRITE_TIMEOUT,
+                certain=False,
+            )
+        except FlowhooksError:  # a request that only reads must not fail because of this write
+            self._touch_failed_at = now
 
     def delete(self, request: falcon.Request, response: falcon.Response) -> None:
         """End the session.

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from flowhooks.web.admin import app as admin_app
+from flowhooks.web.admin import login_audit
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.console import operations
 from flowhooks.web.admin.console.actions import ACTIONS
@@ -185,6 +186,12 @@ class Console:
         answer = self.get(path, Accept_Language=language)
         assert answer.status == 200, answer.body.decode()
         return answer.page
+
+
+@pytest.fixture(autouse=True)
+def recorded_logins(monkeypatch):
+    """Logins and the use of sessions are recorded even if a busy machine takes longer than a second for a write."""
+    monkeypatch.setattr(login_audit, "WRITE_TIMEOUT", WAIT_TIMEOUT)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from flowhooks.clock import DAY
 from flowhooks.ledger import audit
 from flowhooks.settings import LoginSettings, OperatorSettings
+from flowhooks.web.admin import login_audit
 from flowhooks.web.admin.login_audit import MAX_REMEMBERED, LoginMethod, LoginRecorder, RefusalLog
 from flowhooks.web.admin.operators import Operator, Role
 
@@ -84,9 +85,10 @@ def test_processes_share_an_entry(console):
 
 
 @pytest.mark.sqlite
-def test_a_ledger_that_cannot_be_written_shuts_nobody_out(console, logged):
+def test_a_ledger_that_cannot_be_written_shuts_nobody_out(console, logged, monkeypatch):
     """An operator is admitted when the disk is full, and the log-in is recorded a minute after the next chance."""
-    with console.flow.locked(timeout=0.05):
+    with console.flow.locked(), monkeypatch.context() as patch:
+        patch.setattr(login_audit, "WRITE_TIMEOUT", 0.05)
         assert by_proxy(console, path="/console/login") == 303
     assert [record["operator"] for record in logged if record["event"] == "login_not_recorded"] == ["li"]
     console.flow.clock.advance(61)

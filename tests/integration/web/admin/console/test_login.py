@@ -12,10 +12,11 @@ import pytest
 from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 
-from flowhooks.errors import SettingsError
+from flowhooks.errors import SettingsError, Unavailable
 from flowhooks.ledger import audit, sessions
+from flowhooks.ledger.ledger import Ledger
 from flowhooks.settings import OperatorSettings
-from flowhooks.web.admin import passwords
+from flowhooks.web.admin import login_audit, passwords
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.console.login import _safe_next
 from flowhooks.web.admin.passwords import PasswordVerifier, TooManyVerifications, hash_password
@@ -174,6 +175,27 @@ def test_that_somebody_is_here_is_written_once_a_minute(console):
     console.flow.clock.advance(1)
     console.get("/events", Cookie=cookie)
     assert kept(console)[0][3] - before[0][3] == 60_000_000
+
+
+@pytest.mark.sqlite
+def test_writes_that_hang_delay_few_requests(console, monkeypatch):
+    """A request waits a second for the time stamp, the next ones of a minute do not; a refusal waits a second, too."""
+    cookie, ledger, tried = console.log_in("li", PASSWORD), console.flow.app.ledger, []
+
+    def write(function, timeout=None, **more):
+        if timeout != login_audit.WRITE_TIMEOUT:
+            return Ledger.write(ledger, function, timeout, **more)
+        tried.append(timeout)
+        raise Unavailable("ledger_unwritten")
+
+    monkeypatch.setattr(ledger, "write", write)
+    monkeypatch.setattr(login_audit, "WRITE_TIMEOUT", 59.5)
+    for number in (1, 2):
+        console.flow.clock.advance(60)
+        assert [console.get("/events", Cookie=cookie).status for _ in range(3)] == [200] * 3
+        assert len(tried) == number
+    assert console.post("/login", {"name": "li", "password": OTHER}).status == 401
+    assert len(tried) == 3
 
 
 @pytest.mark.sqlite
