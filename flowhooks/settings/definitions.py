@@ -31,7 +31,9 @@ class HttpSettings:
     """Limits of both listeners towards their clients."""
 
     threads: int = setting(
-        16, types.integer(1, 1000), "Threads that answer callbacks. A thread that waits for handlers does not count."
+        16,
+        types.integer(1, 1000),
+        "Threads that answer callbacks. A thread that waits for handlers or a receiver does not count.",
     )
     max_waiting: int = setting(
         512,

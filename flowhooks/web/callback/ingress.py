@@ -35,7 +35,7 @@ from flowhooks.model.trace_context import parse_traceparent
 from flowhooks.schema import cloud_events
 from flowhooks.web import errors, negotiation
 from flowhooks.web.callback.authentication import check_size, read_body
-from flowhooks.web.server.thread_pool import thread_pool
+from flowhooks.web.server.thread_pool import spare_thread, thread_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -216,7 +216,8 @@ class IngressResource:
 
     def _receive(self, incoming: _Incoming, response: falcon.Response) -> None:
         received = _received_request(incoming.request, incoming.body, self._clock.now())
-        result = self._receivers.call(incoming.ingress.receiver, incoming.source, received)
+        with spare_thread(incoming.request.env):
+            result = self._receivers.call(incoming.ingress.receiver, incoming.source, received)
         if result is None:
             raise Unauthorized("unauthorized", cause="receiver_refused")
         if isinstance(result, ReceiverResponse):

@@ -33,7 +33,7 @@ def test_reference():
             type="a whole number, 1 to 1000",
             default="16",
             variable="FLOWHOOKS_HTTP_THREADS",
-            doc="Threads that answer callbacks. A thread that waits for handlers does not count.",
+            doc="Threads that answer callbacks. A thread that waits for handlers or a receiver does not count.",
         )
         in described
     )

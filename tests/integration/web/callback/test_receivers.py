@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from flowhooks import ReceivedCallback, ReceiverResponse, Reject
 from flowhooks.web.callback import receivers
 from support.app_harness import plugin
-from support.waiting import until
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.either
 
@@ -55,12 +56,12 @@ def receive(harness, listens, sources, listen, monkeypatch):
     """A function that serves a plugin `r` with this receiver, and a handler of the key `leave`; returns the client."""
     monkeypatch.setattr(receivers, "CALL_TIMEOUT", 60.0)  # a busy machine may take longer than a second
 
-    def serve(function, handler=lambda _event: None, **hooks):
+    def serve(function, handler=lambda _event: None, threads=4, **hooks):
         def receive_request(source, request):
             return function(source, request)
 
         objects = {"r": plugin(receive_request=receive_request), "p": plugin(listens(handler)), **hooks}
-        return listen(harness.open(plugins=objects, sources=sources(SETTINGS)))
+        return listen(harness.open(plugins=objects, sources=sources(SETTINGS)), threads)
 
     return serve
 
@@ -257,6 +258,24 @@ def test_a_receiver_that_hangs(receive, monkeypatch):
     assert client.rows() == [("1",)]
     assert send(client, {}).status == 200
     assert client.rows() == [("1",), ("late",)]
+
+
+@pytest.mark.sqlite
+def test_a_slow_receiver_takes_no_thread(receive):
+    """While a receiver runs, the only thread of the listener answers other requests."""
+    entered, released = threading.Event(), threading.Event()
+
+    def wait(_source, _request):
+        entered.set()
+        released.wait()
+
+    client = receive(wait, threads=1)
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(client.send, "/in/feishu", b"{}")
+        assert entered.wait(WAIT_TIMEOUT)
+        assert client.post("oa", {"id": "1"}).status == 200
+        released.set()
+        assert slow.result(WAIT_TIMEOUT).status == 401  # after the timeout of the call it would be 503
 
 
 def test_too_many_parameters(receive):
