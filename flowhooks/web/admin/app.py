@@ -18,6 +18,7 @@ from flowhooks.errors import (
     InvalidTransition,
     LedgerError,
     LedgerUnusable,
+    NewerSelectorsError,
     NotFound,
     SettingsError,
     Unavailable,
@@ -114,6 +115,9 @@ class RunOperationResource:
             _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None
         except (LedgerError, SettingsError) as error:
+            # A command shows the text of the error, which names the handlers.
+            if isinstance(error, NewerSelectorsError) and not request.context.by_command:
+                raise Unavailable("newer_handlers") from None
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, InvalidTransition) else 422
             errors.respond(request, response, status=status, message=str(error))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -30,7 +31,7 @@ from flowhooks.operations.purge import cutoffs_from_filter
 from flowhooks.operations.registry import OPERATIONS, filter_from_json
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.schema.schemas import Schemas
-from flowhooks.settings import IngressSettings, Secret, Source
+from flowhooks.settings import IngressSettings, OperatorSettings, Secret, Source
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.web.admin.api import resources
 from flowhooks.web.admin.api.export_resource import FILES
@@ -908,12 +909,21 @@ def test_reroute_takes_one_handler(concluded):
 
 
 def test_handlers_of_a_newer_version(concluded, monkeypatch):
-    """With handlers of a newer version, routes are 503 with the next step."""
-    monkeypatch.setattr(concluded.flow.app.router, "unreadable_handlers", ("books:later",))
-    event = concluded.flow.events()[0]
-    for path in (f"/api/events/{event}/explanation", "/api/parked"):
-        answer = concluded.ask(path)
-        assert answer.status == 503
+    """With handlers of a newer version, routes and operations that route are 503; a command shows their ids."""
+    app, token = concluded.flow.app, "robot-token-0123456789abcdefghij"
+    robot = OperatorSettings(role="operate", token_sha256=(hashlib.sha256(token.encode()).hexdigest(),))
+    app._live.change_settings(replace(app.settings, operators={"robot": robot}))
+    monkeypatch.setattr(app.router, "unreadable_handlers", ("books:later",))
+    operations = {"reroute": b'{"event_filter": {"state": "parked"}}', "reroute_parked": b"{}"}
+    gets = (f"/api/events/{concluded.flow.events()[0]}/explanation", "/api/parked")
+    answers = [concluded.ask(path, Authorization=f"Bearer {token}") for path in gets]
+    for name, body in operations.items():
+        given = {"method": "POST", "body": body}
+        answers.append(concluded.ask(f"/api/operations/{name}", Authorization=f"Bearer {token}", **given))
+        of_command = concluded.ask(f"/api/operations/{name}", Authorization=f"Bearer {TOKEN}", **given)
+        assert (of_command.status, "books:later" in of_command.json["message"]) == (422, True)
+    for answer in answers:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
         assert "newer" in answer.json["message"]
 
 
