@@ -115,6 +115,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "There is no source with this name.",
         "zh": "没有该名称的来源。",
     },
+    "no_such_engine": {
+        "en": "There is no source with this name and an engine.",
+        "zh": "没有该名称且配置了流程引擎的来源。",
+    },
     "no_such_operation": {
         "en": "There is no bulk operation with this id.",
         "zh": "没有该 ID 的批量操作。",

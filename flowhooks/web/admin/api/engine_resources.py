@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowhooks.errors import NotFound
 from flowhooks.ledger import engine_queries
 from flowhooks.ledger.late_callbacks import bodies_beside
 from flowhooks.ledger.queries import EventFilter
@@ -101,11 +102,14 @@ class CoverageResource(Resource):
         ),
     )
     response_type = CoverageJson
+    not_found = "no_such_engine"
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> CoverageJson:
         """Return the comparison with the definitions that the engines had last."""
         app = self.app
         source = query["source"][0] if "source" in query else ""
+        if source and (source not in app.settings.sources or app.settings.sources[source].engine is None):
+            raise NotFound(f"there is no source {source} with an engine")
         return coverage_to_json(coverage(app.ledger, app.router, app.settings, app.clock.now(), source=source))
 
 

@@ -724,7 +724,7 @@ def test_hostile_values(api, name):
     value = HOSTILE[name]
     for path, parameter in TAKES:
         answer = api.ask(f"{path}?{parameter}={value}") if name != "raw bytes" else raw(api, path, parameter, value)
-        assert answer.status in {200, 400, 422}, (path, parameter, answer.body)
+        assert answer.status in {200, 400, 404, 422}, (path, parameter, answer.body)
         assert "pwned" not in str(answer.headers)
         assert b"Traceback" not in answer.body
     assert len(api.get("/api/events")["events"]) == 1
@@ -935,7 +935,11 @@ def test_engines_and_sources(harness, serve, document):
         plugins={"p": engine_plugin()},
         environ={"OA_PASSWORD": "pa55word of the engine"},
         start=False,
-        sources={"oa": Source(token_sha256=("5" * 64,), engine=engine), "hr": Source(engine=engine)},
+        sources={
+            "oa": Source(token_sha256=("5" * 64,), engine=engine),
+            "hr": Source(engine=engine),
+            "mapped": Source(token_sha256=("6" * 64,)),
+        },
     )
     engine_ledger.position(flow, "oa", definitions=engine_ledger.definitions(("leave", 3)), skew=1_500_000)
     event_id = engine_ledger.taken_in(flow, "oa", "4711")
@@ -955,11 +959,14 @@ def test_engines_and_sources(harness, serve, document):
         ["leave"], [{"source": "hr", "error": ""}],
     )  # fmt: skip
     assert api.get("/api/coverage", source="hr")["definitions"] == []
+    for name in ("typo", "mapped"):
+        answer = api.ask(f"/api/coverage?source={name}")
+        assert (answer.status, answer.json["message"]) == (404, "There is no source with this name and an engine.")
     (source,) = api.get("/api/sources", name="oa")["sources"]
     assert (source["pull_only"], source["missed"], source["engine"]["source"]) == (False, 0, "oa")
     assert source["settings"]["engine.password"] == "env OA_PASSWORD"
     assert "5" * 64 not in json.dumps(source)
-    assert [one["name"] for one in api.get("/api/sources")["sources"]] == ["hr", "oa"]
+    assert [one["name"] for one in api.get("/api/sources")["sources"]] == ["hr", "mapped", "oa"]
 
 
 def test_ignored_requests(harness, serve, document):
