@@ -19,6 +19,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "operators to the settings.",
         "zh": "此接口只允许本机以 localhost 或 127.0.0.1 访问；如需从其他机器访问，请在配置中添加运维人员。",
     },
+    "operator_other_name": {
+        "en": "Send the token of an operator, or use the address in the setting public_url.",
+        "zh": "请携带运维人员的令牌，或使用配置项 public_url 中的地址。",
+    },
     "admin_ledger": {
         "en": "The ledger cannot be read now; the server's log has the reason.",
         "zh": "暂时无法读取台账；原因见服务器日志。",

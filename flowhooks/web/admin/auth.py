@@ -224,7 +224,7 @@ class AuthMiddleware:
 
     def _reject(self, request: falcon.Request, response: falcon.Response, key: str) -> None:
         if not is_page(request.path):
-            raise Forbidden("operator_not_here")
+            raise Forbidden("operator_other_name" if key == "refused.name" else "operator_not_here")
         language = choose_language(request, response)
         self._not_found_page.problem(request, response, status=403, key=key, language=language)
         response.complete = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -306,6 +307,9 @@ def test_the_address_behind_a_proxy(harness, serve):
     ):
         assert console.get("/", host=host).status == status, host
     assert "public_url" in console.get("/", host="evil.example").page.text
+    for path in ("/metrics", "/api/events"):
+        answer = console.get("", root=path, host="evil.example")
+        assert (answer.status, "public_url" in json.loads(answer.body)["message"]) == (403, True)
     cookie = console.log_in("li", PASSWORD, host="ops.example.com")
     assert cookie.startswith("__Host-flowhooks_session=")
     for headers, status in (
