@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from flowhooks.web.admin.sessions import Sessions
 
 PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz"})
-"""Paths that need no authentication, because they reveal nothing."""
+"""Paths that need no authentication, because load balancers ask them. They reveal nothing about events. `/readyz` shows
+why the server is not ready, with the error of the database."""
 API_PREFIX: Final = "/api/"
 STATIC_PREFIX: Final = f"{CONSOLE_ROOT}/static/"
 
