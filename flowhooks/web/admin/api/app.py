@@ -53,7 +53,9 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
         app: a started `App`.
     """
     for resource in (*RESOURCES, *FILES):
-        admin.add_route(resource.path, resource(app))
+        # The server has decoded %2F.
+        path = resource.path.replace("{id}", "{id:path}") if resource.id_has_slashes else resource.path
+        admin.add_route(path, resource(app))
     admin.add_route("/openapi.json", AdminOpenApiResource(app))
     admin.add_sink(_not_found, API_ROOT)
 

@@ -72,6 +72,7 @@ class InstanceResource(Resource):
         "流程实例：从流程引擎历史中读到的内容、事件、迟到的回调。"
     )
     response_type = InstanceJson
+    id_has_slashes = True
     path_description = "The process instance id of the engine. / 流程引擎的流程实例 ID。"
 
     def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> InstanceJson:

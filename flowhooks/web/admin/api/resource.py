@@ -31,6 +31,7 @@ class Resource:
         description: its content, in English and Chinese.
         parameters: its query parameters.
         response_type: the type of its response.
+        id_has_slashes: whether the variable part of its path may have slashes; it is then at the end of the path.
         path_description: the meaning of the variable part of its path, in English and Chinese; `""` if there is none.
         not_found: key of the message for an object that does not exist.
         for_limited_roles: whether roles limited to plugins get it, from `get_restricted`.
@@ -41,6 +42,7 @@ class Resource:
     description: ClassVar[str]
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     response_type: ClassVar[type]
+    id_has_slashes: ClassVar[bool] = False
     path_description: ClassVar[str] = ""
     not_found: ClassVar[str] = "no_such_event"
     for_limited_roles: ClassVar[bool] = False

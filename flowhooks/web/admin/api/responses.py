@@ -391,7 +391,7 @@ class InstanceJson(TypedDict):
 
     Attributes:
         book: what was read of the instance in the histories of engines.
-        events: its events, the newest first.
+        events: its newest 50 events, the newest first.
         late_callbacks: the callbacks that arrived after an event had been taken in, by the event's id.
     """
 

@@ -58,7 +58,7 @@ PATHS = {
     "/api/audit": (PART, PART, None),
     "/api/coverage": (REFUSED, REFUSED, None),
     "/api/engines": (REFUSED, OPEN, None),
-    "/api/engines/instances/{id}": (REFUSED, REFUSED, "flow"),
+    "/api/engines/instances/{id:path}": (REFUSED, REFUSED, "flow"),
     "/api/errors": (PART, REFUSED, None),
     "/api/errors/{id}": (PART, REFUSED, "error"),
     "/api/errors/{id}/trend": (PART, REFUSED, "error"),
