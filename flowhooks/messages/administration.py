@@ -101,7 +101,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     },
     "query_times": {
         "en": "The parameter since must be before until.",
-        "zh": "参数 since 必须早于 until，否则两者之间没有事件。",
+        "zh": "参数 since 必须早于 until。",
     },
     "query_range": {
         "en": "The parameter from must be before to, in the past, and at most {days} days before to.",
@@ -110,6 +110,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "no_such_event": {
         "en": "There is no event and no delivery with this id.",
         "zh": "没有该 ID 的事件或投递。",
+    },
+    "no_such_error_group": {
+        "en": "There is no error group with this id.",
+        "zh": "没有该 ID 的错误分组。",
     },
     "no_such_handler": {
         "en": "There is no handler with this id.",
@@ -134,6 +138,11 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "no_such_path": {
         "en": "There is nothing at this path; GET /openapi.json lists all paths.",
         "zh": "路径不存在；全部路径见 GET /openapi.json。",
+    },
+    "no_such_admin_path": {
+        "en": "There is nothing at this path of the administration listener; GET /openapi.json lists all paths. Send "
+        "callbacks to the address in the setting listen.",
+        "zh": "管理监听地址上没有该路径；全部路径见 GET /openapi.json。回调应发送到配置项 listen 中的地址。",
     },
     "export_not_recorded": {
         "en": "The export cannot be recorded in the audit log now, so it is not sent; the server's log has the reason.",

@@ -164,6 +164,11 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     admin.add_route("/metrics", MetricsResource(app))
     for name in OPERATIONS:  # Falcon prefers these paths to `/api/operations/{id}`
         admin.add_route(f"/api/operations/{name}", RunOperationResource(app, name))
+    admin.add_sink(_not_found, "/")
     api.install(admin, app)
     console.install(admin, context, sessions=sessions, login=login)
     return admin
+
+
+def _not_found(req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG001 (Falcon's names)
+    raise errors.LocalizedHTTPError(404, "no_such_admin_path")

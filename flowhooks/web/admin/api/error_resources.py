@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.errors import NotFound
 from flowhooks.operations.access import FULL
 from flowhooks.operations.error_groups import find_error_group, list_error_groups, newest_sample
 from flowhooks.operations.json.errors import (
@@ -24,7 +23,6 @@ from flowhooks.web.admin.api.parameters import (
 )
 from flowhooks.web.admin.api.query import Parameter, parse_integer
 from flowhooks.web.admin.api.resource import Resource
-from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +84,7 @@ class ErrorResource(Resource):
         "An error group with the traceback of its newest attempt. / 一组相同的错误，以及最新一次尝试的错误堆栈。"
     )
     response_type = WholeErrorGroupJson
+    not_found = "no_such_error_group"
     for_limited_roles = True
     path_description = (
         "The id of an error group, or at least its first 8 characters. / 错误分组的 ID，或其开头的至少 8 个字符。"
@@ -100,8 +99,5 @@ class ErrorResource(Resource):
     ) -> WholeErrorGroupJson:
         """Return the group with its newest attempt if the operator sees its handler."""
         reader = self.app.ledger
-        try:
-            status = find_error_group(reader, path["id"], now=self.app.clock.now(), plugins=access.plugins)
-        except NotFound:
-            raise LocalizedHTTPError(404, "query_id", name="id") from None
+        status = find_error_group(reader, path["id"], now=self.app.clock.now(), plugins=access.plugins)
         return whole_error_group_to_json(status, newest_sample(reader, status.group))

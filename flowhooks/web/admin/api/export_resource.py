@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import structlog
 
 from flowhooks.clock import to_datetime
-from flowhooks.errors import FlowhooksError, LedgerUnusable, NotFound, Unavailable
+from flowhooks.errors import FlowhooksError, LedgerUnusable, Unavailable
 from flowhooks.operations.context import Actor
 from flowhooks.operations.event_export import MAX_EVENTS, Bodies, EventExport, ExportFormat, ExportRequest
 from flowhooks.operations.export_audit import ExportAudit
@@ -119,10 +119,7 @@ class EventExportResource(FileResource):
 
     def _export(self, query: Mapping[str, list[str]], access: Access) -> EventExport:
         masked, criteria = _flag(query, "masked"), {name: query[name] for name in _FILTER_NAMES if name in query}
-        try:
-            event_filter = access.restrict(searched_filter(criteria, self.app, access.plugins))
-        except NotFound:
-            raise errors.LocalizedHTTPError(404, self.not_found) from None
+        event_filter = access.restrict(searched_filter(criteria, self.app, access.plugins))
         request = ExportRequest(
             event_filter=event_filter,
             export_format=_format(query),

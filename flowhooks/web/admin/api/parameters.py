@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.errors import SettingsError
+from flowhooks.errors import NotFound, SettingsError
 from flowhooks.ledger.attempt_filters import PLUGIN_PATTERN
 from flowhooks.ledger.name_search import MIN_PREFIX_CHARS
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES
@@ -279,12 +279,13 @@ def searched_filter(query: Mapping[str, list[str]], app: App, plugins: Collectio
         plugins: only error groups of handlers of these plugins; default: all.
 
     Raises:
-        LocalizedHTTPError: a value is invalid, or a field is not indexed.
-        NotFound: there is no such error group.
+        LocalizedHTTPError: a value is invalid, a field is not indexed, or there is no such error group.
     """
     event_filter, indexed_fields = filter_from_query(query), app.settings.search.fields
     try:
         return complete_filter(app.ledger, event_filter, indexed_fields, plugins=plugins)
+    except NotFound:
+        raise LocalizedHTTPError(404, "no_such_error_group") from None
     except SettingsError:
         names = ", ".join(indexed_fields) or "–"
         raise LocalizedHTTPError(422, "query_field_unknown", name=CONDITIONS, names=names) from None

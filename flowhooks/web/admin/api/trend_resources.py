@@ -59,8 +59,7 @@ class _TrendResource(Resource):
         """Return the subject that a path names.
 
         Raises:
-            NotFound: the operator does not see it.
-            LocalizedHTTPError: it does not exist.
+            NotFound: it does not exist, or the operator does not see it.
         """
         if not access.sees(name):
             raise NotFound(f"there is no {self.kind} {name}")
@@ -120,15 +119,13 @@ class ErrorTrendResource(_TrendResource):
         "一组相同的错误在各时段的尝试，并与昨天和上周同一时段比较。"
     )
     path_description = ErrorResource.path_description
+    not_found = ErrorResource.not_found
     for_limited_roles = True
     kind = TrendKind.ERROR_GROUP
 
     def find(self, name: str, access: Access) -> str:
         """Return the whole id of the group, if the operator sees its handler."""
-        try:
-            found = find_error_group(self.app.ledger, name, now=self.app.clock.now(), plugins=access.plugins)
-        except NotFound:
-            raise LocalizedHTTPError(404, "query_id", name="id") from None
+        found = find_error_group(self.app.ledger, name, now=self.app.clock.now(), plugins=access.plugins)
         return found.group.fingerprint
 
     def is_known(self, _subject: str, _trend: Trend) -> bool:

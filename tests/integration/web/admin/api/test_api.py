@@ -618,6 +618,12 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
         ("events/4711", 404, ("no event and no delivery", "没有该 ID")),
         ("events/%00%ff", 404, ("no event and no delivery", "没有该 ID")),
         ("nothing", 404, ("GET /openapi.json lists", "openapi.json")),
+        ("/flow/1/call-back/complete", 404, ("administration listener", "管理监听地址")),
+        ("/in/oa/", 404, ("administration listener", "管理监听地址")),
+        ("errors/" + "0" * 64, 404, ("no error group with this id", "没有该 ID 的错误分组")),
+        ("errors/" + "0" * 64 + "/trend", 404, ("no error group with this id", "没有该 ID 的错误分组")),
+        ("events?error_group=" + "0" * 64, 404, ("no error group with this id", "没有该 ID 的错误分组")),
+        ("events/export?error_group=" + "0" * 64, 404, ("no error group with this id", "没有该 ID 的错误分组")),
         ("events/4711/more", 404, ("GET /openapi.json lists", "openapi.json")),
     ],
 )
@@ -625,7 +631,8 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
 def test_what_cannot_be_taken(api, document, query, status, words):
     """An invalid parameter is refused in the caller's language and the contract's form, and selects nothing."""
     for language, its in zip(("en", "zh-CN"), words, strict=True):
-        answer = api.ask(f"/api/{query}", Accept_Language=language)
+        path = query if query.startswith("/") else f"/api/{query}"
+        answer = api.ask(path, Accept_Language=language)
         assert answer.status == status
         assert its in answer.json["message"]
         assert answer.json["errorInfo"] == {"message": answer.json["message"]}
@@ -954,6 +961,9 @@ def test_engines_and_sources(harness, serve, document):
     instance = api.get("/api/engines/instances/4711")
     assert (instance["book"][0]["event_id"], instance["events"][0]["id"]) == (event_id, event_id)
     assert instance["late_callbacks"][event_id][0]["body"] == '{"conclusion": "approved"}'
+    engine_ledger.instance(flow, "oa", "a/b%2Fc")
+    (entry,) = api.get(f"/api/engines/instances/{quote('a/b%2Fc', safe='')}")["book"]
+    assert entry["flow_instance_id"] == "a/b%2Fc"
     found = api.get("/api/coverage")
     assert ([one["key"] for one in found["definitions"]], found["unread"]) == (
         ["leave"], [{"source": "hr", "error": ""}],
