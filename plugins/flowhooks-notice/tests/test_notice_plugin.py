@@ -315,6 +315,17 @@ def test_no_value_becomes_a_header(plain: Any, make_alert: Callable[..., Alert])
     assert not any(line.lower().startswith(b"bcc") for line in plain.raw[0].splitlines())
 
 
+def test_an_encoded_word_is_text(plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """A key in the form of RFC 2047's encoded words is not decoded, so its line ends cannot end the mail's header."""
+    word = "=?utf-8?q?x=0D=0ABcc=3A_evil=40example=2Ecom=0D=0A=0D=0A=3Ca_href=3Dhttps=3A//evil=3E?="
+    for key in (word, f"合同 {word}", f"={word}", f"{word[:-2]}\r\n?="):
+        notice(email=email(plain)).alert_raised(make_alert(cause=AlertCause.PARKED, subject=f"key {key}"))
+        _, mail = plain.mails[-1]
+        assert mail["Subject"].startswith(f"[flowhooks] parked: key {key.replace('=?', '= ?')[:40]}")
+        assert mail["From"] == "flowhooks@example.com"
+        assert "Bcc" not in mail
+
+
 @pytest.mark.parametrize("text", [".\r\n.", "x" * 20_000, "合" * 20_000])
 def test_any_text_is_a_mail(plain: Any, make_alert: Callable[..., Alert], text: str) -> None:
     """Dots, very long lines and Chinese text arrive as one mail, with lines that servers accept; long text is cut."""

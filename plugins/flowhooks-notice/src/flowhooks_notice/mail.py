@@ -101,9 +101,10 @@ class Mail:
             log.warning("alert %s: the mail server refused %s", note.id, ", ".join(sorted(refused)))
 
     def message(self, note: Note) -> EmailMessage:
-        """The mail. Its headers are set through the library, which lets no value begin another header."""
+        """The mail."""
         message = EmailMessage(policy=SMTP)
-        message["Subject"] = note.title
+        # The library decodes encoded words (RFC 2047), and some versions then write their line ends into the header.
+        message["Subject"] = note.title.replace("=?", "= ?")
         message["From"] = self.sender
         message["To"] = ", ".join(self.receivers)
         message["Date"] = format_datetime(datetime.now(UTC))
