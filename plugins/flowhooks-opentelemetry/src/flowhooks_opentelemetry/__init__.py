@@ -132,10 +132,10 @@ class _Instruments:
 
 
 def _exporting() -> tuple[TracerProvider, MeterProvider]:
-    """The exporting providers, configured by the environment; none if the SDK rejects that configuration."""
-    from flowhooks_opentelemetry.export import providers  # noqa: PLC0415 (an extra)
-
+    """The exporting providers, configured by the environment; none if the SDK rejects it or cannot be imported."""
     try:
+        from flowhooks_opentelemetry.export import providers  # noqa: PLC0415 (an extra)
+
         return providers()
     except Exception as error:  # noqa: BLE001 (whatever it is: it would fail every attempt of every handler)
         log.error("nothing is traced or measured: %s", error)  # noqa: TRY400 (one line: the operator's setting, not a fault)
