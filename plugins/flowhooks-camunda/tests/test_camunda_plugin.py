@@ -427,14 +427,33 @@ def test_an_instance_whose_activities_do_not_fit_into_an_answer_is_undecided(
 
 def test_too_many_activities_are_read_in_parts(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """If an answer may be cut, no instance is decided by it: here it would have the normal end only."""
+    monkeypatch.setattr(ends, "MAX_ROWS", 5)
+    now = datetime.now(UTC)
+    for at in (now - timedelta(minutes=1), now):
+        for _ in range(2):
+            instance_id = stand_in.start(startTime=format_time(at))
+            stand_in.end(instance_id, "COMPLETED", activity(), activity("errorEndEvent", "error"), at=at)
+    with closing(client_of(stand_in)) as client:
+        page = client.finished(now - timedelta(minutes=2), now)
+        assert [instance.end_state for instance in page.instances] == [EndState.UNDECIDED] * 4
+        assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 3
+        stand_in.asked.clear()
+        monkeypatch.setattr("flowhooks_camunda.client.PAGE_TIME_FACTOR", 0)
+        page = client.finished(now - timedelta(minutes=2), now)
+    assert [instance.id for instance in page.instances] == ["instance-0001"]
+    assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 2
+
+
+def test_a_burst_of_ends_is_read_by_instance(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activities that all ended within seconds are not read in parts: each part would be cut, too."""
     monkeypatch.setattr(ends, "MAX_ROWS", 3)
     now = datetime.now(UTC)
-    ids = [stand_in.start() for _ in range(3)]
-    for instance_id in ids:
-        stand_in.end(instance_id, "COMPLETED", activity(), activity("errorEndEvent", "error"), at=now)
+    for _ in range(5):
+        stand_in.end(stand_in.start(), "COMPLETED", activity(), at=now)
     with closing(client_of(stand_in)) as client:
         page = client.finished(now - timedelta(seconds=1), now)
-    assert [instance.end_state for instance in page.instances] == [EndState.UNDECIDED] * 3
+    assert [instance.end_state for instance in page.instances] == [EndState.COMPLETED] * 5
+    assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 6
 
 
 def test_rows_that_appear_in_the_same_millisecond_are_found(stand_in: StandIn) -> None:

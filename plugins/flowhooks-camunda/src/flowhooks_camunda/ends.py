@@ -12,7 +12,8 @@ is the process instance if it belongs to the process itself and not to a sub-pro
 
 An activity that is not read could be an error, so an instance is decided only by all its activities. One request reads
 the activities that completed a scope while the instances of a page ended. It has all activities of the instances that
-started in this time, too. The others are asked about one by one: they started before, or another instance ended them.
+started in this time, too. The others are asked about one by one: they started before, another instance ended them, or
+so many activities ended within seconds that one answer does not have them all.
 These requests take time, so only the first instances of a page are decided if the engine is slow.
 """
 
@@ -68,9 +69,8 @@ def read_ends(api: RestApi, listed: Sequence[Row], *, is_late: Callable[[], bool
     Raises:
         EngineError: there is no readable answer.
     """
-    together = _completed_together(
-        api, [row for row in listed if row.optional_text("state") not in _ENDED_FROM_OUTSIDE]
-    )
+    completed = [row for row in listed if row.optional_text("state") not in _ENDED_FROM_OUTSIDE]
+    together = _completed_together(api, completed, is_late)
     ends: dict[str, End] = {}
     for row in listed:
         instance_id, state = row.text("id"), row.optional_text("state")
@@ -87,26 +87,30 @@ def read_ends(api: RestApi, listed: Sequence[Row], *, is_late: Callable[[], bool
     return ends
 
 
-def _completed_together(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
+def _completed_together(api: RestApi, listed: Sequence[Row], is_late: Callable[[], bool]) -> dict[str, End]:
     """Return the ends of the instances, of those that nothing has cancelled, that need no request of their own."""
     if not listed:
         return {}
     ends = [row.time("endTime") for row in listed]
     begin = min(ends) - LEAD
     together = [row for row in listed if (started := row.optional_time("startTime")) is not None and started >= begin]
-    return _completed_in(api, together, begin, max(ends)) if len(together) > 1 else {}
+    return _completed_in(api, together, begin, max(ends), is_late) if len(together) > 1 else {}
 
 
-def _completed_in(api: RestApi, listed: Sequence[Row], since: datetime, until: datetime) -> dict[str, End]:
-    """Return the ends of instances that started and ended between two times."""
+def _completed_in(
+    api: RestApi, listed: Sequence[Row], since: datetime, until: datetime, is_late: Callable[[], bool]
+) -> dict[str, End]:
+    """Return the ends of instances that started and ended between two times, except in a burst of ends."""
     window = {
         "finishedAfter": format_time(since - MAX_CLOCK_SKEW),
         "finishedBefore": format_time(until + MAX_CLOCK_SKEW),
     }
     activities = _last_of_branches(api, **window)
     if len(activities) >= MAX_ROWS:  # some are missing, so no instance can be decided: read shorter windows
+        if until - since <= 2 * LEAD or is_late():  # no window is shorter than LEAD, so parts would be full, too
+            return {}
         half = len(listed) // 2
-        return _completed_together(api, listed[:half]) | _completed_together(api, listed[half:])
+        return _completed_together(api, listed[:half], is_late) | _completed_together(api, listed[half:], is_late)
     by_instance: dict[str, list[Row]] = {}
     for activity in activities:
         by_instance.setdefault(activity.text("processInstanceId"), []).append(activity)
