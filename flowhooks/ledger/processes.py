@@ -136,8 +136,12 @@ def expire_stale(transaction: WriteTransaction, now: int, *, before: int) -> lis
 
 
 def leader_id(connection: Connection) -> str | None:
-    """Return the id of the process that started first: it does the work that one process does for all."""
-    return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
+    """Return the id of the process that started first: it does the work that one process does for all.
+
+    A command may run for hours, and does none of this work.
+    """
+    candidates = processes.c.stopped_at.is_(None), processes.c.kind != "command"
+    return connection.execute(select(func.min(processes.c.id)).where(*candidates)).scalar()
 
 
 def count_earlier(connection: Connection, process: str) -> int:

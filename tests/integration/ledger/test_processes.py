@@ -180,8 +180,12 @@ def test_it_is_the_same_time_everywhere(two):
 
 
 def test_the_one_that_has_lived_longest_leads(two, harness, listens):
-    """The oldest process does the shared background work; when it ends, the next one does."""
+    """The oldest process does the shared background work, except a command; when it ends, the next one does."""
     first, second = two
+    assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (True, False)
+    first.sql("UPDATE processes SET kind = 'command' WHERE id = ?", first.app.ledger.process)
+    assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (False, True)
+    first.sql("UPDATE processes SET kind = 'worker' WHERE id = ?", first.app.ledger.process)
     assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (True, False)
     first.close()
     assert second.app.ledger.is_leader()
