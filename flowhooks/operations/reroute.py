@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.errors import FlowhooksError, NotFound
 from flowhooks.failpoints import hit
@@ -53,7 +54,7 @@ class RerouteResult:
         deliveries: number of deliveries created.
         parked: number of dismissed events that are parked again because no handler takes them.
         dismissed: number of parked events that the current look-up dismisses (by setting, kind or conditions).
-        skipped: number of events that already have all deliveries of the current look-up.
+        skipped: number of events that get no delivery and keep their state, also if the reason for it has changed.
         changed_meanwhile: number of events left unchanged because another change came first.
         next: value of `after` for the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
@@ -76,7 +77,7 @@ class RerouteParkedResult:
 
     Attributes:
         events: number of parked events examined.
-        delivered: number of events that got deliveries.
+        delivered: number of events that got deliveries, or became routed.
         dismissed: number of events that the current look-up dismisses (by setting, kind or conditions).
         deliveries: number of deliveries created.
         next: value of `after` for the next call; `""` if there are no more events.
@@ -141,15 +142,14 @@ def reroute(
         )
         hit("reroute.committed")
         applied = [item for item in items if item.event_id in changed]
-    parked = sum((item.expected_state, item.state) == ("dismissed", "parked") for item in applied)
-    dismissed = sum(item.state == "dismissed" for item in applied)
+    changes = _count_changes(applied)
     return RerouteResult(
         events=len(page),
-        delivered=len(applied) - parked - dismissed,
+        delivered=changes.delivered,
         deliveries=_count_deliveries(applied),
-        parked=parked,
-        dismissed=dismissed,
-        skipped=len(page) - len(items),
+        parked=changes.parked,
+        dismissed=changes.dismissed,
+        skipped=len(page) - len(items) + changes.same_state,
         changed_meanwhile=len(items) - len(applied),
         next=next_page,
         dry_run=dry_run,
@@ -189,11 +189,12 @@ def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: s
         )
         hit("reroute_parked.committed")
         items = [item for item in items if item.event_id in changed]
+    changes = _count_changes(items)
     return RerouteParkedResult(
         events=len(page),
-        delivered=sum(item.state == "routed" for item in items),
-        dismissed=sum(item.state == "dismissed" for item in items),
-        deliveries=sum(len(item.deliveries) for item in items),
+        delivered=changes.delivered,
+        dismissed=changes.dismissed,
+        deliveries=_count_deliveries(items),
         next=next_page,
         dry_run=dry_run,
     )
@@ -205,6 +206,23 @@ def _audit_record(
     n_deliveries = _count_deliveries([item for item in items if item.event_id in changed])
     request = {"event_filter": event_filter.to_json(), **({"handler": handler} if handler else {})}
     return AuditRecord("reroute", single_id(changed), {**request, "events": len(changed), "deliveries": n_deliveries})
+
+
+class _Changes(NamedTuple):
+    """The numbers of events, each counted once."""
+
+    delivered: int
+    parked: int
+    dismissed: int
+    same_state: int
+
+
+def _count_changes(items: Sequence[RouteChange]) -> _Changes:
+    # An event that is, or stays, parked or dismissed may get a delivery for a handler of every event.
+    moved = Counter((item.expected_state, item.state) for item in items if not item.deliveries)
+    parked, dismissed = moved["dismissed", "parked"], moved["parked", "dismissed"]
+    same_state = moved["parked", "parked"]
+    return _Changes(len(items) - parked - dismissed - same_state, parked, dismissed, same_state)
 
 
 def _count_deliveries(items: Sequence[RouteChange]) -> int:

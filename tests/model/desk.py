@@ -75,6 +75,15 @@ class Change(NamedTuple):
         """The event's state afterwards."""
         return self.event.state if self.route is None or self.event.state == "routed" else self.route.state
 
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the event gets a delivery, or becomes routed."""
+        return bool(self.fresh) or self.only_becomes("routed")
+
+    def only_becomes(self, state: str) -> bool:
+        """Whether the event gets a new state and no delivery."""
+        return not self.fresh and self.event.state != self.state == state
+
 
 def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "", dry_run: bool) -> dict[str, int]:
     """Route events again beside their earlier routes; with `handler` only for this one."""
@@ -86,16 +95,17 @@ def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "",
         or (event.parked_by != "end_state" and (not handler or event.dismissed_by not in {"operator", "setting"}))
         if (change := _anew(paper, event, handler)) is not None
     ]
-    parked = sum((change.event.state, change.state) == ("dismissed", "parked") for change in changes)
-    dismissed = sum(change.state == "dismissed" for change in changes)
+    delivered = sum(change.is_delivered for change in changes)
+    parked = sum(change.only_becomes("parked") for change in changes)
+    dismissed = sum(change.only_becomes("dismissed") for change in changes)
     _write(paper, changes, dry_run=dry_run)
     return {
         "events": len(events),
-        "delivered": len(changes) - parked - dismissed,
+        "delivered": delivered,
         "deliveries": sum(len(change.fresh) for change in changes),
         "parked": parked,
         "dismissed": dismissed,
-        "skipped": len(events) - len(changes),
+        "skipped": len(events) - delivered - parked - dismissed,
         "changed_meanwhile": 0,
     }
 
@@ -113,8 +123,8 @@ def reroute_parked(paper: Paper, *, dry_run: bool) -> dict[str, int]:
         if change.state != "parked" or change.route.parked_by != change.event.parked_by
     ]
     done = {
-        "delivered": sum(change.state == "routed" for change in changes),
-        "dismissed": sum(change.state == "dismissed" for change in changes),
+        "delivered": sum(change.is_delivered for change in changes),
+        "dismissed": sum(change.only_becomes("dismissed") for change in changes),
         "deliveries": sum(len(change.fresh) for change in changes),
     }
     _write(paper, changes, dry_run=dry_run)

@@ -132,6 +132,24 @@ def test_handlers_of_every_event_are_no_reason_to_unpark(harness, noted, runs, e
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
     assert flow.app.ledger.event(event_id).state == "parked"
     assert runs == [("every", "i1")]
+    flow.close()
+    late = noted("late", process_key=(), every=True)
+    flow = harness.open(late, routing={"ignore_process_keys": ("leave",)}, start=False)
+    planned = {"events": 1, "delivered": 1, "deliveries": 1}
+    assert counts(reroute(flow.app.operation_context, ALL, dry_run=True)) == planned  # it is dismissed as well
+    dismiss(flow.app.operation_context, ALL)
+    assert counts(reroute(flow.app.operation_context, ALL)) == planned
+    assert flow.app.ledger.event(event_id).state == "dismissed"
+
+
+def test_another_reason_for_being_parked_is_no_delivery(harness, noted):
+    """An event that stays parked because of a condition, and no longer for want of a handler, counts as skipped."""
+    flow = harness.open()
+    event_id = flow.take("i1").event_id
+    flow.close()
+    flow = harness.open(noted("h", when={"/amount": 1}), start=False)
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
+    assert flow.app.ledger.event(event_id).parked_by == "condition"
 
 
 def test_keys_that_need_no_handler(harness, noted):
