@@ -116,7 +116,6 @@ class AlertMonitor:
         self._returned_late: set[tuple[str, str]] = set()
         self._backoffs = Backoffs()
         self._late_notifications: dict[str, AlertNotification] = {}
-        self._last_error: str | None = None
 
     def reconfigure(self, settings: AlertsSettings) -> None:
         """Use new settings from now on, and poll at once."""
@@ -154,23 +153,23 @@ class AlertMonitor:
         self._notify(*self._update_alerts())
 
     def _loop(self) -> None:
-        pause = min(FIRST_POLL_DELAY, self._poll_interval)
+        pause, last_error = min(FIRST_POLL_DELAY, self._poll_interval), ""
         while not self._wait(pause):
             pause, started = self._poll_interval, time.monotonic()
             try:
                 alerts, resolutions = self._update_alerts()
                 pause = max(pause, (time.monotonic() - started) * (1 / MAX_DUTY_CYCLE - 1))
                 self._notify(alerts, resolutions)
-                self._last_error = None
+                last_error = ""
             except FlowhooksError as error:
-                if self._last_error is None and not self._stopping.is_set():
+                if str(error) != last_error and not self._stopping.is_set():
                     log.error("alert_poll_failed", why=str(error))  # noqa: TRY400 (one line until it changes)
-                self._last_error = str(error)
+                last_error = str(error)
             except Exception as error:
                 # A defect in flowhooks must not end the polling: no alert would ever be raised again.
-                if self._last_error is None:
+                if repr(error) != last_error:
                     log.exception("alert_poll_failed")
-                self._last_error = type(error).__name__
+                last_error = repr(error)
 
     def _wait(self, seconds: float) -> bool:
         """Wait until `seconds` have passed or something changes; return whether the monitor is stopping."""

@@ -821,10 +821,11 @@ def test_it_looks_by_itself(watch, listener, eventually):
 
 
 def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logged, monkeypatch):
-    """A failing check is logged once, and later checks continue."""
+    """Each error of failing checks is logged once, also one that follows another, and later checks continue."""
     watched = watch(mail=listener, alerts={"poll_interval": 0.01})
     alerts = watched.flow.app.alerts
-    failures = [Unavailable("ledger_down"), Unavailable("ledger_down"), None, RuntimeError("x"), RuntimeError("x")]
+    down, defect = Unavailable("ledger_down"), RuntimeError("x")
+    failures = [down, down, defect, defect, None, down, down]
     real = alerts._update_alerts
 
     def broken():
@@ -837,7 +838,7 @@ def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logg
     alerts.start()
     eventually(lambda: not failures and len(listener.alerts) == 2)
     failed = [entry for entry in logged if entry["event"] == "alert_poll_failed"]
-    assert len(failed) == 2
+    assert ["exc_info" in entry for entry in failed] == [False, True, False]
     assert failed[0]["why"] == "the database cannot be written now"  # not the message for a callback's sender
 
 
