@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from flowhooks.plugins.plugins import Plugins
 
 NOTIFY_TIMEOUT: Final = 20.0
-"""Seconds that a poll waits for one listener: twice the default timeout of a step of flowhooks-notice."""
+"""Seconds within which a listener must return: twice the default timeout of a step of flowhooks-notice."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class AlertNotification:
         self._hook = "alert_raised" if is_raised else "alert_resolved"
         self._call = plugins.alert_raised if is_raised else plugins.alert_resolved
         self._done = threading.Event()
+        self._deadline = time.monotonic() + NOTIFY_TIMEOUT
         self.alert = alert
         self.error: str | None = None
         threading.Thread(target=self._run, name=f"alert-{name}", daemon=True).start()
@@ -48,8 +50,8 @@ class AlertNotification:
         return self._done.is_set()
 
     def wait(self) -> bool:
-        """Wait up to `NOTIFY_TIMEOUT` for the listener; return whether it has finished, and log if it has not."""
-        if self._done.wait(NOTIFY_TIMEOUT):
+        """Wait until `NOTIFY_TIMEOUT` after the start; return whether the listener has finished, and log if not."""
+        if self._done.wait(max(0.0, self._deadline - time.monotonic())):
             return True
         log.warning("hook_timeout", plugin=self._name, hook=self._hook, alert=self.alert.id, seconds=NOTIFY_TIMEOUT)
         return False

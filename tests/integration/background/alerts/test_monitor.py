@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks import AlertCause, AlertSeverity, Retry, State
+from flowhooks.background.alerts import notifier
 from flowhooks.background.alerts.backoffs import RETRY_DELAYS
 from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
 from flowhooks.clock import DAY, SECOND, to_datetime
@@ -1130,3 +1131,20 @@ def test_a_test_message(watch, listener, logged):
         ("test_alerts", ""),
         ("test_alerts", "a"),
     ]
+
+
+def test_a_test_message_waits_for_all_plugins_together(watch, listener, monkeypatch):
+    """Plugins that hang have the same timeout, so that the answer comes before the command gives up."""
+    elapsed = [0.0]
+
+    class Never(threading.Event):
+        def wait(self, timeout):
+            elapsed[0] += timeout
+            return False
+
+    watched = watch(mail=listener, pager=Listener())
+    monkeypatch.setattr(notifier, "threading", SimpleNamespace(Event=Never, Thread=threading.Thread))
+    monkeypatch.setattr(notifier, "time", SimpleNamespace(monotonic=lambda: elapsed[0]))
+    done = run_operation(watched.flow.app.operation_context, "test_alerts", {})
+    assert set(done["errors"].values()) == {"the plugin did not return within 20 seconds"}
+    assert elapsed == [notifier.NOTIFY_TIMEOUT]
