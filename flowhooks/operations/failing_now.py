@@ -161,14 +161,14 @@ def failing_now(connection: Connection, open_alerts: Sequence[OpenAlert], now: i
 def _paused(connection: Connection, paused: dict[str, int]) -> tuple[PausedHandler, ...]:
     found = []
     for handler, since in paused.items():
+        # The target of a pause of several handlers is empty.
         entries = [
-            *audit.entries(connection, limit=_MAX_AUDIT_ENTRIES, target=handler),
-            *audit.entries(connection, limit=_MAX_AUDIT_ENTRIES, target=""),
+            entry
+            for target in (handler, "")
+            for entry in audit.entries(connection, limit=_MAX_AUDIT_ENTRIES, target=target, action="pause", since=since)
+            if handler in entry.detail.get("handlers", ())
         ]
-        pauses_of = [
-            entry for entry in entries if entry.action == "pause" and handler in entry.detail.get("handlers", ())
-        ]
-        last = max(pauses_of, key=lambda entry: entry.id, default=None)
+        last = max(entries, key=lambda entry: entry.id, default=None)
         note = str(last.detail.get("note", "")) if last else ""
         found.append(PausedHandler(handler, since, last.actor if last else "", note))
     return tuple(found)

@@ -16,9 +16,10 @@ from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.operations import failing_now
 from flowhooks.operations import overview as looking
 from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.alert_test import send_test_alerts
 from flowhooks.operations.context import Actor
 from flowhooks.operations.overview import overview
-from flowhooks.operations.pause import pause
+from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.retire import retire
 from flowhooks.settings import Source
 from support.run_bulk import replay, run_bulk
@@ -96,7 +97,7 @@ def test_more_than_are_read_shorten_the_span(harness, monkeypatch):
     assert arrivals.per_minute == 2
 
 
-def test_why_deliveries_wait(harness, listens):
+def test_why_deliveries_wait(harness, listens, monkeypatch):
     """Waiting deliveries are counted by their reason: due, retrying, blocked by their order, or paused."""
     flow = harness.open(
         listens(lambda event: None, name="due"),
@@ -119,6 +120,15 @@ def test_why_deliveries_wait(harness, listens):
     assert found.counts["waiting"] == 7
     (paused,) = found.failing.paused
     assert (paused.handler, paused.by, paused.note) == ("p:idle", "ann", "the ERP is down until noon")
+    flow.clock.advance(1)
+    resume(flow.app.operation_context, ["p:idle"])
+    pause(replace(flow.app.operation_context, by=Actor("bob", "cli")), ["p:idle", "p:ordered"])
+    monkeypatch.setattr(failing_now, "_MAX_AUDIT_ENTRIES", 1)
+    send_test_alerts(replace(flow.app.operation_context, by=Actor("ann", "cli")))  # its target is empty as well
+    assert {(paused.handler, paused.by, paused.note) for paused in look(flow).failing.paused} == {
+        ("p:idle", "bob", ""),
+        ("p:ordered", "bob", ""),
+    }
 
 
 def test_what_fails_now(harness, listens):
