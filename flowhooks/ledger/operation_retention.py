@@ -48,8 +48,10 @@ def delete_expired(transaction: WriteTransaction, now: int, *, ended_before: int
     )
     # A plan of which a part is deleted cannot be started: it is as one that is still being made.
     connection.execute(update(operations).where(is_unstarted).values(state=OperationState.PLANNING.value))
+    # The results of a cancelled operation are counted from its items, once its last released delivery is executed.
+    has_results = columns.succeeded.is_not(None)
     # Items have no time. With the ids of the few operations, they are found by key.
-    has_expired_items = or_(is_unstarted, columns.finished_at < now - KEPT_ITEMS)
+    has_expired_items = or_(is_unstarted, and_(columns.finished_at < now - KEPT_ITEMS, has_results))
     operation_ids = connection.execute(select(columns.id).where(has_expired_items)).scalars().all()
     expired: Any = select(keys.operation_id, keys.delivery_id).limit(limit)
     expired = expired.where(keys.operation_id.in_(database.string_array("operation_ids", operation_ids)))
