@@ -327,7 +327,8 @@ def _with_engines(opened: App, *, asks_engines: bool) -> Iterator[OperationConte
 
 def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
     """Return a context for a dry run without a server: it needs no lock and cannot write."""
-    _, plugins = load_plugins(settings)
+    # On a shared ledger, the handlers that servers and workers have registered count, not the plugins of this machine.
+    _, plugins = load_plugins(replace(settings, safe_mode=settings.safe_mode or reader.shared))
     lookup_result = build_lookup(plugins, reader.registered_handlers(), settings.routing.ignore_process_keys)
     return OperationContext(
         reader=reader,

@@ -1,10 +1,14 @@
-"""Register the loaded handlers in the ledger when a process starts, and recover what earlier processes left."""
+"""Register the loaded handlers in the ledger when a process starts, and recover what earlier processes left.
+
+A command registers none.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowhooks.ledger import handlers as registered_handlers
+from flowhooks.ledger import pauses
 from flowhooks.logger import get_logger
 from flowhooks.operations.lookup import log_missing
 from flowhooks.plugins.source_digests import plugin_versions
@@ -21,14 +25,14 @@ log = get_logger(__name__)
 
 
 class Registration(NamedTuple):
-    """The registered handlers, after the loaded ones were registered.
+    """The registered handlers, in a server or worker after the loaded ones were registered.
 
     Attributes:
         missing: registered handlers that this process has not loaded.
         retired: ids of the retired handlers.
         absent: ids of the handlers whose deliveries are suspended, because they are missing or retired.
-        changed: ids of the loaded handlers that are new or have other selectors than before.
-        versions: the version of the plugin of each loaded handler, by handler id.
+        changed: ids of the loaded handlers that are new or have other selectors than before; empty in a command.
+        versions: the version of the plugin of each loaded handler, by handler id; empty in a command.
     """
 
     missing: Sequence[RegisteredHandler]
@@ -57,7 +61,35 @@ def register(ledger: Ledger, plugins: Plugins) -> Registration:
     unavailable = [] if ledger.shared else missing
     absent = frozenset(handler.id for handler in unavailable) | retired
     log_missing(unavailable, plugins)
+    _recover(ledger, absent)
+    return Registration(missing, retired, absent, changed, versions)
+
+
+def read_registration(ledger: Ledger, plugins: Plugins) -> Registration:
+    """Return the registered handlers for a command, and recover the attempts of processes that are no longer alive.
+
+    A command may have other plugins than the servers, for example on another machine. So it registers no handler, and
+    leaves the stored `retry=` of handlers, retired handlers, suspended deliveries and open circuits as they are. On a
+    shared ledger, all registered handlers are `missing`, because those of the servers count.
+
+    Raises:
+        LedgerUnusable: the database cannot be read or written.
+    """
+    with ledger.connection() as connection:
+        registered = registered_handlers.registered_handlers(connection)
+        retired = registered_handlers.retired(connection)
+        ledger.pauses.replace(pauses.paused(connection))
+    loaded = frozenset() if ledger.shared else plugins.handlers.keys()
+    missing = [handler for handler in registered if handler.id not in loaded]
+    unavailable = [] if ledger.shared else missing
+    # If the next start loads a retired handler, it registers the handler again.
+    absent = frozenset(handler.id for handler in unavailable) | (retired - loaded)
+    log_missing(unavailable, plugins)
+    _recover(ledger, absent)
+    return Registration(missing, retired, absent, [], {})
+
+
+def _recover(ledger: Ledger, absent: frozenset[str]) -> None:
     recovered = ledger.recover(missing_handlers=absent)
     if any(recovered.values()):
         log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
-    return Registration(missing, retired, absent, changed, versions)

@@ -24,6 +24,7 @@ from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.ledger.lock import Lock, publish_admin_address
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
+from flowhooks.operations.reroute import reroute_parked
 from flowhooks.operations.retire import retire
 from flowhooks.settings import IdentitySettings, RoutingSettings, Settings
 from support.run_bulk import replay
@@ -133,6 +134,22 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(harness, listens):
     standing = flow.settled(event_id, State.WAITING, attempt=2)
     assert (standing.due_at, standing.outcome) == (None, OutcomeKind.FAILED)
     assert "no loaded plugin has this handler" in standing.error
+
+
+def test_a_command_registers_no_handler(harness, listens, make_plugin):
+    """It may have other plugins than the servers. Only without any server on the ledger it routes to them."""
+    before = harness.open(listens(nothing, name="h", process_key="other", retry=Retry()), start=False)
+    event_id = before.take(wait=0).event_id
+    retire(before.app.operation_context, ["p:h"])
+    before.close()
+    registered = before.sql("SELECT * FROM handlers")
+    others = (listens(nothing, name="h", process_key="other"), listens(nothing, name="new"))
+    settings, plugins = harness.settings(allow=("p",)), {"p": make_plugin(*others)}
+    command = App(settings, clock=harness.clock, objects=plugins, entry_points=(), run=(), kind="command")
+    with closing(command):
+        assert reroute_parked(command.operation_context).delivered == (0 if harness.url else 1)
+    assert before.sql("SELECT * FROM handlers") == registered
+    harness.open(*others).settled(event_id, State.SUCCEEDED)
 
 
 @pytest.mark.sqlite

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from contextlib import closing, suppress
@@ -49,6 +50,19 @@ def test_without_a_server_it_is_done_here(left, run, asked):
     assert states(left) == {"dead": 3, "waiting": 1}
     assert asked("events", "replay", "--all", "--yes", server=left)["server"] is False
     assert states(left) == {"waiting": 4}
+
+
+def test_a_command_changes_no_handler(left, run):
+    """A handler that was retired stays retired, and keeps its stored options, until a server loads it."""
+    with closing(sqlite3.connect(left.file)) as ledger:
+        with ledger:
+            ledger.execute("UPDATE handlers SET retired_at = 1, concurrency = 7 WHERE id = 'shop:book'")
+            ledger.execute("DELETE FROM handlers WHERE id = 'shop:copy'")
+        before = ledger.execute("SELECT * FROM handlers").fetchall()
+        assert run("db", "record-backup", server=left).exit_code == 0
+        assert run("events", "replay", "--flow", "f0", "--yes", server=left).exit_code == 0
+        assert ledger.execute("SELECT * FROM handlers").fetchall() == before
+    assert states(left) == {"dead": 3, "waiting": 1}
 
 
 def test_one_event_is_meant_by_its_id(left, run, asked):
