@@ -14,6 +14,7 @@ from flowhooks.cli import operations_client, output
 from flowhooks.cli.db_index import index_command
 from flowhooks.cli.db_storage import compact_command, size_command
 from flowhooks.cli.filters import timestamp
+from flowhooks.cli.interruption import EXIT_INTERRUPTED, OperationStopped
 from flowhooks.cli.options import SettingsSource, json_option, settings_options, utf8
 from flowhooks.clock import to_datetime
 from flowhooks.errors import FlowhooksError, LedgerUnusable
@@ -129,7 +130,7 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
             )
     except KeyboardInterrupt:
         output.print_line("Stopped. Run the same command again to continue.", err=True)
-        raise SystemExit(operations_client.EXIT_INTERRUPTED) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     _print_report(result, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
     if not result.books.is_consistent:
         raise SystemExit(1)
@@ -333,14 +334,14 @@ def _purge(settings: Settings, event_filter: EventFilter, *, dry_run: bool) -> d
             progress=("check" if dry_run else "purge", total),
             duty_cycle=1.0 if dry_run else MAX_DUTY_CYCLE,
         )
-    except operations_client.OperationStopped as stopped:
+    except OperationStopped as stopped:
         so_far = f" Done so far: {_result_text(stopped.done)}" if stopped.done else ""
         older_than = to_datetime(event_filter.until or 0).isoformat()
         output.print_line(
             f"Error: {stopped}; run the same command again to continue, with --older-than {older_than}.{so_far}",
             err=True,
         )
-        raise SystemExit(operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1) from None
+        raise SystemExit(EXIT_INTERRUPTED if stopped.interrupted else 1) from None
 
 
 def _result_text(done: Mapping[str, Any]) -> str:

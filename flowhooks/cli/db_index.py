@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowhooks.cli import operations_client, output
+from flowhooks.cli.interruption import EXIT_INTERRUPTED, OperationStopped
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
@@ -60,11 +61,11 @@ def _index(settings: Settings, after: str, *, dry_run: bool) -> dict[str, Any]:
             progress=("check" if dry_run else "index", total),
             duty_cycle=1.0 if dry_run else MAX_DUTY_CYCLE,
         )
-    except operations_client.OperationStopped as stopped:
+    except OperationStopped as stopped:
         so_far = f" Done so far: {_result_text(stopped.done)}" if stopped.done else ""
         hint = f"; add --after {stopped.after} to continue" if stopped.after else "; run the same command again"
         output.print_line(f"Error: {stopped}{hint}.{so_far}", err=True)
-        raise SystemExit(operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1) from None
+        raise SystemExit(EXIT_INTERRUPTED if stopped.interrupted else 1) from None
 
 
 def _result_text(done: Mapping[str, Any]) -> str:

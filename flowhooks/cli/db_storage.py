@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowhooks.cli import operations_client, output
+from flowhooks.cli.interruption import EXIT_INTERRUPTED
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.cli.output import format_megabytes
 from flowhooks.clock import Clock
@@ -125,7 +126,7 @@ def compact_command(settings: Settings, *, dry_run: bool, as_json: bool) -> None
         result = compact.compact(url)
     except KeyboardInterrupt:
         output.print_line("Stopped. The data is unchanged.", err=True)
-        raise SystemExit(operations_client.EXIT_INTERRUPTED) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     if as_json:
         output.print_json(asdict(result))
     else:

@@ -267,7 +267,7 @@ def _change_pauses(
     _check_patterns(settings, arguments["handlers"])
     arguments = {**arguments, "handlers": list(arguments["handlers"])}
     if not (yes or dry_run):
-        planned = operations_client.run_operation(settings, name, {**arguments, "dry_run": True})
+        planned = operations_client.run_step(settings, name, {**arguments, "dry_run": True}, "nothing was changed")
         if planned["handlers"]:
             output.confirm(f"{_result_text(name, planned)} Continue?")
     done = operations_client.run_operation(settings, name, {**arguments, "dry_run": dry_run})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks import __version__
+from flowhooks.cli.interruption import EXIT_INTERRUPTED, OperationStopped
 from flowhooks.cli.lazy_commands import LazyCommands, mark_help_blocks
 from flowhooks.cli.process import STATE_VARIABLE
 from flowhooks.errors import FlowhooksError, SettingsError
@@ -53,6 +54,10 @@ class _CommandFailed(click.ClickException):
     exit_code = EXIT_FAILURE
 
 
+class _CommandInterrupted(click.ClickException):
+    exit_code = EXIT_INTERRUPTED
+
+
 class _UsageError(click.ClickException):
     exit_code = EXIT_USAGE
 
@@ -80,8 +85,12 @@ class _MainGroup(click.Group):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, context: click.Context) -> Any:
-        with _escape_errors():
-            return super().invoke(context)
+        try:
+            with _escape_errors():
+                return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("\nAborted!", err=True)
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
 @contextmanager
@@ -91,6 +100,9 @@ def _escape_errors() -> Iterator[None]:
         yield
     except SettingsError as error:  # one problem per line
         raise _UsageError("\n".join(escape_control(line) for line in str(error).split("\n"))) from error
+    except OperationStopped as error:
+        failure = _CommandInterrupted if error.interrupted else _CommandFailed
+        raise failure(escape_control(str(error))) from error
     except FlowhooksError as error:
         raise _CommandFailed(escape_control(str(error))) from error
     except click.ClickException as error:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import signal
 import sys
-import threading
 import time
-from contextlib import closing, contextmanager, redirect_stdout, suppress
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from flowhooks.cli import output
 from flowhooks.cli.http_client import post
+from flowhooks.cli.interruption import InterruptHandler, OperationStopped
 from flowhooks.clock import Clock
 from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
 from flowhooks.ledger import database
@@ -44,25 +43,6 @@ SERVER_TIMEOUT: Final = 60.0
 """Maximum seconds for one page of an operation on the server, which stops waiting for its database much earlier."""
 ENGINE_TIMEOUT: Final = 3600.0
 """Maximum seconds for an operation that asks engines: a history of millions of instances is read in many requests."""
-EXIT_INTERRUPTED: Final = 130
-"""Exit code of a command that Ctrl-C interrupted."""
-
-
-class OperationStopped(FlowhooksError):
-    """An operation stopped after some of its pages.
-
-    Args:
-        why: what stopped the operation.
-        done: sums over the completed pages.
-        after: where to continue.
-        interrupted: whether Ctrl-C stopped the operation.
-    """
-
-    def __init__(self, why: str, *, done: Mapping[str, Any], after: str, interrupted: bool) -> None:
-        super().__init__(why)
-        self.done = done
-        self.after = after
-        self.interrupted = interrupted
 
 
 def lock_owner(settings: Settings) -> LockOwner | None:
@@ -142,7 +122,7 @@ def run_operation(
     dry_run = bool(arguments.get("dry_run"))
     with (
         _open_client(settings, dry_run=dry_run, level=level, asks_engines=asks_engines) as (call, by_server),
-        _InterruptHandler() as interruptible,
+        InterruptHandler() as interruptible,
     ):
         what, total = progress or (name, lambda: 0)
         with output.progress_bar(what, total) as advance:
@@ -152,11 +132,27 @@ def run_operation(
         return done | {"server": by_server}
 
 
+def run_step(
+    settings: Settings, name: str, arguments: Mapping[str, Any], hint: str, *, asks_engines: bool = False
+) -> dict[str, Any]:
+    """Run an operation of a command that has further steps, before which Ctrl-C stops it.
+
+    Raises:
+        OperationStopped: Ctrl-C stopped the command; the message ends with `hint`.
+        ServerUnreachable, FlowhooksError: as for `run_operation`.
+    """
+    try:
+        return run_operation(settings, name, arguments, asks_engines=asks_engines, more_steps=True)
+    except OperationStopped as stopped:
+        why = f"{stopped}; {hint}"
+        raise OperationStopped(why, done=stopped.done, after=stopped.after, interrupted=stopped.interrupted) from None
+
+
 def _run_pages(
     call: OperationCall,
     name: str,
     arguments: Mapping[str, Any],
-    interruptible: _InterruptHandler,
+    interruptible: InterruptHandler,
     advance: Callable[[int], None],
     *,
     duty_cycle: float,
@@ -391,41 +387,3 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any], t
         case 503:
             raise ServerUnreachable(f"{server} is stopping or busy: {_NOT_WRITTEN}")
     raise ServerUnreachable(f"{server} answered {answer.status}: {message}")
-
-
-class _InterruptHandler:
-    """Lets the current page finish at the first Ctrl-C, so that the report is true; the second Ctrl-C aborts."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._sleeping = False
-        self._previous_handler: Any = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep between two pages; Ctrl-C ends the sleep."""
-        self._sleeping = True
-        try:
-            with suppress(KeyboardInterrupt):
-                if not self.requested:
-                    time.sleep(seconds)
-        finally:
-            self._sleeping = False
-
-    def _on_interrupt(self, _number: int, _frame: Any) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        if self._sleeping:  # `time.sleep` continues after a handler that returns
-            raise KeyboardInterrupt
-        # RuntimeError: the signal has interrupted a write to the same stream, such as that of a progress bar.
-        with suppress(RuntimeError, OSError):
-            output.print_line("Stopping after this step. Press Ctrl-C again to stop at once.", err=True)

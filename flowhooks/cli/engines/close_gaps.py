@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -40,15 +40,14 @@ def close_gaps_command(settings: Settings, *, source: str, note: str, dry_run: b
     if not (dry_run or yes or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask for confirmation: give --yes.")
 
-    def run(**given: Any) -> dict[str, Any]:
-        return operations_client.run_operation(settings, "close_gaps", {"source": source, **given}, asks_engines=True)
-
-    done = run(dry_run=True)
+    preview = {"source": source, "dry_run": True}
+    done = operations_client.run_step(settings, "close_gaps", preview, "no gap was closed", asks_engines=True)
     if done["gaps"] and not dry_run:
         if not yes:
             output.confirm(f"{output.pluralize(done['gaps'], 'gap')} of {source} will be closed. Continue?")
         # The server may have found more gaps since: the answer does not cover them.
-        done = run(note=note, found_until=done["found_until"])
+        request = {"source": source, "note": note, "found_until": done["found_until"]}
+        done = operations_client.run_operation(settings, "close_gaps", request, asks_engines=True)
     if as_json:
         output.print_json(done)
     elif not done["gaps"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -46,18 +46,16 @@ def decline_command(settings: Settings, *, source: str, note: str, dry_run: bool
     if not (dry_run or yes or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask for confirmation: give --yes.")
 
-    def run(**given: Any) -> dict[str, Any]:
-        return operations_client.run_operation(
-            settings, "decline_reconciliation", {"source": source, **given}, asks_engines=True
-        )
-
-    done = run(dry_run=True)
+    name, preview = "decline_reconciliation", {"source": source, "dry_run": True}
+    done = operations_client.run_step(settings, name, preview, "nothing was declined", asks_engines=True)
     if done["instances"] and not dry_run:
         if not yes:
             waiting = output.pluralize(done["instances"], "instance")
             output.confirm(f"{waiting} of {source} will not be taken in. Continue?")
         # The server may have read more instances since: the answer does not cover them.
-        done = run(note=note, instances=done["instances"], seen_until=done["seen_until"])
+        shown = {"instances": done["instances"], "seen_until": done["seen_until"]}
+        request = {"source": source, "note": note, **shown}
+        done = operations_client.run_operation(settings, name, request, asks_engines=True)
     if as_json:
         output.print_json(done)
     elif not done["instances"]:

@@ -96,18 +96,19 @@ def _confirm_and_reconcile(
 ) -> tuple[dict[str, Any], int]:
     """Confirm the waiting instances and reconcile; return the result and the number of confirmed instances."""
 
-    def run(name: str, **given: Any) -> dict[str, Any]:
-        return operations_client.run_operation(settings, name, {**named, **given}, asks_engines=True)
+    def run_step(name: str, **given: Any) -> dict[str, Any]:
+        hint = "no instance was confirmed"
+        return operations_client.run_step(settings, name, {**named, **given}, hint, asks_engines=True)
 
     planned: Mapping[str, Any] = {"instances": 0}
     if "since" not in arguments:
-        planned = run("confirm_reconciliation", dry_run=True)
+        planned = run_step("confirm_reconciliation", dry_run=True)
     if not planned["instances"]:
         # The instances that a dry run has shown may not be recorded yet: read them first.
-        done = run("reconcile", **arguments)
+        done = run_step("reconcile", **arguments)
         if done["sources"][0]["error"]:
             return done, 0
-        planned = run("confirm_reconciliation", dry_run=True)
+        planned = run_step("confirm_reconciliation", dry_run=True)
         if not planned["instances"]:
             output.print_line("No instance waits for a confirmation.", err=True)
             return done, 0
@@ -116,8 +117,11 @@ def _confirm_and_reconcile(
         waiting = output.pluralize(instances, "instance", "instances")
         output.confirm(f"{waiting} of {named['source']} will be taken in, and handlers run for them. Continue?")
     # The server may have read more instances since: the answer does not cover them.
-    run("confirm_reconciliation", instances=instances, seen_until=planned["seen_until"])
-    return run("reconcile", dry_run=False), instances
+    request = {**named, "instances": instances, "seen_until": planned["seen_until"]}
+    hint = "the next reconciliation takes the confirmed instances in"
+    operations_client.run_step(settings, "confirm_reconciliation", request, hint, asks_engines=True)
+    request = {**named, "dry_run": False}
+    return operations_client.run_operation(settings, "reconcile", request, asks_engines=True), instances
 
 
 def result_text(entry: Mapping[str, Any], *, dry_run: bool) -> str:

@@ -13,6 +13,7 @@ import click
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.events import text
 from flowhooks.cli.filters import filter_options
+from flowhooks.cli.interruption import EXIT_INTERRUPTED, OperationStopped
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import Clock, to_datetime
 from flowhooks.errors import NotFound
@@ -210,12 +211,10 @@ def run_paged(settings: Settings, action: BulkCommand, *, event_filter: EventFil
         return operations_client.run_operation(
             settings, action.operation, action.arguments, progress=(action.operation.replace("_", " "), total)
         )
-    except operations_client.OperationStopped as stopped:
+    except OperationStopped as stopped:
         so_far = f" Done so far: {action.describe(stopped.done)}" if stopped.done else ""
         how = action.resume_hint.format(after=stopped.after) + _times_text(event_filter)
-        raise _IncompleteOperation(
-            f"{stopped}{how}.{so_far}", operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1
-        ) from None
+        raise _IncompleteOperation(f"{stopped}{how}.{so_far}", EXIT_INTERRUPTED if stopped.interrupted else 1) from None
 
 
 def _freeze(settings: Settings, event_filter: EventFilter) -> EventFilter:

@@ -55,7 +55,8 @@ def correct_command(
     require_terminal(yes or dry_run)
     arguments = {"event_id": event_id, "digest": digest, "note": note}
     if not (dry_run or yes):
-        planned = operations_client.run_operation(settings, "accept_correction", {**arguments, "dry_run": True})
+        preview = {**arguments, "dry_run": True}
+        planned = operations_client.run_step(settings, "accept_correction", preview, "nothing was changed")
         output.confirm(f"{text.correction_text(planned)} {text.CANNOT_BE_UNDONE} Continue?")
     print_result(
         operations_client.run_operation(settings, "accept_correction", {**arguments, "dry_run": dry_run}),

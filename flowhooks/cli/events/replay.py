@@ -178,7 +178,8 @@ def _resolve(asked: PlannedCommand, delivery_id: str, verdict: str) -> None:
     require_terminal(asked.yes or asked.dry_run)
     arguments = {"delivery_id": delivery_id, "verdict": verdict, "note": asked.note}
     if not (asked.dry_run or asked.yes):
-        planned = operations_client.run_operation(asked.settings, "resolve", {**arguments, "dry_run": True})
+        preview = {**arguments, "dry_run": True}
+        planned = operations_client.run_step(asked.settings, "resolve", preview, "nothing was changed")
         output.confirm(f"{text.resolve_text(planned)} {text.RESOLUTION_WARNINGS[verdict]} Continue?")
     print_result(
         operations_client.run_operation(asked.settings, "resolve", {**arguments, "dry_run": asked.dry_run}),

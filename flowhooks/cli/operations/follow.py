@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import operations_client, output
+from flowhooks.cli.interruption import EXIT_INTERRUPTED
 from flowhooks.cli.operations import text
 from flowhooks.errors import LedgerUnusable, NotFound
 from flowhooks.ledger.bulk_operations import read_operation
@@ -32,7 +33,7 @@ class Interrupted(click.exceptions.Exit):
     """Ctrl-C ended the command, and the operation continues."""
 
     def __init__(self) -> None:
-        super().__init__(operations_client.EXIT_INTERRUPTED)
+        super().__init__(EXIT_INTERRUPTED)
 
 
 def find_operation(reader: Reader, operation_id: str) -> Operation:

@@ -85,7 +85,7 @@ def run_planned(asked: PlannedCommand, action: BulkAction) -> None:
         _show_preview(asked, action)
         return
     arguments: dict[str, Any] = {"action": action.value, "event_filter": asked.event_filter.to_json()}
-    planned = _step(asked.settings, "plan_operation", arguments, "nothing was started")
+    planned = operations_client.run_step(asked.settings, "plan_operation", arguments, "nothing was started")
     operation_id = str(planned["id"])
     with closing(Reader(database_url(asked.settings))) as reader:
         operation = find_operation(reader, operation_id)
@@ -116,7 +116,7 @@ def run_to_the_end(
 ) -> None:
     """Start an operation and follow it. Without a server, release its deliveries here."""
     arguments = {"operation_id": operation_id} | ({"note": note} if note else {})
-    started = _step(
+    started = operations_client.run_step(
         settings,
         "start_operation",
         arguments | ({} if rate is None else {"rate": rate}),
@@ -158,14 +158,6 @@ def print_after_change(settings: Settings, operation_id: str, *, server: bool, a
         output.print_line("No server is running: the deliveries run once a server starts.")
     elif operation.state is OperationState.RUNNING:
         print_commands(operation_id)
-
-
-def _step(settings: Settings, name: str, arguments: Mapping[str, Any], hint: str) -> dict[str, Any]:
-    try:
-        return operations_client.run_operation(settings, name, arguments, more_steps=True)
-    except operations_client.OperationStopped as stopped:
-        output.print_line(f"Interrupted: {hint}.", err=True)
-        raise Interrupted from stopped
 
 
 def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -59,11 +61,12 @@ def flow(harness, tmp_path, monkeypatch):
     flow.engines = FakeReconciler("oa")
     context = replace(flow.app.operation_context, reconciler=flow.engines, by=Actor("ann", "cli"))
 
-    def perform(_settings, name, arguments, *, asks_engines):
+    @contextmanager
+    def opened(_settings, *, asks_engines, **_options):
         assert asks_engines
-        return json.loads(json.dumps(run_operation(context, name, arguments))) | {"server": True}
+        yield (lambda name, arguments: json.loads(json.dumps(run_operation(context, name, arguments)))), True
 
-    monkeypatch.setattr(operations_client, "run_operation", perform)
+    monkeypatch.setattr(operations_client, "_open_client", opened)
     return flow
 
 
@@ -162,6 +165,15 @@ def test_confirm_after_reading(flow, engines):
     shown = engines("reconcile", "--source", "oa", "--since", "2026-01-01T00:00Z", "--confirm", "--yes", "--json")
     assert (shown.exit_code, json.loads(shown.stdout)["confirmed"]) == (0, 10)
     assert (flow.engines.rounds, flow.engines.confirmed) == ([("oa", since, False), ("oa", None, False)], ["oa"])
+
+
+def test_ctrl_c_before_a_confirmation(flow, engines):
+    """Ctrl-C while the history is read lets the step finish, and nothing is confirmed, even with --yes."""
+    engine_ledger.position(flow, "oa", to_confirm=10)
+    flow.engines.when_called = lambda: signal.raise_signal(signal.SIGINT)
+    shown = engines("reconcile", "--source", "oa", "--since", "2026-01-01T00:00Z", "--confirm", "--yes")
+    assert (shown.exit_code, flow.engines.confirmed) == (130, [])
+    assert shown.stderr.endswith("Error: interrupted; no instance was confirmed\n")
 
 
 def test_confirm_without_an_answer(flow, engines):

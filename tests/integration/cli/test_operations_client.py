@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from flowhooks.cli import operations_client
+from flowhooks.cli.interruption import InterruptHandler
 from flowhooks.ledger import bulk_plans
 from flowhooks.ledger.lock import Lock, LockOwner
 from flowhooks.ledger.queries import EventFilter
@@ -183,7 +184,7 @@ def test_ctrl_c_within_a_write_to_standard_error(monkeypatch):
             return len(data)
 
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(Terminal()), encoding="utf-8"))
-    with operations_client._InterruptHandler() as interrupt:
+    with InterruptHandler() as interrupt:
         sys.stderr.write("50 %")
         sys.stderr.flush()
         assert interrupt.requested
@@ -200,7 +201,7 @@ def test_ctrl_c_before_the_start_starts_nothing(left, run, asked, monkeypatch):
     monkeypatch.setattr(bulk_plans, "candidate_pages", interrupted)
     result = run("events", "replay", "--all", "--again", "--yes", server=left)
     assert result.exit_code == 130
-    assert "Interrupted: nothing was started." in result.stderr
+    assert "Error: interrupted; nothing was started\n" in result.stderr
     assert states(left) == {"dead": 4}
 
 

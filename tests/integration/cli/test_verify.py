@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from contextlib import closing
+
+from flowhooks.ledger.reader import Reader
 
 
 def test_the_books_balance(server, asked, run):
@@ -15,6 +18,13 @@ def test_the_books_balance(server, asked, run):
     result = run("verify", server=server)
     assert result.exit_code == 0
     assert result.stdout.endswith("\n\nThe counts balance.\n")
+
+
+def test_ctrl_c_is_not_trouble(server, run, monkeypatch):
+    """Ctrl-C ends a command with an exit code of its own: 1 would say that the counts do not balance."""
+    monkeypatch.setattr(Reader, "verify", lambda *_args, **_options: signal.raise_signal(signal.SIGINT))
+    result = run("verify", server=server)
+    assert (result.exit_code, result.stderr) == (130, "\nAborted!\n")
 
 
 def test_the_books_do_not_balance(server, asked, run, tmp_path):
