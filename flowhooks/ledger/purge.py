@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import Text, bindparam, delete, func, select
+from sqlalchemy import Text, bindparam, delete, func, select, union_all
 
 from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
@@ -159,6 +159,12 @@ _EVENTS: Final = (
 )
 _DELIVERIES: Final = _DELIVERIES_OF.with_for_update(skip_locked=True)
 _EVENT_IDS: Final = database.string_array("event_ids")
+_BODIES_BESIDE: Final = union_all(
+    *(
+        select(bodies.c.event_id, bodies.c.received_at).where(bodies.c.event_id.in_(_EVENT_IDS))
+        for bodies in (conflicts, late_callbacks)
+    )
+)
 _DELETIONS: Final = (
     delete(attempts).where(attempts.c.delivery_id.in_(database.string_array("delivery_ids"))),
     delete(deliveries).where(deliveries.c.id.in_(database.string_array("delivery_ids"))),
@@ -198,13 +204,15 @@ def find_purgeable(
         {"after": max(after, first), "until": id_lower_bound(max(cutoffs.values()) + _ID_CLOCK_MARGIN), "most": limit},
     ).all()
     deliveries_of = defaultdict(list)
-    for delivery in connection.execute(_DELIVERIES_OF, {"event_ids": json.dumps([row.id for row in rows])}):
+    parameters = {"event_ids": json.dumps([row.id for row in rows])}
+    for delivery in connection.execute(_DELIVERIES_OF, parameters):
         deliveries_of[delivery.event_id].append(delivery)
+    received = _received_beside(connection, parameters)
     ids = tuple(
         row.id
         for row in rows
         if _matches(row, {delivery.handler for delivery in deliveries_of[row.id]}, event_filter)
-        and _is_purgeable(row, deliveries_of[row.id], cutoffs)
+        and _is_purgeable(row, deliveries_of[row.id], cutoffs, received_beside=received[row.id])
     )
     n_deliveries = sum(len(deliveries_of[event_id]) for event_id in ids)
     return PurgePage(len(rows), ids, n_deliveries, rows[-1].id if len(rows) == limit else "")
@@ -250,12 +258,23 @@ def deciding_states(state: str, of_deliveries: Collection[str]) -> set[str]:
     return {State.CLOSED.value if State.CLOSED.value in of_deliveries else State.SUCCEEDED.value}
 
 
-def _is_purgeable(event: Any, its_deliveries: Sequence[Any], cutoffs: Cutoffs) -> bool:
+def _received_beside(connection: Connection, event_ids: Mapping[str, str]) -> defaultdict[str, list[int]]:
+    """Return when the conflicting bodies and the late callbacks beside each event were received."""
+    received = defaultdict(list)
+    for body in connection.execute(_BODIES_BESIDE, event_ids):
+        received[body.event_id].append(body.received_at)
+    return received
+
+
+def _is_purgeable(
+    event: Any, its_deliveries: Sequence[Any], cutoffs: Cutoffs, *, received_beside: Sequence[int]
+) -> bool:
     if len(its_deliveries) != event.route_size:
         return False  # another transaction has locked a delivery, or the ledger is inconsistent
     states = deciding_states(event.state, {delivery.state for delivery in its_deliveries})
-    # Age counts from the last change of any delivery: an event that was replayed yesterday is one day old.
-    times = [event.received_at, *(delivery.changed_at for delivery in its_deliveries)]
+    # Age counts from the last change of any delivery: an event that was replayed yesterday is one day old. So is an
+    # event with a conflicting body of yesterday, because an operator may have to decide on that body.
+    times = [event.received_at, *received_beside, *(delivery.changed_at for delivery in its_deliveries)]
     if not all(type(time) is int for time in times):
         return False  # damaged: `verify` reports it
     last = max(times)
@@ -280,7 +299,10 @@ def purge(
     deliveries_of = defaultdict(list)
     for delivery in connection.execute(_DELIVERIES, parameters):
         deliveries_of[delivery.event_id].append(delivery)
-    purgeable = [row for row in rows if _is_purgeable(row, deliveries_of[row.id], cutoffs)]
+    received = _received_beside(connection, parameters)  # after the lock, so that no further body is stored
+    purgeable = [
+        row for row in rows if _is_purgeable(row, deliveries_of[row.id], cutoffs, received_beside=received[row.id])
+    ]
     if not purgeable:
         return PurgeCounts(0, 0)
     delivery_ids = [delivery.id for row in purgeable for delivery in deliveries_of[row.id]]

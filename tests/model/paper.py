@@ -77,7 +77,8 @@ class Delivery:
 class Event:
     """An accepted callback, or an instance that was taken in.
 
-    `late` has the bodies that are kept beside it: class, body and number of repeats of each.
+    `late` has the bodies that are kept beside it: class, body and number of repeats of each. `beside_at` tells when the
+    last one of these and of the conflicting ones, `others`, was received.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Event:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     origin: str = "callback"
     late: list[list[Any]] = field(default_factory=list)
+    beside_at: int = 0
 
     @property
     def callback(self) -> Callback:
@@ -183,6 +185,7 @@ class Paper:
             event.repeats += 1
         elif body not in event.others and len(event.others) < MOST_CONFLICTS:
             event.others.append(body)
+            event.beside_at = self.now
         return event.id
 
     def begin(self, event: Event, by: str | None) -> None:
@@ -238,6 +241,7 @@ class Paper:
         if self.contradicts(event, identity, body):
             if whole not in event.others and len(event.others) < MOST_CONFLICTS:
                 event.others.append(whole)
+                event.beside_at = self.now
         elif whole == [event.identity[1], event.body] and event.parked_by != "end_state":
             event.repeats += 1
         elif (
@@ -267,6 +271,7 @@ class Paper:
         if len(event.late) >= MOST_LATE:
             return False
         event.late.append([*whole, 0])
+        event.beside_at = max(event.beside_at, event.received if replaced_by else self.now)
         return True
 
     def find(self, identity: tuple[str, str, str]) -> Event | None:

@@ -161,11 +161,13 @@ def test_an_instance_that_reuses_the_id_of_a_purged_event_is_taken_in(flow):
 
 
 def test_a_purge_deletes_late_callbacks(flow):
-    """With the event that they belong to, whose instance is not taken in again."""
+    """With the event that they belong to, from whose newest one its age counts, and which is not taken in again."""
     first = flow.take_in(started_at=flow.clock.now())
     flow.settled(first.event_id, State.SUCCEEDED)
+    flow.clock.advance(1)
     flow.take(source="oa", amount=1)
     assert flow.app.ledger.late_callbacks(first.event_id)
+    assert purge(flow.app.operation_context, EventFilter(until=flow.clock.now())).purged == 0
     purged(flow, first.event_id)
     assert flow.sql("SELECT count(*) FROM late_callbacks") == [(0,)]
     assert flow.take_in(started_at=flow.clock.now() - 86_400 * SECOND).disposition == "purged"

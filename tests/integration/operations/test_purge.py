@@ -110,6 +110,21 @@ def test_old_is_what_nothing_has_happened_to(full):
     assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
 
 
+def test_an_event_is_as_young_as_its_newest_conflicting_body(full):
+    """An operator has time to decide on a body that was answered 409, also one that arrives during the purge."""
+    flow, ids = full
+    cutoffs = {"succeeded": flow.clock.now() - 90 * DAY * 1_000_000}
+    assert flow.app.ledger.purgeable(cutoffs, event_filter=EventFilter(), after="", limit=10).ids == (ids["succeeded"],)
+    with pytest.raises(IdentityConflict):
+        flow.take("s", key="go", other=2)
+    ledger = flow.app.ledger
+    assert not ledger.write(lambda transaction: ledger.purge(transaction, [ids["succeeded"]], cutoffs))
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 2
+    assert left(flow, ids) == {"succeeded", "dead", "parked"}
+    flow.clock.advance(91 * DAY)
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
+
+
 @pytest.mark.parametrize("state", [*purging.PURGED_BY_DEFAULT, *purging.PURGED_ON_REQUEST])
 def test_only_those_in_a_state(full, state):
     """With a state only events in it are deleted; dead and parked ones need it."""
