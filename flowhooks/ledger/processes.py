@@ -97,7 +97,7 @@ def register(transaction: WriteTransaction, process: str, *, kind: str, handlers
         killed = update(processes).where(processes.c.stopped_at.is_(None)).values(stopped_at=now)
         transaction.connection.execute(killed)
     transaction.notice.handlers |= bool(handlers)
-    return transaction.connection.execute(
+    stored_at: int = transaction.connection.execute(
         database.insert(processes)
         .values(
             id=process,
@@ -110,6 +110,7 @@ def register(transaction: WriteTransaction, process: str, *, kind: str, handlers
         )
         .returning(processes.c.heartbeat_at)
     ).scalar_one()
+    return stored_at
 
 
 def deregister(transaction: WriteTransaction, process: str, now: int) -> None:
@@ -122,8 +123,9 @@ def deregister(transaction: WriteTransaction, process: str, now: int) -> None:
 def heartbeat(transaction: WriteTransaction, process: str) -> int | None:
     """Store a heartbeat of a process; return its time, or None if other processes have expired the process."""
     lives = update(processes).where(processes.c.id == process, processes.c.stopped_at.is_(None))
-    stored = lives.values(heartbeat_at=database.Now()).returning(processes.c.heartbeat_at)
-    return transaction.connection.execute(stored).scalar_one_or_none()
+    sent = lives.values(heartbeat_at=database.Now()).returning(processes.c.heartbeat_at)
+    stored_at: int | None = transaction.connection.execute(sent).scalar_one_or_none()
+    return stored_at
 
 
 def expire_stale(transaction: WriteTransaction, now: int, *, before: int) -> list[str]:
