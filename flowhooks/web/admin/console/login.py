@@ -13,6 +13,7 @@ from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
 from flowhooks.web.admin import login_audit
 from flowhooks.web.admin.console.forms import parse_form
 from flowhooks.web.admin.console.page import Page, base_values, choose_language, respond
+from flowhooks.web.admin.console.urls import ACTION_ROOT, OPERATIONS_ROOT
 from flowhooks.web.admin.login_throttle import LoginThrottle
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT, SAFE_METHODS
 from flowhooks.web.admin.passwords import TooManyVerifications
@@ -84,7 +85,9 @@ class LoginPage(Page):
         if request.path == LOGIN_PATH:
             then = _safe_next(request.get_param("next", default="") or "")
         else:
-            then = _safe_next(request.relative_uri if request.method in SAFE_METHODS else "")
+            # After the end of a session the pages of actions and operations ask again.
+            asks_again = request.path.startswith((f"{ACTION_ROOT}/", f"{OPERATIONS_ROOT}/"))
+            then = _safe_next(request.relative_uri if request.method in SAFE_METHODS or asks_again else "")
         response.status = falcon.code_to_http_status(status)
         shown = {"wrong": "", "seconds": 0, "who": "", **values}
         shown["action"] = f"{LOGIN_PATH}?{urlencode({'next': then})}"

@@ -81,6 +81,11 @@ def test_no_page_without_a_log_in(console):
         assert form["action"].startswith("/console/login?next=%2Fconsole%2F")
         assert "Content-Security-Policy" in answer.headers
         assert [one for one in answer.page.links() if "lang=" not in one] == ["#main", "/console/"]
+    # A form that was sent without a session: its own address asks again, other forms lead to the overview.
+    for path, after in (("/do/dismiss?id=a", "/console/do/dismiss?id=a"), ("/logout", "/console/")):
+        (form,) = (attributes for tag, attributes in console.post(path).page.tags if tag == "form")
+        answer = console.post(form["action"].removeprefix("/console"), {"name": "li", "password": PASSWORD})
+        assert answer.headers["Location"] == after
     for root in ("/", "/console"):
         assert console.get("", root=root).status == 401
     assert console.get("/static/console.css").status == 200
