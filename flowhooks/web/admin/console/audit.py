@@ -78,7 +78,7 @@ class AuditPage(Page):
             "since": input_values(entered, "since"),
             "twice": entered.twice,
             "actions": sorted(NAMED_ACTIONS),
-            "rows": [to_row(access.entry(entry)) for entry in page.items],
+            "rows": [to_row(entry, access) for entry in page.items],
             "newest": f"{PATH}?{urlencode(query)}" if before else "",
             "older": f"{PATH}?{urlencode({**query, 'before': page.next})}" if page.next else "",
         }
@@ -87,25 +87,26 @@ class AuditPage(Page):
 def entries_about(connection: Connection, target: str, access: Access) -> list[dict[str, Any]]:
     """Return the last entries about one event or handler that the operator sees, as `_acts.html` shows them."""
     return [
-        to_row(access.entry(entry))
+        to_row(entry, access)
         for entry in entries(connection, limit=MAX_ENTRIES_OF_TARGET, target=target)
         if access.sees_entry(entry)
     ]
 
 
-def to_row(entry: AuditEntry) -> dict[str, Any]:
-    """Return an entry as a page shows it."""
+def to_row(entry: AuditEntry, access: Access) -> dict[str, Any]:
+    """Return an entry as a page shows it to an operator."""
+    entry = access.entry(entry)
     note = entry.detail.get("note")
     return {
         "facts": entry,
         "named": entry.action in NAMED_ACTIONS,
         "note": note if isinstance(note, str) else "",
         "detail": detail_rows(entry.detail),
-        "address": _address(entry),
+        "address": _address(entry, access),
     }
 
 
-def _address(entry: AuditEntry) -> str:
+def _address(entry: AuditEntry, access: Access) -> str:
     if not entry.target:
         return ""
     if entry.action in _EVENT_ACTIONS:
@@ -113,7 +114,7 @@ def _address(entry: AuditEntry) -> str:
     if entry.action in _HANDLER_ACTIONS:
         return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': entry.target})}"
     if entry.action in _SOURCE_ACTIONS:
-        return f"{CONSOLE_ROOT}/sources/{quote(entry.target, safe='')}"
+        return f"{CONSOLE_ROOT}/sources/{quote(entry.target, safe='')}" if access.is_full else ""
     if entry.action == "operation":
         return f"{OPERATIONS_ROOT}/{quote(entry.target, safe='')}"
     return f"{CONSOLE_ROOT}/alerts" if entry.action in {"acknowledge", "test_alerts"} else ""

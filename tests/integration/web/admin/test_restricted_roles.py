@@ -21,7 +21,8 @@ from flowhooks.operations.access import Access
 from flowhooks.operations.context import Actor
 from flowhooks.operations.masks import mask_filter
 from flowhooks.operations.registry import OPERATIONS, run_operation
-from flowhooks.settings import LoginSettings, MaskingSettings, OperatorSettings, RoleSettings
+from flowhooks.settings import LoginSettings, MaskingSettings, OperatorSettings, RoleSettings, Source
+from flowhooks.settings.engine import EngineSettings
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.operations import STEPS, selection_values
 from support import engine_ledger
@@ -527,6 +528,21 @@ def test_a_masked_role_sees_no_value(console, mine, who):
                 assert answer.status in expected or kind == "action", (address, answer.status)
                 assert VALUE not in answer.body.decode("utf-8", "replace"), (address, answer.body.decode())
                 assert VALUE not in str(answer.headers)
+
+
+def test_no_link_leads_to_a_page_that_is_refused(console, mine):
+    """Sources are not linked for masked roles, nor operations of attempts for limited ones, which may not open them."""
+    app, source = console.flow.app, "/console/sources/default"
+    engine = EngineSettings(client="flowable", url="http://oa:8080")
+    app._live.change_settings(dataclasses.replace(app.settings, sources={"default": Source(engine=engine)}))
+    console.flow.sql("INSERT INTO audit_log VALUES ('z', 1, 'boss', 'api', 'reconcile', 'default', '{}')")
+    for page in ("engines", "audit"):
+        assert source in get(console, f"/console/{page}", "boss").page.links()
+        assert source not in get(console, f"/console/{page}", "clerk").page.links()
+    console.flow.sql("UPDATE attempts SET operation_id = 'o', trigger = 'replay'")
+    pages = {who: get(console, f"/console/events/{mine['event']}", who).page for who in TOKENS}
+    linked = {who for who, page in pages.items() if "/console/operations/o" in page.links()}
+    assert linked == {"boss", "clerk"}
 
 
 def test_what_a_masked_role_sees(console, mine):
