@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.clock import DAY
 from flowhooks.errors import NotFound
 from flowhooks.ledger import engine_queries, source_queries
+from flowhooks.ledger.rejected_requests import NO_SOURCE
 from flowhooks.model.trend import TrendKind
 from flowhooks.operations.check.sources import EXPIRY_WARNING
 from flowhooks.operations.coverage import coverage
@@ -51,6 +52,7 @@ class SourcesPage(Page):
                 for status in statuses
             ],
             "unattributed": sum(entry.requests for entry in unattributed),
+            "no_source": NO_SOURCE,
         }
 
 

@@ -979,7 +979,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     # Events.
     "events.no_error_group": {
-        "en": "An error group is the id of a group on the page Errors, or its first 8 characters.",
+        "en": "An error group is the id of a group on the page Errors, or at least its first 8 characters.",
         "zh": "错误分组应为“错误”页上分组的 ID，或其开头的至少 8 个字符。",
     },
     "events.no_trace_id": {
