@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from flowhooks.text import escape_control
+from flowhooks.web.admin.console.filters import filter_text
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dic
         if not value.strip() or len(value) > MAX_VALUE_CHARS or "\0" in value:
             raise LocalizedHTTPError(422, "query_text", name=name, limit=MAX_VALUE_CHARS)
         values = query.setdefault(name, [])
-        values.append(value.strip())
+        values.append(filter_text(name, value))
         if len(values) > MAX_REPETITIONS:
             raise LocalizedHTTPError(422, "query_many", name=name, limit=MAX_REPETITIONS)
     return query

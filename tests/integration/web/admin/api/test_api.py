@@ -389,6 +389,8 @@ def test_events_are_found(busy):
         ({"flow": "4711"}, {"4711"}),
         ({"business_key": "B-bad"}, {"4712"}),
         ({"class": "com.example.Leave"}, {"4714"}),
+        ({"class": "com.example.Leave "}, set()),
+        ({"state": " dead "}, {"4712"}),
         ({"key": "contract", "state": "waiting"}, {"4713"}),
         ({"handler": "shop:archive", "state": "dead"}, {"4712"}),
         ({"state": "parked"}, {"4714"}),
