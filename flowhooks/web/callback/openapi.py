@@ -112,8 +112,12 @@ _RESPONSES: Final = {
 _INGRESS_PATH: Final = "/in/{source}"
 _INGRESS_RESPONSE: Final = "ingress-200"
 """The component of the response to everything that a fixed URL stores, keeps or ignores."""
-_INGRESS_STATUSES: Final = ("400", "401", "403", "405", "408", "413", "415", "422", "429", "431", "501", "503", "505")
-"""Further statuses of a fixed URL. A conflict or a failed handler is no error there."""
+_INGRESS_INTERNAL_ERROR: Final = "ingress-500"
+_INGRESS_STATUSES: Final = {
+    status: status
+    for status in ("400", "401", "403", "405", "408", "413", "415", "422", "429", "431", "500", "501", "503", "505")
+} | {"500": _INGRESS_INTERNAL_ERROR}
+"""Further statuses of a fixed URL, with their components. A conflict or a failed handler is no error there."""
 _INGRESS_BODIES: Final = {
     "application/json": {"type": "object"},
     "application/x-www-form-urlencoded": {"type": "object"},
@@ -182,7 +186,14 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                 }
                 for status, response in _RESPONSES.items()
             }
-            | {_INGRESS_RESPONSE: _ingress_response()},
+            | {
+                _INGRESS_RESPONSE: _ingress_response(),
+                _INGRESS_INTERNAL_ERROR: {
+                    "description": "Internal server error. It is safe to send the request again. / "
+                    "服务器内部错误，可以重发。",
+                    "content": _content(ERROR, schemas.documents),
+                },
+            },
             "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
             "securitySchemes": {
                 "bearer": {
@@ -207,7 +218,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
 def _ingress_path() -> dict[str, Any]:
     """Return the path of all fixed URLs."""
     responses = {"200": _component_reference("responses", _INGRESS_RESPONSE)} | {
-        status: _component_reference("responses", status) for status in _INGRESS_STATUSES
+        status: _component_reference("responses", name) for status, name in _INGRESS_STATUSES.items()
     }
     shared = {
         "security": [{}, {"bearer": []}, {"signature": []}],
@@ -220,15 +231,18 @@ def _ingress_path() -> dict[str, Any]:
             "operationId": "ingress",
             "summary": "Request to the fixed URL of a source. / 发送到来源固定 URL 的请求。",
             "description": "For senders that have one fixed URL. The settings of the source say how the body becomes a "
-            "callback. / 适用于只有一个固定 URL 的发送方；来源的设置决定请求体如何转换为回调。",
+            "callback. A plugin that reads the requests may answer an error with a body of its own. / "
+            "适用于只有一个固定 URL 的发送方；来源的设置决定请求体如何转换为回调。"
+            "由插件读取请求时，错误响应的正文可由插件自行决定。",
             "requestBody": {"content": {name: {"schema": schema} for name, schema in _INGRESS_BODIES.items()}},
             **shared,
         },
         "get": {
             "operationId": "ingress-handshake",
             "summary": "Handshake with a receiver. / 与接收插件握手。",
-            "description": "Only for a source whose requests a plugin reads; otherwise the answer is 401. / "
-            "仅适用于由插件读取请求的来源，否则返回 401。",
+            "description": "Only for a source whose requests a plugin reads; otherwise the answer is 401. The plugin "
+            "may answer an error with a body of its own. / "
+            "仅适用于由插件读取请求的来源，否则返回 401；错误响应的正文可由插件自行决定。",
             **shared,
         },
     }

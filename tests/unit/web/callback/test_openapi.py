@@ -149,16 +149,20 @@ def test_responses(document, status, body, headers):
 
 
 def test_ingress(document):
-    """A fixed URL takes bodies of any format; its statuses are 200 and errors, without 202, 404, 409 and 500."""
+    """A fixed URL takes bodies of any format; its statuses are 200 and errors, without 202, 404 and 409."""
     path = document["paths"][INGRESS]
     [source] = resolved(document, path["parameters"])
     assert (source["name"], source["in"], source["required"]) == ("source", "path", True)
     for method in ("post", "get"):
         statuses = path[method]["responses"]
-        assert not {"202", "404", "409", "500"} & statuses.keys()
+        assert not {"202", "404", "409"} & statuses.keys()
         assert {"200", "400", "401", "403", "413", "415", "422", "429", "503"} <= statuses.keys()
         [success] = resolved(document, [statuses["200"]])
         assert list(success["content"]) == ["*/*"]
+        [internal] = resolved(document, [statuses["500"]])
+        assert internal["description"].startswith("Internal server error")
+        assert "headers" not in internal
+        assert "body of its own" in path[method]["description"]
     assert len(path["post"]["requestBody"]["content"]) == 4
     assert "requestBody" not in path["get"]
 
