@@ -86,6 +86,8 @@ STATES: Final = (*(state.value for state in State), SUSPENDED, "parked", "dismis
 """Values of a filter's `state`: the states of deliveries and `suspended`, then `parked` and `dismissed` for events."""
 JSON_SCHEMA_KEY: Final = "more"
 """Key of a field's metadata with the JSON Schema constraints that its type does not express."""
+MAX_PLUGINS: Final = 100
+"""Maximum number of plugins that a filter in JSON names. Each is a condition of the statement."""
 _TIME: Final = {JSON_SCHEMA_KEY: {"minimum": MIN_TIME, "maximum": MAX_TIME}}
 _PLUGIN: Final = {JSON_SCHEMA_KEY: {"pattern": f"^{PLUGIN_PATTERN.pattern}$"}}
 _FIELDS: Final = {
@@ -163,7 +165,9 @@ class EventFilter:
     ran_by: str | None = field(default=None, metadata=_PLUGIN)
     query: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"minLength": 1}})
     fields: tuple[FieldCondition, ...] = field(default=(), metadata=_FIELDS)
-    handler_plugins: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
+    handler_plugins: tuple[str, ...] = field(
+        default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1, "maxItems": MAX_PLUGINS}}
+    )
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import MAX_TIME, MIN_TIME
 from flowhooks.errors import SettingsError
-from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.queries import MAX_PLUGINS, EventFilter
 from flowhooks.model.bulk_operation import BulkAction, Operation
 from flowhooks.model.search_fields import parse_field_condition
 from flowhooks.operations.acknowledge import acknowledge
@@ -116,7 +116,7 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
     """Parse an `EventFilter` from JSON.
 
     Raises:
-        SettingsError: a name, type or state is invalid, or the list of ids is empty.
+        SettingsError: a name, type or state is invalid, a list is empty, or there are too many plugins.
     """
     if not isinstance(value, dict):
         raise SettingsError(f"{key} must be an object")
@@ -140,6 +140,8 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
             # An empty list would select every event, which its caller hardly wants.
             raise SettingsError(f"{key}.{name} must be a list of at least one string")
         lists[name] = tuple(items or ())
+    if len(lists["handler_plugins"]) > MAX_PLUGINS:
+        raise SettingsError(f"{key}.handler_plugins must be a list of at most {MAX_PLUGINS} strings")
     lists["fields"] = tuple(map(parse_field_condition, lists["fields"]))
     return EventFilter(**{**value, **lists})
 
