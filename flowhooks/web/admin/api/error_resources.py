@@ -62,11 +62,12 @@ class ErrorsResource(Resource):
         self, query: Mapping[str, list[str]], _path: Mapping[str, str], access: Access, /
     ) -> ErrorGroupsJson:
         """Return one page of the error groups that the operator sees."""
-        event_filter = filter_from_query({name: query[name] for name in ("handler", "since") if name in query})
+        now, given = self.app.clock.now(), {name: query[name] for name in ("handler", "since") if name in query}
+        event_filter = filter_from_query(given, now=now)
         skip = parse_integer("after", query.get("after", ["0"])[0], low=0, high=MAX_SKIPPED)
         page = list_error_groups(
             self.app.ledger,
-            now=self.app.clock.now(),
+            now=now,
             handler=event_filter.handler,
             plugins=access.plugins,
             since=event_filter.since,

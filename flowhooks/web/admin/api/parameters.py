@@ -210,14 +210,18 @@ REJECTED_FILTER: Final = (
 """The filter of rejected requests: the same names as in the console's URLs."""
 
 
-def rejected_filter_from_query(query: Mapping[str, list[str]]) -> RejectedFilter:
+def rejected_filter_from_query(query: Mapping[str, list[str]], *, now: int) -> RejectedFilter:
     """Return the filter of rejected requests that a query states.
 
     Raises:
         LocalizedHTTPError: a value is invalid.
+    Args:
+        query: the query of a request.
+        now: the current time, in microseconds since 1970.
+
     """
     given = {name: values[0] for name, values in query.items()}
-    times = filter_from_query({name: query[name] for name in ("since", "until") if name in query})
+    times = filter_from_query({name: query[name] for name in ("since", "until") if name in query}, now=now)
     status = given.get("status")
     return RejectedFilter(
         status=None
@@ -231,14 +235,18 @@ def rejected_filter_from_query(query: Mapping[str, list[str]]) -> RejectedFilter
     )
 
 
-def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
+def filter_from_query(query: Mapping[str, list[str]], *, now: int) -> EventFilter:
     """Return the filter of events that a query states.
 
     Raises:
         LocalizedHTTPError: a value is invalid.
+    Args:
+        query: the query of a request.
+        now: the current time, in microseconds since 1970.
+
     """
     others = {"id", "limit", "after", CONDITIONS}
-    parsed = parse_filter({name: values[0] for name, values in query.items() if name not in others})
+    parsed = parse_filter({name: values[0] for name, values in query.items() if name not in others}, now=now)
     if parsed.event_filter is None:
         name = parsed.wrong[0]
         if name == "error_group":
@@ -281,7 +289,7 @@ def searched_filter(query: Mapping[str, list[str]], app: App, plugins: Collectio
     Raises:
         LocalizedHTTPError: a value is invalid, a field is not indexed, or there is no such error group.
     """
-    event_filter, indexed_fields = filter_from_query(query), app.settings.search.fields
+    event_filter, indexed_fields = filter_from_query(query, now=app.clock.now()), app.settings.search.fields
     try:
         return complete_filter(app.ledger, event_filter, indexed_fields, plugins=plugins)
     except NotFound:
@@ -291,13 +299,13 @@ def searched_filter(query: Mapping[str, list[str]], app: App, plugins: Collectio
         raise LocalizedHTTPError(422, "query_field_unknown", name=CONDITIONS, names=names) from None
 
 
-def time_from_query(query: Mapping[str, list[str]], name: str = "since", *, now: int | None = None) -> int | None:
+def time_from_query(query: Mapping[str, list[str]], name: str = "since", *, now: int) -> int | None:
     """Return a time in microseconds since 1970; None if the query has none.
 
     Args:
         query: the query of a request.
         name: the parameter.
-        now: the current time, in microseconds since 1970; default: that of the machine.
+        now: the current time, in microseconds since 1970.
 
     Raises:
         LocalizedHTTPError: the value is not a time.

@@ -304,7 +304,7 @@ class RejectedRequestsResource(Resource):
                 connection,
                 limit=limit + 1,
                 before=cursor_from_query(query),
-                request_filter=rejected_filter_from_query(query),
+                request_filter=rejected_filter_from_query(query, now=self.app.clock.now()),
             )
         return {
             "rejected_requests": [dataclass_to_json(entry) for entry in entries[:limit]],
@@ -343,7 +343,7 @@ class AuditResource(Resource):
         """Return one page of the entries that the operator sees."""
         limit = limit_from_query(query)
         only = {name: query[name][0] if name in query else None for name in ("target", "actor", "action")}
-        since, before = time_from_query(query), cursor_from_query(query)
+        since, before = time_from_query(query, now=self.app.clock.now()), cursor_from_query(query)
         with self.app.ledger.connection() as connection:
 
             def read(before: str, count: int) -> list[audit.AuditEntry]:

@@ -125,15 +125,16 @@ def filter_from_request(request: falcon.Request) -> ParsedFilter:
     return parse_filter(query, zone=query_text(request, "zone"))
 
 
-def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
+def parse_filter(query: Mapping[str, str], *, zone: str = "", now: int | None = None) -> ParsedFilter:
     """Return the filter that query parameters state, for pages and for the administration API.
 
     Args:
         query: the values by parameter name.
         zone: the time zone of times without an offset; `""` for UTC.
+        now: current time for relative times, in microseconds since 1970; default: that of the machine.
     """
     conditions, problems = _parse_conditions(query.get(CONDITIONS, ""))
-    entered = parse_times({name: query[name] for name in TIMES if name in query}, zone, ends=("until",))
+    entered = parse_times({name: query[name] for name in TIMES if name in query}, zone, ends=("until",), now=now)
     problems |= entered.problems
     problems |= {
         name: _UNKNOWN_CHOICE_TEXTS[name]

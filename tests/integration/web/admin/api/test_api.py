@@ -418,6 +418,8 @@ def test_events_are_found_by_their_attempts(busy):
         ({"plugin": "shop"}, {"4711", "4712", "4713"}),
         ({"plugin": "payroll"}, set()),
         ({"plugin": "shop==1.4"}, {"4711", "4712", "4713"}),
+        ({"since": "2h"}, {"4711", "4712", "4713", "4714"}),  # by the clock of the ledger
+        ({"until": "2h"}, set()),
         ({"plugin": "shop==2.0"}, {"4712"}),
         ({"plugin": "shop==2"}, set()),
         ({"ran_by": "shop"}, {"4711", "4712", "4713"}),
@@ -575,6 +577,7 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
     monkeypatch.setitem(search_events.__kwdefaults__, "window", 1)
     monkeypatch.setitem(search_events.__kwdefaults__, "time_budget", 0)
     page = busy.get("/api/events", key="contract")
+    assert busy.get("/api/audit", since="2h")["entries"] == [first, second]
     seen, steps = page["events"], 0
     while page["next"]:
         assert page["searched_until"] is not None
@@ -585,6 +588,7 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    assert paths(since="2h") == ["/flow/2", "/flow/1", "/flow/0"]
     ("query", "status", "words"),
     [
         ("events?stat=dead", 400, ("no parameter stat here; the parameters are: id, q, field, flow,", "没有参数 stat")),
@@ -1035,3 +1039,4 @@ def test_errors_and_the_events_of_one(busy):
     assert busy.ask(f"/api/events?error_group={'0' * 64}").status == 404
     assert busy.ask("/api/events?error_group=x").status == 422
     assert busy.ask("/api/errors?after=-1").status == 422
+    assert busy.get("/api/errors", since="2h") == listed
