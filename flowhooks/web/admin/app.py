@@ -110,7 +110,7 @@ class RunOperationResource:
         try:
             by = _actor(request, operator, arguments)
             context = replace(self._app.operation_context, by=by, access=operator.access)
-            response.media = run_for_request(request, context, self._name, arguments)
+            result = run_for_request(request, context, self._name, arguments)
         except LedgerUnusable as error:
             _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None
@@ -121,6 +121,8 @@ class RunOperationResource:
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, InvalidTransition) else 422
             errors.respond(request, response, status=status, message=str(error))
         else:
+            response.data = errors.encode(result)
+            response.set_headers(errors.HEADERS)
             self._app.runner.wake()
 
 

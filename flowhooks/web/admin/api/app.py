@@ -40,7 +40,7 @@ class AdminOpenApiResource:
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
         """Return the document."""
         response.data = self._text
-        response.content_type = "application/json; charset=utf-8"
+        response.set_headers(errors.HEADERS)
 
     on_head = on_get
 

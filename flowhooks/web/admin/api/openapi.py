@@ -64,6 +64,13 @@ _LANGUAGE: Final = {
     "消息的语言：优先 zh 时为中文，否则为英文。",
     "schema": {"type": "string"},
 }
+_OPERATION_LANGUAGE: Final = {
+    **_LANGUAGE,
+    "description": "The language of messages, except of reasons why the operation was refused, which are in English: "
+    "Chinese if zh is preferred, otherwise English. / "
+    "消息的语言：优先 zh 时为中文，否则为英文；操作被拒绝的原因始终为英文。",
+}
+"""The parameter for operations."""
 _NOT_IN_BODY: Final = frozenset({"context", "return"})
 _BODY_SCHEMAS: Final = {"reconcile": RECONCILE_SCHEMA}
 """Requirements of operations on several arguments together."""
@@ -125,7 +132,9 @@ def _get(resource: type[Resource], builder: SchemaBuilder) -> dict[str, Any]:
     ]
     for parameter in resource.parameters:
         schema = (
-            {"type": "array", "items": parameter.schema, "maxItems": 100} if parameter.repeatable else parameter.schema
+            {"type": "array", "items": parameter.schema, "maxItems": parameter.max_values}
+            if parameter.max_values > 1
+            else parameter.schema
         )
         parameters.append(
             {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
@@ -168,7 +177,7 @@ def _post(name: str, function: Callable[..., Any], names: tuple[str, ...], build
         "operationId": name,
         "summary": (inspect.getdoc(function) or name).partition("\n")[0],
         "security": [{"bearer": []}],
-        "parameters": [_LANGUAGE],
+        "parameters": [_OPERATION_LANGUAGE],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {"200": _response(_DONE, _result(hints["return"], builder))} | _errors(_WRITE_STATUSES),
     }

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 MAX_VALUE_CHARS: Final = 1_000
 """Maximum length of a value. No searchable field of an event is longer."""
-MAX_REPETITIONS: Final = 100
-"""Maximum number of values of a repeatable parameter."""
 MAX_SHOWN_CHARS: Final = 60
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -37,13 +35,13 @@ class Parameter:
         name: its name.
         description: its meaning, in English and Chinese.
         schema: its JSON Schema.
-        repeatable: whether it may be given several times.
+        max_values: how many times it may be given.
     """
 
     name: str
     description: str
     schema: Mapping[str, Any]
-    repeatable: bool = False
+    max_values: int = 1
 
 
 def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dict[str, list[str]]:
@@ -61,14 +59,14 @@ def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dic
         if name not in by_name:
             allowed = ", ".join(by_name) or "–"  # noqa: RUF001 (an en dash stands for an empty list)
             raise LocalizedHTTPError(400, "query_unknown", name=escape_control(name, MAX_SHOWN_CHARS), allowed=allowed)
-        if name in query and not by_name[name].repeatable:
+        if name in query and by_name[name].max_values == 1:
             raise LocalizedHTTPError(400, "query_twice", name=name)
         if not value.strip() or len(value) > MAX_VALUE_CHARS or "\0" in value:
             raise LocalizedHTTPError(422, "query_text", name=name, limit=MAX_VALUE_CHARS)
         values = query.setdefault(name, [])
         values.append(filter_text(name, value))
-        if len(values) > MAX_REPETITIONS:
-            raise LocalizedHTTPError(422, "query_many", name=name, limit=MAX_REPETITIONS)
+        if len(values) > (limit := by_name[name].max_values):
+            raise LocalizedHTTPError(422, "query_many", name=name, limit=limit)
     return query
 
 
