@@ -40,7 +40,7 @@ class Endpoint:
         process_keys: values of `processDefinitionKey`.
         every: every event of the kind.
         kind: the kind of callback.
-        timeout: seconds for connecting, and then again for each wait for the answer; one that drips takes longer.
+        timeout: seconds for the whole request, until the status and the header fields of the answer have arrived.
         headers: further header fields.
     """
 

@@ -9,11 +9,12 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 
 from flowhooks import Reject, RetryAfter
+from flowhooks_webhooks.deadline import Deadline
 
 if TYPE_CHECKING:
     from flowhooks import Retry
@@ -65,21 +66,25 @@ class Sender:
         """
         client = self._opened()
         sending = _sending.set(True)
+        deadline = Deadline(endpoint.timeout)
+        request: dict[str, Any] = {"timeout": endpoint.timeout, "extensions": {"trace": deadline.trace}}
         try:
             # Only the status matters: what else is answered is not read.
-            with client.stream(
-                "POST", endpoint.url, content=body.encode(), headers=headers, timeout=endpoint.timeout
-            ) as answer:
+            with (
+                deadline,
+                client.stream("POST", endpoint.url, content=body.encode(), headers=headers, **request) as answer,
+            ):
                 status, after = answer.status_code, answer.headers.get("retry-after", "")
-        except httpx2.TimeoutException as error:
-            raise NotDelivered(
-                f"endpoint {endpoint.name} did not answer within {endpoint.timeout:g} s ({type(error).__name__})"
-            ) from None
-        except httpx2.ConnectError as error:
-            raise NotDelivered(f"endpoint {endpoint.name} cannot be reached: {error}") from None
         except httpx2.TransportError as error:
             # Without the library's words and traceback: some of them show what was sent.
-            raise NotDelivered(f"endpoint {endpoint.name} did not answer ({type(error).__name__})") from None
+            if deadline.expired or isinstance(error, httpx2.TimeoutException):
+                what = "accept a connection" if isinstance(error, httpx2.ConnectTimeout) else "answer"
+                said = f"endpoint {endpoint.name} did not {what} within {endpoint.timeout:g} s"
+            elif isinstance(error, httpx2.ConnectError):
+                said = f"endpoint {endpoint.name} cannot be reached: {error}"
+            else:
+                said = f"endpoint {endpoint.name} did not answer ({type(error).__name__})"
+            raise NotDelivered(said) from None
         finally:
             _sending.reset(sending)
         self._judge(endpoint, status, after, attempt=attempt)
