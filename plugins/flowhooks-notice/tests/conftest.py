@@ -35,6 +35,7 @@ class MailServer(socketserver.ThreadingTCPServer):
         commands: all commands received, in order.
         encrypted: whether each mail was received encrypted.
         silent: set to make the server send nothing more.
+        drips: set to make the next reply a list of lines without an end.
     """
 
     allow_reuse_address = True
@@ -50,6 +51,7 @@ class MailServer(socketserver.ThreadingTCPServer):
         self.commands: list[str] = []
         self.encrypted: list[bool] = []
         self.silent = threading.Event()
+        self.drips = threading.Event()
         self.over = threading.Event()
 
     @property
@@ -79,6 +81,9 @@ class Conversation(socketserver.StreamRequestHandler):
             if self.server.silent.is_set():
                 self.server.over.wait(30)
                 return
+            if self.server.drips.is_set():
+                self.server.drips.clear()
+                drip(self.wfile, b"250-more\r\n", self.server.over)
             word = command.split()[0].upper()
             if said := self.server.says.get(command.casefold()) or self.server.says.get(word):
                 self._say(said)
@@ -154,6 +159,7 @@ class Hook(ThreadingHTTPServer):
     Attributes:
         posts: (path, body) of each post.
         answer: (status, body) of the next response.
+        drips: the start of each response, and the part that follows it without an end.
     """
 
     daemon_threads = True
@@ -164,6 +170,7 @@ class Hook(ThreadingHTTPServer):
         self.answer: tuple[int, bytes] = (200, b"ok")
         self.headers: dict[str, str] = {}
         self.silent = threading.Event()
+        self.drips: tuple[bytes, bytes] | None = None
         self.over = threading.Event()
 
     def url(self, path: str = "/hook/s3cret") -> str:
@@ -183,6 +190,10 @@ class Posted(BaseHTTPRequestHandler):
         if self.server.silent.is_set():
             self.server.over.wait(30)
             return
+        if self.server.drips is not None:
+            start, part = self.server.drips
+            self.wfile.write(start)
+            drip(self.wfile, part, self.server.over)
         status, said = self.server.answer
         with suppress(OSError):
             self.send_response(status)
@@ -194,6 +205,15 @@ class Posted(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Log nothing."""
+
+
+def drip(file: Any, part: bytes, over: threading.Event) -> None:
+    """Send a part twenty times a second, for a minute or until the client disconnects."""
+    with suppress(OSError):
+        for _ in range(1_200):
+            if over.wait(0.05):
+                return
+            file.write(part)
 
 
 def running(server: Any) -> Iterator[Any]:

@@ -369,6 +369,23 @@ def test_a_mail_server_that_says_nothing_is_not_waited_for(plain: Any, make_aler
         notice(email=email(plain, timeout=0.2)).alert_raised(make_alert())
 
 
+@pytest.mark.parametrize("server", ["plain", "tls"])
+def test_a_mail_server_whose_reply_has_no_end_is_not_waited_for(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+    ca_file: str,
+    make_alert: Callable[..., Alert],
+) -> None:
+    """The time limit of a mail ends the connection although each line of the reply arrives in time."""
+    monkeypatch.setattr("flowhooks_notice.deadline.FACTOR", 0.05)
+    dripping = request.getfixturevalue(server)
+    dripping.drips.set()
+    security = {"plain": "none", "tls": "tls"}[server]
+    with pytest.raises(NotTold, match=r"email: 127\.0\.0\.1:\d+: .*timed out"):
+        notice(email=email(dripping, security=security, ca_file=ca_file)).alert_raised(make_alert())
+
+
 def test_slack_and_mattermost(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """In the text only the link is interpreted as mark-up."""
     notice(chat(hook), console_url="https://flows.example.com").alert_raised(make_alert())
@@ -459,6 +476,31 @@ def test_a_chat_that_says_nothing_is_not_waited_for(hook: Any, make_alert: Calla
     hook.silent.set()
     with pytest.raises(NotTold, match=r"text: it cannot be reached: TimeoutError|timed out"):
         notice(chat(hook, timeout=0.2)).alert_raised(make_alert())
+
+
+@pytest.mark.parametrize(
+    ("form", "drips"),
+    [
+        ("text", (b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
+        ("wecom", (b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n", b" ")),
+    ],
+    ids=["1xx", "body"],
+)
+def test_a_chat_whose_answer_has_no_end_is_not_waited_for(
+    hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Callable[..., Alert], form: str, drips: tuple[bytes, bytes]
+) -> None:
+    """The time limit of a post ends the request although each part of the answer arrives in time."""
+    monkeypatch.setattr("flowhooks_notice.deadline.FACTOR", 0.05)
+    hook.drips = drips
+    with pytest.raises(NotTold, match=f"{form}: it cannot be reached: timed out"):
+        notice(chat(hook, form)).alert_raised(make_alert())
+
+
+def test_the_body_of_an_answer_is_not_read_if_the_status_says_all(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """A Slack or Mattermost that has accepted a post is not waited for any longer."""
+    hook.drips = (b"HTTP/1.1 200 OK\r\n\r\n", b" ")
+    notice(chat(hook)).alert_raised(make_alert())
+    assert len(hook.posts) == 1
 
 
 def test_a_chat_that_is_not_there(make_alert: Callable[..., Alert]) -> None:

@@ -16,13 +16,17 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from http.client import HTTPConnection, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote_plus, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+from flowhooks_notice.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from http.client import HTTPResponse
 
     from flowhooks_notice.words import Note
 
@@ -43,6 +47,29 @@ class _NoRedirects(HTTPRedirectHandler):
         """None: a post is not to be taken elsewhere, nor turned into a GET."""
 
 
+class _Connects(HTTPHandler, HTTPSHandler):
+    """Makes connections that a deadline ends."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def http_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(self._maker(HTTPConnection), req)
+
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(self._maker(HTTPSConnection), req)
+
+    def _maker(self, kind: type[HTTPConnection]) -> Callable[..., HTTPConnection]:
+        def make(host: str, **options: Any) -> HTTPConnection:
+            connection = kind(host, **options)
+            # `connect()` cannot be replaced: it also speaks with a proxy, and that must end in time, too.
+            connection._create_connection = self._deadline.connect  # type: ignore[attr-defined]  # noqa: SLF001 (see above)
+            return connection
+
+        return make
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
     """A chat.
@@ -52,7 +79,7 @@ class Chat:
         form: what it takes.
         url: where to post.
         secret: what posts are signed with; `""` for not at all.
-        timeout: seconds for connecting, and for each part of the answer.
+        timeout: seconds for each step, such as connecting; `Deadline` limits the whole post.
         now: seconds since 1970.
     """
 
@@ -98,15 +125,15 @@ class Chat:
             data=json.dumps(body, ensure_ascii=False).encode(),
             headers={"Content-Type": "application/json; charset=utf-8", "User-Agent": "flowhooks-notice"},
         )
-        try:
-            with build_opener(_NoRedirects).open(request, timeout=self.timeout) as answer:
-                said = answer.read(MOST_ANSWER)
-        except HTTPError as error:
-            with error:
-                status = HTTPStatus(error.code).phrase if error.code in HTTPStatus._value2member_map_ else ""
-            raise NotTaken(f"it answered {error.code} {status}".rstrip()) from None
-        if self.form in _TAKEN:
-            self._check(said)
+        with Deadline(self.timeout) as deadline:
+            try:
+                with build_opener(_NoRedirects, _Connects(deadline)).open(request, timeout=self.timeout) as answer:
+                    if self.form in _TAKEN:
+                        self._check(answer.read(MOST_ANSWER))
+            except HTTPError as error:
+                with error:
+                    status = HTTPStatus(error.code).phrase if error.code in HTTPStatus._value2member_map_ else ""
+                raise NotTaken(f"it answered {error.code} {status}".rstrip()) from None
 
     def post(self, note: Note) -> tuple[str, dict[str, Any]]:
         """Where to post, and what."""

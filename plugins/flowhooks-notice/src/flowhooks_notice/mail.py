@@ -13,6 +13,8 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from flowhooks_notice.deadline import Deadline
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -34,7 +36,7 @@ class Mail:
         context: which certificates are trusted.
         sender: the address that it comes from.
         receivers: who gets it.
-        timeout: seconds for connecting, and for each of the server's answers.
+        timeout: seconds for connecting, and for each of the server's answers; `Deadline` limits the whole mail.
         user: who signs in; `""` for nobody.
         password: with what.
         name: what the log calls it.
@@ -81,21 +83,19 @@ class Mail:
         Raises:
             OSError: it could not be reached, or did not take the mail for anybody (`smtplib.SMTPException`).
         """
-        if self.security == "tls":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=self.context)
-        else:
-            server = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
-        try:
-            if self.security == "starttls":
-                server.starttls(context=self.context)
-            if self.user:
-                server.login(self.user, self.password)
-            refused = server.send_message(self.message(note), from_addr=self.sender, to_addrs=self.receivers)
-        finally:
-            # Not `with server`: it raises for any other answer to QUIT than 221, although the mail was taken before.
-            with suppress(smtplib.SMTPException):
-                server.quit()
-            server.close()
+        with Deadline(self.timeout) as deadline:
+            server = _Conversation(self, deadline)
+            try:
+                if self.security == "starttls":
+                    server.starttls(context=self.context)
+                if self.user:
+                    server.login(self.user, self.password)
+                refused = server.send_message(self.message(note), from_addr=self.sender, to_addrs=self.receivers)
+            finally:
+                # Not `with server`: it raises for any other answer to QUIT than 221, although the mail was taken.
+                with suppress(smtplib.SMTPException):
+                    server.quit()
+                server.close()
         if refused:
             # The others have it: a second mail to them would not make these take it.
             log.warning("alert %s: the mail server refused %s", note.id, ", ".join(sorted(refused)))
@@ -132,3 +132,20 @@ class Mail:
             )
             return f"the mail server answered {error.smtp_code} {ascii(said)[1:200]}"
         return f"{self.host}:{self.port}: {type(error).__name__}: {error}"
+
+
+class _Conversation(smtplib.SMTP):
+    """A connection to the mail server, which a deadline ends."""
+
+    def __init__(self, mail: Mail, deadline: Deadline) -> None:
+        self._mail = mail
+        self._deadline = deadline
+        super().__init__(mail.host, mail.port, timeout=mail.timeout)
+
+    def connect(self, host: str = "", port: int = 0, source_address: Any = None) -> tuple[int, bytes]:
+        """Connect, and read the server's greeting."""
+        self.sock = self._deadline.connect((host, port), self.timeout, source_address)
+        if self._mail.security == "tls":
+            self.sock = self._mail.context.wrap_socket(self.sock, server_hostname=host)
+        self.file = None
+        return self.getreply()
