@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import case, func, literal_column, select, update
 
+from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.tables import IS_PARKED, events
@@ -18,7 +19,7 @@ from flowhooks.model.ready_delivery import ReadyDelivery
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
@@ -102,7 +103,7 @@ _GROUP_BY: Final = (*_GROUP_COLUMNS, _END_UNDECIDED)
 def parked_groups(connection: Connection) -> list[ParkedGroup]:
     """Return the parked events, grouped by the properties that a router uses, largest group first."""
     query = select(*_GROUP_BY, func.count()).where(IS_PARKED).group_by(*_GROUP_BY)
-    return [_to_group(row[:-1], row[-1]) for row in connection.execute(query.order_by(func.count().desc()))]
+    return [_to_group(row, row[-1]) for row in connection.execute(query.order_by(func.count().desc()))]
 
 
 class ParkedWindow(NamedTuple):
@@ -123,7 +124,7 @@ def parked_window(connection: Connection, *, after: str, limit: int) -> ParkedWi
     each = parked.order_by(events.c.id).limit(limit).subquery("each")
     columns = [each.c[column.name] for column in (*_GROUP_BY, events.c.parked_by)]
     rows = connection.execute(select(*columns, func.count(), func.max(each.c.id)).group_by(*columns)).all()
-    groups = [(_to_group(row[:-3], row[-2]), row[-3]) for row in rows]
+    groups = [(_to_group(row, row[-2]), row[-3]) for row in rows]
     is_full = sum(group.events for group, _ in groups) == limit
     return ParkedWindow(groups, max(row[-1] for row in rows) if is_full else "")
 
@@ -144,12 +145,13 @@ def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[Pa
     columns = [each.c[column.name] for column in _GROUP_BY]
     query = select(*columns, func.count(), func.min(each.c.id), func.min(each.c.received_at)).group_by(*columns)
     rows = connection.execute(query.order_by(func.count().desc(), func.min(each.c.id)))
-    return [(_to_group(row[:-3], row[-3]), row[-2], row[-1]) for row in rows]
+    return [(_to_group(row, row[-3]), row[-2], shown_time(row[-1])) for row in rows]
 
 
-def _to_group(values: Sequence[Any], n_events: int) -> ParkedGroup:
-    *columns, end_undecided = values
-    return ParkedGroup._make((*columns, n_events, bool(end_undecided)))
+def _to_group(row: Row[Any], n_events: int) -> ParkedGroup:
+    repaired, _ = repair(row, _GROUP_COLUMNS)
+    columns = (getattr(repaired, column.name) for column in _GROUP_COLUMNS)
+    return ParkedGroup(*columns, n_events, end_undecided=bool(row.end_undecided))
 
 
 def reroute(

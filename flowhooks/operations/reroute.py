@@ -329,5 +329,8 @@ class ParkedRerouter:
                     break
         except FlowhooksError as error:
             log.error("parked_reroute_failed", why=str(error), next="`flowhooks events reroute --parked` tries again")  # noqa: TRY400 (one line says it)
+        except Exception:
+            # A defect in flowhooks must not end the thread before its second time.
+            log.exception("parked_reroute_fault")
         if delivered:
             log.info("parked_events_rerouted", delivered=delivered)

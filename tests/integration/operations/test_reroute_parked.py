@@ -12,7 +12,7 @@ from flowhooks.ledger import row_stream
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import reroute as module
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.operations.parked import count_deliverable
+from flowhooks.operations.parked import count_deliverable, list_parked_groups
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.settings import RoutingSettings
 from support.sent_statements import taking_down
@@ -76,6 +76,35 @@ def test_handlers_of_every_event_do_not_run_twice(harness, listens, eventually):
     assert flow.take("i0").status == "done"
     assert sorted(runs) == ["every", "h"]
     assert flow.app.ledger.event(ids[0]).route == {"p:every": "every", "p:h": "key leave"}
+
+
+@pytest.mark.sqlite
+def test_a_damaged_event_does_not_keep_the_others_parked(harness, listens, logged, monkeypatch):
+    """An event whose version cannot be read stays parked, and is listed; a defect is logged and ends no thread."""
+    flow = harness.open(start=False)
+    damaged, sound = (flow.take(f"i{number}", processDefinitionVersion=3, wait=0).event_id for number in range(2))
+    flow.close()
+    harness.check_books = False
+    flow = harness.open(listens(lambda event: 1, name="h", versions=">=1"), start=False)
+    flow.sql(
+        "UPDATE events SET process_definition_version = 'x', process_definition_key = x'ff', received_at = 'x'"
+        " WHERE id = ?",
+        damaged,
+    )
+    flow.app.start()
+    flow.settled(sound, State.SUCCEEDED)
+    ((group, oldest),) = [
+        (status.facts, status.oldest_received_at)
+        for status in list_parked_groups(flow.app.ledger, flow.app.operation_context.router, max_events=9, n_handlers=1)
+    ]
+    assert (group.process_version, group.process_key, oldest) == (None, "\\xff", 0)
+
+    def fail(*_given, **_named):
+        raise RuntimeError("x")
+
+    monkeypatch.setattr(module, "reroute_parked", fail)
+    flow.app._parked_rerouter.run()
+    assert "parked_reroute_fault" in {entry["event"] for entry in logged}
 
 
 def test_keys_that_need_no_handler_are_dismissed(harness):
