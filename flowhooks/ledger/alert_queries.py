@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Subquery, and_, bindparam, case, func, select, update
 
 from flowhooks.ledger import database
-from flowhooks.ledger.damaged_rows import repair
+from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.due_deliveries import each_handler
 from flowhooks.ledger.tables import (
     IS_END_UNDECIDED,
@@ -139,7 +139,7 @@ class OpenAlert:
 def failed(connection: Connection, state: State) -> list[HandlerIssue]:
     """Return the handlers with deliveries in `state`, *dead* or *unknown*."""
     rows = connection.execute(_FAILED, {"state": state.value})
-    return sorted(HandlerIssue(row.handler, row.event_id, row.changed_at) for row in rows)
+    return sorted(_issue(row, row.changed_at) for row in rows)
 
 
 def count_failed(connection: Connection, state: State, handler: str) -> int:
@@ -156,8 +156,11 @@ def latest_failed(connection: Connection, state: State, handler: str) -> LatestO
         .order_by(deliveries.c.changed_at.desc())
         .limit(1)
     )
-    row = connection.execute(newest).one_or_none()
-    return LatestOccurrence(row.changed_at, row.error or "") if row else None
+    stored = connection.execute(newest).one_or_none()
+    if stored is None:
+        return None
+    row, _ = repair(stored, [deliveries.c.changed_at, attempts.c.error])
+    return LatestOccurrence(row.changed_at, row.error or "")
 
 
 def count_waiting(connection: Connection, handler: str) -> int:
@@ -173,7 +176,7 @@ def running(connection: Connection) -> list[HandlerIssue]:
         .where(IS_RUNNING_OR_FAILED, deliveries.c.state == State.RUNNING.value)
         .order_by(attempts.c.started_at)
     )
-    return [HandlerIssue(row.handler, row.event_id, row.started_at) for row in rows]
+    return [_issue(row, row.started_at) for row in rows]
 
 
 def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
@@ -184,7 +187,7 @@ def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
     run before.
     """
     rows = connection.execute(_OVERDUE, {"before": before})
-    issues = [HandlerIssue(row.handler, row.event_id, max(row.due_at, row.resumed)) for row in rows]
+    issues = [_issue(row, row.due_at, row.resumed) for row in rows]
     return sorted(issue for issue in issues if issue.since <= before)
 
 
@@ -203,13 +206,19 @@ def missing_handlers(connection: Connection, before: int, *, deliberate: bool = 
             the waiting deliveries, and that they stay stored.
     """
     rows = connection.execute(_MISSING if deliberate else _MISSING_UNNOTICED)
-    issues = [HandlerIssue(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in rows]
+    issues = [_issue(row, row.created_at, row.missing_since) for row in rows]
     return sorted(issue for issue in issues if issue.since <= before)
 
 
 def count_missing_handler(connection: Connection, handler: str) -> int:
     """Return the number of deliveries that wait for a missing handler."""
     return _count(connection, IS_SUSPENDED, deliveries.c.handler == handler)
+
+
+def _issue(stored: Any, *times: Any) -> HandlerIssue:
+    """Return the problem of the handler of a row, which may be damaged, since the last of `times`."""
+    row, _ = repair(stored, [deliveries.c.handler, deliveries.c.event_id])
+    return HandlerIssue(row.handler, row.event_id, max(map(shown_time, times)))
 
 
 def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[bool], ...] = ()) -> Select[Any]:
@@ -300,10 +309,13 @@ def undecided_ends(connection: Connection, before: int) -> list[UndecidedEnds]:
     first = _END.order_by(events.c.source, events.c.received_at)
     oldest = connection.execute(first.where(IS_END_UNDECIDED)).one_or_none()
     while oldest is not None:
-        if oldest.received_at <= before:
+        since = shown_time(oldest.received_at)
+        if since <= before:
             last = _END.order_by(events.c.received_at.desc(), events.c.id.desc())
-            newest = connection.execute(last.where(_of_source(before, oldest.source))).one()
-            found.append(UndecidedEnds(oldest.source, oldest.received_at, newest.received_at, newest.id))
+            # A damaged time is found by its source only.
+            newest = connection.execute(last.where(_of_source(before, oldest.source))).one_or_none() or oldest
+            row, _ = repair(newest, [events.c.source, events.c.received_at, events.c.id])
+            found.append(UndecidedEnds(row.source, since, row.received_at, row.id))
         oldest = connection.execute(first.where(IS_END_UNDECIDED, events.c.source > oldest.source)).one_or_none()
     return found
 
@@ -334,10 +346,15 @@ def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple
     for _ in range(limit):
         if row is None:
             return backlogs, True
-        if row.received_at <= before:
-            backlogs.append(ParkedBacklog(row.callback_class, row.process_definition_key, row.id, row.received_at))
+        if (backlog := _to_backlog(row)).since <= before:
+            backlogs.append(backlog)
         row = _group_after(connection, row.callback_class, row.process_definition_key)
     return backlogs, row is None
+
+
+def _to_backlog(stored: Any) -> ParkedBacklog:
+    row, _ = repair(stored, [events.c.callback_class, events.c.process_definition_key, events.c.id])
+    return ParkedBacklog(row.callback_class, row.process_definition_key, row.id, shown_time(stored.received_at))
 
 
 def _group_after(connection: Connection, callback_class: str, process_key: str | None) -> Any:
@@ -357,7 +374,7 @@ def oldest_without_name(connection: Connection) -> ParkedBacklog | None:
     """Return the oldest parked event that has neither a class nor a key; None if there is none."""
     nameless = (_GROUP[0] == "", _GROUP[1].is_(None))
     row = connection.execute(_PARKED.where(*nameless).order_by(events.c.received_at)).one_or_none()
-    return None if row is None else ParkedBacklog("", None, row.id, row.received_at)
+    return None if row is None else _to_backlog(row)
 
 
 def count_parked(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import select
 
 from flowhooks.ledger import checksums, database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import conclusions
 
 if TYPE_CHECKING:
@@ -79,5 +80,7 @@ def _row(unknown: UnknownConclusion) -> dict[str, object]:
 def unknown_conclusions(connection: Connection) -> list[UnknownConclusion]:
     """Return at most 1,000 recorded conclusions, sorted by class, key and conclusion."""
     key = (conclusions.c.callback_class, conclusions.c.process_definition_key, conclusions.c.conclusion)
-    query = select(*key, conclusions.c.event_id, conclusions.c.seen_at).order_by(*key).limit(MAX_RECORDED)
-    return [UnknownConclusion(*row) for row in connection.execute(query)]
+    columns = (*key, conclusions.c.event_id, conclusions.c.seen_at)
+    rows = connection.execute(select(*columns).order_by(*key).limit(MAX_RECORDED))
+    repaired = (repair(row, columns)[0] for row in rows)
+    return [UnknownConclusion._make(getattr(row, column.name) for column in columns) for row in repaired]

@@ -19,7 +19,7 @@ from flowhooks.model.ready_delivery import ReadyDelivery
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
@@ -148,10 +148,10 @@ def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[Pa
     return [(_to_group(row, row[-3]), row[-2], shown_time(row[-1])) for row in rows]
 
 
-def _to_group(row: Row[Any], n_events: int) -> ParkedGroup:
+def _to_group(row: Any, n_events: int) -> ParkedGroup:
     repaired, _ = repair(row, _GROUP_COLUMNS)
     columns = (getattr(repaired, column.name) for column in _GROUP_COLUMNS)
-    return ParkedGroup(*columns, n_events, end_undecided=bool(row.end_undecided))
+    return ParkedGroup._make((*columns, n_events, bool(row.end_undecided)))
 
 
 def reroute(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import bindparam, func, select, union_all
 
 from flowhooks.clock import id_lower_bound
+from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.tables import IS_UNDECIDED, PARKED_BY_CONDITION, events
 from flowhooks.ledger.tables import conflicts as conflicts_table
 from flowhooks.model.event import NoMatch
@@ -100,10 +101,20 @@ _CONFLICTS: Final = _conflicts()
 def undecided(connection: Connection, *, since: int) -> list[Undecided]:
     """Return events with an undecided condition: all parked ones, and routed ones received at or after `since`."""
     rows = connection.execute(_UNDECIDED, {"first_id": id_lower_bound(since)}).all()
-    return [
-        Undecided(callback_class, process_key, count, first_at, event_id, _why(connection, event_id))
-        for callback_class, process_key, count, first_at, event_id in rows
-    ]
+    return [_to_undecided(connection, row) for row in rows]
+
+
+def _to_undecided(connection: Connection, stored: Any) -> Undecided:
+    *_, count, first_at, event_id = stored
+    row, _ = repair(stored, [events.c.callback_class, events.c.process_definition_key])
+    return Undecided(
+        callback_class=row.callback_class,
+        process_key=row.process_definition_key,
+        events=count,
+        since=shown_time(first_at),
+        event_id=event_id,
+        why=_why(connection, event_id),
+    )
 
 
 def _why(connection: Connection, event_id: str) -> str:
@@ -118,4 +129,10 @@ def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:
 
     A body that an operator has accepted as a correction is no conflict any more.
     """
-    return [Conflicts(*row) for row in connection.execute(_CONFLICTS, {"since": since})]
+    return [_to_conflicts(row) for row in connection.execute(_CONFLICTS, {"since": since})]
+
+
+def _to_conflicts(stored: Any) -> Conflicts:
+    _, count, first_at, event_id = stored
+    row, _ = repair(stored, [events.c.source])
+    return Conflicts(row.source, count, shown_time(first_at), event_id)

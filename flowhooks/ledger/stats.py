@@ -184,7 +184,7 @@ def read_stats(connection: Connection, now: int) -> LedgerStats:
             for issue in alert_queries.failed(connection, state)
         },
         parked=n_parked,
-        oldest_parked=since,
+        oldest_parked=None if since is None else shown_time(since),
         alerts={row.cause: row.alerts for row in open_alerts},
         alerted={row.cause: int(row.alerted) for row in open_alerts},
         processes=connection.execute(live).scalar_one(),

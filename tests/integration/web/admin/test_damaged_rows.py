@@ -11,6 +11,7 @@ import pytest
 from flowhooks import Retry, handler
 from flowhooks.errors import IdentityConflict
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.stats import read_stats
 from flowhooks.operations.context import Actor
 from flowhooks.operations.json.events import whole_event_to_json
 from support.app_harness import until
@@ -99,6 +100,24 @@ def shown(harness, serve):
     return flow, serve(flow)
 
 
+ALERTED_CASES = (
+    "deliveries SET changed_at = 'x', created_at = 'x'",
+    f"deliveries SET changed_at = {BAD_NUMBER}",
+    "deliveries SET handler = x'ff'",
+    "attempts SET error = x'ff', started_at = 'x'",
+    "events SET received_at = 'x'",
+    f"events SET received_at = {BAD_NUMBER}",
+    "events SET process_definition_key = x'ff'",
+    "events SET callback_class = x'ff'",
+    "events SET source = x'ff'",
+    "events SET no_match = x'ff'",
+    "conflicts SET received_at = 'x'",
+    "conclusions SET seen_at = 'x', conclusion = x'ff', callback_class = x'ff'",
+    "handlers SET paused_at = 'x', resumed_at = 'x', last_seen_at = 'x'",
+    "alerts SET count = 'x', last_at = 'x', started_at = 'x', last_error = x'ff'",
+)
+
+
 def paths(event, operation):
     """Every page and every path of the API that shows rows."""
     pages = (*PAGES, f"/events/{event}", f"/operations/{operation}")
@@ -146,6 +165,39 @@ def test_damaged_rows_are_shown_as_damaged(shown, harness):
                 raw.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
     assert failed == {}
     assert unmarked == ["a flow instance"]  # undecodable text is shown with escapes; `verify` names it
+
+
+def test_damaged_rows_end_neither_alerts_nor_metrics(harness):
+    """A poll raises the alerts of the other causes, and the statistics are read, whatever is damaged."""
+    decides = handler(process_key="pay", name="decides", conclusion="paid", when={"/amount": 1})(lambda _event: None)
+    flow = harness.open(fails, decides)
+    harness.check_books = False
+    flow.take("dead")
+    with suppress(IdentityConflict):
+        flow.take("dead", other=1)
+    flow.take("parked", key="nobody")
+    flow.take("nameless", key=None)
+    flow.take("unknown", key="pay", conclusion="unpaid")
+    flow.take("undecided", key="pay", conclusion="paid")
+    flow.take_in("reused", end_undecided=True)
+    until(flow.at_rest)
+    flow.clock.advance(4_000)
+    flow.app.alerts.poll()
+    raised = len(flow.sql("SELECT id FROM alerts"))
+    assert raised >= 6
+    for change in ALERTED_CASES:
+        table = change.partition(" ")[0]
+        with closing(sqlite3.connect(harness.file, isolation_level=None)) as raw:
+            raw.execute("PRAGMA foreign_keys=OFF")
+            rows = raw.execute(f"SELECT * FROM {table}").fetchall()
+            assert raw.execute(f"UPDATE {change}").rowcount > 0, change
+            flow.app.alerts.poll()
+            with flow.app.ledger.connection() as connection:
+                stats = read_stats(connection, flow.clock.now())
+            assert {type(since) for since in (stats.oldest_parked, *stats.oldest_failed.values())} == {int}, change
+            raw.execute(f"DELETE FROM {table}")
+            for row in rows:
+                raw.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
 
 @pytest.mark.parametrize(
