@@ -20,7 +20,7 @@ from flowhooks.ledger.lock import HAND_OVER_TIMEOUT, acquire_lock
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.live_config import LiveConfig
 from flowhooks.operations.readiness import find_problems
-from flowhooks.operations.registration import read_registration, register
+from flowhooks.operations.registration import register
 from flowhooks.plugins.from_settings import load
 from flowhooks.settings import database_url
 
@@ -51,7 +51,7 @@ class App:
         run: patterns of the ids of those loaded handlers whose deliveries this process runs; empty: none. If the ledger
             is not shared, the process runs all of them.
         kind: the role of this process among those that share the ledger: `"server"`, `"worker"` or `"command"`, which
-            registers no handlers.
+            changes no registered handler.
         credential_kinds: kinds of credentials that the listeners of this process require once the settings name one:
             `"sources"` and `"operators"`. A start without a kind that the ledger records as required is refused.
         on_loaded: called when the plugins are loaded, before this process is registered in the ledger.
@@ -117,11 +117,8 @@ class App:
             on_error.pop_all()
 
     def _connect(self, base: Base, kind: str) -> None:
-        is_command = kind == "command"
-        registration = self.registration = (read_registration if is_command else register)(self.ledger, self.plugins)
-        # On a shared ledger, a command routes to the handlers that servers and workers have registered.
-        routed = () if is_command and self.ledger.shared else self.plugins.handlers.values()
-        live = self._live = LiveConfig(base.settings, routed, registration.missing, registration.absent)
+        registration = self.registration = register(self.ledger, self.plugins, is_command=kind == "command")
+        live = self._live = LiveConfig(base.settings, registration.routed, registration.missing, registration.absent)
         path = composition.build_path(base, live, registration, threads=self._threads, stop=self._stop)
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder, self.receivers = path.dispatcher, path.recorder, self.plugins.receivers

@@ -5,9 +5,8 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import sys
 import time
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -70,7 +69,7 @@ def is_serving(settings: Settings) -> bool:
 
 
 def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
-    """Load schema files and plugins for a command, with the plugins' standard output sent to standard error.
+    """Load schema files and plugins for a command, whose standard output the plugins cannot use.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
@@ -78,8 +77,8 @@ def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
     # Import here: it brings jsonschema, which an operation on the server does not need.
     from flowhooks.plugins import from_settings  # noqa: PLC0415 (as the comment above says)
 
-    with redirect_stdout(sys.stderr):
-        return from_settings.load(settings, on_slow=_print_slow)
+    output.reserve_stdout()
+    return from_settings.load(settings, on_slow=_print_slow)
 
 
 def _print_slow(plugin: DiscoveredPlugin, seconds: int) -> None:
@@ -226,12 +225,15 @@ def _open_app(settings: Settings) -> Iterator[App]:
     """Open the ledger in this process, which then holds its lock, without starting anything."""
     # Import here: an operation on the server does not need the server's modules.
     from flowhooks.app import App  # noqa: PLC0415 (as above)
+    from flowhooks.operations.registration import register_new  # noqa: PLC0415 (as above)
 
-    with redirect_stdout(sys.stderr):
-        opened = App(settings, run=(), kind="command")
+    output.reserve_stdout()
+    opened = App(settings, run=(), kind="command")
     try:
         yield opened
     finally:
+        with suppress(Unavailable):  # the next start registers them
+            register_new(opened.ledger, opened.plugins, opened.registration, opened.clock.now())
         opened.close()
 
 

@@ -81,12 +81,15 @@ _UPSERT: Final = _INSERT.on_conflict_do_update(
     },
 )
 
+_INSERT_NEW: Final = database.insert(handlers).on_conflict_do_nothing(index_elements=["id"])
+
 _UNKNOWN: Final = IS_RUNNING_OR_FAILED & (deliveries.c.state == State.UNKNOWN.value)
 _WITH_PROBE: Final = select(handlers.c.id).where(
     handlers.c.has_probe == 1, handlers.c.id.in_(database.string_array("loaded"))
 )
 """Loaded handlers that have a probe."""
 _IS_LOADED: Final = deliveries.c.handler.in_(database.string_array("loaded"))
+_WITH_DELIVERIES: Final = select(deliveries.c.handler).where(_IS_LOADED).distinct()
 _NOW: Final = bindparam("now", type_=BigInteger)
 _CLEAR_PROBE: Final = (
     update(deliveries)
@@ -125,7 +128,23 @@ def retry_from_json(text: str | None) -> Retry | None:
 
 def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int) -> None:
     """Register the loaded handlers. Other handlers do not change, and paused handlers stay paused."""
-    rows: list[dict[str, Any]] = [
+    if rows := _rows(loaded, now):
+        transaction.connection.execute(_UPSERT, rows)
+        transaction.notice.handlers = True
+
+
+def register_new(transaction: WriteTransaction, loaded: Iterable[Handler], now: int) -> None:
+    """Register those of the loaded handlers that have deliveries and were never registered."""
+    rows = _rows(loaded, now)
+    ids = {"loaded": json.dumps([row["id"] for row in rows])}
+    has_deliveries = frozenset(transaction.connection.execute(_WITH_DELIVERIES, ids).scalars())
+    if new_rows := [row for row in rows if row["id"] in has_deliveries]:
+        transaction.connection.execute(_INSERT_NEW, new_rows)
+        transaction.notice.handlers = True
+
+
+def _rows(loaded: Iterable[Handler], now: int) -> list[dict[str, Any]]:
+    return [
         {
             "id": handler.id,
             "selectors": json.dumps(handler.selectors.to_json(), ensure_ascii=False),
@@ -140,9 +159,6 @@ def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int)
         }
         for handler in sorted(loaded, key=lambda handler: handler.id)  # as in `StartBudget.use`
     ]
-    if rows:
-        transaction.connection.execute(_UPSERT, rows)
-        transaction.notice.handlers = True
 
 
 def registered_handlers(connection: Connection) -> list[RegisteredHandler]:

@@ -1,6 +1,6 @@
 """Register the loaded handlers in the ledger when a process starts, and recover what earlier processes left.
 
-A command registers none.
+A command registers only those that got their first deliveries from it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from flowhooks.operations.lookup import log_missing
 from flowhooks.plugins.source_digests import plugin_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.model.handler import Handler
     from flowhooks.model.plugin_version import PluginVersion
     from flowhooks.plugins.plugins import Plugins
 
@@ -28,13 +29,15 @@ class Registration(NamedTuple):
     """The registered handlers, in a server or worker after the loaded ones were registered.
 
     Attributes:
+        routed: the loaded handlers that events are routed to, in addition to the missing ones.
         missing: registered handlers that this process has not loaded.
         retired: ids of the retired handlers.
         absent: ids of the handlers whose deliveries are suspended, because they are missing or retired.
-        changed: ids of the loaded handlers that are new or have other selectors than before; empty in a command.
+        changed: ids of the loaded handlers that are new or have other selectors than before.
         versions: the version of the plugin of each loaded handler, by handler id; empty in a command.
     """
 
+    routed: Collection[Handler]
     missing: Sequence[RegisteredHandler]
     retired: frozenset[str]
     absent: frozenset[str]
@@ -42,12 +45,25 @@ class Registration(NamedTuple):
     versions: Mapping[str, PluginVersion]
 
 
-def register(ledger: Ledger, plugins: Plugins) -> Registration:
+def register(ledger: Ledger, plugins: Plugins, *, is_command: bool = False) -> Registration:
     """Register the loaded handlers, and recover the attempts of processes that are no longer alive.
 
+    A command only reads the registered handlers: it may have other plugins than the servers. Their stored options,
+    retired handlers, suspended deliveries and open circuits stay as they are.
+
     Raises:
-        LedgerUnusable: the database cannot be written.
+        LedgerUnusable: the database cannot be read or written.
     """
+    registration = (_read if is_command else _register)(ledger, plugins)
+    # If the ledger is shared, another process may have loaded a handler that is missing here.
+    log_missing([] if ledger.shared else registration.missing, plugins)
+    recovered = ledger.recover(missing_handlers=registration.absent)
+    if any(recovered.values()):
+        log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
+    return registration
+
+
+def _register(ledger: Ledger, plugins: Plugins) -> Registration:
     handlers = plugins.handlers
     versions_by_plugin = {info.name: info.version for info in reversed(plugins.infos)}
     versions = plugin_versions(handlers, lambda plugin: versions_by_plugin.get(plugin, ""))
@@ -57,39 +73,28 @@ def register(ledger: Ledger, plugins: Plugins) -> Registration:
     with ledger.connection() as connection:
         retired = registered_handlers.retired(connection)
     # A retired handler gets no new deliveries, but its stored deliveries are suspended, too.
-    # If the ledger is shared, another process may have loaded a handler that is missing here.
-    unavailable = [] if ledger.shared else missing
-    absent = frozenset(handler.id for handler in unavailable) | retired
-    log_missing(unavailable, plugins)
-    _recover(ledger, absent)
-    return Registration(missing, retired, absent, changed, versions)
+    absent = retired.union(() if ledger.shared else (handler.id for handler in missing))
+    return Registration(handlers.values(), missing, retired, absent, changed, versions)
 
 
-def read_registration(ledger: Ledger, plugins: Plugins) -> Registration:
-    """Return the registered handlers for a command, and recover the attempts of processes that are no longer alive.
-
-    A command may have other plugins than the servers, for example on another machine. So it registers no handler, and
-    leaves the stored `retry=` of handlers, retired handlers, suspended deliveries and open circuits as they are. On a
-    shared ledger, all registered handlers are `missing`, because those of the servers count.
-
-    Raises:
-        LedgerUnusable: the database cannot be read or written.
-    """
+def _read(ledger: Ledger, plugins: Plugins) -> Registration:
+    # A shared ledger has the handlers of its servers. On SQLite a command does what a server that starts now would do.
+    routed = {} if ledger.shared else plugins.handlers
     with ledger.connection() as connection:
         registered = registered_handlers.registered_handlers(connection)
         retired = registered_handlers.retired(connection)
         ledger.pauses.replace(pauses.paused(connection))
-    loaded = frozenset() if ledger.shared else plugins.handlers.keys()
-    missing = [handler for handler in registered if handler.id not in loaded]
-    unavailable = [] if ledger.shared else missing
-    # If the next start loads a retired handler, it registers the handler again.
-    absent = frozenset(handler.id for handler in unavailable) | (retired - loaded)
-    log_missing(unavailable, plugins)
-    _recover(ledger, absent)
-    return Registration(missing, retired, absent, [], {})
+    missing = [handler for handler in registered if handler.id not in routed]
+    absent = (retired - routed.keys()).union(() if ledger.shared else (handler.id for handler in missing))
+    new = routed.keys() - {handler.id for handler in registered} - retired
+    return Registration(routed.values(), missing, retired, absent, sorted(new), {})
 
 
-def _recover(ledger: Ledger, absent: frozenset[str]) -> None:
-    recovered = ledger.recover(missing_handlers=absent)
-    if any(recovered.values()):
-        log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
+def register_new(ledger: Ledger, plugins: Plugins, registration: Registration, now: int) -> None:
+    """Register the handlers that got their first deliveries from a command, so that they can be shown and retired.
+
+    Raises:
+        Unavailable: the ledger could not be written; the next start registers them.
+    """
+    if new := [plugins.handlers[handler_id] for handler_id in registration.changed]:
+        ledger.write(lambda transaction: registered_handlers.register_new(transaction, new, now))

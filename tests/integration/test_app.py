@@ -24,6 +24,7 @@ from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.ledger.lock import Lock, publish_admin_address
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
+from flowhooks.operations.registration import register_new
 from flowhooks.operations.reroute import reroute_parked
 from flowhooks.operations.retire import retire
 from flowhooks.settings import IdentitySettings, RoutingSettings, Settings
@@ -148,7 +149,9 @@ def test_a_command_registers_no_handler(harness, listens, make_plugin):
     command = App(settings, clock=harness.clock, objects=plugins, entry_points=(), run=(), kind="command")
     with closing(command):
         assert reroute_parked(command.operation_context).delivered == (0 if harness.url else 1)
-    assert before.sql("SELECT * FROM handlers") == registered
+        register_new(command.ledger, command.plugins, command.registration, harness.clock.now())
+    assert before.sql("SELECT * FROM handlers WHERE id = 'p:h'") == registered
+    assert before.sql("SELECT id FROM handlers ORDER BY id") == [("p:h",), *([] if harness.url else [("p:new",)])]
     harness.open(*others).settled(event_id, State.SUCCEEDED)
 
 

@@ -249,8 +249,8 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     (leave,) = done["new"]
     assert leave["handlers"][0]["backlog"] == {"waiting": 2, "running": 0, "unknown": 0, "dead": 0, "parked": 1}
     assert done["trouble"] == []
-    there.run("events", "reroute", "--parked")
-    assert known(there) == ["leave:grant"]
+    assert there.ask("events", "reroute", "--parked")["delivered"] == 1
+    assert known(there) == [], "it is retired until a server loads it"
 
 
 @pytest.mark.long
@@ -371,7 +371,7 @@ def test_a_handler_that_its_plugin_has_no_more(there, ledger):
     done = there.ask("plugins", "uninstall", "leave", "--handler", "grant", "--yes")
     assert (done["package"], done["handlers"], done["waiting"]) == ("", ["leave:grant"], 2)
     assert there.plugin()["version"] == "0.2.0"
-    assert known(there) == ["leave:book"]
+    assert known(there) == []
 
 
 def test_dismissed_events_that_a_new_handler_would_take(there, ledger):
