@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks import __version__
+from flowhooks.cli import output
 from flowhooks.cli.interruption import EXIT_INTERRUPTED, OperationStopped
 from flowhooks.cli.lazy_commands import LazyCommands, mark_help_blocks
 from flowhooks.cli.process import STATE_VARIABLE
@@ -71,7 +72,14 @@ class _MainGroup(click.Group):
             from flowhooks.cli.process import single_supervisor  # noqa: PLC0415 (no other command needs it)
 
             raise SystemExit(single_supervisor.supervise(inherited))
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as ended:
+            if output.close_reserved_stdout():  # plugins are loaded, and may have left threads running
+                from flowhooks.cli.process.forced_exit import force_exit_later  # noqa: PLC0415 (for such commands only)
+
+                force_exit_later(ended.code if isinstance(ended.code, int) else EXIT_FAILURE)
+            raise
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(COMMANDS)

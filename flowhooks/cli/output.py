@@ -11,8 +11,8 @@ import os
 import sys
 import textwrap
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -36,6 +36,65 @@ PROGRESS_DELAY: Final = 1.0
 """Seconds after which a progress bar appears."""
 
 
+class _PluginOutput:
+    """Stands for `sys.stdout` once plugins are loaded: it writes to standard error.
+
+    Attributes:
+        results: the standard output, for the results of the command only.
+        is_exclusive: whether processes and extension modules of plugins cannot write to it, either.
+    """
+
+    def __init__(self, results: TextIO, *, is_exclusive: bool) -> None:
+        self.results = results
+        self.is_exclusive = is_exclusive
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+def reserve_stdout() -> None:
+    """Reserve standard output for the results of this command, until its end.
+
+    Plugins, and their threads, exit functions and processes, then write to standard error.
+    """
+    stream = sys.stdout
+    if isinstance(stream, _PluginOutput):
+        return
+    is_exclusive = _is_stdout(stream)
+    if is_exclusive:
+        stream.flush()
+        # No new process inherits the copy.
+        stream = os.fdopen(os.dup(1), "w", encoding=stream.encoding, errors=stream.errors)
+        os.dup2(2, 1)
+    sys.stdout = _PluginOutput(stream, is_exclusive=is_exclusive)
+
+
+def close_reserved_stdout() -> bool:
+    """Close standard output at the end of the process; return False if it was not reserved."""
+    stream = sys.stdout
+    if not (isinstance(stream, _PluginOutput) and stream.is_exclusive):
+        return False
+    with suppress(OSError):  # its reader has gone
+        stream.results.close()
+    return True
+
+
+def _is_stdout(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 1
+    except OSError:  # io.UnsupportedOperation: tests have replaced it
+        return False
+
+
+def _results() -> TextIO:
+    return sys.stdout.results if isinstance(sys.stdout, _PluginOutput) else sys.stdout
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    file = sys.stdout.results if isinstance(sys.stdout, _PluginOutput) and not err else None
+    click.echo(text, file=file, err=err)
+
+
 def print_line(text: str = "", *, err: bool = False, style: str | None = None) -> None:
     """Print one line, with control characters and line breaks in `text` escaped.
 
@@ -47,7 +106,7 @@ def print_line(text: str = "", *, err: bool = False, style: str | None = None) -
     stream = _open_stream(err=err)
     text = escape_control(text)
     coloured = click.style(text, fg=style) if style and stream.isatty() and not os.environ.get("NO_COLOR") else text
-    click.echo(coloured, err=err)
+    _echo(coloured, err=err)
 
 
 def print_lines(text: str, *, indent: str = "") -> None:
@@ -67,7 +126,7 @@ def confirm(question: str) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document to standard output, with control characters escaped."""
-    click.echo(to_json(document, ascii_only=not _writes_utf8(_open_stream())))
+    _echo(to_json(document, ascii_only=not _writes_utf8(_open_stream())))
 
 
 def to_json(document: Any, *, ascii_only: bool = False) -> str:
@@ -131,7 +190,7 @@ def print_table(
         console.print(rich_table)
     _open_stream(err=err)
     for row_text in printed.get().splitlines():
-        click.echo(row_text.rstrip(), err=err)
+        _echo(row_text.rstrip(), err=err)
 
 
 def _fit_columns(columns: Mapping[str, Sequence[str]], free_text: Collection[str], available: int) -> dict[str, int]:
@@ -236,7 +295,7 @@ def _start_bar(what: str, total: int) -> Any:
 def _open_console(*, err: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415 (see the module's docstring)
 
-    stream = sys.stderr if err else sys.stdout
+    stream = sys.stderr if err else _results()
     return Console(
         file=stream, force_terminal=stream.isatty(), markup=False, highlight=False, emoji=False, soft_wrap=False
     )
@@ -248,7 +307,7 @@ def _writes_utf8(stream: Any) -> bool:
 
 def _open_stream(*, err: bool = False) -> Any:
     # Characters that the encoding lacks are escaped: an error message must not fail with an error.
-    stream = sys.stderr if err else sys.stdout
+    stream = sys.stderr if err else _results()
     if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
         stream.reconfigure(errors="backslashreplace")
     return stream

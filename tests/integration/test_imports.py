@@ -12,12 +12,13 @@ from flowhooks.cli.main import COMMANDS
 from flowhooks.ledger.upgrade import upgrade
 
 RUN = """
-import json, sys
+import json, os, sys
+stdout = os.dup(1)  # a command that loads plugins keeps the standard output for itself
 from flowhooks.cli.main import main
 try:
     main({arguments!r}, prog_name="flowhooks")
 finally:
-    print("\\n" + json.dumps(sorted(sys.modules)))
+    os.write(stdout, b"\\n" + json.dumps(sorted(sys.modules)).encode())
 """
 FIRST_CALLBACK = """
 import json, sys

@@ -6,7 +6,7 @@ import click
 
 from flowhooks.app import STOP_TIMEOUT
 from flowhooks.cli.main import main
-from flowhooks.cli.process.serving import EXIT_TIMEOUT
+from flowhooks.cli.process.forced_exit import EXIT_TIMEOUT
 from flowhooks.cli.serve import ANSWER_TIMEOUT
 from flowhooks.settings import Settings
 from flowhooks.settings.definitions import iter_settings, variable

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,13 +85,18 @@ def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, 
     """
     # -P: import nothing from the working folder, as for the command itself.
     command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *settings_source.arguments]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")  # noqa: S603 (flowhooks itself)
+    # Not a pipe: a process that a plugin has left running would keep it open.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as messages:
+        completed = subprocess.run(  # noqa: S603 (flowhooks itself)
+            command, stdout=subprocess.PIPE, stderr=messages, check=False, encoding="utf-8", errors="replace"
+        )
+        messages.seek(0)
+        reason = messages.read().strip().rpartition("\n")[2].removeprefix("Error: ")
     try:
         document = json.loads(completed.stdout)
     except ValueError:
         document = None
     if completed.returncode not in {0, 1} or not isinstance(document, dict):
-        reason = completed.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
         if not reason:
             reason = (
                 "it printed nothing, so a plugin may have ended the process; FLOWHOOKS_SAFE_MODE=true loads no plugins"

@@ -6,7 +6,6 @@ import atexit
 import os
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -15,6 +14,7 @@ import structlog
 
 from flowhooks import __version__
 from flowhooks.cli.process import malloc
+from flowhooks.cli.process.forced_exit import EXIT_TIMEOUT, force_exit_later
 from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.execution.cpu_affinity import has_cpu_quota, pin
 from flowhooks.ledger import database
@@ -42,8 +42,6 @@ because threads that respond wait behind threads that compute (measured by `make
 """
 ADMIN_THREADS: Final = 4
 """Threads of the administration listener."""
-EXIT_TIMEOUT: Final = 3.0
-"""Seconds for the interpreter's exit, including the exit functions of plugins. After that the process is ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -168,7 +166,7 @@ def _serve(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Ev
 def exit_process(*, failed: bool) -> NoReturn:
     """End the process, with exit code 1 if `failed`, otherwise 0."""
     code = 1 if failed else 0
-    threading.Thread(target=_force_exit, args=(code,), name="exit", daemon=True).start()
+    force_exit_later(code)
     raise SystemExit(code)
 
 
@@ -177,13 +175,6 @@ def run_exit_functions() -> None:
     thread = threading.Thread(target=atexit._run_exitfuncs, name="exit", daemon=True)  # noqa: SLF001 (there is no public name)
     thread.start()
     thread.join(EXIT_TIMEOUT)
-
-
-def _force_exit(code: int) -> None:
-    # The interpreter would wait for threads that plugins have left running.
-    time.sleep(EXIT_TIMEOUT)
-    log.warning("abandoned_threads", threads=sorted(thread.name for thread in threading.enumerate()))
-    os._exit(code)
 
 
 def starting_fields(settings: Settings, source: SettingsSource) -> dict[str, Any]:

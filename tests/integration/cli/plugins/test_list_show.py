@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from support.waiting import WAIT_TIMEOUT
+
 WORKS = '''
 """Grants leave; that is all.
 
@@ -367,6 +369,26 @@ def test_what_a_plugin_says_moves_no_cursor(run, folder, env):
     (folder / "raises.py").write_text("raise ValueError('no\\x1b[31m')")
     for words in (("list",), ("show", "works"), ("show", "raises")):
         assert "\x1b" not in run("plugins", *words, **env).output
+
+
+def test_a_plugin_that_prints_and_leaves_a_thread(spawn, tmp_path):
+    """Nothing that it, its exit function or its process prints is in the result, and the command ends."""
+    (tmp_path / "noisy.py").write_text(
+        "import atexit, subprocess, threading\n"
+        "print('loading')\n"
+        "subprocess.run(['echo', 'started'])\n"
+        "atexit.register(print, 'leaving')\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+    )
+    env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "noisy"}
+    env |= {"FLOWHOOKS_DATABASE": str(tmp_path / "none.db")}
+    with spawn("plugins", "list", "--json", **env) as listing:
+        printed, errors = listing.communicate(timeout=WAIT_TIMEOUT)
+    assert "noisy" in [plugin["name"] for plugin in json.loads(printed)["plugins"]]
+    assert errors.startswith("loading\nstarted\n")
+    with spawn("plugins", "uninstall", "noisy", "--yes", **env) as uninstall:
+        _, errors = uninstall.communicate(timeout=WAIT_TIMEOUT)
+    assert "plugin noisy is the single file" in errors
 
 
 @pytest.mark.parametrize("words", [("install", "./nowhere"), ("uninstall", "fatal", "--dry-run")])
