@@ -213,9 +213,9 @@ class HeartbeatState:
         self._stored_at = heartbeat.stored_at
 
     def on_sent(self, heartbeat: Heartbeat) -> None:
-        """Record a heartbeat. The time without a gap starts anew after a long gap or a step of the database's clock.
+        """Record a heartbeat. After a long gap, or a step of the database's clock, the time without a gap starts again.
 
-        After a long gap the database must have been unavailable.
+        A long gap means that the database was unavailable.
         """
         # The database read its clock twice within this time, so only a step lets that clock advance further.
         elapsed = heartbeat.confirmed_at - self._sent_at
