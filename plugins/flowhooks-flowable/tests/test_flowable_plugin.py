@@ -459,6 +459,19 @@ def test_a_called_instance_without_a_diagram(engine: FlowableStandIn, client: Fl
     assert (found.end_state, found.callback_class, found.parent_id) == (EndState.UNDECIDED, None, "i0")
 
 
+@pytest.mark.parametrize("ids", [["x" * 256], [str(number) for number in range(100)]], ids=["long", "many"])
+def test_a_diagram_with_too_many_ids_is_not_remembered(
+    engine: FlowableStandIn, client: FlowableClient, ids: list[str]
+) -> None:
+    """A hostile engine cannot fill the memory with diagrams: a called instance is undecided then, and has no class."""
+    definition = engine.define("child")
+    engine.models[definition] = model("child", "stopped", *ids)
+    child = engine.start(definition, superProcessInstanceId="i0")
+    engine.end(child, AT.format(1), activity="stopped", reason="terminate end event (stopped)")
+    ((found,),) = read(client)
+    assert (found.end_state, found.callback_class) == (EndState.UNDECIDED, None)
+
+
 def test_a_called_instance_takes_nothing_from_its_caller(engine: FlowableStandIn, client: FlowableClient) -> None:
     """Variables of a called instance may be copies: its class is a data object, and it has no conclusion."""
     definition = engine.define("child")

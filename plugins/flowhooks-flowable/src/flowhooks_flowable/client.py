@@ -75,7 +75,7 @@ class FlowableClient:
     def __init__(self, config: EngineConfig) -> None:
         self._config: Final = config
         self._api: Final = RestApi(config)
-        self._definitions: Final = Definitions(self._api)
+        self._definitions: Final = Definitions(self._api, config.class_variable)
         conclusion = (config.conclusion_variable,) if config.conclusion_from == "variable" else ()
         names = (*config.variables, *conclusion, config.class_variable)
         self._names: Final = [name for name in dict.fromkeys(names) if name]
@@ -287,7 +287,7 @@ class FlowableClient:
             return row.text_of(name, MAX_CLASS_CHARS)
         # Variables of a called instance may be copies of its caller's. Its own class is a data object of its diagram.
         diagram = self._definitions.diagram(row.definition_id) if row.definition_id else None
-        return diagram.data_objects.get(name) if diagram else None
+        return diagram.callback_class if diagram else None
 
     def _conclusion(self, row: HistoricInstance) -> str | None:
         source = self._config.conclusion_from

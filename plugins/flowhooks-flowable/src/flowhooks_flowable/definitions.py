@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from flowhooks_flowable.rest_api import RestApi
 
 MAX_CACHED: Final = 1000
+MAX_CHARS: Final = 255
+"""Maximum length of an id or a key that is remembered, as of Flowable's columns."""
+MAX_TERMINATE_EVENTS: Final = 100
+"""Maximum number of ids of a diagram that are remembered: a hostile engine could fill the memory with them."""
 T = TypeVar("T")
 
 
@@ -25,18 +29,24 @@ class Diagram:
 
     Attributes:
         terminate_events: the ids of its terminate end events.
-        data_objects: the values of its data objects that are texts, by name.
+        callback_class: the value of its data object for the class; None if it has none that is a text.
     """
 
     terminate_events: frozenset[str]
-    data_objects: Mapping[str, str]
+    callback_class: str | None
 
 
 class Definitions:
-    """Reads definitions, and remembers them."""
+    """Reads definitions, and remembers them.
 
-    def __init__(self, api: RestApi) -> None:
+    Args:
+        api: the engine.
+        class_variable: the name of the data object whose value is the class.
+    """
+
+    def __init__(self, api: RestApi, class_variable: str) -> None:
         self._api = api
+        self._class_variable = class_variable
         self._identities: OrderedDict[str, tuple[str | None, int | None]] = OrderedDict()
         self._diagrams: OrderedDict[str, Diagram | None] = OrderedDict()
 
@@ -51,23 +61,30 @@ class Definitions:
     def _read_identity(self, definition_id: str) -> tuple[str | None, int | None]:
         members = self._get(f"repository/process-definitions/{quote(definition_id, safe='')}")
         key, version = members.get("key"), members.get("version")
-        return (key if isinstance(key, str) else None, version if isinstance(version, int) else None)
+        is_key = isinstance(key, str) and len(key) <= MAX_CHARS
+        return (key if is_key else None, version if isinstance(version, int) else None)
 
     def _read_diagram(self, definition_id: str) -> Diagram | None:
         key, _ = self.identity(definition_id)
         model = self._get(f"repository/process-definitions/{quote(definition_id, safe='')}/model")
         try:
             (process,) = [candidate for candidate in model.get("processes", ()) if candidate["id"] == key]
-            return Diagram(
-                frozenset(element["id"] for element in _elements(process) if _is_terminate_end_event(element)),
-                {
-                    data_object["name"]: data_object["value"]
-                    for data_object in process.get("dataObjects") or ()
-                    if _is_class(data_object.get("value"))
-                },
+            terminate_events = frozenset(
+                element["id"] for element in _elements(process) if _is_terminate_end_event(element)
             )
+            values = [item["value"] for item in process.get("dataObjects") or () if self._is_class(item)]
+            is_small = (
+                len(terminate_events) <= MAX_TERMINATE_EVENTS
+                and max(map(len, terminate_events), default=0) <= MAX_CHARS
+            )
+            return Diagram(terminate_events, values[-1] if values else None) if is_small else None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+
+    def _is_class(self, data_object: Mapping[str, Any]) -> bool:
+        value = data_object.get("value")
+        is_text = isinstance(value, str) and 0 < len(value) <= MAX_CLASS_CHARS
+        return is_text and data_object["name"] == self._class_variable
 
     def _get(self, path: str) -> dict[str, Any]:
         # Another error may end, and what this returns is remembered: it fails the page, which is read again.
@@ -78,6 +95,8 @@ class Definitions:
 
 
 def _cached(cache: OrderedDict[str, T], key: str, read: Callable[[str], T]) -> T:
+    if len(key) > MAX_CHARS:
+        return read(key)
     if key not in cache:
         cache[key] = read(key)
         if len(cache) > MAX_CACHED:
@@ -94,7 +113,3 @@ def _elements(scope: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _is_terminate_end_event(element: Mapping[str, Any]) -> bool:
     # The answer has no types. Only this kind of event definition has the member.
     return any("terminateAll" in event_definition for event_definition in element.get("eventDefinitions") or ())
-
-
-def _is_class(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_CLASS_CHARS
