@@ -141,7 +141,8 @@ def _modules_of(plugin: object) -> list[ModuleType]:
     if isinstance(plugin, ModuleType):
         names = {plugin.__name__}
     else:
-        objects = [plugin.function] if isinstance(plugin, Handler) else [type(plugin), *vars(plugin).values()]
+        attributes = getattr(plugin, "__dict__", {})  # an object with slots has none
+        objects = [plugin.function] if isinstance(plugin, Handler) else [type(plugin), *attributes.values()]
         names = {str(getattr(inspect.unwrap(item) if callable(item) else item, "__module__", "")) for item in objects}
     return modules_of(name.partition(".")[0] for name in names)
 

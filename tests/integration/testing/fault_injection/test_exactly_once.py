@@ -9,7 +9,7 @@ import threading
 import flowhooks_contracts
 import pytest
 
-from flowhooks import FlowhooksError, Retry, State, handler
+from flowhooks import FlowhooksError, Retry, State, handler, hookimpl
 from flowhooks.testing import exactly_once
 from flowhooks.testing.fault_injection.runner import ExactlyOnceRunner
 from support.waiting import WAIT_TIMEOUT
@@ -631,10 +631,13 @@ def test_the_handler_has_to_be_clear(world):
     class Plugin:
         """Two handlers."""
 
-    plugin = Plugin()
-    from flowhooks import hookimpl
+        __slots__ = ()
 
-    plugin.handlers = hookimpl(lambda: [one, two])
+        @hookimpl
+        def handlers(self):
+            return [one, two]
+
+    plugin = Plugin()
 
     def booked(event):
         with world.open() as connection:
