@@ -406,10 +406,17 @@ def _cursor(last: FinishedInstance) -> str:
     return json.dumps([last.ended_at.isoformat(), last.id])
 
 
+def _conclusion(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value or None
+    return json.dumps(value) if isinstance(value, bool | int | float) else None
+
+
 def _read(row: _Row, config: EngineConfig) -> FinishedInstance:
     """Return an instance as a client with these settings sees it."""
+    callback_class = row.variables.get(config.class_variable)
     conclusions = {
-        "variable": row.variables.get(config.conclusion_variable),
+        "variable": _conclusion(row.variables.get(config.conclusion_variable)),
         "end_event": row.end_event,
         "business_status": row.business_status,
     }
@@ -417,6 +424,6 @@ def _read(row: _Row, config: EngineConfig) -> FinishedInstance:
     return replace(
         instance,
         conclusion=instance.conclusion or conclusions[config.conclusion_from],
-        callback_class=instance.callback_class or row.variables.get(config.class_variable),
+        callback_class=instance.callback_class or (callback_class if isinstance(callback_class, str) else "") or None,
         variables={name: row.variables[name] for name in config.variables if name in row.variables},
     )

@@ -129,6 +129,17 @@ def test_calls_can_be_held(engine):
     assert client.closed
 
 
+@pytest.mark.parametrize(
+    ("value", "conclusion", "callback_class"),
+    [("x", "x", "x"), ("", None, None), (True, "true", None), (2.5, "2.5", None), ([1], None, None)],
+)
+def test_variables_are_texts_as_in_an_engine(engine, value, conclusion, callback_class):
+    """A number or truth value is a conclusion in JSON, and no class; a list is neither."""
+    engine.finish("1", variables={"conclusion": value, "callBackProcessClass": value})
+    (instance,) = everything(engine).instances
+    assert (instance.conclusion, instance.callback_class) == (conclusion, callback_class)
+
+
 def test_it_is_offered_as_a_plugin(engine):
     """The plugin's hook offers clients of this engine by name."""
     (name, factory), *_ = engine.plugin("acme").engine_clients().items()
