@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import reduce
 from importlib.metadata import entry_points
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -63,7 +64,8 @@ def _name(plugin: object, taken: Mapping[str, object]) -> str:
     for entry_point in entry_points(group=PROJECT):
         module, _, attribute = entry_point.value.partition(":")
         loaded: Any = sys.modules.get(module.strip())
-        if loaded is not None and plugin is (getattr(loaded, attribute.strip(), None) if attribute else loaded):
+        names = filter(None, attribute.strip().split("."))
+        if loaded is not None and plugin is reduce(lambda item, name: getattr(item, name, None), names, loaded):
             return entry_point.name
     if isinstance(plugin, ModuleType):
         return re.sub(r"[^A-Za-z0-9._-]", "-", plugin.__name__.rpartition(".")[2])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import SimpleNamespace
 
 import flowhooks_contracts
@@ -330,6 +331,18 @@ def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
     answer = app.post("17", kind="revoke", revokeReason="withdrawn", **made_of)
     assert answer.status == 200
     flowhooks_contracts.configure({})
+
+
+def test_an_entry_point_may_name_an_attribute_of_an_attribute(app_of, monkeypatch):
+    """The entry point `leave = "acme_leave:parts.plugin"` names the plugin, as it does for a server."""
+    plugin = SimpleNamespace(handlers=hookimpl(lambda: [failing(0)[0]]))
+    monkeypatch.setitem(sys.modules, "acme_leave", SimpleNamespace(parts=SimpleNamespace(plugin=plugin)))
+    installed = [
+        EntryPoint(name, f"acme_leave:{attribute}", "flowhooks")
+        for name, attribute in {"missing": "plugin", "broken": "parts.plugin.none", "leave": "parts.plugin"}.items()
+    ]
+    monkeypatch.setattr("flowhooks.testing.plugin_names.entry_points", lambda group: installed)
+    assert [info.name for info in app_of(plugin).app.plugins.infos] == ["leave"]
 
 
 def test_names_of_plugins(app_of, module):
