@@ -180,6 +180,9 @@ def alert_raised(alert: Alert) -> None:
 
     Must not block without limit: set a timeout on each connection that the plugin uses. A call that does not return
     does not block other plugins, but its own plugin receives no further alert until it returns.
+
+    The test message of `flowhooks alerts test` is sent in a thread of its own, so its call may run at the same time as
+    the call for an alert.
     """
 
 

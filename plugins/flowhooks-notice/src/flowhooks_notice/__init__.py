@@ -33,7 +33,11 @@ class NotTold(Exception):
 
 
 class Notice:
-    """Tells people of alerts. Called one alert after another, so nothing is locked."""
+    """Tells people of alerts.
+
+    Called one alert after another, so nothing is locked. Only a test message may come at the same time, and its id is
+    its own.
+    """
 
     def __init__(self) -> None:
         self._channels: tuple[Mail | Chat, ...] = ()
