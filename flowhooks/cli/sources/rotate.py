@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_KEEP_DAYS: Final = 7.0
 """Default number of days for which the old secret stays valid."""
 _NEXT_STEPS: Final = (
-    "1. Replace the source's section in flowhooks.toml with this one: the server then accepts both credentials.",
+    "1. Replace token_sha256, token_file and secrets of the source by these lines: it then has both credentials.",
     "2. Send the server SIGHUP, and check that its log has settings_reloaded.",
     "3. Give the engine the new {what}, and check it: flowhooks sources test {name}",
     "4. Remove the old {what} from the section, send SIGHUP again, and delete the file or variable that holds it.",
@@ -57,7 +57,7 @@ def _days(context: click.Context, param: click.Parameter, value: float) -> float
 )
 @settings_options
 def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: float) -> None:
-    r"""Create a new secret or token for a source, and print its section with the old and the new credential.
+    r"""Create a new secret or token for a source, and print the lines of its section with the old and the new one.
 
     The new credential is written to a file that only its owner can read. The settings are not changed. The next steps
     are printed on the standard error: update the server first, then the engine.

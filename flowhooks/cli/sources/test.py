@@ -16,6 +16,7 @@ from flowhooks.cli.sources.toml import has_ended, require_credential, source_nam
 from flowhooks.errors import SettingsError
 from flowhooks.settings.credentials import read_signing_key
 from flowhooks.settings.tokens import token_digest_from_file, token_from_file
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +102,8 @@ def test_command(
     source = require_credential(name, settings)
     base = to or local_url(settings)
     credentials = list(_credentials(name, source, token_file))
+    if not credentials and not (source.token_sha256 or source.token_file):
+        raise SettingsError(f"all secrets of {name} have expired: `{command_line('sources', 'rotate', name)}`")
     if not credentials:
         raise SettingsError(
             f"no credential of {name} can be read here: give --token-file, or set the variable "

@@ -52,11 +52,7 @@ def has_ended(secret: Secret) -> bool:
 
 
 def section_lines(name: str, source: Source) -> Iterator[str]:
-    """Yield the lines of a source's section in TOML, without settings that have their default.
-
-    Its sections `conclusion`, `engine`, `ingress` and `signature` are not among them: in the settings file they are
-    sections of their own.
-    """
+    """Yield the lines of a source's section in TOML that have its credentials."""
     yield f"[sources.{name if _BARE_KEY.fullmatch(name) else json.dumps(name)}]"
     if source.token_sha256:
         yield f"token_sha256 = {json.dumps(source.token_sha256)}"
@@ -66,26 +62,6 @@ def section_lines(name: str, source: Source) -> Iterator[str]:
         yield "secrets = ["
         yield from (f"  {_toml_secret(secret)}," for secret in source.secrets)
         yield "]"
-    if source.allow:
-        yield f"allow = {json.dumps([str(network) for network in source.allow])}"
-    yield from _limit_lines(source)
-    if source.former_names:
-        yield f"former_names = {json.dumps(source.former_names)}"
-    if source.ignore_pointers is not None:
-        yield f"ignore_pointers = {json.dumps(source.ignore_pointers, ensure_ascii=False)}"
-
-
-def _limit_lines(source: Source) -> Iterator[str]:
-    if source.rate:
-        yield f"rate = {source.rate:.15g}"  # keeps all digits of the settings file
-    if source.burst:
-        yield f"burst = {source.burst}"
-    if source.max_body_bytes is not None:
-        yield f"max_body_bytes = {source.max_body_bytes}"
-    if source.silent_after:
-        yield f"silent_after = {source.silent_after:.15g}"
-    if source.answer_wait is not None:
-        yield f"answer_wait = {source.answer_wait:.15g}"
 
 
 def require_credential(name: str, settings: Settings) -> Source:

@@ -132,12 +132,12 @@ def test_a_pull_only_source_is_listed_and_has_no_credential_to_rotate_or_test(tm
 
 
 def test_a_secret_is_rotated(tmp_path):
-    """A new secret is added first in the section, the rest is unchanged, and the steps follow in order."""
+    """A new secret is added before the old ones, other settings are not printed, and the steps follow in order."""
     old = private(tmp_path / "erp", SECRET)
     config = tmp_path / "flowhooks.toml"
     config.write_text(
         f"[sources.erp]\nsecrets = [{{file = '{old}'}}, {{env = 'OLD', not_after = 2020-01-01T00:00:00Z}}]\n"
-        f"token_sha256 = ['{DIGEST}']\nallow = ['10.0.0.0/8']\nrate = 2.5\nburst = 9\nmax_body_bytes = 1000\n"
+        f"token_sha256 = ['{DIGEST}']\nrate = 2.5\nconclusion = {{pass = 'approved'}}\n"
     )
     before = settings.load(config, {}, {}).sources["erp"]
     ran = run("sources", "rotate", "erp", "--keep", "2")
@@ -150,8 +150,8 @@ def test_a_secret_is_rotated(tmp_path):
     assert first.file.startswith(f"{tmp_path}/erp-2")
     assert (second.file, third) == (str(old), before.secrets[1])
     assert timedelta(days=1.9) < second.not_after - datetime.now(UTC) < timedelta(days=2.1)
-    assert (after.token_sha256, after.allow, after.rate) == (before.token_sha256, before.allow, before.rate)
-    assert (after.burst, after.max_body_bytes) == (9, 1000)
+    assert tomllib.loads(ran.stdout)["sources"]["erp"].keys() == {"token_sha256", "secrets"}
+    assert after.token_sha256 == before.token_sha256
     (new,) = tmp_path.glob("erp-2*")
     assert mode(new) == 0o600
     assert found["erp"].keys[0].key == base64.b64decode(new.read_text().strip().removeprefix("whsec_"))
@@ -164,7 +164,7 @@ def test_a_secret_is_rotated(tmp_path):
 
 
 def test_what_cannot_be_rotated(tmp_path):
-    """A refusal comes before any file is written, and a printed section is always valid."""
+    """A refusal comes before any file is written."""
     config = tmp_path / "flowhooks.toml"
     config.write_text(f"[sources.erp]\nsecrets = [{', '.join(f'{{file = {one!r}}}' for one in 'abcdefgh')}]\n")
     ran = run("sources", "rotate", "erp")
@@ -172,9 +172,6 @@ def test_what_cannot_be_rotated(tmp_path):
     ran = run("sources", "rotate", "erp", "--keep", "nan")
     assert (ran.exit_code, "--keep" in ran.output) == (2, True)
     assert list(tmp_path.iterdir()) == [config]
-    config.write_text("[sources.erp]\nsecrets = [{file = 'a'}]\nrate = 123456.789\n")
-    config.write_text(run("sources", "rotate", "erp").stdout)
-    assert settings.load(config, {}, {}).sources["erp"].rate == 123456.789
 
 
 def test_a_token_is_rotated(tmp_path):
@@ -284,7 +281,8 @@ def test_what_has_ended_is_not_tried(tmp_path):
         assert f"not tried: the secret in the file {old} has expired" in ran.output
         config.write_text(f"[sources.erp]\nsecrets = [{ended}]\n")
         ran = run("sources", "test", "erp", "--to", url)
-        assert (ran.exit_code, "no credential of erp can be read here" in ran.output) == (2, True)
+        assert ran.exit_code == 2
+        assert "all secrets of erp have expired: `flowhooks sources rotate erp`" in ran.output
 
 
 def test_a_server_that_lets_anybody_in(tmp_path):

@@ -8,7 +8,6 @@ import tomllib
 import pytest
 
 from flowhooks import settings
-from flowhooks.cli.sources.toml import section_lines
 
 REQUESTS = {
     "json": {"id": "7", "processDefinitionKey": "leave", "businessKey": "B-1", "status": "approved"},
@@ -53,19 +52,6 @@ def test_the_credential_of_a_fixed_url(run, tmp_path):
     assert "secrets" in tomllib.loads(run("sources", "new", "oa").stdout)["sources"]["oa"]
     ran = run("sources", "new", "oa", "--ingress", "xml")
     assert (ran.exit_code, "'json', 'form', 'cloudevent'" in ran.output) == (2, True)
-
-
-def test_a_rotation_keeps_every_setting(tmp_path):
-    """The printed section has each setting of the source that is no section of its own, also a wait of 0."""
-    file = tmp_path / "f.toml"
-    file.write_text('[sources.oa]\nsecrets = [{file = "a"}]\nanswer_wait = 0\nignore_pointers = []\n')
-    before = settings.load(file, {}, {}).sources["oa"]
-    file.write_text("\n".join(section_lines("oa", before)))
-    assert settings.load(file, {}, {}).sources["oa"] == before
-    file.write_text('[sources.oa]\nsecrets = [{file = "a"}]\nanswer_wait = 2.5\nignore_pointers = ["/at", "/x~1y"]\n')
-    before = settings.load(file, {}, {}).sources["oa"]
-    file.write_text("\n".join(section_lines("oa", before)))
-    assert settings.load(file, {}, {}).sources["oa"] == before
 
 
 def test_a_source_whose_plugin_authenticates(run, tmp_path):
