@@ -121,11 +121,12 @@ def _open_target(target: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     try:
-        if path.exists() and not path.is_file():
-            with path.open("wb") as file:
+        if path.exists() and (not path.is_file() or os.path.samestat(path.stat(), os.fstat(1))):
+            # The second is /dev/stdout, if that is redirected to a file, which is written on from here.
+            with os.fdopen(os.dup(1), "wb") if path.is_file() else path.open("wb") as file:
                 yield file
             return
-        with _replacement(path) as file:
+        with _replacement(Path(os.path.realpath(path))) as file:  # a link stays one
             yield file
     except OSError as error:
         why = error.strerror or error

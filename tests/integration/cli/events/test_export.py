@@ -19,16 +19,19 @@ def test_json_lines_are_the_default(run, asked, server):
 
 
 def test_csv_file(run, server, tmp_path):
-    """The end of the file's name chooses CSV, and only the owner can read the file."""
-    target = tmp_path / "dead.csv"
+    """The end of the file's name chooses CSV, and only the owner can read the file. A link to it stays a link."""
+    target, link = tmp_path / "linked" / "dead.csv", tmp_path / "dead.csv"
+    target.parent.mkdir()
     target.write_text("old")
+    link.symlink_to(target)
     result = run("events", "export", "--state", "dead", "--flow", "dead", "--output", "dead.csv", server=server)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "1 event written to dead.csv.\n")
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert link.is_symlink()
     with target.open(encoding="utf-8-sig", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["flow_instance_id"], row["handler"], row["delivery_state"]) == ("dead", "shop:book", "dead")
-    assert [file.name for file in tmp_path.iterdir()] == ["dead.csv"]
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_text_selects(run, server):
