@@ -87,9 +87,8 @@ def install_command(
     code = pip.run("install", "--quiet", *options, *requirements, to_stderr=as_json)
     if code:
         raise click.ClickException(f"pip failed with exit code {code}; its output is above")
-    inspection = inspect_in_subprocess(settings_source)
+    inspection, check_result = _inspect_result(settings, settings_source)
     result = diff_plugins(before, inspection["plugins"])
-    check_result = query_subprocess("check", settings_source=settings_source)
     result["trouble"] = [finding for finding in check_result["findings"] if finding["mark"] == "trouble"]
     result["server"] = _find_server(settings)
     result["ledger"] = inspection["ledger"]
@@ -109,6 +108,21 @@ def install_command(
         raise click.ClickException(result["why_not_replaced"])
     if result["trouble"] or result["why_not_replaced"]:
         raise SystemExit(1)
+
+
+def _inspect_result(settings: Settings, settings_source: SettingsSource) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the output of `plugins list` and `check`. If there is none, tell that the packages are installed."""
+    try:
+        inspection = inspect_in_subprocess(settings_source)
+        return inspection, query_subprocess("check", settings_source=settings_source)
+    except (FlowhooksError, KeyboardInterrupt):
+        output.print_line(
+            "pip has installed the packages, and the next server that starts loads them, but the result could not be "
+            "checked. To undo it, run `pip uninstall`. With FLOWHOOKS_SAFE_MODE=true a server loads no plugins.",
+            err=True,
+        )
+        record_change(settings, ChangeKind.INSTALL)
+        raise
 
 
 def _check_restart(*, restart: bool, is_shared: bool) -> None:

@@ -76,9 +76,7 @@ def uninstall_command(
         click.confirm("Continue?", abort=True, err=True)
     if plan.package and not dry_run:
         _uninstall(plan.package)
-        versions = {plugin["name"]: plugin["version"] for plugin in inspection["plugins"]}
-        changes = [f"{plugin} {versions.get(plugin) or '?'} -> -" for plugin in plan.plugins]
-        operations_client.record_change(settings, ChangeKind.UNINSTALL, changes)
+        _record_uninstall(settings, plan, inspection["plugins"])
     # Without a ledger no handlers are registered.
     result: dict[str, Any] = {**_NOTHING_RETIRED, "dry_run": dry_run}
     if inspection["ledger"]["read"] and plan.unretired:
@@ -116,6 +114,16 @@ def _uninstall(name: str) -> None:
         )
 
 
+def _record_uninstall(settings: Settings, plan: UninstallPlan, plugins: Sequence[Mapping[str, Any]]) -> None:
+    versions = {plugin["name"]: plugin["version"] for plugin in plugins}
+    changes = [f"{plugin} {versions.get(plugin) or '?'} -> -" for plugin in plan.plugins]
+    try:
+        operations_client.record_change(settings, ChangeKind.UNINSTALL, changes)
+    except KeyboardInterrupt:
+        output.print_line(_not_retired(plan, "interrupted"), err=True)
+        raise
+
+
 def _retire(settings: Settings, plan: UninstallPlan, *, dry_run: bool) -> dict[str, Any]:
     arguments = {"handlers": plan.unretired, "dry_run": dry_run}
     try:
@@ -124,10 +132,15 @@ def _retire(settings: Settings, plan: UninstallPlan, *, dry_run: bool) -> dict[s
     except FlowhooksError as error:
         if dry_run or not plan.package:
             raise
-        again = command_line("plugins", "uninstall", plan.plugins[0])
-        raise click.ClickException(
-            f"{plan.package} is uninstalled, but its handlers were not retired: {error}; run `{again}` later"
-        ) from None
+        raise click.ClickException(_not_retired(plan, str(error))) from None
+
+
+def _not_retired(plan: UninstallPlan, why: str) -> str:
+    text = f"{plan.package} is uninstalled, but its handlers were not retired: {why}"
+    # Nothing tells any more that these plugins were in one package.
+    plugins = dict.fromkeys(handler_id.partition(":")[0] for handler_id in plan.unretired)
+    commands = [f"`{command_line('plugins', 'uninstall', plugin)}`" for plugin in plugins]
+    return f"{text}; run {' and '.join(commands)} later" if commands else text
 
 
 def _print_result(plan: UninstallPlan, done: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 
 from flowhooks.app import App
+from flowhooks.cli.plugins.plans import UninstallPlan
+from flowhooks.cli.plugins.uninstall import _not_retired
 from flowhooks.intake.callback import Callback
 from flowhooks.ledger import audit
 from flowhooks.ledger.lock import Lock
@@ -272,6 +274,22 @@ def test_a_plugin_that_cannot_be_used_is_trouble(there):
     assert "trouble: leave 0.1.0 cannot be used and is quarantined" in text
     assert "ZeroDivisionError" in text
     assert "flowhooks plugins show leave" in text
+
+
+def test_a_result_that_cannot_be_checked(there, ledger):
+    """If a plugin ends the process that checks it, its package is reported as installed, and recorded."""
+    there.run("plugins", "install", there.wheel(source="import os\nos._exit(0)\n"), *PIP, code=1)
+    assert "pip has installed the packages, and the next server that starts loads them" in there.said
+    assert "failed in a new process, with exit code 0: it printed nothing" in there.said
+    assert audited(there) == [("install", None)]
+
+
+def test_each_plugin_that_was_not_retired_is_named():
+    """Once a package is gone, nothing tells which plugins it had."""
+    handlers = [{"id": f"{plugin}:h", "availability": "missing"} for plugin in ("leave", "sick")]
+    plan = UninstallPlan(package="acme", plugins=("leave", "none", "sick"), handlers=handlers, other_handlers=())
+    commands = "`flowhooks plugins uninstall leave` and `flowhooks plugins uninstall sick`"
+    assert _not_retired(plan, "busy").endswith(f"were not retired: busy; run {commands} later")
 
 
 def test_a_plugin_that_the_settings_keep_out(there):
