@@ -122,12 +122,14 @@ def run_to_the_end(
         arguments | ({} if rate is None else {"rate": rate}),
         f"`flowhooks operations show {operation_id}` tells whether the operation was started",
     )
-    server = bool(started["server"])
+    server, is_complete = bool(started["server"]), True
     if server and not detach:
-        follow(settings, operation_id)
+        is_complete = follow(settings, operation_id).state is OperationState.FINISHED
     elif not server:
         release_here(settings, operation_id)
     print_after_change(settings, operation_id, server=server, as_json=as_json)
+    if not is_complete:  # it was paused or cancelled meanwhile, or no server runs any more
+        raise click.exceptions.Exit(1)
 
 
 def release_here(settings: Settings, operation_id: str) -> None:

@@ -122,7 +122,7 @@ def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
 
 
 def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
-    """Ctrl-C ends the command with exit code 130, and it prints how to follow or cancel the operation."""
+    """Ctrl-C ends the command with exit code 130 and hints; an operation that a colleague cancels, with 1."""
     (shop.folder / "open").touch()
 
     def interrupted(_seconds):
@@ -142,6 +142,14 @@ def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
     until(lambda: states(shop) == {"succeeded": 4})
     events = asked("events", "list", server=shop)["events"]
     assert [one["attempts"] for event in events for one in event["deliveries"]] == [2] * 4
+
+    def cancels(_seconds):
+        (operation,) = asked("operations", "list", "--active", server=shop)["operations"]
+        asked("operations", "cancel", operation["id"], server=shop)
+
+    monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=time.monotonic, sleep=cancels))
+    result = run("events", "replay", *BOOK, "--again", "--yes", "--rate", "4/h", server=shop)
+    assert (result.exit_code, "is cancelled" in result.stdout) == (1, True), result.output
 
 
 def test_without_a_server_the_command_releases(left, run, asked):
