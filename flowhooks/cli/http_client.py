@@ -21,6 +21,10 @@ MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
 
 
+class ResponseTimeout(ServerUnreachable):
+    """A server did not answer in time, and may have received the request."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
     """An HTTP response.
@@ -58,7 +62,7 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
 
     Raises:
         SettingsError: `base` is not a URL of this form.
-        ServerUnreachable: no HTTP response was received; the message says why.
+        ServerUnreachable: no HTTP response was received; the message says why. After a timeout it is `ResponseTimeout`.
     """
     url = _split(base)
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
@@ -76,7 +80,7 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
             body=content,
         )
     except TimeoutError:
-        raise ServerUnreachable(f"{base} did not answer within {timeout:g} seconds") from None
+        raise ResponseTimeout(f"{base} did not answer within {timeout:g} seconds") from None
     except OSError as error:
         raise ServerUnreachable(f"no answer from {base}: {_reason(error)}") from None
     except (http.client.HTTPException, UnicodeError) as error:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from flowhooks.cli import output
-from flowhooks.cli.http_client import post
+from flowhooks.cli.http_client import ResponseTimeout, post
 from flowhooks.cli.interruption import InterruptHandler, OperationStopped
 from flowhooks.clock import Clock
 from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
@@ -23,7 +23,7 @@ from flowhooks.operations.context import Actor, OperationContext
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import settings_redactor
-from flowhooks.text import escape_control
+from flowhooks.text import escape_control, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +42,9 @@ SERVER_TIMEOUT: Final = 60.0
 """Maximum seconds for one page of an operation on the server, which stops waiting for its database much earlier."""
 ENGINE_TIMEOUT: Final = 3600.0
 """Maximum seconds for an operation that asks engines: a history of millions of instances is read in many requests."""
+
+MAX_USER_CHARS: Final = 100
+"""Maximum length of the name of the user who runs a command."""
 
 
 def lock_owner(settings: Settings) -> LockOwner | None:
@@ -349,7 +352,7 @@ _NOT_WRITTEN: Final = "the database could not be written; this step changed noth
 
 def _user_name() -> str:
     try:
-        return getpass.getuser()
+        return to_storable(getpass.getuser(), MAX_USER_CHARS)  # it may be any bytes of a variable
     except (OSError, KeyError):  # the user id has no name, as in many containers
         return f"user {os.getuid()}"
 
@@ -365,6 +368,11 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any], t
             headers=headers,
             timeout=timeout,
         )
+    except ResponseTimeout:
+        raise ServerUnreachable(
+            f"{server} has not answered within {timeout:g} seconds, and may still do what was asked: see `flowhooks "
+            "audit` before you repeat it"
+        ) from None
     except ServerUnreachable as error:
         raise ServerUnreachable(
             f"{server} uses the database, but did not accept this request: {error}. If it has just been stopped or "

@@ -54,15 +54,16 @@ def test_without_a_server_it_is_done_here(left, run, asked):
 
 
 def test_a_command_changes_no_handler(left, run):
-    """A handler that was retired stays retired, and keeps its stored options, until a server loads it."""
+    """A retired handler stays retired with its stored options. A user name that is not UTF-8 is stored escaped."""
     with closing(sqlite3.connect(left.file)) as ledger:
         with ledger:
             ledger.execute("UPDATE handlers SET retired_at = 1, concurrency = 7 WHERE id = 'shop:book'")
             ledger.execute("DELETE FROM handlers WHERE id = 'shop:copy'")
         before = ledger.execute("SELECT * FROM handlers").fetchall()
-        assert run("db", "record-backup", server=left).exit_code == 0
+        assert run("db", "record-backup", server=left, LOGNAME="\udcff").exit_code == 0
         assert run("events", "replay", "--flow", "f0", "--yes", server=left).exit_code == 0
         assert ledger.execute("SELECT * FROM handlers").fetchall() == before
+        assert ledger.execute("SELECT actor FROM audit_log WHERE action = 'record_backup'").fetchall() == [("\\udcff",)]
     assert states(left) == {"dead": 3, "waiting": 1}
 
 
@@ -266,6 +267,17 @@ def test_the_server_of_the_lock_is_not_there(left, lock, run):
         f"no answer from {admin}: connection refused. "
         "If it has just been stopped or restarted, try again; if it hangs, stop it and try again\n"
     )
+
+
+def test_a_server_that_answers_too_late(left, lock, run, monkeypatch):
+    """After a timeout the message does not say that nothing was done, because the server may still do it."""
+    monkeypatch.setattr(operations_client, "SERVER_TIMEOUT", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        admin = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        lock.write_owner(LockOwner(pid=4711, admin=admin, token="secret-token"))
+        result = run("db", "record-backup", server=left)
+    assert result.exit_code == 1
+    assert "has not answered within 0.01 seconds, and may still do what was asked" in result.stderr
 
 
 def answering(status, body):
