@@ -13,6 +13,7 @@ from flowhooks.cli import output
 from flowhooks.cli.interruption import EXIT_INTERRUPTED, OperationStopped
 from flowhooks.cli.lazy_commands import LazyCommands, mark_help_blocks
 from flowhooks.cli.process import STATE_VARIABLE
+from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.text import escape_control
 
@@ -67,6 +68,7 @@ class _MainGroup(click.Group):
     """Lists the commands without importing them, and prints our errors as one line."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        reopen_closed_files()
         if (inherited := os.environ.pop(STATE_VARIABLE, None)) is not None:
             # A server executes its own command line to become a supervisor, which needs none of the command's modules.
             from flowhooks.cli.process import single_supervisor  # noqa: PLC0415 (no other command needs it)

@@ -5,6 +5,7 @@ rich is imported only where it is used, because its import takes as long as a sh
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -92,7 +93,14 @@ def _results() -> TextIO:
 
 def _echo(text: str, *, err: bool = False) -> None:
     file = sys.stdout.results if isinstance(sys.stdout, _PluginOutput) and not err else None
-    click.echo(text, file=file, err=err)
+    try:
+        click.echo(text, file=file, err=err)
+    except OSError as error:
+        if err or error.errno == errno.EPIPE:  # click ends the command
+            raise
+        if _is_stdout(sys.stdout):  # otherwise Python would try again at its exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise click.ClickException(f"the result cannot be written to the standard output: {error.strerror}") from error
 
 
 def print_line(text: str = "", *, err: bool = False, style: str | None = None) -> None:

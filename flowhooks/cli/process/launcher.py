@@ -15,7 +15,6 @@ from flowhooks.cli.process.core_dumps import disable_core_dumps
 from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.socket_activation import take_sockets, with_addresses
-from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.cli.process.supervisor import Supervisor
 from flowhooks.observability import logging
 from flowhooks.observability.shared_counts import continue_counts
@@ -61,7 +60,6 @@ def run(
         return settings
 
     started = time.monotonic()
-    reopen_closed_files()
     disable_core_dumps()
     service_manager = ServiceManager.from_environ(os.environ)
     inherited = InheritedSockets.from_environ(os.environ)

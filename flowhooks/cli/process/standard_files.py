@@ -1,4 +1,4 @@
-"""Reopen standard files that were closed before the start of a long-running process.
+"""Reopen standard files that were closed before the start of the process.
 
 The next opened file gets the number of a closed one, for example a socket or the pipe of the signals. Printed text
 would be written to it.
@@ -18,6 +18,7 @@ def reopen_closed_files() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(number, True)
-    # sys.stdout and sys.stderr are None if Python found the file closed.
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 (a file descriptor that stays open)
+    # These are None if Python found the file closed.
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 (a file descriptor that stays open)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 (as above)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 (as above)

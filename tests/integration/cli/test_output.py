@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -109,6 +112,26 @@ def test_at_a_terminal_too(server, at_a_terminal):
     assert code == 0
     assert set(re.findall("\x1b\\[[0-9;]*m", said)) == {"\x1b[32m", "\x1b[0m"}
     assert not CONTROLS.search(re.sub("\x1b\\[(32|0)m|\r", "", said))
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [("2>&-", 0, ""), ("<&- >&-", 0, ""), (">/dev/full", 1, "Error: the result cannot be written to the standard out")],
+)
+def test_a_standard_file_that_cannot_be_used(new_database, tmp_path, redirection, code, error):
+    """A command does what was asked although a standard file is closed; a full disk is one line."""
+    shutil.copy(new_database, tmp_path / "flowhooks.db")
+    command = [sys.executable, "-m", "flowhooks", "db", "purge", "--older-than", "1d", "--yes"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
+        cwd=tmp_path,
+        env=os.environ | {"FLOWHOOKS_SAFE_MODE": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert (done.stderr.startswith(error), done.stderr.count("\n")) == (True, bool(error)), done.stderr
 
 
 def test_json_is_one_document_in_any_encoding(server, spawn):
