@@ -164,6 +164,7 @@ def _replace(transaction: WriteTransaction, row: Any, item: NewEvent, runner: De
         "parked_by": item.parked_by,
         "dismissed_by": item.dismissed_by,
         "no_match": item.no_match,
+        "rerouted_at": item.now,
     }
     columns = {**row._mapping, **values}  # noqa: SLF001 (public, by SQLAlchemy's naming)
     values["row_sha256"] = checksums.row_sha256(columns[name] for name in checksums.EVENT_COLUMNS)

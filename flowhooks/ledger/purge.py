@@ -119,6 +119,7 @@ _CANDIDATES: Final = (
         events.c.id,
         events.c.state,
         events.c.received_at,
+        events.c.rerouted_at,
         events.c.route_size,
         events.c.source,
         events.c.kind,
@@ -147,6 +148,7 @@ _EVENTS: Final = (
         events.c.id,
         events.c.state,
         events.c.received_at,
+        events.c.rerouted_at,
         events.c.route_size,
         events.c.digest,
         events.c.identity_sha256,
@@ -272,9 +274,10 @@ def _is_purgeable(
     if len(its_deliveries) != event.route_size:
         return False  # another transaction has locked a delivery, or the ledger is inconsistent
     states = deciding_states(event.state, {delivery.state for delivery in its_deliveries})
-    # Age counts from the last change of any delivery: an event that was replayed yesterday is one day old. So is an
-    # event with a conflicting body of yesterday, because an operator may have to decide on that body.
+    # Age counts from the last change: an event that was dismissed or replayed yesterday is one day old. So is one with
+    # a conflicting body of yesterday, because an operator may have to decide on that body.
     times = [event.received_at, *received_beside, *(delivery.changed_at for delivery in its_deliveries)]
+    times += [] if event.rerouted_at is None else [event.rerouted_at]
     if not all(type(time) is int for time in times):
         return False  # damaged: `verify` reports it
     last = max(times)

@@ -191,6 +191,7 @@ def reroute(
                 no_match=item.no_match,
                 route=json.dumps(item.route, ensure_ascii=False),
                 route_size=len(item.route),
+                rerouted_at=now,
             )
         ).rowcount
         if not changed:

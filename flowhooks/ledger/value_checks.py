@@ -144,6 +144,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "instance_started_at": _is_engine_time,
         "corrects": _is_id,
         "traceparent": _is_traceparent,
+        "rerouted_at": _is_time,
     },
     "event_fields": {
         "event_id": _is_id,

@@ -150,6 +150,7 @@ def _write(paper: Paper, changes: list[Change], *, dry_run: bool) -> None:
         for event, found, fresh in changes:
             if found is not None:
                 event.become(found)
+            event.rerouted = paper.now
             paper.give(event, fresh)
         paper.deeds += bool(changes)
 
@@ -164,6 +165,7 @@ def dismiss(paper: Paper, event_filter: Mapping[str, Any], *, dry_run: bool) -> 
     if not dry_run:
         for one in parked:
             one.state, one.parked_by, one.dismissed_by = "dismissed", None, "operator"
+            one.rerouted = paper.now
         paper.deeds += bool(parked)
     return {
         "events": len(events),
@@ -190,7 +192,7 @@ def purge(paper: Paper, until: int, state: str | None, *, dry_run: bool) -> dict
 
 def _may_go(event: Event, states: set[str], until: int) -> bool:
     theirs = {one.state for one in event.deliveries.values()}
-    changes = [event.received, event.beside_at, *(one.changed for one in event.deliveries.values())]
+    changes = [event.received, event.beside_at, event.rerouted, *(one.changed for one in event.deliveries.values())]
     if not theirs <= AT_REST or max(changes) >= until:
         return False
     grave = theirs & {State.DEAD} | {event.state} & {"parked"}

@@ -85,6 +85,7 @@ class Event:
     identity: tuple[str, str, str]
     body: Mapping[str, Any]
     received: int
+    rerouted: int = 0
     state: str = ""
     parked_by: str | None = None
     dismissed_by: str | None = None
@@ -253,7 +254,7 @@ class Paper:
             for one in event.deliveries.values():
                 one.callback = event.callback
             found = self.route(event)
-            event.state = ""
+            event.state, event.rerouted = "", self.now
             event.become(found)
             self.give(event, found.handlers - set(event.deliveries))
         else:

@@ -80,6 +80,7 @@ events: Final = Table(
     Column("corrects", Text, comment="the event that a correction corrects, which may be purged; otherwise null"),
     Column("raw_body", Text, comment="of a request to the fixed URL of a source: the body as received; otherwise null"),
     Column("media_type", Text, comment="of raw_body: its Content-Type; null: the request had none, or no raw_body"),
+    Column("rerouted_at", BigInteger, comment="when its state, its reason or its route last changed; null: never"),
     UniqueConstraint("identity_sha256", name="events_identity"),
 )
 # A literal, because a database does not compare parameters with the condition of a partial index.

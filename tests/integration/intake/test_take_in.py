@@ -242,7 +242,9 @@ def test_a_reroute_that_read_the_history_does_not_route_the_late_callback(flow, 
         deliveries=((flow.clock.new_id(), "p:by_key"),),
         expected_body=replaceable_body(before),
     )
+    flow.clock.advance(1)
     assert flow.take(source="oa", key="nobody", amount=1).status == "parked"
+    assert flow.sql("SELECT rerouted_at FROM events") == [(flow.clock.now(),)]  # it is younger than its first body
     assert context.ledger.write(lambda transaction: context.ledger.reroute(transaction, [change])) == set()
     assert runs == []
 

@@ -17,6 +17,7 @@ from flowhooks.ledger import purge as purging
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import purge as module
 from flowhooks.operations.context import Actor
+from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
 from flowhooks.operations.registry import run_operation
 from flowhooks.operations.resolve import Resolution, resolve
@@ -100,14 +101,15 @@ def test_what_is_younger_stays(full):
 
 
 def test_old_is_what_nothing_has_happened_to(full):
-    """The age of an event replayed yesterday is one day, however old its callback is."""
+    """The age of an event replayed or dismissed yesterday is one day, however old its callback is."""
     flow, ids = full
     (standing,) = flow.delivery_statuses(ids["dead"])
     resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
+    dismiss(flow.app.operation_context, EventFilter(ids=(ids["parked"],)))
     assert purge(flow.app.operation_context, before(flow, 90)).purged == 3
     assert left(flow, ids) == {"dead", "parked"}
     flow.clock.advance(91 * DAY)
-    assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 2
 
 
 def test_an_event_is_as_young_as_its_newest_conflicting_body(full):

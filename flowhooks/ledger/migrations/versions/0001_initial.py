@@ -53,6 +53,7 @@ def _create_events() -> None:
         sa.Column("corrects", sa.Text),
         sa.Column("raw_body", sa.Text),
         sa.Column("media_type", sa.Text),
+        sa.Column("rerouted_at", sa.BigInteger),
         sa.UniqueConstraint("identity_sha256", name="events_identity"),
     )
     op.create_index("events_flow_instance", "events", [sa.text("substr(flow_instance_id, 1, 256)")])
