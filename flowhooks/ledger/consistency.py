@@ -171,6 +171,10 @@ _OF_EVENTS: Final = (
         "event {} has a negative number",
     ),
     (
+        select(events.c.id).where(_later(events.c.received_at, events.c.rerouted_at)),
+        "event {} has an impossible time of its last change",
+    ),
+    (
         select(conflicts.c.event_id)
         .outerjoin(events, events.c.id == conflicts.c.event_id)
         .where(

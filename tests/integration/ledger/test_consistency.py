@@ -77,6 +77,7 @@ TAMPERING = {
             "callback_class, body, digest, 'parked', '{}', 0, 0, received_at, 'handler', 'new' FROM events LIMIT 1"
         )
     ],
+    "an event is changed before it was received": ["UPDATE events SET rerouted_at = 1 WHERE flow_instance_id = 'i3'"],
     "the count of accepted events is raised": ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],
     "the count of accepted events is deleted": ["DELETE FROM counters"],
     "events are said to be purged": ["INSERT INTO counters VALUES ('purged', 'x', 1)"],
