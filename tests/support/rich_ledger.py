@@ -16,6 +16,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import trends
 from flowhooks.model.delivery import Trigger
 from flowhooks.operations.context import Actor
+from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
 from support import engine_rows, operation_rows
 from support.app_harness import ingress_callback, until
@@ -46,6 +47,7 @@ def fill(harness, hands_of):
     flow.take("purged", businessKey="k2")
     flow.take("parked", key="nobody")
     flow.take("ignored", key="ignored")
+    flow.take("dismissed", key="nobody")
     flow.take("failed", key=None, callback_class="com.example.Fails")
     flow.take_in("pulled", businessKey="k3")
     with suppress(IdentityConflict):
@@ -56,6 +58,7 @@ def fill(harness, hands_of):
     reused = flow.take_in("pulled", started_at=flow.clock.now())
     assert reused.reused_id
     until(flow.at_rest)
+    dismiss(flow.app.operation_context, EventFilter(flow_instance_id="dismissed"))
     (old,) = flow.events(flow_instance_id="purged")
     purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
     flow.app.alerts.poll()

@@ -81,7 +81,7 @@ TIMES = {
     *("engine_positions.failed_since", "engine_positions.round_at", "engine_positions.succeeded_at"),
     *("engine_positions.declining_after", "engine_positions.declining_until"),
     *("engine_positions.swept_at", "history_gaps.closed_at", "history_gaps.found_at", "maintenance.at"),
-    *("ignored_requests.first_at", "ignored_requests.last_at"),
+    *("ignored_requests.first_at", "ignored_requests.last_at", "events.rerouted_at"),
     *("error_groups.first_seen_at", "error_groups.last_seen_at", "operation_items.released_at"),
     *("operations.created_at", "operations.started_at", "operations.changed_at", "operations.finished_at"),
 }
