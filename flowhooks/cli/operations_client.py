@@ -232,12 +232,12 @@ def _open_app(settings: Settings) -> Iterator[App]:
 
     output.reserve_stdout()
     opened = App(settings, run=(), kind="command")
-    try:
-        yield opened
-    finally:
-        with suppress(Unavailable):  # the next start registers them
-            register_new(opened.ledger, opened.plugins, opened.registration, opened.clock.now())
-        opened.close()
+    with closing(opened):
+        try:
+            yield opened
+        finally:
+            with suppress(Unavailable):  # the next start registers them
+                register_new(opened.ledger, opened.plugins, opened.registration, opened.clock.now())
 
 
 def record_change(settings: Settings, kind: ChangeKind, plugins: Sequence[str] = ()) -> None:
