@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder, describe_names
 from flowhooks.clock import SECOND
-from flowhooks.ledger import alert_queries, circuit_state
+from flowhooks.ledger import alert_queries, circuit_state, undecided_ends
 from flowhooks.ledger.alert_queries import LatestOccurrence
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from flowhooks.background.alerts.engine_causes import EngineCauseFinder
     from flowhooks.background.alerts.maintenance_causes import MaintenanceCauseFinder
-    from flowhooks.ledger.alert_queries import HandlerIssue, ParkedBacklog, UndecidedEnds
+    from flowhooks.ledger.alert_queries import HandlerIssue, ParkedBacklog
+    from flowhooks.ledger.undecided_ends import UndecidedEnds
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.settings import AlertsSettings
 
@@ -132,7 +133,7 @@ class CauseFinder:
             *_open_circuits(connection),
             *self._overdue(connection, now),
             *(_parked(group, before) for group in groups),
-            *(_undecided_ends(ends, before) for ends in alert_queries.undecided_ends(connection, before)),
+            *(_undecided_ends(ends, before) for ends in undecided_ends.find_undecided_ends(connection, before)),
             *(_quarantined(info, now) for info in self._quarantined),
         ):
             causes.setdefault(cause.key, cause)
@@ -225,7 +226,7 @@ def _undecided_ends(ends: UndecidedEnds, before: int) -> Cause:
         cause=AlertCause.PARKED,
         subject=f"source {ends.source}",
         since=ends.since,
-        count=partial(alert_queries.count_undecided_ends, before=before, source=ends.source),
+        count=partial(undecided_ends.count_undecided_ends, before=before, source=ends.source),
         latest=lambda _: LatestOccurrence(ends.last_at),
         event_id=ends.event_id,
         template=UNDECIDED_ENDS,

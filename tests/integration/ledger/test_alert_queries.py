@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from flowhooks import AlertCause, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger import alert_queries, alert_resolutions, routing_issues
+from flowhooks.ledger import alert_queries, alert_resolutions, routing_issues, undecided_ends
 from flowhooks.ledger.value_checks import EARLIEST
 
 HOUR = 3600 * SECOND
@@ -150,12 +150,12 @@ def test_undecided_ends_by_source(hands):
     hands.accept("other", processDefinitionKey="k1")
     at = hands.clock.now()
     times = [at - seconds * SECOND for seconds in (50, 40, 30, 20, 10)]
-    found = read(hands, alert_queries.undecided_ends, times[3])
+    found = read(hands, undecided_ends.find_undecided_ends, times[3])
     assert [one[:3] for one in found] == [("hr", times[2], times[2]), ("oa", times[0], times[3])]
     assert [hands.flow.events(flow_instance_id=name)[0] for name in ("i2", "i3")] == [one.event_id for one in found]
-    assert [read(hands, alert_queries.count_undecided_ends, times[3], one.source) for one in found] == [1, 3]
-    assert read(hands, alert_queries.count_undecided_ends, times[3], "crm") == 0
-    assert [one.source for one in read(hands, alert_queries.undecided_ends, at)] == ["crm", "hr", "oa"]
+    assert [read(hands, undecided_ends.count_undecided_ends, times[3], one.source) for one in found] == [1, 3]
+    assert read(hands, undecided_ends.count_undecided_ends, times[3], "crm") == 0
+    assert [one.source for one in read(hands, undecided_ends.find_undecided_ends, at)] == ["crm", "hr", "oa"]
     assert read(hands, alert_queries.count_parked, at, "", "k1") == 1
 
 
@@ -340,14 +340,14 @@ LOOKING = [
     alert_queries.overdue,
     alert_queries.missing_handlers,
     lambda connection, now: alert_queries.parked_backlogs(connection, now, limit=99),
-    alert_queries.undecided_ends,
+    undecided_ends.find_undecided_ends,
     lambda connection, now: alert_queries.open_alerts(connection),
     lambda connection, now: alert_queries.count_failed(connection, State.DEAD, "p:a"),
     lambda connection, now: alert_queries.count_missing_handler(connection, "p:a"),
     lambda connection, now: alert_queries.count_overdue(connection, now, "p:a"),
     lambda connection, now: alert_queries.count_parked(connection, now, "A", "k1"),
     lambda connection, now: alert_queries.count_parked(connection, now, "A", None),
-    lambda connection, now: alert_queries.count_undecided_ends(connection, now, "oa"),
+    lambda connection, now: undecided_ends.count_undecided_ends(connection, now, "oa"),
     lambda connection, now: alert_queries.latest_failed(connection, State.DEAD, "p:a"),
     lambda connection, now: alert_queries.latest_parked(connection, now, "A", "k1"),
 ]
