@@ -336,6 +336,7 @@ def test_outside_of_a_run_it_is_refused(harness, listens, contracts, eventually)
     (delivery, connection) = kept[0]
     with pytest.raises(TransactionError, match="this attempt has ended"), delivery.transaction():
         pass
+    assert eventually(lambda: connection.closed)  # after the outcome is published
     with pytest.raises(ResourceClosedError):
         connection.execute(text("SELECT 1"))
     with pytest.raises(TransactionError, match="while the handler runs"):
