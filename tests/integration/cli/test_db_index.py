@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from flowhooks.cli import operations_client
+from flowhooks.cli import interruption
 from flowhooks.operations import index_fields
 
 
@@ -51,15 +51,15 @@ def test_an_interrupted_command_is_continued(run, asked, database, monkeypatch):
     """Ctrl-C stops after a page, and --after continues behind it."""
     monkeypatch.setattr(index_fields, "PAGE_SIZE", 1)
     env = {"FLOWHOOKS_SEARCH_FIELDS": "/amount", "FLOWHOOKS_DATABASE": database}
-    sleep = operations_client._InterruptHandler.sleep
+    sleep = interruption.InterruptHandler.sleep
 
     def stop(handler, seconds):
         handler.requested = True
         sleep(handler, 0)
 
-    monkeypatch.setattr(operations_client._InterruptHandler, "sleep", stop)
+    monkeypatch.setattr(interruption.InterruptHandler, "sleep", stop)
     result = run("db", "index", **env)
-    assert result.exit_code == operations_client.EXIT_INTERRUPTED
+    assert result.exit_code == interruption.EXIT_INTERRUPTED
     assert "Done so far: 1 event indexed by /amount" in result.output
     after = result.output.partition("--after ")[2].split()[0]
     monkeypatch.undo()

@@ -428,7 +428,7 @@ def test_never_much_at_once(harness, postgresql_url):
                 (
                     *(made_up_id(n), "default", "complete", f"i{n}", "", *[None] * 4, body, texts_sha256((body,))),
                     *("parked", "{}", 0, 0, EARLIEST + n, None, "name", *[None] * 4),
-                    *(texts_sha256(("default", "complete", f"i{n}", "")), None, "callback", *[None] * 4),
+                    *(texts_sha256(("default", "complete", f"i{n}", "")), None, "callback", *[None] * 5),
                 )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]
