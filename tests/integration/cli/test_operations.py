@@ -142,6 +142,7 @@ def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
     until(lambda: states(shop) == {"succeeded": 4})
     events = asked("events", "list", server=shop)["events"]
     assert [one["attempts"] for event in events for one in event["deliveries"]] == [2] * 4
+    until(lambda: asked("operations", "list", "--active", server=shop)["operations"] == [])
 
     def cancels(_seconds):
         (operation,) = asked("operations", "list", "--active", server=shop)["operations"]
