@@ -192,7 +192,8 @@ def purge(paper: Paper, until: int, state: str | None, *, dry_run: bool) -> dict
 
 def _may_go(event: Event, states: set[str], until: int) -> bool:
     theirs = {one.state for one in event.deliveries.values()}
-    changes = [event.received, event.beside_at, event.rerouted, *(one.changed for one in event.deliveries.values())]
+    changes = [event.received, event.beside_at, event.rerouted]
+    changes += [delivery.changed for delivery in event.deliveries.values()]
     if not theirs <= AT_REST or max(changes) >= until:
         return False
     grave = theirs & {State.DEAD} | {event.state} & {"parked"}

@@ -247,7 +247,7 @@ class Paper:
             event.repeats += 1
         elif (
             event.state != "routed"
-            and whole not in [one[:2] for one in event.late]
+            and whole not in [body[:2] for body in event.late]
             and self.keep(event, [event.identity[1], event.body], replaced_by=whole)
         ):
             event.identity, event.body = identity, body

@@ -153,9 +153,9 @@ def test_undecided_ends_by_source(hands):
     found = read(hands, undecided_ends.find_undecided_ends, times[3])
     assert [one[:3] for one in found] == [("hr", times[2], times[2]), ("oa", times[0], times[3])]
     assert [hands.flow.events(flow_instance_id=name)[0] for name in ("i2", "i3")] == [one.event_id for one in found]
-    assert [read(hands, undecided_ends.count_undecided_ends, times[3], one.source) for one in found] == [1, 3]
+    assert [read(hands, undecided_ends.count_undecided_ends, times[3], ends.source) for ends in found] == [1, 3]
     assert read(hands, undecided_ends.count_undecided_ends, times[3], "crm") == 0
-    assert [one.source for one in read(hands, undecided_ends.find_undecided_ends, at)] == ["crm", "hr", "oa"]
+    assert [ends.source for ends in read(hands, undecided_ends.find_undecided_ends, at)] == ["crm", "hr", "oa"]
     assert read(hands, alert_queries.count_parked, at, "", "k1") == 1
 
 

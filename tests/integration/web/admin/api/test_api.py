@@ -250,7 +250,7 @@ def test_the_document_is_openapi(document):
             assert operation["security"] == ([{}, {"bearer": []}] if method == "get" else [{"bearer": []}])
             assert {"400", "401", "403", "404", "405", "422", "500", "503"} <= set(operation["responses"])
     events = document["paths"]["/api/events"]["get"]["parameters"]
-    repeatable = {one["name"]: one["schema"]["maxItems"] for one in events if "maxItems" in one["schema"]}
+    repeatable = {given["name"]: given["schema"]["maxItems"] for given in events if "maxItems" in given["schema"]}
     assert repeatable == {"id": 100, "field": 20}
     for name, schema in document["components"]["schemas"].items():
         for member, its in schema["properties"].items():
@@ -1004,7 +1004,7 @@ def test_engines_and_sources(harness, serve, document):
     assert (source["pull_only"], source["missed"], source["engine"]["source"]) == (False, 0, "oa")
     assert source["settings"]["engine.password"] == "env OA_PASSWORD"
     assert "5" * 64 not in json.dumps(source)
-    assert [one["name"] for one in api.get("/api/sources")["sources"]] == ["hr", "mapped", "oa"]
+    assert [source["name"] for source in api.get("/api/sources")["sources"]] == ["hr", "mapped", "oa"]
 
 
 def test_ignored_requests(harness, serve, document):
