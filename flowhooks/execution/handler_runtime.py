@@ -52,8 +52,8 @@ class HandlerRuntime:
         self._is_stopping = False
 
     def runs_here(self, handler: str) -> bool:
-        """Return whether this process runs a handler's deliveries; other processes run the rest."""
-        return self._handler_ids is None or handler in self._handler_ids
+        """Return whether this process starts attempts of a handler's deliveries; other processes run the rest."""
+        return not self._is_stopping and (self._handler_ids is None or handler in self._handler_ids)
 
     def runs_somewhere(self, handler: str) -> bool:
         """Return whether a live process runs a handler's deliveries, as far as this process knows."""

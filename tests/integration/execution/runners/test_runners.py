@@ -9,6 +9,7 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.clock import to_datetime
+from flowhooks.execution.runners import embedded
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.event import from_body
 from support.waiting import WAIT_TIMEOUT
@@ -171,3 +172,18 @@ def test_a_transaction_that_comes_to_nothing_keeps_no_thread(harness, listens, g
     for number in range(4):
         flow.take(f"i{number}", wait=0)
     assert gate.enter(2)
+
+
+def test_a_stop_applies_to_the_next_callback(harness, listens, monkeypatch):
+    """A delivery that is stored after the stop stays waiting, even if the runner has not noticed the stop yet."""
+    monkeypatch.setattr(embedded, "POLL_INTERVAL", 3600.0)
+    runs = []
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
+    assert flow.take("before").status == "done"
+    with monkeypatch.context() as until_noticed:
+        until_noticed.setattr(flow.app.runner, "wake", lambda: None)
+        flow.app.stop_starting()
+        (delivery,) = flow.take("after", wait=WAIT_TIMEOUT).delivery_statuses
+        assert (delivery.state, delivery.attempt) == (State.WAITING, 0)
+    flow.close()
+    assert runs == ["before"]
