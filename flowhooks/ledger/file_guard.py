@@ -86,7 +86,7 @@ class FileGuard:
         self._opened = opened.st_ino, opened.st_dev
         self._wal_opened = wal.st_ino, wal.st_dev
         self._size = opened.st_size
-        self._modified = self._modified_at_commit = opened.st_mtime_ns
+        self._modified_at_commit = opened.st_mtime_ns
 
     def find_problem(self, *, committed: bool = False) -> str | None:
         """Return the problem because of which no write may be acknowledged now; None if there is none.
@@ -94,16 +94,17 @@ class FileGuard:
         Args:
             committed: whether the writer has just committed, which may have modified the file.
         """
-        if self._problem is None and self._is_in_place() and self._has_its_log():
+        modified = None if self._problem else self._modified_in_place()
+        if modified is not None and self._has_its_log():
             if committed:
-                self._modified_at_commit = self._modified
+                self._modified_at_commit = modified
             return None
         return self._diagnose()
 
     def find_problem_quickly(self) -> str | None:
         """Do the same before a transaction, at half the cost. The log is checked after the COMMIT."""
-        in_place = self._problem is None and self._is_in_place() and self._modified == self._modified_at_commit
-        return None if in_place else self._diagnose()
+        in_place = self._problem is None and self._modified_in_place() == self._modified_at_commit
+        return None if in_place else self._diagnose(before_write=True)
 
     def check(self) -> None:
         """Let SQLite check the whole file. If it is damaged, no write is acknowledged any more."""
@@ -125,17 +126,16 @@ class FileGuard:
                 self._damage = f"the database file {self._file} is damaged: {why}"
             self._log_change(misplaced or self._damage)
 
-    def _is_in_place(self) -> bool:
-        """Tell whether the open file is the one at its path, and has not become smaller."""
+    def _modified_in_place(self) -> int | None:
+        """Return when the open file was modified; None if it is not the one at its path, or has become smaller."""
         try:
             stat = os.stat(self._file)  # noqa: PTH116 (as above)
         except OSError:
-            return False
-        self._modified = stat.st_mtime_ns
-        grown = stat.st_size >= self._size
-        if grown:
-            self._size = stat.st_size
-        return grown and (stat.st_ino, stat.st_dev) == self._opened
+            return None
+        if stat.st_size < self._size or (stat.st_ino, stat.st_dev) != self._opened:
+            return None
+        self._size = stat.st_size
+        return stat.st_mtime_ns
 
     def _has_its_log(self) -> bool:
         try:
@@ -144,9 +144,11 @@ class FileGuard:
             return False
         return (stat.st_ino, stat.st_dev) == self._wal_opened
 
-    def _diagnose(self) -> str | None:
+    def _diagnose(self, *, before_write: bool = False) -> str | None:
         with self._changing:
-            why = self._misplaced() or self._damage or self._find_truncation() or self._find_overwriting()
+            why = self._misplaced() or self._damage or self._find_truncation()
+            if before_write and why is None:  # at any other time, the writer may be about to modify the file
+                why = self._find_overwriting()
             self._log_change(why)
             return why
 
@@ -183,9 +185,13 @@ class FileGuard:
 
     def _find_overwriting(self) -> str | None:
         """Return the damage of a file that another program has written to; None if it is intact or too large."""
-        if self._modified == self._modified_at_commit:
+        try:
+            modified = os.stat(self._file).st_mtime_ns  # noqa: PTH116 (as above)
+        except OSError as error:
+            return f"the database file {self._file} cannot be found: {os.strerror(error.errno or 0)}"
+        if modified == self._modified_at_commit:
             return None
-        modified, why = self._modified, None
+        why = None
         if _is_small(Path(self._file)):
             why = self._check(self.accepted)
             if misplaced := self._misplaced():  # during the check, which may have found no file
