@@ -234,8 +234,9 @@ class Real:
     @contextmanager
     def one_commit(self, flow: Any) -> Iterator[None]:
         """Keep the writer busy, so that work submitted in this context is committed together."""
-        free = threading.Event()
-        flow.app.ledger._writer.submit(call_each, lambda _transaction: free.wait(SOON))
+        free, begun = threading.Event(), threading.Event()
+        flow.app.ledger._writer.submit(call_each, lambda _transaction: begun.set() or free.wait(SOON))
+        assert begun.wait(SOON)  # otherwise the writer may take a part of the work together with this, and not the rest
         try:
             yield
         finally:
