@@ -129,7 +129,8 @@ class Hands:
 
     def queue_up(self, *calls):
         """Make these calls in threads so that all their work is in one batch; return their results or errors."""
-        results = [None] * len(calls)
+        results, submitted = [None] * len(calls), set()
+        writer, submit = self.ledger._writer, self.ledger._writer.submit
 
         def one(place, call):
             try:
@@ -137,13 +138,19 @@ class Hands:
             except Exception as error:  # noqa: BLE001 (handed to the test)
                 results[place] = error
 
-        with self.held():
+        def submit_and_note(work, item):
+            future = submit(work, item)
+            submitted.add(threading.current_thread())
+            return future
+
+        with self.held(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writer, "submit", submit_and_note)
             threads = []
             for number, call in enumerate(calls):
                 threads.append(threading.Thread(target=one, args=(number, call)))
                 threads[-1].start()
-                # In turn, so that a batch has a known order.
-                self.flow_until(lambda number=number: self.ledger._writer._queue.qsize() > number)
+                # In turn, so that a batch has a known order. A service of a started app may write meanwhile, too.
+                self.flow_until(lambda thread=threads[-1]: thread in submitted)
         for thread in threads:
             thread.join(SOON)
         return results
