@@ -9,6 +9,7 @@ from sqlalchemy import text
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import leader_lock
 from flowhooks.ledger.leader_lock import LeaderLock
+from support.waiting import until
 
 pytestmark = pytest.mark.postgresql
 PROCESS = text("SELECT pg_backend_pid()")
@@ -31,6 +32,9 @@ def new_lock(postgresql_url):
     yield make
     for lock in locks:
         lock.release()
+    held = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database AND datname = current_database()"
+    with psycopg.connect(postgresql_url) as connection:  # a session ends a moment after its connection is closed
+        until(lambda: not connection.execute(f"{held} WHERE locktype = 'advisory'").fetchall())
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def test_one_process_has_it_until_it_ends(new_lock, is_free, postgresql_url, eve
     assert first.read(pid) == first.read(pid)
     assert second.read(pid) is None
     first.release()
-    assert second.take()
+    eventually(second.take)  # PostgreSQL ends the session a moment after its connection is closed
     with psycopg.connect(postgresql_url) as connection:
         connection.execute("SELECT pg_terminate_backend(%s)", (second.read(pid),))
     eventually(first.take)
