@@ -154,7 +154,7 @@ def test_a_connection_that_was_cut_is_made_again(harness, listens, ears, logged)
     """After a reconnect the listener reports possibly missed news, and receives news as before."""
     flow = harness.open(listens(nothing, name="h"), start=False)
     heard = ears()
-    assert cut(flow) == 1
+    assert cut(flow) >= 1  # PostgreSQL may not have ended a session of the test before yet
     heard.until(lambda one: one.missed)
     flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
     heard.until(lambda one: "e" in one.events)
