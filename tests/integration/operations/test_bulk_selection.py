@@ -12,6 +12,7 @@ from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.delivery import State
 from flowhooks.operations.bulk import plan_operation
 from flowhooks.settings import Settings
+from support.waiting import WAIT_TIMEOUT
 
 
 class Plugin:
@@ -39,7 +40,7 @@ def app(tmp_path_factory):
     call_back = Callback(
         source="default", kind="complete", flow_instance_id="1", body={"processDefinitionKey": "leave"}, text="{}"
     )
-    answer = app.intake.accept(call_back, wait=10)
+    answer = app.intake.accept(call_back, wait=WAIT_TIMEOUT)
     assert {one.handler: one.state for one in answer.delivery_statuses} == {
         "two:fails": State.DEAD,
         "two:works": State.SUCCEEDED,
