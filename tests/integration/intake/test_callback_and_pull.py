@@ -8,11 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger import late_callbacks
+from flowhooks.ledger import database, late_callbacks
 from support.silent_engine import asked
 from support.waiting import WAIT_TIMEOUT, until
 
 AT_ONCE = 64
+
+
+@pytest.fixture
+def long_timeouts(monkeypatch):
+    """On a busy machine, a transaction waits for the lock of a test until that is released."""
+    monkeypatch.setattr(database.engines, "BUSY_SECONDS", WAIT_TIMEOUT)
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
@@ -48,6 +54,7 @@ def test_callbacks_and_pulls_at_once_store_one_event(harness, listens, rounds):
     assert flows[0].app.ledger.verify().trouble == []
 
 
+@pytest.mark.usefixtures("long_timeouts")
 def test_both_in_one_transaction(harness, listens):
     """The callback comes first, whatever their order: the pull finds its event."""
     flow = harness.open(**asked(listens(lambda event: None, name="ran")))
@@ -66,6 +73,7 @@ def test_both_in_one_transaction(harness, listens):
     assert len(results) == 2
 
 
+@pytest.mark.usefixtures("long_timeouts")
 def test_late_callbacks_of_a_batch_lock_their_events_by_id(harness, listens, monkeypatch):
     """A reroute locks events in the order of their ids; late callbacks that came in another order do, too."""
     flow = harness.open(**asked(listens(lambda event: None, name="ran")), start=False)
