@@ -24,7 +24,7 @@ from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.registry import run_operation
 from flowhooks.operations.retire import retire
 from flowhooks.settings import AlertRoute
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.either
 
@@ -865,11 +865,19 @@ class Hanging(Listener):
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A listener that hangs with a short timeout; released at the end."""
-    monkeypatch.setattr(
-        "flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 1.0
-    )  # a listener that does not hang never needs this time
-    hanging = Hanging()
+    """A listener whose timeout is over as soon as it hangs; released at the end.
+
+    The other listeners have the whole timeout: on a busy machine, a thread may stand still for more than a second.
+    """
+    hanging, wait = Hanging(), notifier.AlertNotification.wait
+
+    def wait_until_it_hangs(notification):
+        if notification._name == "hanging" and not hanging.let_go.is_set():
+            until(lambda: hanging.alerts)
+            notification._deadline = 0.0
+        return wait(notification)
+
+    monkeypatch.setattr(notifier.AlertNotification, "wait", wait_until_it_hangs)
     yield hanging
     hanging.let_go.set()
 
