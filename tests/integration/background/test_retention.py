@@ -329,12 +329,13 @@ def test_it_begins_by_itself_and_only_where_it_leads(harness, listens, monkeypat
 
 def test_a_database_that_is_down_does_not_end_it(harness, listens, monkeypatch, eventually, logged):
     """A database failure is logged once, and a later run deletes the data."""
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
     flow = harness.open(listens(go, name="go"), retention={"succeeded": 1})
     flow.take("i1")
-    with flow.locked(timeout=0.05):
+    with flow.locked():  # a shorter timeout would be another failure, if the writer began too late
         flow.clock.advance(2 * DAY)
         eventually(lambda: [one for one in logged if one["event"] == "purge_failed"])
     eventually(lambda: not flow.events())
