@@ -109,8 +109,10 @@ def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
 
 
 @pytest.mark.parametrize("handler", DEATHS)
-def test_its_end_is_that_attempts_alone(running, handler):
+def test_its_end_is_that_attempts_alone(running, handler, monkeypatch):
     """The caller learns how the process ended; the next delivery of any handler finds a process."""
+    if handler == "killed":  # after this time, flowhooks would kill it, too, and say so
+        monkeypatch.setattr(pool_module, "EXIT_STATUS_TIMEOUT", WAIT_TIMEOUT)
     invocation = running.invocation(handler)
     with pytest.raises(HandlerLost, match=DEATHS[handler]):
         running.run(handler, invocation=invocation)
@@ -120,8 +122,10 @@ def test_its_end_is_that_attempts_alone(running, handler):
     assert running.run("nothing") is None
 
 
-def test_where_it_crashed_or_hung_is_told(running):
+def test_where_it_crashed_or_hung_is_told(running, monkeypatch):
     """The attempt's traceback has the last output of the process, including the line that Python reports."""
+    # However late the process gets the signal at which it prints its tracebacks.
+    monkeypatch.setattr("flowhooks.execution.isolation.fork_server_manager.TRACEBACK_TIMEOUT", WAIT_TIMEOUT)
     with pytest.raises(HandlerLost) as lost:
         running.run("segfaults")
     assert lost.value.tail.startswith("about to read what is not there\nFatal Python error: Segmentation fault")
