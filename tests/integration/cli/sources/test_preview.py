@@ -103,8 +103,10 @@ LEAVE = b"id=7&processDefinitionKey=leave&businessKey=B-1&status=2"
 
 
 @pytest.fixture
-def tried(run, tmp_path):
+def tried(run, tmp_path, monkeypatch):
     """Previews a body; returns the exit code and the JSON, or with `text` what is printed."""
+    for caller in ("flowhooks.cli.sources.preview", "flowhooks.web.callback.receivers"):
+        monkeypatch.setattr(f"{caller}.CALL_TIMEOUT", WAIT_TIMEOUT)  # a busy machine may need more than a second
     (tmp_path / "flowhooks.toml").write_text(CONFIG)
 
     def preview(source, body, *options, text=False, plugins=PLUGINS, **env):
