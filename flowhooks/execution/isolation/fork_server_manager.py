@@ -180,12 +180,12 @@ class ForkServerManager:
                 return
             tries = 1 if time.monotonic() - started > STABLE_SECONDS else tries + 1
             pause = RESTART_DELAYS[min(tries, len(RESTART_DELAYS)) - 1]
+            self._on_failed("" if was_ready else why)  # whoever reads the log finds that attempts wait
             log.error(
                 "isolation_failed",
                 why=why,
                 next=f"it is tried again in {pause:g} s; attempts of isolated handlers wait for it, or are repeated",
             )
-            self._on_failed("" if was_ready else why)
             self._closing.wait(pause)
 
     def _run_fork_server(self) -> tuple[str, bool]:
