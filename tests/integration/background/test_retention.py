@@ -79,7 +79,8 @@ def test_each_state_has_a_time_of_its_own(harness, listens):
 
 def test_with_everything_for_ever_nothing_goes(harness, listens):
     """With all retention off nothing is deleted."""
-    flow, ids = events(harness, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
+    off = dict.fromkeys(("succeeded", "closed", "dismissed", "identities", "audit", "alerts", "trend_hours"), 0)
+    flow, ids = events(harness, listens, **off)
     flow.clock.advance(10_000 * DAY)
     assert not any(flow.app.retention.run(flow.clock.now()).values())
     assert left(flow, ids) == set(ids)
