@@ -181,6 +181,12 @@ class Server:
         """Send a signal."""
         self.process.send_signal(number)
 
+    def freeze(self):
+        """Send SIGSTOP, and wait until it stands still: until its main thread gets the signal, other threads run on."""
+        self.signal(signal.SIGSTOP)
+        process = Path(f"/proc/{self.process.pid}/stat")
+        waiting.until(lambda: process.read_text().rpartition(")")[2].split()[0] == "T")
+
     def wait(self, timeout=WAIT_TIMEOUT):
         """Wait for the end of the process and its complete log; return the exit code."""
         late = False

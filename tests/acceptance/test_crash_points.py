@@ -18,7 +18,6 @@ import warnings
 from collections import Counter
 from contextlib import closing
 from itertools import count
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -30,7 +29,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
 from support.clients import calling, until_more
-from support.waiting import WAIT_TIMEOUT, until
+from support.waiting import WAIT_TIMEOUT
 
 PLUGIN = '''
 import itertools, os, random, signal, time
@@ -796,13 +795,11 @@ def stopped_in_a_checkpoint(site, server, sent):
 
     The index is read while the server is stopped: on a busy machine the checkpoint may otherwise end before the read.
     """
-    process = Path(f"/proc/{server.process.pid}/stat")
     before = site.database.stat().st_mtime_ns
     while sent.is_alive():
         if site.database.stat().st_mtime_ns == before:
             continue
-        server.signal(signal.SIGSTOP)
-        until(lambda: process.read_text().rpartition(")")[2].split()[0] == "T")
+        server.freeze()
         last, sure, tried = backfilled(site.database)
         if sure < tried <= last:
             return True

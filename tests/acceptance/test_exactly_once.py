@@ -129,7 +129,7 @@ def test_stopped_until_taken_for_dead_it_writes_nothing(shared, moment):
     gate = shut(shared, moment)
     event_id = server.post("i", BODY, **ASYNC).event_id
     shared.until(lambda _ledger: [one for one in moments(shared) if one[0] == moment])
-    sleeper.signal(signal.SIGSTOP)
+    sleeper.freeze()
     gate.unlink()
     heir = worker(shared)
     shared.until(lambda ledger: state(event_id)(ledger) == "succeeded")
