@@ -251,6 +251,7 @@ def test_an_unfinished_event_is_202_and_joined_when_it_comes_again(server, site)
     body = {"processDefinitionKey": "slow"}
     answer = server.post("slow-1", body, Prefer="wait=0")
     assert (answer.status, answer.json["success"]) == (202, True)
+    site.until(lambda ledger: ledger.delivery_statuses(answer.event_id)[0].state == "running")
     running = server.post("slow-1", body, Prefer="wait=1", Accept_Language="zh")
     assert (running.status, running.event_id) == (202, answer.event_id)
     assert "执行中 1 个" in running.json["message"]
