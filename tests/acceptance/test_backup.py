@@ -49,7 +49,9 @@ def test_backed_up_under_load_and_restored(make_site):
     for instance, event_id, _ in acknowledged:
         with other.ledger() as ledger:
             assert ledger.event(event_id).event.flow_instance_id == instance
-    for instance, event_id, _ in acknowledged[:20]:
+    # An attempt that ran while the backup was made is unknown to the restored server.
+    ended = [(instance, event_id) for instance, event_id, status in acknowledged if status == 200]
+    for instance, event_id in ended[:20]:
         answer = restored.post(instance, {"processDefinitionKey": "backup", "businessKey": instance})
         assert (answer.status, answer.event_id) == (200, event_id)
     assert restored.post("new", {"processDefinitionKey": "backup"}).status == 200
