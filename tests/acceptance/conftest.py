@@ -154,7 +154,9 @@ class Server:
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
         """Send one request on a new connection."""
         with closing(http.client.HTTPConnection(*(self.admin if admin else self.place), timeout=timeout)) as connection:
-            connection.request(method, path, body, headers or {})
+            connection.connect()
+            with suppress(BrokenPipeError, ConnectionResetError):  # it was answered before all of it was sent
+                connection.request(method, path, body, headers or {})
             return read(connection.getresponse())
 
     def post(self, instance, body, *, kind="complete", timeout=30, **headers):
