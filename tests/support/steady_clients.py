@@ -16,6 +16,9 @@ RATE = 50
 """Callbacks a second."""
 MAX_DELAY = 0.1
 """Seconds between connecting and sending on a new connection: half the silence after which a server may close it."""
+MAX_SILENCE = 2.5
+"""Seconds without a callback on a persistent connection: half the time after which a server that hands over closes it
+without an announcement."""
 PERSISTENT = 2
 """Persistent connections. Each is used often, so a server that hands over soon announces on it that it closes."""
 
@@ -44,8 +47,8 @@ class Clients:
     Half of the callbacks use a persistent connection if one is free. A refused connection is a failure, and so is a
     callback without a response after `WAIT_TIMEOUT`. One thread sends and receives all of them.
 
-    If that thread is delayed between connecting and sending, a server that is replaced may close the new connection.
-    The callback is then repeated.
+    If that thread is delayed between connecting and sending, a server that is replaced may close the new connection,
+    and a persistent one if the thread is delayed between two callbacks on it. The callback is then repeated.
 
     Args:
         place: (host, port) of the server.
@@ -67,8 +70,9 @@ class Clients:
         self._place = place
         self._body = json.dumps(body)
         self._patient = patient
-        self._began = 0.0
+        self._began = self._looked_at = 0.0
         self._free = deque(self._connection() for _ in range(PERSISTENT))
+        self._released = {}
         self._repeats = []
         self._delayed = set()
         self._selector = selectors.DefaultSelector()
@@ -76,7 +80,7 @@ class Clients:
         self._thread = threading.Thread(target=self._run, name="clients")
 
     def __enter__(self):
-        self._began = time.monotonic()
+        self._began = self._looked_at = time.monotonic()
         self._thread.start()
         return self
 
@@ -99,8 +103,10 @@ class Clients:
                 while not self._over.is_set() and self._next_due() <= time.monotonic():
                     self._send(self._next())
                 pause = 1 / RATE if self._over.is_set() else max(0.0, self._next_due() - time.monotonic())
+                looked_at = time.monotonic()
                 for key, _ in self._selector.select(pause):
                     self._receive(key.data)
+                self._looked_at = looked_at
                 self._give_up_late()
         for connection in self._free:
             connection.close()
@@ -114,13 +120,14 @@ class Clients:
         return Callback(instance, self._connection(), is_persistent=False, due=due)
 
     def _send(self, callback):
-        is_new, began, error = callback.connection.sock is None, time.monotonic(), None
+        is_new, error = callback.connection.sock is None, None
+        silent_since = time.monotonic() if is_new else self._released[callback.connection]
         try:
             callback.connection.request("POST", f"/flow/{callback.instance}/call-back/complete", self._body)
         except (OSError, http.client.HTTPException) as raised:
             error = raised
         self._delayed.discard(callback.instance)
-        if is_new and time.monotonic() - began > MAX_DELAY:
+        if time.monotonic() - silent_since > (MAX_DELAY if is_new else MAX_SILENCE):
             self._delayed.add(callback.instance)
         if error is not None:
             self._on_error(callback, error)
@@ -154,6 +161,7 @@ class Clients:
     def _release(self, callback):
         if callback.is_persistent:
             self._free.append(callback.connection)  # the last one, so that each is used in turn
+            self._released[callback.connection] = self._looked_at  # the response has come since then
         else:
             callback.connection.close()
 
