@@ -259,7 +259,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         """
         if self._lingering:
             return False  # the response was sent, and what arrives is discarded
-        return bool(self.requests or self.request_started_at or self.total_outbufs_len or self.waiting_since > moment)
+        if self.requests or self.request_started_at or self.total_outbufs_len or self.waiting_since > moment:
+            return True
+        connection = self.socket  # the loop sets it to None when it closes the connection
+        try:
+            return connection is not None and bool(connection.recv(1, socket.MSG_PEEK))  # the loop may read it late
+        except OSError:  # no data has arrived, or the connection is closed
+            return False
 
     def is_idle_since(self, moment: float) -> bool:
         """Return whether nothing was sent or received since a time by `time.monotonic`, and nothing has arrived now.
