@@ -267,4 +267,4 @@ def test_nothing_that_was_refused_has_left_a_trace(server, site):
     """Only accepted callbacks are stored, and the counts balance."""
     with site.ledger() as ledger:
         assert ledger.find(EventFilter(flow_instance_id="bad"), limit=1) == []
-    assert site.balance().events.keys() == {"routed"}
+    assert site.balance().events.keys() <= {"routed"}  # of the tests above that ran in this process, if any did
