@@ -152,12 +152,20 @@ class Server:
         return _place(self.until_logged(self._ready)["admin"])
 
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
-        """Send one request on a new connection."""
-        with closing(http.client.HTTPConnection(*(self.admin if admin else self.place), timeout=timeout)) as connection:
-            connection.connect()
-            with suppress(BrokenPipeError, ConnectionResetError):  # it was answered before all of it was sent
-                connection.request(method, path, body, headers or {})
-            return read(connection.getresponse())
+        """Send one request on a new connection; again if it was closed because this client was late with it."""
+        place = self.admin if admin else self.place
+        while True:
+            began = time.monotonic()
+            with closing(http.client.HTTPConnection(*place, timeout=timeout)) as connection:
+                connection.connect()
+                with suppress(BrokenPipeError, ConnectionResetError):  # it was answered before all of it was sent
+                    connection.request(method, path, body, headers or {})
+                is_late = time.monotonic() - began > raw_http.MIN_DELAY
+                try:
+                    return read(connection.getresponse())
+                except ConnectionError:
+                    if not is_late:
+                        raise
 
     def post(self, instance, body, *, kind="complete", timeout=30, **headers):
         """Send one callback; underscores in a header's name stand for dashes."""
