@@ -67,7 +67,7 @@ def handlers():
 
 
 def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
-    """Parked events run oldest first at the next start; an `every` handler neither unparks them nor sees them twice."""
+    """The next start delivers parked events, oldest first; an `every` handler neither unparks nor repeats them."""
     site.plugin("watcher", EVERY)
     server = site.start(answer_wait=20)
     parked = [server.post(f"p-{number}", {"processDefinitionKey": "good"}) for number in range(5)]
@@ -89,14 +89,14 @@ def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
         for answer in parked:
             states = {one.handler: (one.state.value, one.attempt) for one in ledger.delivery_statuses(answer.event_id)}
             assert states == {"watcher:audit": ("succeeded", 1), "good:good": ("succeeded", 1)}
-        begun = [
-            attempt.started_at
+        created = [
+            one.delivery_id
             for answer in parked
             for one in ledger.delivery_statuses(answer.event_id)
             if one.handler == "good:good"
-            for attempt in ledger.attempts(one.delivery_id)
         ]
-    assert begun == sorted(begun)
+    # The attempts may begin in another order, because several threads run them.
+    assert created == sorted(created)
     server.stop()
     books = site.balance()
     assert books.events == {"parked": 1, "routed": 5}
