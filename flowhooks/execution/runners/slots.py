@@ -291,8 +291,8 @@ class SlotPool:
                     handler = self._ready_handlers.popleft()
                     queue = self._queues[handler]
                     queue.is_scheduled = False
-                    if handler in self._runtime.paused() or self._runtime.is_at_rate(handler, self._clock.now()):
-                        # A later poll finds its deliveries again.
+                    if not self._can_run(handler):
+                        # A later poll finds its deliveries again, or, after a stop, the next process.
                         self._clear(queue)
                         if not queue.size:
                             del self._queues[handler]

@@ -125,6 +125,24 @@ def test_a_handler_that_hangs_is_not_read_again(clock):
     assert pool.max_rows("p:a") == 0
 
 
+def test_a_stop_applies_to_what_is_queued(clock):
+    """A thread that becomes free after the stop takes no queued delivery, even if the pool is not closed yet."""
+    runtime, taken = Anywhere(), []
+    pool = slots.SlotPool(2, runtime, clock)
+    pool.add()
+    pool.put([ReadyDelivery(name, "p:a", 0) for name in ("a1", "a2")])
+    running = pool.take()
+    runtime.runs_here = lambda handler: False
+    pool.give_back(running)
+    thread = threading.Thread(target=lambda: taken.append(pool.take()))
+    thread.start()
+    until(lambda: taken or pool._changed._waiters)
+    assert taken == []
+    pool.close()
+    thread.join(WAIT_TIMEOUT)
+    assert taken == [None]
+
+
 def test_what_a_poll_skipped_is_read_when_memory_is_empty(clock):
     """When the last queued delivery has started, a poll reads the rows that were skipped meanwhile."""
     pool = slots.SlotPool(2, Anywhere(), clock)
