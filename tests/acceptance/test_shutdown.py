@@ -175,12 +175,12 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
     server = site.start(runner__threads=1, http__read_timeout=60)
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
         arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
-        server.post("runs", SLOW, Prefer="wait=0")
+        waiting = Waiting(server, "runs", SLOW)
         until_entered(site, "runs")
         for number in range(20):
             server.post(f"queued-{number}", GOOD, Prefer="wait=0")
         server.signal(signal.SIGINT)  # Ctrl-C has the same effect
-        server.until_logged("shutdown_started")
+        assert waiting.result().status == 202  # from now on no attempt starts; `shutdown_started` is logged before
         mark(site, "go").touch()
         site.until(lambda ledger: ledger.count_by_state()["running"] == 0)  # so the only thread is free
         arriving.sendall(b'{"a": 12}')
