@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from support.journal import whole_lines
 from support.process_trials import FAST_EXPIRY
 
 PLUGIN = '''
@@ -73,7 +74,7 @@ def shared(sharing):
 
 def journal(site):
     """The lines that the handler has written."""
-    return [Line(*json.loads(line)) for line in site.journal.read_text().splitlines()] if site.journal.exists() else []
+    return [Line(*json.loads(line)) for line in whole_lines(site.journal)]
 
 
 class Sender(threading.Thread):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.journal import whole_lines
 from support.process_trials import FAST_EXPIRY
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
@@ -83,7 +84,7 @@ def alive(pid):
 
 def entered(site):
     """(plugin, instance, process) of each run of a handler."""
-    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    lines = whole_lines(site.journal)
     assert not any(line.endswith("True") for line in lines), "a handler sees what only its process is to see"
     return [(name, instance, int(pid)) for name, instance, pid, _ in map(str.split, lines)]
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from support.journal import whole_lines
 from support.waiting import until
 
 PLUGIN = '''
@@ -149,7 +150,7 @@ def rows(url, statement):
 
 def entered(site):
     """(instance, attempt, process) of each run of a handler."""
-    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    lines = whole_lines(site.journal)
     return [(instance, int(attempt), int(pid)) for instance, attempt, pid in map(str.split, lines)]
 
 

@@ -6,6 +6,7 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.journal import whole_lines
 from support.waiting import until
 
 PLUGIN = '''
@@ -87,7 +88,7 @@ def serve(site):
 
 def entered(site):
     """(version, what, instance, process) of each run of a handler."""
-    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    lines = whole_lines(site.journal)
     return [(version, what, instance, int(pid)) for version, what, instance, pid in map(str.split, lines)]
 
 
