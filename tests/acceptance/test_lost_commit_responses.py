@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from support.app_harness import LedgerHarness, until
-from support.process_trials import AGAIN, ONCE, check_books, entered, rows, shut, until_worker_known
+from support.process_trials import AGAIN, ONCE, at_rest, check_books, entered, rows, shut, until_worker_known
 from support.waiting import WAIT_TIMEOUT
 
 QUICK = {"ledger__heartbeat_timeout": 3.0}
@@ -66,6 +66,7 @@ def test_of_a_running_mark(broken, kind):
     broken.database = broken.proxied
     worker = broken.start_worker("--plugins-dir", broken.plugins, runner__kind=kind, **QUICK)
     until_worker_known(server)
+    at_rest(broken.direct)  # the worker may still have to run the first probes
     broken.proxy.lose_answer(claims)
     answer = server.post("i", ONCE, Prefer="wait=30")
     assert broken.proxy.lost.is_set()
