@@ -197,6 +197,7 @@ def test_whoever_is_asked_tells_the_numbers_of_all(shared):
     until(lambda: attempts_told(server) == len(entered(shared)))
     server.signal(signal.SIGHUP)
     server.until_logged("process_replaced")
+    until(lambda: len(pids(server)) == BOTH)  # a process reports that it is ready before it logs it
     told = [attempts_told(server) for _ in range(6)]
     assert told == [len(entered(shared))] * 6
     text = server.ask("GET", "/metrics", admin=True).body.decode()
