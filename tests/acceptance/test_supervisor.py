@@ -267,7 +267,8 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
     server = start(shared)
     (gate := shared.folder / "shut-slow").touch()
     answers = []
-    caller = threading.Thread(target=lambda: answers.append(server.post("slow", GOOD, Prefer="wait=60")))
+    # Two starts of Python lie before the response.
+    caller = threading.Thread(target=lambda: answers.append(server.post("slow", GOOD, Prefer="wait=60", timeout=90)))
     caller.start()
     (runs_in,) = until(lambda: [pid for _, instance, pid in entered(shared) if instance == "slow"])
     server.signal(signal.SIGHUP)
