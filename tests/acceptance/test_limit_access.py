@@ -226,8 +226,12 @@ def test_forms_must_come_from_the_console(nginx):
 def test_each_login_is_in_the_audit_log(site, nginx):
     """The command of the page lists who has logged in, how, and with which role."""
     assert ask(nginx, "/console/handlers", "payments-team", user="zhao")[0] == 200
-    ran = site.run("audit", "--action", "login", "--json", database=site.database)
-    found = [entry["detail"] for entry in json.loads(ran.stdout)["entries"] if entry["actor"] == "zhao"]
+
+    def recorded():
+        ran = site.run("audit", "--action", "login", "--json", database=site.database)
+        return [entry["detail"] for entry in json.loads(ran.stdout)["entries"] if entry["actor"] == "zhao"]
+
+    found = until(recorded)  # a request waits for its login's entry for a second at most
     assert [(entry["by"], entry["role"], entry["address"]) for entry in found] == [("proxy", "payments", "127.0.0.1")]
 
 
