@@ -290,3 +290,4 @@ def test_a_kill_leaves_no_more_unknown_than_the_worker_could_run(shared):
         tally = ledger.count_by_state()
     assert (tally["unknown"], tally["waiting"]) == (8, 9_992)
     assert len(entered(shared)) == 8
+    server.stop()  # the next test uses the same database
