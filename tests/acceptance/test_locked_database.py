@@ -24,7 +24,7 @@ def handlers():
 def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
     """While the database is locked no attempt begins; afterwards each attempt marked as running does run."""
     site.plugin("demo", LATER)
-    server = site.start(ledger__write_timeout=1)
+    server = site.start(ledger__write_timeout=3)  # less than the time for which SQLite waits for the lock
     answer = server.post("a", {"processDefinitionKey": "later"}, Prefer="wait=0")
     assert answer.status == 202
     server.until_logged("attempt_failed", attempt=1)
