@@ -527,5 +527,6 @@ def test_who_hangs_up_before_the_answer_has_called_back_or_not(server, stored, r
     sent = GOOD.replace(b"ID", own.encode())
     for _ in range(5):
         raw_http.hang_up(server.place, sent, reset=reset)
-    assert server.post(own, BODY).status == 200
+    (answer,) = raw_http.answers(raw_http.exchange(server.place, LAST.replace(b"ID-last", own.encode())))
+    assert answer.status == 200
     assert stored() == {own}
