@@ -40,7 +40,8 @@ def test_a_connection_whose_thread_waits_is_not_asked(start, connect, monkeypatc
     assert entered.wait(WAIT_TIMEOUT)
     assert other.send(GOOD).answer().status == 200
     asked.clear()
-    assert other.send(GOOD).answer().status == 200
+    for _ in range(2):  # the loop may only ask again after the first answer, and must ask to read the second request
+        assert other.send(GOOD).answer().status == 200
     assert len(set(asked)) == 1
     go.set()
     assert slow.answer().status == 200
