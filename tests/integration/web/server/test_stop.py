@@ -76,6 +76,9 @@ def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource, e
     server = start(threads=1)
     client = connect(server).send(SLOW + GOOD + GOOD[:10])
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    (channel,) = server._listener.active_channels.values()
+    # The first request is run before the rest of the bytes is parsed.
+    eventually(lambda: len(channel.requests) == 2 and channel.request_started_at > 0)
     drain = threading.Thread(target=server.drain, args=(WAIT_TIMEOUT,))
     drain.start()
     eventually(lambda: server._listener.draining)
