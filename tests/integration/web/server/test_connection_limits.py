@@ -92,10 +92,14 @@ def test_the_longest_idle_connection_is_closed_for_a_new_one(start, connect, mon
     server = start(max_connections=2)
     first, second = connect(server), connect(server)
     channels = server._listener.active_channels
+
+    def n_idle():
+        return sum(channel.answered and not channel.requests for channel in list(channels.values()))
+
     for number, client in enumerate((second, first), start=1):
         assert client.send(GOOD).answer().status == 200
         # The answer is sent before the wait for the client starts.
-        eventually(lambda number=number: sum(channel.answered for channel in list(channels.values())) == number)
+        eventually(lambda number=number: n_idle() == number)
     assert connect(server).send(GOOD).answer().status == 200
     assert second.closed()
     assert first.send(GOOD).answer().status == 200
