@@ -45,6 +45,7 @@ def violations(page):
     """The rules of axe that a page violates, each with the first element that violates it."""
     from axe_playwright_python.base import AXE_FILE_PATH
 
+    page.wait_for_load_state()  # a click waits only for the start of a page, which has no style sheet then
     if not page.evaluate("'axe' in window"):
         # Later pages load axe by themselves: to send its half a megabyte takes as long as a small page.
         page.add_init_script(path=AXE_FILE_PATH)
