@@ -347,6 +347,7 @@ def test_two_quick_clicks(console, visit):
         replay.click()
     page.clock.run_for(6_000)
     replay.click()
+    page.wait_for_load_state()  # until the page's script has run, each click sends the form
     page.locator("form.confirm").get_by_role("button", name="Replay").dblclick()
     says(page, "do.replay.did", "en", count="1")
     assert len(console.flow.sql("SELECT id FROM audit_log")) == 1
@@ -459,6 +460,7 @@ def test_a_button_stays_in_its_place_while_it_is_pressed(unpaid, visit, locale, 
     step(page, "start", language)
     page.get_by_label(text("operation.rate_field", language)).fill("2")
     button = page.locator('form[action*="/rate"] button')
+    page.wait_for_load_state()  # without its style sheet and its script, the page has other places
     at = button.bounding_box()
     page.mouse.move(at["x"] + at["width"] / 2, at["y"] + 2)
     page.mouse.down()

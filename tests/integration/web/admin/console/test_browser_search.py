@@ -136,6 +136,7 @@ def test_handlers_are_listed(console, visit):
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.get_by_label("Handler")).to_have_value("p:book")
     # White space around a pasted value is removed.
+    page.wait_for_load_state()  # by the page's script
     page.get_by_label("Business key").fill(" A-2026-1 ")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_label("Business key")).to_have_value("A-2026-1")
