@@ -440,6 +440,8 @@ def test_the_next_of_a_list_and_the_rest_of_an_operation(unpaid, visit, locale, 
     step(page, "cancel", language)
     expect(page.locator(".o-cancelled")).to_have_text(text("operation_state.cancelled", language))
     expect(page.locator("main")).to_contain_text(text("operation.left", language))
+    # The page is loaded again when the delivery that was released has ended.
+    expect(page.locator(".live")).to_have_count(0)
     clean(page)
     assert unpaid.flow.only(event_of(unpaid, "p2")).state is State.CLOSED
     assert [unpaid.flow.only(event_of(unpaid, f"p{number}")).state for number in (0, 1)].count(State.DEAD) >= 1
