@@ -182,6 +182,7 @@ def everything(harness, serve, listens):
     flow = harness.open(
         plugins={"p": engine_plugin(*handlers)}, sources={"oa": Source(engine=engine), "erp": Source(engine=engine)}
     )
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close the first alert of the page while it is acknowledged
     flow.app.reconciliation.stop(WAIT_TIMEOUT)  # the results are the rows below
     FakeReconciler("oa", "erp").install(flow.app)
     for instance in ("dead", "dead-2", "dead-3", "done", "unknown-1", "unknown-2", "unknown-3", "unknown-4"):
