@@ -128,13 +128,12 @@ class _WaitressTask(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  
         """
         channel = self.channel
         server = channel.server
-        if (
-            (server.closing or server.announces_closing)
-            and len(channel.requests) <= 1
-            and not channel.request_started_at
-        ):
-            channel.linger = True
-            self.request.headers["CONNECTION"] = "close"
+        if server.closing or server.announces_closing:
+            with channel.requests_lock:  # which the loop holds until it has parsed all that it has read
+                is_last = len(channel.requests) <= 1 and not channel.request_started_at
+            if is_last:
+                channel.linger = True
+                self.request.headers["CONNECTION"] = "close"
         head: bytes = super().build_response_header()
         return head
 
