@@ -454,6 +454,7 @@ def test_long_work_goes_on_request_by_request(harness, serve, listens, monkeypat
     for number in range(7):
         flow.take(f"p{number}", key="nobody")
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 2)
+    monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", WAIT_TIMEOUT)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     console = serve(flow)
     answer, asking = console.act("/console/do/dismiss?key=nobody&back=/console/parked", note="over\0<all>")
@@ -487,7 +488,7 @@ def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     assert "The button continues with the rest" in landed.text
     assert "flowhooks events dismiss --state=parked" in landed.text
     to, hidden = landed.form()
-    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", WAIT_TIMEOUT)
     done = busy.follow(busy.submit(to, **hidden)).page.text
     assert "dismissed: 2" in done
     assert "of their state: 7" in done
@@ -501,6 +502,7 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
     """If counting takes longer the page shows a minimum, and still handles all."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", -1.0)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", WAIT_TIMEOUT)
     answer, asking = busy.act("/console/do/dismiss?state=parked")
     assert "at least 1" in asking.text
     assert "There are more than the number above" in asking.text
@@ -510,11 +512,12 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
 def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
     """A closed browser leaves the rest unchanged; a second start does the rest, and two at once do it once."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", WAIT_TIMEOUT)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked")
     assert len(busy.flow.events(state="parked")) == 1
     to, hidden = answer.page.form()
-    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", WAIT_TIMEOUT)
     other, asking = busy.act("/console/do/dismiss?state=parked")
     assert "Parked events to dismiss: 1" in asking.text
     assert other.status == 303

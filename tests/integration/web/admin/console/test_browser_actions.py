@@ -245,6 +245,7 @@ def test_each_action(everything, visit, looks):
 def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
     """A progress bar advances from request to request without a click, until all is done."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", WAIT_TIMEOUT)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", width=360)
     page.clock.install(time=0)
