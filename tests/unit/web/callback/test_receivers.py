@@ -18,6 +18,12 @@ REQUEST = ReceivedRequest(method="POST", query={}, headers={}, body=b"", receive
 SECRET = "secret-of-the-plugin"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A busy machine may take longer than a second to run the thread of a call."""
+    monkeypatch.setattr(receivers, "CALL_TIMEOUT", 60.0)
+
+
 def calls_of(function):
     """Calls of one receiver, the plugin `p`."""
 
