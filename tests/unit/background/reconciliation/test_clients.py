@@ -20,6 +20,7 @@ from flowhooks.model.engine import (
     ProcessDefinition,
 )
 from flowhooks.settings import EngineSettings, Secret, Settings, Source
+from support.waiting import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = "s3cret-of-the-engine"
@@ -248,6 +249,7 @@ def test_a_call_that_does_not_return():
             client.check()
         assert caught.value.reason == "unreachable"
         assert says in caught.value.why
+    until(lambda: entered)  # the thread may begin later than its limit
     assert len(entered) == 1
     gate.set()
     client._latest.returned.wait(60)
