@@ -43,6 +43,8 @@ LOOKS = 3
 """The number of counted requests for each page while the operation runs, after one that does not count."""
 CALLBACKS = 50
 """Callbacks per second while pages are requested, in the case without full load."""
+RELEASE_TIMEOUT = 60.0
+"""Seconds until an operation must release deliveries: it pauses for longer after a transaction that took long."""
 
 
 def planned(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -205,7 +207,9 @@ def _operating(site: Site, server: Server) -> Iterator[str]:
     operation = _command(site, *words)
     before = _remaining(site)
     yield operation["id"]
-    after = _remaining(site)
+    end = time.monotonic() + RELEASE_TIMEOUT
+    while (after := _remaining(site)) == before and time.monotonic() < end:
+        time.sleep(0.1)
     if not 0 < after < before:
         raise ServerError(f"the operation was to run all the time: {before} deliveries were dead, then {after}")
     _press(server, f"/console/operations/{operation['id']}/cancel")
