@@ -160,7 +160,7 @@ def test_what_is_never_settled_is_forgotten(file: Path) -> None:
 def test_many_threads_are_measured_at_once(timings: Timings, file: Path) -> None:
     """Eight threads run and settle at once: each attempt gets a complete line and its own time."""
     made = manager(timings)
-    together = Barrier(8, timeout=10)
+    together = Barrier(8, timeout=60)
 
     def work(thread: int) -> None:
         together.wait()
