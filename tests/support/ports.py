@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from contextlib import ExitStack
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FIRST, LAST = 20_000, 30_000
 """Below the ports that the system assigns, so that no other program takes one between the choice and the start, or
 while the server is down."""
+
+
+def _own_ports() -> Iterator[int]:
+    """The ports of this test process, in random order and repeatedly: others do not take them between choice and start.
+
+    Programs that a test starts choose from the same ports as the test's process, in another order.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = list(range(FIRST + number % processes, LAST, processes))
+    random.SystemRandom().shuffle(ports)
+    return cycle(ports)
+
+
+_candidates = _own_ports()
 
 
 def free_port() -> int:
@@ -23,7 +44,7 @@ def free_ports(count: int) -> list[int]:
         while len(found) < count:
             probe = stack.enter_context(socket.socket())
             try:
-                probe.bind(("127.0.0.1", random.SystemRandom().randrange(FIRST, LAST)))
+                probe.bind(("127.0.0.1", next(_candidates)))
             except OSError:  # in use
                 continue
             found.append(probe.getsockname()[1])
