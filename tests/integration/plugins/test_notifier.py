@@ -41,6 +41,12 @@ def listener():
     return Listener()
 
 
+@pytest.fixture
+def patience(monkeypatch):
+    """Shutdown waits long enough for the pending notifications also on a busy machine."""
+    monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", WAIT_TIMEOUT)
+
+
 def test_listeners_learn_of_events_and_attempts(harness, listens, make_plugin, listener, eventually):
     """Listeners are notified of a stored event, and in order of each attempt's outcome and resulting state."""
     errors = [ValueError("x")]
@@ -100,6 +106,7 @@ def test_what_is_told_is_durable(harness, listens, make_plugin, eventually):
     assert sorted(seen, key=str) == sorted([("event", [(1,)]), (State.SUCCEEDED, [("succeeded",)])], key=str)
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("error", [ValueError, SystemExit, MemoryError])
 def test_a_listener_that_raises_stops_nothing(harness, make_plugin, listener, logged, error):
     """If one listener raises, the other plugins are notified, now and later, and the answer stays the same."""
@@ -121,6 +128,7 @@ def test_a_listener_that_raises_stops_nothing(harness, make_plugin, listener, lo
     assert {entry.get("plugin") for entry in logged if entry["event"] == "hook_failed"} == {"broken"}
 
 
+@pytest.mark.usefixtures("patience")
 def test_an_interrupt_of_a_listener_ends_no_notices(harness, make_plugin, listener, logged):
     """A listener that raises KeyboardInterrupt does not end the thread that notifies all listeners."""
 
@@ -172,6 +180,7 @@ def test_notices_that_nobody_takes_are_dropped_and_counted(harness, make_plugin,
     assert [entry["event"] for entry in logged].count("hook_notifications_dropped") == 1
 
 
+@pytest.mark.usefixtures("patience")
 def test_what_is_pending_is_told_before_the_end(harness, listens, make_plugin, listener):
     """Shutdown sends the pending notifications."""
     flow = harness.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
