@@ -139,8 +139,9 @@ class Conversation(socketserver.StreamRequestHandler):
             lines.append(line.removeprefix(b".") if line.startswith(b"..") else line)
         raw = b"".join(lines)
         self.server.raw.append(raw)
-        self.server.mails.append((self.receivers, message_from_bytes(raw, policy=policy.default)))
         self.server.encrypted.append(self.secure)
+        # Last, because tests wait for it.
+        self.server.mails.append((self.receivers, message_from_bytes(raw, policy=policy.default)))
         self._say("250 taken")
 
     def do_rset(self, _: str) -> None:
