@@ -21,7 +21,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from math import nan
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -109,9 +108,10 @@ class Figure:
 
 
 def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str], float]:
-    """The median of each figure in one tenth of the callbacks, from 0 to 9; NaN without a sample."""
+    """The median of each figure in one tenth of the callbacks, from 0 to 9; without a sample in it, the nearest one."""
     within = [one for one in samples if number * calls <= 10 * one.done <= (number + 1) * calls]
-    return lambda name: median(getattr(one, name) for one in within) if within else nan
+    within = within or [min(samples, key=lambda one: abs(10 * one.done - (number + 0.5) * calls))]
+    return lambda name: median(getattr(one, name) for one in within)
 
 
 def early_tenth(calls: int) -> int:
