@@ -327,7 +327,7 @@ def test_callbacks_that_wait_are_answered_when_their_handler_ends(part, tmp_path
     waiting, servers = part("waiting"), part("servers")
     site = servers.Site(folder=tmp_path, source=waiting.PLUGIN)
     os.mkfifo(site.plugins() / "end")
-    with site.serve() as server, waiting._waiting(server, 2) as connections:
+    with site.serve(settings={"FLOWHOOKS_ANSWER_WAIT": "60"}) as server, waiting._waiting(server, 2) as connections:
         eventually(lambda: site.unfinished() == 2)
         assert waiting._answered(connections) == 0
         end = os.open(site.plugins() / "end", os.O_RDWR)  # as a writer; as a reader it waits for nobody
