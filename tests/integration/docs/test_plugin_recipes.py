@@ -232,6 +232,7 @@ isolation = "{isolation}"
         "PURCHASING_DATABASE": database,
         "ERP_TOKEN": "secret-of-the-erp",
         "PYTHONPATH": str(package / "src"),
+        "FLOWHOOKS_ANSWER_WAIT": "50",  # a busy machine needs time to start the process of a handler
     }
     return stage
 
