@@ -132,6 +132,13 @@ SETTINGS = {"docs/how-to/find-events.md": 'search.fields = ["/amount", "/vendor"
 LONG = {"docs/how-to/test-a-plugin.md": pytest.mark.long}
 """Pages whose tests take half a minute. `test_testing_pages.py` runs these in the short set, too."""
 
+PATIENCE = """\
+from flowhooks.web.callback import receivers
+
+receivers.CALL_TIMEOUT = 60.0
+"""
+"""A plugin of pytest for the tests of pages: a busy machine may take longer than a second to run a receiver."""
+
 EXITS = {
     ("docs/how-to/operate.md", "flowhooks routes --key travel_request"): 1,
     ("docs/how-to/operate.md", "flowhooks alerts acknowledge ALERT_ID"): 1,
@@ -239,8 +246,9 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
         lines[block.line : block.line + len(shown)] = shown
     name = "test_" + re.sub(r"\W", "_", page.stem) + ".py"  # its lines keep their numbers of the page
     (tmp_path / name).write_text("\n".join(lines))
+    (tmp_path / "patience.py").write_text(PATIENCE)
     done = subprocess.run(
-        [sys.executable, *pytest_words(tmp_path, "-q", "--rootdir", str(tmp_path), name)],
+        [sys.executable, *pytest_words(tmp_path, "-p", "patience", "-q", "--rootdir", str(tmp_path), name)],
         cwd=tmp_path,
         env=Stage(tmp_path / "stage").environment | {"PYTHONPATH": f"{tmp_path}:{tmp_path / 'src'}"},
         capture_output=True,
