@@ -106,10 +106,24 @@ class Operator:
         self.start(now)
         self.until_ended(now)
         self.until_ended(close)
-        # Nothing of a round waits for its schedule when the load ends.
-        rest = self.plan("close", {"ids": [*ids, self.untouched[-1]], "handler": "demo:scheduled"})
-        self.start(rest)
-        self.until_ended(rest)
+        self.close_scheduled([*ids, self.untouched[-1]])
+
+    def close_scheduled(self, ids):
+        """Close what waits for its schedule, so that nothing of a round waits when the load ends.
+
+        An attempt that a kill interrupted runs again after the next start, and can be closed only when it has failed.
+        """
+        is_closed = False
+        while not is_closed:
+            rest = self.plan("close", {"ids": ids, "handler": "demo:scheduled"})
+            self.start(rest)
+            self.until_ended(rest)
+            with self.site.ledger() as ledger:
+                is_closed = not any(
+                    status.handler == "demo:scheduled" and status.state in {"waiting", "running"}
+                    for event_id in ids
+                    for status in ledger.delivery_statuses(event_id)
+                )
 
     def hold(self, name):
         """Let a handler run until the next kill, after which its delivery is unknown."""
