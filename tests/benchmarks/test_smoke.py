@@ -35,7 +35,7 @@ GOOD = '"refused":0,"broken":0,"ok":90,"accepted":10,"other":0'
 def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path, stores):
     """The baseline accepts a callback on the contract's path and returns the constant, also if it stores the body."""
     with part("servers").bare(tmp_path, stores=stores) as server:
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/flow/a-1/call-back/complete", '{"businessKey": "HT-1"}', headers)
         answer = connection.getresponse()
@@ -559,7 +559,7 @@ def test_what_servers_and_workers_share_is_measured(part, tmp_path):
         ledger.rows(filling.of_postgresql(2_000))
         ledger.rows("VACUUM ANALYZE")
         with ledger.serve() as server:
-            connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+            connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
             body = json.dumps({"callBackProcessClass": "com.cnooc.test.CallbackHandler"})
             headers = {"Content-Type": "application/json", "Prefer": "respond-async"}
             for number in range(3):
