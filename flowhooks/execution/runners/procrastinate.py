@@ -300,7 +300,7 @@ class ProcrastinateRunner:
                 stop.wait(FAULT_PAUSE_SECONDS)
             finally:
                 self._slots.on_ended(queued.handler, time.monotonic() - began)
-                if self._slots.should_refill(queued.handler):
+                if not stop.is_set() and self._slots.should_refill(queued.handler):
                     self._claim(queued.handler)
 
     def _skip(self, handler: str, delivery_id: str) -> None:
