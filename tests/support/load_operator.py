@@ -110,7 +110,7 @@ class Operator:
         self.close_scheduled([*ids, self.untouched[-1]])
 
     def close_scheduled(self, ids):
-        """Close what waits for its schedule, so that nothing of a round waits when the load ends.
+        """Close the scheduled deliveries of a round, so that none of them is waiting when the load ends.
 
         An attempt that a kill interrupted runs again after the next start, and can be closed only when it has failed.
         """

@@ -180,7 +180,7 @@ class ForkServerManager:
                 return
             tries = 1 if time.monotonic() - started > STABLE_SECONDS else tries + 1
             pause = RESTART_DELAYS[min(tries, len(RESTART_DELAYS)) - 1]
-            self._on_failed("" if was_ready else why)  # whoever reads the log finds that attempts wait
+            self._on_failed("" if was_ready else why)  # a reader of the log finds that attempts wait
             log.error(
                 "isolation_failed",
                 why=why,
