@@ -197,8 +197,9 @@ def _retire(app: App, shutdown_signal: signals.ShutdownSignal, web: Server, admi
 
 
 def _shut_down(app: App, web: Server, admin: Server, *, timeout: float) -> bool:
-    log.info("shutdown_started", running=app.runner.running)
+    running = app.runner.running
     app.begin_shutdown()
+    log.info("shutdown_started", running=running)  # from now on no attempt starts
     web.drain(ANSWER_TIMEOUT)
     ended = app.close(timeout)
     web.close()

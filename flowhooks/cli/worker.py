@@ -126,7 +126,9 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
         )
         serving.report_start(app, "worker")
         context.run_main_loop(shutdown_signal, app, *([] if admin is None else [admin]))
-        log.info("shutdown_started", running=app.runner.running)
+        running = app.runner.running
+        app.begin_shutdown()
+        log.info("shutdown_started", running=running)
         if admin is not None and context.is_replaced:
             admin.retire()
         ended = app.close(settings.shutdown.timeout)

@@ -180,7 +180,7 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
         for number in range(20):
             server.post(f"queued-{number}", GOOD, Prefer="wait=0")
         server.signal(signal.SIGINT)  # Ctrl-C has the same effect
-        assert waiting.result().status == 202  # from now on no attempt starts; `shutdown_started` is logged before
+        assert waiting.result().status == 202  # from now on no attempt starts
         mark(site, "go").touch()
         site.until(lambda ledger: ledger.count_by_state()["running"] == 0)  # so the only thread is free
         arriving.sendall(b'{"a": 12}')
