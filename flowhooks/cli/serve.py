@@ -188,9 +188,10 @@ def _print_addresses(call_backs: str, admin: str) -> None:
 
 def _retire(app: App, shutdown_signal: signals.ShutdownSignal, web: Server, admin: Server) -> None:
     """Stop accepting connections, and serve the open ones until they close or the process stops."""
-    log.info("process_retiring", running=app.runner.running)
+    running = app.runner.running
     admin.retire()
     web.retire()
+    log.info("process_retiring", running=running)  # from now on each response announces that its connection closes
     deadline = time.monotonic() + app.settings.http.read_timeout + MAX_WAIT_SECONDS + ANSWER_TIMEOUT
     while not web.wait_closed(0.05) and time.monotonic() < deadline and not shutdown_signal.wait(0):
         pass

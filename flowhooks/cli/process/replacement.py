@@ -192,10 +192,11 @@ class Replacement:
             The seconds that running handlers may still take.
         """
         app, servers = self.app, self.servers.values()
-        log.info("ledger_handing_over", running=app.runner.running)
+        running = app.runner.running
         for server in servers:
             server.announce_closing()
         app.stop_starting()
+        log.info("ledger_handing_over", running=running)  # from now on no attempt starts
         hit("restart.draining")
         began = time.monotonic()
         deadline = began + app.settings.shutdown.timeout
