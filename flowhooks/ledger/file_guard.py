@@ -207,13 +207,13 @@ class FileGuard:
     def _log_change(self, why: str | None) -> None:
         if why == self._problem:
             return
+        self._problem = why  # first, so that no write is acknowledged after the log says so
         if why is None:
             log.info("database_file_restored", file=self._file)
         elif why == self._damage:
             log.error("database_damaged", why=why, next=RESTORE_ADVICE)
         else:
             log.error("database_file_changed", why=why, next=PUT_BACK_ADVICE)
-        self._problem = why
 
 
 def open_guard(url: str) -> FileGuard | None:

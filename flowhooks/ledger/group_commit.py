@@ -289,11 +289,11 @@ class GroupCommitWriter:
         """Log the first failure, and the recovery."""
         if failing and damage and self._guard is not None:
             self._guard.report_damage(failing)
-        if failing and not self._last_error:
+        last_error, self._last_error = self._last_error, failing  # first, so that the log is true when it is read
+        if failing and not last_error:
             log.error("ledger_write_failed", why=failing, next=database.remedy(failing) + CALLBACKS_REFUSED_TEXT)
-        elif self._last_error and not failing:
+        elif last_error and not failing:
             log.info("ledger_write_recovered")
-        self._last_error = failing
 
     def _transact(self, batch: list[WriteRequest]) -> list[tuple[WriteRequest, Any]]:
         groups: dict[Any, list[WriteRequest]] = {}
