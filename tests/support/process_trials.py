@@ -113,7 +113,7 @@ class Engines:
             response = connection.getresponse()
             response.read()
             status, headers = response.status, response.headers
-        except OSError:
+        except (OSError, http.client.HTTPException):
             status, headers = 0, {}
         finally:
             connection.close()
