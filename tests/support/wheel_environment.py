@@ -45,7 +45,8 @@ class Environment:
         self.folder = folder
         self.python = folder / "bin/python"
         (self.packages,) = folder.glob("lib/python*/site-packages")
-        (self.packages / "sitecustomize.py").write_text(OFFLINE)
+        if like is None:  # a copy has the same file, which processes of other copies may be reading
+            (self.packages / "sitecustomize.py").write_text(OFFLINE)
 
     def install(self, *wheels):
         """Install wheels, and link their requirements."""
