@@ -26,7 +26,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from mixture import CONFIG, KINDS, PLUGIN, Callers
+from mixture import CONFIG, KINDS, MOST_TRIES, PLUGIN, Callers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -193,17 +193,26 @@ class Operators(threading.Thread):
                 return
 
     def _operate(self, name: str, arguments: dict[str, object]) -> dict[str, Any]:
+        """Request an operation, again if its commit took too long; return the answer."""
+        for tried in range(MOST_TRIES):
+            status, said = self._ask(name, arguments)
+            if status == http.HTTPStatus.OK:
+                return json.loads(said)
+            if status == http.HTTPStatus.CONFLICT and tried:
+                return {}  # the earlier request has done it
+            if status != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+        raise RuntimeError(f"{name} was answered {status}: {said[:300]!r}")
+
+    def _ask(self, name: str, arguments: dict[str, object]) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._place, timeout=120)
         try:
             headers = {"Authorization": f"Bearer {self._token}"}
             connection.request("POST", f"/api/operations/{name}", json.dumps(arguments), headers)
             answer = connection.getresponse()
-            said = answer.read()
+            return answer.status, answer.read()
         finally:
             connection.close()
-        if answer.status != http.HTTPStatus.OK:
-            raise RuntimeError(f"{name} was answered {answer.status}: {said[:300]!r}")
-        return json.loads(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
