@@ -383,6 +383,7 @@ class TestRaces:
         engine.dispose()
         assert left(flow, ids) == {"dead", "parked"}
 
+    @pytest.mark.usefixtures("long_timeouts")
     def test_under_load_nothing_is_stored_twice(self, harness, listens, together):
         """Two processes accept the same callbacks while a third purges them as soon as they are done."""
         first, second = (harness.open(listens(go, name="go")) for _ in range(2))
