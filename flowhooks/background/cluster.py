@@ -135,8 +135,8 @@ class ClusterSync:
             self._waiters.notify_snapshot(event_id, self._ledger.delivery_statuses(event_id))
 
     def _set_runners(self, handler_ids: frozenset[str]) -> None:
-        self.handlers_with_runner = handler_ids
         self._on_runners_changed(handler_ids)
+        self.handlers_with_runner = handler_ids  # last, so that callbacks wait for these when it is read
 
     def _rebuild_routes(self) -> bool:
         """Read handlers, runners and pauses from the ledger, and apply what has changed; return whether routes have."""
