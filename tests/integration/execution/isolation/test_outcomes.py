@@ -118,7 +118,8 @@ def test_the_records_of_an_isolated_handler_are_stored(flow, logging_kept, how, 
 
 def test_answers_say_it(flow):
     """After a crash the answer has the state *unknown*, or dead if `retry=` has no attempt left."""
-    assert flow.take("1", key="os_exits").delivery_statuses[0].state is State.UNKNOWN
+    # The first one waits for the start of the fork server.
+    assert flow.take("1", key="os_exits", wait=WAIT_TIMEOUT).delivery_statuses[0].state is State.UNKNOWN
     assert flow.take("2", key="has_no_more").delivery_statuses[0].state is State.DEAD
 
 
