@@ -91,7 +91,7 @@ def test_a_retry_without_delay_is_made_at_once(harness, listens):
         raise ValueError("x")
 
     flow = harness.open(listens(function, retry=Retry(attempts=6, delays=(0,))))
-    assert flow.take(wait=20).status == "dead"
+    assert flow.take(wait=WAIT_TIMEOUT).status == "dead"
     assert runs == [1, 2, 3, 4, 5, 6]
 
 
