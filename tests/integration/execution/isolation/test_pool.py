@@ -131,9 +131,14 @@ def test_where_it_crashed_or_hung_is_told(running, monkeypatch):
     assert lost.value.tail.startswith("about to read what is not there\nFatal Python error: Segmentation fault")
     assert " in segfaults" in lost.value.tail
     assert "flowhooks/isolation" not in lost.value.tail
-    with pytest.raises(HandlerLost) as lost:
-        running.run("loops_in_c")
-    assert " in loops_in_c" in lost.value.tail
+
+    def is_told():
+        # Repeatedly: on a busy machine, the second of the handler may be over before it has been entered.
+        with pytest.raises(HandlerLost) as lost:
+            running.run("loops_in_c")
+        return " in loops_in_c" in lost.value.tail
+
+    until(is_told)
 
 
 @pytest.mark.parametrize("handler", ["allocates", "maps"])
