@@ -66,6 +66,6 @@ class LiveConfig:
             self._replace(IntakeConfig(settings=settings, router=router, missing_handlers=absent))
 
     def _replace(self, config: IntakeConfig) -> None:
-        self.current = config
         for listener in self._listeners:
             listener(config)
+        self.current = config  # last, so that callbacks are routed as whoever reads it expects
