@@ -139,19 +139,20 @@ class NotificationListener:
             self._wakeup_r.close()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._listen()
-            except SQLAlchemyError as error:
-                self._log_disconnected(database.error_text(error))
-            except FlowhooksError as error:
-                self._log_disconnected(str(error))
-            except Exception as error:
-                # A defect in our own code must not end the listener.
-                if not self._disconnected:
-                    log.exception("notification_listener_fault")
-                self._log_disconnected(type(error).__name__)
-            self._stopping.wait(RETRY_INTERVAL)
+        with self._wakeup_r:  # `stop` may not wait for the end
+            while not self._stopping.is_set():
+                try:
+                    self._listen()
+                except SQLAlchemyError as error:
+                    self._log_disconnected(database.error_text(error))
+                except FlowhooksError as error:
+                    self._log_disconnected(str(error))
+                except Exception as error:
+                    # A defect in our own code must not end the listener.
+                    if not self._disconnected:
+                        log.exception("notification_listener_fault")
+                    self._log_disconnected(type(error).__name__)
+                self._stopping.wait(RETRY_INTERVAL)
 
     def _log_disconnected(self, why: str) -> None:
         if not self._disconnected and not self._stopping.is_set():
