@@ -15,6 +15,7 @@ from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.ledger import file_guard
 from flowhooks.ledger.database import engines
 from flowhooks.ledger.file_guard import FileGuard
+from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.sqlite
 
@@ -121,6 +122,7 @@ def filled(harness, monkeypatch):
     monkeypatch.setattr(file_watch, "POLL_INTERVAL", 0.02)
     harness.check_books = False
     flow = harness.open()
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # its check after a second could read or write while a test overwrites the file
     for number in range(20):
         flow.take(f"i{number}", key="nobody", pad="x" * 10_000)
     return flow
