@@ -115,11 +115,11 @@ def test_what_settles_is_heard(harness, listens, ears):
 
 
 @pytest.mark.postgresql
-def test_what_is_run_elsewhere_is_handed_over(harness, listens, make_plugin, ears):
+def test_what_is_run_elsewhere_is_handed_over(harness, listens, make_plugin, ears, eventually):
     """Only deliveries stored for other processes are announced as work."""
     there = harness.open(listens(nothing, name="h", process_key="there"), start=False)
     here = harness.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
-    here.take("i0", key="here")  # until its runner runs, other processes are notified of new deliveries
+    eventually(lambda: here.app.runner._slots._is_polled)  # until then, others are notified of new deliveries
     heard = ears()
     event_id = here.take("i1", key="here").event_id
     with heard.came:
