@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError, ResourceClosedError
 from flowhooks import Delivery, FlowhooksError, Reject, Retry, State, hookimpl
 from flowhooks.clock import SECOND
 from flowhooks.errors import TransactionError
+from flowhooks.ledger.database import guarded_session
 
 AGAIN = Retry(attempts=5, delays=[1], jitter=0)
 INSERT = text("INSERT INTO contracts (key, attempt) VALUES (:key, :attempt)")
@@ -21,8 +22,9 @@ pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture
-def contracts(harness):
+def contracts(harness, monkeypatch):
     """A business table, and a function that reads its rows."""
+    monkeypatch.setattr(guarded_session, "_IDLE_MILLISECONDS", 60_000)  # a busy machine may delay a commit for longer
     with psycopg.connect(harness.url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS contracts")
         connection.execute(
