@@ -278,7 +278,8 @@ def test_the_book_has_the_event_at_once(flow, disposition, origin):
 def test_a_callback_of_a_source_without_an_engine_executes_no_further_statement(harness, listens):
     """Only sources with an engine cost the statements that reconciliation needs."""
     flow = harness.open(**asked(listens(lambda event: None, name="by_key")))
-    until(lambda: flow.sql("SELECT 1 FROM engine_positions WHERE round_at > 0"))
+    # The first round also deletes old rows before it gives up its lease.
+    until(lambda: flow.sql("SELECT 1 FROM engine_positions WHERE round_at > 0 AND process = ''"))
     engine, executed = flow.app.ledger._write_engine, {}
     for source in ("oa", "default"):
         statements = executed[source] = []
