@@ -33,6 +33,7 @@ from flowhooks.operations.purge import purge
 from flowhooks.testing import ManualClock
 from support.app_harness import LedgerHarness, until
 from support.rich_ledger import fill
+from support.waiting import WAIT_TIMEOUT
 
 COLUMNS = [column for table in metadata.sorted_tables for column in table.c]
 KINDS = ("byte", "cut", "bit")
@@ -402,7 +403,7 @@ class Damaged:
         (old,) = self.flow.events(flow_instance_id="purged")
         by = replace(self.flow.app.operation_context, by=Actor("ann", "cli"))
         assert purge(by, EventFilter(ids=(old,), until=self.flow.clock.now()))
-        self.raw = sqlite3.connect(harness.file, isolation_level=None)
+        self.raw = sqlite3.connect(harness.file, WAIT_TIMEOUT, isolation_level=None)  # services of the app write, too
         self.raw.execute("PRAGMA foreign_keys=OFF")
         self.before = {instance: self.answer(instance, key) for instance, key in self.keys}
         self.rows = {name: self.raw.execute(f"SELECT * FROM {name}").fetchall() for name in ANSWER_TABLES}
