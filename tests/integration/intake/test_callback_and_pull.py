@@ -21,6 +21,7 @@ def long_timeouts(monkeypatch):
     monkeypatch.setattr(database.engines, "BUSY_SECONDS", WAIT_TIMEOUT)
 
 
+@pytest.mark.usefixtures("long_timeouts")
 @pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 def test_callbacks_and_pulls_at_once_store_one_event(harness, listens, rounds):
     """32 callbacks and 32 pulls; every second round, the engine's callbacks have a class that the history lacks."""

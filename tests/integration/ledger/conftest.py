@@ -10,6 +10,7 @@ import pytest
 
 from flowhooks.clock import to_datetime
 from flowhooks.ledger.attempts import AttemptResult
+from flowhooks.ledger.database import engines
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.event import digest, from_body
@@ -154,6 +155,12 @@ class Hands:
         for thread in threads:
             thread.join(SOON)
         return results
+
+
+@pytest.fixture
+def long_timeouts(monkeypatch):
+    """On a busy machine, a transaction waits longer than usual for the locks of one that is delayed."""
+    monkeypatch.setattr(engines, "BUSY_SECONDS", WAIT_TIMEOUT)
 
 
 @pytest.fixture

@@ -165,6 +165,7 @@ def test_the_versions_of_the_plugin_are_listed_once(hands):
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_processes_add_to_one_group_together(harness, hands_of, together):
     """Two processes that record failures of the same groups at the same time count all of them."""
     one, other = hands_of(harness.open(start=False)), hands_of(harness.open(start=False))

@@ -142,6 +142,7 @@ def test_a_batch_that_is_written_again(hands):
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_batches_and_single_events_of_two_processes(harness, hands_of, together):
     """Batches of one process and repeats, claims and ignored requests of another do not deadlock."""
     first, second = (hands_of(harness.open(start=False)) for _ in range(2))
@@ -162,6 +163,7 @@ def test_batches_and_single_events_of_two_processes(harness, hands_of, together)
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_overlapping_batches_of_two_processes(harness, hands_of, together):
     """Batches of two processes with the same events and rules in opposite orders do not deadlock."""
     first, second = (hands_of(harness.open(start=False)) for _ in range(2))

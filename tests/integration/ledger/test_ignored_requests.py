@@ -100,6 +100,7 @@ def test_texts_that_no_database_stores(hands):
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_several_processes(harness, hands_of, together):
     """No count of several writers is lost, and together they add no more rules than allowed."""
     writers = [hands_of(harness.open(start=False)) for _ in range(3)]

@@ -341,6 +341,7 @@ def test_a_trial_is_the_first_of_its_order_group(lane):
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_two_processes_never_begin_two_of_one_key(harness, ordered, hands_of, together):
     """Two processes claim the first and the second delivery of a key at once: one process gets the first."""
     flows = [harness.open(ordered, start=False) for _ in range(2)]
@@ -440,6 +441,7 @@ def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_processes_share_the_room(harness, listens, hands_of, together):
     """Polling returns each process a few more than the limit; together they start no more than the limit."""
     flows = [harness.open(listens(nothing, name="h", concurrency=2), start=False) for _ in range(2)]

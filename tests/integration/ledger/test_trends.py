@@ -194,6 +194,7 @@ def test_attempts_that_a_killed_process_ran(harness, hands_of):
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_several_processes_share_rows(harness, hands_of, together):
     """No count of several writers is lost, and they do not deadlock."""
     writers = [hands_of(harness.open(start=False)) for _ in range(3)]

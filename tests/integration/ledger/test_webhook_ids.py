@@ -91,6 +91,7 @@ def test_what_is_not_signed_leaves_nothing(hands):
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("long_timeouts")
 def test_two_processes_at_the_same_moment(harness, hands_of, together):
     """Of two flows with one id, one stores it; the other gets an error, and is not stored."""
     two = [hands_of(harness.open(start=False)) for _ in range(2)]
