@@ -58,7 +58,7 @@ def test_a_callback_takes_the_steps_of_the_page(trace, harness, listens):
     The body is read once, then the request is authenticated, then the body is parsed once. No function of the intake
     runs in the writer's thread.
     """
-    flow = harness.open(listens(lambda event: 1, name="h"))
+    flow = harness.open(listens(lambda event: 1, name="h"), answer_wait=60.0)
     with callback_server(flow.app) as send:
         assert send("i1") == 200
     visits = [visit._replace(thread=THREADS.get(visit.thread, visit.thread)) for visit in trace.visits]
