@@ -13,10 +13,11 @@ import threading
 from contextlib import closing, suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 
-from flowhooks.cli import operations_client
+from flowhooks.cli import interruption, operations_client
 from flowhooks.cli.interruption import InterruptHandler
 from flowhooks.ledger import bulk_plans
 from flowhooks.ledger.lock import Lock, LockOwner
@@ -79,7 +80,8 @@ def test_a_command_pauses_between_the_pages_of_a_purge(left, run, monkeypatch):
     """The caller leaves time to callbacks, not the server's thread: a pause follows each page but the last one."""
     monkeypatch.setattr(purge, "PAGE_SIZE", 2)
     pauses = []
-    monkeypatch.setattr(operations_client.time, "sleep", pauses.append)
+    # Of this module only: other threads of the tests may sleep, too.
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(sleep=pauses.append))
     arguments = ("db", "purge", "--older-than", "2100-01-01", "--state", "dead")
     assert "4 events" in run(*arguments, "--dry-run", server=left).stdout
     assert set(pauses) == {0.0}, "a dry run takes no time from writers"
@@ -100,7 +102,7 @@ def test_ctrl_c_ends_the_pause_of_a_purge(left, run, monkeypatch, times):
                 signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(operations_client.time, "sleep", interrupted)
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(sleep=interrupted))
     result = run("db", "purge", "--older-than", "2100-01-01", "--state", "dead", "--yes", server=left)
     assert result.exit_code == 130
     assert result.stderr.endswith(
