@@ -268,6 +268,7 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
 def test_long_work_without_scripts(console, visit, monkeypatch):
     """Without scripts the bar advances with a click, or stops and keeps the finished work."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", WAIT_TIMEOUT)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", scripts=False)
     page.get_by_role("link", name="Dismiss").click()
@@ -283,6 +284,7 @@ def test_long_work_without_scripts(console, visit, monkeypatch):
 def test_long_work_is_stopped_while_a_request_works(console, visit, monkeypatch):
     """The button also works while the form that continues is on its way, and the action does not go on by itself."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", WAIT_TIMEOUT)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked")
     page.clock.install(time=0)
