@@ -131,7 +131,7 @@ def test_pending_ones_are_bounded(harness):
 
 def test_a_throttled_source_displaces_nothing(harness, serve):
     """Thousands of 429 of one source are one row with their number; every other rejection is still there."""
-    flow = harness.open()
+    flow = harness.open(start=False)  # its thread could store older ones after those of the test
     others = [(400, ""), (401, ""), (404, ""), (409, "erp"), (415, "erp"), (422, "crm"), (429, "crm")]
 
     def record(number, status, source, **changed):
@@ -147,7 +147,6 @@ def test_a_throttled_source_displaces_nothing(harness, serve):
         for number in range(1_000):
             record(f"{batch}-{number}", 429, "erp")
         flow.app.rejected_requests.flush()
-    flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush of its own may still be writing
     flood, *rest = kept(flow)
     assert (flood.status, flood.source, flood.count, flood.path) == (429, "erp", 4_000, "/flow/3-999")
     assert started < flood.first_rejected_at < flood.rejected_at == flow.clock.now()
