@@ -352,10 +352,11 @@ def test_a_group_whose_class_ends_with_a_space_is_dismissed_alone(busy, monkeypa
     assert busy.page("/parked").to_do("dismiss") == []
 
 
-def test_drain(busy, listens):
+def test_drain(busy, listens, eventually):
     """Once a handler is registered in any process, the parked page delivers its events."""
     assert busy.page("/parked").to_do("reroute_parked") == []
     app = busy.flow.app
+    eventually(lambda: app._parked_rerouter._is_waiting)  # its first time would deliver them without a click
     wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)
     app._live.current = replace(app._live.current, router=Router([wanted]))
     (address,) = busy.page("/parked").to_do("reroute_parked")
