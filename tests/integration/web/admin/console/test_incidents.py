@@ -28,6 +28,7 @@ from flowhooks.web.admin.passwords import hash_password
 from support import browsers, copied_events, ingress, trend_rows
 from support.app_harness import plugin
 from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.waiting import WAIT_TIMEOUT
 
 pytestmark = [
     pytest.mark.browser,
@@ -184,7 +185,7 @@ def test_an_erp_was_down(harness, listens, serve, walk, language, *, failed, rej
     desk.click(desk.page.locator(".failing").get_by_role("link", name="the ERP does not answer"))
     desk.plan("replay", failed)
     desk.confirm("replay")
-    expect(desk.page.locator(DONE)).to_be_visible()
+    expect(desk.page.locator(DONE)).to_be_visible(timeout=3 * WAIT_TIMEOUT * 1000)  # it is thousands of deliveries
     expect(desk.page.locator(".tile", has_text=desk.says("operation.succeeded"))).to_contain_text(f"{failed:,}")
     desk.took("A system that a handler calls was down")
     states = Counter((instance.partition("-")[0], *run) for instance, run in runs(flow).items())
