@@ -48,6 +48,7 @@ def test_the_field_on_every_page_finds_an_event(console, visit):
     expect(page.locator("tbody tr")).to_have_count(1)
     find.fill("A-2026")
     find.press("Enter")
+    expect(page).to_have_url(f"http://{console.address}/console/events?q=A-2026")  # the page before had one row, too
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(find).to_have_value("A-2026")
     find.fill("A-2027")
