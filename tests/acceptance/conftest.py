@@ -152,7 +152,7 @@ class Server:
         return _place(self.until_logged(self._ready)["admin"])
 
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
-        """Send one request on a new connection; again if it was closed because this client was late with it."""
+        """Send one request on a new connection; again if it was closed or answered 408 because this client was late."""
         place = self.admin if admin else self.place
         while True:
             began = time.monotonic()
@@ -162,10 +162,13 @@ class Server:
                     connection.request(method, path, body, headers or {})
                 is_late = time.monotonic() - began > raw_http.MIN_DELAY
                 try:
-                    return read(connection.getresponse())
+                    answer = read(connection.getresponse())
                 except ConnectionError:
                     if not is_late:
                         raise
+                else:
+                    if answer.status != 408 or not is_late:
+                        return answer
 
     def post(self, instance, body, *, kind="complete", timeout=30, **headers):
         """Send one callback; underscores in a header's name stand for dashes."""
