@@ -92,14 +92,16 @@ def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
     assert server.post("good-2", body("good")).status == 200
     server.until_logged("attempt_failed", times=3)
     errors = {one["handler"]: (one["outcome"], one["state"], one["error"]) for one in server.logged("attempt_failed")}
+    killed = errors.pop("own:slow")
     assert errors == {
         "own:crashes": ("lost", "unknown", "its process was killed by signal 11 (SIGSEGV)"),
         "own:hangs": ("lost", "dead", "killed after 0.3 s because it was overdue"),
-        "own:slow": (
-            "lost",
-            "unknown",
-            "its process was killed by signal 9 (SIGKILL) from outside, perhaps because this machine was out of memory",
-        ),
+    }
+    assert killed[:2] == ("lost", "unknown")
+    assert killed[2] in {
+        "its process was killed by signal 9 (SIGKILL) from outside, perhaps because this machine was out of memory",
+        # On a busy machine the exit status comes more than a second after the end of the connection.
+        "killed because its process closed its connection without an answer",
     }
     server.until_logged("handler_output", times=2, text="a line that is no JSON")
     server.stop()
