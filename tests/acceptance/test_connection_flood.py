@@ -72,7 +72,9 @@ def open_files(server):
 
 def post(engine, instance, key):
     """The status of a callback on a connection that stays open."""
-    engine.request("POST", f"/flow/{instance}/call-back/complete", json.dumps({"processDefinitionKey": key}))
+    body = json.dumps({"processDefinitionKey": key})
+    # The first isolated handler runs when the process has started that it is forked from.
+    engine.request("POST", f"/flow/{instance}/call-back/complete", body, {"Prefer": "wait=50"})
     answer = engine.getresponse()
     answer.read()
     return answer.status
