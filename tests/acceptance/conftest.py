@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from importlib.metadata import entry_points
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,9 +153,13 @@ class Server:
         return _place(self.until_logged(self._ready)["admin"])
 
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
-        """Send one request on a new connection; again if it was closed or answered 408 because this client was late."""
-        place = self.admin if admin else self.place
+        """Send one request on a new connection; again if it was closed because this client was late with it.
+
+        Also again if it was answered 408: a server that stood still while it read a large body says so, too.
+        """
+        place, tries = self.admin if admin else self.place, count(1)
         while True:
+            is_last = next(tries) == raw_http.MAX_TRIES
             began = time.monotonic()
             with closing(http.client.HTTPConnection(*place, timeout=timeout)) as connection:
                 connection.connect()
@@ -164,10 +169,10 @@ class Server:
                 try:
                     answer = read(connection.getresponse())
                 except ConnectionError:
-                    if not is_late:
+                    if not is_late or is_last:
                         raise
                 else:
-                    if answer.status != 408 or not is_late:
+                    if answer.status != 408 or is_last:
                         return answer
 
     def post(self, instance, body, *, kind="complete", timeout=30, **headers):
