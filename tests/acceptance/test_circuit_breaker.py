@@ -31,7 +31,11 @@ def grant(event, delivery):
 def handlers():
     return [grant]
 '''
-QUICK = {"circuit_breaker__failures": 3, "circuit_breaker__retry_interval": 1.0}
+QUICK = {
+    "circuit_breaker__failures": 3,
+    "circuit_breaker__retry_interval": 1.0,
+    "ledger__write_timeout": 20,  # a commit may take seconds on a busy machine
+}
 ASYNC = {"Prefer": "respond-async"}
 
 

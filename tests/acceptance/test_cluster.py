@@ -41,7 +41,8 @@ LONG = {"Prefer": "wait=60"}
 def cluster(make_site, postgresql_url):
     """A site on PostgreSQL, with the plugins a, b, c and d in folders of their own."""
     site = make_site()
-    site.settings = {"ledger__heartbeat_timeout": 30.0}
+    # A commit may take seconds on a busy machine.
+    site.settings = {"ledger__heartbeat_timeout": 30.0, "ledger__write_timeout": 20}
     site.database = site.url = postgresql_url
     for name in "abcd":
         folder = site.folder / name

@@ -50,7 +50,7 @@ BODY = {"processDefinitionKey": "contract"}
 def shared(sharing, postgresql_url):
     """A site whose processes share a ledger on PostgreSQL, with a business table beside it."""
     site = sharing
-    site.settings |= FAST_EXPIRY
+    site.settings |= FAST_EXPIRY | {"ledger__write_timeout": 20}  # a commit may take seconds on a busy machine
     site.plugin("p", PLUGIN)
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS contracts")
