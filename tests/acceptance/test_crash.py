@@ -10,7 +10,7 @@ import pytest
 
 from flowhooks.ledger.queries import EventFilter
 from support.clients import SEED, calling, until_more
-from support.load import asked_again, running_operations
+from support.load import END_TIMEOUT, asked_again, running_operations
 from support.waiting import until
 
 PLUGIN = '''
@@ -226,7 +226,7 @@ def test_resolve_and_replay_still_work(crashed, stored):
     assert again.json["planned"] > 0
     started, was_unavailable = asked_again(crashed.server, token, "start_operation", operation_id=again.json["id"])
     assert started.status == 200 or (was_unavailable and started.status == 409), started
-    crashed.until(lambda ledger: not running_operations(ledger))
+    crashed.until(lambda ledger: not running_operations(ledger), within=END_TIMEOUT)
     crashed.until(lambda ledger: not unfinished(ledger))
     crashed.server.stop()
     crashed.balance()

@@ -112,6 +112,9 @@ BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle", "operati
 """Points that engines and the operator reach all the time."""
 OF_SERVER = {*AT_ONCE, *BY_LOAD}
 """Points that a server reaches on a shared ledger, too; a command reaches the others there."""
+END_TIMEOUT = 2 * WAIT_TIMEOUT
+"""Seconds until a wait for the end of an operation fails: if a busy machine delays a look at its results, the server
+looks again only after twenty times as long."""
 
 
 class LoadUnderCrashes:
@@ -147,7 +150,7 @@ class LoadUnderCrashes:
     def until_killed(self, at, times):
         """Wait for its end, and check that it was killed at the intended point."""
         try:
-            self.server.process.wait(WAIT_TIMEOUT)
+            self.server.process.wait(END_TIMEOUT)  # the operator may have to finish a round of operations first
         except subprocess.TimeoutExpired:
             pytest.fail(f"{at} was not reached {times} times:\n" + "\n".join(self.server.lines[-10:]))
         assert self.server.wait() == -signal.SIGKILL, "\n".join(self.server.lines[-20:])
@@ -449,7 +452,7 @@ def check(under_load):
     site = under_load.site
     check_untouched(under_load.operator)
     under_load.operate("operation", event_filter={"state": "dead"})
-    site.until(lambda ledger: not running_operations(ledger))
+    site.until(lambda ledger: not running_operations(ledger), within=END_TIMEOUT)
     site.until(lambda ledger: not unfinished(ledger))
     for instance, event_id in under_load.purged.items():
         assert under_load.post(instance, "old") == event_id
