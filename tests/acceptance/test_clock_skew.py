@@ -49,9 +49,10 @@ def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
     until(lambda: server.post("i0", AGAIN | {"fails": 0}, Prefer="wait=20").status == 200)
     answers = [server.post(f"i{number}", AGAIN | {"fails": number % 2}, Prefer="wait=20") for number in range(6)]
     assert {one.status for one in answers} == {200}
-    stored = rows(broken.direct, "SELECT id, flow_instance_id, received_at FROM events ORDER BY id")
-    assert [instance for _, instance, _ in stored] == [f"i{number}" for number in range(6)]
-    assert all(abs(received_at / 1_000_000 - time.time()) < 600 for _, _, received_at in stored)
+    # Not in the order of their ids: a delayed answer about the time of the database sets the clock back a little.
+    stored = rows(broken.direct, "SELECT flow_instance_id, received_at FROM events ORDER BY flow_instance_id")
+    assert [instance for instance, _ in stored] == [f"i{number}" for number in range(6)]
+    assert all(abs(received_at / 1_000_000 - time.time()) < 600 for _, received_at in stored)
     told = {f"i{number}": one.event_id for number, one in enumerate(answers)}
     check_books(broken, broken.direct, told)
     for one in (server, worker):
