@@ -109,7 +109,8 @@ class SlowOnes(threading.Thread):
             for one in list(alive):
                 if one.go_on(now):
                     alive.remove(one)
-                    self.ended.append((one.phase, one.came, now - one.began))
+                    # `now` is from before the server closed the connection.
+                    self.ended.append((one.phase, one.came, time.monotonic() - one.began))
             if not self.stop.is_set() and len(alive) < SLOW:
                 alive += [Slow(self.place, next(phases), chance) for _ in range(min(20, SLOW - len(alive)))]
             if len(alive) == SLOW:
