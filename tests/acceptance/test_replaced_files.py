@@ -207,7 +207,8 @@ def test_what_a_reader_finds_damaged(site):
         file.write(b"\xff" * 400_000)
     assert server.ask("GET", f"/console/events/{event_id}", admin=True).status == 503
     record = server.until_logged("database_damaged")
-    assert "malformed" in record["why"]
+    # A write of the server itself, such as the audit entry of its start, may have found it before the reader.
+    assert "malformed" in record["why"] or "another program has written to it" in record["why"]
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["trouble"][0]) == (503, record["why"])
     assert server.post("after", NOBODY).status == 503
