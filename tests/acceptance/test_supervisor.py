@@ -265,6 +265,10 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
     """The caller gets the outcome on its connection, while new processes already serve."""
     shared.forks_children = False  # one test shows that flowhooks is executed again
     server = start(shared)
+    # A process whose runner has not started leaves its callbacks to the other one, so its caller would be here and the
+    # handler there.
+    with Load(server, callers=8):
+        until(lambda: {pid for _, _, pid in entered(shared)} == set(pids(server)))
     (gate := shared.folder / "shut-slow").touch()
     answers = []
     # Two starts of Python lie before the response.
