@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.journal import whole_lines
 from support.process_trials import FAST_EXPIRY
+from support.steady_clients import MAX_SILENCE
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
 PLUGIN = '''
@@ -92,7 +94,8 @@ def entered(site):
 class Load:
     """Clients that send callbacks in turn, each on persistent connections or on a new one each time.
 
-    With `patient` a call whose connection breaks is repeated, as engines do; a refused call is not.
+    With `patient` a call whose connection breaks is repeated, as engines do; a refused call is not. Without, it is
+    repeated only if this client was silent for so long that a process that retires may have closed the connection.
     """
 
     def __init__(self, server, *, callers=4, patient=False):
@@ -117,22 +120,28 @@ class Load:
             one.join(WAIT_TIMEOUT)
 
     def _call(self, caller, keeps):
-        connection = None
+        connection, sent_at = None, 0.0
         for number in range(1_000_000):
             if self._over.is_set():
                 break
             instance = f"c{caller}-{number}"
             self.sent.append(instance)
             while True:
-                connection = connection or http.client.HTTPConnection(*self.place, timeout=30)
+                if connection is None:
+                    connection, sent_at = http.client.HTTPConnection(*self.place, timeout=30), time.monotonic()
+                silent_since = sent_at
                 try:
-                    connection.request("POST", f"/flow/{instance}/call-back/complete", json.dumps(GOOD))
+                    try:
+                        connection.request("POST", f"/flow/{instance}/call-back/complete", json.dumps(GOOD))
+                    finally:
+                        sent_at = time.monotonic()
                     answer = connection.getresponse()
                     answer.read()
                 except (OSError, http.client.HTTPException) as error:
                     connection.close()
                     connection = None
-                    if not self.patient or isinstance(error, ConnectionRefusedError):
+                    is_late = sent_at - silent_since > MAX_SILENCE and isinstance(error, ConnectionError)
+                    if not (self.patient or is_late) or isinstance(error, ConnectionRefusedError):
                         self.failures.append((instance, repr(error)))
                         break
                     continue
