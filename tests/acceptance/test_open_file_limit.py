@@ -135,7 +135,8 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(plugin_
     """If the handler's process cannot start, the handler was not run, so it runs later, even without `retry=`."""
     server = plugin_site.start()
     body = {"processDefinitionKey": "isolated"}
-    assert server.post("before", body).status == 200
+    # The process that handlers are forked from starts first.
+    assert server.post("before", body, Prefer="wait=60", timeout=90).status == 200
     (fork_server,) = children(server.process.pid)
     before = leave_none(fork_server)
     for one in children(fork_server):
