@@ -44,7 +44,7 @@ def once(event, delivery):
 def handlers():
     return [again, once]
 '''
-FAST_EXPIRY = {"ledger__heartbeat_timeout": 3.5}
+FAST_EXPIRY = {"ledger__heartbeat_timeout": 5.0}
 """Settings for tests that wait for the expiry of a killed or stopped process; others use the default.
 
 A busy machine delays heartbeats by seconds, too: with less, processes that are alive would expire.
