@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
@@ -144,7 +145,8 @@ def test_an_operation_survives_the_process_that_runs_it(place, point):
         done(heir, "start_operation", operation_id=operation_id)
     else:
         operation_id = plan(victim)["id"]
-        done(victim, "start_operation", operation_id=operation_id)
+        with suppress(OSError, http.client.HTTPException):  # a busy machine may kill it before it has answered
+            done(victim, "start_operation", operation_id=operation_id)
         # The first release gives the victim the lease. No lease is needed to finish an operation: the heir of
         # such a victim is started after the kill.
         place.until(lambda ledger: read(ledger, operation_id).released)
