@@ -439,7 +439,8 @@ def sharing(request, make_site, postgresql_url):
         with psycopg.connect(postgresql_url, autocommit=True) as connection:
             connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
     site.database = site.url = postgresql_url
-    return site
+    yield site
+    site.close()  # the next test uses the same database, and a test that failed has left its processes running
 
 
 @pytest.fixture(scope="session")
