@@ -37,7 +37,9 @@ plugins_allow = ["contracts"]
 answer_wait = 2.0
 
 [ledger]
-heartbeat_timeout = 4.0
+# A worker or a commit may stand still for seconds on a busy machine.
+heartbeat_timeout = 8.0
+write_timeout = 20.0
 
 [log]
 format = "text"
@@ -204,7 +206,7 @@ def lose_a_worker(cluster: Cluster) -> None:
     seconds = until(lambda: ledger.is_dead(victim.pid), "the others notice that worker 2 has expired")
     until(lambda: ledger.lost(victim.pid) > 0, "what it ran is recorded as lost")
     lost = ledger.lost(victim.pid)
-    shown(f"worker 2 has expired after {seconds:.1f} s (ledger.heartbeat_timeout = 4)")
+    shown(f"worker 2 has expired after {seconds:.1f} s (ledger.heartbeat_timeout = 8)")
     shown(f"its {lost} running attempts are lost; their handler declares `retry=`, so they are retried")
 
     say("5. The other workers retry its deliveries; callbacks continue all the time")
