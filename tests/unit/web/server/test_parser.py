@@ -39,9 +39,10 @@ def read(pieces):
     parser = RequestParser(ADJUSTMENTS)
     taken = 0
     for piece in pieces:
-        taken += parser.received(piece)
-        if parser.completed:
-            break
+        end = taken + len(piece)
+        # As a channel does: a head takes no bytes of the body that follows it.
+        while taken < end and not parser.completed:
+            taken += parser.received(piece[taken - end :])
     body = parser.get_body_stream().read() if parser.completed and not parser.error else None
     parser.close()
     if parser.error:
