@@ -68,4 +68,4 @@ class LiveConfig:
     def _replace(self, config: IntakeConfig) -> None:
         for listener in self._listeners:
             listener(config)
-        self.current = config  # last, so that callbacks are routed as whoever reads it expects
+        self.current = config  # last, so that callbacks are routed as its readers expect
