@@ -53,12 +53,12 @@ def rotated(places: Sequence[tuple[str, int]], number: int, count: int) -> list[
 
     Args:
         places: paths, each with its number of test files.
-        number: the number of the process, from 0.
+        number: the number of the process, from 0; one that replaces a crashed process has the next free number.
         count: the number of processes.
     """
     paths = [path for path, _ in places]
     before = [0, *accumulate(files for _, files in places)]
-    first = next(place for place, files in enumerate(before) if files >= before[-1] * number / count)
+    first = next(place for place, files in enumerate(before) if files >= before[-1] * (number % count) / count)
     return paths[first:] + paths[:first]
 
 

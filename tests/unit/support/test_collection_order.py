@@ -15,6 +15,7 @@ def test_each_process_begins_with_its_share():
     assert rotated(PLACES, 1, 3) == ["b", "c", "d", "e", "a"]
     assert rotated(PLACES, 2, 3) == ["d", "e", "a", "b", "c"]
     assert rotated([("a", 9)], 3, 4) == ["a"]
+    assert rotated(PLACES, 4, 3) == rotated(PLACES, 1, 3)  # it replaces one that has crashed
 
 
 def test_a_process_collects_everything():
