@@ -186,7 +186,7 @@ class FileGuard:
     def _find_overwriting(self) -> str | None:
         """Return the damage of a file that another program has written to; None if it is intact or too large."""
         try:
-            modified = os.stat(self._file).st_mtime_ns  # noqa: PTH116 (as above)
+            modified = Path(self._file).stat().st_mtime_ns
         except OSError as error:
             return f"the database file {self._file} cannot be found: {os.strerror(error.errno or 0)}"
         if modified == self._modified_at_commit:

@@ -260,11 +260,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             return False  # the response was sent, and what arrives is discarded
         if self.requests or self.request_started_at or self.total_outbufs_len or self.waiting_since > moment:
             return True
-        connection = self.socket  # the loop sets it to None when it closes the connection
-        try:
-            return connection is not None and bool(connection.recv(1, socket.MSG_PEEK))  # the loop may read it late
-        except OSError:  # no data has arrived, or the connection is closed
-            return False
+        return self._has_unread_data()
 
     def is_idle_since(self, moment: float) -> bool:
         """Return whether nothing was sent or received since a time by `time.monotonic`, and nothing has arrived now.
@@ -286,10 +282,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     def _is_idle(self) -> bool:
         if self.total_outbufs_len or self.will_close or self.close_when_flushed:
             return False
+        return not self._has_unread_data()
+
+    def _has_unread_data(self) -> bool:
+        """Return whether the client has sent data that the loop has not read yet."""
+        connection = self.socket  # the loop sets it to None when it closes the connection
         try:
-            return not self.socket.recv(1, socket.MSG_PEEK)
-        except OSError:  # no data has arrived, or the client is gone
-            return True
+            return connection is not None and bool(connection.recv(1, socket.MSG_PEEK))
+        except OSError:  # no data has arrived, or the connection is closed
+            return False
 
     def _reject_late(self) -> None:
         with self.requests_lock:
