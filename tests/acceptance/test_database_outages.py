@@ -146,7 +146,7 @@ def test_restarts_and_crashes(cluster):
         site.until(lambda _ledger, place=place: sum(one.status == 202 for one in engines.since(place)) > 30)
     told = engines.stop()
     # 200: a COMMIT of which only the reply was lost, and the handler had ended before the callback was repeated.
-    assert {one.status for one in engines.answers} <= {200, 202, 503}
+    assert {answer.status for answer in engines.answers} <= {200, 202, 503}
     until_ready(processes)
     check_books(site, site.direct, told)
     stop(processes)

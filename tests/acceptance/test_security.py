@@ -253,7 +253,7 @@ def test_no_answer_and_no_line_of_the_log_holds_a_secret(post, server, site, ans
     assert answers  # those of the tests that ran in this process, which may run further ones of this file
     for secret in (*TOKENS.values(), *DIGESTS.values(), site.token()):
         assert not [line for line, _ in server.log() if secret in line]
-        assert not [one for one in answers if secret.encode() in one.body or secret in str(one.headers)]
+        assert not [answer for answer in answers if secret.encode() in answer.body or secret in str(answer.headers)]
     site.balance()
 
 

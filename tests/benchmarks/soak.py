@@ -109,9 +109,9 @@ class Figure:
 
 def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str], float]:
     """The median of each figure in one tenth of the callbacks, from 0 to 9; without a sample in it, the nearest one."""
-    within = [one for one in samples if number * calls <= 10 * one.done <= (number + 1) * calls]
-    within = within or [min(samples, key=lambda one: abs(10 * one.done - (number + 0.5) * calls))]
-    return lambda name: median(getattr(one, name) for one in within)
+    within = [sample for sample in samples if number * calls <= 10 * sample.done <= (number + 1) * calls]
+    within = within or [min(samples, key=lambda sample: abs(10 * sample.done - (number + 0.5) * calls))]
+    return lambda name: median(getattr(sample, name) for sample in within)
 
 
 def early_tenth(calls: int) -> int:

@@ -196,7 +196,7 @@ def test_a_handler_with_a_rate_is_settled_by_moving_the_clock(app_of):
 
     app = app_of(grant)
     answers = [app.post(str(number), processDefinitionKey="leave") for number in range(2)]
-    assert [one.status for one in answers] == [200, 202]
+    assert [answer.status for answer in answers] == [200, 202]
     with pytest.raises(AssertionError, match="the rate of its handler allows the next attempt in 60 seconds"):
         app.wait_for(answers[1], "succeeded")
     app.advance(minutes=1)

@@ -355,7 +355,7 @@ def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventua
 
     def is_restarted():
         """The first start is logged after it is ready, and thus perhaps only now."""
-        states = [one["event"] for one in logged if one["event"] in {"isolation_failed", "isolation_ready"}]
+        states = [record["event"] for record in logged if record["event"] in {"isolation_failed", "isolation_ready"}]
         return states[-2:] == ["isolation_failed", "isolation_ready"]
 
     eventually(is_restarted)

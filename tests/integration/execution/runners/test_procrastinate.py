@@ -314,7 +314,7 @@ def test_a_worker_that_has_failed_begins_anew(harness, listens, logged, eventual
     try:
         eventually(flow.app.runner.health)
         event_id = flow.take("meanwhile", wait=0).event_id
-        (failed, *_) = eventually(lambda: [one for one in logged if one["event"] == "fetch_jobs_failed"])
+        (failed, *_) = eventually(lambda: [record for record in logged if record["event"] == "fetch_jobs_failed"])
         assert "procrastinate_fetch_job_v2" in failed["why"]
     finally:
         flow.sql("ALTER FUNCTION gone RENAME TO procrastinate_fetch_job_v2")
