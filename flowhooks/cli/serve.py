@@ -178,7 +178,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
 def _print_addresses(call_backs: str, admin: str) -> None:
     if not sys.stdout.isatty():
         return
-    with suppress(OSError):  # the terminal was closed, which SIGHUP reports
+    with suppress(OSError, click.ClickException):  # the terminal was closed, which SIGHUP reports
         output.print_line()
         output.print_line(f"  Callbacks   {call_backs}/flow/ID/call-back/complete")
         output.print_line(f"  Console     {admin}{CONSOLE_ROOT}/", style="green")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import re
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from flowhooks.cli import serve as serve_command
 
 
 @pytest.fixture
@@ -94,6 +98,23 @@ def test_a_terminal_that_goes_ends_it(serve, is_replaced):
         assert process.wait(30) == 0
         events += [json.loads(line)["event"] for line in process.stderr]
     assert not {"settings_reloaded", "process_died"} & set(events)
+
+
+def test_a_terminal_that_goes_before_the_lines(monkeypatch):
+    """A terminal that is closed while the addresses are printed does not fail the start."""
+    person, terminal = pty.openpty()
+    open_ends = [person]
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            while open_ends:
+                os.close(open_ends.pop())
+            return True
+
+    with Terminal(os.fdopen(terminal, "wb", buffering=0), write_through=True) as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        serve_command._print_addresses(call_backs="http://127.0.0.1:1", admin="http://127.0.0.1:2")
+    assert not open_ends
 
 
 def test_nohup_lets_it_live_on(serve):
