@@ -11,6 +11,8 @@ import sys
 import venv
 from contextlib import contextmanager
 from importlib.metadata import distribution, distributions
+from importlib.util import cache_from_source
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -74,10 +76,13 @@ class Environment:
     def _link(self, name):
         found = distribution(name)
         for file in found.files:
-            link = self.packages / file
-            if ".." not in file.parts and not link.exists():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.locate())
+            if ".." in file.parts:
+                continue
+            _link_file(self.packages / file, file.locate())
+            if file.suffix == ".py":  # otherwise each environment would compile it
+                compiled = Path(cache_from_source(file.locate()))
+                if compiled.exists():
+                    _link_file(Path(cache_from_source(self.packages / file)), compiled)
         return found
 
     def run(self, *words, command=None, cwd=None, code=0, **environ):
@@ -94,6 +99,12 @@ class Environment:
         )
         assert ran.returncode == code, ran.stdout[-3000:] + ran.stderr[-3000:]
         return ran.stdout + ran.stderr
+
+
+def _link_file(link, file):
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
 
 
 def build_wheel(project, folder):
