@@ -9,13 +9,13 @@ PLUGINS := plugins/flowhooks-audit plugins/flowhooks-camunda plugins/flowhooks-c
 READY := $(VENV)/.ready
 # The tools that renew the lock and search for advisories have an environment of their own: tests do not need it.
 UPKEEP := .upkeep
-# Tests wait more than they compute, so two processes more than there are cores.
-TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores + 2)))
+# Tests also wait: with two processes more than cores, two cores were busy for 89 % of the time; with four more, for 95 %.
+TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores + 4)))
 LINT = $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python tests/support/prose.py
 # Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-cluster test test-engines test-long test-random soak mutants structure lint format docs bench wheel sbom release lock audit clean
+.PHONY: help demo demo-cluster test test-browser test-engines test-long test-random soak mutants structure lint format docs bench wheel sbom release lock audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -37,11 +37,14 @@ demo-cluster: $(READY) ## Show many processes: PostgreSQL, two servers and three
 
 # The checks run beside the tests, because most of them use one core. In a fresh clone one process collects the tests
 # first: pytest compiles them then, which each test process would do again.
-test: $(READY) ## Run all checks and tests except those with real workflow engines, as continuous integration does
+test: $(READY) ## Run all checks, and all tests except those in a browser or with workflow engines, as continuous integration does
 	@{ $(LINT); } & lint=$$!; status=0; \
 	test -d .pytest_cache || $(BIN)/python -m pytest --collect-only -qq >/dev/null || true; \
-	$(BIN)/python -m pytest -m "not java and not engine" --numprocesses $(TEST_PROCESSES) --dist worksteal || status=$$?; \
+	$(BIN)/python -m pytest -m "not java and not engine and not browser" --numprocesses $(TEST_PROCESSES) --dist worksteal || status=$$?; \
 	wait $$lint || { echo "The checks have failed: their output is above. make lint repeats them."; status=1; }; exit $$status
+
+test-browser: $(READY) ## Run the tests of the console in a real browser (needs Chromium), as continuous integration does
+	@$(BIN)/python -m pytest -m browser --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 # One process: Maven builds once, and its downloads do not race.
 test-engines: $(READY) ## Run the tests with real workflow engines (needs Java, Maven and npm), as continuous integration does

@@ -74,7 +74,7 @@ storing takes: the sweep finds a delivery that is due a moment later."""
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """The number of processes of `make test`: one and a half times the cores, because tests also wait."""
+    """The number of processes of `pytest -n auto`: one and a half times the cores, because tests also wait."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST_PROCESSES, cores + cores // 2)
 
