@@ -287,6 +287,8 @@ class Site:
 
     def _environ(self, settings):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+        # The servers of all test processes would choose the same core.
+        settings = {"cpu_affinity": False} | settings
         given = {f"FLOWHOOKS_{name.upper().replace('__', '_')}": str(value) for name, value in settings.items()}
         return kept | given | {"JOURNAL": str(self.journal), "PYTHONFAULTHANDLER": "1"}
 

@@ -86,6 +86,7 @@ class Server:
             "FLOWHOOKS_DATABASE": str(database),
             "FLOWHOOKS_PLUGINS_DIRS": str(folder),
             "FLOWHOOKS_PLUGINS_ALLOW": "shop",
+            "FLOWHOOKS_CPU_AFFINITY": "no",  # the servers of all test processes would choose the same core
             "FLOWHOOKS_ANSWER_WAIT": "60",  # on a busy machine, an outcome may take longer than the default
         }
 
