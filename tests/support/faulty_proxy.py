@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
 import time
 
 COMMIT = b"COMMIT\0"
+PREPARED = re.compile(rb"(_pg3_[0-9]+)\0([A-Z]{4}[^\0]*)")
+"""The name that the driver gives a statement when it prepares it, and the statement."""
+NAMED = re.compile(rb"_pg3_[0-9]+(?=\0)")
 RESET = struct.pack("ii", 1, 0)
 """The linger option with which closing a socket resets its connection."""
 
@@ -22,6 +26,7 @@ class _Line:
         self.server = socket.create_connection(proxy.target)
         self.swallows = False
         self._said = b""
+        self._prepared = {}
         self._losing = False
 
     def start(self):
@@ -46,6 +51,9 @@ class _Line:
         self._said += data
         if COMMIT in data:
             said, self._said = self._said, b""
+            # From the seventh execution on, the driver only sends the name of a statement.
+            self._prepared |= PREPARED.findall(said)
+            said += b"".join(self._prepared.get(name, b"") for name in NAMED.findall(said))
             self._losing = self._proxy.is_lost(said)
         return True
 
