@@ -24,10 +24,12 @@ class Client:
     def finished(self, since, until, cursor=None):
         with (FOLDER / "asked").open("a") as asked:
             print(os.getpid(), file=asked, flush=True)
-        if (FOLDER / "shut").exists():
-            with (FOLDER / "held").open("a") as held:
-                print(os.getpid(), file=held, flush=True)
+        is_noted = False
         while (FOLDER / "shut").exists():
+            if not is_noted:
+                with (FOLDER / "held").open("a") as held:
+                    print(os.getpid(), file=held, flush=True)
+            is_noted = True
             time.sleep(0.01)
         lines = (FOLDER / "history").read_text().splitlines() if (FOLDER / "history").exists() else []
         rows = sorted((end, name) for name, end in map(str.split, lines))
