@@ -20,7 +20,8 @@ JOBS = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'"
 @pytest.mark.parametrize("sharing", ["procrastinate"], indirect=True)
 def test_idle_workers_share_the_work_and_the_sweep(sharing):
     """Slow deliveries start in all free slots of two workers; after a SIGSTOP or a kill, the other one sweeps."""
-    site, settings = sharing, sharing.settings | {"runner__threads": 16}
+    # A commit may take seconds on a busy machine.
+    site, settings = sharing, sharing.settings | {"runner__threads": 16, "ledger__write_timeout": 20}
     site.plugin("p", PLUGIN.replace('"shut-" + event.flow_instance_id', '"shut"'))
     gate = site.folder / "shut"
     gate.touch()

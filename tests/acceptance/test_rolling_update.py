@@ -29,6 +29,8 @@ def handlers():
 '''
 BODY = {"processDefinitionKey": "rolling"}
 CLIENTS = 3
+SETTINGS = {"ledger__write_timeout": 20}
+"""A commit may take seconds on a busy machine."""
 
 
 class Balancer:
@@ -71,7 +73,7 @@ def shared(make_site, postgresql_url):
 
 def replace(site, balancer, pool, servers, number):
     """Replace one of the servers by a new one, which is ready before; return the server that has stopped."""
-    new, old = site.start(), servers[number]
+    new, old = site.start(**SETTINGS), servers[number]
     until(lambda: new.ask("GET", "/readyz", admin=True).status == 200)
     gate = site.folder / f"shut-waiting-{number}"
     gate.touch()
@@ -89,7 +91,7 @@ def replace(site, balancer, pool, servers, number):
 
 def test_a_rolling_update_loses_no_callback(shared):
     """No callback is refused or lost while all servers are replaced, and each handler runs once."""
-    servers = [shared.start(), shared.start()]
+    servers = [shared.start(**SETTINGS), shared.start(**SETTINGS)]
     balancer = Balancer(servers)
     with ThreadPoolExecutor(CLIENTS + 1) as pool:
         clients = [pool.submit(balancer.send, client) for client in range(CLIENTS)]

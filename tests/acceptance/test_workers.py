@@ -35,6 +35,7 @@ ASYNC = {"Prefer": "respond-async"}
 def shared(sharing):
     """A site whose processes share a ledger on PostgreSQL; each plugin is in a folder of its own."""
     site = sharing
+    site.settings |= {"ledger__write_timeout": 20}  # a commit may take seconds on a busy machine
     for name in ("a", "b"):
         folder = site.folder / name
         folder.mkdir()
