@@ -12,6 +12,7 @@ import pytest
 
 from support.app_harness import until
 from support.clients import calling, until_more
+from support.waiting import WAIT_TIMEOUT
 
 BESIDE = ("", "-wal", "-shm")
 NOBODY = {"processDefinitionKey": "nobody"}
@@ -30,10 +31,16 @@ def move(file, folder, suffixes=BESIDE):
             beside(file, suffix).rename(folder / beside(file, suffix).name)
 
 
+def move_log(file):
+    """Move all data of the log into the database file."""
+    # The log stays if a delayed reader of the server uses it for longer than the timeout.
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=WAIT_TIMEOUT)) as outside:
+        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def cut(file, size):
     """Truncate a database that has all its data in its file."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as outside:
-        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    move_log(file)
     os.truncate(file, size(file.stat().st_size))
 
 
@@ -106,8 +113,7 @@ def test_another_file_in_its_place_is_not_the_right_file(site):
     """A copy at the path, even an identical one, is not the file that the server writes."""
     server = site.start()
     server.post("before", NOBODY)
-    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
-        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    move_log(site.database)
     shutil.copy(site.database, site.folder / "copy")
     site.database.unlink()
     server.until_logged("database_file_changed")
@@ -199,8 +205,7 @@ def test_what_a_reader_finds_damaged(site):
     """After an unreadable page the server is not ready and acknowledges nothing."""
     server = site.start()
     event_id = server.post("before", NOBODY | {"pad": "x" * 500_000}).event_id
-    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
-        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    move_log(site.database)
     size = site.database.stat().st_size
     with site.database.open("r+b") as file:
         file.seek(size - 400_000)
