@@ -11,7 +11,7 @@ from support.app_harness import LedgerHarness, until
 from support.process_trials import AGAIN, ONCE, at_rest, check_books, entered, rows, shut, until_worker_known
 from support.waiting import WAIT_TIMEOUT
 
-QUICK = {"ledger__heartbeat_timeout": 6.0}
+QUICK = {"ledger__heartbeat_timeout": 8.0}
 """A start that was not confirmed is noticed at the next heartbeat. No process expires in these tests."""
 
 
