@@ -167,7 +167,8 @@ def test_a_file_that_another_program_has_vacuumed(site):
 
 def fill(site, *, bodies):
     """A closed ledger with `bodies` bodies of 900 kB, damaged in the middle."""
-    server = site.start()
+    # Among these commits is one that copies 16 MB into the file, which may take seconds on a busy machine.
+    server = site.start(ledger__write_timeout=20)
     for number in range(bodies):
         assert (
             server.post(f"i-{number}", NOBODY | {"pad": f"{number}" * 900_000 if number < 10 else "x" * 900_000}).status
