@@ -103,6 +103,8 @@ SETTINGS = {
     "runner__threads": 6,
     "runner__kind": "embedded",
     "ledger__heartbeat_timeout": 1.5,
+    # The handlers fail on purpose. After ten failures in a row their deliveries would wait for a minute.
+    "circuit_breaker__failures": 0,
 }
 EARLY = {"recover", "reroute_parked", "reroute"}
 """Points that must be prepared before the start of the server that is killed there."""
