@@ -213,7 +213,7 @@ def site(make_site):
 @pytest.fixture(scope="module")
 def server(site):
     """The server that receives all requests."""
-    return site.start(answer_wait=1, http__read_timeout=0.5, http__idle_timeout=1, http__threads=8)
+    return site.start(answer_wait=20, http__read_timeout=0.5, http__idle_timeout=1, http__threads=8)
 
 
 def ask(server, maker, *, times, admin):
