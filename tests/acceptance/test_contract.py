@@ -407,7 +407,7 @@ def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
     other = make_site()
     other.plugin("demo", PLUGIN)
     server = other.start(ledger__write_timeout=0.4, schemas_dir=site.folder / "schemas")
-    with closing(sqlite3.connect(other.database, isolation_level=None)) as outside:
+    with closing(sqlite3.connect(other.database, isolation_level=None, timeout=WAIT_TIMEOUT)) as outside:
         outside.execute("BEGIN IMMEDIATE")
         for language in ("en", "zh"):
             answer = server.post("locked", DONE, Accept_Language=language)

@@ -42,7 +42,7 @@ def test_a_database_that_stays_locked_is_a_503_and_no_reason_to_restart(site):
     site.plugin("demo", LATER)
     # Long enough for two tries: a batch that fails is tried again, request by request.
     server = site.start(ledger__write_timeout=30)
-    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
+    with closing(sqlite3.connect(site.database, isolation_level=None, timeout=WAIT_TIMEOUT)) as outside:
         outside.execute("BEGIN IMMEDIATE")
         answer = server.post("a", {"processDefinitionKey": "nobody"})
         assert "database cannot be used now" in answer.message_of_error(503)
