@@ -179,7 +179,8 @@ def test_each_process_of_a_server_has_its_own(sharing):
     sharing.until(lambda ledger: ledger.count_by_state()["unknown"] == 1)
     server.until_logged("server_started", times=3)
     for number in range(8):
-        assert server.post(f"good-{number}", body("good"), Prefer="wait=20").status == 200
+        # The process that handlers are forked from starts first.
+        assert server.post(f"good-{number}", body("good"), Prefer="wait=60", timeout=90).status == 200
     server.until_logged("handler_output", times=8, handler="own:good")
     assert {one["pid"] for one in server.logged("handler_output")} <= {
         one["pid"] for one in server.logged("server_started")
