@@ -102,7 +102,8 @@ def server(site):
     first.post("killed", {"processDefinitionKey": "killed"}, Prefer="respond-async")
     until(site.journal.with_name("journal.entered").exists)
     first.kill()
-    return site.start(answer_wait=60, schemas_dir=site.folder / "schemas")
+    # A commit may take seconds on a busy machine.
+    return site.start(answer_wait=60, ledger__write_timeout=20, schemas_dir=site.folder / "schemas")
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,11 @@ def handlers():
 '''
 CALLERS = 64
 ROUNDS = {"sqlite": 25, "postgresql": 10}
-SETTINGS = {"answer_wait": 5, "runner__kind": "embedded"}
+SETTINGS = {
+    "answer_wait": 5,
+    "runner__kind": "embedded",
+    "ledger__write_timeout": 20,  # a commit may take seconds on a busy machine
+}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -35,7 +35,7 @@ role = "operate"
 """
 SETTINGS = """
 continue-on-failure = true
-request-timeout = 20
+request-timeout = 60
 suppress-health-check = ["all"]
 [generation]
 allow-x00 = false  # NUL, which no schema of a string forbids, and every text is refused for
@@ -62,7 +62,8 @@ def server(make_site):
     """A server whose engines and operators need tokens, with a few events."""
     site = make_site()
     site.plugin("demo", PLUGIN)
-    server = site.start(config=CONFIG, http__threads=4)
+    # A commit may take seconds on a busy machine.
+    server = site.start(config=CONFIG, http__threads=4, ledger__write_timeout=20)
     for number in range(4):
         body = {"processDefinitionKey": "good" if number % 2 else "nobody", "businessKey": f"B-{number}"}
         answer = server.post(f"known-{number}", body, Authorization=f"Bearer {TOKENS['engine']}")

@@ -32,6 +32,7 @@ ASYNC = {"Prefer": "respond-async"}
 def shared(sharing):
     """A site whose servers share a ledger on PostgreSQL and both have the plugins `a` and `b`."""
     site = sharing
+    site.settings |= {"ledger__write_timeout": 20}  # a commit may take seconds on a busy machine
     for name in "ab":
         site.plugin(name, PLUGIN.replace("NAME", name))
     return site
