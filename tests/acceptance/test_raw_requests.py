@@ -451,8 +451,8 @@ def site(make_site):
 @pytest.fixture(scope="module")
 def server(site):
     """The server that receives all requests."""
-    # A commit may take seconds on a busy machine.
-    server = site.start(http__read_timeout=0.5, http__idle_timeout=5, ledger__write_timeout=20)
+    # A busy machine delays the reading of a request of several parts, and a commit may take seconds.
+    server = site.start(http__read_timeout=2, http__idle_timeout=5, ledger__write_timeout=20)
     check_honest(server)
     return server
 
