@@ -49,7 +49,7 @@ def site_with_plugin(request, site):
 def test_every_interface_takes_and_shows_any_id(site_with_plugin):
     """Each id is one event of its own: in the handler, the API, the console and the commands."""
     site = site_with_plugin
-    server = site.start(ledger__write_timeout=20)  # a commit may take seconds on a busy machine
+    server = site.start(answer_wait=25, ledger__write_timeout=20)  # a commit may take seconds on a busy machine
 
     def read(path):
         answer = server.ask("GET", path, admin=True)

@@ -452,7 +452,7 @@ def site(make_site):
 def server(site):
     """The server that receives all requests."""
     # A busy machine delays the reading of a request of several parts, and a commit may take seconds.
-    server = site.start(http__read_timeout=2, http__idle_timeout=5, ledger__write_timeout=20)
+    server = site.start(answer_wait=30, http__read_timeout=2, http__idle_timeout=5, ledger__write_timeout=20)
     check_honest(server)
     return server
 
