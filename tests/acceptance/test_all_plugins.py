@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from standardwebhooks.webhooks import Webhook
 
+from support.journal import whole_lines
 from support.waiting import until
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
@@ -136,6 +137,9 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     notice(outside)
     opentelemetry(outside, ids)
     until(lambda: "flowhooks.delivery.attempts" in measures(outside))
+    # At its end the server gives the notices that wait two seconds, and the audit trail syncs each record to the disk.
+    files = {"timings.jsonl": 2 + 6, "audit.jsonl": 2 + 4}  # of events, and of attempts
+    until(lambda: {name: len(whole_lines(site.folder / name)) for name in files} == files)
     server.stop()
     server.check_log()
     timings(site, ids)
