@@ -377,6 +377,8 @@ class Cluster(Place):
         self.live = [*servers, self.worker(), self.worker()]
         self.lives = [one.place for one in servers]
         self.places[:] = self.lives
+        for worker in self.live[len(servers) :]:
+            worker.until_logged("worker_started")  # before that, `rest` would end it with a signal
 
     def worker(self, **settings):
         """Start a worker."""
