@@ -66,7 +66,7 @@ class Line(NamedTuple):
 def shared(sharing):
     """A site whose processes share a ledger on PostgreSQL."""
     site = sharing
-    site.settings |= FAST_EXPIRY
+    site.settings |= FAST_EXPIRY | {"ledger__write_timeout": 20}  # a commit may take seconds on a busy machine
     (site.folder / "orders").mkdir()
     (site.folder / "orders/orders.py").write_text(PLUGIN)
     return site
