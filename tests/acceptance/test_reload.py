@@ -77,7 +77,7 @@ class Engine:
     def __exit__(self, *_):
         self._over.set()
         for one in self._threads:
-            one.join(60)
+            one.join(120)
 
     def until(self, condition):
         """Wait until a condition on the statuses holds."""
@@ -89,7 +89,7 @@ class Engine:
         self.until(lambda statuses: sum(statuses.values()) >= least)
 
     def _call(self, caller):
-        connection = http.client.HTTPConnection(*self.place, timeout=30)
+        connection = http.client.HTTPConnection(*self.place, timeout=90)
         number = 0
         while not self._over.is_set():
             number += 1
@@ -110,7 +110,8 @@ class Engine:
 
 def test_a_token_is_rotated_under_load(plugin_site):
     """With both tokens and then only the new one, no caller with a valid token is refused or disconnected."""
-    server = plugin_site.start(config=source(OLD))
+    # On a busy machine, a commit or an outcome may take longer than the defaults.
+    server = plugin_site.start(config=source(OLD), ledger__write_timeout=20, answer_wait=60)
     assert server.post("n", GOOD, Authorization=f"Bearer {NEW}").status == 401
     with Engine(server, OLD) as old:
         old.more()
