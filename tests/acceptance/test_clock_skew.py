@@ -11,8 +11,8 @@ from support.process_trials import AGAIN, ONCE, check_books, entered, rows
 from support.waiting import until
 
 DAY = 86_400
-SETTINGS = {"ledger__heartbeat_timeout": 10.0}
-"""Much less than a day, but more than a busy machine delays heartbeats: no process may expire."""
+SETTINGS = {"ledger__heartbeat_timeout": 10.0, "ledger__write_timeout": 20}
+"""Much less than a day, but more than a busy machine delays heartbeats: no process may expire, and no callback."""
 SHIFTED = """
 import time
 
