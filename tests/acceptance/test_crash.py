@@ -115,6 +115,18 @@ def stored(crashed):
     return found
 
 
+@pytest.fixture(scope="module")
+def attempts(crashed, stored):
+    """Every recorded attempt by its delivery and number, before a test of this file lets further ones run."""
+    with crashed.ledger() as ledger:
+        return {
+            (standing.delivery_id, attempt.number): attempt
+            for one in stored.values()
+            for standing in one.delivery_statuses
+            for attempt in ledger.attempts(standing.delivery_id)
+        }
+
+
 def test_there_was_a_crash_worth_the_name(crashed):
     """The kills interrupted attempts; otherwise the other tests of this file show nothing."""
     assert len(crashed.taken) > 20 * ROUNDS
@@ -150,20 +162,21 @@ def test_all_2xx_for_one_call_back_speak_of_one_event(crashed, stored):
     assert {instance: found for instance, found in ids.items() if found != {stored[instance].event.id}} == {}
 
 
-def test_every_delivery_is_where_the_table_of_states_puts_it(crashed, stored):
+def test_every_delivery_is_where_the_table_of_states_puts_it(stored, attempts):
     """Waiting deliveries ran; a lost attempt was retried with `retry=` and is unknown without; none is dead."""
     states = Counter()
     for one in stored.values():
         assert len(one.delivery_statuses) == 2, one
         states.update((standing.handler, standing.state.value) for standing in one.delivery_statuses)
     assert set(states) <= {("demo:plain", "succeeded"), ("demo:plain", "unknown"), ("demo:repeatable", "succeeded")}
-    with crashed.ledger() as ledger:
-        for one in stored.values():
-            for standing in one.delivery_statuses:
-                if standing.state.value == "unknown":
-                    (attempt,) = ledger.attempts(standing.delivery_id)
-                    assert attempt.outcome.value == "lost"
-                    assert "killed while this attempt ran" in attempt.error
+    numbers = Counter(delivery_id for delivery_id, _ in attempts)
+    for one in stored.values():
+        for standing in one.delivery_statuses:
+            if standing.state.value == "unknown":
+                assert numbers[standing.delivery_id] == 1
+                attempt = attempts[standing.delivery_id, 1]
+                assert attempt.outcome.value == "lost"
+                assert "killed while this attempt ran" in attempt.error
 
 
 def test_no_handler_without_retry_was_entered_twice(crashed):
@@ -172,19 +185,12 @@ def test_no_handler_without_retry_was_entered_twice(crashed):
     assert [delivery for delivery, times in twice.items() if times > 1] == []
 
 
-def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored):
+def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored, attempts):
     """The handler's own records match the attempts that the ledger recorded before it was entered."""
     entered = Counter((delivery, attempt) for _, _, delivery, attempt in crashed.entered)
     assert [one for one, times in entered.items() if times > 1] == []
-    with crashed.ledger() as ledger:
-        marked = {
-            (standing.delivery_id, attempt.number): attempt
-            for one in stored.values()
-            for standing in one.delivery_statuses
-            for attempt in ledger.attempts(standing.delivery_id)
-        }
-    assert set(entered) <= set(marked)
-    succeeded = {one for one, attempt in marked.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
+    assert set(entered) <= set(attempts)
+    succeeded = {one for one, attempt in attempts.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
     assert succeeded <= set(entered)
     events = {standing.delivery_id: one.event.id for one in stored.values() for standing in one.delivery_statuses}
     assert all(events[delivery] == event for _, event, delivery, _ in crashed.entered)
@@ -200,6 +206,7 @@ def test_the_books_balance_and_the_logs_are_whole(crashed, stored):
     crashed.server.check_log()
 
 
+@pytest.mark.usefixtures("attempts")
 def test_resolve_and_replay_still_work(crashed, stored):
     """An operator resolves the unknown deliveries, and those recorded as not done are run."""
     token = crashed.token()
