@@ -45,7 +45,7 @@ def test_the_others_run_what_a_killed_worker_ran(demonstration):
     said, _ = demonstration.communicate()
     assert demonstration.returncode == 0, said
     assert "The counts balance." in said
-    counts = {what.strip(): int(count) for what, count in re.findall(r"│ (.+?) │ +(\d+) │", said)}
+    counts = {what.strip(): int(count.replace(",", "")) for what, count in re.findall(r"│ (.+?) │ +([\d,]+) │", said)}
     assert counts["callbacks sent"] == counts["received and stored"] > 0
     assert counts["deliveries tried again"] > 0
     assert not [pid for pid in map(int, re.findall(r"process (\d+)", said)) if is_running(pid)]
