@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +120,8 @@ class Shell:
             self._process.wait(30)
         finally:
             if self._listener.is_alive():
-                os.killpg(self._process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # all have ended, and the listener is late
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
             self._listener.join(30)
             self._process.stdout.close()
