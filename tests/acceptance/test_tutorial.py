@@ -13,11 +13,13 @@ import sys
 import threading
 import time
 import zipfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from support.ports import free_ports
 
 CHECKOUT = Path(__file__).parents[2]
 ENGLISH, CHINESE = CHECKOUT / "docs/tutorial.md", CHECKOUT / "docs/tutorial.zh-CN.md"
@@ -136,19 +138,15 @@ class Ports(NamedTuple):
     @classmethod
     def free(cls):
         """The tutorial's own ports, or two others if one of them is used."""
-        for wanted in (PORTS, (0, 0)):
-            sockets = [socket.socket() for _ in wanted]
+        with ExitStack() as stack:
             try:
-                for one, port in zip(sockets, wanted, strict=True):
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    one.bind(("127.0.0.1", port))
-                return cls(*(one.getsockname()[1] for one in sockets))
+                for port in PORTS:
+                    probe = stack.enter_context(socket.socket())
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
             except OSError:
-                continue
-            finally:
-                for one in sockets:
-                    one.close()
-        raise AssertionError("no port is free")
+                return cls(*free_ports(len(PORTS)))  # which nobody takes until the server starts, a minute later
+        return cls(*PORTS)
 
     @property
     def environ(self):
