@@ -150,7 +150,8 @@ def held(server):
 
 def run_beside_slow_clients(site, *, calls, read_timeout):
     """Run slow and deaf clients beside normal ones; return the normal clients' times and the ended clients."""
-    server = site.start(http__read_timeout=read_timeout, http__idle_timeout=10, http__threads=8)
+    timeouts = {"http__read_timeout": read_timeout, "http__idle_timeout": 10, "ledger__write_timeout": 20}
+    server = site.start(http__threads=8, **timeouts)
     sockets, _ = held(server)
     alone = honest(server.place, calls, "alone")
     until(lambda: held(server)[0] == sockets, poll=0.05)

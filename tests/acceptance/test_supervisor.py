@@ -65,6 +65,7 @@ def install(site, name, key=None):
 
 def start(site, *words, ready=BOTH, processes=BOTH, **settings):
     """Start a server of several processes, and wait until all of them serve."""
+    settings = {"ledger__write_timeout": 20} | settings  # a commit may take seconds on a busy machine
     server = site.start("--processes", processes, *words, ready=bool(ready), **settings)
     if ready:
         until(lambda: len(pids(server)) == ready)

@@ -82,7 +82,7 @@ def serve(site):
     """Start a server with the plugin in a site; return the site."""
     install(site)
     site.forks_children = True
-    # A commit may take seconds on a busy machine, and no callback may be refused.
+    # A commit may take seconds on a busy machine.
     site.server = site.start(listen="127.0.0.1:0", runner__threads=8, ledger__write_timeout=20)
     return site
 
