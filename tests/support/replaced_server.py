@@ -82,8 +82,9 @@ def serve(site):
     """Start a server with the plugin in a site; return the site."""
     install(site)
     site.forks_children = True
-    # A commit may take seconds on a busy machine.
-    site.server = site.start(listen="127.0.0.1:0", runner__threads=8, ledger__write_timeout=20)
+    # A commit may take seconds on a busy machine, and so may a test while its handlers wait.
+    patient = {"ledger__write_timeout": 20, "shutdown__timeout": 600}
+    site.server = site.start(listen="127.0.0.1:0", runner__threads=8, **patient)
     return site
 
 
