@@ -44,7 +44,7 @@ def test_backed_up_under_load_and_restored(make_site):
     server.stop()
 
     shutil.copy(target, other.database)
-    restored = other.start(answer_wait=10)
+    restored = other.start(answer_wait=10, ledger__write_timeout=20)  # a commit may take seconds on a busy machine
     other.balance()
     for instance, event_id, _ in acknowledged:
         with other.ledger() as ledger:

@@ -55,7 +55,7 @@ def start(site, many_files):
     def start(soft, hard=None, **settings):
         limits = f"ulimit -S -n {soft}" + (f" && ulimit -H -n {hard}" if hard else "")
         site.flowhooks = ["sh", "-c", f'{limits} && exec "$@"', "sh", sys.executable, "-m", "flowhooks"]
-        return site.start(**settings)
+        return site.start(ledger__write_timeout=20, **settings)  # a commit may take seconds on a busy machine
 
     return start
 

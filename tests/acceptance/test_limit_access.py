@@ -96,7 +96,8 @@ def server(site):
     """A server with the settings of the page, and a dead delivery of each plugin."""
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     source = f'[sources.erp]\ntoken_sha256 = ["{digest}"]\n'
-    server = site.start(config=TOML.replace("10.0.0.5", PROXY) + source)
+    # A commit may take seconds on a busy machine.
+    server = site.start(config=TOML.replace("10.0.0.5", PROXY) + source, ledger__write_timeout=20)
     for name in ("payments", "archive"):
         body = {"processDefinitionKey": name, "salary": "confidential"}
         assert server.post(f"{name}-1", body, Authorization=f"Bearer {TOKEN}").status == 500

@@ -141,7 +141,7 @@ allow = ["127.0.0.1"]
 role = "operate"
 password = "{hash_password("secret of anna")}"
 """
-    return site.start(config=config)
+    return site.start(config=config, ledger__write_timeout=20)  # a commit may take seconds on a busy machine
 
 
 @pytest.fixture(scope="module")

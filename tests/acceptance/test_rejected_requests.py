@@ -40,7 +40,8 @@ def site(make_site):
 @pytest.fixture(scope="module")
 def server(site):
     """The server that the tests of this file call."""
-    return site.start(schemas_dir=site.folder / "schemas", http__read_timeout=2)
+    # A commit may take seconds on a busy machine.
+    return site.start(schemas_dir=site.folder / "schemas", http__read_timeout=2, ledger__write_timeout=20)
 
 
 @pytest.fixture(autouse=True)

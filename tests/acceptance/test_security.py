@@ -70,7 +70,8 @@ def site(make_site):
 @pytest.fixture(scope="module")
 def server(site):
     """A server with four sources and the log level debug."""
-    return site.start(config=CONFIG, log__level="debug")
+    # A commit may take seconds on a busy machine.
+    return site.start(config=CONFIG, log__level="debug", ledger__write_timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +298,7 @@ def test_a_plugins_secret_is_in_no_log_and_in_no_listing(make_site, monkeypatch)
     monkeypatch.setenv("LEAKY_TOKEN", "hunter2-secret")
     site = make_site()
     site.plugin("leaky", LEAKY)
-    server = site.start(config='[plugins.leaky]\ntoken = {env = "LEAKY_TOKEN"}\n')
+    server = site.start(config='[plugins.leaky]\ntoken = {env = "LEAKY_TOKEN"}\n', ledger__write_timeout=20)
     answer = server.post("1", {"processDefinitionKey": "leaks"})
     assert (answer.status, answer.body) == (200, b'{"success": true}')
     own = {"database": site.database, "plugins_dirs": site.plugins, "plugins_allow": "leaky"}
@@ -327,11 +328,11 @@ def test_a_public_bind_with_a_credential_or_insecure_is_served(make_site):
     """A public callback listener serves with a credential; a public administration listener needs `insecure`."""
     site = make_site()
     site.plugin("demo", PLUGIN)
-    server = site.start(listen="0.0.0.0:0", config=CONFIG)
+    server = site.start(listen="0.0.0.0:0", config=CONFIG, ledger__write_timeout=20)
     assert server.post("a", GOOD).status == 401
     assert server.post("a", GOOD, Authorization=bearer("oa")).status == 200
     server.stop()
-    server = site.start("--insecure", listen="0.0.0.0:0", admin="0.0.0.0:0")
+    server = site.start("--insecure", listen="0.0.0.0:0", admin="0.0.0.0:0", ledger__write_timeout=20)
     assert server.post("a", GOOD).status == 200
     server.stop()
 
