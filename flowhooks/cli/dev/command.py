@@ -52,9 +52,10 @@ def command(settings_source: SettingsSource, *, watch: tuple[Path, ...]) -> None
         *(f"--{name}={value}" for name in ("listen", "admin") if (value := source.options[name]) is not None),
     ]
     with closing(ServerProcess(arguments)) as server, closing(LiveEvents()) as events:
-        stopping = _stop_event()
+        saves = saved_files(*watcher, paths, _stop_event())
+        next(saves, None)  # it watches from now on: no file that is saved after the server has loaded it is missed
         server.start()
-        for saved in saved_files(*watcher, paths, stopping):
+        for saved in saves:
             if saved:
                 output.print_line(f"Saved: {', '.join(saved)}. Restarting the server.", err=True, style="green")
                 server.restart()
