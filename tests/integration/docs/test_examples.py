@@ -254,7 +254,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}{done.stderr}"
 
