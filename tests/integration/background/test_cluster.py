@@ -366,7 +366,7 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually, monkeyp
 
 def test_a_stop_waits_for_the_heartbeat_that_is_under_way(without, monkeypatch):
     """`Neighbours.stop` returns after the heartbeat thread has ended, so that the ledger can be closed."""
-    flow = without()
+    flow = without(start=False)  # a thread of the app that only now begins to wait would send a heartbeat, too
     neighbours, ledger = flow.app.cluster, flow.app.ledger
     begun, ended = threading.Event(), threading.Event()
     stopped_before = []
