@@ -148,7 +148,7 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(plugin_
     assert server.post("before", body, Prefer="wait=60", timeout=90).status == 200
     (fork_server,) = children(server.process.pid)
     before = leave_none(fork_server)
-    # Again and again, because it may only now fork the process that it was asked for when the handler began.
+    # Repeatedly, because it may only now fork the process that it was asked for when the handler began.
     until(lambda: not kill_children(fork_server))
     leave_none(fork_server)  # again, because the process may have closed a file since the first call
     assert server.post("meanwhile", body, Prefer="respond-async").status == 202
