@@ -175,7 +175,7 @@ def test_a_signal_during_the_start_ends_all_processes_at_once(shared):
 
 def test_calls_are_spread_over_the_processes(shared):
     """Both processes accept callbacks at one address on cores of their own; each log line has its process."""
-    server = start(shared)
+    server = start(shared, cpu_affinity=True)
     both = pids(server)
     with Load(server, callers=8):
         until(lambda: {pid for _, _, pid in entered(shared)} == set(both))
