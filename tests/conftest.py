@@ -84,7 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
     collection_order.begin_elsewhere(config)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
     """Deselect databases that a test does not concern, and long tests that were not requested."""
     collection_order.sort(config, items)
     items[:] = [item for item in items if _combination(item) not in _other_combinations(item)]
@@ -95,6 +96,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = {item for item in items if item.get_closest_marker("long")}
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=list(long))
+    result = yield
+    collection_order.spread(config, items)  # those that are left by `-m`
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
