@@ -81,7 +81,7 @@ def lane(harness, ordered, hands_of):
 def test_of_one_key_only_the_first_is_offered(lane):
     """Polling returns only the first delivery of a key; other keys are independent."""
     first, second, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
-    assert lane.due() == [first.delivery_id, other.delivery_id]
+    assert sorted(lane.due()) == sorted([first.delivery_id, other.delivery_id])
     lane.begin(first)
     assert lane.due() == [other.delivery_id]
     assert lane.hands.settle(first, 1)
@@ -210,7 +210,7 @@ def test_closing_one_lets_the_next_run(lane):
 def test_an_event_without_the_key_comes_in_any_order(lane):
     """Events without the key are not ordered."""
     several = [lane.take(str(number), key) for number, key in enumerate([None, None, ""])]
-    assert lane.due() == [one.delivery_id for one in several]
+    assert sorted(lane.due()) == sorted(one.delivery_id for one in several)
     assert [bool(lane.begin(one)) for one in several] == [True] * 3
 
 
@@ -393,7 +393,7 @@ def test_what_nobody_called_up_is_found_by_a_sweep(lane, monkeypatch):
     assert len(lane.due()) == 5
     for first in missed:
         lane.flow.sql("UPDATE deliveries SET order_position = 1 WHERE id = ?", first.delivery_id)
-    assert lane.due() == [first.delivery_id for first in others]
+    assert sorted(lane.due()) == sorted(first.delivery_id for first in others)
     before = lane.flow.sql("SELECT id, order_position, due_at FROM deliveries ORDER BY id")
     lane.flow.app.order_sweeper.sweep()
     assert sorted(lane.due()) == sorted(first.delivery_id for first in (*missed, *others))
