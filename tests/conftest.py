@@ -84,8 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     collection_order.begin_elsewhere(config)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect databases that a test does not concern, and long tests that were not requested."""
     collection_order.sort(config, items)
     items[:] = [item for item in items if _combination(item) not in _other_combinations(item)]
@@ -96,9 +95,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = {item for item in items if item.get_closest_marker("long")}
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=list(long))
-    result = yield
-    collection_order.spread(config, items)  # those that are left by `-m`
-    return result
 
 
 @pytest.hookimpl(wrapper=True)

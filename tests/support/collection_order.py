@@ -7,7 +7,7 @@ same order would rewrite each file at the same time, all of them.
 
 from __future__ import annotations
 
-from itertools import accumulate, groupby, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,6 @@ LONGEST = frozenset(
     for name in ("checklists", "container", "demo_cluster", "openapi", "plugin_wheels", "tutorial")
 )
 """Files whose tests take up to a minute each. They begin first: the other processes would wait for one that is last."""
-SLOW = ROOT / "tests/acceptance"
-"""The folder of tests that start servers."""
 ROTATED = pytest.StashKey[list[str]]()
 """The folders in their usual order, if this process collects in another one."""
 
@@ -48,31 +46,6 @@ def sort(config: pytest.Config, items: list[pytest.Item]) -> None:
         parts = {item.path: item.path.relative_to(ROOT).parts for item in items}
         items.sort(key=lambda item: (folders.index(parts[item.path][0]), parts[item.path]))
     items.sort(key=lambda item: item.path not in LONGEST)
-
-
-def spread(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let each of several processes begin with slow files of its own, and end with quick tests."""
-    if worker := getattr(config, "workerinput", None):
-        items[:] = dealt(items, worker["workercount"])
-
-
-def dealt(items: Sequence[pytest.Item], count: int) -> list[pytest.Item]:
-    """Return the tests in an order in which each of `count` equal parts begins with slow files.
-
-    With `--dist worksteal`, each process gets one part. A process that has no tests left takes the last ones of another
-    process, except for two: if these were slow, all others would wait for them at the end.
-    """
-    files = [list(file) for _, file in groupby(items, key=lambda item: item.path)]
-    parts: list[list[pytest.Item]] = [[] for _ in range(count)]
-    for file in files:
-        if file[0].path.is_relative_to(SLOW):
-            min(parts, key=len).extend(file)
-    quick = (item for file in files if not file[0].path.is_relative_to(SLOW) for item in file)
-    left = len(items)
-    for index, part in enumerate(parts):
-        part.extend(islice(quick, max(0, left // (count - index) - len(part))))
-        left -= len(part)
-    return [item for part in parts for item in part] + list(quick)
 
 
 def rotated(places: Sequence[tuple[str, int]], number: int, count: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from support.collection_order import LONGEST, ROOT, SLOW, begin_elsewhere, dealt, rotated, sort
+from support.collection_order import LONGEST, ROOT, begin_elsewhere, rotated, sort
 
 PLACES = [("a", 6), ("b", 1), ("c", 5), ("d", 4), ("e", 2)]
 
@@ -46,15 +46,3 @@ def test_the_longest_tests_come_first():
 def files_of(path):
     """The test files in a folder, or the file itself."""
     return [path] if path.is_file() else list(path.rglob("test_*.py"))
-
-
-def test_each_process_begins_with_slow_files():
-    """Each equal part of the tests begins with slow files, ends with quick tests, and no test is lost."""
-    sizes = {SLOW / f"test_{number}.py": 3 for number in range(9)} | {ROOT / "tests/unit/test_quick.py": 74}
-    items = [SimpleNamespace(path=path, number=number) for path, size in sizes.items() for number in range(size)]
-    order = dealt(items, 4)
-    assert sorted(map(id, order)) == sorted(map(id, items))
-    parts = [order[:25], order[25:50], order[50:75], order[75:]]
-    are_slow = [[item.path.is_relative_to(SLOW) for item in part] for part in parts]
-    assert [sorted(part, reverse=True) for part in are_slow] == are_slow
-    assert [sum(part) for part in are_slow] == [9, 6, 6, 6]
