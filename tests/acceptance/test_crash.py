@@ -121,8 +121,8 @@ def attempts(crashed, stored):
     with crashed.ledger() as ledger:
         return {
             (standing.delivery_id, attempt.number): attempt
-            for one in stored.values()
-            for standing in one.delivery_statuses
+            for status in stored.values()
+            for standing in status.delivery_statuses
             for attempt in ledger.attempts(standing.delivery_id)
         }
 
@@ -170,8 +170,8 @@ def test_every_delivery_is_where_the_table_of_states_puts_it(stored, attempts):
         states.update((standing.handler, standing.state.value) for standing in one.delivery_statuses)
     assert set(states) <= {("demo:plain", "succeeded"), ("demo:plain", "unknown"), ("demo:repeatable", "succeeded")}
     numbers = Counter(delivery_id for delivery_id, _ in attempts)
-    for one in stored.values():
-        for standing in one.delivery_statuses:
+    for status in stored.values():
+        for standing in status.delivery_statuses:
             if standing.state.value == "unknown":
                 assert numbers[standing.delivery_id] == 1
                 attempt = attempts[standing.delivery_id, 1]

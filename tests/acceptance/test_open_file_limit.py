@@ -111,9 +111,9 @@ def children(pid):
 def kill_children(pid):
     """Kill the child processes of a process; return their ids."""
     found = children(pid)
-    for one in found:
+    for child in found:
         with suppress(ProcessLookupError):  # it has been killed before
-            os.kill(one, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
     return found
 
 

@@ -210,7 +210,7 @@ def test_closing_one_lets_the_next_run(lane):
 def test_an_event_without_the_key_comes_in_any_order(lane):
     """Events without the key are not ordered."""
     several = [lane.take(str(number), key) for number, key in enumerate([None, None, ""])]
-    assert sorted(lane.due()) == sorted(one.delivery_id for one in several)
+    assert sorted(lane.due()) == sorted(queued.delivery_id for queued in several)
     assert [bool(lane.begin(one)) for one in several] == [True] * 3
 
 
