@@ -39,10 +39,10 @@ PRIVATE_NAMES = {
         "waitress.buffers:OverflowableBuffer": "append",
         "waitress.channel:ClientDisconnected": "",
         "waitress.channel:HTTPChannel": (
-            "_fileno _flush_exception _flush_some _flush_some_if_lockable add_channel addr close_when_flushed connected"
-            " del_channel error_task_class handle_close handle_read handle_write last_activity logger outbuf_lock"
-            " parser_class readable recv request requests requests_lock server socket task_class total_outbufs_len"
-            " will_close writable write_soon"
+            "_fileno _flush_exception _flush_some _flush_some_if_lockable add_channel addr adj close_when_flushed"
+            " connected del_channel error_task_class handle_close handle_read handle_write last_activity logger"
+            " outbuf_lock parser_class readable received recv request requests requests_lock server socket"
+            " task_class total_outbufs_len will_close writable write_soon"
         ),
         "waitress.parser:HTTPRequestParser": (
             "adj body_rcv chunked close command completed content_length error expect_continue header_plus headers"

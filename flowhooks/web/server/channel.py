@@ -185,6 +185,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     answered = False
     _lingering = False
     _discarded = 0
+    _has_more = False  # whether the last read was as large as a read can be, so that more may have arrived
 
     def __init__(self, server: Any, sock: socket.socket, addr: Any, *args: Any, **kwargs: Any) -> None:
         self.waiting_since = self._active_at = time.monotonic()
@@ -227,7 +228,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         Called in the loop's thread, at least once a second.
 
         Args:
-            now: the time by `time.monotonic` until which all data that arrived has been read.
+            now: the time by `time.monotonic` until which the data that arrived has been read, unless it is more than
+                one read returns.
         """
         limits = self.server.limits
         if self._lingering:
@@ -239,7 +241,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self.handle_close()
         elif self.request_started_at and not self.close_when_flushed:
             # Bytes that arrived while an earlier request was answered could not be read before.
-            if now - max(self.waiting_since, self.request_started_at) > limits.read_timeout:
+            is_late = now - max(self.waiting_since, self.request_started_at) > limits.read_timeout
+            if is_late and not self._has_more:
                 self._reject_late()
         elif now - self.waiting_since > self._max_wait or (self.server.draining and self._is_idle()):
             self.handle_close()
@@ -344,6 +347,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         else:
             if self._discarded > MAX_LINGER_BYTES:
                 self.handle_close()
+
+    def received(self, data: bytes) -> Any:
+        """Take what one read returned."""
+        self._has_more = len(data) >= self.adj.recv_bytes
+        return super().received(data)
 
     def handle_write(self) -> None:
         """Send buffered output; then close the connection or start to linger, if that is due."""

@@ -229,3 +229,25 @@ def test_a_request_that_arrived_while_the_loop_stood_still(start, connect, monke
     client = connect(start(read_timeout=0.3)).send(GOOD)
     sent.set()
     assert client.answer().status == 200
+
+
+def test_a_large_request_that_arrived_while_the_loop_stood_still(start, connect, monkeypatch):
+    """A request is not late while the loop has not read all that has arrived of it."""
+    begun, sent, receive = threading.Event(), threading.Event(), Channel.received
+
+    def receive_slowly(channel, data):
+        receive(channel, data)
+        if not begun.is_set():
+            begun.set()
+            assert sent.wait(WAIT_TIMEOUT)
+            time.sleep(0.4)
+        else:
+            time.sleep(0.1)  # longer than the loop waits between two checks
+
+    monkeypatch.setattr(Channel, "received", receive_slowly)
+    body = b"a" * 30_000  # several reads, and less than the buffer of the socket
+    client = connect(start(read_timeout=0.3)).send(POST + b"Content-Length: %d\r\n\r\n" % len(body))
+    assert begun.wait(WAIT_TIMEOUT)
+    client.send(body)
+    sent.set()
+    assert client.answer().status == 200
