@@ -43,8 +43,8 @@ class ShutdownSignal(SignalWaiter):
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, before in self.previous_handlers.items():
-            signal.signal(number, before)
+        for number in STOP_SIGNALS:  # the handlers of the others stay, so that a late request does not end the process
+            signal.signal(number, self.previous_handlers[number])
         super().__exit__(*error)
 
     def finish_loading(self) -> None:

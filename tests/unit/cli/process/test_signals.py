@@ -15,6 +15,15 @@ def handlers():
     return [signal.getsignal(number) for number in signals.STOP_SIGNALS]
 
 
+@pytest.fixture(autouse=True)
+def _handlers_of_the_test_process():
+    """Restore the handlers that stay after a process has stopped waiting."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR2)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def exits(monkeypatch):
     """The exit codes with which the process would end."""
@@ -79,3 +88,12 @@ def test_a_replacement_ends_the_wait_if_it_is_ready():
         assert shutdown_signal.wait(0, on_replace=lambda: answers.pop(0))
     assert answers == []
     assert not shutdown_signal.was_received
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_a_request_that_comes_too_late(number):
+    """It does not end a process that is about to exit by itself."""
+    with signals.ShutdownSignal() as shutdown_signal:
+        shutdown_signal.finish_loading()
+    assert handlers() == [shutdown_signal.previous_handlers[stop] for stop in signals.STOP_SIGNALS]
+    signal.raise_signal(number)
