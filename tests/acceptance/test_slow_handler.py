@@ -74,16 +74,14 @@ def test_slower_than_yesterday(slow):
 def test_new_attempts_are_counted(slow):
     """Attempts and requests of a running server are part of the trend after a few seconds, and a restart is a mark."""
     server = slow.start()
-    for number in range(5):
-        assert server.post(f"p{number}", {"processDefinitionKey": "payment"}).status == 200
+    paths = [f"/api/handlers/{HANDLER}/trend?from=12h", "/api/sources/default/trend?from=12h"]
 
     def counts():
-        found = [
-            server.ask("GET", path, admin=True).json["current"]["totals"]["count"]
-            for path in (f"/api/handlers/{HANDLER}/trend?from=1m", "/api/sources/default/trend?from=1m")
-        ]
-        return min(found) >= 5
+        return [server.ask("GET", path, admin=True).json["current"]["totals"]["count"] for path in paths]
 
-    until(counts)
+    before = counts()
+    for number in range(5):
+        assert server.post(f"p{number}", {"processDefinitionKey": "payment"}).status == 200
+    until(lambda: counts() == [count + 5 for count in before])
     marks = server.ask("GET", f"/api/handlers/{HANDLER}/trend?from=1m", admin=True).json["marks"]
     assert "server" in {mark["text"] for mark in marks}
