@@ -92,7 +92,7 @@ def lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_all_of_them_are_installed_and_listed():
+def test_all_plugins_are_installed_and_listed():
     """Each package of `plugins/` is in the tests' and `make`'s environments and on the page of plugins."""
     installed = {one.name: one.value for one in entry_points(group="flowhooks")}
     assert names().items() <= installed.items()

@@ -285,7 +285,7 @@ def test_any_request_gets_an_answer_of_the_contract(server, site, listener, want
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("listener", ["call-backs", "admin"])
-def test_any_request_for_long(server, site, listener):
+def test_twenty_thousand_random_requests(server, site, listener):
     """Twenty thousand requests, different ones in each run."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"{listener}, seed {seed}")  # noqa: T201 (shown where it fails: the same seed makes the same requests)

@@ -106,7 +106,7 @@ def events(site):
         return set(connection.exec_driver_sql("SELECT source, flow_instance_id FROM events").all())
 
 
-def test_a_signature_lets_in(server, site_):
+def test_a_signature_or_token_authenticates_its_source(server, site_):
     """A signature or a token authenticates its source; with both, each must be valid and of the same source."""
     assert server.post("s-1", RAW, **sign(message="s-1")).status == 200
     assert server.post("s-2", RAW, **sign(message="s-2", off=-290)).status == 200
@@ -128,7 +128,7 @@ def test_a_signature_lets_in(server, site_):
     }
 
 
-def test_a_copy_is_of_no_use(server, site_):
+def test_a_copied_signature_is_rejected(server, site_):
     """A copied signature is refused for another flow, body, kind or path; repeating the same callback is safe."""
     copy = sign(message="r-1")
     first = server.post("r-1", RAW, **copy)
@@ -223,7 +223,7 @@ def malformed():
         yield lines(webhook_signature=one)
 
 
-def test_whatever_is_no_credential_is_refused_alike(server, site_):
+def test_invalid_credentials_get_the_same_401(server, site_):
     """Over 64 invalid credentials get the same 401 with the same text, which does not reveal the fault."""
     before = events(site_)
     bodies = Counter()
@@ -244,7 +244,7 @@ def test_whatever_is_no_credential_is_refused_alike(server, site_):
     assert server.post("m-1", RAW, **sign(message="m-1")).status == 200
 
 
-def test_where_nobody_may_sign_nothing_is_computed(server):
+def test_an_address_without_a_source_gets_403(server):
     """An address that no source allows gets 403, whatever it signs or claims in forwarding headers."""
     assert from_(server, "127.0.0.2", "a-1", **sign(message="a-1"))[0] == 403
     assert from_(server, "127.0.0.2", "a-1", **sign(FAR, message="a-1"))[0] == 403
@@ -256,7 +256,7 @@ def test_where_nobody_may_sign_nothing_is_computed(server):
     assert server.post("a-2", RAW, **sign(message="a-2")).status == 200
 
 
-def test_the_proxys_word_is_taken(server, site_):
+def test_the_last_address_named_by_the_proxy_counts(server, site_):
     """The last address that the proxy names counts, and no other; if it cannot be parsed, the caller is refused."""
     proxy = "127.0.0.9"
     token = {"Authorization": f"Bearer {TOKEN}"}
@@ -288,7 +288,7 @@ def test_the_proxys_word_is_taken(server, site_):
     assert site_.until(noted)
 
 
-def test_bodies_by_source(server):
+def test_each_source_has_its_own_body_size_limit(server):
     """Each source has its own size limit; before a signature is checked, the largest limit applies."""
     long = json.dumps(GOOD | {"x": "y" * 100}).encode()
     assert server.post("b-1", long, Authorization=f"Bearer {TOKEN}").status == 200
@@ -298,7 +298,7 @@ def test_bodies_by_source(server):
     assert server.post("b-5", long + b" " * 1024**2, **sign(body=long, message="b-5")).status == 413
 
 
-def test_a_source_that_sends_too_much(make_site):
+def test_a_source_above_its_rate_limit(make_site):
     """A source above its rate gets a Retry-After and succeeds later; other sources are not affected."""
     site = make_site()
     site.plugin("p", PLUGIN)
@@ -409,7 +409,7 @@ def test_a_secret_is_replaced_under_load(site):
 
 
 @pytest.mark.parametrize(("point", "kept"), [("accept.written", False), ("accept.committed", True)])
-def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
+def test_an_id_is_stored_only_with_its_event(site, point, kept):
     """A kill before the commit leaves the id free; after a kill behind the commit a callback with it is a repeat."""
     site.plugin("p", PLUGIN)
     config = f"[sources.erp]\nsecrets = [{{file = '{secret(site, 'erp', ERP)}'}}]\n"
@@ -426,7 +426,7 @@ def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
     site.balance()
 
 
-def test_a_secret_that_cannot_be_had(site):
+def test_an_unreadable_secret_prevents_the_start(site):
     """If a secret cannot be read, the server does not start and names the place without showing the content."""
     site.plugin("p", PLUGIN)
     file = secret(site, "erp", ERP)
@@ -442,7 +442,7 @@ def test_a_secret_that_cannot_be_had(site):
     assert not [line for line in server.lines if ERP[6:] in line]
 
 
-def test_a_public_address_without_a_source_is_refused(site):
+def test_a_public_address_without_a_source_prevents_the_start(site):
     """A trusted proxy does not replace a source."""
     server = site.start(ready=False, listen="0.0.0.0:0", config='[http]\ntrusted_proxy = "10.0.0.1"\n')
     assert server.wait() == 2
@@ -450,7 +450,7 @@ def test_a_public_address_without_a_source_is_refused(site):
     assert "flowhooks sources new" in "\n".join(server.lines)
 
 
-def test_nothing_of_a_credential_is_logged(server, site_):
+def test_credentials_are_not_logged(server, site_):
     """After all tests above, the debug log has no part of a credential."""
     for headers in ({"Authorization": f"Bearer {TOKEN}"}, sign(message="z"), sign(NOBODY, message="z-2")):
         server.post("z", RAW, **headers)

@@ -24,7 +24,7 @@ def handlers():
 """
 
 
-def test_backed_up_under_load_and_restored(make_site):
+def test_backup_under_load_and_restore(make_site):
     """The backup has callbacks acknowledged before it began, its counts balance, and a server continues with it."""
     site, other = make_site(), make_site()
     for one in (site, other):
@@ -61,7 +61,7 @@ def test_backed_up_under_load_and_restored(make_site):
 
 
 @pytest.mark.long
-def test_a_large_one_is_copied_in_one_go_however_much_is_written(make_site):
+def test_a_large_backup_ends_under_continuous_writes(make_site):
     """A large backup ends while engines send callbacks, and engines do not wait for it."""
     site = make_site()
     site.plugin("p", PLUGIN)

@@ -155,7 +155,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_odd_but_json_is_kept_to_the_byte(server, site, name):
+def test_an_unusual_valid_body_is_stored_byte_for_byte(server, site, name):
     """An unusual but valid body is stored byte for byte and can be read back."""
     answer = server.post(f"odd-{list(ODD).index(name)}", ODD[name])
     assert answer.status == 202, answer.body[:300]
@@ -165,7 +165,7 @@ def test_what_is_odd_but_json_is_kept_to_the_byte(server, site, name):
     assert stored.state == "parked"
 
 
-def test_ten_megabytes_are_refused_without_being_kept(server):
+def test_a_body_of_ten_megabytes_is_rejected_early(server):
     """With a length, 413 is sent before the body; in chunks, as soon as the limit is exceeded."""
     head = b"POST /flow/large/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"
     before = server.memory()
@@ -208,7 +208,7 @@ IDS = ["%00", "%0a", "a%0d%0aSet-Cookie:x", "%ff%fe", "%e2%80%ae", "a%0A", "a" *
 
 @pytest.mark.parametrize("given", IDS)
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_bad_id_is_422_and_comes_back_as_it_was_sent(server, given, language):
+def test_a_bad_id_is_422_and_repeated_unchanged(server, given, language):
     """A bad id is repeated in the response unchanged, and breaks no header and no log line."""
     answer = server.post(given, GOOD, Accept_Language=language)
     answer.message_of_error(422, path=f"/flow/{given}/call-back/complete")
@@ -246,7 +246,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_strange_headers_change_nothing_or_are_refused(server, name):
+def test_strange_headers_are_ignored_or_rejected(server, name):
     """With any header the server sends a response of the contract."""
     for value in HEADERS[name]:
         answer = server.post("headers", GOOD, **{name: value})
@@ -337,7 +337,7 @@ def test_mutated_requests_get_an_answer_of_the_contract(server):
     assert all(seen[status] > 3 for status in (200, 202, 400, 404, 408)), seen
 
 
-def test_a_flood_of_connections_that_say_nothing_stops_nobody(server):
+def test_a_flood_of_incomplete_requests_blocks_no_client(server):
     """A hundred connections with half a request are ended in time, and other clients are served."""
     idle = []
     try:
@@ -352,7 +352,7 @@ def test_a_flood_of_connections_that_say_nothing_stops_nobody(server):
             one.close()
 
 
-def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
+def test_the_administration_listener_rejects_bad_input(server, site):
     """Wrong tokens, operations or arguments get errors in the envelope and change nothing."""
     token = site.token()
     known = {"Authorization": f"Bearer {token}"}
@@ -388,7 +388,7 @@ def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
         answer.message_of_error(answer.status)
 
 
-def test_the_books_balance_after_all_that(server, site):
+def test_ledger_counts_balance_after_bad_input(server, site):
     """Rejected requests stored nothing, accepted callbacks are stored, and `verify` finds no fault."""
     books = site.balance()
     assert books.accepted == books.stored

@@ -142,7 +142,7 @@ LONG = [
 
 
 @pytest.mark.parametrize(("act", "number", "many"), [pytest.param("replay", signal.SIGKILL, 3_000, id="replay"), *LONG])
-def test_thousands_by_one_command(site, act, number, many):
+def test_a_stopped_bulk_command_can_be_repeated(site, act, number, many):
     """A command that is stopped and repeated runs each delivery once, misses none, and the counts balance.
 
     A stopped replay continues in the server. The repeated command plans what is left, and changes nothing twice.

@@ -138,7 +138,7 @@ def test_the_pages_have_commands():
     }
 
 
-def test_every_command_ends_well(walk):
+def test_every_command_succeeds(walk):
     """Each command ends with exit code 0 in an empty folder with an empty environment, in the order of the pages."""
     ordered = list(dict.fromkeys(command for name in NAMES for command in commands(name) if command in RUN))
     # Credentials are changed, and the server is replaced, after everything else.

@@ -65,7 +65,7 @@ def succeeded(*event_ids):
     )
 
 
-def test_opened_tried_and_closed(site):
+def test_the_circuit_opens_and_closes_after_a_trial(site):
     """No delivery is lost or dead, the command line shows why they wait, and all run after the fix."""
     server = site.start(**QUICK)
     first = post(server, 3)
@@ -92,7 +92,7 @@ def test_opened_tried_and_closed(site):
     assert {"circuit_opened", "circuit_half_open", "circuit_closed"} <= set(entries)
 
 
-def test_killed_while_a_trial_runs(site):
+def test_kill_during_a_trial(site):
     """A killed trial is lost and repeated according to `retry=`; the circuit stays open until a trial succeeds."""
     server = site.start(**QUICK)
     events = post(server, 3)

@@ -41,7 +41,7 @@ def shifted(broken, monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [DAY, pytest.param(-DAY, marks=pytest.mark.long)])
-def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
+def test_a_worker_runs_callbacks_of_a_skewed_server(broken, shifted, seconds):
     """A worker immediately runs a callback of a server whose clock is a day off; the stored time is right."""
     server = shifted(lambda **given: broken.start("--no-worker", **given), seconds)
     worker = broken.start_worker("--plugins-dir", broken.plugins, **SETTINGS)
@@ -61,7 +61,7 @@ def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
         one.check_log()
 
 
-def test_a_worker_is_early_with_nothing(broken, shifted):
+def test_a_worker_with_a_fast_clock_starts_no_retry_early(broken, shifted):
     """A worker a day ahead does not start a retry due in an hour; a worker an hour later does."""
     broken.plugin("q", RETRY_LATER)
     server = broken.start("--no-worker", **SETTINGS)

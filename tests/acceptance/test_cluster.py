@@ -96,7 +96,7 @@ class Three(NamedTuple):
     worker: object
 
 
-def test_what_commands_say_is_true_of_all_processes(cluster, said):
+def test_command_output_is_true_for_all_processes(cluster, said):
     """Commands list, replay, resolve and reroute; processes end in turn; nothing is lost and all output is true."""
     (nobody,) = of(said("check"), "processes")
     assert nobody["what"] == "no live process uses this ledger"
@@ -206,7 +206,7 @@ def end_each(cluster, three):
     return late.event_id
 
 
-def test_without_any_worker_a_call_back_is_answered_at_once(cluster, said):
+def test_a_callback_without_any_worker_is_answered_at_once(cluster, said):
     """A server whose handlers have no worker answers at once, and `check` reports why."""
     cluster.settings |= {"runner__kind": "procrastinate"}
     said("db", "upgrade", as_json=False)

@@ -108,7 +108,7 @@ def check_that_it_works(server, stack, listener):
 
 
 @pytest.mark.parametrize("hard", [None, 1024], ids=["limit-can-be-raised", "limit-cannot-be-raised"])
-def test_silent_connections_cost_no_handler_a_file(start, site, hard):
+def test_silent_connections_use_no_file_handles_of_handlers(start, site, hard):
     """With 1,000 silent connections all handlers open files, also isolated ones, and the administration responds."""
     server = start(1024, hard, http__idle_timeout=300)
     with ExitStack() as stack:
@@ -120,7 +120,7 @@ def test_silent_connections_cost_no_handler_a_file(start, site, hard):
     site.balance()
 
 
-def test_silent_connections_to_the_administration_cost_no_handler_a_file(start, site):
+def test_silent_administration_connections_use_no_handler_files(start, site):
     """The connections of both listeners together stay below the limit."""
     server = start(1024, 1024, http__idle_timeout=300)
     with ExitStack() as stack:
@@ -131,7 +131,7 @@ def test_silent_connections_to_the_administration_cost_no_handler_a_file(start, 
     server.check_log()
 
 
-def test_large_bodies_that_never_arrive_whole_cost_no_handler_a_file(start, site):
+def test_incomplete_large_bodies_use_no_handler_files(start, site):
     """The temporary files of incomplete large bodies count towards the limit."""
     server = start(1024, 1024, http__idle_timeout=300, http__read_timeout=300)
     head = b"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
@@ -148,7 +148,7 @@ def test_large_bodies_that_never_arrive_whole_cost_no_handler_a_file(start, site
     server.stop()
 
 
-def test_the_soft_limit_is_raised_as_far_as_may_be(start):
+def test_the_soft_limit_is_raised_as_far_as_allowed(start):
     """The soft limit is raised to 65,536 or the hard limit; nothing is logged if `http.max_connections` fits."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     server = start(256)
@@ -157,7 +157,7 @@ def test_the_soft_limit_is_raised_as_far_as_may_be(start):
     server.stop()
 
 
-def test_fewer_connections_than_set_are_logged_and_checked(start, site):
+def test_a_reduced_number_of_connections_is_logged_and_checked(start, site):
     """The log and `flowhooks check` report the reduced number of connections and the reason."""
     server = start(1024, 1024)
     said = server.until_logged("connections_limited")

@@ -102,7 +102,7 @@ class Container:
         return subprocess.run(command, env=environ, stderr=subprocess.DEVNULL, check=False, timeout=30).returncode
 
 
-def test_it_is_built_started_asked_and_ended(image, site):
+def test_the_container_is_built_started_probed_and_stopped(image, site):
     """The container is healthy only while it serves, has the wheel installed, and exits with 0 on SIGTERM."""
     container = Container(image, site)
     (site.folder / "flowhooks.toml").write_text(SOURCE)
@@ -124,7 +124,7 @@ def test_it_is_built_started_asked_and_ended(image, site):
 
 
 @pytest.mark.parametrize(("settings", "why"), [("", "no credential is configured"), (None, "cannot be read")])
-def test_without_credentials_it_does_not_start(image, site, settings, why):
+def test_the_container_does_not_start_without_credentials(image, site, settings, why):
     """Without credentials the container does not start, because its callback listener is public."""
     container = Container(image, site)
     if settings is not None:
@@ -136,7 +136,7 @@ def test_without_credentials_it_does_not_start(image, site, settings, why):
     assert why in ran.stderr
 
 
-def test_it_runs_on_a_read_only_root(image, site, postgresql_url, tmp_path_factory):
+def test_the_container_runs_on_a_read_only_root(image, site, postgresql_url, tmp_path_factory):
     """With two processes on PostgreSQL it writes to the temporary folder only."""
     container, temporary = Container(image, site), tmp_path_factory.mktemp("tmp")
     container.environ |= {"FLOWHOOKS_DATABASE": postgresql_url, "FLOWHOOKS_PROCESSES": "2", "TMPDIR": str(temporary)}

@@ -125,7 +125,7 @@ def is_chinese(text):
     return bool(re.search("[\u4e00-\u9fff]", text))
 
 
-def test_a_full_success_is_exactly_what_the_api_page_says(server):
+def test_the_success_response_matches_the_api_page(server):
     """A success is 200 with the documented body, byte for byte, and the event's id in a header."""
     answer = server.post("ok-1", DONE | {"businessKey": "1", "processDefinitionVersion": 1})
     assert (answer.status, answer.body) == (200, SUCCESS)
@@ -142,7 +142,7 @@ def test_a_full_success_is_exactly_what_the_api_page_says(server):
         b'{"processDefinitionVersion": 20e-1, "processDefinitionKey": "done", "callBackProcessClass": null}',
     ],
 )
-def test_the_same_call_back_is_answered_the_same_again(server, site, again):
+def test_an_equivalent_callback_gets_the_same_response(server, site, again):
     """Order, white space, number formats and absent members do not change a callback's identity."""
     first = server.post("again", DONE | {"processDefinitionVersion": 2})
     second = server.post("again", again)
@@ -152,7 +152,7 @@ def test_the_same_call_back_is_answered_the_same_again(server, site, again):
         assert standing.attempt == 1
 
 
-def test_one_call_back_sent_by_many_at_once_is_one_event(server, site):
+def test_one_callback_from_many_clients_is_one_event(server, site):
     """All callers get the outcome of one event, and its handler runs once."""
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: server.post("at-once", DONE), range(32)))
@@ -173,7 +173,7 @@ def test_two_classes_of_one_instance_are_two_events(server):
     assert with_class.event_id != without.event_id
 
 
-def test_null_is_absent_and_what_the_schema_does_not_name_is_kept(server, site):
+def test_null_members_are_absent_and_unknown_members_are_passed_on(server, site):
     """A handler gets the complete body without null members."""
     body = {
         "processDefinitionKey": "done",
@@ -190,13 +190,13 @@ def test_null_is_absent_and_what_the_schema_does_not_name_is_kept(server, site):
     assert result(site, answer.event_id) == ["extra", "complete", "default", None, kept]
 
 
-def test_the_key_may_come_out_of_the_definition_id(server, site):
+def test_the_process_key_is_read_from_the_definition_id(server, site):
     """The key is taken from `key:version:uuid`, the form of Flowable, Activiti and Camunda."""
     answer = server.post("by-id", {"processDefinitionId": "done:7:6e8c3b52-5d0b-11ee-9a3f-0242ac120002"})
     assert (answer.status, answer.body) == (200, SUCCESS)
 
 
-def test_a_dead_delivery_is_500_and_names_its_handler_and_why(server):
+def test_a_dead_delivery_is_500_with_its_handler_and_error(server):
     """One line names one of the dead deliveries and counts the others; a repeat gets the stored failure."""
     answer = server.post("dead", {"processDefinitionKey": "fails"})
     message = answer.message_of_error(500)
@@ -207,7 +207,7 @@ def test_a_dead_delivery_is_500_and_names_its_handler_and_why(server):
     assert is_chinese(again.message_of_error(500))
 
 
-def test_a_rejected_event_is_500_and_is_not_tried_again(server, site):
+def test_a_rejected_event_is_500_and_is_not_retried(server, site):
     """`Reject` is final, with or without `retry=`."""
     for _ in range(2):
         answer = server.post("rejected", {"processDefinitionKey": "rejects"})
@@ -223,7 +223,7 @@ def test_an_answer_waits_for_quick_retries(server, site):
     assert result(site, answer.event_id) == 3
 
 
-def test_a_parked_event_is_202_and_says_so(server):
+def test_a_parked_event_is_202_and_reported_as_parked(server):
     """A parked event is stored, and the response says so in both languages; a repeat is the same event."""
     answer = server.post("parked", {"processDefinitionKey": "nobody"})
     chinese = server.post("parked", {"processDefinitionKey": "nobody"}, Accept_Language="zh")
@@ -235,7 +235,7 @@ def test_a_parked_event_is_202_and_says_so(server):
     assert answer.event_id == chinese.event_id
 
 
-def test_a_key_of_digits_is_explained(server):
+def test_a_numeric_process_key_is_explained(server):
     """Camunda 8's own processDefinitionKey is a number: the answer names the member to send instead."""
     number = server.post("digits", {"processDefinitionKey": 2251799813685249})
     text = server.post("digits", {"processDefinitionKey": "2251799813685249"})
@@ -247,7 +247,7 @@ def test_a_key_of_digits_is_explained(server):
     assert "bpmnProcessId" not in known.json["message"]
 
 
-def test_an_unfinished_event_is_202_and_joined_when_it_comes_again(server, site):
+def test_an_unfinished_event_is_202_and_a_repeat_gets_the_outcome(server, site):
     """The response lists open deliveries; a repeat gets the outcome of the first attempt."""
     body = {"processDefinitionKey": "slow"}
     answer = server.post("slow-1", body, Prefer="wait=0")
@@ -277,7 +277,7 @@ def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
     assert server.post("killed", {"processDefinitionKey": "killed"}).body == SUCCESS
 
 
-def test_other_data_for_one_identity_is_409_and_kept(server, site):
+def test_other_data_for_one_identity_is_409_and_stored(server, site):
     """The first body stays; the second is kept beside it, byte for byte."""
     first = server.post("conflict", DONE | {"businessKey": "a"})
     other = b'{"processDefinitionKey":"done",  "businessKey":"b"}'
@@ -301,7 +301,7 @@ def test_other_data_for_one_identity_is_409_and_kept(server, site):
         ('handling=lenient, WAIT="0"', "wait=0"),
     ],
 )
-def test_a_caller_may_ask_not_to_wait(server, prefer, applied):
+def test_a_caller_can_prefer_not_to_wait(server, prefer, applied):
     """The server reports the applied preference according to RFC 7240."""
     # By default the server waits longer than this client.
     answer = server.post("never", {"processDefinitionKey": "slow"}, Prefer=prefer)
@@ -310,13 +310,13 @@ def test_a_caller_may_ask_not_to_wait(server, prefer, applied):
 
 
 @pytest.mark.parametrize("prefer", [None, "wait=soon", "wait=-1", "wait=", "respond-async=yes"])
-def test_a_preference_that_cannot_be_read_does_not_count(server, prefer):
+def test_an_invalid_preference_is_ignored(server, prefer):
     """With an invalid preference the response waits as the settings define."""
     answer = server.post("unread", DONE, **({"Prefer": prefer} if prefer else {}))
     assert (answer.status, answer.headers["Preference-Applied"]) == (200, None)
 
 
-def test_the_contract_is_published_where_it_is_served(server):
+def test_the_callback_listener_publishes_its_contract(server):
     """The callback listener serves an OpenAPI 3.1 document with every kind, but without the administration API."""
     answer = server.ask("GET", "/openapi.json")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json; charset=utf-8")
@@ -330,7 +330,7 @@ def test_the_contract_is_published_where_it_is_served(server):
 
 
 @pytest.mark.parametrize(("path", "admin"), [("/openapi.json", False), ("/healthz", True), ("/readyz", True)])
-def test_what_can_be_got_can_be_asked_for_its_head(server, path, admin):
+def test_head_returns_the_headers_of_get(server, path, admin):
     """HEAD returns the status and headers of GET without the body, as HTTP defines and monitors expect."""
     got, head = (server.ask(method, path, admin=admin) for method in ("GET", "HEAD"))
     assert (head.status, head.body) == (got.status, b"") == (200, b"")
@@ -339,7 +339,7 @@ def test_what_can_be_got_can_be_asked_for_its_head(server, path, admin):
     }
 
 
-def test_a_schema_file_opens_a_kind_of_call_back(server, site):
+def test_a_schema_file_adds_a_callback_kind(server, site):
     """An additional kind has its own rules and the five shared ones, and its events reach only its own handlers."""
     answer = server.post("kinds", DONE | {"reason": "withdrawn"}, kind="cancelled")
     assert (answer.status, answer.body) == (200, SUCCESS)
@@ -366,7 +366,7 @@ def test_a_business_key_that_is_a_number(server, site):
     site.balance()
 
 
-def test_a_slow_handler_never_stops_accepting(server, site):
+def test_a_slow_handler_does_not_block_new_callbacks(server, site):
     """At most half the threads wait; further callers and unrelated callbacks are answered at once."""
     names = [f"full-{number}" for number in range(14)]
 
@@ -384,7 +384,7 @@ def test_a_slow_handler_never_stops_accepting(server, site):
             site.journal.with_name(f"journal.{name}").touch()
 
 
-def test_a_connection_serves_many_call_backs(server):
+def test_a_connection_serves_many_callbacks(server):
     """An HTTP/1.1 connection serves good and bad requests in turn, and pipelined requests in order."""
     good = json.dumps(DONE).encode()
     with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
@@ -403,7 +403,7 @@ def read_status(connection):
     return answer.status
 
 
-def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
+def test_a_locked_database_is_503_and_a_repeat_is_safe(site, make_site):
     """If storage is not confirmed, the response is 503; the repeat is safe whether or not the callback was stored."""
     other = make_site()
     other.plugin("demo", PLUGIN)
@@ -429,7 +429,7 @@ def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
     assert other.balance().accepted == 1
 
 
-def test_the_books_balance_after_all_that(server, site):
+def test_ledger_counts_balance_after_all_requests(server, site):
     """Refused callbacks stored nothing, and no accepted callback is missing."""
     assert server.post("last", DONE).status == 200  # perhaps no test above ran in this process
     assert site.balance().accepted

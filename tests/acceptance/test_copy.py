@@ -129,7 +129,7 @@ def is_waiting(connection):
     return connection.execute(query).fetchone()[0] > 0
 
 
-def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
+def test_a_killed_copy_to_postgresql_is_repeated(make_site, other):
     """A copy killed in the third batch of events is repeated; it keeps two batches and copies the rest."""
     site = make_site()
     ids = fill(site.database)
@@ -158,7 +158,7 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
     assert counted(other) == counted(site.url)
 
 
-def test_killed_in_the_middle_on_the_way_to_sqlite(make_site, other):
+def test_a_killed_copy_to_sqlite_is_repeated(make_site, other):
     """A copy killed before the attempts is repeated, and continues in the same file."""
     site = make_site()
     fill(site.database)
@@ -175,7 +175,7 @@ def test_killed_in_the_middle_on_the_way_to_sqlite(make_site, other):
     assert counted(target) == counted(site.url)
 
 
-def test_a_killed_servers_ledger_moves(make_site, other):
+def test_the_ledger_of_a_killed_server_is_copied(make_site, other):
     """The first start on PostgreSQL recovers running attempts and continues all other work."""
     site = make_site()
     site.plugin("p", PLUGIN)
@@ -209,7 +209,7 @@ def test_a_killed_servers_ledger_moves(make_site, other):
     site.balance()
 
 
-def test_the_way_back(make_site, other):
+def test_copy_from_postgresql_back_to_sqlite(make_site, other):
     """A server uses the file to which data accepted on PostgreSQL was copied."""
     site = make_site()
     site.plugin("p", PLUGIN)

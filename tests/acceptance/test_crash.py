@@ -127,7 +127,7 @@ def attempts(crashed, stored):
         }
 
 
-def test_there_was_a_crash_worth_the_name(crashed):
+def test_the_kills_interrupted_attempts(crashed):
     """The kills interrupted attempts; otherwise the other tests of this file show nothing."""
     assert len(crashed.taken) > 20 * ROUNDS
     assert all(server.process.returncode == -9 for server in crashed.crashes)
@@ -135,7 +135,7 @@ def test_there_was_a_crash_worth_the_name(crashed):
     assert sum(one["now_unknown"] + one["now_waiting"] for one in lost) > 0
 
 
-def test_an_orderly_end_under_load_leaves_nothing_to_recover(crashed):
+def test_graceful_shutdown_under_load_leaves_nothing_to_recover(crashed):
     """After exit code 0 the next start finds no interrupted attempt."""
     assert crashed.orderly.process.returncode == 0
     assert crashed.orderly.logged("shutdown_finished", all_ended=True)
@@ -143,18 +143,18 @@ def test_an_orderly_end_under_load_leaves_nothing_to_recover(crashed):
     crashed.orderly.check_log()
 
 
-def test_engines_saw_nothing_but_2xx_and_503(crashed):
+def test_engines_got_only_2xx_and_503(crashed):
     """Engines got 2xx, 503 or a broken connection; no 4xx, no 500, no conflict of a callback with itself."""
     assert crashed.problems == []
 
 
-def test_every_call_back_that_got_a_2xx_is_there(crashed, stored):
+def test_every_callback_with_a_2xx_is_stored(crashed, stored):
     """I1: a callback with a 2xx has exactly one durable row."""
     missing = {instance for instance, _, _ in crashed.taken} - set(stored)
     assert missing == set()
 
 
-def test_all_2xx_for_one_call_back_speak_of_one_event(crashed, stored):
+def test_all_2xx_for_one_callback_name_the_same_event(crashed, stored):
     """All 2xx for one callback name the same event, for any number of repeats and servers."""
     ids = defaultdict(set)
     for instance, event_id, _ in crashed.taken:
@@ -162,7 +162,7 @@ def test_all_2xx_for_one_call_back_speak_of_one_event(crashed, stored):
     assert {instance: found for instance, found in ids.items() if found != {stored[instance].event.id}} == {}
 
 
-def test_every_delivery_is_where_the_table_of_states_puts_it(stored, attempts):
+def test_every_delivery_has_the_expected_state(stored, attempts):
     """Waiting deliveries ran; a lost attempt was retried with `retry=` and is unknown without; none is dead."""
     states = Counter()
     for one in stored.values():
@@ -185,7 +185,7 @@ def test_no_handler_without_retry_was_entered_twice(crashed):
     assert [delivery for delivery, times in twice.items() if times > 1] == []
 
 
-def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored, attempts):
+def test_no_attempt_was_entered_twice_or_unrecorded(crashed, stored, attempts):
     """The handler's own records match the attempts that the ledger recorded before it was entered."""
     entered = Counter((delivery, attempt) for _, _, delivery, attempt in crashed.entered)
     assert [one for one, times in entered.items() if times > 1] == []
@@ -196,7 +196,7 @@ def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored, a
     assert all(events[delivery] == event for _, event, delivery, _ in crashed.entered)
 
 
-def test_the_books_balance_and_the_logs_are_whole(crashed, stored):
+def test_ledger_counts_balance_and_logs_are_complete(crashed, stored):
     """Counts balance over all rounds; a log line may only be incomplete where its process was killed."""
     assert crashed.balance().accepted == len(stored)
     for server in crashed.crashes:

@@ -818,7 +818,7 @@ def stopped_in_a_checkpoint(site, server, sent):
 
 
 @pytest.mark.parametrize("wanted", [1, pytest.param(6, marks=pytest.mark.long)])
-def test_in_the_middle_of_a_checkpoint(make_site, wanted):
+def test_kill_during_a_checkpoint(make_site, wanted):
     """SQLite is killed while it copies its log into its file: no acknowledged callback is missing.
 
     SQLite has no failpoints of flowhooks, so this test watches the file, which only a checkpoint writes.

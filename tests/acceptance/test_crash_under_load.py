@@ -36,7 +36,7 @@ LOAD = (
 )
 
 
-def test_points_between_which_engines_never_rest(site):
+def test_every_kind_of_work_is_interrupted_under_load(site):
     """Every kind of work is interrupted once while engines send callbacks."""
     kill_in_turn(LoadUnderCrashes(site), SHORT)
 
@@ -44,7 +44,7 @@ def test_points_between_which_engines_never_rest(site):
 @pytest.mark.long
 @pytest.mark.timeout(1200)  # fifty kills
 @pytest.mark.parametrize("number", range(3))
-def test_every_point_again_and_again_under_load(site, number):
+def test_every_point_repeatedly_under_load(site, number):
     """Every point is used, those of callbacks several times, in two orders."""
     chains = [[*SHORT, *OPERATORS[1:], *LOAD], [*OPERATORS, *LOAD, *SHORT[1:]], [*SHORT, *LOAD, *OPERATORS[1:]]]
     kill_in_turn(LoadUnderCrashes(site), chains[number])

@@ -125,7 +125,7 @@ def go_through(site, kind, seconds, **settings):
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("cluster", ["embedded", "procrastinate"], indirect=True)
-def test_an_outage_longer_than_the_silence_after_which_one_is_dead(cluster):
+def test_an_outage_longer_than_the_expiry_time(cluster):
     """In an outage longer than the expiry time no process expires another, and finished attempts are recorded."""
     site, kind = cluster
     print(kind, go_through(site, kind, 10.0, **QUICK))  # noqa: T201 (figures, for those who look with -s)

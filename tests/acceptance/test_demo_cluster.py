@@ -40,7 +40,7 @@ def is_running(pid):
     return True
 
 
-def test_the_others_run_what_a_killed_worker_ran(demonstration):
+def test_other_workers_rerun_attempts_of_a_killed_worker(demonstration):
     """Other workers rerun a killed worker's attempts, every callback has an outcome, and the counts balance."""
     said, _ = demonstration.communicate()
     assert demonstration.returncode == 0, said
@@ -52,7 +52,7 @@ def test_the_others_run_what_a_killed_worker_ran(demonstration):
 
 
 @pytest.mark.long
-def test_it_can_be_stopped_at_any_time(demonstration):
+def test_the_demonstration_can_be_stopped_at_any_time(demonstration):
     """Ctrl-C at any time ends all processes of the demonstration and removes the database."""
     said = []
     for line in demonstration.stdout:

@@ -116,7 +116,7 @@ def development(tmp_path):
         running.stop()
 
 
-def test_a_plugin_is_changed(development):
+def test_a_changed_plugin_is_reloaded(development):
     """Outcomes are printed; a saved file is loaded; a broken plugin is quarantined until it is corrected."""
     assert development.post("4710") == 202
     development.until_printed(r"4710  shop:grant: waiting \(attempt 1\): .*closed; next attempt in \d+ min \d+ s$")
@@ -138,7 +138,7 @@ def test_a_plugin_is_changed(development):
     assert "Traceback" not in "".join(development.lines)
 
 
-def test_settings_that_cannot_be_used(development):
+def test_unusable_settings_stop_the_server_until_corrected(development):
     """The server exits with the reason, and starts again when the settings file is corrected."""
     assert development.post("4711") == 200
     development.until_printed(r"4711  shop:grant: succeeded")  # by the process that watches files from now on
@@ -169,7 +169,7 @@ def test_a_watched_file_may_be_replaced(tmp_path):
     assert list(saved) == []
 
 
-def test_without_the_extra(tmp_path, monkeypatch):
+def test_the_error_names_the_missing_extra(tmp_path, monkeypatch):
     """Without watchfiles, the error names the extra, and no server is left running."""
     from click.testing import CliRunner
 

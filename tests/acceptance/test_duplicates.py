@@ -99,13 +99,13 @@ class Callers:
             connection.close()
 
 
-def test_the_same_call_back_at_the_same_moment(shared):
+def test_the_same_callback_at_the_same_moment(shared):
     """Each identity has one row and one run; every response is 2xx and names one event."""
     all_are_one(shared, shared.rounds)
 
 
 @pytest.mark.long
-def test_the_same_call_back_at_the_same_moment_two_hundred_times(shared):
+def test_the_same_callback_at_the_same_moment_two_hundred_times(shared):
     """The same with two hundred rounds, which finds rare races."""
     all_are_one(shared, 200)
 

@@ -42,7 +42,7 @@ def until_reconciled(site, text, *words, code=0):
     assert ran.returncode == code, ran.stdout + ran.stderr
 
 
-def test_through_a_server_and_without_one(site):
+def test_reconciliation_with_and_without_a_server(site):
     """Instances are taken in by the command, by a server or without one; a dry run takes in nothing."""
     history = FileEngine(site.folder)
     server = site.start(config=RARELY)

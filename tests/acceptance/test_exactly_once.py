@@ -89,7 +89,7 @@ def state(event_id):
 
 
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.long), "within", "after"])
-def test_killed_at_any_moment_its_row_is_there_once(shared, moment):
+def test_each_row_exists_once_after_a_kill_at_any_moment(shared, moment):
     """The rows of a killed attempt are rolled back, and the next attempt writes them."""
     server = shared.start("--no-worker", **shared.settings)
     victim = worker(shared)
@@ -107,7 +107,7 @@ def test_killed_at_any_moment_its_row_is_there_once(shared, moment):
     shared.balance()
 
 
-def test_without_retry_a_killed_attempt_is_unknown_and_has_written_nothing(shared):
+def test_a_killed_attempt_without_retry_is_unknown_and_rolled_back(shared):
     """Without `retry=` a killed attempt is unknown, and its rows are rolled back."""
     server = shared.start("--no-worker", **shared.settings)
     victim = worker(shared)
@@ -122,7 +122,7 @@ def test_without_retry_a_killed_attempt_is_unknown_and_has_written_nothing(share
 
 
 @pytest.mark.parametrize("moment", [pytest.param("within", marks=pytest.mark.long), "after"])
-def test_stopped_until_taken_for_dead_it_writes_nothing(shared, moment):
+def test_a_worker_stopped_until_its_expiry_writes_no_row(shared, moment):
     """A worker stopped by SIGSTOP until its delivery was rerun writes no row after SIGCONT."""
     server = shared.start("--no-worker", **shared.settings)
     sleeper = worker(shared)
@@ -142,7 +142,7 @@ def test_stopped_until_taken_for_dead_it_writes_nothing(shared, moment):
     shared.balance()
 
 
-def test_many_are_all_there_once_while_workers_die(shared):
+def test_each_of_many_rows_exists_once_after_workers_are_killed(shared):
     """Two of three workers are killed while a hundred deliveries run: each row exists once."""
     server = shared.start("--no-worker", **shared.settings)
     workers = [worker(shared) for _ in range(3)]

@@ -46,7 +46,7 @@ def site_with_plugin(request, site):
     return site
 
 
-def test_every_interface_takes_and_shows_any_id(site_with_plugin):
+def test_every_interface_accepts_and_shows_any_id(site_with_plugin):
     """Each id is one event of its own: in the handler, the API, the console and the commands."""
     site = site_with_plugin
     server = site.start(answer_wait=25, ledger__write_timeout=20)  # a commit may take seconds on a busy machine

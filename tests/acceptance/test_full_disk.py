@@ -40,7 +40,7 @@ def post_until_run(server, instance, body):
     return until(answered)
 
 
-def test_a_full_disk_is_503_and_loses_nothing(site):
+def test_a_full_disk_is_503_and_loses_no_callback(site):
     """The log reports the failure once and the recovery once."""
     site.plugin("demo", PLUGIN)
     site.forks_children = True
@@ -160,7 +160,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
         assert ledger.quick_check() is None
 
 
-def test_killed_on_a_full_disk(cramped, small_disk):
+def test_kill_on_a_full_disk(cramped, small_disk):
     """A server killed on a full disk restarts, logs the fault and recovers with space; no accepted callback is lost."""
     server = cramped.start(answer_wait=5)
     taken, body = {}, {"processDefinitionKey": "good", "pad": "x" * 30_000}

@@ -92,7 +92,7 @@ def site(make_site):
         (RECEIVED.replace('"p"', '"pp"'), "2: sources.feishu.ingress.receiver names"),
     ],
 )
-def test_a_start_that_is_refused(site, config, says):
+def test_an_unknown_kind_or_receiver_prevents_the_start(site, config, says):
     """A kind without a schema file and a receiver that no plugin offers are found at the start, with their line."""
     server = site.start(config=config, ready=False)
     assert server.wait() == 2
@@ -104,7 +104,7 @@ def test_a_start_that_is_refused(site, config, says):
     assert says.partition(" ")[2] in checked.stdout + checked.stderr
 
 
-def test_a_reload_that_is_refused(site):
+def test_an_unknown_kind_or_receiver_prevents_the_reload(site):
     """A reload to a kind or a receiver that does not exist is refused, and all settings before it stay in force."""
     server = site.start(config=MAPPED + RECEIVED)
     assert post(server, BODY).status == 200

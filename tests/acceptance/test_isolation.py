@@ -77,7 +77,7 @@ def _runs(pid):
         return False
 
 
-def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
+def test_a_crash_kill_or_endless_loop_affects_only_its_attempt(isolated):
     """Responses name each result, the log each delivery; other work continues and the counts balance."""
     server = isolated.start()
     assert server.post("slow", body("slow"), Prefer="respond-async").status == 202
@@ -127,7 +127,7 @@ def handlers():
 """
 
 
-def test_what_an_isolated_handler_logs_is_found_by_a_search(make_site):
+def test_log_records_of_an_isolated_handler_are_searchable(make_site):
     """The log is UTF-8: `grep` finds the handler's record, output and error; marks stay escaped."""
     site = make_site()
     site.plugin("own", LOGS)
@@ -161,7 +161,7 @@ def test_a_killed_server_leaves_no_process_behind(isolated):
     isolated.balance()
 
 
-def test_each_process_of_a_server_has_its_own(sharing):
+def test_each_server_process_has_its_own_handler_processes(sharing):
     """If a supervised process is killed, its handlers end and it is restarted; the other process continues."""
     sharing.plugin("own", PLUGIN)
     sharing.forks_children = True
@@ -190,7 +190,7 @@ def test_each_process_of_a_server_has_its_own(sharing):
     assert sharing.balance().deliveries == {"succeeded": 8, "unknown": 1}
 
 
-def test_a_drain_waits_for_them(isolated):
+def test_shutdown_waits_for_isolated_handlers(isolated):
     """Shutdown waits for isolated handlers, even if every process of the service gets SIGTERM."""
     server = isolated.start()
     server.post("slow", body("slow"), Prefer="respond-async")
@@ -208,7 +208,7 @@ def test_a_drain_waits_for_them(isolated):
         assert len(ledger.page(EventFilter(state="succeeded"), limit=2)) == 1
 
 
-def test_the_operator_has_the_last_word(isolated):
+def test_a_setting_overrides_the_handler_declaration(isolated):
     """A setting overrides a handler's declaration; a handler in a thread then runs in the server."""
     server = isolated.start(config='[handlers."own:good"]\nisolation = "thread"\n')
     assert server.post("good", body("good")).status == 200
@@ -219,7 +219,7 @@ def test_the_operator_has_the_last_word(isolated):
     assert not server.logged("handler_output")
 
 
-def test_check_tries_whether_it_can_be_loaded_there(isolated):
+def test_check_reports_a_plugin_that_can_only_be_loaded_once(isolated):
     """`check` reports a plugin that can only be loaded once, before any delivery waits for it."""
     words = ("check", "--plugins-dir", isolated.plugins, "--database", isolated.database)
     assert "4 handlers can be run in a process of their own" in isolated.run(*words).stdout

@@ -179,7 +179,7 @@ def test_each_group_has_its_role(nginx):
     assert ask(nginx, "/console/sources", "support")[0] == 403
 
 
-def test_who_is_in_no_group_gets_a_page(nginx):
+def test_a_user_without_a_mapped_group_gets_a_page(nginx):
     """A user without a mapped group is refused with a page; who has not logged in never reaches the server."""
     status, page = ask(nginx, "/console/", "guests")
     assert (status, "none of your groups has a role" in page) == (403, True)
@@ -187,7 +187,7 @@ def test_who_is_in_no_group_gets_a_page(nginx):
     assert ask(nginx, "/console/", "")[0] == 403
 
 
-def test_what_clients_send_never_arrives(nginx):
+def test_identity_headers_of_clients_are_removed(nginx):
     """The proxy removes the headers of clients, so that nobody gets another name or group by sending them."""
     forged = {"X-Forwarded-User": "root", "X-Forwarded-Groups": "ops", "X_Forwarded_Groups": "ops"}
     assert ask(nginx, "/console/", headers=forged)[0] == 401
@@ -203,7 +203,7 @@ def flows_with(nginx, groups, headers):
     return [event["flow_instance_id"] for event in json.loads(body)["events"]]
 
 
-def test_past_the_proxy_the_headers_are_refused(server, nginx):
+def test_identity_headers_that_bypass_the_proxy_are_rejected(server, nginx):
     """From this machine, where the proxy is not, the headers are refused and the log says why."""
     headers = {"X-Forwarded-User": "li", "X-Forwarded-Groups": "ops", "Host": CONSOLE}
     for path in ("/console/", "/api/events", "/metrics"):
@@ -212,7 +212,7 @@ def test_past_the_proxy_the_headers_are_refused(server, nginx):
     assert server.ask("GET", "/console/", None, {"Host": CONSOLE}, admin=True).status == 401
 
 
-def test_forms_must_come_from_the_console(nginx):
+def test_forms_of_other_sites_are_rejected(nginx):
     """A form of another site is refused although the proxy knows the browser; one of the console makes its plan."""
     path = "/console/do/replay?state=dead"
     assert ask(nginx, path, "ops", method="POST", headers={"Sec-Fetch-Site": "cross-site"})[0] == 403
@@ -236,7 +236,7 @@ def test_each_login_is_in_the_audit_log(site, nginx):
     assert [(entry["by"], entry["role"], entry["address"]) for entry in found] == [("proxy", "payments", "127.0.0.1")]
 
 
-def test_a_reload_applies_to_who_is_logged_in(site, server, nginx):
+def test_a_reload_applies_to_logged_in_users(site, server, nginx):
     """A role that is taken away ends at the next request; settings that would let nobody in change nothing."""
     file = site.folder / "flowhooks.toml"
     before = file.read_text()

@@ -96,25 +96,25 @@ def check_refused(server, site, headers, english, chinese):
 
 
 @pytest.mark.parametrize("headers", PROXIED, ids=str)
-def test_what_came_through_a_proxy_is_refused(server, site, headers):
+def test_a_callback_through_a_proxy_is_rejected(server, site, headers):
     """A callback through a proxy is refused, because any client of the proxy could send it."""
     check_refused(server, site, headers, "through a proxy", "代理")
 
 
 @pytest.mark.parametrize("headers", BY_A_PAGE, ids=str)
-def test_what_a_page_of_another_site_sends_is_refused(server, site, headers):
+def test_a_callback_from_a_page_of_another_site_is_rejected(server, site, headers):
     """A callback from a page of another site is refused, because any page can make a browser send it."""
     check_refused(server, site, headers, "web page", "网页")
 
 
 @pytest.mark.parametrize("host", OTHER_NAMES)
-def test_a_name_of_another_machine_is_refused(server, site, host):
+def test_a_callback_to_a_foreign_host_name_is_rejected(server, site, host):
     """A callback to a foreign host name is refused, because such a name can resolve to 127.0.0.1."""
     check_refused(server, site, {"Host": host}, "Host", "Host")
     check_refused(server, site, {"Host": host, "Origin": f"http://{host}"}, "Host", "Host")
 
 
-def test_programs_on_the_machine_are_not_refused(server):
+def test_callbacks_of_local_programs_are_accepted(server):
     """curl, Java and Python send none of these headers; their Host is a loopback name or the listening address."""
     port = server.place[1]
     for number, headers in enumerate(
@@ -139,7 +139,7 @@ def test_programs_on_the_machine_are_not_refused(server):
     assert b" 200 " in server.send(old + body)
 
 
-def test_operators_read_why(server, site):
+def test_rejected_requests_are_listed_with_their_reason(server, site):
     """A rejected request is listed with its reason, and the contract is published all the same."""
     assert post(server, "listed", {"Via": "1.1 proxy"})[0] == 403
     site.until(lambda ledger: any("through a proxy" in one for one in reasons(ledger)))
@@ -154,7 +154,7 @@ def test_operators_read_why(server, site):
         '[login]\nproxy = "127.0.0.1"\ngroups = {ops = "view"}\n',
     ],
 )
-def test_settings_of_a_proxy_without_a_source_let_nothing_in(make_site, config):
+def test_every_callback_is_rejected_with_a_proxy_and_no_source(make_site, config):
     """With a proxy in the settings and no source, every callback is refused, because not every proxy sends headers."""
     site = make_site()
     site.plugin("p", PLUGIN)
@@ -163,7 +163,7 @@ def test_settings_of_a_proxy_without_a_source_let_nothing_in(make_site, config):
     server.stop()
 
 
-def test_with_a_source_its_credential_decides(make_site):
+def test_a_source_requires_its_credential(make_site):
     """With a source, callbacks through a proxy or browser need its token."""
     site = make_site()
     site.plugin("p", PLUGIN)
@@ -174,7 +174,7 @@ def test_with_a_source_its_credential_decides(make_site):
     server.stop()
 
 
-def test_insecure_lets_other_machines_call_but_no_page(make_site):
+def test_insecure_accepts_other_machines_but_no_pages(make_site):
     """With `insecure`, callbacks through a proxy and under any name are accepted; pages of other sites are refused."""
     site = make_site()
     site.plugin("p", PLUGIN)
@@ -197,7 +197,7 @@ fetch("http://127.0.0.1:PORT/flow/by-a-page/call-back/complete",
 
 @pytest.mark.browser
 @pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
-def test_a_page_in_a_real_browser_makes_no_event(make_site):
+def test_a_page_in_a_real_browser_creates_no_event(make_site):
     """A callback that Chromium sends without a preflight request is refused, and nothing is stored."""
     site = make_site()
     site.plugin("p", PLUGIN)

@@ -21,7 +21,7 @@ def handlers():
 """
 
 
-def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
+def test_a_marked_attempt_runs_after_the_lock_is_released(site):
     """While the database is locked no attempt begins; afterwards each attempt marked as running does run."""
     site.plugin("demo", LATER)
     server = site.start(ledger__write_timeout=3)  # less than the time for which SQLite waits for the lock
@@ -39,7 +39,7 @@ def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
     site.balance()
 
 
-def test_a_database_that_stays_locked_is_a_503_and_no_reason_to_restart(site):
+def test_a_locked_database_is_503_and_needs_no_restart(site):
     """The server is not ready and reports why, and recovers without a restart."""
     site.plugin("demo", LATER)
     # Long enough for two tries: a batch that fails is tried again, request by request.

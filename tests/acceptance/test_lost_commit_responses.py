@@ -37,7 +37,7 @@ def settles(said):
 
 
 @pytest.mark.parametrize("kind", ["embedded", "procrastinate"])
-def test_of_an_accepted_call_back(broken, kind):
+def test_lost_commit_reply_of_an_accepted_callback(broken, kind):
     """The caller gets 503 and repeats; the callback is recognised, has one row, and its handler is entered once.
 
     If it was committed together with other work, the writer retries at once and recognises it then.
@@ -61,7 +61,7 @@ def test_of_an_accepted_call_back(broken, kind):
     server.check_log()
 
 
-def test_of_a_running_mark(broken, kind):
+def test_lost_commit_reply_of_a_running_mark(broken, kind):
     """A stored running mark of an attempt that did not start is removed, and the handler is entered once."""
     server = broken.start("--no-worker", runner__kind=kind, **QUICK)
     broken.database = broken.proxied
@@ -79,7 +79,7 @@ def test_of_a_running_mark(broken, kind):
         one.check_log()
 
 
-def test_of_an_outcome(broken, kind):
+def test_lost_commit_reply_of_an_outcome(broken, kind):
     """A repeated record of an outcome changes nothing and is not a stale attempt. The caller gets the outcome."""
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
@@ -98,7 +98,7 @@ def test_of_an_outcome(broken, kind):
     server.check_log()
 
 
-def test_of_a_retry(broken, kind):
+def test_lost_commit_reply_of_a_retry(broken, kind):
     """After a failed attempt the next attempt is made once."""
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
@@ -139,7 +139,7 @@ def one_batch(flow, size, monkeypatch):
     busy.join(WAIT_TIMEOUT)
 
 
-def test_of_several_accepted_call_backs(broken, through_proxy, listens, make_plugin, monkeypatch):
+def test_lost_commit_reply_of_several_accepted_callbacks(broken, through_proxy, listens, make_plugin, monkeypatch):
     """The writer retries each stored callback: all are answered as new, announced once, and run once."""
     accepted, runs = [], []
     plugins = {

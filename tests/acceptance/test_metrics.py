@@ -95,7 +95,7 @@ def test_promtool_accepts_the_names(site):
     server.stop()
 
 
-def test_no_value_of_a_call_back_is_a_label(site):
+def test_no_value_of_a_callback_is_a_label(site):
     """No value in any member of a callback becomes a time series."""
     site.plugin("kit", PLUGIN)
     server = site.start()
@@ -117,7 +117,7 @@ def test_no_value_of_a_call_back_is_a_label(site):
     server.stop()
 
 
-def test_who_has_the_address_of_call_backs_only_sees_nothing(site):
+def test_the_callback_listener_serves_no_metrics(site):
     """Only the administration listener serves metrics; the callback listener does not know the path."""
     server = site.start()
     assert server.ask("GET", "/metrics").status == 404

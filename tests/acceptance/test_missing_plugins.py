@@ -20,7 +20,7 @@ def states(ledger, answer):
     return {one.state.value for one in ledger.delivery_statuses(answer.event_id)}
 
 
-def test_deliveries_wait_for_a_missing_plugin_and_run_when_it_is_back(site):
+def test_deliveries_wait_until_a_missing_plugin_is_reinstalled(site):
     """Handlers of a removed plugin still get deliveries; the log reports it, and other work continues."""
     site.plugin("good", GOOD)
     site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
@@ -66,7 +66,7 @@ def handlers():
 """
 
 
-def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
+def test_events_are_parked_until_a_handler_is_installed(site):
     """The next start delivers parked events, oldest first; an `every` handler neither unparks nor repeats them."""
     site.plugin("watcher", EVERY)
     server = site.start(answer_wait=20)

@@ -56,7 +56,7 @@ def stop(*processes):
         one.check_log()
 
 
-def test_connections_that_are_cut(cluster):
+def test_connections_that_are_reset(cluster):
     """While connections are reset repeatedly, each callback is stored once and run to its end."""
     site, server, worker = cluster
     engines = Engines(server)
@@ -73,7 +73,7 @@ def test_connections_that_are_cut(cluster):
 
 
 @pytest.mark.parametrize("seconds", [0.1, pytest.param(0.3, marks=pytest.mark.long)])
-def test_a_network_that_takes_its_time(broken, seconds):
+def test_a_slow_network(broken, seconds):
     """A delay of a tenth of a second or three seconds each way has no effect except slowness."""
     server, worker = start(broken, "embedded", ledger__write_timeout=30, ledger__heartbeat_timeout=30)
     broken.proxy.delay = seconds
@@ -91,7 +91,7 @@ def test_a_network_that_takes_its_time(broken, seconds):
 
 
 @pytest.mark.timeout(240)
-def test_connections_that_swallow(cluster):
+def test_connections_that_drop_data(cluster):
     """If data is dropped without an error, callers get 503 in time, and new connections are made in time."""
     site, server, worker = cluster
     gate = shut(site, "long")

@@ -155,7 +155,7 @@ def nginx(server, tmp_path_factory):
     running.close()
 
 
-def test_a_call_back_passes(nginx):
+def test_a_callback_passes(nginx):
     """A callback passes over TLS with its token; without, flowhooks refuses it. An id with `%2F` arrives unchanged."""
     answer, body = nginx.post("n-1", GOOD)
     assert (answer.status, body) == (200, b'{"success": true}')
@@ -166,7 +166,7 @@ def test_a_call_back_passes(nginx):
     assert (answer.status, json.loads(body)["path"]) == (422, "/flow/a%2Fb%C2%85/call-back/complete")
 
 
-def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
+def test_a_foreign_address_is_rejected(nginx, server):
     """A foreign address is refused, even with a token or with any header about its address."""
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
         answer, body = nginx.post("n-3", GOOD, headers, source=ELSEWHERE)
@@ -176,7 +176,7 @@ def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
         assert (said["success"], said["status"], said["errorInfo"]) == (False, 403, {"message": said["message"]})
 
 
-def test_a_source_is_told_apart_by_its_address(nginx):
+def test_a_source_is_identified_by_its_address(nginx):
     """A source is identified by the address that nginx sees, not by headers of the engine."""
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
         answer, body = nginx.post("n-7", GOOD, headers, source=OTHER)
@@ -185,7 +185,7 @@ def test_a_source_is_told_apart_by_its_address(nginx):
     assert nginx.post("n-7", GOOD, {"X-Forwarded-For": "203.0.113.1"})[0].status == 200
 
 
-def test_only_call_backs_are_passed_on(nginx):
+def test_only_callbacks_are_passed_on(nginx):
     """The engines' host name serves no console, no API and no metrics."""
     for path in ("/", "/console/", "/metrics", "/api/operations/reroute_parked", "/openapi.json"):
         assert nginx.ask(ENGINES, "GET", path)[0].status == 404
@@ -199,7 +199,7 @@ def test_fixed_urls_are_passed_on(nginx):
     assert nginx.ask(ENGINES, "POST", "/in/erp", GOOD, headers, source=ELSEWHERE)[0].status == 403
 
 
-def test_what_is_too_large_is_refused_in_the_engines_format(nginx):
+def test_an_oversized_body_is_rejected_in_the_same_format(nginx):
     """A body that is too large is refused by flowhooks or, above nginx's own limit, by nginx in the same format."""
     for megabytes in (1.5, 3):
         answer, body = nginx.post("n-4", b"x" * int(megabytes * 1024**2))
@@ -208,13 +208,13 @@ def test_what_is_too_large_is_refused_in_the_engines_format(nginx):
     assert (answer.status, json.loads(body)["status"]) == (431, 431)
 
 
-def test_other_names_get_no_answer(nginx):
+def test_other_host_names_get_no_response(nginx):
     """Other host names get no response and no certificate."""
     with pytest.raises(ssl.SSLError):
         nginx.ask("elsewhere.example.com", "GET", "/")
 
 
-def test_the_console_is_reached_by_its_name_only(nginx):
+def test_the_console_is_served_only_by_its_host_name(nginx):
     """The console's host name serves only the console, after login and from an allowed address."""
     assert nginx.ask(CONSOLE, "GET", "/console/")[0].status == 401
     form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"https://{CONSOLE}"}
@@ -235,7 +235,7 @@ def test_the_console_is_reached_by_its_name_only(nginx):
         assert nginx.ask(CONSOLE, "GET", path, headers=logged_in)[0].status == 404
 
 
-def test_engines_call_again_while_the_server_is_away(tmp_path, site, nginx, server):
+def test_engines_get_503_while_the_server_is_down(tmp_path, site, nginx, server):
     """While the server is down, engines get 503 with a Retry-After, as from flowhooks."""
     away = site.start()
     running = Nginx(tmp_path, away, nginx.process.args[0])
@@ -248,7 +248,7 @@ def test_engines_call_again_while_the_server_is_away(tmp_path, site, nginx, serv
         running.close()
 
 
-def test_its_limits_fit_those_of_flowhooks():
+def test_nginx_limits_fit_the_limits_of_flowhooks():
     """Nginx accepts larger bodies and waits longer than flowhooks, and closes idle connections sooner."""
     http_ = Settings().http
     assert int(LIMITS["client_max_body_size"].removesuffix("m")) * 1024**2 > http_.max_body_bytes
@@ -257,7 +257,7 @@ def test_its_limits_fit_those_of_flowhooks():
     assert float(LIMITS["client_body_timeout"].removesuffix("s")) == http_.read_timeout
 
 
-def test_nobody_logs_in_by_a_header_through_the_example(nginx, make_site, tmp_path):
+def test_login_headers_of_clients_are_not_passed_on(nginx, make_site, tmp_path):
     """Even if the address of nginx is trusted to log operators in, the example passes on no such header of a client."""
     site = make_site()
     config = f"""

@@ -39,7 +39,7 @@ def ask(connection, method, path, body=None, **headers):
 
 
 @pytest.mark.parametrize("first", ["/console/", "/console/nothing", "/api/overview", "/openapi.json"])
-def test_whatever_is_asked_for_first_is_answered(site, first):
+def test_first_requests_at_the_limit_are_answered(site, first):
     """A page requested for the first time needs no file; a request that needs a file gets 503 and can be repeated."""
     server = site.start(http__idle_timeout=300)
     call_back = json.dumps({"processDefinitionKey": "nobody"})
@@ -118,7 +118,7 @@ def kill_children(pid):
 
 
 @pytest.mark.parametrize("key", ["isolated", "wrapped"])
-def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(plugin_site, key):
+def test_an_attempt_without_a_free_file_is_repeated(plugin_site, key):
     """If no file is free before the function is entered, the attempt is repeated; a failure within it is final."""
     server = plugin_site.start(http__idle_timeout=300)
     server.until_logged("isolation_ready")
@@ -140,7 +140,7 @@ def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(plugin_
     plugin_site.balance()
 
 
-def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(plugin_site):
+def test_a_handler_runs_later_if_its_process_cannot_start(plugin_site):
     """If the handler's process cannot start, the handler was not run, so it runs later, even without `retry=`."""
     server = plugin_site.start()
     body = {"processDefinitionKey": "isolated"}

@@ -98,7 +98,7 @@ LONG = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100
 
 
 @pytest.mark.parametrize(("listener", "token", "fewest"), [("place", "engine", 50), ("admin", "operator", 400)])
-def test_the_document_is_kept(server, tmp_path, listener, token, fewest):
+def test_the_server_conforms_to_the_openapi_document(server, tmp_path, listener, token, fewest):
     """Each operation at the bounds of each parameter and member, and with a few random requests of a fixed seed."""
     assert promises(getattr(server, listener), token, *SHORT, folder=tmp_path) > fewest
 
@@ -107,7 +107,7 @@ def test_the_document_is_kept(server, tmp_path, listener, token, fewest):
 @pytest.mark.parametrize(("listener", "token"), [("place", "engine"), ("admin", "operator")])
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_document_is_kept_for_long(server, tmp_path, listener, token, seed):
+def test_conformance_to_the_openapi_document_in_a_long_run(server, tmp_path, listener, token, seed):
     """The same with a hundred or more requests to each operation, and with ids of earlier responses."""
     made = promises(getattr(server, listener), token, *LONG, "--seed", str(seed), folder=tmp_path)
     print(f"{listener}, seed {seed}: {made} requests")  # noqa: T201 (the figure that `make test-long` is to show)

@@ -126,7 +126,7 @@ def test_the_table_has_every_point_of_an_operation():
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_an_operation_survives_the_process_that_runs_it(place, point):
+def test_an_operation_survives_a_kill_of_its_process(place, point):
     """`kill -9` at each step: the same server after a restart, or another one at once, completes the operation."""
     settings = FAST_EXPIRY if not place.url.startswith("sqlite") else {}
     victim = place.start(config=place.config, failpoint=f"{point}:{POINTS[point]}", **settings)
@@ -163,7 +163,7 @@ def bearer():
     return {"Authorization": f"Bearer {TOKEN}"}
 
 
-def test_another_process_pauses_changes_and_resumes_it(shared):
+def test_another_process_pauses_changes_and_resumes_an_operation(shared):
     """An operation that one server releases obeys what an operator asks another server for."""
     one = shared.start(config=shared.config)
     with_dead_deliveries(shared, one)

@@ -39,7 +39,7 @@ def log_in(server):
     return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
 
 
-def test_where_other_machines_reach_it(make_site, config):
+def test_a_public_administration_listener_with_operators(make_site, config):
     """With operators the administration may listen on all addresses, and refuses requests without a credential."""
     site = make_site()
     server = site.start(admin="0.0.0.0:0", config=config)
@@ -64,7 +64,7 @@ def test_where_other_machines_reach_it(make_site, config):
     again.stop()
 
 
-def test_even_insecure_nobody_is_shown_the_console_who_is_not_named(make_site):
+def test_a_public_listener_without_operators_serves_no_console(make_site):
     """Without operators a public listener serves no console page, even with `insecure`."""
     site = make_site()
     server = site.start("--insecure", admin="0.0.0.0:0")
@@ -79,7 +79,7 @@ def test_even_insecure_nobody_is_shown_the_console_who_is_not_named(make_site):
         ('role = "operate"\ntoken_file = "/nowhere"\n', "operators.li.token_file: the file /nowhere cannot be read"),
     ],
 )
-def test_an_operator_that_nobody_could_be_stops_the_start(make_site, section, says):
+def test_an_invalid_operator_stops_the_start(make_site, section, says):
     """An invalid operator stops the start with exit code 2 and a reason; no file changes."""
     site = make_site()
     server = site.start(ready=False, config=f"[operators.li]\n{section}")
@@ -103,7 +103,7 @@ def test_processes_share_their_sessions(make_site, postgresql_url, config):
     other.stop()
 
 
-def test_the_command_makes_what_the_server_takes(make_site):
+def test_operators_new_prints_valid_settings(make_site):
     """The output of `operators new`, added to the settings unchanged, lets its operator log in."""
     site = make_site()
     asked = [*site.flowhooks, "operators", "new", "li", "--role", "operate"]

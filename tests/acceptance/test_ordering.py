@@ -114,7 +114,7 @@ def spans(lines):
     [("embedded", EACH), ("procrastinate", FEW), pytest.param("procrastinate", EACH, marks=pytest.mark.long)],
     indirect=["sharing"],
 )
-def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared, each):
+def test_each_key_continues_in_order_after_a_worker_is_killed(shared, each):
     """After `kill -9` of a busy worker, runs of one key neither overlap nor change their order."""
     server = shared.start("--no-worker", **shared.settings)
     workers = [shared.start_worker("--plugins-dir", shared.folder / "orders", **shared.settings) for _ in range(2)]

@@ -58,7 +58,7 @@ def succeeded(*event_ids):
     )
 
 
-def test_paused_for_all_and_resumed_for_all(shared):
+def test_pause_and_resume_apply_to_all_servers(shared):
     """Both servers answer its callbacks with 202 and run none; after the resume all run."""
     servers = [shared.start(**shared.settings) for _ in range(2)]
     busy = [servers[n % 2].post(f"before{n}", {"processDefinitionKey": "a"}, **ASYNC).event_id for n in range(20)]
@@ -83,7 +83,7 @@ def test_paused_for_all_and_resumed_for_all(shared):
     assert shared.balance().accepted == 54
 
 
-def test_killed_while_it_is_paused(shared):
+def test_kill_while_a_handler_is_paused(shared):
     """Running attempts are recovered and wait; the pause survives a restart; after the resume all run."""
     shared.settings |= FAST_EXPIRY
     victim = shared.start(**shared.settings)

@@ -152,12 +152,12 @@ def test_a_plugin_that_cannot_be_loaded_is_quarantined_and_named(server, name):
     assert "\x1b" not in record["why"]
 
 
-def test_the_start_says_what_runs(server):
+def test_the_start_logs_the_number_of_plugins(server):
     """The start logs how many plugins were loaded and how many were not."""
     server.until_logged("server_started", plugins=4, quarantined=len(BROKEN), handlers=4)
 
 
-def test_check_says_the_same_of_broken_plugins(troubled):
+def test_check_names_broken_plugins(troubled):
     """`flowhooks check` names each broken plugin and exits with 1."""
     ran = troubled.run("check", "--json", "--database", troubled.database, "--plugins-dir", troubled.plugins)
     assert ran.returncode == 1
@@ -184,7 +184,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_whatever_a_handler_raises_is_its_own_failure(server, troubled, name):
+def test_any_exception_of_a_handler_fails_only_its_delivery(server, troubled, name):
     """A 500 names the handler and the error on one line; the event's other handler succeeded."""
     answer = server.post(f"f-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     message = answer.message_of_error(500)
@@ -200,7 +200,7 @@ def test_whatever_a_handler_raises_is_its_own_failure(server, troubled, name):
 
 
 @pytest.mark.parametrize("name", ["not-json", "nan", "large", "circle", "bytes"])
-def test_a_result_that_json_cannot_hold_is_dropped_and_logged(server, troubled, name):
+def test_a_result_that_is_not_json_is_dropped_and_logged(server, troubled, name):
     """A result that is not JSON is dropped and logged, and the delivery succeeds."""
     answer = server.post(f"r-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     assert (answer.status, answer.body) == (200, b'{"success": true}')
@@ -217,7 +217,7 @@ def test_a_handler_may_warn_and_print(server, name):
     assert answer.status == 200
 
 
-def test_a_wrapper_that_raises_before_the_handler_is_named_and_the_attempt_made_again(server, troubled):
+def test_a_wrapper_error_before_the_handler_repeats_the_attempt(server, troubled):
     """The attempt is repeated even without `retry=`, because the handler's function was not entered."""
     assert server.held_up.status == 202
     record = server.until_logged("attempt_failed", event_id=server.held_up.event_id)
@@ -231,7 +231,7 @@ def test_a_wrapper_that_raises_before_the_handler_is_named_and_the_attempt_made_
     assert "before 1" not in troubled.journal.read_text()
 
 
-def test_a_wrapper_that_raises_after_the_handler_makes_a_failure_that_names_it(server, troubled):
+def test_a_wrapper_error_after_the_handler_fails_the_attempt(server, troubled):
     """Without `retry=` the attempt is not repeated, because the handler's function was entered."""
     answer = server.post("w-2", {"processDefinitionKey": "wrapped", "businessKey": "after"})
     message = answer.message_of_error(500)
@@ -239,13 +239,13 @@ def test_a_wrapper_that_raises_after_the_handler_makes_a_failure_that_names_it(s
     assert only(troubled, answer)[0].attempt == 1
 
 
-def test_a_wrapper_that_swallows_the_outcome_makes_a_failure(server):
+def test_a_wrapper_that_drops_the_result_fails_the_attempt(server):
     """A wrapper that drops the handler's result makes the attempt a failure."""
     answer = server.post("w-3", {"processDefinitionKey": "wrapped", "businessKey": "nothing"})
     assert "wrapper returned NoneType instead of the Outcome" in answer.message_of_error(500)
 
 
-def test_a_listener_that_raises_is_logged_with_its_plugin_and_changes_nothing(server):
+def test_a_listener_that_raises_is_logged_and_has_no_effect(server):
     """A listener that raises or calls `sys.exit` is logged and has no other effect."""
     for name in ("raise", "exit"):
         answer = server.post(f"l-{name}", {"processDefinitionKey": "good", "businessKey": name})
@@ -255,7 +255,7 @@ def test_a_listener_that_raises_is_logged_with_its_plugin_and_changes_nothing(se
         assert "cannot" in record["traceback"]
 
 
-def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, troubled):
+def test_a_hanging_handler_does_not_block_other_callbacks(server, troubled):
     """A hanging handler uses at most half of the pool; an unrelated callback gets its outcome at once."""
     hanging = [server.post(f"h-{number}", {"processDefinitionKey": "hangs"}, Prefer="wait=0") for number in range(6)]
     assert {answer.status for answer in hanging} == {202}
@@ -272,7 +272,7 @@ def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, trouble
         assert states(ledger) == ["running"] * 2 + ["waiting"] * 4
 
 
-def test_the_log_is_whole_and_the_books_balance_after_all_that(server, troubled):
+def test_log_is_complete_and_counts_balance_after_all_failures(server, troubled):
     """The log has one JSON object per line, tracebacks only of listeners, and the counts balance."""
     assert server.ask("GET", "/readyz", admin=True).status == 200
     for line, record in server.log():

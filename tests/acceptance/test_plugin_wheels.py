@@ -31,7 +31,7 @@ ALIKE = {"flowhooks-notice", "flowhooks-timings"}
     "package",
     [pytest.param(one, marks=pytest.mark.long if one.name in ALIKE else (), id=one.name) for one in PACKAGES],
 )
-def test_it_is_installed_by_itself(package, environment_with_flowhooks, built, tmp_path):
+def test_each_wheel_works_alone(package, environment_with_flowhooks, built, tmp_path):
     """The wheel has all its files and declares all its imports, and flowhooks accepts the plugin."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     wheel = built(package)

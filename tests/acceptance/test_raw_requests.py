@@ -513,7 +513,7 @@ PHASES = {
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_who_hangs_up_early_has_not_called_back(server, stored, phase, reset):
+def test_an_incomplete_request_stores_nothing(server, stored, phase, reset):
     """An incomplete request stores nothing, and the server closes the connection."""
     for _ in range(3):
         raw_http.hang_up(server.place, PHASES[phase].replace(b"ID", b"early"), reset=reset)
@@ -522,7 +522,7 @@ def test_who_hangs_up_early_has_not_called_back(server, stored, phase, reset):
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-def test_who_hangs_up_before_the_answer_has_called_back_or_not(server, stored, reset):
+def test_a_request_is_stored_at_most_once_after_a_disconnect(server, stored, reset):
     """A complete request is stored at most once after a disconnect, and can be repeated."""
     own = f"late-{reset}"
     sent = GOOD.replace(b"ID", own.encode())

@@ -179,14 +179,14 @@ def test_one_of_two_servers_reconciles_and_the_other_takes_over(cluster):
     cluster.balance()
 
 
-def test_a_client_that_is_not_installed_is_refused_at_the_start(make_site):
+def test_a_client_that_is_not_installed_prevents_the_start(make_site):
     """A server whose settings name an unknown client does not start, and says which plugin to install."""
     server = make_site().start(config=CONFIG.replace('"file"', '"flowable"'), ready=False)
     assert server.wait() == 2
     assert "such as flowhooks-flowable" in "\n".join(server.lines)
 
 
-def test_a_reload_changes_which_engines_are_asked(place):
+def test_a_reload_adds_and_removes_engines(place):
     """SIGHUP adds an engine, and removes it; a client that does not exist is logged and stops nothing else."""
     engine = FileEngine(place.folder)
     server = place.start(**FAST_EXPIRY)

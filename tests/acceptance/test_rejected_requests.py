@@ -86,7 +86,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_what_is_wrong_with_a_body_is_said(server, name):
+def test_errors_in_a_body_are_reported(server, name):
     """Invalid JSON is 400, a violation of the schema 422, with a sentence in the caller's language."""
     body, status, says = BODIES[name]
     path = "/flow/bad/call-back/complete"
@@ -128,7 +128,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_what_is_wrong_with_a_request_is_said(server, name):
+def test_http_errors_have_the_same_envelope(server, name):
     """HTTP errors have the same envelope."""
     method, path, headers, status, expected = REQUESTS[name]
     for language in ("en", "zh"):
@@ -156,7 +156,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_what_never_reaches_the_application_is_answered_alike(server, name):
+def test_requests_rejected_by_the_http_server_get_the_envelope(server, name):
     """Requests that the HTTP server refuses get the envelope too, and the connection is closed."""
     raw, status = RAW[name]
     head, _, body = server.send(raw).partition(b"\r\n\r\n")
@@ -174,7 +174,7 @@ EARLY = {
 """The rest of a callback that the HTTP server itself refuses, by status."""
 
 
-def test_what_never_reaches_the_application_leaves_a_trace(server):
+def test_requests_rejected_by_the_http_server_are_recorded(server):
     """It is among the rejected requests, in the log and in the metric, with path, address and reason."""
     for status, rest in EARLY.items():
         head = b"POST /flow/early-%d/call-back/complete HTTP/1.1\r\nHost: localhost\r\n" % status
@@ -205,7 +205,7 @@ GOOD_TYPES = [
 
 
 @pytest.mark.parametrize("given", GOOD_TYPES)
-def test_a_body_may_call_itself_json_in_several_ways(server, given):
+def test_a_json_body_is_accepted_with_several_content_types(server, given):
     """A JSON body is accepted with several content types, and without one."""
     headers = {"Content-Type": given} if given else {}
     answer = server.ask("POST", "/flow/types/call-back/complete", json.dumps(DONE), headers)
@@ -249,7 +249,7 @@ IDS = {
 
 
 @pytest.mark.parametrize("given", IDS)
-def test_the_instance_id_is_decoded_once_and_held_to_its_pattern(server, given):
+def test_the_instance_id_is_decoded_once_and_validated(server, given):
     """An id that could break a line, a path or a header is refused, and is not decoded in the response."""
     answer = server.post(given, DONE)
     if IDS[given] == 200:
@@ -264,7 +264,7 @@ def test_an_id_is_the_same_encoded_or_not(server):
     assert server.post("same%2Did", DONE).event_id == server.post("same-id", DONE).event_id
 
 
-def test_nothing_that_was_refused_has_left_a_trace(server, site):
+def test_rejected_requests_are_not_stored(server, site):
     """Only accepted callbacks are stored, and the counts balance."""
     with site.ledger() as ledger:
         assert ledger.find(EventFilter(flow_instance_id="bad"), limit=1) == []

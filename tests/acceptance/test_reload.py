@@ -146,7 +146,7 @@ def test_a_token_is_rotated_under_load(plugin_site):
         (None, "cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_used_changes_nothing(plugin_site, text, why):
+def test_an_unusable_settings_file_changes_nothing(plugin_site, text, why):
     """The server logs the reason, keeps its settings, and accepts the file once it is fixed."""
     server = plugin_site.start(config=source(OLD))
     if text is None:
@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(plugin_site, text, why):
     server.stop()
 
 
-def test_what_needs_a_restart_is_named_and_left(plugin_site):
+def test_settings_that_need_a_restart_are_named_but_not_applied(plugin_site):
     """Settings that need a restart are named without values and not applied; all others are applied."""
     server = plugin_site.start(config=source(OLD))
     changed = (
@@ -184,7 +184,7 @@ def test_what_needs_a_restart_is_named_and_left(plugin_site):
     assert server.post("3", large, Authorization=f"Bearer {OLD}").status == 200
 
 
-def test_a_body_that_is_under_way_is_taken_by_one_limit(plugin_site):
+def test_an_incoming_body_is_rejected_by_the_new_limit(plugin_site):
     """A body whose headers arrived before a lower limit is refused by that limit, and not stored."""
     server = plugin_site.start()
     body = json.dumps(GOOD | {"x": "y" * 500}).encode()
@@ -203,7 +203,7 @@ def test_a_body_that_is_under_way_is_taken_by_one_limit(plugin_site):
     server.stop()
 
 
-def test_what_needs_no_handler_any_more_is_parked_no_longer(plugin_site):
+def test_newly_ignored_process_keys_apply_to_parked_events(plugin_site):
     """A new key in `routing.ignore_process_keys` applies to new events and to parked ones."""
     server = plugin_site.start()
     assert "no handler is installed" in server.post("1", {"processDefinitionKey": "nobody"}).json["message"]
@@ -214,7 +214,7 @@ def test_what_needs_no_handler_any_more_is_parked_no_longer(plugin_site):
     server.stop()
 
 
-def test_two_bodies_are_compared_as_is_set_now(plugin_site):
+def test_newly_ignored_members_do_not_count_in_comparisons(plugin_site):
     """A member newly named in `identity.ignore_pointers` no longer counts in comparisons."""
     server = plugin_site.start()
     assert server.post("1", GOOD).status == 200
@@ -224,7 +224,7 @@ def test_two_bodies_are_compared_as_is_set_now(plugin_site):
     server.stop()
 
 
-def test_an_open_door_is_refused(plugin_site):
+def test_a_public_server_rejects_settings_without_sources(plugin_site):
     """A public server whose settings lose their sources keeps its sources and requires a token."""
     server = plugin_site.start(config=source(OLD), listen="0.0.0.0:0")
     write(plugin_site, 'listen = "127.0.0.1:8080"\n')
@@ -237,7 +237,7 @@ def test_an_open_door_is_refused(plugin_site):
     server.stop()
 
 
-def test_alerts_are_looked_for_as_is_set_now(plugin_site):
+def test_a_new_alert_interval_applies_at_once(plugin_site):
     """A process that checked for alerts hourly checks at once, and then at the new interval."""
     server = plugin_site.start(config="[alerts]\npoll_interval = 3600\nparked_after = 3600\n")
     server.post("1", {"processDefinitionKey": "nobody"})
@@ -247,7 +247,7 @@ def test_alerts_are_looked_for_as_is_set_now(plugin_site):
     server.stop()
 
 
-def test_the_service_manager_is_told(plugin_site, tmp_path):
+def test_the_service_manager_is_notified(plugin_site, tmp_path):
     """The service manager is notified of ready, reloading and stopping; child processes do not get the socket."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
         manager.settimeout(WAIT_TIMEOUT)

@@ -75,7 +75,7 @@ def refused_start(site, words, *arguments, **settings):
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(plugin_site, cause):
+def test_a_reload_that_removes_all_credentials_of_a_kind_fails(plugin_site, cause):
     """The previous settings stay in force, and the log has the reason; corrected settings are accepted."""
     text, kind = CAUSES[cause]
     server = plugin_site.start(config=WHOLE)
@@ -96,7 +96,7 @@ def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(plugin_site,
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_start_without_credentials_that_were_there_is_refused(plugin_site, cause):
+def test_a_start_with_removed_credentials_fails(plugin_site, cause):
     """The ledger records earlier credentials; the error states the remedy, and corrected settings start."""
     text, kind = CAUSES[cause]
     plugin_site.start(config=WHOLE).stop()
@@ -120,7 +120,7 @@ def test_credentials_that_were_added_by_a_reload_are_remembered(plugin_site):
     refused_start(plugin_site, ["no source", "no operator"])
 
 
-def test_a_start_with_insecure_ends_it(plugin_site):
+def test_a_start_with_insecure_ends_the_requirement(plugin_site):
     """After one start with `insecure`, the ledger requires no credentials until they are configured again."""
     plugin_site.start(config=WHOLE).stop()
     server = plugin_site.start("--insecure", config=REST)
@@ -138,7 +138,7 @@ def test_a_start_with_insecure_ends_it(plugin_site):
     refused_start(plugin_site, ["no source", "no operator"])
 
 
-def test_a_server_that_was_started_with_insecure_reloads_without_credentials(plugin_site):
+def test_an_insecure_server_reloads_without_credentials(plugin_site):
     """A server started with `insecure` accepts a reload without credentials."""
     server = plugin_site.start("--insecure", config=WHOLE)
     check_closed(server)
@@ -150,7 +150,7 @@ def test_a_server_that_was_started_with_insecure_reloads_without_credentials(plu
     plugin_site.start(config=REST).stop()
 
 
-def test_check_says_that_a_start_is_refused(plugin_site):
+def test_check_reports_that_a_start_would_fail(plugin_site):
     """`check` reports the refusal before the start."""
     plugin_site.start(config=WHOLE).stop()
     write(plugin_site, REST)
@@ -163,7 +163,7 @@ def test_check_says_that_a_start_is_refused(plugin_site):
     assert not [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
 
 
-def test_the_only_processes_of_a_server_go_on_asking(sharing):
+def test_supervised_processes_still_require_credentials(sharing):
     """A supervisor, its restarted processes and a new start refuse such settings."""
     sharing.plugin("p", PLUGIN)
     sharing.forks_children = True
@@ -187,7 +187,7 @@ def test_the_only_processes_of_a_server_go_on_asking(sharing):
     server.stop()
 
 
-def test_a_worker_asks_for_operators_only(sharing):
+def test_a_worker_requires_only_operators(sharing):
     """A worker ignores sources, and without an administration listener also operators."""
     sharing.plugin("p", PLUGIN)
     sharing.start(config=WHOLE, **sharing.settings).stop()

@@ -62,7 +62,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case):
+def test_no_callback_is_acknowledged_after_a_file_change(site, case):
     """After any such change callbacks get 503, the log has one error, and `/readyz` and `flowhooks check` report it."""
     server = site.start()
     site.run("db", "backup", site.folder / "backup.db", "--database", site.database)
@@ -91,7 +91,7 @@ def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case)
 
 
 @pytest.mark.parametrize("case", ["the file is moved away", "the file is moved away with its log"])
-def test_the_right_file_comes_back(site, case):
+def test_the_server_continues_once_its_file_is_back_at_the_path(site, case):
     """The server continues once its open file is back at the path; all acknowledged callbacks are in it."""
     server = site.start()
     taken = {f"before-{number}": server.post(f"before-{number}", NOBODY).event_id for number in range(5)}
@@ -109,7 +109,7 @@ def test_the_right_file_comes_back(site, case):
     assert site.balance().stored == len(taken)
 
 
-def test_another_file_in_its_place_is_not_the_right_file(site):
+def test_a_copy_at_the_path_is_not_accepted(site):
     """A copy at the path, even an identical one, is not the file that the server writes."""
     server = site.start()
     server.post("before", NOBODY)
@@ -126,7 +126,7 @@ def test_another_file_in_its_place_is_not_the_right_file(site):
     server.stop()
 
 
-def test_a_file_that_is_moved_to_and_fro_while_engines_call(site):
+def test_a_file_moved_and_restored_while_engines_send_callbacks(site):
     """A file is moved away and back during transactions: it has each callback with a 2xx, and engines repeat others."""
     server = site.start()
     with calling([server.place], clients=4, key="nobody") as (taken, problems):
@@ -203,7 +203,7 @@ def test_a_large_damaged_file_is_found_while_the_server_works(site):
     server.stop()
 
 
-def test_what_a_reader_finds_damaged(site):
+def test_an_unreadable_page_makes_the_server_not_ready(site):
     """After an unreadable page the server is not ready and acknowledges nothing."""
     server = site.start()
     event_id = server.post("before", NOBODY | {"pad": "x" * 500_000}).event_id
@@ -223,7 +223,7 @@ def test_what_a_reader_finds_damaged(site):
     server.stop()
 
 
-def test_a_new_ledger_is_announced(site):
+def test_a_new_ledger_is_logged(site):
     """The log reports a new ledger, because a wrong path or a missing file would look like an empty one."""
     server = site.start()
     record = server.until_logged("ledger_created")
@@ -236,7 +236,7 @@ def test_a_new_ledger_is_announced(site):
     site.start().until_logged("ledger_created")
 
 
-def test_a_lock_file_that_was_removed_lets_no_second_server_in(site):
+def test_a_removed_lock_file_allows_no_second_server(site):
     """The database file is locked too; the running server recreates its lock file and logs it."""
     first = site.start()
     lock = site.database.with_name(site.database.name + ".lock")

@@ -74,7 +74,7 @@ def has_run(site, version):
     return any(ran == version for ran, *_ in entered(site))
 
 
-def test_no_callback_is_refused(served):
+def test_no_callback_is_rejected(served):
     """The command replaces the server and loads the plugin again. The process id of the service stays."""
     server = served.server
     with Clients(server.place, GOOD) as clients:
@@ -103,7 +103,7 @@ def test_no_callback_is_refused(served):
     server.check_log()
 
 
-def test_a_handler_is_waited_for(served):
+def test_a_replacement_waits_for_a_running_handler(served):
     """Meanwhile callbacks are stored and answered at once, and a successor runs their handlers.
 
     The command replaces the successor, too, if it has loaded before the request.
@@ -190,7 +190,7 @@ def test_a_handler_that_does_not_end_in_time(site):
     server.stop()
 
 
-def test_what_cannot_be_loaded_leaves_the_predecessor(served):
+def test_a_failed_start_leaves_the_predecessor_running(served):
     """A broken plugin, wrong settings, a missing schema folder and a pending migration are refused with the reason."""
     server = served.server
     config, numbers = served.folder / "flowhooks.toml", count(1)
@@ -227,7 +227,7 @@ def test_what_cannot_be_loaded_leaves_the_predecessor(served):
     server.stop()
 
 
-def test_a_stop_during_a_replacement_ends_both(served):
+def test_a_stop_during_a_replacement_ends_both_processes(served):
     """While a predecessor waits for its handlers, SIGTERM stops both processes in order, with exit code 0."""
     server = served.server
     for round_number in (FIRST, SECOND):
@@ -249,7 +249,7 @@ def test_a_stop_during_a_replacement_ends_both(served):
 
 
 @pytest.mark.parametrize("moment", ["process_started", "ledger_handing_over"])
-def test_a_first_stop_during_a_replacement(site, moment):
+def test_a_stop_during_a_replacement_without_a_supervisor(site, moment):
     """The same without a supervisor: connections are refused at once, and the successor ends with the server."""
     install(site)
     server = site.start(shutdown__timeout=600)
@@ -290,7 +290,7 @@ def test_the_service_manager_and_settings(site, tmp_path, monkeypatch):
         assert manager.recv(1000) == b"STOPPING=1"
 
 
-def test_an_idle_connection_is_told_or_left_for_seconds(served):
+def test_an_idle_connection_is_closed_by_a_response_header(served):
     """A client that keeps a connection gets `Connection: close` with its last response, and no reset."""
     server = served.server
     with shut(served) as gate, closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as kept:
@@ -314,7 +314,7 @@ def test_an_idle_connection_is_told_or_left_for_seconds(served):
 
 
 @pytest.mark.long
-def test_one_process_on_postgresql(site, postgresql_url):
+def test_replacement_of_one_process_on_postgresql(site, postgresql_url):
     """The signal replaces it as well; there is no lock to wait for."""
     site.database = site.url = postgresql_url
     install(site)
@@ -333,7 +333,7 @@ def test_one_process_on_postgresql(site, postgresql_url):
     server.stop()
 
 
-def test_without_a_server(site):
+def test_the_restart_command_without_a_server(site):
     """The command says that no server is running."""
     refused = restart(site)
     assert refused.returncode == 1

@@ -66,7 +66,7 @@ def test_there_is_a_step_for_every_point():
         pytest.param(["recovered"], [], marks=pytest.mark.long, id="recovered"),
     ],
 )
-def test_each_step_may_be_the_last(served, first, later):
+def test_kill_at_each_step_of_a_replacement(served, first, later):
     """A predecessor or successor that is killed refuses, loses and doubles no callback, and no restart hangs.
 
     A handler that is not safe to repeat runs when each replacement begins, and is called once. Its delivery is
@@ -120,7 +120,7 @@ def test_each_step_may_be_the_last(served, first, later):
         pytest.param("released", marks=pytest.mark.long),
     ],
 )
-def test_a_first_predecessor_that_is_killed(served, step):
+def test_kill_of_a_predecessor_without_a_supervisor(served, step):
     """Its successor takes over and continues without a supervisor, until it is stopped itself or replaced.
 
     Two handlers run when the replacement begins. If they are killed, only the one that is safe to repeat runs again.
@@ -203,7 +203,7 @@ def test_a_supervisor_that_is_killed(served, step):
 
 
 @pytest.mark.long
-def test_a_process_that_dies_is_started_again(served):
+def test_a_killed_server_is_started_again(served):
     """After the first replacement a supervisor starts a killed server again, with connections waiting meanwhile."""
     server = served.server
     restarted(served)

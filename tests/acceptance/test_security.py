@@ -114,7 +114,7 @@ def test_a_token_names_its_source(post, site, name):
         assert json.loads(ledger.attempts(event.delivery_statuses[0].delivery_id)[0].result) == name
 
 
-def test_while_a_token_is_replaced_both_are_taken(post, site):
+def test_old_and_new_token_are_accepted_during_a_replacement(post, site):
     """Old and new token belong to one source, so callbacks have one identity; the scheme's case does not matter."""
     first = post("both", GOOD, bearer("hr"))
     second = post("both", GOOD, f"bEARER   {TOKENS['hr-new']}")
@@ -127,7 +127,7 @@ def test_one_instance_of_two_sources_is_two_events(post):
     assert post("two", GOOD, bearer("oa")).event_id != post("two", GOOD, bearer("hr")).event_id
 
 
-def test_a_handler_may_listen_to_one_source(post):
+def test_a_handler_can_select_one_source(post):
     """From another source the event matches no handler."""
     assert post("only", {"processDefinitionKey": "only-hr"}, bearer("hr")).status == 200
     assert "no handler is installed" in post("only", {"processDefinitionKey": "only-hr"}, bearer("oa")).json["message"]
@@ -156,7 +156,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_without_a_valid_token_it_is_401(post, site, name):
+def test_a_request_without_a_valid_token_is_401(post, site, name):
     """The response does not reveal the fault but names the required credential; nothing is stored."""
     answer = post("denied", GOOD, WRONG[name])
     assert "Authorization: Bearer" in answer.message_of_error(401)
@@ -177,7 +177,7 @@ def test_a_token_twice_is_401(server, answers):
         assert connection.getresponse().status == 401
 
 
-def test_who_is_not_known_learns_nothing_of_the_body(post):
+def test_an_unauthenticated_response_reveals_no_body_faults(post):
     """Without a credential the response does not reveal faults of the body or a repeat."""
     post("known", GOOD, bearer("oa"))
     for body in (b"{", b"[]", b'{"businessKey": 1}', GOOD, GOOD | {"a": 1}):
@@ -186,7 +186,7 @@ def test_who_is_not_known_learns_nothing_of_the_body(post):
         post("known", body, Content_Type="text/plain").message_of_error(401)
 
 
-def test_from_an_address_that_is_not_allowed_it_is_403(post):
+def test_a_request_from_a_foreign_address_is_403(post):
     """A valid credential from a foreign address gets its own error; forwarding headers are ignored."""
     for headers in ({}, {"X_Forwarded_For": "10.0.0.1"}, {"Forwarded": "for=10.0.0.1"}, {"X_Real_IP": "10.0.0.1"}):
         answer = post("far", GOOD, bearer("far"), **headers)
@@ -194,14 +194,14 @@ def test_from_an_address_that_is_not_allowed_it_is_403(post):
         assert answer.headers["WWW-Authenticate"] is None
 
 
-def test_the_contract_is_open_to_read(server, answers):
+def test_the_contract_is_public(server, answers):
     """The public contract states which credential is required."""
     answers.append(server.ask("GET", "/openapi.json"))
     assert answers[-1].status == 200
     assert "bearer" in answers[-1].body.decode().lower()
 
 
-def test_the_administration_asks_for_the_lock_files_token(server, site, answers):
+def test_the_administration_requires_the_lock_file_token(server, site, answers):
     """The administration refuses engines' tokens; liveness and readiness are open to monitors."""
     path = "/api/operations/dismiss"
     body = json.dumps({"event_filter": {}})
@@ -240,14 +240,14 @@ def test_the_listeners_do_not_serve_each_others_paths(server, site, answers):
     answers[-1].message_of_error(404)
 
 
-def test_the_lock_file_is_its_owners_alone(server, site):
+def test_only_the_owner_can_read_the_lock_file(server, site):
     """Only the owner can read the lock file, even if an open one existed before."""
     lock = site.database.with_name("flowhooks.db.lock")
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
     assert json.loads(lock.read_text())["pid"] == server.process.pid
 
 
-def test_no_answer_and_no_line_of_the_log_holds_a_secret(post, server, site, answers):
+def test_no_response_or_log_contains_a_secret(post, server, site, answers):
     """No response or log has a token or digest."""
     post("fails", {"processDefinitionKey": "fails"}, bearer("oa")).message_of_error(500)
     server.check_log()
@@ -258,7 +258,7 @@ def test_no_answer_and_no_line_of_the_log_holds_a_secret(post, server, site, ans
     site.balance()
 
 
-def test_after_the_end_the_token_of_the_administration_is_nowhere(make_site):
+def test_a_stopped_server_leaves_no_administration_token(make_site):
     """Neither the lock file nor the log of a server that was stopped has it."""
     site = make_site()
     server = site.start(config=CONFIG, log__level="debug")
@@ -293,7 +293,7 @@ def handlers():
 """
 
 
-def test_a_plugins_secret_is_in_no_log_and_in_no_listing(make_site, monkeypatch):
+def test_a_plugin_secret_is_masked_in_logs_and_listings(make_site, monkeypatch):
     """A secret of a plugin's section is masked in the log and in the output of commands."""
     monkeypatch.setenv("LEAKY_TOKEN", "hunter2-secret")
     site = make_site()
@@ -315,7 +315,7 @@ def test_a_plugins_secret_is_in_no_log_and_in_no_listing(make_site, monkeypatch)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
-def test_a_public_bind_without_a_credential_is_refused(make_site, listen):
+def test_a_public_listener_without_a_credential_stops_the_start(make_site, listen):
     """A public listener without a credential stops the start with exit code 2 and a remedy; no file changes."""
     site = make_site()
     server = site.start(ready=False, listen=listen, admin=listen.replace(":0", ":1"))
@@ -324,7 +324,7 @@ def test_a_public_bind_without_a_credential_is_refused(make_site, listen):
     assert not site.database.exists()
 
 
-def test_a_public_bind_with_a_credential_or_insecure_is_served(make_site):
+def test_a_public_listener_serves_with_a_credential_or_insecure(make_site):
     """A public callback listener serves with a credential; a public administration listener needs `insecure`."""
     site = make_site()
     site.plugin("demo", PLUGIN)
@@ -345,7 +345,7 @@ def test_a_public_bind_with_a_credential_or_insecure_is_served(make_site):
         '[sources.oa]\ntoken_sha256 = ["{digest}"]\n[sources.hr]\ntoken_sha256 = ["{digest}"]\n',
     ],
 )
-def test_a_source_that_is_not_set_up_right_stops_the_start(site, config):
+def test_an_invalid_source_stops_the_start(site, config):
     """An invalid source stops the start, and the error does not repeat the token."""
     text = config.replace("{token}", TOKENS["oa"]).replace("{digest}", DIGESTS["oa"])
     server = site.start(ready=False, config=text)

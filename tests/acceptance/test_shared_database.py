@@ -68,7 +68,7 @@ def standing(site, event_id):
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_signal_late_in_the_start_leaves_no_process(shared, command):
+def test_a_signal_late_in_the_start_leaves_no_process_row(shared, command):
     """Once the process is registered, SIGTERM is handled when the start is done: no row looks like a live process."""
     with psycopg.connect(shared.database) as blocker:
         blocker.execute("LOCK TABLE handlers IN ACCESS EXCLUSIVE MODE")  # which a start uses after it is registered
@@ -83,7 +83,7 @@ def test_a_signal_late_in_the_start_leaves_no_process(shared, command):
     assert stopped_at is not None
 
 
-def test_each_takes_and_runs_once(shared):
+def test_callbacks_to_either_server_are_stored_and_run_once(shared):
     """Callbacks to either server are stored once, run once, and recognised by the other server."""
     servers = [shared.start(), shared.start()]
     first = [servers[number % 2].post(f"i{number}", BODY) for number in range(20)]
@@ -98,7 +98,7 @@ def test_each_takes_and_runs_once(shared):
     assert shared.balance().accepted == 20
 
 
-def test_what_a_killed_server_ran_is_run_by_another(shared):
+def test_another_server_reruns_attempts_of_a_killed_server(shared):
     """The other server expires the killed one and makes the next attempt."""
     doomed, other = shared.start(**FAST_EXPIRY), shared.start(**FAST_EXPIRY)
     gate = shut(shared, "i")
@@ -115,7 +115,7 @@ def test_what_a_killed_server_ran_is_run_by_another(shared):
     shared.balance()
 
 
-def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
+def test_an_expired_server_writes_no_stale_outcome(shared):
     """A server stopped by SIGSTOP expires; after SIGCONT its outcome is too late and changes nothing."""
     servers = [shared.start(**FAST_EXPIRY), shared.start(**FAST_EXPIRY)]
     gate = shut(shared, "i")
@@ -171,7 +171,7 @@ def test_a_server_without_the_plugin_answers_with_the_outcome(shared):
     assert shared.balance().accepted == 7
 
 
-def test_tables_are_made_by_command_only(make_site, postgresql_server):
+def test_tables_are_created_by_command_only(make_site, postgresql_server):
     """A server does not change tables that others may use; it names the command that does."""
     site = make_site()
     name = "flowhooks_not_yet"

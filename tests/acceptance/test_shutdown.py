@@ -103,7 +103,7 @@ def states(site):
     return site.balance().deliveries
 
 
-def test_an_orderly_end(site):
+def test_graceful_shutdown(site):
     """Waiting clients get 202, running attempts settle, and waiting deliveries run at the next start."""
     server = site.start(runner__threads=2, shutdown__timeout=300, http__read_timeout=60)
     waiting = Waiting(server, "runs", SLOW)
@@ -151,7 +151,7 @@ def test_an_orderly_end(site):
     server.stop()
 
 
-def test_a_handler_that_outlasts_the_time_it_gets(site):
+def test_a_handler_that_exceeds_the_shutdown_timeout(site):
     """The exit code is 0; the next start makes the attempt unknown, or repeats it if `retry=` allows."""
     server = site.start(shutdown__timeout=0.5)
     for instance, key in (("plain", "slow"), ("again", "slow-again")):
@@ -170,7 +170,7 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
     server.stop()
 
 
-def test_nothing_is_started_once_the_end_is_asked_for(site):
+def test_no_attempt_starts_during_shutdown(site):
     """No attempt starts during shutdown, even for a request that a client had begun to send."""
     server = site.start(runner__threads=1, http__read_timeout=60)
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
@@ -190,7 +190,7 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(site, number):
+def test_a_second_signal_stops_the_server_at_once(site, number):
     """A second signal ends the wait; the next start finds the running attempts."""
     server = site.start(shutdown__timeout=300)
     server.post("runs", SLOW, Prefer="wait=0")
@@ -203,7 +203,7 @@ def test_a_second_signal_ends_at_once(site, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_during_the_start_ends_it_at_once(site, number):
+def test_a_signal_during_the_start_stops_the_server_at_once(site, number):
     """The first line of the log says what starts; a plugin that never returns does not delay the end."""
     site.plugin("hangs", HANGS_AT_IMPORT)
     server = site.start(ready=False)
@@ -215,7 +215,7 @@ def test_a_signal_during_the_start_ends_it_at_once(site, number):
     assert server.wait() == -number
 
 
-def test_a_signal_counts_whichever_thread_it_hits(site):
+def test_a_signal_takes_effect_in_any_thread(site):
     """A signal takes effect in any thread, also just before the main thread begins to wait."""
     server = site.start()
     server.post("hit", {"processDefinitionKey": "signals"})
@@ -223,7 +223,7 @@ def test_a_signal_counts_whichever_thread_it_hits(site):
     assert states(site) == {"succeeded": 1}
 
 
-def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
+def test_a_thread_left_by_a_plugin_does_not_delay_shutdown(site):
     """A thread left by a plugin, for which the interpreter would wait, does not delay the end."""
     server = site.start()
     assert server.post("leaves", {"processDefinitionKey": "leaves-a-thread"}).status == 200
@@ -233,7 +233,7 @@ def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
     assert any("ThreadPoolExecutor" in name for name in server.logged("abandoned_threads")[0]["threads"])
 
 
-def test_a_port_that_is_taken_is_one_line_and_exit_code_1(site):
+def test_a_used_port_is_one_line_and_exit_code_1(site):
     """A used port of either listener is one line, and the database is released."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -260,7 +260,7 @@ def test_a_database_in_use_by_another_server_is_one_line_and_exit_code_1(site):
     first.stop()
 
 
-def test_of_several_that_start_at_once_one_serves(site):
+def test_only_one_of_several_starting_servers_serves(site):
     """If several servers start on a new database, one serves and each other ends with one line."""
     several = [site.start(ready=False) for _ in range(3)]
     until(lambda: sum(server.process.poll() is not None for server in several) == 2)
@@ -281,7 +281,7 @@ def test_of_several_that_start_at_once_one_serves(site):
         (["--config", "demo.txt"], 2, "is not TOML"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(site, words, code, says):
+def test_wrong_usage_and_failures_are_one_line(site, words, code, says):
     """Wrong usage exits with 2, other failures with 1; there is never a traceback."""
     (site.folder / "demo.txt").write_text("this is [ no file of either kind\n" * 40)
     server = site.start(*words, ready=False)

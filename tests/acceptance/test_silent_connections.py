@@ -19,7 +19,7 @@ async def given_up(line):
     assert line.closed
 
 
-def test_those_that_go_the_same_way_are_given_up_soon(broken):
+def test_connections_to_the_same_server_close_soon_after_a_timeout(broken):
     """After one timeout, an older connection to the same server is closed soon, and a new one works."""
 
     class Company(postgresql_timeouts.connection_group()):
@@ -43,7 +43,7 @@ def test_those_that_go_the_same_way_are_given_up_soon(broken):
     )  # connections to other servers are not affected
 
 
-def test_who_only_listens_is_not_given_up(broken):
+def test_a_listening_connection_is_not_closed(broken):
     """A listening connection is not closed, because no reply to it is late."""
 
     class Company(postgresql_timeouts.connection_group()):

@@ -205,7 +205,7 @@ def site(make_site):
     return site
 
 
-def test_slow_clients_stop_nobody_and_are_ended(site):
+def test_slow_clients_do_not_block_normal_clients_and_are_ended(site):
     """Normal clients are served beside 200 slow and some deaf clients, which are ended without remains."""
     _, _, ended = run_beside_slow_clients(site, calls=100, read_timeout=5)
     judge(ended, read_timeout=5)

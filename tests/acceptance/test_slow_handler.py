@@ -50,7 +50,7 @@ def page(server, path):
     return answer.body.decode()
 
 
-def test_slower_than_yesterday(slow):
+def test_the_slowdown_against_yesterday_is_shown(slow):
     """The page, the commands and the API show the slowdown against yesterday; new attempts count as well."""
     server = slow.start()
     for path in (f"/handlers/{HANDLER.replace(':', '%3A')}", "/sources/default"):

@@ -37,7 +37,7 @@ os.execv(sys.executable, [sys.executable, "-m", "flowhooks", *sys.argv[1:]])
 GOOD = {"processDefinitionKey": "a"}
 
 
-def test_the_server_uses_the_sockets_it_is_given(site):
+def test_the_server_uses_the_sockets_of_the_service_manager(site):
     """A callback that was sent before the start is answered; a reload and a replacement keep the sockets."""
     site.plugin("p", PLUGIN)
     port_file, config = site.folder / "port", site.folder / "flowhooks.toml"

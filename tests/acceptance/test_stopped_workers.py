@@ -67,7 +67,7 @@ def stopped_in_the_middle(site, server, workers, number):
         pytest.param("procrastinate", 20, marks=pytest.mark.long),
     ],
 )
-def test_nothing_stale_is_written(broken, kind, rounds):
+def test_a_stopped_worker_stores_no_stale_outcome(broken, kind, rounds):
     """A worker is stopped by SIGSTOP until it expires; after SIGCONT its outcomes are too late, each time."""
     settings = QUICK | {"runner__kind": kind}
     server = broken.start("--no-worker", **settings)

@@ -198,7 +198,7 @@ def attempts_told(server):
     return sum(sample.value for sample in families["flowhooks_attempts"].samples)
 
 
-def test_whoever_is_asked_tells_the_numbers_of_all(shared):
+def test_each_scrape_has_the_sum_over_all_processes(shared):
     """Each scrape has the sum over all processes, including ended ones, whichever process answers."""
     server = start(shared)
     before = pids(server)
@@ -220,7 +220,7 @@ def test_whoever_is_asked_tells_the_numbers_of_all(shared):
     server.stop()
 
 
-def test_one_that_is_killed_is_started_again(shared):
+def test_a_killed_process_is_restarted(shared):
     """A killed process is restarted: under load no connection is refused, and repeated callbacks are stored once."""
     server = start(shared, **FAST_EXPIRY)
     victim, _ = pids(server)
@@ -238,7 +238,7 @@ def test_one_that_is_killed_is_started_again(shared):
     assert shared.balance().accepted == len(load.sent)
 
 
-def test_one_that_dies_again_and_again_waits_longer_each_time(shared):
+def test_repeated_crashes_delay_the_restart_longer_each_time(shared):
     """A process that crashes repeatedly is restarted with growing delays, while the other serves."""
     server = start(shared)
     for delay in (0.2, 0.4, 0.8):
@@ -250,7 +250,7 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(shared):
     server.stop()
 
 
-def test_sighup_replaces_them_without_a_failed_call(shared):
+def test_sighup_replaces_processes_without_a_failed_call(shared):
     """During SIGHUP no call fails, even without repeats; afterwards a new plugin is loaded."""
     server = start(shared)
     before = pids(server)
@@ -271,7 +271,7 @@ def test_sighup_replaces_them_without_a_failed_call(shared):
     assert shared.balance().accepted == len(load.sent) + 1
 
 
-def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
+def test_a_replaced_process_waits_for_its_running_handler(shared):
     """The caller gets the outcome on its connection, while new processes already serve."""
     shared.forks_children = False  # one test shows that flowhooks is executed again
     server = start(shared)
@@ -309,7 +309,7 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
         ),
     ],
 )
-def test_what_cannot_be_started_leaves_the_old_ones(shared, settings, why):
+def test_old_processes_continue_if_new_processes_cannot_start(shared, settings, why):
     """If new processes cannot start, the old ones continue, and the log has the reason."""
     server = start(shared)
     before = pids(server)
@@ -340,7 +340,7 @@ def test_settings_that_need_a_restart_are_named(shared):
     server.stop()
 
 
-def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeypatch):
+def test_only_the_supervisor_notifies_the_service_manager(shared, tmp_path, monkeypatch):
     """Only the supervisor notifies systemd: when all are ready, reloading, reloaded and stopping."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
         manager.settimeout(WAIT_TIMEOUT)
@@ -362,7 +362,7 @@ def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeyp
         assert manager.recv(1000) == b"STOPPING=1"
 
 
-def test_sigterm_ends_all_in_order(shared):
+def test_sigterm_ends_all_processes_in_order(shared):
     """Waiting callers get 202, the exit code is 0, and no process is left."""
     server = start(shared)
     both = pids(server)
@@ -391,7 +391,7 @@ def test_sigterm_ends_all_in_order(shared):
     assert shared.balance().deliveries == {"succeeded": len(gates)}
 
 
-def test_a_signal_to_all_of_them_is_one(shared):
+def test_a_signal_to_all_processes_counts_once(shared):
     """If all processes get the signal, as from systemd, they still shut down in order."""
     server = start(shared)
     both = pids(server)
@@ -406,7 +406,7 @@ def test_a_signal_to_all_of_them_is_one(shared):
     assert shared.balance().deliveries == {"succeeded": 1}
 
 
-def test_a_second_signal_ends_all_at_once(shared):
+def test_a_second_signal_ends_all_processes_at_once(shared):
     """A second signal ends all processes at once, even with running handlers."""
     server = start(shared)
     both = pids(server)
@@ -420,7 +420,7 @@ def test_a_second_signal_ends_all_at_once(shared):
     until(lambda: not any(map(alive, both)))  # a killed process needs a moment to end
 
 
-def test_processes_whose_supervisor_is_killed_end_in_order(shared):
+def test_processes_of_a_killed_supervisor_end_in_order(shared):
     """Without their supervisor all processes finish running attempts, end, and release the port."""
     server = start(shared)
     both, place = pids(server), server.place
@@ -437,7 +437,7 @@ def test_processes_whose_supervisor_is_killed_end_in_order(shared):
     assert shared.balance().deliveries == {"succeeded": 1}
 
 
-def test_what_cannot_be_is_refused(shared, tmp_path):
+def test_impossible_settings_of_processes_are_refused(shared, tmp_path):
     """Several processes on SQLite, zero or too many processes, and an unassigned address are refused."""
     serve = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     for words, says in (
@@ -456,7 +456,7 @@ def test_what_cannot_be_is_refused(shared, tmp_path):
     assert "processes = 3 needs PostgreSQL" in checked.stdout
 
 
-def test_a_first_start_that_cannot_be_ends_with_the_reason(shared, postgresql_server):
+def test_a_failed_first_start_logs_the_reason(shared, postgresql_server):
     """If the port is used or tables are missing, the last log line says so, and no process is left."""
     url = postgresql_server.make("flowhooks_no_tables")
     try:
@@ -473,7 +473,7 @@ def test_a_first_start_that_cannot_be_ends_with_the_reason(shared, postgresql_se
     assert "address already in use" in server.lines[-1]
 
 
-def test_workers_are_supervised_likewise(shared):
+def test_worker_processes_are_supervised(shared):
     """Supervised workers run a server's callbacks: a killed one restarts, SIGHUP loads plugins, SIGTERM ends all."""
     install(shared, "b")
     (shared.plugins / "b.py").rename(shared.folder / "b.py")

@@ -9,7 +9,7 @@ BUILDS = ("pip", "hatchling", "editables")
 """The packages that pip would download to install a folder."""
 
 
-def test_without_the_extra_it_says_what_is_missing(environment_with_flowhooks, tmp_path):
+def test_the_command_without_the_extra_names_the_missing_package(environment_with_flowhooks, tmp_path):
     """Without cookiecutter the command prints in one line how to install it, and creates nothing."""
     environment = environment_with_flowhooks
     assert not [one for one in environment.packages.iterdir() if one.name.startswith("cookiecutter")]

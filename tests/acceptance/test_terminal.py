@@ -70,7 +70,7 @@ def until(process, event):
     pytest.fail(f"{event} was not logged: {said}")
 
 
-def test_a_newcomer_reads_where_the_console_is(serve):
+def test_the_start_prints_where_the_console_is(serve):
     """Three lines below the log say where to send callbacks, where the console is, and how to stop."""
     with serve() as (process, person):
         serving = next(one for one in until(process, "no_handlers") if one["event"] == "server_started")
@@ -87,7 +87,7 @@ def test_a_newcomer_reads_where_the_console_is(serve):
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-def test_a_terminal_that_goes_ends_it(serve, is_replaced):
+def test_closing_the_terminal_ends_the_server(serve, is_replaced):
     """Closing the terminal ends the server in order, with its supervisor, and does not reload its settings."""
     with serve() as (process, person):
         until(process, "no_handlers")
@@ -100,7 +100,7 @@ def test_a_terminal_that_goes_ends_it(serve, is_replaced):
     assert not {"settings_reloaded", "process_died"} & set(events)
 
 
-def test_a_terminal_that_goes_before_the_lines(monkeypatch):
+def test_a_terminal_closed_while_addresses_are_printed(monkeypatch):
     """A terminal that is closed while the addresses are printed does not fail the start."""
     person, terminal = pty.openpty()
     open_ends = [person]
@@ -117,7 +117,7 @@ def test_a_terminal_that_goes_before_the_lines(monkeypatch):
     assert not open_ends
 
 
-def test_nohup_lets_it_live_on(serve):
+def test_a_server_with_nohup_survives_the_end_of_its_terminal(serve):
     """A server started with `nohup` continues when the terminal closes, after a replacement, too."""
     with serve("nohup") as (process, person):
         until_serving(process)

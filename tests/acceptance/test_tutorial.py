@@ -216,7 +216,7 @@ def shown(text, said):
 
 
 @pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=lambda page: page.name)
-def test_as_many_commands_as_it_says(page):
+def test_the_page_states_the_number_of_commands_correctly(page):
     """The page states the number of commands before the first response and after it correctly."""
     first, more = map(int, re.findall(COUNTS[page], page.read_text("utf-8")))
     typed = commands(blocks(page))
@@ -231,7 +231,7 @@ def test_both_languages_have_the_same_code():
 
 
 @pytest.mark.timeout(PATIENCE + 60)
-def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property, capsys):
+def test_every_command_works_as_the_tutorial_shows(newcomer, wheel, tmp_path, record_property, capsys):
     """Every command does what the page shows, up to a failure and a replay, in less than five minutes."""
     if shutil.which("bash") is None:
         pytest.skip("the tutorial's shell, bash, is not here")

@@ -53,7 +53,7 @@ def status(client):
         return int(received.readline().split()[1])
 
 
-def test_more_callbacks_wait_than_there_are_http_threads(site, tmp_path, eventually):
+def test_more_callbacks_than_http_threads_wait(site, tmp_path, eventually):
     """With 2 HTTP threads, as many callbacks wait as `http.max_waiting` allows; all others are answered at once."""
     gate = tmp_path / "open"
     site.plugin("p", PLUGIN.format(gate=str(gate)))

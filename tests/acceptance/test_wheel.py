@@ -63,7 +63,7 @@ def run(*command):
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
 
 
-def test_all_that_is_needed_is_in_the_wheel(installed):
+def test_the_wheel_has_all_needed_files(installed):
     """The wheel has schemas, migrations, the plugin template, the typing marker and the licence, but no tests."""
     with zipfile.ZipFile(installed.wheel) as wheel:
         names = set(wheel.namelist())
@@ -83,7 +83,7 @@ def test_all_that_is_needed_is_in_the_wheel(installed):
     assert not [name for name in names if "__pycache__" in name or name.endswith(".db")]
 
 
-def test_all_that_is_kept_is_in_the_archive_of_the_sources(tmp_path):
+def test_the_source_archive_has_exactly_the_files_of_the_repository(tmp_path):
     """The source archive can be tested, built and read like a checkout, and has no other files."""
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, CHECKOUT)
     (archive,) = tmp_path.glob("*.tar.gz")
@@ -97,7 +97,7 @@ def test_all_that_is_kept_is_in_the_archive_of_the_sources(tmp_path):
         assert names - {"PKG-INFO"} == set(listed.stdout.split("\0")) - {""}
 
 
-def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
+def test_the_installed_package_is_the_wheel_and_not_the_checkout(installed):
     """The installed package is the wheel; otherwise the other tests of this file would show nothing."""
     where = Path(installed.python("import flowhooks; print(flowhooks.__file__)"))
     assert where.is_relative_to(installed.bin.parent)
@@ -107,7 +107,7 @@ def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
     assert template == where.parent / "template"
 
 
-def test_the_command_knows_its_version(installed):
+def test_the_command_prints_its_version(installed):
     """The command prints the version of the project file."""
     version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
     ran = subprocess.run([installed.bin / "flowhooks", "--version"], capture_output=True, text=True, check=True)
@@ -115,7 +115,7 @@ def test_the_command_knows_its_version(installed):
     assert installed.python("import flowhooks; print(flowhooks.__version__)") == version
 
 
-def test_it_serves_far_from_the_checkout(installed, site):
+def test_the_installed_wheel_serves_outside_the_checkout(installed, site):
     """Migrations run, schemas are published, a callback reaches its handler, and the counts balance."""
     site.plugin("demo", PLUGIN)
     site.flowhooks = [installed.bin / "flowhooks"]

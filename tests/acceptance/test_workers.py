@@ -69,7 +69,7 @@ def all_succeeded(*event_ids):
     )
 
 
-def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
+def test_each_worker_runs_its_own_handlers_and_the_server_none(shared):
     """A server without plugins learns the handlers of its workers, also of workers that start later."""
     server = shared.start("--no-worker", **shared.settings)
     early = [server.post(f"{name}0", {"processDefinitionKey": name}, **ASYNC) for name in "ab"]
@@ -95,7 +95,7 @@ def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
 
 
 @pytest.mark.parametrize("sharing", ["embedded", "procrastinate"], indirect=True)
-def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
+def test_another_worker_runs_the_deliveries_of_a_killed_worker(shared):
     """After a kill the other worker repeats the running delivery and runs the waiting one."""
     shared.settings |= FAST_EXPIRY
     workers = [worker(shared, "a", words=("--concurrency", "1")) for _ in range(2)]
@@ -144,7 +144,7 @@ def test_processes_share_a_rate_despite_a_kill(shared):
     shared.balance()
 
 
-def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
+def test_sigterm_waits_for_running_attempts_and_leaves_the_rest(shared):
     """On SIGTERM a worker records running attempts and exits with 0; another worker runs the rest."""
     server = shared.start("--no-worker", **shared.settings)
     leaving = worker(shared, "a", words=("--concurrency", "1"))
@@ -168,7 +168,7 @@ def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
     shared.balance()
 
 
-def test_handlers_may_be_restricted(shared):
+def test_a_worker_runs_only_handlers_that_match_its_patterns(shared):
     """Of two loaded handlers, a worker runs only those that match its patterns."""
     only_b = worker(shared, "a", "b", words=("--handlers", "b:*"))
     server = shared.start("--no-worker", **shared.settings)
@@ -188,7 +188,7 @@ def test_handlers_may_be_restricted(shared):
     shared.balance()
 
 
-def test_a_worker_answers_whether_it_is_well(shared):
+def test_a_worker_with_admin_serves_healthz_and_readyz(shared):
     """With --admin a worker serves /healthz and /readyz; without it, a worker does not listen."""
     one = worker(shared, "a", words=("--admin", "127.0.0.1:0"))
     assert one.ask("GET", "/healthz", admin=True).status == 200
@@ -199,7 +199,7 @@ def test_a_worker_answers_whether_it_is_well(shared):
         process.stop()
 
 
-def test_what_cannot_work_is_refused(shared, site):
+def test_a_worker_without_postgresql_or_a_handler_is_refused(shared, site):
     """A worker or a server without a worker on SQLite, and a worker without a handler, are refused."""
     for words in (("worker",), ("serve", "--no-worker", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")):
         refused = site.run(*words, "--database", site.database)
@@ -211,7 +211,7 @@ def test_what_cannot_work_is_refused(shared, site):
     assert "no plugin has a handler" in idle.lines[-1]
 
 
-def test_commands_have_workers_run(shared):
+def test_a_delivery_replayed_by_a_command_runs_in_a_worker(shared):
     """A delivery replayed by a command runs in a worker."""
     one = worker(shared, "a")
     server = shared.start("--no-worker", **shared.settings)
@@ -227,7 +227,7 @@ def test_commands_have_workers_run(shared):
     shared.balance()
 
 
-def test_a_worker_reads_its_settings_again(shared):
+def test_sighup_reloads_the_settings_of_a_worker(shared):
     """SIGHUP applies what can change, logs the names of settings that need a restart, and the worker continues."""
     file = shared.folder / "flowhooks.toml"
     file.write_text("")
@@ -273,7 +273,7 @@ COPIES = (
 
 
 @pytest.mark.parametrize("sharing", ["embedded", "procrastinate"], indirect=True)
-def test_a_kill_leaves_no_more_unknown_than_the_worker_could_run(shared):
+def test_a_kill_leaves_only_deliveries_in_running_slots_unknown(shared):
     """Of ten thousand due deliveries, only those in the eight slots of the killed worker's handler are unknown."""
     shared.settings |= FAST_EXPIRY
     folder = shared.folder / "c"

@@ -78,7 +78,7 @@ def test_an_older_row_has_the_rate_that_its_text_shows(part):
     assert cost.load(older | {"rate": 3.0}, "2,000/s stored").rate == 3
 
 
-def test_the_times_of_repeated_actions_are_never_longer_than_the_longest(part):
+def test_the_p99_of_few_times_is_at_most_the_longest_time(part):
     """The p99 of few times is at most the longest one; the rate follows from the mean time."""
     bench = part("bench")
     assert bench.spread([7.0]) == (7.0, 7.0)

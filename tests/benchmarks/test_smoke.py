@@ -32,7 +32,7 @@ GOOD = '"refused":0,"broken":0,"ok":90,"accepted":10,"other":0'
 
 
 @pytest.mark.parametrize("stores", [False, True])
-def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path, stores):
+def test_the_bare_app_answers_like_a_full_success(part, tmp_path, stores):
     """The baseline accepts a callback on the contract's path and returns the constant, also if it stores the body."""
     with part("servers").bare(tmp_path, stores=stores) as server:
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
@@ -56,7 +56,7 @@ def test_a_server_is_stopped_when_measuring_fails(part, tmp_path):
         os.kill(server.pid, 0)
 
 
-def test_what_wrk_printed_is_read(part):
+def test_the_output_of_wrk_is_parsed(part):
     """Rates are of the counted responses: all, or those with status 200."""
     read = part("load").read
     assert read(PRINTED.format(GOOD), only_200=False).rate == 50
@@ -65,7 +65,7 @@ def test_what_wrk_printed_is_read(part):
 
 
 @pytest.mark.parametrize("wrong", ["refused", "broken", "other"])
-def test_a_load_with_errors_is_worthless(part, wrong):
+def test_a_load_with_errors_is_not_measured(part, wrong):
     """A load with an error response or a broken connection is not measured."""
     load = part("load")
     output = PRINTED.format(GOOD.replace(f'"{wrong}":0', f'"{wrong}":1'))
@@ -73,7 +73,7 @@ def test_a_load_with_errors_is_worthless(part, wrong):
         load.read(output, only_200=False)
 
 
-def test_verdicts_go_by_the_better_side(part):
+def test_verdicts_follow_the_better_direction_of_the_goal(part):
     """A larger figure is better, unless the goal says that a smaller one is."""
     goal = part("figures").Goal
     more, less = goal(least=0.5, aim=0.65), goal(least=1.2, aim=1.0, smaller=True)
@@ -81,7 +81,7 @@ def test_verdicts_go_by_the_better_side(part):
     assert [less.verdict(figure) for figure in (0.9, 1.2, 1.3)] == ["aim met", "met", "missed"]
 
 
-def test_every_result_is_on_the_page_also_one_that_broke(part):
+def test_every_result_is_on_the_page_also_of_failed_rows(part):
     """The page and the JSON show each row, its costs, its verdict, the machine and the command, also of failed rows."""
     figures, report, storing = part("figures"), part("report"), part("storing")
     goal = figures.Goal(least=0.5, aim=0.65)
@@ -103,7 +103,7 @@ def test_every_result_is_on_the_page_also_one_that_broke(part):
     assert report.table(results).row_count == 2
 
 
-def test_without_wrk_the_command_says_how_to_get_it(tmp_path):
+def test_without_wrk_the_command_names_its_installation(tmp_path):
     """Without wrk the command exits with 2 and one line before it starts anything."""
     command = [sys.executable, str(HERE / "run.py")]
     ran = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
@@ -147,7 +147,7 @@ def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, t
     assert part("figures").lacking("dispatch-conclusions", [figure]) == []
 
 
-def test_the_visits_of_a_callback_are_counted_by_thread(part):
+def test_function_calls_of_a_callback_are_counted_by_thread(part):
     """The functions of each thread are counted; the dispatcher is entered once, by the runner."""
     visits = part("visits")
     rows = visits.table(visits.visits(callbacks=2))
@@ -209,7 +209,7 @@ def test_the_row_about_search_fields_indexes_both_members(part, tmp_path, indexe
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_the_row_about_trends_compares_with_a_server_that_counts_none(part, tmp_path, counted):
+def test_the_row_about_trends_compares_with_a_server_without_trends(part, tmp_path, counted):
     """The measured server counts its callbacks in trends, and the baseline does not; otherwise both do the same."""
     servers, trending = part("servers"), part("trending")
     site = servers.Site(folder=tmp_path)
@@ -225,7 +225,7 @@ def test_the_row_about_trends_compares_with_a_server_that_counts_none(part, tmp_
     assert 0 < p50 == p99
 
 
-def test_processor_time_of_descendants_counts_also_when_they_have_ended(part):
+def test_processor_time_includes_ended_child_processes(part):
     """The time of a watched process includes that of its children, also of those that have ended."""
     processor = part("processor")
     work = "import time\nwhile time.process_time() < 0.3: pass"
@@ -268,7 +268,7 @@ def test_a_plot_shows_each_series_and_size(part):
     assert drawn.count('width="7"') == 1 + 5
 
 
-def test_growth_is_measured_for_each_size_that_answers(part, tmp_path):
+def test_growth_is_measured_for_each_size_with_responses(part, tmp_path):
     """Each size is compared with the first one or with the bare app; one that answers nothing is left out."""
     bench, growth, load = part("bench"), part("growth"), part("load")
     quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
@@ -297,7 +297,7 @@ def test_a_row_of_a_busy_machine_has_no_verdict(part):
     assert (measured, verdict) == ("2,000/s", "busy")
 
 
-def test_a_stored_row_is_read_as_it_was(part, monkeypatch, tmp_path):
+def test_a_stored_row_is_read_back_unchanged(part, monkeypatch, tmp_path):
     """A row's figures, notes, plot and machine are stored; its goal is that of today."""
     figures, plots, storing = part("figures"), part("plots"), part("storing")
     monkeypatch.setattr(storing, "FOLDER", tmp_path / "measured")
@@ -313,7 +313,7 @@ def test_a_stored_row_is_read_as_it_was(part, monkeypatch, tmp_path):
     assert storing.load("a", later).result.goal == later
 
 
-def test_pages_and_plots_are_those_of_the_stored_figures(part, tmp_path):
+def test_pages_and_plots_match_the_stored_figures(part, tmp_path):
     """`tests/benchmarks/run.py --draw` changes nothing: the pages of the documentation have the stored figures."""
     run = part("run")
     files = run.write_pages(tmp_path)
@@ -322,7 +322,7 @@ def test_pages_and_plots_are_those_of_the_stored_figures(part, tmp_path):
         assert file.read_text() == (run.PAGES / file.name).read_text(), f"{file.name}: run.py --draw"
 
 
-def test_callbacks_that_wait_are_answered_when_their_handler_ends(part, tmp_path, eventually):
+def test_waiting_callbacks_are_answered_when_their_handler_ends(part, tmp_path, eventually):
     """The connections of waiting callbacks have no response until the benchmark ends their handler."""
     waiting, servers = part("waiting"), part("servers")
     site = servers.Site(folder=tmp_path, source=waiting.PLUGIN)
@@ -345,7 +345,7 @@ def test_the_stations_are_measured():
     assert all(int(figure) >= 0 for _, figure in figures)
 
 
-def test_every_station_is_there(part):
+def test_every_station_exists(part):
     """All functions under the stopwatch exist, so that a missing station is noticed."""
     stopwatch = part("stopwatch")
     places = [place for places in (*stopwatch.FLOWHOOKS.values(), *stopwatch.BARE.values()) for place in places]
@@ -373,7 +373,7 @@ def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
     assert found["inner"][0] > found["outer"][0] >= 0.02
 
 
-def test_tables_are_put_into_the_page(part):
+def test_measured_tables_replace_their_parts_of_the_page(part):
     """Each measured part exists on the page on performance, and only measured parts are replaced."""
     profiling = part("profiling")
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
@@ -387,7 +387,7 @@ def test_tables_are_put_into_the_page(part):
     assert profiling.put(put, {}) == put
 
 
-def test_the_time_of_a_start_is_that_of_the_process(part, tmp_path):
+def test_the_time_of_a_start_is_the_processor_time_of_the_process(part, tmp_path):
     """The processor time of a command is measured, and the first run is not counted."""
     starting = part("starting")
     assert starting.of_command("--version", folder=tmp_path) > 0
@@ -404,7 +404,7 @@ def test_replacements_are_measured_also_if_handlers_do_not_end(part, tmp_path):
     assert part("servers").Site(folder=tmp_path).ask(statement) == 2
 
 
-def test_what_other_numbers_would_do_is_tried_on_what_is_there(part):
+def test_each_tuning_variant_changes_an_existing_constant_or_setting(part):
     """Each variant changes an existing constant to another value, or is a setting."""
     for variant in part("tuning").VARIANTS[1:]:
         for one in filter(None, variant.constants.split(",")):
@@ -430,7 +430,7 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
     ]
 
 
-def test_all_rows_about_others_can_be_named_at_once(part):
+def test_all_rows_about_alternatives_can_be_named_at_once(part):
     """`--rows peers` selects all rows of the page about alternatives."""
     run, report = part("run"), part("report")
     chosen = run._chosen(None, None, "peers")
@@ -439,7 +439,7 @@ def test_all_rows_about_others_can_be_named_at_once(part):
     assert "Durability of a response" in report.page([], template=run.GROUPS["peers"])
 
 
-def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path):
+def test_alternatives_that_are_not_installed_are_skipped_and_named(part, monkeypatch, tmp_path):
     """Without Redis and webhook they are left out, and the row says how to install them."""
     contending, bench, servers = part("contending"), part("bench"), part("servers")
     monkeypatch.setattr("shutil.which", lambda _name: None)
@@ -449,7 +449,7 @@ def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path
         contending.ran(quiet)
 
 
-def test_what_others_do_is_compared_round_by_round(part, tmp_path):
+def test_alternatives_are_compared_round_by_round(part, tmp_path):
     """The median of the pairs' ratios counts; unfinished work is reported."""
     contending, bench = part("contending"), part("bench")
     other = contending.OTHERS[0]
@@ -532,7 +532,7 @@ def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     assert "The running operation, refreshed part: " in note
 
 
-def test_what_was_answered_has_to_be_run(part, monkeypatch):
+def test_only_finished_runs_of_answered_callbacks_count(part, monkeypatch):
     """Runs count from the start of the load until none is left; callbacks left over are no runs."""
     contending, load = part("contending"), part("load")
     loads = iter(
@@ -552,7 +552,7 @@ def test_what_was_answered_has_to_be_run(part, monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.postgresql
-def test_what_servers_and_workers_share_is_measured(part, tmp_path):
+def test_a_server_with_two_workers_is_measured(part, tmp_path):
     """A server accepts a callback, two workers run it, and no plan scans a full table completely."""
     cluster, sharing, plans, filling = part("cluster"), part("sharing"), part("plans"), part("filling")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
@@ -576,7 +576,7 @@ def test_what_servers_and_workers_share_is_measured(part, tmp_path):
 
 
 @pytest.mark.postgresql
-def test_what_a_call_back_costs_is_added_up(part, tmp_path):
+def test_the_database_cost_of_a_callback_is_added_up(part, tmp_path):
     """Without any callback, a query returns log, commits, connections and events; each step has its plans."""
     cluster, costs, plans = part("cluster"), part("costs"), part("plans")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
@@ -641,7 +641,7 @@ def test_runners_are_compared_row_by_row(part):
     assert lines[-1] == "procrastinate has less than 0.9 of embedded: deliveries run by two workers"
 
 
-def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(tmp_path):
+def test_a_small_soak_reports_only_violated_conditions(tmp_path):
     """A small `make soak` writes its figures, and exits with 1 if a condition does not hold."""
     file = tmp_path / "figures.json"
     # With more clients, the thread that samples may get no turn in a tenth of so few callbacks.
@@ -658,7 +658,7 @@ def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(t
     assert "not as it should be" in ran.stdout
 
 
-def test_what_a_soak_sends_piles_up_for_no_handler(part, tmp_path):
+def test_a_soak_opens_no_circuit_and_leaves_no_backlog(part, tmp_path):
     """Failures in a row before the first retry do not open the circuit, and all deliveries are done."""
     soak, mixture, servers = part("soak"), part("mixture"), part("servers")
     site = servers.Site(folder=tmp_path)
@@ -671,7 +671,7 @@ def test_what_a_soak_sends_piles_up_for_no_handler(part, tmp_path):
         assert site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 300
 
 
-def test_a_soak_that_leaks_is_found_out(part):
+def test_a_soak_that_leaks_is_reported(part):
     """Growing memory, handles, threads or log are each reported."""
     soak = part("soak")
     flat = {"memory": 100.0, "handles": 30, "threads": 45, "wal": 16.0}
@@ -695,12 +695,12 @@ def test_a_soak_that_leaks_is_found_out(part):
 @pytest.mark.parametrize(
     ("calls", "early"), [(1_000_000, 1), (500_000, 1), (200_000, 3), (100_000, 5), (60_000, 5), (1_500, 5)]
 )
-def test_the_last_tenth_of_a_soak_is_compared_with_one_that_was_warm(part, calls, early):
+def test_the_last_tenth_of_a_soak_is_compared_with_a_warm_tenth(part, calls, early):
     """The last tenth is compared with the first one after all caches were full, the sixth at the latest."""
     assert part("soak").early_tenth(calls) == early
 
 
-def test_a_short_soak_tells_what_fills_from_what_leaks(part):
+def test_a_short_soak_distinguishes_full_caches_from_leaks(part):
     """Growth in the first 50,000 callbacks only is no leak; continued growth is one."""
     soak = part("soak")
 
@@ -715,7 +715,7 @@ def test_a_short_soak_tells_what_fills_from_what_leaks(part):
     assert judged(lambda done: 80 + done / 2500) == ["memory, MiB"]
 
 
-def test_all_that_is_counted_as_a_wake_up_exists(part):
+def test_all_locks_and_queues_with_counted_wake_ups_exist(part):
     """All locks and queues whose wake-ups are counted exist, so that a missing one is noticed."""
     wakeups = part("wakeups")
     for place, *functions in wakeups.LOCKS:

@@ -169,7 +169,7 @@ def test_a_flow_that_ends_runs_its_handler_once(both):
     until(lambda: both.app.outbox() == [])
 
 
-def test_a_rejected_flow_runs_no_handler_of_the_approved(both):
+def test_a_rejected_flow_runs_no_handler_for_approved_flows(both):
     """Its conclusion is sent, and its event is dismissed."""
     flow = both.start()
     both.app.do("complete", flow, {"decision": "rejected"})
@@ -307,7 +307,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ["sqlite", ENGINES[1]])
-def test_each_answer_has_its_consequence(name, application, outside):
+def test_the_outbox_handles_each_response_by_its_status(name, application, outside):
     """A stored callback is deleted, a failure is sent again after its time, and a refusal is kept with its text."""
     app = application(name, url=outside, token="a-token")
     before = int(time.time() * 1000)
@@ -369,7 +369,7 @@ def test_a_variable_is_the_conclusion(name, both_of):
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_the_page_says_which_ends_send_a_callback(name):
+def test_the_page_lists_which_ends_send_a_callback(name):
     """The engine's table has these ends in this order."""
     page = (PAGES / f"{PAGE_OF[name]}.md").read_text("utf-8").partition(" ends | ")[2]
     rows = re.findall(r"^\| (?:at|by) .*?\| (yes|no) \|", page, re.MULTILINE)

@@ -170,7 +170,7 @@ def test_a_job_is_completed_when_its_callback_is_stored(gateway, site):
     assert stored.event.source == "camunda-8"
 
 
-def test_a_job_that_is_given_out_again_is_the_same_event(gateway, site):
+def test_a_job_activated_again_is_the_same_event(gateway, site):
     """As after a worker that was killed between the response and the completion."""
     number = next(numbers)
     for _ in range(2):
@@ -190,7 +190,7 @@ def test_flowhooks_is_down(gateway, site):
     assert site.settled(str(number)).repeats == 0
 
 
-def test_a_callback_that_is_refused_is_an_incident(gateway, site):
+def test_a_rejected_callback_is_an_incident(gateway, site):
     """No retries are left, and the message is that of flowhooks."""
     number = next(numbers)
     action, body = gateway.run(number, businessKey=["C", 17], conclusion="approved")
@@ -200,7 +200,7 @@ def test_a_callback_that_is_refused_is_an_incident(gateway, site):
     assert site.stored(str(number)) == []
 
 
-def test_a_handler_that_fails_is_no_matter_of_the_engine(gateway, site):
+def test_a_job_is_completed_although_the_handler_fails(gateway, site):
     """The callback is stored, so the job is completed."""
     number = next(numbers)
     assert gateway.run(number, key="refused")[0] == "completion"

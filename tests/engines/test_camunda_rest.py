@@ -212,7 +212,7 @@ def settings(engine):
         ("escalated", EndState.COMPLETED, "x_end"),
     ],
 )
-def test_the_end_event_of_the_process_decides(engine, key, end_state, event):
+def test_the_end_event_of_the_process_decides_the_end_state(engine, key, end_state, event):
     """Ends of sub-processes and caught errors do not count; an end that the history does not tell is undecided."""
     instance = read(engine, engine.start(key=key), conclusion_from="end_event")
     assert (instance.end_state, instance.conclusion) == (end_state, event)
@@ -280,7 +280,7 @@ def test_pages_read_ends_with_few_requests(engine, monkeypatch):
     assert sent == ["history/process-instance", "history/activity-instance", "history/variable-instance"]
 
 
-def test_a_wrong_password_is_refused(engine):
+def test_a_wrong_password_is_rejected(engine):
     """The engine answers 401."""
     config = EngineConfig(**(settings(engine) | {"username": "nobody"}))  # a wrong password locks the user
     with closing(CamundaClient(config)) as client, pytest.raises(EngineError) as caught:
@@ -289,7 +289,7 @@ def test_a_wrong_password_is_refused(engine):
     assert "401" in caught.value.why
 
 
-def test_the_engine_tells_its_time(engine):
+def test_pages_have_the_time_of_the_engine(engine):
     """Pages have the time of the engine's header Date."""
     now = datetime.now(UTC)
     with closing(CamundaClient(EngineConfig(**settings(engine)))) as client:

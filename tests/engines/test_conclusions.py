@@ -67,7 +67,7 @@ def ended(engine, key, **variables):
     return instance
 
 
-def test_only_approved_instances_run_the_handler_of_the_approved(any_pair):
+def test_only_approved_instances_run_the_handler_for_approved_ones(any_pair):
     """Of 10 approved and 5 rejected instances, the handler runs for the 10; the 5 are dismissed and answered 200."""
     decisions = ["rejected" if number % 3 == 1 else "approved" for number in range(15)]
     instances = [(ended(any_pair.engine, "expense_approval", decision=decision), decision) for decision in decisions]
@@ -119,14 +119,14 @@ def test_a_variable_is_the_conclusion(pair):
     ("name", "variable", "sent"),
     [("int", 5, "5"), ("boolean", True, "true"), ("date", {"date": 0}, None), ("long", "x" * 513, None)],
 )
-def test_a_class_that_is_no_text(pair, name, variable, sent):
+def test_a_class_variable_that_is_not_text(pair, name, variable, sent):
     """A number or boolean is sent as text, a date or a long text is left out: the callback is stored."""
     instance = ended(pair.engine, "leave_request", callBackProcessClass=variable)
     assert body(pair.site, instance)["callBackProcessClass"] == sent, name
     assert len(pair.site.deeds(instance)) == 1
 
 
-def test_what_the_engine_knows_without_a_variable(pair):
+def test_the_conclusion_of_each_engine_without_a_variable(pair):
     """Camunda sends the id of the end event, Flowable the business status; Activiti has neither."""
     known = {"flowable": "GRANTED", "activiti": None, "camunda-7": "leave_end"}
     instance = pair.engine.do("start", "leave_request", "L-2026-2")["id"]
@@ -149,7 +149,7 @@ def called(engine, key, **variables):
 
 @pytest.mark.parametrize(("key", "own"), [("leave_request", None), ("contract_approval", "com.example.ContractSigned")])
 @pytest.mark.parametrize("given", [{}, {"callBackProcessClass": "com.example.Given", "conclusion": "of the caller"}])
-def test_a_called_instance_takes_nothing_from_its_caller(pair, key, own, given):
+def test_a_called_instance_inherits_nothing_from_its_caller(pair, key, own, given):
     """Called instances that call back have the class of their own definition, and their own conclusion."""
     caller, instance = called(pair.engine, key, **given)
     ends = {"leave_request": "leave_end", "contract_approval": "end", "order": "order_end"}
@@ -258,7 +258,7 @@ def end(engine, way):
     return instance
 
 
-def test_each_way_to_end_sends_its_kind(pair):
+def test_each_kind_of_end_is_sent_once(pair):
     """Each way to end sends the kind that the page says, once; only ordinary ends are `complete`."""
     instances = {way: end(pair.engine, way) for way in ENDS[pair.family]}
     pair.wait_until_sent()
@@ -270,7 +270,7 @@ def test_each_way_to_end_sends_its_kind(pair):
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_the_page_says_which_ends_send_a_callback(name):
+def test_the_page_lists_which_ends_send_a_callback(name):
     """The table of the engine's page lists these ways in this order, and called instances last."""
     page = (PAGES / f"{name}.md").read_text("utf-8").partition("## Which ends send a callback\n")[2]
     rows = re.findall(r"^\| ((?:at|by|in|after|because|with|as) .*?) \| (.*?) \|", page, re.MULTILINE)

@@ -70,7 +70,7 @@ def test_a_deleted_instance_is_cancelled(engine, server):
         ("terminate", EndState.TERMINATED, "called"),
     ],
 )
-def test_a_called_instance(engine, server, way, state, callers_end):
+def test_a_called_instance_has_its_own_end(engine, server, way, state, callers_end):
     """The end of a called instance is its own; its caller completes."""
     caller = server.start_instance("caller")
     child = server.called(caller)
@@ -97,7 +97,7 @@ def test_a_called_instance_that_is_deleted_with_its_caller(engine, server):
     assert {ask(engine, one).end_state for one in (caller, child)} == {EndState.CANCELLED}
 
 
-def test_variables_that_a_caller_gives(engine, server):
+def test_a_called_instance_uses_no_variables_of_its_caller(engine, server):
     """The class of a called instance is that of its own diagram, and it has no conclusion of its caller."""
     given = {"ownClass": "com.example.OfTheCaller", "conclusion": "approved"}
     caller = server.start_instance("giving_caller", variables=given)
@@ -124,7 +124,7 @@ def test_the_business_status_is_the_conclusion(engine, server):
     assert ask(engine, instance, conclusion_from="business_status").conclusion == "GRANTED"
 
 
-def test_a_page_larger_than_the_limit_of_an_answer(engine, server, monkeypatch):
+def test_a_page_larger_than_the_response_limit_is_read_in_parts(engine, server, monkeypatch):
     """Answers that would be too large are asked for in parts; nothing is missing."""
     monkeypatch.setattr("flowhooks_flowable.rest_api.MAX_ANSWER_BYTES", 50_000)
     expected = set()

@@ -152,7 +152,7 @@ def test_a_payload_reaches_its_handlers(site, name):
 
 
 @pytest.mark.parametrize("name", [name for name, path in PAYLOADS.items() if "processDefinitionId" in path.read_text()])
-def test_the_key_is_taken_from_the_id(site, name):
+def test_the_key_is_derived_from_the_definition_id(site, name):
     """Without its key a payload reaches the same handlers, because the definition's id begins with the key."""
     instance = next(fresh)
     assert site.post(instance, payload(name, processDefinitionKey=None)).status == 200
@@ -168,7 +168,7 @@ def test_without_a_class_the_key_decides(site):
     assert routed(site.settled(instance)) == {"by_key", "by_version"}
 
 
-def test_a_class_is_enough(site):
+def test_a_class_with_an_unknown_key_reaches_its_handlers(site):
     """The payload of a process with an unknown key reaches the handlers of its class."""
     instance = next(fresh)
     body = payload("flowable", processDefinitionKey="renamed", processDefinitionVersion=None)
@@ -189,7 +189,7 @@ def test_an_id_that_is_too_long_for_its_key(site):
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_calling_again(site, name):
+def test_repeated_callback(site, name):
     """The same body again is 200 and runs nothing; another body for the same instance is 409 and changes nothing."""
     instance = next(fresh)
     first = site.post(instance, payload(name))
@@ -204,7 +204,7 @@ def test_calling_again(site, name):
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_nobody_waits(site, name):
+def test_callback_that_requests_no_wait(site, name):
     """An outbox that requests no wait gets 202 once the callback is stored, or 200 if nothing is open."""
     instance = next(fresh)
     answer = site.post(instance, payload(name), Prefer="respond-async")
@@ -213,14 +213,14 @@ def test_nobody_waits(site, name):
     assert routed(site.settled(instance)) == ROUTES[name]
 
 
-def test_nobody_listens(site):
+def test_process_without_a_matching_handler(site):
     """A process that matches no handler is stored: 202 with an event."""
     answer = site.post(next(fresh), payload("flowable", callBackProcessClass=None, processDefinitionKey="unheard_of"))
     assert (answer.status, answer.json["success"]) == (202, True)
     assert answer.event_id
 
 
-def test_a_handler_fails(site):
+def test_callback_whose_handler_fails(site):
     """A 500 names the event, which is stored, so there is no reason to repeat the callback."""
     answer = site.post(next(fresh), payload("activiti", processDefinitionKey="refused"))
     assert answer.status == 500
@@ -231,7 +231,7 @@ def test_a_handler_fails(site):
 @pytest.mark.parametrize(
     "changed", [{"businessKey": 1.5}, {"processDefinitionVersion": "3"}, {"callBackProcessClass": ["a"]}]
 )
-def test_a_payload_of_other_types(site, changed):
+def test_a_payload_with_wrong_types_is_rejected(site, changed):
     """A fraction as business key or a quoted version is 422 and not stored."""
     instance = next(fresh)
     answer = site.post(instance, payload("flowable", **changed))
@@ -240,7 +240,7 @@ def test_a_payload_of_other_types(site, changed):
     assert site.stored(instance) == []
 
 
-def test_an_engine_without_its_token(make_site, source):
+def test_an_engine_without_its_token_is_rejected(make_site, source):
     """With sources, a callback without its token is 401; with it the event has that source."""
     site = make_site(PLUGIN, source("erp", "the-token-of-erp")).start()
     body = payload("flowable")

@@ -92,7 +92,7 @@ def test_a_process_that_ends_runs_its_handler_once(pair):
     pair.wait_until_sent()
 
 
-def test_a_process_that_names_no_class(pair):
+def test_a_process_without_a_class(pair):
     """Without a class and a business key the engine sends null, and the handler of the process's key runs."""
     instance = pair.engine.do("start", "leave_request", None)["id"]
     pair.engine.do("complete", instance)
@@ -102,7 +102,7 @@ def test_a_process_that_names_no_class(pair):
     assert '"businessKey":null,"callBackProcessClass":null,' in stored.body
 
 
-def test_an_instance_that_was_started_with_a_class(pair):
+def test_an_instance_started_with_a_class(pair):
     """A class that a form or a program set for one instance reaches its handlers, beside those of the key."""
     instance = pair.engine.do(
         "start", "leave_request", "L-2026-1", {"callBackProcessClass": "com.example.ContractSigned"}
@@ -124,7 +124,7 @@ def test_the_body_has_the_members_that_the_page_shows(pair):
         assert value is None or type(sent[member]) is type(value) or sent[member] is None, member
 
 
-def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
+def test_a_transaction_that_is_rolled_back_sends_no_callback(pair):
     """The callback is rolled back with the engine's transaction; the instance can still end, once."""
     instance = pair.engine.do("start", "contract_approval", "C-2026-18")["id"]
     running = pair.engine.do("look")["running"]
@@ -138,7 +138,7 @@ def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
     pair.wait_until_sent()
 
 
-def test_a_process_that_is_cancelled_calls_nobody(pair):
+def test_a_cancelled_instance_sends_no_callback(pair):
     """A cancelled instance sends no callback, while the next instance does."""
     cancelled = pair.engine.do("start", "contract_approval", "C-2026-19")["id"]
     pair.engine.do("cancel", cancelled)
@@ -164,7 +164,7 @@ def test_flowhooks_is_down_when_the_process_ends(pair, wait_until):
     assert len(pair.site.stored(instance)) == 1
 
 
-def test_other_ends_call_nobody(engine_pair):
+def test_error_and_terminate_ends_send_no_callback(engine_pair):
     """By default an instance that ends at an error or a terminate end event has not completed."""
     stopped, fraud, following = (engine_pair.engine.do("start", "expense_approval", "E-1")["id"] for _ in range(3))
     engine_pair.engine.do("complete", stopped, {"decision": "stopped"})
@@ -178,7 +178,7 @@ def test_other_ends_call_nobody(engine_pair):
 # Instances that a call activity starts, and ids
 
 
-def test_a_called_instance_is_skipped(engine_pair):
+def test_a_called_instance_sends_no_callback(engine_pair):
     """Only the calling instance calls back: one business case, one event."""
     caller = engine_pair.engine.do("start", "order", "O-2026-1", {"called": "leave_request"})["id"]
     instance = engine_pair.engine.do("called", caller)["id"]
@@ -188,7 +188,7 @@ def test_a_called_instance_is_skipped(engine_pair):
     assert engine_pair.site.stored(instance) == []
 
 
-def test_ids_are_not_used_again(engine_pair):
+def test_instance_ids_are_uuids(engine_pair):
     """The engine's ids are UUIDs, which another database does not use again."""
     instance = engine_pair.engine.do("start", "leave_request", None)["id"]
     assert str(uuid.UUID(instance)) == instance
@@ -221,7 +221,7 @@ def test_the_engine_is_killed_before_it_could_send(platform_site, start_engine, 
     wait_until(lambda: engine.outbox() == [])
 
 
-def test_a_call_back_that_is_refused_is_shown(platform_site, start_engine, wait_until):
+def test_a_rejected_callback_is_stored_with_the_message(platform_site, start_engine, wait_until):
     """A conflicting callback is kept with flowhooks' message, not repeated, and blocks no other callback."""
     engine = start_engine("java", url=platform_site.url, token=TOKEN)
     instance = engine.do("start", "contract_approval", "C-2026-23")["id"]
@@ -239,7 +239,7 @@ def test_a_call_back_that_is_refused_is_shown(platform_site, start_engine, wait_
     assert platform_site.settled(instance).event.business_key == "C-2026-23"
 
 
-def test_an_id_of_any_characters(platform_site, start_engine, wait_until):
+def test_an_id_with_special_characters_arrives_unchanged(platform_site, start_engine, wait_until):
     """A platform's own id arrives as it is, with blanks, slashes, plus signs and other languages."""
     engine = start_engine("java", url=platform_site.url, token=TOKEN)
     instance = "合同/2026 17+@~%*é😀"
@@ -248,7 +248,7 @@ def test_an_id_of_any_characters(platform_site, start_engine, wait_until):
     assert platform_site.settled(instance).event.flow_instance_id == instance
 
 
-def test_an_engine_with_a_wrong_token_is_shown_why(platform_site, start_engine, wait_until):
+def test_a_callback_with_a_wrong_token_stays_with_the_response(platform_site, start_engine, wait_until):
     """With a wrong token the engine stops repeating: the callback stays with the response."""
     engine = start_engine("java", url=platform_site.url, token="another-token")
     instance = engine.do("start", "contract_approval", "C-2026-25")["id"]
@@ -277,7 +277,7 @@ ANSWERS = {
 }
 
 
-def test_what_the_client_does_with_each_answer(start_engine, outside):
+def test_the_client_handles_each_status_as_the_page_states(start_engine, outside):
     """The client treats each status as the page's table says, also from proxies."""
     engine = start_engine("java", url=outside)
     said = {answer: engine.do("send", answer) for answer in ANSWERS}

@@ -86,7 +86,7 @@ def test_the_pages_code_compiles(tmp_path, compiler):
 
 
 @pytest.mark.java
-def test_a_response_whose_body_stalls_is_no_endless_wait(tmp_path, compiler):
+def test_the_client_gives_up_on_a_response_whose_body_stalls(tmp_path, compiler):
     """The outbox has one thread, so its client gives up and sends the callback again later."""
     (code,) = (block.text for block in blocks(OUTBOX_PAGE, "java") if "class FlowhooksClient" in block.text)
     limit = "RESPONSE_SECONDS = 20;"

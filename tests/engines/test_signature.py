@@ -23,7 +23,7 @@ def test_the_page_shows_the_code_that_is_run():
 
 
 @pytest.mark.java
-def test_what_java_signs_is_taken(tmp_path):
+def test_the_library_verifies_signatures_of_java(tmp_path):
     """The library verifies Java's signatures, including their time."""
     compiler, java = shutil.which("javac"), shutil.which("java")
     if not compiler or not java:

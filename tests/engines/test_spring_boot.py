@@ -218,7 +218,7 @@ def test_flowhooks_is_down_when_an_instance_ends(each):
     assert len(each.site.deeds(instance)) == 1
 
 
-def test_listeners_of_other_configurers_stay(started):
+def test_listeners_of_other_configurers_are_still_called(started):
     """The application's own event listener is called, too, though its configurer replaces listeners."""
     flowable = started("flowable")
     instance = flowable.end("contract_approval", "C-2026-20")
@@ -267,7 +267,7 @@ def test_the_http_task_loses_nothing_while_flowhooks_is_down(http_task):
     assert [len(http_task.site.deeds(instance)) for instance in instances] == [1, 1, 1]
 
 
-def test_an_instance_does_not_end_when_its_callback_is_refused(application_path, http_task, start_process):
+def test_an_instance_does_not_end_when_its_callback_is_rejected(application_path, http_task, start_process):
     """With a wrong token it stays; without `failStatusCodes` it ends, and its callback is lost, as the page warns."""
     command = [*JAVA, "-cp", application_path("flowable"), "com.example.harness.HttpTaskApplication"]
     other = Started("flowable", http_task.site, start_process(command, url=http_task.site.url, token="a-wrong-token"))
@@ -291,7 +291,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_what_clients_throw(started, client):
+def test_client_exceptions_have_status_message_and_event(started, client):
     """The status, the message and the event of an error are in the exception; 202 is none."""
     flowable = started("flowable")
     client_error, server_error, has_message = CLIENTS[client]
@@ -317,7 +317,7 @@ def test_what_clients_throw(started, client):
     assert ("/businessKey" in invalid["getMessage"]) is has_message
 
 
-def test_feign_with_its_own_response(started):
+def test_feign_with_its_own_response_type_does_not_throw(started):
     """It throws nothing, and has the status."""
     flowable = started("flowable")
 
@@ -337,7 +337,7 @@ def test_feign_with_its_own_response(started):
         ("Feign", "RetryableException"),
     ],
 )
-def test_nobody_answers(started, client, thrown):
+def test_a_refused_connection_throws_another_exception(started, client, thrown):
     """A refused connection is another exception."""
     given = {"client": client, "url": f"http://127.0.0.1:{free_port()}", "body": "nobody"}
     said = json.loads(started("flowable").app.do("start", "client", "nobody", given)["id"])

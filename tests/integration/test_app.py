@@ -60,7 +60,7 @@ def test_a_missing_handler_still_gets_its_deliveries(harness, listens, logged):
 
 
 @pytest.mark.sqlite
-def test_a_denied_plugins_handlers_can_be_retired(harness, listens, make_plugin, logged):
+def test_handlers_of_a_denied_plugin_can_be_retired(harness, listens, make_plugin, logged):
     """Its handlers get deliveries, which wait, and the start says how to retire them; then they get none."""
     plugin = make_plugin(listens(nothing, name="h"))
     harness.open(plugins={"p": plugin}, start=False).close()
@@ -78,7 +78,7 @@ def test_a_denied_plugins_handlers_can_be_retired(harness, listens, make_plugin,
 
 
 @pytest.mark.sqlite
-def test_a_quarantined_plugins_handlers_still_get_their_deliveries(harness, listens, make_plugin, logged):
+def test_handlers_of_a_quarantined_plugin_still_get_deliveries(harness, listens, make_plugin, logged):
     """A plugin that fails to load counts as missing: its deliveries wait until it is fixed."""
     runs = []
     good = make_plugin(listens(lambda event: runs.append(1), name="h"))
@@ -100,7 +100,7 @@ def test_a_quarantined_plugins_handlers_still_get_their_deliveries(harness, list
 
 
 @pytest.mark.sqlite
-def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(harness, listens):
+def test_a_replayed_delivery_of_a_missing_handler_waits(harness, listens):
     """A replayed delivery of a missing handler waits without a due time."""
 
     def fails(event):
@@ -118,7 +118,7 @@ def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(har
 
 
 @pytest.mark.sqlite
-def test_a_delivery_whose_handler_nobody_knows_is_not_begun(harness, listens):
+def test_a_delivery_of_an_unknown_handler_is_not_started(harness, listens):
     """A replayed delivery whose handler the ledger does not know is not left running."""
 
     def fails(event):
@@ -156,7 +156,7 @@ def test_a_command_registers_no_handler(harness, listens, make_plugin):
 
 
 @pytest.mark.sqlite
-def test_one_process_serves_a_database(harness, listens):
+def test_a_second_process_on_a_database_is_refused(harness, listens):
     """A second process on the same file is refused with the first one's name, and does not disturb it."""
     flow = harness.open(listens(nothing))
     publish_admin_address(flow.app.lock, "http://127.0.0.1:8081", "secret")
@@ -181,7 +181,7 @@ def test_a_link_to_the_database_is_the_same_database(harness, listens, tmp_path)
 
 
 @pytest.mark.sqlite
-def test_the_lock_file_is_the_owners_alone(harness):
+def test_only_the_owner_can_read_the_lock_file(harness):
     """Only the owner can read the file with the administration token; others read the owner from it."""
     flow = harness.open()
     publish_admin_address(flow.app.lock, "http://127.0.0.1:1", "token")
@@ -212,7 +212,7 @@ def test_the_lock_file_is_the_owners_alone(harness):
     ],
     ids=["no database", "newer", "foreign", "cannot sign on", "cannot remember handlers"],
 )
-def test_a_start_that_fails_lets_go_of_everything(harness, listens, prepare, error):
+def test_a_failed_start_releases_lock_threads_and_connections(harness, listens, prepare, error):
     """An unusable part is reported in one line with its cause, and no lock, thread or connection stays."""
     harness.check_books = False
     prepare(harness.file)
@@ -234,7 +234,7 @@ def run(file, statement):
         connection.commit()
 
 
-def test_a_start_with_unusable_settings_lets_go_of_the_lock(harness, tmp_path):
+def test_a_start_with_unusable_settings_releases_the_lock(harness, tmp_path):
     """After a start with a missing folder in the settings, the database can be opened."""
     with pytest.raises(SettingsError):
         harness.open(plugins_dirs=(str(tmp_path / "none"),))
@@ -242,7 +242,7 @@ def test_a_start_with_unusable_settings_lets_go_of_the_lock(harness, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["none/f.db", "f.db/f.db"])
-def test_a_folder_that_is_not_there_is_named(tmp_path, where):
+def test_the_error_names_a_missing_folder(tmp_path, where):
     """A database in a missing folder is refused before any file is created."""
     (tmp_path / "f.db").write_text("")
     with pytest.raises(LedgerUnusable, match="does not exist"):
@@ -250,7 +250,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, where):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["f.db"]
 
 
-def test_an_odd_file_name(tmp_path):
+def test_a_file_name_with_special_characters(tmp_path):
     """Blanks, percent signs and Chinese belong to the file's name."""
     file = tmp_path / "流程 50%20#?.db"
     app = App(Settings(database=str(file), plugins_allow=("none",)))
@@ -259,7 +259,7 @@ def test_an_odd_file_name(tmp_path):
     assert {Path(one).suffix for one in map(str, tmp_path.iterdir())} == {".db", ".lock"}
 
 
-def test_closing_twice_is_harmless(harness, listens):
+def test_a_second_close_does_nothing(harness, listens):
     """A second close does nothing."""
     flow = harness.open(listens(nothing))
     flow.take()
@@ -268,7 +268,7 @@ def test_closing_twice_is_harmless(harness, listens):
 
 
 @pytest.mark.sqlite
-def test_an_end_lets_go_of_the_lock_whatever_happens(harness, listens):
+def test_a_close_releases_the_lock_despite_a_write_error(harness, listens):
     """The lock is released even if the database cannot be written at the end."""
     flow = harness.open(listens(nothing))
     flow.take()
@@ -280,7 +280,7 @@ def test_an_end_lets_go_of_the_lock_whatever_happens(harness, listens):
     flow.sql("DROP TRIGGER t")
 
 
-def test_a_step_of_the_end_that_fails_skips_none_of_the_others(harness, listens, monkeypatch):
+def test_a_failing_step_of_the_close_does_not_skip_later_steps(harness, listens, monkeypatch):
     """If a step of the close fails, each later step is executed, up to the ledger and its lock."""
     flow = harness.open(listens(nothing))
     app, done = flow.app, []
@@ -309,7 +309,7 @@ def test_a_step_of_the_end_that_fails_skips_none_of_the_others(harness, listens,
         lock.release()
 
 
-def test_threads_that_have_ended_are_forgotten(harness, listens, eventually, monkeypatch):
+def test_an_app_does_not_store_ended_reload_threads(harness, listens, eventually, monkeypatch):
     """An app does not keep the ended threads of its reloads."""
     flow = harness.open(listens(nothing), start=False)
     monkeypatch.setattr(flow.app._parked_rerouter, "_repeat_delay", 0.0)
@@ -327,7 +327,7 @@ def test_an_app_that_was_not_started_can_be_closed(harness):
     assert harness.open(start=False).close() is True
 
 
-def test_each_process_signs_on_and_off(harness):
+def test_the_ledger_stores_starts_and_ends_of_processes(harness):
     """The ledger stores which processes started and which ended in order."""
     harness.open().close()
     harness.clock.advance(5)
@@ -337,7 +337,7 @@ def test_each_process_signs_on_and_off(harness):
     assert rows[1][1] == harness.clock.now() - 5_000_000
 
 
-def test_there_is_no_trouble(harness, listens):
+def test_a_working_server_reports_no_trouble(harness, listens):
     """A server that can accept and run callbacks reports no trouble; a stopping one does."""
     flow = harness.open(listens(nothing))
     flow.take()
@@ -347,7 +347,7 @@ def test_there_is_no_trouble(harness, listens):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_end_of_the_runner_is_trouble(harness, listens, monkeypatch, eventually):
+def test_a_runner_ended_by_an_exception_is_trouble(harness, listens, monkeypatch, eventually):
     """A server whose runner was ended by an exception is not ready."""
     flow = harness.open(listens(nothing), start=False)
     monkeypatch.setattr(flow.app.runner, "run", lambda execute, stop: 1 / 0)
@@ -356,7 +356,7 @@ def test_the_end_of_the_runner_is_trouble(harness, listens, monkeypatch, eventua
     assert problem == "deliveries cannot be run: ZeroDivisionError has ended the thread runner; restart the server"
 
 
-def test_trouble_passes_by_itself(harness, listens, monkeypatch, eventually):
+def test_trouble_ends_once_the_database_can_be_written(harness, listens, monkeypatch, eventually):
     """Trouble of a failed write ends once the database can be written, without any callback."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     # Not started: on PostgreSQL, its services could write to tables that are not locked, which would end the trouble.
@@ -370,7 +370,7 @@ def test_trouble_passes_by_itself(harness, listens, monkeypatch, eventually):
 
 
 @pytest.mark.sqlite
-def test_too_little_room_for_a_call_back_is_trouble(harness, listens):
+def test_too_little_disk_space_for_a_callback_is_trouble(harness, listens):
     """Too little disk space for a callback is trouble, even if small writes succeed."""
     flow = harness.open(listens(nothing), http={"max_body_bytes": 1 << 60})
     flow.take()
@@ -378,7 +378,7 @@ def test_too_little_room_for_a_call_back_is_trouble(harness, listens):
     assert re.fullmatch(r"the disk of the database has \d+ KiB left; free some space", found)
 
 
-def test_what_an_operator_asked_in_vain_is_no_trouble(harness, listens):
+def test_a_refused_operation_is_no_trouble(harness, listens):
     """A refused operation is no trouble of the database."""
     flow = harness.open(listens(nothing))
     answer = flow.take()
@@ -392,7 +392,7 @@ def test_what_an_operator_asked_in_vain_is_no_trouble(harness, listens):
     assert flow.app.readiness_problems() == []
 
 
-def test_what_was_stored_is_there_after_a_crash(harness, listens):
+def test_acknowledged_callbacks_are_stored_after_a_crash(harness, listens):
     """Acknowledged callbacks are stored after a crash, and run at the next start."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h", retry=Retry())
@@ -405,7 +405,7 @@ def test_what_was_stored_is_there_after_a_crash(harness, listens):
     assert sorted(runs) == sorted(f"i{number}" for number in range(20))
 
 
-def test_a_reader_may_look_beside_a_server(harness, listens):
+def test_a_read_only_app_needs_no_lock(harness, listens):
     """A read-only app needs no lock."""
     flow = harness.open(listens(nothing))
     flow.take()
@@ -417,7 +417,7 @@ def test_a_reader_may_look_beside_a_server(harness, listens):
 
 
 @pytest.mark.postgresql
-def test_a_process_routes_to_what_others_have_loaded_meanwhile(harness, listens, logged, eventually):
+def test_a_process_routes_to_handlers_loaded_by_other_processes(harness, listens, logged, eventually):
     """A process learns of new handlers without a restart, delivers their parked events, and forgets retired ones."""
     quick = {"ledger": {"heartbeat_timeout": 3.0}}
     taking = harness.open(**quick)
@@ -438,7 +438,7 @@ def test_a_process_routes_to_what_others_have_loaded_meanwhile(harness, listens,
 
 
 @pytest.mark.postgresql
-def test_a_process_runs_only_what_it_is_to(harness, listens, make_plugin, eventually):
+def test_a_process_runs_only_handlers_that_match_its_patterns(harness, listens, make_plugin, eventually):
     """A process runs only the loaded handlers that match its patterns; with none there is no thread."""
     both = [listens(nothing, name=name) for name in ("one", "other")]
     objects = {"p": make_plugin(*both)}
@@ -468,7 +468,7 @@ def test_a_process_runs_only_what_it_is_to(harness, listens, make_plugin, eventu
             assert app.close(20)
 
 
-def test_a_call_back_goes_by_the_settings_that_let_it_in(harness, listens):
+def test_a_callback_uses_the_settings_that_accepted_the_request(harness, listens):
     """A request accepted before the change uses the old settings, a later one the new settings."""
     flow = harness.open(listens(nothing))
     intake, before = flow.app.intake, flow.app.intake.config
@@ -495,7 +495,7 @@ def test_a_call_back_goes_by_the_settings_that_let_it_in(harness, listens):
 
 
 @pytest.mark.sqlite
-def test_a_signal_is_handled_while_running_handlers_are_waited_for(harness, listens):
+def test_a_signal_is_handled_during_the_wait_for_running_handlers(harness, listens):
     """A signal that another thread receives during the wait is handled at once, as a second Ctrl-C must be."""
     entered, go = threading.Event(), threading.Event()
 

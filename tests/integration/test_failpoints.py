@@ -31,7 +31,7 @@ def ran(program, at=None):
     )
 
 
-def test_the_process_is_killed_where_it_reaches_the_point_for_the_nth_time():
+def test_the_process_is_killed_at_the_nth_visit_of_the_failpoint():
     """No code runs after the kill, not even exit handlers, and the output names the point."""
     program = """
 import atexit
@@ -51,7 +51,7 @@ finally:
     assert ran(program, "settle.written:6").stdout.split() == ["0", "1", "2", "3", "4", "cleaned", "up", "ended"]
 
 
-def test_threads_count_together():
+def test_visits_are_counted_over_all_threads():
     """Visits of a point are counted over all threads."""
     program = """
 import threading
@@ -67,7 +67,7 @@ print("alive")
     assert ran(program, "answer.made:801").stdout == "alive\n"
 
 
-def test_without_the_variable_nothing_happens():
+def test_a_failpoint_without_the_variable_does_nothing():
     """Without the variable a point is a function that does nothing."""
     assert ran("hit('accept.begun'); hit('no such point'); print('alive')").stdout == "alive\n"
     assert failpoints.bind({})("accept.begun") is None
@@ -75,7 +75,7 @@ def test_without_the_variable_nothing_happens():
 
 @pytest.mark.parametrize("text", ["", "accept", "accept.writen:1", "accept.written", "accept.written:"])
 @pytest.mark.parametrize("number", ["", "0", "x", "-1", "1.5", "1 ", "٣"])
-def test_what_could_never_kill_is_refused(text, number):
+def test_an_unknown_name_or_a_missing_number_is_refused(text, number):
     """An unknown name or a missing number is refused; the message lists the failpoints."""
     whole = text + number
     if whole.startswith("accept.written:") and not number:
@@ -87,7 +87,7 @@ def test_what_could_never_kill_is_refused(text, number):
         assert all(name in str(refused.value) for name in failpoints.FAILPOINTS)
 
 
-def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
+def test_every_command_with_failpoints_refuses_a_wrong_variable(tmp_path):
     """A wrong variable is wrong usage in one line, before anything is opened."""
     environ = os.environ | {failpoints.ENV_VARIABLE: "accept.writen:1"}
     for words in (["serve"], ["db", "upgrade"], ["events", "list"]):
@@ -105,14 +105,14 @@ def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_point_that_is_not_in_the_list_cannot_be_reached_in_a_test():
+def test_a_failpoint_outside_the_list_raises():
     """A point outside the list raises, because no test could name it."""
     fault = ran("hit('accept.writen')", "accept.written:1")
     assert fault.returncode == 1
     assert "there is no failpoint accept.writen" in fault.stderr
 
 
-def test_the_list_and_the_code_name_the_same_points():
+def test_the_list_and_the_code_name_the_same_failpoints():
     """Each point in the code is listed, and each listed point is in the code."""
     named = {
         name

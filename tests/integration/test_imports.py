@@ -70,7 +70,7 @@ def imported(code, *, folder):
     ],
     ids=["help", "send", "list", "replay", "check"],
 )
-def test_a_command_imports_only_what_it_needs(tmp_path, arguments, unneeded):
+def test_a_command_imports_no_server_or_database_libraries(tmp_path, arguments, unneeded):
     """Commands import no library that only servers or other databases need."""
     upgrade(f"sqlite:///{tmp_path / 'flowhooks.db'}")
     (tmp_path / "flowhooks.toml").write_text("safe_mode = true\n")
@@ -80,7 +80,7 @@ def test_a_command_imports_only_what_it_needs(tmp_path, arguments, unneeded):
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new", "existing"])
-def test_a_server_imports_neither_alembic_nor_drivers_of_postgresql(tmp_path, is_new):
+def test_a_sqlite_server_imports_no_alembic_or_postgresql_drivers(tmp_path, is_new):
     """A server on SQLite does without Alembic and the dialect of PostgreSQL, unless tables have to be migrated."""
     url = f"sqlite:///{tmp_path / 'flowhooks.db'}"
     if not is_new:

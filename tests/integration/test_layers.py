@@ -23,7 +23,7 @@ SHORTER = {"app.py": 259, "execution/dispatcher.py": 239}
 CATALOGUES = {"web/admin/console/texts.py", "ledger/migrations/versions/0001_initial.py"}
 
 
-def test_no_file_imports_from_above():
+def test_no_file_imports_from_a_higher_layer():
     """The contracts of import-linter hold, which a module without a layer violates too."""
     program = Path(sysconfig.get_path("scripts")) / "lint-imports"
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
@@ -40,21 +40,21 @@ def test_no_file_imports_from_above():
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_file_says_what_it_is(file):
+def test_every_module_docstring_opens_with_one_sentence(file):
     """A module's docstring opens with one sentence."""
     text = ast.get_docstring(ast.parse((PACKAGE / file).read_text()))
     assert text
     assert text.partition("\n\n")[0].rstrip().endswith((".", ":"))
 
 
-def test_no_file_has_grown_too_long():
+def test_no_file_is_longer_than_its_limit():
     """No file is longer than its limit; catalogues of texts and tables have none."""
     lengths = {str(file): len((PACKAGE / file).read_text().splitlines()) for file in FILES}
     assert {file for file, length in lengths.items() if length > SHORTER.get(file, MAX_LINES)} == CATALOGUES
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_docstrings_describe_parameters_that_there_are(file):
+def test_docstrings_describe_only_existing_parameters(file):
     """Each name below `Args:` is a parameter of the function, or of the class's `__init__`."""
     described = {
         (node.name, name): name in _parameters(node)

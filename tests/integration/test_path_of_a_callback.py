@@ -109,7 +109,7 @@ def test_one_module_publishes_outcomes_and_retries_recording():
     assert used == {"_subscribers": recorder, "record_result": recorder, "commit_with_result": recorder}
 
 
-def test_the_intake_hands_no_function_of_its_own_to_the_writer():
+def test_the_intake_passes_no_own_function_to_the_writer():
     """A function that runs in a transaction, or when that is durable, is of another package."""
     handed = []
     for path in (PACKAGE / "intake").glob("*.py"):

@@ -48,7 +48,7 @@ def pinned(requirement):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_is_named_by_its_hash(name):
+def test_every_requirement_has_a_version_and_hashes(name):
     """Each requirement has one version and at least one SHA-256, without an index, a link or a folder."""
     whole = (FOLDER / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=\S)", "\n".join(line for line in whole.splitlines() if not line.startswith("#")))
@@ -62,7 +62,7 @@ def test_every_file_is_named_by_its_hash(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_asked_for_is_locked(name):
+def test_every_requirement_of_the_project_is_locked(name):
     """Each dependency, extra, group and build requirement, of the project and its plugins, at a version it allows."""
     asked = program("lock").requirements()[name]
     assert len(asked) >= 2
@@ -73,7 +73,7 @@ def test_what_is_asked_for_is_locked(name):
         assert all(requirement.specifier.contains(one, prereleases=True) for one in versions), (text, versions)
 
 
-def test_nothing_is_asked_for_past_the_lock():
+def test_the_lock_covers_every_project_file():
     """The lock covers every list of every project file, also of groups and plugins that are added later."""
     told = [
         tomllib.loads(file.read_text())
@@ -87,7 +87,7 @@ def test_nothing_is_asked_for_past_the_lock():
     assert asked <= locked("dev").keys() | locked("upkeep").keys()
 
 
-def test_the_environment_is_what_is_locked():
+def test_the_environment_has_the_locked_versions():
     """These tests run with the locked versions and no packages except the project and its plugins."""
     has = locked("dev")
     for name, requirements in has.items():
@@ -121,7 +121,7 @@ def sbom(tmp_path_factory):
     return json.loads(file.read_text())
 
 
-def test_the_sbom_lists_what_the_wheel_asks_for(sbom):
+def test_the_sbom_lists_the_requirements_of_the_wheel(sbom):
     """The SBOM has each package with version, purl, hashes and dependents, and is valid for its schema."""
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
     root = sbom["metadata"]["component"]
@@ -145,7 +145,7 @@ def test_the_sbom_lists_what_the_wheel_asks_for(sbom):
     assert listed["falcon"]["licenses"][0]["license"]["id"] == "Apache-2.0"
 
 
-def test_every_run_time_dependency_has_its_reason():
+def test_every_run_time_dependency_has_a_stated_reason():
     """The decision on run-time dependencies has a paragraph with licence and alternative for each."""
     page = (CHECKOUT / "docs/decisions/0009-run-time-dependencies.md").read_text()
     paragraphs = {}
@@ -174,7 +174,7 @@ def audited(folder, does):
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def test_who_cannot_ask_is_told_so(tmp_path):
+def test_the_audit_fails_without_access_to_the_advisories(tmp_path):
     """If the advisories cannot be reached, `make audit` says that and does not succeed."""
     ran = audited(tmp_path, "echo 'requests.exceptions.ProxyError: Max retries exceeded' >&2\nexit 1")
     assert (ran.returncode, ran.stdout) == (2, "")
@@ -183,7 +183,7 @@ def test_who_cannot_ask_is_told_so(tmp_path):
     assert (ran.returncode, ran.stdout) == (1, "waitress 3.0.2 PYSEC-1\nFound 1 known vulnerability\n")
 
 
-def test_what_nobody_knows_is_not_well(tmp_path):
+def test_the_audit_fails_for_unknown_packages(tmp_path):
     """If the service does not know the locked packages, `make audit` fails."""
     skipped = "Dependency not found on PyPI and could not be audited"
     ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'idna {skipped}: idna (3)'\nexit 0")

@@ -94,20 +94,20 @@ def run(request):
 
 
 @pytest.mark.timeout(900)  # after a failure the shortest sequence is searched
-def test_it_holds_what_it_ought_to_hold(harness, steps, run):
+def test_ledger_has_the_expected_content(harness, steps, run):
     """The same few dozen sequences of steps each time."""
     run(steps, int(SEED or 1), SHORT["postgresql" if harness.url else "sqlite"])
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_it_holds_what_it_ought_to_hold_however_long_one_looks(steps, run):
+def test_ledger_has_the_expected_content_after_thousands_of_sequences(steps, run):
     """Thousands of sequences of steps, different ones each time."""
     run(steps, int(SEED) if SEED else random.SystemRandom().randrange(2**32), LONG)
 
 
 @pytest.mark.either
-def test_one_seed_decides_everything(steps, run):
+def test_the_seed_determines_the_whole_run(steps, run):
     """The same seed gives the same steps, times, crashes, repeats and rows; another seed gives different ones."""
     first, again, other = ([], []), ([], []), ([], [])
     for number, (lines, stored) in ((7, first), (7, again), (8, other)):
@@ -126,7 +126,7 @@ def test_one_seed_decides_everything(steps, run):
 
 
 @pytest.mark.sqlite
-def test_a_failure_says_how_to_run_it_again(steps, run):
+def test_a_failure_names_its_seed_and_test(steps, run):
     """A failure names the seed and the test that repeat it."""
 
     class Failing(steps):
@@ -136,4 +136,4 @@ def test_a_failure_says_how_to_run_it_again(steps, run):
     with pytest.raises(AssertionError, match="on purpose") as failed:
         run(Failing, 7, 1, phases=(Phase.generate,))
     assert "FLOWHOOKS_MODEL_SEED=7 " in failed.value.__notes__[-1]
-    assert "test_a_failure_says_how_to_run_it_again" in failed.value.__notes__[-1]
+    assert "test_a_failure_names_its_seed_and_test" in failed.value.__notes__[-1]

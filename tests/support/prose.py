@@ -1,9 +1,9 @@
 """Check the prose of the project: words, sentence lengths and Chinese text; `make lint` runs it.
 
-It reads all pages, docstrings, comments, strings, templates, JSON files such as schemas and dashboards, the Makefile
-and the settings of tools. A finding is one line: the file, the line, the text that was found and the text to write
-instead. `RULES` lists the words and `ALLOWED` the exceptions, each with its reason. `--summary` counts the findings by
-file; paths restrict the check to those files.
+It reads all pages, docstrings, comments, strings, names of tests, templates, JSON files such as schemas and dashboards,
+the Makefile and the settings of tools. A finding is one line: the file, the line, the text that was found and the text
+to write instead. `RULES` lists the words and `ALLOWED` the exceptions, each with its reason. `--summary` counts the
+findings by file; paths restrict the check to those files.
 """
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
@@ -45,7 +45,7 @@ class Rule:
             write: the replacement, or words to choose from.
             of: the passages that are searched: `"all"`; `"starts"`: where a sentence begins, headings and tables left
                 out; `"pages"`: the paragraphs of pages; `"product"`: all but tests, whose data may have any text;
-                `"exact"`: as `"product"`, with large and small letters.
+                `"exact"`: as `"product"`, with large and small letters; `"names"`: the names of tests, as words.
         """
         start = SENTENCE_START if of == "starts" else ""
         self.pattern = re.compile(start + pattern.replace(" ", r"\s+"))
@@ -140,7 +140,17 @@ CHINESE: Final = (
     Rule(rf"{CJK_END}\n[>\s]*{CJK_START}", "one line for a Chinese paragraph", of="pages"),
     Rule(rf"{CJK}[,;:!?.]\x20?{CJK}", "a full-width punctuation mark", of="product"),
 )
-RULES: Final = (*PHRASES, *TERMS, *CHINESE)
+TEST_NAMES: Final = (
+    Rule(r"\btest (?:it|its|that|these)\b", "the noun: the handler, the event", of="names"),
+    Rule(
+        r"\b(?:who|whom|what|they|those|them|nobody|somebody|everybody)\b",
+        "the noun: events that …, the operator, no process",
+        of="names",
+    ),
+    Rule(r"\b(?:told|news|heard)\b", "reported, notified, logged; a notification", of="names"),
+    Rule(r"\b(?:ought|nought|hardly ever|for ever|written down)\b", "must, zero, rarely, forever, stored", of="names"),
+)
+RULES: Final = (*PHRASES, *TERMS, *CHINESE, *TEST_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +222,7 @@ def find(path: str, text: str) -> list[Finding]:
         "starts": [passage for passage in every if not passage.title],
         "pages": [passage for passage in every if passage.markdown],
         "product": [] if "/tests/" in f"/{path}" else every,
+        "names": list(names_of_tests(path, text)),
     }
     searched["exact"] = searched["product"]
     texts = {of: END.join(passage.text for passage in chosen) for of, chosen in searched.items()}
@@ -404,6 +415,16 @@ def docstring_passages(first: int, text: str) -> Iterator[Passage]:
 def _shorten_code(text: str) -> str:
     """The text with each piece of code as one word; line ends stay."""
     return INLINE_CODE.sub(lambda match: "`_`" + "\n" * match[0].count("\n"), text) if "`" in text else text
+
+
+TEST: Final = re.compile(r"^ *(?:async )?def (test_\w+)\(", re.MULTILINE)
+
+
+def names_of_tests(path: str, text: str) -> Iterator[Passage]:
+    """The names of the tests in a module of tests, each as words."""
+    if path.rpartition("/")[2].startswith("test_"):
+        for match in TEST.finditer(text):
+            yield Passage(text.count("\n", 0, match.start()) + 1, match[1].replace("_", " "))
 
 
 # Other files.

@@ -24,7 +24,7 @@ class At(Clock):
         return self.moment
 
 
-def test_now_is_now_in_microseconds():
+def test_now_is_the_machine_time_in_microseconds():
     """The real clock returns the machine's time."""
     before = time.time()
     now = Clock().now()
@@ -32,7 +32,7 @@ def test_now_is_now_in_microseconds():
     assert isinstance(now, int)
 
 
-def test_chance_is_a_part_of_one():
+def test_a_random_number_is_between_0_and_1():
     """The random number is between 0 and 1 and varies."""
     drawn = [Clock().random() for _ in range(100)]
     assert all(0 <= one < 1 for one in drawn)
@@ -55,14 +55,14 @@ def test_ids_sort_by_the_microsecond():
     assert ids == sorted(ids)
 
 
-def test_an_id_says_when_it_was_made():
+def test_an_id_contains_its_creation_time():
     """An id has its creation time to the millisecond; other texts give none."""
     moment = 1_767_225_600_123_456
     assert id_time(At(moment).new_id()) == 1_767_225_600_123_000
     assert id_time("no id") is None
 
 
-def test_the_bound_of_a_moment_parts_older_ids_from_newer_ones():
+def test_the_id_bound_of_a_time_sorts_after_all_earlier_ids():
     """The bound sorts after all earlier ids and before all of its millisecond; out of range it is the nearest."""
     moment = 1_767_225_600_123_000
     bound = id_lower_bound(moment)
@@ -70,13 +70,13 @@ def test_the_bound_of_a_moment_parts_older_ids_from_newer_ones():
     assert id_lower_bound(-1) == id_lower_bound(0) < id_lower_bound(2**63) < "g"
 
 
-def test_ids_of_one_moment_differ():
+def test_ids_of_one_microsecond_differ():
     """Ten thousand ids of the same microsecond are all different."""
     clock = At(1_767_225_600_000_000)
     assert len({clock.new_id() for _ in range(10_000)}) == 10_000
 
 
-def test_ids_that_threads_make_at_once_differ():
+def test_ids_of_concurrent_threads_differ():
     """Random parts are generated in batches, and no two threads get the same."""
     clock = At(1_767_225_600_000_000)
     with ThreadPoolExecutor(8) as pool:
@@ -84,7 +84,7 @@ def test_ids_that_threads_make_at_once_differ():
     assert len(set(made)) == len(made)
 
 
-def test_a_moment_as_time_and_as_text():
+def test_conversion_of_a_timestamp_to_datetime_and_text():
     """A moment is converted exactly to an aware time, and to ISO 8601 truncated to milliseconds."""
     moment = 1_767_225_600_123_956
     assert to_datetime(moment) == datetime(2026, 1, 1, 0, 0, 0, 123_956, tzinfo=UTC)

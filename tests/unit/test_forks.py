@@ -42,7 +42,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_forked_process_has_nothing_of_the_server(tmp_path):
+def test_a_forked_process_shares_no_signals_lock_or_sockets(tmp_path):
     """A signal ends it, also just after the fork, and the server does not receive it.
 
     When the server has been killed, another one can lock the ledger and listen, although the forked process still runs.

@@ -33,7 +33,7 @@ def test_every_hook_is_explained(hook):
     assert signature.return_annotation is not signature.empty
 
 
-def test_the_hooks_are_these():
+def test_the_exact_list_of_hooks():
     """The hooks are exactly these; a new one needs a decision."""
     assert list(HOOKS) == [
         "configure",
@@ -49,7 +49,7 @@ def test_the_hooks_are_these():
     ]
 
 
-def test_the_built_in_takes_what_the_hook_gives():
+def test_the_built_in_run_handler_has_the_hook_signature():
     """The implementation that runs a handler has the specification's signature."""
     assert list(inspect.signature(default_hooks.run_handler).parameters) == list(HOOKS["run_handler"])
 

@@ -51,7 +51,7 @@ def said():
 
 
 @pytest.mark.parametrize("key", MESSAGES)
-def test_both_languages(key):
+def test_messages_exist_in_both_languages(key):
     """A message exists in English and Chinese with the same placeholders, and is one line of plain text."""
     sentences = MESSAGES[key]
     assert tuple(sentences) == LANGUAGES
@@ -64,7 +64,7 @@ def test_both_languages(key):
 
 
 @pytest.mark.parametrize("key", MESSAGES)
-def test_names_are_free(key):
+def test_placeholders_do_not_clash_with_arguments(key):
     """No placeholder clashes with an argument of the functions that pass it."""
     named = placeholders(MESSAGES[key]["en"])
     assert all(name.isidentifier() for name in named)
@@ -72,7 +72,7 @@ def test_names_are_free(key):
 
 
 @pytest.mark.parametrize("key", MESSAGES)
-def test_ends_as_a_sentence(key):
+def test_a_message_ends_as_a_sentence(key):
     """Sentences end with a full stop or the reason of a failure; clauses about a violation do not."""
     english, chinese = MESSAGES[key].values()
     if key.startswith(("schema.", "ingress.", "cloudevent.")):
@@ -84,13 +84,13 @@ def test_ends_as_a_sentence(key):
 
 
 @pytest.mark.parametrize(("key", "named"), list(said()))
-def test_what_the_code_says(key, named):
+def test_message_keys_in_the_code_exist(key, named):
     """Each key in the code is a message, and gets all its placeholders."""
     assert key in MESSAGES
     assert named is None or placeholders(MESSAGES[key]["en"]) <= named
 
 
-def test_text():
+def test_placeholders_are_filled_in():
     """Placeholders are filled in; braces of the message or of the values stay."""
     assert text("body_not_json", "en", line=2, column=7) == (
         "The body is not JSON: it cannot be read at line 2, column 7."
@@ -100,7 +100,7 @@ def test_text():
 
 
 @pytest.mark.parametrize(("key", "language", "params"), [("x", "en", {}), ("conflict", "fr", {}), ("dead", "en", {})])
-def test_text_that_is_not_there(key, language, params):
+def test_a_missing_message_language_or_value_is_an_error(key, language, params):
     """An unknown message or language, or a missing value, is an error of the calling code."""
     with pytest.raises(KeyError):
         text(key, language, **params)

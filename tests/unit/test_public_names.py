@@ -49,14 +49,14 @@ PROMISED = {
 FENCED = re.compile(r"```(?:py|python)\n(.*?)```", re.DOTALL)
 
 
-def test_these_names_are_public():
+def test_dunder_all_has_exactly_the_public_names():
     """`__all__` has exactly the public names in order, and each exists."""
     assert set(flowhooks.__all__) == PROMISED
     assert flowhooks.__all__ == sorted(flowhooks.__all__)
     assert all(hasattr(flowhooks, name) for name in PROMISED)
 
 
-def test_nothing_else_looks_public():
+def test_other_visible_names_are_submodules_or_private():
     """Other visible names of the package are submodules or begin with an underscore."""
     others = {name for name in vars(flowhooks) if not name.startswith("_")} - PROMISED - {"annotations"}
     assert {name for name in others if not inspect.ismodule(vars(flowhooks)[name])} == set()
@@ -87,7 +87,7 @@ def test_every_public_name_is_explained(name):
             assert inspect.getdoc(value), method
 
 
-def test_the_version_is_the_packages():
+def test_the_version_is_the_installed_version():
     """`flowhooks.__version__` is the installed version."""
     assert flowhooks.__version__ == importlib.metadata.version("flowhooks")
 
@@ -101,7 +101,7 @@ def imports(source):
             yield from ((alias.name, "") for alias in node.names if alias.name.partition(".")[0] == "flowhooks")
 
 
-def test_our_plugins_need_nothing_else():
+def test_example_plugins_import_only_from_flowhooks():
     """The example plugins import only from `flowhooks` itself."""
     sources = [path for path in (ROOT / "plugins").rglob("src/**/*.py") if "{{" not in str(path)]
     assert sources
@@ -111,7 +111,7 @@ def test_our_plugins_need_nothing_else():
             assert module != "flowhooks" or name in PROMISED, (path, name)
 
 
-def test_the_pages_promise_no_more():
+def test_documentation_examples_import_only_public_names():
     """Names that the examples in README and documentation import from `flowhooks` itself are public."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     assert pages

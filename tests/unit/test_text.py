@@ -31,7 +31,7 @@ from flowhooks.text import (
         ("\U000e0001", "\\udb40\\ud…"),
     ],
 )
-def test_shown(given, seen):
+def test_a_callers_text_is_escaped_and_cut(given, seen):
     """A caller's text is shown on one line, with visible characters only, up to a maximum length."""
     assert escape_control(given, 10) == seen
     assert len(escape_control(given * 100, 10)) <= 10
@@ -57,7 +57,7 @@ def test_an_escaped_text_is_whole_without_a_limit():
         ("emoji 👍 שלום", "emoji 👍 שלום"),
     ],
 )
-def test_what_cannot_be_seen_is_shown_as_its_escape(given, shown):
+def test_invisible_characters_are_escaped(given, shown):
     """Controls, direction marks and characters without a width are escaped; letters are not."""
     assert escape_invisible(given) == shown
 
@@ -69,7 +69,7 @@ def test_a_line_is_bounded_and_printable():
     assert printable_line("x" * 1000) == "x" * (MAX_LINE_CHARS - 1) + "…"
 
 
-def test_cuts():
+def test_truncation_of_long_texts():
     """A short text does not change; of a long one the beginning is kept, or the beginning and the end."""
     assert truncate("abcd", 4) == truncate_middle("abcd", 4) == "abcd"
     assert truncate("abcde", 4) == "abc…"
@@ -78,7 +78,7 @@ def test_cuts():
     assert truncate_middle("abcdef", 4, "|") == "ab|ef"
 
 
-def test_what_a_database_keeps():
+def test_characters_that_no_database_can_store_are_escaped():
     """NUL and lone surrogates, which no database can store as text, are escaped."""
     assert to_storable("a\0b\ud800", 10) == "a\\0b\\ud800"
     assert to_storable("x" * 100, 10) == "xxxxx … xxxxx"

@@ -112,7 +112,7 @@ def test_the_data_can_be_left_out(audited: Callable[..., AppHarness], file: Path
 
 
 @pytest.mark.parametrize("lines", [4, pytest.param(20, marks=pytest.mark.long)])
-def test_recorded_once_whatever_happens(tmp_path: Path, lines: int) -> None:
+def test_each_event_is_recorded_once_despite_kills(tmp_path: Path, lines: int) -> None:
     """After a kill at any line and a repeated callback, each event has one record and the trail is complete."""
     file = tmp_path / "audit.jsonl"
     report = exactly_once(
@@ -128,7 +128,7 @@ def test_recorded_once_whatever_happens(tmp_path: Path, lines: int) -> None:
     assert verify(file) == 0
 
 
-def test_a_replay_does_not_record_again(trail: Trail, file: Path) -> None:
+def test_a_replay_writes_no_second_record(trail: Trail, file: Path) -> None:
     """A replay writes the same key once, in this process or another; only those who read the trail read its keys."""
     assert trail.append("a", {"x": 1}) is True
     assert trail.append("b", {"x": 2}) is True
@@ -138,7 +138,7 @@ def test_a_replay_does_not_record_again(trail: Trail, file: Path) -> None:
     assert index_of(file).stat().st_mode == file.stat().st_mode
 
 
-def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:
+def test_kill_between_file_and_index_writes(trail: Trail, file: Path) -> None:
     """Records in the file and not in the index are not written again: the index catches up."""
     trail.append("a", {})
     index = index_of(file).read_bytes()
@@ -150,7 +150,7 @@ def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:
     assert verify(file) == 0
 
 
-def test_killed_before_the_record_was_durable(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_before_the_record_is_durable(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process's record is synced, with the name of its file, before it counts as written."""
     trail.append("a", {})
     index_of(file).unlink()
@@ -167,7 +167,7 @@ def test_killed_before_the_record_was_durable(trail: Trail, file: Path, monkeypa
 
 
 @pytest.mark.parametrize("kept", [1, 40, -1])
-def test_killed_within_a_line(trail: Trail, file: Path, kept: int) -> None:
+def test_kill_within_a_line(trail: Trail, file: Path, kept: int) -> None:
     """An incomplete line is cut off, and its record is written again in full."""
     trail.append("a", {})
     whole = file.read_bytes()
@@ -182,7 +182,7 @@ def test_killed_within_a_line(trail: Trail, file: Path, kept: int) -> None:
     assert verify(file) == 0
 
 
-def test_a_lost_index_is_made_again(trail: Trail, file: Path) -> None:
+def test_a_lost_index_is_rebuilt(trail: Trail, file: Path) -> None:
     """A lost index is rebuilt from the file."""
     for key in "abc":
         trail.append(key, {})
@@ -191,7 +191,7 @@ def test_a_lost_index_is_made_again(trail: Trail, file: Path) -> None:
     assert verify(file) == 0
 
 
-def test_a_lost_index_of_a_further_file_is_made_again(trail: Trail, file: Path, tmp_path: Path) -> None:
+def test_a_lost_index_of_a_continuation_file_is_rebuilt(trail: Trail, file: Path, tmp_path: Path) -> None:
     """The index of a file that continues an earlier file is rebuilt; the chain continues from the file's end."""
     trail.append("a", {})
     old = file.rename(tmp_path / "audit-1.jsonl")
@@ -205,7 +205,7 @@ def test_a_lost_index_of_a_further_file_is_made_again(trail: Trail, file: Path, 
     assert verify(file) == 0
 
 
-def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_path: Path) -> None:
+def test_a_new_file_continues_the_chain_of_a_moved_file(trail: Trail, file: Path, tmp_path: Path) -> None:
     """A new file continues the chain and the keys; both files together are complete, the new file alone is not."""
     trail.append("a", {})
     trail.append("b", {})
@@ -224,7 +224,7 @@ def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_p
     assert verify(file, old) == 1
 
 
-def test_a_file_that_is_moved_away_during_an_append(
+def test_a_file_moved_during_an_append(
     trail: Trail, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record is the last one of the file that was moved away; the next one starts a new file."""
@@ -243,7 +243,7 @@ def test_a_file_that_is_moved_away_during_an_append(
     assert verify(tmp_path / "audit-1.jsonl", file) == 0
 
 
-def test_killed_right_after_the_first_record_of_a_new_file(trail: Trail, file: Path, tmp_path: Path) -> None:
+def test_kill_after_the_first_record_of_a_new_file(trail: Trail, file: Path, tmp_path: Path) -> None:
     """A new file with one record is not reported as truncated."""
     for key in "abc":
         trail.append(key, {"x": "long" * 100})
@@ -299,7 +299,9 @@ def damaged(file: Path, how: str) -> bytes:
         "not text",
     ],
 )
-def test_a_change_is_found(trail: Trail, file: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_of_the_trail_are_detected(
+    trail: Trail, file: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """For each kind of change, the command reports the place and exits with 1."""
     for number, key in enumerate("abc", 1):
         trail.append(key, {"x": number})
@@ -311,7 +313,7 @@ def test_a_change_is_found(trail: Trail, file: Path, how: str, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("members", [{"number": "1"}, {"number": 2**63}, {"number": True}, {"previous": ["0"]}])
-def test_a_record_of_other_types_is_no_record(trail: Trail, file: Path, members: dict[str, Any]) -> None:
+def test_a_record_with_a_wrong_type_is_reported(trail: Trail, file: Path, members: dict[str, Any]) -> None:
     """A line with a fitting hash and a wrong type is reported, and nothing is appended to it."""
     body = json.dumps({"number": 1, "previous": chain.START.hash} | members)
     file.write_text(f'{body[:-1]},"hash":"{hashlib.sha256(body.encode()).hexdigest()}"}}\n', "ascii")
@@ -320,7 +322,7 @@ def test_a_record_of_other_types_is_no_record(trail: Trail, file: Path, members:
         trail.append("a", {})
 
 
-def test_a_trail_written_anew_is_found_by_a_hash_noted_elsewhere(
+def test_a_forged_trail_is_detected_by_an_external_hash(
     trail: Trail, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An attacker who can write both files can forge a whole chain; a hash noted elsewhere reveals that, too."""
@@ -392,7 +394,7 @@ def test_two_processes_record_at_once(file: Path) -> None:
     assert verify(file) == 0
 
 
-def test_without_a_file_nothing_is_recorded_and_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_plugin_without_a_file_logs_that_nothing_is_recorded(caplog: pytest.LogCaptureFixture) -> None:
     """Without settings the plugin writes no file and logs that it records nothing."""
     audit = Audit()
     audit.configure(settings={})
@@ -418,7 +420,7 @@ def refuse(event: Event) -> None:
     raise Reject("there is no such leave")
 
 
-def test_outcomes_are_recorded_where_asked_for(
+def test_outcomes_are_recorded_if_configured(
     audited: Callable[..., AppHarness], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `outcomes = true` attempts of other plugins are recorded in the same chain; the plugin's own are not."""
@@ -445,7 +447,7 @@ def test_outcomes_are_recorded_where_asked_for(
     assert verify(file) == 0
 
 
-def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppHarness], file: Path) -> None:
+def test_outcomes_are_not_recorded_by_default(audited: Callable[..., AppHarness], file: Path) -> None:
     """Without the setting only events are recorded."""
     app = audited(refuse)
     app.post("1", processDefinitionKey="leave")
@@ -453,14 +455,14 @@ def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppHarness],
     assert [one["what"] for one in records(file)] == ["event"]
 
 
-def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: AppFactory) -> None:
+def test_a_missing_folder_quarantines_the_plugin_at_start(tmp_path: Path, flowhooks_app: AppFactory) -> None:
     """A missing folder quarantines the plugin at start, with an instruction, before the first event."""
     settings = {"audit": {"file": str(tmp_path / "missing" / "audit.jsonl")}}
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: the folder .*missing does not exist; create it"):
         flowhooks_app(names={"audit": Audit()}, settings=settings)
 
 
-def test_a_folder_in_the_place_of_the_file_is_said_at_start(tmp_path: Path, flowhooks_app: AppFactory) -> None:
+def test_a_folder_at_the_file_path_quarantines_the_plugin(tmp_path: Path, flowhooks_app: AppFactory) -> None:
     """A folder at the path of the file quarantines the plugin at start."""
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: .* is a folder; give a file in it"):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": {"file": str(tmp_path)}})
@@ -469,13 +471,13 @@ def test_a_folder_in_the_place_of_the_file_is_said_at_start(tmp_path: Path, flow
 @pytest.mark.parametrize(
     "settings", [{"flie": "x"}, {"file": 5}, {"kinds": []}, {"kinds": ["a b"]}, {"data": "no"}, {"outcomes": 1}]
 )
-def test_wrong_settings_are_refused(settings: dict[str, Any], flowhooks_app: AppFactory) -> None:
+def test_wrong_settings_are_rejected(settings: dict[str, Any], flowhooks_app: AppFactory) -> None:
     """The schema of the settings reports a misspelt name or a wrong type."""
     with pytest.raises(FlowhooksError, match=next(iter(settings))):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": settings})
 
 
-def test_the_command(trail: Trail, file: Path) -> None:
+def test_verify_command_exit_codes(trail: Trail, file: Path) -> None:
     """`python -m flowhooks_audit verify FILE` exits with 0, with 1 on damage, and with 2 if it cannot check."""
 
     def run(*words: object) -> tuple[int, str, str]:

@@ -331,7 +331,7 @@ def test_the_entry_point_names_the_plugin() -> None:
         ([activity(parentActivityInstanceId="sub:1")], EndState.UNDECIDED, None),
     ],
 )
-def test_the_activity_history_decides(
+def test_the_activity_history_decides_the_end_state(
     stand_in: StandIn, activities: list[dict[str, Any]], state: EndState, event: str | None
 ) -> None:
     """Alone and on a page of two, an instance ends as its last activities tell."""
@@ -353,7 +353,7 @@ def test_the_activity_history_decides(
         ([activity("escalationEndEvent", canceled=True, completeScope=False)], EndState.UNDECIDED),
     ],
 )
-def test_an_instance_that_another_one_ended(
+def test_a_called_instance_ended_by_its_parent(
     stand_in: StandIn, activities: list[dict[str, Any]], state: EndState
 ) -> None:
     """A called instance is cancelled by its parent, unless it threw the error itself."""
@@ -412,9 +412,7 @@ def test_a_slow_engine_shortens_the_pages(stand_in: StandIn, monkeypatch: pytest
     assert pages == [ids[:1], ids[1:2], ids[2:]]
 
 
-def test_an_instance_whose_activities_do_not_fit_into_an_answer_is_undecided(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_instance_with_truncated_activities_is_undecided(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """An activity that is missing could be an error. A terminate end event is the last one, so it is not missing."""
     monkeypatch.setattr(ends, "MAX_ROWS", 2)
     states = []
@@ -444,7 +442,7 @@ def test_too_many_activities_are_read_in_parts(stand_in: StandIn, monkeypatch: p
     assert sum(path == "history/activity-instance" for path, _ in stand_in.asked) == 2
 
 
-def test_a_burst_of_ends_is_read_by_instance(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_of_ended_activities_is_read_by_instance(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Activities that all ended within seconds are not read in parts: each part would be cut, too."""
     monkeypatch.setattr(ends, "MAX_ROWS", 3)
     now = datetime.now(UTC)
@@ -545,7 +543,7 @@ def test_one_instance_with_huge_variables(stand_in: StandIn, monkeypatch: pytest
     assert len(conclusion) > MAX_VARIABLES_BYTES, "without a conclusion, the wrong handlers would run"
 
 
-def test_values_that_are_too_large_are_not_kept(stand_in: StandIn) -> None:
+def test_oversized_variables_do_not_fill_the_memory(stand_in: StandIn) -> None:
     """A page of instances with megabytes of variables does not fill the memory; each is skipped as too large."""
     instance_id = stand_in.start()
     stand_in.set(instance_id, "json", json.dumps("x" * 1_000_000), "Json")
@@ -558,7 +556,7 @@ def test_values_that_are_too_large_are_not_kept(stand_in: StandIn) -> None:
     assert sum(map(len, values.values())) == 40_000 + len(TOO_LARGE)
 
 
-def test_more_instances_than_asked_for_are_an_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_instances_than_requested_are_an_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that ignores the size of a page would cause a request for each of any number of instances."""
     for _ in range(3):
         stand_in.end(stand_in.start(), "COMPLETED", activity())
@@ -587,7 +585,7 @@ def test_the_history_level_is_inferred(stand_in: StandIn) -> None:
 
 
 @pytest.mark.parametrize(("version", "product"), [("7.24.0", "Camunda 7"), ("1.0.3", "Operaton or CIB seven")])
-def test_the_product_is_named(stand_in: StandIn, version: str, product: str) -> None:
+def test_the_version_identifies_the_product(stand_in: StandIn, version: str, product: str) -> None:
     """The version tells Camunda from its forks."""
     stand_in.version = version
     with closing(client_of(stand_in)) as client:
@@ -596,7 +594,7 @@ def test_the_product_is_named(stand_in: StandIn, version: str, product: str) -> 
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Fri, 99 Nov 2026 20:01:38 GMT"])
-def test_a_wrong_date_is_no_time(stand_in: StandIn, date: str) -> None:
+def test_an_invalid_date_header_gives_no_engine_time(stand_in: StandIn, date: str) -> None:
     """Without a readable header `Date` the engine's time is not known."""
     stand_in.date = date
     now = datetime.now(UTC)
@@ -620,7 +618,7 @@ def test_members_of_a_wrong_type_are_invalid(stand_in: StandIn, member: str, val
     assert caught.value.reason == "invalid"
 
 
-def test_another_instance_is_not_taken_for_the_one_asked(stand_in: StandIn) -> None:
+def test_an_answer_with_another_id_means_an_absent_instance(stand_in: StandIn) -> None:
     """An answer with another id, as from a cache, is not the instance."""
     other = stand_in.start()
     stand_in.instances = {"x": stand_in.instances[other]}
@@ -631,13 +629,13 @@ def test_another_instance_is_not_taken_for_the_one_asked(stand_in: StandIn) -> N
 @pytest.mark.parametrize(
     ("changes", "match"), [({"conclusion_from": "business_status"}, "no business status"), ({"token": "ü"}, "ASCII")]
 )
-def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], match: str) -> None:
+def test_unusable_settings_are_rejected(changes: dict[str, Any], match: str) -> None:
     """The factory refuses them, so the server does not start."""
     with pytest.raises(ValueError, match=match):
         CamundaClient(EngineConfig(source="oa", url="http://127.0.0.1:1/engine-rest", **changes))
 
 
-def test_definitions_without_an_end_are_an_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_pages_of_definitions_are_an_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that ignores the offset does not keep the client busy without end."""
     stand_in.definitions = [{"key": "a", "version": 1, "name": None, "tenantId": None}]
     monkeypatch.setattr(StandIn, "answer", lambda self, path, query: self.definitions)

@@ -73,7 +73,7 @@ def test_an_event_becomes_a_row(folder: Path) -> None:
     assert datetime.fromisoformat(archived_at).tzinfo is UTC
 
 
-def test_running_twice_archives_once(folder: Path) -> None:
+def test_a_second_attempt_archives_no_second_row(folder: Path) -> None:
     """A second attempt of the same delivery leaves one row and returns the same number."""
     first = contracts.archive_contract(event(), delivery())
     contracts.archive_contract(event(flow_instance_id="2"), delivery(2))
@@ -92,7 +92,7 @@ def test_many_threads_archive_at_once(folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("key", [None, ""])
-def test_no_business_key_is_rejected(folder: Path, key: str | None) -> None:
+def test_an_event_without_a_business_key_is_rejected(folder: Path, key: str | None) -> None:
     """An event without a business key is rejected before any file is created."""
     with pytest.raises(Reject, match="no businessKey"):
         contracts.archive_contract(event(business_key=key), delivery())
@@ -100,7 +100,7 @@ def test_no_business_key_is_rejected(folder: Path, key: str | None) -> None:
 
 
 @pytest.mark.parametrize("handler", ["archive_contract", "revoke_contract"])
-def test_a_busy_archive_asks_to_be_run_again(folder: Path, handler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_archive_requests_a_retry(folder: Path, handler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another program writes, the handlers request a retry after five seconds; later they succeed."""
     contracts.archive_contract(event(), delivery())
     monkeypatch.setattr(contracts.archive, "busy_timeout", 0.05)
@@ -114,7 +114,7 @@ def test_a_busy_archive_asks_to_be_run_again(folder: Path, handler: str, monkeyp
     function(*given)
 
 
-def test_a_broken_archive_is_not_taken_for_a_busy_one(tmp_path: Path) -> None:
+def test_a_broken_archive_is_not_reported_as_busy(tmp_path: Path) -> None:
     """Only a busy archive raises `RetryAfter`; a missing folder is a failure for which `retry=` decides."""
     contracts.configure({"database": str(tmp_path / "missing" / "contracts.db")})
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
@@ -131,7 +131,7 @@ def test_a_revocation_marks_the_contract(folder: Path) -> None:
     assert rows(folder, "revoke_reason, revoked_at IS NOT NULL") == [("withdrawn", 1), (None, 0), (None, 0)]
 
 
-def test_a_revocation_that_came_too_early_fails(folder: Path) -> None:
+def test_a_revocation_before_its_contract_fails(folder: Path) -> None:
     """A revocation that arrives before its contract fails; the attempt after the contract succeeds."""
     early = event(kind="revoke", data={"revokeReason": "withdrawn"})
     with pytest.raises(LookupError, match="flow 1 has no contract"):
@@ -152,7 +152,7 @@ def test_an_announcement_is_sent_and_found(folder: Path) -> None:
     assert (folder / "outbox.txt").read_text("utf-8") == ('delivery-1 "Contract 合同 7\\ndelivery-2 x was signed."\n')
 
 
-def test_an_announcement_twice_is_two_announcements(folder: Path) -> None:
+def test_a_repeated_announcement_is_sent_twice(folder: Path) -> None:
     """Running the announcement twice announces twice, which is why its handler declares no retry."""
     contracts.announce_contract(event(), delivery())
     contracts.announce_contract(event(), delivery(attempt=2))
@@ -161,7 +161,7 @@ def test_an_announcement_twice_is_two_announcements(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"delive", b'delivery-2 "Contr', 'delivery-2 "合'.encode()[:-1]])
-def test_the_probe_admits_that_it_cannot_tell(folder: Path, begun: bytes) -> None:
+def test_the_probe_reports_an_unknown_result(folder: Path, begun: bytes) -> None:
     """If a line is incomplete, also before others, the probe does not know whether its message was sent."""
     contracts.announce_contract(event(), delivery())
     with (folder / "outbox.txt").open("ab") as out:
@@ -184,7 +184,7 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
     assert all(contracts.was_announced(event(), delivery(n)) for n in range(40))
 
 
-def test_one_schema_file_opens_a_kind_of_call_back() -> None:
+def test_a_schema_file_adds_a_callback_kind() -> None:
     """The package's schema folder adds the kind `revoke`, which requires a reason and has the same six members."""
     schemas, _ = load_plugin_schemas(Schemas.load(), contracts.schemas())
     assert set(schemas.kinds) == {"cancel", "complete", "error", "revoke", "terminate"}
@@ -194,7 +194,7 @@ def test_one_schema_file_opens_a_kind_of_call_back() -> None:
     assert [pointer for pointer, *_ in raised.value.violations] == ["", "/businessKey"]
 
 
-def test_what_the_handlers_listen_to() -> None:
+def test_handler_declarations_match_the_readme() -> None:
     """Class, key, kind and retry of the three handlers match the README."""
     archive, announce, revoke = contracts.handlers()
     for each, kind in ((archive, "complete"), (revoke, "revoke")):
@@ -213,7 +213,7 @@ def test_what_the_handlers_listen_to() -> None:
         ({"outbox": ""}, "[plugins.contracts] outbox must not be shorter than 1 characters"),
     ],
 )
-def test_wrong_settings_are_refused(folder: Path, settings: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_rejected(folder: Path, settings: dict[str, Any], message: str) -> None:
     """A misspelt setting or a wrong type is reported, the plugin is not used, and no file changes."""
     plugins = Plugins.load(
         dirs=(),
@@ -229,7 +229,7 @@ def test_wrong_settings_are_refused(folder: Path, settings: dict[str, Any], mess
     assert contracts.archive.database == folder / "contracts.db"
 
 
-def test_what_the_archive_can_file() -> None:
+def test_the_class_schema_reports_unsearchable_values() -> None:
     """The schema of the class's data accepts what engines send, and reports values that the archive cannot search."""
     _, own = load_plugin_schemas(Schemas.load(), contracts.schemas())
     assert own.classes == (contracts.CALLBACK_CLASS,)
@@ -246,7 +246,7 @@ def test_what_the_archive_can_file() -> None:
     assert "/processDefinitionVersion: must be at least 1" in said
 
 
-def test_the_defaults_hold_without_a_section() -> None:
+def test_default_file_paths_without_a_settings_section() -> None:
     """Without settings both files are in the server's working directory."""
     contracts.configure({})
     assert str(contracts.archive.database) == "contracts.db"

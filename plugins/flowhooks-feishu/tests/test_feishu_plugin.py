@@ -209,7 +209,9 @@ def test_a_repeated_event_has_the_same_data(receive: Callable[..., Any]) -> None
         (event(type=None), "other events"),
     ],
 )
-def test_other_events_are_counted(receive: Callable[..., Any], message: dict[str, Any], rule: str) -> None:
+def test_events_other_than_approval_ends_are_counted(
+    receive: Callable[..., Any], message: dict[str, Any], rule: str
+) -> None:
     """An event that is no end of an approval is answered with 200 under the name of a rule, and not stored."""
     response = receive("signed", *sealed(message))
     assert (response.status, response.rule, json.loads(response.body)) == (200, rule, {"code": 0})
@@ -231,7 +233,7 @@ def test_other_events_are_counted(receive: Callable[..., Any], message: dict[str
         {"header": {"token": TOKEN}},
     ],
 )
-def test_authentic_requests_without_sense(receive: Callable[..., Any], message: dict[str, Any]) -> None:
+def test_malformed_authentic_requests_get_400(receive: Callable[..., Any], message: dict[str, Any]) -> None:
     """An authentic request with members that are missing or of a wrong type is answered with 400."""
     response = receive("signed", *sealed(message))
     assert isinstance(response, ReceiverResponse)
@@ -270,7 +272,7 @@ def test_a_missing_or_wrong_signature(receive: Callable[..., Any]) -> None:
     assert receive("signed", other, signed(other)) is None
 
 
-def test_plain_requests_are_refused_where_there_is_a_key(receive: Callable[..., Any]) -> None:
+def test_plain_requests_are_rejected_if_a_key_is_set(receive: Callable[..., Any]) -> None:
     """A sender that knows the token only cannot send plain requests to a source with encrypt_key."""
     for message in (event(), {"challenge": "x", "token": TOKEN, "type": "url_verification"}):
         body = json.dumps(message).encode()
@@ -368,13 +370,15 @@ def test_random_bytes(receive: Callable[..., Any]) -> None:
     ],
     ids=range(9),  # the bodies are random, and each process of a run must give its tests the same names
 )
-def test_the_reason_is_the_right_one(source: str, body: bytes, headers: dict[str, str], reason: str) -> None:
+def test_rejection_reason_names_the_setting_or_clock(
+    source: str, body: bytes, headers: dict[str, str], reason: str
+) -> None:
     """An operator learns which setting or clock to correct."""
     with pytest.raises(NotAuthentic, match=reason):
         read(request(body, headers), Secrets(**SETTINGS[source]))
 
 
-def test_base64_is_not_repaired(receive: Callable[..., Any]) -> None:
+def test_invalid_base64_is_an_error(receive: Callable[..., Any]) -> None:
     """Characters that are not Base64 are an error, even if they could be skipped."""
     encrypted = encrypt(json.dumps(event()).encode())
     for text, is_accepted in ((encrypted, True), (encrypted[:40] + "\n" + encrypted[40:], False)):
@@ -382,7 +386,7 @@ def test_base64_is_not_repaired(receive: Callable[..., Any]) -> None:
         assert (receive("signed", body, signed(body)) is not None) is is_accepted
 
 
-def test_an_undecryptable_text_says_nothing_of_it() -> None:
+def test_rejection_reason_omits_an_undecryptable_text() -> None:
     """The reason does not repeat what the sender wrote."""
     with pytest.raises(NotAuthentic) as raised:
         decrypt("c2VjcmV0", "test key")
@@ -399,7 +403,7 @@ def test_a_source_without_a_section(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_the_reason_of_a_refusal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_rejection_reasons_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Each reason is logged once a minute for each source, without secrets."""
     seconds = [0.0]
     plugin = Feishu(clock=lambda: seconds[0])
@@ -415,7 +419,7 @@ def test_the_reason_of_a_refusal_is_logged(caplog: pytest.LogCaptureFixture) -> 
     assert not any(secret in caplog.text for secret in (KEY, TOKEN))
 
 
-def test_a_source_without_an_encrypt_key_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_start_logs_sources_without_an_encrypt_key(caplog: pytest.LogCaptureFixture) -> None:
     """At start the log says which sources have no signed requests."""
     Feishu().configure({"sources": SETTINGS})
     assert [record.args for record in caplog.records] == [("plain", "plain")]
@@ -433,13 +437,15 @@ def test_a_source_without_an_encrypt_key_is_warned_of(caplog: pytest.LogCaptureF
         {"encrypt_key": KEY},
     ],
 )
-def test_settings_that_are_refused(flowhooks_app: Callable[..., AppHarness], section: dict[str, Any]) -> None:
+def test_invalid_secret_settings_are_rejected(
+    flowhooks_app: Callable[..., AppHarness], section: dict[str, Any]
+) -> None:
     """A misspelt or missing secret keeps the plugin from starting."""
     with pytest.raises(FlowhooksError):
         flowhooks_app(names={"feishu": Feishu()}, settings={"feishu": section})
 
 
-def test_it_loads_without_settings(flowhooks_app: Callable[..., AppHarness]) -> None:
+def test_the_plugin_loads_without_settings(flowhooks_app: Callable[..., AppHarness]) -> None:
     """An installed plugin that nobody has configured is no error."""
     assert flowhooks_app(names={"feishu": Feishu()}).app.receivers.names == {"feishu"}
 

@@ -183,7 +183,7 @@ class TestOverHttp(HttpClientContract):
         return FlowableClient
 
 
-def test_it_is_a_plugin() -> None:
+def test_the_entry_point_names_the_plugin() -> None:
     """Its entry point names the module, which offers the client `flowable`."""
     (entry,) = (point for point in entry_points(group="flowhooks") if point.name == "flowable")
     assert entry.load() is flowhooks_flowable
@@ -205,7 +205,7 @@ def test_it_is_a_plugin() -> None:
         ({"username": f"a:{SECRET}"}, "colon"),
     ],
 )
-def test_settings_that_cannot_be_used(config: EngineConfig, change: dict[str, Any], words: str) -> None:
+def test_unusable_settings_are_rejected(config: EngineConfig, change: dict[str, Any], words: str) -> None:
     """The factory refuses them, without a secret in the message."""
     with pytest.raises(ValueError, match=re.escape(words)) as raised:
         FlowableClient(replace(replace(config, username=""), **change))
@@ -252,7 +252,7 @@ def test_more_instances_than_a_page_end_at_once(
 
 
 @pytest.mark.parametrize("total", [True, False])
-def test_the_size_of_a_page_is_exact(engine: FlowableStandIn, client: FlowableClient, total: bool) -> None:
+def test_exactly_one_page_of_instances(engine: FlowableStandIn, client: FlowableClient, total: bool) -> None:
     """Exactly one page of instances has no second page with results, even if the engine does not count them."""
     engine.says_total = total
     expected = [engine.end(engine.start(), AT.format(number)) for number in range(10)]
@@ -304,7 +304,7 @@ def test_rows_that_change_between_pages(engine: FlowableStandIn, client: Flowabl
     assert set(expected) & engine.rows.keys() <= set(found)
 
 
-def test_a_millisecond_that_always_changes(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_rereads_of_a_changing_millisecond_are_limited(engine: FlowableStandIn, client: FlowableClient) -> None:
     """Reading one millisecond begins again only a few times."""
     for _ in range(60):
         engine.end(engine.start(), AT.format(5))
@@ -332,7 +332,7 @@ def test_equal_rows_are_one_instance(engine: FlowableStandIn, client: FlowableCl
         (["2026-11-27T09:00:00"], "cannot be read (endTime is not a time with a zone)"),
     ],
 )
-def test_an_answer_to_another_question(
+def test_rows_that_do_not_match_the_query_are_rejected(
     engine: FlowableStandIn, client: FlowableClient, ends: list[str | None], words: str
 ) -> None:
     """Yesterday's page, unsorted rows and rows without an end are refused: they would hide instances."""
@@ -348,7 +348,7 @@ def test_an_answer_to_another_question(
     [(90, 0), (60, 1), (40, 1), (4, 1), (-10, 0)],
     ids=["before", "at the begin", "in the hour", "at the end", "after"],
 )
-def test_ends_while_the_clocks_go_back(
+def test_instances_ended_during_a_clock_change(
     engine: FlowableStandIn, client: FlowableClient, minutes: int, hours: int
 ) -> None:
     """Flowable mistakes an end by an hour while its local time goes back: it is not refused, and read an hour later."""
@@ -372,7 +372,7 @@ def all_pages(client: FlowableClient, since: datetime, until: datetime) -> list[
             return [instances for instances in pages if instances]
 
 
-def test_a_page_that_says_more_and_has_none(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_an_empty_page_with_a_positive_total_is_rejected(engine: FlowableStandIn, client: FlowableClient) -> None:
     """An answer without rows that counts some is refused instead of read again without end."""
     engine.replies.append(Reply(body=json.dumps({"data": [], "total": 5}).encode()))
     assert failure(client).reason == "invalid"
@@ -397,7 +397,7 @@ def test_a_page_that_says_more_and_has_none(engine: FlowableStandIn, client: Flo
         ("timer", "boundary event (timer)", EndState.CANCELLED),
     ],
 )
-def test_how_an_instance_ended(
+def test_end_state_of_an_instance(
     engine: FlowableStandIn, client: FlowableClient, activity: str | None, reason: str | None, state: EndState
 ) -> None:
     """The end activity and the reason decide; what they do not tell is undecided."""
@@ -435,7 +435,7 @@ def model(key: str, *ends: str) -> dict[str, Any]:
         ("fraud", EndState.CANCELLED),
     ],
 )
-def test_a_called_instance_that_its_caller_ended(
+def test_a_called_instance_ended_by_its_caller(
     engine: FlowableStandIn, client: FlowableClient, activity: str, state: EndState
 ) -> None:
     """Only a terminate end event of its own diagram terminates a called instance. The diagram is read once."""
@@ -472,7 +472,7 @@ def test_a_diagram_with_too_many_ids_is_not_remembered(
     assert (found.end_state, found.callback_class) == (EndState.UNDECIDED, None)
 
 
-def test_a_called_instance_takes_nothing_from_its_caller(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_variables_of_a_called_instance_may_be_copies(engine: FlowableStandIn, client: FlowableClient) -> None:
     """Variables of a called instance may be copies: its class is a data object, and it has no conclusion."""
     definition = engine.define("child")
     engine.models[definition] = model("child")
@@ -591,7 +591,7 @@ def test_the_status_of_instances(engine: FlowableStandIn, client: FlowableClient
     assert client.instance(running) is InstanceStatus.RUNNING
 
 
-def test_another_instance_is_refused(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_an_answer_about_another_instance_is_an_error(engine: FlowableStandIn, client: FlowableClient) -> None:
     """An answer about another instance than the one asked for is an error."""
     row = engine.rows[engine.end(engine.start(), AT.format(1))]
     engine.replies.append(Reply(body=json.dumps({"data": [row], "total": 1}).encode()))
@@ -609,7 +609,7 @@ def test_tenants_are_selected(engine: FlowableStandIn, config: EngineConfig) -> 
         assert {definition.tenant_id for definition in client.definitions()} == {"north", "south"}
 
 
-def test_definitions_are_read_to_the_end(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_all_pages_of_definitions_are_read(engine: FlowableStandIn, client: FlowableClient) -> None:
     """All pages are read, even if the engine gives fewer rows than asked for; each key has its latest version."""
     engine.max_rows = 2
     for number in range(5):
@@ -626,7 +626,7 @@ def test_definitions_are_read_to_the_end(engine: FlowableStandIn, client: Flowab
 # The engine's description of itself
 
 
-def test_check(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_check_reports_the_engine_version(engine: FlowableStandIn, client: FlowableClient) -> None:
     """The version, even without the right to ask for it, and no problem."""
     engine.start(variables={"a": 1})
     assert (client.check().version, client.check().problem) == ("7.2.0", "")
@@ -634,7 +634,7 @@ def test_check(engine: FlowableStandIn, client: FlowableClient) -> None:
     assert (client.check().version, client.check().problem) == ("", "")
 
 
-def test_a_history_that_is_not_kept(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_check_reports_an_empty_history(engine: FlowableStandIn, client: FlowableClient) -> None:
     """If instances run and the history is empty, the level is too low. If none runs, an empty history is normal."""
     engine.keeps_history = False
     assert client.check().problem == ""
@@ -642,7 +642,7 @@ def test_a_history_that_is_not_kept(engine: FlowableStandIn, client: FlowableCli
     assert "flowable.history-level=audit" in client.check().problem
 
 
-def test_variables_that_are_not_kept(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_check_reports_a_history_without_variables(engine: FlowableStandIn, client: FlowableClient) -> None:
     """If the history has no variables of instances that have some, the level is too low."""
     engine.keeps_variables = False
     engine.start()
@@ -693,7 +693,7 @@ def test_the_clock_of_the_engine(engine: FlowableStandIn, client: FlowableClient
         ),
     ],
 )
-def test_answers_that_cannot_be_used(
+def test_unusable_answers_are_errors(
     engine: FlowableStandIn, client: FlowableClient, reply: Reply, reason: str, words: str
 ) -> None:
     """Each is an error with its reason, the path and no secret, and is asked for once."""
@@ -706,7 +706,7 @@ def test_answers_that_cannot_be_used(
 
 
 @pytest.mark.parametrize("reply", [Reply(hangs=True), Reply(drips=True)])
-def test_slow_answers_end(engine: FlowableStandIn, config: EngineConfig, reply: Reply) -> None:
+def test_endless_answers_are_cut_off(engine: FlowableStandIn, config: EngineConfig, reply: Reply) -> None:
     """An answer that never ends is cut off, whether bytes arrive or not."""
     engine.replies.append(reply)
     with closing(FlowableClient(replace(config, timeout=0.2))) as client:
@@ -715,7 +715,7 @@ def test_slow_answers_end(engine: FlowableStandIn, config: EngineConfig, reply: 
     assert not engine.over.is_set()
 
 
-def test_nobody_answers(engine: FlowableStandIn, config: EngineConfig) -> None:
+def test_a_refused_connection_is_unreachable(engine: FlowableStandIn, config: EngineConfig) -> None:
     """A refused connection is `unreachable`."""
     with closing(FlowableClient(replace(config, url="http://127.0.0.1:1/x"))) as client:
         assert failure(client).reason == "unreachable"
@@ -755,7 +755,7 @@ def test_requests_are_not_logged(
     assert [record for record in caplog.records if record.name.startswith("http")] == []
 
 
-def test_it_can_be_closed_and_used_again(engine: FlowableStandIn, client: FlowableClient) -> None:
+def test_the_client_can_be_closed_and_used_again(engine: FlowableStandIn, client: FlowableClient) -> None:
     """Closing twice does no harm."""
     client.check()
     client.close()

@@ -68,7 +68,7 @@ def test_the_entry_point_names_the_plugin() -> None:
     assert [entry_point.load() for entry_point in found] == [flowhooks_notice.plugin]
 
 
-def test_an_alert_is_one_mail_to_everybody(plain: Any, make_alert: Callable[..., Alert]) -> None:
+def test_an_alert_is_one_mail_to_all_receivers(plain: Any, make_alert: Callable[..., Alert]) -> None:
     """All receivers get one mail with the cause, its start, the count and a link to the console."""
     notice(email=email(plain), console_url="https://flows.example.com/").alert_raised(make_alert())
     ((receivers, mail),) = plain.mails
@@ -129,7 +129,9 @@ def test_the_end_of_an_alert_in_chinese(hook: Any, make_alert: Callable[..., Ale
     ]
 
 
-def test_an_end_that_one_channel_did_not_take(hook: Any, plain: Any, make_alert: Callable[..., Alert]) -> None:
+def test_end_notification_is_retried_for_the_failed_channel(
+    hook: Any, plain: Any, make_alert: Callable[..., Alert]
+) -> None:
     """An end that one channel did not accept is sent again to that channel only."""
     made = notice(chat(hook), email=email(plain, host="127.0.0.1", port=1))
     ended = make_alert(resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC))
@@ -139,7 +141,7 @@ def test_an_end_that_one_channel_did_not_take(hook: Any, plain: Any, make_alert:
     assert len(hook.posts) == 1
 
 
-def test_the_end_is_sent_to_those_who_know_of_the_alert(
+def test_the_end_is_sent_to_the_channels_that_accepted_the_alert(
     hook: Any, plain: Any, make_alert: Callable[..., Alert]
 ) -> None:
     """The end is sent to the channel that accepted the alert, not to the one that did not, and then forgotten."""
@@ -157,13 +159,13 @@ def test_the_end_is_sent_to_those_who_know_of_the_alert(
     assert not vars(made)["_taken"]
 
 
-def test_a_time_zone_that_is_not_known(hook: Any) -> None:
+def test_an_unknown_time_zone_is_rejected(hook: Any) -> None:
     """A misspelt time zone is refused by name."""
     with pytest.raises(ValueError, match="time_zone 'Asia/Shangai' is not known"):
         notice(chat(hook), time_zone="Asia/Shangai")
 
 
-def test_growth_is_a_mail_of_its_own(plain: Any, make_alert: Callable[..., Alert]) -> None:
+def test_growth_of_an_alert_is_a_separate_mail(plain: Any, make_alert: Callable[..., Alert]) -> None:
     """A mail about growth has the new count and the last error, and replies to the first mail."""
     made = notice(email=email(plain))
     made.alert_raised(make_alert())
@@ -183,7 +185,9 @@ def test_growth_is_a_mail_of_its_own(plain: Any, make_alert: Callable[..., Alert
     ("form", "said"),
     [("text", b"ok"), ("dingtalk", b'{"errcode": 0}'), ("wecom", b'{"errcode": 0}'), ("feishu", b'{"code": 0}')],
 )
-def test_growth_in_a_chat_in_chinese(hook: Any, make_alert: Callable[..., Alert], form: str, said: bytes) -> None:
+def test_growth_of_an_alert_in_a_chinese_chat_post(
+    hook: Any, make_alert: Callable[..., Alert], form: str, said: bytes
+) -> None:
     """The post reports how many deliveries are new and how the newest failed."""
     hook.answer = (200, said)
     grown = make_alert(count=3220, notification=2, new_count=3200, last_error="收款人 <!channel> 没有账号")
@@ -208,7 +212,7 @@ def test_a_channel_that_missed_the_first_notification_gets_the_second(
     assert [mail["Message-ID"] for _, mail in plain.mails] == ["<0197-alert@example.com>", "<0197-alert.2@example.com>"]
 
 
-def test_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
+def test_an_alert_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
     """With `language = "zh"` the subject, the sentence and the names of the facts are Chinese."""
     notice(email=email(plain), language="zh", subject_prefix="【流程】").alert_raised(make_alert())
     ((_, mail),) = plain.mails
@@ -220,7 +224,7 @@ def test_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
 @pytest.mark.parametrize("cause", AlertCause)
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("subject", ["p:h", "(others)"])
-def test_there_are_words_for_every_cause(
+def test_every_cause_has_a_text(
     make_alert: Callable[..., Alert], cause: AlertCause, language: str, subject: str
 ) -> None:
     """Each cause of an alert has a text in both languages."""
@@ -256,7 +260,7 @@ def test_every_cause_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("server", ["starttls", "tls"])
-def test_mail_is_encrypted_and_signed_in(
+def test_mail_server_login_requires_tls(
     request: pytest.FixtureRequest, server: str, ca_file: str, password: str, make_alert: Callable[..., Alert]
 ) -> None:
     """With STARTTLS or TLS the plugin checks the server's certificate before it sends the password."""
@@ -268,7 +272,7 @@ def test_mail_is_encrypted_and_signed_in(
 
 
 @pytest.mark.parametrize("server", ["starttls", "tls"])
-def test_a_server_whose_certificate_is_not_trusted_is_told_nothing(
+def test_an_untrusted_server_gets_no_password_or_mail(
     request: pytest.FixtureRequest, server: str, password: str, make_alert: Callable[..., Alert]
 ) -> None:
     """A server with an untrusted certificate gets neither password nor mail."""
@@ -280,7 +284,7 @@ def test_a_server_whose_certificate_is_not_trusted_is_told_nothing(
     assert not any(command.startswith("AUTH") for command in taking.commands)
 
 
-def test_a_server_that_cannot_encrypt_is_told_nothing(
+def test_a_server_without_starttls_gets_no_password_or_mail(
     plain: Any, ca_file: str, password: str, make_alert: Callable[..., Alert]
 ) -> None:
     """An attacker who removes STARTTLS from a server's offer gets neither password nor mail."""
@@ -291,7 +295,7 @@ def test_a_server_that_cannot_encrypt_is_told_nothing(
     assert not any(command.startswith("AUTH") for command in plain.commands)
 
 
-def test_a_wrong_password_is_said_without_it(tls: Any, ca_file: str, make_alert: Callable[..., Alert]) -> None:
+def test_a_failed_login_does_not_reveal_the_password(tls: Any, ca_file: str, make_alert: Callable[..., Alert]) -> None:
     """The error names the user whose login failed, but not the password."""
     section = email(tls, security="tls", ca_file=ca_file, user="flow", password="wrong-one")
     made = notice(email=section)
@@ -327,7 +331,7 @@ def test_an_encoded_word_is_text(plain: Any, make_alert: Callable[..., Alert]) -
 
 
 @pytest.mark.parametrize("text", [".\r\n.", "x" * 20_000, "合" * 20_000])
-def test_any_text_is_a_mail(plain: Any, make_alert: Callable[..., Alert], text: str) -> None:
+def test_any_text_can_be_sent_as_a_mail(plain: Any, make_alert: Callable[..., Alert], text: str) -> None:
     """Dots, very long lines and Chinese text arrive as one mail, with lines that servers accept; long text is cut."""
     notice(email=email(plain)).alert_raised(make_alert(subject=text, message=text))
     ((_, mail),) = plain.mails
@@ -336,7 +340,7 @@ def test_any_text_is_a_mail(plain: Any, make_alert: Callable[..., Alert], text: 
     assert len(mail["Subject"]) <= 200
 
 
-def test_a_receiver_that_is_refused_does_not_keep_the_others_from_it(
+def test_one_rejected_receiver_does_not_fail_the_mail(
     plain: Any, make_alert: Callable[..., Alert], caplog: pytest.LogCaptureFixture
 ) -> None:
     """One refused receiver is logged and the mail counts as sent; it does not if all receivers are refused."""
@@ -350,7 +354,9 @@ def test_a_receiver_that_is_refused_does_not_keep_the_others_from_it(
 
 
 @pytest.mark.parametrize("command", ["MAIL", "DATA", "EHLO"])
-def test_a_server_that_says_no_has_not_taken_it(plain: Any, make_alert: Callable[..., Alert], command: str) -> None:
+def test_a_mail_rejected_by_the_server_is_sent_again(
+    plain: Any, make_alert: Callable[..., Alert], command: str
+) -> None:
     """A mail that the server refused is sent at the next call, as one mail, whatever the server answers to QUIT."""
     plain.says |= {command: "451 later", "HELO": "451 later", "QUIT": "421 idle"}
     made = notice(email=email(plain))
@@ -362,7 +368,7 @@ def test_a_server_that_says_no_has_not_taken_it(plain: Any, make_alert: Callable
     assert len(plain.mails) == 1
 
 
-def test_a_mail_server_that_says_nothing_is_not_waited_for(plain: Any, make_alert: Callable[..., Alert]) -> None:
+def test_timeout_of_an_unresponsive_mail_server(plain: Any, make_alert: Callable[..., Alert]) -> None:
     """The timeout ends the connection to a mail server that sends nothing."""
     plain.silent.set()
     with pytest.raises(NotTold, match=r"email: 127\.0\.0\.1:\d+: .*tim"):
@@ -370,7 +376,7 @@ def test_a_mail_server_that_says_nothing_is_not_waited_for(plain: Any, make_aler
 
 
 @pytest.mark.parametrize("server", ["plain", "tls"])
-def test_a_mail_server_whose_reply_has_no_end_is_not_waited_for(
+def test_time_limit_of_an_endless_mail_server_reply(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
     server: str,
@@ -424,7 +430,7 @@ def test_feishu_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
     assert body["content"]["text"].startswith("[flowhooks] dead: contracts:archive_contract\n")
 
 
-def test_wecom_takes_so_many_bytes_and_no_more(hook: Any, make_alert: Callable[..., Alert]) -> None:
+def test_wecom_text_fits_the_byte_limit(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """With long or Chinese values the text keeps all its lines and has at most the 2,048 bytes that WeCom accepts."""
     hook.answer = (200, b'{"errcode": 0, "errmsg": "ok"}')
     long = make_alert(cause=AlertCause.PARKED, subject="合" * 5_000, message="合" * 5_000)
@@ -436,7 +442,7 @@ def test_wecom_takes_so_many_bytes_and_no_more(hook: Any, make_alert: Callable[.
 
 
 @pytest.mark.parametrize("form", ["text", "dingtalk", "wecom", "feishu"])
-def test_no_value_calls_people_or_becomes_mark_up(make_alert: Callable[..., Alert], form: str) -> None:
+def test_no_value_becomes_a_mention_or_markup(make_alert: Callable[..., Alert], form: str) -> None:
     """Tags, mentions and ends of code blocks are replaced by similar characters."""
     alert = make_alert(cause=AlertCause.PARKED, subject=f"key {NASTY}", message=NASTY)
     note = compose(alert, language="en", prefix="", console_url="")
@@ -459,7 +465,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_chat_that_says_no_has_not_taken_it(
+def test_a_post_rejected_by_the_chat_is_sent_again(
     hook: Any, make_alert: Callable[..., Alert], refusal: tuple[str, int, bytes, str]
 ) -> None:
     """A post that was refused is sent again, log records do not show the chat's URL, and redirects are not followed."""
@@ -471,7 +477,7 @@ def test_a_chat_that_says_no_has_not_taken_it(
     assert [path for path, _ in hook.posts] == ["/hook/s3cret"]
 
 
-def test_a_chat_that_says_nothing_is_not_waited_for(hook: Any, make_alert: Callable[..., Alert]) -> None:
+def test_timeout_of_an_unresponsive_chat(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """The timeout ends the request to a chat that sends nothing."""
     hook.silent.set()
     with pytest.raises(NotTold, match=r"text: it cannot be reached: TimeoutError|timed out"):
@@ -486,7 +492,7 @@ def test_a_chat_that_says_nothing_is_not_waited_for(hook: Any, make_alert: Calla
     ],
     ids=["1xx", "body"],
 )
-def test_a_chat_whose_answer_has_no_end_is_not_waited_for(
+def test_time_limit_of_an_endless_chat_answer(
     hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Callable[..., Alert], form: str, drips: tuple[bytes, bytes]
 ) -> None:
     """The time limit of a post ends the request although each part of the answer arrives in time."""
@@ -496,14 +502,14 @@ def test_a_chat_whose_answer_has_no_end_is_not_waited_for(
         notice(chat(hook, form)).alert_raised(make_alert())
 
 
-def test_the_body_of_an_answer_is_not_read_if_the_status_says_all(hook: Any, make_alert: Callable[..., Alert]) -> None:
+def test_the_body_is_not_read_if_the_status_is_sufficient(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """A Slack or Mattermost that has accepted a post is not waited for any longer."""
     hook.drips = (b"HTTP/1.1 200 OK\r\n\r\n", b" ")
     notice(chat(hook)).alert_raised(make_alert())
     assert len(hook.posts) == 1
 
 
-def test_a_chat_that_is_not_there(make_alert: Callable[..., Alert]) -> None:
+def test_an_unreachable_chat_is_reported_without_its_url(make_alert: Callable[..., Alert]) -> None:
     """The error reports that the chat does not answer, without its URL."""
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}/hook/s3cret"
@@ -512,7 +518,9 @@ def test_a_chat_that_is_not_there(make_alert: Callable[..., Alert]) -> None:
     assert "s3cret" not in str(raised.value)
 
 
-def test_who_has_taken_it_is_not_told_again(hook: Any, plain: Any, make_alert: Callable[..., Alert]) -> None:
+def test_a_channel_that_accepted_an_alert_is_not_notified_again(
+    hook: Any, plain: Any, make_alert: Callable[..., Alert]
+) -> None:
     """When a chat fails, the mail is not sent a second time; another alert is another mail."""
     made = notice(chat(hook), email=email(plain))
     hook.answer = (500, b"")
@@ -526,7 +534,9 @@ def test_who_has_taken_it_is_not_told_again(hook: Any, plain: Any, make_alert: C
     assert (len(plain.mails), len(hook.posts)) == (2, 5)
 
 
-def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any) -> None:
+def test_the_number_of_remembered_alerts_is_limited(
+    hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any
+) -> None:
     """The number of remembered alerts has a limit."""
     monkeypatch.setattr("flowhooks_notice.MOST_REMEMBERED", 3)
     hook.answer = (500, b"")
@@ -538,7 +548,7 @@ def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyP
     assert list(vars(made)["_taken"]) == ["3", "4", "5"]
 
 
-def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Alert]) -> None:
+def test_alerts_of_unselected_causes_are_not_sent(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """An alert of a cause that is not selected is accepted, and nobody is notified."""
     made = notice(chat(hook), causes=["dead", "unknown"])
     for cause in AlertCause:
@@ -546,28 +556,30 @@ def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Al
     assert [body["text"].split()[2] for _, body in hook.posts] == ["dead:", "unknown:", "test:"]
 
 
-def test_without_settings_it_says_so(caplog: pytest.LogCaptureFixture, make_alert: Callable[..., Alert]) -> None:
+def test_plugin_without_settings_is_logged_as_inactive(
+    caplog: pytest.LogCaptureFixture, make_alert: Callable[..., Alert]
+) -> None:
     """Without settings the plugin logs that it notifies nobody, and has no other effect."""
     with caplog.at_level(logging.WARNING, "flowhooks_notice"):
         notice().alert_raised(make_alert())
     assert "alerts are not sent" in caplog.text
 
 
-def test_two_chats_of_one_name_are_refused(hook: Any) -> None:
+def test_two_chats_with_the_same_name_are_rejected(hook: Any) -> None:
     """Two chats with the same name are refused, because the log could not distinguish them."""
     with pytest.raises(ValueError, match="two chats named text"):
         notice(chat(hook), chat(hook))
 
 
 @pytest.mark.parametrize("url", ["http://[x", "http://:80/s3cret", "http://h:99999/s3cret"])
-def test_a_url_that_cannot_be_read_is_not_shown(hook: Any, url: str) -> None:
+def test_an_invalid_url_is_not_shown(hook: Any, url: str) -> None:
     """The error names the chat, but not its secret URL."""
     with pytest.raises(ValueError, match=r"the chat text in .* its url cannot be read") as raised:
         notice(chat(hook, url=url))
     assert "s3cret" not in str(raised.value)
 
 
-def test_certificates_that_are_not_there(plain: Any) -> None:
+def test_an_unreadable_certificate_file_prevents_the_start(plain: Any) -> None:
     """The plugin does not start if it cannot read the file of certificates, and reports the reason."""
     with pytest.raises(ValueError, match="ca_file cannot be used: No such file"):
         notice(email=email(plain, ca_file="/nowhere/ca.pem"))
@@ -653,7 +665,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "named"), REFUSED)
-def test_settings_that_cannot_be_meant_are_refused(
+def test_invalid_settings_quarantine_the_plugin(
     flowhooks_app: AppFactory, settings: dict[str, Any], named: str
 ) -> None:
     """A misspelt or revealing setting quarantines the plugin; the reason has its name, not its value."""

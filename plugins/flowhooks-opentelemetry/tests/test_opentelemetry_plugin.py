@@ -201,7 +201,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.mark.parametrize(("traceparent", "sampled"), [(TRACEPARENT, True), (TRACEPARENT[:-1] + "0", False)])
-def test_the_span_is_linked_to_that_of_the_engine(recorded: Recorded, traceparent: str, sampled: bool) -> None:
+def test_the_span_is_linked_to_the_engine_span(recorded: Recorded, traceparent: str, sampled: bool) -> None:
     """The span is the root of a trace of its own, with a link to the span that the callback names."""
     fine, event, delivery = attempt()
     wrapper = recorded.plugin.run_handler(fine, replace(event, traceparent=traceparent), delivery)
@@ -226,7 +226,7 @@ def test_without_a_traceparent_there_is_no_link(leave: Callable[..., AppHarness]
     assert span.links == ()
 
 
-def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
+def test_spans_of_a_handler_belong_to_the_attempt_span(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """Inside the handler the attempt's span is the current span."""
     app = leave()
     delivery = app.wait_for(app.post("1", processDefinitionKey="fine").event_id, "succeeded")
@@ -279,7 +279,7 @@ class Speechless(Reject):
         raise SystemExit("no notes")
 
 
-def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin(
+def test_a_recording_error_does_not_replace_the_attempt_error(
     leave: Callable[..., AppHarness], recorded: Recorded
 ) -> None:
     """An error while recording does not replace the attempt's own error: a rejected attempt is not retried."""
@@ -291,7 +291,7 @@ def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin
     assert span.status.status_code is StatusCode.ERROR
 
 
-def test_an_error_that_is_no_utf8_can_be_exported(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
+def test_an_error_that_is_not_utf8_can_be_exported(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """A file name can hold bytes that are not UTF-8; without care the exporter would drop the whole batch."""
     app = leave(spoil=ValueError("no " + os.fsdecode(b"\xe4.txt")))
     app.post("1", processDefinitionKey="fine")
@@ -316,7 +316,7 @@ def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppHarness]
     assert durations[0].explicit_bounds[:2] == (0.005, 0.01)
 
 
-def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
+def test_errors_of_other_wrappers_are_part_of_the_attempt(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """An attempt whose function returned and whose transaction failed is failed here and in the ledger."""
     app = leave(spoil=LookupError("the commit failed"))
     delivery = app.delivery(app.post("1", processDefinitionKey="fine").event_id)
@@ -332,7 +332,7 @@ def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppH
         ("no outcome at all", "failed", None),
     ],
 )
-def test_an_outcome_that_a_wrapper_made_counts(
+def test_a_failure_set_by_a_wrapper_is_recorded(
     leave: Callable[..., AppHarness], recorded: Recorded, spoil: object, outcome: str, description: str | None
 ) -> None:
     """A failure without an exception has attributes of its own, which agree with the ledger."""
@@ -355,7 +355,7 @@ def test_exceptions_pass_through_unchanged(recorded: Recorded) -> None:
     assert recorded.counts() == {("leave:fine", "failed", "KeyboardInterrupt"): 1}
 
 
-def test_without_an_sdk_nothing_is_recorded_and_nothing_breaks() -> None:
+def test_without_an_sdk_the_result_is_returned_unchanged() -> None:
     """With only the API installed the wrapper returns the result unchanged."""
     wrapper = Telemetry(trace.NoOpTracerProvider()).run_handler(*attempt())
     next(wrapper)
@@ -402,7 +402,7 @@ assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider), "the 
 
 
 @pytest.mark.parametrize(("given", "service"), [({}, "flowhooks"), ({"OTEL_SERVICE_NAME": "callbacks"}, "callbacks")])
-def test_it_exports_as_the_environment_says(given: dict[str, str], service: str) -> None:
+def test_export_uses_the_environment_settings(given: dict[str, str], service: str) -> None:
     """With `export = true` a collector gets spans and measurements under the service's name when the process ends."""
     received: dict[str, bytes] = {}
 
@@ -442,7 +442,7 @@ def test_it_exports_as_the_environment_says(given: dict[str, str], service: str)
 
 
 @pytest.mark.parametrize("named", ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "flowhooks_opentelemetry.export"])
-def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
+def test_handlers_run_if_the_sdk_cannot_start(
     flowhooks_app: AppFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, named: str
 ) -> None:
     """If the SDK rejects the environment, or cannot be imported, this is logged once and handlers run without it."""
@@ -459,7 +459,7 @@ def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
     assert named in record.getMessage()
 
 
-def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_requires_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra the plugin reports which packages are missing."""
     for module in [name for name in sys.modules if name.startswith("opentelemetry.exporter")]:
         monkeypatch.delitem(sys.modules, module)
@@ -468,7 +468,7 @@ def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         Telemetry().configure(settings={"export": True})
 
 
-def test_a_misspelt_setting_is_refused(flowhooks_app: AppFactory) -> None:
+def test_a_misspelt_setting_is_rejected(flowhooks_app: AppFactory) -> None:
     """The schema of the settings reports a misspelt name."""
     with pytest.raises(FlowhooksError, match="exprot"):
         flowhooks_app(names={"opentelemetry": Telemetry()}, settings={"opentelemetry": {"exprot": True}})

@@ -117,7 +117,7 @@ def test_an_attempt_that_raises_is_measured(timings: Timings, file: Path) -> Non
     assert (line["outcome"], line["state"]) == ("rejected", "dead")
 
 
-def test_attempts_are_told_apart(timings: Timings, file: Path) -> None:
+def test_attempts_are_distinguished(timings: Timings, file: Path) -> None:
     """Each attempt gets its own time, once; the time of an attempt that was not measured is null."""
     made = manager(timings)
     run(made, fine, delivery(attempt=1))
@@ -145,7 +145,7 @@ def test_values_cannot_forge_lines(timings: Timings, file: Path) -> None:
     assert line["handlers"] == [nasty]
 
 
-def test_what_is_never_settled_is_forgotten(file: Path) -> None:
+def test_the_number_of_unsettled_attempts_is_limited(file: Path) -> None:
     """Above the limit the oldest measured attempt is dropped."""
     timings = Timings(most=2)
     timings.configure({"file": str(file)})
@@ -176,7 +176,7 @@ def test_many_threads_are_measured_at_once(timings: Timings, file: Path) -> None
     assert all(line["seconds"] > 0 for line in found)
 
 
-def test_without_a_file_it_logs(caplog: pytest.LogCaptureFixture) -> None:
+def test_measurements_are_logged_without_a_file(caplog: pytest.LogCaptureFixture) -> None:
     """Without settings each measurement is a log record of level info, with its values as members."""
     timings = Timings()
     timings.configure({})
@@ -185,7 +185,7 @@ def test_without_a_file_it_logs(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.record_tuples == [("flowhooks_timings", logging.INFO, "accepted")]
 
 
-def test_in_the_log_each_value_is_a_member(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_value_is_a_member_of_the_log_record(caplog: pytest.LogCaptureFixture) -> None:
     """Values are members of the log record, so the JSON log has no JSON within a text."""
     timings = Timings()
     timings.configure({})
@@ -213,7 +213,7 @@ def test_in_the_log_each_value_is_a_member(caplog: pytest.LogCaptureFixture) -> 
         ({"file": ""}, "file must be the path of a file, not ''"),
     ],
 )
-def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
     """A misspelt setting or a wrong type is reported."""
     with pytest.raises(ValueError, match=message):
         Timings().configure(settings)

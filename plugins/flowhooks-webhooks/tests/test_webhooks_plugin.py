@@ -244,7 +244,7 @@ def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarne
         (422, "rejects this message"),
     ],
 )
-def test_what_will_not_get_better_is_rejected(
+def test_a_permanent_failure_makes_the_delivery_dead(
     forwarding: Callable[..., AppHarness], receiver: Receiver, status: int, says: str
 ) -> None:
     """A permanent failure makes the delivery dead after one attempt, with the reason; a redirect is not followed."""
@@ -259,7 +259,9 @@ def test_what_will_not_get_better_is_rejected(
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_the_receiver_says_when(forwarding: Callable[..., AppHarness], receiver: Receiver, status: int) -> None:
+def test_retry_after_sets_the_time_of_the_next_attempt(
+    forwarding: Callable[..., AppHarness], receiver: Receiver, status: int
+) -> None:
     """Retry-After is followed: the message is sent again at that time, not earlier."""
     receiver.answers = [(status, {"retry-after": "120"})]
     app = forwarding()
@@ -289,7 +291,7 @@ def test_the_receiver_says_when(forwarding: Callable[..., AppHarness], receiver:
     ],
     ids=str,
 )
-def test_how_retry_after_is_read(
+def test_retry_after_is_parsed_and_bounded(
     forwarding: Callable[..., AppHarness], receiver: Receiver, after: str | timedelta, least: float, most: float
 ) -> None:
     """Seconds or a date, at least the schedule's delay, at most a day; otherwise the schedule decides."""
@@ -304,7 +306,7 @@ def test_how_retry_after_is_read(
     assert delivery.error.endswith("endpoint crm answered 429 Too Many Requests")
 
 
-def test_a_receiver_that_asks_for_a_second_does_not_use_up_the_attempts(
+def test_a_repeated_short_retry_after_follows_the_schedule(
     forwarding: Callable[..., AppHarness], receiver: Receiver
 ) -> None:
     """If the second response requests one second, the schedule's five minutes apply."""
@@ -317,7 +319,7 @@ def test_a_receiver_that_asks_for_a_second_does_not_use_up_the_attempts(
     assert (delivery.due_at - app.event(event_id).received_at).total_seconds() == 305
 
 
-def test_after_a_replay_the_receiver_is_given_seconds_at_least(plugin: Webhooks, receiver: Receiver) -> None:
+def test_retry_after_has_a_minimum_after_a_replay(plugin: Webhooks, receiver: Receiver) -> None:
     """After the schedule's last attempt, the receiver's Retry-After applies, with a minimum of seconds."""
     receiver.answers = [(429, {"retry-after": "1"}), (429, {"retry-after": "60"})]
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True))
@@ -339,7 +341,7 @@ def timeout_for(answer: int) -> float:
         (CLOSES, "NotDelivered: endpoint crm did not answer (RemoteProtocolError)"),
     ],
 )
-def test_no_answer_is_a_failed_attempt(
+def test_a_missing_answer_is_a_failed_attempt(
     forwarding: Callable[..., AppHarness], receiver: Receiver, answer: int, says: str
 ) -> None:
     """A missing or late response is a failed attempt, and the message is sent again with the same id."""
@@ -359,7 +361,7 @@ def test_no_answer_is_a_failed_attempt(
     ids=["1xx", "header"],
 )
 @pytest.mark.usefixtures("receiver")  # which leaves no proxy in the environment
-def test_an_answer_that_drips_is_not_waited_for(plugin: Webhooks, start: bytes, part: bytes) -> None:
+def test_timeout_of_an_answer_in_small_parts(plugin: Webhooks, start: bytes, part: bytes) -> None:
     """The timeout ends a request whose answer arrives in small parts, each in time."""
 
     def drip(request: Request) -> Iterator[bytes]:
@@ -384,7 +386,9 @@ def test_secrets_can_be_changed(forwarding: Callable[..., AppHarness], receiver:
     assert (len(receiver.messages), receiver.refused) == (1, [])
 
 
-def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
+def test_a_receiver_with_another_secret_rejects_the_message(
+    forwarding: Callable[..., AppHarness], receiver: Receiver
+) -> None:
     """A receiver with another secret does not verify the message and responds 401."""
     receiver.secret = OTHER_SECRET
     app = forwarding()
@@ -393,7 +397,9 @@ def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppHar
     assert (receiver.messages, len(receiver.refused)) == ([], 1)
 
 
-def test_every_event_of_a_kind(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
+def test_every_matches_events_without_another_handler(
+    forwarding: Callable[..., AppHarness], receiver: Receiver
+) -> None:
     """`every` takes events that match no other handler."""
     app = forwarding({"name": "all", "url": receiver.url, "secret": SECRET, "every": True})
     app.post("1", processDefinitionKey="unheard of")
@@ -401,7 +407,7 @@ def test_every_event_of_a_kind(forwarding: Callable[..., AppHarness], receiver: 
 
 
 @pytest.mark.parametrize("answer", [500, 404, HANGS, CLOSES])
-def test_nothing_secret_is_shown(
+def test_secrets_are_not_shown(
     forwarding: Callable[..., AppHarness], receiver: Receiver, answer: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """User info and query of the URL, secrets and header fields reach the receiver, but no error, traceback or log."""
@@ -423,7 +429,7 @@ def test_nothing_secret_is_shown(
     assert not [secret for secret in ("pass-4711", "query-4711", "header-4711", SECRET) if secret in logged]
 
 
-def test_where_a_message_goes_is_shown_by_host_only(plugin: Webhooks) -> None:
+def test_the_handler_summary_shows_only_the_host(plugin: Webhooks) -> None:
     """The handler's summary names the host; no printed text has the URL."""
     plugin.configure(settings={"endpoints": [section(url="https://me:pw@crm.example/x?y=z", process_key="leave")]})
     (handler,) = plugin.handlers()
@@ -431,7 +437,7 @@ def test_where_a_message_goes_is_shown_by_host_only(plugin: Webhooks) -> None:
     assert "pw" not in repr(handler)
 
 
-def test_many_are_forwarded_at_once(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
+def test_many_events_are_forwarded_at_once(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
     """Forty events from eight threads are forty verified messages, each with an id of its own."""
     app = forwarding()
     with ThreadPoolExecutor(8) as pool:
@@ -443,7 +449,7 @@ def test_many_are_forwarded_at_once(forwarding: Callable[..., AppHarness], recei
 
 
 @pytest.mark.parametrize("lines", [3, pytest.param(10, marks=pytest.mark.long)])
-def test_a_receiver_that_minds_the_id_takes_it_once(plugin: Webhooks, receiver: Receiver, lines: int) -> None:
+def test_all_messages_of_an_event_have_the_same_id(plugin: Webhooks, receiver: Receiver, lines: int) -> None:
     """After any number of kills and repeated callbacks, all messages of an event have one id."""
     report = exactly_once(
         plugin,
@@ -467,7 +473,7 @@ def handlers_of(plugin: Webhooks, *endpoints: dict[str, Any]) -> list[Handler]:
     return list(plugin.handlers())
 
 
-def test_what_the_handlers_listen_to(plugin: Webhooks) -> None:
+def test_a_handler_has_the_selectors_of_its_endpoint(plugin: Webhooks) -> None:
     """A handler has the selectors of its endpoint, and is retried on the usual schedule."""
     crm, erp = handlers_of(
         plugin,
@@ -480,7 +486,7 @@ def test_what_the_handlers_listen_to(plugin: Webhooks) -> None:
     assert (erp.name, erp.selectors.kind, erp.selectors.every) == ("erp", "cancel", True)
 
 
-def test_other_kinds_have_types_of_their_own(plugin: Webhooks, receiver: Receiver) -> None:
+def test_message_types_of_additional_kinds(plugin: Webhooks, receiver: Receiver) -> None:
     """The type of a callback kind that a plugin added is `flow.` and the kind's name."""
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True, kind="cancel"))
     handler(make_event(kind="cancel"), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=1))
@@ -488,7 +494,7 @@ def test_other_kinds_have_types_of_their_own(plugin: Webhooks, receiver: Receive
 
 
 @pytest.mark.parametrize("traceparent", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None])
-def test_the_trace_of_the_engine_is_sent_on(plugin: Webhooks, receiver: Receiver, traceparent: str | None) -> None:
+def test_the_traceparent_is_forwarded(plugin: Webhooks, receiver: Receiver, traceparent: str | None) -> None:
     """The message has the callback's own traceparent in every attempt, and none if the callback had none."""
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True))
     event = make_event(traceparent=traceparent)
@@ -498,7 +504,7 @@ def test_the_trace_of_the_engine_is_sent_on(plugin: Webhooks, receiver: Receiver
     assert receiver.refused == []
 
 
-def test_without_settings_there_is_nothing_to_do(plugin: Webhooks) -> None:
+def test_plugin_without_settings_has_no_handlers(plugin: Webhooks) -> None:
     """The plugin loads without a section, and has no handlers."""
     plugin.configure(settings={})
     assert plugin.handlers() == []
@@ -555,7 +561,7 @@ def test_wrong_settings_quarantine_the_plugin(
         ({"every": "yes"}, "every"),
     ],
 )
-def test_the_schema_of_the_settings_refuses(
+def test_the_schema_rejects_wrong_settings(
     plugin: Webhooks, flowhooks_app: AppFactory, changes: dict[str, Any], says: str
 ) -> None:
     """The shipped schema finds a misspelt setting or a wrong type, and names it."""
@@ -566,7 +572,7 @@ def test_the_schema_of_the_settings_refuses(
         )
 
 
-def test_a_secret_comes_from_the_environment(
+def test_a_secret_is_read_from_the_environment(
     forwarding: Callable[..., AppHarness], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`secret = {env = "CRM_SECRET"}` signs with the value of the variable."""
@@ -577,7 +583,7 @@ def test_a_secret_comes_from_the_environment(
     assert (len(receiver.messages), receiver.refused) == (1, [])
 
 
-def test_two_endpoints_of_one_name_are_refused(plugin: Webhooks) -> None:
+def test_two_endpoints_with_the_same_name_are_rejected(plugin: Webhooks) -> None:
     """Two endpoints with the same name are refused, because their deliveries could not be distinguished."""
     with pytest.raises(ValueError, match=r"has two endpoints named crm$"):
         plugin.configure(settings={"endpoints": [section(every=True), section(every=True)]})

@@ -17,7 +17,7 @@ from support.waiting import until
 
 
 @pytest.mark.either
-def test_an_operation_that_fails_does_not_keep_others_from_running(harness, listens, monkeypatch, logged):
+def test_a_failing_operation_does_not_block_other_operations(harness, listens, monkeypatch, logged):
     """Later ones finish, each failure is logged once, and an action that this version does not know is one of them."""
 
     def fail(event):

@@ -72,7 +72,7 @@ def test_a_jump_that_cannot_be_recorded_is_recorded_later(harness, monkeypatch):
 
 
 @pytest.mark.runners
-def test_a_retry_that_was_put_off_for_years_is_made(harness, listens, logged, eventually):
+def test_a_retry_delayed_for_years_runs(harness, listens, logged, eventually):
     """Once the clock is right, the retry is due and runs."""
     ran = []
 
@@ -92,7 +92,7 @@ def test_a_retry_that_was_put_off_for_years_is_made(harness, listens, logged, ev
     assert eventually(lambda: [one["deliveries"] for one in logged if one["event"] == "due_times_corrected"]) == [1]
 
 
-def test_it_is_made_after_a_restart_too(harness, listens):
+def test_a_retry_delayed_for_years_runs_after_a_restart(harness, listens):
     """The check at a start corrects the due time at once."""
 
     def moody(event, delivery):
@@ -108,7 +108,7 @@ def test_it_is_made_after_a_restart_too(harness, listens):
     harness.open(listens(moody, retry=Retry(delays=[3600], jitter=0))).settled(event_id, State.SUCCEEDED)
 
 
-def test_a_retry_of_thirty_days_is_left_alone(harness, listens):
+def test_a_retry_of_thirty_days_is_not_corrected(harness, listens):
     """The longest possible delay with its jitter is not corrected."""
 
     def fail(event):
@@ -123,7 +123,7 @@ def test_a_retry_of_thirty_days_is_left_alone(harness, listens):
     assert flow.only(event_id).due_at == due_at
 
 
-def test_many_are_corrected_a_page_at_a_time(harness, listens, monkeypatch):
+def test_many_due_times_are_corrected_in_batches(harness, listens, monkeypatch):
     """All wrong due times are corrected in any number, and no others."""
     monkeypatch.setattr(due_times, "BATCH_SIZE", 2)
     flow = harness.open(listens(lambda event: None), start=False)
@@ -137,7 +137,7 @@ def test_many_are_corrected_a_page_at_a_time(harness, listens, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_they_are_found_by_the_index_of_polling(harness):
+def test_wrong_due_times_are_found_by_the_polling_index(harness):
     """The query uses the polling index for any number of waiting deliveries."""
     with harness.open(start=False).app.ledger.connection() as connection:
         query = "EXPLAIN QUERY PLAN " + str(due_times._FAR.compile(connection.engine))
@@ -145,7 +145,7 @@ def test_they_are_found_by_the_index_of_polling(harness):
     assert plan == ["SEARCH deliveries USING INDEX deliveries_due (handler=? AND due_at>?)"]
 
 
-def test_a_trial_that_was_put_off_for_years_is_made(harness, listens, eventually, logged):
+def test_a_trial_delayed_for_years_runs(harness, listens, eventually, logged):
     """A trial of an open circuit runs once the clock is right."""
     ran = []
 
@@ -166,7 +166,7 @@ def test_a_trial_that_was_put_off_for_years_is_made(harness, listens, eventually
     eventually(lambda: not flow.app.ledger.open_circuits())
 
 
-def test_a_trial_that_is_due_soon_is_not_made_before(harness, listens):
+def test_a_trial_that_is_due_soon_is_not_corrected(harness, listens):
     """A trial within a day is not corrected, because clocks of processes may differ."""
     flow = harness.open(listens(lambda event: None), circuit_breaker={"failures": 1, "retry_interval": 60}, start=False)
     now = flow.clock.now()
@@ -243,7 +243,7 @@ def test_a_clock_that_jumps_during_a_run_keeps_the_identities(harness, listens, 
     assert flow.take("i1").event_id == event_id
 
 
-def test_one_run_deletes_only_so_many(harness, listens, monkeypatch, logged):
+def test_one_run_deletes_a_limited_number_of_events(harness, listens, monkeypatch, logged):
     """A run stops at its limit and logs it, and the next run continues."""
     monkeypatch.setattr(retention, "BATCH_SIZE", 1)
     monkeypatch.setattr(retention, "MIN_ROWS_PER_RUN", 3)

@@ -71,7 +71,7 @@ def follows(flow, key, eventually):
 
 
 @pytest.mark.parametrize(("function", "status"), [(nothing, "done"), (refuses, "dead")])
-def test_who_waits_learns_what_another_process_settled(having, without, answered, function, status):
+def test_a_waiter_receives_the_outcome_of_another_process(having, without, answered, function, status):
     """The first response of a process without the plugin has any outcome of the other process."""
     having(function)
     taker = without()
@@ -81,7 +81,7 @@ def test_who_waits_learns_what_another_process_settled(having, without, answered
     assert ("no leave left" in answer.delivery_statuses[0].error) is (function is refuses)
 
 
-def test_many_wait_at_once(having, without, together):
+def test_many_concurrent_waiters_receive_their_own_outcome(having, without, together):
     """Each of many waiters gets its own outcome."""
     having(runner={"threads": 4})
     taker = without(http={"threads": 64})
@@ -98,7 +98,7 @@ def test_a_retry_that_is_too_late_ends_the_wait(having, without, answered, clock
     assert answer.delivery_statuses[0].due_at == clock.now() + 3600 * 1_000_000
 
 
-def test_who_joins_learns_it_too(having, without, answered, eventually):
+def test_a_repeated_callback_waits_for_another_process(having, without, answered, eventually):
     """A repeated callback waits for the handler that runs in another process."""
     gate, entered = threading.Event(), threading.Event()
 
@@ -119,7 +119,7 @@ def test_who_joins_learns_it_too(having, without, answered, eventually):
     assert answer.status == "done"
 
 
-def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventually):
+def test_resolving_in_another_process_ends_the_wait(having, without, answered, eventually):
     """A delivery resolved in one process ends the wait for it in another process."""
     gate, entered = threading.Event(), threading.Event()
 
@@ -176,7 +176,7 @@ def deafness(monkeypatch, eventually, logged):
     may_listen.set()
 
 
-def test_what_settled_while_nobody_listened_is_found(having, without, answered, eventually, deafness):
+def test_an_outcome_during_a_lost_connection_reaches_the_waiter(having, without, answered, eventually, deafness):
     """An outcome recorded while the connection is cut reaches the waiter afterwards."""
     gate, entered = threading.Event(), threading.Event()
 
@@ -200,7 +200,7 @@ def test_what_settled_while_nobody_listened_is_found(having, without, answered, 
     assert answer.status == "done"
 
 
-def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, monkeypatch):
+def test_a_heartbeat_finds_an_outcome_without_a_notification(having, without, answered, eventually, monkeypatch):
     """A silent connection delays no process, because each heartbeat polls too."""
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda *_: None)
     having()
@@ -215,7 +215,7 @@ def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, 
     assert answer.status == "done"
 
 
-def test_what_another_process_brings_is_routed_without_a_restart(having, without, eventually):
+def test_a_handler_of_another_process_is_routed_without_a_restart(having, without, eventually):
     """A handler that another process registers is routed here, and its parked events are delivered."""
     taker = without()
     parked = taker.take("early")
@@ -226,7 +226,7 @@ def test_what_another_process_brings_is_routed_without_a_restart(having, without
     taker.settled(parked.event_id, State.SUCCEEDED)
 
 
-def test_what_was_parked_by_old_routes_is_delivered_once_they_are_new(having, without, eventually, monkeypatch):
+def test_an_event_parked_by_old_routes_is_delivered_by_new_routes(having, without, eventually, monkeypatch):
     """An event parked after another process looked for parked events is delivered to its handler."""
     taker = without()
     taker.app.cluster._listener.stop(20)  # this app gets no notifications
@@ -237,7 +237,7 @@ def test_what_was_parked_by_old_routes_is_delivered_once_they_are_new(having, wi
     taker.settled(parked.event_id, State.SUCCEEDED)
 
 
-def test_what_another_process_retires_is_routed_no_longer(having, without, eventually):
+def test_a_handler_retired_by_another_process_is_not_routed(having, without, eventually):
     """A handler retired by another process is no longer routed, except where it is loaded."""
     has, taker = having(), without()
     follows(taker, "leave", eventually)
@@ -249,7 +249,7 @@ def test_what_another_process_retires_is_routed_no_longer(having, without, event
     assert has.app.operation_context.missing_handlers == frozenset()
 
 
-def test_what_has_not_changed_is_not_made_anew(having, without):
+def test_unchanged_handlers_do_not_rebuild_the_routes(having, without):
     """Another process with the same handlers changes no routes."""
     having()
     taker = without()
@@ -259,7 +259,7 @@ def test_what_has_not_changed_is_not_made_anew(having, without):
     assert taker.app.router is before
 
 
-def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypatch):
+def test_a_delivery_stored_by_another_process_wakes_a_process(having, without, monkeypatch):
     """A stored delivery wakes another process, whose next poll is a thousand seconds away."""
     monkeypatch.setattr("flowhooks.execution.runners.embedded.POLL_INTERVAL", 1000.0)
     ran = threading.Event()
@@ -275,7 +275,7 @@ def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypa
     assert ran.wait(20)
 
 
-def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
+def test_callbacks_without_a_running_handler_are_answered_at_once(having, without, eventually):
     """Once the only process with a handler has ended, new and repeated callbacks are answered at once."""
     taker, has = without(), having()
     follows(taker, "leave", eventually)
@@ -290,7 +290,7 @@ def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
     assert taker.take("i3", wait=LONG).status == "done"
 
 
-def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
+def test_a_process_with_expired_heartbeats_is_found(having, without, eventually):
     """A killed process is found at the next check after its heartbeats have expired."""
     taker, has = without(), having()
     follows(taker, "leave", eventually)
@@ -302,7 +302,7 @@ def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
     assert taker.app.cluster.handlers_with_runner == {"p:h"}
 
 
-def test_what_is_paused_here_does_not_begin_there(having, without, answered, eventually):
+def test_a_pause_in_one_process_applies_to_another_process(having, without, answered, eventually):
     """The other process is notified at once: waiters are answered, and deliveries run after the resume."""
     runs, taker = having(), without()
     pause(taker.app.operation_context, ["p:h"])
@@ -316,7 +316,7 @@ def test_what_is_paused_here_does_not_begin_there(having, without, answered, eve
     eventually(lambda: taker.take("3", wait=LONG).status == "done")
 
 
-def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answered, eventually):
+def test_a_pause_answers_waiters_in_another_process(having, without, answered, eventually):
     """A pause answers clients that wait in another process."""
     having(start=False)
     taker, operator = without(), without()
@@ -328,7 +328,7 @@ def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answ
     assert answered(taker, meanwhile=paused).status == "pending"
 
 
-def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(harness, listens, eventually, monkeypatch):
+def test_a_heartbeat_finds_a_pause_with_a_lost_notification(harness, listens, eventually, monkeypatch):
     """A heartbeat finds a pause whose notification was lost; until then no delivery starts either."""
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda _news, _connection: None)
     runs = harness.open(listens(nothing, name="h"), ledger={"heartbeat_timeout": 3.0})
@@ -341,7 +341,7 @@ def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(harne
     runs.settled(event_id, State.SUCCEEDED)
 
 
-def test_a_pause_comes_after_what_was_about_to_begin(having, eventually, monkeypatch):
+def test_a_delivery_that_was_about_to_start_runs_before_a_pause(having, eventually, monkeypatch):
     """If a process that read "not paused" commits first, the delivery runs and is shown as running."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT", WAIT_TIMEOUT)
     flow = having(start=False)
@@ -364,7 +364,7 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually, monkeyp
         assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
 
 
-def test_a_stop_waits_for_the_heartbeat_that_is_under_way(without, monkeypatch):
+def test_a_stop_waits_for_the_running_heartbeat(without, monkeypatch):
     """`Neighbours.stop` returns after the heartbeat thread has ended, so that the ledger can be closed."""
     flow = without(start=False)  # a thread of the app that only now begins to wait would send a heartbeat, too
     neighbours, ledger = flow.app.cluster, flow.app.ledger

@@ -19,14 +19,14 @@ def missed(harness, listens):
     return flow, event_id
 
 
-def test_the_start_finds_what_was_missed_before(missed, eventually):
+def test_the_start_finds_missed_promotions(missed, eventually):
     """A missed promotion is found by the first sweep, in the background."""
     flow, event_id = missed
     flow.app.start()
     eventually(lambda: flow.only(event_id).state is State.SUCCEEDED)
 
 
-def test_a_page_that_cannot_be_written_does_not_stop_the_others(missed, monkeypatch):
+def test_a_page_that_cannot_be_written_does_not_stop_other_pages(missed, monkeypatch):
     """After an error the sweep continues behind the page that failed, and comes back to it later."""
     flow, _ = missed
     flow.take("i2", wait=0, businessKey="other")
@@ -48,7 +48,7 @@ def _raise(failures):
 
 
 @pytest.mark.postgresql
-def test_only_the_leader_sweeps_and_errors_do_not_end_it(missed, monkeypatch, eventually, logged):
+def test_only_the_leader_sweeps_and_errors_do_not_end_the_sweeper(missed, monkeypatch, eventually, logged):
     """An error of the database is logged once, a defect each time; the next sweep finds the delivery."""
     flow, event_id = missed
     answers = [False, LedgerUnusable("down"), LedgerUnusable("down"), ValueError("defect"), True]

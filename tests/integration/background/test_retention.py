@@ -54,7 +54,7 @@ def left(flow, ids):
     return {name for name, one in ids.items() if one in there}
 
 
-def test_by_default_what_is_done_is_kept_for_400_days(harness, listens):
+def test_finished_events_are_purged_after_400_days_by_default(harness, listens):
     """Finished events and their identities are purged after 400 days; dead and parked ones stay forever."""
     flow, ids = events(harness, listens)
     flow.clock.advance(399 * DAY)
@@ -68,7 +68,7 @@ def test_by_default_what_is_done_is_kept_for_400_days(harness, listens):
     assert left(flow, ids) == {"dead", "parked"}
 
 
-def test_each_state_has_a_time_of_its_own(harness, listens):
+def test_each_state_has_its_own_retention(harness, listens):
     """Each state has its own retention, and 0 means forever."""
     flow, ids = events(harness, listens, succeeded=30, dismissed=0, dead=90, parked=60)
     for days, stay in ((31, {"dead", "parked", "dismissed"}), (30, {"dead", "dismissed"}), (30, {"dismissed"})):
@@ -77,7 +77,7 @@ def test_each_state_has_a_time_of_its_own(harness, listens):
         assert left(flow, ids) == stay
 
 
-def test_with_everything_for_ever_nothing_goes(harness, listens):
+def test_nothing_is_deleted_with_all_retention_off(harness, listens):
     """With all retention off nothing is deleted."""
     off = dict.fromkeys(("succeeded", "closed", "dismissed", "identities", "audit", "alerts", "trend_hours"), 0)
     flow, ids = events(harness, listens, **off)
@@ -86,7 +86,7 @@ def test_with_everything_for_ever_nothing_goes(harness, listens):
     assert left(flow, ids) == set(ids)
 
 
-def test_identities_are_forgotten_when_their_time_is_over(harness, listens):
+def test_identities_are_deleted_after_their_retention(harness, listens):
     """Within the retention a repeated callback is recognised; afterwards it is a new event."""
     flow, ids = events(harness, listens, succeeded=30, identities=100)
     flow.clock.advance(31 * DAY)
@@ -99,7 +99,7 @@ def test_identities_are_forgotten_when_their_time_is_over(harness, listens):
     assert again.event_id != ids["succeeded"]
 
 
-def test_ids_of_signed_call_backs_go_after_a_day(harness, listens):
+def test_ids_of_signed_callbacks_are_deleted_after_a_day(harness, listens):
     """Ids of signed callbacks are deleted a day later, when their signatures have long expired."""
     flow, _ = events(harness, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
     flow.take("i1", message="m1")
@@ -110,7 +110,7 @@ def test_ids_of_signed_call_backs_go_after_a_day(harness, listens):
     assert flow.sql("SELECT count(*) FROM webhook_ids") == [(0,)]
 
 
-def test_old_entries_and_alerts_go(harness, listens):
+def test_old_audit_entries_and_alerts_are_deleted(harness, listens):
     """Old entries of the audit log and alerts closed long ago are deleted; open alerts stay."""
     flow, _ = events(harness, listens)
     start = flow.clock.now()
@@ -175,7 +175,7 @@ def test_processes_that_ended_long_ago_are_deleted(harness, listens):
     assert (checked.trouble, checked.accepted, checked.purged) == ([], 3, 1)
 
 
-def test_a_start_that_an_alert_names_is_kept(harness, listens):
+def test_an_alert_names_the_same_start_after_processes_are_deleted(harness, listens):
     """The alert about a missing handler names the same time after older processes were deleted."""
     flow = harness.open(listens(go, name="gone"), start=False)
     flow.take(wait=0)
@@ -277,7 +277,7 @@ def test_the_retention_of_trends_is_a_live_setting(harness, listens):
         assert trend_rows(flow) == expected
 
 
-def test_minutes_that_are_kept_longer_than_hours(harness, listens):
+def test_minutes_with_a_longer_retention_than_hours(harness, listens):
     """Counts that are older than the retention of trends are deleted, also if they are not combined yet."""
     flow = harness.open(listens(go, name="go"), retention={"trend_minutes": 8, "trend_hours": 2})
     count_minutes(flow, days=1)
@@ -310,7 +310,7 @@ def test_a_run_is_logged_once_with_its_counts(harness, listens, logged, monkeypa
     assert (line["events"], line["deliveries"]) == (5, 5)
 
 
-def test_it_begins_by_itself_and_only_where_it_leads(harness, listens, monkeypatch, eventually):
+def test_retention_starts_automatically_and_only_in_the_leader(harness, listens, monkeypatch, eventually):
     """Only the leading process deletes, and losing the lead stops it at once."""
     monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
@@ -328,7 +328,7 @@ def test_it_begins_by_itself_and_only_where_it_leads(harness, listens, monkeypat
     eventually(lambda: not flow.events())
 
 
-def test_a_database_that_is_down_does_not_end_it(harness, listens, monkeypatch, eventually, logged):
+def test_a_database_failure_does_not_end_retention(harness, listens, monkeypatch, eventually, logged):
     """A database failure is logged once, and a later run deletes the data."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
@@ -344,7 +344,7 @@ def test_a_database_that_is_down_does_not_end_it(harness, listens, monkeypatch, 
 
 
 @pytest.mark.sqlite
-def test_it_takes_a_small_part_of_the_time(harness, listens, monkeypatch):
+def test_retention_pauses_after_each_transaction(harness, listens, monkeypatch):
     """After each transaction it pauses nine times as long."""
     monkeypatch.setattr(module, "BATCH_SIZE", 1)
     flow = harness.open(listens(go, name="go"), retention={"succeeded": 1})

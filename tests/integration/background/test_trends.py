@@ -195,7 +195,7 @@ def test_errors_beyond_the_groups_of_a_handler(harness):
     assert subjects(flow, "error_group") == [identify("p:h", "other", "").fingerprint]
 
 
-def test_counting_in_many_threads(harness, together):
+def test_counting_in_many_threads_loses_nothing(harness, together):
     """No count of several threads is lost, also while the counts are stored."""
     flow = harness.open(start=False)
     stop = threading.Event()

@@ -45,7 +45,7 @@ def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
     assert not CONTROLS.search(text)
 
 
-def test_how_an_alert_stands_now(alerted, run, asked, hostile):
+def test_an_alert_shows_its_current_state(alerted, run, asked, hostile):
     """An alert shows its count, its growth since the last notification, and the newest failure."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         connection.execute(
@@ -63,7 +63,7 @@ def test_how_an_alert_stands_now(alerted, run, asked, hostile):
     assert not CONTROLS.search(text)
 
 
-def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
+def test_alerts_that_cannot_be_acknowledged_are_named(alerted, run, asked):
     """An unknown, closed or acknowledged alert exits with 1; the others are acknowledged."""
     dry = run("alerts", "acknowledge", "a1", "a2", "--dry-run", server=alerted)
     assert (dry.exit_code, dry.stdout) == (0, "2 alerts would be acknowledged.\n")
@@ -80,7 +80,7 @@ def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
     }
 
 
-def test_a_running_server_acknowledges(server, run, asked, eventually):
+def test_a_running_server_acknowledges_alerts(server, run, asked, eventually):
     """A running server makes the change in the name of the calling user."""
 
     def stays_open():
@@ -96,7 +96,7 @@ def test_a_running_server_acknowledges(server, run, asked, eventually):
     assert (deed["actor"], deed["interface"], deed["action"]) == ("bob", "cli", "acknowledge")
 
 
-def test_who_has_done_what(alerted, run, asked, hostile):
+def test_the_audit_log_lists_action_operator_and_object(alerted, run, asked, hostile):
     """The audit log lists action, operator and object in words, newest first, without control characters."""
     assert run("audit", server=alerted).stdout == "The audit log is empty.\n"
     event = asked("events", "list", "--flow", "f0", server=alerted)["events"][0]
@@ -171,7 +171,7 @@ BULK = {
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in READS])
-def test_every_operation_has_its_words(alerted, run, name):
+def test_every_operation_is_described_in_words(alerted, run, name):
     """`flowhooks audit` describes each operation that changes something in words, not in JSON."""
     action = {"record_change": "install"}.get(name, "operation" if name in BULK else name)
     with closing(sqlite3.connect(alerted.file)) as connection:
@@ -209,7 +209,7 @@ def test_an_export_in_words(alerted, run, result, text):
     assert f"ann in the console {text}" in " ".join(run("audit", server=alerted, COLUMNS="400").stdout.split())
 
 
-def test_a_deed_of_another_version(alerted, run):
+def test_an_unknown_action_is_shown_as_recorded(alerted, run):
     """An action that this version does not know is shown as it was recorded."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         for number, action, detail in (
@@ -237,7 +237,7 @@ def test_a_test_message_without_listeners(run, asked, alerted):
     assert run("alerts", "test", "--route", "nowhere", server=alerted).exit_code == 1
 
 
-def test_a_test_message_says_who_delivered_it(run, alerted, tmp_path):
+def test_a_test_message_lists_the_result_of_each_plugin(run, alerted, tmp_path):
     """Each plugin is listed with its success or its error; the exit code is 1 if one failed."""
     folder = tmp_path / "listeners"
     folder.mkdir()

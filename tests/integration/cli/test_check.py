@@ -41,7 +41,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_beside_a_server(server, findings):
+def test_check_beside_a_server(server, findings):
     """`check` reports the server and its addresses, and the work for operators with the commands that show it."""
     (holder,) = findings("server", server=server)
     assert holder["mark"] == "ok"
@@ -56,7 +56,7 @@ def test_beside_a_server(server, findings):
     assert findings("routes", server=server)[0]["what"] == "6 routes to 4 handlers"
 
 
-def test_it_changes_nothing(findings, tmp_path):
+def test_check_changes_nothing(findings, tmp_path):
     """`check` creates no missing database, and reports it as a note."""
     database = findings("database")
     assert {one["mark"] for one in database} <= {"note"}
@@ -65,7 +65,7 @@ def test_it_changes_nothing(findings, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_for_people(server, run, folder):
+def test_findings_as_text(server, run, folder):
     """Each finding is a line with its mark, with lines for reason and next step; the last line is the total."""
     (folder / "broken.py").write_text("raise ValueError('[red]no[/red]\\x1b[31m')")
     text = run("check", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="broken").stdout
@@ -79,7 +79,7 @@ def test_for_people(server, run, folder):
     assert "\x1b" not in text
 
 
-def test_a_broken_plugin_is_trouble(findings, folder):
+def test_a_broken_plugin_is_a_finding(findings, folder):
     """Any failure while loading is a finding with the error's line, and the traceback in JSON."""
     for name, source in (
         ("exits", "import sys\nsys.exit(3)"),
@@ -101,7 +101,7 @@ def test_a_broken_plugin_is_trouble(findings, folder):
     )
 
 
-def test_what_to_do_about_a_broken_plugin(findings, folder):
+def test_advice_for_a_plugin_with_wrong_settings(findings, folder):
     """If the settings are wrong, the advice is to correct the settings, not the plugin."""
     (folder / "choosy.py").write_text(
         "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n"
@@ -122,7 +122,7 @@ def test_what_to_do_about_a_broken_plugin(findings, folder):
         ({"FLOWHOOKS_SAFE_MODE": "yes"}, "the plugin is disabled by the settings", "plugins_deny"),
     ],
 )
-def test_known_handlers_that_are_missing_are_trouble(server, findings, env, why, to_do):
+def test_missing_handlers_are_findings(server, findings, env, why, to_do):
     """Missing handlers are named with plugin, reason and remedy; their routes are kept."""
     (missing,) = findings("handlers", code=1, server=server, **env)
     assert missing["what"] == (
@@ -133,7 +133,7 @@ def test_known_handlers_that_are_missing_are_trouble(server, findings, env, why,
     assert findings("routes", code=1, server=server, **env)[0]["what"] == "6 routes to 4 handlers"
 
 
-def test_settings_that_cannot_be_used_are_trouble(findings, tmp_path):
+def test_invalid_settings_are_findings(findings, tmp_path):
     """Each invalid setting is a finding, and nothing else is checked."""
     (tmp_path / "flowhooks.toml").write_text('listn = "x"\nanswer_wait = 99\n')
     found = findings("settings", code=1)
@@ -151,7 +151,7 @@ def test_public_listeners(findings):
     assert (found["mark"], found["why"]) == ("note", "other machines can use listen without a credential (insecure)")
 
 
-def test_folders_that_are_not_there(findings, tmp_path):
+def test_missing_folders_are_findings(findings, tmp_path):
     """Missing folders of plugins and of schema files are findings."""
     for name in ("FLOWHOOKS_PLUGINS_DIRS", "FLOWHOOKS_SCHEMAS_DIR"):
         (found,) = findings("plugins", code=1, **{name: str(tmp_path / "nothing")})
@@ -199,7 +199,7 @@ def place(tmp_path, new_database):
         ("empty", "note", "it is empty: run `flowhooks db upgrade`"),
     ],
 )
-def test_databases_that_are_none(findings, place, sort, mark, said):
+def test_unusable_databases_are_findings(findings, place, sort, mark, said):
     """Each unusable database has its own text; a database that only needs an upgrade is a note."""
     last = findings("database", code=int(mark == "trouble"), FLOWHOOKS_DATABASE=place(sort))[-1]
     assert last["mark"] == mark
@@ -215,7 +215,7 @@ def test_a_file_that_cannot_be_written(findings, tmp_path, monkeypatch):
     assert last["what"] == f"{tmp_path} cannot be written"
 
 
-def test_a_damaged_file_is_trouble(server, findings, tmp_path):
+def test_a_damaged_file_is_a_finding(server, findings, tmp_path):
     """Overwritten pages are found by the database's own check, and no exception escapes."""
     with closing(sqlite3.connect(server.env["FLOWHOOKS_DATABASE"])) as whole:
         whole.execute("VACUUM INTO ?", [str(tmp_path / "flowhooks.db")])
@@ -227,7 +227,7 @@ def test_a_damaged_file_is_trouble(server, findings, tmp_path):
     assert str(tmp_path / "flowhooks.db") in last["what"]
 
 
-def test_somebody_else_has_the_lock(findings, tmp_path):
+def test_another_process_has_the_lock(findings, tmp_path):
     """A running command that holds the lock is a note; an unidentified process is a failure."""
     lock = Lock(tmp_path / "flowhooks.db")
     assert lock.acquire()

@@ -127,14 +127,14 @@ def test_filters(expenses, asked, options, expected):
     assert flows(asked("events", "list", *options, server=expenses)) == expected
 
 
-def test_a_reason_that_is_none(expenses, run):
+def test_an_unknown_reason_is_refused(expenses, run):
     """An unknown reason is refused, not ignored."""
     result = run("events", "list", "--dismissed-by", "nobody", server=expenses)
     assert result.exit_code == 2
     assert "--dismissed-by" in result.stderr
 
 
-def test_why_an_event_goes_nowhere(expenses, run, asked):
+def test_reasons_why_an_event_has_no_delivery(expenses, run, asked):
     """A listing has the conclusion and the reason; `show` has the reason of each handler and the next step."""
     expenses.take(PLUGIN, **ENDS)
     text = run("events", "list", server=expenses, COLUMNS="160").stdout
@@ -162,7 +162,7 @@ def test_more_reasons_than_are_stored(expenses, run):
     assert "    and 5 more\n" in text
 
 
-def test_a_delivery_whose_condition_cannot_be_decided_any_more(expenses, run):
+def test_a_delivery_with_an_undecided_condition(expenses, run):
     """The output names the undecided condition, not a missing handler, and how to close the delivery."""
     expenses.take(PLUGIN)
     assert run("handlers", "pause", "expenses:book", "--yes", server=expenses).exit_code == 0

@@ -74,7 +74,7 @@ def test_no_secret_is_shown(run):
         assert "(hidden)" in output
 
 
-def test_only_what_differs_from_the_defaults(run):
+def test_defaults_are_left_out_without_all(run):
     """Without --all, defaults are left out."""
     assert "All settings have their defaults" in run("config", "show", FLOWHOOKS_PLUGINS_ALLOW=None).output
     Path("flowhooks.toml").write_text("[http]\nthreads = 4\n")
@@ -104,7 +104,7 @@ def test_init_writes_a_file_that_changes_nothing(run, shown):
     assert not [setting for setting in shown().values() if setting["origin"] == "file"]
 
 
-def test_the_defaults_of_the_file_are_the_defaults(run):
+def test_uncommented_values_of_the_file_are_the_defaults(run):
     """With the comment marks of its values removed, the file still has the defaults."""
     run("init", "settings.toml")
     text = Path("settings.toml").read_text().partition("\n# [")[0]

@@ -20,7 +20,7 @@ def source(tmp_path, new_database):
     return shutil.copy(new_database, tmp_path / "source.db")
 
 
-def test_it_says_what_it_did(run, source, tmp_path, postgresql_url):
+def test_output_has_a_line_for_each_table(run, source, tmp_path, postgresql_url):
     """The output has a line for each table and says that both copies are equal."""
     result = run("db", "copy", str(source), postgresql_url)
     assert result.exit_code == 0, result.output
@@ -65,7 +65,7 @@ def test_wrong_usage(run, tmp_path, words, said):
     assert not list(tmp_path.glob("*.db*"))
 
 
-def test_trouble(run, source, tmp_path):
+def test_an_unusable_location(run, source, tmp_path):
     """An unusable location exits with 1 and one line without a password."""
     for words, said in (
         ((tmp_path / "none.db", tmp_path / "t.db"), f"there is no database at {tmp_path / 'none.db'}"),
@@ -81,7 +81,7 @@ def test_trouble(run, source, tmp_path):
     assert not (tmp_path / "none.db.lock").exists()
 
 
-def test_what_another_process_has_is_refused(run, source, server, tmp_path):
+def test_a_locked_source_or_target_is_refused(run, source, server, tmp_path):
     """A server with the source or a command with the target is named, with the remedy."""
     served = run("db", "copy", server.env["FLOWHOOKS_DATABASE"], str(tmp_path / "t.db"))
     assert served.exit_code == 1
@@ -100,7 +100,7 @@ def test_what_another_process_has_is_refused(run, source, server, tmp_path):
     assert run("db", "copy", str(source), str(tmp_path / "t.db")).exit_code == 0
 
 
-def test_other_books_are_refused(run, source, tmp_path, new_database):
+def test_a_target_with_other_data_is_refused(run, source, tmp_path, new_database):
     """A target with other data exits with 1 and the row's key; standard output is empty."""
     target = shutil.copy(new_database, tmp_path / "target.db")
     with closing(sqlite3.connect(target)) as connection, connection:
@@ -114,7 +114,7 @@ def test_other_books_are_refused(run, source, tmp_path, new_database):
     )
 
 
-def test_books_that_do_not_balance(run, asked, source, tmp_path):
+def test_a_ledger_whose_counts_do_not_balance(run, asked, source, tmp_path):
     """A ledger whose counts do not balance is copied unchanged, with exit code 1 as from `verify`."""
     with closing(sqlite3.connect(source)) as connection, connection:
         connection.execute("INSERT INTO counters VALUES ('accepted', '00000000-0000-7000-8000-000000000001', 1)")
@@ -134,7 +134,7 @@ def test_settings_that_cannot_be_used_are_wrong_usage(run, source, tmp_path):
     assert "heartbeat_timeout" in result.output
 
 
-def test_help_says_how(run):
+def test_help_names_both_locations(run):
     """The help names both locations, and says that passwords need not be given."""
     text = " ".join(run("db", "copy", "--help").stdout.split())
     assert "flowhooks db copy flowhooks.db postgresql://" in text

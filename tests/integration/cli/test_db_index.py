@@ -79,7 +79,7 @@ def shop(tmp_path, new_database, make_shop):
     shop.end()
 
 
-def test_a_running_server_does_the_work(shop, run, asked):
+def test_a_running_server_indexes_by_its_own_settings(shop, run, asked):
     """The server indexes by its own settings: before its reload nothing, after it the new field."""
     settings = {"FLOWHOOKS_SEARCH_FIELDS": "/amount"}
     done = asked("db", "index", server=shop, **settings)

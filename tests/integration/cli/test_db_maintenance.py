@@ -109,7 +109,7 @@ def test_a_backup_needs_no_lock(run, empty, tmp_path):
         lock.release()
 
 
-def test_trouble_with_a_backup(run, empty, tmp_path):
+def test_a_failed_backup_leaves_no_file(run, empty, tmp_path):
     """A failure exits with 1 and one line without a password, and leaves no partial file."""
     there = tmp_path / "there.db"
     there.write_bytes(b"mine")
@@ -148,7 +148,7 @@ def test_a_backup_of_an_older_version(run, asked, tmp_path, pending_migration):
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(before,)]
 
 
-def test_a_backup_whose_books_do_not_balance(run, empty, tmp_path):
+def test_a_backup_whose_counts_do_not_balance(run, empty, tmp_path):
     """A ledger whose counts do not balance is backed up, with exit code 1."""
     with closing(sqlite3.connect(empty)) as connection:
         connection.execute("INSERT INTO counters VALUES ('accepted', 'x', 7)")
@@ -159,7 +159,7 @@ def test_a_backup_whose_books_do_not_balance(run, empty, tmp_path):
     assert (tmp_path / "copy.db").exists()
 
 
-def test_a_spoilt_file_makes_no_backup(run, empty, tmp_path):
+def test_an_incomplete_copy_is_no_backup(run, empty, tmp_path):
     """An incomplete copy does not get the target's name."""
     with empty.open("r+b") as file:
         file.seek(4096 * 3)
@@ -169,7 +169,7 @@ def test_a_spoilt_file_makes_no_backup(run, empty, tmp_path):
     assert not list(tmp_path.glob("*copy*"))
 
 
-def test_backups_are_recorded_if_their_age_is_watched(empty, run, asked, tmp_path):
+def test_backups_are_recorded_with_backup_max_age(empty, run, asked, tmp_path):
     """With alerts.backup_max_age, a backup is recorded with its size; another tool's backup is recorded on request."""
 
     def recorded():

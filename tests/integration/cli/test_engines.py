@@ -176,7 +176,7 @@ def test_ctrl_c_before_a_confirmation(flow, engines):
     assert shown.stderr.endswith("Error: interrupted; no instance was confirmed\n")
 
 
-def test_confirm_without_an_answer(flow, engines):
+def test_confirm_with_an_unreadable_engine(flow, engines):
     """An engine that cannot be read is reported, and nothing is confirmed."""
     flow.engines.results = {"error": "HTTP 401 for /history", "reason": "refused"}
     shown = engines("reconcile", "--source", "oa", "--confirm", "--yes")
@@ -234,7 +234,7 @@ def test_coverage(flow, engines):
     assert [(one["key"], one["covered"]) for one in document["definitions"]] == [("travel", False), ("leave", True)]
 
 
-def test_coverage_asks_the_engine(flow, engines):
+def test_fresh_coverage_queries_the_engine(flow, engines):
     """--fresh uses what the engine has now; an engine that does not answer, or was not asked, ends with 1."""
     flow.engines.deployed = [ProcessDefinition(key="leave", version=2)]
     assert engines("coverage").stdout == (
@@ -278,7 +278,7 @@ def test_events_by_origin(flow, run):
         assert [(one["id"], one["origin"]) for one in document["events"]] == [(event_id, origin)]
 
 
-def test_show_what_is_skipped_or_in_grace(flow, engines):
+def test_show_an_instance_skipped_or_in_grace(flow, engines):
     """A skipped instance has its rule, and an instance in grace says what it waits for."""
     engine_ledger.instance(flow, "oa", "1", disposition="skipped", rule="tenant")
     engine_ledger.instance(flow, "oa", "2", disposition="in_grace")
@@ -286,7 +286,7 @@ def test_show_what_is_skipped_or_in_grace(flow, engines):
     assert "waits for its callback" in engines("show", "2").stdout
 
 
-def test_show_what_nobody_knows(flow, engines):
+def test_show_an_unknown_instance(flow, engines):
     """An unknown instance ends with 1, and the answer of the engine is shown."""
     shown = engines("show", "4711")
     assert (shown.exit_code, shown.stderr) == (1, "Nothing is known of the process instance 4711.\n")

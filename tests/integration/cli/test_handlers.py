@@ -68,7 +68,7 @@ def test_as_json(server, asked, resumed):
     }
 
 
-def test_a_handler_that_nobody_knows(server, run):
+def test_an_unknown_handler(server, run):
     """An unknown handler changes nothing, even among known ones, and a similar name is suggested."""
     result = run("handlers", "pause", "shop:copy", "shop:grnt", "--yes", server=server)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -76,7 +76,7 @@ def test_a_handler_that_nobody_knows(server, run):
     assert "0 paused" in run("handlers", "list", server=server).stdout
 
 
-def test_it_asks_first(server, run, at_a_terminal, resumed):
+def test_the_command_requires_a_confirmation(server, run, at_a_terminal, resumed):
     """At a terminal the command asks; without a terminal it needs an option."""
     refused = run("handlers", "pause", "shop:copy", server=server)
     assert (refused.exit_code, "There is no terminal to ask for confirmation" in refused.stderr) == (2, True)

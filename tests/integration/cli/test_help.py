@@ -51,7 +51,7 @@ READ_NO_SETTINGS = {
 """Commands without arguments, and the command that would not end."""
 
 
-def test_every_command_is_there():
+def test_commands_match_the_reference():
     """The commands are exactly those of the reference."""
     assert list(ALL) == [
         ("serve",),
@@ -138,13 +138,13 @@ def test_every_command_is_there():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_of_commands_has_their_own_help(name):
+def test_the_list_of_commands_has_the_short_help_of_each_command(name):
     """`flowhooks --help` shows the short help of each command, although it imports none."""
     assert COMMANDS[name] == ALL[name,].get_short_help_str(limit=100)
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_help_is_there_and_has_no_marks_left(run, words):
+def test_every_command_has_help_without_markup(run, words):
     """Every command's --help exits with 0 and shows no block mark or backslash of a docstring."""
     result = run(*words, "--help")
     assert result.exit_code == 0
@@ -154,7 +154,7 @@ def test_help_is_there_and_has_no_marks_left(run, words):
 
 
 @pytest.mark.parametrize("words", [words for words in LEAVES if words != ("serve",)], ids=" ".join)
-def test_help_teaches_by_examples(run, words):
+def test_every_help_has_examples(run, words):
     """Each help has two to four examples, each on its own line with existing options."""
     lines = run(*words, "--help").stdout.splitlines()
     start = lines.index("  Examples:")
@@ -173,7 +173,7 @@ def test_every_listing_has_json(run, words):
     assert "--json" in run(*words, "--help").stdout
 
 
-def test_wrong_usage_is_said_in_short(run):
+def test_wrong_usage_is_a_short_error(run):
     """An unknown command, option or value exits with 2 and an error that names it."""
     for arguments, named in (
         (("nonsense",), "nonsense"),

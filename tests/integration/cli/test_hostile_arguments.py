@@ -39,7 +39,7 @@ def inert(result):
 
 
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)
-def test_what_no_command_takes_is_echoed_inertly(run, words):
+def test_unknown_options_and_surplus_arguments_are_escaped(run, words):
     """Unknown options and surplus arguments are escaped."""
     for arguments in ((f"--{HOSTILE}",), (HOSTILE,) * 9, (f"-{HOSTILE}",)):
         result = run(*words, *arguments)
@@ -47,7 +47,7 @@ def test_what_no_command_takes_is_echoed_inertly(run, words):
         assert inert(result), arguments
 
 
-def test_no_command_and_no_option_of_that_name(run):
+def test_unknown_commands_and_options_are_escaped(run):
     """Unknown commands and options are escaped, at the top and within a group."""
     for words in ((HOSTILE,), (f"--{HOSTILE}",), ("events", HOSTILE), ("events", f"--{HOSTILE}")):
         result = run(*words)
@@ -66,7 +66,7 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("words", [words for words in LEAVES if words not in STARTS], ids=" ".join)
-def test_values_are_echoed_inertly(run, server, words):
+def test_invalid_values_are_escaped(run, server, words):
     """Invalid values of each option and argument are escaped beside a server."""
     for given in parameters(words):
         result = run(*words, *NEEDS.get(words, ()), *given, server=server)
@@ -81,7 +81,7 @@ def test_values_are_echoed_inertly(run, server, words):
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_at_a_terminal(at_a_terminal, words):
+def test_a_terminal_gets_no_control_sequence(at_a_terminal, words):
     """A terminal gets one line about the value and no control sequence."""
     said, code = at_a_terminal(*words, HOSTILE, typed="")
     assert code != 0

@@ -35,7 +35,7 @@ def states(left):
         return reader.verify().deliveries
 
 
-def test_the_plan_and_the_end(shop, run, asked):
+def test_a_plan_is_printed_and_its_operation_followed(shop, run, asked):
     """The command prints the exact number, the span and each handler, and follows the operation to its end."""
     dry = run("events", "replay", "--all", "--dry-run", server=shop)
     assert dry.exit_code == 0
@@ -65,7 +65,7 @@ def test_the_plan_and_the_end(shop, run, asked):
     assert "4 planned" in run("operations", "list", server=shop).stdout
 
 
-def test_what_fails_again_is_said(shop, run):
+def test_deliveries_that_fail_again_are_counted(shop, run):
     """Deliveries that fail again are counted; they can be closed together."""
     done = run("events", "replay", "--all", "--yes", server=shop)
     assert "0 succeeded, 4 failed again" in done.stdout
@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
     assert (result.exit_code, "is cancelled" in result.stdout) == (1, True), result.output
 
 
-def test_without_a_server_the_command_releases(left, run, asked):
+def test_without_a_server_the_command_releases_deliveries(left, run, asked):
     """Without a server, the command releases the deliveries itself and says that they run when one starts."""
     result = run("events", "replay", "--all", "--yes", server=left)
     assert result.exit_code == 0, result.output
@@ -171,7 +171,7 @@ def test_without_a_server_the_command_releases(left, run, asked):
         left.end()
 
 
-def test_a_server_that_stops_is_noticed(left, run, asked, monkeypatch):
+def test_a_stopped_server_is_noticed(left, run, asked, monkeypatch):
     """The command does not wait forever for a server that was stopped."""
     left.start()
     try:
@@ -245,14 +245,14 @@ def test_many_deliveries_run_now_or_are_resolved(  # noqa: PLR0917 (fixtures and
         (("replay", "--all", "--rate", "fast", "--yes"), "'fast' is not a rate"),
     ],
 )
-def test_what_was_hardly_meant_is_refused(server, run, arguments, said):
+def test_an_ambiguous_selection_or_outcome_is_refused(server, run, arguments, said):
     """An ambiguous selection or outcome is wrong usage, and plans nothing."""
     result = run("events", *arguments, server=server)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in " ".join(result.stderr.split())
 
 
-def test_what_is_not_there(server, run):
+def test_an_unknown_operation_or_delivery(server, run):
     """An unknown operation or delivery is one line and exit code 1."""
     for arguments in (
         ("operations", "show", "nothing"),

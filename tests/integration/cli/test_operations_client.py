@@ -41,7 +41,7 @@ def states(left):
         return reader.verify().deliveries
 
 
-def test_without_a_server_it_is_done_here(left, run, asked):
+def test_without_a_server_the_command_executes_the_operation(left, run, asked):
     """The command takes the lock itself, and says that waiting deliveries run when a server starts."""
     result = run("events", "replay", "--flow", "f0", "--yes", server=left)
     assert result.exit_code == 0
@@ -68,7 +68,7 @@ def test_a_command_changes_no_handler(left, run):
     assert states(left) == {"dead": 3, "waiting": 1}
 
 
-def test_one_event_is_meant_by_its_id(left, run, asked):
+def test_an_event_is_selected_by_its_id(left, run, asked):
     """Ids reach an operation that the command executes as they reach a server."""
     with closing(Reader(f"sqlite:///{left.file}")) as reader:
         (stored,) = reader.find(EventFilter(flow_instance_id="f0"), limit=1)
@@ -112,7 +112,7 @@ def test_ctrl_c_ends_the_pause_of_a_purge(left, run, monkeypatch, times):
     assert states(left) == {"dead": 2}
 
 
-def test_what_plugins_print_is_not_the_answer(left, run):
+def test_output_of_plugins_does_not_break_json(left, run):
     """A plugin that prints while it is loaded does not break JSON on the standard output."""
     for arguments in (
         ("events", "reroute", "--parked"),
@@ -135,7 +135,7 @@ def test_a_dry_run_changes_nothing(left, run, tmp_path):
     assert left.file.read_bytes() == before
 
 
-def test_a_missing_plugin_is_named_on_the_way(left, run):
+def test_a_replay_names_a_missing_plugin(left, run):
     """A replay without the plugin names on standard error the deliveries that wait and their plugin."""
     result = run("events", "replay", "--all", "--yes", server=left, FLOWHOOKS_PLUGINS_ALLOW="none")
     assert "4 remaining" in result.stdout
@@ -150,7 +150,7 @@ def test_pages_are_added_up(left, asked, monkeypatch):
     assert (done["events"], done["skipped"], done["next"]) == (4, 4, "")
 
 
-def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkeypatch):
+def test_ctrl_c_finishes_the_page_and_reports_the_progress(left, run, monkeypatch):
     """The first Ctrl-C ends it after the current page with exit code 130; the same command continues."""
     monkeypatch.setattr(reroute, "PAGE_SIZE", 1)
     page, pages = Reader.bounded_page, []
@@ -256,7 +256,7 @@ def test_another_command_holds_the_lock(left, lock, run):
     assert run("events", "list", server=left).exit_code == 0
 
 
-def test_the_server_of_the_lock_is_not_there(left, lock, run):
+def test_the_server_of_the_lock_is_unreachable(left, lock, run):
     """If the server's address refuses connections, the message names server, address and remedy."""
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
@@ -309,7 +309,7 @@ def answering(status, body):
         (500, b'{"message": "oh"}', "answered 500: oh"),
     ],
 )
-def test_what_else_a_server_may_answer(left, lock, run, answer):
+def test_unexpected_responses_of_a_server(left, lock, run, answer):
     """Each unexpected response is one line with a remedy and exit code 1, without the token."""
     status, body, said = answer
     with HTTPServer(("127.0.0.1", 0), answering(status, body)) as other:
@@ -324,7 +324,7 @@ def test_what_else_a_server_may_answer(left, lock, run, answer):
     assert "secret" not in result.output
 
 
-def test_the_lock_is_let_go_of(left, run):
+def test_a_failed_command_releases_the_lock(left, run):
     """A command that fails while it opens the ledger releases the lock."""
     missing = str(left.folder / "nothing")
     result = run("events", "replay", "--all", "--yes", server=left, FLOWHOOKS_PLUGINS_DIRS=missing)

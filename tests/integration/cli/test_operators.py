@@ -32,7 +32,7 @@ def test_a_password(tmp_path):
     assert PasswordVerifier().verify(PASSWORD, one.password)
 
 
-def test_a_terminal_is_asked_twice(monkeypatch):
+def test_a_terminal_prompts_again_for_an_invalid_password(monkeypatch):
     """Different or short passwords are requested again, and are not shown."""
     monkeypatch.setattr("flowhooks.cli.operators._is_terminal", lambda: True)
     answers = ["short", "short", PASSWORD, "another one", PASSWORD, PASSWORD]

@@ -106,7 +106,7 @@ def test_an_empty_column_is_left_out(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[0].split() == ["handler", "message"]
 
 
-def test_at_a_terminal_too(server, at_a_terminal):
+def test_values_add_no_colour_at_a_terminal(server, at_a_terminal):
     """Only flowhooks sets colours, and no value adds any."""
     said, code = at_a_terminal("events", "show", "hostile", typed="")
     assert code == 0
@@ -161,14 +161,14 @@ def test_durations(microseconds, text):
     assert output.format_duration(microseconds) == text
 
 
-def test_a_bar_only_where_somebody_sees_it(capsys):
+def test_no_progress_bar_without_a_terminal(capsys):
     """Without a terminal there is no progress bar, and no count for it."""
     with output.progress_bar("work", lambda: pytest.fail("counted")) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_where_work_is_slow(monkeypatch):
+def test_a_progress_bar_for_a_slow_operation(monkeypatch):
     """At a terminal a slow operation shows its progress, and removes the bar at the end."""
 
     class Terminal(io.StringIO):

@@ -54,7 +54,7 @@ def test_without_a_server(left, run, asked):
     assert circuit["reason"] == "no shop"
 
 
-def test_conditions_are_named_with_who_acknowledged_them(left, run, asked):
+def test_conditions_are_named_with_the_acknowledging_operator(left, run, asked):
     """A silent source is named once whether it is acknowledged or not; acknowledged, it is no failure."""
     change(
         left,

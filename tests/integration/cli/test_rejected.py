@@ -88,7 +88,7 @@ def test_pages(asked):
     assert rest["next"] == ""
 
 
-def test_what_is_shown(rejected, run, asked):
+def test_output_of_list_and_show(rejected, run, asked):
     """The list has number, reason and event; `show` has everything; neither prints a control character."""
     text = run("rejected", "list", "--database", rejected.address).stdout
     assert "3 since" in text

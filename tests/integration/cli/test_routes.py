@@ -53,7 +53,7 @@ def handlers():
 """
 
 
-def test_how_deliveries_take_turns(asked, run, tmp_path):
+def test_order_key_concurrency_and_rate_are_listed(asked, run, tmp_path):
     """The table and JSON have the order key of a handler, its concurrency and its rate."""
     (tmp_path / "turns.py").write_text(TURNS)
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "turns"}
@@ -91,7 +91,7 @@ def test_how_deliveries_take_turns(asked, run, tmp_path):
         (("--class", ""), {}),
     ],
 )
-def test_one_look_up_explained(server, asked, options, verdicts):
+def test_a_lookup_is_explained(server, asked, options, verdicts):
     """Each candidate matches or not, with the reason; without a match the exit code is 1."""
     won = any(verdicts.values())
     found = asked("routes", *options, server=server, code=0 if won else 1)
@@ -116,7 +116,7 @@ def test_the_explanation_for_people(server, run):
     assert "Hint: there is no kind of callback 'cancelled'" in result.stdout
 
 
-def test_settings_decide_what_becomes_of_it(server, asked, tmp_path):
+def test_the_explanation_covers_the_settings(server, asked, tmp_path):
     """The explanation covers rejection, ignored keys, and a source that is not configured."""
     assert (
         asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["result"]
@@ -139,7 +139,7 @@ def test_the_source_is_the_first_one_of_the_settings(server, asked, run, tmp_pat
     assert "from erp, with key order" in run("routes", "--key", "order", "--version", "2", server=server).stdout
 
 
-def test_handlers_that_are_not_here_are_routes_too(server, asked, run, tmp_path):
+def test_unavailable_handlers_are_routes_too(server, asked, run, tmp_path):
     """Missing, denied or quarantined handlers of the ledger are routes: events still match them."""
     for env, state in (
         ({"FLOWHOOKS_PLUGINS_DIRS": ""}, "missing"),
@@ -277,7 +277,7 @@ def test_a_body_from_the_standard_input(expenses):
     ("body", "why"),
     [("{", "cannot be read at line 1"), ('{"a": 1, "a": 2}', "two members named"), ("[]", "not an object")],
 )
-def test_a_file_that_is_no_body(run, expenses, tmp_path, body, why):
+def test_an_invalid_body_file(run, expenses, tmp_path, body, why):
     """The file is parsed as strictly as a callback."""
     (tmp_path / "body.json").write_text(body)
     result = run("routes", "--data", str(tmp_path / "body.json"), **expenses.env)

@@ -42,7 +42,7 @@ def other():
         thread.join()
 
 
-def test_a_call_back_that_succeeds(server, run, asked):
+def test_a_callback_that_succeeds(server, run, asked):
     """The output has the status, the event's id and the body; the event has the members that the options set."""
     result = run("send", "s1", "--to", server.call_backs, "--key", "leave", "--business-key", "合同", "--version", "7")
     assert result.exit_code == 0
@@ -66,7 +66,7 @@ def test_without_an_address_the_server_of_the_settings_is_called(other, run, tmp
     assert run("send", "anywhere", "--to", other.url).exit_code == 0
 
 
-def test_a_call_back_that_fails(server, run, asked):
+def test_a_callback_that_fails(server, run, asked):
     """A failed handler is 500 and exit code 1; its text has no colours."""
     arguments = ("send", "s2", "--to", server.call_backs, "--key", "order", "--version", "2")
     result = run(*arguments)
@@ -79,7 +79,7 @@ def test_a_call_back_that_fails(server, run, asked):
     assert found["body"]["success"] is False
 
 
-def test_not_waiting_and_language(server, asked):
+def test_options_set_prefer_and_accept_language(server, asked):
     """`--async` and `--wait` set the request's Prefer, `--language` its Accept-Language."""
     found = asked("send", "s3", "--to", server.call_backs, "--key", "nobody", "--async", "--language", "zh")
     assert found["status"] == 202
@@ -90,7 +90,7 @@ def test_not_waiting_and_language(server, asked):
 
 
 @pytest.mark.parametrize("data", ['{"processDefinitionKey": "x", "n": 1.50}', "@body.json", "-"])
-def test_data_is_sent_as_it_is(other, run, tmp_path, data):
+def test_data_is_sent_unchanged(other, run, tmp_path, data):
     """Data of an option, a file or standard input is sent byte for byte if no option sets a member."""
     raw = b'{"processDefinitionKey": "x", "n": 1.50}'
     (tmp_path / "body.json").write_bytes(raw)
@@ -98,7 +98,7 @@ def test_data_is_sent_as_it_is(other, run, tmp_path, data):
     assert other.body == raw
 
 
-def test_options_go_over_data(other, run):
+def test_options_override_data(other, run):
     """An option replaces the member of the data that it names; the other members stay."""
     data = '{"businessKey": "old", "note": "stays"}'
     run("send", "i", "--to", other.url, "--data", data, "--business-key", "new", "--class", "C", "--definition-id", "D")
@@ -128,7 +128,7 @@ def test_the_token_comes_from_the_environment_or_a_file(other, run, tmp_path):
     assert other.headers["Authorization"] == "Bearer from-file"
 
 
-def test_it_goes_where_it_was_sent(other, run):
+def test_no_proxy_and_no_redirect_is_used(other, run):
     """The command uses no proxy and follows no redirect, because the token is for one server."""
     other.answers = (307, {"Location": "http://127.0.0.1:1/elsewhere"}, b"")
     result = run("send", "i", "--to", other.url, FLOWHOOKS_TOKEN="t", http_proxy="http://127.0.0.1:1")
@@ -143,7 +143,7 @@ def test_a_hostile_answer_is_inert(other, run):
     assert result.stdout == ("200 OK\nFlowhooks-Event: \\u001b[31mred\n\n\\u001b]0;title\\u0007\\u202eabc\\u009b\n")
 
 
-def test_nobody_answers(run):
+def test_an_unreachable_server(run):
     """An unreachable server is one line with its address and the reason."""
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
@@ -156,7 +156,7 @@ def test_nobody_answers(run):
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
-def test_what_answers_is_no_http_server(run, said):
+def test_an_invalid_http_response(run, said):
     """A closed connection, another protocol or a truncated response is one line and exit code 1."""
 
     def answer():

@@ -92,7 +92,7 @@ def test_a_token_that_is_shown_once(tmp_path):
     assert tomllib.loads(ran.stdout)["sources"]["crm"]["token_sha256"] == [hashlib.sha256(token.encode()).hexdigest()]
 
 
-def test_what_there_is(tmp_path):
+def test_the_list_of_sources(tmp_path):
     """The list has each source's credentials, their end, networks and limits, without secrets."""
     ended = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     (tmp_path / "flowhooks.toml").write_text(
@@ -163,7 +163,7 @@ def test_a_secret_is_rotated(tmp_path):
     assert steps == sorted(steps)
 
 
-def test_what_cannot_be_rotated(tmp_path):
+def test_credentials_that_cannot_be_rotated(tmp_path):
     """A refusal comes before any file is written."""
     config = tmp_path / "flowhooks.toml"
     config.write_text(f"[sources.erp]\nsecrets = [{', '.join(f'{{file = {one!r}}}' for one in 'abcdefgh')}]\n")
@@ -211,7 +211,7 @@ def served(config, **environ):
         app.close()
 
 
-def test_a_server_takes_it_or_not(tmp_path):
+def test_a_server_accepts_or_rejects_each_credential(tmp_path):
     """Each credential is tested without storing an event, and reported as accepted or not."""
     good, bad = private(tmp_path / "good", SECRET), private(tmp_path / "bad", SECRET.replace("Z", "Y"))
     token = private(tmp_path / "crm", TOKEN)
@@ -255,7 +255,7 @@ def test_a_server_takes_it_or_not(tmp_path):
 @pytest.mark.parametrize(
     "token", ["a-token-of-two words", "a-token-of-€-and-ß-and-more", "token-of-the-crm\r\nX: which"]
 )
-def test_what_is_no_token_is_not_sent(tmp_path, token):
+def test_an_invalid_token_is_not_sent(tmp_path, token):
     """An invalid token is reported as at a start, and repeated nowhere, not even in a traceback."""
     config, file = tmp_path / "flowhooks.toml", private(tmp_path / "crm", "")
     file.write_bytes(token.encode())
@@ -268,7 +268,7 @@ def test_what_is_no_token_is_not_sent(tmp_path, token):
     assert isinstance(ran.exception, SystemExit)
 
 
-def test_what_has_ended_is_not_tried(tmp_path):
+def test_an_expired_credential_is_not_tested(tmp_path):
     """An expired credential is not tested, because its rejection would look like that of an unknown one."""
     good, old = private(tmp_path / "good", SECRET), tmp_path / "old-and-deleted"
     config = tmp_path / "flowhooks.toml"
@@ -285,7 +285,7 @@ def test_what_has_ended_is_not_tried(tmp_path):
         assert "all secrets of erp have expired: `flowhooks sources rotate erp`" in ran.output
 
 
-def test_a_server_that_lets_anybody_in(tmp_path):
+def test_a_server_without_sources_accepts_any_credential(tmp_path):
     """A server without sources accepts any credential, which is reported."""
     config = tmp_path / "flowhooks.toml"
     config.write_text("")
@@ -295,7 +295,7 @@ def test_a_server_that_lets_anybody_in(tmp_path):
     assert (ran.exit_code, "accepted: callbacks need no credential" in ran.output) == (1, True)
 
 
-def test_send_needs_a_secret_that_is_one(tmp_path):
+def test_send_needs_a_valid_secret(tmp_path):
     """Invalid secrets in the file or the variable are not repeated."""
     file = private(tmp_path / "f", "my-password")
     for ran in (
@@ -308,7 +308,7 @@ def test_send_needs_a_secret_that_is_one(tmp_path):
     Webhook(SECRET)
 
 
-def test_check_says_what_ends(tmp_path):
+def test_check_reports_expired_credentials(tmp_path):
     """If the only credentials have expired, `check` fails; soon expiring ones are a note, unreadable ones a failure."""
     secret = private(tmp_path / "s", SECRET)
     config = tmp_path / "flowhooks.toml"

@@ -139,7 +139,7 @@ def test_nothing_recorded(run, asked, env):
     assert found["trend"]["slowdown"] is None
 
 
-def test_no_such_handler(run, env):
+def test_an_unknown_handler(run, env):
     """An unknown handler is exit code 1, with a suggestion."""
     ran = run("handlers", "show", "p:archiv", **env)
     assert (ran.exit_code, ran.stdout) == (1, "")

@@ -9,7 +9,7 @@ from contextlib import closing
 from flowhooks.ledger.reader import Reader
 
 
-def test_the_books_balance(server, asked, run):
+def test_counts_that_balance(server, asked, run):
     """Beside a server the counts are printed as JSON and as a table."""
     books = asked("verify", server=server)
     assert (books["balanced"], books["trouble"]) == (True, [])
@@ -19,7 +19,7 @@ def test_the_books_balance(server, asked, run):
     assert result.stdout.endswith("\n\nThe counts balance.\n")
 
 
-def test_ctrl_c_is_not_trouble(server, run, monkeypatch):
+def test_ctrl_c_has_an_exit_code_of_its_own(server, run, monkeypatch):
     """Ctrl-C ends a command with an exit code of its own: 1 would say that the counts do not balance."""
 
     def interrupted(_reader):
@@ -30,7 +30,7 @@ def test_ctrl_c_is_not_trouble(server, run, monkeypatch):
     assert (result.exit_code, result.stderr) == (130, "\nAborted!\n")
 
 
-def test_the_books_do_not_balance(server, asked, run, tmp_path):
+def test_counts_that_do_not_balance(server, asked, run, tmp_path):
     """A missing delivery is a line, and the exit code is 1."""
     file = tmp_path / "flowhooks.db"
     with closing(sqlite3.connect(server.env["FLOWHOOKS_DATABASE"])) as whole:
@@ -45,7 +45,7 @@ def test_the_books_do_not_balance(server, asked, run, tmp_path):
     assert "".join(f"trouble: {line}\n" for line in trouble) + "The counts do not balance.\n" in result.stdout
 
 
-def test_upgrade_makes_the_database(run, tmp_path):
+def test_upgrade_creates_the_database(run, tmp_path):
     """The first run creates the database, the second changes nothing, and `verify` can read it."""
     first = run("db", "upgrade")
     assert (first.exit_code, first.stdout[:8]) == (0, "Created ")
@@ -54,7 +54,7 @@ def test_upgrade_makes_the_database(run, tmp_path):
     assert run("verify").exit_code == 0
 
 
-def test_upgrade_refuses_what_it_cannot_upgrade(run, tmp_path):
+def test_upgrade_refuses_a_newer_or_foreign_database(run, tmp_path):
     """A newer database or one of another program is one line, and the file is unchanged."""
     run("db", "upgrade")
     file = tmp_path / "flowhooks.db"

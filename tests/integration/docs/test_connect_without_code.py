@@ -54,7 +54,7 @@ def handled(stage):
         }
 
 
-def test_the_page_is_walked(engine, tmp_path):
+def test_the_steps_of_the_page_lead_to_the_described_results(engine, tmp_path):
     """The settings and the commands of the page, in order, lead to the described results."""
     (settings,) = (block.text for block in blocks(PAGE, "toml"))
     shown = tomllib.loads(settings)["sources"]["oa"]["engine"]

@@ -41,7 +41,7 @@ def seconds(text):
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_a_units_commands_are_there(name):
+def test_commands_of_a_unit_exist(name):
     """The unit's command has these options, and may access its files where they are."""
     found = unit(name)
     (start,) = found["Service", "ExecStart"]
@@ -55,7 +55,7 @@ def test_a_units_commands_are_there(name):
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_a_unit_gives_it_time_and_goes_by_its_exit_codes(name):
+def test_a_unit_has_timeouts_and_restarts_by_exit_code(name):
     """The unit has time to start and stop, and restarts after a fault but not after a wrong setting."""
     found = {key: values[-1] for (_, key), values in unit(name).items()}
     assert float(found["TimeoutStopSec"]) > ENDS_WITHIN
@@ -65,7 +65,7 @@ def test_a_unit_gives_it_time_and_goes_by_its_exit_codes(name):
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_systemd_itself_takes_a_unit(name, tmp_path):
+def test_systemd_accepts_a_unit(name, tmp_path):
     """`systemd-analyze verify` reports nothing, and `security` reports a low exposure."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
@@ -89,7 +89,7 @@ def test_systemd_itself_takes_a_unit(name, tmp_path):
             assert f"{directives[0]}=" in reasons, line
 
 
-def test_the_image_is_small_harmless_and_hears_signals():
+def test_the_image_is_slim_not_root_and_passes_signals():
     """The image has two stages on a slim Python, is not root, and passes signals without a shell."""
     steps = containerfile.steps()
     bases = [one.text.partition(" ")[0] for one in steps if one.word == "FROM"]
@@ -110,7 +110,7 @@ def test_the_image_is_small_harmless_and_hears_signals():
     assert "ADD" not in after
 
 
-def test_what_the_image_fetches_is_locked():
+def test_packages_of_the_image_are_locked():
     """Each package has a hash in a lock file that is sent to the build; what is built there is fetched from nowhere."""
     installs = [
         one.text for one in containerfile.steps() if one.word == "RUN" and re.search(r"\bpip (install|wheel)", one.text)
@@ -128,7 +128,7 @@ def test_what_the_image_fetches_is_locked():
         assert f"\n{package}==" in locked
 
 
-def test_what_the_image_sets_are_settings():
+def test_the_image_sets_settings_but_no_credentials():
     """The image sets settings but no credentials: its ledger is on the volume, its port is exposed."""
     given = containerfile.environment()
     settings = {name: value for name, value in given.items() if name.startswith("FLOWHOOKS_")}
@@ -142,7 +142,7 @@ def test_what_the_image_sets_are_settings():
     assert not [one for one in ("PASSWORD", "SECRET=", "TOKEN=") if one in words]
 
 
-def test_the_image_says_whether_it_is_well():
+def test_the_image_has_a_health_check():
     """The health check runs without a shell on `/readyz`, and times out before the container's own timeout."""
     command, times = containerfile.health()
     assert command[:2] == ["python", "-c"]
@@ -153,7 +153,7 @@ def test_the_image_says_whether_it_is_well():
     assert seconds(times["timeout"]) > 4
 
 
-def test_services_of_the_composition_are_what_there_is():
+def test_compose_services_have_existing_commands_and_settings():
     """Commands, settings and dependencies of services exist; no service has more rights than it needs."""
     services = COMPOSE["services"]
     for name, service in services.items():
@@ -172,7 +172,7 @@ def test_services_of_the_composition_are_what_there_is():
     assert int(words[words.index("--processes") + 1]) > 1
 
 
-def test_the_composition_has_its_secrets_in_files():
+def test_compose_secrets_are_in_files():
     """No variable has a password: each names a file of a secret that the service and the whole composition have."""
     files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
     assert all(file.startswith("./secrets/") for file in files.values())
@@ -187,7 +187,7 @@ def test_the_composition_has_its_secrets_in_files():
     assert used == set(files)
 
 
-def test_the_worker_is_asked_where_the_image_asks():
+def test_the_worker_listens_where_the_image_checks():
     """The worker listens where the image checks, because workers do not listen by default."""
     words = COMPOSE["services"]["worker"]["command"]
     assert words[words.index("--admin") + 1] == Settings().admin

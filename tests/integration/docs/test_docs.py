@@ -81,7 +81,7 @@ def test_everything_that_can_be_generated_is_used():
     assert sorted(asked) == sorted(generate.PARTS)
 
 
-def test_the_generator_says_what_is_out_of_date(monkeypatch, tmp_path, capsys):
+def test_the_generator_names_outdated_pages(monkeypatch, tmp_path, capsys):
     """With --check it names the page, changes nothing and exits with 1; without, it renews the page."""
     page = tmp_path / "docs/states.md"
     page.parent.mkdir()
@@ -191,7 +191,7 @@ OUTCOMES = {"no attempt": "", "still running": None, **{str(kind): str(kind) for
 
 
 @pytest.mark.parametrize("state", State)
-def test_which_outcomes_fit_a_state(state, tmp_path):
+def test_the_table_of_states_and_last_outcomes(state, tmp_path):
     """The table of states and last outcomes is the one that `flowhooks verify` uses."""
     text = (DOCS / "explanation/states.md").read_text("utf-8")
     table = list(rows(text.partition("## Which last outcome fits which state")[2].partition("\n## ")[0]))
@@ -250,7 +250,7 @@ def test_every_field_is_documented():
             assert listed[name][column] == field["description"].split(" / ")[half]
 
 
-def test_the_two_pages_of_the_contract_say_the_same():
+def test_both_contract_pages_have_the_same_sections():
     """The Chinese page has the English sections in order, and the same generated tables."""
     english, chinese = (prose(DOCS / "reference" / name) for name in ("http.md", "http.zh-CN.md"))
     headings = [len(re.findall(r"^## ", text, re.MULTILINE)) for text in (english, chinese)]
@@ -296,7 +296,7 @@ def test_every_log_event_is_documented():
 # Shown examples work
 
 
-def test_both_readmes_say_the_same():
+def test_both_readmes_have_the_same_content():
     """Both READMEs have the same code, headings and links, and are short."""
     english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
     assert code(english) == code(chinese)
@@ -320,7 +320,7 @@ def test_both_readmes_say_the_same():
     ],
     ids=lambda value: name_of(value) if isinstance(value, Path) else "",
 )
-def test_completed_is_not_approved_is_at_the_top(page, box):
+def test_the_completed_is_not_approved_box_is_at_the_top(page, box):
     """The first pages that a reader opens have the box before their first heading and drawing."""
     top = re.split(r"^## |^\[?!\[", page.read_text("utf-8"), flags=re.MULTILINE)[0]
     (quoted,) = [part for part in top.split("\n\n") if part.startswith(f"> {box}")]
@@ -381,7 +381,7 @@ TOML = [(page, block) for page in PAGES for block in blocks(page, "toml")]
 
 
 @pytest.mark.parametrize(("page", "block"), TOML, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
-def test_toml_is_what_it_is_meant_to_be(page, block, tmp_path):
+def test_every_toml_block_is_valid(page, block, tmp_path):
     """Every TOML block parses, and is a pyproject.toml or loadable settings."""
     table = tomllib.loads(block.text)
     if "project" not in table:
@@ -394,12 +394,12 @@ JSON = [(page, block) for page in PAGES for block in blocks(page, "json")]
 
 
 @pytest.mark.parametrize(("page", "block"), JSON, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
-def test_json_can_be_read(page, block):
+def test_every_json_block_is_valid(page, block):
     """Every JSON block parses."""
     json.loads(block.text)
 
 
-def test_the_kinds_of_call_back_that_are_shown(tmp_path):
+def test_the_kinds_of_callback_that_are_shown(tmp_path):
     """The page's schema files add a kind and extend an existing one, as the page says."""
     kind, stricter = blocks(DOCS / "how-to/add-a-kind-of-call-back.md", "json")
     folder = tmp_path / "call-back"
@@ -416,7 +416,7 @@ def test_the_kinds_of_call_back_that_are_shown(tmp_path):
             schemas.check_body(name, body)
 
 
-def test_the_call_back_that_engines_are_shown():
+def test_the_callback_bodies_on_the_engines_page():
     """The contract accepts the bodies that the page on engines sends."""
     (body,) = blocks(DOCS / "how-to/connect-an-engine.md", "json")
     Schemas.load().check_body("complete", json.loads(body.text))
@@ -436,7 +436,7 @@ def test_sources_are_as_shown(tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page):
+def test_links_have_existing_targets(page):
     """Each link within the project has an existing file and heading."""
     text = prose(page)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -448,7 +448,7 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), target
 
 
-def test_every_page_can_be_found():
+def test_every_page_is_linked():
     """Each page of `docs/` is linked from a home page, or from the index of decisions."""
     listed = set()
     for index in (DOCS / "README.md", DOCS / "README.zh-CN.md", DOCS / "decisions/README.md"):
@@ -475,7 +475,7 @@ def ends_of_python_files():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_files_that_are_mentioned_are_there(page):
+def test_mentioned_files_exist(page):
     """Each path into the project and each Python file in code marks exists or belongs to an example."""
     text = page.read_text("utf-8")
     places = [ROOT, page.parent, *ROOT.glob("plugins/cookiecutter-*/{{*")]  # the last one: the files of a plugin
@@ -503,7 +503,7 @@ def command_lines(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_that_are_mentioned_are_there(page):
+def test_mentioned_commands_exist(page):
     """Each command line in a page's code has an existing command and options."""
     known = dict(commands())
     for words in command_lines(page):
@@ -515,7 +515,7 @@ def test_commands_that_are_mentioned_are_there(page):
         assert {word for word in words if word.startswith("--")} <= options, (called, words)
 
 
-def test_make_targets_that_are_mentioned_are_there():
+def test_mentioned_make_targets_exist():
     """Each `make` target that a page names is in the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = set()
@@ -642,13 +642,13 @@ def test_answers_are_as_shown(page, running):
         compare(running, command, answer)
 
 
-def test_the_refusal_that_is_shown(running):
+def test_the_rejection_that_is_shown(running):
     """The administration API rejects an unknown parameter with the text on its page."""
     ((command, answer),) = exchanges(DOCS / "reference/administration.md")
     compare(running, command, answer)
 
 
-def test_what_the_readme_looks_at(running):
+def test_the_last_command_of_the_readme_shows_the_result(running):
     """After the README's callback, its last command shows the handler's result and a single run."""
     ((command, _),) = exchanges(ROOT / "README.md")
     for _ in range(2):
@@ -663,7 +663,7 @@ def test_what_the_readme_looks_at(running):
 # Claims name their tests
 
 
-def test_every_file_of_tests_that_is_named_as_a_proof_is_there():
+def test_test_files_named_as_proof_exist():
     """Each file on the pages on proof and security exists, and all of `tests/acceptance` is listed."""
     named = {}
     for page in (DOCS / "explanation/proof.md", ROOT / "SECURITY.md"):

@@ -84,7 +84,7 @@ def points(drawing):
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_texts_can_be_read(name):
+def test_texts_fit_their_boxes_and_overlap_nothing(name):
     """Each text is completely inside or outside each box, and overlaps no arrow and no other text."""
     drawing = ET.parse(DOCS / name).getroot()
     lines = list(texts(drawing, SIZES[name.rpartition("/")[2]]))
@@ -104,7 +104,7 @@ def test_texts_can_be_read(name):
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_drawings_are_readable_in_the_dark(name):
+def test_drawings_have_colours_for_light_and_dark_pages(name):
     """A drawing has a background and colours for light and dark pages, and loads no files."""
     text = (DOCS / name).read_text("utf-8")
     assert "prefers-color-scheme: dark" in text

@@ -46,11 +46,11 @@ NOT_RUN = {
         "docs/how-to/engines/operaton-and-cib-seven.md",
         "sed -i",
     ): "`tests/engines/conftest.py` runs it on the code of the page about Camunda 7",
-    ("README.md", ".venv/bin/flowhooks"): "run by `test_what_the_readme_looks_at`, on the server that it starts",
+    ("README.md", ".venv/bin/flowhooks"): "run by `test_the_last_command_of_the_readme_shows_the_result`",
     ("README.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
     ("docs/reference/http.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
     ("docs/reference/http.zh-CN.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
-    ("docs/how-to/use-postgresql.md", "flowhooks db upgrade"): "run by `test_tables_are_made_by_command_only`",
+    ("docs/how-to/use-postgresql.md", "flowhooks db upgrade"): "run by `test_tables_are_created_by_command_only`",
     ("docs/how-to/use-postgresql.md", "flowhooks worker"): "run by `test_workers.py`",
     ("docs/how-to/use-postgresql.md", "flowhooks db copy"): "run both ways by `test_copy.py`",
     ("docs/how-to/use-postgresql.md", "flowhooks serve"): "run by the tests of servers that share a database",
@@ -194,7 +194,7 @@ def test_every_block_has_a_language_that_is_known(page):
         )
 
 
-def test_no_excuse_is_left_over():
+def test_every_excuse_is_used():
     """Each entry of the lists of this file is used by an existing page."""
     used = set()
     for page in PAGES:

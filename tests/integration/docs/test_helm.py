@@ -76,7 +76,7 @@ def test_the_schema_describes_the_values():
     ],
     ids=json.dumps,
 )
-def test_the_schema_refuses_mistakes(values):
+def test_the_schema_rejects_invalid_values(values):
     """Unknown names, values out of range and a password in clear text are refused."""
     assert not is_valid(values)
 
@@ -106,7 +106,7 @@ def test_the_readme_s_example_is_valid():
     assert values["database"].keys() >= {"host", "existingSecret"}
 
 
-def test_the_chart_names_what_there_is():
+def test_the_chart_names_existing_settings_version_and_user():
     """Variables of templates are settings, the version is that of flowhooks, the user is that of the image."""
     for name, text in TEMPLATES.items():
         assert set(re.findall(r"FLOWHOOKS_[A-Z_]+\b", text)) <= VARIABLES, name
@@ -266,7 +266,7 @@ def test_each_listener_has_a_service_of_its_own(rendered):
     assert rendered["Service", "admin"]["spec"]["type"] == "ClusterIP"
 
 
-def test_network_policies_allow_only_what_is_listed(rendered):
+def test_network_policies_allow_only_listed_peers(rendered):
     """No rule lacks peers, which would allow all; each pod has a policy, and reaches the database."""
     policies = {name: found["spec"] for (kind, name), found in rendered.items() if kind == "NetworkPolicy"}
     assert set(policies) == {name for name, _, _ in containers(rendered)}
@@ -314,7 +314,7 @@ def test_optional_objects_can_be_left_out(helm, values, kind, left):
     ("callbacks", "admin", "ports"),
     [("null", "null", []), ("null", "{operations}", ["admin"]), ("{engines}", "null", ["callbacks"])],
 )
-def test_a_listener_without_peers_admits_nobody(helm, callbacks, admin, ports):
+def test_a_listener_without_peers_has_no_network_rule(helm, callbacks, admin, ports):
     """A policy has a rule only for a listener with peers: a rule without peers would admit everybody."""
     peers = f"networkPolicy.callbacks.namespaces={callbacks},networkPolicy.admin.namespaces={admin}"
     policies = ("--show-only", "templates/network-policies.yaml", "--set", peers)

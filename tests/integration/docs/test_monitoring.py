@@ -63,7 +63,7 @@ def queries():
 
 
 @pytest.mark.parametrize(("where", "query"), list(queries()))
-def test_what_is_asked_for_is_told(told, where, query):
+def test_queried_metrics_and_labels_exist(told, where, query):
     """Each metric of a query is one of flowhooks, with each label that filters or groups it."""
     asked = re.findall(r"((?:flowhooks|process)_\w+)(?:\{([^}]*)\})?", query)
     assert asked or query.startswith("up{"), where
@@ -78,7 +78,7 @@ def test_what_is_asked_for_is_told(told, where, query):
 
 
 @pytest.mark.parametrize("name", list(rules()))
-def test_a_rule_says_what_to_do(name):
+def test_an_alert_states_the_problem_and_the_first_step(name):
     """Each alert states the problem and the first step; the sections that it names exist."""
     rule = rules()[name]
     assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -89,7 +89,7 @@ def test_a_rule_says_what_to_do(name):
     assert named <= there
 
 
-def test_commands_that_rules_name_are_there():
+def test_commands_in_rules_exist():
     """Commands in rules exist, because operators type them in a hurry."""
     known = (DOCS / "reference/commands.md").read_text("utf-8")
     text = RULES.read_text("utf-8")
@@ -99,7 +99,7 @@ def test_commands_that_rules_name_are_there():
         assert f"## {command}\n" in known, command
 
 
-def test_panels_lie_beside_one_another():
+def test_panels_do_not_overlap():
     """No two panels share an id or overlap, and each has a unit."""
     everything = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
     assert len({one["id"] for one in everything}) == len(everything)
@@ -148,7 +148,7 @@ def test_links_lead_to_pages_of_the_console():
         assert named <= known.get(path, set()), url
 
 
-def test_each_series_of_a_handler_leads_to_its_page():
+def test_each_series_of_a_handler_links_to_its_page():
     """A click on a handler in any panel offers the page of that handler in the console."""
     of_handlers = [
         panel for panel in panels() if any("{{handler}}" in target["legendFormat"] for target in panel["targets"])
@@ -169,7 +169,7 @@ def test_every_variable_is_defined():
     assert used - {"__rate_interval", "__field"} == defined
 
 
-def test_rules_fire_when_they_should(tmp_path):
+def test_rules_fire_in_the_described_cases(tmp_path):
     """`promtool test rules` evaluates the rules over made-up series."""
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -181,7 +181,7 @@ def test_rules_fire_when_they_should(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_itself_takes_the_rules():
+def test_promtool_accepts_the_rules():
     """`promtool check rules`, if installed, accepts the rules; the tests above need no promtool."""
     promtool = shutil.which("promtool")
     if promtool is None:

@@ -72,7 +72,7 @@ def variables():
 # Settings and the environment
 
 
-def test_settings_that_are_mentioned_are_there():
+def test_mentioned_settings_exist():
     """`section.name` in a page is a setting, and a link to the reference leads to its section."""
     known = {one.name for one in describe()}
     for name, where in pages_with(rf"`((?:{'|'.join(sorted(SECTIONS))})\.[a-z_]+)`").items():
@@ -85,7 +85,7 @@ def test_settings_that_are_mentioned_are_there():
         assert name in known | SECTIONS, (name, where)
 
 
-def test_variables_that_are_mentioned_are_there():
+def test_mentioned_variables_exist():
     """Each `FLOWHOOKS_...` in a page or an installed file is read by flowhooks, or is a secret."""
     of_tests = {"FLOWHOOKS_MODEL_SEED"}  # read by tests/model/test_model.py
     known = {one.variable for one in describe()} | variables() | of_tests
@@ -123,7 +123,7 @@ def test_every_metric_of_the_code_is_in_the_reference():
     assert all(f"`{numbers.name(family)}`" in text for _, family in numbers.families())
 
 
-def test_metrics_that_are_mentioned_are_there():
+def test_mentioned_metrics_exist():
     """`flowhooks_...` in a page is a metric, or a Python package of a plugin."""
     known = {numbers.name(family) for _, family in numbers.families()} | {"flowhooks_wal_bytes"} | OF_OTHERS
     known |= {folder.name.replace("-", "_") for folder in PLUGINS.iterdir()} | {"flowhooks_expenses", "flowhooks_app"}
@@ -148,7 +148,7 @@ def routes():
     return found | {path for document in documents() for path in document["paths"]}
 
 
-def test_paths_that_are_mentioned_are_there():
+def test_mentioned_paths_exist():
     """Each path below `/api/` in a page or an example is served."""
     patterns = [re.compile(re.sub(r"\{\w+\}", r"[^/]+", path)) for path in routes()]
     mentioned = pages_with(
@@ -261,7 +261,7 @@ def test_members_that_are_printed(printed, command):
 # Every other name
 
 
-def test_names_that_are_mentioned_are_there():
+def test_mentioned_names_exist():
     """A name with an underscore in code marks is a name of the code, a test or another program."""
     known = words() | {f"now_{state}" for state in ("waiting", "dead", "unknown")} | OF_OTHERS
     known |= {numbers.name(family) for _, family in numbers.families()}

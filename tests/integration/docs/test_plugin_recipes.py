@@ -113,7 +113,7 @@ def test_the_types_are_correct(package, request):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_schedules_are_those_of_the_code():
+def test_schedules_match_the_code():
     """The table has the times of both schedules, and the text their sums."""
     text = PAGE.read_text("utf-8")
     assert f"retry=Retry(attempts={SHORT.attempts}, delays=(2, 10, 30, 60, 120, 300))," in text
@@ -160,7 +160,7 @@ def applied(database):
         return connection.execute("SELECT count(*) FROM purchasing.migrations").fetchone()[0]
 
 
-def test_the_tables_are_made_once(module, database, together, monkeypatch):
+def test_the_tables_are_created_once(module, database, together, monkeypatch):
     """Two processes with several threads each, at the same moment: each statement is executed once."""
     monkeypatch.setattr(module, "LIMITS", {})  # on a busy machine, one may wait for the other for more than 5 s
     processes = [module.Database(), module.Database()]

@@ -139,7 +139,7 @@ def test_documented_requests(dingtalk, documented):
         ({"businessId": "202601310930000123456"}, "complete", "approved"),
     ],
 )
-def test_ends_are_callbacks(dingtalk, changes, kind, conclusion):
+def test_each_end_of_an_approval_is_a_callback(dingtalk, changes, kind, conclusion):
     """Each end of an approval has its kind and its conclusion, and all members of the event."""
     event = approval(**changes)
     callback = dingtalk.receive_request("approvals", sealed(dingtalk, event))
@@ -224,7 +224,7 @@ def test_hostile_bodies(dingtalk, body):
 
 
 @pytest.mark.parametrize("message", [b"", b"{", b"[1]", b"\xff", b'{"a":' * 50_000, b"1"])
-def test_encrypted_nonsense(dingtalk, message):
+def test_an_encrypted_message_that_is_no_object(dingtalk, message):
     """An encrypted and signed message that is no object is refused."""
     encrypted = dingtalk.codecs["approvals"].encrypt(message)
     assert dingtalk.receive_request("approvals", signed(dingtalk, encrypted)) is None

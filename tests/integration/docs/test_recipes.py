@@ -155,7 +155,7 @@ def test_yudaos_notification_is_an_approved_contract(senders):
     assert senders.event("yudao", fields["processInstanceId"]).repeats == event.repeats + 1
 
 
-def test_the_parameters_of_yudaos_form_are_those_of_the_page():
+def test_parameters_of_yudaos_form_match_the_page():
     """The table of parameters has each field of the form, but for the one that yudao adds."""
     ((headers, body),) = shown("/in/yudao")
     assert quote_plus("合同 2026/17") in body
@@ -172,7 +172,7 @@ def test_the_parameters_of_yudaos_form_are_those_of_the_page():
 @pytest.mark.parametrize(
     ("status", "kind", "conclusion"), [(2, "complete", "approved"), (3, "complete", "rejected"), (4, "cancel", None)]
 )
-def test_yudaos_status_says_how_an_instance_ended(senders, status, kind, conclusion):
+def test_yudaos_status_decides_the_conclusion(senders, status, kind, conclusion):
     """Approved, rejected and cancelled instances are different; sent again later, each is the same event."""
     ((headers, body),) = shown("/in/yudao-events")
     sent = json.loads(body) | {"id": f"instance-{status}", "status": status}
@@ -286,7 +286,7 @@ def test_camundas_template_makes_the_request_of_the_page(senders):
     assert (event.business_key, event.conclusion, is_signed(event)) == ("C-2026-17", "approved", True)
 
 
-def test_camundas_error_expression_lists_the_refusals():
+def test_camundas_error_expression_lists_the_rejection_statuses():
     """The statuses that become an incident at once are those of the page."""
     template = json.loads(TEMPLATE.read_text("utf-8"))
     (expression,) = [
@@ -312,7 +312,7 @@ def test_a_request_without_the_token_stores_nothing(senders, source, headers, bo
 
 
 @pytest.mark.parametrize(("source", "headers", "body"), REQUESTS, ids=lambda value: value if value in SOURCES else "")
-def test_the_preview_shows_what_the_server_stores(senders, source, headers, body):
+def test_the_preview_matches_the_stored_event(senders, source, headers, body):
     """`flowhooks sources test --data` shows the kind, the instance and the answer that the server has."""
     assert senders.post(f"/in/{source}", headers, body) == answered(source)
     (senders.stage.folder / "request.txt").write_text(body)
@@ -393,7 +393,7 @@ def test_the_same_run_id_of_two_dags_is_two_events(senders, airflow):
     assert senders.conflicts("airflow") == conflicts
 
 
-def test_airflows_task_fails_if_the_callback_is_refused(airflow, monkeypatch):
+def test_airflows_task_fails_if_the_callback_is_rejected(airflow, monkeypatch):
     """Airflow repeats the task: it raises with the text of flowhooks."""
     monkeypatch.setenv("FLOWHOOKS_TOKEN", "wrong")
     with pytest.raises(RuntimeError, match=r"flowhooks answered 401: .*errorInfo"):
@@ -471,7 +471,7 @@ def test_temporals_activity_sends_the_request_of_the_page(senders, temporal):
     assert (event.repeats, json.loads(event.body)) == (before.repeats + 1, json.loads(before.body))
 
 
-def test_temporals_activity_is_not_repeated_if_the_callback_is_refused(temporal, monkeypatch):
+def test_temporals_activity_is_not_repeated_if_the_callback_is_rejected(temporal, monkeypatch):
     """The workflow fails at once, with the text of flowhooks."""
     monkeypatch.setenv("FLOWHOOKS_TOKEN", "wrong")
     with pytest.raises(ApplicationError, match=r"flowhooks answered 401: .*errorInfo") as raised:

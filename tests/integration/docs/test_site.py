@@ -99,7 +99,7 @@ def test_every_page_is_on_the_site(read):
     assert made | schemas | {"project/index.html", "project/README.zh-CN.html"} <= set(read)
 
 
-def test_links_lead_somewhere(site, read):
+def test_links_have_existing_targets(site, read):
     """Each link within the site has an existing file and anchor."""
     assert read
     links = {}  # pages of a folder share the links of the navigation
@@ -119,7 +119,7 @@ def test_links_lead_somewhere(site, read):
             assert unquote(parts.fragment) in there.anchors, f"{name}: {link}"
 
 
-def test_nothing_is_fetched(site, read):
+def test_no_file_is_loaded_from_another_host(site, read):
     """Files that the pages load are part of the site: no fonts, scripts or pictures from other hosts."""
     loaded = {(name, one) for name, page in read.items() for one in page.loaded}
     assert loaded
@@ -147,7 +147,7 @@ def test_a_chinese_word_is_searched_for_by_its_characters(search):
     assert [part for part in re.split(separator, "处* 理*") if part] == ["处*", "理*"]
 
 
-def test_chinese_pages_say_that_they_are(read):
+def test_chinese_pages_declare_their_language(read):
     """The language of each page is declared for screen readers."""
     languages = {name: page.language for name, page in read.items()}
     assert {name for name, language in languages.items() if language == "zh-CN"} == {
@@ -209,7 +209,7 @@ def hook():
         ("plugins/README.md", "[a](../docs/glossary.md)", "[a](../../glossary.md)"),
     ],
 )
-def test_links_are_turned(page, before, after):
+def test_code_host_links_are_rewritten_to_the_site(page, before, after):
     """A link for a code host leads to the same page on the site; code and external links are unchanged."""
     assert hook().turned(before, page) == after
 

@@ -79,7 +79,7 @@ def test_signatures_are_as_shown():
         assert given == {}
 
 
-def test_what_is_shown_passes(tmp_path):
+def test_the_plugin_and_tests_of_the_page_pass(tmp_path):
     """The page's plugin and tests, copied unchanged into files, pass with every warning an error."""
     plugin, *tests = PYTHON.findall((DOCS / "how-to/test-a-plugin.md").read_text("utf-8"))
     tests = [text for text in tests if not re.search("acme_booking|embedded_postgres", text)]  # which need PostgreSQL

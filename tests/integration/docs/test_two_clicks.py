@@ -52,7 +52,7 @@ def test_topics_are_two_clicks_away(home, topic):
         assert wanted in clicks, f"{wanted} is more than {CLICKS} clicks away from {name_of(home)}"
 
 
-def test_far_pages_are_not_near():
+def test_the_search_by_clicks_does_not_find_every_page():
     """The search by clicks does not find every page."""
     pages = {name_of(page) for page in DOCS.rglob("*.md")}
     assert pages - near(ROOT / "README.md").keys()

@@ -32,7 +32,7 @@ def logs_of(flow, event_id):
     return [[line.partition(" ")[2] for line in attempt.log.split("\n")] if attempt.log else [] for attempt in attempts]
 
 
-def test_each_attempt_has_its_own_records(harness, listens, make_plugin):
+def test_each_attempt_has_its_own_log_records(harness, listens, make_plugin):
     """Records of the handler and of wrappers; none of an attempt that logs nothing, and none of flowhooks itself."""
 
     def pay(event, delivery):
@@ -64,7 +64,7 @@ def test_each_attempt_has_its_own_records(harness, listens, make_plugin):
 
 
 @pytest.mark.either
-def test_the_last_records_of_many(harness, listens, servers_log):
+def test_an_attempt_stores_only_its_last_log_records(harness, listens, servers_log):
     """An attempt with 10,000 records keeps the last ones; the server's log has all."""
 
     def pay(event):
@@ -81,7 +81,7 @@ def test_the_last_records_of_many(harness, listens, servers_log):
 
 
 @pytest.mark.either
-def test_threads_of_a_handler(harness, listens, eventually):
+def test_log_records_of_threads_of_a_handler(harness, listens, eventually):
     """A thread with a copy of the context belongs to the attempt until the attempt has ended."""
     go_on, ended = threading.Event(), threading.Event()
 
@@ -117,7 +117,7 @@ def test_threads_of_a_handler(harness, listens, eventually):
 
 
 @pytest.mark.postgresql
-def test_records_are_committed_with_the_handlers_transaction(harness, listens):
+def test_log_records_are_committed_with_the_handlers_transaction(harness, listens):
     """The statement that records the outcome in the handler's transaction stores them, too."""
 
     def pay(event, delivery):

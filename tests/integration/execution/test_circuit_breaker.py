@@ -74,7 +74,7 @@ def test_the_circuit_opens_after_failures(broken, logged):
     assert works.entered == 3
 
 
-def test_one_is_tried_and_all_run_when_it_succeeds(broken, eventually):
+def test_a_successful_trial_releases_all_deliveries(broken, eventually):
     """The trial runs a delivery with the fewest attempts; its success releases all others."""
     flow, works = broken
     later = flow.take("later", wait=0).event_id
@@ -86,7 +86,7 @@ def test_one_is_tried_and_all_run_when_it_succeeds(broken, eventually):
         flow.settled(one, State.SUCCEEDED)
 
 
-def test_a_trial_that_fails_leaves_it_open(broken, eventually):
+def test_a_failed_trial_leaves_the_circuit_open(broken, eventually):
     """Each interval has one attempt; retries of other deliveries are not used up."""
     flow, works = broken
     for trial in range(1, 4):
@@ -100,7 +100,7 @@ def test_a_trial_that_fails_leaves_it_open(broken, eventually):
     assert attempts == [2, 2, 2]  # deliveries with the fewest attempts first, so that no delivery uses up its attempts
 
 
-def test_no_second_trial_while_one_runs(broken, eventually):
+def test_no_second_trial_starts_while_a_trial_runs(broken, eventually):
     """The next trial starts after the end of the current one, however long that runs."""
     flow, works = broken
     works.gate.clear()
@@ -113,7 +113,7 @@ def test_no_second_trial_while_one_runs(broken, eventually):
     eventually(lambda: works.entered == 5)
 
 
-def test_a_trial_is_waited_for_where_another_could_not_begin(harness, listens, eventually, monkeypatch):
+def test_shutdown_waits_for_a_trial_if_another_could_not_start(harness, listens, eventually, monkeypatch):
     """Shutdown waits for all trials, also if the database failed between two of them."""
     works = Works(error=ValueError("away"))
     two = [listens(works, name=name, process_key=name, retry=Retry(attempts=5)) for name in ("a", "b")]
@@ -138,7 +138,7 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(harness, listens, e
     works.gate.set()
 
 
-def test_a_damaged_event_stops_no_trials(harness, listens, eventually, logged, monkeypatch):
+def test_a_damaged_event_does_not_stop_trials(harness, listens, eventually, logged, monkeypatch):
     """The trial of its handler runs another delivery, and those of other handlers run; so they do after a defect."""
     entered = []
 
@@ -180,7 +180,7 @@ def test_a_damaged_event_stops_no_trials(harness, listens, eventually, logged, m
     eventually(lambda: "a2" in entered)
 
 
-def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeypatch):
+def test_a_trial_runs_if_its_thread_cannot_be_started(broken, eventually, monkeypatch):
     """A started trial always runs, because no other trial runs while it is marked as running."""
     flow, works = broken
     works.error = None
@@ -198,7 +198,7 @@ def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeyp
         flow.settled(one, State.SUCCEEDED)
 
 
-def test_resumed_by_an_operator(broken):
+def test_resume_by_an_operator_closes_the_circuit(broken):
     """`resume` closes the circuit as it ends a pause."""
     flow, works = broken
     works.error = None
@@ -209,7 +209,7 @@ def test_resumed_by_an_operator(broken):
         flow.settled(one, State.SUCCEEDED)
 
 
-def test_paused_by_an_operator_it_is_not_tried(broken):
+def test_no_trial_runs_while_an_operator_pauses_the_handler(broken):
     """An operator's pause of a handler whose circuit is open takes precedence: no trial runs."""
     flow, works = broken
     assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
@@ -219,7 +219,7 @@ def test_paused_by_an_operator_it_is_not_tried(broken):
     assert works.entered == 3
 
 
-def test_another_release_is_let_run(harness, listens, broken, monkeypatch, eventually):
+def test_another_release_closes_the_circuit(harness, listens, broken, monkeypatch, eventually):
     """A start with the same release keeps the circuit open; another release closes it."""
     flow, _ = broken
     assert flow.close()
@@ -240,7 +240,7 @@ def test_another_release_is_let_run(harness, listens, broken, monkeypatch, event
 
 
 @pytest.mark.parametrize("error", [Reject("not mine"), RetryAfter(5)])
-def test_what_says_nothing_of_the_handler_is_not_counted(harness, listens, error):
+def test_reject_and_retry_after_do_not_count_as_failures(harness, listens, error):
     """A handler that rejects, or asks for a later retry, counts as working."""
     flow = harness.open(listens(Works(error=error), name="h"), circuit_breaker=breaker())
     for number in range(6):
@@ -252,7 +252,7 @@ def _left(error):
     return (State.DEAD,) if isinstance(error, Reject) else (State.WAITING,)
 
 
-def test_a_success_in_between_begins_the_count_anew(harness, listens):
+def test_a_success_resets_the_failure_count(harness, listens):
     """A success resets the count of failures."""
     works = Works(error=ValueError("sometimes"))
     flow = harness.open(listens(works, name="h"), circuit_breaker=breaker())
@@ -269,7 +269,7 @@ def test_a_success_in_between_begins_the_count_anew(harness, listens):
         {"handlers": {"p:h": HandlerSettings(circuit_breaker_failures=0)}, "circuit_breaker": breaker()},
     ],
 )
-def test_never_opened(harness, listens, given):
+def test_the_circuit_never_opens_with_a_threshold_of_zero(harness, listens, given):
     """With 0 the circuit never opens, for all handlers or for one."""
     flow = harness.open(listens(Works(error=ValueError("always")), name="h"), **given)
     for number in range(12):

@@ -27,7 +27,7 @@ def in_a_thread(function):
     return found[0]
 
 
-def test_gathered_threads_keep_to_one_core_and_so_do_those_they_start():
+def test_gathered_threads_and_their_children_use_one_core():
     """After `gather`, a thread and its children use one core, one of its previous cores."""
     before = os.sched_getaffinity(0)
 
@@ -55,7 +55,7 @@ def test_several_processes_spread_over_the_cores():
     assert found == [({core}, {core}) for core in (*before, before[0])]
 
 
-def test_a_spread_thread_has_all_its_cores_back():
+def test_spread_gives_a_thread_all_its_cores():
     """`spread` undoes `gather` for the calling thread."""
 
     def spread():
@@ -65,7 +65,7 @@ def test_a_spread_thread_has_all_its_cores_back():
     assert in_a_thread(spread) == os.sched_getaffinity(0)
 
 
-def test_spreading_to_nothing_or_to_what_is_not_there_changes_nothing():
+def test_spread_to_empty_or_impossible_cores_changes_nothing():
     """An empty or impossible set of cores does not move a thread."""
 
     def spread():
@@ -94,28 +94,28 @@ def in_one_room(*runs):
     return in_a_thread(gathered)
 
 
-def test_a_handler_that_is_not_known_may_use_every_core():
+def test_the_first_attempt_of_a_handler_may_use_every_core():
     """The first attempt of a handler has all cores; its thread returns to the one core afterwards."""
     ((within, after),) = in_one_room(("p:h", 0.0))
     assert within == os.sched_getaffinity(0)
     assert after == {max(within)}
 
 
-def test_a_handler_that_was_quick_stays_on_the_one_core():
+def test_a_quick_handler_stays_on_one_core():
     """A short attempt does not move the thread again; another handler still has all cores."""
     _first, (again, _), (other, _) = in_one_room(("p:h", 0.001), ("p:h", 0.001), ("p:other", 0.001))
     assert again == {max(other)}
     assert other == os.sched_getaffinity(0)
 
 
-def test_a_handler_that_takes_longer_has_every_core_back():
+def test_a_slow_handler_may_use_every_core_again():
     """After one slow attempt a handler has all cores again."""
     *_, (within, after) = in_one_room(("p:h", 0.001), ("p:h", 1.0), ("p:h", 1.0))
     assert within == os.sched_getaffinity(0)
     assert after == {max(within)}
 
 
-def test_without_cores_to_choose_from_nothing_is_moved():
+def test_a_process_without_gathered_threads_moves_no_thread():
     """A process that did not gather its threads does not move them."""
     before = os.sched_getaffinity(0)
     assert in_a_thread(lambda: seen_by(cpu_affinity.HandlerAffinity(), "p:h", seconds=1.0)) == (before, before)
@@ -168,7 +168,7 @@ def test_a_quota_of_processor_time(tmp_path, membership, files, expected):
 
 
 @pytest.mark.parametrize("quota", [True, False])
-def test_a_process_with_a_quota_keeps_its_cores(monkeypatch, quota):
+def test_a_process_with_a_quota_does_not_change_its_cores(monkeypatch, quota):
     """Containers that share cores would choose the same one."""
     monkeypatch.setattr(serving, "has_cpu_quota", lambda: quota)
     monkeypatch.setattr(serving.malloc, "limit_arenas", lambda: False)

@@ -88,7 +88,7 @@ def run(harness, listens, make_plugin):
     return go
 
 
-def test_what_a_handler_returns_is_kept(run):
+def test_the_result_of_a_handler_is_stored(run):
     """A JSON value is stored with its attempt."""
     _, standing, attempt = run(lambda event: {"archived": [1, 2.5, None, True, "é"]})
     assert (standing.state, standing.attempt, standing.error) == (State.SUCCEEDED, 1, "")
@@ -109,7 +109,7 @@ UNFIT = [
 ]
 
 
-def test_what_json_cannot_hold_is_dropped_and_the_attempt_succeeds(run, logged):
+def test_a_result_that_is_not_json_is_dropped_and_the_attempt_succeeds(run, logged):
     """A result that is not JSON is dropped, with the reason in the attempt and in the log; the attempt succeeds."""
     reasons = []
     for _, standing, attempt in run.many([lambda event, value=value: value for value in UNFIT]):
@@ -121,7 +121,7 @@ def test_what_json_cannot_hold_is_dropped_and_the_attempt_succeeds(run, logged):
     assert len(reasons) == len(UNFIT)
 
 
-def test_a_value_that_holds_itself_is_dropped(run):
+def test_a_recursive_result_is_dropped(run):
     """A recursive value is not stored."""
     value = []
     value.append(value)
@@ -129,7 +129,7 @@ def test_a_value_that_holds_itself_is_dropped(run):
     assert (standing.state, attempt.result) == (State.SUCCEEDED, None)
 
 
-def test_a_failure_is_final_without_retry(run):
+def test_a_failure_without_retry_is_final(run):
     """Without `retry=` an exception makes the delivery dead."""
     flow, standing, attempt = run(fails(ValueError("no\nroom  here")))
     assert (standing.state, standing.outcome, standing.due_at) == (State.DEAD, OutcomeKind.FAILED, None)
@@ -146,7 +146,7 @@ def test_reject_is_final_at_once(run):
     assert (standing.error, attempt.traceback) == ("no such contract", "")
 
 
-def test_a_retry_goes_by_its_schedule_and_then_is_dead(harness, listens, eventually):
+def test_retries_follow_the_schedule_until_the_delivery_is_dead(harness, listens, eventually):
     """`Retry()` makes eight attempts after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h, never earlier."""
     runs = []
 
@@ -199,7 +199,7 @@ def test_a_second_attempt_may_succeed(harness, listens):
     assert (first.error, second.result) == ("ValueError: first", '"second"')
 
 
-def test_retry_after_permits_its_own_retry_and_counts(harness, listens):
+def test_retry_after_works_without_a_declared_retry(harness, listens):
     """`RetryAfter` works without `retry=`, and ends after the number of attempts of `Retry()`."""
     flow = harness.open(listens(fails(RetryAfter(90, "busy"))))
     event_id = flow.take(wait=0).event_id
@@ -237,7 +237,7 @@ RAISED = [
 ]
 
 
-def test_whatever_is_raised_is_that_attempts_failure(run):
+def test_any_exception_fails_only_its_own_attempt(run):
     """Any exception, even one that exits threads, fails only its own attempt; the runner continues."""
     runs = run.many([fails(error) for error, _ in RAISED])
     for (_, line), (_, standing, _) in zip(RAISED, runs, strict=True):
@@ -245,7 +245,7 @@ def test_whatever_is_raised_is_that_attempts_failure(run):
         assert standing.error.startswith(line)
 
 
-def test_a_thread_is_lost_to_no_handler(harness, listens):
+def test_exits_raised_by_handlers_cost_the_pool_no_thread(harness, listens):
     """After many exits of every kind, all threads of the pool still run."""
     errors = iter([SystemExit(1), Nastier(), KeyboardInterrupt(), Nasty()] * 5)
     gate = threading.Barrier(4)
@@ -265,7 +265,7 @@ def test_a_thread_is_lost_to_no_handler(harness, listens):
         flow.settled(answer.event_id, State.SUCCEEDED)
 
 
-def test_an_error_that_no_database_keeps_is_kept_in_part(run):
+def test_an_error_text_is_stored_cleaned_and_shortened(run):
     """NUL, lone surrogates and very long texts are replaced by storable text of one line and limited length."""
     texts = ["a\0b", "\ud800", "x" * 1_000_000, "\x1b[31m\u202e", "é" * 100_000, "a\r\nb"]
     for _, standing, attempt in run.many([fails(ValueError(text)) for text in texts]):
@@ -277,7 +277,7 @@ def test_an_error_that_no_database_keeps_is_kept_in_part(run):
         assert len(attempt.traceback) <= MAX_TRACEBACK_CHARS + 50
 
 
-def test_an_endless_traceback_is_cut(run):
+def test_a_long_traceback_is_truncated(run):
     """A deep recursion leaves a traceback of limited size."""
 
     def deep(event):
@@ -288,7 +288,7 @@ def test_an_endless_traceback_is_cut(run):
     assert 0 < len(attempt.traceback) <= MAX_TRACEBACK_CHARS + 50
 
 
-def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(harness, make_plugin, listens):
+def test_a_wrapper_failing_before_the_handler_causes_a_retry(harness, make_plugin, listens):
     """A failure before the function was entered is repeated, even without `retry=`."""
     broken = [True]
     runs = []
@@ -315,7 +315,7 @@ def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(harness, 
     assert runs == [1]
 
 
-def test_what_was_not_entered_is_repeated_whatever_retry_says(harness, make_plugin, listens):
+def test_an_attempt_that_never_entered_the_handler_is_always_retried(harness, make_plugin, listens):
     """A wrapper's failure before the function does not use up a handler's only attempt."""
 
     def before():
@@ -331,7 +331,7 @@ def test_what_was_not_entered_is_repeated_whatever_retry_says(harness, make_plug
     assert flow.settled(event_id, State.WAITING, attempt=1).due_at == flow.clock.now() + 5 * SECOND
 
 
-def test_a_wrapper_that_raises_afterwards_is_named(run):
+def test_a_wrapper_that_raises_after_the_handler_is_named(run):
     """A wrapper's failure after the function fails the attempt, and is final without `retry=`."""
 
     def after(answer):
@@ -342,7 +342,7 @@ def test_a_wrapper_that_raises_afterwards_is_named(run):
     assert standing.error == "ConnectionError: commit failed (raised by the run_handler wrapper of plugin w)"
 
 
-def test_a_handlers_own_exception_is_blamed_on_no_wrapper(run):
+def test_an_exception_of_a_handler_names_no_wrapper(run):
     """A handler's exception passes through wrappers, which are not named."""
     _, standing, _ = run(fails(ValueError("mine")), wrapper=wrapped(after=lambda answer: answer))
     assert standing.error == "ValueError: mine"
@@ -383,7 +383,7 @@ CHANGES = [
 ]
 
 
-def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run):
+def test_an_invalid_outcome_of_a_wrapper_still_ends_the_attempt(run):
     """An outcome of wrong types from a wrapper leaves no delivery running forever."""
     left = iter(CHANGES)
     runs = run.many(
@@ -396,7 +396,7 @@ def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run):
         assert standing.due_at is None or standing.due_at <= flow.clock.now() + 31 * 86400 * SECOND, change
 
 
-def test_an_outcome_of_many_lines_is_one_line(run):
+def test_a_multiline_wrapper_error_is_stored_as_one_line(run):
     """An error of a wrapper becomes one line, as every error does."""
     _, standing, _ = run(
         lambda event: 1,
@@ -407,7 +407,7 @@ def test_an_outcome_of_many_lines_is_one_line(run):
     assert len(standing.error) <= MAX_ERROR_CHARS + 50
 
 
-def test_what_a_handler_does_to_its_event_no_other_sees(harness, listens, eventually):
+def test_each_attempt_has_its_own_copy_of_the_event(harness, listens, eventually):
     """Each attempt has its own deep copy of the data, so no handler can change another's."""
     seen = []
 
@@ -429,7 +429,7 @@ def test_what_a_handler_does_to_its_event_no_other_sees(harness, listens, eventu
     assert seen == [[1, 2]] * 6
 
 
-def test_the_mark_is_durable_before_the_function_is_entered(harness, listens):
+def test_the_running_state_is_durable_before_the_handler_is_entered(harness, listens):
     """In the handler, another connection to the file sees this attempt as running."""
     seen = []
 
@@ -446,7 +446,7 @@ def test_the_mark_is_durable_before_the_function_is_entered(harness, listens):
     assert (delivery.attempt, delivery.handler, delivery.event_id) == (1, "p:looking", answer.event_id)
 
 
-def test_a_delivery_has_one_id_over_all_attempts(harness, listens):
+def test_the_delivery_id_is_the_same_for_all_attempts(harness, listens):
     """The idempotency key that a handler uses is the same for each attempt."""
     seen = []
 
@@ -462,7 +462,7 @@ def test_a_delivery_has_one_id_over_all_attempts(harness, listens):
     assert seen == [(standing.delivery_id, 1), (standing.delivery_id, 2)]
 
 
-def test_an_outcome_is_recorded_although_the_database_was_down(harness, listens, monkeypatch):
+def test_an_outcome_is_recorded_after_a_database_outage(harness, listens, monkeypatch):
     """If the database cannot be written at a handler's end, the outcome is recorded as soon as possible."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     entered, leave = threading.Event(), threading.Event()
@@ -488,7 +488,7 @@ def test_an_outcome_is_recorded_although_the_database_was_down(harness, listens,
     assert flow.take("i3").status == "done"
 
 
-def test_nothing_is_run_that_could_not_be_marked(harness, listens, monkeypatch, eventually):
+def test_no_handler_runs_before_its_running_state_is_stored(harness, listens, monkeypatch, eventually):
     """While the database cannot be written no function is entered; afterwards it runs once by itself."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     runs = []
@@ -514,7 +514,7 @@ def test_nothing_is_run_that_could_not_be_marked(harness, listens, monkeypatch, 
     ],
     ids=["did", "did not", "cannot tell", "nonsense", "one"],
 )
-def test_a_probe_is_asked_what_became_of_a_lost_attempt(harness, listens, verdict, state, eventually):
+def test_a_probe_decides_the_outcome_of_a_lost_attempt(harness, listens, verdict, state, eventually):
     """True settles the delivery, False runs it again, and any other answer leaves it *unknown* until the next probe."""
     asked, runs = [], []
 
@@ -541,7 +541,7 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(harness, listens, verdic
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), Nastier()], ids=["error", "exit", "nasty"])
-def test_a_probe_that_raises_cannot_tell(harness, listens, error, eventually, logged):
+def test_a_probe_that_raises_leaves_the_delivery_unknown(harness, listens, error, eventually, logged):
     """A failing probe is logged, leaves the delivery *unknown*, and is repeated later."""
     asked = []
 
@@ -558,7 +558,7 @@ def test_a_probe_that_raises_cannot_tell(harness, listens, error, eventually, lo
     assert asked == [1]
 
 
-def test_of_several_who_would_ask_a_probe_one_does(harness, listens, together):
+def test_a_probe_runs_once_a_minute_over_all_threads_and_processes(harness, listens, together):
     """A probe runs once a minute, for any number of offers, threads or processes."""
     asked = []
     listener = listens(lambda event: None, name="h", probe=lambda event, delivery: asked.append(1))
@@ -573,7 +573,7 @@ def test_of_several_who_would_ask_a_probe_one_does(harness, listens, together):
         flow.clock.advance(60)
 
 
-def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(harness, listens, eventually):
+def test_a_delivery_read_before_the_last_probe_is_not_probed_again(harness, listens, eventually):
     """A delivery that a runner read before the probe's last answer does not run the probe again."""
     asked = []
 
@@ -590,7 +590,7 @@ def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(harness, 
     assert asked == [1]
 
 
-def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(harness, listens, eventually):
+def test_a_probe_does_not_change_a_delivery_resolved_meanwhile(harness, listens, eventually):
     """If an operator resolves the delivery while the probe runs, the operator's outcome stays."""
     thinking, told = threading.Event(), threading.Event()
 

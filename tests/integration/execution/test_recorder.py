@@ -20,7 +20,7 @@ def named(logged, event):
     return [entry for entry in logged if entry["event"] == event]
 
 
-def test_what_could_not_be_recorded_is_recorded_before_the_ledger_is_closed(harness, listens, monkeypatch, logged):
+def test_unrecorded_results_are_recorded_before_the_ledger_is_closed(harness, listens, monkeypatch, logged):
     """The database works again when the server stops: no result is lost, although each takes the database a while."""
     monkeypatch.setattr("flowhooks.execution.recorder.RETRY_DELAYS", (WAIT_TIMEOUT,))
     flow = harness.open(listens(lambda event: None, name="h"))
@@ -46,7 +46,7 @@ def test_what_could_not_be_recorded_is_recorded_before_the_ledger_is_closed(harn
     assert named(logged, "outcome_lost") == []
 
 
-def test_a_result_that_fails_while_the_ledger_is_closed_is_logged_as_lost(harness, listens, monkeypatch, logged):
+def test_a_result_not_stored_while_the_ledger_closes_is_logged_as_lost(harness, listens, monkeypatch, logged):
     """The last writes of the ledger may fail; then the log names the attempt, before `close` returns."""
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.01)
     flow = harness.open(listens(lambda event: None, name="h"))

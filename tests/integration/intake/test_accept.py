@@ -89,7 +89,7 @@ def failing(*errors):
     return function
 
 
-def test_success(harness, listens):
+def test_the_answer_is_done_when_all_handlers_succeed(harness, listens):
     """When every handler has succeeded within the wait, the answer is *done* and names the event."""
     flow = harness.open(listens(lambda event: 1, name="a"), listens(lambda event: 2, name="b"))
     answer = flow.take()
@@ -113,7 +113,7 @@ def test_success(harness, listens):
     ],
     ids=["done", "pending", "dead before pending", "dead before parked", "parked before pending", "parked before done"],
 )
-def test_the_gravest_decides(harness, listens, errors, key, status):
+def test_the_gravest_delivery_state_decides_the_answer(harness, listens, errors, key, status):
     """The answer is *dead* if any delivery is dead; otherwise parked, unfinished or done, in this order."""
     handlers = [
         listens(failing(*[error] * bool(error)), name=f"h{place}", every=key == "nobody")
@@ -133,7 +133,7 @@ def test_an_event_whose_key_needs_no_handler_is_done(harness):
     assert flow.take().status == "done"
 
 
-def test_no_wait_answers_as_soon_as_it_is_stored(harness, listens, gate):
+def test_without_a_wait_the_answer_is_pending_after_storage(harness, listens, gate):
     """Without a wait the answer is *pending*, and the event is stored and run."""
     flow = harness.open(listens(gate, name="gate"))
     answer = flow.take(wait=0)
@@ -143,7 +143,7 @@ def test_no_wait_answers_as_soon_as_it_is_stored(harness, listens, gate):
     flow.settled(answer.event_id, State.SUCCEEDED)
 
 
-def test_the_answer_says_what_still_runs(harness, listens, gate, eventually):
+def test_the_answer_distinguishes_running_from_waiting_deliveries(harness, listens, gate, eventually):
     """When the wait is over, an answer distinguishes running deliveries from waiting ones."""
     flow = harness.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
     later = Later(lambda: flow.take(wait=LONG))
@@ -159,7 +159,7 @@ def test_the_answer_says_what_still_runs(harness, listens, gate, eventually):
     }
 
 
-def test_nobody_waits_for_what_cannot_settle_in_time(harness, listens):
+def test_the_answer_does_not_wait_for_a_retry_due_too_late(harness, listens):
     """The answer does not wait for a retry that is due after the wait."""
     flow = harness.open(listens(failing(ValueError("x")), retry=Retry(delays=(2 * LONG,)), name="h"))
     answer = flow.take(wait=LONG)
@@ -167,7 +167,7 @@ def test_nobody_waits_for_what_cannot_settle_in_time(harness, listens):
     assert answer.delivery_statuses[0].due_at == flow.clock.now() + 2 * LONG * SECOND
 
 
-def test_a_retry_within_the_wait_is_waited_for(harness, listens):
+def test_the_answer_waits_for_a_retry_due_within_the_wait(harness, listens):
     """A retry that is due within the wait decides the answer."""
     flow = harness.open(listens(failing(ValueError("x")), retry=Retry(), name="h"))
     later = Later(lambda: flow.take(wait=20))
@@ -183,7 +183,7 @@ def first_event(flow):
     return until(flow.events)[0]
 
 
-def test_a_missing_handler_is_not_waited_for(harness, listens, gate, eventually):
+def test_the_answer_does_not_wait_for_a_missing_handler(harness, listens, gate, eventually):
     """A delivery whose handler no process has loaded cannot settle, so the answer does not wait."""
     harness.open(listens(gate, name="away"), start=False).close()
     flow = harness.open(listens(lambda event: 1, name="here"))
@@ -199,7 +199,7 @@ def test_a_missing_handler_is_not_waited_for(harness, listens, gate, eventually)
     }
 
 
-def test_half_of_the_threads_may_wait(harness, listens, gate, eventually):
+def test_half_of_the_server_threads_may_wait(harness, listens, gate, eventually):
     """On a server without spare threads, half of them wait; the next callback is stored and answered at once."""
     flow = harness.open(listens(gate, name="gate"), http={"threads": 4}, runner={"threads": 16})
     waiting = [Later(lambda n=n: flow.take(f"i{n}", wait=30)) for n in range(2)]
@@ -214,7 +214,7 @@ def test_half_of_the_threads_may_wait(harness, listens, gate, eventually):
     assert flow.take("again", wait=30).status == "done"
 
 
-def test_places_to_wait_are_given_back_whatever_happens(harness, listens):
+def test_every_kind_of_answer_frees_its_waiting_slot(harness, listens):
     """Conflicts, refusals, repeats and timely answers free their place, so the last callback can wait."""
     flow = harness.open(listens(lambda event: 1, name="h"), http={"threads": 2})
     for number in range(5):
@@ -226,7 +226,7 @@ def test_places_to_wait_are_given_back_whatever_happens(harness, listens):
     assert flow.take("last").status == "done"
 
 
-def test_a_repeat_needs_no_second_place(harness, listens, gate, eventually):
+def test_a_repeated_callback_needs_no_second_waiting_slot(harness, listens, gate, eventually):
     """If only one callback may wait, a repeated callback can be that one."""
     flow = harness.open(listens(gate, name="gate"), http={"threads": 2})
     flow.take(wait=0)
@@ -238,7 +238,7 @@ def test_a_repeat_needs_no_second_place(harness, listens, gate, eventually):
     assert gate.runs == ["i1"]
 
 
-def test_identical_call_backs_at_once_are_one_run(harness, listens, together):
+def test_concurrent_identical_callbacks_cause_one_run(harness, listens, together):
     """Sixteen identical callbacks at the same moment are one event and one run, and all get its outcome."""
     runs = []
 
@@ -254,7 +254,7 @@ def test_identical_call_backs_at_once_are_one_run(harness, listens, together):
     assert flow.app.ledger.event(runs[0]).repeats == 15
 
 
-def test_different_data_at_once_is_one_event_and_conflicts(harness, listens, together):
+def test_concurrent_callbacks_with_different_data_conflict(harness, listens, together):
     """Of different callbacks with one identity at the same moment, one is accepted and the others conflict."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.id), name="h"))
@@ -267,7 +267,7 @@ def test_different_data_at_once_is_one_event_and_conflicts(harness, listens, tog
     assert len(flow.app.ledger.conflicts(answer.event_id)) == 7
 
 
-def test_what_succeeded_is_not_run_again(harness, listens):
+def test_a_succeeded_delivery_is_not_run_again(harness, listens):
     """The same callback, even after a restart, gets the stored success."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
@@ -279,7 +279,7 @@ def test_what_succeeded_is_not_run_again(harness, listens):
     assert runs == [1]
 
 
-def test_a_repeat_joins_what_runs(harness, listens, gate):
+def test_a_repeated_callback_waits_for_the_running_attempt(harness, listens, gate):
     """A callback repeated while its handler runs waits for that run and starts no other."""
     flow = harness.open(listens(gate, name="gate"))
     first = Later(lambda: flow.take(wait=30))
@@ -291,7 +291,7 @@ def test_a_repeat_joins_what_runs(harness, listens, gate):
     assert gate.runs == ["i1"]
 
 
-def test_a_repeat_does_not_hurry_a_retry(harness, listens):
+def test_a_repeated_callback_does_not_start_a_retry_earlier(harness, listens):
     """A repeated callback does not start a waiting retry earlier."""
     runs = []
 
@@ -307,7 +307,7 @@ def test_a_repeat_does_not_hurry_a_retry(harness, listens):
     assert runs == [1]
 
 
-def test_what_is_dead_gets_one_more_attempt_once_a_minute(harness, listens):
+def test_a_repeated_callback_retries_a_dead_delivery_once_a_minute(harness, listens):
     """With `retry=`, a repeated callback retries a dead delivery, at most once a minute."""
     runs = []
 
@@ -333,7 +333,7 @@ def test_what_is_dead_gets_one_more_attempt_once_a_minute(harness, listens):
     assert runs == [1, 2, 3, 4]
 
 
-def test_many_at_once_give_one_more_attempt(harness, listens, together):
+def test_concurrent_repeated_callbacks_retry_a_dead_delivery_once(harness, listens, together):
     """Sixteen repeats at the same moment retry a dead delivery once."""
     runs = []
 
@@ -354,7 +354,7 @@ def test_many_at_once_give_one_more_attempt(harness, listens, together):
     [(ValueError("x"), {}), (Reject("never"), {"retry": Retry()}), (Reject("never"), {})],
     ids=["no retry", "reject", "both"],
 )
-def test_what_may_not_run_again_is_answered_with_its_stored_failure(harness, listens, error, declared):
+def test_a_dead_delivery_without_retry_is_answered_with_its_failure(harness, listens, error, declared):
     """Without `retry=`, or after `Reject`, every repeated callback gets the stored failure."""
     runs = []
 
@@ -376,7 +376,7 @@ def test_what_may_not_run_again_is_answered_with_its_stored_failure(harness, lis
     assert runs == [1]
 
 
-def test_only_what_is_dead_runs_again(harness, listens):
+def test_a_repeated_callback_retries_only_the_dead_deliveries(harness, listens):
     """Of an event's two deliveries, the repeat retries the dead one and not the succeeded one."""
     runs = []
     flow = harness.open(
@@ -389,7 +389,7 @@ def test_only_what_is_dead_runs_again(harness, listens):
     assert runs == ["good"]
 
 
-def test_a_late_notice_of_the_death_does_not_end_the_wait_for_the_retry(harness, listens, monkeypatch):
+def test_a_late_dead_notification_does_not_end_the_wait_for_the_retry(harness, listens, monkeypatch):
     """Another thread or process may notify of the first attempt when the repeat waits for the second."""
     flow = harness.open(listens(failing(ValueError("x")), name="h", retry=Retry(attempts=1)))
     (dead,) = flow.take().delivery_statuses
@@ -420,7 +420,7 @@ def reopened(harness):
     return harness.open()
 
 
-def test_what_is_unknown_waits_for_its_operator(harness, listens):
+def test_a_repeated_callback_does_not_run_an_unknown_delivery(harness, listens):
     """A repeated callback does not run an *unknown* delivery again and does not wait for it."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
@@ -436,7 +436,7 @@ def test_what_is_unknown_waits_for_its_operator(harness, listens):
     assert runs == []
 
 
-def test_closed_is_done(harness, listens):
+def test_a_closed_delivery_is_answered_done(harness, listens):
     """A delivery that an operator closed needs no more work, so a repeat is answered *done*."""
     flow = harness.open(listens(failing(ValueError("x")), name="h"))
     answer = flow.take()
@@ -444,7 +444,7 @@ def test_closed_is_done(harness, listens):
     assert flow.take().status == "done"
 
 
-def test_other_data_is_a_conflict(harness, listens):
+def test_other_data_with_the_same_identity_is_a_conflict(harness, listens):
     """Other data with the same identity is refused with the id of the first event, which does not change."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.data["x"]), name="h"))
@@ -456,7 +456,7 @@ def test_other_data_is_a_conflict(harness, listens):
     assert runs == [1]
 
 
-def test_data_that_the_settings_leave_out_makes_no_conflict(harness, listens):
+def test_ignored_data_causes_no_conflict(harness, listens):
     """With `identity.ignore_pointers`, a callback with another time stamp is a repeat."""
     flow = harness.open(listens(lambda event: 1, name="h"), identity={"ignore_pointers": ("/meta/sentAt",)})
     first = flow.take(meta={"sentAt": "09:00", "by": "x"})
@@ -465,7 +465,7 @@ def test_data_that_the_settings_leave_out_makes_no_conflict(harness, listens):
         flow.take(meta={"sentAt": "09:00", "by": "y"})
 
 
-def test_those_who_wait_are_answered_when_the_server_stops(harness, listens, gate):
+def test_waiting_callbacks_are_answered_pending_when_the_server_drains(harness, listens, gate):
     """Draining answers waiters *pending* at once and accepts nothing more; running attempts are recorded."""
     flow = harness.open(listens(gate, name="gate"))
     waiting = Later(lambda: flow.take(wait=30))
@@ -483,7 +483,7 @@ def test_those_who_wait_are_answered_when_the_server_stops(harness, listens, gat
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_what_nobody_wants_is_parked(harness, listens):
+def test_an_unrouted_event_is_parked(harness, listens):
     """By default an event that matches no handler is stored and answered *parked*, also when repeated."""
     flow = harness.open(listens(lambda event: 1, name="h"))
     answer = flow.take(key="nobody")
@@ -492,7 +492,7 @@ def test_what_nobody_wants_is_parked(harness, listens):
     assert flow.app.ledger.event(answer.event_id).state == "parked"
 
 
-def test_what_nobody_wants_is_refused_where_the_settings_say_so(harness, listens):
+def test_an_unrouted_event_is_rejected_by_the_no_handler_setting(harness, listens):
     """With `routing.no_handler = "reject"` an event that matches no handler is not stored; other events are."""
     flow = harness.open(listens(lambda event: 1, name="h"), routing={"no_handler": "reject"})
     with pytest.raises(InvalidCallback) as refusal:
@@ -502,7 +502,7 @@ def test_what_nobody_wants_is_refused_where_the_settings_say_so(harness, listens
     assert flow.take().status == "done"
 
 
-def test_what_is_stored_is_never_refused_as_unrouted(harness, listens):
+def test_a_repeat_of_a_stored_event_is_not_rejected_as_unrouted(harness, listens):
     """Also with `routing.no_handler = "reject"`, a repeated callback is answered as before."""
     done = harness.open(listens(lambda event: 1, name="h"))
     answer, parked = done.take(), done.take("i2", key="nobody")
@@ -521,7 +521,7 @@ def test_what_is_stored_is_never_refused_as_unrouted(harness, listens):
     assert flow.app.ledger.conflicts(answer.event_id) != []
 
 
-def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(harness, listens, together):
+def test_concurrent_repeats_of_an_unrouted_event_are_only_counted(harness, listens, together):
     """With `routing.no_handler = "reject"`, many repeats at one moment change only the count of repeats."""
     before = harness.open(listens(lambda event: 1, name="h"))
     answer = before.take()
@@ -532,7 +532,7 @@ def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(harness, listen
     assert flow.sql("SELECT repeats FROM events") == [(4,)]
 
 
-def test_what_cannot_be_stored_is_never_acknowledged(harness, listens, monkeypatch):
+def test_a_callback_that_cannot_be_stored_is_not_acknowledged(harness, listens, monkeypatch):
     """While the database is locked the answer is Unavailable and no handler runs; afterwards work continues."""
     # Not less: without the lock of the test, too, a transaction may wait for that of a delayed session of the runner.
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.5)
@@ -549,7 +549,7 @@ def test_what_cannot_be_stored_is_never_acknowledged(harness, listens, monkeypat
     assert sorted(runs) == ["after", "before", "during-0"]
 
 
-def test_storing_that_takes_too_long_is_not_acknowledged(harness, listens, eventually):
+def test_a_callback_not_stored_in_time_is_not_acknowledged(harness, listens, eventually):
     """A callback that is not stored in time is not acknowledged; its caller can repeat it safely."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
@@ -570,7 +570,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(harness, listens, event
 
 
 @pytest.mark.embedded  # the other runner writes by itself, and would fill this short queue
-def test_a_full_queue_is_refused_at_once(harness, listens, eventually):
+def test_callbacks_are_rejected_at_once_when_the_queue_is_full(harness, listens, eventually):
     """Above the limit of callbacks that wait to be stored, further ones are refused at once."""
     flow = harness.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
     begun, free = threading.Event(), threading.Event()
@@ -596,7 +596,7 @@ def test_a_full_queue_is_refused_at_once(harness, listens, eventually):
     assert flow.take("one more").status == "done"
 
 
-def test_a_repeat_that_cannot_be_looked_at_is_stored_all_the_same(harness, listens, monkeypatch):
+def test_a_repeat_is_answered_while_all_read_connections_are_in_use(harness, listens, monkeypatch):
     """If all read connections are in use, a repeat is answered from the known data."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = harness.open(listens(failing(ValueError("x")), name="h", retry=Retry(delays=(60,))), start=False)

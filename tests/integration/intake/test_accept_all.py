@@ -28,7 +28,7 @@ def statuses(answers):
     return [None if isinstance(answer, IdentityConflict) else answer.status for answer in answers]
 
 
-def test_answers_to_all_of_a_request(harness, listens):
+def test_each_callback_of_a_request_gets_its_answer_in_order(harness, listens):
     """Each callback gets its answer in order: new, repeated, conflicting, parked, dead; the ignored part is counted."""
 
     def fail(event):
@@ -78,7 +78,7 @@ def test_dead_deliveries_of_repeated_callbacks_run_again(harness, listens):
     until(lambda: statuses(flow.app.intake.accept_all(given)) == ["done", "done"])
 
 
-def test_purged_events(harness, listens):
+def test_repeated_callbacks_of_purged_events(harness, listens):
     """A repeated callback whose event was purged is done; one with other data is a conflict of a purged event."""
     flow = harness.open(listens(lambda event: None, name="h"))
     purged = flow.take("i1", source="oa").event_id
@@ -93,7 +93,7 @@ def test_purged_events(harness, listens):
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_one_that_the_settings_reject(harness, listens, place):
+def test_one_rejected_callback_rejects_the_whole_request(harness, listens, place):
     """If one of the callbacks is rejected, nothing is stored or counted."""
     flow = harness.open(listens(lambda event: None, name="h"), routing={"no_handler": "reject"})
     given = [ingress_callback("i1")]
@@ -104,7 +104,7 @@ def test_one_that_the_settings_reject(harness, listens, place):
     assert flow.app.ledger.ignored_counts() == {}
 
 
-def test_a_reused_webhook_id(harness, logged):
+def test_a_reused_webhook_id_is_rejected(harness, logged):
     """A request whose id was used for another body is refused; the same body is accepted again."""
     flow = harness.open()
     first, other = (
@@ -119,7 +119,7 @@ def test_a_reused_webhook_id(harness, logged):
     assert flow.app.ledger.ignored_counts() == {}
 
 
-def test_a_damaged_event(harness, listens, logged):
+def test_a_request_that_repeats_a_damaged_event_stores_nothing(harness, listens, logged):
     """A request that repeats an unreadable event is answered 503, is logged, and stores nothing."""
     flow = harness.open(listens(lambda event: None, name="h"))
     damaged = flow.take("i1", source="oa")
@@ -133,7 +133,7 @@ def test_a_damaged_event(harness, listens, logged):
     flow.sql("UPDATE deliveries SET state = 'succeeded'")
 
 
-def test_while_draining(harness):
+def test_requests_are_rejected_while_draining(harness):
     """Nothing is accepted during a shutdown."""
     flow = harness.open()
     flow.app.intake.drain()

@@ -44,7 +44,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_killed_process_leaves_the_whole_request_or_nothing(harness, listens, point):
+def test_a_killed_process_stores_the_whole_request_or_nothing(harness, listens, point):
     """No event is stored without the others and the count; the sender's repeat ends with one run for each."""
     killed = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(harness.folder), harness.url],

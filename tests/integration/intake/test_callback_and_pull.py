@@ -23,7 +23,7 @@ def long_timeouts(monkeypatch):
 
 @pytest.mark.usefixtures("long_timeouts")
 @pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
-def test_callbacks_and_pulls_at_once_store_one_event(harness, listens, rounds):
+def test_concurrent_callbacks_and_pulls_store_one_event(harness, listens, rounds):
     """32 callbacks and 32 pulls; every second round, the engine's callbacks have a class that the history lacks."""
     runs, lock = [], threading.Lock()
 
@@ -56,7 +56,7 @@ def test_callbacks_and_pulls_at_once_store_one_event(harness, listens, rounds):
 
 
 @pytest.mark.usefixtures("long_timeouts")
-def test_both_in_one_transaction(harness, listens):
+def test_callback_and_pull_in_one_transaction(harness, listens):
     """The callback comes first, whatever their order: the pull finds its event."""
     flow = harness.open(**asked(listens(lambda event: None, name="ran")))
     results = []

@@ -84,7 +84,7 @@ def events(flow):
 @pytest.mark.parametrize(
     ("kind", "callback_class"), [("complete", None), ("complete", CLASS), ("complete", "com.example.Other")]
 )
-def test_nothing_runs_for_an_event_that_was_delivered(flow, runs, kind, callback_class):
+def test_a_late_callback_of_a_delivered_event_runs_nothing(flow, runs, kind, callback_class):
     """The callback is answered like a repeat and kept, whatever class it has."""
     event_id = pulled(flow)
     assert sorted(name for name, *_ in runs) == ["every", "key"]
@@ -197,7 +197,7 @@ def test_a_dismissed_event_is_routed_with_the_body_of_its_late_callback(flow, ru
     assert (after.state, after.dismissed_by) == ("routed", None)
 
 
-def test_the_received_body_follows_the_body(flow):
+def test_the_received_body_is_replaced_with_the_body(flow):
     """An event whose body a request to a fixed URL replaces gets the received body of that request and its trace."""
     pulled(flow, key="nobody")
     (before,) = events(flow)
@@ -214,7 +214,7 @@ def test_the_received_body_follows_the_body(flow):
     assert (last.event.data["amount"], last.raw_body, last.media_type, last.event.traceparent) == (2, None, None, None)
 
 
-def test_a_late_callback_may_leave_the_event_parked(flow):
+def test_a_parked_event_may_stay_parked_after_a_late_callback(flow):
     """The event then has the callback's data and the reason of its new route; a further late callback may route it."""
     event_id = pulled(flow, key=None)
     assert flow.take(source="oa", key="nobody", amount=1).status == "parked"
@@ -228,7 +228,7 @@ def test_a_late_callback_may_leave_the_event_parked(flow):
     assert len(late(flow, event_id)) == 2
 
 
-def test_a_repeat_of_an_earlier_body_does_not_replace_a_later_one(flow):
+def test_a_repeat_of_an_earlier_body_does_not_replace_a_later_body(flow):
     """It is counted beside the event, also if it is the body from the history."""
     event_id = pulled(flow, key="nobody")
     for amount in (1, 2, 1):
@@ -239,7 +239,7 @@ def test_a_repeat_of_an_earlier_body_does_not_replace_a_later_one(flow):
     assert flow.app.ledger.verify().trouble == []
 
 
-def test_the_kind_of_an_undecided_end_comes_from_the_late_callback(flow, runs):
+def test_the_late_callback_sets_the_kind_of_an_undecided_end(flow, runs):
     """The history does not tell it, so another kind is no conflict."""
     event_id = pulled(flow, key="stop", end_undecided=True)
     answer = flow.take(source="oa", key="stop", kind="cancel")
@@ -287,7 +287,7 @@ def test_a_callback_that_contradicts_the_history_is_a_conflict(flow, runs, other
 
 @pytest.mark.parametrize("left_out", ["businessKey", "processDefinitionVersion", "conclusion", "callback_class"])
 @pytest.mark.parametrize("side", ["history", "callback"])
-def test_a_value_that_one_side_lacks_is_no_conflict(flow, left_out, side):
+def test_a_value_missing_on_one_side_is_no_conflict(flow, left_out, side):
     """Neither a value that only the history has, nor one that only the callback has."""
     less = {name: value for name, value in HISTORY.items() if name != left_out}
     history, callback = (less, HISTORY) if side == "history" else (HISTORY, less)
@@ -296,14 +296,14 @@ def test_a_value_that_one_side_lacks_is_no_conflict(flow, left_out, side):
     assert len(late(flow, event_id)) == 1
 
 
-def test_the_conclusion_is_compared_as_it_is_mapped(harness, listens):
+def test_conclusions_are_compared_after_mapping(harness, listens):
     """The engine's word in the history and in the callback may differ, if the settings map both to one."""
     flow = harness.open(**asked(listens(lambda event: None, name="key"), conclusion={"OK": "approved"}))
     event_id = flow.take_in(conclusion="approved").event_id
     assert flow.take(source="oa", conclusion="OK").event_id == event_id
 
 
-def test_at_most_ten_late_callbacks_are_kept(flow):
+def test_at_most_ten_late_callbacks_are_stored(flow):
     """A further one is answered in the same way and not stored."""
     event_id = pulled(flow)
     for amount in range(MAX_LATE_CALLBACKS + 3):
@@ -313,7 +313,7 @@ def test_at_most_ten_late_callbacks_are_kept(flow):
     assert {body["amount"]: repeats for body, repeats in late(flow, event_id)}[1] == 1
 
 
-def test_a_parked_event_without_room_for_its_body_keeps_it(flow):
+def test_a_late_body_replaces_the_body_only_if_both_can_be_stored(flow):
     """An event takes over the body of a late callback only if its own one can be kept."""
     event_id = pulled(flow, key="nobody")
     for amount in range(MAX_LATE_CALLBACKS + 3):
@@ -323,7 +323,7 @@ def test_a_parked_event_without_room_for_its_body_keeps_it(flow):
     assert stored.event.data["amount"] == MAX_LATE_CALLBACKS - 1
 
 
-def test_a_late_callback_is_accepted_where_the_settings_reject_it(harness, listens, flow):
+def test_a_late_callback_is_accepted_despite_no_handler_reject(harness, listens, flow):
     """`no_handler = "reject"` rejects only callbacks without an event."""
     event_id = pulled(flow, key="leave")
     flow.close()
@@ -359,13 +359,13 @@ def test_a_source_without_an_engine_has_no_late_callbacks(flow):
     assert flow.take(source="default", callback_class=CLASS).event_id != first
 
 
-def test_the_tenant_does_not_matter(flow):
+def test_a_late_callback_matches_its_instance_in_any_tenant(flow):
     """An instance id names one instance of an engine, whichever tenant the callback tells."""
     event_id = pulled(flow, tenantId="a")
     assert flow.take(source="oa", tenantId="b").event_id == event_id
 
 
-def test_a_late_callback_under_a_former_name_belongs_to_the_event(harness, listens, flow):
+def test_a_late_callback_under_a_former_source_name_finds_its_event(harness, listens, flow):
     """A renamed source keeps its reconciled events."""
     event_id = pulled(flow)
     flow.close()
@@ -377,7 +377,7 @@ def test_a_late_callback_under_a_former_name_belongs_to_the_event(harness, liste
 
 
 @pytest.mark.parametrize("asks", [True, False], ids=["engine", "no engine"])
-def test_a_repeat_under_a_new_name_is_the_repeat_of_a_callback(harness, listens, flow, runs, asks):
+def test_a_repeated_callback_is_recognised_after_its_source_was_renamed(harness, listens, flow, runs, asks):
     """The engine repeats a callback after its source was renamed: nothing runs, and other data are a conflict."""
     first = flow.take(source="oa", amount=1).event_id
     gone = flow.take("i2", source="oa").event_id
@@ -402,7 +402,7 @@ def test_a_repeat_under_a_new_name_is_the_repeat_of_a_callback(harness, listens,
     assert len(events(flow)) == 2
 
 
-def test_a_callback_under_a_former_name_belongs_to_the_source(harness, listens, runs):
+def test_a_callback_under_a_former_source_name_belongs_to_the_source(harness, listens, runs):
     """A callback without a credential is stored under the name of the source, and is late if the instance is."""
     given = asked(
         listens(lambda event: runs.append(event.source), name="key"), token_sha256=(), former_names=("default",)

@@ -53,7 +53,7 @@ def test_a_finished_instance_is_stored_and_delivered(flow, runs):
     assert (event.event.id, event.event.origin, event.state) == (taken_in.event_id, "reconciled", "routed")
 
 
-def test_an_instance_is_taken_in_once(flow, runs):
+def test_an_instance_is_reconciled_once(flow, runs):
     """The second time its event is found."""
     first = flow.take_in()
     flow.settled(first.event_id, State.SUCCEEDED)
@@ -65,7 +65,7 @@ def test_an_instance_is_taken_in_once(flow, runs):
 
 
 @pytest.mark.parametrize("body", [{}, {"callback_class": "com.example.C"}, {"kind": "cancel"}])
-def test_an_instance_that_the_engine_has_called_for_is_not_taken_in(flow, body):
+def test_an_instance_with_a_callback_is_not_reconciled(flow, body):
     """Its event is found, whatever class or kind the callback has."""
     answer = flow.take(source="oa", **body)
     taken_in = flow.take_in(started_at=flow.clock.now() - SECOND)
@@ -73,7 +73,7 @@ def test_an_instance_that_the_engine_has_called_for_is_not_taken_in(flow, body):
     assert len(stored(flow)) == 1
 
 
-def test_an_instance_that_reuses_an_id_is_taken_in(flow, runs):
+def test_an_instance_that_reuses_an_id_is_reconciled(flow, runs):
     """An event that was received before the instance started belongs to an earlier instance."""
     first = flow.take(source="oa").event_id
     flow.clock.advance(2 * 86_400)
@@ -90,7 +90,7 @@ def test_an_instance_that_reuses_an_id_is_taken_in(flow, runs):
     assert len(stored(flow)) == 3
 
 
-def test_a_callback_of_a_reused_id_is_a_late_callback_of_the_newest_instance(flow, runs):
+def test_a_callback_of_a_reused_id_belongs_to_the_newest_instance(flow, runs):
     """A repeat of the earlier instance's callback stays its repeat."""
     first = flow.take(source="oa", number=1).event_id
     flow.clock.advance(2 * 86_400)
@@ -113,7 +113,7 @@ def test_a_parked_instance_of_a_reused_id_is_routed_by_its_late_callback(flow, r
     assert len(runs) == 2
 
 
-def test_clocks_may_differ_by_a_minute(flow):
+def test_engine_and_server_clocks_may_differ_by_a_minute(flow):
     """A callback that was received a little before its instance started belongs to the instance."""
     answer = flow.take(source="oa")
     flow.clock.advance(60)
@@ -121,7 +121,7 @@ def test_clocks_may_differ_by_a_minute(flow):
     assert flow.take_in(started_at=flow.clock.now() + 1).reused_id
 
 
-def test_an_instance_whose_start_is_not_known_has_any_event_of_its_id(flow):
+def test_an_instance_without_a_start_time_matches_any_event_of_its_id(flow):
     """It is not taken in beside one, however old that is."""
     answer = flow.take(source="oa")
     flow.clock.advance(365 * 86_400)
@@ -139,7 +139,7 @@ def purged(flow, event_id):
 
 
 @pytest.mark.parametrize("body", [{}, {"callback_class": "com.example.C"}, {"kind": "cancel"}])
-def test_an_instance_whose_event_was_purged_is_not_taken_in(flow, runs, body):
+def test_an_instance_with_a_purged_event_is_not_reconciled(flow, runs, body):
     """Whatever class or kind the event had."""
     started_at = flow.clock.now()
     answer = flow.take(source="oa", **body)
@@ -153,7 +153,7 @@ def test_an_instance_whose_event_was_purged_is_not_taken_in(flow, runs, body):
     assert len(runs) == n_runs
 
 
-def test_an_instance_that_reuses_the_id_of_a_purged_event_is_taken_in(flow):
+def test_an_instance_that_reuses_a_purged_id_is_reconciled(flow):
     """The identity of the purged event is that of an earlier instance."""
     purged(flow, flow.take(source="oa").event_id)
     taken_in = flow.take_in(started_at=flow.clock.now())
@@ -173,7 +173,7 @@ def test_a_purge_deletes_late_callbacks(flow):
     assert flow.take_in(started_at=flow.clock.now() - 86_400 * SECOND).disposition == "purged"
 
 
-def test_the_events_of_former_names_count(harness, listens, flow):
+def test_events_under_former_source_names_count(harness, listens, flow):
     """A renamed source does not take in what its callbacks under the former name have brought."""
     answer = flow.take(source="oa")
     gone = flow.take("i2", source="oa")
@@ -209,7 +209,7 @@ def test_an_undecided_end_is_parked(flow, runs):
     assert runs == []
 
 
-def test_a_reroute_leaves_undecided_ends_alone(harness, listens, flow, runs):
+def test_a_reroute_skips_undecided_ends(harness, listens, flow, runs):
     """Neither at the start nor for all parked events, nor by a filter; an operator who names the event decides."""
     event_id = flow.take_in(end_undecided=True).event_id
     parked = flow.take("i2", key="travel").event_id
@@ -230,7 +230,7 @@ def test_a_reroute_leaves_undecided_ends_alone(harness, listens, flow, runs):
     assert runs == ["i2", "i1"]
 
 
-def test_a_reroute_that_read_the_history_does_not_route_the_late_callback(flow, runs):
+def test_a_reroute_does_not_overwrite_a_concurrent_late_callback(flow, runs):
     """A late callback replaces the body between the operator's reading and writing: the operator's change is lost."""
     event_id = flow.take_in(key="nobody").event_id
     context = flow.app.operation_context
@@ -262,7 +262,7 @@ def in_book(flow, instance="i1", disposition="in_grace", source="oa"):
 
 @pytest.mark.parametrize("disposition", ["in_grace", "skipped"])
 @pytest.mark.parametrize("origin", ["callback", "reconciled"])
-def test_the_book_has_the_event_at_once(flow, disposition, origin):
+def test_engine_instances_has_the_event_in_the_same_transaction(flow, disposition, origin):
     """In the transaction that stores or finds the event of a callback or of an instance."""
     in_book(flow, disposition=disposition)
     in_book(flow, "i2")
@@ -275,7 +275,7 @@ def test_the_book_has_the_event_at_once(flow, disposition, origin):
     assert other.event_id == event_id or origin == "callback"
 
 
-def test_a_callback_of_a_source_without_an_engine_executes_no_further_statement(harness, listens):
+def test_a_source_without_an_engine_costs_no_further_statement(harness, listens):
     """Only sources with an engine cost the statements that reconciliation needs."""
     flow = harness.open(**asked(listens(lambda event: None, name="by_key")))
     # The first round also deletes old rows before it gives up its lease.

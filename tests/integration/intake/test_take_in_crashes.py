@@ -45,7 +45,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_killed_process_leaves_the_whole_step_or_nothing(harness, listens, point):
+def test_a_killed_process_stores_the_whole_step_or_nothing(harness, listens, point):
     """The instance is taken in again, and the engine repeats its callback, until both are answered."""
     what, durable = POINTS[point]
     killed = subprocess.run(

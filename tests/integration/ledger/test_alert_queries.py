@@ -31,7 +31,7 @@ def put(hands, instance, state, *handlers, **body):
 
 
 @pytest.mark.parametrize("state", [State.DEAD, State.UNKNOWN])
-def test_what_failed_by_handler(hands, state):
+def test_failed_deliveries_are_found_by_handler(hands, state):
     """Each handler with such deliveries is found once, with its oldest delivery; other states do not count."""
     for other in State:
         if other is not state:
@@ -54,7 +54,7 @@ def test_what_failed_by_handler(hands, state):
     assert read(hands, alert_queries.count_failed, state, "p:other") == 0
 
 
-def test_nothing_is_found_where_nothing_is(hands):
+def test_a_ledger_without_failures_has_no_alert_causes(hands):
     """An empty ledger and one with only succeeded deliveries have no causes."""
     for number in range(2):
         now = hands.clock.now()
@@ -65,7 +65,7 @@ def test_nothing_is_found_where_nothing_is(hands):
         put(hands, f"fine{number}", State.SUCCEEDED)
 
 
-def test_what_could_have_begun_is_late_from_its_time_on(hands, harness):
+def test_a_delivery_is_late_from_its_due_time(hands, harness):
     """A delivery is late from its due time, not from the time it was stored."""
     harness.check_books = False
     retried = put(hands, "retried", State.WAITING, "p:a")
@@ -81,7 +81,7 @@ def test_what_could_have_begun_is_late_from_its_time_on(hands, harness):
     assert read(hands, alert_queries.count_overdue, now + 10 * HOUR, "p:b") == 0
 
 
-def test_the_longest_late_of_each_handler(hands):
+def test_the_longest_late_delivery_of_each_handler(hands):
     """The delivery that is late longest is returned, and all late ones are counted."""
     events = []
     for number in range(3):
@@ -94,7 +94,7 @@ def test_the_longest_late_of_each_handler(hands):
 
 
 @pytest.mark.sqlite
-def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, harness, listens):
+def test_a_suspended_delivery_counts_since_its_handler_is_missing(hands, harness, listens):
     """A delivery waits since the first start without its plugin, or since it was stored later."""
 
     def start(*handlers):
@@ -124,7 +124,7 @@ def fine(event):
     """Do nothing."""
 
 
-def test_a_handler_that_was_never_known_is_missed_from_the_first_delivery_on(hands):
+def test_a_never_loaded_handler_is_missing_since_its_first_delivery(hands):
     """If no load time of the handler is stored, the delivery's own time counts."""
     stored = hands.clock.now()
     event_id, _ = hands.accept("i1", "q:never", absent=["q:never"])
@@ -162,7 +162,7 @@ def test_undecided_ends_by_source(hands):
 GROUPS = [("", None), ("", "k1"), ("A", None), ("A", "k1"), ("A", "k2"), ("B", "k1")]
 
 
-def test_what_is_parked_by_class_and_key(hands):
+def test_parked_events_by_class_and_key(hands):
     """Parked events are grouped by class and key, also without a key, with the oldest event."""
     oldest = {}
     for number in range(3):
@@ -181,7 +181,7 @@ def test_what_is_parked_by_class_and_key(hands):
     assert read(hands, alert_queries.parked_backlogs, now - 30 * SECOND - 1, limit=99) == ([], True)
 
 
-def test_so_many_classes_and_keys_are_looked_at(hands):
+def test_the_number_of_class_and_key_groups_is_limited(hands):
     """The number of groups has a limit against invented classes; the result says whether some were left out."""
     for place, body in enumerate(PARKED):
         hands.accept(f"i{place}", **body)
@@ -226,7 +226,7 @@ def test_one_alert_is_open_for_each_cause_and_subject(hands):
     assert read(hands, alert_queries.open_alerts) == [first, other, third]
 
 
-def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
+def test_a_closed_alert_stays_stored_and_can_be_opened_again(hands):
     """A closed alert stays stored with its time, and the same cause opens another alert."""
     first = new(hands)
     opened(hands, first)
@@ -244,7 +244,7 @@ def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
     ]
 
 
-def test_who_has_taken_it_is_written_down(hands):
+def test_an_accepted_notification_is_recorded(hands):
     """Recording an accepted notification changes nothing else, and nothing at all for an older notification."""
     first = new(hands, message="it's 'quoted', 合同 {x}")
     opened(hands, first)
@@ -264,7 +264,7 @@ def test_who_has_taken_it_is_written_down(hands):
     assert read(hands, alert_queries.open_alerts) == [replace(first, notified_plugins=told.notified_plugins)]
 
 
-def test_what_has_changed_is_written_down(hands):
+def test_changes_of_an_alert_are_stored(hands):
     """Everything except subject and start is updated; growth is then measured from the lowest count."""
     first = new(hands, count=7, notified_count=7)
     opened(hands, first)
@@ -300,7 +300,7 @@ def update(hands, alert, **changes):
     hands.ledger.write(lambda transaction: alert_queries.update_alert(transaction, replace(alert, **changes)))
 
 
-def test_growth_is_measured_from_where_it_was_acknowledged(hands):
+def test_growth_is_measured_from_the_acknowledgement(hands):
     """A check that read the alert before the acknowledgement does not undo it."""
     first = new(hands, count=7, notified_count=1)
     opened(hands, first)
@@ -309,7 +309,7 @@ def test_growth_is_measured_from_where_it_was_acknowledged(hands):
 
 
 @pytest.mark.parametrize("state", [State.DEAD, State.UNKNOWN])
-def test_the_newest_that_failed(hands, state):
+def test_the_newest_failed_delivery_of_a_handler(hands, state):
     """The handler's delivery that entered the state last is returned with its last error."""
     assert read(hands, alert_queries.latest_failed, state, "p:a") is None
     put(hands, "first", state)
@@ -323,7 +323,7 @@ def test_the_newest_that_failed(hands, state):
     assert read(hands, alert_queries.latest_failed, state, "p:a") == (at, f"Broken: {second[0]}")
 
 
-def test_the_newest_that_is_parked(hands):
+def test_the_newest_parked_event_of_a_class_and_key(hands):
     """The newest event of a class and key that was parked up to a time is returned."""
     hands.accept("i1", callBackProcessClass="A")
     at = hands.clock.now()
@@ -381,7 +381,7 @@ def asked(hands):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("place", range(len(LOOKING)))
-def test_a_look_is_steps_down_an_index(hands, asked, place):
+def test_alert_queries_use_indexes_only(hands, asked, place):
     """No query scans a table or a whole index or sorts, for any amount of data."""
     read(hands, LOOKING[place], hands.clock.now())
     assert asked
@@ -410,7 +410,7 @@ def test_routing_issues_are_read_from_the_end_of_an_index(hands, asked, look):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("place", [7, 8, 10, 11, 12])
-def test_counting_reads_nothing_but_an_index(hands, asked, place):
+def test_counting_reads_only_an_index(hands, asked, place):
     """Counting dead or parked rows reads only an index."""
     read(hands, LOOKING[place], hands.clock.now())
     ((statement, values),) = asked
@@ -421,7 +421,7 @@ def test_counting_reads_nothing_but_an_index(hands, asked, place):
 
 
 @pytest.mark.sqlite
-def test_finding_costs_the_same_with_many_as_with_few(hands, asked, harness):
+def test_a_repeated_check_costs_the_same_for_any_number_of_deliveries(hands, asked, harness):
     """A repeated check takes as many database steps with 20,000 shared deliveries as with one.
 
     This includes routed events of yesterday for which a condition was undecided.

@@ -76,7 +76,7 @@ def versions(hands):
 
 
 @pytest.mark.parametrize("few", [0, search.MAX_CANDIDATES])
-def test_what_each_filter_means(versions, monkeypatch, few):
+def test_each_filter_selects_its_matches(versions, monkeypatch, few):
     """`plugin` is about any attempt, `ran_by` about the last one; criteria of one attempt apply together."""
     monkeypatch.setattr(search, "MAX_CANDIDATES", few)
     found = versions.found
@@ -102,7 +102,7 @@ def test_what_each_filter_means(versions, monkeypatch, few):
 
 
 @pytest.mark.either
-def test_a_replay_runs_only_what_the_wrong_version_ran_last(versions):
+def test_a_replay_runs_only_deliveries_last_run_by_one_version(versions):
     """One command runs again what one version did wrong; no other delivery of the same events runs."""
     hands = versions.hands
     ann = replace(hands.flow.app.operation_context, by=Actor("ann", "cli"))
@@ -121,7 +121,7 @@ def test_a_replay_runs_only_what_the_wrong_version_ran_last(versions):
 
 
 @pytest.mark.either
-def test_suspended_deliveries_are_closed_by_the_same_filter(versions):
+def test_suspended_deliveries_are_closed_by_an_attempt_filter(versions):
     """Of the suspended deliveries, only those with a matching attempt are closed."""
     hands = versions.hands
     for name in ("wrong", "fresh"):
@@ -132,7 +132,7 @@ def test_suspended_deliveries_are_closed_by_the_same_filter(versions):
 
 
 @pytest.mark.either
-def test_a_filter_that_cannot_be_used(hands):
+def test_an_invalid_filter_is_rejected(hands):
     """A plugin, trigger or time that cannot be is refused; a purge does not select by attempts."""
     for wrong in ({"plugin": "a b"}, {"ran_by": "contracts=="}, {"plugin": ""}, {"trigger": "again"}):
         with pytest.raises(SettingsError):

@@ -50,7 +50,7 @@ def test_a_claim_is_recorded_with_its_attempt(hands):
     assert hands.ledger.claim(queued) is None
 
 
-def test_each_claim_has_an_event_of_its_own(hands):
+def test_each_claim_has_its_own_copy_of_the_event(hands):
     """Two claimed deliveries of one event have separate copies of its data."""
     _, (one, other) = hands.accept("i1", "p:a", "p:b", nested={"x": [1]})
     first, second = hands.queue_up(lambda: hands.ledger.claim(one), lambda: hands.ledger.claim(other))
@@ -58,7 +58,7 @@ def test_each_claim_has_an_event_of_its_own(hands):
     assert second.event.data == {"nested": {"x": [1]}}
 
 
-def test_nothing_due_is_claimed_when_it_does_not_wait(hands, harness):
+def test_only_a_waiting_delivery_can_be_claimed(hands, harness):
     """A delivery that is succeeded, dead, unknown, closed or already running cannot be claimed."""
     harness.check_books = False
     for number, state in enumerate(state for state in State if state is not State.WAITING):
@@ -68,7 +68,7 @@ def test_nothing_due_is_claimed_when_it_does_not_wait(hands, harness):
         assert hands.standing(queued.delivery_id).state is state
 
 
-def test_an_end_is_recorded_with_all_that_is_known_of_it(hands):
+def test_the_end_of_an_attempt_is_recorded_with_all_details(hands):
     """The end of an attempt is stored with outcome, error, traceback, result and time."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
@@ -94,7 +94,7 @@ def test_an_end_is_recorded_with_all_that_is_known_of_it(hands):
     assert hands.standing(queued.delivery_id).due_at == hands.clock.now() + 5
 
 
-def test_a_result_is_kept_as_the_text_that_it_is(hands):
+def test_a_result_is_stored_unchanged(hands):
     """A result is returned unchanged, although it is passed inside JSON."""
     for number, result in enumerate(RESULTS):
         _, (queued,) = hands.accept(f"i{number}", "p:a")
@@ -103,7 +103,7 @@ def test_a_result_is_kept_as_the_text_that_it_is(hands):
         assert hands.ledger.attempts(queued.delivery_id)[0].result == result
 
 
-def test_a_claim_that_is_cut_off_marks_nothing(hands):
+def test_a_failed_claim_leaves_the_delivery_waiting(hands):
     """If the claim's transaction fails after its statements, the delivery still waits without an attempt."""
     _, (queued,) = hands.accept("i1", "p:a")
 
@@ -118,7 +118,7 @@ def test_a_claim_that_is_cut_off_marks_nothing(hands):
     assert hands.ledger.claim(queued).attempt == 1
 
 
-def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
+def test_a_failed_settlement_leaves_the_attempt_running(hands):
     """If recording an outcome fails, the attempt is still running, and the outcome can be recorded again."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
@@ -147,7 +147,7 @@ def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
     ],
     ids=["no retry", "probe", "retry", "second retry", "none left", "one attempt", "probe but retry"],
 )
-def test_what_a_killed_process_left_running(harness, listens, declared, attempts, ends):
+def test_recovery_of_attempts_of_a_killed_process(harness, listens, declared, attempts, ends):
     """A lost attempt leaves *waiting* or, with no attempt left, *dead*; *unknown* without `retry=`."""
     state, after = ends
     listener = listens(nothing, **declared)
@@ -191,7 +191,7 @@ def test_a_lost_attempt_in_a_retry_schedule_with_a_damaged_start(harness, listen
     assert following == {standing.delivery_id: NextAttempt(number=2, total=8, left=5 * SECOND)}
 
 
-def test_recovery_touches_only_what_ran(harness, listens):
+def test_recovery_changes_only_running_deliveries(harness, listens):
     """Recovery changes neither finished, waiting or *unknown* deliveries nor earlier attempts."""
     listener = listens(nothing, retry=Retry(jitter=0))
     first = harness.open(listener, start=False)
@@ -205,7 +205,7 @@ def test_recovery_touches_only_what_ran(harness, listens):
     assert before.finished_at < last.finished_at == harness.clock.now()
 
 
-def test_what_only_waited_is_simply_run(harness, listens, eventually):
+def test_a_waiting_delivery_of_a_killed_process_runs_normally(harness, listens, eventually):
     """A delivery that had not started when its process was killed is not lost: its first attempt is made."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id))
@@ -217,7 +217,7 @@ def test_what_only_waited_is_simply_run(harness, listens, eventually):
     assert (standing.attempt, runs) == (1, ["i1"])
 
 
-def test_what_was_lost_together_does_not_come_back_together(harness, listens):
+def test_lost_deliveries_are_retried_with_separate_jitter(harness, listens):
     """The jitter is computed for each lost delivery."""
     listener = listens(nothing, retry=Retry(delays=(100,), attempts=2, jitter=1))
     first = harness.open(listener, start=False)

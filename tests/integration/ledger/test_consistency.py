@@ -41,7 +41,7 @@ def full(hands, harness):
     return hands
 
 
-def test_the_books_of_a_ledger_in_which_everything_happened(full):
+def test_counts_of_a_ledger_with_every_state_balance(full):
     """The counts of a ledger with deliveries in every state balance."""
     books = full.ledger.verify()
     assert books.is_consistent
@@ -58,7 +58,7 @@ def test_the_books_of_a_ledger_in_which_everything_happened(full):
     assert books.attempts == 7
 
 
-def test_empty_books_balance(hands):
+def test_counts_of_an_empty_ledger_balance(hands):
     """An empty ledger balances."""
     assert hands.ledger.verify().is_consistent
 
@@ -137,7 +137,7 @@ TAMPERING = {
 
 
 @pytest.mark.sqlite
-def test_tampering_shows(full, tmp_path):
+def test_tampering_is_reported(full, tmp_path):
     """Rows that were changed outside flowhooks are reported."""
     full.flow.close()
     file, unseen = tmp_path / "tampered.db", []
@@ -153,14 +153,14 @@ def test_tampering_shows(full, tmp_path):
     assert unseen == []
 
 
-def test_trouble_names_what_it_is_about(full):
+def test_a_reported_fault_names_its_delivery_or_event(full):
     """A reported fault has the id of its delivery or event."""
     full.sql("UPDATE deliveries SET state = 'succeeded' WHERE handler = 'p:dead'")
     ((dead,),) = full.sql("SELECT id FROM deliveries WHERE handler = 'p:dead'")
     assert full.ledger.verify().trouble == [f"delivery {dead} does not agree with its last attempt"]
 
 
-def test_much_trouble_is_cut_short(hands, harness):
+def test_a_long_list_of_faults_is_truncated(hands, harness):
     """Of many faults of one kind the first are listed, with a note that there are more."""
     harness.check_books = False
     for number in range(MAX_SHOWN + 5):
@@ -171,7 +171,7 @@ def test_much_trouble_is_cut_short(hands, harness):
     assert "more" in of_attempts[-1]
 
 
-def test_the_books_balance_while_things_happen(harness, listens, together):
+def test_counts_balance_while_callbacks_are_stored_and_run(harness, listens, together):
     """The counts balance at any time while callbacks are stored and run."""
     flow = harness.open(listens(lambda event: None), runner={"threads": 4})
 

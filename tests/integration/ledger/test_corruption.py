@@ -293,7 +293,7 @@ def test_a_changed_byte_of_the_file_is_reported(ledger, verified, every):
     assert unlisted == {}
 
 
-def test_a_file_that_was_cut_is_reported(ledger, verified):
+def test_a_truncated_file_is_reported(ledger, verified):
     """At any page, and in the middle of one."""
     raw = ledger.read_bytes()
     for size in (*range(PAGE, len(raw), 5 * PAGE), len(raw) - 1, len(raw) - PAGE):
@@ -341,7 +341,7 @@ def log_size(file):
     return file.with_name(f"{file.name}-wal").stat().st_size
 
 
-def test_a_changed_byte_of_the_log_is_reported(killed):
+def test_a_changed_byte_of_the_write_ahead_log_is_reported(killed):
     """In the header, and in each part of each frame that an acknowledged transaction follows."""
     intact = killed(bytes)
     size = log_size(intact)
@@ -361,7 +361,7 @@ def test_a_changed_byte_of_the_log_is_reported(killed):
         upgrade(f"sqlite:///{file}")
 
 
-def test_the_end_of_a_log_may_be_unreadable(killed):
+def test_the_end_of_the_write_ahead_log_may_be_unreadable(killed):
     """A power cut leaves the last transaction so, or a part of it; it was not acknowledged."""
     size = log_size(killed(bytes))
     for change in (
@@ -442,7 +442,7 @@ class Damaged:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("kind", ["byte", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[1:])])
-def test_nothing_wrong_is_answered_from_a_damaged_row(harness, kind):
+def test_a_damaged_row_causes_no_wrong_answer(harness, kind):
     """A repeated callback is answered as before, or refused with 503 or 409; never with another success."""
     app, wrong, cases = Damaged(harness), {}, 0
     harness.check_books = False

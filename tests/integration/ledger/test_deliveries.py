@@ -29,7 +29,7 @@ def one(hands, harness):
     return queued.delivery_id
 
 
-def test_every_pair_of_states(hands, one):
+def test_only_transitions_of_the_table_succeed(hands, one):
     """A transition of the table succeeds; any other is refused and changes nothing."""
     for source, target in itertools.product(State, State):
         put(hands, one, source)
@@ -44,7 +44,7 @@ def test_every_pair_of_states(hands, one):
             assert state_of(hands, one) == before
 
 
-def test_one_illegal_move_refuses_all_of_its_kind(hands, one):
+def test_one_illegal_transition_rejects_the_whole_batch(hands, one):
     """Transitions made together are checked before any is made."""
     _, (other,) = hands.accept("i2", "p:a")
     moves = [
@@ -57,7 +57,7 @@ def test_one_illegal_move_refuses_all_of_its_kind(hands, one):
 
 
 @pytest.mark.parametrize(("state", "attempt"), [(State.RUNNING, 2), (State.RUNNING, 4), (State.DEAD, 3)])
-def test_a_stale_mover_changes_nothing(hands, one, state, attempt):
+def test_a_stale_transition_changes_nothing(hands, one, state, attempt):
     """A transition that expects another attempt or state has no effect."""
     put(hands, one, state)
     before = state_of(hands, one)
@@ -66,12 +66,12 @@ def test_a_stale_mover_changes_nothing(hands, one, state, attempt):
     assert state_of(hands, one) == before
 
 
-def test_no_moves_are_none(hands):
+def test_an_empty_list_of_transitions_changes_nothing(hands):
     """An empty list of transitions changes nothing."""
     assert hands.ledger.write(lambda transaction: apply_changes(transaction, [])) == set()
 
 
-def test_what_a_move_does_not_name_stays(hands, one):
+def test_a_transition_changes_only_the_given_columns(hands, one):
     """Number of attempts, schedule's start and note stay unless the transition sets them."""
     hands.sql("UPDATE deliveries SET comment = 'said', retry_base = 2, attempt = 3, state = 'dead' WHERE id = ?", one)
     change = StateChange(one, State.DEAD, State.WAITING, 3, hands.clock.now(), due_at=77)
@@ -101,7 +101,7 @@ def test_at_most_one_claim_of_a_batch_wins(hands):
     assert len(hands.ledger.attempts(queued.delivery_id)) == 1
 
 
-def test_a_stale_attempt_settles_nothing(hands):
+def test_the_outcome_of_a_stale_attempt_is_not_recorded(hands):
     """A late outcome of a process recorded as lost changes neither the delivery nor an attempt."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)

@@ -59,7 +59,7 @@ def whole(connection, statement, parameters):
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_no_table_is_read_as_a_whole(harness, analyzed):
+def test_no_table_is_scanned(harness, analyzed):
     """Lists of errors, the events of an error, and the change of groups find their rows by an index."""
     harness.check_books = False
     flow = harness.open(start=False)

@@ -130,7 +130,7 @@ def test_a_filter_finds_events_by_the_error_of_the_last_attempt(hands, monkeypat
 
 
 @pytest.mark.parametrize("wrong", ["", "0123", "G" * 8, "0" * 65, "A" * 64])
-def test_an_error_group_that_is_no_fingerprint_is_refused(wrong):
+def test_an_invalid_error_group_fingerprint_is_rejected(wrong):
     """A typing error must not select all events."""
     with pytest.raises(SettingsError, match="error_group must be 8 to 64"):
         EventFilter(error_group=wrong)

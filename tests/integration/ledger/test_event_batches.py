@@ -26,7 +26,7 @@ def counted(hands):
     return {rule: count for (_, rule), count in hands.ledger.ignored_counts().items()}
 
 
-def test_a_batch_of_a_hundred(hands):
+def test_a_batch_of_a_hundred_events_is_stored(hands):
     """All events of a batch are stored, with their deliveries, and the results are in their order."""
     items = [hands.new(f"i{number}", "p:a", a=number) for number in range(100)]
     results = store(hands, items, [ignored(hands), ignored(hands)])
@@ -37,7 +37,7 @@ def test_a_batch_of_a_hundred(hands):
     assert counted(hands) == {"/status = 1": 2}
 
 
-def test_new_repeated_conflicting_and_parked_ones(hands):
+def test_a_batch_of_new_repeated_conflicting_and_parked_events(hands):
     """A batch may repeat and contradict events, of itself too."""
     first = hands.store(hands.new("i1", "p:a", a=1))
     second = hands.store(hands.new("i2", a=1))
@@ -66,13 +66,13 @@ def test_new_repeated_conflicting_and_parked_ones(hands):
     assert hands.sql("SELECT count(*) FROM conflicts") == [(2,)]
 
 
-def test_only_ignored_ones(hands):
+def test_a_batch_of_only_ignored_requests(hands):
     """A batch without events counts what is ignored."""
     assert store(hands, [], [ignored(hands)]) == []
     assert counted(hands) == {"/status = 1": 1}
 
 
-def test_a_reused_webhook_id(hands):
+def test_a_batch_with_a_reused_webhook_id_is_not_stored(hands):
     """If the id of a batch was used before for something else, nothing of the batch is stored or counted."""
     items = [replace(hands.new(f"i{number}"), webhook_id="m1", webhook_digest="a" * 64) for number in range(2)]
     assert all(result.new for result in store(hands, items))
@@ -85,7 +85,7 @@ def test_a_reused_webhook_id(hands):
     assert counted(hands) == {}
 
 
-def test_one_reused_id_of_several(hands):
+def test_one_event_with_a_reused_webhook_id_rejects_its_batch(hands):
     """An id that one event of a batch reuses keeps the others of the batch out, and those of other requests in."""
     hands.store(replace(hands.new("i1", a=1), webhook_id="m1"))
     batch = [replace(hands.new("i2", a=1), webhook_id="m1"), hands.new("i3", a=1)]
@@ -95,7 +95,7 @@ def test_one_reused_id_of_several(hands):
     assert hands.sql("SELECT flow_instance_id FROM events ORDER BY id") == [("i1",), ("i4",)]
 
 
-def test_one_damaged_event(hands):
+def test_one_damaged_event_rejects_its_batch(hands):
     """If an event of a batch repeats an unreadable one, nothing of the batch is stored; other requests are."""
     damaged = hands.store(hands.new("i1", "p:a", a=1))
     hands.sql("UPDATE deliveries SET state = 'x'")
@@ -114,7 +114,7 @@ def test_one_damaged_event(hands):
     hands.sql("UPDATE deliveries SET state = 'waiting'")
 
 
-def test_one_refused_event(hands):
+def test_an_event_the_database_rejects_undoes_its_batch(hands):
     """If the database refuses an event of a batch, nothing of the batch is stored; other requests are."""
     stored = hands.store(hands.new("i1", "p:a"))
     refused = hands.new("i3", "p:a")
@@ -129,7 +129,7 @@ def test_one_refused_event(hands):
     assert counted(hands) == {}
 
 
-def test_a_batch_that_is_written_again(hands):
+def test_a_batch_is_written_again_after_a_lost_commit_reply(hands):
     """If the reply to a COMMIT is lost, the batch is written again: its events are still new, and no count is lost."""
     items = [hands.new("i1", "p:a"), hands.new("i2", "p:a"), hands.new("i1", "p:a")]
     for written in (1, 2):
@@ -143,7 +143,7 @@ def test_a_batch_that_is_written_again(hands):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_batches_and_single_events_of_two_processes(harness, hands_of, together):
+def test_batches_and_single_events_of_two_processes_do_not_deadlock(harness, hands_of, together):
     """Batches of one process and repeats, claims and ignored requests of another do not deadlock."""
     first, second = (hands_of(harness.open(start=False)) for _ in range(2))
     names = [f"i{number}" for number in range(12)]
@@ -164,7 +164,7 @@ def test_batches_and_single_events_of_two_processes(harness, hands_of, together)
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_overlapping_batches_of_two_processes(harness, hands_of, together):
+def test_overlapping_batches_of_two_processes_do_not_deadlock(harness, hands_of, together):
     """Batches of two processes with the same events and rules in opposite orders do not deadlock."""
     first, second = (hands_of(harness.open(start=False)) for _ in range(2))
     rules = [f"/status = {number}" for number in range(5)]

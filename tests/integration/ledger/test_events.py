@@ -49,7 +49,7 @@ def test_an_event_is_stored_with_its_deliveries(hands):
     ]
 
 
-def test_the_same_again_is_the_event_that_was_there(hands):
+def test_an_identical_callback_finds_the_stored_event(hands):
     """An identical callback is counted and answered from the stored deliveries, and stores nothing."""
     event_id, (queued,) = hands.accept("i1", "p:a", x=1)
     claimed = hands.ledger.claim(queued)
@@ -71,7 +71,7 @@ def test_the_same_again_is_the_event_that_was_there(hands):
         {"to": "i2"},
     ],
 )
-def test_what_is_part_of_the_identity_makes_two_events(hands, other):
+def test_a_different_identity_is_another_event(hands, other):
     """Another class, no class, another source, kind or instance is another event."""
     hands.accept("i1", "p:a", callBackProcessClass="A")
     given = {"to": "i1", "callBackProcessClass": "A"} | other
@@ -87,7 +87,7 @@ def test_an_empty_class_is_no_class(hands):
     assert (again.event_id, again.conflict) == (event_id, True)
 
 
-def test_identities_are_found_again_whatever_they_are_made_of(hands):
+def test_identities_with_odd_characters_are_distinguished(hands):
     """An identity with odd characters is recognised and distinguished from others."""
     for odd in ODD:
         event_id, _ = hands.accept("i1", "p:a", callBackProcessClass=odd)
@@ -111,7 +111,7 @@ def test_other_data_under_the_same_identity_is_a_conflict(hands):
     assert hands.sql("SELECT count(*) FROM events") == [(1,)]
 
 
-def test_conflicts_are_kept_once_each_and_ten_at_most(hands):
+def test_each_conflict_is_stored_once_and_at_most_ten(hands):
     """A repeated conflict is stored once, and at most ten differing bodies are."""
     event_id, _ = hands.accept("i1", "p:a", x=0)
     for number in [*range(1, 14), 1, 2]:
@@ -120,7 +120,7 @@ def test_conflicts_are_kept_once_each_and_ten_at_most(hands):
     assert [one.body for one in hands.ledger.conflicts(event_id)] == [f'{{"x": {n}}}' for n in range(1, 11)]
 
 
-def test_what_is_ignored_makes_no_difference(hands):
+def test_bodies_that_differ_only_in_ignored_members_are_equal(hands):
     """Two bodies that differ only in ignored members are equal."""
     event_id, _ = hands.accept("i1", "p:a", ignore=["/sent"], x=1, sent="09:00")
     again = hands.store(hands.new("i1", "p:a", ignore=["/sent"], x=1, sent="09:05"))
@@ -182,7 +182,7 @@ def test_duplicates_in_one_batch_are_one_event(hands):
     assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
 
 
-def test_a_batch_that_is_written_again_after_its_commit_answers_as_before(hands):
+def test_a_batch_repeated_after_its_commit_gets_the_same_answers(hands):
     """The reply to a COMMIT may be lost. The writer then runs the batch again, and its events still count as new."""
     new, again = hands.new("i1", "p:a", x=1), hands.new("i1", "p:a", x=1)
     conflict = hands.new("i1", "p:a", x=2)
@@ -195,7 +195,7 @@ def test_a_batch_that_is_written_again_after_its_commit_answers_as_before(hands)
     assert hands.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(1,)]
 
 
-def test_an_event_that_was_purged_is_not_new_any_more(hands):
+def test_a_purged_event_is_no_longer_new(hands):
     """A repeated batch announces no event that was purged meanwhile."""
     new = hands.new("i1")
     assert hands.store(new).new
@@ -214,7 +214,7 @@ def test_a_conflict_within_one_batch(hands):
     assert [one.body for one in hands.ledger.conflicts(first.event.id)] == [other.body]
 
 
-def test_a_batch_of_old_and_new(hands):
+def test_a_batch_of_new_repeated_and_conflicting_callbacks(hands):
     """New events, repeats and conflicts in one batch are each answered separately."""
     stored, _ = hands.accept("old", "p:a", x=1)
     batch = [
@@ -247,7 +247,7 @@ def test_a_batch_of_old_and_new(hands):
     assert hands.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(4,)]
 
 
-def test_a_delivery_for_a_missing_handler_has_no_time(hands):
+def test_a_delivery_for_a_missing_handler_has_no_due_time(hands):
     """A delivery whose handler is not loaded has no due time and is not polled."""
     _, (here, away) = hands.accept("i1", "p:here", "q:away", absent=["q:away"])
     assert hands.standing(here.delivery_id).due_at == hands.clock.now()
@@ -256,7 +256,7 @@ def test_a_delivery_for_a_missing_handler_has_no_time(hands):
     assert [one.delivery_id for one in due] == [here.delivery_id]
 
 
-def test_an_event_and_its_deliveries_come_together_or_not_at_all(hands):
+def test_an_event_and_its_deliveries_are_stored_atomically(hands):
     """If storing fails after the rows were written, no event, delivery or count remains."""
     accepting = hands.ledger._event_inserter
     new = hands.new("i1", "p:a", "p:b")
@@ -273,7 +273,7 @@ def test_an_event_and_its_deliveries_come_together_or_not_at_all(hands):
     assert hands.store(new).new
 
 
-def test_a_delivery_that_cannot_be_stored_takes_its_event_with_it(hands):
+def test_an_event_is_not_stored_without_all_its_deliveries(hands):
     """If the database refuses an event's second delivery, the event is not stored, but its batch is."""
     taken, (queued,) = hands.accept("i0", "p:a")
     bad = hands.new("i1", "p:a", "p:b")
@@ -287,14 +287,14 @@ def test_a_delivery_that_cannot_be_stored_takes_its_event_with_it(hands):
     assert taken
 
 
-def test_an_event_may_go_to_very_many_handlers(hands):
+def test_an_event_may_have_a_thousand_deliveries(hands):
     """A route of a thousand handlers gives a thousand deliveries."""
     event_id, queued = hands.accept("i1", *(f"p:h{number}" for number in range(1000)))
     assert len(queued) == 1000
     assert len(hands.ledger.delivery_statuses(event_id)) == 1000
 
 
-def test_each_process_counts_for_itself(harness, hands):
+def test_each_process_counts_its_accepted_events(harness, hands):
     """The count of accepted events continues over restarts, in a row for each process."""
     hands.accept("i1", "p:a")
     hands.flow.close()
@@ -306,7 +306,7 @@ def test_each_process_counts_for_itself(harness, hands):
 
 
 @pytest.mark.sqlite
-def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
+def test_a_full_disk_causes_unavailable_and_no_data_loss(hands, logged):
     """On a full disk the answer is Unavailable; with space work continues without partial data."""
     hands.accept("before", "p:a")
     pages = hands.sql("PRAGMA page_count")[0][0]
@@ -332,7 +332,7 @@ def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
 
 
 @pytest.mark.parametrize(("handlers", "read"), [(("p:a",), True), (("p:a", "p:b"), False), (("p:a",), False)])
-def test_data_is_read_anew_unless_nobody_else_has_it(hands, handlers, read):
+def test_event_data_is_copied_only_for_several_deliveries(hands, handlers, read):
     """A single delivery gets the event's own data; several deliveries get a copy each."""
     new = replace(hands.new("i1", *handlers, amount=1), read=read)
     own = len(handlers) == 1 and not read

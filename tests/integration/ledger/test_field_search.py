@@ -85,7 +85,7 @@ def orders(hands):
 
 
 @pytest.mark.parametrize("few", [0, 3, search.MAX_CANDIDATES])
-def test_what_a_field_finds(orders, monkeypatch, few):
+def test_search_by_indexed_fields(orders, monkeypatch, few):
     """Texts are compared exactly, numbers by their value, and several conditions apply together."""
     few_candidates(monkeypatch, few)
     found = orders.found
@@ -111,7 +111,7 @@ def test_what_a_field_finds(orders, monkeypatch, few):
 
 
 @pytest.mark.parametrize("few", [0, search.MAX_CANDIDATES])
-def test_a_field_with_other_criteria(orders, monkeypatch, few):
+def test_search_by_a_field_and_other_criteria(orders, monkeypatch, few):
     """A condition on a field applies together with the state, the handler, times and ids."""
     few_candidates(monkeypatch, few)
     names = {name: event_id for event_id, name in orders.names.items()}
@@ -127,7 +127,7 @@ def test_a_field_with_other_criteria(orders, monkeypatch, few):
 
 
 @pytest.mark.parametrize("few", [0, search.MAX_CANDIDATES])
-def test_what_the_search_box_finds(orders, monkeypatch, few):
+def test_search_by_ids_and_business_key(orders, monkeypatch, few):
     """One text is an instance id, an event id, a delivery id, or a business key or its beginning."""
     few_candidates(monkeypatch, few)
     names = {name: event_id for event_id, name in orders.names.items()}
@@ -163,7 +163,7 @@ def test_a_long_business_key_is_found_by_its_beginning(hands):
     assert orders.found(EventFilter(query="合同")) == ["three"]
 
 
-def test_a_field_is_searched_to_newer_events_too(orders, monkeypatch):
+def test_search_by_a_field_pages_to_newer_events(orders, monkeypatch):
     """Paging back from an event finds the newer matches nearest to it."""
     few_candidates(monkeypatch, 0)
     names = {name: event_id for event_id, name in orders.names.items()}
@@ -173,7 +173,7 @@ def test_a_field_is_searched_to_newer_events_too(orders, monkeypatch):
         assert [orders.names[event.id] for event in page.events] == ["n2", "n1"]
 
 
-def test_a_filter_without_a_meaning_is_refused():
+def test_an_invalid_filter_is_rejected():
     """An empty query, or too many conditions, are refused."""
     with pytest.raises(SettingsError, match="query must not be empty"):
         EventFilter(query="")
@@ -181,7 +181,7 @@ def test_a_filter_without_a_meaning_is_refused():
         by(*["/amount>=1"] * 21)
 
 
-def test_a_filter_as_json():
+def test_a_filter_is_converted_to_json():
     """The audit log and operations store conditions as texts."""
     event_filter = by("/amount>=1000", "/vendor=A", query="PO-1")
     assert event_filter.to_json() == {"query": "PO-1", "fields": ["/amount>=1000", "/vendor=A"]}
@@ -264,7 +264,7 @@ def whole(connection, statement, parameters):
     ]
 
 
-def test_a_narrow_range_is_found_at_once(harness):
+def test_a_narrow_range_is_found_by_one_index_range(harness):
     """A lower and an upper limit are one range, so old events in it are found although many meet each limit."""
     harness.check_books = False
     flow = harness.open(start=False)
@@ -278,7 +278,7 @@ def test_a_narrow_range_is_found_at_once(harness):
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_no_search_reads_a_table_as_a_whole(harness, analyzed):
+def test_no_search_scans_a_whole_table(harness, analyzed):
     """Each statement of a page reads ranges of an index, whether few or many events match."""
     harness.check_books = False
     flow = harness.open(start=False)

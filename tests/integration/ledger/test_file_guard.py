@@ -26,7 +26,7 @@ def away(harness):
     return harness.file.with_name("away.db")
 
 
-def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, harness, away):
+def test_a_commit_to_a_moved_file_is_not_acknowledged(hands, harness, away):
     """The work raises Unavailable and is not repeated; readers do not read."""
     done = []
 
@@ -44,7 +44,7 @@ def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, harness, 
     hands.store(hands.new("afterwards"))
 
 
-def test_attempts_that_nobody_runs_are_taken_back(harness, listens, hands_of, away, eventually):
+def test_attempts_committed_to_a_moved_file_are_recovered(harness, listens, hands_of, away, eventually):
     """A delivery that such a transaction marked as running runs once the file is back."""
     entered = []
     flow = harness.open(listens(lambda event: entered.append(event.flow_instance_id)))
@@ -77,7 +77,7 @@ def test_reading_creates_no_file(harness, hands, away):
     hands.store(hands.new("afterwards"))
 
 
-def test_work_in_one_batch_is_refused_together(hands, harness, away):
+def test_a_whole_batch_for_a_moved_file_is_rejected(hands, harness, away):
     """No work of the batch is acknowledged."""
     results = hands.queue_up(
         lambda: hands.accept("i1", "p:a"),
@@ -129,7 +129,7 @@ def filled(harness, monkeypatch):
     return flow
 
 
-def test_a_file_that_is_damaged_in_place(harness, filled, logged):
+def test_a_callback_to_a_damaged_file_is_not_acknowledged(harness, filled, logged):
     """A page is overwritten at the same size: the next callback is not acknowledged."""
     overwrite(harness, "damage")
     with pytest.raises(Unavailable):
@@ -140,7 +140,7 @@ def test_a_file_that_is_damaged_in_place(harness, filled, logged):
 
 
 @pytest.mark.parametrize("pad", ["", "x" * 100_000], ids=["at the same size", "at a smaller size"])
-def test_an_older_copy_that_is_written_into_the_file(harness, filled, logged, pad):
+def test_a_callback_to_an_older_copy_is_not_acknowledged(harness, filled, logged, pad):
     """A copy that is intact lacks events that were acknowledged: no further callback is."""
     overwrite(harness, "copy")
     for number in range(3):
@@ -152,7 +152,7 @@ def test_an_older_copy_that_is_written_into_the_file(harness, filled, logged, pa
     assert "it is an older copy, with 20 of the 23 events" in record["why"]
 
 
-def test_a_file_that_another_program_writes_to(harness, filled, monkeypatch):
+def test_a_file_is_checked_after_a_write_of_another_program(harness, filled, monkeypatch):
     """A file that is intact is checked once after each modification, and not after the server's own ones."""
     checks = []
     guard = filled.app.ledger.guard
@@ -171,7 +171,7 @@ def test_a_file_that_another_program_writes_to(harness, filled, monkeypatch):
     assert len(checks) == 2
 
 
-def test_a_file_that_is_moved_during_a_check(harness, filled, away, monkeypatch):
+def test_a_check_of_a_moved_file_is_repeated(harness, filled, away, monkeypatch):
     """A check that finds no file reports no damage, and is repeated once the file is back."""
     guard = filled.app.ledger.guard
     check, results = guard._check, []

@@ -85,7 +85,7 @@ def bench(tmp_path, monkeypatch):
     bench.close()
 
 
-def test_what_queues_up_is_committed_together(bench):
+def test_queued_items_are_committed_together(bench):
     """A hundred items that wait for a commit share the next one, and each gets its own result."""
     bench.hold()
     tickets = [bench.submit(f"w{number:03}") for number in range(100)]
@@ -95,7 +95,7 @@ def test_what_queues_up_is_committed_together(bench):
     assert len(bench.words()) == 100
 
 
-def test_many_threads_need_fewer_commits_than_pieces(bench, together):
+def test_concurrent_items_need_fewer_commits_than_items(bench, together):
     """Concurrent threads need fewer commits than they have items."""
     several = [lambda n=n: [bench.submit(f"{n}-{i}").result(SOON) for i in range(25)] for n in range(16)]
     results = together(*several)
@@ -104,7 +104,7 @@ def test_many_threads_need_fewer_commits_than_pieces(bench, together):
     assert bench.commits < 400
 
 
-def test_a_batch_is_bounded(bench):
+def test_the_batch_size_is_limited(bench):
     """More items than the largest batch are committed in several batches."""
     bench.hold()
     tickets = [bench.submit(f"w{number:04}") for number in range(600)]
@@ -115,7 +115,7 @@ def test_a_batch_is_bounded(bench):
     assert len(bench.words()) == 600
 
 
-def test_one_bad_item_does_not_take_the_others_with_it(bench):
+def test_a_failing_item_does_not_affect_the_rest_of_its_batch(bench):
     """If one item of a batch raises, the others are stored and only its caller gets the error."""
     bench.hold()
     tickets = [bench.submit(word) for word in ("a", "bad", "b", "c")]
@@ -126,7 +126,7 @@ def test_one_bad_item_does_not_take_the_others_with_it(bench):
     assert bench.words() == ["a", "b", "c"]
 
 
-def test_an_item_that_the_database_refuses_is_alone_in_that(bench):
+def test_a_constraint_violation_fails_only_its_item(bench):
     """A row that violates a constraint is its caller's error, and the rest of its batch is stored."""
     bench.submit("a").result(SOON)
     bench.hold()
@@ -138,7 +138,7 @@ def test_an_item_that_the_database_refuses_is_alone_in_that(bench):
     assert bench.words() == ["a", "b"]
 
 
-def test_what_is_withdrawn_is_never_done(bench):
+def test_a_withdrawn_item_is_not_executed(bench):
     """An item withdrawn before it was taken is not executed."""
     bench.hold()
     given_up, other = bench.submit("given up"), bench.submit("other")
@@ -150,7 +150,7 @@ def test_what_is_withdrawn_is_never_done(bench):
     assert bench.words() == ["other"]
 
 
-def test_what_was_taken_is_not_answered_as_done_before_it_is(bench):
+def test_a_running_item_is_answered_unknown_when_its_caller_stops_waiting(bench):
     """A caller who stops waiting for a running item gets "unknown", not "done"."""
     gate, begun = threading.Event(), threading.Event()
 
@@ -169,7 +169,7 @@ def test_what_was_taken_is_not_answered_as_done_before_it_is(bench):
     assert bench.words() == ["next", "slow"]
 
 
-def test_a_full_queue_is_refused_at_once(tmp_path):
+def test_items_are_rejected_at_once_when_the_queue_is_full(tmp_path):
     """If the queue is full, more items are refused at once."""
     bench = Bench(tmp_path / "full.db", limit=3)
     try:
@@ -185,7 +185,7 @@ def test_a_full_queue_is_refused_at_once(tmp_path):
         bench.close()
 
 
-def test_closing_commits_what_was_submitted(bench):
+def test_close_commits_the_submitted_items(bench):
     """Items submitted before the end are stored; later ones are refused."""
     bench.hold()
     tickets = [bench.submit(f"w{number:04}") for number in range(700)]
@@ -215,13 +215,13 @@ def test_an_item_that_is_submitted_while_the_writer_closes_gets_its_result(bench
     assert ticket.result(0) == "W"
 
 
-def test_closing_twice_is_harmless(bench):
+def test_close_can_be_called_twice(bench):
     """A closed writer can be closed again."""
     bench.writer.close()
     bench.writer.close()
 
 
-def test_a_callback_comes_after_the_commit(bench):
+def test_a_callback_runs_after_the_commit(bench):
     """A function that runs after the commit sees the row from another connection, before the caller is answered."""
     seen = []
 
@@ -233,7 +233,7 @@ def test_a_callback_comes_after_the_commit(bench):
     assert seen == [["w"]]
 
 
-def test_no_callback_comes_without_a_commit(bench):
+def test_no_callback_runs_after_a_failed_commit(bench):
     """A function for after a commit is not called if the commit failed."""
     seen = []
 
@@ -247,7 +247,7 @@ def test_no_callback_comes_without_a_commit(bench):
     assert seen == []
 
 
-def test_a_callback_that_raises_takes_nothing_back(bench, logged):
+def test_a_callback_that_raises_undoes_no_work(bench, logged):
     """The work is durable, its caller gets its result, the fault is logged and the writer continues."""
 
     def work(transaction):
@@ -261,7 +261,7 @@ def test_a_callback_that_raises_takes_nothing_back(bench, logged):
     assert [entry["event"] for entry in logged] == ["post_commit_hook_failed"]
 
 
-def test_a_callback_that_raises_does_not_keep_the_others_from_being_called(bench, logged):
+def test_a_callback_that_raises_does_not_affect_other_callbacks(bench, logged):
     """A raising callback of one item does not affect the callbacks of other items."""
     seen = []
 
@@ -280,7 +280,7 @@ def test_a_callback_that_raises_does_not_keep_the_others_from_being_called(bench
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, MemoryError])
-def test_nothing_that_is_raised_ends_the_writer(bench, error):
+def test_no_exception_of_an_item_ends_the_writer(bench, error):
     """Any exception of an item goes to its caller, and the writer continues."""
 
     def work(_transaction):
@@ -291,7 +291,7 @@ def test_nothing_that_is_raised_ends_the_writer(bench, error):
     assert bench.submit("w").result(SOON) == "W"
 
 
-def test_results_that_do_not_fit_the_items_store_nothing(bench):
+def test_a_wrong_number_of_results_stores_nothing(bench):
     """Work that does not return one result for each item is an error for all."""
 
     def short(transaction, items):
@@ -319,7 +319,7 @@ def test_a_commit_that_fails_stores_nothing(bench):
     assert bench.words() == ["w"]
 
 
-def test_a_locked_database_is_an_error_and_then_works_again(bench):
+def test_the_writer_recovers_after_a_locked_database(bench):
     """While another connection holds the write lock nothing is acknowledged; afterwards the writer recovers."""
     bench.submit("before").result(SOON)
     with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
@@ -336,14 +336,14 @@ def test_a_locked_database_is_an_error_and_then_works_again(bench):
     assert bench.words() == ["after", "before"]
 
 
-def test_an_item_of_its_own_fault_says_nothing_about_the_database(bench):
+def test_an_exception_of_an_item_is_no_database_failure(bench):
     """An exception of the item itself does not count as a database failure."""
     with pytest.raises(ValueError, match="bad"):
         bench.submit("bad").result(SOON)
     assert bench.writer.write_error is None
 
 
-def test_who_is_told_of_a_result_cannot_end_the_writer(bench):
+def test_a_failing_callback_of_a_future_does_not_end_the_writer(bench):
     """A failing callback of a future stops neither the writer nor the other callbacks."""
     bench.hold()
     tickets = [bench.submit("a"), bench.submit("b")]
@@ -356,7 +356,7 @@ def test_who_is_told_of_a_result_cannot_end_the_writer(bench):
     assert told == ["A"]
 
 
-def test_the_end_of_the_thread_is_an_error(bench, eventually):
+def test_a_writer_whose_thread_ended_reports_an_error(bench, eventually):
     """A writer whose thread has ended reports that nothing can be written; one that was closed does not."""
     bench.submit("a").result(SOON)
     bench.writer._queue.put(None)

@@ -61,7 +61,7 @@ def test_rows_and_outcome_are_committed_together(harness, listens, contracts):
     assert (attempt.outcome, attempt.result) == ("succeeded", '{"archived": "i"}')
 
 
-def test_nothing_is_there_before_the_handler_has_returned(harness, listens, contracts, eventually):
+def test_rows_are_invisible_until_the_handler_returns(harness, listens, contracts, eventually):
     """Code after the block is part of the attempt: until it ends, neither row nor outcome is visible."""
     left, go_on = threading.Event(), threading.Event()
 
@@ -81,7 +81,7 @@ def test_nothing_is_there_before_the_handler_has_returned(harness, listens, cont
 
 
 @pytest.mark.parametrize("within", [True, False])
-def test_an_exception_rolls_back_within_the_block_and_after_it(harness, listens, contracts, within):
+def test_an_exception_in_or_after_the_block_rolls_back(harness, listens, contracts, within):
     """The attempt fails as usual, and the next one writes the rows."""
 
     def fails_once(event, delivery):
@@ -126,7 +126,7 @@ def test_a_wrapper_that_fails_rolls_back(harness, listens, make_plugin, contract
     assert contracts() == []
 
 
-def test_one_that_was_given_up_is_told_so_and_writes_nothing(harness, listens, contracts, logged, eventually):
+def test_an_abandoned_attempt_gets_an_error_and_writes_nothing(harness, listens, contracts, logged, eventually):
     """The block of an abandoned attempt ends with an error, and its rows are not stored."""
     seen = []
 
@@ -147,7 +147,7 @@ def test_one_that_was_given_up_is_told_so_and_writes_nothing(harness, listens, c
     assert contracts() == []
 
 
-def test_one_that_is_given_up_after_its_block_writes_nothing(harness, listens, contracts, logged, eventually):
+def test_an_attempt_abandoned_after_its_block_writes_nothing(harness, listens, contracts, logged, eventually):
     """An attempt that is not current when it commits writes nothing."""
 
     def expired(event, delivery):
@@ -233,7 +233,7 @@ def test_the_block_cannot_end_its_transaction(harness, listens, contracts, how, 
     assert flow.take("j", key="other").status == "parked"
 
 
-def test_parts_may_be_undone(harness, listens, contracts):
+def test_a_handler_may_use_savepoints(harness, listens, contracts):
     """A handler may use savepoints, and a statement that fails within one has no other effect."""
 
     def tries(event, delivery):
@@ -247,7 +247,7 @@ def test_parts_may_be_undone(harness, listens, contracts):
     assert contracts() == [("i", 1)]
 
 
-def test_a_statement_may_begin_with_many_comments(harness, listens, contracts):
+def test_a_statement_may_start_with_many_comments(harness, listens, contracts):
     """They cost no time, and a word after a later comment is no statement of its own."""
 
     def reads(event, delivery):
@@ -260,7 +260,7 @@ def test_a_statement_may_begin_with_many_comments(harness, listens, contracts):
     assert contracts() == [("i", 1)]
 
 
-def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(harness, listens, contracts):
+def test_deferred_constraints_are_checked_at_the_end_of_the_block(harness, listens, contracts):
     """Deferred constraints fail the attempt, not the commit."""
 
     def twice(event, delivery):
@@ -275,7 +275,7 @@ def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(harne
     assert contracts() == []
 
 
-def test_what_a_block_sets_is_gone_for_the_next(harness, listens, contracts, eventually):
+def test_session_settings_of_a_block_are_reset(harness, listens, contracts, eventually):
     """Schema, role and settings of a block are reset before settling and for the next attempt."""
     seen = []
 
@@ -297,7 +297,7 @@ def test_what_a_block_sets_is_gone_for_the_next(harness, listens, contracts, eve
     eventually(lambda: flow.sql(held) == [(0,)])
 
 
-def test_it_can_be_used_once(harness, listens, contracts):
+def test_a_second_block_is_rejected(harness, listens, contracts):
     """A second block is refused, and the rows of the first are rolled back."""
 
     def twice(event, delivery):
@@ -311,7 +311,7 @@ def test_it_can_be_used_once(harness, listens, contracts):
     assert contracts() == []
 
 
-def test_it_must_be_left(harness, listens, contracts):
+def test_a_block_that_is_never_exited_is_an_error(harness, listens, contracts):
     """A handler that enters the block without `with` writes nothing and gets an error."""
     kept = []
 
@@ -325,7 +325,7 @@ def test_it_must_be_left(harness, listens, contracts):
     assert contracts() == []
 
 
-def test_outside_of_a_run_it_is_refused(harness, listens, contracts, eventually):
+def test_a_block_outside_of_a_run_is_rejected(harness, listens, contracts, eventually):
     """A block is refused after the handler has returned, in another thread, and for a delivery that is not running."""
     kept = []
 
@@ -367,7 +367,7 @@ def test_outside_of_a_run_it_is_refused(harness, listens, contracts, eventually)
     assert other.take("j", key="elsewhere").status == "done"
 
 
-def test_as_many_as_there_are_threads(harness, listens, contracts):
+def test_each_runner_thread_may_have_an_open_block(harness, listens, contracts):
     """Each thread of the runner can have an open block, beside the writer's connection."""
     inside = threading.Barrier(3)
 
@@ -383,7 +383,7 @@ def test_as_many_as_there_are_threads(harness, listens, contracts):
     assert len(contracts()) == 3
 
 
-def test_a_connection_of_the_pool_that_was_lost_is_replaced(harness, listens, contracts):
+def test_a_lost_connection_of_the_pool_is_replaced(harness, listens, contracts):
     """A pooled connection that a restart of PostgreSQL broke is replaced."""
     flow = harness.open(listens(archive))
     assert flow.take("i").status == "done"
@@ -396,7 +396,7 @@ def test_a_connection_of_the_pool_that_was_lost_is_replaced(harness, listens, co
 
 
 @pytest.mark.parametrize("came_through", [True, False])
-def test_a_commit_without_an_answer_is_looked_up(
+def test_the_outcome_of_a_commit_without_a_reply_is_read_back(
     harness, listens, contracts, *, logged, monkeypatch, eventually, came_through
 ):
     """After a COMMIT without a reply the ledger shows its result: no second run, and no false failure."""
@@ -428,7 +428,7 @@ def test_a_commit_without_an_answer_is_looked_up(
         assert contracts() == [("i", 2)]
 
 
-def test_who_waits_elsewhere_and_plugins_are_told(harness, listens, make_plugin, contracts, eventually):
+def test_waiting_processes_and_plugins_are_notified(harness, listens, make_plugin, contracts, eventually):
     """The accepting process and `delivery_settled` get the outcome as usual."""
     told = []
     waits = harness.open()
@@ -450,7 +450,7 @@ def test_who_waits_elsewhere_and_plugins_are_told(harness, listens, make_plugin,
 class TestOnSqlite:
     """A ledger on SQLite."""
 
-    def test_it_is_refused_and_says_what_to_do(self, harness, listens):
+    def test_a_handler_transaction_is_rejected_on_sqlite(self, harness, listens):
         """The attempt fails with the reason; `retry=` decides about the next one."""
         flow = harness.open(listens(archive))
         standing = flow.only(flow.take("i").event_id)

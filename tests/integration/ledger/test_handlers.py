@@ -38,7 +38,7 @@ def lost(harness, listener):
 
 
 @pytest.mark.sqlite
-def test_what_is_loaded_is_remembered(harness, listens):
+def test_selectors_of_loaded_handlers_are_stored(harness, listens):
     """The ledger stores each handler's selectors when it was last loaded, and the time."""
     harness.open(listens(nothing, versions=">=3", source="a", retry=Retry(), probe=did), start=False).close()
     harness.clock.advance(60)
@@ -51,7 +51,7 @@ def test_what_is_loaded_is_remembered(harness, listens):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("retry", [Retry(), Retry(attempts=3, delays=(1, 2.5), jitter=0), Retry(attempts=1)])
-def test_a_remembered_retry_is_read_as_it_was_declared(harness, listens, retry):
+def test_a_stored_retry_equals_its_declaration(harness, listens, retry):
     """The stored `retry=` has its number of attempts, declared or derived from delays."""
     flow = harness.open(listens(nothing, retry=retry), start=False)
     ((text,),) = flow.sql("SELECT retry FROM handlers")
@@ -59,14 +59,14 @@ def test_a_remembered_retry_is_read_as_it_was_declared(harness, listens, retry):
     assert json.loads(text)["attempts"] == retry.attempts
 
 
-def test_a_retry_that_an_earlier_build_remembered_is_read():
+def test_a_retry_stored_by_an_earlier_build_is_readable():
     """The JSON in existing ledgers stays readable."""
     text = '{"attempts": 8, "delays": [5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0], "jitter": 0.1}'
     assert retry_from_json(text) == Retry()
     assert retry_from_json('{"attempts": 2, "delays": [10.0], "jitter": 0}') == Retry(delays=(10,), jitter=0)
 
 
-def test_a_handler_that_is_loaded_again_has_its_new_selectors(harness, listens):
+def test_a_reloaded_handler_has_its_new_selectors(harness, listens):
     """New selectors of a handler replace its old ones."""
     harness.open(listens(nothing), start=False).close()
     harness.open(listens(nothing, process_key="other"), start=False).close()
@@ -75,7 +75,7 @@ def test_a_handler_that_is_loaded_again_has_its_new_selectors(harness, listens):
 
 
 @pytest.mark.sqlite
-def test_a_stored_condition_that_is_refused_now_is_undecided(harness, listens):
+def test_a_stored_condition_that_is_now_rejected_is_undecided(harness, listens):
     """A slow regular expression that an earlier version accepted parks the events of its handler, and stops no other.
 
     The other events of the ledger must not wait for the operator who corrects that plugin.
@@ -93,7 +93,7 @@ def test_a_stored_condition_that_is_refused_now_is_undecided(harness, listens):
 
 
 @pytest.mark.sqlite
-def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(harness, listens):
+def test_deliveries_of_a_missing_handler_are_due_after_its_reload(harness, listens):
     """After a start without the handler its deliveries are not due; with the handler they are due at once."""
     first = harness.open(listens(nothing), start=False)
     event_id = first.take(wait=0).event_id
@@ -110,7 +110,7 @@ def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(harnes
     assert [one.handler for one in due(third)] == ["p:nothing"]
 
 
-def test_a_retry_time_is_kept_while_its_handler_is_there(harness, listens):
+def test_a_restart_does_not_change_the_due_time_of_a_retry(harness, listens):
     """A restart does not change the due time of a retry."""
     listener = listens(nothing, retry=Retry())
     event_id = lost(harness, listener)
@@ -123,7 +123,7 @@ def test_a_retry_time_is_kept_while_its_handler_is_there(harness, listens):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("declared", [{"retry": Retry()}, {"probe": did}], ids=["retry", "probe"])
-def test_what_a_missing_handler_lost_waits_for_it(harness, listens, declared):
+def test_a_lost_delivery_of_a_missing_handler_waits_for_the_handler(harness, listens, declared):
     """A lost delivery of a missing handler is not due until the handler is loaded again."""
     event_id = lost(harness, listens(nothing, **declared))
     second = harness.open(start=False)
@@ -136,7 +136,7 @@ def test_what_a_missing_handler_lost_waits_for_it(harness, listens, declared):
 
 # On a shared ledger another process may have a handler that is missing here.
 @pytest.mark.parametrize("there", [True, pytest.param(False, marks=pytest.mark.sqlite)], ids=["no probe", "missing"])
-def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(harness, listens, there):
+def test_an_unknown_delivery_without_a_probe_is_not_polled(harness, listens, there):
     """An *unknown* delivery without a probe or handler is not polled."""
     event_id = lost(harness, listens(nothing, probe=did))
     second = harness.open(listens(nothing, probe=did), start=False)
@@ -147,7 +147,7 @@ def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(harness, li
     assert due(third) == []
 
 
-def test_a_probe_that_was_added_is_asked_of_what_is_unknown(harness, listens):
+def test_a_newly_added_probe_checks_unknown_deliveries(harness, listens):
     """A start with a newly added probe checks *unknown* deliveries."""
     event_id = lost(harness, listens(nothing))
     second = harness.open(listens(nothing), start=False)

@@ -27,7 +27,7 @@ def ignored(hands, rule="r", source="oa", *, body="{}", media_type=None, seconds
     return IgnoredRequestRecord(source, rule, body, media_type, hands.clock.now() + seconds * SECOND)
 
 
-def test_counts_and_the_last_request(hands):
+def test_requests_are_counted_by_source_and_rule(hands):
     """Requests are counted by source and rule, with the first and last time and the last body."""
     at = hands.clock.now()
     count(hands, ignored(hands, body="a", media_type="text/a"))
@@ -53,7 +53,7 @@ def test_an_earlier_request_that_is_counted_later(hands):
     ]
 
 
-def test_a_rolled_back_transaction(hands):
+def test_a_rolled_back_transaction_counts_nothing(hands):
     """Nothing is counted if the transaction fails."""
 
     def fail(transaction):
@@ -65,7 +65,7 @@ def test_a_rolled_back_transaction(hands):
     assert hands.ledger.ignored_counts() == {}
 
 
-def test_more_rules_than_are_counted_apart(hands):
+def test_rules_above_the_limit_are_counted_together(hands):
     """A source has at most 200 rules; the requests of all others are counted together. Known rules go on."""
     count(hands, *[ignored(hands, f"r{number}") for number in range(MAX_RULES - 1)], ignored(hands, source="erp"))
     count(hands, *[ignored(hands, f"n{number}", body=f"{number}") for number in range(10)])
@@ -77,7 +77,7 @@ def test_more_rules_than_are_counted_apart(hands):
     assert hands.ledger.ignored_counts()["erp", "r"] == 1
 
 
-def test_more_rules_than_there_can_be(hands):
+def test_the_number_of_rules_of_a_metric_is_limited(hands):
     """A metric has a bounded number of rules, whatever is in the table."""
     hands.sql("DELETE FROM ignored_requests")
     for number in range(MAX_RULES + 50):
@@ -87,7 +87,7 @@ def test_more_rules_than_there_can_be(hands):
     assert counts["oa", OTHER_RULES] == 50
 
 
-def test_texts_that_no_database_stores(hands):
+def test_texts_are_truncated_and_cleaned_for_storage(hands):
     """Bodies and names are cut, and characters that PostgreSQL does not store are replaced."""
     count(hands, ignored(hands, "r" * 200, body="\0\ud800" + "é" * MAX_BODY_BYTES, media_type="x" * 5_000))
     (rule,) = hands.ledger.ignored_rules()
@@ -101,7 +101,7 @@ def test_texts_that_no_database_stores(hands):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_several_processes(harness, hands_of, together):
+def test_several_writers_lose_no_count(harness, hands_of, together):
     """No count of several writers is lost, and together they add no more rules than allowed."""
     writers = [hands_of(harness.open(start=False)) for _ in range(3)]
     for turn in range(20):

@@ -49,7 +49,7 @@ def is_free(harness):
     return ask
 
 
-def test_one_process_has_it_until_it_ends(new_lock, is_free, postgresql_url, *, monkeypatch, eventually):
+def test_one_process_has_the_leader_lock_until_its_end(new_lock, is_free, postgresql_url, *, monkeypatch, eventually):
     """The lock is free when its process releases it, and when the session ends, as after `kill -9`."""
     monkeypatch.setattr(leader_lock, "IDLE_SESSION_TIMEOUT", WAIT_TIMEOUT)  # a busy machine may delay this test
     first, second = new_lock(), new_lock()
@@ -69,7 +69,7 @@ def test_one_process_has_it_until_it_ends(new_lock, is_free, postgresql_url, *, 
     assert not second.is_held
 
 
-def test_a_stopped_process_loses_it(new_lock, monkeypatch, eventually):
+def test_a_stopped_process_loses_the_leader_lock(new_lock, monkeypatch, eventually):
     """PostgreSQL takes the lock from a process that sends nothing, and the process notices that when it continues."""
     monkeypatch.setattr(leader_lock, "IDLE_SESSION_TIMEOUT", 0.2)
     stopped, other = new_lock(), new_lock()
@@ -79,7 +79,7 @@ def test_a_stopped_process_loses_it(new_lock, monkeypatch, eventually):
     assert not stopped.is_held
 
 
-def test_ledgers_in_other_schemas_have_locks_of_their_own(new_lock, postgresql_url):
+def test_ledgers_in_other_schemas_have_their_own_locks(new_lock, postgresql_url):
     """Two ledgers in one database each have a process that works for all of theirs."""
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA other")
@@ -92,7 +92,7 @@ def test_ledgers_in_other_schemas_have_locks_of_their_own(new_lock, postgresql_u
             connection.execute("DROP SCHEMA other CASCADE")
 
 
-def test_a_database_that_cannot_be_reached_is_reported(new_lock):
+def test_an_unreachable_database_is_reported(new_lock):
     """The lock is not held, and the reason is in the error."""
     lock = new_lock("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(LedgerUnusable, match="refused"):

@@ -33,7 +33,7 @@ def locks(tmp_path):
         lock.release()
 
 
-def test_only_one_has_it(locks):
+def test_only_one_process_has_the_lock(locks):
     """A second process gets the lock only after the first has released it."""
     first, second = locks(), locks()
     assert first.acquire()
@@ -42,7 +42,7 @@ def test_only_one_has_it(locks):
     assert second.acquire()
 
 
-def test_it_says_who_has_it(locks):
+def test_the_lock_names_its_owner(locks):
     """Others read the holder's process id, and later its administration address and token."""
     first, second = locks(), locks()
     assert second.owner() is None
@@ -57,7 +57,7 @@ def test_it_says_who_has_it(locks):
     assert first.path.read_bytes() == b""
 
 
-def test_it_says_why_the_owner_was_not_replaced(locks):
+def test_the_lock_stores_why_a_restart_was_refused(locks):
     """The command that asked for a replacement reads when a process was started that failed, and why."""
     first, second = locks(), locks()
     first.acquire()
@@ -81,7 +81,7 @@ def limited_files(size):
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_a_full_disk(locks, size):
+def test_a_lock_on_a_full_disk(locks, size):
     """A lock is not taken if its file cannot be written. The file of a lock that is held is written later."""
     first, second = locks(), locks()
     with limited_files(size), pytest.raises(LedgerUnusable, match="cannot write the lock file"):
@@ -100,7 +100,7 @@ def test_a_full_disk(locks, size):
     assert (second.owner().refused_started, second.owner().why_refused) == (5.0, "two")
 
 
-def test_a_process_may_wait_for_it(locks, tmp_path):
+def test_a_process_may_wait_for_the_lock(locks, tmp_path):
     """A successor tries again while a command has the lock."""
     first = locks()
     first.acquire()
@@ -110,7 +110,7 @@ def test_a_process_may_wait_for_it(locks, tmp_path):
     lock.release()
 
 
-def test_nobody_else_can_read_it(locks):
+def test_only_the_owner_can_read_the_lock_file(locks):
     """Only the owner can read the file, which has a token, whatever its earlier mode."""
     lock = locks()
     lock.path.touch(0o666)
@@ -119,12 +119,12 @@ def test_nobody_else_can_read_it(locks):
     assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
 
 
-def test_the_token_is_in_no_representation():
+def test_the_repr_of_a_lock_owner_hides_the_token():
     """A holder that is logged or printed does not show its token."""
     assert "secret" not in repr(LockOwner(pid=1, token="secret")) + str(LockOwner(pid=1, token="secret"))
 
 
-def test_a_killed_process_has_it_no_longer(locks, tmp_path):
+def test_a_killed_process_releases_the_lock(locks, tmp_path):
     """The lock of a process ends with it, however it ends."""
     code = f"""if True:
         import time
@@ -145,7 +145,7 @@ def test_a_killed_process_has_it_no_longer(locks, tmp_path):
     assert other.acquire()
 
 
-def test_who_only_looks_keeps_nobody_out(locks, monkeypatch):
+def test_reading_the_owner_does_not_block_a_start(locks, monkeypatch):
     """Reading the holder repeatedly does not block a start."""
     monkeypatch.setattr("flowhooks.ledger.lock.READ_TIMEOUT", 10.0)  # a busy machine may interrupt either thread
     lock, looker = locks(), locks()
@@ -168,7 +168,7 @@ def test_who_only_looks_keeps_nobody_out(locks, monkeypatch):
         thread.join()
 
 
-def test_a_link_to_a_database_is_the_same_database(locks, tmp_path):
+def test_a_link_to_a_database_has_the_same_lock(locks, tmp_path):
     """Two names of one file have one lock."""
     (tmp_path / "link.db").symlink_to(tmp_path / "f.db")
     (tmp_path / "folder").mkdir()
@@ -179,7 +179,7 @@ def test_a_link_to_a_database_is_the_same_database(locks, tmp_path):
     assert not locks("elsewhere/f.db").acquire()
 
 
-def test_a_lock_file_that_makes_no_sense(locks, monkeypatch):
+def test_an_invalid_lock_file_is_reported(locks, monkeypatch):
     """If the lock is taken but the file is invalid, the message says so."""
     lock = locks()
     lock.acquire()
@@ -190,13 +190,13 @@ def test_a_lock_file_that_makes_no_sense(locks, monkeypatch):
             locks().owner()
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     """A missing folder is an error that names the file."""
     with pytest.raises(LedgerUnusable, match="cannot create the lock file"):
         Lock(tmp_path / "none" / "f.db").acquire()
 
 
-def test_releasing_what_one_has_not_is_harmless(locks):
+def test_releasing_a_lock_that_is_not_acquired_is_harmless(locks):
     """Releasing a lock twice, or one that was not acquired, changes nothing; nor does describing it."""
     first, second = locks(), locks()
     first.acquire()
@@ -207,7 +207,7 @@ def test_releasing_what_one_has_not_is_harmless(locks):
     first.release()
 
 
-def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
+def test_a_network_file_system_is_rejected(tmp_path, monkeypatch):
     """A folder on a network file system is refused, because locks and syncs are not reliable; a local one is not."""
     from flowhooks.ledger import lock
 
@@ -232,7 +232,7 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
         Lock(inside / "f.db").acquire()
 
 
-def test_a_new_database_file_is_its_owners_alone(locks, tmp_path):
+def test_only_the_owner_can_read_a_new_database_file(locks, tmp_path):
     """Only the owner can read the new database file and SQLite's files, because they hold callbacks."""
     lock = locks()
     before = os.umask(0o022)
@@ -247,7 +247,7 @@ def test_a_new_database_file_is_its_owners_alone(locks, tmp_path):
     assert files == dict.fromkeys(("f.db", "f.db-wal", "f.db-shm", "f.db.lock"), 0o600)
 
 
-def test_a_lock_file_that_was_removed(locks):
+def test_a_removed_lock_file_is_created_again(locks):
     """A lock without its file still blocks others; the file is created again with its content."""
     first, second = locks(), locks()
     assert first.acquire()
@@ -264,7 +264,7 @@ def test_a_lock_file_that_was_removed(locks):
     assert second.acquire()
 
 
-def test_a_lock_file_that_another_process_has_locked(locks):
+def test_a_lock_file_locked_by_another_process_is_an_error(locks):
     """A lock file that another process locked meanwhile is an error with the reason; a later try succeeds."""
     first = locks()
     assert first.acquire()
@@ -278,7 +278,7 @@ def test_a_lock_file_that_another_process_has_locked(locks):
     assert locks().owner().pid == os.getpid()
 
 
-def test_a_database_file_that_is_not_the_one_served(locks, tmp_path):
+def test_a_missing_or_replaced_database_file_is_reported(locks, tmp_path):
     """A missing, replaced or empty file at the path is reported; the right file is not."""
     file = tmp_path / "f.db"
     lock = locks()

@@ -25,7 +25,7 @@ def heard_of(messages):
     return whole
 
 
-def test_news_are_what_was_told():
+def test_notifications_are_read_as_sent():
     """Ids, work, handlers and operations are read as they were sent; without news there is no message."""
     assert ChangeNotice().messages() == []
     assert not ChangeNotice()
@@ -49,7 +49,7 @@ def test_no_message_is_too_long_for_a_notification():
     assert heard_of(messages).events == ids
 
 
-def test_what_a_newer_version_says_is_passed_over():
+def test_a_notification_of_unknown_kind_is_ignored():
     """A message of an unknown kind is ignored."""
     assert not heard_of(["moon full", "", "workers"])
 
@@ -106,7 +106,7 @@ def cut(flow):
 
 
 @pytest.mark.postgresql
-def test_what_settles_is_heard(harness, listens, ears):
+def test_listeners_receive_settled_deliveries(harness, listens, ears):
     """Each listener receives the event of a settled delivery once it is durable."""
     flow = harness.open(listens(nothing, name="h"))
     heard = ears()
@@ -115,7 +115,7 @@ def test_what_settles_is_heard(harness, listens, ears):
 
 
 @pytest.mark.postgresql
-def test_what_is_run_elsewhere_is_handed_over(harness, listens, make_plugin, ears, eventually):
+def test_only_deliveries_for_other_processes_are_announced(harness, listens, make_plugin, ears, eventually):
     """Only deliveries stored for other processes are announced as work."""
     there = harness.open(listens(nothing, name="h", process_key="there"), start=False)
     here = harness.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
@@ -131,7 +131,7 @@ def test_what_is_run_elsewhere_is_handed_over(harness, listens, make_plugin, ear
 
 
 @pytest.mark.postgresql
-def test_what_comes_to_nothing_is_not_heard(harness, listens, ears):
+def test_a_rolled_back_transaction_sends_no_notification(harness, listens, ears):
     """News of a transaction that is rolled back are not sent; later news are."""
     flow = harness.open(listens(nothing, name="h"))
     heard = ears()
@@ -150,7 +150,7 @@ def test_what_comes_to_nothing_is_not_heard(harness, listens, ears):
 
 
 @pytest.mark.postgresql
-def test_a_connection_that_was_cut_is_made_again(harness, listens, ears, logged):
+def test_the_listener_reconnects_after_a_lost_connection(harness, listens, ears, logged):
     """After a reconnect the listener reports possibly missed news, and receives news as before."""
     flow = harness.open(listens(nothing, name="h"), start=False)
     heard = ears()
@@ -165,7 +165,7 @@ def test_a_connection_that_was_cut_is_made_again(harness, listens, ears, logged)
 
 
 @pytest.mark.postgresql
-def test_news_that_could_not_be_looked_after_are_missed_ones(harness, listens, ears):
+def test_the_listener_retries_if_the_ledger_cannot_be_read(harness, listens, ears):
     """If the ledger cannot be read the listener retries; even an exception of flowhooks does not end it."""
     flow = harness.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
     heard = ears()
@@ -176,7 +176,7 @@ def test_news_that_could_not_be_looked_after_are_missed_ones(harness, listens, e
 
 
 @pytest.mark.sqlite
-def test_on_sqlite_nobody_is_told(harness, listens):
+def test_no_listener_runs_on_sqlite(harness, listens):
     """On SQLite a single process uses the database, so it does not listen."""
     before = set(threading.enumerate())  # a listener of an earlier test may be about to end
     flow = harness.open(listens(nothing, name="h"))

@@ -49,7 +49,7 @@ def operation(hands):
     return Operation(hands)
 
 
-def test_no_other_process_releases_while_the_lease_is_held(operation):
+def test_a_process_without_the_lease_releases_no_deliveries(operation):
     """A live process without the lease releases nothing, until the lease has expired; then the former one does not."""
     assert operation.release("first") == (1, 1)
     operation.move_end_of_lease(HOUR)
@@ -62,7 +62,7 @@ def test_no_other_process_releases_while_the_lease_is_held(operation):
 
 
 @pytest.mark.parametrize("gives_up", [True, False])
-def test_another_process_continues_after_one_that_has_ended(operation, gives_up):
+def test_another_process_acquires_the_lease_of_an_ended_process(operation, gives_up):
     """The lease of a process that gave it up, or that is marked as stopped, is free at once."""
     hands = operation.hands
     assert operation.release("first") == (1, 1)

@@ -78,7 +78,7 @@ def lane(harness, ordered, hands_of):
     return Lane(flow, hands_of(flow))
 
 
-def test_of_one_key_only_the_first_is_offered(lane):
+def test_polling_returns_only_the_first_delivery_of_a_key(lane):
     """Polling returns only the first delivery of a key; other keys are independent."""
     first, second, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
     assert sorted(lane.due()) == sorted([first.delivery_id, other.delivery_id])
@@ -90,7 +90,7 @@ def test_of_one_key_only_the_first_is_offered(lane):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("stored", ["x", 2**63 - 1])
-def test_behind_a_damaged_position_callbacks_are_stored(lane, stored):
+def test_callbacks_behind_a_damaged_position_are_stored(lane, stored):
     """They are answered, and their deliveries are blocked by the first one of the key."""
     lane.take("1"), lane.take("2")
     lane.flow.sql("UPDATE deliveries SET order_position = ? WHERE order_position = 1", stored)
@@ -100,7 +100,7 @@ def test_behind_a_damaged_position_callbacks_are_stored(lane, stored):
 
 
 @pytest.mark.sqlite
-def test_a_damaged_due_time_keeps_no_outcome_from_being_stored(lane):
+def test_a_damaged_due_time_does_not_prevent_storing_outcomes(lane):
     """The next delivery of the key waits until its time has been corrected."""
     first, second = lane.take("1"), lane.take("2")
     lane.flow.sql("UPDATE deliveries SET due_at = 'x' WHERE id = ?", second.delivery_id)
@@ -112,7 +112,7 @@ def test_a_damaged_due_time_keeps_no_outcome_from_being_stored(lane):
 
 
 @pytest.mark.parametrize("ordered_", [True, False])
-def test_what_is_held_back_cannot_begin(lane, ordered_):
+def test_a_blocked_delivery_cannot_be_claimed(lane, ordered_):
     """A blocked delivery cannot be claimed while the first waits or runs; a refused claim changes nothing."""
     first, second = lane.take("1"), lane.take("2")
     asked = second._replace(ordered=ordered_)
@@ -123,7 +123,7 @@ def test_what_is_held_back_cannot_begin(lane, ordered_):
     assert lane.ledger.claim(asked) is None
 
 
-def test_of_several_claims_at_once_only_the_first_of_each_key_begins(lane, eventually):
+def test_concurrent_claims_start_only_the_first_delivery_of_each_key(lane, eventually):
     """Of concurrent claims only the first delivery of each key starts, also in one batch in any order."""
     one, two, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
     lane.hands.flow_until = eventually
@@ -131,7 +131,7 @@ def test_of_several_claims_at_once_only_the_first_of_each_key_begins(lane, event
     assert [bool(one) for one in results] == [False, True, True]
 
 
-def test_call_backs_that_are_stored_together_keep_their_order(lane, eventually):
+def test_deliveries_of_one_batch_start_in_order(lane, eventually):
     """Deliveries of one batch start in the order of their callbacks, whatever their flow instances."""
     lane.hands.flow_until = eventually
     instances = ["z", "a", "m", "b", "y"]
@@ -145,7 +145,7 @@ def test_call_backs_that_are_stored_together_keep_their_order(lane, eventually):
     assert ran == instances
 
 
-def test_several_that_end_together_let_the_next_of_each_key_run(lane, eventually):
+def test_deliveries_that_end_together_release_the_next_of_each_key(lane, eventually):
     """If deliveries of several keys end in one transaction, the next of each key can start."""
     several = [[lane.take(f"{key}-{number}", key) for number in range(2)] for key in "abc"]
     for first, _ in several:
@@ -163,7 +163,7 @@ def test_several_that_end_together_let_the_next_of_each_key_run(lane, eventually
         (OutcomeKind.REJECTED, State.DEAD),
     ],
 )
-def test_what_has_ended_holds_nothing_back(lane, outcome, target):
+def test_a_finished_delivery_does_not_block_its_key(lane, outcome, target):
     """After a succeeded or dead delivery the next one can start."""
     first, second = lane.take("1"), lane.take("2")
     lane.end(first, outcome, target)
@@ -171,7 +171,7 @@ def test_what_has_ended_holds_nothing_back(lane, outcome, target):
     lane.begin(second)
 
 
-def test_one_that_waits_for_its_retry_holds_back_its_own_key_only(lane):
+def test_a_retrying_delivery_blocks_only_its_own_key(lane):
     """A retrying delivery blocks its key after any number of failures, and stays first."""
     first, second, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
     lane.end(first, OutcomeKind.FAILED, State.WAITING, lane.flow.clock.now() + 60_000_000)
@@ -184,7 +184,7 @@ def test_one_that_waits_for_its_retry_holds_back_its_own_key_only(lane):
     assert lane.due() == [second.delivery_id]
 
 
-def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
+def test_an_unknown_delivery_blocks_its_key_until_resolved(lane):
     """An *unknown* delivery blocks its key until an operator resolves it; then it or the next one runs."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.LOST, State.UNKNOWN)
@@ -198,7 +198,7 @@ def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
     assert lane.due() == [third.delivery_id]
 
 
-def test_closing_one_lets_the_next_run(lane):
+def test_closing_a_delivery_releases_the_next_of_its_key(lane):
     """After the first delivery or one between is closed, the next one runs."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     resolve(lane.flow.app.operation_context, second.delivery_id, Resolution.CLOSE)
@@ -207,14 +207,14 @@ def test_closing_one_lets_the_next_run(lane):
     assert lane.due() == [third.delivery_id]
 
 
-def test_an_event_without_the_key_comes_in_any_order(lane):
+def test_events_without_the_key_are_not_ordered(lane):
     """Events without the key are not ordered."""
     several = [lane.take(str(number), key) for number, key in enumerate([None, None, ""])]
     assert sorted(lane.due()) == sorted(queued.delivery_id for queued in several)
     assert [bool(lane.begin(one)) for one in several] == [True] * 3
 
 
-def test_a_replayed_one_comes_after_all_that_waits(lane):
+def test_a_replayed_delivery_runs_after_all_waiting_deliveries(lane):
     """A replayed delivery runs after all waiting ones, one at a time, with a note."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.FAILED, State.DEAD)
@@ -229,7 +229,7 @@ def test_a_replayed_one_comes_after_all_that_waits(lane):
     lane.end(first)
 
 
-def test_a_replayed_one_runs_at_once_where_nothing_waits(lane):
+def test_a_replayed_delivery_runs_at_once_if_no_other_waits(lane):
     """With no waiting delivery a replayed one runs at once, and later ones run after it."""
     first = lane.take("1")
     lane.end(first, OutcomeKind.FAILED, State.DEAD)
@@ -239,7 +239,7 @@ def test_a_replayed_one_runs_at_once_where_nothing_waits(lane):
     assert lane.due() == [first.delivery_id]
 
 
-def test_what_holds_a_delivery_back_is_told(lane):
+def test_a_blocked_delivery_shows_the_event_that_blocks(lane):
     """A blocked delivery shows the event of the first delivery of its key; other deliveries show none."""
     first, second, third, other = lane.take("1"), lane.take("2"), lane.take("3"), lane.take("4", "other")
     event_id = lane.ledger.delivery(first.delivery_id)[0].id
@@ -249,7 +249,7 @@ def test_what_holds_a_delivery_back_is_told(lane):
     assert lane.ledger.delivery(second.delivery_id)[1].blocked_by is None
 
 
-def test_what_a_killed_process_left_running_goes_on_in_its_order(harness, ordered, hands_of):
+def test_a_lost_delivery_is_retried_before_later_deliveries(harness, ordered, hands_of):
     """A lost delivery is retried before later deliveries of its key."""
     flow = harness.open(ordered, start=False)
     lane = Lane(flow, hands_of(flow))
@@ -267,7 +267,7 @@ def test_what_a_killed_process_left_running_goes_on_in_its_order(harness, ordere
     assert lane.due() == [second.delivery_id]
 
 
-def test_order_is_kept_for_a_handler_that_is_missing(harness, ordered, hands_of):
+def test_deliveries_of_a_missing_handler_run_in_order(harness, ordered, hands_of):
     """The ledger stores the order key of a missing handler, whose deliveries later run in order."""
     harness.open(ordered, start=False).close()
     away = harness.open(start=False)
@@ -281,7 +281,7 @@ def test_order_is_kept_for_a_handler_that_is_missing(harness, ordered, hands_of)
         lane.end(lane.queued(due))
 
 
-def test_what_was_parked_is_delivered_in_order(harness, ordered, hands_of):
+def test_parked_events_are_delivered_in_order(harness, ordered, hands_of):
     """Parked events are delivered oldest first, one at a time."""
     away = harness.open(start=False)
     events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
@@ -295,7 +295,7 @@ def test_what_was_parked_is_delivered_in_order(harness, ordered, hands_of):
         lane.end(lane.queued(due))
 
 
-def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(harness, ordered, listens, hands_of):
+def test_events_stored_before_a_handler_is_ordered_stay_unordered(harness, ordered, listens, hands_of):
     """When a handler becomes ordered, only later events are ordered."""
     before = harness.open(listens(nothing, name="h"), start=False)
     for number in range(2):
@@ -307,7 +307,7 @@ def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(harness
     assert len(lane.due()) == 3
 
 
-def test_one_that_is_held_back_is_counted_as_waiting(lane):
+def test_a_blocked_delivery_is_counted_as_waiting(lane):
     """A blocked delivery counts as waiting in the total and for its handler."""
     for number in range(3):
         lane.take(str(number))
@@ -316,7 +316,7 @@ def test_one_that_is_held_back_is_counted_as_waiting(lane):
         assert backlog(connection)["p:h"].waiting == 3
 
 
-def test_two_that_run_at_once_show_in_the_books(lane, harness):
+def test_verify_reports_two_running_deliveries_of_one_key(lane, harness):
     """An order that was changed outside flowhooks is reported."""
     harness.check_books = False
     first, second = lane.take("1"), lane.take("2")
@@ -327,7 +327,7 @@ def test_two_that_run_at_once_show_in_the_books(lane, harness):
     assert any("runs at the same time as another" in line for line in trouble)
 
 
-def test_a_trial_is_the_first_of_its_order_group(lane):
+def test_a_trial_runs_the_first_delivery_of_its_key(lane):
     """A trial prefers a delivery with few attempts, but never one that another delivery of its key blocks."""
     first, second = lane.take("1"), lane.take("2")
     now = lane.flow.clock.now()
@@ -342,7 +342,7 @@ def test_a_trial_is_the_first_of_its_order_group(lane):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_two_processes_never_begin_two_of_one_key(harness, ordered, hands_of, together):
+def test_two_processes_never_start_two_deliveries_of_one_key(harness, ordered, hands_of, together):
     """Two processes claim the first and the second delivery of a key at once: one process gets the first."""
     flows = [harness.open(ordered, start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
@@ -358,7 +358,7 @@ def test_two_processes_never_begin_two_of_one_key(harness, ordered, hands_of, to
 
 
 @pytest.mark.postgresql
-def test_what_was_put_behind_one_that_was_just_leaving_is_found(harness, ordered, hands_of, eventually):
+def test_a_delivery_blocked_by_a_just_ended_delivery_is_found(harness, ordered, hands_of, eventually):
     """If neither of two transactions sees the other, the blocked delivery is found by a later check."""
     flows = [harness.open(ordered, start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
@@ -384,7 +384,7 @@ def test_what_was_put_behind_one_that_was_just_leaving_is_found(harness, ordered
     lanes[0].end(lanes[0].queued(second))
 
 
-def test_what_nobody_called_up_is_found_by_a_sweep(lane, monkeypatch):
+def test_a_sweep_finds_missed_promotions(lane, monkeypatch):
     """A sweep finds all deliveries whose promotion was missed, in pages that pass over the backlog of a key."""
     monkeypatch.setattr(ordering, "PAGE_SIZE", 2)
     monkeypatch.setattr(ordering, "MAX_GROUPS", 0)  # no group is checked again
@@ -409,7 +409,7 @@ def limited(harness, listens, hands_of):
     return Lane(flow, hands_of(flow))
 
 
-def test_no_more_run_at_once_than_may(limited):
+def test_no_more_deliveries_run_than_the_concurrency_limit(limited):
     """Deliveries above the limit cannot be claimed and do not change; each end allows another one."""
     several = [limited.take(str(number), None) for number in range(4)]
     limited.begin(several[0]), limited.begin(several[1])
@@ -420,7 +420,7 @@ def test_no_more_run_at_once_than_may(limited):
     assert isinstance(limited.ledger.claim(several[3]), LimitReached)
 
 
-def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
+def test_claims_in_one_batch_respect_the_concurrency_limit(limited, eventually):
     """Claims in one batch respect the limit."""
     several = [limited.take(str(number), None) for number in range(4)]
     limited.hands.flow_until = eventually
@@ -428,7 +428,7 @@ def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
     assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True]
 
 
-def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
+def test_ends_are_handled_before_claims_in_one_batch(limited, eventually):
     """Ended deliveries are handled first, in the order of their ends, not of their events."""
     several = [limited.take(str(number), None) for number in range(3)]
     limited.begin(several[0]), limited.begin(several[1])
@@ -442,7 +442,7 @@ def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_processes_share_the_room(harness, listens, hands_of, together):
+def test_processes_share_the_concurrency_limit(harness, listens, hands_of, together):
     """Polling returns each process a few more than the limit; together they start no more than the limit."""
     flows = [harness.open(listens(nothing, name="h", concurrency=2), start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]

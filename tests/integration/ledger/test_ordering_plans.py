@@ -75,7 +75,7 @@ def whole(connection, statement, parameters, *, small):
 
 @pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("shape", ["one", "many"])
-def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
+def test_no_table_is_scanned(fill, shape, analyzed):
     """No table is scanned by polling, a claim, the promotion of the next delivery, or the search for missed ones."""
     more, flow = fill
     if shape == "one":

@@ -316,7 +316,7 @@ def room():
         yield Path(folder)
 
 
-def test_nothing_that_was_acknowledged_is_lost(room):
+def test_no_acknowledged_data_is_lost(room):
     """Power is lost at a hundred moments, with several states of unsynced data."""
     found = list(losses(room, 1, count=SHORT))
     assert len(found) == SHORT
@@ -325,12 +325,12 @@ def test_nothing_that_was_acknowledged_is_lost(room):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 2 + LIVES))
-def test_nothing_is_lost_at_two_thousand_moments(room, seed):
+def test_no_acknowledged_data_is_lost_at_two_thousand_moments(room, seed):
     """The same in several runs, each in another order."""
     assert [one for one in losses(room, seed, count=EACH, several=10) if one[2]] == []
 
 
-def test_with_less_synchronising_it_is_lost(room):
+def test_acknowledged_data_is_lost_with_synchronous_normal(room):
     """These tests can fail: with `synchronous=NORMAL` acknowledged rows are lost."""
 
     def less(sql):
@@ -341,7 +341,7 @@ def test_with_less_synchronising_it_is_lost(room):
     assert any(line.startswith("event") for lines in missing for line in lines)
 
 
-def test_the_disk_of_these_tests_keeps_what_was_synced():
+def test_the_simulated_disk_preserves_synced_data():
     """Synced data is kept; unsynced data is lost, reordered, torn or complete."""
     disk = Disk()
     for op in (

@@ -57,7 +57,7 @@ def begin(flow, instance="i1"):
     return event_id, queued, flow.app.ledger.claim(queued)
 
 
-def test_a_start_leaves_alone_what_another_process_runs(two, harness, listens):
+def test_a_start_does_not_affect_attempts_of_other_processes(two, harness, listens):
     """An attempt of a running process is not lost because another process starts."""
     event_id, _, _ = begin(two[0])
     harness.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
@@ -65,7 +65,7 @@ def test_a_start_leaves_alone_what_another_process_runs(two, harness, listens):
     assert sum(two[1].app.ledger.recover().values()) == 0
 
 
-def test_what_a_silent_process_ran_is_lost(two):
+def test_attempts_of_a_process_without_heartbeat_are_lost(two):
     """A process without a heartbeat expires: its attempts are retried by the process that notices it."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
@@ -73,7 +73,7 @@ def test_what_a_silent_process_ran_is_lost(two):
     assert two[1].only(event_id).state is State.WAITING
 
 
-def test_a_missed_promotion_that_is_locked_delays_neither_a_recovery_nor_a_start(harness, listens, monkeypatch):
+def test_a_locked_missed_promotion_delays_no_recovery_and_no_start(harness, listens, monkeypatch):
     """Lost attempts are recovered, and a process starts, while a delivery whose promotion was missed is locked."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 5.0)
     listener = listens(nothing, name="h", order_by="business_key", retry=Retry(jitter=0))
@@ -91,7 +91,7 @@ def test_a_missed_promotion_that_is_locked_delays_neither_a_recovery_nor_a_start
     assert two[1].only(event_id).state is State.WAITING
 
 
-def test_who_signs_on_while_another_looks_for_the_dead_is_none_of_them(two):
+def test_a_process_registered_during_an_expiry_check_is_not_expired(two):
     """An attempt becomes visible together with its process, even if the process that checks is slow."""
     begun = []
 
@@ -108,7 +108,7 @@ def test_who_signs_on_while_another_looks_for_the_dead_is_none_of_them(two):
     assert two[0].only(begun[1]).state is State.RUNNING
 
 
-def test_a_process_that_comes_back_writes_nothing_stale(two, hands_of):
+def test_an_expired_process_stores_no_stale_outcome(two, hands_of):
     """A late outcome of an attempt that another process has recorded as lost changes nothing."""
     event_id, queued, claimed = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
@@ -121,7 +121,7 @@ def test_a_process_that_comes_back_writes_nothing_stale(two, hands_of):
     assert hands_of(two[1]).settle(again, claimed.attempt + 1) is True
 
 
-def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
+def test_an_expired_process_continues_under_a_new_id(two, logged):
     """Its next heartbeat gives it a new id, under which its later attempts are safe."""
     before = two[0].app.ledger.process
     silence(two[1], before)
@@ -134,7 +134,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
     assert two[1].only(event_id).state is State.RUNNING
 
 
-def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(two):
+def test_a_process_that_slept_sends_a_heartbeat_before_a_claim(two):
     """Between waking and the next heartbeat a process neither accepts nor claims under its old id."""
     before = two[0].app.ledger.process
     two[0].app.ledger._registration.heartbeats._sent_at -= 2 * HEARTBEAT_TIMEOUT
@@ -145,7 +145,7 @@ def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(
     assert two[1].sql("SELECT process FROM attempts") == [(two[0].app.ledger.process,)]
 
 
-def test_of_two_trials_at_once_one_starts(two):
+def test_only_one_of_two_concurrent_trials_starts(two):
     """A process that has chosen a delivery starts no trial if another process starts one of another delivery."""
     first = two[0].only(two[0].take("i1", wait=0).event_id).delivery_id
     two[0].take("i2", wait=0)
@@ -163,7 +163,7 @@ def test_of_two_trials_at_once_one_starts(two):
     assert other.delivery_id != first
 
 
-def test_signs_of_life_are_in_the_databases_time(two):
+def test_heartbeats_use_the_clock_of_the_database(two):
     """A machine whose clock is wrong by a day does not expire."""
     two[0].clock.advance(86_400)
     two[0].app.ledger.heartbeat()
@@ -171,7 +171,7 @@ def test_signs_of_life_are_in_the_databases_time(two):
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 
 
-def test_it_is_the_same_time_everywhere(two):
+def test_the_database_clock_counts_microseconds_since_1970(two):
     """The database's clock counts microseconds since 1970."""
     with two[0].app.ledger.connection() as connection:
         told = connection.execute(select(database.Now())).scalar_one()
@@ -179,7 +179,7 @@ def test_it_is_the_same_time_everywhere(two):
     assert abs(told / 1_000_000 - float(seconds)) < 600
 
 
-def test_the_one_that_has_lived_longest_leads(two, harness, listens):
+def test_the_oldest_process_is_the_leader(two, harness, listens):
     """The oldest process does the shared background work, except a command; when it ends, the next one does."""
     first, second = two
     assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (True, False)
@@ -196,7 +196,7 @@ def test_the_one_that_has_lived_longest_leads(two, harness, listens):
     assert third.app.ledger.is_leader()
 
 
-def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
+def test_a_reconnecting_process_gives_other_processes_the_expiry_time(two):
     """After an outage the first process that reconnects gives all others the expiry time."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
@@ -208,7 +208,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
     assert two[1].app.ledger.recover()[State.WAITING] == 1
 
 
-def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life(two):
+def test_a_process_that_slept_expires_no_other_before_its_heartbeat(two):
     """A process that slept expires no others before its heartbeat, because it may have missed theirs."""
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger._registration.heartbeats._sent_at -= HEARTBEAT_TIMEOUT
@@ -216,7 +216,7 @@ def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 
 
-def test_one_that_begins_takes_nobody_for_dead(two, harness, listens):
+def test_a_new_process_expires_no_other_process_at_once(two, harness, listens):
     """A new process expires no others at once, because the database may have been down."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
@@ -224,7 +224,7 @@ def test_one_that_begins_takes_nobody_for_dead(two, harness, listens):
     assert two[1].only(event_id).state is State.RUNNING
 
 
-def test_what_is_marked_as_running_here_and_is_not_runs(two):
+def test_a_delivery_marked_as_running_without_an_attempt_waits_again(two):
     """A running mark whose COMMIT got no reply belongs to no attempt: its delivery waits again."""
     event_id, queued, _ = begin(two[0])
     assert sum(two[0].app.ledger.recover().values()) == 0
@@ -236,7 +236,7 @@ def test_what_is_marked_as_running_here_and_is_not_runs(two):
     assert sum(two[0].app.ledger.recover().values()) == 0
 
 
-def test_what_begins_together_with_the_look_is_left_alone(two):
+def test_a_running_mark_committed_during_the_check_is_preserved(two):
     """A running mark committed together with the check for unstarted attempts is kept."""
     ledger, event_id = two[0].app.ledger, two[0].take("i1", wait=0).event_id
     (queued,) = ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
@@ -250,7 +250,7 @@ def test_what_begins_together_with_the_look_is_left_alone(two):
     assert two[0].only(event_id).state is State.RUNNING
 
 
-def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
+def test_a_lost_connection_is_replaced_before_a_callback_is_rejected(two):
     """After a restart of the database the first callback is stored over a new connection."""
     assert two[0].take("before", wait=0)
     two[1].sql(
@@ -261,7 +261,7 @@ def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
     assert two[0].app.ledger.write_error is None
 
 
-def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
+def test_an_outcome_may_be_recorded_twice(two, hands_of):
     """A process without a reply repeats the outcome; a different outcome comes too late."""
     _, queued, claimed = begin(two[0])
     hands = hands_of(two[0])
@@ -279,7 +279,7 @@ def lately(flow):
         ]
 
 
-def test_it_is_known_what_those_that_live_run(two, harness):
+def test_each_live_process_stores_its_kind_and_handlers(two, harness):
     """Each process stores its kind and handlers; an ended or expired process runs nothing."""
     harness.open(start=False)
     assert lately(two[0]) == [("server", {"p:h"}), ("server", {"p:h"}), ("server", set())]
@@ -289,7 +289,7 @@ def test_it_is_known_what_those_that_live_run(two, harness):
     assert lately(two[1]) == [("server", set())]
 
 
-def test_who_goes_on_as_a_new_process_runs_what_it_ran(two):
+def test_an_expired_process_has_its_handlers_under_its_new_id(two):
     """An expired process repeats the outcome under its new id."""
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
@@ -316,7 +316,7 @@ def assert_runs_under_a_live_id(two, event_id):
     assert two[1].only(event_id).state is State.RUNNING
 
 
-def test_a_claim_in_the_batch_that_registers_a_process_again_belongs_to_the_new_id(two, hands_of, eventually):
+def test_a_claim_in_the_batch_of_a_reregistration_has_the_new_id(two, hands_of, eventually):
     """The attempt gets the id that is valid when its transaction runs."""
     hands, event_id, queued = expired(two, hands_of, eventually)
     _, claimed = hands.queue_up(hands.ledger.heartbeat, lambda: hands.ledger.claim(queued))
@@ -351,7 +351,7 @@ def test_a_claim_belongs_to_a_stored_id_if_its_batch_was_rolled_back(two, hands_
     assert [entry["process"] for entry in logged if entry["event"] == "process_expired"] == [before]
 
 
-def test_a_claim_after_a_heartbeat_that_was_not_stored_belongs_to_a_stored_id(two, hands_of, eventually, monkeypatch):
+def test_a_claim_after_a_failed_heartbeat_belongs_to_a_stored_id(two, hands_of, eventually, monkeypatch):
     """The COMMIT that registers a process again fails, so its next transaction starts with another heartbeat."""
     hands, event_id, queued = expired(two, hands_of, eventually)
 
@@ -367,7 +367,7 @@ def test_a_claim_after_a_heartbeat_that_was_not_stored_belongs_to_a_stored_id(tw
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has a clock that counts while it sleeps")
-def test_after_the_machine_slept_a_heartbeat_comes_before_a_claim(two, hands_of, eventually, monkeypatch):
+def test_a_heartbeat_precedes_a_claim_after_the_machine_slept(two, hands_of, eventually, monkeypatch):
     """The monotonic clock stands still meanwhile, so it does not show that others have expired this process."""
     _, event_id, queued = expired(two, hands_of, eventually)
     read = time.clock_gettime
@@ -377,7 +377,7 @@ def test_after_the_machine_slept_a_heartbeat_comes_before_a_claim(two, hands_of,
     assert_runs_under_a_live_id(two, event_id)
 
 
-def test_a_step_of_the_databases_clock_expires_nobody(two, monkeypatch):
+def test_a_step_of_the_database_clock_expires_no_process(two, monkeypatch):
     """The heartbeats of others look old then, before the next own one and after it."""
     event_id, _, _ = begin(two[0])
     in_touch(two[1])

@@ -57,7 +57,7 @@ def failing(harness, listens):
 
 
 @pytest.mark.runners
-def test_first_retry_replay_and_repeated(failing):
+def test_triggers_of_first_attempt_retry_replay_and_repeated_callback(failing):
     """The first attempt, its retry, an operator's replay and a repeated callback are distinguished."""
     flow, function = failing
     event_id = flow.take(wait=0).event_id
@@ -78,7 +78,7 @@ def test_first_retry_replay_and_repeated(failing):
 
 
 @pytest.mark.runners
-def test_the_claim_of_a_waiting_delivery_and_of_a_reconciled_event(harness, listens):
+def test_the_first_trigger_is_the_origin_of_the_event(harness, listens):
     """A delivery that waited for its first attempt has the trigger of its event's origin."""
     handler = listens(nothing, name="h")
     flow = harness.open(handler, start=False)
@@ -93,7 +93,7 @@ def test_the_claim_of_a_waiting_delivery_and_of_a_reconciled_event(harness, list
     assert triggers(flow, at_once) == [("reconciled", "")]
 
 
-def test_resolved_by_an_operator_or_by_the_probe(harness, listens):
+def test_triggers_of_deliveries_resolved_by_operator_or_probe(harness, listens):
     """A delivery that did not do its work runs again as resolved, with the operator's name, or as probed."""
     handler = listens(nothing, name="h")
     flow = harness.open(handler, start=False)
@@ -110,7 +110,7 @@ def test_resolved_by_an_operator_or_by_the_probe(harness, listens):
     assert triggers(flow, event_id) == [("first", ""), ("resolved", "ann")]
 
 
-def test_a_probe_that_says_no(harness, listens):
+def test_the_trigger_after_a_negative_probe(harness, listens):
     """The attempt after a probe's answer has the trigger `probe`."""
     handler = listens(nothing, name="h", probe=lambda _event, _delivery: False)
     flow = harness.open(handler, start=False)
@@ -123,7 +123,7 @@ def test_a_probe_that_says_no(harness, listens):
     assert triggers(flow, event_id) == [("first", ""), ("probe", "")]
 
 
-def test_a_trial_of_an_open_circuit(harness, listens, eventually):
+def test_the_trigger_of_a_trial_of_an_open_circuit(harness, listens, eventually):
     """The attempt that tests a handler whose circuit is open has the trigger `trial`."""
     function = Handler()
     handler = listens(function, name="h", retry=Retry(attempts=5, delays=[30], jitter=0))
@@ -138,7 +138,7 @@ def test_a_trial_of_an_open_circuit(harness, listens, eventually):
 
 
 @pytest.mark.runners
-def test_the_version_that_ran(harness, listens, monkeypatch):
+def test_each_attempt_stores_the_loaded_plugin_version(harness, listens, monkeypatch):
     """Each attempt has the version that was loaded when it started, also after another one was installed."""
     function = Handler()
     handler = listens(function, name="h", retry=Retry(attempts=1))
@@ -158,7 +158,7 @@ def test_the_version_that_ran(harness, listens, monkeypatch):
     assert [PluginVersion(one.plugin_version, one.plugin_digest) for one in attempts(flow, event_id)] == [V1, V2]
 
 
-def test_an_operation_is_named(hands):
+def test_the_operation_is_stored_with_the_attempt(hands):
     """The operation that made a delivery run again is stored with the attempt, and cleared by its result."""
     operation = hands.clock.new_id()
     _, (queued,) = hands.accept("i1", "p:a")
@@ -182,7 +182,7 @@ def test_an_operation_is_named(hands):
     assert (second.trigger, second.actor, second.operation_id) == (Trigger.REPLAY, "ann", operation)
 
 
-def test_a_request_is_forgotten_when_another_change_comes_first(hands):
+def test_the_trigger_is_cleared_when_the_delivery_is_closed_first(hands):
     """A replayed delivery that is closed before it runs keeps no trigger for a later attempt."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.bring(queued, State.DEAD)

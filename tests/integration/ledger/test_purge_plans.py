@@ -86,7 +86,7 @@ def whole(connection, statement, parameters):
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_no_table_is_read_as_a_whole(harness, analyzed):
+def test_no_table_is_scanned(harness, analyzed):
     """No table is scanned to find or delete old events, to find a callback, for the limit or the rest of a purge."""
     harness.check_books = False
     flow = harness.open(start=False)

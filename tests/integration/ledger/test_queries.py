@@ -55,7 +55,7 @@ FILTERS = [
 ]
 
 
-def test_a_filter_means_what_it_says(hands):
+def test_a_filter_selects_exactly_its_matches(hands):
     """Each part of a filter selects exactly its matches; several parts select their intersection."""
     hands.clock.time = 10
     named = {"one": put(hands, "i1", State.WAITING, processDefinitionKey="k1")}
@@ -72,7 +72,7 @@ def test_a_filter_means_what_it_says(hands):
         assert hands.ledger.count_events(found) == len(means), wanted
 
 
-def test_a_handler_and_a_state_are_of_the_same_delivery(hands):
+def test_handler_and_state_filters_apply_to_the_same_delivery(hands):
     """Events with a dead delivery of one handler are not those where only another handler's is dead."""
     event_id, (first, second) = hands.accept("i1", "p:a", "p:b")
     hands.bring(first, State.DEAD)
@@ -81,14 +81,14 @@ def test_a_handler_and_a_state_are_of_the_same_delivery(hands):
     assert second.handler == "p:b"
 
 
-def test_a_state_that_there_is_not_is_refused(hands):
+def test_a_filter_with_an_invalid_state_is_rejected(hands):
     """A filter with a misspelt state is refused, because it would match every event."""
     hands.accept("i1", "p:a")
     with pytest.raises(SettingsError, match="ded"):
         EventFilter(state="ded")
 
 
-def test_ids_mean_these_events(hands):
+def test_events_are_found_by_ids(hands):
     """Existing events are found by any number of ids, even above the limit of parameters."""
     event_id, _ = hands.accept("i1", "p:a")
     hands.accept("i2", "p:a")
@@ -107,7 +107,7 @@ def test_a_listing_pages_both_ways(hands):
         assert seen == order
 
 
-def test_an_event_that_is_not_there(hands):
+def test_a_missing_event_is_an_error(hands):
     """A missing event is an error."""
     with pytest.raises(NotFound):
         hands.ledger.event("none")
@@ -117,7 +117,7 @@ def test_an_event_that_is_not_there(hands):
     assert hands.ledger.conflicts("none") == []
 
 
-def test_a_standing_tells_of_the_last_attempt(hands):
+def test_a_delivery_status_describes_its_last_attempt(hands):
     """While an attempt runs, the error of the previous one is not shown."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
@@ -128,7 +128,7 @@ def test_a_standing_tells_of_the_last_attempt(hands):
     assert (standing.state, standing.attempt, standing.error, standing.outcome) == (State.RUNNING, 2, "", None)
 
 
-def test_the_tally_counts_what_is_not_at_rest(hands, harness):
+def test_the_tally_counts_unfinished_deliveries_and_parked_events(hands, harness):
     """Waiting, running, dead, unknown, suspended and parked are counted; finished deliveries are not."""
     harness.check_books = False
     for number, state in enumerate(State):
@@ -145,7 +145,7 @@ def test_the_tally_counts_what_is_not_at_rest(hands, harness):
     }
 
 
-def test_what_is_due_comes_by_handler_the_longest_due_first(hands, harness):
+def test_polling_returns_the_longest_due_deliveries_of_each_handler(hands, harness):
     """Polling returns each handler's deliveries longest due first, up to a limit; future ones are not due."""
     harness.check_books = False
     for number, (handler, due) in enumerate([("a", 3), ("a", 1), ("a", 2), ("b", 1), ("c", 1), ("a", 9)]):
@@ -170,7 +170,7 @@ def test_what_is_due_comes_by_handler_the_longest_due_first(hands, harness):
 
 
 @pytest.mark.sqlite
-def test_looking_for_work_scans_nothing(hands):
+def test_polling_scans_no_table(hands):
     """Due deliveries are found through the index, handler by handler, with any other data stored."""
     hands.accept("i1", "p:a", "p:b")
     asked = []
@@ -212,7 +212,7 @@ OFTEN = [
 
 
 @pytest.mark.sqlite
-def test_what_is_asked_often_goes_through_no_whole_table(hands):
+def test_frequent_queries_scan_no_whole_table(hands):
     """The queries of the console, the operations and a start do not read a million events or deliveries."""
     asked = []
     for engine in (hands.ledger._engine, hands.ledger._write_engine):
@@ -225,7 +225,7 @@ def test_what_is_asked_often_goes_through_no_whole_table(hands):
     assert [line for line in tables if not line.endswith(PARTIAL)] == []
 
 
-def test_a_reader_can_change_nothing(hands):
+def test_a_read_only_connection_cannot_write(hands):
     """A read-only connection cannot write, with any statement."""
     reader = Reader(hands.flow.address)
     try:
@@ -235,7 +235,7 @@ def test_a_reader_can_change_nothing(hands):
         reader.close()
 
 
-def test_a_reader_of_nothing(tmp_path):
+def test_a_reader_of_a_missing_database_gets_an_error(tmp_path):
     """A missing database is an error with a remedy, and is not created."""
     file = tmp_path / "none.db"
     with pytest.raises(LedgerUnusable, match=r"no database at .*flowhooks db upgrade"):
@@ -243,14 +243,14 @@ def test_a_reader_of_nothing(tmp_path):
     assert not file.exists()
 
 
-def test_a_reader_looks_while_a_write_is_under_way(hands):
+def test_a_reader_does_not_wait_for_the_writer(hands):
     """A reader does not wait for the writer, and sees committed data."""
     hands.accept("i1", "p:a")
     with hands.flow.locked():
         assert hands.ledger.count_events(EventFilter()) == 1
 
 
-def test_a_time_that_no_calendar_has_is_refused(hands):
+def test_a_time_outside_of_the_calendar_is_rejected(hands):
     """A time outside of the years 1 to 9999, such as one in nanoseconds, is refused with this reason."""
     with pytest.raises(SettingsError, match="years 1 to 9999"):
         EventFilter(since=MAX_TIME + 1)

@@ -7,7 +7,7 @@ from flowhooks.ledger import stats
 from flowhooks.ledger.value_checks import EARLIEST as EARLY
 
 
-def test_arrivals_are_the_newest_ones(hands):
+def test_recent_arrivals_are_the_newest_events(hands):
     """Arrivals are taken from ids: newest first, none before the start, and at most the requested number."""
     start = hands.clock.time
     for second in (10, 20, 30):
@@ -42,7 +42,7 @@ def test_recent_deliveries_with_their_last_attempts(hands):
         assert (list(found), since) == (["p:b"], hands.clock.now())
 
 
-def test_counts_end_somewhere(hands):
+def test_counts_of_unfinished_deliveries_are_limited(hands):
     """Unfinished deliveries are counted by state, up to one above a limit."""
     for number, state in enumerate([*State, State.DEAD, State.DEAD]):
         hands.bring(hands.accept(f"i{number}", "p:a")[1][0], state)
@@ -60,7 +60,7 @@ def test_counts_end_somewhere(hands):
         assert stats.count_by_state(connection, limit=1)["dead"] == 2
 
 
-def test_what_has_been_so_longest(hands):
+def test_the_oldest_parked_event_and_the_longest_running_delivery(hands):
     """The result has the oldest parked event and the delivery that has run longest."""
     with hands.ledger.connection() as connection:
         assert stats.oldest_parked_event(connection) is None

@@ -28,7 +28,7 @@ def reroute(hands, items, *, absent=()):
     return hands.ledger.write(lambda transaction: hands.ledger.reroute(transaction, items, missing_handlers=absent))
 
 
-def test_parked_events_are_grouped_by_what_a_router_looks_at(hands):
+def test_parked_events_are_grouped_by_the_properties_a_router_reads(hands):
     """Kind, source, class, key and version make a group; the largest comes first."""
     same = {"processDefinitionKey": "k", "processDefinitionVersion": 2}
     for number in range(3):
@@ -70,7 +70,7 @@ def test_an_event_is_rerouted_once(hands, together):
     assert len(hands.ledger.delivery_statuses(event_id)) == 1
 
 
-def test_what_the_event_had_stays(hands):
+def test_existing_deliveries_of_a_parked_event_stay_unchanged(hands):
     """The deliveries that a parked event had of `every` handlers stay as they are, and its route grows."""
     new = hands.new("i1", "p:every")
     hands.store(new)
@@ -83,14 +83,14 @@ def test_what_the_event_had_stays(hands):
     assert len(stored.delivery_statuses) == 2
 
 
-def test_dismissed_is_parked_no_longer(hands):
+def test_a_dismissed_event_is_not_parked(hands):
     """A dismissed event is neither parked nor routed."""
     event_id, _ = hands.accept("i1")
     assert reroute(hands, [rerouted(hands, event_id, state="dismissed")]) == {event_id}
     assert hands.ledger.event(event_id).state == "dismissed"
 
 
-def test_what_is_not_as_it_was_read_is_left_alone(hands):
+def test_an_event_changed_meanwhile_is_not_rerouted(hands):
     """If the state has changed or the route has grown, the event does not change and gets no delivery."""
     event_id, _ = hands.accept("i1", "p:a")
     stale = rerouted(hands, event_id, "p:b", before=["p:a"], seen="routed")
@@ -101,7 +101,7 @@ def test_what_is_not_as_it_was_read_is_left_alone(hands):
     assert list(stored.route) == [one.handler for one in stored.delivery_statuses] == ["p:a", "p:c"]
 
 
-def test_rerouting_that_is_cut_off_leaves_all_parked(hands):
+def test_a_failed_reroute_leaves_all_events_parked(hands):
     """If one of several events cannot get its deliveries, none is rerouted."""
     from flowhooks.errors import Unavailable
 

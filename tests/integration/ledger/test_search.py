@@ -65,7 +65,7 @@ def many(hands):
 
 
 @pytest.mark.parametrize("window", [search.WINDOW, 2])
-def test_pages_hold_what_the_filter_means(many, window):
+def test_pages_contain_each_match_of_a_filter_once(many, window):
     """Paging to older events and back finds each event of a filter once, in order."""
     for wanted in ALL_FILTERS:
         expected = [one.event.id for one in many.ledger.find(EventFilter(**wanted), limit=100)]
@@ -85,7 +85,7 @@ def test_pages_hold_what_the_filter_means(many, window):
         assert back == expected, wanted
 
 
-def test_where_the_others_are(many):
+def test_pages_link_to_the_newer_and_older_page(many):
     """The first page has no newer page; a later page links to exactly the one before it."""
     first = page(many, {})
     assert first.newer == ""
@@ -94,7 +94,7 @@ def test_where_the_others_are(many):
     assert page(many, {}, after=second.newer).older == first.older
 
 
-def test_a_search_that_no_index_answers_stops_in_time(many):
+def test_a_search_without_an_index_stops_at_its_limit(many):
     """A search without an index stops at its limit, returns its position and continues from there."""
     for wanted in ({"process_key": "none"}, {"handler": "nobody"}, {"state": "closed", "handler": "x"}):
         one, looks, times = page(many, wanted, window=5, time_budget=0), 1, []
@@ -107,7 +107,7 @@ def test_a_search_that_no_index_answers_stops_in_time(many):
         assert one.searched_until is None
 
 
-def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):
+def test_scanning_and_windowed_search_give_the_same_result(many, monkeypatch):
     """Scanning open deliveries or searching them in windows gives the same result."""
     for few in (0, 1, search.MAX_CANDIDATES):
         monkeypatch.setattr(search, "MAX_CANDIDATES", few)
@@ -117,7 +117,7 @@ def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):
             assert found.events
 
 
-def test_all_that_a_listing_shows(hands):
+def test_a_listed_event_has_every_field_but_the_body(hands):
     """A listed event has every field but the body, and its deliveries."""
     body = {"processDefinitionKey": "k", "processDefinitionVersion": 3, "businessKey": "B", "callBackProcessClass": "C"}
     event_id, _ = hands.accept("i1", "p:a", **body)
@@ -134,7 +134,7 @@ def test_all_that_a_listing_shows(hands):
 
 
 @pytest.mark.sqlite
-def test_no_look_goes_through_a_whole_table(many):
+def test_no_search_scans_a_whole_table(many):
     """Each statement of a search reads an index between two ids, or an index with few rows."""
     asked = []
     event.listen(many.ledger._engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))

@@ -44,7 +44,7 @@ def test_only_the_newest_events_are_searched(harness, monkeypatch):
         assert source_queries.newest_callbacks(connection, 0, at + SECOND) == {"erp": at}
 
 
-def test_events_of_an_origin(harness):
+def test_events_are_filtered_by_origin(harness):
     """A filter by origin selects the events of requests to fixed URLs, with the received body of each."""
     flow = harness.open()
     flow.take("i1", source="oa")

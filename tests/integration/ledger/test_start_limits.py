@@ -57,7 +57,7 @@ def rated(harness, listens, hands_of):
     return open_ledger
 
 
-def test_a_burst_and_then_one_per_interval(rated):
+def test_attempts_start_in_a_burst_and_then_at_intervals(rated):
     """Three start at once, and then one each third of a second; a refused delivery stays as it is."""
     lane = rated("3/s")
     ids = [lane.take(number) for number in range(6)]
@@ -74,7 +74,7 @@ def test_a_burst_and_then_one_per_interval(rated):
 
 
 @pytest.mark.sqlite
-def test_a_damaged_time_counts_as_none(rated):
+def test_a_damaged_start_time_is_ignored(rated):
     """Polls find the deliveries of all handlers, and attempts start, as if none had started before."""
     lane = rated("2/s")
     ids = [lane.take(number) for number in range(3)]
@@ -92,7 +92,7 @@ def test_claims_in_one_batch_share_the_rate(rated, eventually):
     assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True, True]
 
 
-def test_a_poll_reads_only_what_may_start(rated):
+def test_a_poll_reads_only_deliveries_that_may_start(rated):
     """At the rate a poll reads nothing; before, a few deliveries, however many wait."""
     lane = rated("2/s")
     ids = [lane.take(number) for number in range(12)]
@@ -103,7 +103,7 @@ def test_a_poll_reads_only_what_may_start(rated):
     assert lane.due() == 5
 
 
-def test_a_retry_counts(rated):
+def test_a_retry_counts_towards_the_rate(rated):
     """A second attempt of a delivery waits for the rate as a first one."""
     lane = rated("1/m", retry=Retry(attempts=3))
     first = lane.take(1)
@@ -115,7 +115,7 @@ def test_a_retry_counts(rated):
     assert lane.started(first) == [True]
 
 
-def test_what_does_not_start_for_another_reason_uses_nothing(rated):
+def test_a_blocked_or_paused_delivery_uses_none_of_the_rate(rated):
     """Neither a delivery behind another one of its key, nor one of a paused handler."""
     lane = rated("1/m", order_by="business_key")
     first, second, other = lane.take(1, "k"), lane.take(2, "k"), lane.take(3, "other")
@@ -126,7 +126,7 @@ def test_what_does_not_start_for_another_reason_uses_nothing(rated):
     assert lane.started(first, other) == [True, False]
 
 
-def test_both_limits_hold(rated):
+def test_concurrency_and_rate_limits_apply_together(rated):
     """A handler with a concurrency and a rate starts an attempt only if both allow it."""
     lane = rated("2/s", concurrency=1)
     ids = [lane.take(number) for number in range(4)]
@@ -138,7 +138,7 @@ def test_both_limits_hold(rated):
 
 
 @pytest.mark.parametrize(("rate", "started"), [("1/h", [False, False]), ("2/h", [True, False]), (None, [True, True])])
-def test_a_new_rate_holds_from_the_load_on(rated, rate, started):
+def test_a_new_rate_applies_when_the_plugin_is_loaded(rated, rate, started):
     """A plugin with another rate does not wait for the old one; with the same rate, a restart gives nothing."""
     lane = rated("1/h")
     ids = [lane.take(number) for number in range(3)]
@@ -147,7 +147,7 @@ def test_a_new_rate_holds_from_the_load_on(rated, rate, started):
     assert rated(rate).started(*ids[1:]) == started
 
 
-def test_a_clock_that_was_ahead_stops_no_handler(rated):
+def test_a_start_time_in_the_future_does_not_stop_a_handler(rated):
     """A stored time that no start can have left does not count."""
     lane = rated("1/m")
     ids = [lane.take(number) for number in range(2)]
@@ -157,7 +157,7 @@ def test_a_clock_that_was_ahead_stops_no_handler(rated):
     assert lane.started(ids[1]) == [True]
 
 
-def test_a_trial_of_an_open_circuit_counts(rated):
+def test_a_trial_of_an_open_circuit_counts_towards_the_rate(rated):
     """A trial starts only if the rate allows it, and the next attempt waits for it."""
     lane = rated("1/h", retry=Retry())
     ids = [lane.take(number) for number in range(2)]

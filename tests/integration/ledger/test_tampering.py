@@ -390,12 +390,12 @@ TAMPERING = {
 }
 
 
-def test_there_are_as_many_kinds_as_are_claimed():
+def test_the_documented_number_of_tampering_kinds_is_right():
     """The page on proof has the right number of kinds."""
     assert len(TAMPERING) >= 55
 
 
-def test_a_ledger_that_nobody_changed_balances(rich):
+def test_an_unchanged_ledger_balances(rich):
     """Results of normal operation are never reported, in any number."""
     with rich.connect() as connection:
         books = verify(connection)

@@ -60,7 +60,7 @@ def whole(connection, statement, parameters):
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_no_table_is_read_as_a_whole(harness, analyzed):
+def test_no_table_is_scanned(harness, analyzed):
     """A trend, its marks, an addition, and each step of the retention find their rows by the primary key."""
     harness.check_books = False
     flow = harness.open(start=False)

@@ -67,7 +67,7 @@ def test_counts_are_added(hands):
     add(hands, {})
 
 
-def test_a_rolled_back_transaction(hands):
+def test_a_rolled_back_transaction_counts_nothing(hands):
     """Nothing is counted if the transaction fails."""
 
     def fail(transaction):
@@ -124,7 +124,7 @@ def test_combined_counts_are_read_once(hands):
     assert set(read(hands, since=-120, until=0)) == {-120, -60}
 
 
-def test_a_late_count_of_a_combined_minute(hands):
+def test_a_late_count_of_a_combined_minute_is_included(hands):
     """A count that arrives after its minute was combined is read at once, and joins its hour at the next run."""
     add(hands, {key(-30): 2})
     assert combine(hands, 0) == [1]
@@ -161,7 +161,7 @@ def test_old_counts_are_deleted(hands):
             )
 
 
-def test_errors_are_counted_in_their_groups(hands):
+def test_errors_are_counted_in_their_error_groups(hands):
     """An error whose group is not stored is in the group for all other errors of its handler."""
     stored, other = identify("p:h", "E", "m"), identify("p:h", "F", "m")
     hands.sql(
@@ -174,7 +174,7 @@ def test_errors_are_counted_in_their_groups(hands):
     hands.sql("DELETE FROM error_groups")
 
 
-def test_attempts_that_a_killed_process_ran(harness, hands_of):
+def test_attempts_of_a_killed_process_are_counted_as_lost(harness, hands_of):
     """The next start counts them as lost, without a duration, for the handler and for its error group; once."""
     hands = hands_of(harness.open(start=False))
     for number in range(2):
@@ -195,7 +195,7 @@ def test_attempts_that_a_killed_process_ran(harness, hands_of):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_several_processes_share_rows(harness, hands_of, together):
+def test_several_writers_lose_no_count(harness, hands_of, together):
     """No count of several writers is lost, and they do not deadlock."""
     writers = [hands_of(harness.open(start=False)) for _ in range(3)]
     rows = [key(minutes, bucket=bucket) for minutes in range(5) for bucket in (1, 2, 5, 10)]
@@ -253,7 +253,7 @@ def marks(hands, since=0, until=3_600):
     return [((mark.at - NOON) // SECOND, mark.kind, mark.text) for mark in found]
 
 
-def test_marks_of_starts_and_versions(hands):
+def test_starts_and_new_plugin_versions_are_marked(hands):
     """Starts in one minute are one mark; another version of a plugin has a mark, once; commands have none."""
     old, new, patched = f"1.0 {'a' * 16}", f"2.0.0 {'b' * 16}", f"2.0.0 {'c' * 16}"
     started(hands, 10, "server", {"payments": old})

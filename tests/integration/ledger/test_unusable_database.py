@@ -38,7 +38,7 @@ def said_of(file, opened):
 
 
 @pytest.mark.parametrize("opened", [Reader, upgrade])
-def test_a_refusal_names_the_database(file, opened):
+def test_the_error_names_the_database_and_the_reason(file, opened):
     """Text, a folder or another program's tables are refused with the file's name and the reason, once each."""
     file.write_text("this is not a database, and long enough to be seen as none\n" * 20)
     assert str(said_of(file, opened)) == f"cannot use the database {file}: file is not a database"
@@ -67,7 +67,7 @@ def open_files(file):
     [(Reader, "flowhooks.ledger.reader.runner.check"), (open_ledger, "flowhooks.ledger.ledger.file_guard.open_guard")],
 )
 @pytest.mark.parametrize("error", [LedgerUnusable("no"), KeyboardInterrupt()])
-def test_an_opening_that_fails_leaves_no_connection_open(file, monkeypatch, opened, step, error):
+def test_a_failed_open_closes_its_connections(file, monkeypatch, opened, step, error):
     """If a later step of the opening fails or is interrupted, the connections that it made are closed."""
     upgrade(f"sqlite:///{file}")
 
@@ -97,7 +97,7 @@ def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
     assert "written by a newer flowhooks" in str(said_of(file, upgrade))
 
 
-def test_who_looks_at_the_lock_does_not_keep_a_start_out(file, monkeypatch):
+def test_a_start_waits_for_a_short_shared_lock(file, monkeypatch):
     """A start waits for a short shared lock, as `holder` takes it, but not for a lasting one."""
     lock = Lock(file)
     assert lock.acquire()

@@ -22,7 +22,7 @@ def ids(hands):
     return sorted(hands.sql("SELECT source, webhook_id FROM webhook_ids"))
 
 
-def test_once_for_each(hands):
+def test_a_webhook_id_is_valid_for_one_path_and_body(hands):
     """The same callback is a repeat; the id with another flow, data or kind is not stored."""
     first = hands.store(signed(hands, "m1", "i1", a=1))
     assert first.new
@@ -41,7 +41,7 @@ def test_once_for_each(hands):
     assert ids(hands) == [("default", "m1")]
 
 
-def test_the_same_data_written_otherwise(hands):
+def test_the_same_data_in_another_json_encoding_is_a_repeat(hands):
     """The same data in another JSON encoding is a repeat, as for an engine that does not sign."""
     first = hands.store(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
     again = signed(hands, "m1", "i1", b="x", a=1, ignore=["/at"], at=2)
@@ -50,14 +50,14 @@ def test_the_same_data_written_otherwise(hands):
     assert hands.sql("SELECT repeats FROM events") == [(1,)]
 
 
-def test_of_another_source_it_is_another_id(hands):
+def test_the_same_id_of_another_source_is_another_message(hands):
     """The same id of another source is another message."""
     assert hands.store(signed(hands, "m1", "i1", source="erp")).new
     assert hands.store(signed(hands, "m1", "i2", source="crm")).new
     assert ids(hands) == [("crm", "m1"), ("erp", "m1")]
 
 
-def test_other_ids_for_the_same(hands):
+def test_a_repeat_with_a_new_id_gets_the_same_answer(hands):
     """A repeat with a new id is answered as before."""
     assert hands.store(signed(hands, "m1", "i1", a=1)).new
     assert not hands.store(signed(hands, "m2", "i1", a=1)).new
@@ -65,7 +65,7 @@ def test_other_ids_for_the_same(hands):
     assert len(ids(hands)) == 3
 
 
-def test_in_one_batch(hands):
+def test_the_first_callback_with_an_id_in_a_batch_is_stored(hands):
     """Of several with one id in a batch the first counts; unsigned callbacks are not affected."""
     items = [signed(hands, "m1", one, a=1) for one in ("i1", "i2", "i1")]
     items.append(hands.new("i2", a=1))
@@ -77,14 +77,14 @@ def test_in_one_batch(hands):
     assert hands.sql("SELECT count(*) FROM events") == [(2,)]
 
 
-def test_of_a_locked_instance(hands):
+def test_a_reused_id_is_found_with_locked_instances(hands):
     """A reused id is found also for a source whose process instances are locked."""
     assert hands.store(replace(signed(hands, "m1", "i1", a=1), locks_instance=True)).new
     other = hands.store(replace(signed(hands, "m1", "i2", a=1), locks_instance=True))
     assert (other.webhook_id_reused, other.new, other.event_id) == (True, False, "")
 
 
-def test_what_is_not_signed_leaves_nothing(hands):
+def test_unsigned_callbacks_store_no_id(hands):
     """Nothing is stored for unsigned callbacks."""
     hands.accept("i1", a=1)
     assert ids(hands) == []
@@ -92,7 +92,7 @@ def test_what_is_not_signed_leaves_nothing(hands):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_two_processes_at_the_same_moment(harness, hands_of, together):
+def test_two_processes_with_one_id_at_the_same_time(harness, hands_of, together):
     """Of two flows with one id, one stores it; the other gets an error, and is not stored."""
     two = [hands_of(harness.open(start=False)) for _ in range(2)]
     for number in range(20):
@@ -103,7 +103,7 @@ def test_two_processes_at_the_same_moment(harness, hands_of, together):
     assert len(ids(two[0])) == 20
 
 
-def test_forgotten_when_old(hands):
+def test_old_ids_are_deleted_in_small_batches(hands):
     """Ids last used before a time are deleted in small batches; later used ids stay."""
     for number in range(5):
         hands.store(signed(hands, f"m{number}", f"i{number}"))

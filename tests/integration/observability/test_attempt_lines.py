@@ -31,7 +31,7 @@ def lines_of(attempt):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_records_of_both_libraries(form, attempt, stream, configure):
+def test_records_of_both_logging_libraries(form, attempt, stream, configure):
     """One line each with level, logger and values, without the fields of the attempt; secrets are masked."""
     configure("info", form, stream, redact=lambda text: text.replace("hunter2", "…"), pid=os.getpid())
     logging.getLogger("pay").info("paid %d of %s", 3, "hunter2", extra={"account": "hunter2", "to": "two words"})
@@ -54,7 +54,7 @@ def test_a_value_does_not_replace_a_field_of_the_attempt(attempt, stream, config
     assert "attempt_" not in record
 
 
-def test_exceptions(attempt, configure):
+def test_an_exception_has_its_traceback_in_the_server_log(attempt, configure):
     """The line has the error; the traceback is in the server's log."""
     configure("info", "json")
     try:
@@ -70,7 +70,7 @@ def test_exceptions(attempt, configure):
     ]
 
 
-def test_hostile_records(attempt, stream, configure):
+def test_hostile_records_add_no_line_and_no_failure(attempt, stream, configure):
     """Nothing that is logged makes a second line, or fails the handler."""
 
     class Logs:
@@ -105,7 +105,7 @@ def test_hostile_records(attempt, stream, configure):
     assert len(attempt.log.text()) < 3_000
 
 
-def test_a_value_that_logs_itself_without_end(attempt, configure):
+def test_a_value_that_logs_itself_recursively(attempt, configure):
     """It fails as without flowhooks, and the log stays within its bounds."""
 
     class Endless:
@@ -120,7 +120,7 @@ def test_a_value_that_logs_itself_without_end(attempt, configure):
     assert len(lines_of(attempt)) <= 51
 
 
-def test_threads(attempt, configure):
+def test_a_thread_needs_a_copy_of_the_context(attempt, configure):
     """A thread of the handler adds records only if it was started with a copy of the context."""
     configure("info", "json")
     log = logging.getLogger("pay")
@@ -131,14 +131,14 @@ def test_threads(attempt, configure):
     assert lines_of(attempt) == ["info pay: True"]
 
 
-def test_outside_of_an_attempt(configure):
+def test_a_record_outside_of_an_attempt(configure):
     """A record is only logged."""
     configure("info", "json")
     logging.getLogger("pay").info("here")
     assert current_invocation() is None
 
 
-def test_without_the_servers_log(attempt, configure):
+def test_records_in_the_test_kit_without_the_server_log(attempt, configure):
     """The handler of the test kit adds each record once, whether or not the log is configured, too."""
     root = logging.getLogger()
     first, second = AttemptLogHandler(lambda text: text.replace("hunter2", "…")), AttemptLogHandler(str)

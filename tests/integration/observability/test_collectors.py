@@ -93,7 +93,7 @@ def test_ignored_requests_are_counted_by_rule(harness, monotonic):
     assert found["flowhooks_ignored_requests_total", "x", "oa"] == 1
 
 
-def test_everything_at_rest(harness, listens):
+def test_nothing_is_open_after_one_success(harness, listens):
     """After one success nothing is open or old, and nothing is unaccounted for."""
     flow = harness.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
@@ -123,7 +123,7 @@ def test_attempts_and_commits_are_counted(harness, listens, eventually):
     assert found["flowhooks_commit_batch_size_sum",] >= found["flowhooks_commit_batch_size_count",]
 
 
-def test_what_waits_is_shown_with_its_age(harness, listens):
+def test_a_due_delivery_is_counted_with_its_age(harness, listens):
     """A due delivery is counted, and its age is the time since it was due."""
     go, entered = threading.Event(), threading.Event()
 
@@ -144,7 +144,7 @@ def test_what_waits_is_shown_with_its_age(harness, listens):
     assert found["flowhooks_running_deliveries",] == 1
 
 
-def test_what_waits_for_its_retry_is_not_old(harness, listens):
+def test_a_delivery_that_is_not_due_has_no_age(harness, listens):
     """A delivery that is not due counts as waiting, but has no age."""
 
     def fails_once(event):
@@ -157,7 +157,7 @@ def test_what_waits_for_its_retry_is_not_old(harness, listens):
     assert ("flowhooks_oldest_delivery_age_seconds", "p:fails_once", "waiting") not in found
 
 
-def test_dead_and_parked(harness, listens):
+def test_dead_deliveries_and_parked_events_are_counted(harness, listens):
     """Deliveries that need an operator are counted, with the age of the oldest."""
     flow = harness.open(listens(fails))
     flow.take("i1")
@@ -170,7 +170,7 @@ def test_dead_and_parked(harness, listens):
     assert found["flowhooks_oldest_parked_seconds",] == pytest.approx(3600, abs=1)
 
 
-def test_alerts_are_counted_with_what_shares_them(harness, listens, monotonic):
+def test_open_alerts_are_counted_with_their_deliveries(harness, listens, monotonic):
     """The metric has the number of open alerts and of their deliveries, also without notifications."""
     flow = harness.open(listens(fails))
     flow.app.alerts.stop(20)
@@ -184,7 +184,7 @@ def test_alerts_are_counted_with_what_shares_them(harness, listens, monotonic):
     assert (found["flowhooks_alerts", "dead"], found["flowhooks_alert_items", "dead"]) == (1, 2)
 
 
-def test_an_event_that_vanished_is_a_difference(harness, listens, monotonic):
+def test_a_row_deleted_by_hand_is_an_unaccounted_event(harness, listens, monotonic):
     """A row is deleted outside flowhooks: the metric reports a difference of one."""
     harness.check_books = False
     flow = harness.open(listens(fine))
@@ -196,7 +196,7 @@ def test_an_event_that_vanished_is_a_difference(harness, listens, monotonic):
     assert scrape(flow)["flowhooks_unaccounted_events",] == 1
 
 
-def test_who_asks_often_has_the_ledger_read_seldom(harness, listens, monotonic):
+def test_figures_are_cached_for_some_seconds(harness, listens, monotonic):
     """The same figures are returned for some seconds, then they are read again."""
     flow = harness.open(listens(fine))
     assert scrape(flow)["flowhooks_parked_events",] == 0
@@ -206,7 +206,7 @@ def test_who_asks_often_has_the_ledger_read_seldom(harness, listens, monotonic):
     assert scrape(flow)["flowhooks_parked_events",] == 1
 
 
-def test_a_ledger_that_cannot_be_read_hides_nothing_else(harness, listens, logged, eventually):
+def test_process_counters_are_exported_while_the_ledger_is_down(harness, listens, logged, eventually):
     """The process's counters are exported even if the ledger is down, which is exported too."""
     harness.check_books = False
     flow = harness.open(listens(fine))
@@ -232,7 +232,7 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_else(harness, listens, logge
     assert [one for one in logged if one["event"] == "ledger_metrics_failed"]
 
 
-def test_counts_that_take_too_long_hide_nothing_else(harness, listens, monkeypatch, monotonic, logged):
+def test_only_event_counts_are_omitted_after_a_timeout(harness, listens, monkeypatch, monotonic, logged):
     """If all events cannot be counted in time, only their counts are left out, and they are not counted soon again."""
     flow = harness.open(listens(fine))
     counts = []
@@ -257,7 +257,7 @@ def test_counts_that_take_too_long_hide_nothing_else(harness, listens, monkeypat
 
 
 @pytest.mark.sqlite
-def test_files_have_sizes(harness, listens):
+def test_database_file_and_wal_are_measured(harness, listens):
     """The database's file and its write-ahead log are measured."""
     flow = harness.open(listens(fine))
     flow.take()
@@ -268,7 +268,7 @@ def test_files_have_sizes(harness, listens):
 
 
 @pytest.mark.sqlite
-def test_a_file_behind_a_link_has_its_own_sizes(harness, listens, monkeypatch):
+def test_file_sizes_follow_a_symbolic_link(harness, listens, monkeypatch):
     """If the database is a symbolic link, the write-ahead log and the disk are those of the file that it leads to."""
     disk = harness.file.parent / "disk"
     disk.mkdir()
@@ -294,13 +294,13 @@ def test_killed_processes_are_not_counted(harness, listens):
 
 
 @pytest.mark.postgresql
-def test_a_shared_ledger_has_no_file(harness, listens):
+def test_postgresql_exports_no_file_size(harness, listens):
     """On PostgreSQL no size of a file is exported, rather than 0."""
     found = scrape(harness.open(listens(fine)))
     assert not [name for name in found if name[0].endswith("_bytes") and not name[0].startswith("process_")]
 
 
-def test_what_is_paused(harness, listens, monotonic):
+def test_paused_handlers_and_their_deliveries(harness, listens, monotonic):
     """A paused handler has the value 1; its waiting deliveries are counted, but not as late."""
     flow = harness.open(listens(fine, name="h"), listens(fine, name="other", process_key="order"))
     pause(flow.app.operation_context, ["p:h"])
@@ -316,7 +316,7 @@ def test_what_is_paused(harness, listens, monotonic):
     assert not [name for name in scrape(flow) if name[0] == "flowhooks_handler_paused"]
 
 
-def test_open_circuits(harness, listens, monotonic, eventually):
+def test_handlers_with_an_open_circuit(harness, listens, monotonic, eventually):
     """A handler with an open circuit has the value 1, and counts as paused too."""
     flow = harness.open(listens(fails, name="h"), circuit_breaker={"failures": 2})
     for number in range(2):
@@ -326,7 +326,7 @@ def test_open_circuits(harness, listens, monotonic, eventually):
     assert (found["flowhooks_handler_circuit_open", "p:h"], found["flowhooks_handler_paused", "p:h"]) == (1, 1)
 
 
-def test_engines(harness, monotonic):
+def test_metrics_of_each_engine(harness, monotonic):
     """Each engine has its position, last success, skew, gaps and instances by disposition and rule."""
     harness.check_books = False
     flow = harness.open(start=False)
@@ -350,7 +350,7 @@ def test_engines(harness, monotonic):
     assert found["flowhooks_engine_instances", "skipped", "child", "oa"] == 1
 
 
-def test_what_is_taken_in(harness):
+def test_events_from_reconciliation_are_counted(harness):
     """Events that were taken in are counted, and those of a source that can call as missed."""
     flow = harness.open(**asked(), start=False)
     flow.app.metrics.taken_in("pulled", missed=False)

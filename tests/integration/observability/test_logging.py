@@ -41,7 +41,7 @@ def run(program: str, **options) -> subprocess.CompletedProcess:
     )
 
 
-def test_fields(stream, records, configure):
+def test_fields_of_a_record(stream, records, configure):
     """A record has time, level, logger and event, in this order, then its values."""
     before = dt.datetime.now(dt.UTC)
     configure("info", "json")
@@ -63,7 +63,7 @@ def test_fields(stream, records, configure):
     assert before - dt.timedelta(milliseconds=1) <= time <= dt.datetime.now(dt.UTC)
 
 
-def test_whose_line_it_is(records, configure):
+def test_each_record_has_the_pid_of_its_process(records, configure):
     """If several processes write to one stream, each record has one pid; another value of that name is kept."""
     configure("info", "json", pid=4711)
 
@@ -79,7 +79,7 @@ def test_whose_line_it_is(records, configure):
     ]
 
 
-def test_library_records(records, configure):
+def test_records_of_libraries_have_the_same_form(records, configure):
     """Records of libraries that use the standard library have the same form, with their extra values."""
     configure("info", "json")
 
@@ -106,7 +106,7 @@ def test_bound_values(records, configure):
     assert (record["event"], record["delivery"], record["handler"]) == ("run it", "d1", "a:b")
 
 
-def test_what_a_handler_logs_names_its_event(records, configure):
+def test_records_in_a_handler_name_the_delivery_and_event(records, configure):
     """Records of any library in the handler's call have the delivery and the event, and do not replace them."""
     configure("info", "json")
     event = make_event(flow_instance_id="4711", business_key="B-17\n" + "x" * 500, source="oa")
@@ -153,7 +153,7 @@ def test_levels(level, heard, get_logger, records, configure):
     assert [record["level"] for record in records()] == heard
 
 
-def test_quieted_libraries(records, configure):
+def test_verbose_libraries_have_a_higher_level(records, configure):
     """Verbose libraries are logged only from a higher level, even at the level debug."""
     configure("debug", "json")
 
@@ -173,7 +173,7 @@ def test_quieted_libraries(records, configure):
     ]
 
 
-def test_configured_again(records, configure):
+def test_a_second_configure_replaces_stream_level_and_format(records, configure):
     """Configuring again replaces the stream, the level and the format, also for loggers already in use."""
     log = structlog.get_logger("flowhooks.x")
     log.debug("before")
@@ -208,7 +208,7 @@ def test_tracebacks(records, configure):
     assert "traceback" not in none
 
 
-def test_a_traceback_that_was_made_already(records, configure):
+def test_a_traceback_passed_as_text(records, configure):
     """A traceback passed as text, because its secrets were masked, is logged and cut like any other."""
     configure("info", "json")
     structlog.get_logger("flowhooks.x").error("failed", traceback="Traceback …\nValueError: …")
@@ -221,7 +221,7 @@ def test_a_traceback_that_was_made_already(records, configure):
     assert other["traceback_"] == ["no text"]
 
 
-def test_text(stream, configure):
+def test_text_format(stream, configure):
     """Text for people has time, level, event, logger and values, unescaped."""
     configure("info", "text")
 
@@ -269,7 +269,7 @@ def test_colors(monkeypatch, configure):
     assert "\x1b" not in plain.getvalue()
 
 
-def test_threads(records, configure):
+def test_an_exception_that_ends_a_thread_is_logged(records, configure):
     """An exception that ends a thread is logged, once; SystemExit is not."""
     configure("info", "json")
 
@@ -286,7 +286,7 @@ def test_threads(records, configure):
     assert record["traceback"].endswith("ValueError: the reason")
 
 
-def test_many_threads(records, configure):
+def test_records_of_many_threads_do_not_mix(records, configure):
     """Records of many threads do not mix."""
     configure("info", "json")
 
@@ -303,7 +303,7 @@ def test_many_threads(records, configure):
     assert sorted(record["number"] for record in records()) == sorted(list(range(50)) * 8)
 
 
-def test_before_configure():
+def test_records_before_configure_are_printed():
     """Library code may log before configuration, and its records are printed."""
     done = run(f"{LIBRARY}\nwork('value')")
 
@@ -311,7 +311,7 @@ def test_before_configure():
     assert "event_name" in done.stdout
 
 
-def test_library_loggers_follow():
+def test_loggers_used_before_configure_use_its_settings():
     """A logger used before `configure` follows it afterwards."""
     done = run(
         f"{LIBRARY}\nfrom flowhooks.observability import logging as logs\n"
@@ -323,7 +323,7 @@ def test_library_loggers_follow():
     assert (record["logger"], record["event"], record["key"]) == ("flowhooks.somewhere", "event_name", "流程")
 
 
-def test_everything_else_that_is_printed():
+def test_warnings_and_uncaught_errors_are_records():
     """Warnings, ignored errors and the error that ends the process are records too."""
     done = run(
         "import warnings\nfrom flowhooks.observability import logging as logs\nlogs.configure('info', 'json')\n"
@@ -341,7 +341,7 @@ def test_everything_else_that_is_printed():
     assert crashed["traceback"].endswith("KeyError: 'the end'")
 
 
-def test_broken_pipe():
+def test_a_broken_pipe_does_not_stop_the_program():
     """A program continues when its log is no longer read."""
     program = (
         f"{LIBRARY}\nimport logging\n"

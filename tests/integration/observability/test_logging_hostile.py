@@ -71,7 +71,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("value", "shown"), VALUES, ids=map(str, range(len(VALUES))))
-def test_values(value, shown, records, configure):
+def test_every_value_becomes_json_on_one_line(value, shown, records, configure):
     """Every value becomes JSON on the same line; a value that JSON lacks is shown by its repr."""
     configure("info", "json")
 
@@ -87,7 +87,7 @@ MARKS += ["\ud800", "\udfff", "\U000e0041"]
 
 
 @pytest.mark.parametrize("mark", MARKS, ids=ascii)
-def test_what_could_forge_a_line_is_escaped_as_json_escapes_it(mark, stream, records, configure):
+def test_characters_that_could_forge_a_line_are_escaped(mark, stream, records, configure):
     """Controls, line separators, direction marks and lone surrogates are escaped in values and names."""
     configure("info", "json")
 
@@ -122,7 +122,7 @@ def test_text_of_any_language_is_found_by_a_search(stream, form, configure):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
 @pytest.mark.parametrize("errors", ["strict", "backslashreplace"])
-def test_json_is_json_whatever_the_stream_can_encode(encoding, errors, configure):
+def test_json_is_ascii_on_a_stream_that_is_not_utf_8(encoding, errors, configure):
     """On a stream that is not UTF-8 the JSON is ASCII, because Python's escapes are not JSON's."""
     raw = io.BytesIO()
     configure("info", "json", io.TextIOWrapper(raw, encoding=encoding, errors=errors))
@@ -134,7 +134,7 @@ def test_json_is_json_whatever_the_stream_can_encode(encoding, errors, configure
 
 
 @pytest.mark.parametrize(("value", "shown"), VALUES, ids=map(str, range(len(VALUES))))
-def test_values_as_text(stream, value, shown, configure):
+def test_every_value_becomes_one_printable_line_of_text(stream, value, shown, configure):
     """Any value as text is one printable line too."""
     configure("info", "text")
 
@@ -159,7 +159,7 @@ def test_values_as_text(stream, value, shown, configure):
     ],
     ids=["text", "escapes", "bytes", "list", "deep", "dict", "key", "range"],
 )
-def test_long_values(value, records, configure):
+def test_long_values_are_truncated(value, records, configure):
     """A very long value of any structure is truncated."""
     configure("info", "json")
 
@@ -170,7 +170,7 @@ def test_long_values(value, records, configure):
     assert record["after"] == "it"
 
 
-def test_clipped_text(records, configure):
+def test_a_truncated_string_states_its_length(records, configure):
     """A truncated string states its length."""
     configure("info", "json")
 
@@ -181,7 +181,7 @@ def test_clipped_text(records, configure):
     assert record["whole"] == "y" * 8000
 
 
-def test_reserved_names(stream, configure):
+def test_values_do_not_replace_reserved_fields(stream, configure):
     """A value with the name of a record's field does not replace it."""
     given = {"time": 1, "level": 2, "logger": 3, "traceback": 4, "exception": 5, "stack": 6, "_record": 7}
 
@@ -198,7 +198,7 @@ def test_reserved_names(stream, configure):
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_forged_records(stream, form, configure):
+def test_no_input_can_forge_a_record(stream, form, configure):
     """No event, name or exception can produce a line that looks like another record."""
     forged = '\n2026-01-01T00:00:00.000Z [info     ] forged\r\n{"level": "info"}\x1b[2J\u2028'
     configure("info", form)
@@ -214,7 +214,7 @@ def test_forged_records(stream, form, configure):
     assert len([line for line in lines if not line.startswith("    ")]) == 2
 
 
-def test_long_tracebacks(records, configure):
+def test_a_long_traceback_is_truncated_in_the_middle(records, configure):
     """A long traceback keeps its beginning and its end."""
     configure("info", "json")
 
@@ -230,7 +230,7 @@ def test_long_tracebacks(records, configure):
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_unreadable_records(stream, capfd, form, configure):
+def test_records_with_arguments_that_do_not_fit(stream, capfd, form, configure):
     """A record whose arguments do not fit its text is logged as such, and nothing else is written."""
     configure("info", form)
 
@@ -251,7 +251,7 @@ class Broken(logging.Handler):
         raise ConnectionError("the log server is down")
 
 
-def test_handlers_of_other_code_that_fail(records, configure):
+def test_exceptions_of_other_log_handlers_are_logged(records, configure):
     """Their exceptions are logged, and do not reach the code that logs."""
     configure("info", "json")
     logging.getLogger().addHandler(Broken())
@@ -264,7 +264,7 @@ def test_handlers_of_other_code_that_fail(records, configure):
     assert failed["traceback"].endswith("ConnectionError: the log server is down")
 
 
-def test_narrow_encoding(configure):
+def test_characters_the_stream_cannot_encode_are_escaped(configure):
     """A character that the stream cannot encode is escaped."""
     raw = io.BytesIO()
     narrow = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
@@ -275,7 +275,7 @@ def test_narrow_encoding(configure):
     assert rb"value=\u6d41\u7a0b" in raw.getvalue()
 
 
-def test_closed_stream(stream, configure):
+def test_logging_to_a_closed_stream_does_nothing(stream, configure):
     """Logging to a closed stream does nothing."""
     configure("info", "json")
     stream.close()

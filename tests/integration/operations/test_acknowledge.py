@@ -51,7 +51,7 @@ def test_an_alert_is_acknowledged(flow, by, deeds):
     assert entry.detail == {"alerts": [first.id], "about": [f"dead {first.subject}"], "note": "ringing the archive"}
 
 
-def test_a_second_time_and_what_is_not_there(flow, by, deeds):
+def test_acknowledged_closed_and_unknown_alerts_are_skipped(flow, by, deeds):
     """The first acknowledgement stays; unknown and closed alerts are skipped."""
     first, second = still_open(flow)
     acknowledge(by(flow), [first.id])
@@ -72,7 +72,7 @@ def test_a_dry_run_changes_nothing(flow, by, deeds):
     assert deeds(flow) == []
 
 
-def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
+def test_a_cause_that_recurs_opens_a_new_alert(flow, by):
     """A new alert of the same cause is not acknowledged."""
     first, _ = still_open(flow)
     acknowledge(by(flow), [first.id])
@@ -87,7 +87,7 @@ def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
     assert again.acknowledged_at is None
 
 
-def test_who_has_not_been_told_is_told_all_the_same(harness, listens, by, make_plugin):
+def test_pending_notifications_of_an_acknowledged_alert_are_sent(harness, listens, by, make_plugin):
     """A mail server that was down at the acknowledgement still gets its mail, for other people."""
     told, mute = [], [True]
 

@@ -47,7 +47,7 @@ def by(flow, actor=ANN):
     return replace(flow.app.operation_context, by=actor)
 
 
-def test_a_dismissal_is_written_down(flow):
+def test_a_dismissal_is_recorded(flow):
     """The entry has operator, time, interface, filter, note and the number of events."""
     dismiss(by(flow), EventFilter(ids=(flow.parked,)), note="a test")
     (entry,) = entries(flow)
@@ -56,7 +56,7 @@ def test_a_dismissal_is_written_down(flow):
     assert entry.detail == {"event_filter": {"ids": [flow.parked]}, "events": 1, "note": "a test"}
 
 
-def test_a_dry_run_and_nothing_done_leave_no_entry(flow):
+def test_a_dry_run_and_an_action_without_effect_are_not_recorded(flow):
     """Only an action that changed something is recorded."""
     dismiss(by(flow), EventFilter(), dry_run=True)
     dismiss(by(flow), EventFilter(flow_instance_id="no-such-flow"))
@@ -73,7 +73,7 @@ def dismiss_pages(flow, event_filter, *, actor=ANN, after="", pages=100):
 
 
 @pytest.mark.either
-def test_the_pages_of_an_operation_share_an_entry(flow, monkeypatch):
+def test_the_pages_of_an_operation_share_an_audit_entry(flow, monkeypatch):
     """A dismissal of three events in two pages is one action: the entry has the sum, and no position at its end."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 2)
     park(flow, "2")
@@ -84,7 +84,7 @@ def test_the_pages_of_an_operation_share_an_entry(flow, monkeypatch):
 
 
 @pytest.mark.either
-def test_an_operation_that_stopped_is_continued_in_its_entry(flow, monkeypatch):
+def test_an_interrupted_operation_continues_its_audit_entry(flow, monkeypatch):
     """The entry says where it stopped; what another operator or another filter dismisses has an entry of its own."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     events = [flow.parked, *(park(flow, str(number)) for number in range(2, 5))]
@@ -99,7 +99,7 @@ def test_an_operation_that_stopped_is_continued_in_its_entry(flow, monkeypatch):
 
 
 @pytest.mark.either
-def test_the_same_operation_started_again_has_an_entry_of_its_own(flow, monkeypatch):
+def test_a_repeated_operation_has_its_own_audit_entry(flow, monkeypatch):
     """Two dismissals with the same filter are two actions, in whatever pages they are made."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     for number in range(2):
@@ -108,13 +108,13 @@ def test_the_same_operation_started_again_has_an_entry_of_its_own(flow, monkeypa
     assert [entry.detail["events"] for entry in entries(flow)] == [1, 2]
 
 
-def test_what_nobody_asked_for_is_no_deed(flow):
+def test_an_action_without_an_operator_is_not_recorded(flow):
     """An action without an operator, such as rerouting parked events at the start, is not recorded."""
     dismiss(flow.app.operation_context, EventFilter())
     assert entries(flow) == []
 
 
-def test_a_verdict_and_a_retirement_are_written_down(flow):
+def test_a_resolution_and_a_retirement_are_recorded(flow):
     """A resolution is recorded under its event, a retirement under its handler, so that their pages find them."""
     (standing,) = flow.app.ledger.delivery_statuses(flow.dead)
     resolve(by(flow), standing.delivery_id, Resolution.CLOSE, note="by hand")
@@ -132,7 +132,7 @@ def test_a_verdict_and_a_retirement_are_written_down(flow):
     assert entries(flow, before=retired.id) == [closed]
 
 
-def test_what_is_undone_leaves_no_entry(flow):
+def test_a_rollback_leaves_no_audit_entry(flow):
     """An action and its entry are one transaction: if the change fails, there is no entry."""
 
     def breaks(transaction):

@@ -76,7 +76,7 @@ def test_a_plan_has_the_exact_count_and_changes_no_delivery(harness, listens, wo
         assert audit.entries(connection, limit=10) == []
 
 
-def test_a_start_is_audited_once_and_another_start_is_refused(harness, listens, works):
+def test_a_start_is_audited_once_and_a_second_start_is_refused(harness, listens, works):
     """The start writes the audit record; the plan's note and rate count unless others are given."""
     flow = harness.open(listens(works, name="h"), start=False)
     plan = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL, note="planned", rate=3)
@@ -202,7 +202,7 @@ def test_statements_about_whole_operations_may_take_longer(harness, listens, wor
     assert [statement.startswith("SELECT") for statement in of_results] == [True, True]
 
 
-def test_a_delivery_outside_the_plan_is_never_touched(harness, listens, works):
+def test_a_delivery_outside_the_plan_is_not_released(harness, listens, works):
     """A delivery that is dead after the plan is not released, although it matches the filter."""
     flow = harness.open(listens(works, name="h"))
     flow.take("planned")
@@ -215,7 +215,7 @@ def test_a_delivery_outside_the_plan_is_never_touched(harness, listens, works):
     assert (flow.only(late).state, flow.only(late).attempt) == (State.DEAD, 1)
 
 
-def test_a_delivery_that_has_changed_is_left_alone(harness, listens, works):
+def test_a_delivery_that_changed_after_the_plan_is_skipped(harness, listens, works):
     """A delivery that was replayed, or closed, after the plan counts as changed and is not touched."""
     flow = harness.open(listens(works, name="h"))
     events = [flow.take(f"i{number}").event_id for number in range(3)]
@@ -346,7 +346,7 @@ def test_a_scheduled_retry_runs_now(harness, listens, works):
     assert rows == [("run-now", "ann")]
 
 
-def test_run_now_ends_with_the_attempt_that_it_asked_for(harness, listens, works):
+def test_run_now_finishes_after_one_attempt_of_each_delivery(harness, listens, works):
     """A delivery that fails again and waits for its schedule has failed; the operation does not wait for the rest."""
     flow = harness.open(listens(works, name="h", retry=Retry(attempts=4, delays=(3600,))))
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(2)]
@@ -367,7 +367,7 @@ def test_run_now_ends_with_the_attempt_that_it_asked_for(harness, listens, works
     assert read(flow, operation_id) == done
 
 
-def test_suspended_deliveries_are_closed_and_others_are_not(harness, listens, works):
+def test_only_suspended_deliveries_are_closed(harness, listens, works):
     """A filter for suspended deliveries closes those that are still suspended when they are released."""
     flow = harness.open(listens(works, name="h"), start=False)
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(2)]
@@ -383,7 +383,7 @@ def test_suspended_deliveries_are_closed_and_others_are_not(harness, listens, wo
     assert [flow.only(event_id).state for event_id in events] == [State.CLOSED, State.WAITING]
 
 
-def test_selected_deliveries_are_planned_alone(harness, listens, works):
+def test_a_filter_by_ids_plans_only_the_selected_deliveries(harness, listens, works):
     """A filter by ids of deliveries plans these deliveries only, also of an event with several."""
     flow = harness.open(listens(works, name="h"), listens(works, name="other"))
     event_id = flow.take().event_id
@@ -393,7 +393,7 @@ def test_selected_deliveries_are_planned_alone(harness, listens, works):
     assert plan.event_filter == {"delivery_ids": [chosen.delivery_id]}
 
 
-def test_without_a_server_a_command_releases_everything(harness, listens, works):
+def test_a_command_without_a_server_releases_all_deliveries(harness, listens, works):
     """`release_all` releases all deliveries in its thread; they run when a server starts, which stores the results."""
     flow = harness.open(listens(works, name="h"))
     for number in range(3):
@@ -411,7 +411,7 @@ def test_without_a_server_a_command_releases_everything(harness, listens, works)
 
 
 @pytest.mark.parametrize(("others", "sizes"), [(False, [2, 4, 6, 6, 2]), (True, [2] * 10)], ids=["alone", "others"])
-def test_pages_of_a_plan_are_large_while_nobody_else_writes(  # noqa: PLR0917 (fixtures)
+def test_pages_of_a_plan_are_large_without_concurrent_writes(  # noqa: PLR0917 (fixtures)
     harness, listens, works, monkeypatch, others, sizes
 ):
     """Large pages need fewer commits; while others write, pages are small, so that these do not wait long."""
@@ -449,7 +449,7 @@ def test_an_interrupted_plan_cannot_be_started(harness, listens, works, monkeypa
         bulk.start_operation(by_ann(flow), plan.id)
 
 
-def test_operations_are_deleted_in_time(harness, listens, works):
+def test_old_operations_and_items_are_deleted(harness, listens, works):
     """A plan that nobody started is deleted after a day; items 30 days after the end, operations as the audit log."""
     flow = harness.open(listens(works, name="h"), retention={"audit": 60})
     for number in range(3):
@@ -520,7 +520,7 @@ def test_verify_finds_operations_that_disagree_with_their_items(harness, listens
         (200_000, 9_000_000_000, 1_000_000_000, 0, 1_020_000_000),
     ],
 )
-def test_how_many_a_rate_allows(interval, used_until, now, number, until_when):
+def test_number_of_releases_that_a_rate_allows(interval, used_until, now, number, until_when):
     """The average is the rate, little is made up for, and a clock that jumped back stops nothing for long."""
     assert bulk_release.allowed(interval, used_until, now) == (number, until_when)
 

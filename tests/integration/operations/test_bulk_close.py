@@ -55,7 +55,7 @@ def test_the_deliveries_of_one_handler_are_closed(flow, by, deeds):
     assert entry.detail["event_filter"] == {"handler": "p:gone", "state": "suspended"}
 
 
-def test_what_is_listed_is_what_is_closed(flow):
+def test_the_listed_suspended_deliveries_are_closed(flow):
     """A search for the state `suspended` finds the events whose deliveries are closed, and none after that."""
     (first, *_) = flow.events()
     with flow.app.ledger.connection() as connection:
@@ -68,7 +68,7 @@ def test_what_is_listed_is_what_is_closed(flow):
     assert flow.events(state="suspended", handler="p:gone") == []
 
 
-def test_without_a_handler_only_suspended_deliveries_are_closed(flow):
+def test_only_suspended_deliveries_are_closed_without_a_handler(flow):
     """Deliveries of a loaded handler are not in the plan, and closed ones are not in a later plan."""
     assert run_bulk(flow.app.operation_context, BulkAction.CLOSE, SUSPENDED).released == 6
     assert by_handler(flow)["here"] == ["waiting"] * 3
@@ -92,7 +92,7 @@ def test_a_plan_counts_and_changes_nothing(flow, by, deeds):
     assert deeds(flow) == []
 
 
-def test_a_delivery_whose_handler_came_back_is_left(flow, harness):
+def test_a_delivery_whose_handler_returned_is_not_closed(flow, harness):
     """A delivery that got a due time after the plan is not closed, because its handler is there again."""
     harness.check_books = False
     planned = plan_operation(flow.app.operation_context, BulkAction.CLOSE, GONE)
@@ -119,7 +119,7 @@ def test_a_closed_delivery_stays_closed_when_the_handler_returns(flow, harness, 
     assert by_handler(flow)["gone"] == ["closed"] * 3
 
 
-def test_nothing_is_closed_if_it_cannot_be_written(flow, monkeypatch):
+def test_a_locked_database_closes_no_delivery(flow, monkeypatch):
     """While the database is locked nothing is closed, and the release can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     planned = plan_operation(flow.app.operation_context, BulkAction.CLOSE, SUSPENDED)

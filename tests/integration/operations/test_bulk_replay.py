@@ -36,7 +36,7 @@ def works():
     return Works()
 
 
-def test_what_is_dead_runs_again(harness, listens, works):
+def test_a_dead_delivery_runs_again(harness, listens, works):
     """A dead delivery waits again, and succeeds once its handler is fixed; its history is kept."""
     flow = harness.open(listens(works, name="h"))
     event_id = flow.take().event_id
@@ -49,7 +49,7 @@ def test_what_is_dead_runs_again(harness, listens, works):
     assert works.runs == [("i1", 1), ("i1", 2)]
 
 
-def test_the_retry_schedule_starts_anew(harness, listens, works):
+def test_a_replay_restarts_the_retry_schedule(harness, listens, works):
     """After a replay the handler gets all declared attempts again, with the delays from the first."""
     flow = harness.open(listens(works, name="h", retry=Retry(attempts=2, delays=(7,))))
     event_id = flow.take(wait=0).event_id
@@ -62,7 +62,7 @@ def test_the_retry_schedule_starts_anew(harness, listens, works):
     flow.settled(event_id, State.DEAD, attempt=4)
 
 
-def test_what_was_rejected_may_be_replayed(harness, listens):
+def test_a_rejected_event_can_be_replayed(harness, listens):
     """A rejected event can be replayed, because an operator may have changed its circumstances."""
     works = Works(Reject("no such contract"))
     flow = harness.open(listens(works, name="h"))
@@ -72,7 +72,7 @@ def test_what_was_rejected_may_be_replayed(harness, listens):
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_what_succeeded_runs_again_only_when_asked(harness, listens, works):
+def test_a_succeeded_delivery_runs_again_only_with_rerun(harness, listens, works):
     """A replay has no succeeded delivery in its plan; a rerun runs it a second time."""
     works.error = None
     flow = harness.open(listens(works, name="h"))
@@ -83,7 +83,7 @@ def test_what_succeeded_runs_again_only_when_asked(harness, listens, works):
     assert works.runs == [("i1", 1), ("i1", 2)]
 
 
-def test_waiting_running_unknown_and_closed_are_passed_over(harness, listens, works):
+def test_rerun_skips_deliveries_neither_dead_nor_succeeded(harness, listens, works):
     """A rerun has no delivery in its plan that is neither dead nor succeeded."""
     harness.check_books = False
     flow = harness.open(listens(works, name="h"), start=False)
@@ -95,7 +95,7 @@ def test_waiting_running_unknown_and_closed_are_passed_over(harness, listens, wo
     assert flow.sql("SELECT * FROM deliveries") == before
 
 
-def test_a_handler_in_the_filter_means_its_deliveries_only(harness, listens, works):
+def test_a_handler_filter_selects_only_its_deliveries(harness, listens, works):
     """Of an event with two dead deliveries only the named handler's runs again."""
     other = Works()
     flow = harness.open(listens(works, name="h"), listens(other, name="other"))
@@ -108,7 +108,7 @@ def test_a_handler_in_the_filter_means_its_deliveries_only(harness, listens, wor
     assert len(other.runs) == 1
 
 
-def test_a_state_in_the_filter_means_such_deliveries_only(harness, listens, works):
+def test_a_state_filter_selects_only_deliveries_in_the_state(harness, listens, works):
     """Succeeded deliveries of events with a dead one do not run again, even in a rerun."""
     good = Works()
     good.error = None
@@ -120,7 +120,7 @@ def test_a_state_in_the_filter_means_such_deliveries_only(harness, listens, work
     assert len(good.runs) == 1
 
 
-def test_an_event_that_is_not_meant_is_left_alone(harness, listens, works):
+def test_events_outside_the_filter_do_not_change(harness, listens, works):
     """Events outside the filter do not change."""
     flow = harness.open(listens(works, name="h"))
     first, second = flow.take("i1").event_id, flow.take("i2").event_id
@@ -131,7 +131,7 @@ def test_an_event_that_is_not_meant_is_left_alone(harness, listens, works):
 
 
 @pytest.mark.parametrize("number", [20, 25])
-def test_more_deliveries_than_one_page(harness, listens, works, monkeypatch, number):
+def test_a_plan_of_several_pages_has_each_delivery_once(harness, listens, works, monkeypatch, number):
     """A plan of several pages, released in several transactions, has each delivery once."""
     monkeypatch.setattr(bulk_plans, "READ_SIZE", 10)
     monkeypatch.setattr(bulk_plans, "PAGE_SIZE", 4)
@@ -169,7 +169,7 @@ def test_a_delivery_that_changes_during_the_planning_is_not_planned(harness, lis
         flow.settled(event_id, State.SUCCEEDED, attempt=2)
 
 
-def test_two_replays_at_once_run_each_delivery_once(harness, listens, works, together):
+def test_concurrent_replays_run_each_delivery_once(harness, listens, works, together):
     """With any number of concurrent replays, each dead delivery gets one more attempt."""
     flow = harness.open(listens(works, name="h"))
     for number in range(10):
@@ -184,7 +184,7 @@ def test_two_replays_at_once_run_each_delivery_once(harness, listens, works, tog
     assert len(works.runs) == 20
 
 
-def test_nothing_is_routed_anew(harness, listens, works):
+def test_a_replay_does_not_route_events_again(harness, listens, works):
     """A replay gives old events no delivery for a newly installed handler."""
     harness.open(listens(works, name="h")).take()
     harness.opened[-1].close()
@@ -196,7 +196,7 @@ def test_nothing_is_routed_anew(harness, listens, works):
     assert new.runs == []
 
 
-def test_a_release_that_cannot_be_written_changes_nothing(harness, listens, works, monkeypatch):
+def test_a_failed_release_changes_nothing(harness, listens, works, monkeypatch):
     """A release that failed while the database was locked is not made when it works again, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.5)
     flow = harness.open(listens(works, name="h"))

@@ -60,6 +60,6 @@ def app(tmp_path_factory):
         (EventFilter(handler="two:works", state="dead"), BulkAction.RERUN, 0),
     ],
 )
-def test_a_state_in_the_filter_means_deliveries_too(app, wanted, action, deliveries):
+def test_a_plan_has_only_deliveries_that_match_the_whole_filter(app, wanted, action, deliveries):
     """A plan has the deliveries that meet all conditions of its filter, and not the other ones of their event."""
     assert plan_operation(app.operation_context, action, wanted).planned == deliveries

@@ -44,7 +44,7 @@ def bare(harness):
     return harness.open(start=False)
 
 
-def test_the_processes_that_live(harness, listens, bare, findings, clock):
+def test_running_processes_are_listed(harness, listens, bare, findings, clock):
     """Each running process is listed with host, process id, kind, start and number of handlers, in JSON too."""
     harness.open(listens(nothing), start=False)
     first, second = findings(bare, "processes")
@@ -61,7 +61,7 @@ def test_the_processes_that_live(harness, listens, bare, findings, clock):
     assert second.facts["since"] in second.what
 
 
-def test_what_another_process_runs_is_not_missing(harness, listens, bare, findings):
+def test_a_handler_run_by_another_process_is_not_missing(harness, listens, bare, findings):
     """A handler that is not loaded here is a failure only if no running process has it."""
     has = harness.open(listens(nothing), listens(nothing, name="other"), start=False)
     (found,) = findings(bare, "handlers")
@@ -82,7 +82,7 @@ def test_what_another_process_runs_is_not_missing(harness, listens, bare, findin
     assert findings(bare, "deliveries")[0].what.startswith("2 waiting, 0 running; no process runs handlers")
 
 
-def test_settings_of_a_handler_that_nobody_has(harness, listens, findings):
+def test_settings_of_an_unknown_handler_are_reported(harness, listens, findings):
     """Settings of an unknown handler are reported, because a misspelt id would have no effect."""
     flow = harness.open(listens(nothing), start=False)
     given = {one: HandlerSettings(isolation="process") for one in ("p:nothing", "p:nothin")}
@@ -90,7 +90,7 @@ def test_settings_of_a_handler_that_nobody_has(harness, listens, findings):
     assert (found.mark, found.what) == ("note", "the settings configure p:nothin, but no such handler is registered")
 
 
-def test_what_is_loaded_here_and_run_by_nobody(harness, listens, bare, findings):
+def test_a_loaded_handler_that_no_process_runs(harness, listens, bare, findings):
     """A loaded handler that no process runs is a note, and a failure once a delivery waits for it."""
     has = harness.open(listens(nothing), start=False)
     has.close()
@@ -102,7 +102,7 @@ def test_what_is_loaded_here_and_run_by_nobody(harness, listens, bare, findings)
     assert (found.mark, found.why) == ("trouble", "1 delivery waits for it")
 
 
-def test_nobody_lives(listens, harness, findings):
+def test_no_finding_without_running_processes(listens, harness, findings):
     """Without running processes, a loaded handler that does not run is no finding."""
     has = harness.open(listens(nothing), start=False)
     has.close()
@@ -113,7 +113,7 @@ def test_nobody_lives(listens, harness, findings):
 
 
 @pytest.mark.parametrize("error", [LedgerSchemaTooOld("they are missing"), SettingsError("needs a package")])
-def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
+def test_unusable_job_tables_are_a_failure(bare, findings, error):
     """Unusable job tables are a failure if the settings' runner needs them."""
 
     def refused():
@@ -127,7 +127,7 @@ def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
     assert findings(bare, "jobs") == []
 
 
-def test_stored_events_that_are_not_indexed(harness, listens, findings):
+def test_stored_events_without_an_index_field_are_a_note(harness, listens, findings):
     """A note names the command while the oldest events lack a field of the settings, and until it has run."""
     flow = harness.open(listens(nothing))
     flow.take("i1", amount=1)
@@ -143,7 +143,7 @@ def test_stored_events_that_are_not_indexed(harness, listens, findings):
     assert "note" in {finding.mark for finding in findings(flow, "database")}
 
 
-def test_what_is_paused(harness, listens, findings, clock):
+def test_paused_handlers_are_notes(harness, listens, findings, clock):
     """Each paused handler is a note with the start, its waiting deliveries and the command to resume it."""
     flow = harness.open(listens(nothing), listens(nothing, name="other"))
     pause(flow.app.operation_context, ["p:nothing"])

@@ -203,7 +203,7 @@ def run(url, statement, *values):
         return connection.execute(statement, values).rowcount
 
 
-def test_everything_arrives_and_comes_back(furnished, empty, tmp_path):
+def test_a_copy_to_postgresql_and_back_keeps_every_row(furnished, empty, tmp_path):
     """SQLite to PostgreSQL to SQLite: every row of every table is equal, and so are the digests."""
     before = rows(furnished.address)
     assert all(before[name] for name in NAMES), {name: len(before[name]) for name in NAMES}
@@ -227,7 +227,7 @@ def test_everything_arrives_and_comes_back(furnished, empty, tmp_path):
     }
 
 
-def test_what_was_open_goes_on_there(furnished, rooms, empty):
+def test_open_deliveries_continue_in_the_copy(furnished, rooms, empty):
     """The first start recovers the killed process's attempts, and runs deliveries without a due time."""
     move(furnished.address, empty)
     rooms.hold.set()
@@ -252,7 +252,7 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
         harness.end()
 
 
-def test_an_ordered_backlog_goes_on_in_order_there(harness, listens, empty, tmp_path):
+def test_an_ordered_backlog_keeps_its_order_in_the_copy(harness, listens, empty, tmp_path):
     """Blocked deliveries keep their position in both directions; later events come after them."""
     entered = []
 
@@ -288,7 +288,7 @@ def test_an_ordered_backlog_goes_on_in_order_there(harness, listens, empty, tmp_
             assert [instance for of, instance in entered if of == key] == [*instances, f"{key}-0"], url
 
 
-def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
+def test_an_interrupted_copy_is_resumed(furnished, postgresql_url):
     """Rows that an interrupted copy wrote are compared and kept; a repeat compares all rows."""
     move(furnished.address, postgresql_url)
     whole = rows(postgresql_url)
@@ -338,7 +338,7 @@ def test_a_target_that_differs_is_refused(furnished, postgresql_url, change, sai
     assert rows(postgresql_url) == before
 
 
-def test_a_ledger_that_was_begun_elsewhere_is_refused(furnished, rooms, postgresql_url):
+def test_a_target_with_other_callbacks_is_refused(furnished, rooms, postgresql_url):
     """A target with other callbacks is refused."""
     other = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
     flow = other.open(rooms.handlers[0])
@@ -350,7 +350,7 @@ def test_a_ledger_that_was_begun_elsewhere_is_refused(furnished, rooms, postgres
     assert rows(postgresql_url) == before
 
 
-def test_a_database_of_something_else_is_refused(furnished, empty):
+def test_a_target_of_another_program_is_refused(furnished, empty):
     """Tables of another program are refused and unchanged."""
     run(empty, "CREATE TABLE theirs (id int)")
     with pytest.raises(LedgerUnusable, match="is not a flowhooks ledger: it has other tables"):
@@ -360,7 +360,7 @@ def test_a_database_of_something_else_is_refused(furnished, empty):
     assert found == [("theirs",)]
 
 
-def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
+def test_a_target_that_changes_during_the_copy_is_reported(furnished, postgresql_url):
     """A target that changes during the copy is reported."""
 
     @contextmanager
@@ -373,7 +373,7 @@ def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
         move(furnished.address, postgresql_url, progress=meddling)
 
 
-def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished, postgresql_url):
+def test_a_source_with_unbalanced_counts_is_copied_exactly(furnished, postgresql_url):
     """A source whose counts do not balance is copied exactly, and the target's counts do not balance either."""
     with closing(sqlite3.connect(furnished.file)) as connection, connection:
         connection.execute("DELETE FROM attempts WHERE outcome = 'succeeded'")
@@ -401,7 +401,7 @@ def test_a_source_of_an_older_version_is_refused(harness, postgresql_url, pendin
         move(harness.address, postgresql_url)
 
 
-def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
+def test_a_running_process_on_either_database_blocks_the_copy(furnished, rooms, postgresql_url, tmp_path):
     """A process with heartbeats is named; an expired process does not count."""
     there = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
     flow = there.open(rooms.handlers[0])
@@ -416,7 +416,7 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
     assert move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}").books.is_consistent
 
 
-def test_never_much_at_once(harness, postgresql_url):
+def test_batches_have_a_limited_size(harness, postgresql_url):
     """Batches have a limited number of rows, and fewer large rows, on either database."""
     small, large = row_stream.MAX_BATCH_ROWS * 2 + 1, 6
     columns = [column.name for column in events.c]
@@ -452,7 +452,7 @@ def test_a_target_of_a_newer_version_is_refused(harness, postgresql_url, tmp_pat
         move(postgresql_url, f"sqlite:///{tmp_path / 'newer.db'}")
 
 
-def test_what_is_paused_stays_paused(harness, listens, postgresql_url):
+def test_paused_handlers_stay_paused_in_the_copy(harness, listens, postgresql_url):
     """Paused handlers stay paused, and their deliveries keep waiting in the new database."""
     flow = harness.open(listens(lambda event: None, name="h"))
     pause(flow.app.operation_context, ["p:h"])

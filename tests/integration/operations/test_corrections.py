@@ -150,7 +150,7 @@ def test_a_body_is_accepted_once(harness, books, runs):
     assert len(flow.events()) == 3
 
 
-def test_two_operators_at_once(harness, books, runs, together):
+def test_concurrent_calls_accept_a_body_once(harness, books, runs, together):
     """Of several calls at the same moment, one stores the event, and the others name it."""
     flow = harness.open(books())
     event_id, digest = conflict_with(flow)
@@ -180,7 +180,7 @@ def test_a_dry_run_changes_nothing(harness, books, listens):
 
 
 @pytest.mark.either
-def test_what_is_refused(harness, books):
+def test_invalid_corrections_are_refused(harness, books):
     """Without a note, for another body or event, or with too short a digest."""
     flow = harness.open(books())
     event_id, digest = conflict_with(flow)
@@ -215,7 +215,7 @@ def test_waiting_deliveries_of_the_first_body_stay(harness, books, runs):
 
 
 @pytest.mark.either
-def test_the_second_body_is_routed_anew(harness, listens, runs):
+def test_the_second_body_is_routed_by_its_own_conclusion(harness, listens, runs):
     """By its own conclusion, which the settings of the source map; it may be parked, and is routed later."""
     approved = listens(lambda event: runs.append(event.conclusion), name="approved", conclusion="approved")
     flow = harness.open(approved, sources={"oa": Source(token_sha256=("0" * 64,), conclusion={"yes": "approved"})})
@@ -230,7 +230,7 @@ def test_the_second_body_is_routed_anew(harness, listens, runs):
     assert accept(flow, event_id, digests["maybe"]).state == EventState.DISMISSED
 
 
-def test_a_purge_forgets_neither(harness, books, runs):
+def test_a_purge_of_either_event_keeps_both_identities(harness, books, runs):
     """Repeats of both bodies are acknowledged, whichever event was purged, and a body is not accepted again."""
     flow = harness.open(books())
     event_id, digest = conflict_with(flow)
@@ -252,7 +252,7 @@ def test_a_purge_forgets_neither(harness, books, runs):
 
 
 @pytest.mark.either
-def test_a_correction_outlives_its_original(harness, books, runs):
+def test_a_correction_stays_after_a_purge_of_its_original(harness, books, runs):
     """The first event is purged alone: the correction stays, and its repeat is recognized."""
     flow = harness.open(books())
     event_id, digest = conflict_with(flow)
@@ -290,7 +290,7 @@ def test_a_correction_is_not_the_event_of_an_instance(pulling, runs):
 
 
 @pytest.mark.either
-def test_the_kind_of_a_late_callback_is_kept(pulling, runs):
+def test_a_late_callback_runs_the_handlers_of_its_kind(pulling, runs):
     """The body of a callback that contradicts the history runs the handlers of its own kind; its repeat is known."""
     flow = pulling
     event_id = flow.take_in(amount=1).event_id
@@ -334,7 +334,7 @@ def test_verify_reports_changed_links(harness, books, change):
 
 
 @pytest.mark.either
-def test_the_history_of_a_client_agrees(harness, books):
+def test_verify_against_a_client_history_finds_the_correction(harness, books):
     """`verify --against` knows that the accepted body was answered with the correction, also after a purge."""
     flow = harness.open(books())
     event_id, digest = conflict_with(flow)

@@ -50,7 +50,7 @@ def only(flow, **given):
     return definition
 
 
-def test_a_definition_is_covered(opened):
+def test_a_handler_covers_a_definition(opened):
     """A handler of its key, for its latest version and its source, covers a definition."""
     flow = opened({"process_key": "leave", "versions": ">=3", "source": "oa"}, definitions=[("leave", 3, "Leave")])
     found = compared(flow)
@@ -59,7 +59,7 @@ def test_a_definition_is_covered(opened):
     assert (found.is_complete, found.uncovered, found.read_at) == (True, 0, {"oa": flow.clock.now()})
 
 
-def test_no_handler(opened):
+def test_a_definition_without_a_matching_handler_is_not_covered(opened):
     """Neither a handler of another source or kind, nor one for every event, covers a definition."""
     flow = opened(
         {"process_key": "leave", "source": "erp"},
@@ -74,7 +74,7 @@ def test_no_handler(opened):
     assert (found.is_complete, found.uncovered) == (False, 2)
 
 
-def test_a_class_that_was_seen(opened):
+def test_a_handler_of_a_class_covers_definitions_with_the_class(opened):
     """A handler of a class covers a definition whose events had the class."""
     flow = opened({"process_key": None, "callback_class": "com.example.Leave"}, definitions=[("leave", 1)])
     assert only(flow).no_handler
@@ -83,7 +83,7 @@ def test_a_class_that_was_seen(opened):
     assert only(flow).is_covered
 
 
-def test_a_version_that_no_handler_takes(opened):
+def test_a_version_without_a_handler_is_not_covered(opened):
     """The latest version, and versions that events had in the last 30 days, must be taken."""
     flow = opened({"process_key": "leave", "versions": ">=2,<4"}, definitions=[("leave", 4)])
     assert (only(flow).versions, only(flow).handlers) == ((4,), ())
@@ -95,7 +95,7 @@ def test_a_version_that_no_handler_takes(opened):
     assert only(flow).versions == (4,)
 
 
-def test_a_conclusion_that_no_handler_takes(opened):
+def test_a_conclusion_without_a_handler_is_not_covered(opened):
     """A conclusion of events that no handler of the key names is not covered, with the number and newest event."""
     flow = opened(
         {"process_key": "leave", "conclusion": ("approved", "rejected")},
@@ -116,13 +116,13 @@ def test_a_condition_on_the_data_is_covered(opened):
     assert only(flow).is_covered
 
 
-def test_an_ignored_key(opened):
+def test_an_ignored_key_needs_no_handler(opened):
     """A key in `routing.ignore_process_keys` needs no handler."""
     flow = opened(definitions=[("leave", 1)], routing={"ignore_process_keys": ("leave",)})
     assert (only(flow).ignored, only(flow).is_covered) == (True, True)
 
 
-def test_definitions_that_are_not_known(opened):
+def test_the_comparison_is_incomplete_without_an_engine_answer(opened):
     """An engine that was never asked makes the comparison incomplete; a fresh answer is used instead, or its error."""
     flow = opened(sources=("oa", "erp"), definitions=[("leave", 1)])
     found = compared(flow)
@@ -134,7 +134,7 @@ def test_definitions_that_are_not_known(opened):
     assert [(one.source, one.error) for one in fresh.unread] == [("erp", "HTTP 500")]
 
 
-def test_what_is_not_covered_comes_first(opened):
+def test_uncovered_definitions_are_listed_first(opened):
     """Definitions that are not covered precede the others."""
     flow = opened({"process_key": "b"}, definitions=[("b", 1), ("c", 1), ("a", 1)])
     assert [one.key for one in compared(flow).definitions] == ["a", "c", "b"]

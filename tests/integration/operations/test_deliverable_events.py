@@ -30,7 +30,7 @@ def counted(harness, listens):
     return count
 
 
-def test_what_a_new_handler_would_take(harness, listens, counted):
+def test_dismissed_events_that_match_a_new_handler_are_counted(harness, listens, counted):
     """Events dismissed for their conclusion or kind are counted; those dismissed by an operator or setting are not."""
     flow = harness.open(
         listens(lambda event: 1, name="a", conclusion="approved"), routing={"ignore_process_keys": ("ignored",)}
@@ -65,7 +65,7 @@ def test_what_a_new_handler_would_take(harness, listens, counted):
         assert "p:b" not in dismissed_by_handler(connection, flow.app.router)
 
 
-def test_a_bounded_look(harness, listens, counted, monkeypatch):
+def test_the_count_reads_a_limited_number_of_events(harness, listens, counted, monkeypatch):
     """Only the newest events are read, without their bodies, and only a limited number of bodies."""
     assert not {"body", "raw_body"} & set(deliverable_events._NEWEST.selected_columns.keys())
     flow = harness.open(listens(lambda event: 1, name="a", conclusion="approved"))
@@ -85,7 +85,7 @@ def test_a_bounded_look(harness, listens, counted, monkeypatch):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("change", ["received_at = 'x'", "route = '{'", "route = '1'", "body = 'x'", "body = x'ff00'"])
-def test_damaged_events_are_left_out(harness, listens, counted, change):
+def test_damaged_events_are_not_counted(harness, listens, counted, change):
     """An event that cannot be read does not keep the others from being counted."""
     harness.check_books = False
     flow = harness.open(listens(lambda event: 1, name="a", conclusion="approved"))
@@ -97,7 +97,7 @@ def test_damaged_events_are_left_out(harness, listens, counted, change):
     assert found["p:large"].events == 1
 
 
-def test_a_start_says_what_it_does_not_deliver(harness, listens, logged, eventually):
+def test_a_start_logs_the_command_for_undelivered_events(harness, listens, logged, eventually):
     """A start logs the command once for each new or changed handler; the next start does not."""
     approved, rejected = (listens(lambda event: 1, name=name, conclusion=name) for name in ("approved", "rejected"))
     flow = harness.open(approved)

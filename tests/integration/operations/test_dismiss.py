@@ -32,7 +32,7 @@ def flow(harness, listens):
     return flow
 
 
-def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
+def test_parked_events_that_match_the_filter_are_dismissed(flow, by, deeds):
     """Only matching events are dismissed, and stored with the operator and the reason."""
     done = dismiss(by(flow), EventFilter(process_key="trip"), note="a test of the engine")
     assert (done.events, done.dismissed, done.skipped, done.changed_meanwhile, done.next) == (2, 2, 0, 0, "")
@@ -42,7 +42,7 @@ def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
     assert entry.detail == {"event_filter": {"process_key": "trip"}, "events": 2, "note": "a test of the engine"}
 
 
-def test_one_event_is_what_the_deed_is_about(flow, by, deeds):
+def test_the_audit_entry_of_one_dismissal_names_the_event(flow, by, deeds):
     """A dismissal of one event is recorded under it, so that its page shows the operator."""
     (event_id,) = flow.events(flow_instance_id="p1")
     dismiss(by(flow), EventFilter(ids=(event_id,)), note="not ours")
@@ -50,7 +50,7 @@ def test_one_event_is_what_the_deed_is_about(flow, by, deeds):
     assert entry.detail["note"] == "not ours"
 
 
-def test_what_is_not_parked_is_passed_over(flow, by, deeds):
+def test_events_that_are_not_parked_are_skipped(flow, by, deeds):
     """An event with deliveries cannot be dismissed; without a change there is no audit entry."""
     done = dismiss(by(flow), EventFilter(ids=tuple(flow.events(flow_instance_id="routed"))))
     assert (done.events, done.dismissed, done.skipped) == (1, 0, 1)
@@ -59,7 +59,7 @@ def test_what_is_not_parked_is_passed_over(flow, by, deeds):
     assert deeds(flow) == []
 
 
-def test_of_all_events_only_the_parked_ones_are_looked_at(flow):
+def test_dismissal_without_ids_uses_the_index_of_parked_events(flow):
     """Without ids or a state the operation uses the index of parked events."""
     done = dismiss(flow.app.operation_context, ALL)
     assert (done.events, done.dismissed, done.skipped) == (3, 3, 0)
@@ -74,7 +74,7 @@ def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
     assert deeds(flow) == []
 
 
-def test_what_was_dismissed_is_done_with(flow):
+def test_a_repeat_of_a_dismissed_event_is_answered_done(flow):
     """A repeated callback of a dismissed event is answered done, and no reroute of parked events includes it."""
     dismiss(flow.app.operation_context, EventFilter(flow_instance_id="p1"))
     assert flow.take("p1", key="trip").status == "done"
@@ -92,7 +92,7 @@ def test_deliveries_of_a_dismissed_event_stay(harness, listens):
     assert flow.app.ledger.event(event_id).route == {"p:every": "every"}
 
 
-def test_a_page_at_a_time(flow, monkeypatch):
+def test_each_call_handles_one_page(flow, monkeypatch):
     """Each call handles a limited number of events, and returns where to continue."""
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     first = dismiss(flow.app.operation_context, ALL)
@@ -100,7 +100,7 @@ def test_a_page_at_a_time(flow, monkeypatch):
     assert [(one.events, one.dismissed, bool(one.next)) for one in (first, rest)] == [(2, 2, True), (1, 1, False)]
 
 
-def test_at_the_same_moment_as_a_drain(harness, listens, together):
+def test_dismissal_during_a_drain(harness, listens, together):
     """An event that now matches a handler is either delivered or dismissed, and the counts say which."""
     flow = harness.open()
     for number in range(20):
@@ -115,7 +115,7 @@ def test_at_the_same_moment_as_a_drain(harness, listens, together):
     assert flow.sql("SELECT count(*) FROM deliveries") == [(rerouted.delivered,)]
 
 
-def test_a_late_callback_is_not_dismissed_with_the_body_that_was_read(harness, monkeypatch):
+def test_an_event_replaced_by_a_late_callback_stays_parked(harness, monkeypatch):
     """A late callback replaces the body between the reading and the writing: its event stays parked."""
     flow = harness.open(**asked())
     flow.take_in("late", key="trip")
@@ -133,7 +133,7 @@ def test_a_late_callback_is_not_dismissed_with_the_body_that_was_read(harness, m
     assert dismiss(context, ALL).dismissed == 1
 
 
-def test_a_dismissal_that_cannot_be_written_changes_nothing(flow, by, deeds, monkeypatch):
+def test_a_failed_dismissal_changes_nothing(flow, by, deeds, monkeypatch):
     """While the database is locked the dismissal is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     with flow.locked(timeout=1), pytest.raises(Unavailable):

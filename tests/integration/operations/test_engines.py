@@ -42,7 +42,7 @@ def context(flow, by, engines):
     return replace(by(flow), reconciler=engines)
 
 
-def test_reconcile(flow, context, engines, deeds):
+def test_reconcile_of_all_engines(flow, context, engines, deeds):
     """Without a source every engine is reconciled; the result has the counts of each, and each is recorded."""
     done = reconcile(context)
     assert engines.rounds == [("erp", None, False), ("oa", None, False)]
@@ -72,7 +72,7 @@ def test_a_dry_run_records_nothing(flow, context, engines, deeds):
     assert (engines.confirmed, deeds(flow)) == ([], [])
 
 
-def test_confirm(flow, context, engines, deeds):
+def test_confirm_of_waiting_instances(flow, context, engines, deeds):
     """A confirmation is passed on with the number in the audit log; without waiting instances nothing happens."""
     assert confirm_reconciliation(context, source="oa").instances == 0
     engine_ledger.position(flow, "oa", to_confirm=1200)
@@ -83,7 +83,7 @@ def test_confirm(flow, context, engines, deeds):
     ]
 
 
-def test_decline(flow, context, engines, deeds):
+def test_decline_of_waiting_instances(flow, context, engines, deeds):
     """Declining is passed on with what was shown, and recorded with its note; without waiting instances it is not."""
     assert decline_reconciliation(context, source="oa", note="old").instances == 0
     engine_ledger.position(flow, "oa", to_confirm=1200)
@@ -129,7 +129,7 @@ def test_close_gaps(flow, context, deeds):
     assert close_gaps(context, source="oa", dry_run=True).gaps == 1
 
 
-def test_ask(context, engines):
+def test_lookup_of_an_instance_at_each_engine(context, engines):
     """Each engine says what it knows of an instance, or why it does not answer."""
     ended = datetime(2026, 1, 1, tzinfo=UTC)
     engines.instances["4711"] = FinishedInstance(
@@ -146,7 +146,7 @@ def test_ask(context, engines):
     assert (answer.status, answer.error) == ("failed", "no route to host")
 
 
-def test_definitions(context, engines):
+def test_definitions_of_each_engine(context, engines):
     """The definitions of each engine are read; an engine that does not answer has a reason."""
     engines.deployed = [ProcessDefinition(key="leave", version=3)]
     assert [(one.source, one.definitions) for one in read_definitions(context).sources] == [
@@ -157,7 +157,7 @@ def test_definitions(context, engines):
     assert (found.definitions, found.error) == ((), "refused")
 
 
-def test_a_source_that_is_not_there(flow, context, by):
+def test_a_source_without_an_engine_is_refused(flow, context, by):
     """A source without an engine is refused with the names of the others; so is any if there is no engine."""
     for operation in (
         lambda context: reconcile(context, source="hr"),

@@ -101,7 +101,7 @@ def test_a_group_has_the_newest_traceback(erp):
 
 
 @pytest.mark.either
-def test_groups_are_found_by_the_beginning_of_their_id(erp, monkeypatch):
+def test_groups_are_found_by_the_prefix_of_their_id(erp, monkeypatch):
     """At least eight characters are needed, and two groups with the same beginning are refused."""
     ledger, now = erp.flow.app.ledger, erp.flow.clock.now()
     fingerprint = erp.groups["p:sync", "Reject"][0].fingerprint
@@ -127,7 +127,7 @@ def test_pages_of_groups(erp):
 
 
 @pytest.mark.either
-def test_a_purge_does_not_take_an_error_group(erp):
+def test_a_purge_refuses_an_error_group(erp):
     """A purge would ignore the group and delete other events, so it refuses."""
     event_filter = {"until": erp.flow.clock.now(), "error_group": erp.groups["p:sync", "Reject"][0].fingerprint}
     with pytest.raises(SettingsError, match="cannot select events by error_group"):

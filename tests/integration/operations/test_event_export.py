@@ -72,7 +72,7 @@ def rows(flow, **options):
     return list(csv.DictReader(io.StringIO(text[1:], newline="")))
 
 
-def test_json_lines_have_what_the_api_lists(flow):
+def test_json_lines_equal_the_api_listing(flow):
     """Each line is one event, newest first, as the API lists it; the file ends with a line break."""
     stored = flow.app.ledger.find(EventFilter(), limit=10)
     assert lines(flow) == [event_to_json(event) for event in stored]
@@ -94,7 +94,7 @@ def test_json_lines_have_the_bodies_on_request(flow):
     assert first["body"]["amount"] == 1250.5
 
 
-def test_numbers_of_a_body_stay_as_they_were_written(flow):
+def test_numbers_of_a_body_are_not_rounded(flow):
     """A number is not rounded, however many digits it has."""
     event_id = flow.events(flow_instance_id="parked")[0]
     body = '{\n "processDefinitionKey": "nobody",\r\n "amount": 10.100000000000000000000000001, "n": 1e2}'
@@ -144,13 +144,13 @@ def test_formulas_are_escaped(text):
 
 
 @pytest.mark.parametrize("text", ["", "a=1", "1-1", "\u5408\u540c", "'=1"])
-def test_other_texts_stay(text):
+def test_texts_that_are_no_formula_are_unchanged(text):
     """A text that no spreadsheet calculates is not changed."""
     assert escape_formula(text) == text
 
 
 @pytest.mark.parametrize("export_format", ExportFormat)
-def test_masked_exports_have_no_value_of_a_body(flow, export_format):
+def test_masked_exports_contain_no_body_values(flow, export_format):
     """Ids, values, errors and notes are replaced; what handlers are selected by stays."""
     text, _ = written(flow, export_format, bodies=Bodies.MASKED)
     ids = [event.event.id for event in flow.app.ledger.find(EventFilter(), limit=10)]
@@ -160,7 +160,7 @@ def test_masked_exports_have_no_value_of_a_body(flow, export_format):
         assert kept in text, kept
 
 
-def test_masked_ids_are_equal_where_ids_are(flow):
+def test_equal_ids_have_equal_pseudonyms_in_one_export(flow):
     """In one export equal ids have equal pseudonyms; in another one they have others."""
     first = lines(flow, bodies=Bodies.MASKED)[-1]
     assert first["body"]["businessKey"] == first["business_key"]
@@ -172,7 +172,7 @@ def test_masked_ids_are_equal_where_ids_are(flow):
 
 
 @pytest.mark.parametrize("bodies", Bodies)
-def test_an_export_that_is_cut_says_how_to_continue(flow, bodies):
+def test_a_truncated_export_names_the_event_to_continue_after(flow, bodies):
     """The newest events are written; the last line names the event after which the next export continues.
 
     That of a masked export does not: it would be the real id of the event whose pseudonym is in the line before.
@@ -192,7 +192,7 @@ def test_an_export_that_is_cut_says_how_to_continue(flow, bodies):
         assert [event["id"] for event in lines(flow, before=newest)] == [parked, oldest]
 
 
-def test_a_filter_selects(flow):
+def test_a_filter_selects_the_exported_events(flow):
     """Only the events of the search are exported; without any the file has the header, or no line."""
     assert [event["flow_instance_id"] for event in lines(flow, criteria={"state": "dead"})] == ["first"]
     assert lines(flow, criteria={"flow_instance_id": "none"}) == []
@@ -231,7 +231,7 @@ def _cells(text):
 
 @settings(max_examples=100)
 @given(text=st.text(max_size=30) | st.from_regex(r'[=+@\t;,"\r\n-]{1,4}\w{0,3}', fullmatch=True))
-def test_any_text_stays_in_its_cell(text):
+def test_any_text_stays_in_one_cell(text):
     """Whatever a sender writes, it is one cell after an apostrophe or as it is, and no part of it starts a cell."""
     written_text = event_export._csv([[escape_formula(text), "end"]])
     (row,) = csv.reader(io.StringIO(written_text, newline=""))

@@ -92,7 +92,7 @@ SELECTED = {
 }
 
 
-def test_every_field_restricts_or_is_refused(flow):
+def test_every_filter_field_restricts_or_is_refused(flow):
     """A value that no event has selects nothing, or the operation is refused: it never acts on more events."""
     context = flow.app.operation_context
     assert {name: select(context) for name, (select, _) in SELECTED.items()} == {
@@ -117,7 +117,7 @@ def selects_nothing(select, context, field, value):
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(EventFilter) if field.name not in EVALUATED])
-def test_a_purge_names_the_field_that_it_refuses(flow, field):
+def test_a_purge_names_the_refused_field(flow, field):
     """A purge that cannot evaluate a field of its filter says so."""
     with pytest.raises(SettingsError, match=rf"a purge cannot select events by {field}$"):
         purge(flow.app.operation_context, EventFilter(**{"until": LATER, field: OTHER[field]}))

@@ -142,7 +142,7 @@ def filled(one, ids):
     return one | {"event": one["event"].format(**ids)}
 
 
-def test_each_line_is_judged(compare):
+def test_each_line_gets_its_finding(compare):
     """Each finding has its kind, and names the line and the flow instance; all else agrees."""
     found = {case: compare(filled(one, compare.ids)) for case, (one, _) in CASES.items()}
     kinds = {case: [*report.findings] for case, report in found.items()}
@@ -176,7 +176,7 @@ def test_a_rejected_callback_may_be_sent_again(compare):
 
 
 @pytest.mark.either
-def test_an_identity_that_is_no_longer_kept(compare, monkeypatch):
+def test_a_callback_older_than_the_identity_retention(compare, monkeypatch):
     """A callback that is older than the identities of purged events are kept is counted, and not called lost."""
     monkeypatch.setattr(history.time, "time_ns", lambda: 1_800_000_000 * 10**9)  # 2027
     old = compare(line("old", BODY, 200, time="2025-01-01"), line("new", BODY, 200, time="2027-01-01"))
@@ -196,7 +196,7 @@ def test_many_findings_are_counted(compare, monkeypatch):
 
 
 @pytest.mark.either
-def test_a_line_that_is_too_long(compare, monkeypatch):
+def test_a_too_long_line_is_reported(compare, monkeypatch):
     """It is named, and the lines after it are read."""
     monkeypatch.setattr(history, "MAX_LINE_BYTES", 1000)
     report = compare(b"x" * 5000, line("stored", BODY, 200))
@@ -205,7 +205,7 @@ def test_a_line_that_is_too_long(compare, monkeypatch):
 
 
 @pytest.mark.either
-def test_late_callbacks_are_found_beside_the_event_of_their_instance(harness, by):
+def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, by):
     """Whatever class they have; also conflicting ones, and those of a purged event."""
     flow = harness.open(**asked(works))
     for instance in ("late", "gone", "conflict"):

@@ -94,7 +94,7 @@ def test_a_late_callback_replaces_the_values(harness, listens):
     assert flow.events(fields=by("/amount=2").fields) == [event_id]
 
 
-def test_without_the_setting_a_callback_does_nothing_for_it(harness, listens):
+def test_a_callback_without_declared_fields_does_not_use_the_table(harness, listens):
     """Without declared fields, a callback does not use the table of their values: it is accepted without that table."""
     harness.check_books = False
     flow = harness.open(listens(lambda event: 1, name="h"))
@@ -104,7 +104,7 @@ def test_without_the_setting_a_callback_does_nothing_for_it(harness, listens):
     assert stored(flow) == []
 
 
-def test_a_reload_begins_to_index(harness, listens):
+def test_callbacks_after_a_reload_are_indexed_by_new_fields(harness, listens):
     """A callback that is received after a reload of the settings is indexed by the new fields."""
     flow = harness.open(listens(lambda event: 1, name="h"), search={"fields": ("/amount",)})
     flow.app.reload(replace(flow.app.settings, search=SearchSettings(fields=("/vendor",))))
@@ -148,7 +148,7 @@ def test_stored_events_are_indexed(harness, listens, monkeypatch):
     assert stored(flow) == []
 
 
-def test_an_event_that_changed_meanwhile_keeps_its_values(harness, listens):
+def test_a_concurrently_changed_event_is_not_indexed(harness, listens):
     """Values of a body that was replaced, or of an event that was purged, after they were read are not stored."""
     flow = harness.open(**asked(listens(lambda event: 1, name="h", process_key="other")))
     flow.take_in("late", key="leave", amount=1)
@@ -177,7 +177,7 @@ def test_a_damaged_body_is_counted(harness, listens):
 
 
 @pytest.mark.either
-def test_a_bulk_operation_by_a_field(harness, listens):
+def test_a_bulk_operation_filtered_by_an_indexed_field(harness, listens):
     """Only the deliveries of matching events are changed; a field that is not indexed is refused by name."""
 
     def fail(event):

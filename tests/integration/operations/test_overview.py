@@ -33,7 +33,7 @@ def look(flow):
     return overview(flow.app.ledger, flow.clock.now())
 
 
-def test_of_nothing(harness):
+def test_an_overview_without_events(harness):
     """Without events everything is zero, and there is no rate."""
     found = look(harness.open(start=False))
     assert set(found.counts.values()) == {0}
@@ -41,7 +41,7 @@ def test_of_nothing(harness):
     assert (found.arrivals.total, found.arrivals.period_seconds) == (0, 3600)
 
 
-def test_how_handlers_have_done(harness, listens, clock):
+def test_handler_success_shares_and_latencies(harness, listens, clock):
     """Shares and latencies are those of the last attempts; failed handlers come first."""
 
     def slow(event):
@@ -85,7 +85,7 @@ def test_deliveries_of_a_retired_handler_are_counted_with_their_age(harness, lis
     assert overview(flow.app.ledger, flow.clock.now()).oldest["handler_missing"].handler == "p:h"
 
 
-def test_more_than_are_read_shorten_the_span(harness, monkeypatch):
+def test_the_read_limit_shortens_the_arrivals_chart(harness, monkeypatch):
     """The chart of arrivals spans the longest time of which every event was read."""
     monkeypatch.setattr(looking, "MAX_ARRIVALS", 10)
     flow = harness.open(start=False)
@@ -97,7 +97,7 @@ def test_more_than_are_read_shorten_the_span(harness, monkeypatch):
     assert arrivals.per_minute == 2
 
 
-def test_why_deliveries_wait(harness, listens, monkeypatch):
+def test_waiting_deliveries_are_counted_by_reason(harness, listens, monkeypatch):
     """Waiting deliveries are counted by their reason: due, retrying, blocked by their order, or paused."""
     flow = harness.open(
         listens(lambda event: None, name="due"),
@@ -131,7 +131,7 @@ def test_why_deliveries_wait(harness, listens, monkeypatch):
     }
 
 
-def test_what_fails_now(harness, listens):
+def test_current_failures_are_named(harness, listens):
     """Open circuits, error groups of the last hour, and the three newest other alerts are named."""
 
     def function(event):
@@ -165,7 +165,7 @@ def test_what_fails_now(harness, listens):
     assert look(flow).failing.error_groups == ()
 
 
-def test_conditions_are_named_while_they_last(harness, monkeypatch):
+def test_open_conditions_are_named(harness, monkeypatch):
     """Silent sources and a full disk are named beside newer alerts and once acknowledged, up to a limit."""
     monkeypatch.setattr("flowhooks.composition.free_disk_bytes", lambda _url: 600 * MIB)
     silent = Source(token_sha256=("1" * 64,), silent_after=3600.0)
@@ -193,7 +193,7 @@ def test_conditions_are_named_while_they_last(harness, monkeypatch):
     assert ([alert.subject for alert in failing.conditions], failing.left_out) == (["ledger", "crm"], 1)
 
 
-def test_errors_are_ranked_by_the_failures_of_the_last_hour(harness, listens):
+def test_errors_are_ranked_by_failures_of_the_last_hour(harness, listens):
     """A small new error comes before a large old one with a single new failure; both have the number of the hour."""
 
     def function(event):
@@ -282,7 +282,7 @@ def test_an_error_is_named_for_each_open_state(harness, calling_erp, state):
     assert bool(failing_errors(flow)) == (state in {"dead", "unknown", "waiting"})
 
 
-def test_an_error_is_named_while_it_is_tried_again(harness, listens):
+def test_an_error_is_named_during_the_next_attempt(harness, listens):
     """The attempt after a failure is running: nobody knows yet whether it succeeds."""
     started, finish = threading.Event(), threading.Event()
 

@@ -43,7 +43,7 @@ class Gate:
             raise ValueError("not this time")
 
 
-def test_what_is_paused_waits_and_runs_when_it_is_resumed(harness, listens, eventually):
+def test_deliveries_of_a_paused_handler_run_after_the_resume(harness, listens, eventually):
     """Deliveries are stored and answered at once, with the pause; others run; after the resume all run."""
     flow = harness.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
     done = pause(flow.app.operation_context, ["p:h"])
@@ -61,7 +61,7 @@ def test_what_is_paused_waits_and_runs_when_it_is_resumed(harness, listens, even
     eventually(lambda: flow.take("3").status == "done")
 
 
-def test_nothing_begins_in_a_process_that_has_not_heard(harness, listens, eventually):
+def test_claims_check_the_pause_in_the_database(harness, listens, eventually):
     """A claim and a stored running mark check the pause in the database, because a process's own data is a hint."""
     flow = harness.open(listens(nothing, name="h"))
     flow.sql("UPDATE handlers SET paused_at = 1")
@@ -81,7 +81,7 @@ def test_nothing_begins_in_a_process_that_has_not_heard(harness, listens, eventu
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_who_waits_already_is_answered_when_it_is_paused(harness, listens, together):
+def test_a_pause_answers_waiting_callers(harness, listens, together):
     """A pause answers waiting callers, because their deliveries cannot settle."""
     gate = Gate()
     flow = harness.open(listens(gate, name="h"), runner={"threads": 2})
@@ -99,7 +99,7 @@ def test_who_waits_already_is_answered_when_it_is_paused(harness, listens, toget
     gate.open.set()
 
 
-def test_what_runs_goes_on_to_its_end_and_its_retry_waits(harness, listens):
+def test_a_running_attempt_finishes_and_its_retry_waits(harness, listens):
     """A failed attempt is recorded, its retry does not start, and no caller waits for it."""
     gate = Gate(fails=True)
     handler = listens(gate, name="h", retry=Retry(attempts=5, delays=[1], jitter=0))
@@ -118,7 +118,7 @@ def test_what_runs_goes_on_to_its_end_and_its_retry_waits(harness, listens):
 
 
 @pytest.mark.either
-def test_a_retry_that_is_due_later_stays_due_later(harness, listens):
+def test_a_resume_does_not_start_retries_that_are_due_later(harness, listens):
     """To resume a handler starts what is due; the result tells how many deliveries have a retry at a later time."""
 
     def fails(event):
@@ -135,7 +135,7 @@ def test_a_retry_that_is_due_later_stays_due_later(harness, listens):
     assert (done.waiting, done.due_later, flow.only(failed).attempt) == (2, 1, 1)
 
 
-def test_pausing_survives_a_restart(harness, listens):
+def test_a_pause_survives_a_restart(harness, listens):
     """Neither a new start nor a crash resumes a handler; earlier and later deliveries wait."""
     flow = harness.open(listens(nothing, name="h"))
     pause(flow.app.operation_context, ["p:h"])
@@ -151,7 +151,7 @@ def test_pausing_survives_a_restart(harness, listens):
         flow.settled(one, State.SUCCEEDED)
 
 
-def test_what_was_running_is_recovered_and_waits(harness, listens):
+def test_an_attempt_killed_during_a_pause_is_recovered_and_waits(harness, listens):
     """An attempt killed during a pause is lost, and the next attempt waits for the resume."""
     flow = harness.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)), start=False)
     event_id = flow.take(wait=0).event_id
@@ -167,7 +167,7 @@ def test_what_was_running_is_recovered_and_waits(harness, listens):
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
 
 
-def test_one_that_is_only_known_can_be_paused(harness, listens):
+def test_a_handler_without_its_plugin_can_be_paused(harness, listens):
     """A handler whose plugin is missing can be paused, and is still paused when it is loaded."""
     harness.open(listens(nothing, name="h"), start=False).close()
     flow = harness.open()
@@ -180,7 +180,7 @@ def test_one_that_is_only_known_can_be_paused(harness, listens):
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_probes_are_not_asked_either(harness, listens):
+def test_probes_of_a_paused_handler_do_not_run(harness, listens):
     """Probes of a paused handler do not run, because they access the same system."""
     asked = []
 
@@ -205,7 +205,7 @@ def test_probes_are_not_asked_either(harness, listens):
     assert asked
 
 
-def test_order_and_limits_hold_when_it_is_resumed(harness, listens, eventually):
+def test_order_and_concurrency_limits_apply_after_the_resume(harness, listens, eventually):
     """Deliveries that have waited run in their order, with the usual concurrency."""
     done, running, most, lock = [], [0], [0], threading.Lock()
 
@@ -232,7 +232,7 @@ def test_order_and_limits_hold_when_it_is_resumed(harness, listens, eventually):
     eventually(flow.at_rest)
 
 
-def test_a_backlog_is_run_without_being_rewritten(harness, listens, eventually):
+def test_a_backlog_keeps_its_due_times(harness, listens, eventually):
     """Hundreds of waiting deliveries keep their due times during the pause and the resume."""
     seen = []
     flow = harness.open(listens(lambda event: seen.append(event.id), name="h"))
@@ -251,7 +251,7 @@ def test_a_backlog_is_run_without_being_rewritten(harness, listens, eventually):
     assert len(set(seen)) == 300
 
 
-def test_patterns_and_what_is_passed_over(harness, listens, make_plugin):
+def test_patterns_match_handlers_and_skipped_ones_are_reported(harness, listens, make_plugin):
     """A pattern matches known handlers; unknown, retired and paused ones are reported and unchanged."""
     flow = harness.open(
         plugins={
@@ -272,7 +272,7 @@ def test_patterns_and_what_is_passed_over(harness, listens, make_plugin):
     assert resume(desk, ["*"]).skipped == ("*",)
 
 
-def test_it_is_called_by_name_and_written_down(harness, listens):
+def test_the_operation_is_called_by_name_and_audited(harness, listens):
     """The operation is called as by the API and commands; its audit entry has the handler and the note."""
     flow = harness.open(listens(nothing, name="h"), start=False)
     desk = replace(flow.app.operation_context, by=Actor("mia", "cli"))
@@ -294,7 +294,7 @@ def test_it_is_called_by_name_and_written_down(harness, listens):
     ]
 
 
-def test_jobs_of_a_large_backlog_are_made_soon(harness, listens, eventually, monkeypatch):
+def test_jobs_of_a_large_backlog_are_created_without_a_sweep(harness, listens, eventually, monkeypatch):
     """Jobs for a large backlog are created without a wait for the next regular sweep."""
     monkeypatch.setattr(job_sweeper, "SWEEP_INTERVAL", 600.0)
     done = []

@@ -27,7 +27,7 @@ def look(flow):
         return {one.name: one for one in list_plugins(flow.app.plugins, reader)}
 
 
-def test_without_a_ledger_there_is_what_is_loaded(harness, listens):
+def test_only_loaded_plugins_are_listed_without_a_ledger(harness, listens):
     """Without a ledger each loaded plugin has its handlers, without stored data."""
     flow = harness.open(listens(nothing), start=False)
     one = next(one for one in list_plugins(flow.app.plugins, None) if one.name == "p")
@@ -39,7 +39,7 @@ def test_without_a_ledger_there_is_what_is_loaded(harness, listens):
     assert one.handlers[0].backlog.is_empty
 
 
-def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(harness, listens, tmp_path):
+def test_the_first_of_two_plugins_with_one_name_decides_the_status(harness, listens, tmp_path):
     """A handler that the loaded plugin lacks is missing, although a second plugin of that name is quarantined."""
     harness.open(listens(nothing), listens(failing)).close()
     (tmp_path / "single").mkdir()
@@ -53,7 +53,7 @@ def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(harness, l
     assert [(one.id, one.availability) for one in first] == [("p:failing", "missing"), ("p:nothing", "present")]
 
 
-def test_every_standing(harness, listens, make_plugin):
+def test_every_status_of_a_handler(harness, listens, make_plugin):
     """Handlers are loaded, removed from their plugin, without their plugin, or retired."""
     first = harness.open(
         plugins={"a": make_plugin(listens(nothing), listens(failing)), "b": make_plugin(listens(nothing))},
@@ -79,7 +79,7 @@ def test_every_standing(harness, listens, make_plugin):
     assert one.backlog == HandlerBacklog(waiting=1)
 
 
-def test_what_is_stored(harness, listens):
+def test_stored_deliveries_are_counted_by_state(harness, listens):
     """Deliveries with and without a due time, *unknown* and dead ones are counted separately; succeeded ones not."""
     flow = harness.open(listens(failing, name="h"))
     flow.take("dead")
@@ -101,7 +101,7 @@ def test_what_is_stored(harness, listens):
     assert look(flow)["p"].handlers[0].backlog == HandlerBacklog(waiting=1, unknown=1, dead=1)
 
 
-def test_what_is_parked_and_wanted_by_now(harness, listens):
+def test_parked_events_that_match_a_handler_are_counted(harness, listens):
     """Each handler has its number of matching parked events; a handler of every event has none."""
     flow = harness.open(start=False)
     for number in range(3):
@@ -114,7 +114,7 @@ def test_what_is_parked_and_wanted_by_now(harness, listens):
 
 
 @pytest.mark.postgresql
-def test_what_other_processes_run_is_elsewhere(harness, listens, make_plugin):
+def test_a_plugin_that_other_processes_run_is_elsewhere(harness, listens, make_plugin):
     """A plugin that is not loaded here is elsewhere while other processes have all its handlers, then missing."""
     both = make_plugin(listens(nothing), listens(failing))
     whole = harness.open(plugins={"b": both}, start=False)

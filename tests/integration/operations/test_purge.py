@@ -80,7 +80,7 @@ def left(flow, ids):
     return {name for name, one in ids.items() if one in there}
 
 
-def test_what_is_done_goes_with_all_that_is_theirs(full):
+def test_finished_events_are_deleted_with_all_their_rows(full):
     """Succeeded, closed and dismissed events are deleted with all their rows; the counts balance."""
     flow, ids = full
     done = purge(flow.app.operation_context, before(flow, 90))
@@ -93,14 +93,14 @@ def test_what_is_done_goes_with_all_that_is_theirs(full):
     assert purge(flow.app.operation_context, before(flow, 90)).purged == 0
 
 
-def test_what_is_younger_stays(full):
+def test_younger_events_stay(full):
     """Events younger than the given age stay."""
     flow, ids = full
     assert purge(flow.app.operation_context, before(flow, 101)).events == 0
     assert left(flow, ids) == set(ids)
 
 
-def test_old_is_what_nothing_has_happened_to(full):
+def test_the_age_counts_from_the_last_change_of_an_event(full):
     """The age of an event replayed or dismissed yesterday is one day, however old its callback is."""
     flow, ids = full
     (standing,) = flow.delivery_statuses(ids["dead"])
@@ -112,7 +112,7 @@ def test_old_is_what_nothing_has_happened_to(full):
     assert purge(flow.app.operation_context, before(flow, 90)).purged == 2
 
 
-def test_an_event_is_as_young_as_its_newest_conflicting_body(full):
+def test_the_newest_conflicting_body_decides_the_age(full):
     """An operator has time to decide on a body that was answered 409, also one that arrives during the purge."""
     flow, ids = full
     cutoffs = {"succeeded": flow.clock.now() - 90 * DAY * 1_000_000}
@@ -128,7 +128,7 @@ def test_an_event_is_as_young_as_its_newest_conflicting_body(full):
 
 
 @pytest.mark.parametrize("state", [*purging.PURGED_BY_DEFAULT, *purging.PURGED_ON_REQUEST])
-def test_only_those_in_a_state(full, state):
+def test_a_state_filter_deletes_only_events_in_the_state(full, state):
     """With a state only events in it are deleted; dead and parked ones need it."""
     flow, ids = full
     assert purge(flow.app.operation_context, before(flow, 90, state=state)).purged == 1
@@ -158,7 +158,7 @@ def test_the_gravest_state_decides(event, of_deliveries, decide):
 
 
 @pytest.mark.parametrize("state", ["waiting", "running", "unknown"])
-def test_what_is_open_is_refused(full, state):
+def test_a_purge_of_open_states_or_without_a_time_is_rejected(full, state):
     """A request to purge states that are kept is rejected, as is one without a time."""
     flow, _ = full
     with pytest.raises(SettingsError, match="never purged"):
@@ -168,7 +168,7 @@ def test_what_is_open_is_refused(full, state):
 
 
 @pytest.mark.parametrize("state", ["waiting", "unknown", "running"])
-def test_what_is_open_stays(harness, listens, state):
+def test_events_with_open_deliveries_stay(harness, listens, state):
     """Waiting, unknown and running deliveries stay, however old they are."""
     flow = harness.open(listens(go, name="go"), start=False)
     event = flow.take("i1", wait=0).event_id
@@ -188,7 +188,7 @@ def test_what_is_open_stays(harness, listens, state):
         ({"flow_instance_id": "c"}, {"succeeded", "dismissed"}),
     ],
 )
-def test_a_filter_narrows(full, narrower, stay):
+def test_a_filter_limits_the_purge_to_matching_events(full, narrower, stay):
     """Only matching events are deleted."""
     flow, ids = full
     assert purge(flow.app.operation_context, before(flow, 90, **narrower)).purged == 1
@@ -203,7 +203,7 @@ def test_a_dry_run_changes_nothing(full):
     assert left(flow, ids) == set(ids)
 
 
-def test_page_by_page(full, monkeypatch):
+def test_each_call_deletes_one_page(full, monkeypatch):
     """A call deletes a page and returns where to continue; an interrupted purge is simply repeated."""
     flow, ids = full
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
@@ -216,7 +216,7 @@ def test_page_by_page(full, monkeypatch):
     assert first.purged + second.purged + third.purged == 3
 
 
-def test_by_its_name_and_with_an_entry(full):
+def test_a_purge_is_called_by_name_and_audited(full):
     """The operation is called like every other, and its audit entry is in the same transaction."""
     flow, _ = full
     desk = flow.app.operation_context
@@ -228,7 +228,7 @@ def test_by_its_name_and_with_an_entry(full):
 
 
 @pytest.mark.parametrize(("instance", "key"), [("s", "go"), ("c", "fail"), ("i", "ignored")])
-def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
+def test_a_repeat_of_a_purged_callback_is_answered_done(full, instance, key):
     """A repeated callback gets the event's id any number of times, and nothing is stored or run."""
     flow, ids = full
     event = {"s": ids["succeeded"], "c": ids["closed"], "i": ids["dismissed"]}[instance]
@@ -241,7 +241,7 @@ def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
 
 
 @pytest.mark.parametrize(("instance", "key", "state"), [("d", "fail", "dead"), ("p", "nobody", "parked")])
-def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(full, instance, key, state):
+def test_a_purged_dead_or_parked_event_is_answered_as_closed(full, instance, key, state):
     """A purged dead or parked event is answered like a closed or dismissed one."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90, state=state))
@@ -249,7 +249,7 @@ def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(f
     assert (answer.status, answer.event_id) == ("done", ids[state])
 
 
-def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
+def test_a_conflict_with_a_purged_event_is_not_stored(full):
     """A callback that differs from a purged event is a conflict, but is not stored."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
@@ -260,7 +260,7 @@ def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
     assert flow.sql("SELECT count(*) FROM conflicts") == [(0,)]
 
 
-def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, harness):
+def test_a_repeat_of_a_purged_event_with_no_handler_reject(full, harness):
     """With routing.no_handler = "reject" a repeat of a purged callback is answered like any repeat."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
@@ -271,7 +271,7 @@ def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, harnes
         flow.take("new", key="nobody")
 
 
-def test_it_is_told_that_an_event_was_purged(full):
+def test_a_request_for_a_purged_event_reports_the_purge(full):
     """A request for a purged id says so; a request for another id says "not found"."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
@@ -282,7 +282,7 @@ def test_it_is_told_that_an_event_was_purged(full):
             flow.app.ledger.event(other)
 
 
-def test_identities_too_old_to_be_kept_go_with_the_next_retention_run(full, harness):
+def test_the_next_retention_run_deletes_expired_identities(full, harness):
     """The clock may be wrong, so the purge keeps them. Without identities, repeats are new events."""
     flow, ids = full
     flow.close()
@@ -295,7 +295,7 @@ def test_identities_too_old_to_be_kept_go_with_the_next_retention_run(full, harn
     assert flow.events()[-1] == again.event_id
 
 
-def test_new_and_purged_in_one_batch(full, together):
+def test_new_and_purged_events_in_one_batch(full, together):
     """New events are stored, and counted, beside the purged ones."""
     flow, _ = full
     purge(flow.app.operation_context, before(flow, 90))
@@ -307,7 +307,7 @@ def test_new_and_purged_in_one_batch(full, together):
     assert flow.app.ledger.verify().trouble == []
 
 
-def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
+def test_a_failing_purge_changes_nothing(full, monkeypatch):
     """A transaction that is rolled back leaves all unchanged."""
     flow, ids = full
 
@@ -327,7 +327,7 @@ class TestRaces:
     """On PostgreSQL another process may purge while this one accepts the same callback."""
 
     @pytest.mark.usefixtures("long_timeouts")
-    def test_a_call_back_that_waits_for_a_purge_is_no_new_event(self, full, eventually):
+    def test_a_callback_that_waits_for_a_purge_is_no_new_event(self, full, eventually):
         """A callback waits for the deletion of its event, and is answered as purged."""
         flow, ids = full
         engine = database.open_engine(flow.address, writing=True)
@@ -353,7 +353,7 @@ class TestRaces:
         assert ids["succeeded"] not in flow.events()
         assert flow.app.ledger.verify().trouble == []
 
-    def test_one_that_purges_passes_over_what_somebody_holds(self, full):
+    def test_a_purge_skips_locked_events(self, full):
         """A purge skips a locked event, such as one whose callback is being repeated."""
         flow, ids = full
         engine = database.open_engine(flow.address, writing=True)
@@ -368,7 +368,7 @@ class TestRaces:
         engine.dispose()
         assert left(flow, ids) == set(ids) - {"dismissed"}
 
-    def test_an_event_that_is_purged_within_a_look_up_is_found(self, full):
+    def test_an_event_purged_during_a_lookup_is_found(self, full):
         """A purge that commits after the first statement of the look-up hides no identity."""
         flow, ids = full
         ((digest,),) = flow.sql("SELECT identity_sha256 FROM events WHERE id = ?", ids["succeeded"])
@@ -384,7 +384,7 @@ class TestRaces:
         assert left(flow, ids) == {"dead", "parked"}
 
     @pytest.mark.usefixtures("long_timeouts")
-    def test_under_load_nothing_is_stored_twice(self, harness, listens, together):
+    def test_no_event_is_stored_twice_under_load(self, harness, listens, together):
         """Two processes accept the same callbacks while a third purges them as soon as they are done."""
         first, second = (harness.open(listens(go, name="go")) for _ in range(2))
         third = harness.open(start=False)

@@ -88,7 +88,7 @@ def flow(harness, listens):
     return flow
 
 
-def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
+def test_invalid_names_and_arguments_are_rejected(flow):
     """A wrong name and a wrong or missing argument are refused in one line without a change."""
     before = flow.sql("SELECT * FROM deliveries")
     for name, arguments in REFUSED:
@@ -137,13 +137,13 @@ def test_draining_in_json(flow):
     assert run_operation(flow.app.operation_context, "reroute_parked", {})["delivered"] == 0
 
 
-def test_what_the_operation_refuses_is_passed_on(flow):
+def test_the_error_of_an_operation_is_returned(flow):
     """An operation's own refusal is returned with its reason."""
     with pytest.raises(NotFound):
         run_operation(flow.app.operation_context, "resolve", {"delivery_id": "none", "verdict": "did"})
 
 
-def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatch):
+def test_an_internal_type_error_is_no_argument_error(flow, monkeypatch):
     """A TypeError within flowhooks is not reported as a missing argument."""
 
     def faulty(desk, *, dry_run=False, after=""):
@@ -154,7 +154,7 @@ def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatc
         run_operation(flow.app.operation_context, "reroute_parked", {})
 
 
-def test_a_filter_out_of_json():
+def test_a_filter_from_json():
     """Every part of a filter can be set; null and absent parts do not filter."""
     whole = {
         "ids": ["e1", "e2"],

@@ -49,7 +49,7 @@ def noted(listens, runs):
     return make
 
 
-def test_a_plugin_installed_later_gets_what_came_before(harness, noted, runs):
+def test_a_plugin_installed_later_gets_earlier_events(harness, noted, runs):
     """A routed event gets a delivery for a new handler; its other deliveries, also dead ones, stay."""
     first, dead = noted("first"), noted("dead", ValueError("no"))
     flow = harness.open(first, dead)
@@ -73,7 +73,7 @@ def test_a_plugin_installed_later_gets_what_came_before(harness, noted, runs):
     assert sorted(runs) == [("dead", "i1"), ("first", "i1"), ("late", "i1")]
 
 
-def test_no_delivery_is_taken_away(harness, noted, runs):
+def test_no_delivery_is_removed(harness, noted, runs):
     """A delivery of a handler that no longer matches stays."""
     flow = harness.open(noted("h"))
     event_id = flow.take("i1").event_id
@@ -119,7 +119,7 @@ def test_a_dismissal_is_undone(harness, noted):
     assert flow.take("i1", key="else").status == "parked"
 
 
-def test_handlers_of_every_event_are_no_reason_to_unpark(harness, noted, runs, eventually):
+def test_handlers_of_every_event_do_not_unpark_events(harness, noted, runs, eventually):
     """A handler of every event gets earlier events once, and parked events stay parked."""
     flow = harness.open()
     event_id = flow.take("i1").event_id
@@ -142,7 +142,7 @@ def test_handlers_of_every_event_are_no_reason_to_unpark(harness, noted, runs, e
     assert flow.app.ledger.event(event_id).state == "dismissed"
 
 
-def test_another_reason_for_being_parked_is_no_delivery(harness, noted):
+def test_an_event_parked_for_another_reason_counts_as_skipped(harness, noted):
     """An event that stays parked because of a condition, and no longer for want of a handler, counts as skipped."""
     flow = harness.open()
     event_id = flow.take("i1").event_id
@@ -182,7 +182,7 @@ def test_a_filter_and_a_dry_run(harness, noted, by, deeds):
 
 
 @pytest.mark.sqlite
-def test_rerouted_to_a_missing_handler_waits_for_it(harness, noted):
+def test_a_rerouted_delivery_waits_for_its_missing_handler(harness, noted):
     """A delivery for a registered but missing handler waits without a due time."""
     flow = harness.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
@@ -193,7 +193,7 @@ def test_rerouted_to_a_missing_handler_waits_for_it(harness, noted):
     assert flow.only(event_id).due_at is None
 
 
-def test_ordered_handlers_take_turns(harness, noted, runs):
+def test_ordered_deliveries_run_oldest_first(harness, noted, runs):
     """Of one key the older event's delivery runs first, and the next one after its end."""
     flow = harness.open(start=False)
     ids = [flow.take(f"i{number}", wait=0, businessKey="B").event_id for number in range(4)]
@@ -207,7 +207,7 @@ def test_ordered_handlers_take_turns(harness, noted, runs):
     assert runs == [("h", f"i{number}") for number in range(4)]
 
 
-def test_rerouting_at_once_delivers_once(harness, noted, together):
+def test_concurrent_reroutes_deliver_once(harness, noted, together):
     """With concurrent reroutes and a dismissal, each delivery is created once."""
     flow = harness.open(start=False)
     for number in range(10):
@@ -220,7 +220,7 @@ def test_rerouting_at_once_delivers_once(harness, noted, together):
     assert flow.sql("SELECT count(*) FROM deliveries") == [(10,)]
 
 
-def test_two_look_ups_at_once(harness, noted, together):
+def test_concurrent_reroutes_with_different_handlers(harness, noted, together):
     """Two reroutes with different handlers, as on a shared ledger, keep each other's deliveries."""
     flow = harness.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
@@ -244,7 +244,7 @@ def _candidates(flow):
     return [Candidate(one.id, one.selectors, one.order_by) for one in flow.app.plugins.handlers.values()]
 
 
-def test_a_page_at_a_time(harness, noted, monkeypatch):
+def test_each_call_handles_one_page(harness, noted, monkeypatch):
     """Each call handles a limited number of events, and returns where to continue."""
     flow = harness.open(start=False)
     for number in range(5):
@@ -261,7 +261,7 @@ def test_a_page_at_a_time(harness, noted, monkeypatch):
     assert pages == [(2, 2), (2, 2), (1, 1)]
 
 
-def test_a_reroute_that_cannot_be_written_changes_nothing(harness, noted, by, deeds, monkeypatch):
+def test_a_failed_reroute_changes_nothing(harness, noted, by, deeds, monkeypatch):
     """While the database is locked the reroute is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = harness.open(start=False)

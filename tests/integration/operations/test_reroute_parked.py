@@ -31,7 +31,7 @@ def parked(harness, *handlers, count=3, **given):
     return ids
 
 
-def test_what_was_parked_is_delivered_at_start(harness, listens):
+def test_a_start_delivers_parked_events_oldest_first(harness, listens):
     """After a handler is installed, the next start creates the deliveries of its parked events, oldest first."""
     ids = parked(harness, count=5)
     runs = []
@@ -44,7 +44,7 @@ def test_what_was_parked_is_delivered_at_start(harness, listens):
     assert flow.app.ledger.event(ids[0]).route == {"p:h": "key leave"}
 
 
-def test_only_what_is_wanted_is_delivered(harness, listens):
+def test_events_that_match_no_handler_stay_parked(harness, listens):
     """Events that match no handler stay parked."""
     flow = harness.open()
     wanted, other = flow.take("i1").event_id, flow.take("i2", key="else").event_id
@@ -79,7 +79,7 @@ def test_handlers_of_every_event_do_not_run_twice(harness, listens, eventually):
 
 
 @pytest.mark.sqlite
-def test_a_damaged_event_does_not_keep_the_others_parked(harness, listens, logged, monkeypatch):
+def test_a_damaged_event_does_not_block_other_parked_events(harness, listens, logged, monkeypatch):
     """An event whose version cannot be read stays parked, and is listed; a defect is logged and ends no thread."""
     flow = harness.open(start=False)
     damaged, sound = (flow.take(f"i{number}", processDefinitionVersion=3, wait=0).event_id for number in range(2))
@@ -143,7 +143,7 @@ def test_a_callback_in_progress_at_a_reload_is_routed_by_the_new_settings(harnes
 
 
 @pytest.mark.postgresql
-def test_a_callback_in_progress_when_a_process_brings_a_handler_is_delivered(harness, listens, eventually, monkeypatch):
+def test_a_callback_in_progress_when_a_handler_is_added_is_delivered(harness, listens, eventually, monkeypatch):
     """An event that is stored with the old routes is routed again, without another change or heartbeat."""
     flow = harness.open(start=False)
     answers = callback_in_progress(flow, monkeypatch)
@@ -154,7 +154,7 @@ def test_a_callback_in_progress_when_a_process_brings_a_handler_is_delivered(har
     flow.settled(answer.event_id, State.SUCCEEDED)
 
 
-def test_a_page_at_a_time(harness, listens, monkeypatch):
+def test_each_call_handles_one_page(harness, listens, monkeypatch):
     """Each call handles a limited number of parked events, matching or not, and returns where to continue."""
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = harness.open(start=False)
@@ -193,7 +193,7 @@ def test_large_events_end_a_page_earlier(harness, listens, monkeypatch):
     assert delivered == [2, 2, 1]
 
 
-def test_events_that_stay_parked_are_passed_over(harness, listens, monkeypatch):
+def test_events_that_stay_parked_are_skipped_in_large_groups(harness, listens, monkeypatch):
     """Groups of a few thousand events are read at a time; those that stay as they are cost no more than that."""
     monkeypatch.setattr(module, "WINDOW_SIZE", 2)
     monkeypatch.setattr(module, "MAX_WINDOWS", 2)
@@ -211,7 +211,7 @@ def test_events_that_stay_parked_are_passed_over(harness, listens, monkeypatch):
     assert all("LIMIT" in statement for statement, _ in taken if "FROM events" in statement)
 
 
-def test_a_start_goes_through_every_page(harness, listens, monkeypatch):
+def test_a_start_delivers_every_page(harness, listens, monkeypatch):
     """A start delivers all pages."""
     ids = parked(harness, count=7)
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
@@ -221,7 +221,7 @@ def test_a_start_goes_through_every_page(harness, listens, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_drained_for_a_missing_handler_waits_for_it(harness, listens):
+def test_a_drained_delivery_waits_for_its_missing_handler(harness, listens):
     """An event that matches a known but missing handler gets a delivery without a due time."""
     ids = parked(harness, count=1)
     harness.open(listens(lambda event: 1, name="h"), start=False).close()
@@ -230,7 +230,7 @@ def test_drained_for_a_missing_handler_waits_for_it(harness, listens):
     assert flow.only(ids[0]).due_at is None
 
 
-def test_draining_at_once_delivers_once(harness, listens, together):
+def test_concurrent_drains_deliver_once(harness, listens, together):
     """With any number of concurrent reroutes, each event gets its deliveries once."""
     ids = parked(harness)
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
@@ -238,14 +238,14 @@ def test_draining_at_once_delivers_once(harness, listens, together):
     assert [len(flow.delivery_statuses(one)) for one in ids] == [1, 1, 1]
 
 
-def test_nothing_to_drain(harness, listens):
+def test_a_drain_without_parked_events(harness, listens):
     """Without parked events nothing changes."""
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     done = reroute_parked(flow.app.operation_context)
     assert (done.events, done.delivered, done.next) == (0, 0, "")
 
 
-def test_a_drain_that_cannot_be_written_changes_nothing(harness, listens, monkeypatch):
+def test_a_failed_drain_changes_nothing(harness, listens, monkeypatch):
     """While the database is locked the reroute is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     ids = parked(harness)

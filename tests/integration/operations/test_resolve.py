@@ -90,7 +90,7 @@ def put_again(put, state, verdict):
         flow.take = real
 
 
-def test_without_a_note_it_says_who_said_it(put):
+def test_a_resolution_without_a_note_shows_the_operator(put):
     """Without a note the delivery shows that an operator decided."""
     delivery_id = put(State.DEAD)
     resolve(put.flow.app.operation_context, delivery_id, Resolution.CLOSE)
@@ -98,14 +98,14 @@ def test_without_a_note_it_says_who_said_it(put):
 
 
 @pytest.mark.parametrize("verdict", Resolution)
-def test_a_delivery_that_is_not_there(harness, verdict):
+def test_a_missing_delivery_cannot_be_resolved(harness, verdict):
     """A missing delivery cannot be resolved."""
     flow = harness.open()
     with pytest.raises(NotFound, match="no delivery none"):
         resolve(flow.app.operation_context, "none", verdict)
 
 
-def test_what_did_not_do_its_work_runs_again(harness, listens):
+def test_a_delivery_resolved_as_did_not_runs_again(harness, listens):
     """After `did-not` it runs at once, with a fresh schedule, although its handler declared no `retry=`."""
     runs = []
     listener = listens(lambda event, delivery: runs.append(delivery.attempt), name="h")
@@ -116,7 +116,7 @@ def test_what_did_not_do_its_work_runs_again(harness, listens):
     assert runs == [2]
 
 
-def test_what_did_its_work_does_not_run_again(harness, listens):
+def test_a_delivery_resolved_as_did_does_not_run_again(harness, listens):
     """After `did` the delivery has succeeded, and repeated callbacks are answered so."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
@@ -127,7 +127,7 @@ def test_what_did_its_work_does_not_run_again(harness, listens):
     assert runs == []
 
 
-def test_what_is_closed_while_it_waits_is_not_run(harness, listens):
+def test_a_delivery_closed_before_its_due_time_does_not_run(harness, listens):
     """A delivery closed before its due time never runs."""
     runs = []
 
@@ -144,7 +144,7 @@ def test_what_is_closed_while_it_waits_is_not_run(harness, listens):
     assert runs == [1, 1]
 
 
-def test_what_is_closed_in_the_queue_is_not_run(harness, listens):
+def test_a_delivery_closed_in_the_queue_does_not_run(harness, listens):
     """A delivery closed while it waits for a thread does not run."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False)
@@ -155,7 +155,7 @@ def test_what_is_closed_in_the_queue_is_not_run(harness, listens):
     assert runs == ["i2"]
 
 
-def test_of_two_operators_one_decides(harness, listens, together):
+def test_only_the_first_of_two_concurrent_verdicts_is_stored(harness, listens, together):
     """Of two different decisions at the same moment, one is refused because the delivery has changed."""
     listener = listens(lambda event: 1, name="h")
     event_id = lost(harness, listener)

@@ -21,7 +21,7 @@ def due(flow):
 
 
 @pytest.mark.sqlite
-def test_what_is_retired_is_known_no_longer(harness, listens):
+def test_events_of_a_retired_handler_are_parked_after_a_restart(harness, listens):
     """From the next start on, events of a retired handler are parked, and no start reports it missing."""
     harness.open(listens(nothing), start=False).close()
     flow = harness.open(start=False)
@@ -43,7 +43,7 @@ def test_a_dry_run_changes_nothing(harness, listens):
     assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
-def test_what_was_never_known_or_is_retired_already_is_passed_over(harness, listens):
+def test_unknown_and_retired_handlers_are_skipped(harness, listens):
     """A second retirement changes nothing, and the time of the first stays."""
     harness.open(listens(nothing), start=False).close()
     flow = harness.open(start=False)
@@ -55,7 +55,7 @@ def test_what_was_never_known_or_is_retired_already_is_passed_over(harness, list
     assert flow.sql("SELECT retired_at FROM handlers") == [before]
 
 
-def test_what_is_stored_for_it_stays_and_is_counted(harness, listens):
+def test_stored_deliveries_of_a_retired_handler_are_counted(harness, listens):
     """The numbers of waiting, *unknown* and dead deliveries are reported; none is changed."""
 
     def failing(event):
@@ -78,14 +78,14 @@ def test_what_is_stored_for_it_stays_and_is_counted(harness, listens):
     assert {event_id: flow.only(event_id).state for event_id in states} == states
 
 
-def test_a_running_server_goes_on_as_it_was_started(harness, listens):
+def test_a_running_server_still_runs_a_retired_handler(harness, listens):
     """A handler that is loaded while it is retired still gets its events, and they still run."""
     flow = harness.open(listens(nothing))
     assert retire(flow.app.operation_context, ["p:nothing"]).handlers == ("p:nothing",)
     assert flow.take().status == "done"
 
 
-def test_what_is_loaded_again_is_known_again_and_gets_what_waits(harness, listens):
+def test_a_reinstalled_handler_gets_its_waiting_deliveries(harness, listens):
     """After a plugin is installed again, all its stored data is there."""
     harness.open(listens(nothing), start=False).close()
     flow = harness.open(start=False)
@@ -98,7 +98,7 @@ def test_what_is_loaded_again_is_known_again_and_gets_what_waits(harness, listen
 
 
 @pytest.mark.sqlite
-def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(harness, listens):
+def test_replayed_deliveries_wait_for_a_retired_handler(harness, listens):
     """Replayed and recovered deliveries of a missing handler have no due time, because no process polls them."""
 
     def failing(event):
@@ -121,7 +121,7 @@ def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(harness,
     assert [flow.only(one).attempt for one in (dead, lost)] == [1, 1]
 
 
-def test_it_is_called_by_name(harness, listens):
+def test_the_operation_is_called_by_name(harness, listens):
     """The operation is called as by the API and commands, with ids as a list of strings."""
     harness.open(listens(nothing), start=False).close()
     flow = harness.open(start=False)

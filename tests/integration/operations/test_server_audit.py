@@ -34,7 +34,7 @@ def started(flow, plugins, kind="server", **changed):
     server_audit.record_start(flow.app.ledger, flow.clock, settings, plugins, kind=kind)
 
 
-def test_a_start_names_what_has_changed(flow):
+def test_a_start_records_changed_plugins_and_settings(flow):
     """Plugins with another version or digest, new ones, and ones that are gone; settings by name only."""
     started(flow, OLD)
     flow.advance(60)
@@ -64,7 +64,7 @@ def test_a_start_names_what_has_changed(flow):
 
 
 @pytest.mark.either
-def test_a_crash_loop_is_one_entry(flow):
+def test_a_crash_loop_is_one_audit_entry(flow):
     """Equal starts within an hour, as of several processes, are counted in one entry."""
     for _ in range(50):
         started(flow, OLD)
@@ -78,7 +78,7 @@ def test_a_crash_loop_is_one_entry(flow):
 
 
 @pytest.mark.either
-def test_a_reload_names_the_settings(flow):
+def test_a_reload_records_the_changed_settings(flow):
     """The entry has the names of settings that apply now and of those that need a restart; no values."""
     server_audit.record_reload(flow.app.ledger, flow.clock, ("sources.erp",), ("listen",))
     server_audit.record_reload(flow.app.ledger, flow.clock, (), ())
@@ -88,7 +88,7 @@ def test_a_reload_names_the_settings(flow):
 
 
 @pytest.mark.either
-def test_a_ledger_that_cannot_be_written_stops_nothing(flow, logged):
+def test_a_start_continues_if_the_audit_entry_cannot_be_written(flow, logged):
     """A failure is logged, and the start goes on."""
     with flow.locked(timeout=0.1):
         started(flow, OLD)
@@ -96,7 +96,7 @@ def test_a_ledger_that_cannot_be_written_stops_nothing(flow, logged):
 
 
 @pytest.mark.either
-def test_entries_by_operator_action_and_time(flow):
+def test_audit_entries_are_filtered_by_operator_action_and_time(flow):
     """The audit log can be filtered by who, what and when."""
     started(flow, OLD)
     flow.advance(600)

@@ -72,7 +72,7 @@ def stored(file):
         return connection.execute("SELECT * FROM events ORDER BY id").fetchall()
 
 
-def test_an_empty_ledger(harness):
+def test_storage_of_an_empty_ledger(harness):
     """An empty ledger has a size, no events and no growth, and the retention of the settings."""
     flow = harness.open(start=False, retention={"succeeded": 90, "dead": 0})
     found = storage(flow)
@@ -84,7 +84,7 @@ def test_an_empty_ledger(harness):
 
 
 @pytest.mark.sqlite
-def test_a_file_has_a_log_and_a_disk(harness):
+def test_sqlite_has_wal_unused_page_and_disk_sizes(harness):
     """Of a SQLite file, the write-ahead log, the unused pages and the free disk are known."""
     found = storage(harness.open(start=False))
     assert (found.database, found.name) == ("SQLite", str(harness.file))
@@ -94,7 +94,7 @@ def test_a_file_has_a_log_and_a_disk(harness):
 
 
 @pytest.mark.postgresql
-def test_postgresql_has_neither(harness):
+def test_postgresql_has_no_wal_or_disk_sizes(harness):
     """Of PostgreSQL, they are not known here."""
     found = storage(harness.open(start=False))
     assert found.database == "PostgreSQL"
@@ -165,7 +165,7 @@ def test_compaction_needs_free_space(purged, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_compaction_beside_a_reader(purged):
+def test_compaction_during_a_read(purged):
     """A command that only reads meanwhile has its snapshot, and the file becomes smaller after it has ended."""
     file, kept = purged
     with closing(sqlite3.connect(file, isolation_level=None)) as reader:

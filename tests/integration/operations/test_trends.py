@@ -28,7 +28,7 @@ def trend_of(flow, subject="p:h", *, kind=TrendKind.HANDLER, length=6 * HOUR, un
         return load_trend(connection, kind, subject, time_range, minutes_since=now - kept, **options)
 
 
-def test_slower_than_yesterday(flow):
+def test_a_range_slower_than_yesterday(flow):
     """The p95, the share of successes and the throughput are beside those of yesterday and last week."""
     now = flow.clock.now()
     trend_rows.store(flow, trend_rows.slow_today("handler", "p:h", now))
@@ -87,12 +87,12 @@ def test_the_step_follows_the_length(flow, length, step):
     assert trend.is_empty
 
 
-def test_few_steps(flow):
+def test_a_command_requests_fewer_steps(flow):
     """A command asks for fewer steps."""
     assert len(trend_of(flow, max_steps=24).current.steps) <= 24
 
 
-def test_hours_are_not_shown_as_minutes(flow):
+def test_counts_stored_by_the_hour_have_hourly_steps(flow):
     """If counts of a time are stored by the hour, so are its steps; the totals are the same."""
     now = flow.clock.now()
     for days in (0, 1):
@@ -107,7 +107,7 @@ def test_hours_are_not_shown_as_minutes(flow):
     assert older.current.step == 3600
 
 
-def test_an_earlier_range_by_the_hour_starts_with_an_hour(flow):
+def test_an_earlier_hourly_range_starts_on_the_hour(flow):
     """A range that starts within an hour has all of that hour beside it, because its counts are at its start."""
     week_ago = flow.clock.now() - 7 * DAY
     start = week_ago - 6 * HOUR - (week_ago - 6 * HOUR) % HOUR
@@ -127,7 +127,7 @@ def test_a_source_counts_statuses(flow):
     assert totals.success_share == 1620 / 1680
 
 
-def test_last_week_stands_in_for_yesterday(flow):
+def test_last_week_is_compared_without_data_of_yesterday(flow):
     """Without data of yesterday, the p95 is compared with last week; a few attempts prove no slowdown."""
     now = flow.clock.now()
     trend_rows.store(flow, trend_rows.rows("handler", "p:h", now - 7 * DAY - HOUR, minutes=60, seconds=0.01))
@@ -137,7 +137,7 @@ def test_last_week_stands_in_for_yesterday(flow):
     assert slowdown.factor > 100
 
 
-def test_within_the_error_of_the_buckets(flow):
+def test_a_difference_within_the_bucket_error_is_not_slower(flow):
     """A p95 that differs by less than half is not called slower."""
     now = flow.clock.now()
     for days, per_minute in ((0, 8), (1, 4)):
@@ -149,7 +149,7 @@ def test_within_the_error_of_the_buckets(flow):
     assert (slowdown.factor, slowdown.is_slower) == (1.0, False)
 
 
-def test_marks_of_the_range(harness, clock):
+def test_a_process_start_is_a_mark_of_its_range(harness, clock):
     """The start of a process is a mark of the range in which it is, and of no other."""
     clock.advance(days=300, hours=14)
     flow = harness.open()

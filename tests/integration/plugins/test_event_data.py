@@ -33,7 +33,7 @@ def with_schemas(tmp_path, make_plugin):
     return make
 
 
-def test_data_that_breaks_the_schema_is_rejected(harness, listens, with_schemas):
+def test_data_that_violates_the_schema_is_rejected(harness, listens, with_schemas):
     """The delivery is dead at once with the violations, even with `retry=`; neither function nor wrapper is entered."""
     entered = []
 
@@ -57,7 +57,7 @@ def test_data_that_breaks_the_schema_is_rejected(harness, listens, with_schemas)
     assert entered == ["wrapper of p:h", "p"]
 
 
-def test_other_handlers_run(harness, listens, with_schemas, make_plugin, eventually):
+def test_a_schema_applies_only_to_its_own_plugin(harness, listens, with_schemas, make_plugin, eventually):
     """A schema applies to all handlers of its own plugin and to no others."""
     ran = []
     own = [
@@ -87,7 +87,7 @@ def test_other_handlers_run(harness, listens, with_schemas, make_plugin, eventua
     assert sorted(ran) == ["other", "third"]
 
 
-def test_class_and_key_are_both_asked(harness, with_schemas):
+def test_a_schema_applies_to_the_class_or_key(harness, with_schemas):
     """A schema applies to the event's class or key, also a key taken from a definition id."""
     files = {"data/class/com.Leave": {"required": ["a"]}, "data/key/leave": {"required": ["b"]}}
     both = handler(callback_class="com.Leave", process_key="leave", name="h")(lambda event: None)
@@ -104,7 +104,7 @@ def test_class_and_key_are_both_asked(harness, with_schemas):
     assert refused("i5", key=None, callback_class="com.Leave") == ["com.Leave"]
 
 
-def test_calling_again_does_not_revive_it(harness, listens, with_schemas):
+def test_a_repeat_of_a_rejected_body_gets_the_stored_error(harness, listens, with_schemas):
     """A repeat of the same body gets the stored refusal."""
     flow = harness.open(
         plugins={"p": with_schemas(listens(lambda event: None, name="h", retry=Retry()), **{"data/key/leave": AMOUNT})}
@@ -193,7 +193,7 @@ def raising(kind, *, text="no answer from https://me:{}@example.com"):
     [ValueError, Reject, KeyError, SystemExit, lambda text: RetryAfter(5, text)],
     ids=["ValueError", "Reject", "KeyError", "SystemExit", "RetryAfter"],
 )
-def test_a_handlers_error_holds_no_secret(kind, secretive, nowhere, request):
+def test_a_handler_error_contains_no_secret(kind, secretive, nowhere, request):
     """Ledger, answer and log have `…` where the exception had the plugin's secret."""
     flow = secretive(raising(kind))
     answer = flow.take(wait=0 if "RetryAfter" in request.node.name else 20)
@@ -201,7 +201,7 @@ def test_a_handlers_error_holds_no_secret(kind, secretive, nowhere, request):
     assert "no answer from https://me:…@example.com" in standing.error
 
 
-def test_a_long_error_is_masked_before_it_is_cut(secretive, nowhere):
+def test_a_long_error_is_masked_before_truncation(secretive, nowhere):
     """A secret is masked before the text is cut, because half of it would not be found later."""
     text = "x" * 980 + "{}" + "y" * 3000
     flow = secretive(raising(ValueError, text=text))
@@ -209,7 +209,7 @@ def test_a_long_error_is_masked_before_it_is_cut(secretive, nowhere):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_wrappers_error_holds_no_secret(before, secretive, nowhere):
+def test_a_wrapper_error_contains_no_secret(before, secretive, nowhere):
     """A secret in an error of another plugin's wrapper is masked, before or after the function."""
 
     @hookimpl(wrapper=True)
@@ -224,7 +224,7 @@ def test_a_wrappers_error_holds_no_secret(before, secretive, nowhere):
     assert "ConnectionError: refused …" in nowhere(flow, answer).error
 
 
-def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
+def test_a_wrapper_outcome_contains_no_secret(secretive, nowhere):
     """An outcome that a plugin created is masked too."""
 
     @hookimpl(wrapper=True)
@@ -236,7 +236,7 @@ def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
     nowhere(flow, flow.take())
 
 
-def test_a_result_holds_no_secret(secretive, harness):
+def test_a_handler_result_contains_no_secret(secretive, harness):
     """A handler's result is stored and shown with `…` in place of a secret, and is still JSON."""
     flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
     (standing,) = flow.take().delivery_statuses
@@ -247,7 +247,7 @@ def test_a_result_holds_no_secret(secretive, harness):
         assert b"hunter2" not in file.read_bytes()
 
 
-def test_a_number_in_a_result_is_no_secret(harness, make_plugin, listens):
+def test_numbers_in_a_result_are_not_masked(harness, make_plugin, listens):
     """A secret of digits is masked in strings, but not in numbers, so that results stay readable."""
     plugin = make_plugin(
         listens(lambda event: {"pin": "4711", "number": 47110}, name="h"), configure=lambda settings: None

@@ -47,7 +47,7 @@ def patience(monkeypatch):
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", WAIT_TIMEOUT)
 
 
-def test_listeners_learn_of_events_and_attempts(harness, listens, make_plugin, listener, eventually):
+def test_listeners_are_notified_of_events_and_attempts(harness, listens, make_plugin, listener, eventually):
     """Listeners are notified of a stored event, and in order of each attempt's outcome and resulting state."""
     errors = [ValueError("x")]
 
@@ -68,7 +68,7 @@ def test_listeners_learn_of_events_and_attempts(harness, listens, make_plugin, l
     ]
 
 
-def test_only_new_events_are_news(harness, listens, make_plugin, listener, eventually):
+def test_only_new_events_are_notified(harness, listens, make_plugin, listener, eventually):
     """Repeats and conflicts are not notified; a parked event is, without handlers."""
     flow = harness.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
     flow.take()
@@ -84,7 +84,7 @@ def test_only_new_events_are_news(harness, listens, make_plugin, listener, event
     ]
 
 
-def test_what_is_told_is_durable(harness, listens, make_plugin, eventually):
+def test_notified_changes_are_durable(harness, listens, make_plugin, eventually):
     """When a listener is notified, another connection to the database sees the change."""
     seen = []
 
@@ -108,7 +108,7 @@ def test_what_is_told_is_durable(harness, listens, make_plugin, eventually):
 
 @pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("error", [ValueError, SystemExit, MemoryError])
-def test_a_listener_that_raises_stops_nothing(harness, make_plugin, listener, logged, error):
+def test_a_listener_that_raises_does_not_stop_other_listeners(harness, make_plugin, listener, logged, error):
     """If one listener raises, the other plugins are notified, now and later, and the answer stays the same."""
 
     def broken(event):
@@ -129,7 +129,7 @@ def test_a_listener_that_raises_stops_nothing(harness, make_plugin, listener, lo
 
 
 @pytest.mark.usefixtures("patience")
-def test_an_interrupt_of_a_listener_ends_no_notices(harness, make_plugin, listener, logged):
+def test_a_keyboard_interrupt_of_a_listener_ends_no_thread(harness, make_plugin, listener, logged):
     """A listener that raises KeyboardInterrupt does not end the thread that notifies all listeners."""
 
     def broken(event):
@@ -161,7 +161,7 @@ def test_a_slow_listener_delays_nothing(harness, listens, make_plugin, monkeypat
     release.set()
 
 
-def test_notices_that_nobody_takes_are_dropped_and_counted(harness, make_plugin, monkeypatch, logged):
+def test_notifications_over_the_queue_limit_are_dropped(harness, make_plugin, monkeypatch, logged):
     """The queue of notifications is limited; dropped ones are counted, logged once, and change nothing else."""
     monkeypatch.setattr("flowhooks.plugins.notifier.MAX_PENDING", 5)
     release, entered = threading.Event(), threading.Event()
@@ -181,7 +181,7 @@ def test_notices_that_nobody_takes_are_dropped_and_counted(harness, make_plugin,
 
 
 @pytest.mark.usefixtures("patience")
-def test_what_is_pending_is_told_before_the_end(harness, listens, make_plugin, listener):
+def test_shutdown_sends_pending_notifications(harness, listens, make_plugin, listener):
     """Shutdown sends the pending notifications."""
     flow = harness.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
     for number in range(20):
@@ -190,7 +190,7 @@ def test_what_is_pending_is_told_before_the_end(harness, listens, make_plugin, l
     assert len(listener.told) == 40
 
 
-def test_without_listeners_there_is_nothing_to_tell(harness, listens):
+def test_no_thread_and_no_queue_without_listeners(harness, listens):
     """Without listeners there is no thread and no queue for notices."""
     before = set(threading.enumerate())  # a notifier of an earlier test may be about to end
     flow = harness.open(listens(lambda event: 1, name="h"))

@@ -91,7 +91,7 @@ EVERY = {
 """Members of an event for the conditions of handlers of every event; its state does not depend on them."""
 
 
-def test_every_row_of_the_table(harness, noted):
+def test_every_row_of_the_routing_table(harness, noted):
     """Each row is stored as the router decides it, and `every` handlers beside it only add their deliveries."""
     handlers = [
         noted(f"{kind}-{name}", every=True, kind=kind, **selected)
@@ -118,7 +118,7 @@ def test_every_row_of_the_table(harness, noted):
                 assert (answer.status, answer.undecided) == ("parked", undecided), (row, every)
 
 
-def test_handlers_of_every_event_leave_the_answer_to_the_gravest(harness, noted, runs):
+def test_a_failing_every_handler_decides_the_answer(harness, noted, runs):
     """A dismissed event whose `every` handler fails gets that answer, and stays dismissed."""
     flow = harness.open(noted(conclusion="approved"), noted("audit", every=True, error=Reject("no")))
     answer = flow.take("r", conclusion="rejected")
@@ -127,7 +127,7 @@ def test_handlers_of_every_event_leave_the_answer_to_the_gravest(harness, noted,
     assert runs == [("audit", "r")]
 
 
-def test_repeats_are_answered_alike(harness, noted, runs):
+def test_repeats_get_the_same_answer(harness, noted, runs):
     """A repeated callback changes nothing, whatever the state of the first one."""
     flow = harness.open(noted(conclusion="approved"))
     for instance, sent in (("a", {"conclusion": "approved"}), ("r", {"conclusion": "rejected"}), ("m", {})):
@@ -159,7 +159,7 @@ def test_another_conclusion_version_or_business_key_is_a_conflict(harness, noted
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
-def test_words_of_a_source_are_mapped(harness, noted, runs):
+def test_conclusions_of_a_source_are_mapped(harness, noted, runs):
     """The source's table maps its conclusions; the original one stays in the event's data."""
     source = Source(token_sha256=("0" * 64,), conclusion={"agree": "approved", "refuse": "rejected"})
     flow = harness.open(noted(conclusion="approved"), sources={"oa": source})
@@ -170,7 +170,7 @@ def test_words_of_a_source_are_mapped(harness, noted, runs):
     assert runs == [("book", "a")]
 
 
-def test_install_one_after_the_other(harness, noted, runs):
+def test_installation_of_two_handlers_in_sequence(harness, noted, runs):
     """Handlers for approved, then for rejected: an installation delivers parked events, but no dismissed ones."""
     flow = harness.open()
     waited = {one: flow.take(one, conclusion=one or "").event_id for one in ("approved", "rejected", "")}
@@ -200,7 +200,7 @@ def test_install_one_after_the_other(harness, noted, runs):
     assert sorted(runs) == [("a", "approved"), ("b", "later"), ("b", "rejected")]
 
 
-def test_a_reroute_for_one_handler_gives_no_other_anything(harness, noted, runs):
+def test_a_reroute_for_one_handler_adds_no_other_delivery(harness, noted, runs):
     """Other matching handlers get no deliveries."""
     flow = harness.open()
     event_id = flow.take("i", conclusion="approved").event_id
@@ -229,7 +229,7 @@ def test_parked_events_are_routed_by_their_own_bodies(harness, noted, runs):
     assert reroute_parked(flow.app.operation_context).delivered == 0
 
 
-def test_kinds_that_no_handler_takes_are_dismissed(harness, noted, runs):
+def test_kinds_without_a_handler_are_dismissed(harness, noted, runs):
     """A cancelled process whose completion has a handler is answered 200, and no installation delivers it."""
     flow = harness.open(noted(conclusion="approved"))
     answer = flow.take("c", kind="cancel")
@@ -271,7 +271,7 @@ def test_conditions_are_checked_again_before_an_attempt(harness, noted, runs):
     assert runs == [("book", "approved"), ("book", "")]
 
 
-def test_what_failed_is_checked_again_before_its_retry(harness, noted, runs):
+def test_conditions_are_checked_again_before_a_retry(harness, noted, runs):
     """A retry and a replay are checked against the conditions of the new version."""
     failing = noted(error=OSError("down"), retry=Retry(delays=(5,), jitter=0))
     flow = harness.open(failing)
@@ -285,7 +285,7 @@ def test_what_failed_is_checked_again_before_its_retry(harness, noted, runs):
     assert runs == [("book", "i")]
 
 
-def test_a_claimed_attempt_is_ended_before_its_function_is_entered(harness, noted, runs):
+def test_a_claimed_attempt_with_a_false_condition_is_closed(harness, noted, runs):
     """An attempt that its runner has already claimed, such as a trial, is closed in the same way."""
     ids = waits_for_its_plugin(harness, noted, "rejected", "")
     flow = harness.open(noted(conclusion="approved"), start=False)
@@ -300,7 +300,7 @@ def test_a_claimed_attempt_is_ended_before_its_function_is_entered(harness, note
     assert runs == []
 
 
-def test_a_closed_delivery_lets_the_next_of_its_key_run(harness, noted, runs):
+def test_a_closed_delivery_does_not_block_the_next_of_its_key(harness, noted, runs):
     """In an ordered group, a delivery closed by its condition does not block the next one."""
     flow = harness.open(noted(order_by="business_key"), start=False)
     first = flow.take("1", conclusion="rejected", businessKey="b", wait=0).event_id
@@ -356,7 +356,7 @@ def newer(flow, handler="p:book"):
     )
 
 
-def test_a_handler_that_a_newer_version_remembers_stops_routing(harness, noted, runs):
+def test_a_handler_stored_by_a_newer_version_stops_routing(harness, noted, runs):
     """The process is not ready, accepts nothing and delivers no parked event, until it can read the handler."""
     flow = harness.open(noted(conclusion="approved"))
     parked = flow.take("p", key="other").event_id
@@ -394,7 +394,7 @@ def test_unknown_conclusions_raise_one_alert_each(harness, noted, logged):
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
-def test_only_so_many_unknown_conclusions_are_recorded(harness, noted, monkeypatch):
+def test_the_number_of_recorded_unknown_conclusions_is_limited(harness, noted, monkeypatch):
     """The number of recorded conclusions is limited, against engines that send free text."""
     monkeypatch.setattr(conclusions, "MAX_RECORDED", 3)
     flow = harness.open(noted(conclusion="approved"))
@@ -466,7 +466,7 @@ def test_an_event_without_class_and_key_raises_an_alert_at_once(harness, noted):
         ({"no_handler": "reject", "no_name": "reject"}, "leave", None),
     ],
 )
-def test_what_settings_refuse(harness, noted, routing, key, refused):
+def test_settings_reject_their_events_with_422(harness, noted, routing, key, refused):
     """Each setting refuses its own events with 422; an event with an undecided condition is parked."""
     flow = harness.open(noted(conclusion="approved"), routing=routing)
     if refused is None:
@@ -531,7 +531,7 @@ def test_a_reroute_for_an_every_handler_changes_no_state(harness, noted, runs):
     assert facts(flow, ids["rejected"]) == ("routed", None, None, ["p:audit", "p:book"])
 
 
-def test_why_events_are_parked_is_kept_up_to_date(harness, noted, runs):
+def test_the_parked_reason_names_an_undecided_handler(harness, noted, runs):
     """A handler with an undecided condition is named, even if it matches no parked event."""
     flow = harness.open()
     event_id = flow.take("i").event_id

@@ -12,7 +12,7 @@ from flowhooks.schema.files import shipped_dir
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-def test_shipped_in_a_wheel(tmp_path):
+def test_a_wheel_contains_the_schema_files(tmp_path):
     """A wheel contains the files, and an installed flowhooks uses those."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=CHECKOUT, check=True

@@ -157,7 +157,7 @@ def test_both_readers_agree():
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_both_readers_agree_for_long():
+def test_both_readers_agree_on_a_million_bodies():
     """The same for a million bodies, different ones each time."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}: {dict(agree(seed, 1_000_000))}")  # noqa: T201 (what `make test-long` is to show)
@@ -178,7 +178,7 @@ def test_the_fuzzer_finds_nothing(tmp_path):
     print(*[line for line in ran.stderr.splitlines() if "number_of_executed_units" in line])  # noqa: T201 (as above)
 
 
-def test_the_other_reader_reads():
+def test_the_reference_parsers_accept_and_reject_known_texts():
     """The reference parsers accept and refuse these texts, too."""
     assert rfc8259.call_back(b' {"a": [null, 1.0, 1.5, {"b": null}], "\\ud83d\\ude00": "\\u0041"} ') == {
         "a": [None, 1, 1.5, {}],
@@ -233,7 +233,7 @@ def seconds(body):
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_time_is_in_proportion(name):
+def test_the_time_is_proportional_to_the_input_length(name):
     """Input of eight times the length takes eight times as long, not sixty-four, even if it invites repeated scans."""
     small, large = seconds(MADE[name](SMALL)), seconds(MADE[name](SMALL * TIMES))
     assert large < 4 * TIMES * max(small, 0.0002), (small, large)

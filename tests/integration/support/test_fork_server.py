@@ -47,7 +47,7 @@ def environ(**more):
     ],
     ids=lambda words: words[0],
 )
-def test_it_says_and_ends_as_what_is_started(tmp_path, words):
+def test_a_fork_has_the_output_and_exit_code_of_a_started_process(tmp_path, words):
     """Standard output, errors and exit code are equal."""
     command = [*fork_server.FLOWHOOKS, *words]
     forked = fork_server.run(command, cwd=tmp_path, env=environ())
@@ -62,7 +62,7 @@ def test_it_says_and_ends_as_what_is_started(tmp_path, words):
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
-def test_a_server_is_as_one_that_is_started(tmp_path, end):
+def test_a_forked_server_has_the_requested_environment(tmp_path, end):
     """A fork has the requested folder, environment, files and session, and ends by a signal."""
     seen = []
     for told, kind in (({}, fork_server.Forked), ({"PYTHONHASHSEED": "1"}, subprocess.Popen)):
@@ -83,7 +83,7 @@ def test_a_server_is_as_one_that_is_started(tmp_path, end):
     assert (tmp_path / "own.db").exists()
 
 
-def test_its_children_are_as_those_that_are_started(tmp_path):
+def test_children_of_forked_and_started_servers_are_equal(tmp_path):
     """A successor of a forked server has the parent, group, folder, input, limits and cores of one that is started."""
     seen = []
     for forks_children in (True, False):
@@ -117,7 +117,7 @@ def test_its_children_are_as_those_that_are_started(tmp_path):
     assert seen[0][1:3] == [True, True]
 
 
-def test_who_waits_too_short_is_told(tmp_path):
+def test_a_too_short_wait_raises_a_timeout(tmp_path):
     """A wait that is too short raises the usual exception."""
     server = fork_server.start(SERVE, cwd=tmp_path, env=environ())
     with pytest.raises(subprocess.TimeoutExpired):
@@ -127,7 +127,7 @@ def test_who_waits_too_short_is_told(tmp_path):
     server.stderr.close()
 
 
-def test_it_is_killed_at_the_failpoint_that_is_named(tmp_path):
+def test_a_fork_is_killed_at_the_named_failpoint(tmp_path):
     """It says and ends as what is started."""
     seen = []
     for number, told in enumerate(({}, {"PYTHONHASHSEED": "1"})):
@@ -139,7 +139,7 @@ def test_it_is_killed_at_the_failpoint_that_is_named(tmp_path):
     assert seen[0][2] == -signal.SIGKILL
 
 
-def test_its_path_is_that_of_what_is_started(tmp_path):
+def test_a_fork_uses_pythonpath(tmp_path):
     """A plugin in the folder of PYTHONPATH is found there, and the variable is set."""
     info = tmp_path / "packages/acme_leave-1.0.0.dist-info"
     info.mkdir(parents=True)
@@ -157,7 +157,7 @@ def test_its_path_is_that_of_what_is_started(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])
-def test_what_is_read_at_the_start_is_started(tmp_path, name):
+def test_a_command_with_variables_read_at_start_is_not_forked(tmp_path, name):
     """A command whose variables are only read at a start is started, not forked."""
     process = fork_server.start([*fork_server.FLOWHOOKS, "--version"], cwd=tmp_path, env=environ(**{name: ""}))
     assert isinstance(process, subprocess.Popen)

@@ -55,7 +55,7 @@ def test_each_callback_is_sent_when_it_is_due(listener):
 
 
 @pytest.mark.parametrize(("patient", "delayed"), [(False, False), (True, False), (False, True)])
-def test_a_connection_that_breaks(listener, monkeypatch, patient, delayed):
+def test_a_broken_connection_is_a_failure_without_a_repeat(listener, monkeypatch, patient, delayed):
     """It is a failure, unless its callback is repeated: by patient clients, or because it was delayed itself."""
     monkeypatch.setattr(steady_clients, "MAX_DELAY", 0.0 if delayed else WAIT_TIMEOUT)
     with ExitStack() as later, Clients(listener.getsockname(), {}, patient=patient) as clients:
@@ -74,7 +74,7 @@ def test_a_refused_connection_is_a_failure():
     assert "ConnectionRefusedError" in clients.failures[0][1]
 
 
-def test_an_error_acknowledges_no_callback(listener):
+def test_an_error_status_is_counted_as_no_acknowledgement(listener):
     """Its status is counted."""
     with answering(listener, 503), Clients(listener.getsockname(), {}) as clients:
         clients.until_more(1)

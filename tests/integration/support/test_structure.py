@@ -83,7 +83,7 @@ def test_a_class_name_used_twice_is_found():
     assert structure.class_names_used_twice([first]) == []
 
 
-def test_a_vague_variable_is_found_where_it_is_bound():
+def test_a_vague_variable_is_found_at_its_binding():
     """A vague name counts as an assigned, loop or comprehension variable or a parameter, not where it is read."""
     source = """
 one = 1

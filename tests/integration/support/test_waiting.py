@@ -7,7 +7,7 @@ import socket
 from support.waiting import until_refused
 
 
-def test_a_wait_for_a_refusal_survives_the_moment_of_the_close(monkeypatch):
+def test_a_wait_for_a_refused_connection_continues_after_a_reset(monkeypatch):
     """A connection is reset if the socket is closed while it accepts it; the wait goes on until one is refused."""
     results = [ConnectionResetError, ConnectionRefusedError]
 

@@ -82,7 +82,7 @@ def run(*command, cwd, code=0, **environ):
 # Created packages are complete
 
 
-def test_every_file_is_there_and_can_be_read(baked):
+def test_every_file_of_the_readme_exists_and_parses(baked):
     """The files are those that the README lists; each parses as TOML, JSON, YAML or Python, as named."""
     files = baked.files
     assert set(files) == {name.format(module=baked.module) for name in FILES}
@@ -97,7 +97,7 @@ def test_every_file_is_there_and_can_be_read(baked):
     assert project["entry-points"]["flowhooks"] == {baked.plugin: baked.module}
 
 
-def test_the_workflow_is_what_a_person_would_type(baked):
+def test_the_workflow_runs_the_commands_of_the_readme(baked):
     """The workflow is YAML, names each Python version, and runs the commands of the README."""
     workflow = yaml.safe_load(baked.files[".github/workflows/test.yml"])
     steps = workflow["jobs"]["test"]["steps"]
@@ -106,7 +106,7 @@ def test_the_workflow_is_what_a_person_would_type(baked):
     assert {"ruff check", "ruff format --check", "mypy", "pytest"} <= commands
 
 
-def test_answers_stand_where_they_belong_as_they_were_given(baked):
+def test_generated_files_contain_the_answers_unchanged(baked):
     """Domain, author, class and key with any characters are read from the files unchanged."""
     given = baked.given
     project = tomllib.loads(baked.files["pyproject.toml"])["project"]
@@ -133,14 +133,14 @@ def test_ruff_finds_nothing(baked):
 
 
 @pytest.mark.parametrize("name", ["both", "Chinese"])
-def test_types_are_right(name, bake, tmp_path, request):
+def test_mypy_finds_nothing(name, bake, tmp_path, request):
     """Strict mypy with the package's settings finds nothing in the code or the tests."""
     baked = bake(tmp_path, **ANSWERS[name])
     cache = request.config.cache.mkdir("mypy-of-the-template")
     run(sys.executable, "-m", "mypy", "--cache-dir", cache, cwd=baked.folder)
 
 
-def test_what_pip_compiles_is_not_part_of_it(bake, tmp_path):
+def test_compiled_files_are_not_copied_into_a_package(bake, tmp_path):
     """Compiled files of an installed template are not copied into a package."""
     template = shutil.copytree(TEMPLATE, tmp_path / "template")
     compileall.compile_dir(template, quiet=2)
@@ -170,7 +170,7 @@ def environment(tmp_path_factory):
         pytest.param("Chinese", [], id="Chinese", marks=pytest.mark.long),
     ],
 )
-def test_green_at_once(name, chosen, bake, tmp_path, environment):
+def test_every_test_of_a_new_package_passes(name, chosen, bake, tmp_path, environment):
     """Every test of the installed package passes with only flowhooks' requirements and pytest."""
     baked = bake(tmp_path, **ANSWERS[name])
     pip = (sys.executable, "-m", "pip", "--python", environment)
@@ -231,13 +231,13 @@ PACKAGES = {
 
 
 @pytest.mark.parametrize(("domain", "package"), PACKAGES.items())
-def test_what_a_package_is_called(domain, package, bake, tmp_path):
+def test_the_default_package_name_is_ascii(domain, package, bake, tmp_path):
     """The default package name is ASCII, made from a domain in any script."""
     assert bake(tmp_path, domain=domain, process_key="k").folder.name == package
 
 
 @pytest.mark.parametrize(("answers", "words"), REFUSED.values(), ids=REFUSED)
-def test_answers_that_are_refused(answers, words, refuse, tmp_path):
+def test_wrong_answers_are_rejected_and_leave_no_file(answers, words, refuse, tmp_path):
     """One line names the wrong answer and the reason, and no file is left, neither there nor beside it."""
     into = tmp_path / "here/there"
     into.mkdir(parents=True)
@@ -247,7 +247,7 @@ def test_answers_that_are_refused(answers, words, refuse, tmp_path):
     assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == ["here", "here/there"]
 
 
-def test_what_is_there_is_not_touched(refuse, bake, tmp_path):
+def test_an_existing_folder_is_unchanged(refuse, bake, tmp_path):
     """An existing folder of the package's name does not change."""
     mine = tmp_path / "flowhooks-leave/pyproject.toml"
     mine.parent.mkdir()
@@ -256,7 +256,7 @@ def test_what_is_there_is_not_touched(refuse, bake, tmp_path):
     assert [one.read_text() for one in mine.parent.iterdir()] == ["mine"]
 
 
-def test_answers_that_are_typed(tmp_path):
+def test_answers_typed_at_the_cookiecutter_prompts(tmp_path):
     """The cookiecutter command asks each question in words; answers that look like Jinja are refused, not run."""
     (tmp_path / "config.json").write_text(
         json.dumps({"replay_dir": str(tmp_path / "replay"), "cookiecutters_dir": str(tmp_path)})
@@ -301,7 +301,7 @@ def new(into, answers):
 
 
 @pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
-def test_the_command_makes_what_the_template_makes(answers, bake, tmp_path):
+def test_the_command_and_the_template_create_the_same_files(answers, bake, tmp_path):
     """The command and the template accept the same answers and make the same files."""
     for name in ("command", "template"):
         (tmp_path / name).mkdir()
@@ -312,7 +312,7 @@ def test_the_command_makes_what_the_template_makes(answers, bake, tmp_path):
 
 
 @pytest.mark.parametrize("answers", [answers for answers, _ in REFUSED.values()], ids=REFUSED)
-def test_the_command_refuses_what_the_template_refuses(answers, tmp_path):
+def test_the_command_refuses_the_same_answers_as_the_template(answers, tmp_path):
     """The command refuses the answers that the template refuses, and leaves no file."""
     fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
     result = new(tmp_path, answers | fit)

@@ -64,7 +64,7 @@ def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
     assert troubles(logged) == []
 
 
-def test_no_plugin_at_all_is_no_warning(app_of, logged):
+def test_an_app_without_plugins_parks_events_without_a_warning(app_of, logged):
     """An app without plugins parks events, and logs nothing to investigate."""
     app = app_of()
     assert app.post("17", processDefinitionKey="leave").status == 202
@@ -89,7 +89,7 @@ def failing(times, error=SILENT, **given):
     return grant, attempts
 
 
-def test_a_call_back_goes_the_whole_way(app_of):
+def test_a_callback_is_answered_delivered_and_stored(app_of):
     """The answer is as for an engine; delivery, event and result are as in the ledger."""
     grant, attempts = failing(0)
     app = app_of(grant)
@@ -131,7 +131,7 @@ def test_the_log_of_the_last_attempt(app_of, caplog):
     assert not [one for one in logging.getLogger().handlers if isinstance(one, AttemptLogHandler)]
 
 
-def test_a_refusal_is_what_the_engine_gets(app_of):
+def test_a_body_rejected_by_the_schema_gets_the_engines_response(app_of):
     """A body that the schema refuses has no event, and gets the reason in the requested language."""
     app = app_of(failing(0)[0])
     answer = app.post("17", processDefinitionVersion="three", headers={"Accept-Language": "zh"})
@@ -142,7 +142,7 @@ def test_a_refusal_is_what_the_engine_gets(app_of):
     assert app.events() == ()
 
 
-def test_an_event_is_given_by_the_result_of_its_callback(app_of):
+def test_methods_accept_a_callback_result_or_an_event_id(app_of):
     """Each method takes the result of `post` as well as an id, and says if nothing was stored."""
     grant, _ = failing(0)
     app = app_of(grant)
@@ -174,7 +174,7 @@ def test_a_retry_runs_when_the_clock_is_moved(app_of):
     assert len(attempts) == 2
 
 
-def test_everything_is_settled(app_of):
+def test_settle_runs_all_attempts(app_of):
     """`settle` moves from one due time to the next, and runs all attempts of failing and other handlers."""
     never, attempts = failing(99, retry=Retry(attempts=4))
     app = app_of(never)
@@ -186,7 +186,7 @@ def test_everything_is_settled(app_of):
     assert len(attempts) == 8
 
 
-def test_a_handler_with_a_rate_is_settled_by_moving_the_clock(app_of):
+def test_settle_moves_the_clock_for_a_rate_limited_handler(app_of):
     """An answer does not wait for a time that a rate allows; the reason is named; `settle` moves the clock to it."""
     runs = []
 
@@ -218,7 +218,7 @@ def blocked(app_of):
 
 
 @pytest.mark.parametrize("which", [(), (0,), (1,), (0, 1)], ids=["all", "first", "second", "both"])
-def test_an_ordered_handler_is_settled_too(blocked, which):
+def test_settle_runs_blocked_deliveries_of_an_ordered_handler(blocked, which):
     """The clock moves to the first delivery's retry, and the blocked one runs after it."""
     app, first, second, attempts = blocked
     assert app.delivery(second.event_id).blocked_by == first.event_id
@@ -230,7 +230,7 @@ def test_an_ordered_handler_is_settled_too(blocked, which):
     assert app.delivery(second.event_id).blocked_by is None
 
 
-def test_it_is_said_what_blocks_a_delivery(blocked):
+def test_waiting_for_a_blocked_delivery_reports_the_blocking_event(blocked):
     """Waiting for a blocked delivery fails at once, with the blocking event and the time to move the clock."""
     app, first, second, attempts = blocked
     message = rf"in attempt 0: it is blocked by event {first.event_id}, which is waiting: .* in 5 seconds"
@@ -241,7 +241,7 @@ def test_it_is_said_what_blocks_a_delivery(blocked):
     assert attempts == ["1", "1", "2"]
 
 
-def test_what_is_blocked_by_an_unknown_delivery_ends_the_settling(app_of):
+def test_settle_ends_if_an_unknown_delivery_blocks_another(app_of):
     """A delivery blocked by one that needs an operator stays blocked, and the message says why."""
     entered, go_on = threading.Event(), threading.Event()
 
@@ -266,7 +266,7 @@ def test_what_is_blocked_by_an_unknown_delivery_ends_the_settling(app_of):
         app.wait_for(second.event_id, "succeeded")
 
 
-def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
+def test_settle_ends_if_a_probe_never_answers(app_of):
     """A delivery whose probe never answers stays unknown, and `settle` ends."""
     entered = threading.Event()
     go_on = threading.Event()
@@ -290,7 +290,7 @@ def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
         app.wait_for(answer.event_id, "succeeded")
 
 
-def test_a_crash_is_what_a_killed_process_leaves(app_of):
+def test_a_simulated_crash_loses_running_attempts(app_of):
     """A running attempt is lost; with `retry=` it runs again, without it is unknown; settled deliveries stay."""
     go_on = threading.Event()
     entered = threading.Semaphore(0)
@@ -321,7 +321,7 @@ def test_a_crash_is_what_a_killed_process_leaves(app_of):
     assert app.delivery(answer.event_id, "once").state is State.UNKNOWN
 
 
-def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
+def test_an_installed_plugin_has_its_entry_point_name_and_settings(app_of, tmp_path):
     """An installed plugin has its entry point's name, its settings and its kinds of callback."""
     app = app_of(
         flowhooks_contracts,
@@ -335,7 +335,7 @@ def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
     flowhooks_contracts.configure({})
 
 
-def test_an_entry_point_may_name_an_attribute_of_an_attribute(app_of, monkeypatch):
+def test_an_entry_point_may_name_a_nested_attribute(app_of, monkeypatch):
     """The entry point `leave = "acme_leave:parts.plugin"` names the plugin, as it does for a server."""
     plugin = SimpleNamespace(handlers=hookimpl(lambda: [failing(0)[0]]))
     monkeypatch.setitem(sys.modules, "acme_leave", SimpleNamespace(parts=SimpleNamespace(plugin=plugin)))
@@ -347,7 +347,7 @@ def test_an_entry_point_may_name_an_attribute_of_an_attribute(app_of, monkeypatc
     assert [info.name for info in app_of(plugin).app.plugins.infos] == ["leave"]
 
 
-def test_names_of_plugins(app_of, module):
+def test_plugin_names(app_of, module):
     """A module has its own name, objects are numbered, handlers form one plugin; a name can be given."""
     leave = module(
         "leave",
@@ -372,7 +372,7 @@ def test_names_of_plugins(app_of, module):
     }
 
 
-def test_an_engine_with_a_credential(app_of):
+def test_a_handler_gets_only_callbacks_of_its_engine(app_of):
     """A handler that listens to one engine gets only its callbacks."""
 
     @handler(every=True, source="hr")
@@ -388,7 +388,7 @@ def test_an_engine_with_a_credential(app_of):
         app_of(grant).post("1", source="hr")
 
 
-def test_members_that_are_called_like_arguments(app_of):
+def test_body_members_named_like_arguments(app_of):
     """A body may have members named kind, wait or source."""
     app = app_of(failing(0)[0])
     answer = app.post("1", processDefinitionKey="leave", data={"kind": "annual", "wait": 1}, days=3)
@@ -400,7 +400,7 @@ def test_members_that_are_called_like_arguments(app_of):
     }
 
 
-def test_what_nobody_wants_is_parked(app_of):
+def test_an_unmatched_event_is_parked_and_explained(app_of):
     """A parked event is listed; requesting its delivery reports the sent members and the handlers' selectors."""
     app = app_of(failing(0)[0])
     answer = app.post("1", processDefinitionKey="leaf")
@@ -431,7 +431,7 @@ def approvals(app_of):
     return app_of(grant, announce)
 
 
-def test_only_an_approved_one_is_run(approvals):
+def test_handler_runs_only_for_its_conclusion(approvals):
     """The conclusion is a member of the body; other conclusions are dismissed with the reason."""
     answer = approvals.post("1", processDefinitionKey="leave", conclusion="approved", days=3)
     assert approvals.delivery(answer.event_id).result == "approved"
@@ -461,7 +461,7 @@ def test_why_an_event_is_parked(approvals):
     assert [event.flow_instance_id for event in approvals.parked()] == ["3", "4"]
 
 
-def test_a_quarantined_plugin_is_said_at_once(module):
+def test_a_quarantined_plugin_is_reported_at_once(module):
     """The error has the reason and the plugin's own traceback."""
     broken = module(
         "broken",
@@ -481,13 +481,13 @@ def test_a_quarantined_plugin_is_said_at_once(module):
 
 
 @pytest.mark.parametrize("thing", [None, "contracts", dict, lambda event: None])
-def test_what_is_no_plugin_is_refused(thing):
+def test_objects_that_are_no_plugin_are_rejected(thing):
     """A name, a class or a function without @handler is no plugin."""
     with pytest.raises(FlowhooksError, match="handlers made by @handler, not"):
         AppHarness(thing)
 
 
-def test_a_section_of_nobody_is_refused(monkeypatch, tmp_path):
+def test_settings_for_a_missing_plugin_are_rejected(monkeypatch, tmp_path):
     """Settings for a missing plugin, and two plugins or sources of one name, are refused; nothing is left behind."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(FlowhooksError, match=r"there is no plugin 'leave'; the plugins are handlers"):
@@ -501,7 +501,7 @@ def test_a_section_of_nobody_is_refused(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_has_no_effect_is_a_warning(module):
+def test_unmarked_hooks_and_unused_settings_are_warnings(module):
     """An unmarked hook and unused settings are warnings that pytest shows."""
     leave = module(
         "forgetful",
@@ -518,7 +518,7 @@ def test_what_has_no_effect_is_a_warning(module):
         AppHarness(leave).close()
 
 
-def test_a_wait_in_vain_says_what_is_instead(app_of):
+def test_a_failed_wait_reports_the_expected_and_the_present_state(app_of):
     """The error has the expected and the present state, the traceback and the next step, at once."""
     grant, _ = failing(1, retry=Retry())
     app = app_of(grant)
@@ -540,7 +540,7 @@ def test_a_wait_in_vain_says_what_is_instead(app_of):
         app.wait_for(event_id, "done")
 
 
-def test_a_wait_for_what_still_runs_ends(app_of):
+def test_waiting_for_a_running_handler_times_out(app_of):
     """A wait for a handler that does not end has the given timeout."""
     go_on = threading.Event()
 
@@ -563,7 +563,7 @@ def test_a_wait_for_what_still_runs_ends(app_of):
         (None, "succeeded", "succeeded"),
     ],
 )
-def test_a_settled_delivery_is_not_waited_for(app_of, error, state, said):
+def test_a_final_state_ends_the_wait_at_once(app_of, error, state, said):
     """A final state ends the waiting at once."""
     app = app_of(failing(1 if error else 0, error)[0])
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -572,7 +572,7 @@ def test_a_settled_delivery_is_not_waited_for(app_of, error, state, said):
     app.wait_for(event_id, state)
 
 
-def test_several_deliveries_have_to_be_told_apart(app_of):
+def test_an_event_with_two_deliveries_needs_the_handler_name(app_of):
     """A delivery of an event with two needs the handler's name; a wrong name is reported."""
     grant = failing(0)[0]
 
@@ -588,7 +588,7 @@ def test_several_deliveries_have_to_be_told_apart(app_of):
     assert [one.handler for one in app.deliveries(event_id, "tell")] == ["handlers:tell"]
 
 
-def test_the_books_are_checked_at_the_end():
+def test_a_ledger_changed_from_outside_is_reported_at_close():
     """A ledger that was changed from outside is reported when the app is closed."""
     app = AppHarness(failing(0)[0])
     app.post("1", processDefinitionKey="leave")
@@ -600,7 +600,7 @@ def test_the_books_are_checked_at_the_end():
     app.close()
 
 
-def test_books_that_cannot_be_read_do_not_balance():
+def test_a_removed_ledger_fails_the_test():
     """A ledger that the test removed is the test's failure, like counts that do not balance."""
     app = AppHarness(failing(0)[0])
     (app.folder / "flowhooks.db").unlink()
@@ -609,7 +609,7 @@ def test_books_that_cannot_be_read_do_not_balance():
     assert not app.folder.exists()
 
 
-def test_an_app_that_does_not_start_leaves_nothing(monkeypatch, eventually, tmp_path):
+def test_a_failed_start_cleans_up(monkeypatch, eventually, tmp_path):
     """If the start fails, the app is stopped; a schema that cannot be dropped does not keep its folder."""
     start, folder = App.start, tmp_path / "temporary"
     folder.mkdir()
@@ -633,7 +633,7 @@ def test_an_app_that_does_not_start_leaves_nothing(monkeypatch, eventually, tmp_
     assert list(folder.iterdir()) == []
 
 
-def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
+def test_a_handler_that_does_not_end_is_reported(monkeypatch, eventually):
     """A running handler is named by `settle`, at the end, and also if its app crashed."""
     go_on = threading.Event()
 
@@ -661,7 +661,7 @@ def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
     eventually(lambda: all(app.runner.running == 0 for app in apps))
 
 
-def test_it_is_a_context_manager():
+def test_the_app_is_a_context_manager():
     """The app is closed at the end, and an exception inside is raised."""
     with AppHarness(failing(0)[0]) as app:
         assert app.post("1", processDefinitionKey="leave").status == 200
@@ -673,7 +673,7 @@ def test_it_is_a_context_manager():
     assert not app.folder.exists()
 
 
-def test_a_folder_is_used_again_with_its_clock(app_of):
+def test_a_reused_folder_continues_its_clock(app_of):
     """A new version of a plugin finds the events of the earlier one; a new clock would make their ids again."""
     earlier = app_of(failing(0)[0])
     event_id = earlier.post("1", wait=0, processDefinitionKey="leave").event_id
@@ -684,7 +684,7 @@ def test_a_folder_is_used_again_with_its_clock(app_of):
         app.wait_for(event_id)
 
 
-def test_a_stored_event_is_sent_again(app_of, make_plugin, listens):
+def test_a_stored_event_is_replayed_unchanged(app_of, make_plugin, listens):
     """The handlers see what they saw before: kind, data and conclusion, and the source if the app has it."""
     seen = []
     app = app_of(make_plugin(listens(seen.append, name="seen")), sources=("first", "erp"))

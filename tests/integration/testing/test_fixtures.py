@@ -21,13 +21,13 @@ HANDLER = """
 """
 
 
-def test_the_fixtures_are_found_by_themselves(pytester):
+def test_fixtures_are_found_without_a_conftest(pytester):
     """A test with the fixtures runs without a conftest, with every warning an error."""
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(
         HANDLER
         + """
-    def test_it(flowhooks_app, flowhooks_clock):
+    def test_app(flowhooks_app, flowhooks_clock):
         app, other = flowhooks_app(grant), flowhooks_app(grant)
         answer = app.post("1", processDefinitionKey="leave")
         app.wait_for(answer.event_id, "waiting")
@@ -41,14 +41,14 @@ def test_the_fixtures_are_found_by_themselves(pytester):
     pytester.runpytest_subprocess(*PYTEST_OPTIONS).assert_outcomes(passed=1)
 
 
-def test_a_project_without_flowhooks_notices_nothing(pytester):
+def test_unused_fixtures_import_nothing(pytester):
     """If no test uses the fixtures, no module of the kit or the server is imported."""
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(
         """
     import sys
 
-    def test_it():
+    def test_app():
         assert "flowhooks.testing.fixtures" in sys.modules
         heavy = {"falcon", "sqlalchemy", "alembic", "jsonschema", "structlog"}
         heavy |= {"flowhooks.app", "flowhooks.ledger", "flowhooks.settings", "flowhooks.testing.clock"}
@@ -58,14 +58,14 @@ def test_a_project_without_flowhooks_notices_nothing(pytester):
     pytester.runpytest_subprocess(*PYTEST_OPTIONS).assert_outcomes(passed=1)
 
 
-def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
+def test_unbalanced_ledgers_are_reported_at_teardown(pytester):
     """All apps are closed, also after one that cannot be closed, and each fault is reported for the test."""
     pytester.makepyfile(
         HANDLER
         + """
     import sqlite3
 
-    def test_it(flowhooks_app):
+    def test_app(flowhooks_app):
         app, other = flowhooks_app(grant), flowhooks_app(grant)
         other.post("1", processDefinitionKey="leave")
         close = app.close
@@ -90,12 +90,12 @@ def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
     )
 
 
-def test_failures_point_into_the_test(pytester):
+def test_a_failed_wait_shows_the_line_of_the_test(pytester):
     """A failed wait shows the line of the test, not the kit's own code."""
     pytester.makepyfile(
         HANDLER
         + """
-    def test_it(flowhooks_app):
+    def test_app(flowhooks_app):
         app = flowhooks_app(grant)
         answer = app.post("1", processDefinitionKey="leave")
         app.wait_for(answer.event_id, "dead")
@@ -104,12 +104,12 @@ def test_failures_point_into_the_test(pytester):
     result = pytester.runpytest_subprocess(*PYTEST_OPTIONS, "--tb=short")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*: in test_it", '*app.wait_for(answer.event_id, "dead")*', "E *waited for the delivery of handlers:grant*"]
+        ["*: in test_app", '*app.wait_for(answer.event_id, "dead")*', "E *waited for the delivery of handlers:grant*"]
     )
     result.stdout.no_fnmatch_line("*under_test.py*")
 
 
-def test_the_names_are_loaded_when_they_are_asked_for():
+def test_package_names_are_loaded_lazily():
     """The package lists its names, provides each, refuses others, and is cheap to import."""
     code = """
 import sys

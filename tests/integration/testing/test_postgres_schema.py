@@ -57,7 +57,7 @@ def test_each_app_has_a_ledger_of_its_own(business, postgresql_url):
     assert business.execute("SELECT count(*) FROM events").fetchone() == (0,)
 
 
-def test_what_runs_when_it_crashes_writes_nothing(business, postgresql_url):
+def test_a_running_handler_commits_nothing_after_a_crash(business, postgresql_url):
     """After a simulated crash a running handler continues in its thread, and does not commit."""
     entered, go_on = threading.Event(), threading.Event()
 
@@ -80,7 +80,7 @@ def test_what_runs_when_it_crashes_writes_nothing(business, postgresql_url):
 
 
 @pytest.mark.parametrize("lines", [4, pytest.param(20, marks=pytest.mark.long)])
-def test_exactly_once_whatever_happens(business, postgresql_url, lines):
+def test_a_transactional_handler_passes_all_scenarios(business, postgresql_url, lines):
     """A handler with only the transaction passes all scenarios of the kit."""
     report = exactly_once(
         grant,
@@ -93,14 +93,14 @@ def test_exactly_once_whatever_happens(business, postgresql_url, lines):
     assert schemas(business) == []
 
 
-def test_it_must_be_a_database_on_postgresql():
+def test_a_url_of_another_database_is_rejected():
     """Another URL is refused in one sentence, and an unreachable one leaves nothing behind."""
     for wrong in ("sqlite:///x.db", "postgresql:", "nonsense"):
         with pytest.raises(SettingsError, match="database= must be a PostgreSQL URL"):
             AppHarness(grant, database=wrong)
 
 
-def test_on_sqlite_such_a_handler_fails(flowhooks_app):
+def test_a_transactional_handler_fails_on_sqlite(flowhooks_app):
     """On SQLite the handler fails with the requirement."""
     app = flowhooks_app(grant)
     answer = app.post("1", processDefinitionKey="leave", wait=0)

@@ -45,7 +45,7 @@ def write_modules(folder):
             file.write_text(block.text)
 
 
-def test_strict_pyright(tmp_path):
+def test_strict_pyright_reports_nothing(tmp_path):
     """No error and no warning, on the oldest Python that is supported."""
     write_template(tmp_path)
     write_modules(tmp_path)

@@ -66,21 +66,21 @@ def test_other_responses_store_nothing(app):
     assert app.events() == ()
 
 
-def test_the_time_is_that_of_the_clock(app):
+def test_the_receiver_uses_the_test_clock(app):
     """The receiver sees the test's clock, so that a signature can expire."""
     assert app.receive("first", b"time", headers=RIGHT).body == b"2026-01-01T00:00:00+00:00"
     app.advance(minutes=6)
     assert app.receive("first", b"time", headers=RIGHT).body == b"2026-01-01T00:06:00+00:00"
 
 
-def test_the_trace_of_a_request_is_that_of_its_event(app):
+def test_an_event_has_the_trace_of_its_request(app):
     """The header `traceparent` reaches the event, by a receiver and from an engine."""
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     answers = [app.receive("first", b"{}", headers=RIGHT | trace), app.post("17", headers=trace)]
     assert [app.event(answer.event_id).traceparent for answer in answers] == [trace["traceparent"]] * 2
 
 
-def test_engines_call_beside_receivers(app):
+def test_engines_post_only_as_sources_without_a_receiver(app):
     """`post` calls as an engine of `sources`, and never as a source with a receiver."""
     answer = app.post("17", processDefinitionKey="leave")
     assert app.event(answer.event_id).source == "engine"
@@ -88,7 +88,7 @@ def test_engines_call_beside_receivers(app):
         app.post("18", source="first", processDefinitionKey="leave")
 
 
-def test_a_crashed_app_receives_nothing(app):
+def test_a_crashed_app_receives_requests_only_after_restart(app):
     """After `crash`, a request needs `restart` first, and finds what was stored before."""
     answer = app.receive("first", b"{}", headers=RIGHT)
     app.wait_for(answer.event_id)

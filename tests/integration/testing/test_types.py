@@ -47,7 +47,7 @@ def three(event: Event, delivery: Delivery, more: str) -> None: ...
 def swapped(delivery: Delivery, event: Event) -> None: ...
 
 
-def test_it(flowhooks_app: AppFactory) -> None:
+def test_example(flowhooks_app: AppFactory) -> None:
     app = flowhooks_app(one, settings={"one": {"url": "x"}}, sources=("erp",), receivers={"cloud": "one"})
     members: dict[str, Any] = {"kind": "annual", "days": 3}
     answer = app.post("1", kind="complete", data=members, conclusion="approved")
@@ -61,7 +61,7 @@ def test_it(flowhooks_app: AppFactory) -> None:
 """
 
 
-def test_the_mistakes_are_found(tmp_path, request):
+def test_mypy_reports_exactly_the_wrong_lines(tmp_path, request):
     """Strict mypy reports each wrong line, and no other one."""
     (tmp_path / "plugin.py").write_text(PLUGIN)
     cache = request.config.cache.mkdir("mypy-of-the-template")

@@ -40,12 +40,12 @@ def times():
 
 
 @pytest.mark.parametrize("newest", [None, NOW, NOW - MAX_AHEAD, NOW + MAX_AHEAD])
-def test_a_clock_that_fits_what_is_stored_is_trusted(times, newest):
+def test_a_clock_not_ahead_of_the_stored_times_is_trusted(times, newest):
     """A clock at or behind the stored times is trusted, also with an empty ledger."""
     assert times.trust(newest).trusted_now() == times.wall
 
 
-def test_a_clock_that_is_ahead_at_the_start_is_doubted_for_an_hour(times):
+def test_a_clock_ahead_at_start_is_untrusted_for_an_hour(times):
     """A clock that is ahead for an hour is trusted, because the server was down."""
     trust = times.trust(NOW - MAX_AHEAD - 1)
     assert trust.trusted_now() is None
@@ -55,7 +55,7 @@ def test_a_clock_that_is_ahead_at_the_start_is_doubted_for_an_hour(times):
     assert trust.trusted_now() == times.wall
 
 
-def test_a_clock_that_jumps_ahead_is_doubted_for_an_hour(times):
+def test_a_clock_that_jumps_ahead_is_untrusted_for_an_hour(times):
     """Each jump restarts the hour, even if it is corrected meanwhile."""
     trust = times.trust(NOW)
     times.pass_by(10 * 86_400)
@@ -72,7 +72,7 @@ def test_a_clock_that_jumps_ahead_is_doubted_for_an_hour(times):
     assert trust.trusted_now() == times.wall
 
 
-def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
+def test_a_backward_or_small_clock_jump_is_trusted(times):
     """A jump back or a small one makes no data too old."""
     trust = times.trust(NOW)
     for jump in (-10 * MAX_AHEAD, 3600 * SECOND, -1):
@@ -80,7 +80,7 @@ def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
         assert trust.trusted_now() == times.wall
 
 
-def test_jumps_are_told_once(times):
+def test_each_clock_jump_is_reported_once(times):
     """Each jump is reported once; corrections by NTP and passing time are no jumps."""
     trust = times.trust(NOW)
     times.pass_by(7 * 86_400)
@@ -94,7 +94,7 @@ def test_jumps_are_told_once(times):
     assert trust.check_jump() == -MAX_AHEAD
 
 
-def test_a_jump_that_a_deletion_sees_first_is_still_reported(times):
+def test_a_jump_first_detected_by_a_deletion_is_reported(times):
     """The clock watch logs a jump that a deletion noticed first."""
     trust = times.trust(NOW)
     times.set_clock(2 * MAX_AHEAD)

@@ -67,7 +67,7 @@ class Pool:
 
 
 @pytest.mark.parametrize("seen_by", ["send", "receive"])
-def test_a_process_that_cannot_be_started_is_named_with_its_reason(seen_by):
+def test_the_reason_of_a_failed_process_start_is_logged_and_stored(seen_by):
     """The log and the attempt's error have the reason, also if the request was sent; no function was entered."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
     options = RunOptions(isolation="process", timeout=60.0, memory_mib=512, max_failures=10)

@@ -236,7 +236,7 @@ def settlement(paper, outcome, target, **given):
     )
 
 
-def test_the_way_of_an_attempt(paper):
+def test_steps_of_an_attempt(paper):
     """An attempt is claimed, run and settled; only durable results are counted and notified, with all details."""
     assert paper.dispatch().execute(QUEUED) is None
     assert paper.kinds() == [
@@ -279,7 +279,7 @@ def named(paper):
     }
 
 
-def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
+def test_a_failure_is_logged_and_notified_without_secrets(paper, logged):
     """The stored, notified and logged text is on one line, and has none of the plugins' secrets."""
     paper.outcome = FAILED
     paper.dispatch(retry=Retry(delays=(5, 60), jitter=0, attempts=9)).execute(QUEUED)
@@ -313,14 +313,14 @@ def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
 
 
 @pytest.mark.parametrize("given", [{"error": "s3cret"}, {"traceback": "s3cret"}])
-def test_a_secret_is_concealed_wherever_it_stands(paper, given):
+def test_a_secret_is_masked_in_the_error_and_the_traceback(paper, given):
     """A secret is masked in the error alone and in the traceback alone."""
     paper.outcome = Outcome(kind=OutcomeKind.REJECTED, **given)
     paper.dispatch().execute(QUEUED)
     assert "s3cret" not in str(paper.of("settle"))
 
 
-def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
+def test_an_unstorable_result_is_dropped_and_logged(paper, logged):
     """The attempt succeeds; the log names its handler and delivery."""
     paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value={1, 2})
     paper.dispatch().execute(QUEUED)
@@ -396,7 +396,7 @@ NO_DELAY = (
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 @pytest.mark.parametrize("state", [State.WAITING, State.DEAD])
-def test_an_exception_that_cannot_be_read_is_a_failure(paper, raised, error, state):
+def test_an_unreadable_exception_is_a_failure(paper, raised, error, state):
     """The attempt has failed and follows `retry=`; the error says what is wrong with the exception."""
     paper.outcome = raised
     paper.sees = lambda _handler, _event, _delivery: setattr(paper.invocation, "entered", True)
@@ -425,7 +425,7 @@ def test_an_outcome_that_cannot_be_built_is_a_failure(paper, joint, logged):
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.REJECTED, OutcomeKind.LOST])
-def test_the_kind_of_an_outcome_that_cannot_be_built_is_kept(paper, monkeypatch, kind):
+def test_the_kind_of_an_outcome_that_cannot_be_built_is_recorded(paper, monkeypatch, kind):
     """The outcome of a wrapper is recorded without its text."""
     paper.outcome = Outcome(kind=kind, error="x")
     monkeypatch.setattr(paper, "redact", lambda text: 1 / 0 if text == "x" else text)
@@ -442,7 +442,7 @@ def nested(value, levels):
     return value
 
 
-def test_a_result_that_is_nested_too_deep_is_dropped(paper, joint):
+def test_a_too_deeply_nested_result_is_dropped(paper, joint):
     """Its secrets could not be masked; the attempt has succeeded, and its handler's rows are committed."""
     paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value=nested("s3cret", 450))
     joint.answers = [True]
@@ -452,7 +452,7 @@ def test_a_result_that_is_nested_too_deep_is_dropped(paper, joint):
     assert "nested more than 100 levels deep" in stored.result_dropped
 
 
-def test_a_result_that_cannot_be_read_is_dropped(paper, monkeypatch, logged):
+def test_an_unreadable_result_is_dropped(paper, monkeypatch, logged):
     """The attempt has succeeded; the log says what failed, and the attempt that its result is not stored."""
     monkeypatch.setattr(paper, "redact", lambda text: 1 / 0 if text == '"x"' else text)
     paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value="x")
@@ -465,14 +465,14 @@ def test_a_result_that_cannot_be_read_is_dropped(paper, monkeypatch, logged):
     assert settled.outcome.succeeded
 
 
-def test_what_was_claimed_already_is_not_claimed_again(paper):
+def test_a_claimed_delivery_is_not_claimed_again(paper):
     """A runner that has reserved a delivery passes its attempt."""
     paper.dispatch().execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=1, retry_base=0))
     assert paper.of("claim") == []
     assert paper.of("joint") == [("d", 1)]
 
 
-def test_a_check_of_the_data_that_fails_is_a_failure(paper, monkeypatch):
+def test_an_error_in_the_data_check_is_a_failure(paper, monkeypatch):
     """The attempt was not entered, so it is retried; no plugin is blamed."""
     monkeypatch.setattr(paper, "why_data_invalid", lambda _handler, _event: 1 / 0)
     paper.dispatch().execute(QUEUED)
@@ -484,7 +484,7 @@ def test_a_check_of_the_data_that_fails_is_a_failure(paper, monkeypatch):
     assert stored.error_identity.error_type == "ZeroDivisionError"
 
 
-def test_what_was_damaged_runs_when_it_was_claimed(paper, logged):
+def test_a_damaged_delivery_runs_after_its_claim(paper, logged):
     """A damaged delivery is tried once a minute, by a clock that may be set back; one that is claimed was read."""
     paper.claims = [DamagedRow("x")] * 3
     dispatch = paper.dispatch()
@@ -500,7 +500,7 @@ def test_what_was_damaged_runs_when_it_was_claimed(paper, logged):
     assert paper.kinds().count("run") == 1
 
 
-def test_what_cannot_be_claimed_is_not_run(paper):
+def test_an_unclaimable_delivery_is_not_run(paper):
     """A delivery that changed or exceeds a limit is not run; the runner is notified."""
     paper.claims = [None, full := LimitReached()]
     dispatch = paper.dispatch()
@@ -510,7 +510,7 @@ def test_what_cannot_be_claimed_is_not_run(paper):
 
 
 @pytest.mark.parametrize("reserved", [False, True])
-def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
+def test_a_delivery_without_its_handler_waits(paper, reserved):
     """A delivery without its handler waits without a due time, with the reason."""
     claimed = ClaimedAttempt(event=paper.event, attempt=3, retry_base=0)
     dispatch = paper.dispatch()
@@ -523,7 +523,7 @@ def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
     assert paper.of("settle") == [(settlement(paper, OutcomeKind.FAILED, State.WAITING, error=why),)]
 
 
-def test_without_its_handler_nobody_is_asked_to_probe(paper):
+def test_a_delivery_without_its_handler_is_not_probed(paper):
     """An *unknown* delivery stays so; a delivery that could not be claimed is left alone."""
     dispatch = paper.dispatch()
     dispatch._handlers = {}
@@ -534,7 +534,7 @@ def test_without_its_handler_nobody_is_asked_to_probe(paper):
     assert paper.kinds() == ["claim"]
 
 
-def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
+def test_invalid_data_is_rejected_without_a_call_of_the_handler(paper):
     """The handler is not called; the delivery is dead."""
     paper.refused = "the data does not match it"
     paper.dispatch(retry=Retry()).execute(QUEUED)
@@ -553,7 +553,7 @@ def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
         (ValueError("x"), "ValueError: x"),
     ],
 )
-def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered, error):
+def test_a_failure_before_the_function_is_retried(paper, entered, answered, error):
     """A failure before the function is retried; a failure within it only with `retry=`."""
     paper.outcome = answered
     paper.sees = lambda _handler, _event, _delivery: setattr(paper.invocation, "entered", entered)
@@ -569,7 +569,7 @@ def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered,
     assert outcome.entered is entered
 
 
-def test_a_handler_elsewhere_is_given_no_cores(paper):
+def test_an_isolated_handler_gets_no_cores(paper):
     """An isolated process gets no cores; its invocation calls its function with the event and the delivery."""
     there = IsolatedCalls(run=lambda event, delivery: (event, delivery), probe=lambda event, delivery: None)
     paper.dispatch(elsewhere={"p:h": there}).execute(QUEUED)
@@ -613,7 +613,7 @@ TWO = Retry(delays=(10, 20), jitter=0.5)
         (LOSES, {"retry": TWO}, (7, 4), State.DEAD, None),
     ],
 )
-def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds):  # noqa: PLR0917 (a table's columns)
+def test_state_and_due_time_after_an_outcome(paper, outcome, declared, made, target, seconds):  # noqa: PLR0917 (a table's columns)
     """The new state and the due time of the next attempt or probe; attempts count from the present schedule on.
 
     Where that starts at a damaged number, all attempts count.
@@ -629,7 +629,7 @@ def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds
     assert [settled.status.state for (settled,) in paper.of("settled")] == [target]
 
 
-def test_a_stale_attempt_tells_nobody(paper, logged):
+def test_a_stale_attempt_is_neither_counted_nor_notified(paper, logged):
     """The outcome of a stale attempt is neither counted nor notified."""
     paper.settles = [False]
     paper.dispatch().execute(QUEUED)
@@ -637,7 +637,7 @@ def test_a_stale_attempt_tells_nobody(paper, logged):
     assert logged == [{"event": "stale_attempt", "log_level": "warning", **named(paper), "attempt": 3}]
 
 
-def test_where_too_much_is_queued_the_thread_waits(paper, logged):
+def test_a_thread_records_the_outcome_itself_if_the_queue_is_full(paper, logged):
     """An outcome that the queue refuses is recorded by the thread itself; a failure of that is logged once."""
     paper.settles = [Full(), Unavailable("ledger_down"), Full(), True]
     paper.dispatch().execute(QUEUED)
@@ -653,7 +653,7 @@ def retry_until_recorded(paper, *, settled=1):
     paper.recorder._retry()
 
 
-def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, logged):
+def test_an_outcome_is_recorded_after_a_long_database_outage(paper, logged):
     """Recording is retried with growing delays, logged once, and published when durable."""
     paper.settles = [Unavailable("ledger_down")] * 8 + [True]
     paper.dispatch().execute(QUEUED)
@@ -666,7 +666,7 @@ def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, logged)
     assert logged[0]["why"] == str(Unavailable("ledger_down"))
 
 
-def test_an_outcome_that_cannot_be_recorded_does_not_block_others(paper, logged):
+def test_an_unrecordable_outcome_does_not_block_other_outcomes(paper, logged):
     """A row that fails each time is retried behind the others, also if a defect of flowhooks is the cause."""
     paper.claims *= 2
     paper.settles = [Unavailable("ledger_down")] * 2 + [ZeroDivisionError(), True, DamagedRow("x"), True]
@@ -678,7 +678,7 @@ def test_an_outcome_that_cannot_be_recorded_does_not_block_others(paper, logged)
     assert [settled.delivery.id for (settled,) in paper.of("settled")] == ["other", "d"]
 
 
-def test_what_cannot_be_recorded_later_is_recorded_too(paper):
+def test_the_recording_thread_retries_until_the_process_ends(paper):
     """The recording thread waits for outcomes until the process ends."""
     paper.settles = [Unavailable("ledger_down"), True]
     dispatch = paper.dispatch()
@@ -689,7 +689,7 @@ def test_what_cannot_be_recorded_later_is_recorded_too(paper):
     assert not paper.recorder._thread.is_alive()
 
 
-def test_an_outcome_is_recorded_at_the_end_of_the_process(paper):
+def test_remaining_outcomes_are_recorded_at_shutdown(paper):
     """All outcomes that are left when the process ends are tried once more, before the first one is recorded."""
     recording = Future()
     paper.claims *= 2
@@ -704,7 +704,7 @@ def test_an_outcome_is_recorded_at_the_end_of_the_process(paper):
 
 
 @pytest.mark.parametrize("first", ["queue full", "database down"])
-def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged, first):
+def test_an_outcome_unrecorded_at_shutdown_is_logged_as_lost(paper, logged, first):
     """An outcome that could not be recorded until the end is logged as lost; the recovering process continues."""
     paper.settles = [Full() if first == "queue full" else Unavailable("ledger_down")] + [Unavailable("ledger_down")] * 9
     paper.ends_after = 2
@@ -715,7 +715,7 @@ def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged, first
     assert logged[-1] == {"event": "outcome_lost", "log_level": "error", **named(paper), "attempt": 3}
 
 
-def test_an_outcome_that_comes_after_the_end_is_logged_at_once(paper, logged):
+def test_an_outcome_after_shutdown_is_logged_at_once(paper, logged):
     """No later step would log it."""
     paper.settles = [Unavailable("draining")]
     dispatch = paper.dispatch()
@@ -724,7 +724,7 @@ def test_an_outcome_that_comes_after_the_end_is_logged_at_once(paper, logged):
     assert logged == [{"event": "outcome_lost", "log_level": "error", **named(paper), "attempt": 3}]
 
 
-def test_an_outcome_that_the_thread_still_records_at_the_end_is_logged(paper, logged):
+def test_an_outcome_still_being_recorded_at_shutdown_is_logged(paper, logged):
     """The database does not respond: only when the ledger is closed the thread learns that it has failed."""
     recording = Future()
     paper.settles = [Unavailable("ledger_down"), recording]
@@ -740,7 +740,7 @@ def test_an_outcome_that_the_thread_still_records_at_the_end_is_logged(paper, lo
     assert [entry["event"] for entry in logged] == ["outcome_write_failed", "outcome_lost"]
 
 
-def test_a_subscriber_that_fails_stops_no_other(paper, logged):
+def test_a_failing_subscriber_does_not_stop_other_subscribers(paper, logged):
     """The failure is logged, and the next subscriber gets the signal."""
     dispatch = paper.dispatch()
     paper.recorder._subscribers = [lambda settled: 1 / 0, paper.on_settled]
@@ -764,7 +764,7 @@ def unanswered(*answers):
     return error
 
 
-def test_what_a_handler_wrote_is_committed_with_its_outcome(paper, joint):
+def test_rows_of_a_handler_are_committed_with_its_outcome(paper, joint):
     """The handler's rows and the outcome are in one commit; then the outcome is notified as usual."""
     joint.answers = [True]
     paper.dispatch().execute(QUEUED)
@@ -775,7 +775,7 @@ def test_what_a_handler_wrote_is_committed_with_its_outcome(paper, joint):
     assert (settled.event, settled.status.state, settled.outcome) == (paper.event, State.SUCCEEDED, DONE)
 
 
-def test_what_a_handler_wrote_is_undone_when_it_failed(paper, joint):
+def test_rows_of_a_failed_handler_are_rolled_back(paper, joint):
     """The rows of a failed handler are rolled back, and its failure is recorded as usual."""
     paper.outcome = FAILED
     paper.dispatch().execute(QUEUED)
@@ -783,7 +783,7 @@ def test_what_a_handler_wrote_is_undone_when_it_failed(paper, joint):
     assert [stored.target for (stored,) in paper.of("settle")] == [State.DEAD]
 
 
-def test_a_stale_attempt_has_written_nothing(paper, joint, logged):
+def test_rows_of_a_stale_attempt_are_rolled_back(paper, joint, logged):
     """The rows of a stale attempt are rolled back."""
     joint.answers = [False]
     paper.dispatch().execute(QUEUED)
@@ -798,7 +798,7 @@ def test_a_stale_attempt_has_written_nothing(paper, joint, logged):
         (lambda: unanswered(False), "the connection was lost before the commit: server closed the connection"),
     ],
 )
-def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answered, why):
+def test_a_failed_commit_is_a_failure_of_the_attempt(paper, joint, logged, answered, why):
     """The handler was entered, so `retry=` decides; the stored text has no secrets."""
     joint.answers = [answered()]
     paper.dispatch(retry=Retry(delays=(5,), jitter=0, attempts=9)).execute(QUEUED)
@@ -814,7 +814,7 @@ def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answ
     assert (outcome.kind, outcome.entered, state) == (OutcomeKind.FAILED, True, State.WAITING)
 
 
-def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
+def test_an_unconfirmed_commit_is_looked_up(paper, joint, logged):
     """The outcome is looked up with growing delays while the database is down, and then notified."""
     joint.answers = [unanswered(*[Unavailable("ledger_down")] * 6, True)]
     paper.dispatch().execute(QUEUED)
@@ -830,7 +830,7 @@ def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
     ]
 
 
-def test_a_commit_that_is_not_answered_until_the_end_is_left_to_others(paper, joint, logged):
+def test_a_commit_unconfirmed_at_shutdown_is_logged_and_not_notified(paper, joint, logged):
     """Nothing is notified, because the outcome is not known; it is logged."""
     joint.answers = [unanswered(*[Unavailable("ledger_down")] * 3)]
     paper.ends_after = 2
@@ -869,7 +869,7 @@ def probes(paper, monkeypatch):
     return ask
 
 
-def test_a_probe_says_that_it_did_its_work(paper, probes):
+def test_a_probe_that_returns_true_settles_the_delivery(paper, probes):
     """The delivery is postponed before the probe; then it has succeeded, and waiting callers are notified."""
     before = paper.clock.now()
     ((event, delivery),) = probes(True)
@@ -891,7 +891,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
     ]
 
 
-def test_a_probe_says_that_it_did_not(paper, probes):
+def test_a_probe_that_returns_false_restarts_the_delivery(paper, probes):
     """The delivery runs again, from the start of its schedule."""
     probes(False)
     comment = "its probe says that its work was not done"
@@ -899,7 +899,7 @@ def test_a_probe_says_that_it_did_not(paper, probes):
 
 
 @pytest.mark.parametrize("answered", [None, 1, 0, "", "yes"])
-def test_a_probe_that_says_neither_cannot_tell(paper, probes, answered, logged):
+def test_a_probe_without_a_boolean_leaves_the_delivery_unknown(paper, probes, answered, logged):
     """The delivery stays *unknown* until the next probe."""
     assert len(probes(answered)) == 1
     assert paper.kinds() == ["read", "postpone"]
@@ -916,7 +916,7 @@ def test_a_probe_that_raises_is_logged_without_secrets(paper, probes, logged):
     assert entry["traceback"].splitlines()[-1] == "ValueError: of …"
 
 
-def test_a_probe_is_asked_by_one_and_only_where_there_is_something_to_ask(paper, probes):
+def test_cases_in_which_no_probe_runs(paper, probes):
     """No probe runs if another process runs it, the handler has none, or the delivery is gone."""
     assert probes(True, probe=None) == []
     paper.puts_off = False
@@ -926,14 +926,14 @@ def test_a_probe_is_asked_by_one_and_only_where_there_is_something_to_ask(paper,
     assert paper.kinds() == ["read", "postpone", "read", "postpone", "read"]
 
 
-def test_a_probe_comes_after_an_operator(paper, probes):
+def test_an_operator_decision_during_a_probe_stays(paper, probes):
     """A decision made meanwhile stays, and no other one is notified."""
     paper.moves = False
     probes(True)
     assert paper.kinds() == ["read", "postpone", "move"]
 
 
-def test_a_probe_elsewhere_is_asked_there(paper, probes):
+def test_the_probe_of_an_isolated_handler_runs_in_its_process(paper, probes):
     """The probe of an isolated handler runs in its process."""
     there = IsolatedCalls(run=lambda event, delivery: None, probe=lambda event, delivery: False)
     assert probes(True, elsewhere={"p:h": there}) == []

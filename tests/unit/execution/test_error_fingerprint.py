@@ -104,7 +104,7 @@ def identity(module, name, error):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_thread_and_a_process_have_the_same_errors(load, name):
+def test_errors_of_a_thread_and_a_process_have_one_fingerprint(load, name):
     """The texts that a handler's own process sends give the fingerprint of a thread; values do not matter."""
     module = load("one")
     error = raised(getattr(module, name), "A1")
@@ -113,7 +113,7 @@ def test_a_thread_and_a_process_have_the_same_errors(load, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_version_and_folder_keep_the_group(load, name):
+def test_plugin_version_and_folder_do_not_change_the_fingerprint(load, name):
     """Line numbers and the folder of the plugin are no part of the fingerprint."""
     old = load("one/lib")
     first = identity(old, name, raised(getattr(old, name), "A1"))
@@ -132,13 +132,13 @@ def test_another_version_and_folder_keep_the_group(load, name):
         ("silent", ErrorIdentity("", "Refused", "", "contracts/erp/sync.py:silent")),
     ],
 )
-def test_what_identifies_an_error(load, name, expected):
+def test_parts_that_identify_an_error(load, name, expected):
     """Type, message without values, and the plugin's innermost frame relative to its package."""
     module = load("one")
     assert identity(module, name, raised(getattr(module, name), "A1"))._replace(handler="") == expected
 
 
-def test_the_frame_of_a_library_is_not_the_plugin_s(load):
+def test_a_library_error_is_identified_by_the_frame_of_the_plugin(load):
     """The innermost frame of the plugin identifies an error that a library raised."""
     module = load("one")
     assert identity(module, "elsewhere", raised(module.elsewhere, "A1")).frame == "contracts/erp/sync.py:elsewhere"
@@ -165,7 +165,7 @@ def test_a_plugin_of_one_file(load, name, frame):
          ErrorIdentity("", "Failed", "no process could be started")),
     ],
 )  # fmt: skip
-def test_ends_without_an_exception(load, error, expected):
+def test_attempts_that_end_without_an_exception(load, error, expected):
     """A timeout, a crash and a process that could not start have a type of their own, and no frame."""
     module = load("one")
     outcome = BUILDER.raised(error, entered=not isinstance(error, HandlerProcessUnavailable))
@@ -176,7 +176,7 @@ def test_ends_without_an_exception(load, error, expected):
 
 @pytest.mark.parametrize("traceback", ["", "x", 'File "', '  File "a", line 1, in f\n' * 2_000, "\ud800" * 9])
 @pytest.mark.parametrize("error", ["", ":", "a: b", "(: x", "\ud800"])
-def test_no_text_raises(load, traceback, error):
+def test_fingerprint_of_any_text(load, traceback, error):
     """Texts of wrappers and damaged processes have a fingerprint, too."""
     made = handler(process_key="leave", name="h")(load("one").plain)
     for kind in (OutcomeKind.FAILED, OutcomeKind.LOST, OutcomeKind.REJECTED):

@@ -19,7 +19,7 @@ def at(monkeypatch):
     return set_time
 
 
-def test_lines_beyond_the_limit_of_a_second_are_counted(logged, at):
+def test_lines_beyond_the_limit_per_second_are_counted(logged, at):
     """Of 250 lines in a second, 100 are logged; the record of the others comes with the first line after it."""
     read_end, write_end = os.pipe()
     output = Output(read_end, handler="noisy:prints")

@@ -24,7 +24,7 @@ class Unwilling(dict):
 
 
 @pytest.mark.parametrize("value", [0, "", [], {"a": [1.5, None, True, "é"]}, (1, 2), "x" * (MAX_RESULT_CHARS - 2)])
-def test_json_is_encoded(value):
+def test_json_values_are_encoded(value):
     """Each value that JSON has is encoded."""
     encoded = encode_result(value)
     assert json.loads(encoded.text) == json.loads(json.dumps(value))
@@ -60,7 +60,7 @@ def test_the_reason_names_the_place(value, problem):
     assert encoded.dropped.endswith("or lists and dicts of them with text as keys")
 
 
-def test_a_result_that_is_too_large_says_so():
+def test_reason_for_a_too_large_result():
     """The reason has the size, the limit and another way."""
     encoded = encode_result("x" * MAX_RESULT_CHARS)
     assert encoded.text is None
@@ -72,7 +72,7 @@ def test_a_result_that_is_too_large_says_so():
 
 
 @pytest.mark.parametrize("container", [lambda value: [value], lambda value: {'"}]': value}])
-def test_a_result_that_is_nested_too_deep_says_so(container):
+def test_reason_for_a_too_deeply_nested_result(container):
     """The number of lists and dicts is not limited, only how deep they are nested in each other."""
     value = ['\\"[[{', *[{}] * MAX_RESULT_DEPTH]
     for _ in range(MAX_RESULT_DEPTH - 2):
@@ -86,6 +86,6 @@ def test_a_result_that_is_nested_too_deep_says_so(container):
     )
 
 
-def test_a_long_key_does_not_fill_the_reason():
+def test_a_long_key_is_cut_in_the_reason():
     """The name of a member is cut."""
     assert len(encode_result({"k" * 10_000: {1}}).dropped) < 600

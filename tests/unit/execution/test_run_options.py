@@ -22,6 +22,6 @@ def found(declared, said, general):
 @pytest.mark.parametrize("general", ["thread", "process"])
 @pytest.mark.parametrize("declared", [None, "thread", "process"])
 @pytest.mark.parametrize("said", [None, "thread", "process"])
-def test_where_it_runs(said, declared, general):
+def test_precedence_of_the_run_options(said, declared, general):
     """A handler that declares `thread`, such as for `delivery.transaction()`, runs in one unless it is overridden."""
     assert found(declared, said, general) == (said or declared or general)

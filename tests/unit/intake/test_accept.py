@@ -176,7 +176,7 @@ def came_before(paper, *delivery_statuses, state="routed", **given):
     )
 
 
-def test_what_is_stored_of_a_call_back(paper, intake):
+def test_stored_data_of_a_callback(paper, intake):
     """The event, its route, deliveries with order keys, and original text are stored; plugins are notified."""
     by = rules(absent={"p:two"}, identity=IdentitySettings(ignore_pointers=("/at",)))
     answer = intake(by).accept(CALL_BACK, wait=0)
@@ -216,7 +216,7 @@ def test_what_is_stored_of_a_call_back(paper, intake):
     )
 
 
-def test_what_is_stored_of_a_request(paper, intake):
+def test_stored_data_of_a_request(paper, intake):
     """The body and the media type as received, the trace, the digest of a signed request, and the indexed fields."""
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     raw = {"raw_body": "<raw>", "media_type": "text/plain", "webhook_digest": "d", "started_at": 5}
@@ -238,28 +238,28 @@ def test_what_is_stored_of_a_request(paper, intake):
         (Source(), "callback", False),
     ],
 )
-def test_which_instances_are_locked(paper, intake, source, origin, locks):
+def test_instances_open_to_reconciliation_are_locked(paper, intake, source, origin, locks):
     """Instances that reconciliation may take in are locked, also under the former names of their source."""
     intake(rules(sources={"hr": source})).accept(replace(CALL_BACK, origin=origin), wait=0)
     ((new,),) = paper.of("accept")
     assert (new.locks_instance, new.former_names) == (locks, source.former_names)
 
 
-def test_members_that_a_source_ignores(paper, intake):
+def test_ignored_members_of_a_source(paper, intake):
     """The setting of the source counts instead of the general one."""
     by = rules(identity=IdentitySettings(ignore_pointers=("/at",)), sources={"hr": Source(ignore_pointers=("/x",))})
     intake(by).accept(CALL_BACK, wait=0)
     assert paper.of("accept")[0][0].digest == digest(BODY)
 
 
-def test_an_end_that_is_undecided_parks_the_event(paper, intake):
+def test_an_undecided_end_parks_the_event(paper, intake):
     """No handler gets it, and no reasons are stored, because routing does not matter."""
     intake().accept(replace(RECONCILED, end_undecided=True), wait=0)
     ((new,),) = paper.of("accept")
     assert (new.state, new.parked_by, new.route, new.deliveries, new.no_match) == ("parked", "end_state", {}, [], None)
 
 
-def test_plugins_that_are_told_read_the_data(paper, intake):
+def test_deliveries_reread_the_data_if_plugins_are_notified(paper, intake):
     """If plugins are notified, each delivery reads the data again."""
     paper.has_subscribers = True
     intake().accept(CALL_BACK, wait=0)
@@ -276,7 +276,7 @@ def test_plugins_that_are_told_read_the_data(paper, intake):
     ],
     ids=["nobody's", "everybody's", "ignored", "ignored but by one"],
 )
-def test_what_nobody_wants(paper, intake, by, state, status):
+def test_an_event_without_a_handler_is_parked_or_dismissed(paper, intake, by, state, status):
     """An event that matches no handler is parked, or dismissed if the settings say so."""
     assert intake(by).accept(CALL_BACK, wait=0).status == status
     assert paper.of("accept")[0][0].state == state
@@ -298,7 +298,7 @@ OTHER_CONCLUSION = "conclusion 'no' is not one of yes"
     ],
     ids=["routed", "another key", "another version", "false condition", "unknown conclusion"],
 )
-def test_why_an_event_has_no_handler_is_stored(paper, intake, selectors, body, stored):
+def test_reasons_of_an_unrouted_event_are_stored(paper, intake, selectors, body, stored):
     """The state with its reason, and the reason of each handler that shares the key, are stored if it is not routed."""
     by = rules(candidate("h", process_keys=("k",), **selectors))
     intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
@@ -316,7 +316,7 @@ def test_why_an_event_has_no_handler_is_stored(paper, intake, selectors, body, s
         ({"when": {"/late": 1}}, {"p:h": "/late is absent, but the condition 1 needs it"}),
     ],
 )
-def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, intake, first, reasons):
+def test_reasons_of_a_routed_event_are_stored_only_if_undecided(paper, intake, first, reasons):
     """The reason of an undecided condition is stored, because an operator needs it; that of a false one is not."""
     by = rules(
         candidate("h", process_keys=("k",), **first),
@@ -340,7 +340,7 @@ def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, 
         ({}, {"processDefinitionKey": None}, "name", ""),
     ],
 )
-def test_the_answer_says_why_an_event_is_parked(intake, selectors, body, parked_by, undecided):
+def test_the_response_has_the_reason_of_a_parked_event(intake, selectors, body, parked_by, undecided):
     """The answer names the member that an undecided condition lacks, unless the handler gets every event."""
     every = candidate("all", every=True, when={"/other": 1})
     by = rules(candidate("h", process_keys=("k",), **selectors), every)
@@ -348,7 +348,7 @@ def test_the_answer_says_why_an_event_is_parked(intake, selectors, body, parked_
     assert (answer.status, answer.parked_by, answer.undecided) == (AnswerStatus.PARKED, parked_by, undecided)
 
 
-def test_conclusions_are_in_the_words_of_their_source(paper, intake):
+def test_conclusions_are_mapped_by_the_table_of_their_source(paper, intake):
     """Each source has a table; an unlisted conclusion does not change, nor do those of other sources."""
     sources = {"hr": Source(conclusion={"agree": "approved"})}
     taking = intake(rules(sources=sources))
@@ -357,7 +357,7 @@ def test_conclusions_are_in_the_words_of_their_source(paper, intake):
     assert [new.event.conclusion for (new,) in paper.of("accept")] == ["approved", "refuse", "agree"]
 
 
-def test_nothing_is_stored_while_a_handler_cannot_be_read(paper, intake):
+def test_nothing_is_stored_while_a_handler_is_unreadable(paper, intake):
     """With a handler recorded by a newer flowhooks nothing is stored, because the event might match it."""
     with pytest.raises(Unavailable) as refused:
         intake(replace(rules(), router=Router([], unreadable_handlers=["p:newer"]))).accept(CALL_BACK, wait=0)
@@ -387,7 +387,7 @@ def test_events_without_a_name_have_their_own_setting(paper, intake, routing, bo
     assert paper.of("accept") == []
 
 
-def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
+def test_an_event_without_a_handler_is_rejected_if_so_configured(paper, intake):
     """A new event is refused, a repeat is answered as usual. If the ledger cannot be read, nothing is stored."""
     taking = intake(rules(candidate("h", process_keys=("other",)), routing=RoutingSettings(no_handler="reject")))
     with pytest.raises(InvalidCallback) as refused:
@@ -403,7 +403,7 @@ def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
 
 
 @pytest.mark.parametrize("name", ["hr", "former"])
-def test_the_late_callback_of_an_instance_that_was_taken_in_is_not_refused(paper, intake, name):
+def test_a_late_callback_of_a_reconciled_instance_is_accepted(paper, intake, name):
     """The event may have another class or kind, and be stored under a former name of the source."""
     sources = {"hr": Source(token_sha256=("0" * 64,), former_names=("former",))}
     refusing = {"routing": RoutingSettings(no_handler="reject"), "sources": sources}
@@ -416,7 +416,7 @@ def test_the_late_callback_of_an_instance_that_was_taken_in_is_not_refused(paper
     assert taking.accept(CALL_BACK, wait=0).status == AnswerStatus.PARKED
 
 
-def test_what_somebody_wants_is_not_refused(paper, intake):
+def test_an_event_with_a_handler_is_not_rejected(paper, intake):
     """An event that matches a handler is stored without reading the ledger first."""
     assert (
         intake(rules(routing=RoutingSettings(no_handler="reject"))).accept(CALL_BACK, wait=0).status
@@ -425,7 +425,7 @@ def test_what_somebody_wants_is_not_refused(paper, intake):
     assert paper.of("is_stored") == []
 
 
-def test_a_call_back_is_taken_by_the_rules_that_it_came_under(paper, intake):
+def test_a_callback_is_accepted_with_its_given_configuration(paper, intake):
     """The present rules apply, unless its sender was authenticated with others."""
     taking = intake()
     taking.reconfigure(rules(candidate("new", process_keys=("k",))))
@@ -441,7 +441,7 @@ def tell(paper, new, state, *, until=9):
         paper.watches.notify(new.event.id, told)
 
 
-def test_who_waits_is_answered_when_all_has_settled(paper, intake):
+def test_a_waiter_is_answered_when_all_deliveries_have_settled(paper, intake):
     """A waiter is answered from notifications without reading the ledger again; its place is free afterwards."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
     answer = intake().accept(CALL_BACK, wait=LONG)
@@ -451,7 +451,7 @@ def test_who_waits_is_answered_when_all_has_settled(paper, intake):
     assert paper.takes_another()
 
 
-def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
+def test_unsettled_deliveries_are_answered_with_their_current_state(paper, intake):
     """The answer has the notified state, and for other deliveries the ledger's state."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
     paper.there = [standing("late", State.RUNNING)]
@@ -463,7 +463,7 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
     assert paper.of("delivery_statuses") == [(answer.event_id,)]
 
 
-def test_what_nobody_runs_is_not_waited_for(paper, intake):
+def test_no_wait_if_no_process_runs_the_handlers(paper, intake):
     """If no process runs the event's handlers, the answer comes at once."""
     paper.idle = {"p:one"}
     assert intake(rules(absent={"p:two"})).accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
@@ -473,7 +473,7 @@ def test_what_nobody_runs_is_not_waited_for(paper, intake):
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
 
 
-def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
+def test_a_pause_during_storing_ends_the_wait(paper, intake):
     """A pause made before the waiter was registered ends the wait."""
 
     def become(new):
@@ -484,14 +484,14 @@ def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
 
 
-def test_without_a_place_to_wait_the_answer_comes_at_once(paper, intake):
+def test_response_is_immediate_without_a_free_waiter_place(paper, intake):
     """Accepting continues with any number of waiters."""
     assert paper.watches.open("other", ["d"], 1)
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
     assert len(paper.of("accept")) == 1
 
 
-def test_what_could_not_be_stored_gives_its_place_back(paper, intake):
+def test_a_failed_store_frees_the_waiter_place(paper, intake):
     """A refusal by the ledger is passed on, and the place to wait is free."""
     paper.become = lambda new: (_ for _ in ()).throw(Unavailable("busy"))
     for wait in (0, LONG):
@@ -501,7 +501,7 @@ def test_what_could_not_be_stored_gives_its_place_back(paper, intake):
     assert paper.of("notice") == []
 
 
-def test_a_server_that_stops_takes_nothing_in(paper, intake):
+def test_a_stopping_server_accepts_nothing(paper, intake):
     """A stopping server accepts nothing and answers its waiters."""
     taking = intake()
     watch = paper.watches.open("e", ["d"], LONG)
@@ -513,7 +513,7 @@ def test_a_server_that_stops_takes_nothing_in(paper, intake):
     assert paper.asked == []
 
 
-def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, logged):
+def test_a_reused_signature_is_rejected_and_logged(paper, intake, logged):
     """The operator gets the source and the next step; the caller gets neither."""
     paper.become = lambda new: AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
     with pytest.raises(Unauthorized) as refused:
@@ -534,7 +534,7 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
 
 
 @pytest.mark.parametrize(("state", "key"), [("routed", "conflict"), ("purged", "conflict_purged")])
-def test_other_data_is_a_conflict(paper, intake, state, key):
+def test_a_repeat_with_other_data_is_a_conflict(paper, intake, state, key):
     """The conflict names the first event, and says whether it has been purged."""
     came_before(paper, conflict=True, state=state)
     with pytest.raises(IdentityConflict) as refused:
@@ -558,7 +558,7 @@ def test_other_data_is_a_conflict(paper, intake, state, key):
         ((State.RUNNING,), "routed", AnswerStatus.PENDING),
     ],
 )
-def test_a_repeat_is_answered_as_its_event_stands(paper, intake, states, state, status):
+def test_a_repeat_is_answered_with_the_gravest_state_of_its_event(paper, intake, states, state, status):
     """The gravest state decides; no notification of a repeated event is sent."""
     delivery_statuses = [standing(f"h{number}", one) for number, one in enumerate(states)]
     came_before(paper, *delivery_statuses, state=state)
@@ -586,7 +586,7 @@ def ago(paper, seconds):
         ("again", {"state": State.SUCCEEDED}, False),
     ],
 )
-def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs):
+def test_a_repeat_retries_a_dead_delivery_at_most_once_a_minute(paper, intake, name, given, runs):
     """A dead delivery is retried at most once a minute, if its handler may run twice and has not rejected it."""
     given = dict(given)
     if "finished_at" in given:
@@ -601,7 +601,7 @@ def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs)
     assert paper.of("delivery_statuses") == [("before",)] * runs
 
 
-def test_a_repeat_joins_what_moves(paper, intake):
+def test_a_repeat_waits_for_running_or_due_deliveries(paper, intake):
     """A repeat waits for a running or due delivery in the only place, and gets its outcome."""
     done, runs, waits = (
         standing("done", State.SUCCEEDED),
@@ -628,7 +628,7 @@ def test_a_repeat_joins_what_moves(paper, intake):
     assert paper.takes_another()
 
 
-def test_what_settled_while_a_repeat_came_is_not_waited_for(paper, intake):
+def test_a_repeat_does_not_wait_for_deliveries_settled_meanwhile(paper, intake):
     """The state of the ledger after the start of the watch counts."""
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
@@ -636,7 +636,7 @@ def test_what_settled_while_a_repeat_came_is_not_waited_for(paper, intake):
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.DEAD
 
 
-def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
+def test_a_repeat_does_not_exceed_its_wait(paper, intake):
     """After its wait a repeat is answered from the ledger's state."""
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
@@ -659,7 +659,7 @@ def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
     ],
     ids=["waits for its handler", "nobody runs it", "waits for its operator", "is dead"],
 )
-def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, delivery_statuses):
+def test_a_repeat_does_not_wait_for_deliveries_that_cannot_settle(paper, intake, delivery_statuses):
     """A repeat whose deliveries cannot settle is answered at once."""
     paper.idle = {"p:idle"}
     came_before(paper, *delivery_statuses)
@@ -668,7 +668,7 @@ def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, delivery_s
     assert paper.of("delivery_statuses") == []
 
 
-def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
+def test_a_repeat_is_answered_while_the_ledger_is_unreadable(paper, intake):
     """The repeat is stored and answered from the known state."""
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
@@ -677,7 +677,7 @@ def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
     assert (answer.status, answer.delivery_statuses) == (AnswerStatus.PENDING, (runs,))
 
 
-def test_a_repeat_finds_no_place_to_wait(paper, intake):
+def test_a_repeat_without_a_free_waiter_place_is_answered_at_once(paper, intake):
     """Without a free place a repeat is answered at once from the stored state."""
     assert paper.watches.open("other", ["d"], 1)
     runs = standing("runs", State.RUNNING)
@@ -685,7 +685,7 @@ def test_a_repeat_finds_no_place_to_wait(paper, intake):
     assert intake().accept(CALL_BACK, wait=LONG).delivery_statuses == (runs,)
 
 
-def test_an_instance_is_taken_in(paper, intake):
+def test_an_instance_is_stored_as_a_reconciled_event(paper, intake):
     """It is stored as a reconciled event, also if the settings refuse such callbacks, and plugins are notified."""
     taken = intake().take_in(RECONCILED)
     ((new,),) = paper.of("accept")
@@ -715,7 +715,7 @@ def test_an_instance_that_has_an_event(paper, intake, state, disposition):
     assert paper.of("notice") == paper.of("requeue") == []
 
 
-def test_a_server_that_stops_takes_in_no_instance_and_no_batch(paper, intake):
+def test_a_stopping_server_accepts_no_instance_and_no_batch(paper, intake):
     """Nothing reaches the ledger."""
     stopping = intake()
     stopping.drain()
@@ -764,7 +764,7 @@ def test_the_callbacks_of_one_request(paper, intake):
     assert paper.takes_another()
 
 
-def test_a_batch_is_taken_by_the_rules_that_it_came_under(paper, intake):
+def test_a_batch_is_accepted_with_its_given_configuration(paper, intake):
     """The given configuration counts, and otherwise the current one; a batch may be empty."""
     by = rules(candidate("new", process_keys=("k",)))
     accepting = intake()
@@ -781,7 +781,7 @@ def test_a_batch_is_taken_by_the_rules_that_it_came_under(paper, intake):
         ("event_damaged", {"event_id": "e1", "damage": "it is not JSON"}),
     ],
 )
-def test_a_batch_of_which_nothing_is_stored(paper, intake, logged, event, result):
+def test_the_callback_that_prevents_a_batch_is_logged(paper, intake, logged, event, result):
     """The callback that prevents it is logged; conflicts beside it are no reason."""
     by_instance(paper, conflict={"event_id": "e0", "new": False, "conflict": True}, bad={"new": False} | result)
     batch = [replace(CALL_BACK, flow_instance_id=instance) for instance in ("conflict", "good", "bad")]

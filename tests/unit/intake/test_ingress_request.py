@@ -42,7 +42,7 @@ def decoded(name, body, content_type=None, headers=None):
         ("cloudevent", None, BINARY),
     ],
 )
-def test_the_media_type_of_the_format(name, content_type, headers):
+def test_media_types_of_each_format(name, content_type, headers):
     """Each format has its media types; a missing header is the format of the source."""
     check_media_type(FORMATS[name], content_type, headers)
 
@@ -63,14 +63,14 @@ def test_the_media_type_of_the_format(name, content_type, headers):
         ("cloudevent", "application/cloudevents+avro", {}),
     ],
 )
-def test_another_media_type(name, content_type, headers):
+def test_an_unsupported_media_type_is_rejected(name, content_type, headers):
     """Any other media type or charset is refused before the body is read, and the message names what to send."""
     with pytest.raises(UnsupportedMedia) as caught:
         decoded(name, b"\xff", content_type, headers)
     assert (content_type or "(none)") in str(caught.value)
 
 
-def test_each_format():
+def test_parsed_data_of_each_format():
     """JSON and forms are objects; a CloudEvent has its attributes and its data under `data`."""
     assert decoded("json", b'{"id": "p-1", "no": null}') == [{"id": "p-1"}]
     assert decoded("form", b"id=p-1&a=1&a=2&e=") == [{"id": "p-1", "a": ["1", "2"], "e": ""}]
@@ -87,7 +87,7 @@ def test_each_format():
     assert decoded("cloudevent", json.dumps(several).encode(), BATCH) == several
 
 
-def test_what_a_batch_is():
+def test_only_an_array_of_cloudevents_is_a_batch():
     """Only an array of CloudEvents is a batch."""
     assert is_batch(FORMATS["cloudevent"], f"{BATCH}; charset=utf-8")
     assert not is_batch(FORMATS["cloudevent"], STRUCTURED)
@@ -96,7 +96,7 @@ def test_what_a_batch_is():
 
 
 @given(st.binary(max_size=300), st.sampled_from(sorted(FORMATS)), st.sampled_from([None, STRUCTURED, BATCH]))
-def test_any_bytes(body, name, content_type):
+def test_any_bytes_become_objects_or_are_rejected(body, name, content_type):
     """Any bytes become objects with storable text, or are refused."""
     try:
         objects = decoded(name, body, content_type, BINARY if content_type is None else {})

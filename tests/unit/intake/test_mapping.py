@@ -74,14 +74,14 @@ class TestWhole:
         members = {"id": "7", "amount": 5, "nested": {"a": [1]}}
         assert mapped(members) == MappedCallback(kind="complete", flow_instance_id="7", data=members)
 
-    def test_a_whole_number_as_business_key(self):
+    def test_an_integer_business_key_becomes_text(self):
         """It is text, as in a callback, also if the settings do not map it."""
         members = {"id": "7", "businessKey": 4711}
         assert mapped(members).data == {"id": "7", "businessKey": "4711"}
         assert members["businessKey"] == 4711
         assert mapped({"id": "7", "businessKey": True}).data["businessKey"] is True
 
-    def test_everything_at_once(self):
+    def test_all_mappings_together(self):
         """The mapped members stand beside the members of the request."""
         members = {
             "id": "7",
@@ -110,7 +110,7 @@ class TestWhole:
             "conclusion": "approved",
         }
 
-    def test_yudao(self):
+    def test_a_yudao_form(self):
         """The form of yudao is a completion with a conclusion."""
         members = parse_form(
             b"id=4711&processDefinitionKey=oa_leave&status=3&reason=%E4%B8%8D%E5%90%8C%E6%84%8F&businessKey=9"
@@ -134,7 +134,7 @@ class TestWhole:
             "conclusion": "rejected",
         }
 
-    def test_kogito(self):
+    def test_a_kogito_cloudevent(self):
         """Attributes of a CloudEvent and members of its data are mapped alike."""
         event = (
             b'{"specversion": "1.0", "id": "e", "source": "/travels", "type": "ProcessInstanceEvent",'
@@ -158,12 +158,12 @@ class TestKind:
     """The table of kinds."""
 
     @pytest.mark.parametrize(("status", "kind"), [(2, "complete"), ("2", "complete"), (4, "cancel"), ("4", "cancel")])
-    def test_a_value_of_the_table(self, status, kind):
+    def test_a_listed_value_has_its_kind(self, status, kind):
         """The kind is that of the value's text."""
         assert mapped({"id": "7", "status": status}, kind=KINDS).kind == kind
 
     @pytest.mark.parametrize("status", [9, "9", " 2", "02", 2.5, True, [2], {"2": 2}])
-    def test_another_value(self, status):
+    def test_an_unlisted_value_has_the_kind_other(self, status):
         """A value that is not in the table has the kind `other`; without it, the request is refused."""
         members = {"id": "7", "status": status}
         assert violations(members, kind=KINDS) == [("/status", "kind")]
@@ -171,7 +171,7 @@ class TestKind:
         assert mapped(members, kind=other).kind == "terminate"
 
     @pytest.mark.parametrize("members", [{}, {"status": ""}, {"status": {}, "statu": 2}])
-    def test_an_absent_value(self, members):
+    def test_a_missing_value_has_the_kind_other(self, members):
         """A value that is missing has the kind `other`; without it, the request is refused."""
         reason = "kind" if members.get("status") == {} else "absent"
         assert violations({"id": "7", **members}, kind=KINDS) == [("/status", reason)]
@@ -179,24 +179,24 @@ class TestKind:
         assert mapped({"id": "7", **members}, kind=other).kind == "error"
 
     @pytest.mark.parametrize(("status", "rule"), [(1, "/status = 1"), ("1", "/status = 1")])
-    def test_ignored(self, status, rule):
+    def test_an_ignored_request_names_its_rule(self, status, rule):
         """The kind ignore names its rule."""
         assert map_request(ingress(kind=KINDS), {"id": "7", "status": status}) == IgnoredRequest(rule=rule)
 
     @pytest.mark.parametrize("members", [{}, {"status": 9}, {"status": None}, {"status": [1]}])
-    def test_ignored_by_other(self, members):
+    def test_unlisted_and_missing_values_are_ignored_by_one_rule(self, members):
         """Every other value, and a missing one, is ignored by one rule."""
         table = ValueTable(pointer="/status", values={"2": "complete"}, other="ignore")
         assert map_request(ingress(kind=table), members) == IgnoredRequest(rule="/status = other")
 
-    def test_ignored_comes_first(self):
+    def test_ignore_rules_apply_before_validation(self):
         """A request that is ignored may lack everything else, or have it in a wrong type."""
         settings = ingress(kind=KINDS, business_key="/bk", process_definition_version="/v", conclusion=RESULTS)
         assert map_request(settings, {"status": 1}) == IgnoredRequest(rule="/status = 1")
         wrong = {"status": 1, "id": [], "bk": {}, "v": "x"}
         assert map_request(settings, wrong) == IgnoredRequest(rule="/status = 1")
 
-    def test_the_rule_can_be_stored_and_shown(self):
+    def test_an_ignore_rule_is_one_short_printable_line(self):
         """A rule is one printable line of at most 100 characters, whatever the settings have."""
         table = ValueTable(pointer="/a\n\x00", values={"2": "complete"}, other="ignore")
         assert map_request(ingress(kind=table), {}).rule == r"/a\n\u0000 = other"
@@ -255,12 +255,12 @@ class TestConclusion:
     """The pointer to the conclusion, or the table of conclusions."""
 
     @pytest.mark.parametrize("status", [2, "2"])
-    def test_a_value_of_the_table(self, status):
+    def test_a_listed_value_has_its_conclusion(self, status):
         """The conclusion is that of the value's text."""
         assert conclusion({"status": status}, RESULTS) == "approved"
 
     @pytest.mark.parametrize("members", [{"status": 9}, {"status": ""}, {}, {"status": [2]}, {"status": {"a": 2}}])
-    def test_another_value(self, members):
+    def test_an_unlisted_value_has_the_conclusion_other(self, members):
         """Another or no value has the conclusion `other`; without it, there is no conclusion."""
         assert conclusion(members, RESULTS) is None
         other = ValueTable(pointer="/status", values={"2": "approved"}, other="unknown")
@@ -270,21 +270,21 @@ class TestConclusion:
         ("value", "text"),
         [("agree", "agree"), (3, "3"), (True, "true"), (1.5, "1.5"), ("", None), ("ignore", "ignore")],
     )
-    def test_a_bare_pointer(self, value, text):
+    def test_a_pointer_without_a_table_gives_the_text(self, value, text):
         """Without a table, the conclusion is the text of the value; an empty text is none."""
         assert conclusion({"result": value}, ValueTable(pointer="/result")) == text
 
-    def test_a_bare_pointer_to_nothing(self):
+    def test_a_pointer_without_a_match_gives_no_conclusion(self):
         """If the pointer finds nothing, there is no conclusion."""
         assert conclusion({}, ValueTable(pointer="/result")) is None
 
     @pytest.mark.parametrize("value", [[], ["agree", "refuse"], {}, {"a": "agree"}])
-    def test_a_bare_pointer_to_no_text(self, value):
+    def test_a_pointer_to_an_array_or_object_gives_no_conclusion(self, value):
         """An array or an object is no conclusion."""
         table = ValueTable(pointer="/result")
         assert violations({"id": "7", "result": value}, conclusion=table) == [("/result", "not_text")]
 
-    def test_ignore_is_a_conclusion(self):
+    def test_the_text_ignore_is_a_valid_conclusion(self):
         """Only kinds ignore requests."""
         table = ValueTable(pointer="/status", values={"2": "ignore"})
         assert conclusion({"status": 2}, table) == "ignore"
@@ -316,12 +316,12 @@ class TestMembers:
             ("1.0", "1.0"),
         ],
     )
-    def test_texts(self, name, member, value, text):
+    def test_a_member_becomes_text(self, name, member, value, text):
         """A text is kept; a whole number becomes its decimal text."""
         assert mapped({"id": "7", "x": value}, **{name: "/x"}).data == {"id": "7", "x": value, member: text}
 
     @pytest.mark.parametrize(("name", "member"), MEMBERS.items())
-    def test_nothing(self, name, member):
+    def test_an_absent_or_empty_member_is_removed(self, name, member):
         """If the pointer finds nothing, null or an empty text, the member is removed from the data."""
         assert mapped({"id": "7", member: "of the request"}, **{name: "/x"}).data == {"id": "7"}
         assert mapped({"id": "7", member: "of the request", "x": ""}, **{name: "/x"}).data == {"id": "7", "x": ""}
@@ -333,19 +333,19 @@ class TestMembers:
         assert mapped({"id": "7", member: "of the request", "x": 5}, **{name: "/x"}).data[member] in {"5", 5}
 
     @pytest.mark.parametrize(("name", "member"), MEMBERS.items())
-    def test_unmapped(self, name, member):
+    def test_an_unmapped_member_stays(self, name, member):
         """Without a mapping, a member of the request with that name stays as it is."""
         assert mapped({"id": "7", member: ["x"]}).data[member] == ["x"]
         assert name in MEMBERS
 
     @pytest.mark.parametrize("name", TEXT_MEMBERS)
     @pytest.mark.parametrize("value", [True, False, 1.5, [], ["a"], {}, {"a": "b"}])
-    def test_wrong_types(self, name, value):
+    def test_a_member_of_a_wrong_type_is_rejected(self, name, value):
         """A member that is no text and no whole number is refused."""
         assert violations({"id": "7", "x": value}, **{name: "/x"}) == [("/x", "not_text")]
 
     @pytest.mark.parametrize("name", [*TEXT_MEMBERS, "flow_instance_id"])
-    def test_a_repeated_field_of_a_form(self, name):
+    def test_a_repeated_form_field_is_rejected(self, name):
         """A repeated field is an array, so it is refused under a mapped name."""
         pointer = ("/x",) if name == "flow_instance_id" else "/x"
         assert violations(parse_form(b"id=7&x=1&x=1"), **{name: pointer}) == [("/x", "not_text")]
@@ -366,7 +366,7 @@ class TestMembers:
             (None, None),
         ],
     )
-    def test_versions(self, value, whole):
+    def test_a_version_is_an_integer_or_its_text(self, value, whole):
         """A version is a whole number, or a text of one; the schema checks the range."""
         found = version(value)
         assert (found, type(found)) == (whole, type(whole))
@@ -375,11 +375,11 @@ class TestMembers:
         "value",
         ["1.0", "x", " 3", "3 ", "+3", "-", "1e3", "٣", "3\n", "9" * 31, 1.5, True, False, [], [3], {}, {"a": 3}],
     )
-    def test_wrong_versions(self, value):
+    def test_a_version_that_is_not_an_integer_is_rejected(self, value):
         """A version that is no whole number is refused, such as the text 1.0, which has no whole successor."""
         assert violations({"id": "7", "v": value}, process_definition_version="/v") == [("/v", "not_whole")]
 
-    def test_a_whole_number_written_as_a_fraction(self):
+    def test_an_integer_written_as_a_fraction(self):
         """The number 1.0 is the whole number 1 in JSON."""
         assert version(parse(b'{"v": 1.0}')["v"]) == 1
 
@@ -391,12 +391,12 @@ class TestInstanceId:
         ("value", "text"),
         [("7", "7"), (7, "7"), (0, "0"), (10**30, "1" + "0" * 30), ("a/b%2F c", "a/b%2F c"), (" ", " ")],
     )
-    def test_one_pointer(self, value, text):
+    def test_an_id_from_one_pointer(self, value, text):
         """One value is the id as it is; a whole number becomes its decimal text."""
         assert instance_id({"x": value}, "/x") == text
 
     @pytest.mark.parametrize("members", [{}, {"id": ""}, {"id": None}, {"ID": "7"}])
-    def test_a_missing_id(self, members):
+    def test_a_missing_id_is_rejected(self, members):
         """A request without an id is refused."""
         assert violations(members) == [("/id", "absent")]
 
@@ -417,11 +417,11 @@ class TestInstanceId:
             (list("abcdefgh"), "a/b/c/d/e/f/g/h"),
         ],
     )
-    def test_joined(self, parts, text):
+    def test_an_id_joined_from_several_pointers(self, parts, text):
         """The values of a list of pointers are joined, and the separator is escaped in each."""
         assert instance_id({"p": parts}, *(f"/p/{index}" for index in range(len(parts)))) == text
 
-    def test_every_part_is_required(self):
+    def test_every_part_of_an_id_is_required(self):
         """All missing and wrong parts of an id are named."""
         assert violations({"a": "x", "c": []}, flow_instance_id=("/a", "/b", "/c")) == [
             ("/b", "absent"),
@@ -497,7 +497,7 @@ class TestPointers:
             ("/a/b/1/c/d", None),
         ],
     )
-    def test_where_a_pointer_leads(self, pointer, found):
+    def test_values_selected_by_pointers(self, pointer, found):
         """A pointer selects a value in objects and arrays; null counts as absent."""
         if pointer == "/":
             assert violations(DEEP, flow_instance_id=("/",)) == [("/", "not_text")]
@@ -519,7 +519,7 @@ class TestPointers:
         assert mapped({"id": "7", **value}, business_key="/a" * 64).data["businessKey"] == "x"
 
 
-def test_all_violations_are_named():
+def test_all_violations_are_reported_together():
     """Everything that is wrong with a request is named at once, in the order of the settings, and no value."""
     members = {"status": "s3cret", "bk": ["s3cret"], "v": "s3cret", "r": {"s3cret": 1}}
     settings = {

@@ -19,7 +19,7 @@ class Ledger:
             raise KeyError("defect")
 
 
-def test_a_defect_does_not_end_the_storing(clock, monkeypatch, eventually, logged):
+def test_an_exception_does_not_stop_the_storing_of_later_requests(clock, monkeypatch, eventually, logged):
     """An exception is logged, and later requests are stored."""
     monkeypatch.setattr(rejected_requests, "FLUSH_INTERVAL", 0.01)
     ledger = Ledger()

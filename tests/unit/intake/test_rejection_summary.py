@@ -66,7 +66,7 @@ def test_a_rejection_after_a_quiet_minute_is_logged_at_once(times):
     assert [one["count"] for one in logs] == [1, 1, 1, 1]
 
 
-def test_nothing_is_left_out_at_the_end(times):
+def test_remaining_counts_are_logged_at_shutdown(times):
     """Before the process ends everything that was counted is logged."""
     with capture_logs() as logs:
         for _ in range(3):
@@ -76,7 +76,7 @@ def test_nothing_is_left_out_at_the_end(times):
     assert [one["count"] for one in logs] == [1, 2]
 
 
-def test_old_groups_take_no_memory(times):
+def test_groups_without_a_recent_rejection_are_discarded(times):
     """A status and source without a rejection for a minute is forgotten, however many there were."""
     for number in range(1000):
         times.add(401, f"s{number}")

@@ -8,7 +8,7 @@ from flowhooks.settings import EngineSettings, Settings, Source
 PULL_ONLY = {"oa": Source(engine=EngineSettings(client="fake", url="http://oa"))}
 
 
-def test_a_pull_only_source_is_no_credential():
+def test_a_pull_only_source_provides_no_credential():
     """Settings that have only pull-only sources left lack the credential that callers needed before."""
     required = {"sources": 1}
 

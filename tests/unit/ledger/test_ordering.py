@@ -11,7 +11,7 @@ from flowhooks.ledger.transaction import OrderGroup, WriteTransaction
 
 
 @pytest.mark.parametrize("started", range(RECHECKS))
-def test_a_check_whose_thread_cannot_be_started_prevents_no_later_one(monkeypatch, started):
+def test_a_failed_thread_start_does_not_prevent_later_checks(monkeypatch, started):
     """A group that is blocked later is checked as usual, whichever check of the earlier one could not be started."""
     checks = []
     scheduler = OrderScheduler(runner=None, clock=None, due=None, shared=True, write=checks.append, limits={})

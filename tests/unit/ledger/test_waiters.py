@@ -31,7 +31,7 @@ def watches(clock):
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.UNKNOWN, State.CLOSED])
-def test_what_cannot_move_by_itself_has_settled(watches, state):
+def test_a_wait_ends_when_no_delivery_can_change_by_itself(watches, state):
     """A watch is over when its last delivery cannot change by itself in time."""
     watch = watches.open("e", ["a", "b"], 10)
     watches.notify("e", standing("a", state))
@@ -41,7 +41,7 @@ def test_what_cannot_move_by_itself_has_settled(watches, state):
     assert {one.state for one in watch.delivery_statuses.values()} == {state, State.SUCCEEDED}
 
 
-def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
+def test_a_retry_counts_if_due_within_the_wait(watches, clock):
     """A delivery due within the wait may still settle; one due later, or without a due time, may not."""
     for due_at, may_settle in ((clock.now() + 9 * SECOND, True), (clock.now() + 10 * SECOND, False), (None, False)):
         watch = watches.open("e", ["a"], 10)
@@ -51,7 +51,7 @@ def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
         watch.close()
 
 
-def test_what_is_told_of_others_does_not_matter(watches):
+def test_notifications_of_other_events_do_not_matter(watches):
     """Only notifications of the watched event reach a watch; of that event, they reach every watch."""
     one, two = watches.open("e", ["a"], 10), watches.open("e", ["a"], 10)
     watches.notify("other", standing("a", State.SUCCEEDED))
@@ -62,7 +62,7 @@ def test_what_is_told_of_others_does_not_matter(watches):
     assert over(two)
 
 
-def test_what_was_read_does_not_take_back_what_was_told(watches):
+def test_an_older_read_state_does_not_replace_a_notification(watches):
     """An older state that was read does not replace a newer notification."""
     watch = watches.open("e", ["a", "b"], 10)
     watches.notify("e", standing("a", State.SUCCEEDED))
@@ -71,7 +71,7 @@ def test_what_was_read_does_not_take_back_what_was_told(watches):
     assert {name: one.state for name, one in watch.delivery_statuses.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
 
 
-def test_an_old_death_does_not_end_the_wait_for_a_retry(watches):
+def test_a_notification_of_an_earlier_attempt_does_not_end_the_wait(watches):
     """A notification of the attempt before the retry is ignored, however it arrives; the retry's own is not."""
     watch = watches.open("e", ["a"], 10, retried={"a": 1})
     watches.notify("e", standing("a", State.DEAD))
@@ -81,7 +81,7 @@ def test_an_old_death_does_not_end_the_wait_for_a_retry(watches):
     assert over(watch)
 
 
-def test_places_are_limited_and_given_back(watches):
+def test_waiter_places_are_limited_and_released(watches):
     """The number of waiters is limited by the places; a released watch frees its place."""
     two = watches.open("f", ["a"], 10)
     with watches.open("e", ["a"], 10):
@@ -93,12 +93,12 @@ def test_places_are_limited_and_given_back(watches):
     assert watches._waiters == {}
 
 
-def test_nobody_may_wait_where_there_is_no_place(clock):
+def test_no_waiter_is_registered_without_places(clock):
     """Without places every answer is given at once."""
     assert WaiterRegistry(clock=clock, max_waiters=0, max_unreplaced=9).open("e", ["a"], 10) is None
 
 
-def test_everybody_is_let_go_at_the_end(watches):
+def test_shutdown_releases_all_waiters(watches):
     """When the server stops, all waiters continue at once, and no other may wait."""
     watch = watches.open("e", ["a"], 10)
     waiting = threading.Thread(target=watch.wait, args=(30,))
@@ -110,7 +110,7 @@ def test_everybody_is_let_go_at_the_end(watches):
     assert watches.open("f", ["a"], 10) is None
 
 
-def test_what_was_read_of_others_ends_a_wait(watches):
+def test_a_state_settled_by_another_process_ends_a_wait(watches):
     """A state read after another process settled it ends the wait, unless a notification here is newer."""
     watch = watches.open("e", ["a", "b"], 10)
     watches.notify("e", standing("a", State.SUCCEEDED))
@@ -126,7 +126,7 @@ def test_what_was_read_of_others_ends_a_wait(watches):
     }
 
 
-def test_what_is_waited_for_can_be_asked(watches):
+def test_list_of_events_with_unfinished_watches(watches):
     """The list has events with unfinished watches, selected from some or all."""
     told = watches.open("e", ["a"], 10)
     waits = watches.open("f", ["a"], 10)
@@ -165,7 +165,7 @@ def test_release_between_any_two_lines_of_wait(watches):
     assert over(watch)
 
 
-def test_releases_at_the_same_time_as_the_end_of_a_wait(watches):
+def test_concurrent_releases_at_the_end_of_a_wait(watches):
     """Two threads release a watch while a third one waits for it: `wait` returns true each time, and never raises."""
     rounds = 3_000
     opened = [threading.Barrier(3), threading.Barrier(3)]
@@ -216,7 +216,7 @@ class Spares:
         self.added -= 1
 
 
-def test_a_thread_that_is_replaced_may_wait_beside_any_number(clock):
+def test_replaced_threads_need_no_waiter_place(clock):
     """Only threads that nothing replaces need one of the few places; a spare thread is given back after the wait."""
     watches = WaiterRegistry(clock=clock, max_waiters=3, max_unreplaced=0)
     none, some = Spares(any_number=False), Spares(any_number=True)

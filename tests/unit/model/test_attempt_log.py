@@ -22,14 +22,14 @@ def test_an_attempt_without_records_has_no_log():
     assert text_of("") == ""
 
 
-def test_the_last_records_are_stored_and_the_others_counted():
+def test_the_last_records_are_stored_and_earlier_records_counted():
     """The first line says how many are left out; exactly the maximum needs no such line."""
     lines = [f"record {number}" for number in range(10_000)]
     assert text_of(*lines[:MAX_RECORDS]) == "\n".join(lines[:MAX_RECORDS])
     assert text_of(*lines) == "\n".join(["(9,950 earlier records left out)", *lines[-MAX_RECORDS:]])
 
 
-def test_its_size_is_limited():
+def test_the_size_of_an_attempt_log_is_limited():
     """Records of many bytes displace earlier ones; a long one is cut and displaces only some."""
     wide = "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 1_000_000
     stored = text_of(*(["short"] * 3), wide, *(["short"] * 3))
@@ -50,7 +50,7 @@ def test_hostile_text_is_one_printable_line():
     assert len(second) == MAX_LINE_CHARS
 
 
-def test_several_threads_add_records():
+def test_several_threads_add_records_to_an_attempt_log():
     """None is lost or counted twice, and the log can be read meanwhile."""
     log, ready = AttemptLog(), threading.Barrier(5)
 

@@ -80,7 +80,7 @@ def decide(expected, value, pointer="/x"):
         ({"title": "Anything"}, [1, ""], [], [ABSENT]),
     ],
 )
-def test_what_a_condition_decides(expected, true, false, undecided):
+def test_results_of_a_condition(expected, true, false, undecided):
     """The result is true, false, or None if the value is absent or of a type that the condition does not cover."""
     assert [decide(expected, value) for value in true] == [True] * len(true)
     assert [decide(expected, value) for value in false] == [False] * len(false)
@@ -108,7 +108,7 @@ def test_what_a_condition_decides(expected, true, false, undecided):
         ("/s/0", None),
     ],
 )
-def test_where_a_pointer_leads(pointer, found):
+def test_values_selected_by_pointers(pointer, found):
     """A pointer selects a value in objects and arrays according to RFC 6901; null counts as absent."""
     data = {"a": {"b": [10, {"c/d": 1, "e~f": 2, "": 3}]}, "n": [None], "s": "text"}
     assert Condition(pointer, [found] if found is not None else None).decide(data) is True
@@ -160,7 +160,7 @@ def test_where_a_pointer_leads(pointer, found):
         ({"/a": "x" * MAX_CONDITIONS_CHARS}, "16384 are allowed"),
     ],
 )
-def test_conditions_that_are_refused(when, why):
+def test_invalid_conditions(when, why):
     """A condition that never holds, or checks nothing, is refused at its declaration with the reason."""
     with pytest.raises(HandlerError) as refused:
         parse_conditions(when)
@@ -181,7 +181,7 @@ def test_conditions_that_are_refused(when, why):
         ([True, False], False),
     ],
 )
-def test_all_must_hold(decisions, together):
+def test_one_false_condition_makes_the_result_false(decisions, together):
     """One false condition decides, even if others are undecided."""
     assert decide_all(decisions) is together
 
@@ -197,12 +197,12 @@ def test_all_must_hold(decisions, together):
         ({"x": {}}, '/x is an object, which the condition {"minimum": 1000} cannot decide'),
     ],
 )
-def test_reasons(data, why):
+def test_content_of_a_reason(data, why):
     """A reason names the pointer, the value and the condition."""
     assert Condition("/x", {"minimum": 1000}).why_not(data) == why
 
 
-def test_a_reason_is_short():
+def test_length_of_a_reason_is_limited():
     """A reason is short for any value and condition; a required value that is absent is named as absent."""
     why = Condition("/x", ["a" * 500]).why_not({"x": "b" * 10_000})
     assert len(why) < 300
@@ -211,14 +211,14 @@ def test_a_reason_is_short():
 
 
 @pytest.mark.parametrize(("characters", "is_cut"), [(97, False), (98, False), (99, True)])
-def test_how_much_of_a_value_a_reason_shows(characters, is_cut):
+def test_a_reason_shows_100_characters_of_a_value(characters, is_cut):
     """A reason shows 100 characters including quotes; letters of any language are not escaped."""
     why = Condition("/x", "同意").why_not({"x": "拒" * characters})
     shown = f'"{"拒" * characters}'[:100] + "…" if is_cut else f'"{"拒" * characters}"'
     assert why == f'/x is {shown}, but the condition is "同意"'
 
 
-def test_as_many_conditions_as_are_allowed():
+def test_number_and_length_of_conditions_are_limited():
     """The limit is 32 conditions with 16,384 characters in all."""
     assert len(parse_conditions({f"/{number}": 1 for number in range(MAX_CONDITIONS)})) == MAX_CONDITIONS
     longest = MAX_CONDITIONS_CHARS - len(json.dumps({"/a": ""}))
@@ -227,7 +227,7 @@ def test_as_many_conditions_as_are_allowed():
         parse_conditions({"/a": "合" * (longest + 1)})
 
 
-def test_what_is_declared_is_not_shared():
+def test_a_later_change_of_the_declared_dict_has_no_effect():
     """A later change of the declared dict does not change the condition; a tuple counts as a list."""
     schema = {"enum": ["a"]}
     (condition,) = parse_conditions({"/x": schema})
@@ -251,7 +251,7 @@ def test_patterns_are_compiled_once(schema, monkeypatch):
     assert compiled == []
 
 
-def test_what_jsonschema_cannot_check_is_undecided():
+def test_a_check_beyond_the_jsonschema_nesting_limit_is_undecided():
     """A check that needs too many nested calls parks the event, and raises nothing."""
     condition = Condition("/x", nested({"const": 1}, 100))
 
@@ -269,7 +269,7 @@ _JSON = st.recursive(
 
 
 @given(_JSON, _JSON)
-def test_constants_compare_as_json_schema_compares_them(left, right):
+def test_constants_compare_like_json_schema_const(left, right):
     """Constants compare like `const`, except that different types are undecided."""
     for value in (left, right):
         decided = decide([left], value)

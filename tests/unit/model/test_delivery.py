@@ -15,7 +15,7 @@ def targets(source):
     return {row.target for row in TRANSITIONS if row.source == source}
 
 
-def test_the_table_of_states():
+def test_table_of_states():
     """The whole table, so that no change goes unnoticed."""
     table = {source: targets(source) for source in (None, *State)}
     assert table == {
@@ -29,7 +29,7 @@ def test_the_table_of_states():
     }
 
 
-def test_each_move_stands_once_and_says_by_what():
+def test_each_transition_has_one_row_with_its_cause():
     """Each transition has one row with its cause."""
     assert len(ALLOWED_TRANSITIONS) == len(TRANSITIONS)
     assert all(row.by for row in TRANSITIONS)
@@ -46,7 +46,7 @@ def test_every_state_can_be_reached():
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - COMPLETED_STATES))
-def test_nothing_is_stuck(state):
+def test_every_unfinished_state_leads_to_a_finished_state(state):
     """From each unfinished state a finished one can be reached."""
     seen, ahead = {state}, {state}
     while ahead:
@@ -55,7 +55,7 @@ def test_nothing_is_stuck(state):
     assert seen & COMPLETED_STATES
 
 
-def test_done_states():
+def test_finished_states():
     """A finished state needs no more work; only an explicit replay leaves it."""
     assert {State.SUCCEEDED, State.CLOSED} == COMPLETED_STATES
     assert [row.by for row in TRANSITIONS if row.source in COMPLETED_STATES] == ["replay --again"]
@@ -66,18 +66,18 @@ def test_only_a_claim_runs_a_delivery():
     assert [row.source for row in TRANSITIONS if row.target is State.RUNNING] == [State.WAITING]
 
 
-def test_an_operator_can_settle_whatever_does_not_run():
+def test_an_operator_can_settle_every_delivery_that_does_not_run():
     """Each state that operators handle has a transition by an operator."""
     operators = {row.source for row in TRANSITIONS if "operator" in row.by or "replay" in row.by}
     assert operators == set(State) - {State.RUNNING, State.CLOSED}
 
 
-def test_an_outcome_knows_whether_it_did_its_work():
+def test_only_one_kind_of_outcome_is_a_success():
     """Only one kind of outcome is a success."""
     assert [kind for kind in OutcomeKind if Outcome(kind=kind).succeeded] == [OutcomeKind.SUCCEEDED]
 
 
-def test_a_delivery_is_plain_data():
+def test_a_delivery_is_immutable_and_has_only_documented_fields():
     """Handlers get an immutable delivery, which has no other fields than its documented ones."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -96,14 +96,14 @@ def test_a_delivery_is_plain_data():
         ({"retry_after": 30 * 86400 + 1}, ValueError, "^retry_after is 0 to 2592000 seconds, not 2592001$"),
     ],
 )
-def test_an_outcome_that_makes_no_sense_is_refused(given, error, why):
+def test_an_invalid_outcome_is_rejected(given, error, why):
     """An invalid outcome is refused at its creation, so that its creator can be named."""
     with pytest.raises(error, match=why):
         Outcome(**{"kind": OutcomeKind.FAILED} | given)
 
 
 @pytest.mark.parametrize("seconds", [None, 0, 0.5, 30 * 86400])
-def test_an_outcome_may_ask_to_be_made_again(seconds):
+def test_an_outcome_can_request_a_retry(seconds):
     """An outcome can request a retry at once or within thirty days; its kind can be given as text."""
     outcome = Outcome(kind="failed", error="e", traceback="t", retry_after=seconds)
     assert (outcome.kind, outcome.retry_after) == (OutcomeKind.FAILED, seconds)

@@ -54,7 +54,7 @@ def test_messages_that_differ_only_in_values_have_one_fingerprint(texts, data):
 
 
 @given(st.text(), st.text(), st.text(), st.text())
-def test_any_text_has_a_bounded_identity(handler, error_type, message, frame):
+def test_fingerprint_of_any_text_is_stable_and_bounded(handler, error_type, message, frame):
     """No text raises. The parts are short, and the same text always has the same fingerprint."""
     identity = identify(handler, error_type, message, frame)
     assert len(identity.message) <= MAX_MESSAGE_CHARS
@@ -85,7 +85,7 @@ def test_any_text_has_a_bounded_identity(handler, error_type, message, frame):
         ("", ""),
     ],
 )
-def test_what_is_left_of_a_message(message, normalized):
+def test_words_of_a_message_remain_readable(message, normalized):
     """The words of a message remain readable."""
     assert normalize_message(message) == normalized
 
@@ -114,13 +114,13 @@ def test_what_is_left_of_a_message(message, normalized):
         "A",
     ],
 )
-def test_a_hostile_message_costs_as_much_as_a_short_one(unit):
+def test_a_hostile_message_takes_no_longer_than_a_short_message(unit):
     """Of a message of a megabyte only the beginning is looked at, and no pattern reads it more than a few times."""
     whole = unit * (1_000_000 // len(unit))
     assert normalize_message(whole) == normalize_message(whole[:5_000])
 
 
-def test_each_part_tells_groups_apart():
+def test_each_part_distinguishes_groups():
     """Errors of other handlers, types, messages and frames are other groups."""
     parts = ("p:h", "ValueError", "no amount", "p/sync.py:post")
     fingerprints = {identify(*parts).fingerprint, other_errors("p:h").fingerprint, other_errors("p:g").fingerprint}

@@ -61,7 +61,7 @@ def test_an_empty_body():
     assert event.data == {}
 
 
-def test_empty_look_up_strings_count_as_absent():
+def test_empty_strings_count_as_absent():
     """An empty string, which engines send for unconfigured members, counts as absent."""
     event = make({"callBackProcessClass": "", "processDefinitionKey": "", "businessKey": ""})
     assert (event.callback_class, event.process_definition_key, event.business_key) == (None, None, "")
@@ -87,7 +87,7 @@ def test_empty_look_up_strings_count_as_absent():
         ({"processDefinitionId": ""}, None, None),
     ],
 )
-def test_key_and_version_may_come_from_the_definition_id(body, key, version):
+def test_key_and_version_default_to_the_definition_id(body, key, version):
     """An absent key or version is read only from `key:version:uuid`."""
     event = make(body)
     assert (event.process_definition_key, event.process_definition_version) == (key, version)
@@ -97,14 +97,14 @@ def test_key_and_version_may_come_from_the_definition_id(body, key, version):
     ("sent", "conclusion"),
     [({"conclusion": "agree"}, "approved"), ({"conclusion": "other"}, "other"), ({"conclusion": ""}, None), ({}, None)],
 )
-def test_conclusions_are_read_in_the_words_of_the_source(sent, conclusion):
+def test_conclusions_are_mapped_by_the_table_of_the_source(sent, conclusion):
     """A source's table maps its conclusions; others do not change, and the data keeps the original."""
     event = make(sent, conclusions={"agree": "approved", "": "never"})
     assert event.conclusion == conclusion
     assert event.data == sent
 
 
-def test_named_members_count_whatever_is_ignored():
+def test_named_members_count_even_if_ignored_by_a_setting():
     """Business key, conclusion and version always count, even if a setting ignores them."""
     base = {"businessKey": "b", "conclusion": "approved", "processDefinitionVersion": 1, "time": 1}
     ignore = ("/businessKey", "/conclusion", "/processDefinitionVersion", "/time")
@@ -122,7 +122,7 @@ def test_a_pointer_without_an_element_ignores_nothing(part):
     assert digest(body, (f"/a/{part}",)) == digest(body) != digest(body, ("/a/1",))
 
 
-def test_identity():
+def test_identity_of_an_event():
     """Source, kind, instance and class make an identity; an absent class is `""`."""
     assert make({}, source="hr", kind="k", flow_instance_id="i").identity == ("hr", "k", "i", "")
     assert make({"callBackProcessClass": "C", "businessKey": "b"}).identity == ("default", "complete", "i", "C")
@@ -149,7 +149,7 @@ def reordered(value):
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), json_values, max_size=4))
-def test_order_of_keys_does_not_count(body):
+def test_order_of_keys_does_not_change_the_digest(body):
     """The same values in another order are the same body."""
     assert digest(body) == digest(reordered(body))
 
@@ -168,7 +168,7 @@ def test_order_of_keys_does_not_count(body):
         ({"a": "é"}, {"a": "e\u0301"}),
     ],
 )
-def test_other_values_are_another_body(one, other):
+def test_different_values_change_the_digest(one, other):
     """Any difference in JSON gives another digest."""
     assert digest(one) != digest(other)
 
@@ -189,7 +189,7 @@ def test_a_digest_is_stable():
         (b'{"a": "\\u00e9", "b": null}', '{"a": "é"}'.encode()),
     ],
 )
-def test_the_same_values_written_otherwise(one, other):
+def test_equal_json_values_in_different_text_have_one_digest(one, other):
     """Bodies are compared as JSON values, not as text."""
     assert digest(parse(one)) == digest(parse(other))
 
@@ -209,26 +209,26 @@ def test_the_same_values_written_otherwise(one, other):
         ("", {"a": 1}, {"b": 2}),
     ],
 )
-def test_what_the_settings_ignore_does_not_count(pointer, one, other):
+def test_ignored_members_do_not_change_the_digest(pointer, one, other):
     """Two bodies that differ only at an ignored JSON Pointer are equal."""
     assert digest(one) != digest(other)
     assert digest(one, [pointer]) == digest(other, [pointer])
 
 
 @pytest.mark.parametrize("pointer", ["/b", "/a/b/c", "/list/7", "/list/x", "/list/-", "/text/0", "/list/7/x"])
-def test_a_pointer_that_leads_nowhere_changes_nothing(pointer):
+def test_a_pointer_without_a_match_does_not_change_the_digest(pointer):
     """A body without the ignored member has its normal digest."""
     body = {"a": {"x": 1}, "list": [1], "text": "t"}
     assert digest(body, [pointer]) == digest(body)
 
 
-def test_pointers_count_places_as_they_were():
+def test_ignored_indexes_do_not_shift_other_indexes():
     """Ignoring one index of a list does not shift the others."""
     assert digest({"a": [1, 2, 3]}, ["/a/0", "/a/1"]) == digest({"a": [8, 9, 3]}, ["/a/0", "/a/1"])
     assert digest({"a": [1, 2, 3]}, ["/a/0", "/a/1"]) != digest({"a": [8, 9, 4]}, ["/a/0", "/a/1"])
 
 
-def test_ignoring_leaves_the_body_alone():
+def test_ignored_members_stay_in_the_stored_body():
     """The stored body keeps the members that the digest ignores."""
     body = {"a": {"at": 1}, "list": [1]}
     before = copy.deepcopy(body)

@@ -107,7 +107,7 @@ def generator(event):
         (print, False),
     ],
 )
-def test_how_a_function_is_called(function, takes_delivery):
+def test_a_function_is_called_with_the_event_and_the_delivery(function, takes_delivery):
     """A function is called with the event, and with the delivery if it has a parameter for it."""
     made = handler(every=True, name="h")(function)
     assert made.takes_delivery is takes_delivery
@@ -134,7 +134,7 @@ def test_how_a_function_is_called(function, takes_delivery):
         (None, "@handler must decorate a function, not None"),
     ],
 )
-def test_functions_that_could_not_run_are_refused(function, message):
+def test_functions_that_could_not_run_are_rejected(function, message):
     """A handler that could only fail, or never run, is refused when it is declared."""
     with pytest.raises(HandlerError, match=re.escape(message)):
         handler(every=True, name="h")(function)
@@ -209,7 +209,7 @@ def test_functions_that_could_not_run_are_refused(function, message):
         ),
     ],
 )
-def test_declarations_that_are_refused(given_, message):
+def test_invalid_declarations(given_, message):
     """The error names the function, its place and the mistake."""
     with pytest.raises(HandlerError) as raised:
         handler(**given_)(one)
@@ -217,13 +217,13 @@ def test_declarations_that_are_refused(given_, message):
     assert f"({__file__}:{one.__code__.co_firstlineno}): " in str(raised.value)
 
 
-def test_a_function_without_a_name_needs_one():
+def test_a_lambda_needs_an_explicit_name():
     """A lambda needs an explicit name."""
     with pytest.raises(HandlerError, match="name= must have 1 to 100 letters"):
         handler(every=True)(lambda event: None)
 
 
-def test_what_is_declared():
+def test_a_declared_handler_can_still_be_called():
     """The result is a Handler that can still be called like the function."""
     made = handler(
         callback_class=["C", "D", "C"],
@@ -260,19 +260,19 @@ def test_what_is_declared():
         {"function": coroutine},
     ],
 )
-def test_a_copy_is_checked(changes):
+def test_a_copy_of_a_handler_is_checked(changes):
     """A copy of a handler can be changed only to what `@handler` accepts, because a plugin may return the copy."""
     declared = handler(process_key="k", isolation="process")(one)
     with pytest.raises(HandlerError):
         replace(declared, **changes)
 
 
-def test_a_copy_with_another_function_is_called_as_that_function():
+def test_a_copy_with_another_function_uses_its_parameters():
     """A copy passes the delivery if its own function takes it."""
     assert replace(handler(every=True)(one), function=two).takes_delivery
 
 
-def test_what_has_no_source_is_named():
+def test_a_function_without_source_or_docstring():
     """Without Python code the function itself is shown; without a docstring the summary is empty."""
     made = handler(every=True, name="h")(Callable())
     assert "Callable object" in made.source_location
@@ -293,7 +293,7 @@ def test_what_has_no_source_is_named():
         (">5,<2", set()),
     ],
 )
-def test_versions(versions, taken):
+def test_version_terms(versions, taken):
     """All terms must hold; an absent version satisfies none."""
     selectors = Selectors(every=True, versions=versions)
     found = {
@@ -302,7 +302,7 @@ def test_versions(versions, taken):
     assert found == taken
 
 
-def test_why_an_event_is_refused():
+def test_reason_of_an_event_that_does_not_match():
     """The reason describes the first condition that fails."""
     selectors = Selectors(process_keys=("k",), versions=">=3", sources=("hr", "it"))
     wanted = {"source": "hr", "process_definition_version": 3}
@@ -324,7 +324,7 @@ texts = st.text(min_size=1, max_size=5)
     sources=st.lists(texts, max_size=3),
     kind=texts,
 )
-def test_selectors_survive_the_ledger(classes, keys, versions, sources, kind):
+def test_selectors_read_from_json_are_equal(classes, keys, versions, sources, kind):
     """Selectors read from JSON text are equal, and refuse the same events."""
     selectors = Selectors(
         callback_classes=tuple(classes),

@@ -31,7 +31,7 @@ def invocation():
     return Invocation("d", 1, begin_transaction=lambda: BLOCK)
 
 
-def test_a_delivery_has_a_transaction_only_while_it_runs(invocation):
+def test_a_delivery_has_a_transaction_only_during_its_call(invocation):
     """It has none before and after the call, and says so."""
     with pytest.raises(TransactionError, match=NOT_RUNNING):
         DELIVERY.transaction()
@@ -48,13 +48,13 @@ def test_a_handler_cannot_use_the_transaction_of_another_attempt(invocation, cha
         replace(DELIVERY, **change).transaction()
 
 
-def test_a_call_has_a_transaction_only_if_the_dispatcher_gives_one():
+def test_a_call_has_a_transaction_only_from_the_dispatcher():
     """Without one, as in a process of its own, the delivery refuses."""
     with Invocation("d", 1).as_current(), pytest.raises(TransactionError, match=NOT_RUNNING):
         DELIVERY.transaction()
 
 
-def test_another_thread_finds_the_call_only_with_its_context(invocation):
+def test_another_thread_needs_a_copy_of_the_context(invocation):
     """A plain thread is refused here; a copied context finds the transaction, which checks the thread itself."""
     found = []
 

@@ -59,7 +59,7 @@ def test_a_rate_is_an_interval_and_a_burst(text, interval, burst):
         True,
     ],
 )
-def test_what_is_no_rate_is_refused(text):
+def test_an_invalid_rate_is_rejected(text):
     """The error shows the form, the range and the value."""
     with pytest.raises(ValueError, match=r"from one a day to 1000/s, not ") as error:
         Rate.parse(text)
@@ -94,7 +94,7 @@ def test_a_backlog_starts_at_the_full_rate(rate, pauses):
 
 
 @given(rate=RATES, ahead=st.integers(1, 400 * DAY))
-def test_a_time_that_no_start_has_left_delays_by_one_interval(rate, ahead):
+def test_a_time_in_the_future_delays_by_at_most_one_interval(rate, ahead):
     """After a clock was ahead, the next attempt starts after one interval and a minute at the latest."""
     assert rate.interval <= MAX_INTERVAL
     is_impossible = ahead > rate.interval + MAX_AHEAD

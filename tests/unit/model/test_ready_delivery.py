@@ -6,7 +6,7 @@ from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.testing import make_event
 
 
-def test_what_is_being_stored_is_claimed_from_the_start():
+def test_a_delivery_being_stored_is_already_claimed():
     """A delivery that is just being stored has its first attempt and event; one read later must be claimed."""
     event = make_event()
     claimed = ReadyDelivery("d", "p:h", 1, load_event=lambda: event).to_claimed_attempt()

@@ -23,7 +23,7 @@ def test_the_default_schedule():
     assert sum(DEFAULT_DELAYS) / 3600 == pytest.approx(27.6, abs=0.05)
 
 
-def test_attempts_follow_the_delays_unless_given():
+def test_default_number_of_attempts_follows_the_delays():
     """By default there is one attempt more than delays."""
     assert Retry(delays=(1, 2)).attempts == 3
     assert Retry(delays=(1, 2), attempts=2).attempts == 2
@@ -31,14 +31,14 @@ def test_attempts_follow_the_delays_unless_given():
 
 
 @given(retry=retries, chance=st.floats(0, 1))
-def test_there_are_as_many_attempts_as_declared(retry, chance):
+def test_number_of_attempts_is_as_declared(retry, chance):
     """After each attempt except the last there is a delay."""
     given_delays = [retry.delay(made, chance) for made in range(1, retry.attempts + 3)]
     assert [delay is None for delay in given_delays] == [False] * (retry.attempts - 1) + [True] * 3
 
 
 @given(retry=retries, made=st.integers(1, 999), chance=st.floats(0, 1))
-def test_jitter_only_lengthens(retry, made, chance):
+def test_jitter_only_lengthens_delays(retry, made, chance):
     """A delay is at least the declared one, and longer by at most the declared part."""
     delay = retry.delay(made, chance)
     if made >= retry.attempts:
@@ -49,18 +49,18 @@ def test_jitter_only_lengthens(retry, made, chance):
         assert delay >= retry.delay(made, 0.0)
 
 
-def test_the_last_delay_serves_for_all_that_follow():
+def test_the_last_delay_is_repeated():
     """If there are more attempts than delays, the last delay is repeated."""
     retry = Retry(attempts=5, delays=(1, 10), jitter=0)
     assert [retry.delay(made, 0.5) for made in (1, 2, 3, 4, 5)] == [1, 10, 10, 10, None]
 
 
-def test_one_attempt_is_none_further():
+def test_one_attempt_means_no_retry():
     """`Retry(attempts=1)` declares that running twice is safe, but requests no second attempt."""
     assert Retry(attempts=1).delay(1, 0.0) is None
 
 
-def test_the_ends_of_each_range_are_in_it():
+def test_the_limits_of_each_range_are_valid():
     """The limits are valid: delays of 0 and thirty days, 1 and 1,000 attempts, jitter of 0 and 1."""
     assert Retry(delays=(0, 30 * 86400), attempts=1000, jitter=1).delay(999, 1.0) == 60 * 86400
     assert Retry(delays=(0,), attempts=1, jitter=0).delay(1, 1.0) is None
@@ -93,13 +93,13 @@ def test_the_ends_of_each_range_are_in_it():
         ({"jitter": math.nan}, "jitter must be"),
     ],
 )
-def test_figures_out_of_range_are_refused(declared, message):
+def test_values_out_of_range_are_rejected(declared, message):
     """A value out of range is refused when it is declared."""
     with pytest.raises(ValueError, match=message):
         Retry(**declared)
 
 
-def test_it_has_no_subclasses():
+def test_retry_cannot_be_subclassed():
     """Code of a plugin that computes a delay could raise an exception when the result of an attempt is recorded."""
     with pytest.raises(TypeError, match="Retry cannot be subclassed"):
         type("Slower", (Retry,), {})

@@ -27,7 +27,7 @@ from flowhooks.model.search_fields import (
         ("/empty=", "/empty", "=", ""),
     ],
 )
-def test_a_condition_is_parsed_and_written_alike(text, field, operator, value):
+def test_a_condition_is_parsed_and_formatted_alike(text, field, operator, value):
     """The operator is the first one in the text, and the rest is the value."""
     condition = parse_field_condition(text)
     assert condition == FieldCondition(field, operator, value)
@@ -35,7 +35,7 @@ def test_a_condition_is_parsed_and_written_alike(text, field, operator, value):
 
 
 @pytest.mark.parametrize("text", ["", "vendor=ACME", "/vendor", "=1", "/a~2=1", "/=1=", "/a>1", "/a<1"])
-def test_another_form_is_refused(text):
+def test_text_without_a_pointer_or_operator_is_rejected(text):
     """Text without a pointer or an operator is refused, with examples."""
     if text == "/=1=":  # the member with the empty name
         assert parse_field_condition(text).field == "/"
@@ -55,7 +55,7 @@ def test_a_range_needs_a_number(value):
     assert FieldCondition("/amount", "=", value).number is None
 
 
-def test_a_condition_made_by_hand_is_checked():
+def test_a_condition_built_without_parsing_is_checked():
     """A pointer or an operator of another form is refused."""
     with pytest.raises(SettingsError, match="JSON Pointer such as /amount"):
         FieldCondition("amount", "=", "1")
@@ -76,13 +76,13 @@ def test_a_condition_made_by_hand_is_checked():
         ("长" * 300, "长" * MAX_VALUE_CHARS, None),
     ],
 )
-def test_a_number_is_found_however_it_is_written(value, text, number_text):
+def test_a_number_is_found_in_any_notation(value, text, number_text):
     """A string is compared as it is written, and a number as the ledger stores it."""
     condition = FieldCondition("/x", "=", value)
     assert (condition.text, condition.number_text) == (text, number_text)
 
 
-def test_what_is_indexed_of_a_body():
+def test_indexed_values_of_a_body():
     """Strings, numbers and booleans are indexed; null, objects, arrays and missing members are not."""
     body = schema.parse_callback(
         b'{"s": "ACME", "i": 1000, "f": 12.50, "w": 1e3, "t": true, "n": null, "o": {"x": [1, "two"]}, "a/b": "",'
@@ -103,7 +103,7 @@ def test_what_is_indexed_of_a_body():
     assert indexed_values(body, ()) == ()
 
 
-def test_a_field_that_is_not_indexed_is_refused():
+def test_a_field_that_is_not_indexed_is_rejected():
     """The error names the fields that are indexed."""
     amount = parse_field_condition("/amount>=1")
     check_fields([amount], ("/vendor", "/amount"))

@@ -68,12 +68,12 @@ def test_the_member_that_an_undecided_condition_lacks(given, event, undecided):
         ({"when": {"/x": 1, "/y": 2}}, event_of(x=1, y=2), None),
     ],
 )
-def test_why_conditions_do_not_hold(given, event, why):
+def test_reason_of_failed_conditions(given, event, why):
     """A false condition is named before an undecided one; none if all hold."""
     assert selectors_of(**given).why_not(event) == why
 
 
-def test_conditions_that_hold_have_no_reason():
+def test_conditions_that_are_true_have_no_reason():
     """Each condition is listed for explanations, with an empty reason if it holds."""
     results = selectors_of(conclusions=("a",), when={"/x": 1, "/y": 2}).evaluate(event_of("a", x=1, y=3))
     assert results == (
@@ -83,7 +83,7 @@ def test_conditions_that_hold_have_no_reason():
     )
 
 
-def test_every_selector_is_remembered():
+def test_every_selector_is_restored_from_json():
     """`from_json` reads back every selector."""
     every = Selectors(
         callback_classes=("C", "D"),
@@ -112,7 +112,7 @@ def test_selectors_of_the_first_format_have_no_conditions():
     "versions",
     ["", " ", ">=3,<5", ">3,<5", "==3", "==3,!=4", ">=3,<=3", "<=2147483647,>=2147483647", "!=1,!=2", ">0,<3,!=1"],
 )
-def test_versions_that_can_be_satisfied(versions):
+def test_satisfiable_versions(versions):
     """Satisfiable versions are accepted unchanged."""
     assert check_satisfiable(versions) == versions
 
@@ -132,7 +132,7 @@ def test_versions_that_can_be_satisfied(versions):
         ">2147483647",
     ],
 )
-def test_versions_that_contradict_themselves(versions):
+def test_contradictory_versions(versions):
     """Contradictory versions are refused, because their handler would never run."""
     with pytest.raises(
         HandlerError, match=f"^versions= '{versions}' contradicts itself: no version satisfies all of it$"
@@ -148,7 +148,7 @@ def test_a_version_beyond_int32():
 
 
 @pytest.mark.parametrize("versions", [3, None])
-def test_versions_that_are_no_string(versions):
+def test_versions_that_are_not_a_string(versions):
     """`Selectors` refuses other types with its own error."""
     assert check_satisfiable(versions) == versions
     with pytest.raises(HandlerError, match="versions= must be a string"):

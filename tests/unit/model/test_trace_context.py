@@ -7,7 +7,7 @@ from flowhooks.model.trace_context import parse_traceparent
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def test_valid():
+def test_valid_traceparent():
     """A valid one is returned; further fields of a later version are left out."""
     assert parse_traceparent(VALID) == VALID
     assert parse_traceparent(f"cc{VALID[2:]}-what-the-future-brings") == f"cc{VALID[2:]}"
@@ -31,6 +31,6 @@ def test_valid():
         "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
     ],
 )
-def test_invalid(text):
+def test_invalid_traceparent(text):
     """An invalid one is treated as missing."""
     assert parse_traceparent(text) is None

@@ -34,7 +34,7 @@ During handling of the above exception, another exception occurred:
 KeyError: 'x'"""
 
 
-def test_the_chain_and_its_folded_frames():
+def test_chain_of_exceptions_and_folded_frames():
     """Each exception has its relation to the one before; only frames that passed on the call are folded."""
     first, second, third = parse_chain(TEXT)
     assert [one.relation for one in (first, second, third)] == ["", CAUSE, CONTEXT]
@@ -49,7 +49,7 @@ def test_the_chain_and_its_folded_frames():
     assert "\n".join(part.text for part in second.parts) in TEXT
 
 
-def test_own_files_are_folded_wherever_they_are():
+def test_flowhooks_frames_are_folded_in_any_folder():
     """The folder of this flowhooks counts as flowhooks; a folder of the same name that holds a plugin does not."""
     own = traceback_text.__file__
     text = f'  File "{own}", line 1, in parse\n  File "/home/ann/flowhooks/contracts.py", line 1, in sync\nE'
@@ -58,13 +58,13 @@ def test_own_files_are_folded_wherever_they_are():
     assert list(frames(text)) == [Frame(own, "parse"), Frame("/home/ann/flowhooks/contracts.py", "sync")]
 
 
-def test_nothing_is_left_of_an_empty_traceback():
+def test_an_empty_traceback_has_no_chain():
     """Without a traceback there is no chain."""
     assert parse_chain("") == parse_chain(" \n") == ()
 
 
 @given(st.text(alphabet=st.sampled_from([*'File "x", line 1, in f\n :|+', "\ud800", "\0"]), max_size=400))
-def test_any_text_is_shown_whole(text):
+def test_any_traceback_text_is_shown_completely(text):
     """No text raises, and no visible line is lost."""
     shown = [line for one in parse_chain(text) for part in one.parts for line in part.text.splitlines()]
     assert [line for line in shown if line.strip()] == [line for line in text.splitlines() if line.strip()]

@@ -23,12 +23,12 @@ from flowhooks.model.trend import BUCKETS, NO_DURATION, NO_LIMIT, TrendPoint, bu
         (2_000.1, NO_LIMIT),
     ],
 )
-def test_a_duration_is_in_the_first_bucket_that_holds_it(seconds, bucket):
+def test_a_duration_is_counted_in_the_first_bucket_that_fits(seconds, bucket):
     """A bucket's limit is in the bucket; durations above all limits have a bucket of their own."""
     assert bucket_of(seconds) == bucket
 
 
-def test_the_buckets_rise_by_a_factor_of_at_most_two_and_a_half():
+def test_bucket_limits_rise_by_a_factor_of_at_most_two_and_a_half():
     """The limits rise, so that a percentile is off by less than that factor."""
     assert list(BUCKETS) == sorted(set(BUCKETS))
     assert max(high / low for low, high in pairwise(BUCKETS)) <= 2.5
@@ -53,13 +53,13 @@ def test_a_percentile_is_interpolated_within_its_bucket(counts, share, milliseco
 
 
 @pytest.mark.parametrize("counts", [{}, {NO_DURATION: 7}, {10: 0}])
-def test_without_durations_there_is_no_percentile(counts):
+def test_no_percentile_without_durations(counts):
     """Nothing, and counts without a duration, have no percentile."""
     assert percentile(counts, 0.5) is None
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, 95])
-def test_a_share_is_from_0_to_1(share):
+def test_a_share_is_between_0_and_1(share):
     """A percentage is refused instead of being taken for a share."""
     with pytest.raises(ValueError, match="from 0 to 1"):
         percentile({10: 1}, share)

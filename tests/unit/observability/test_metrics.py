@@ -25,7 +25,7 @@ def read(metrics):
     }
 
 
-def test_answers_are_counted_by_kind_source_and_status():
+def test_responses_are_counted_by_kind_source_and_status():
     """Each kind, source and status is a line, and the seconds are summed by kind and source."""
     metrics = Metrics()
     for kind, source, status, seconds in (
@@ -47,7 +47,7 @@ def test_answers_are_counted_by_kind_source_and_status():
     assert found["flowhooks_http_request_duration_seconds_sum", "complete", "oa"] == 0.75
 
 
-def test_sources_beyond_the_first_share_one_label():
+def test_sources_beyond_the_limit_share_one_label():
     """However often the settings are reloaded with other sources, the number of labels is bounded."""
     metrics = Metrics()
     for number in range(MAX_SOURCES + 50):
@@ -57,7 +57,7 @@ def test_sources_beyond_the_first_share_one_label():
     assert sum(name == "flowhooks_http_requests_total" for name, *_ in found) == MAX_SOURCES + 1
 
 
-def test_errors_are_exported_before_the_first_one():
+def test_error_counters_are_exported_before_the_first_error():
     """The first value of a series is no increase for Prometheus, so a burst of errors needs a 0 before it."""
     metrics = Metrics()
     metrics.expect(["complete", "cancel"])
@@ -70,7 +70,7 @@ def test_errors_are_exported_before_the_first_one():
     assert metrics.answers() == {200: 1}
 
 
-def test_no_series_tells_when_counting_began():
+def test_no_created_series_is_exported():
     """prometheus-client would add a series `_created` to each counter and histogram, and double the output."""
     metrics = Metrics()
     metrics.answered("complete", "oa", 200, 0.5)
@@ -96,7 +96,7 @@ def test_a_delivery_without_a_call_is_not_counted():
     assert ("flowhooks_attempts_total", "p:h", "failed") not in read(metrics)
 
 
-def test_a_delivery_is_timed_when_it_has_ended():
+def test_a_delivery_is_timed_at_its_last_attempt():
     """A retried attempt counts as an attempt; the total time is measured at the last one."""
     metrics = Metrics()
     metrics.on_settled(settled("p:h", OutcomeKind.FAILED, State.WAITING, 0.1, total=3))
@@ -109,14 +109,14 @@ def test_a_delivery_is_timed_when_it_has_ended():
     assert found["flowhooks_delivery_latency_seconds_sum", "p:h"] == 5.5
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_time():
+def test_a_clock_set_back_causes_no_negative_time():
     """A negative figure is counted as 0."""
     metrics = Metrics()
     metrics.on_settled(settled("p:h", OutcomeKind.SUCCEEDED, State.SUCCEEDED, 0.2, total=-5.5))
     assert read(metrics)["flowhooks_delivery_latency_seconds_sum", "p:h"] == 0
 
 
-def test_handlers_beyond_the_first_share_one_label():
+def test_handlers_beyond_the_limit_share_one_label():
     """The number of labels is bounded for any number of handlers, and existing lines stay."""
     metrics = Metrics()
     for number in range(MAX_HANDLERS + 50):
@@ -128,7 +128,7 @@ def test_handlers_beyond_the_first_share_one_label():
     assert sum(name == "flowhooks_attempts_total" for name, *_ in found) == MAX_HANDLERS + 1
 
 
-def test_two_processes_count_apart():
+def test_metrics_of_two_processes_are_independent():
     """Counters are not global: two `Metrics` objects are independent."""
     one, other = Metrics(), Metrics()
     one.committed(8, 0.002)
@@ -136,7 +136,7 @@ def test_two_processes_count_apart():
     assert read(other)["flowhooks_commit_batch_size_sum",] == 0
 
 
-def test_a_process_continues_the_counts_of_an_exited_one(tmp_path, monkeypatch):
+def test_a_process_continues_the_counts_of_an_exited_process(tmp_path, monkeypatch):
     """The sum includes exited processes, and the number of files does not grow with them."""
     monkeypatch.setenv(SHARED_DIR_VARIABLE, str(tmp_path))
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)

@@ -87,7 +87,7 @@ def test_a_handler_with_other_conditions_gets_other_events(outcome, entered):
     ]
 
 
-def test_a_condition_that_cannot_be_decided_is_another_result(outcome, entered):
+def test_an_undecided_condition_differs_from_a_false_condition(outcome, entered):
     """False and undecided are different, although the handler gets the event in neither case."""
     event = make_event(process_key="leave", days=3)
     before = outcome(event, grant(entered, when={"/days": {"minimum": 10}}))
@@ -97,7 +97,7 @@ def test_a_condition_that_cannot_be_decided_is_another_result(outcome, entered):
     assert list(differences(before, after)) == [Difference("route", "leave:grant", "not delivered", "undecided", why)]
 
 
-def test_a_handler_that_the_plugin_no_longer_has(outcome, entered):
+def test_a_handler_removed_from_the_plugin(outcome, entered):
     """It is still registered, so its deliveries would wait; one that was never registered is not delivered."""
     event = make_event(process_key="leave")
     old, other = grant(entered), handler(process_key="leave", name="book")(entered.append)
@@ -110,7 +110,7 @@ def test_a_handler_that_the_plugin_no_longer_has(outcome, entered):
     assert Difference("route", "leave:grant", "delivered", "not delivered", ABSENT) in differences(before, gone)
 
 
-def test_a_plugin_that_cannot_be_used(outcome, entered):
+def test_an_unusable_plugin(outcome, entered):
     """The deliveries of its registered handlers would wait."""
     event = make_event(process_key="leave")
     before = outcome(event, grant(entered), registered=[grant(entered)])
@@ -120,7 +120,7 @@ def test_a_plugin_that_cannot_be_used(outcome, entered):
     ]
 
 
-def test_data_that_breaks_the_schema_of_the_plugin(outcome, entered):
+def test_data_that_violates_the_schema_of_the_plugin(outcome, entered):
     """It is a difference if the data was valid or not delivered before, and if it is valid now."""
     event = make_event(process_key="leave", days="three")
     without, with_schema = outcome(event, grant(entered)), outcome(event, grant(entered), schema=SCHEMA)
@@ -139,7 +139,7 @@ def test_data_that_breaks_the_schema_of_the_plugin(outcome, entered):
     ]
 
 
-def test_a_kind_of_callback_that_is_gone(outcome, entered):
+def test_a_removed_kind_of_callback(outcome, entered):
     """A body that would be rejected is a difference of its own."""
     event = make_event(process_key="leave", kind="suspended")
     after = outcome(event, grant(entered))
@@ -148,7 +148,7 @@ def test_a_kind_of_callback_that_is_gone(outcome, entered):
     assert list(differences(before, after)) == [Difference("body", "", "valid", "invalid", after.violation)]
 
 
-def test_another_state_without_another_handler(outcome, entered):
+def test_a_state_difference_without_a_handler_difference(outcome, entered):
     """Only then is the state of the event a difference of its own."""
     event = make_event(process_key="leave")
     other = handler(process_key="other", name="grant")(entered.append)
@@ -156,7 +156,7 @@ def test_another_state_without_another_handler(outcome, entered):
     assert list(differences(before, after)) == [Difference("state", "", "parked (handler)", "dismissed (setting)", "")]
 
 
-def test_an_event_is_the_same_in_another_process():
+def test_an_event_is_unchanged_in_another_process():
     """Everything that routes or schemas can depend on arrives unchanged."""
     event = make_event(callback_class="a.B", process_key="leave", business_key="😀", version=3, n=[1, 2.5, "字"])
     assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event

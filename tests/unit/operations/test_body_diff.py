@@ -15,7 +15,7 @@ def changed(first, second):
     return [(line.mark, line.text.strip()) for line in diff_bodies(first, second) or () if line.mark in {"-", "+"}]
 
 
-def test_values_are_exact_and_members_keep_the_order_of_the_first():
+def test_values_are_exact_and_members_are_in_the_order_of_the_first_body():
     """Large integers keep their digits, and another order or white space is no difference."""
     first = '{"b": 12345678901234567890123, "a": {"x": 1, "y": [1, 2]}}'
     second = '{ "a": {"y": [1, 3], "x": 1},\n"b": 12345678901234567890124, "c": "new" }'
@@ -32,7 +32,7 @@ def test_values_are_exact_and_members_keep_the_order_of_the_first():
     assert pretty(first).splitlines()[1] == '  "b": 12345678901234567890123,'
 
 
-def test_lines_far_from_a_difference_are_left_out():
+def test_lines_far_from_a_difference_are_omitted():
     """Three equal lines stay before and after each difference."""
     first = {f"m{number:02}": number for number in range(40)}
     lines = diff_bodies(json.dumps(first), json.dumps(first | {"m20": -1}))
@@ -41,14 +41,14 @@ def test_lines_far_from_a_difference_are_left_out():
 
 
 @pytest.mark.parametrize("body", ["no JSON", '"' + "x" * MAX_BODY_CHARS + '"', "[" * 30_000])
-def test_no_difference_of_what_cannot_be_indented(body):
+def test_no_difference_for_bodies_that_cannot_be_indented(body):
     """A damaged, a too long and a too deep body."""
     assert diff_bodies("{}", body) is None
     assert diff_bodies(body, "{}") is None
     assert pretty(body) == ""
 
 
-def test_a_hostile_pair_costs_little(monkeypatch):
+def test_a_hostile_pair_of_bodies_is_compared_quickly(monkeypatch):
     """Thousands of equal and different lines are listed without a comparison of each pair."""
     monkeypatch.setattr(body_diff, "SequenceMatcher", None)
     lines = diff_bodies(json.dumps({"m": [0, 1] * 8_000}), json.dumps({"m": [1, 0] * 8_000}))

@@ -29,19 +29,19 @@ from flowhooks.operations.masks import MASK, covers, filters_hidden, mask_body, 
         ({"x": "salary"}, ["/salary", "/x/y"], {"x": "salary"}),
     ],
 )
-def test_what_is_masked(body, pointers, masked):
+def test_masked_values(body, pointers, masked):
     """A pointer hides its value whatever it is; in lists it applies to each item."""
     assert mask_value(body, pointers) == masked
     assert json.loads(mask_body(json.dumps(body), pointers)) == masked
 
 
-def test_escapes_hide_nothing():
+def test_escaped_member_names_are_masked():
     """A member whose name is escaped in the text is the same member."""
     assert "42" not in mask_body('{"s\\u0061lary": 42}', ["/salary"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '"secret"', "secret", "[" * 100_000, '{"a": '])
-def test_what_cannot_be_read_is_hidden(text):
+def test_unreadable_bodies_are_hidden(text):
     """A body that is no JSON object is hidden as a whole."""
     assert mask_body(text, ["/other"]) == MASK
 

@@ -32,7 +32,7 @@ def test_the_explaining_command_describes_the_whole_event():
     )
 
 
-def test_values_of_engines_are_quoted():
+def test_event_values_are_quoted_for_the_shell():
     """A shell gets each value of an event as one word, and an option is no other option."""
     command = suggestions.explain_command(event(callback_class=HOSTILE, process_definition_key=HOSTILE))
     words = shlex.split(command)

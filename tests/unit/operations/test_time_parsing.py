@@ -27,7 +27,7 @@ def test_dates_and_times(text, seconds):
 
 
 @pytest.mark.parametrize(("text", "ago"), [("2h", 7200), ("3 d ago", 259200), ("0s", 0)])
-def test_so_long_ago(text, ago):
+def test_relative_times(text, ago):
     """A number with a unit means this long ago."""
     before = time.time_ns() // 1000
     found = parse_time(text)
@@ -43,19 +43,19 @@ def test_so_long_ago(text, ago):
         ("2026-11-27T09:09Z", "Asia/Shanghai", "2026-11-27T09:09Z"),
     ],
 )
-def test_in_a_zone(text, zone, utc):
+def test_times_in_a_time_zone(text, zone, utc):
     """Without an offset the time is read in the zone; with one the zone does not matter."""
     assert parse_time(text, ZoneInfo(zone)) == parse_time(utc)
 
 
-def test_a_time_that_clocks_passed_over():
+def test_a_nonexistent_local_time():
     """A local time that does not exist is refused."""
     with pytest.raises(NonexistentTime):
         parse_time("2026-03-29T02:30", BERLIN)
     assert parse_time("2026-03-29T03:00", BERLIN) == parse_time("2026-03-29T01:00Z")
 
 
-def test_a_time_that_comes_twice():
+def test_an_ambiguous_local_time():
     """The earlier of two is used, or the later one on request."""
     assert parse_time("2026-10-25T02:30", BERLIN) == parse_time("2026-10-25T00:30Z")
     assert parse_time("2026-10-25T02:30", BERLIN, later=True) == parse_time("2026-10-25T01:30Z")
@@ -64,7 +64,7 @@ def test_a_time_that_comes_twice():
     assert [text for text in ambiguous if is_ambiguous(text, BERLIN)] == ["2026-10-25T02:30"]
 
 
-def test_no_zone_is_known():
+def test_times_without_a_known_zone():
     """Without a known zone only a time with an offset is accepted."""
     with pytest.raises(TimeZoneRequired):
         parse_time("2026-11-24T09:30", None)
@@ -72,7 +72,7 @@ def test_no_zone_is_known():
 
 
 @pytest.mark.parametrize("text", ["", "tomorrow", "09:09", "2h3", "2026-13-01", "999999999w", "9h\x00", "1 year"])
-def test_anything_else(text):
+def test_invalid_times(text):
     """The error for an invalid text names the permitted forms."""
     with pytest.raises(ValueError, match="write 2026-11-24"):
         parse_time(text)

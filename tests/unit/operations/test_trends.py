@@ -11,7 +11,7 @@ from flowhooks.operations.trends import DEFAULT_LENGTH, MAX_LENGTH, TOLERANCE, I
 NOW = 20_000 * DAY + 3 * 3600 * SECOND
 
 
-def test_defaults():
+def test_default_time_range():
     """A range ends now, has six hours, and does not reach into the future."""
     assert TimeRange.of(None, None, now=NOW) == (NOW - DEFAULT_LENGTH, NOW)
     assert TimeRange.of(NOW - DAY, None, now=NOW) == (NOW - DAY, NOW)
@@ -19,7 +19,7 @@ def test_defaults():
     assert TimeRange.of(NOW - DAY, NOW + DAY, now=NOW) == (NOW - DAY, NOW)
 
 
-def test_the_longest_range():
+def test_longest_time_range():
     """A range of exactly the maximum length is shown."""
     assert TimeRange.of(NOW - MAX_LENGTH, None, now=NOW) == (NOW - MAX_LENGTH, NOW)
 
@@ -36,14 +36,14 @@ def test_the_longest_range():
         (None, -(10**15), "order"),
     ],
 )
-def test_ranges_that_cannot_be_shown(since, until, reason):
+def test_invalid_time_ranges(since, until, reason):
     """Each invalid range has its reason, also before 1970."""
     with pytest.raises(InvalidRange) as caught:
         TimeRange.of(since, until, now=NOW)
     assert caught.value.reason == reason
 
 
-def test_success():
+def test_statuses_and_outcomes_that_count_as_success():
     """An attempt has succeeded by its outcome; a request by a status from 200 to 299."""
     assert [is_success(TrendKind.HANDLER, outcome) for outcome in ("succeeded", "failed", "rejected", "lost")] == [
         True,

@@ -112,7 +112,7 @@ def takes_over():
         ("p:work", {"a": SimpleNamespace(run_handler=hookimpl(takes_over)), "c": wrapper(rethrows)}, "a"),
     ],
 )
-def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
+def test_the_failing_plugin_is_named(name, plugins, expected, load, attempt):
     """A handler's own exceptions are attributed to it, through any number of wrappers."""
     loaded = load(p=SimpleNamespace(handlers=hookimpl(lambda: [work, fail])), **plugins)
     assert [info.error for info in loaded.infos if info.error] == []
@@ -121,7 +121,7 @@ def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
     assert loaded.responsible_plugin(raised.value) == expected
 
 
-def test_a_copy_of_a_wrapper_is_another_one(load, attempt):
+def test_a_copy_of_a_wrapper_is_another_wrapper(load, attempt):
     """Of two wrappers with the same code in two files, the one that raised is named."""
     for fails in "ab":
         copies = {
@@ -134,14 +134,14 @@ def test_a_copy_of_a_wrapper_is_another_one(load, attempt):
         assert loaded.responsible_plugin(raised.value) == fails
 
 
-def test_an_exception_from_elsewhere_is_nobodys_fault(load):
+def test_an_exception_outside_plugins_is_attributed_to_no_plugin(load):
     """An exception that passed no plugin, or was never raised, is attributed to none."""
     loaded = load(a=wrapper(before))
     assert loaded.responsible_plugin(ValueError("never raised")) is None
     assert loaded.responsible_plugin(RuntimeError("did not yield")) is None
 
 
-def test_a_plugin_that_runs_handlers_is_not_blamed_for_them(load, event, delivery):
+def test_handler_exceptions_are_not_attributed_to_the_running_plugin(load, event, delivery):
     """If an implementation calls the handler itself, the handler's exceptions are still attributed to the handler."""
 
     def run_handler(handler, event):

@@ -173,7 +173,7 @@ def test_a_handler_that_could_never_run(declared, expected, site, good, info_of)
     is_refused_alone(site, good, info_of, expected, source=source)
 
 
-def test_two_handlers_with_one_id(site, good, info_of):
+def test_two_handlers_with_the_same_id(site, good, info_of):
     """Two handlers with one id are refused, because their deliveries could not be distinguished."""
     source = HEAD + "@handler(every=True)" + TAIL.replace("[h]", "[h, handler(every=True, name='h')(print)]")
     expected = (
@@ -204,7 +204,7 @@ def test_two_handlers_with_one_id(site, good, info_of):
         ("==2147483648", False),
     ],
 )
-def test_versions_that_some_version_satisfies(versions, satisfiable, site, info_of):
+def test_satisfiable_versions(versions, satisfiable, site, info_of):
     """Only unsatisfiable versions are refused; negative versions are versions, too."""
     site.install("bad", HEAD + f"@handler(process_key='k', versions='{versions}')" + TAIL)
     assert info_of(site.load(), "bad").state == ("loaded" if satisfiable else "quarantined")
@@ -222,7 +222,7 @@ def test_versions_that_some_version_satisfies(versions, satisfiable, site, info_
         ({"$ref": "nowhere.schema.json"}, r"\$ref nowhere\.schema\.json at / does not resolve to a schema"),
     ],
 )
-def test_a_schema_that_is_none(path, schema, why, request):
+def test_an_invalid_schema(path, schema, why, request):
     """The error names the file and its fault."""
     source = HEAD + "@handler(every=True)" + TAIL
     expected = rf"schema file (\S*/bad_schemas/)?{re.escape(path)}: {why}"
@@ -230,7 +230,7 @@ def test_a_schema_that_is_none(path, schema, why, request):
     is_refused_alone(*fixtures, expected, source=source, schemas={path: schema})
 
 
-def test_a_kind_that_another_plugin_opens(site, info_of):
+def test_a_kind_provided_by_another_plugin(site, info_of):
     """A kind is checked after the last plugin has provided its schemas."""
     site.install("first", HEAD + "@handler(process_key='k', kind='revoke')" + TAIL)
     site.install("second", HEAD + "@handler(every=True)" + TAIL, schemas={"call-back/revoke.schema.json": {}})
@@ -239,7 +239,7 @@ def test_a_kind_that_another_plugin_opens(site, info_of):
     assert plugins.schemas.kinds == ("cancel", "complete", "error", "revoke", "terminate")
 
 
-def test_values_that_the_schema_in_force_refuses(site, info_of):
+def test_values_rejected_by_the_schema_of_the_kind(site, info_of):
     """Only the schema of the handler's own kind counts, and only its rule for that member."""
     schemas = {
         "call-back/revoke.schema.json": {
@@ -268,14 +268,14 @@ def test_values_that_the_schema_in_force_refuses(site, info_of):
     )
 
 
-def test_a_key_that_only_a_definition_id_can_bring(site, info_of):
+def test_a_key_that_only_a_definition_id_can_contain(site, info_of):
     """A key may be the first part of a processDefinitionId, which has its own schema."""
     schemas = {"call-back/revoke.schema.json": {"properties": {"processDefinitionKey": {"maxLength": 3}}}}
     site.install("p", HEAD + "@handler(process_key='long', kind='revoke')" + TAIL, schemas=schemas)
     assert info_of(site.load(), "p").state == "loaded"
 
 
-def test_the_wrapper_of_a_plugin_refused_late_is_not_called(site, good, attempt):
+def test_the_wrapper_of_a_plugin_rejected_after_loading_is_not_called(site, good, attempt):
     """A plugin that is refused after loading leaves no wrapper behind."""
     wrapper = "@hookimpl(wrapper=True)\ndef run_handler():\n    raise AssertionError\n    yield\n"
     told = "@hookimpl\ndef event_accepted(): raise AssertionError\n"
@@ -286,7 +286,7 @@ def test_the_wrapper_of_a_plugin_refused_late_is_not_called(site, good, attempt)
     assert not plugins.has_subscribers
 
 
-def test_a_plugin_for_another_flowhooks(site, good, info_of):
+def test_a_plugin_for_another_flowhooks_version(site, good, info_of):
     """A package that requires another version is not imported, and the reason has both versions."""
     expected = (
         f"it requires flowhooks<3,>=2, but this is flowhooks {re.escape(__version__)}: install a matching version of "
@@ -321,12 +321,12 @@ def test_a_plugin_for_another_flowhooks(site, good, info_of):
         (["flowhooks >=!"], "0.1.0", "flowhooks >=!"),
     ],
 )
-def test_what_a_package_asks_for(requires, running, wanted):
+def test_version_requirements_of_a_package(requires, running, wanted):
     """Pre-releases count as their final version; other packages, extras and platforms do not matter."""
     assert unmet_requirement(requires, running) == wanted
 
 
-def test_metadata_that_cannot_be_read_asks_for_nothing(site, good, info_of):
+def test_unreadable_metadata_is_ignored(site, good, info_of):
     """Unreadable metadata are ignored, because requirements are the installer's task."""
     site.install("good", good)
     (site.path / "flowhooks_good-1.2.dist-info" / "METADATA").unlink()

@@ -79,7 +79,7 @@ def load(section, environ=None, **objects):
     )
 
 
-def test_secrets_are_in_their_places_when_it_is_configured(folder):
+def test_secrets_are_filled_in_before_configure(folder):
     """The schema and `configure` see the string, `configure` runs after `schemas`, and the settings keep the table."""
     section = {"endpoints": [{"url": "https://example.com", "secret": {"env": "HOOKS_SECRET"}}]}
     plugin = Hooks(folder)
@@ -120,7 +120,7 @@ def test_secrets_are_in_their_places_when_it_is_configured(folder):
         ),
     ],
 )
-def test_a_section_that_is_refused_quarantines_its_plugin_alone(section, environ, why, folder):
+def test_an_invalid_section_quarantines_only_its_plugin(section, environ, why, folder):
     """One line names plugin, place and remedy without values; `configure` is not called, and other plugins run."""
     plugin = Hooks(folder)
     other = SimpleNamespace(handlers=hookimpl(lambda: [handler(every=True, name="o")(print)]))
@@ -133,7 +133,7 @@ def test_a_section_that_is_refused_quarantines_its_plugin_alone(section, environ
     assert list(plugins.handlers) == ["other:o"]
 
 
-def test_a_kind_stays_open_when_its_plugin_is_refused_later(folder):
+def test_callbacks_of_a_plugin_rejected_after_loading_are_stored(folder):
     """Its callbacks are stored and wait for the fixed plugin, instead of a 404."""
     (folder / "call-back").mkdir()
     (folder / "call-back/revoke.schema.json").write_text("{}")
@@ -142,7 +142,7 @@ def test_a_kind_stays_open_when_its_plugin_is_refused_later(folder):
     assert plugins.schemas.kinds == ("cancel", "complete", "error", "revoke", "terminate")
 
 
-def test_a_plugin_without_configure_is_told(folder):
+def test_a_plugin_without_configure_is_reported(folder):
     """A schema of settings or a section without `configure` is reported, because it has no effect."""
     (folder / "settings.schema.json").write_text("{}")
     plugin = SimpleNamespace(schemas=hookimpl(lambda: [folder]))
@@ -154,7 +154,7 @@ def test_a_plugin_without_configure_is_told(folder):
     )
 
 
-def test_a_schema_of_data_that_nobody_listens_for(folder):
+def test_a_schema_for_data_without_a_handler(folder):
     """A schema for a class or key without a handler in the plugin is only a warning, because it may be misspelt."""
     for path in ("class/com.Known", "class/com.Unknown", "key/leave", "key/unknown"):
         file = folder / f"data/{path}.schema.json"
@@ -176,7 +176,7 @@ def test_a_schema_of_data_that_nobody_listens_for(folder):
     assert warnings(listening, every) == ()
 
 
-def test_secrets_are_masked_in_why_a_plugin_is_quarantined(folder):
+def test_secrets_are_masked_in_the_reason_of_a_quarantine(folder):
     """Line and traceback have no secret, in any encoding by the plugin, even where the line is cut."""
 
     def configure(settings):
@@ -192,7 +192,7 @@ def test_secrets_are_masked_in_why_a_plugin_is_quarantined(folder):
     assert info.traceback.endswith("x…'…'\n")
 
 
-def test_every_plugins_secrets_are_concealed(folder):
+def test_secrets_of_all_plugins_are_masked(folder):
     """Secrets of all plugins are masked, because one plugin's error may have another's secret."""
 
     def takes(section):
@@ -213,7 +213,7 @@ def test_every_plugins_secrets_are_concealed(folder):
 
 
 @pytest.mark.parametrize("hook", ["event_accepted", "delivery_settled", "alert_raised"])
-def test_secrets_are_masked_in_the_log_of_a_notice(hook, logged, event, delivery):
+def test_secrets_are_masked_in_the_log_of_a_failing_listener(hook, logged, event, delivery):
     """A raising listener is logged with its traceback, without secrets."""
     kept = {}
 
@@ -263,7 +263,7 @@ def test_check_reports_a_missing_secret(tmp_path):
     assert "quarantined" not in str([one for one in found if "hooks" in str(one)])
 
 
-def test_the_composition_root_gives_the_processs_environment(tmp_path, monkeypatch, capsys):
+def test_secrets_default_to_the_environment_of_the_process(tmp_path, monkeypatch, capsys):
     """By default secrets are read from the process's environment."""
     (tmp_path / "hooks.py").write_text(
         "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n    print(settings)\n"

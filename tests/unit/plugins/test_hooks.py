@@ -113,7 +113,7 @@ def test_hook_schemas(load, tmp_path):
     assert plugins.schema_folders == (("one", first), ("two", second), ("two", first))
 
 
-def test_schemas_that_cannot_be_used_quarantine_their_plugin(load, tmp_path):
+def test_unusable_schemas_quarantine_their_plugin(load, tmp_path):
     """All folders are used or none, and earlier schemas stay in force."""
     good, bad = tmp_path / "good", tmp_path / "bad"
     for folder, schema in ((good, "{}"), (bad, "{")):
@@ -128,7 +128,7 @@ def test_schemas_that_cannot_be_used_quarantine_their_plugin(load, tmp_path):
     assert plugins.schemas.kinds == ("cancel", "complete", "error", "terminate")
 
 
-def test_schemas_are_asked_for_first(load_sections, tmp_path):
+def test_schemas_hook_runs_before_configure(load_sections, tmp_path):
     """`schemas` runs before `configure`, because its result checks the section."""
     seen = []
     load_sections(
@@ -174,7 +174,7 @@ def test_hook_run_handler(load, event, delivery):
     ]
 
 
-def test_a_handlers_exception_passes_through(load, event, delivery):
+def test_a_handler_exception_is_raised_unchanged(load, event, delivery):
     """`run_handler` raises a handler's exception unchanged, also SystemExit."""
 
     def fail(error):
@@ -191,7 +191,7 @@ def test_a_handlers_exception_passes_through(load, event, delivery):
         assert raised.value is error
 
 
-def test_a_handler_that_gives_a_coroutine_has_failed(load, event, delivery):
+def test_a_handler_that_returns_a_coroutine_has_failed(load, event, delivery):
     """A coroutine or generator returned by a decorated function was never run, so it is a failure."""
 
     async def work():
@@ -298,7 +298,7 @@ def test_hook_alert_resolved(load):
 
 
 @pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), GeneratorExit()])
-def test_one_plugins_notice_does_not_stop_the_others(error, load, event, delivery):
+def test_a_failing_listener_does_not_stop_other_plugins(error, load, event, delivery):
     """A raising listener is logged with its plugin's name, and the others are notified."""
     seen = []
 
@@ -320,7 +320,7 @@ def test_one_plugins_notice_does_not_stop_the_others(error, load, event, deliver
     ]
 
 
-def test_an_interrupt_during_a_notice_passes(load, event):
+def test_an_interrupt_during_a_notification_is_raised(load, event):
     """Ctrl-C during a notification ends the command."""
 
     def interrupt():
@@ -334,12 +334,12 @@ def test_an_interrupt_during_a_notice_passes(load, event):
     ("hooks", "expected"),
     [({}, False), ({"event_accepted": lambda: None}, True), ({"delivery_settled": lambda: None}, True)],
 )
-def test_whether_anybody_listens(hooks, expected, load):
+def test_plugins_with_and_without_subscribers(hooks, expected, load):
     """Without a listener nothing needs to be queued."""
     assert load(one=with_grant(**hooks)).has_subscribers is expected
 
 
-def test_a_quarantined_plugin_is_told_nothing(load, event):
+def test_a_quarantined_plugin_is_not_notified(load, event):
     """Hooks of a plugin that was refused after registration are removed."""
 
     def fail():

@@ -52,7 +52,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("source", "expected"), BROKEN.values(), ids=BROKEN)
-def test_a_plugin_that_fails_to_import_is_quarantined_alone(source, expected, site, good, info_of):
+def test_an_import_failure_quarantines_only_its_plugin(source, expected, site, good, info_of):
     """For any exception at import, the facts name error and place, and the other plugins are loaded."""
     site.install("bad", source)
     site.install("early", good)
@@ -73,7 +73,7 @@ def test_a_plugin_that_fails_to_import_is_quarantined_alone(source, expected, si
     assert "bad_plugin" not in sys.modules
 
 
-def test_an_operators_interrupt_passes(site):
+def test_an_interrupt_during_import_is_raised(site):
     """Ctrl-C during a plugin's import ends the command."""
     site.install("bad", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
@@ -90,7 +90,7 @@ def test_an_operators_interrupt_passes(site):
         ("bad_plugin:Class", r"a plugin must be a module or an object, not <class 'bad_plugin\.Class'>$"),
     ],
 )
-def test_an_entry_point_that_leads_nowhere_is_quarantined(target, expected, site, good, info_of):
+def test_an_entry_point_without_a_target_is_quarantined(target, expected, site, good, info_of):
     """An entry point must lead to a module or an object."""
     site.install("bad", "nil = None\nclass Class: pass", target=target)
     site.install("good", good)
@@ -115,7 +115,7 @@ def test_installed_distributions_are_found(site, good, info_of):
     assert info_of(plugins, "good").state == "loaded"
 
 
-def test_a_spoilt_distribution_hides_nothing(site, good, info_of):
+def test_a_damaged_distribution_does_not_affect_plugins(site, good, info_of):
     """A package with unreadable entry points causes a warning and affects no plugin."""
     site.install("good", good)
     spoilt = site.path / "spoilt-1.dist-info"
@@ -126,7 +126,7 @@ def test_a_spoilt_distribution_hides_nothing(site, good, info_of):
     assert any("cannot be read" in warning and str(site.path) in warning for warning in plugins.warnings)
 
 
-def test_of_two_copies_of_a_distribution_the_first_counts(site, good, info_of):
+def test_the_first_copy_of_a_distribution_counts(site, good, info_of):
     """A second copy of a distribution further down `sys.path` is not a second plugin."""
     site.install("good", good, version="2.0")
     older = site.path.parent / "older"
@@ -143,7 +143,7 @@ def test_of_two_copies_of_a_distribution_the_first_counts(site, good, info_of):
     assert info_of(plugins, "good").version == "2.0"
 
 
-def test_two_plugins_of_one_name(site, good):
+def test_two_plugins_with_the_same_name(site, good):
     """The second plugin of a name is quarantined, even if the first failed, and both origins are named."""
     site.install("twin", "raise ValueError")
     file = site.single_file("twin", good)
@@ -173,7 +173,7 @@ def test_one_object_under_two_names(site, good):
         ({"allow": ["good", "spy"], "deny": ["spy"]}, "it is in plugins_deny"),
     ],
 )
-def test_a_plugin_that_is_kept_out_is_not_imported(given, error, site, good, info_of):
+def test_a_denied_plugin_is_not_imported(given, error, site, good, info_of):
     """A denied plugin is not imported."""
     site.install("spy", "raise AssertionError('imported')")
     site.install("good", good)
@@ -183,7 +183,7 @@ def test_a_plugin_that_is_kept_out_is_not_imported(given, error, site, good, inf
     assert info_of(plugins, "good").state == "loaded"
 
 
-def test_safe_mode_takes_none(site, good):
+def test_safe_mode_imports_no_plugin(site, good):
     """In safe mode no plugin of any origin is imported."""
     site.install("good", good)
     site.single_file("single", good)
@@ -197,7 +197,7 @@ def test_safe_mode_takes_none(site, good):
     assert not {"good_plugin", "flowhooks-file:single"} & set(sys.modules)
 
 
-def test_single_files(site, good, info_of):
+def test_single_file_plugins(site, good, info_of):
     """Each file of a folder is a plugin, except those that begin with `_` or `.`; a broken one is quarantined."""
     file = site.single_file("archive", f"__version__ = '7'\n{good.replace(chr(10) + '    ', chr(10))}")
     site.single_file("broken", "raise OSError('no disk')")
@@ -213,7 +213,7 @@ def test_single_files(site, good, info_of):
     assert info_of(plugins, "broken").error.endswith(f"OSError: no disk ({file.parent / 'broken.py'}:1)")
 
 
-def test_a_single_file_that_is_saved_twice_in_a_second(site, monkeypatch):
+def test_a_single_file_saved_twice_in_a_second(site, monkeypatch):
     """The source is loaded, and not the compiled file of an earlier source with the same size and time."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     source = """
@@ -233,7 +233,7 @@ def test_a_single_file_that_is_saved_twice_in_a_second(site, monkeypatch):
         assert set(site.load().handlers) == {f"shop:{name}"}
 
 
-def test_a_file_named_like_a_module_hides_nothing(site, good):
+def test_a_file_named_like_a_module_does_not_hide_the_module(site, good):
     """A single file is loaded under a private name, and a failed one leaves nothing in `sys.modules`."""
     import json
 
@@ -266,7 +266,7 @@ def test_a_file_that_cannot_be_examined_is_quarantined(site, good, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file", "loop"])
-def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
+def test_a_missing_plugins_folder_is_rejected(name, tmp_path):
     """A missing folder in the settings is refused, because a start without its plugins would park their events."""
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
@@ -283,7 +283,7 @@ def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
         ("a\nb", "its name must have 1 to 100 letters"),
     ],
 )
-def test_names_that_are_refused(name, error, load):
+def test_invalid_plugin_names(name, error, load):
     """A plugin's name is part of its handlers' ids, and the built-in's name is reserved."""
     (info,) = load(**{name: SimpleNamespace()}).infos
     assert info.state == "quarantined"
@@ -302,7 +302,7 @@ def test_order_of_registration(site, good):
     assert [info.name for info in plugins.infos] == ["direct", "alpha", "zulu", "bravo", "ant", "zebra"]
 
 
-def test_settings_that_name_no_plugin_are_told(site, good):
+def test_settings_of_an_unknown_plugin_are_reported(site, good):
     """A name in the settings without a plugin is reported, because it may be misspelt."""
     site.install("contracts", good)
     plugins = site.load(sections={"contract": {}, "contracts": {}}, allow=["contracts", "leave"], deny=["pay"])
@@ -322,7 +322,7 @@ def test_entry_points_without_a_distribution(good, site, info_of):
     assert (info.state, info.distribution, info.version) == ("loaded", "", "")
 
 
-def test_files_given_as_relative_folders(site, good, monkeypatch, info_of):
+def test_relative_plugin_folders_are_resolved(site, good, monkeypatch, info_of):
     """A relative folder is resolved, so that facts name a file that can be opened from anywhere."""
     file = site.single_file("archive", good)
     monkeypatch.chdir(file.parent.parent)

@@ -23,7 +23,7 @@ def installed(tmp_path, monkeypatch):
     return put
 
 
-def test_a_package_is_found_however_its_name_is_written(installed):
+def test_a_package_is_found_by_any_spelling_of_its_name(installed):
     """A package is found by any spelling, with summary, home page and plugin names."""
     installed(
         "Acme-Leave",
@@ -48,13 +48,13 @@ def test_a_package_is_found_however_its_name_is_written(installed):
         ("", ""),
     ],
 )
-def test_where_it_is_at_home(installed, fields, home_page):
+def test_home_page_of_a_package(installed, fields, home_page):
     """The home page is the old field or the best matching label, without control characters."""
     installed("p", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{fields}")
     assert find_package("p").home_page == home_page
 
 
-def test_what_is_not_there_or_spoilt_is_none(installed, tmp_path):
+def test_missing_or_unreadable_metadata_is_none(installed, tmp_path):
     """A missing package, an invalid name and unreadable metadata return None."""
     installed("spoilt", "Metadata-Version: 2.1\nName: spoilt\nVersion: 1\n")
     (tmp_path / "spoilt-1.0.dist-info/METADATA").write_bytes(b"Name: \xff\n")
@@ -62,7 +62,7 @@ def test_what_is_not_there_or_spoilt_is_none(installed, tmp_path):
         assert find_package(name) is None, name
 
 
-def test_nothing_is_imported(installed):
+def test_reading_metadata_does_not_import_the_package(installed):
     """Reading a package's metadata does not import it."""
     installed("quiet", "Metadata-Version: 2.1\nName: quiet\nVersion: 1\n", "[flowhooks]\nquiet = quiet_module\n")
     assert find_package("quiet").plugins == ("quiet",)

@@ -38,12 +38,12 @@ def test_plugins_without_the_hook_are_no_receivers(load):
 
 
 @pytest.mark.parametrize("result", [None, ReceiverResponse(), ReceiverResponse(status=503, body=b"later", rule="busy")])
-def test_refusals_and_responses_are_returned(call, result):
+def test_none_and_valid_responses_are_returned(call, result):
     """None and a valid response are returned as they are."""
     assert call(result) == result
 
 
-def test_what_a_receiver_raises_is_raised(load):
+def test_receiver_exceptions_are_raised(load):
     """An exception of the plugin reaches the caller."""
 
     def receive_request(request):
@@ -74,7 +74,7 @@ def test_what_a_receiver_raises_is_raised(load):
         (ReceiverResponse(rule=3), "rule is of the type int"),
     ],
 )
-def test_wrong_types(call, result, says):
+def test_results_of_a_wrong_type(call, result, says):
     """A value of a wrong type is a TypeError, which names the type and not the value."""
     with pytest.raises(TypeError) as raised:
         call(result)
@@ -92,13 +92,13 @@ def test_wrong_types(call, result, says):
         callback(response=ReceiverResponse(status=503)),
     ],
 )
-def test_wrong_values(call, result):
+def test_results_with_a_wrong_value(call, result):
     """A status or a media type that cannot be sent is a ValueError."""
     with pytest.raises(ValueError, match=r"status|media_type"):
         call(result)
 
 
-def test_no_callback_of_a_get(load):
+def test_a_get_request_gives_no_callback(load):
     """A GET stores nothing, so a callback made of it is a ValueError; a response to a handshake is returned."""
     results = [callback(), ReceiverResponse()]
     plugins = load(one=SimpleNamespace(receive_request=hookimpl(lambda request: results.pop(0))))
@@ -127,14 +127,14 @@ def nested(depth):
     ],
     ids=["nul", "surrogate", "name", "duplicate", "nan", "infinity"],
 )
-def test_data_that_no_body_may_have(call, data):
+def test_data_invalid_in_a_body(call, data):
     """Data that no database can store is an error of the request, as in the body of a callback."""
     with pytest.raises(MalformedRequest):
         call(callback(data=data))
 
 
 @pytest.mark.parametrize("levels", [64, 2_000, 200_000])
-def test_data_nested_deeper_than_a_body_may_be(call, levels):
+def test_too_deeply_nested_data(call, levels):
     """Data that are nested too deeply are an error of the request, as in the body of a callback."""
     with pytest.raises(MalformedRequest):
         call(callback(data=nested(levels)))
@@ -159,6 +159,6 @@ def test_the_data_are_a_copy(call):
         ("x" * 101, "x" * 99 + "…"),
     ],
 )
-def test_names_of_rules(call, rule, stored):
+def test_names_of_ignore_rules(call, rule, stored):
     """The name of an ignore rule is one short printable line."""
     assert call(ReceiverResponse(rule=rule)).rule == stored

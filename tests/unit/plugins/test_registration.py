@@ -174,7 +174,7 @@ def b(event): pass""",
 
 
 @pytest.mark.parametrize(("source", "expected"), BROKEN.values(), ids=BROKEN)
-def test_a_plugin_that_cannot_be_used_is_quarantined_alone(source, expected, site, good, attempt):
+def test_an_unusable_plugin_is_quarantined_alone(source, expected, site, good, attempt):
     """Each mistake is named with file and line, the other plugins are loaded, and the plugin's code is not called."""
     wrapper = "" if source in {"x = 1", "def handlers(): return []"} or "run_handler" in source else WRAPPER
     wrapper = "" if source.startswith("@handler") else wrapper
@@ -189,7 +189,7 @@ def test_a_plugin_that_cannot_be_used_is_quarantined_alone(source, expected, sit
     assert attempt(plugins, "good:grant").value == "granted"
 
 
-def test_a_finding_of_our_own_has_no_traceback(load):
+def test_errors_of_flowhooks_checks_have_no_traceback(load):
     """Errors of flowhooks' own checks have no traceback, which would not help the author."""
     ours, theirs = load(
         a=SimpleNamespace(handlers=hookimpl(lambda: 3)), b=SimpleNamespace(handlers=hookimpl(divide))
@@ -213,7 +213,7 @@ def test_a_long_message_is_cut(load):
     assert "x" * 100_000 in info.traceback
 
 
-def test_a_generator_of_handlers_is_taken(load):
+def test_a_generator_of_handlers_is_accepted(load):
     """`handlers` may be a generator."""
 
     @hookimpl
@@ -239,7 +239,7 @@ def test_handlers_of_several_implementations_are_joined(load):
     assert set(plugins.handlers) == {"p:one", "p:two"}
 
 
-def test_one_of_several_implementations_without_return(load):
+def test_an_implementation_without_return_is_reported(load):
     """A function without `return` is reported even beside one with it."""
 
     @hookimpl
@@ -255,7 +255,7 @@ def test_one_of_several_implementations_without_return(load):
     assert "returned None" in info.error
 
 
-def test_a_handler_carries_its_plugins_name(load):
+def test_a_handler_id_has_the_plugin_name(load):
     """The declaration does not change; the plugin's name is added to form the id."""
     declared = handler(process_key="k", retry=Retry(attempts=3), name="h")(print_nothing)
     plugin = SimpleNamespace(handlers=hookimpl(lambda: [declared]))
@@ -269,7 +269,7 @@ def test_a_handler_carries_its_plugins_name(load):
     assert declared.plugin == ""
 
 
-def test_one_handler_may_serve_two_plugins(load):
+def test_one_handler_may_belong_to_two_plugins(load):
     """A handler from a shared module is a handler of each plugin that returns it."""
     shared = handler(process_key="k", name="h")(print_nothing)
     plugins = load(
@@ -278,7 +278,7 @@ def test_one_handler_may_serve_two_plugins(load):
     assert list(plugins.handlers) == ["a:h", "b:h"]
 
 
-def test_a_hook_without_its_mark_is_told(load):
+def test_a_hook_without_hookimpl_is_reported(load):
     """A function with the name of a hook, but without `@hookimpl`, is reported, because it is never called."""
 
     def handlers():
@@ -292,7 +292,7 @@ def test_a_hook_without_its_mark_is_told(load):
     )
 
 
-def test_an_optional_hook_that_we_lack_is_let_pass(load):
+def test_an_unknown_optional_hook_is_accepted(load):
     """`optionalhook=True` marks a hook that need not exist, so a plugin can serve newer versions too."""
     plugin = SimpleNamespace(handlers=hookimpl(list_nothing), later=hookimpl(optionalhook=True)(lambda: None))
     (info,) = load(p=plugin).infos

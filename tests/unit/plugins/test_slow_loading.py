@@ -30,7 +30,7 @@ def _short_interval(monkeypatch):
     monkeypatch.setattr(slow_loading, "REPORT_INTERVAL", 0.02)
 
 
-def test_a_slow_plugin_is_reported_again(site):
+def test_a_slow_plugin_is_reported_repeatedly(site):
     """Its name and origin are reported after each interval; the plugins after it are loaded."""
     slow, reports = Slow(), []
 

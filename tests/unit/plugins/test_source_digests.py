@@ -31,14 +31,14 @@ def sha256(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_of_a_file(tmp_path):
+def test_digest_of_a_file(tmp_path):
     """The digest of a plugin in one file is that of the file, whatever is beside it."""
     (tmp_path / "alone.py").write_text(SOURCE)
     (tmp_path / "other.py").write_text("x = 1")
     assert source_digests(loaded(tmp_path / "alone.py")) == {"p:decide": sha256(SOURCE)}
 
 
-def test_of_a_package(tmp_path):
+def test_digest_of_a_package(tmp_path):
     """The digest of a package covers all its Python files: it is that of the output of `sha256sum`."""
     inner = tmp_path / "outside" / "contracts" / "inner"
     inner.mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_of_a_package(tmp_path):
     assert versions == {"p:decide": PluginVersion("1.4", source_digests(handlers)["p:decide"])}
 
 
-def test_without_a_file(tmp_path, monkeypatch):
+def test_no_digest_without_a_file(tmp_path, monkeypatch):
     """A function without a source file has no digest, even if the server is started in a package."""
     (tmp_path / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)

@@ -69,13 +69,13 @@ def make_router(ignore_keys=(), **selectors):
         ({"every": True, "callback_classes": ("C",)}, {"callback_class": "D"}, "every"),
     ],
 )
-def test_which_events_a_handler_gets_and_why(selectors, event, reason):
+def test_events_routed_to_a_handler_and_their_reasons(selectors, event, reason):
     """Class or key must match, and versions, source and kind; the reason names the match."""
     route = make_router(h=selectors).route(make_event(**event))
     assert route.handlers == ({"p:h": reason} if reason else {})
 
 
-def test_every_matching_handler_once_in_the_order_given():
+def test_matching_handlers_are_routed_once_in_the_given_order():
     """An event is routed once to each matching handler, in the given order."""
     router = make_router(
         a={"process_keys": ("k",)},
@@ -104,21 +104,21 @@ def test_every_matching_handler_once_in_the_order_given():
         ({"kind": "cancel", "callback_class": "C"}, [], "dismissed", "kind"),
     ],
 )
-def test_what_is_parked(event, handlers, state, reason):
+def test_an_every_handler_does_not_change_the_state(event, handlers, state, reason):
     """`every` handlers get each event of their kind, and do not change its state."""
     router = make_router(["noise"], one={"callback_classes": ("C",)}, audit={"every": True})
     route = router.route(make_event(**event))
     assert (list(route.handlers), route.state, route.parked_by or route.dismissed_by) == (handlers, state, reason)
 
 
-def test_a_handler_that_also_takes_every_event_wants_its_class():
+def test_an_every_handler_with_a_class_routes_only_its_class():
     """With `every=True` and a class, an event of that class is routed, and any other is parked."""
     router = make_router(h={"every": True, "callback_classes": ("C",)})
     assert not router.route(make_event(callback_class="C")).parked
     assert router.route(make_event(callback_class="D")).parked
 
 
-def test_a_look_up_asks_no_handler_that_shares_nothing(monkeypatch):
+def test_a_lookup_evaluates_only_handlers_that_share_class_or_key(monkeypatch):
     """A look-up among ten thousand handlers only evaluates those that share class or key."""
     asked = []
     refusal = Selectors.why_filtered_out
@@ -137,13 +137,13 @@ def test_a_look_up_asks_no_handler_that_shares_nothing(monkeypatch):
         assert not asked
 
 
-def test_two_candidates_of_one_id_are_refused():
+def test_two_candidates_with_the_same_id_are_rejected():
     """Two handlers with one id are refused."""
     with pytest.raises(ValueError, match="two candidates are called 'p:h'"):
         Router([Candidate("p:h", Selectors(every=True)), Candidate("p:h", Selectors(process_keys=("k",)))])
 
 
-def test_which_handlers_a_router_has():
+def test_handlers_of_a_router():
     """A router knows each candidate by its complete id."""
     router = make_router(a={"every": True}, b={"process_keys": ("k",)})
     assert [router.has_handler(handler) for handler in ("p:a", "p:b", "p:c", "a")] == [True, True, False, False]
@@ -156,7 +156,7 @@ def test_a_router_without_handlers():
     assert Router([]).subscriptions() == ()
 
 
-def test_every_way_in_is_listed():
+def test_subscriptions_are_listed_by_class_and_key():
     """The list has one line for each class and key with a handler."""
     router = make_router(
         a={"callback_classes": ("C", "D"), "process_keys": ("k",), "versions": " >=3", "sources": ("hr",)},
@@ -229,7 +229,7 @@ def test_each_condition_is_explained():
     assert found["p:true"].conditions[0].reason == ""
 
 
-def test_an_explanation_says_what_an_event_would_get():
+def test_an_explanation_counts_source_kind_and_a_missing_version():
     """Source, kind and a missing version count as they do for a callback."""
     router = make_router(h={"process_keys": ("k",), "sources": ("hr",), "kind": "cancel", "versions": "!=2"})
     assert router.explain(process_key="k", version=3, source="hr", kind="cancel").verdicts[0].matched
@@ -257,7 +257,7 @@ def test_an_explanation_says_what_an_event_would_get():
         ({"callback_class": "com.x.ContractSigned", "version": 1}, []),
     ],
 )
-def test_what_may_have_been_meant(asked, hints):
+def test_hints_of_similar_names(asked, hints):
     """Similar names are shown only if no handler has the event's name."""
     router = make_router(
         h={"callback_classes": ("com.x.ContractSigned",), "process_keys": ("contract_approval",), "versions": ">1"},
@@ -279,13 +279,13 @@ def test_what_may_have_been_meant(asked, hints):
         ("abcdefgh", "abcdexyz", None),  # 5 of 8 characters
     ],
 )
-def test_how_similar_a_hint_is(known, asked, hint):
+def test_similarity_of_a_hint(known, asked, hint):
     """Names are similar if three quarters of the characters match; white space and case do not count."""
     router = make_router(h={"process_keys": (known,), "versions": ">1"})
     assert router.explain(process_key=asked).hints == ((hint,) if hint else ())
 
 
-def test_a_class_has_its_route_from_the_start():
+def test_the_route_of_a_class_is_precomputed():
     """If only the class counts, each look-up returns the same object."""
     router = make_router(h={"callback_classes": ("C",)}, n={"callback_classes": ("D",), "versions": ">1"})
     event = make_event(callback_class="C")
@@ -295,7 +295,7 @@ def test_a_class_has_its_route_from_the_start():
     assert router.route(narrowed) == router.route(narrowed)
 
 
-def test_three_hints_are_enough():
+def test_at_most_three_hints_are_given():
     """At most three hints are given, of names that differ in case or are similar."""
     router = make_router(h={"callback_classes": ("leave", "Leave", "lEave", "leAve"), "process_keys": ("k",)})
     assert len(router.explain(callback_class="LEAVE").hints) == 3
@@ -303,7 +303,7 @@ def test_three_hints_are_enough():
     assert len(router.explain(process_key="absence").hints) == 3
 
 
-def test_no_hint_when_the_event_is_wanted():
+def test_no_hint_for_an_event_with_a_handler():
     """An event that matches a handler has no hints."""
     router = make_router(a={"process_keys": ("leave",)}, b={"callback_classes": ("com.x.Leave",)})
     assert router.explain(process_key="leave", callback_class="com.x.leave").hints == ()
@@ -321,7 +321,7 @@ def test_no_hint_when_the_event_is_wanted():
 )
 @pytest.mark.parametrize("key", [None, "k", "unknown"])
 @pytest.mark.parametrize("version", [1, 2])
-def test_what_is_looked_up_once_for_all_is_what_every_look_up_gives(others, key, version):
+def test_a_precomputed_route_equals_the_route_of_a_full_lookup(others, key, version):
     """The precomputed route of a class equals the route of a full look-up."""
     router = make_router(a={"callback_classes": ("C",)}, **others)
     plain = make_router(a={"callback_classes": ("C",)}, **others)
@@ -332,7 +332,7 @@ def test_what_is_looked_up_once_for_all_is_what_every_look_up_gives(others, key,
     assert list(router.route(event).handlers) == list(plain.route(event).handlers)
 
 
-def test_what_an_ordered_handler_is_ordered_by():
+def test_order_key_of_an_ordered_handler():
     """The order key is the business key or the process key, if the event has one; other handlers have none."""
     candidates = [
         Candidate("p:business", Selectors(every=True), "business_key"),
@@ -350,7 +350,7 @@ def test_what_an_ordered_handler_is_ordered_by():
     assert Router(candidates[2:]).order_keys(both, every) == {}
 
 
-def test_an_order_key_is_of_a_bounded_length():
+def test_the_length_of_an_order_key_is_limited():
     """A name too long for an index is compared by its digest, a shorter one by itself."""
     router = Router([Candidate("p:h", Selectors(every=True), "business_key")])
     longest = "中" * MAX_ORDER_KEY_CHARS

@@ -43,7 +43,7 @@ def outcome(route):
 
 @pytest.mark.parametrize(("candidates", "event", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 @pytest.mark.parametrize("every", ["none", "unconditional", "true", "false", "undecided"])
-def test_every_row_of_the_table(candidates, event, expected, every):
+def test_every_row_of_the_routing_table(candidates, event, expected, every):
     """Handlers that share class or key decide the state; an `every` handler only adds a delivery."""
     beside = {
         "none": [],
@@ -85,7 +85,7 @@ def test_unknown_conclusions(conclusion, unknown):
         (None, ()),
     ],
 )
-def test_conclusions_that_may_have_been_meant(conclusion, hints):
+def test_hints_of_similar_conclusions(conclusion, hints):
     """Hints are the conclusions that handlers of the event's class or key name."""
     router = router_of(APPROVED, REJECTED)
     assert router.similar_conclusions(event_of(conclusion=conclusion)) == hints
@@ -102,7 +102,7 @@ def test_reasons_of_a_route():
     assert router.route(event_of(data={"a": 1, "b": 2})).handlers == {"p:0": "key k, conditions on /a, /b"}
 
 
-def test_why_handlers_do_not_get_an_event():
+def test_reasons_of_handlers_that_do_not_match():
     """Each handler that shares class or key and does not match has its reason; others have none."""
     router = router_of(
         APPROVED,
@@ -126,14 +126,14 @@ def test_why_handlers_do_not_get_an_event():
     )
 
 
-def test_twenty_reasons_and_a_count():
+def test_twenty_reasons_and_a_count_are_returned():
     """Twenty reasons are returned for any number of handlers, with a count of the rest."""
     found = router_of(*[APPROVED] * 50).no_match(event_of(conclusion="no"))
     assert (len(found.reasons), found.total) == (MAX_REASONS, 50)
     assert NoMatch.from_json(found.to_json()) == found
 
 
-def test_explanations_know_conditions():
+def test_explanations_have_the_failed_condition():
     """Each candidate has the condition that failed; the data counts if it is given."""
     router = router_of(APPROVED | LARGE)
     (verdict,) = router.explain(process_key="k", conclusion="approved").verdicts
@@ -159,7 +159,7 @@ def test_explanations_know_conditions():
         (1, ["p:1"], 3),
     ],
 )
-def test_how_many_candidates_are_explained(most, handlers, left_out):
+def test_number_of_explained_candidates_is_limited(most, handlers, left_out):
     """Matching handlers come first in a limited explanation, and the rest are counted."""
     router = router_of(APPROVED, REJECTED, LARGE, REJECTED, {"process_keys": ("other",)})
     explanation = router.explain_event(event_of(conclusion="rejected"), max_candidates=most)
@@ -175,7 +175,7 @@ def test_a_limited_explanation_has_no_hints():
     assert router.explain_event(event, max_candidates=5).hints == ()
 
 
-def test_conclusions_are_looked_up(monkeypatch):
+def test_a_lookup_evaluates_only_handlers_with_the_conclusion(monkeypatch):
     """With a thousand handlers on one key, only those that name the conclusion are asked."""
     asked = []
     decide = Selectors.decide
@@ -190,7 +190,7 @@ def test_conclusions_are_looked_up(monkeypatch):
     assert len(asked) == 1
 
 
-def test_handlers_without_conditions_are_not_asked_for_any(monkeypatch):
+def test_handlers_without_conditions_evaluate_no_conditions(monkeypatch):
     """Handlers without conditions are not slowed by conditions of others."""
     monkeypatch.setattr(Selectors, "decide", lambda self, event: pytest.fail("it was asked"))
     assert router_of({}, {"versions": ">0"}).route(event_of(process_definition_version=1)).handlers
@@ -205,7 +205,7 @@ def test_conditions_are_compiled_once(monkeypatch):
         router.route(event_of(data={"x": value}))
 
 
-def test_which_events_are_routed_by_their_own_data():
+def test_events_routed_by_their_own_data():
     """Events are routed by data if a handler of their kind and class or key has a condition on the data."""
     router = router_of(APPROVED, LARGE, {"process_keys": ("c",)} | APPROVED, EVERY_LARGE)
     assert router.reads_data(event_of())
@@ -214,7 +214,7 @@ def test_which_events_are_routed_by_their_own_data():
     assert not router.reads_data(event_of(kind="cancel"))
 
 
-def test_a_class_with_conditions_has_no_ready_route():
+def test_a_class_with_conditions_has_no_precomputed_route():
     """If only the class counts, the route is precomputed; conditions are evaluated each time."""
     candidates = [Candidate("p:h", Selectors(callback_classes=("C",), **APPROVED))]
     router = Router(candidates)
@@ -222,7 +222,7 @@ def test_a_class_with_conditions_has_no_ready_route():
         assert router.route(event_of(None, callback_class="C", conclusion=conclusion)).state == state
 
 
-def test_class_and_key_of_one_handler():
+def test_a_handler_matched_by_class_and_key_gets_the_event_once():
     """A handler with the event's class and key gets the event once."""
     router = Router([Candidate("p:h", Selectors(callback_classes=("C",), process_keys=("k",), **APPROVED))])
     event = event_of(callback_class="C", conclusion="approved")
@@ -243,14 +243,14 @@ def test_an_ignored_key_with_handlers():
     assert outcome(router.route(known))[:2] == ("parked", "condition")
 
 
-def test_an_ignored_key_with_an_undecided_handler_of_every_event():
+def test_an_ignored_key_with_an_undecided_every_handler():
     """The event is dismissed by the setting, and its route names the member that the condition lacks."""
     route = router_of(EVERY_LARGE, ignore_keys=["k"]).route(event_of())
     assert outcome(route) == ("dismissed", "setting", "/amount", [])
     assert outcome(router_of(EVERY, ignore_keys=["k"]).route(event_of())) == ("dismissed", "setting", "", ["0"])
 
 
-def test_a_router_that_cannot_read_a_handler_routes_nothing():
+def test_a_router_with_an_unreadable_handler_routes_nothing():
     """Nothing is routed, because the handler might match; the error names the first three and the remedy."""
     router = Router(
         [Candidate("p:h", Selectors(process_keys=("k",)))], unreadable_handlers=["q:a", "q:b", "q:c", "q:d"]
@@ -261,7 +261,7 @@ def test_a_router_that_cannot_read_a_handler_routes_nothing():
         router.route(event_of())
 
 
-def test_selectors_are_remembered():
+def test_selectors_restore_conclusions_and_conditions():
     """Selectors keep conclusions and conditions; those of the first format have none."""
     selectors = Selectors(process_keys=("k",), conclusions=("a", "b"), when={"/x": [1, None]})
     written = selectors.to_json()
@@ -281,7 +281,7 @@ def test_conditions_that_differ_only_in_type_are_different():
 
 
 @pytest.mark.parametrize("conclusion", ["", "x" * 129, 1, None])
-def test_conclusions_that_are_refused(conclusion):
+def test_invalid_conclusions(conclusion):
     """A conclusion must be a string that an event can have."""
     with pytest.raises(HandlerError, match="conclusion= is a string of 1 to 128 characters"):
         Selectors(process_keys=("k",), conclusions=(conclusion,))

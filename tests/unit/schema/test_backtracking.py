@@ -144,7 +144,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("expression", REFUSED)
-def test_refused(expression):
+def test_exponential_expressions_are_rejected(expression):
     """The repetition that can match one text in several ways is named."""
     re.compile(expression)
     repetition = exponential_repetition(expression)
@@ -160,7 +160,7 @@ def texts(expression):
 
 
 @pytest.mark.parametrize("expression", ACCEPTED)
-def test_accepted(expression):
+def test_ordinary_expressions_are_accepted(expression):
     """The expression is accepted, and each match comes to an end."""
     assert exponential_repetition(expression) is None
     pattern = re.compile(Pattern(expression, "/pattern"))
@@ -210,7 +210,7 @@ def test_large_expressions(expression):
         "(?:(?:a{0}|(?:){500,}){500,}){1000000000}",
     ],
 )
-def test_long_counts_of_nothing(repetition):
+def test_long_counts_of_empty_parts_are_rejected(repetition):
     """A long count is refused if its part can be empty: the match would make all of these rounds, even without text."""
     for expression in (f"^{repetition}$", f"(?:{repetition}a?b)+", f"(?!{repetition})"):
         re.compile(expression)
@@ -220,7 +220,7 @@ def test_long_counts_of_nothing(repetition):
 
 
 @pytest.mark.parametrize("part", ["(){9}", "(?:x{0}){9}", "(?:){0}"])
-def test_counts_of_nothing(part):
+def test_other_counts_of_empty_parts_are_accepted(part):
     """Other repetitions of an empty part are accepted: they are empty in one way only."""
     expression = f"^(?:{part}a?b)+$"
     assert exponential_repetition(expression) is None
@@ -230,20 +230,20 @@ def test_counts_of_nothing(part):
 
 
 @pytest.mark.parametrize("expression", ["^(?:){0,4000000000}$", "^(?:(?:|){1,4000000000}|x{0}){,4000000000}$", "^()*$"])
-def test_optional_rounds_of_nothing(expression):
+def test_optional_counts_of_empty_parts_are_accepted(expression):
     """Such a repetition alone is accepted, because `re` makes at most one round that is not required and empty."""
     assert exponential_repetition(expression) is None
     assert re.search(expression, "a" * 40) is None
 
 
-def test_long_counts_are_checked_as_endless_ones():
+def test_long_counts_are_checked_like_unlimited_repetitions():
     """A repetition that is too large to be written out is still found."""
     assert exponential_repetition("^([a-z]{1,9000}-?)*$") == "([a-z]{1,9000}-?)*"
     assert exponential_repetition("^([a-z]{1,9000}-)*$") is None
 
 
 @given(st.text(alphabet="ab()[]{}*+?\\|,0123^$.-P<>=!:#&~", max_size=20))
-def test_no_text_stops_the_check(expression):
+def test_the_check_gives_a_result_for_any_text(expression):
     """It answers for any text, whether the text is a regular expression or not."""
     repetition = exponential_repetition(expression)
     assert repetition is None or repetition in expression

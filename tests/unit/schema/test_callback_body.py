@@ -38,7 +38,7 @@ def test_a_whole_number_is_its_decimal_text(schemas, written, key):
 
 
 @pytest.mark.parametrize("written", ["1.5", "9007199254740993.0", "1e23", "true", "[1]", "{}", "1" * 513])
-def test_other_values_are_refused(schemas, written):
+def test_other_values_are_rejected(schemas, written):
     """A fraction, a double beyond 2**53 that may be another number, a truth value, and a number of 513 digits."""
     with pytest.raises(InvalidCallback) as caught:
         schemas.check_body("complete", parse_callback(f'{{"businessKey": {written}}}'.encode()))

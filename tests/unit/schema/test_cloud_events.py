@@ -80,7 +80,7 @@ def violations(call, *arguments):
 
 
 @pytest.mark.parametrize("event", [WITHOUT_NULL, KOGITO], ids=["example", "Kogito"])
-def test_structured(event):
+def test_structured_mode(event):
     """The attributes, extensions among them, are beside the data as they were sent."""
     assert parse_structured(sent(event)) == event
 
@@ -98,7 +98,7 @@ def test_data_may_be_any_json(data):
     assert parse_binary(HEADERS, sent(data))["data"] == data
 
 
-def test_binary():
+def test_binary_mode():
     """The headers are the attributes, and the body is the data."""
     assert parse_binary(HEADERS, sent(EVENT["data"])) == {**WITHOUT_NULL, "comexampleothervalue": "5"}
 
@@ -142,7 +142,7 @@ def test_headers_that_are_not_utf8(value):
     assert caught.value.key == "cloudevent_header"
 
 
-def test_which_headers_are_attributes():
+def test_headers_with_names_of_attributes():
     """Only headers whose names can be those of attributes are taken; the body alone is the data."""
     headers = {
         **HEADERS,
@@ -172,7 +172,7 @@ def test_without_a_content_type():
     assert "datacontenttype" not in event
 
 
-def test_the_mode():
+def test_detection_of_the_binary_mode():
     """An event is in the binary mode if its version is a header."""
     assert is_binary(HEADERS)
     assert not is_binary({"CONTENT_TYPE": "application/cloudevents+json"})
@@ -212,7 +212,7 @@ def test_other_versions(version):
 
 
 @pytest.mark.parametrize("time", ["2018-04-05T17:31:00.123456789+08:00", "yesterday"])
-def test_the_time_is_kept(time):
+def test_the_time_is_stored_unchanged(time):
     """The time is kept as it was sent."""
     assert parse_structured(sent({**EVENT, "time": time}))["time"] == time
 
@@ -241,7 +241,7 @@ def test_no_data_in_base64(encoded):
     "media_type", [None, "application/octet-stream", "application/jsonx", "json", "/json", "a/b/json", "a;/json", 5]
 )
 @pytest.mark.parametrize("encoded", [ENCODED, "no Base64", 5])
-def test_other_data_in_base64_is_kept(media_type, encoded):
+def test_other_data_in_base64_is_unchanged(media_type, encoded):
     """Data in Base64 of which nothing says that it is JSON stays as it was sent."""
     event = {**WITHOUT_DATA, "datacontenttype": media_type, "data_base64": encoded}
     assert parse_structured(sent(event)) == {name: value for name, value in event.items() if value is not None}
@@ -327,7 +327,7 @@ def test_the_size_of_a_batch(size):
         (sent([EVENT, "a"]), "batch_not_objects"),
     ],
 )
-def test_what_is_no_batch(body, key):
+def test_invalid_batches(body, key):
     """A batch is an array of objects."""
     with pytest.raises(MalformedRequest) as caught:
         parse_batch(body)

@@ -120,7 +120,7 @@ def test_random_bodies(body):
         ({"additionalProperties": False, "properties": {"a": True}, "required": ["a"]}, {"a": [1]}),
     ],
 )
-def test_accepted(schema, value):
+def test_values_accepted_without_jsonschema(schema, value):
     """Each of these values is accepted without jsonschema."""
     assert accepts(translate(schema), value)
 
@@ -135,7 +135,7 @@ def test_accepted(schema, value):
         ({"additionalProperties": {"type": "string"}}, {}),
     ],
 )
-def test_left_to_jsonschema(schema, value):
+def test_values_that_need_jsonschema(schema, value):
     """These values are valid, but need jsonschema: another spelling of a number, or a keyword without a fast path."""
     translated = translate(schema)
     assert not accepts(translated, value)

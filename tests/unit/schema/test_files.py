@@ -25,12 +25,12 @@ def refusal(load):
     return message
 
 
-def test_shipped_in_a_checkout():
+def test_shipped_files_of_a_checkout():
     """An editable install uses the files of the checkout."""
     assert shipped_dir() == CHECKOUT / "schemas"
 
 
-def test_every_shipped_file_names_itself():
+def test_every_shipped_file_has_id_title_and_description():
     """Each shipped file has its dialect, its id, and a title and description in English and Chinese."""
     for name, document in Schemas.load().documents.items():
         assert list(document)[:4] == ["$schema", "$id", "title", "description"]
@@ -182,7 +182,7 @@ def test_unreadable_file(folder):
     assert refusal(lambda: Schemas.load([where])) == f"schema file {where / KIND}: No such file or directory"
 
 
-def test_other_files_are_passed_over(folder):
+def test_other_files_are_ignored(folder):
     """Hidden files and folders and files without a JSON name are ignored; a byte order mark is skipped."""
     files = {
         ".git/x.json": "?",
@@ -202,7 +202,7 @@ def test_links(folder):
     assert Schemas.load([where]).kinds == ("cancel", "complete", "error", "special", "terminate")
 
 
-def test_later_folders_replace(folder):
+def test_later_folders_replace_files(folder):
     """A file of a later folder replaces one of an earlier folder."""
     one = folder({KIND: {"required": ["a"]}, "other.schema.json": {"title": "one"}}, "one")
     two = folder({KIND: {"required": ["b"]}}, "two")
@@ -212,14 +212,14 @@ def test_later_folders_replace(folder):
     assert "answer.schema.json" in schemas.documents
 
 
-def test_a_plugin_adds(folder):
+def test_a_plugin_adds_kinds(folder):
     """A plugin's folder may add kinds that refer to existing schemas, which do not change."""
     before = Schemas.load()
     after = before.with_folder(folder({KIND: {"$ref": "complete.schema.json"}}))
     assert (before.kinds, after.kinds) == (SHIPPED, tuple(sorted([*SHIPPED, "special"])))
 
 
-def test_a_plugin_cannot_replace(folder):
+def test_a_plugin_cannot_replace_files(folder):
     """A plugin's folder cannot change an existing file, but may repeat it."""
     schemas = Schemas.load([folder({KIND: {"title": "x"}}, "settings")])
     where = folder({KIND: {"title": "y"}}, "plugin")

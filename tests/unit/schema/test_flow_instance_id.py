@@ -25,7 +25,7 @@ from flowhooks.schema.flow_instance_id import decode
         (quote("a?b#c&d=e;f,g'h\"i", safe=""), "a?b#c&d=e;f,g'h\"i"),
     ],
 )
-def test_decoded_once(segment, text):
+def test_the_id_is_decoded_once(segment, text):
     """Each escape is one byte of UTF-8; a plus is a plus, and no Unicode form is changed into another."""
     assert decode(segment) == text
 
@@ -33,7 +33,7 @@ def test_decoded_once(segment, text):
 @pytest.mark.parametrize(
     "segment", ["%", "a%", "a%4", "a%zz", "%%41", "%ff", "%c0%af", "%e6%b5", "%ed%a0%80", "%f4%90%80%80", "%u0041"]
 )
-def test_not_percent_encoded_utf8(segment):
+def test_invalid_percent_encoding_is_rejected(segment):
     """A malformed escape, invalid UTF-8 and a lone surrogate are refused."""
     with pytest.raises(InvalidCallback) as caught:
         decode(segment)

@@ -65,7 +65,7 @@ def test_fields(body, fields):
         (b"a=\x00", "form_nul"),
     ],
 )
-def test_refused(body, key):
+def test_invalid_forms_are_rejected(body, key):
     """A form that cannot be stored as it was sent is refused."""
     with pytest.raises(MalformedRequest) as caught:
         parse_form(body)
@@ -73,7 +73,7 @@ def test_refused(body, key):
     assert caught.value.text("en")
 
 
-def test_the_byte_is_named():
+def test_the_message_names_the_invalid_byte():
     """The message names the first byte that is not UTF-8."""
     with pytest.raises(MalformedRequest, match="byte 3 cannot"):
         parse_form(b"a=\xff")
@@ -91,7 +91,7 @@ TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1))
-def test_what_was_encoded_is_decoded(fields):
+def test_encoded_fields_are_decoded(fields):
     """Any fields come back as they were, repeated ones in their order."""
     expected = {}
     for name, value in fields:

@@ -59,7 +59,7 @@ def test_files_are_named_after_a_class_or_key_exactly(name, own):
         ("Settings.schema.json", "its name must be NAME.schema.json"),
     ],
 )
-def test_names_that_say_nothing(name, why, folder, tmp_path):
+def test_impossible_file_names_are_rejected(name, why, folder, tmp_path):
     """A name that no class, key or schema file can have is refused, on one line with the file."""
     with pytest.raises(SettingsError) as raised:
         load_plugin_schemas(Schemas.load(), [folder({name: "{}"})])
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_schema(name, schema, why, folder):
     assert why in str(raised.value)
 
 
-def test_they_never_join_the_schemas_in_force(folder):
+def test_plugin_schemas_are_separate_and_not_published(folder):
     """Two plugins may have different schemas of one class; neither adds a path or is published."""
     schemas = Schemas.load()
     one = folder(
@@ -112,7 +112,7 @@ def test_they_never_join_the_schemas_in_force(folder):
     assert '"yuan"' in data(second, {}, callback_class="C")
 
 
-def test_they_may_refer_to_shared_files(folder):
+def test_plugin_schemas_may_refer_to_shared_files(folder):
     """References may lead to shipped files, the plugin's other files and each other, also by escaped names."""
     where = folder(
         {
@@ -140,7 +140,7 @@ def test_they_may_refer_to_shared_files(folder):
     ]
 
 
-def test_shared_files_cannot_refer_to_them(folder):
+def test_shared_files_cannot_refer_to_plugin_schemas(folder):
     """A published kind cannot refer to a plugin's own schema."""
     where = folder(
         {
@@ -152,7 +152,7 @@ def test_shared_files_cannot_refer_to_them(folder):
         load_plugin_schemas(Schemas.load(), [where])
 
 
-def test_an_operators_folder_has_none(folder):
+def test_plugin_schemas_in_the_settings_folder_are_rejected(folder):
     """Such a file in the settings' schema folder is refused, because it would have no effect."""
     for name in ("settings.schema.json", "data/key/K.schema.json", "data/x.schema.json"):
         with pytest.raises(SettingsError, match=r"belong in the plugin's own folder"):
@@ -177,7 +177,7 @@ def test_several_folders_of_one_plugin(folder):
         load_plugin_schemas(Schemas.load(), [one, shipped])
 
 
-def test_what_a_schema_of_data_refuses(own):
+def test_violations_of_a_data_schema(own):
     """Each violation has its JSON Pointer and a sentence without the value; class and key are both checked."""
     schemas = own(
         {
@@ -212,7 +212,7 @@ def test_what_a_schema_of_data_refuses(own):
         (1001, ".schema.json (the first 20 of more than 1000 violations): /x/0: "),
     ],
 )
-def test_the_first_twenty_are_shown(count, said, own):
+def test_the_first_twenty_violations_are_listed(count, said, own):
     """Twenty violations are listed, as in a response to an engine."""
     schemas = own({"data/class/C.schema.json": {"properties": {"x": {"items": {"type": "string"}}}}})
     refused = data(schemas, {"x": [1] * count}, callback_class="C")
@@ -220,7 +220,7 @@ def test_the_first_twenty_are_shown(count, said, own):
     assert said in refused
 
 
-def test_what_cannot_be_checked_is_refused(own):
+def test_uncheckable_data_is_rejected(own):
     """Data beyond jsonschema's limits does not bypass a schema."""
     chain = {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}]} for n in range(40)}}
     chain["$defs"]["d40"] = {"additionalProperties": {"$ref": "#/$defs/d0"}}
@@ -231,7 +231,7 @@ def test_what_cannot_be_checked_is_refused(own):
     )
 
 
-def test_what_a_schema_of_settings_refuses(own):
+def test_violations_of_a_settings_schema(own):
     """Each violation has its place and a sentence for a settings file, without the value."""
     schemas = own(
         {
@@ -260,7 +260,7 @@ def test_what_a_schema_of_settings_refuses(own):
     ]
 
 
-def test_without_a_schema_of_settings_nothing_is_refused(own):
+def test_settings_without_a_schema_are_accepted(own):
     """Without a schema of settings any section is accepted."""
     schemas = own({"call-back/revoke.schema.json": {}})
     assert (schemas.has_settings_schema, schemas.has_data_schemas) == (False, False)

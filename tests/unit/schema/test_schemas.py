@@ -56,7 +56,7 @@ def member(schema):
     return {"properties": {"x": schema}}
 
 
-def test_shipped(schemas):
+def test_shipped_kinds_and_examples(schemas):
     """One kind is shipped, and each example in the shipped files is valid for its own file."""
     assert schemas.kinds == ("cancel", "complete", "error", "terminate")
     example = schemas.documents["call-back/complete.schema.json"]["examples"][0]
@@ -75,7 +75,7 @@ def test_shipped(schemas):
         {"unknown": {"nested": [None, 1, "x" * 1000]}},
     ],
 )
-def test_taken(schemas, body):
+def test_accepted_bodies(schemas, body):
     """Each of the five is optional, up to its bounds, and other members are accepted."""
     assert schemas.check_body("complete", body) is None
 
@@ -100,7 +100,7 @@ def test_taken(schemas, body):
         ("processDefinitionVersion", -(2**31) - 1, "minimum"),
     ],
 )
-def test_five_names(schemas, name, value, key):
+def test_types_and_bounds_of_shared_members(schemas, name, value, key):
     """Each of the six names has its type and its bounds."""
     assert found(refusal(lambda: schemas.check_body("complete", {name: value}))) == [(f"/{name}", f"schema.{key}")]
 
@@ -174,14 +174,14 @@ NO_IDS = {
 
 
 @pytest.mark.parametrize("text", NO_IDS)
-def test_no_flow_instance_id(schemas, text):
+def test_invalid_flow_instance_ids(schemas, text):
     """A text that is no id is refused with the rule that it breaks, and not repeated."""
     error = refusal(lambda: schemas.check_flow_instance_id(text))
     assert error.text("en") == f"The flowInstanceId in the path is not valid. flowInstanceId: {NO_IDS[text]}"
     assert error.text("zh").startswith("路径中的 flowInstanceId 不合法。 flowInstanceId: ")
 
 
-def test_the_pattern_states_the_rules_of_the_code(schemas):
+def test_the_published_pattern_agrees_with_the_code(schemas):
     """For each character, at the end and inside of an id, the published pattern agrees with the code."""
     document = schemas.documents["flow-instance-id.schema.json"]
     pattern = re.compile(Pattern(document["pattern"], "/pattern"))
@@ -284,7 +284,7 @@ def test_every_keyword_is_covered():
     assert {row[0] for row in KEYWORDS} == set(Draft202012Validator.VALIDATORS) - {"$dynamicRef", "format"}
 
 
-def test_root(kind):
+def test_errors_at_the_root_of_the_body(kind):
     """Errors of the body as a whole are reported at its root."""
     error = kind({"required": ["approvedBy", "reason"], "$ref": SHARED}, {"businessKey": SECRET})
     assert error.text("en") == (
@@ -293,7 +293,7 @@ def test_root(kind):
     )
 
 
-def test_what_the_schema_says_is_named(kind):
+def test_sentences_show_the_values_of_the_schema(kind):
     """Sentences name the schema's own values as JSON, cut if they are long."""
     error = kind(member({"enum": ["é", 1, {"a": None}]}), {"x": SECRET})
     assert error.violations[0][2] == {"allowed": '"é", 1, {"a": null}'}
@@ -308,7 +308,7 @@ def test_format_is_an_annotation(folder):
     assert schemas.check_body("special", {"x": "tomorrow"}) is None
 
 
-def test_first_twenty(kind):
+def test_the_first_twenty_violations_are_listed(kind):
     """Twenty violations are listed, sorted by place, with the total."""
     schema = member({"items": {"type": "string"}})
     assert len(kind(schema, {"x": [1] * 20}).violations) == 20
@@ -321,7 +321,7 @@ def test_first_twenty(kind):
     assert "共 21 处错误，仅列出前 20 处" in error.text("zh")  # noqa: RUF001 (Chinese punctuation)
 
 
-def test_violations_without_number(kind):
+def test_total_of_very_many_violations(kind):
     """Above a limit the total is given as "very many"."""
     error = kind(member({"items": {"type": "string"}}), {"x": [1] * 100_000})
     assert (error.key, error.params) == ("body_refused_many", {"total": 1000, "shown": 20})
@@ -356,7 +356,7 @@ def test_pointers(kind, name, pointer):
 
 
 @pytest.mark.parametrize("text", ["1\n", "\u0661", "a1"])
-def test_regular_expressions_are_those_of_the_standard(kind, text):
+def test_regular_expressions_follow_the_standard(kind, text):
     r"""`$` is the very end and `\d` an ASCII digit, for values and for names."""
     assert found(kind(member({"pattern": r"^\d$"}), {"x": text})) == [("/x", "schema.pattern")]
     assert found(kind({"patternProperties": {r"^\d$": {}}, "additionalProperties": False}, {text: 1, "1": 1})) == [
@@ -396,13 +396,13 @@ def test_names_that_are_like_keywords(folder):
         {"properties": {"businessKey": {"type": "integer"}}},
     ],
 )
-def test_five_names_mean_the_same_in_every_kind(kind, schema):
+def test_shared_members_are_the_same_in_every_kind(kind, schema):
     """The six names are the same in every kind, whatever a kind's file has."""
     error = kind(schema, {"businessKey": ["x"], "processDefinitionVersion": "x", "reason": "x"})
     assert {("/businessKey", "schema.type"), ("/processDefinitionVersion", "schema.type")} <= set(found(error))
 
 
-def test_kinds_of_their_own(folder):
+def test_a_kind_with_its_own_requirements(folder):
     """A kind may require more than the six names, and refuse unknown members."""
     files = {
         "call-back/approve.schema.json": {
@@ -470,7 +470,7 @@ def test_schema_that_refers_to_itself(kind, folder):
     assert found(kind(tree, nested(1, 10))) == [("/children/0" * 10 + "/name", "schema.type")]
 
 
-def test_what_jsonschema_cannot_check(kind):
+def test_a_failure_of_jsonschema_rejects_the_callback(kind):
     """If jsonschema fails, the callback is refused, and the server keeps working."""
     chain = {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}]} for n in range(40)}}
     chain["$defs"]["d40"] = {"additionalProperties": {"$ref": "#/$defs/d0"}}
@@ -509,14 +509,14 @@ def test_a_kind_that_adds_to_the_shared_schema(folder):
         assert schemas.check_body(kind, {"by": "Li", "at": 1}) is None
 
 
-def test_what_depends_on_another_member(kind):
+def test_a_missing_member_that_another_member_requires(kind):
     """A violation is only a missing member whose other member is present."""
     schema = {"dependentRequired": {"a": ["b", "c"], "d": ["e"]}}
     error = kind(schema, {"a": 1, "c": 1})
     assert error.violations == (("", "schema.dependentRequired", {"name": '"b"', "given": '"a"'}),)
 
 
-def test_a_schema_after_one_that_is_true(kind):
+def test_a_pattern_beside_a_schema_that_is_true(kind):
     """A pattern beside schemas that are `true` or `false` is translated, too."""
     error = kind({"properties": {"w": True, "v": False, "x": {"pattern": "^a$"}}}, {"x": "a\n"})
     assert found(error) == [("/x", "schema.pattern")]
@@ -539,7 +539,7 @@ def test_the_schemas_own_values_are_named(kind, schema, params):
     assert named == ({"name": '"é"'} if params is None else params)
 
 
-def test_a_keyword_that_nobody_knows_yet():
+def test_a_keyword_of_a_later_jsonschema():
     """A keyword that a later jsonschema checks is named."""
     error = ValidationError("x", validator="max'Volume", validator_value=1, instance={}, schema={})
     (violation,) = violations({}, [error], 5)
@@ -555,7 +555,7 @@ def test_unknown_kind(schemas):
         schemas.check_body("nonesuch", {})
 
 
-def test_what_no_body_can_have(folder):
+def test_impossible_member_values(folder):
     """A member's value is impossible if its own schema refuses it; unchecked ones are not known to be."""
     schemas = Schemas.load(
         [

@@ -154,7 +154,7 @@ def test_whole_numbers(written, read):
         (b'{"\\udfff": 1}', "string_surrogate", {"line": 1, "column": 3}),
     ],
 )
-def test_refused(body, key, params):
+def test_rejected_texts(body, key, params):
     """Each refused text has its own sentence, with the place if possible."""
     error = refusal(body)
     assert (error.key, error.params) == (key, params)
@@ -172,12 +172,12 @@ def test_refused(body, key, params):
         (b'{"a": "\xe4\xb8\xad"}', "中"),
     ],
 )
-def test_strings_that_are_kept(body, read):
+def test_accepted_strings(body, read):
     """Text that only looks like NUL or half a pair is accepted, as are other controls and whole pairs."""
     assert parse(body)["a"] == read
 
 
-def test_duplicate_name_is_made_fit_to_show():
+def test_duplicate_name_is_escaped_and_cut():
     """The name of a duplicate member is escaped and cut, because it is the caller's text."""
     name = refusal('{"\u202e\\n\\ud800": 1, "\u202e\\n\\ud800": 2}'.encode()).params["name"]
     assert name == '"\\u202e\\n\\ud800"'
@@ -230,7 +230,7 @@ def test_stack_nearly_used_up():
     assert answer in ("body_too_deep", json.loads(body))
 
 
-def test_large_bodies_take_time_in_proportion():
+def test_large_bodies_are_parsed_in_linear_time():
     """Input that would be slow with repeated scans is parsed in time."""
     assert refusal(b'"' + b'\\"' * 500_000).key == "body_not_json"
     assert parse(b'{"a": "%s"}' % (b"\\\\" * 500_000))
@@ -239,7 +239,7 @@ def test_large_bodies_take_time_in_proportion():
 
 
 @given(st.dictionaries(st.text(KEPT), VALUES), st.booleans(), st.sampled_from([None, 1]))
-def test_agrees_with_json(value, ascii_only, indent):
+def test_the_result_agrees_with_json_loads(value, ascii_only, indent):
     """For acceptable texts, the result equals `json.loads` without the nulls."""
     body = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     assert json.dumps(parse(body)) == json.dumps(without_nulls(json.loads(body)))
@@ -273,13 +273,13 @@ def test_any_bytes(body):
         (b"null", object, None),
     ],
 )
-def test_other_kinds(body, kind, value):
+def test_an_array_or_any_value_can_be_required(body, kind, value):
     """An array or any value can be required instead of an object, under the same rules."""
     assert parse(body, kind=kind) == value
 
 
 @pytest.mark.parametrize("body", [b"{}", b"1", b'"a"', b"null"])
-def test_no_array(body):
+def test_a_value_that_is_no_array_is_rejected(body):
     """Where an array is required, another value is refused."""
     with pytest.raises(MalformedRequest, match="not an array"):
         parse(body, kind=list)

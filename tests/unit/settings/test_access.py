@@ -8,7 +8,7 @@ from flowhooks import settings
 from flowhooks.errors import SettingsError
 
 
-def test_log_in_through_a_proxy(written):
+def test_login_through_a_proxy(written):
     """The section names the proxy, its headers, and the role of each group in their order."""
     loaded = settings.load(
         written("""
@@ -36,7 +36,7 @@ def test_log_in_through_a_proxy(written):
     assert loaded.credentials("operators") == {"login.proxy"}
 
 
-def test_from_the_environment(written):
+def test_groups_from_the_environment(written):
     """The environment has the groups as pairs."""
     environ = {"FLOWHOOKS_LOGIN_PROXY": "10.0.0.5", "FLOWHOOKS_LOGIN_GROUPS": "ops=operate, dev team=view"}
     loaded = settings.load(written(""), environ, {})
@@ -49,7 +49,7 @@ def test_without_the_section():
     assert settings.Settings().login.proxy == ""
 
 
-def test_the_proxy_closes_a_public_listener():
+def test_a_login_proxy_protects_a_public_listener():
     """A listener that other machines reach is not open if a proxy logs operators in."""
     login = settings.LoginSettings(proxy="10.0.0.5", groups={"ops": "operate"})
     given = settings.Settings(admin="0.0.0.0:8081", login=login)
@@ -78,7 +78,7 @@ def test_the_proxy_closes_a_public_listener():
         ('user_header = "x-forwarded-groups"', "give each its own header"),
     ],
 )
-def test_what_is_refused(refused, section, says):
+def test_rejected_login_settings(refused, section, says):
     """Everything that would let nobody or the wrong ones in is an error of the settings."""
     lines = refused(f"[login]\n{section}")
     assert any(says in line for line in lines), lines
@@ -139,7 +139,7 @@ def test_roles_and_masking(written):
         ('[login]\nproxy = "10.0.0.5"\ngroups = {ops = "payment"}', "there is no such role"),
     ],
 )
-def test_roles_that_are_refused(refused, text, says):
+def test_rejected_roles(refused, text, says):
     """A role that would see more than meant, or that does not exist, is an error of the settings."""
     lines = refused(text)
     assert any(says in line for line in lines), lines

@@ -64,7 +64,7 @@ def test_addresses(text, found):
         ("a" * 254 + ":80", "neither an IP address nor a name"),
     ],
 )
-def test_refused_addresses(text, says):
+def test_rejected_addresses(text, says):
     """An invalid address is refused, and so is one that the system would interpret in an unexpected way."""
     with pytest.raises(ValueError, match=says) as caught:
         settings.host_and_port(text)
@@ -125,7 +125,7 @@ def test_home_folder():
         "postgresql://[fe80::1%eth0]",
     ],
 )
-def test_urls_stay(url):
+def test_urls_are_unchanged(url):
     """A URL is used as it is."""
     assert settings.database_url(settings.Settings(database=url)) == url
 
@@ -176,7 +176,7 @@ def test_postgres_is_a_name_of_postgresql():
         ("~nobody-of-this-name/hidden.db", "no home folder"),
     ],
 )
-def test_refused_databases(database, says):
+def test_rejected_databases(database, says):
     """A text that is no SQLite file is refused, here and when the settings are read, without repeating a password."""
     with pytest.raises(SettingsError, match=f"^database: .*{says}") as direct:
         settings.database_url(settings.Settings(database=database))

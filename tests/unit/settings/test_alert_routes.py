@@ -65,7 +65,7 @@ def test_without_routes(written):
         ('[alerts.routes."a b"]\nnotifiers = ["notice"]', "must have a name of 1 to 100 letters"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(refused, text, line):
+def test_errors_are_reported_with_their_line(refused, text, line):
     """A wrong name or value is refused with the file and the line."""
     assert any(line in problem for problem in refused(text))
 
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_named_with_its_line(refused, text, line):
         (AlertCause.DEAD, "(others)", ["chat", "notice", "pager"]),
     ],
 )
-def test_who_is_told(written, cause, subject, told):
+def test_an_alert_notifies_the_notifiers_of_matching_routes(written, cause, subject, told):
     """An alert goes to the notifiers of the routes that match it, and to all if none does."""
     routes = settings.load(written(ROUTES), {}, {}).alerts.routes
     assert routed_notifiers(routes, cause, subject, ["chat", "notice", "pager"]) == told
@@ -94,7 +94,7 @@ def test_a_route_of_handlers_is_for_alerts_about_handlers():
     assert {cause for cause in AlertCause if route.matches(cause, "payroll")} == about_handlers
 
 
-def test_an_alert_of_two_routes_goes_to_both():
+def test_an_alert_of_two_routes_notifies_both():
     """If several routes match, the notifiers of all of them are notified."""
     routes = {
         "a": AlertRoute(handlers=("p:*",), notifiers=("chat",)),

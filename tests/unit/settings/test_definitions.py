@@ -78,7 +78,7 @@ def test_every_field_is_documented():
         assert one.metadata["doc"]
 
 
-def test_frozen():
+def test_settings_are_immutable():
     """Settings are immutable."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.Settings().answer_wait = 1  # type: ignore[misc] # what mypy refuses is what is tried
@@ -120,7 +120,7 @@ def test_public_binds(listen, admin, sources, public):
     assert all(("[sources.NAME]" in line) == line.startswith("listen") for line in lines)
 
 
-def test_a_source_without_a_credential_does_not_count_when_sources_are_removed():
+def test_a_reload_that_leaves_only_pull_only_sources_is_rejected():
     """A reload that leaves only pull-only sources is refused like one that leaves none; the reverse is allowed."""
     before, after = settings.Settings(sources=PULL_ONLY | SOURCES), settings.Settings(sources=PULL_ONLY)
 

@@ -13,7 +13,7 @@ from flowhooks.settings.secrets import read_engine_secrets, settings_redactor
 ENGINE = 'client = "fake"\nurl = "http://oa.internal:8080/rest/"'
 
 
-def test_everything_at_once(written):
+def test_every_setting_is_read(written):
     """Each setting is read; times may have a unit; a pull-only source needs no credential."""
     loaded = settings.load(
         written(f"""
@@ -75,7 +75,7 @@ def test_everything_at_once(written):
         (f"[sources.oa.engine]\n{ENGINE}\ngrase = 3", "sources.oa.engine.grase is not a setting; did you mean grace?"),
     ],
 )
-def test_refused(refused, content, says):
+def test_rejected_settings(refused, content, says):
     """Each mistake is one line, which never repeats a secret."""
     assert refused(content) == [f"flowhooks.toml: {says}"]
 

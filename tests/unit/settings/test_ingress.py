@@ -16,7 +16,7 @@ TOKEN = f'token_sha256 = ["{"a" * 64}"]'
 A_TABLE = 'a table {pointer = "/status", values = {…}}'
 
 
-def test_everything_at_once(written):
+def test_every_setting_is_read(written):
     """Each setting of a mapping is read."""
     text = f"""{SOURCE}
         format = "form"
@@ -172,7 +172,7 @@ CONCLUSION = "must be a conclusion of 1 to 128 characters other than NUL, not"
         ('location = "x"', ".location is not a setting"),
     ],
 )
-def test_refused(refused, content, says):
+def test_rejected_settings(refused, content, says):
     """Each mistake is one line, which names the file and the line."""
     (line,) = refused(MAPPING + content)
     assert line.startswith(f"flowhooks.toml:6: sources.oa.ingress{says}")
@@ -216,7 +216,7 @@ def test_refused(refused, content, says):
         ("receiver = true", 4, f".receiver {KIND} true"),
     ],
 )
-def test_what_a_mapping_begins_with(refused, content, number, says):
+def test_required_settings_of_a_mapping(refused, content, number, says):
     """The format and the id are required; a wrong one is named with its line."""
     (line,) = refused(SOURCE + content)
     assert line.startswith(f"flowhooks.toml:{number}: sources.oa.ingress{says}")
@@ -304,14 +304,14 @@ def test_without_engine_and_credential(refused):
 
 
 @pytest.mark.parametrize(("value", "shown"), [("5", "5"), ("[]", "a list"), ('"json"', "'json'")])
-def test_it_must_be_a_section(refused, value, shown):
+def test_ingress_must_be_a_section(refused, value, shown):
     """A single value instead of the section is refused with its line."""
     assert refused(f"[sources.oa]\n{TOKEN}\ningress = {value}") == [
         f"flowhooks.toml:3: sources.oa.ingress must be a section, [sources.oa.ingress], not {shown}"
     ]
 
 
-def test_a_change_is_live(written):
+def test_a_reload_applies_a_changed_mapping(written):
     """A reload applies a changed mapping without a restart."""
     before = settings.load(written(MAPPING), {}, {})
     after = settings.load(written(f'{MAPPING}answer = "ok"'), {}, {})
@@ -350,7 +350,7 @@ def test_wrong_waits(refused, wait):
     assert line.startswith("flowhooks.toml: sources.oa.answer_wait must be a number of seconds, 0 to 60, not")
 
 
-def test_without_a_wait_of_its_own(written):
+def test_a_source_without_its_own_wait(written):
     """By default, a source has the general settings."""
     source = settings.load(written(f"[sources.oa]\n{TOKEN}"), {}, {}).sources["oa"]
     assert (source.answer_wait, source.ignore_pointers) == (None, None)

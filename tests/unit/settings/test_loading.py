@@ -136,7 +136,7 @@ def test_every_described_variable_is_read():
     assert len(environ) == 65
 
 
-def test_which_file(written, tmp_path):
+def test_choice_of_the_settings_file(written, tmp_path):
     """The option names the file, otherwise FLOWHOOKS_CONFIG, otherwise ./flowhooks.toml is read if it exists."""
     written("answer_wait = 1")
     named = written("answer_wait = 2", "named.toml")
@@ -153,7 +153,7 @@ def test_byte_order_mark(written):
     assert settings.load(written(b"\xef\xbb\xbfanswer_wait = 1\r\n"), {}, {}).answer_wait == 1
 
 
-def test_variables_of_others():
+def test_variables_that_are_not_settings_are_ignored():
     """Variables of commands and tests, and those of Kubernetes for a service named `flowhooks`, are no mistakes."""
     environ = {
         "PATH": "/bin",

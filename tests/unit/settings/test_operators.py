@@ -73,7 +73,7 @@ def test_operators_are_read(written, tmp_path):
         ('role = "view"\ntoken_file = "/nowhere/token"', "cannot be read"),
     ],
 )
-def test_what_no_operator_can_be(written, section, says):
+def test_invalid_operators(written, section, says):
     """Each error names the operator and the fault."""
     found = refused(written(f"[operators.li]\n{section}"))
     assert says in found
@@ -95,7 +95,7 @@ def test_what_no_operator_can_be(written, section, says):
         (None, 0o700, "cannot be read"),
     ],
 )
-def test_files_that_hold_no_token(written, tmp_path, content, mode, says):
+def test_unusable_token_files_are_rejected(written, tmp_path, content, mode, says):
     """A file that all users can read or that has no token is refused; its content is not repeated."""
     file = tmp_path / "token"
     if content is None:
@@ -108,7 +108,7 @@ def test_files_that_hold_no_token(written, tmp_path, content, mode, says):
     assert "operators.li.token_file" in found
 
 
-def test_a_token_names_one(written, tmp_path):
+def test_a_token_belongs_to_one_operator(written, tmp_path):
     """Two operators with one token are refused, in any place, and so is an engine's token for an operator."""
     file = tmp_path / "token"
     file.write_text(TOKEN)
@@ -156,7 +156,7 @@ def test_the_address_of_the_console(given, kept):
         *("https://ops.example.com\r\nX: y", "https://例子.example", "https://[::1", "https://2130706433"),
     ],
 )
-def test_what_is_no_address(given):
+def test_invalid_console_addresses(given):
     """Anything other than a plain address of a host is refused."""
     with pytest.raises(SettingsError, match="public_url"):
         settings.load(None, {}, {"public_url": given})

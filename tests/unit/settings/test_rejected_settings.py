@@ -178,7 +178,7 @@ def test_hostile_file_names(name):
         ("[handlers.'a:b']\ntime = 1", "handlers.'a:b'.time is not a setting; did you mean timeout?"),
     ],
 )
-def test_refused_in_the_file(refused, content, says):
+def test_mistakes_in_the_file(refused, content, says):
     """Each mistake in the file is one line with its place, the fault and the allowed values."""
     assert refused(content) == [f"flowhooks.toml: {says}"]
 
@@ -204,7 +204,7 @@ def test_refused_in_the_file(refused, content, says):
         ),
     ],
 )
-def test_refused_in_a_source(refused, section, says):
+def test_unusable_or_shared_sources_are_rejected(refused, section, says):
     """A source that cannot be used, or that two engines would share, is refused."""
     assert refused(f"[sources.erp]\n{section}") == [f"flowhooks.toml: {says}"]
 
@@ -257,7 +257,7 @@ def test_secrets_are_not_repeated(refused, content):
         ("", "x", "is not a setting"),
     ],
 )
-def test_refused_in_the_environment(refused, variable, text, says):
+def test_mistakes_in_the_environment(refused, variable, text, says):
     """Each mistake in the environment is one line that names the variable; unknown variables are mistakes."""
     assert refused(environ={f"FLOWHOOKS_{variable}": text}) == [f"environment variable FLOWHOOKS_{variable} {says}"]
 
@@ -280,7 +280,7 @@ def test_refused_in_the_environment(refused, variable, text, says):
         ("sources.erp.x", "x", "is not a setting"),
     ],
 )
-def test_refused_in_options(refused, name, value, says):
+def test_mistakes_in_options(refused, name, value, says):
     """Each mistake in an option is one line that names it."""
     assert refused(options={name: value}) == [f"option {name} {says}"]
 

@@ -12,13 +12,13 @@ from flowhooks.settings.definitions import iter_settings
 BEFORE = Settings(sources={"erp": Source(token_sha256=("a" * 64,)), "old": Source(token_sha256=("b" * 64,))})
 
 
-def test_nothing_has_changed():
+def test_equal_settings_are_no_change():
     """Equal settings give the existing settings."""
     found = diff(BEFORE, replace(BEFORE))
     assert (found.settings, found.changed, found.needs_restart) == (BEFORE, (), ())
 
 
-def test_sources_are_named_one_by_one():
+def test_changed_sources_are_named():
     """An added, a removed and a changed source are named; an unchanged one is not."""
     after = {"erp": Source(token_sha256=("c" * 64,)), "new": Source(token_sha256=("d" * 64,))}
     found = diff(BEFORE, replace(BEFORE, sources=after))
@@ -27,7 +27,7 @@ def test_sources_are_named_one_by_one():
     assert found.needs_restart == ()
 
 
-def test_what_needs_a_restart_stays_as_it_was():
+def test_settings_that_need_a_restart_are_not_applied():
     """A setting that needs a restart is named and not applied, also beside an applied one."""
     after = replace(
         BEFORE,
@@ -57,7 +57,7 @@ def test_the_order_of_sources_is_no_change():
     assert (found.settings, found.changed, found.needs_restart) == (BEFORE, (), ())
 
 
-def test_sources_that_stay_are_the_same_object():
+def test_unchanged_sources_are_the_same_object():
     """Unchanged sources are the same object, so that derived objects stay valid."""
     found = diff(BEFORE, replace(BEFORE, sources=dict(BEFORE.sources), answer_wait=1.0))
     assert found.settings.sources is BEFORE.sources
@@ -81,7 +81,7 @@ def test_every_setting_that_differs_is_named_once(name):
     assert (found.settings == after) is is_live
 
 
-def test_what_is_live_is_listed():
+def test_live_settings_are_listed():
     """The list of live settings includes credentials; a section without a live field is not in it."""
     listed = list(live_names())
     assert {"answer_wait", "log.level", "http.max_body_bytes", "sources.NAME", "routing.ignore_process_keys"} <= set(

@@ -61,7 +61,7 @@ def test_a_file_must_be_private(tmp_path, mode, accepted):
     assert settings_redactor(Settings(plugins={"hooks": section}), {})(VALUE) == "…"
 
 
-def test_from_the_environment_and_from_a_file(tmp_path):
+def test_secrets_from_the_environment_and_from_a_file(tmp_path):
     """Tables at any depth, also in lists, are replaced; other values and the input do not change."""
     file = tmp_path / "token"
     file.write_text(f"{VALUE}\n", "utf-8")
@@ -89,7 +89,7 @@ def test_from_the_environment_and_from_a_file(tmp_path):
     "table",
     [{"env": "X", "default": "y"}, {"environment": "X"}, {"env": 3}, {"file": ["a"]}, {}, {"env": {"name": "X"}}],
 )
-def test_what_is_not_exactly_such_a_table_is_left_alone(table):
+def test_other_tables_are_unchanged(table):
     """A plugin's own tables may have members of these names."""
     assert look_up({"a": table}, {"X": VALUE}) == ({"a": table}, set())
 
@@ -110,7 +110,7 @@ def test_the_section_itself_is_no_secret():
         ("a\nb\n", "a\nb"),
     ],
 )
-def test_one_line_end_is_taken_off(content, expected, tmp_path):
+def test_one_line_end_is_removed(content, expected, tmp_path):
     """One line end, which editors add to a file, is removed, and nothing else."""
     (tmp_path / "s").write_bytes(content.encode())
     assert look_up({"s": {"file": str(tmp_path / "s")}})[0] == {"s": expected}
@@ -124,13 +124,13 @@ def test_one_line_end_is_taken_off(content, expected, tmp_path):
         ({"HOOKS": "\udcff"}, "the environment variable HOOKS is not UTF-8; set it to text"),
     ],
 )
-def test_a_variable_that_is_none(environ, why):
+def test_an_invalid_variable_is_reported(environ, why):
     """The error has the place, the variable and the remedy."""
     section = {"endpoints": [{"secret": {"env": "HOOKS"}}]}
     assert refusal(section, environ) == f"[plugins.hooks] endpoints[0].secret: {why}"
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_an_invalid_file_is_reported(tmp_path):
     """A missing, empty, binary, large or irregular file is named with the remedy."""
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(VALUE.encode() + b"\xff")
@@ -154,7 +154,7 @@ def test_a_file_that_is_none(tmp_path):
     assert "not an empty string" in refusal({"key": {"env": ""}})
 
 
-def test_a_file_of_the_largest_size_is_taken(tmp_path):
+def test_a_file_of_the_maximum_size_is_accepted(tmp_path):
     """A file of exactly the maximum size is accepted."""
     (tmp_path / "s").write_text("x" * MAX_SECRET_BYTES)
     assert look_up({"s": {"file": str(tmp_path / "s")}})[1] == {"x" * MAX_SECRET_BYTES}
@@ -215,7 +215,7 @@ def test_masks():
         lambda secret: "\n".join(f"  | {line}" for line in secret.splitlines()),
     ],
 )
-def test_masks_of_a_secret_as_it_is_written(write):
+def test_masks_of_an_escaped_secret(write):
     """A secret is found if it is escaped, in a URL, on one line or indented."""
     secret = "begin \"key/ä' of sixteen\n\tand a second line, longer\\"
     assert not {"begin", "sixteen", "second"} & set(redactor([secret])(f"got {write(secret)}!").split())
@@ -227,7 +227,7 @@ def test_no_secret_is_left(secret, before, after):
     assert secret not in redactor([secret])(before + secret + after)
 
 
-def test_what_can_be_had_is_masked(tmp_path):
+def test_readable_secrets_are_masked_beside_unreadable_secrets(tmp_path):
     """A mask for whole sections masks the readable secrets even if others are unreadable."""
     (tmp_path / "token").write_text("from-a-file\n")
     sections = {
@@ -241,7 +241,7 @@ def test_what_can_be_had_is_masked(tmp_path):
     assert conceal(said) == "… … in-the-settings other-value NOT_SET"
 
 
-def test_secrets_of_earlier_settings_stay_masked(tmp_path):
+def test_secrets_of_earlier_settings_are_masked(tmp_path):
     """The secrets of all settings are masked, also those of a reload between the first and the last one."""
     token = tmp_path / "token"
     settings = Settings(plugins={"p": {"token": {"file": str(token)}}})

@@ -18,7 +18,7 @@ flow_instance_id = "/id"
 """
 
 
-def test_everything_at_once(written):
+def test_every_setting_is_read(written):
     """Each setting is read."""
     text = f"""{SOURCE}
         scheme = "hmac-sm3"
@@ -87,7 +87,7 @@ MUST_BE_A_HEADER = 'must be the name of a header, such as "X-Signature", not'
         ),
     ],
 )
-def test_refused(refused, content, number, says):
+def test_rejected_settings(refused, content, number, says):
     """Each mistake is one line, which names the file and the line, and never repeats a secret."""
     (line,) = refused(SOURCE + content)
     assert line.startswith(f"flowhooks.toml:{number}: sources.oa.signature{says}")
@@ -99,7 +99,7 @@ def test_all_mistakes_are_named_at_once(refused):
     assert len(refused(f'{SOURCE}encoding = "x"\nprefix = 5')) == 4
 
 
-def test_it_must_be_a_section(refused):
+def test_signature_must_be_a_section(refused):
     """A single value instead of the section is refused with its line."""
     (line,) = refused(
         SOURCE.replace("[sources.oa.signature]\n", "").replace("[sources.oa.i", "signature = 5\n[sources.oa.i")
@@ -136,7 +136,7 @@ def test_it_must_be_a_section(refused):
         ),
     ],
 )
-def test_it_must_be_usable(refused, content, says):
+def test_a_signature_must_be_usable(refused, content, says):
     """A signature needs a key and requests: a section that would never be used is refused."""
     assert refused(content) == [says]
 

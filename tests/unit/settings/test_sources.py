@@ -43,7 +43,7 @@ def refused(written):
     return why
 
 
-def test_everything_at_once(written, private):
+def test_all_credentials_and_limits_of_a_source(written, private):
     """A source can have a token in a file, secrets in files and variables with expiry times, and limits."""
     token, secret = private(f"{TOKEN}\n", "token"), private(f"{SECRET}\r\n")
     path = written(f"""
@@ -108,7 +108,7 @@ def test_everything_at_once(written, private):
         ("token_file = 'x'\nmax_body_bytes = 2000000", "but must be at most http.max_body_bytes, 1048576"),
     ],
 )
-def test_refused(refused, section, says):
+def test_rejected_settings(refused, section, says):
     """The error names the allowed values, and repeats no possible credential."""
     why = refused(section)
     assert says in why
@@ -137,7 +137,7 @@ def test_one_proxy_by_its_address(written, proxy):
         ("whsec_" + "é" * 40, "does not hold a Standard Webhooks secret"),
     ],
 )
-def test_what_a_place_must_hold(written, private, text, says):
+def test_invalid_secrets_are_rejected_in_any_place(written, private, text, says):
     """An invalid secret is refused in any place, and not repeated."""
     file = private(text)
     for place in (f"file = '{file}'", "env = 'ERP'"):
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_used(written, private, tmp_path):
         assert says in line
 
 
-def test_a_credential_names_one(written, private):
+def test_a_credential_belongs_to_one_source(written, private):
     """Two sources with the same secret or token are refused, in the settings or in files."""
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     file, secret = private(TOKEN, "token"), private(SECRET)

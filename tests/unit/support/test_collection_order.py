@@ -9,7 +9,7 @@ from support.collection_order import LONGEST, ROOT, begin_elsewhere, rotated, so
 PLACES = [("a", 6), ("b", 1), ("c", 5), ("d", 4), ("e", 2)]
 
 
-def test_each_process_begins_with_its_share():
+def test_each_process_starts_with_its_share():
     """A process begins after the share of those before it, and ends with what is before its own."""
     assert rotated(PLACES, 0, 3) == ["a", "b", "c", "d", "e"]
     assert rotated(PLACES, 1, 3) == ["b", "c", "d", "e", "a"]
@@ -18,7 +18,7 @@ def test_each_process_begins_with_its_share():
     assert rotated(PLACES, 4, 3) == rotated(PLACES, 1, 3)  # it replaces one that has crashed
 
 
-def test_a_process_collects_everything():
+def test_each_process_collects_all_files():
     """The folders of each process have all test files; other runs keep their arguments."""
     config = SimpleNamespace(stash={}, args=["tests", "plugins"], getini=lambda _: ["tests", "plugins"])
     begin_elsewhere(config)
@@ -33,7 +33,7 @@ def test_a_process_collects_everything():
     assert config.args == before
 
 
-def test_the_longest_tests_come_first():
+def test_the_longest_tests_are_first():
     """A file with long tests, which exists, comes before the others, which keep their order."""
     assert all(file.is_file() for file in LONGEST)
     paths = (min(LONGEST), ROOT / "tests/b.py", ROOT / "tests/a.py")

@@ -21,7 +21,7 @@ def test_each_module_has_its_tests():
         assert list(TESTS.parent.glob(pattern))
 
 
-def test_what_mutmut_is_told(tmp_path, monkeypatch):
+def test_settings_for_mutmut(tmp_path, monkeypatch):
     """Settings for mutmut are added to the project's own, in a folder that looks like the checkout."""
     monkeypatch.setattr(mutants, "FOLDER", tmp_path)
     folder = mutants.prepare("retry")
@@ -41,7 +41,7 @@ LISTING = """
 """
 
 
-def test_what_is_counted():
+def test_each_mutant_is_counted_once():
     """Each mutant is counted once by its result."""
     assert mutants.counted(LISTING) == Counter(
         {"killed": 1, "survived": 1, "no tests": 1, "timeout": 1, "not checked": 1}

@@ -67,6 +67,17 @@ BAD = [
     "处理器 已暂停",
     "投递, 尝试",
 ]
+BAD_NAMES = """\
+def test_it_runs(site):
+    pass
+def test_a_handler_nobody_knows():
+    pass
+def test_growth_is_told():
+    pass
+class TestRunner:
+    async def test_a_start_ought_to_end(self):
+        pass
+"""
 GOOD = [
     "What is a handler?",
     "What happens then depends on its state.",
@@ -123,7 +134,15 @@ def test_correct_sentences_are_not_findings(sentence):
 def test_each_rule_has_an_example():
     text = "\n\n".join(BAD) + "\n\n第一行\n第二行\n"
     found = {finding.write for finding in prose.find("docs/page.md", text)}
+    found |= {finding.write for finding in prose.find("tests/unit/test_module.py", BAD_NAMES)}
     assert found == {rule.write for rule in prose.RULES}
+
+
+def test_names_of_tests_are_checked_in_modules_of_tests():
+    findings = prose.find("tests/unit/test_module.py", BAD_NAMES)
+    assert {finding.line for finding in findings} == {1, 3, 5, 8}
+    assert not prose.find("tests/support/module.py", BAD_NAMES)
+    assert not prose.find("tests/unit/test_module.py", "def test_a_handler_runs_after_it_was_resumed():\n    pass\n")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +231,7 @@ def test_tables_code_and_lists_are_no_long_sentences(text):
     assert not prose.find("docs/page.md", f"{text}\n")
 
 
-def test_items_in_docstrings_are_sentences_of_their_own():
+def test_items_in_docstrings_are_separate_sentences():
     text = f'''
 def call():
     r"""Call.
@@ -248,7 +267,7 @@ def test_an_exception_allows_one_text_in_one_file(tmp_path):
     assert [finding.line for finding in prose.check([page], tmp_path, [allowed])] == [3]
 
 
-def test_an_exception_that_nothing_needs_is_a_finding(tmp_path):
+def test_an_unused_exception_is_a_finding(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("Fix it.\n", "utf-8")
     allowed = prose.Allowed("page.md", "Mend it", "a quotation")

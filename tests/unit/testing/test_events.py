@@ -11,7 +11,7 @@ from flowhooks.model.event import from_body
 from flowhooks.testing import ManualClock, make_event, stored_events
 
 
-def test_an_event_is_made_as_of_a_body():
+def test_an_event_accepts_python_names_and_body_names():
     """Python's names and those of the body give the same event as a callback."""
     event = make_event(callback_class="C", process_key="k", business_key="HT-1", version=3, conclusion="ok", amount=3)
     body = {
@@ -35,7 +35,7 @@ def test_an_event_is_made_as_of_a_body():
     assert (again.business_key, again.process_definition_key, again.data) == ("HT-1", "k", body)
 
 
-def test_what_is_left_out_is_absent():
+def test_omitted_members_are_absent():
     """Only the id is generated, new each time; the key is taken from a definition id as in a server."""
     event, other = make_event(), make_event(process_definition_id="leave:3:17")
     assert (event.business_key, event.callback_class, event.process_definition_key, event.data) == (
@@ -48,7 +48,7 @@ def test_what_is_left_out_is_absent():
     assert other.process_definition_key == "leave"
 
 
-def test_the_rest_can_be_chosen():
+def test_instance_kind_source_id_and_time_can_be_set():
     """Instance, kind, source, id and time are as given."""
     time = datetime(2026, 5, 1, tzinfo=UTC)
     event = make_event(flow_instance_id="17", kind="cancel", source="hr", id="e", received_at=time)
@@ -71,7 +71,7 @@ def test_a_traceparent_is_validated():
         make_event(traceparent="01")
 
 
-def test_a_member_is_given_once():
+def test_a_member_with_two_values_is_rejected():
     """A member by both of its names is refused, and so is what JSON cannot hold."""
     with pytest.raises(TypeError, match="given twice: businessKey"):
         make_event(business_key="1", businessKey="2")
@@ -94,13 +94,13 @@ def test_a_member_is_given_once():
         ({"received_at": datetime(2026, 1, 1)}, "received_at must have a time zone"),  # noqa: DTZ001 (what is refused)
     ],
 )
-def test_what_no_server_accepts_is_refused(members, why):
+def test_an_event_that_no_server_accepts_is_rejected(members, why):
     """A handler is never tested with an event that no server can make."""
     with pytest.raises(ValueError, match=why):
         make_event(**members)
 
 
-def test_the_clock_stands_still():
+def test_the_clock_advances_only_by_hand():
     """The clock starts at a fixed moment, uses its arguments, and its ids sort."""
     clock = ManualClock()
     ids = [clock.new_id(), clock.new_id()]
@@ -114,7 +114,7 @@ def test_the_clock_stands_still():
         clock.advance(-1)
 
 
-def test_stored_events_are_those_of_an_export(tmp_path):
+def test_stored_events_are_read_from_an_export(tmp_path):
     """Each line is an event as handlers saw it, with the conclusion of the source's settings."""
     line = {
         "id": "01a",
@@ -156,7 +156,7 @@ def test_stored_events_are_those_of_an_export(tmp_path):
         ('{"id": "1", "body": {"n": NaN}, "flow_instance_id": "1", "kind": "c", "source": "s"}', "NaN|is missing"),
     ],
 )
-def test_a_line_that_is_no_event_is_named(tmp_path, line, why):
+def test_an_invalid_line_is_reported_with_its_number(tmp_path, line, why):
     """The error has the file and the number of the line."""
     file = tmp_path / "events.jsonl"
     file.write_text(f"\n{line}\n")

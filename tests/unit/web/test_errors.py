@@ -99,14 +99,14 @@ def test_encode():
     assert json.loads(encoded) == {"a": '流程\n"\x00', "b": "?"}
 
 
-def test_every_refusal_has_a_status():
+def test_every_rejection_has_a_status():
     """Each kind of refusal has a status."""
     assert set(errors.STATUS_OF) == set(CallbackRejected.__subclasses__())
 
 
 @pytest.mark.parametrize(("error", "status"), REFUSALS)
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_refusals(ask, error, status, language):
+def test_status_and_sentence_of_rejections(ask, error, status, language):
     """Each has its status, its sentence in the caller's language, and the headers of every error."""
     result = ask(error, **{"Accept-Language": language})
     assert result.status_code == status
@@ -117,7 +117,7 @@ def test_refusals(ask, error, status, language):
     assert result.headers["x-content-type-options"] == "nosniff"
 
 
-def test_headers_of_refusals(ask):
+def test_headers_of_rejections(ask):
     """The facts for the caller's next step are in the headers that HTTP defines."""
     assert ask(Unavailable("draining", retry_after=7)).headers["retry-after"] == "7"
     assert ask(Unauthorized("unauthorized")).headers["www-authenticate"] == "Bearer"
@@ -162,7 +162,7 @@ def test_a_slash_at_the_end(ask):
         assert result.json["message"] == messages.text("not_found_slash", "en")
 
 
-def test_head(ask):
+def test_response_to_a_head_request(ask):
     """HEAD gets only the headers of the error."""
     result = ask(None, "/nowhere", method="HEAD")
     assert result.status_code == 404
@@ -171,7 +171,7 @@ def test_head(ask):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), KeyError("secret"), RecursionError(), MemoryError()])
-def test_unexpected(ask, error):
+def test_an_unexpected_exception_is_logged(ask, error):
     """An unexpected exception is logged with its traceback, which the caller does not see."""
     with capture_logs() as logs:
         result = ask(error, "/x?secret=1", **{"Accept-Language": "zh"})

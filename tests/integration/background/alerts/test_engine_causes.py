@@ -47,7 +47,7 @@ def found(flow):
         return {(alert.cause, alert.subject): alert for alert in alert_queries.open_alerts(connection)}
 
 
-def test_nothing_is_wrong(flow):
+def test_no_alert_without_a_cause(flow):
     """Without any trouble there is no alert about engines and sources."""
     engine_ledger.position(flow, "oa", skew=29 * SECOND, failures=MIN_FAILURES - 1, failed_since=flow.clock.now())
     assert found(flow) == {}
@@ -68,7 +68,7 @@ def test_an_engine_is_unreachable(flow):
     assert found(flow) == {}
 
 
-def test_no_reconciliation_ends(flow):
+def test_no_reconciliation_succeeds(flow):
     """Without a success for an hour and three rounds an alert is raised, although no error was recorded."""
     start = flow.clock.now()
     engine_ledger.position(flow, "oa", succeeded_at=start)
@@ -139,7 +139,7 @@ def test_callbacks_are_missed(flow):
     assert (AlertCause.CALLBACKS_MISSED, "oa") not in found(flow)
 
 
-def test_a_callback_that_contradicts_is_not_missed(flow):
+def test_a_conflicting_callback_is_not_missed(flow):
     """An engine that calls late and is answered 409 has called: its callback is stored as a conflict."""
     engine_ledger.taken_in(flow, "oa", "called", conclusion="approved")
     with pytest.raises(IdentityConflict):
@@ -230,7 +230,7 @@ def test_a_source_was_silent_before_the_first_check(flow):
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_callback_of_the_future_is_no_sign_of_life(flow, restarted):
+def test_a_callback_from_the_future_does_not_end_source_inactivity(flow, restarted):
     """A callback that was received while the clock was ahead does not count after the clock was corrected."""
     year = 366 * 86_400 * SECOND
     start = flow.clock.now()
@@ -248,7 +248,7 @@ def test_a_callback_of_the_future_is_no_sign_of_life(flow, restarted):
     assert start <= alert.started_at <= start + SECOND
 
 
-def test_requests_to_a_fixed_url_are_a_sign_of_life(flow):
+def test_requests_to_a_fixed_url_count_as_source_activity(flow):
     """A source is not silent as long as its requests are stored or ignored."""
     found(flow)
     flow.clock.advance(3000)
@@ -263,7 +263,7 @@ def test_requests_to_a_fixed_url_are_a_sign_of_life(flow):
     assert found(flow)[AlertCause.SOURCE_SILENT, "erp"].started_at == ignored_at
 
 
-def test_what_was_pulled_is_no_sign_of_life(flow):
+def test_a_reconciled_event_does_not_count_as_source_activity(flow):
     """An event that was taken in from the history is not a callback."""
     found(flow)
     flow.clock.advance(3700)

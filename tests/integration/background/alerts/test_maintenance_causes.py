@@ -109,7 +109,7 @@ def test_the_backup_is_too_old(opened):
 
 
 @pytest.mark.either
-def test_a_backup_of_the_future_is_none(opened):
+def test_a_backup_from_the_future_does_not_count(opened):
     """A backup that was recorded while the clock was ahead hides no alert, and the next one replaces it."""
     flow = opened(backup_max_age=float(DAY_SECONDS))
     context = replace(flow.app.operation_context, by=Actor("ann", "cli"))

@@ -32,7 +32,7 @@ def test_one_alert_for_each_handler_with_dead_deliveries(watch, listener):
     assert watched.rows() == [("dead", "p:h", 20, '["mail"]', 0), ("dead", "p:i", 20, '["mail"]', 0)]
 
 
-def test_an_alert_is_closed_when_its_cause_is_gone(watch, listener, logged):
+def test_an_alert_is_closed_when_its_cause_ends(watch, listener, logged):
     """An alert is closed after two checks without its cause; later the cause raises a new alert with a new id."""
     watched = watch(mail=listener)
     watched.dead("i1")

@@ -36,7 +36,7 @@ def test_the_end_of_an_alert_is_notified_once(watch, listener):
     assert watched.flow.sql("SELECT resolution_due FROM alerts") == [("[]",)] * 2
 
 
-def test_the_end_is_notified_to_those_who_were_called(watch, harness):
+def test_the_end_is_notified_to_listeners_that_were_called(watch, harness):
     """A listener that raised is notified of the end, because others may know; one that was not called is not."""
     failing, new = EndListener(), EndListener()
     failing.error = OSError("one of two mail servers is down")
@@ -111,7 +111,7 @@ def test_notifying_the_end_stops_after_a_day(watch, listens, logged):
     assert watched.flow.sql("SELECT resolution_due, notification_errors FROM alerts") == [("[]", "{}")]
 
 
-def test_a_listener_that_accepts_after_the_end_is_notified_of_it(watch, eventually, monkeypatch, listens):
+def test_a_listener_that_accepts_late_is_notified_of_the_end(watch, eventually, monkeypatch, listens):
     """A listener that returns only after the alert was closed is then notified of its end."""
     monkeypatch.setattr("flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 1.0)
 

@@ -35,7 +35,7 @@ def details(asked):
     return dict(asked.flow.sql("SELECT flow_instance_id, detail FROM engine_instances WHERE rule = 'declined'"))
 
 
-def test_declined_instances_are_skipped_by_a_rule_that_names_it(waiting):
+def test_declined_instances_are_skipped_by_the_declined_rule(waiting):
     """No round takes them in; the note is kept beside each; nothing waits for an operator any more."""
     assert waiting.service.decline("oa", note="handled by the\nold system") == 3
     assert details(waiting) == dict.fromkeys(("i0", "i1", "i2"), "handled by the\\nold system")
@@ -49,7 +49,7 @@ def test_declined_instances_are_skipped_by_a_rule_that_names_it(waiting):
     assert waiting.round().skipped == {"declined": 3}
 
 
-def test_only_what_was_shown_is_declined(waiting):
+def test_only_instances_shown_to_the_operator_are_declined(waiting):
     """Instances that were first seen later wait on."""
     with waiting.flow.app.ledger.connection() as connection:
         shown = engine_queries.waiting(connection, "oa")
@@ -61,7 +61,7 @@ def test_only_what_was_shown_is_declined(waiting):
     assert waiting.after_grace().taken_in == 1
 
 
-def test_declined_instances_can_be_taken_in_later(waiting):
+def test_declined_instances_can_be_imported_later(waiting):
     """A start that an operator gives leaves them; with `declined` they are decided again."""
     since = waiting.clock.now() - HOUR * SECOND
     waiting.service.decline("oa", note="")
@@ -151,7 +151,7 @@ def restarted(waiting, harness, opened, monkeypatch):
     return opened({"max_new": 2})
 
 
-def test_the_next_round_declines_the_rest_of_a_decline_that_was_killed(restarted):
+def test_the_next_round_finishes_a_decline_that_was_killed(restarted):
     """The rest, which is no more than `max_new`, is not taken in, and has the note; what comes later is taken in."""
     with restarted.flow.app.ledger.connection() as connection:
         assert engine_queries.waiting(connection, "oa").instances == 0
@@ -166,27 +166,27 @@ def test_the_next_round_declines_the_rest_of_a_decline_that_was_killed(restarted
     assert restarted.flow.app.ledger.verify().trouble == []
 
 
-def test_a_decline_is_finished_although_the_engine_does_not_answer(restarted, engine):
+def test_a_decline_is_finished_although_the_engine_is_unreachable(restarted, engine):
     """A round finishes the decline before it asks the engine."""
     engine.fail()
     restarted.failed()
     assert sorted(details(restarted)) == ["i0", "i1", "i2"]
 
 
-def test_a_confirmation_leaves_the_rest_of_a_decline_alone(restarted):
+def test_a_confirmation_does_not_cover_the_rest_of_a_decline(restarted):
     """An operator who confirms the waiting instances does not confirm what was declined before."""
     restarted.service.confirm("oa", restarted.position().round_at)
     assert restarted.round().taken_in == 0
     assert sorted(details(restarted)) == ["i0", "i1", "i2"]
 
 
-def test_a_second_decline_finishes_the_first_one(restarted):
+def test_a_second_decline_finishes_the_first_decline(restarted):
     """The rest keeps the note with which it was declined, and is not counted as declined again."""
     assert restarted.service.decline("oa", note="later") == 0
     assert details(restarted) == dict.fromkeys(("i0", "i1", "i2"), "handled by the old system")
 
 
-def test_a_source_that_takes_a_former_name_over_later_finishes_its_decline(restarted, opened):
+def test_a_source_with_a_later_former_name_finishes_its_decline(restarted, opened):
     """The rest is declined with its note, although the source has a position of its own."""
     restarted.flow.close()
     for former_names in ((), ("oa",)):

@@ -43,7 +43,7 @@ def test_an_error_of_the_engine_is_recorded_and_loses_nothing(asked, logged, rea
     assert asked.after_grace().taken_in == 1
 
 
-def test_a_history_that_cannot_tell_is_an_error(opened):
+def test_a_history_level_that_is_too_low_is_an_error(opened):
     """If the engine's history level is too low, no round reads it, and the error says what to do."""
     asked = opened()
     asked.engine.info = EngineInfo(product="Camunda", version="7.23", problem="Set the history level to audit.")
@@ -54,7 +54,7 @@ def test_a_history_that_cannot_tell_is_an_error(opened):
     assert asked.position().product == "Camunda 7.23"
 
 
-def test_a_long_failure_is_a_gap_until_it_is_read(asked, logged):
+def test_a_long_failure_is_a_gap_until_the_interval_is_read(asked, logged):
     """After more than an hour of failures the interval is a gap; it is closed when it was read after all."""
     asked.engine.fail(EngineError("refused", "401"))
     since = asked.position().read_until
@@ -74,7 +74,7 @@ def test_a_long_failure_is_a_gap_until_it_is_read(asked, logged):
     assert asked.gaps() == [("refused", True)]
 
 
-def test_a_slow_schedule_has_a_gap_later(opened):
+def test_a_slow_schedule_opens_a_gap_only_after_three_failures(opened):
     """A gap opens only after three rounds that fail."""
     asked = opened({"reconcile_every": float(2 * HOUR)})
     asked.round()
@@ -87,7 +87,7 @@ def test_a_slow_schedule_has_a_gap_later(opened):
     assert asked.gaps() == [("unreachable", False)]
 
 
-def test_a_callback_for_an_instance_that_the_history_lacks(asked):
+def test_a_callback_without_an_instance_in_the_history_is_a_gap(asked):
     """A callback whose instance the engine does not know is a gap: its history may be deleted too early."""
     asked.flow.take("gone", source="oa", wait=0)
     asked.round()
@@ -103,7 +103,7 @@ def test_a_callback_for_an_instance_that_the_history_lacks(asked):
     assert [call[0] for call in asked.engine.calls[calls:]] == ["finished"]
 
 
-def test_callbacks_are_asked_about_after_our_clock_was_ahead(asked, monkeypatch):
+def test_callbacks_are_checked_after_our_clock_was_ahead(asked, monkeypatch):
     """When the clock is right again, a callback counts although an earlier round has asked until a later time."""
     now = asked.clock.now
     with monkeypatch.context() as patch:
@@ -149,7 +149,7 @@ def test_deleted_history_is_one_gap(asked):
     assert asked.gaps() == [("deleted", False)] * 2
 
 
-def test_deleted_history_that_an_operator_has_looked_at(asked, opened):
+def test_a_closed_gap_of_deleted_history_is_not_found_again(asked, opened):
     """A closed gap is not found again after a restart; another callback without an instance is a new gap."""
     asked.flow.take("gone", source="oa", wait=0)
     for _ in range(2):
@@ -182,7 +182,7 @@ def intervals(asked):
     return asked.flow.sql("SELECT since, until, reason FROM history_gaps ORDER BY since")
 
 
-def test_gaps_that_overlap_are_one(asked):
+def test_overlapping_gaps_are_merged(asked):
     """A gap that is found again is extended; the part that was read meanwhile is no part of it any more."""
     assert write_gap(asked, 100, 200)
     assert not write_gap(asked, 100, 300)
@@ -212,7 +212,7 @@ def test_a_renamed_source_keeps_its_gaps(asked):
     assert asked.flow.sql("SELECT source, since FROM history_gaps") == [("ob", 100)]
 
 
-def test_a_callback_before_the_end_is_asked_about_until_it_ends(asked):
+def test_an_early_callback_is_checked_until_its_instance_ends(asked):
     """An instance that calls while it runs is no gap; its row is written when it has ended."""
     asked.engine.start("early")
     asked.flow.take("early", source="oa", wait=0)
@@ -226,7 +226,7 @@ def test_a_callback_before_the_end_is_asked_about_until_it_ends(asked):
     assert (asked.gaps(), asked.book()) == ([], {"early": ("has_event", "")})
 
 
-def test_a_callback_that_the_engine_cannot_tell_of_fails_no_round(asked, logged):
+def test_an_engine_error_for_one_callback_fails_no_round(asked, logged):
     """An error of the engine for one instance is logged, the others are asked about, and it is asked about again."""
     for name in ("bad", "gone"):
         asked.flow.take(name, source="oa", wait=0)
@@ -242,7 +242,7 @@ def test_a_callback_that_the_engine_cannot_tell_of_fails_no_round(asked, logged)
     assert [call[1] for call in asked.engine.calls if call[0] == "instance"] == ["bad", "gone", "bad"]
 
 
-def test_an_engine_that_tells_of_no_instance_is_asked_three_times(asked):
+def test_an_engine_that_always_fails_is_queried_three_times_per_round(asked):
     """If each answer is an error, a round asks only three times; a later one asks about all of them."""
     for number in range(10):
         asked.flow.take(f"gone{number}", source="oa", wait=0)
@@ -260,7 +260,7 @@ def test_an_engine_that_tells_of_no_instance_is_asked_three_times(asked):
     assert len(asked_about()) == 13
 
 
-def test_at_most_a_hundred_callbacks_of_a_round_are_asked_about(asked):
+def test_a_round_checks_at_most_a_hundred_callbacks(asked):
     """Many callbacks without an instance cost a bounded number of requests in each round, and none is left out."""
     for number in range(150):
         asked.flow.take(f"gone{number}", source="oa", wait=0)
@@ -345,7 +345,7 @@ def test_a_failure_of_another_processs_source_is_not_counted(asked, monkeypatch)
     asked.flow.sql("DELETE FROM processes WHERE id = 'other'")
 
 
-def test_a_database_error_is_not_the_engines(asked, monkeypatch):
+def test_a_database_error_is_not_blamed_on_the_engine(asked, monkeypatch):
     """If an instance cannot be stored, the engine is not blamed, and the next round takes it in."""
     asked.finish("i1")
     asked.round()
@@ -361,7 +361,7 @@ def test_a_database_error_is_not_the_engines(asked, monkeypatch):
     assert asked.round().taken_in == 1
 
 
-def test_an_instance_that_cannot_be_stored_does_not_hold_up_others(asked, monkeypatch):
+def test_an_unstorable_instance_does_not_delay_other_instances(asked, monkeypatch):
     """The other instances are taken in, and the round does not count as a success until all are stored."""
     for name in ("i1", "i2", "i3"):
         asked.finish(name)

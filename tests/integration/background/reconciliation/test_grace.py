@@ -127,7 +127,7 @@ def test_a_time_at_which_our_clock_was_ahead_postpones_nothing(asked, monkeypatc
 
 
 @pytest.mark.parametrize("calls", [True, False])
-def test_a_command_without_a_server_leaves_time_to_call(opened, calls):
+def test_a_command_without_a_server_leaves_the_engine_time_to_call(opened, calls):
     """A command takes in only instances whose grace ended while a server ran, unless the engine cannot call."""
     source = settings_of() if calls else settings_of(token_sha256=())
     asked = opened(sources={"oa": source})
@@ -186,7 +186,7 @@ def test_many_new_instances_wait_for_an_operator(opened, logged):
     assert len(asked.events()) == 8
 
 
-def test_what_was_not_counted_is_not_confirmed(opened):
+def test_instances_that_were_not_counted_are_not_confirmed(opened):
     """A confirmation covers the instances that the round has counted, and none whose grace had not ended by then."""
     asked = opened({"max_new": 3})
     asked.round()
@@ -204,7 +204,7 @@ def test_what_was_not_counted_is_not_confirmed(opened):
     assert (result.taken_in, result.to_confirm) == (5, 50)
 
 
-def test_what_was_shown_is_confirmed(opened):
+def test_only_instances_shown_to_the_operator_are_confirmed(opened):
     """Instances that later rounds have counted between the question and its answer are not confirmed with it."""
     asked = opened({"max_new": 3})
     asked.round()
@@ -228,7 +228,7 @@ def test_what_was_shown_is_confirmed(opened):
         confirm_reconciliation(context, source="oa", seen_until=asked.clock.now() + 1)
 
 
-def test_a_confirmation_does_not_cover_what_is_decided_again_later(opened):
+def test_a_confirmation_excludes_instances_decided_again_later(opened):
     """Skipped instances that an operator asks for wait for a confirmation of their own, as the dry run has shown."""
     asked = opened({"max_new": 2})
     asked.round()
@@ -251,7 +251,7 @@ def test_a_confirmation_does_not_cover_what_is_decided_again_later(opened):
     assert asked.round().taken_in == 3
 
 
-def test_a_confirmation_does_not_cover_what_is_taken_over_later(opened):
+def test_a_confirmation_excludes_instances_of_a_later_former_name(opened):
     """Instances of a former name that is added later wait for a confirmation of their own."""
     sources = {
         name: settings_of({"max_new": 2}, former_names=former)
@@ -308,7 +308,7 @@ def test_a_confirmation_while_our_clock_was_ahead(opened, monkeypatch, confirmed
     assert asked.service.decline("oa", note="") == 3
 
 
-def test_a_dry_run_counts_what_waits(opened):
+def test_a_dry_run_counts_waiting_instances(opened):
     """A dry run counts the instances that earlier rounds have read, however long ago they ended."""
     asked = opened({"max_new": 3})
     asked.round()

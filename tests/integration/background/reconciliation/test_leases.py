@@ -113,7 +113,7 @@ def test_a_round_that_has_lost_its_lease_writes_nothing(asked, gate):
 
 
 @pytest.mark.either
-def test_questions_about_callbacks_renew_the_lease(asked):
+def test_queries_about_callbacks_renew_the_lease(asked):
     """Many slow answers about single instances do not outlast it: a process that has lost it asks no further."""
     for number in range(3):
         asked.flow.take(f"called{number}", source="oa", wait=0)
@@ -172,7 +172,7 @@ def test_changed_settings_wait_for_the_round_in_progress(asked, monkeypatch):
 
 
 @pytest.mark.either
-def test_a_stop_ends_a_round_in_a_page(asked, gate):
+def test_a_stop_ends_a_round_within_a_page(asked, gate):
     """A stop does not wait for the engine, and what the round has written stays."""
     asked.finish("i1")
     waits, may_go_on = gate()
@@ -188,7 +188,7 @@ def test_a_stop_ends_a_round_in_a_page(asked, gate):
 
 
 @pytest.mark.postgresql
-def test_a_process_with_old_settings_makes_no_round_under_the_former_name(opened, clock, engine):
+def test_a_process_with_old_settings_makes_no_round_of_a_renamed_source(opened, clock, engine):
     """While servers are renamed one after the other, no instance is taken in under both names."""
     old = opened(sources={"oa": settings_of()})
     old.round("oa")

@@ -40,7 +40,7 @@ def test_an_earlier_event_does_not_decide_an_instance_in_grace(asked, logged, fi
     assert [record["flow_instance_id"] for record in logged if record["event"] == "instance_id_reused"] == ["i1"]
 
 
-def test_the_time_of_a_proxy_doubles_nothing(asked, monkeypatch):
+def test_the_time_of_a_proxy_duplicates_no_event(asked, monkeypatch):
     """Engine and flowhooks agree, and a proxy that is ten minutes slow sets `Date`: each instance has its callback."""
     page_of = type(asked.engine)._page
 

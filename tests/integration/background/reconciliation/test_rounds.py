@@ -27,7 +27,7 @@ def windows(engine):
 # Instances and events.
 
 
-def test_a_finished_instance_that_nobody_called_for_becomes_an_event(asked):
+def test_a_finished_instance_without_a_callback_becomes_an_event(asked):
     """After its grace, and not before, an instance of the history is an event with its data, once."""
     asked.finish("i1", variables={"amount": 5, "other": 1, "conclusion": "approved"}, business_key="b1")
     assert asked.round().in_grace == 1
@@ -43,7 +43,7 @@ def test_a_finished_instance_that_nobody_called_for_becomes_an_event(asked):
     assert len(asked.flow.events()) == 1
 
 
-def test_an_instance_that_called_has_its_event(asked):
+def test_an_instance_with_a_callback_has_its_event(asked):
     """A callback before or after the first reading is the instance's event, whatever class it has."""
     asked.flow.take("i1", source="oa", wait=0)
     asked.finish("i1")
@@ -111,7 +111,7 @@ def test_an_id_that_ends_again_is_another_instance(asked):
 # Rules that skip an instance.
 
 
-def test_children_are_skipped(asked):
+def test_called_instances_are_skipped(asked):
     """An instance that another one called is skipped by the rule that names it."""
     asked.finish("child", parent_id="parent")
     assert asked.round().skipped == {"child": 1}
@@ -119,7 +119,7 @@ def test_children_are_skipped(asked):
     assert asked.book() == {"child": ("skipped", "child")}
 
 
-def test_children_are_taken_in_if_the_settings_say_so(opened):
+def test_called_instances_are_imported_if_configured(opened):
     """With children = true a called instance is like any other."""
     asked = opened({"children": True})
     asked.round()
@@ -129,7 +129,7 @@ def test_children_are_taken_in_if_the_settings_say_so(opened):
 
 
 @pytest.mark.parametrize(("state", "kind"), [("cancelled", "cancel"), ("error", "error"), ("terminated", "terminate")])
-def test_other_ends_are_skipped(asked, opened, state, kind):
+def test_instances_with_another_end_state_are_skipped(asked, opened, state, kind):
     """Instances that ended otherwise are skipped, unless the settings name their kind."""
     asked.finish("i1", end_state=EndState(state))
     assert asked.round().skipped == {"end_state": 1}
@@ -141,7 +141,7 @@ def test_other_ends_are_skipped(asked, opened, state, kind):
     assert asked.flow.sql("SELECT flow_instance_id, kind FROM events") == [("i2", kind)]
 
 
-def test_other_tenants_are_skipped(opened, engine, monkeypatch):
+def test_instances_of_other_tenants_are_skipped(opened, engine, monkeypatch):
     """A client that returns instances of other tenants does not make them events."""
     create = engine.client
     monkeypatch.setattr(engine, "client", lambda config: create(replace(config, tenants=())))
@@ -159,7 +159,7 @@ def test_other_tenants_are_skipped(opened, engine, monkeypatch):
     }
 
 
-def test_an_instance_that_was_purged_is_not_taken_in_again(asked):
+def test_a_purged_instance_is_not_imported_again(asked):
     """After its event was purged, an instance in the history stays without a new event."""
     asked.flow.take("i1", source="oa", key=None, callback_class="c", wait=0)
     ledger = asked.flow.app.ledger
@@ -192,7 +192,7 @@ def test_an_instance_that_was_purged_is_not_taken_in_again(asked):
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 40 else None,
 )
-def test_an_instance_that_no_callback_can_be_is_skipped_with_the_reason(asked, fields, rule, says):
+def test_an_instance_with_invalid_data_is_skipped_with_the_reason(asked, fields, rule, says):
     """Ids, values and sizes that the API would refuse are skipped, in every database, and the others are taken in."""
     given = dict(fields)
     asked.finish(given.pop("instance_id", "bad"), **given)
@@ -232,7 +232,7 @@ def test_a_damaged_row_is_skipped(asked, damage, says):
     assert detail.startswith(says)
 
 
-def test_an_instance_that_no_handler_takes_is_parked(opened):
+def test_an_instance_without_a_matching_handler_is_parked(opened):
     """The settings that reject a callback do not reject an instance: nobody would receive the answer."""
     asked = opened(routing={"no_handler": "reject", "no_name": "reject"})
     asked.round()
@@ -242,7 +242,7 @@ def test_an_instance_that_no_handler_takes_is_parked(opened):
     assert asked.flow.sql("SELECT state FROM events") == [("parked",)]
 
 
-def test_skipped_instances_are_decided_again_only_when_an_operator_asks(opened):
+def test_skipped_instances_are_decided_again_only_on_request(opened):
     """After a change of the settings, instances that were skipped stay skipped until `since` reaches them."""
     asked = opened()
     asked.round()
@@ -259,7 +259,7 @@ def test_skipped_instances_are_decided_again_only_when_an_operator_asks(opened):
 # An operator's rounds.
 
 
-def test_older_instances_are_taken_in_on_request(opened):
+def test_older_instances_are_imported_on_request(opened):
     """After a dry run that changes nothing, a round with `since` takes in what ended before the first contact."""
     asked = opened()
     asked.finish("old")
@@ -286,14 +286,14 @@ def test_a_dry_run_before_the_first_contact(opened):
     assert asked.position() is None
 
 
-def test_since_does_not_skip_what_was_not_read(asked):
+def test_since_does_not_skip_an_unread_interval(asked):
     """A start later than the regular one does not leave a hole."""
     asked.finish("i1")
     asked.clock.advance(HOUR)
     assert asked.round(since=asked.clock.now()).read == 1
 
 
-def test_no_round_reaches_back_before_the_kept_identities(opened):
+def test_no_round_reads_before_the_retained_identities(opened):
     """A time at which purged events are not known any more is not read, also if an operator asks."""
     asked = opened(retention={"identities": 30})
     asked.finish("old")
@@ -303,7 +303,7 @@ def test_no_round_reaches_back_before_the_kept_identities(opened):
     assert windows(asked.engine)[-1][0] == to_datetime(asked.clock.now() - 30 * DAY)
 
 
-def test_the_kept_identities_can_change(opened):
+def test_the_retention_of_identities_can_change(opened):
     """After SIGHUP no round reads back before the identities that the purge keeps then."""
     asked = opened(retention={"identities": 30})
     asked.finish("old")
@@ -460,7 +460,7 @@ def test_definitions_are_read_once_an_hour(asked):
     assert read() == [{"key": "leave", "version": 3, "name": "Leave", "tenant_id": None}]
 
 
-def test_old_rows_of_the_book_are_deleted(opened):
+def test_old_rows_of_decided_instances_are_deleted(opened):
     """Rows of decided instances are deleted when identities of purged events are, those in grace are kept."""
     asked = opened({"max_new": 1}, retention={"identities": 30})
     asked.round()

@@ -60,7 +60,7 @@ class LocalTimeEngine(SilentClient):
         return FinishedPage(instances=tuple(instances), engine_time=to_datetime(self.clock.now()))
 
 
-def test_first_contact_takes_in_nothing_older(opened):
+def test_first_contact_imports_no_older_instance(opened):
     """The position of a new source is now: an instance that ended before is never read."""
     asked = opened()
     asked.finish("old")
@@ -74,7 +74,7 @@ def test_first_contact_takes_in_nothing_older(opened):
 
 
 @pytest.mark.parametrize("skew", [-HOUR, HOUR, -40, 40])
-def test_the_engines_clock_counts(opened, logged, skew):
+def test_the_engines_clock_determines_the_window(opened, logged, skew):
     """With a clock that is ahead or behind, first contact, window and grace are right, and the log says it once."""
     asked = opened()
     asked.engine.skew = timedelta(seconds=skew)
@@ -201,7 +201,7 @@ def test_the_first_contact_is_corrected_once(opened, skew):
     assert asked.after_grace().taken_in == 1
 
 
-def test_an_engine_that_tells_no_time(opened):
+def test_an_engine_that_sends_no_time(opened):
     """Without the engine's time, its clock counts as equal to ours."""
     asked = opened()
     asked.engine.gives_time = False
@@ -211,7 +211,7 @@ def test_an_engine_that_tells_no_time(opened):
     assert asked.after_grace().taken_in == 1
 
 
-def test_an_instance_from_the_future_is_taken_in(asked):
+def test_an_instance_from_the_future_is_imported(asked):
     """A wrong end time cannot postpone an instance by more than the grace after it was first read."""
     asked.engine.gives_time = False
     asked.engine.skew = timedelta(seconds=-1)
@@ -220,7 +220,7 @@ def test_an_instance_from_the_future_is_taken_in(asked):
     assert asked.after_grace().taken_in == 1
 
 
-def test_each_window_overlaps_the_one_before(asked):
+def test_each_window_overlaps_the_previous_window(asked):
     """A transaction that commits within ten minutes after its end time is found."""
     asked.clock.advance(20 * MINUTE)
     asked.round()
@@ -294,13 +294,13 @@ def test_many_pages_without_instances(asked):
     assert asked.round().in_grace == 1
 
 
-def test_a_cursor_that_comes_again_is_an_error(asked):
+def test_a_repeated_cursor_is_an_error(asked):
     """A client whose cursors repeat has no last page."""
     asked.engine.answer_with(*empty_pages(asked.engine, "aba"))
     assert asked.failed().error == "the pages of the engine client make no progress"
 
 
-def test_long_cursors_are_not_kept(harness):
+def test_long_cursors_are_not_stored(harness):
     """An engine whose cursors have megabytes does not fill the memory with its pages."""
     numbers = iter(range(100, 140))
 

@@ -74,7 +74,7 @@ def test_an_ambiguous_selection_is_refused(database, run, arguments, error):
     assert error in " ".join(result.stderr.split())
 
 
-def test_the_question_says_that_it_is_final(database, run, monkeypatch):
+def test_the_prompt_states_that_a_closed_delivery_does_not_run(database, run, monkeypatch):
     """The question has the count and says that a closed delivery does not run; "n" cancels."""
     monkeypatch.setattr("flowhooks.cli.events.bulk.require_terminal", lambda unless: None)
     result = run("events", "close", "--all", given="n\n", **database)

@@ -19,7 +19,7 @@ def conflict(server, asked):
     return event_id, body["digest"]
 
 
-def test_a_body_is_shown_accepted_and_linked(server, run, asked, conflict):
+def test_a_conflicting_body_is_shown_accepted_and_linked(server, run, asked, conflict):
     """The text has the differences and the command; the JSON names the event of the accepted body."""
     event_id, digest = conflict
     shown = run("events", "show", event_id, server=server).stdout

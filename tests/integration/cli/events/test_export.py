@@ -34,13 +34,13 @@ def test_csv_file(run, server, tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_text_selects(run, server):
+def test_text_selects_a_flow_an_id_or_a_business_key(run, server):
     """TEXT is a flow, an id or a business key, as of `events list`."""
     result = run("events", "export", "dead", server=server)
     assert [json.loads(line)["flow_instance_id"] for line in result.stdout.splitlines()] == ["dead"]
 
 
-def test_format_option_wins(run, server):
+def test_format_option_overrides_the_file_name(run, server):
     """`--format` is stronger than the name of the file."""
     result = run("events", "export", "--flow", "dead", "--format", "csv", "--output", "events.jsonl", server=server)
     assert result.exit_code == 0
@@ -49,7 +49,7 @@ def test_format_option_wins(run, server):
     )
 
 
-def test_bodies_and_last(run, server):
+def test_bodies_and_limit_options(run, server):
     """`--bodies` adds the bodies; `--limit` writes the newest events, and says how to continue."""
     result = run("events", "export", "--limit", "1", "--bodies", server=server)
     (event,) = [json.loads(line) for line in result.stdout.splitlines()]
@@ -59,7 +59,7 @@ def test_bodies_and_last(run, server):
     assert event["id"] not in [json.loads(line)["id"] for line in older.stdout.splitlines()]
 
 
-def test_masked(run, server):
+def test_masked_bodies(run, server):
     """`--masked` writes bodies without their values."""
     result = run("events", "export", "--flow", "parked", "--masked", server=server)
     (event,) = [json.loads(line) for line in result.stdout.splitlines()]

@@ -65,7 +65,7 @@ def test_fields_find_values(listed):
         (("i1", "--query", "i2"), 2, "Give one text"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(run, env, arguments, code, said):
+def test_conditions_that_cannot_be_searched_are_refused(run, env, arguments, code, said):
     """The error says how a condition is written, or which fields are indexed."""
     result = run("events", "list", *arguments, **env)
     assert result.exit_code == code, result.output

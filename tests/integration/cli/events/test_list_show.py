@@ -87,13 +87,13 @@ def test_list_has_stable_names(asked, server):
         (("--id", "nothing"), set()),
     ],
 )
-def test_filters_narrow(asked, server, options, expected):
+def test_each_filter_works_separately_and_combined(asked, server, options, expected):
     """Each filter works alone and with others."""
     found = set(flows(asked("events", "list", *options, "--limit", "1000", server=server)))
     assert {one for one in found if one in server.OWN} == expected  # other tests send callbacks, too
 
 
-def test_list_goes_on_where_it_left_off(asked, run, server):
+def test_list_continues_from_page_to_page(asked, run, server):
     """The pages, newest first, have each event once, and the last page says that it is the last."""
     # All of them: other tests call back, too.
     everything = flows(asked("events", "list", "--until", "2100-01-01", "--limit", "1000", server=server))
@@ -109,7 +109,7 @@ def test_list_goes_on_where_it_left_off(asked, run, server):
     assert "There are more events: add --after " in run("events", "list", "--limit", "1", server=server).stdout
 
 
-def test_the_table_fits_and_has_the_ids_whole(run, asked, server, at_a_terminal):
+def test_the_table_fits_80_columns_and_has_complete_ids(run, asked, server, at_a_terminal):
     """At 80 columns the table shows complete ids with flow, key and deliveries."""
     words = ("events", "list", "--limit", "500")  # other tests send callbacks, too
     result = run(*words, server=server)
@@ -123,7 +123,7 @@ def test_the_table_fits_and_has_the_ids_whole(run, asked, server, at_a_terminal)
         assert (code, shown in text, max(map(len, lines)) <= 80) == (0, True, True)
 
 
-def test_nothing_found_is_said(run, server):
+def test_an_empty_result_prints_a_sentence(run, server):
     """Without a result a sentence replaces the table."""
     result = run("events", "list", "--flow", "nobody", server=server)
     assert (result.exit_code, result.stdout) == (0, "No matching events.\n")
@@ -136,7 +136,7 @@ def test_show_by_event_delivery_or_flow(asked, server):
         assert asked("events", "show", name, server=server)["events"] == [event]
 
 
-def test_show_has_everything(asked, server):
+def test_show_as_json_has_all_data(asked, server):
     """JSON has the received body, its data, other bodies, and attempts with times and results."""
     (event,) = asked("events", "show", "leave", server=server)["events"]
     more = {"body", "data", "conflicts", "late_callbacks", "deliveries_left_out", "audit_entries", "no_match"}
@@ -155,7 +155,7 @@ def test_show_has_everything(asked, server):
     assert re.fullmatch("[0-9a-f]{64}", attempt["plugin_digest"])
 
 
-def test_show_for_people(run, server):
+def test_show_as_text(run, server):
     """The text has members, routing reasons, attempts, errors and the next steps; a traceback only on request."""
     text = run("events", "show", "leave", server=server).stdout
     for part in ("received again 1 time", "why            key leave", 'returned {"days": 3}', "rejected with 409"):
@@ -178,14 +178,14 @@ def test_several_events_of_a_flow_are_listed(run, asked, server):
     assert len(asked("events", "show", "twice", server=server)["events"]) == 2
 
 
-def test_there_is_no_such_event(run, server):
+def test_unknown_event(run, server):
     """An unknown event is one line and exit code 1."""
     result = run("events", "show", "nothing", server=server)
     assert result.exit_code == 1
     assert result.output == "Error: there is no event, delivery or flow instance nothing\n"
 
 
-def test_without_a_database_nothing_is_made(run, tmp_path):
+def test_a_read_only_command_creates_no_database(run, tmp_path):
     """A read-only command with a mistyped path creates no file."""
     for arguments in (
         ("list",),
@@ -210,7 +210,7 @@ def test_without_a_database_nothing_is_made(run, tmp_path):
         ("2026-11-24T09:30:00Z", datetime(2026, 11, 24, 9, 30, tzinfo=UTC)),
     ],
 )
-def test_times_are_read(text, moment):
+def test_times_are_parsed_as_iso_8601(text, moment):
     """Times are ISO 8601, in UTC if there is no zone."""
     assert timestamp(text) == moment.timestamp() * 1_000_000
 
@@ -218,7 +218,7 @@ def test_times_are_read(text, moment):
 @pytest.mark.parametrize(
     ("text", "ago"), [("90s", 90), ("5m", 300), ("2h", 7200), ("3d ago", 259_200), ("1w", 604_800)]
 )
-def test_times_ago_are_read(text, ago):
+def test_durations_are_parsed_as_times_before_now(text, ago):
     """A duration means this long before now."""
     expected = datetime.now(UTC) - timedelta(seconds=ago)
     assert abs(timestamp(text) - expected.timestamp() * 1_000_000) < 5_000_000

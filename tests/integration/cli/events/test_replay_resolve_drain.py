@@ -32,7 +32,7 @@ def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_sho
     assert (again["planned"], again["state"], again["server"]) == (0, "planned", True)
 
 
-def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
+def test_succeeded_deliveries_are_replayed_only_with_again(server, run, settled):
     """Only `--again` replays a succeeded delivery."""
     event_id = server.post("r2", processDefinitionKey="leave")
     said = run("events", "replay", event_id, "--yes", server=server).stdout
@@ -42,7 +42,7 @@ def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
     assert len(settled("r2", "succeeded")["attempts"]) == 2
 
 
-def test_replay_of_what_a_version_ran(server, run, asked, settled):
+def test_replay_selects_by_the_version_that_ran_last(server, run, asked, settled):
     """`--ran-by` selects by the version that ran last; the other filters are about one attempt, and exclude others."""
     event_id = server.post("versions", processDefinitionKey="leave")
     delivery_id = settled("versions", "succeeded")["id"]
@@ -86,7 +86,7 @@ def test_replay_of_what_a_version_ran(server, run, asked, settled):
         (tuple(map(str, range(1001))), "Give at most 1,000 IDs"),
     ],
 )
-def test_replay_refuses_what_was_hardly_meant(server, run, settled, arguments, said):
+def test_replay_refuses_ambiguous_or_unconfirmed_selections(server, run, settled, arguments, said):
     """Without a filter, with conflicting filters, or without a terminal to confirm: exit code 2, and no change."""
     result = run("events", "replay", *arguments, server=server)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -102,7 +102,7 @@ def test_replay_of_an_unknown_id_does_nothing(server, run, asked, settled):
     assert len(settled("dead", "dead")["attempts"]) == 1
 
 
-def test_replay_asks_first(server, settled, at_a_terminal, open_shop):
+def test_replay_asks_for_confirmation(server, settled, at_a_terminal, open_shop):
     """At a terminal it prints the count and the meaning of `--again`; "n" cancels, "y" confirms."""
     (server.folder / "open").unlink()
     server.post("r3", **ORDER, businessKey="asked")
@@ -122,7 +122,7 @@ def test_replay_asks_first(server, settled, at_a_terminal, open_shop):
     assert len(settled("r3-done", "succeeded")["attempts"]) == 1
 
 
-def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, settled):
+def test_resolve_stores_the_outcome_of_an_unknown_delivery(server, run, asked, settled):
     """A dry run shows the change, then it is made with its note; a repeat is refused."""
     delivery_id = settled("resolved", "unknown")["id"]
     for verdict, state in (("--did", "succeeded"), ("--did-not", "waiting"), ("--close", "closed")):
@@ -146,7 +146,7 @@ def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, set
     )
 
 
-def test_resolve_refuses_what_was_hardly_meant(server, run):
+def test_resolve_refuses_incomplete_or_unconfirmed_commands(server, run):
     """Without an outcome, a terminal to confirm or such a delivery, `resolve` is refused."""
     for arguments, code, said in (
         (("x",), 2, "Give the outcome: --did, --did-not or --close for one delivery"),
@@ -158,14 +158,14 @@ def test_resolve_refuses_what_was_hardly_meant(server, run):
         assert said in " ".join(result.stderr.split())
 
 
-def test_reroute_parked_finds_nobody(server, run, asked):
+def test_reroute_parked_without_a_matching_handler(server, run, asked):
     """Parked events stay parked while no handler matches them."""
     assert run("events", "reroute", "--parked", server=server).stdout == "No parked event matches a handler now.\n"
     done = asked("events", "reroute", "--parked", "--dry-run", server=server)
     assert (done["delivered"], done["dry_run"], done["server"]) == (0, True, True)
 
 
-def test_reroute_parked_refuses_what_it_does_not_take(server, run):
+def test_reroute_parked_refuses_other_filters(server, run):
     """`--parked` means all parked events and all handlers; other filters are wrong usage."""
     events = "--parked selects all parked events; leave out IDs, filters, --all and --after."
     for arguments, said in (
@@ -184,14 +184,14 @@ def test_reroute_parked_refuses_what_it_does_not_take(server, run):
             assert said in " ".join(result.stderr.split()), arguments
 
 
-def test_a_command_and_a_server_do_not_fight(server, run):
+def test_db_upgrade_is_refused_while_a_server_runs(server, run):
     """`db upgrade` is refused while a server uses the database, and names the server."""
     result = run("db", "upgrade", server=server)
     assert result.exit_code == 1
     assert f"is in use by process {server.process.pid}, whose administration is at {server.admin}" in result.stderr
 
 
-def test_many_commands_at_once(server, spawn, open_shop, settled):
+def test_concurrent_replays_run_a_delivery_once(server, spawn, open_shop, settled):
     """Concurrent replays run a delivery again once; all other commands report that its state has changed."""
     (server.folder / "open").unlink()
     event_id = server.post("r4", **ORDER)

@@ -22,7 +22,7 @@ def states(asked, server, name):
     return [one["state"] for one in asked("events", "list", "--business-key", name, server=server)["events"]]
 
 
-def test_dismiss_and_back_again(server, run, asked, trips, hostile):
+def test_dismiss_and_undo_by_reroute(server, run, asked, trips, hostile):
     """The output of the dry run, the result and the way back; the note in `events show` without control characters."""
     (event_id, _) = trips("dr1", 2)
     words = ("--business-key", "dr1")
@@ -46,7 +46,7 @@ def test_dismiss_and_back_again(server, run, asked, trips, hostile):
     assert event["audit_entries"][0]["detail"]["note"] == f"not ours {hostile}"
 
 
-def test_in_json(server, asked, trips):
+def test_dismiss_and_reroute_as_json(server, asked, trips):
     """JSON has the operation's response and the members that the command adds."""
     (event_id,) = trips("dr2")
     assert asked("events", "dismiss", event_id, "--yes", server=server) == {
@@ -84,14 +84,14 @@ def test_in_json(server, asked, trips):
         (("nothing", "--yes"), 1, "Error: there is no event nothing\n"),
     ],
 )
-def test_what_was_hardly_meant_is_refused(server, run, command, arguments, code, said):  # noqa: PLR0917 (a table)
+def test_ambiguous_or_unconfirmed_selections_are_refused(server, run, command, arguments, code, said):  # noqa: PLR0917 (a table)
     """Without a filter, with conflicting filters, or without a terminal to confirm, nothing changes."""
     result = run("events", command, *arguments, server=server)
     assert (result.exit_code, result.stdout) == (code, "")
     assert said in result.stderr
 
 
-def test_both_ask_first(server, asked, at_a_terminal, trips):
+def test_dismiss_and_reroute_ask_for_confirmation(server, asked, at_a_terminal, trips):
     """The question has the count and whether it can be undone; "n" cancels; without a match there is no question.
 
     An event that arrives after the count is not changed.
@@ -129,7 +129,7 @@ def handlers():
 '''
 
 
-def test_a_plugin_that_was_installed_since(left, run, asked):
+def test_reroute_to_a_plugin_that_was_installed_later(left, run, asked):
     """Without a server the deliveries are created, wait for its start, and nothing else changes."""
     (left.folder / "later.py").write_text(LATER)
     env = {"FLOWHOOKS_PLUGINS_ALLOW": "shop,later"}

@@ -218,7 +218,7 @@ def audited(there):
     return [(entry.action, entry.detail.get("plugins")) for entry in changes]
 
 
-def test_from_nothing_to_a_plugin_and_back(there, ledger):
+def test_install_and_uninstall_of_a_plugin_with_parked_events(there, ledger):
     """Parked events are listed before they are delivered, kept when the plugin is removed, and listed again later."""
     there.package()
     text = there.run("plugins", "install", "./acme-leave", *PIP)
@@ -256,7 +256,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
 
 
 @pytest.mark.long
-def test_an_editable_one(there):
+def test_editable_package(there):
     """Changes of an editable package take effect at once; uninstalling it keeps the folder."""
     folder = there.package()
     done = there.ask("plugins", "install", "-e", "./acme-leave", *PIP, **STARTED)
@@ -267,7 +267,7 @@ def test_an_editable_one(there):
     assert (folder / "acme_leave.py").exists()
 
 
-def test_a_plugin_that_cannot_be_used_is_trouble(there):
+def test_an_unusable_plugin_is_installed_and_reported(there):
     """An unusable plugin is installed, the check reports the fault, and the exit code is 1."""
     text = there.run("plugins", "install", there.wheel(source="1 / 0"), *PIP, code=1, **STARTED)
     assert "new: leave 0.1.0 (acme-leave): quarantined" in text
@@ -276,7 +276,7 @@ def test_a_plugin_that_cannot_be_used_is_trouble(there):
     assert "flowhooks plugins show leave" in text
 
 
-def test_a_result_that_cannot_be_checked(there, ledger):
+def test_a_plugin_that_ends_the_checking_process_is_reported(there, ledger):
     """If a plugin ends the process that checks it, its package is reported as installed, and recorded."""
     there.run("plugins", "install", there.wheel(source="import os\nos._exit(0)\n"), *PIP, code=1)
     assert "pip has installed the packages, and the next server that starts loads them" in there.said
@@ -292,7 +292,7 @@ def test_each_plugin_that_was_not_retired_is_named():
     assert _not_retired(plan, "busy").endswith(f"were not retired: busy; run {commands} later")
 
 
-def test_a_plugin_that_the_settings_keep_out(there):
+def test_a_plugin_that_the_settings_deny(there):
     """A plugin that the settings deny is installed, and the setting is named."""
     text = there.run("plugins", "install", there.wheel(), *PIP, FLOWHOOKS_PLUGINS_ALLOW="other")
     assert "new: leave 0.1.0 (acme-leave): denied" in text
@@ -311,7 +311,7 @@ def test_a_ledger_that_another_process_is_opening(there, ledger):
     assert "It is not known whether a server is running: " in there.said
 
 
-def test_what_is_installed_already(there):
+def test_a_package_that_is_already_installed(there):
     """An installed package changes nothing for a server; pip's own output is printed on request."""
     there.put()
     text = there.run("plugins", "install", there.wheel(), *PIP, "--verbose")
@@ -319,7 +319,7 @@ def test_what_is_installed_already(there):
     assert text.endswith("\n\nNo plugin is new or changed.\n")
 
 
-def test_what_pip_cannot_install(there):
+def test_a_package_that_pip_cannot_install(there):
     """The output of pip is passed through, and the exit code is 1."""
     there.run("plugins", "install", "./nothing-here", *PIP, code=1)
     assert "nothing-here" in there.said
@@ -358,7 +358,7 @@ def test_an_environment_without_pip(there, tmp_path):
     assert "-m ensurepip" in there.said
 
 
-def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
+def test_uninstall_while_the_ledger_is_locked(there, ledger):
     """If the ledger is locked, the package is removed, its handlers stay known, and a repeat retires them."""
     there.put()
     there.run("events", "reroute", "--parked")
@@ -376,7 +376,7 @@ def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
     assert (done["handlers"], done["waiting"], done["server"]) == ([], 0, False)
 
 
-def test_a_handler_that_its_plugin_has_no_more(there, ledger):
+def test_a_handler_that_a_new_version_lacks(there, ledger):
     """A new version without a handler is a fault with a command to retire it, which retires only that handler."""
     there.put()
     there.run("events", "reroute", "--parked")
@@ -392,7 +392,7 @@ def test_a_handler_that_its_plugin_has_no_more(there, ledger):
     assert known(there) == []
 
 
-def test_dismissed_events_that_a_new_handler_would_take(there, ledger):
+def test_dismissed_events_that_match_a_new_handler_are_counted(there, ledger):
     """The install counts them and prints the command that delivers them; the server does not."""
     there.put()
     there.run("events", "reroute", "--parked")
@@ -410,14 +410,14 @@ def test_dismissed_events_that_a_new_handler_would_take(there, ledger):
     assert len(there.ask("events", "list", "--handler=leave:undo", "--state=waiting")["events"]) == 3
 
 
-def test_what_is_outside_the_environment_is_not_retired(there):
+def test_a_package_outside_the_environment_is_not_uninstalled(there):
     """A package outside the environment, which pip skips without an error, is a failure here."""
     entry = next(one for one in entry_points(group="flowhooks"))
     there.run("plugins", "uninstall", entry.name, "--yes", code=1)
     assert f"pip did not uninstall {entry.dist.name}" in there.said
 
 
-def test_what_is_refused(there, tmp_path):
+def test_unusable_targets_of_uninstall_are_refused(there, tmp_path):
     """A single file, a missing path, and at last a question without a terminal are refused."""
     folder = tmp_path / "files"
     folder.mkdir()
@@ -468,7 +468,7 @@ def post(base, instance):
         return connection.getresponse().status
 
 
-def test_it_asks_first(server, at_a_terminal, tmp_path):
+def test_the_command_asks_for_confirmation(server, at_a_terminal, tmp_path):
     """At a terminal the command describes its changes, also with `--json`, and "n" changes nothing."""
     for options in ((), ("--json",)):
         said, code = at_a_terminal(
@@ -498,7 +498,7 @@ def test_a_running_server_is_replaced(there, ledger):
         assert post(base, "still") == 200
 
 
-def test_an_upgrade_refuses_no_callback(there, ledger):
+def test_an_upgrade_rejects_no_callback(there, ledger):
     """While clients send callbacks, a new version of a plugin is loaded; a broken one changes nothing."""
     there.put()
     with serving(there) as base:
@@ -524,7 +524,7 @@ def test_an_upgrade_refuses_no_callback(there, ledger):
     assert sum(versions.values()) == len(clients.sent) + parked
 
 
-def test_beside_a_running_server(there, ledger):
+def test_a_running_server_uses_its_loaded_plugins_until_a_restart(there, ledger):
     """A running server keeps its loaded plugins until a restart; a handler retired meanwhile stays retired."""
     with serving(there) as base:
         assert post(base, "early") == 202

@@ -110,7 +110,7 @@ def by_name(found):
     return {one["name"]: one for one in found["plugins"] if one["origin"].startswith("file ") or not one["origin"]}
 
 
-def test_every_plugin_is_listed_whatever_its_state(asked, env, folder):
+def test_every_plugin_is_listed_in_any_state(asked, env, folder):
     """Loaded, quarantined and denied plugins are listed with their facts; the exit code is 0."""
     found = asked("plugins", "list", **env)
     plugins = by_name(found)
@@ -132,7 +132,7 @@ def test_every_plugin_is_listed_whatever_its_state(asked, env, folder):
     assert found["ledger"] == {"read": False, "why": ""}
 
 
-def test_the_table(run, env):
+def test_list_as_table(run, env):
     """The table has one or two lines for each plugin, a total, and the complete errors below."""
     result = run("plugins", "list", **env)
     assert result.exit_code == 0
@@ -144,13 +144,13 @@ def test_the_table(run, env):
     assert "ZeroDivisionError" in result.stdout
 
 
-def test_no_plugin_at_all(run):
+def test_list_without_plugins(run):
     """Without plugins the output says how to install one."""
     installed = run("plugins", "list", FLOWHOOKS_SAFE_MODE="yes").stdout
     assert "No plugin is installed" in installed or "denied" in installed
 
 
-def test_what_only_the_ledger_remembers(server, asked, run):
+def test_a_missing_plugin_is_listed_from_the_ledger(server, asked, run):
     """A missing plugin is listed with its handlers, their selectors, and the number of stored deliveries."""
     found = asked("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS="")
     assert found["ledger"] == {"read": True, "why": ""}
@@ -167,7 +167,7 @@ def test_what_only_the_ledger_remembers(server, asked, run):
     assert "flowhooks plugins uninstall NAME" in text
 
 
-def test_a_handler_that_its_plugin_has_no_more(server, asked, tmp_path):
+def test_a_removed_handler_is_listed_as_missing(server, asked, tmp_path):
     """A removed handler is listed under its plugin as missing."""
     folder = tmp_path / "newer"
     folder.mkdir()
@@ -203,7 +203,7 @@ def test_show_names_the_sources_of_a_receiver(run, asked, tmp_path):
     assert "receives /in/lark, /in/feishu" in shown
 
 
-def test_show_has_all_that_is_known(asked, env, folder):
+def test_show_as_json_has_all_data(asked, env, folder):
     """JSON has the selectors, retries and file of each handler, the names of settings, and schema files."""
     (one,) = asked("plugins", "show", "works", **env)["plugins"]
     assert one["documentation"] == "Grants leave; that is all."
@@ -231,7 +231,7 @@ def test_show_has_all_that_is_known(asked, env, folder):
     ]
 
 
-def test_show_for_people(run, env, folder):
+def test_show_as_text(run, env, folder):
     """The same facts are printed as text."""
     lines = run("plugins", "show", "works", **env).stdout.splitlines()
     assert lines[:4] == [
@@ -306,7 +306,7 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
     assert "  extra: set; the plugin does not describe it" in lines
 
 
-def test_settings_that_are_refused_are_shown_beside_what_may_be_set(run, env, tmp_path):
+def test_the_schema_is_shown_beside_wrong_settings(run, env, tmp_path):
     """With wrong settings, the most frequent cause of a quarantine, the schema is shown."""
     (tmp_path / "flowhooks.toml").write_text('[plugins.works]\ndays = "hidden-value"\n')
     text = run("plugins", "show", "works", **env).stdout
@@ -329,7 +329,7 @@ def test_show_of_a_broken_plugin_has_the_traceback(run, asked, env, folder):
     assert one["traceback"].startswith("Traceback")
 
 
-def test_show_of_one_that_is_kept_out_or_gone(run, server, env):
+def test_show_of_a_denied_or_missing_plugin(run, server, env):
     """The output says why the plugin is not in use, and how many deliveries wait for a missing one."""
     assert "it is not in plugins_allow" in run("plugins", "show", "kept", **env).stdout
     text = run("plugins", "show", "shop", server=server, FLOWHOOKS_PLUGINS_DIRS="").stdout
@@ -348,7 +348,7 @@ def test_an_unknown_name_is_wrong_usage(run, env):
     assert "\x1b" not in result.stderr
 
 
-def test_a_package_is_a_name_too(run, asked):
+def test_a_plugin_is_shown_by_the_name_of_its_package(run, asked):
     """An installed plugin is shown by its package's name, with the description from its metadata."""
     from importlib.metadata import entry_points
 
@@ -361,7 +361,7 @@ def test_a_package_is_a_name_too(run, asked):
     assert one["documentation"] not in {line.strip() for line in shown}
 
 
-def test_what_a_plugin_says_moves_no_cursor(run, folder, env):
+def test_control_characters_of_a_plugin_are_not_printed(run, folder, env):
     """Docstrings, names in schemas and errors are printed without control characters."""
     (folder / "works-schemas/settings.schema.json").write_text(
         json.dumps({"properties": {"a\x1b[31m": {"type": "string", "description": "b\x1b[2Jc"}}})
@@ -392,7 +392,7 @@ def test_a_plugin_that_prints_and_leaves_a_thread(spawn, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("install", "./nowhere"), ("uninstall", "fatal", "--dry-run")])
-def test_a_plugin_that_ends_the_process_is_said(run, tmp_path, words):
+def test_a_plugin_that_ends_the_process_is_reported(run, tmp_path, words):
     """A plugin that ends the process is reported, and without plugins the command works."""
     (tmp_path / "fatal.py").write_text("import os\nos._exit(3)\n")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "fatal"}

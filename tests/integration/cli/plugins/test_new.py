@@ -68,7 +68,7 @@ def test_the_template_is_found():
     assert (template.template_dir() / "cookiecutter.json").is_file()
 
 
-def test_nothing_is_asked_with_no_input(run, tmp_path, home):
+def test_no_prompt_with_no_input(run, tmp_path, home):
     """The package is made from options and defaults; no other folder is written."""
     result = run("plugins", "new", "--domain", "Expenses", "--class", "com.example.Paid", "--no-input")
     assert result.exit_code == 0, result.output
@@ -90,7 +90,7 @@ def test_nothing_is_asked_with_no_input(run, tmp_path, home):
     ]
 
 
-def test_what_is_made_can_be_loaded(run, asked, tmp_path):
+def test_the_new_plugin_can_be_loaded(run, asked, tmp_path):
     """The new plugin is loaded and has the given selectors."""
     run("plugins", "new", "out", "--package", "acme-leave", *KEY, "--no-input")
     (source,) = (tmp_path / "out/acme-leave/src").iterdir()
@@ -113,7 +113,7 @@ def test_what_is_made_can_be_loaded(run, asked, tmp_path):
 
 
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
-def test_what_is_not_given_is_asked_for(typed, tmp_path, term):
+def test_missing_answers_are_prompted_for(typed, tmp_path, term):
     """The template's questions have defaults; a Chinese domain gives a valid package name."""
     code, stdout, screen = typed("plugins", "new", lines=["\u5408\u540c", "", "", "leave_request", "", ""], term=term)
     assert code == 0, screen
@@ -126,7 +126,7 @@ def test_what_is_not_given_is_asked_for(typed, tmp_path, term):
     assert "  flowhooks send 1 --business-key K-1 --key leave_request --conclusion approved" in stdout.splitlines()
 
 
-def test_what_is_given_is_not_asked_for(typed, tmp_path):
+def test_given_answers_are_not_prompted_for(typed, tmp_path):
     """Given answers are not requested, and with a class no key is requested."""
     given = ("--domain", "Leave", "--class", "com.example.Leave", "--conclusion", "", "--author", "")
     code, _, screen = typed("plugins", "new", *given, lines=["acme-leave"])
@@ -135,7 +135,7 @@ def test_what_is_given_is_not_asked_for(typed, tmp_path):
     assert (tmp_path / "acme-leave").is_dir()
 
 
-def test_an_answer_that_cannot_be_used_is_asked_for_again(typed, tmp_path):
+def test_an_unusable_answer_is_prompted_for_again(typed, tmp_path):
     """A refused answer is explained and proposed again; without class and key both are requested again."""
     first = ["a{{b", "", "", "with blank", "it's", ""]
     second = ["Leave", "acme-leave", "", "", "", ""]
@@ -152,7 +152,7 @@ def test_an_answer_that_cannot_be_used_is_asked_for_again(typed, tmp_path):
     assert "Ann" in (tmp_path / "acme-leave/pyproject.toml").read_text()
 
 
-def test_what_was_given_is_asked_for_when_it_cannot_be_used(typed, tmp_path):
+def test_an_unusable_option_is_prompted_for_at_a_terminal(typed, tmp_path):
     """At a terminal an unusable option is requested again; control characters are not proposed."""
     given = ("--domain", "a\x1b[31mb", "--key", "leave", "--package", "acme-leave", "--conclusion", "", "--author", "")
     code, _, screen = typed("plugins", "new", *given, lines=["Leave", "", "", "", "", ""])
@@ -163,7 +163,7 @@ def test_what_was_given_is_asked_for_when_it_cannot_be_used(typed, tmp_path):
     assert (tmp_path / "acme-leave").is_dir()
 
 
-def test_the_answers_end_too_early(typed, tmp_path):
+def test_answers_that_end_too_early(typed, tmp_path):
     """The message names the option to use instead, and nothing is created."""
     code, _, screen = typed("plugins", "new", lines=["Leave", "\x04"])
     assert code == 2
@@ -172,7 +172,7 @@ def test_the_answers_end_too_early(typed, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--domain", "Leave", *KEY)])
-def test_nobody_is_there_to_answer(run, tmp_path, arguments):
+def test_missing_answers_without_a_terminal(run, tmp_path, arguments):
     """Without a terminal nothing is read, so nothing can hang, and nothing is created."""
     result = run("plugins", "new", *arguments, given="Leave\n\n\nleave\n\n\n")
     assert result.exit_code == 2
@@ -180,7 +180,7 @@ def test_nobody_is_there_to_answer(run, tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_open_pipe_is_not_waited_for(tmp_path, program):
+def test_the_command_does_not_wait_for_an_open_pipe(tmp_path, program):
     """The command does not wait for a silent process at the other end of a pipe."""
     done = subprocess.Popen(
         [*program(os.environ), "plugins", "new"],
@@ -228,7 +228,7 @@ def test_an_open_pipe_is_not_waited_for(tmp_path, program):
         (("there", "--output-dir", "there", *KEY), "are the same: give one of them"),
     ],
 )
-def test_what_cannot_be_used_is_refused(run, tmp_path, arguments, said):
+def test_unusable_values_are_refused(run, tmp_path, arguments, said):
     """Unusable values exit with 2 and one line that names the value and reason; nothing is created."""
     result = run("plugins", "new", *arguments, "--no-input")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -236,7 +236,7 @@ def test_what_cannot_be_used_is_refused(run, tmp_path, arguments, said):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_classes_and_keys_are_spelt_as_everywhere_else(run):
+def test_all_commands_use_the_options_class_and_key(run):
     """All commands use the names `--class` and `--key`, and no others."""
     for command in (("plugins", "new"), ("routes",), ("send",), ("events", "list")):
         said = run(*command, "--help").stdout
@@ -246,7 +246,7 @@ def test_classes_and_keys_are_spelt_as_everywhere_else(run):
         assert "--process-key" not in said
 
 
-def test_a_folder_that_is_there_is_left_alone(run, tmp_path):
+def test_an_existing_folder_is_not_changed(run, tmp_path):
     """An existing folder exits with 2 and does not change."""
     (tmp_path / "acme-leave").mkdir()
     (tmp_path / "acme-leave/mine").touch()
@@ -256,7 +256,7 @@ def test_a_folder_that_is_there_is_left_alone(run, tmp_path):
     assert [one.name for one in (tmp_path / "acme-leave").iterdir()] == ["mine"]
 
 
-def test_a_place_that_cannot_be_written(run, tmp_path):
+def test_a_folder_that_cannot_be_written(run, tmp_path):
     """A file at the folder's path is one line and exit code 2."""
     (tmp_path / "file").touch()
     result = run("plugins", "new", "file/in", "--package", "acme-leave", *KEY, "--no-input")
@@ -275,7 +275,7 @@ def test_without_cookiecutter(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_users_own_configuration_does_not_count(run, tmp_path, home):
+def test_the_users_cookiecutter_configuration_is_not_read(run, tmp_path, home):
     """Settings for other templates in `~/.cookiecutterrc` are not read."""
     (home / ".cookiecutterrc").write_text('default_context:\n  author: "Somebody Else"\n')
     result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
@@ -286,7 +286,7 @@ def test_the_users_own_configuration_does_not_count(run, tmp_path, home):
     assert [one.name for one in home.iterdir()] == [".cookiecutterrc"]
 
 
-def test_a_name_that_is_installed_already_is_told(run):
+def test_a_name_that_is_already_installed_is_reported(run):
     """A name in use is reported, because only the first plugin of a name is loaded."""
     from importlib.metadata import entry_points
 

@@ -146,7 +146,7 @@ def test_a_version_that_makes_no_difference(place):
     assert text.endswith(") would be handled differently with acme-leave 1.0.0.\n")
 
 
-def test_what_another_version_would_do_differently(place):
+def test_differences_of_another_version_are_grouped(place):
     """Routes, conditions and data are compared beside a running process, event by event, and grouped."""
     for number in range(7):
         place.store(number, conclusion="rejected")
@@ -214,7 +214,7 @@ def test_a_plugin_that_cannot_be_used(place):
     assert "the tried plugins cannot be evaluated: their process ended with exit code 3" in place.said
 
 
-def test_a_package_gets_what_it_requires(place):
+def test_missing_requirements_are_installed(place):
     """Requirements that this environment lacks are installed with it, and those that it has are not."""
     place.wheel(name="days", source="LIMIT = 30")
     source = "from acme_days import LIMIT\n" + PLUGIN.format(selectors="", folder=str(place.folder))

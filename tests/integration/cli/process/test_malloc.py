@@ -42,7 +42,7 @@ def arenas(**environ):
     return ran.stdout.count("<heap nr=")
 
 
-def test_threads_of_a_process_that_goes_on_share_what_memory_is_free():
+def test_threads_share_at_most_two_memory_arenas():
     """With any number of threads and cores there are at most two arenas."""
     assert 1 <= arenas() <= 2
 
@@ -50,6 +50,6 @@ def test_threads_of_a_process_that_goes_on_share_what_memory_is_free():
 @pytest.mark.parametrize(
     "environ", [{"MALLOC_ARENA_MAX": "5"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=5"}], ids=["old", "tunable"]
 )
-def test_whoever_has_said_how_many_arenas_there_are_to_be_is_obeyed(environ):
+def test_an_environment_variable_overrides_the_number_of_arenas(environ):
     """An environment variable overrides the number that flowhooks chooses."""
     assert arenas(**environ) == 5

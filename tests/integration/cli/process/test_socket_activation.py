@@ -56,7 +56,7 @@ def listening():
         ("admin:listen", ["admin", "listen"]),
     ],
 )
-def test_sockets_are_named_or_in_order(passed, names, order):
+def test_sockets_are_assigned_by_name_or_order(passed, names, order):
     """Names of settings decide; other names mean the order of the listeners. The settings have their addresses."""
     sockets = [listening(), listening()]
     ports = [sock.getsockname()[1] for sock in sockets]
@@ -73,21 +73,21 @@ def test_sockets_are_named_or_in_order(passed, names, order):
             sock.close()
 
 
-def test_one_socket_is_that_of_callbacks(passed):
+def test_a_single_unnamed_socket_is_the_callback_listener(passed):
     """A single socket without the name of a setting is the callback listener; the other one is opened as configured."""
     taken = take_sockets(passed(listening(), names="flowhooks.socket"), LISTENERS)
     assert list(taken) == ["listen"]
     taken["listen"].close()
 
 
-def test_what_is_meant_for_another_process_is_left_alone():
+def test_variables_for_another_process_are_ignored():
     """Variables that a parent has inherited name its process id."""
     environ = {"LISTEN_PID": str(os.getppid()), "LISTEN_FDS": "1"}
     assert take_sockets(environ, LISTENERS) == {}
     assert environ == {}
 
 
-def test_what_cannot_be_used_is_refused(passed):
+def test_unusable_sockets_are_errors(passed):
     """Too many sockets, a datagram socket, a local socket and a file are errors that name the cause."""
     with pytest.raises(SettingsError, match="2 sockets were passed, at most 1 are used"):
         take_sockets(passed(listening(), listening()), ("admin",))

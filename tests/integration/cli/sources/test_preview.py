@@ -155,7 +155,7 @@ def test_a_form_that_is_delivered(tried):
     assert "Nothing was stored. No credential was checked: `flowhooks sources test yudao`" in text
 
 
-def test_what_is_ignored_or_parked(tried):
+def test_ignored_requests_and_parked_events(tried):
     """An ignored request names its rule; an event that would be parked is exit code 1 though the answer is 200."""
     code, shown = tried("yudao", LEAVE.replace(b"status=2", b"status=1"))
     assert (code, shown["answer"]["status"]) == (0, 200)
@@ -280,7 +280,7 @@ def test_a_receiver_that_is_not_loaded(tried, tmp_path):
     assert "ValueError: no key" in shown["problem"]
 
 
-def test_settings_with_which_no_server_starts(tried, run):
+def test_settings_that_prevent_a_server_start(tried, run):
     """A kind or a receiver that does not exist is named with its line, as at the start of a server."""
     tried("yudao", LEAVE)
     for name, said in (
@@ -328,7 +328,7 @@ def test_the_standard_input(tried, run):
     assert json.loads(ran.stdout)["items"][0]["callback"]["flow_instance_id"] == "7"
 
 
-def test_a_server_answers_the_same(tried, tmp_path):
+def test_the_preview_equals_the_response_of_a_server(tried, tmp_path):
     """The status, the media type and the body of the preview are those of a server, for a success and each error."""
     config = CONFIG.partition("[sources.gone")[0]
     for name in ("yudao", "kogito", "signing", "erp"):

@@ -53,7 +53,7 @@ prefix = "sha256="
 """
 
 
-def test_a_server_takes_a_signature_by_a_scheme_or_not(run, tmp_path):
+def test_a_server_accepts_or_rejects_a_signature_by_a_scheme(run, tmp_path):
     """Each secret is tried at the fixed URL; nothing is stored, and no request is counted as ignored."""
     good, bad = tmp_path / "good", tmp_path / "bad"
     for file, secret in ((good, TEXT), (bad, f"not {TEXT}")):

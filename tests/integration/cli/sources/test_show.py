@@ -62,7 +62,7 @@ def test_a_source_with_ignored_requests(run, env):
     assert "1" * 64 not in shown
 
 
-def test_the_body_alone(run, env):
+def test_only_the_last_body_is_printed(run, env):
     """The last body of a rule is printed as it was received; an unknown rule is exit code 1."""
     ran = run("sources", "show", "yudao", "--body", "/status = other", **env)
     assert (ran.exit_code, ran.stdout_bytes.decode()) == (0, HOSTILE)
@@ -100,7 +100,7 @@ def test_json(asked, run, env):
     assert "1,201" in run("sources", "list", **env).stdout
 
 
-def test_a_source_that_is_not_there(run, env, tmp_path):
+def test_an_unknown_source(run, env, tmp_path):
     """An unknown source is wrong usage; the list needs no ledger."""
     ran = run("sources", "show", "nobody", **env)
     assert (ran.exit_code, "there is no source nobody" in ran.stderr) == (2, True)

@@ -35,7 +35,7 @@ def flow(harness, monkeypatch):
     )
 
 
-def test_how_attempts_end(flow, logged):
+def test_outcomes_of_attempts_in_a_process(flow, logged):
     """Each outcome is as in a thread; a crash of the process is lost and follows the handler's options."""
     taken = {
         name: flow.take(name, key=name, wait=0).event_id
@@ -116,14 +116,14 @@ def test_the_records_of_an_isolated_handler_are_stored(flow, logging_kept, how, 
     assert attempt.log.startswith("(151 ")
 
 
-def test_answers_say_it(flow):
+def test_responses_report_a_crash(flow):
     """After a crash the answer has the state *unknown*, or dead if `retry=` has no attempt left."""
     # The first one waits for the start of the fork server.
     assert flow.take("1", key="os_exits", wait=WAIT_TIMEOUT).delivery_statuses[0].state is State.UNKNOWN
     assert flow.take("2", key="has_no_more").delivery_statuses[0].state is State.DEAD
 
 
-def test_a_probe_is_asked_in_a_process_too(flow, logged, eventually):
+def test_a_probe_runs_in_a_process_after_a_crash(flow, logged, eventually):
     """The probe runs in a process after the crash of its handler; if it crashes too, the delivery stays *unknown*."""
     done = flow.take("1", key="can_tell", done=True).event_id
     flow.settled(done, State.SUCCEEDED)
@@ -132,14 +132,14 @@ def test_a_probe_is_asked_in_a_process_too(flow, logged, eventually):
     assert flow.only(asked).state is State.UNKNOWN
 
 
-def test_a_crash_burns_nobody_elses_attempt(flow):
+def test_a_crash_uses_no_attempt_of_another_delivery(flow):
     """Among deliveries of crashing and normal handlers, each has its own outcome, once."""
     taken = [flow.take(str(number), key=("nothing", "os_exits")[number % 2], wait=0).event_id for number in range(20)]
     for number, event_id in enumerate(taken):
         flow.settled(event_id, (State.SUCCEEDED, State.UNKNOWN)[number % 2], attempt=1)
 
 
-def test_what_still_runs_at_the_end_is_lost_there_and_then(harness, flow, tmp_path, eventually, monkeypatch):
+def test_an_attempt_killed_at_shutdown_is_recorded_as_lost(harness, flow, tmp_path, eventually, monkeypatch):
     """After the shutdown timeout the process is killed, and the attempt is recorded as lost before the next start."""
     mark = tmp_path / "mark"
     event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(tmp_path / "never")).event_id
@@ -152,7 +152,7 @@ def test_what_still_runs_at_the_end_is_lost_there_and_then(harness, flow, tmp_pa
     assert standing.error == "killed because the server has stopped"
 
 
-def test_what_ends_in_time_is_waited_for(harness, flow, tmp_path, eventually):
+def test_shutdown_waits_for_an_isolated_handler(harness, flow, tmp_path, eventually):
     """Shutdown waits for an isolated handler as for a handler in a thread."""
     mark, go_on = tmp_path / "mark", tmp_path / "go_on"
     event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(go_on)).event_id
@@ -166,7 +166,7 @@ def test_what_ends_in_time_is_waited_for(harness, flow, tmp_path, eventually):
     assert json.loads(attempt.result) == "went on"
 
 
-def test_metrics_tell_of_processes(flow, eventually):
+def test_metrics_of_processes(flow, eventually):
     """Metrics have the number of processes and the reasons for their ends."""
     flow.take("1", key="os_exits")
     flow.take("2", key="nothing")
@@ -214,7 +214,7 @@ def test_wrappers_stay_in_the_server(harness, make_plugin):
     assert seen == [("unruly:fails", os.getpid()), "LookupError", ("unruly:os_exits", os.getpid())]
 
 
-def test_what_cannot_be_had_there_waits(harness, tmp_path):
+def test_deliveries_of_a_plugin_that_only_the_server_loads_wait(harness, tmp_path):
     """Deliveries of a plugin that only the server can load wait, with or without `retry=`, and use no attempt."""
     (tmp_path / "half.py").write_text(
         f"""

@@ -31,7 +31,7 @@ DEATHS = {
 }
 
 
-def test_an_event_crosses_as_it_is(running):
+def test_an_event_reaches_the_process_unchanged(running):
     """Any JSON value and all attributes of an event and a delivery reach the process unchanged."""
     data = {"text": 'ü\u2028"\\', "number": 12345678901234567890, "half": 0.1, "list": [None, True, {}], "": {"a": []}}
     found = running.run("echo", **data)
@@ -47,14 +47,14 @@ def test_an_event_crosses_as_it_is(running):
     assert found["received_at"].endswith("+00:00")
 
 
-def test_a_process_is_used_again_and_is_not_the_server(running):
+def test_a_process_is_reused_and_is_not_the_server(running):
     """A process is reused: a handler's second delivery finds the state that the first one left."""
     first, second = running.run("echo"), running.run("echo")
     assert first["pid"] == second["pid"] != os.getpid()
     assert second["runs"] == first["runs"] + 1
 
 
-def test_handlers_do_not_share_one(running):
+def test_handlers_do_not_share_a_process(running):
     """A handler's state in its process reaches no other handler."""
     assert running.run("limits") == [0, 0]
     assert running.run("threads") == 2
@@ -62,14 +62,14 @@ def test_handlers_do_not_share_one(running):
     assert running.run("echo")["pid"] != running.run("leaks")
 
 
-def test_a_large_event_crosses(running):
+def test_a_large_event_is_sent_and_returned(running):
     """An event larger than a socket's buffer is sent and returned."""
     text = "x" * 1_000_000
     assert running.run("echo", text=text[:500_000])["data"] == {"text": text[:500_000]}
     assert running.run("nothing", text=text) is None
 
 
-def test_an_event_that_cannot_cross(running):
+def test_an_event_that_cannot_be_serialised(running):
     """If a wrapper adds an unserialisable value, no handler runs, the error says so, and no process stays busy."""
     invocation = running.invocation("nothing")
     for _ in range(6):
@@ -82,7 +82,7 @@ def test_an_event_that_cannot_cross(running):
     assert running.run("nothing") is None
 
 
-def test_what_it_raises_is_raised(running):
+def test_an_exception_in_the_process_is_raised_in_the_server(running):
     """`Reject` and `RetryAfter` keep their types; other exceptions keep name, text and traceback."""
     with pytest.raises(Reject, match="not for me"):
         running.run("rejects")
@@ -99,7 +99,7 @@ def test_what_it_raises_is_raised(running):
         running.run("sys_exits")
 
 
-def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
+def test_secrets_reach_the_process_and_are_masked_in_errors(running):
     """Secrets are read there from the server's environment, and masked in errors before these are cut."""
     assert running.run("secret")["password"] == "correct horse battery staple"
     with pytest.raises(HandlerRaised) as raised:
@@ -109,7 +109,7 @@ def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
 
 
 @pytest.mark.parametrize("handler", DEATHS)
-def test_its_end_is_that_attempts_alone(running, handler, monkeypatch):
+def test_the_end_of_a_process_affects_only_its_attempt(running, handler, monkeypatch):
     """The caller learns how the process ended; the next delivery of any handler finds a process."""
     if handler == "killed":  # after this time, flowhooks would kill it, too, and say so
         monkeypatch.setattr(pool_module, "EXIT_STATUS_TIMEOUT", WAIT_TIMEOUT)
@@ -122,7 +122,7 @@ def test_its_end_is_that_attempts_alone(running, handler, monkeypatch):
     assert running.run("nothing") is None
 
 
-def test_where_it_crashed_or_hung_is_told(running, monkeypatch):
+def test_the_traceback_has_the_last_output_of_the_process(running, monkeypatch):
     """The attempt's traceback has the last output of the process, including the line that Python reports."""
     # However late the process gets the signal at which it prints its tracebacks.
     monkeypatch.setattr("flowhooks.execution.isolation.fork_server_manager.TRACEBACK_TIMEOUT", WAIT_TIMEOUT)
@@ -151,20 +151,20 @@ def test_memory_is_limited(running, handler):
         assert raised.value.name in {"MemoryError", "OSError"}
 
 
-def test_what_it_keeps_is_given_back(running):
+def test_a_process_that_keeps_much_memory_is_replaced(running):
     """A process that keeps much memory is replaced, so the next delivery has all of it."""
     assert len({running.run("leaks") for _ in range(4)}) == 4
     until(lambda: "worn" in running.reasons)
 
 
-def test_it_is_replaced_after_many_runs(running, monkeypatch):
+def test_a_process_is_replaced_after_many_runs(running, monkeypatch):
     """A process is replaced after many runs, which frees leaked memory."""
     monkeypatch.setattr(pool_module, "MAX_RUNS_PER_PROCESS", 3)
     pids = [running.run("limits") and running.run("echo")["pid"] for _ in range(12)]
     assert len(set(pids)) >= 4
 
 
-def test_others_run_on_while_one_hangs(running, tmp_path):
+def test_a_hanging_handler_delays_no_other_handler(running, tmp_path):
     """A hanging handler uses its own thread and process; no other handler waits."""
     mark, go_on, ended = tmp_path / "mark", tmp_path / "go_on", []
     arguments = {"mark": str(mark), "go_on": str(go_on)}
@@ -178,7 +178,7 @@ def test_others_run_on_while_one_hangs(running, tmp_path):
     assert ended == ["went on"]
 
 
-def test_what_it_returns_crosses_as_json(running):
+def test_an_invalid_result_is_dropped_with_a_reason(running):
     """A result that is not JSON or too large is dropped; the reason crosses instead, for the attempt."""
     for handler, why in (
         ("returns_much", "returned 52,428,802 characters of JSON, and at most 65,536 are stored; "),
@@ -191,14 +191,14 @@ def test_what_it_returns_crosses_as_json(running):
         running.run("returns_a_generator")
 
 
-def test_a_copy_of_it_does_not_answer(running):
+def test_a_forked_copy_of_the_process_does_not_reply(running):
     """If a handler forks, only the original process replies and continues."""
     before = len(running.reasons)
     assert [running.run("forks") for _ in range(3)] == ["once"] * 3
     assert "crashed" not in running.reasons[before:]
 
 
-def test_what_it_has_started_ends_with_it(running, tmp_path, eventually, is_gone):
+def test_a_program_that_a_handler_started_ends_with_the_process(running, tmp_path, eventually, is_gone):
     """A program that a handler left running ends with the handler's process."""
     mark = tmp_path / "mark"
     with pytest.raises(HandlerLost):
@@ -206,7 +206,7 @@ def test_what_it_has_started_ends_with_it(running, tmp_path, eventually, is_gone
     eventually(lambda: is_gone(int(mark.read_text())))
 
 
-def test_nothing_of_the_server_is_open_there(running, tmp_path):
+def test_the_process_has_no_open_file_of_the_server(running, tmp_path):
     """The process has none of the server's 500 open files, only a socket, two pipes, /dev/null and /proc/…/statm."""
     opened = [(tmp_path / str(number)).open("w") for number in range(500)]
     try:
@@ -221,13 +221,13 @@ def test_nothing_of_the_server_is_open_there(running, tmp_path):
     assert sorted(kinds) == ["null", "pipe", "pipe", "socket", "statm"]
 
 
-def test_the_ledger_is_the_servers(running):
+def test_a_transaction_is_refused_in_an_isolated_process(running):
     """`delivery.transaction()` is refused in an isolated process, with the reason."""
     with pytest.raises(HandlerRaised, match=r"TransactionError: .* only the server writes to its ledger"):
         running.run("writes_to_the_ledger")
 
 
-def test_what_it_prints_is_logged(running, logged, eventually):
+def test_printed_text_is_logged(running, logged, eventually):
     """Printed text is logged line by line with its handler, and escaped."""
     running.run("prints")
     eventually(lambda: sum(one["event"] == "handler_output" for one in logged) >= 2)
@@ -240,7 +240,7 @@ def test_what_it_prints_is_logged(running, logged, eventually):
     assert {(one["delivery"], one["attempt"]) for one in printed} == {("d1", 3)}
 
 
-def test_who_prints_without_end_does_not_fill_the_log(running, logged, eventually):
+def test_logged_lines_are_limited_per_second(running, logged, eventually):
     """Logged lines are limited per second; the number of dropped lines is logged."""
     runs = []
 
@@ -256,7 +256,7 @@ def test_who_prints_without_end_does_not_fill_the_log(running, logged, eventuall
     assert logged_lines + left_out <= 5_000 * len(runs)
 
 
-def test_what_it_logs_is_logged_here(running, logged):
+def test_log_records_of_the_process_reach_the_server_log(running, logged):
     """Log records keep their logger, level and values, and name their handler."""
     running.run("logs")
     plain, of_structlog = (one for one in logged if one["event"] in {"plain words", "of_structlog"})
@@ -266,7 +266,7 @@ def test_what_it_logs_is_logged_here(running, logged):
     assert of_structlog == {"event": "of_structlog", "log_level": "error", "colour": "red"} | about
 
 
-def test_records_of_a_thread_that_an_earlier_delivery_left_are_logged_as_its_own(running, tmp_path, logged, eventually):
+def test_late_records_of_a_thread_are_logged_with_its_delivery(running, tmp_path, logged, eventually):
     """A thread logs between two deliveries; the server reads that record only with the second one."""
     files = {"go": str(tmp_path / "go"), "logged": str(tmp_path / "logged")}
     running.run("logs_afterwards", **files)
@@ -280,7 +280,7 @@ def test_records_of_a_thread_that_an_earlier_delivery_left_are_logged_as_its_own
     assert (record["delivery"], record["attempt"]) == ("d1", 3)
 
 
-def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):
+def test_logged_secrets_are_masked_before_records_are_cut(running, logged):
     """Secrets are masked before records are cut, because the server could not recognise half a secret."""
     running.run("logs_at_length")
     cut, whole = (one for one in logged if one["event"].startswith(("xxx", "with its")))
@@ -288,7 +288,7 @@ def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):
     assert not [word for word in ("correct", "horse", "battery", "staple") if word in cut["event"] + whole["traceback"]]
 
 
-def test_nothing_that_it_logs_ends_its_attempt(running, logged):
+def test_no_log_record_ends_an_attempt(running, logged):
     """An unknown level or a reserved name of a value does not make the process untrusted."""
     names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
     assert running.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
@@ -299,7 +299,7 @@ def test_nothing_that_it_logs_ends_its_attempt(running, logged):
     assert found["at_the_top"]["log_level"] == "critical"
 
 
-def test_a_probe_runs_there_too(running):
+def test_a_probe_runs_in_a_process(running):
     """A probe runs with the same limits, and a crash ends only its own process."""
     assert [running.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [True, False, None, None]
     with pytest.raises(HandlerLost, match="exited with code 9"):
@@ -333,7 +333,7 @@ def probed(make_running, tmp_path):
     return running
 
 
-def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually):
+def test_changed_code_is_not_run(probed, tmp_path, logged, eventually):
     """A restarted fork server that would load changed code is not used."""
     (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
     os.kill(probed.pool._manager.pid, signal.SIGKILL)
@@ -348,7 +348,7 @@ def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventually):
+def test_a_missing_probe_gives_no_answer(probed, tmp_path, logged, eventually):
     """If the loaded plugin has no probe, the answer is none; the handler's function never runs instead."""
     (tmp_path / "there").unlink()
     os.kill(probed.pool._manager.pid, signal.SIGKILL)
@@ -363,7 +363,7 @@ def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventua
     assert not (tmp_path / "ran").exists()
 
 
-def test_there_are_no_more_than_may_be(make_running):
+def test_the_number_of_processes_is_limited(make_running):
     """At the limit, the process that was idle longest is replaced by one for another handler."""
     running = make_running(threads=2)
     first = running.run("echo")["pid"]
@@ -374,7 +374,7 @@ def test_there_are_no_more_than_may_be(make_running):
     assert running.run("echo")["pid"] != first
 
 
-def test_one_that_was_killed_while_it_rested_is_not_missed(running, eventually, is_gone):
+def test_a_killed_idle_process_is_replaced(running, eventually, is_gone):
     """After a kill of an idle process, the next delivery gets another one."""
     pid = running.run("echo")["pid"]
     os.kill(pid, signal.SIGKILL)
@@ -384,7 +384,7 @@ def test_one_that_was_killed_while_it_rested_is_not_missed(running, eventually, 
     assert invocation.entered
 
 
-def test_signals_to_everybody_end_nobody(running, eventually):
+def test_isolated_processes_ignore_stop_signals(running, eventually):
     """Isolated processes ignore stop signals that a service manager sends to all processes."""
     pid = running.run("echo")["pid"]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -393,7 +393,7 @@ def test_signals_to_everybody_end_nobody(running, eventually):
     assert running.run("echo")["pid"] == pid
 
 
-def test_the_process_that_they_come_from_is_started_again(make_running, logged, eventually):
+def test_the_fork_server_is_started_again(make_running, logged, eventually):
     """If the fork server ends, running attempts are lost, and later deliveries wait for the next fork server."""
     running = make_running()
     ppid = running.run("echo")["ppid"]
@@ -402,7 +402,7 @@ def test_the_process_that_they_come_from_is_started_again(make_running, logged, 
     assert running.run("echo")["ppid"] != ppid
 
 
-def test_a_defect_while_it_is_watched_counts_as_its_end(make_running, monkeypatch, logged):
+def test_an_exception_in_the_reader_restarts_the_fork_server(make_running, monkeypatch, logged):
     """An exception in the thread that reads the fork server's messages is logged, and the fork server starts again."""
     on_ready, faults = pool_module.ProcessPool._on_ready, []
 
@@ -418,7 +418,7 @@ def test_a_defect_while_it_is_watched_counts_as_its_end(make_running, monkeypatc
     assert errors == ["isolation_fault", "isolation_failed"]
 
 
-def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_path):
+def test_an_attempt_is_lost_when_its_fork_server_ends(make_running, tmp_path):
     """On Linux an isolated process ends with its fork server."""
     running = make_running()
     mark = tmp_path / "mark"
@@ -435,7 +435,7 @@ def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_p
     killer.join()
 
 
-def test_closing_leaves_nothing(make_running, is_gone, eventually, tmp_path):
+def test_closing_leaves_no_process(make_running, is_gone, eventually, tmp_path):
     """Closing ends running processes, notifies their callers, and leaves no process."""
     running = make_running()
     found = running.run("echo")

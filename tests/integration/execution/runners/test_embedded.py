@@ -84,7 +84,7 @@ def test_one_handler_gets_half_of_the_pool(harness, listens, gate, new_gate):
     other.opened.set()
 
 
-def test_whose_turn_it_is_comes_before_what_is_new(clock):
+def test_a_waiting_delivery_of_another_handler_precedes_new_deliveries(clock):
     """A free thread runs the waiting delivery of another handler before a new delivery."""
     pool = slots.SlotPool(2, Anywhere(), clock)
     pool.add()
@@ -108,7 +108,7 @@ def test_new_deliveries_leave_a_slot_for_each_queued_delivery(clock):
     assert pool.running == 4
 
 
-def test_a_handler_that_hangs_is_not_read_again(clock):
+def test_queued_deliveries_of_a_hanging_handler_are_read_once(clock):
     """While all slots of a handler are taken, a poll reads its queued deliveries once, and again when one has ended."""
     pool = slots.SlotPool(2, Anywhere(), clock)
     pool.add()
@@ -125,7 +125,7 @@ def test_a_handler_that_hangs_is_not_read_again(clock):
     assert pool.max_rows("p:a") == 0
 
 
-def test_a_stop_applies_to_what_is_queued(clock):
+def test_a_stop_applies_to_queued_deliveries(clock):
     """A thread that becomes free after the stop takes no queued delivery, even if the pool is not closed yet."""
     runtime, taken = Anywhere(), []
     pool = slots.SlotPool(2, runtime, clock)
@@ -143,7 +143,7 @@ def test_a_stop_applies_to_what_is_queued(clock):
     assert taken == [None]
 
 
-def test_what_a_poll_skipped_is_read_when_memory_is_empty(clock):
+def test_skipped_rows_are_read_when_memory_is_empty(clock):
     """When the last queued delivery has started, a poll reads the rows that were skipped meanwhile."""
     pool = slots.SlotPool(2, Anywhere(), clock)
     for _ in range(2):
@@ -160,7 +160,7 @@ def test_what_a_poll_skipped_is_read_when_memory_is_empty(clock):
     assert pool.poll_now.is_set()
 
 
-def test_a_thread_that_is_free_again_wakes_no_other_one(clock, monkeypatch):
+def test_a_free_thread_wakes_no_other_thread(clock, monkeypatch):
     """A thread takes the next delivery itself; only for what it leaves to others, it wakes one of them."""
     pool, woken = slots.SlotPool(2, Anywhere(), clock), []
     monkeypatch.setattr(pool._changed, "notify", lambda n=1: woken.append(n))
@@ -193,7 +193,7 @@ def others_of(attempt):
     return [queued.delivery_id for queued in attempt.others]
 
 
-def test_a_thread_takes_as_many_deliveries_of_a_fast_handler_as_it_has_slots(fast_pool):
+def test_a_thread_claims_as_many_deliveries_as_a_fast_handler_has_slots(fast_pool):
     """They are claimed together, started after the thread's own one, and their slots are taken meanwhile."""
     fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(6)])
     attempt = fast_pool.take()
@@ -220,7 +220,7 @@ def test_a_thread_takes_as_many_deliveries_of_a_fast_handler_as_it_has_slots(fas
     ],
     ids=["a probe", "ordered", "with conditions", "slow"],
 )
-def test_other_deliveries_are_claimed_alone(fast_pool, queued):
+def test_ordered_conditional_and_slow_deliveries_are_claimed_alone(fast_pool, queued):
     """A delivery with an order key, of a handler with conditions, or of a slow handler, joins no other one."""
     fast_pool.put([ReadyDelivery("first", queued.handler, 0), queued])
     assert not fast_pool.take().others
@@ -325,7 +325,7 @@ def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate,
     assert len(flow.app.runner._slots._delivery_ids) <= slots.MAX_QUEUED_PER_HANDLER
 
 
-def test_what_does_not_fit_into_memory_is_run_all_the_same(harness, listens, eventually, monkeypatch, backlog):
+def test_deliveries_above_the_memory_limit_run_once(harness, listens, eventually, monkeypatch, backlog):
     """Deliveries above the memory limit of a handler all run once, oldest first."""
     monkeypatch.setattr(slots, "MAX_QUEUED_PER_HANDLER", 40)
     runs = []
@@ -360,7 +360,7 @@ def test_a_retry_that_has_become_due_is_found(harness, listens, eventually):
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
 
 
-def test_it_says_when_it_cannot_look(harness, listens, eventually, monkeypatch):
+def test_the_runner_reports_an_unreadable_ledger(harness, listens, eventually, monkeypatch):
     """While the ledger cannot be read the runner reports it, and recovers by itself."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.02)
     flow = harness.open(listens(lambda event: 1, name="h"))
@@ -379,7 +379,7 @@ def test_it_says_when_it_cannot_look(harness, listens, eventually, monkeypatch):
     assert flow.take().status == "done"
 
 
-def test_a_fault_while_looking_does_not_end_the_looking(harness, listens, eventually, logged):
+def test_an_exception_in_the_loop_does_not_end_polling(harness, listens, eventually, logged):
     """An exception in the runner's loop is logged and shown as trouble, and polling continues."""
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     pool, faults = flow.app.runner._slots, []
@@ -404,7 +404,7 @@ def test_a_fault_while_looking_does_not_end_the_looking(harness, listens, eventu
 
 
 @pytest.mark.sqlite
-def test_a_full_disk_makes_no_flood(harness, listens, eventually, logged, backlog):
+def test_a_full_disk_does_not_fill_the_log(harness, listens, eventually, logged, backlog):
     """On a full disk the runner neither spins nor fills the log; with space all deliveries run once."""
     runs = Counter()
     flow = harness.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner={"threads": 4})
@@ -430,7 +430,7 @@ def test_a_full_disk_makes_no_flood(harness, listens, eventually, logged, backlo
     assert len(runs) == 300
 
 
-def test_what_is_for_later_is_not_begun(harness, listens):
+def test_a_delivery_that_is_not_due_is_not_started(harness, listens):
     """A delivery that is not due gets no thread."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
@@ -467,7 +467,7 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(harness, listens, gat
     assert flow.app.runner._slots._abandoned == 0
 
 
-def test_the_number_of_threads_is_bounded_whatever_hangs(harness, listens, gate, eventually):
+def test_the_number_of_threads_is_bounded_while_handlers_hang(harness, listens, gate, eventually):
     """With several hanging handlers there are at most twice as many threads as the pool's size."""
     before = set(threading.enumerate())  # threads of an earlier test may be about to end
     handlers = [listens(gate, name=f"h{number}", process_key=f"k{number}") for number in range(6)]
@@ -481,7 +481,7 @@ def test_the_number_of_threads_is_bounded_whatever_hangs(harness, listens, gate,
     eventually(flow.at_rest)
 
 
-def test_a_thread_that_cannot_be_started_ends_nothing(harness, listens, gate, eventually, logged):
+def test_a_thread_that_cannot_be_started_is_started_later(harness, listens, gate, eventually, logged):
     """If the system cannot start a thread, the others continue, and the thread is started later."""
     quick = listens(lambda event: None, name="other", process_key="other", timeout=60.0)
     more = threading.Event()
@@ -559,7 +559,7 @@ def begins(execute, clock):
         assert not thread.is_alive()
 
 
-def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, eventually):
+def test_deliveries_of_a_quick_handler_share_one_thread(clock, monkeypatch, eventually):
     """Deliveries of a quick handler share one thread, which is cheaper; those of a new handler get one each."""
     monkeypatch.setattr(embedded, "POLL_INTERVAL", 60)
     monkeypatch.setattr(slots, "FAST_THRESHOLD_SECONDS", 60)
@@ -579,7 +579,7 @@ def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, 
     assert len({thread for _, thread in ran[3:]}) == 1
 
 
-def test_one_that_was_quick_and_hangs_keeps_no_other(clock, monkeypatch, eventually):
+def test_other_threads_start_the_deliveries_of_a_hanging_thread(clock, monkeypatch, eventually):
     """Deliveries that were assigned to a hanging thread are started by other threads at the next poll."""
     monkeypatch.setattr(slots, "FAST_THRESHOLD_SECONDS", 60)
     ran, opened = [], threading.Event()

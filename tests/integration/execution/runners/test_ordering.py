@@ -80,7 +80,7 @@ def take_all(flows, keys, each):
         thread.join(WAIT_TIMEOUT)
 
 
-def test_never_two_of_one_key_and_always_in_order(harness, runner, listens, eventually):
+def test_deliveries_of_a_key_run_alone_and_in_order(harness, runner, listens, eventually):
     """Two processes where possible, several keys, and attempts that fail at random and are retried."""
     seen = Seen(fails=0.2)
     ordered = listens(seen, name="h", order_by="business_key", retry=Retry(attempts=100))
@@ -93,7 +93,7 @@ def test_never_two_of_one_key_and_always_in_order(harness, runner, listens, even
     eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
 
 
-def test_one_that_fails_for_long_keeps_only_its_own_key(harness, runner, listens, eventually):
+def test_a_retrying_delivery_blocks_only_its_own_key(harness, runner, listens, eventually):
     """A retrying delivery blocks only its own key; responses do not report blocked deliveries as done."""
     done, fail = [], threading.Event()
 
@@ -119,7 +119,7 @@ class Busy(RetryAfter):
     code: int
 
 
-def test_one_whose_exception_cannot_be_read_does_not_keep_its_key(harness, runner, listens):
+def test_an_unreadable_exception_does_not_block_the_key(harness, runner, listens):
     """The attempt has failed as any other, so the next delivery of the key runs."""
     done = []
 
@@ -135,7 +135,7 @@ def test_one_whose_exception_cannot_be_read_does_not_keep_its_key(harness, runne
     assert done == ["2"]
 
 
-def test_what_cannot_start_delays_no_others(harness, runner, listens, eventually):
+def test_damaged_and_unknown_deliveries_delay_no_other_delivery(harness, runner, listens, eventually):
     """A limited handler runs its other deliveries behind a damaged one and one that nobody can tell of.
 
     The handler of the *unknown* one has no probe. Another version of it, which another process runs, may have one.
@@ -157,7 +157,7 @@ def test_what_cannot_start_delays_no_others(harness, runner, listens, eventually
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_no_more_run_at_once_than_may(harness, runner, listens, eventually, most):
+def test_the_concurrency_limit_holds_over_all_processes(harness, runner, listens, eventually, most):
     """The limit holds over all processes."""
     seen = Seen()
     limited = listens(seen, name="h", concurrency=most)
@@ -169,7 +169,7 @@ def test_no_more_run_at_once_than_may(harness, runner, listens, eventually, most
     eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
 
 
-def test_one_at_a_time_is_not_slow(harness, runner, listens, eventually, monkeypatch):
+def test_the_end_of_a_delivery_starts_the_next_delivery(harness, runner, listens, eventually, monkeypatch):
     """The end of a delivery starts the next one without a poll."""
     for looks in (embedded, "POLL_INTERVAL"), (job_sweeper, "SWEEP_INTERVAL"):
         monkeypatch.setattr(*looks, 3600.0)

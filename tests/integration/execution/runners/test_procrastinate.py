@@ -62,7 +62,7 @@ def sweep(flow):
         sweeper._store(sweeper._overdue(connection))
 
 
-def test_a_call_back_is_answered_with_its_handlers_outcome(harness, listens, eventually):
+def test_a_callback_is_answered_with_its_handlers_outcome(harness, listens, eventually):
     """A delivery that has no free thread is stored as waiting with a job, runs once, and the job is deleted."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=ONLY_JOBS)
@@ -72,7 +72,7 @@ def test_a_call_back_is_answered_with_its_handlers_outcome(harness, listens, eve
     eventually(lambda: count_jobs(flow) == 0)
 
 
-def test_a_job_is_stored_with_its_delivery_or_not_at_all(harness, listens):
+def test_a_job_is_stored_in_the_transaction_of_its_delivery(harness, listens):
     """The accepting transaction stores the job with the event; a repeated callback gets none."""
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     flow.take("i1", wait=0)
@@ -90,7 +90,7 @@ def test_a_job_is_stored_with_its_delivery_or_not_at_all(harness, listens):
     assert count_jobs(flow) == 1
 
 
-def test_a_start_makes_missing_jobs(harness, listens):
+def test_a_start_stores_missing_jobs(harness, listens):
     """A process stores jobs for the deliveries that wait for it when it starts."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
@@ -101,7 +101,7 @@ def test_a_start_makes_missing_jobs(harness, listens):
     assert runs == ["i1"]
 
 
-def test_a_job_that_died_with_its_worker_is_made_again(harness, listens):
+def test_the_job_of_an_ended_worker_is_replaced(harness, listens):
     """The job of an ended worker is replaced, because it would stay taken forever."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
@@ -113,7 +113,7 @@ def test_a_job_that_died_with_its_worker_is_made_again(harness, listens):
     assert runs == ["i1"]
 
 
-def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, listens, monkeypatch):
+def test_rows_locked_by_an_unreachable_worker_are_skipped(harness, listens, monkeypatch):
     """Rows that an unreachable worker locks are skipped until PostgreSQL ends it; other jobs are made meanwhile."""
     handlers = [listens(lambda event: None, name=name, process_key=name) for name in ("taken", "lost")]
     monkeypatch.setattr(job_sweeper, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
@@ -141,7 +141,7 @@ def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, lis
     ]
 
 
-def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url):
+def test_postgresql_ends_idle_transactions(postgresql_url):
     """PostgreSQL ends idle transactions, because behind a proxy it does not notice that the client is gone."""
     options = job_connections.options(postgresql_url)
     with psycopg.connect(postgresql_url, options=options) as connection:
@@ -164,7 +164,7 @@ def test_a_probe_of_a_lost_attempt_is_called(harness, listens, eventually):
     eventually(lambda: count_jobs(flow) == 0)
 
 
-def test_a_delivery_that_could_not_be_marked_is_run_soon_after(harness, listens, monkeypatch):
+def test_a_delivery_whose_claim_failed_gets_another_job(harness, listens, monkeypatch):
     """A delivery whose job is gone gets another one, although it became due only just before."""
     monkeypatch.setattr(job_sweeper, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
     runs = []
@@ -197,7 +197,7 @@ def test_a_doubled_job_runs_once(harness, listens, eventually):
     assert runs == {event_id: 1}
 
 
-def test_a_retry_is_made_when_it_is_due(harness, listens):
+def test_the_job_of_a_retry_is_fetched_when_due(harness, listens):
     """A retry has its job at once, which is fetched when it is due."""
     runs = []
 
@@ -223,7 +223,7 @@ class Off(Clock):
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_retry_is_neither_early_nor_late_where_the_clock_is_wrong(harness, listens, days):
+def test_a_retry_is_on_time_with_a_wrong_local_clock(harness, listens, days):
     """The job is due after the delay by PostgreSQL's clock, whatever this machine's clock shows."""
 
     def fails(event):
@@ -266,7 +266,7 @@ def test_a_handler_with_a_long_name_has_a_queue(harness, listens):
     assert job_queue.queue_of("合同:归档") == "合同:归档"
 
 
-def test_stopping_waits_for_what_runs_and_leaves_the_rest(harness, listens, gate, eventually):
+def test_shutdown_waits_only_for_running_deliveries(harness, listens, gate, eventually):
     """Deliveries that have not started run in the next process."""
     flow = harness.open(listens(gate, name="gate"), runner=KIND | {"threads": 2})
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
@@ -289,7 +289,7 @@ def _stored(harness, event_id):
         return reader.delivery_statuses(event_id)
 
 
-def test_a_worker_whose_connections_are_cut_goes_on(harness, listens, eventually):
+def test_a_worker_continues_after_its_connections_are_cut(harness, listens, eventually):
     """A worker continues after all its connections, including the ledger's, were cut at once."""
     flow = harness.open(listens(lambda event: None, name="h"), runner=KIND)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
@@ -305,7 +305,7 @@ def test_a_worker_whose_connections_are_cut_goes_on(harness, listens, eventually
     eventually(taken)
 
 
-def test_a_worker_that_has_failed_begins_anew(harness, listens, logged, eventually):
+def test_a_failed_worker_recovers(harness, listens, logged, eventually):
     """A failed worker reports that it cannot fetch jobs, and later fetches those that were stored."""
     flow = harness.open(listens(lambda event: None, name="h"), runner=ONLY_JOBS)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
@@ -322,7 +322,7 @@ def test_a_worker_that_has_failed_begins_anew(harness, listens, logged, eventual
     eventually(lambda: flow.app.runner.health() is None)
 
 
-def test_what_was_taken_and_not_run_is_found_again(harness, listens):
+def test_a_job_fetched_but_not_run_is_found_again(harness, listens):
     """A job that an outage left as taken by a running worker is found, because no worker would take it again."""
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
@@ -332,7 +332,7 @@ def test_what_was_taken_and_not_run_is_found_again(harness, listens):
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_it_needs_postgresql(tmp_path, clock):
+def test_the_runner_needs_postgresql(tmp_path, clock):
     """On SQLite the runner is refused with the reason."""
     settings = Settings(database=str(tmp_path / "x.db"), plugins_allow=("none",), runner=RunnerSettings(**KIND))
     with pytest.raises(SettingsError, match="needs PostgreSQL"):
@@ -524,7 +524,7 @@ def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatc
     assert count_jobs(flow) == 0
 
 
-def test_a_retry_runs_although_its_worker_polls_hardly_ever(harness, listens, monkeypatch):
+def test_a_retry_runs_although_its_worker_rarely_polls(harness, listens, monkeypatch):
     """The sweep stores another job for an overdue retry, which notifies idle processes."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 3600.0)
     monkeypatch.setattr(procrastinate, "IDLE_POLL_INTERVAL", 3600.0)
@@ -540,7 +540,7 @@ def test_a_retry_runs_although_its_worker_polls_hardly_ever(harness, listens, mo
     assert runs == [1, 2]
 
 
-def test_a_job_that_is_lost_while_workers_run_is_made_again(harness, listens, gate, eventually):
+def test_a_job_lost_while_workers_run_is_stored_again(harness, listens, gate, eventually):
     """A sweep finds a due delivery whose handler has no job, within two seconds."""
     assert job_sweeper.SWEEP_INTERVAL + job_sweeper.LOST_JOB_THRESHOLD_SECONDS < 2
     assert job_sweeper.CHECK_INTERVAL < 2  # another process starts the sweep, and still has to run the delivery
@@ -572,7 +572,7 @@ def test_one_process_sweeps_for_all(harness, listens, eventually, monkeypatch):
     eventually(lambda: sweeps[-1] in flows)
 
 
-def test_a_damaged_delivery_holds_up_no_other(harness, listens, backlog, eventually):
+def test_a_damaged_delivery_delays_no_other_delivery(harness, listens, backlog, eventually):
     """Deliveries whose events cannot be read are left out, and those behind them run."""
     runs = []
     flow = harness.open(listens(lambda event: runs.append(1), name="h"), start=False, runner=KIND | {"threads": 2})
@@ -597,7 +597,7 @@ def test_deliveries_behind_a_false_condition_run(harness, listens):
     assert runs == ["approved"]
 
 
-def test_no_more_jobs_are_taken_than_slots_are_free(harness, listens, new_gate, eventually):
+def test_no_more_jobs_are_fetched_than_slots_are_free(harness, listens, new_gate, eventually):
     """The jobs of handlers for which no slot is free stay for other processes."""
     gates = [new_gate() for _ in range(6)]
     handlers = [listens(gate, name=f"h{n}", process_key=f"k{n}") for n, gate in enumerate(gates)]

@@ -69,7 +69,7 @@ def as_it_was(url, last):
             run(url, "INSERT INTO job_migrations VALUES (%s, now())", name)
 
 
-def test_they_are_made_and_recorded(new_ledger):
+def test_db_upgrade_creates_the_job_tables(new_ledger):
     """Only `db upgrade` creates the tables, once; an older or newer version of the tables is recognised."""
     url = new_ledger()
     with pytest.raises(LedgerSchemaTooOld, match="missing: run `flowhooks db upgrade`"):
@@ -91,7 +91,7 @@ def test_they_are_made_and_recorded(new_ledger):
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("last", ["01.01.01_01", "02.05.00_01", "03.00.00_01_pre", "03.00.00_50_post", "03.03.00_01"])
-def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, harness, listens, monkeypatch, last):
+def test_upgrade_of_older_job_tables(new_ledger, harness, listens, monkeypatch, last):
     """`db upgrade` upgrades the tables with Procrastinate's migrations; existing jobs stay and run."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h")
@@ -130,7 +130,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, harness, lis
 
 
 @pytest.mark.postgresql
-def test_what_cannot_be_brought_up_stays_as_it_is(new_ledger, monkeypatch):
+def test_a_failing_migration_changes_nothing(new_ledger, monkeypatch):
     """A failing migration reports the reason and changes nothing; earlier migrations are kept and recorded."""
     url = new_ledger()
     as_it_was(url, "03.00.00_50_post")

@@ -56,7 +56,7 @@ def within(rate, starts):
 
 
 @pytest.mark.parametrize("given", [{}, {"concurrency": 3}, {"order_by": "business_key"}], ids=["rate", "both", "order"])
-def test_no_more_start_than_the_rate_allows(harness, runner, listens, starts, given):
+def test_no_more_attempts_start_than_the_rate_allows(harness, runner, listens, starts, given):
     """Two processes where possible share the rate, with retries, and start everything in the end."""
     rate, seen, lock = "20/s", Counter(), threading.Lock()
 
@@ -78,7 +78,7 @@ def test_no_more_start_than_the_rate_allows(harness, runner, listens, starts, gi
     assert within(rate, starts)
 
 
-def test_a_backlog_costs_others_nothing(harness, runner, listens, eventually, monkeypatch):
+def test_a_rate_limited_backlog_does_not_affect_other_handlers(harness, runner, listens, eventually, monkeypatch):
     """Deliveries that wait for the rate take no thread, are claimed hardly ever, and start when the rate is larger."""
     claimed, done = [], threading.Event()
     real = attempts._mark
@@ -109,7 +109,7 @@ def test_a_backlog_costs_others_nothing(harness, runner, listens, eventually, mo
     eventually(lambda: again.app.ledger.count_by_state()["running"] == 0)
 
 
-def test_the_next_one_starts_when_the_rate_allows_it(harness, runner, listens, eventually, starts):
+def test_the_next_attempt_starts_soon_after_the_interval(harness, runner, listens, eventually, starts):
     """A rate below one per second starts an attempt soon after each interval, not with the next poll or callback."""
     ran = []
     flow = harness.open(listens(ran.append, name="h", rate="150/m"), runner=runner)

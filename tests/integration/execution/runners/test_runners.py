@@ -28,7 +28,7 @@ def test_a_small_pool_runs_everything(harness, listens, threads):
     assert Counter(runs) == {0: 4, 1: 4, 2: 4}
 
 
-def test_a_handler_that_hangs_does_not_stop_the_others(harness, listens, gate):
+def test_a_hanging_handler_does_not_block_other_handlers(harness, listens, gate):
     """While one handler hangs, every other handler runs at once."""
     flow = harness.open(
         listens(gate, name="gate"), listens(lambda event: 1, name="h", process_key="k"), runner={"threads": 2}
@@ -60,7 +60,7 @@ def test_handlers_take_turns(harness, listens, eventually, backlog):
     assert Counter(runs) == {0: 60, 1: 60}
 
 
-def test_nothing_runs_twice(harness, listens, together, eventually):
+def test_no_delivery_runs_twice(harness, listens, together, eventually):
     """While threads send and repeat callbacks and the ledger is polled all the time, nothing runs twice."""
     runs = Counter()
     lock = threading.Lock()
@@ -88,7 +88,7 @@ def test_nothing_runs_twice(harness, listens, together, eventually):
     assert {attempt for _, attempt in runs} == {1}
 
 
-def test_a_retry_without_delay_is_made_at_once(harness, listens):
+def test_a_retry_without_delay_runs_at_once(harness, listens):
     """A schedule of zero seconds makes its attempts in sequence, each once."""
     runs = []
 
@@ -101,7 +101,7 @@ def test_a_retry_without_delay_is_made_at_once(harness, listens):
     assert runs == [1, 2, 3, 4, 5, 6]
 
 
-def test_stopping_waits_for_what_runs(harness, listens, gate, eventually):
+def test_stop_waits_for_running_attempts(harness, listens, gate, eventually):
     """A stop waits for running attempts and records them; deliveries that have not started keep waiting."""
     flow = harness.open(listens(gate, name="gate"), runner={"threads": 2})
     for number in range(5):
@@ -124,7 +124,7 @@ def test_stopping_waits_for_what_runs(harness, listens, gate, eventually):
     assert flow.sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(0,)]
 
 
-def test_stopping_does_not_wait_for_ever(harness, listens, gate):
+def test_stop_abandons_attempts_after_the_timeout(harness, listens, gate):
     """An attempt that outlasts the timeout is abandoned and logged, and the next start finds it lost."""
     listener = listens(gate, name="gate")
     flow = harness.open(listener)
@@ -137,7 +137,7 @@ def test_stopping_does_not_wait_for_ever(harness, listens, gate):
     assert second.only(event_id).state is State.UNKNOWN
 
 
-def test_a_transaction_that_comes_to_nothing_keeps_no_thread(harness, listens, gate, new_gate):
+def test_a_failed_transaction_frees_its_reserved_threads(harness, listens, gate, new_gate):
     """Threads reserved for deliveries of a failed transaction become free again."""
     flow = harness.open(
         listens(gate, name="gate"), listens(new_gate(), name="other", process_key="o"), runner={"threads": 4}

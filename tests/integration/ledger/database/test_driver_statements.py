@@ -35,7 +35,7 @@ def engine(request, tmp_path, new_database):
     writing.dispose()
 
 
-def test_rows(engine):
+def test_rows_have_named_columns(engine):
     """Values have the names of their columns; the values that the statement has itself are kept."""
     with engine.begin() as connection:
         assert [row.value for row in ADD(connection, {"name": "%s 100%", "process": "a", "value": 2**40})] == [2**40]
@@ -48,7 +48,7 @@ def test_rows(engine):
         assert READ(connection, {"name": "%s 100%"}) == []
 
 
-def test_an_error(engine):
+def test_a_driver_error_is_raised_as_an_sqlalchemy_error(engine):
     """It is SQLAlchemy's, as are those of other statements, and the transaction can be rolled back."""
     row = {"name": "n", "process": "p", "value": 1}
     with pytest.raises(IntegrityError), engine.begin() as connection:
@@ -57,7 +57,7 @@ def test_an_error(engine):
         assert INSERT(connection, [row]) == ["n"]
 
 
-def test_no_transaction(engine):
+def test_a_statement_without_a_transaction_is_not_executed(engine):
     """Without a transaction a statement is not executed, because SQLite would commit it."""
     with engine.connect() as connection:
         with pytest.raises(InvalidRequestError):
@@ -65,7 +65,7 @@ def test_no_transaction(engine):
         assert connection.execute(select(counters)).all() == []
 
 
-def test_a_lost_connection(postgresql_url):
+def test_a_lost_connection_is_replaced(postgresql_url):
     """A connection that the database has ended is replaced, as SQLAlchemy replaces it."""
     engine = database.open_engine(postgresql_url, writing=True)
     with engine.connect() as connection:
@@ -84,7 +84,7 @@ def test_a_lost_connection(postgresql_url):
     engine.dispose()
 
 
-def test_listeners(engine):
+def test_listeners_are_called_before_the_statement(engine):
     """A listener of the connection or of its engine is called before the statement, and may prevent it."""
     seen = []
 
@@ -107,7 +107,7 @@ def test_listeners(engine):
     assert seen == ["INSERT", "SELECT", "INSERT", "SELECT"]
 
 
-def test_many_rows(engine):
+def test_bulk_insert_of_many_rows(engine):
     """More rows than one statement may have parameters are inserted, with the rows that were there."""
     count = MAX_PARAMETERS // len(COLUMNS) + 5
     ignoring = database.BulkInsert(counters, ignore_conflicts=True)
@@ -118,7 +118,7 @@ def test_many_rows(engine):
         assert ignoring(connection, []) == []
 
 
-def test_conversions(engine):
+def test_a_statement_that_needs_conversions_is_rejected(engine):
     """A statement whose values SQLAlchemy converts is refused, instead of being executed without the conversion."""
     statement = DriverStatement(select(exists(select(events.c.id))))
     with engine.begin() as connection:
@@ -128,7 +128,7 @@ def test_conversions(engine):
         assert execute(connection, "SELECT 1", ()) == [(1,)]
 
 
-def test_arrays(engine):
+def test_arrays_are_passed_as_parameters(engine):
     """A batch of texts is a parameter like others."""
     found = DriverStatement(select(counters.c.name).where(counters.c.name.in_(database.string_array("names"))))
     with engine.begin() as connection:

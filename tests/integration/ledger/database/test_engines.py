@@ -32,7 +32,7 @@ def pragma(connection, name):
     return connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
 
 
-def test_what_is_written_is_durable(engines):
+def test_commits_on_sqlite_are_durable(engines):
     """The writing connection syncs the write-ahead log at every commit (2 is FULL), and checks foreign keys."""
     with engines[0].connect() as connection:
         assert pragma(connection, "journal_mode") == "wal"
@@ -48,7 +48,7 @@ def test_a_sync_on_macos_reaches_the_disk(engines):
 
 
 @pytest.mark.parametrize("lent", [0, 2])
-def test_what_is_written_to_postgresql_is_durable(postgresql_url, lent):
+def test_commits_on_postgresql_are_durable(postgresql_url, lent):
     """Each COMMIT waits until the log is on the disk, even if the URL requests less."""
     asks = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}options=-csynchronous_commit%3Doff"
     writing = database.open_engine(asks, writing=True, handler_sessions=lent)
@@ -71,7 +71,7 @@ def test_a_reader_cannot_write(engines):
         connection.exec_driver_sql("INSERT INTO words VALUES ('x')")
 
 
-def test_a_reader_sees_one_moment(engines):
+def test_a_reader_sees_one_snapshot(engines):
     """A reading connection keeps the snapshot of its first query."""
     writing, reading = engines
     with reading.connect() as connection:
@@ -83,7 +83,7 @@ def test_a_reader_sees_one_moment(engines):
         assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar_one() == 1
 
 
-def test_a_failed_transaction_leaves_nothing(engines):
+def test_a_failed_transaction_is_rolled_back(engines):
     """Rows written before an error are rolled back, and the connection can be used again."""
     writing, _ = engines
 
@@ -133,27 +133,27 @@ def test_a_batch_of_keys_is_a_list(engines):
     ],
     ids=["nothing", "nothing for one index", "update"],
 )
-def test_an_insert_is_the_statement_of_each_dialect(upsert):
+def test_an_upsert_is_compiled_for_each_dialect(upsert):
     """ON CONFLICT is compiled for both databases as the INSERT of their own dialect is."""
     for dialect in (postgresql, sqlite):
         expected = upsert(dialect.insert(alerts)).compile(dialect=dialect.dialect())
         assert str(upsert(database.insert(alerts)).compile(dialect=dialect.dialect())) == str(expected)
 
 
-def test_the_file_of_an_url(tmp_path):
+def test_the_file_name_of_a_url(tmp_path):
     """The file's name is read from the URL as SQLAlchemy opens it; a database without a file has none."""
     assert database.database_file(f"sqlite:///{tmp_path}/f.db") == tmp_path / "f.db"
     assert database.database_file("sqlite://") is None
 
 
-def test_the_name_of_an_url():
+def test_the_database_name_of_a_url():
     """A database without a name is named like its user, as PostgreSQL does; a password is never shown."""
     assert database.display_name("postgresql://u:secret@h/books") == "books on h"
     assert database.display_name("postgresql://u:secret@h") == "u on h"
     assert database.display_name("postgresql:///books") == "books on this machine"
 
 
-def test_a_sound_file_and_a_broken_one(engines, tmp_path):
+def test_the_integrity_check_reports_a_damaged_file(engines, tmp_path):
     """The check of a file reports nothing for an intact one, and one line for a damaged one."""
     writing, reading = engines
     with writing.begin() as connection:
@@ -175,7 +175,7 @@ def test_a_sound_file_and_a_broken_one(engines, tmp_path):
         broken.dispose()
 
 
-def test_keys_are_ordered_by_their_bytes_everywhere():
+def test_keys_are_ordered_by_their_bytes_on_every_database():
     """PostgreSQL uses the C collation, in any language of its database; numbers are ordered as numbers."""
     table = select(attempts).order_by(*map(database.bytewise_order, attempts.primary_key))
     said = str(table.compile(dialect=postgresql.dialect()))
@@ -196,12 +196,12 @@ def test_keys_are_ordered_by_their_bytes_everywhere():
         ("postgresql:///a?host=/run&port=1", "postgresql:///a?host=/run&port=2", False),
     ],
 )
-def test_which_urls_name_the_same_database(one, other, same):
+def test_urls_that_name_the_same_database(one, other, same):
     """URLs with the same host, port and name are the same database, for any user."""
     assert database.is_same_database(one, other) is same
 
 
-def test_an_url_that_cannot_be_read_is_told_from_one_that_can():
+def test_an_invalid_url_is_recognised():
     """An invalid URL is recognised without a message, which could repeat a password."""
     assert database.is_readable("postgresql://u:secret@h:5432/a")
     assert not database.is_readable("postgresql://u:secret@h:port/a")
@@ -216,7 +216,7 @@ def test_an_url_that_cannot_be_read_is_told_from_one_that_can():
         ("host=a&host=b&port=1&port=2&port=3", ""),
     ],
 )
-def test_an_option_of_the_url_that_cannot_be_used(option, why):
+def test_an_invalid_url_option_is_a_settings_error(option, why):
     """It is one error of the settings, which names the option and not the password."""
     with pytest.raises(SettingsError, match=r"^database: an option after the ") as caught:
         database.open_engine(f"postgresql://user:hidden@127.0.0.1:1/flows?{option}", writing=False)
@@ -227,7 +227,7 @@ def test_an_option_of_the_url_that_cannot_be_used(option, why):
     assert "hidden" not in str(caught.value)
 
 
-def test_lines_of_an_error_are_sentences():
+def test_the_lines_of_an_error_message_become_one_line():
     """The lines of libpq's messages become one line with a full stop between them."""
     reading = database.open_engine("postgresql://user:hidden@127.0.0.1:1/flows", writing=False)
     with pytest.raises(OperationalError) as caught:

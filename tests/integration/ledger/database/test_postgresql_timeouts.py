@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from flowhooks.ledger.database import open_engine
 
 
-def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, monkeypatch, caplog):
+def test_a_connection_that_breaks_before_the_reply_is_closed(postgresql_url, monkeypatch, caplog):
     """A broken connection is closed; a rollback on it would only log another error."""
 
     def wait(steps, *_args, **_kwargs):
@@ -34,7 +34,7 @@ def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, mon
         engine.dispose()
 
 
-def test_what_the_server_refuses_closes_nothing(postgresql_url):
+def test_a_statement_error_does_not_close_the_connection(postgresql_url):
     """A connection is closed only after a statement without a reply."""
     engine = open_engine(postgresql_url, writing=False, statement_timeout=5)
     try:
@@ -50,7 +50,7 @@ def test_what_the_server_refuses_closes_nothing(postgresql_url):
         engine.dispose()
 
 
-def test_the_check_of_a_connection_is_no_transaction_of_its_own(postgresql_url):
+def test_a_connection_check_uses_no_separate_transaction(postgresql_url):
     """A pooled connection is checked by the statement that begins the transaction; a closed one is replaced."""
     engine = open_engine(postgresql_url, writing=False, statement_timeout=5)
     try:
@@ -78,7 +78,7 @@ def test_the_check_of_a_connection_is_no_transaction_of_its_own(postgresql_url):
         ({"writing": False}, "0"),
     ],
 )
-def test_whoever_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url, kind, ended_after):
+def test_the_server_ends_idle_transactions(postgresql_url, kind, ended_after):
     """PostgreSQL ends idle transactions, because behind a proxy it keeps the locks of a client that is gone."""
     engine = open_engine(postgresql_url, **kind)
     try:

@@ -27,14 +27,14 @@ def test_a_statement_is_compiled_once(tmp_path):
     assert execute(f"sqlite:///{tmp_path / 'two.db'}", "second", writing=True) == ("second", "CACHE_HIT")
 
 
-def test_each_database_system_has_its_own(tmp_path, postgresql_url):
+def test_each_database_system_has_its_own_compiled_statements(tmp_path, postgresql_url):
     """A statement that SQLite has executed is compiled again for PostgreSQL."""
     execute(f"sqlite:///{tmp_path / 'one.db'}", 7, writing=True)
     assert execute(postgresql_url, 8) == (8, "CACHE_MISS")
     assert execute(postgresql_url, 9) == (9, "CACHE_HIT")
 
 
-def test_it_does_not_grow_without_end(monkeypatch):
+def test_the_cache_has_a_limited_size(monkeypatch):
     """When it is full, the cache starts again, and the next statement is in it."""
     monkeypatch.setattr(statement_cache, "MAX_STATEMENTS", 3)
     cache = statement_cache.StatementCache()

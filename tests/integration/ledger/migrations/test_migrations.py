@@ -62,7 +62,7 @@ def writing(tmp_path):
     engine.dispose()
 
 
-def test_the_newest_migration_is_the_one_we_know():
+def test_head_is_the_newest_alembic_migration():
     """HEAD, with which a start need not load Alembic, is Alembic's head; there is one line of migrations."""
     assert ScriptDirectory.from_config(runner._config()).get_heads() == [runner.HEAD]
 
@@ -92,7 +92,7 @@ def is_comparable(engine, index):
     return all(isinstance(expression, Column) for expression in index.expressions)
 
 
-def test_migrations_make_what_the_tables_say(two_engines):
+def test_migrations_create_the_schema_of_the_tables(two_engines):
     """After all migrations Alembic finds no difference to `ledger/tables/`, on either database.
 
     Comments on columns are for readers of `ledger/tables/` only.
@@ -110,7 +110,7 @@ def test_migrations_make_what_the_tables_say(two_engines):
     assert [one for one in different if not (isinstance(one, list) and one[0][0] == "modify_comment")] == []
 
 
-def test_migrations_make_the_very_tables_and_indexes_on_postgresql(two_engines):
+def test_migrations_create_identical_tables_and_indexes_on_postgresql(two_engines):
     """Properties that Alembic does not compare, such as conditions and expressions of indexes, are equal, too."""
     migrated, direct = two_engines
     if migrated.dialect.name != "postgresql":
@@ -134,7 +134,7 @@ def test_migrations_make_the_very_tables_and_indexes_on_postgresql(two_engines):
             assert sorted(map(tuple, one.exec_driver_sql(query))) == expected
 
 
-def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_path):
+def test_migrations_create_identical_statements_on_sqlite(writing, tmp_path):
     """Properties that Alembic does not compare, such as WITHOUT ROWID and partial indexes, are equal, too."""
 
     def made(file):
@@ -152,14 +152,14 @@ def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_p
     assert made(tmp_path / "new.db") == made(tmp_path / "direct.db")
 
 
-def test_a_new_database_is_made_and_then_left_alone(writing):
+def test_a_second_upgrade_applies_no_migration(writing):
     """The first run applies every migration, the second none."""
     assert runner.upgrade(writing) == (None, runner.HEAD)
     assert runner.upgrade(writing) == (runner.HEAD, runner.HEAD)
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new", "existing"])
-def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch, pending_migration, is_new):
+def test_a_failed_migration_is_rolled_back(writing, monkeypatch, pending_migration, is_new):
     """If a migration fails, its transaction leaves the database unchanged, and the next start repeats it."""
     from alembic import command
 
@@ -180,7 +180,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch, pendin
     assert runner.upgrade(writing) == (before, newest)
 
 
-def test_an_empty_database_can_be_told_from_a_ledger(tmp_path):
+def test_a_reader_of_an_empty_database_gets_an_error(tmp_path):
     """A reader of an empty database gets an error that says to upgrade it."""
     file = make(tmp_path / "empty.db", "VACUUM")
     with pytest.raises(LedgerSchemaTooOld, match="empty"):
@@ -204,7 +204,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("what", FOREIGN)
-def test_a_database_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, what):
+def test_a_foreign_database_is_rejected_and_unchanged(tmp_path, what):
     """A foreign database is named, and neither reading nor upgrading changes a byte."""
     file = make(tmp_path / "foreign.db", *FOREIGN[what])
     before = hashlib.sha256(file.read_bytes()).digest()
@@ -214,7 +214,7 @@ def test_a_database_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, what
         assert hashlib.sha256(file.read_bytes()).digest() == before
 
 
-def test_a_newer_database_is_refused(tmp_path, new_database):
+def test_a_newer_database_is_rejected(tmp_path, new_database):
     """A database of a newer version is refused with both versions, and unchanged."""
     file = make(tmp_path / "newer.db")
     file.write_bytes(new_database.read_bytes())
@@ -225,7 +225,7 @@ def test_a_newer_database_is_refused(tmp_path, new_database):
 
 
 @pytest.mark.parametrize("content", [b"not a database" * 300, b"listen = 1"])
-def test_what_is_no_database_is_refused(tmp_path, content):
+def test_a_file_that_is_no_database_is_rejected(tmp_path, content):
     """A file that is no database is refused in one line, and unchanged."""
     file = tmp_path / "text.db"
     file.write_bytes(content)
@@ -235,7 +235,7 @@ def test_what_is_no_database_is_refused(tmp_path, content):
         assert file.read_bytes() == content
 
 
-def test_a_folder_is_no_database(tmp_path):
+def test_a_folder_instead_of_a_database_is_rejected(tmp_path):
     """A folder at the file's path is refused in one line."""
     with pytest.raises(LedgerUnusable, match=r"^cannot use the database [^\n]+$"):
         upgrade(url(tmp_path))
@@ -248,7 +248,7 @@ RELEASED = sorted((Path(__file__).parents[3] / "data/released_ledgers").glob("*.
 
 
 @pytest.mark.parametrize("dump", [*RELEASED, None], ids=lambda dump: dump.stem if dump else "first migration")
-def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump, pending_migration):
+def test_a_ledger_of_a_released_version_is_upgraded(tmp_path, dump, pending_migration):
     """A ledger of a released version is upgraded without loss, and its counts balance."""
     script = dump.read_text() if dump else dumped(tmp_path / "first.db")
     file = tmp_path / "released.db"

@@ -64,7 +64,7 @@ def definitions(url):
         engine.dispose()
 
 
-def test_both_have_the_same_tables(new_url, monkeypatch):
+def test_a_new_ledger_has_the_same_tables_as_a_migrated_ledger(new_url, monkeypatch):
     """Tables, columns, indexes, constraints and the version are the same."""
     upgrade(created := new_url())
     monkeypatch.setattr(runner, "create_tables", alembic_tables.create_tables)

@@ -100,7 +100,7 @@ def bad(report):
     return {(one.scenario, one.times, one.verdict) for one in report.findings if not one.ok}
 
 
-def test_a_handler_that_keeps_the_id_beside_its_work(tried):
+def test_a_handler_that_stores_the_id_with_its_work(tried):
     """With work and delivery id in one transaction, every scenario ran and did the work once."""
     report = tried(
         """
@@ -132,7 +132,7 @@ def grant(event, delivery):
     assert str(report).startswith("acme_leave:grant: the work was done exactly once in every scenario\n")
 
 
-def test_a_handler_that_says_too_much(tried):
+def test_retry_on_work_that_is_not_idempotent(tried):
     """With `retry=` on work that is not idempotent, a kill after the work makes it twice."""
     report = tried(
         """
@@ -179,7 +179,7 @@ def grant(event, delivery):
     assert words in str(report)
 
 
-def test_what_is_only_kept_in_memory_is_forgotten(tried):
+def test_deduplication_in_memory_fails_after_a_kill(tried):
     """A set in the plugin's module prevents duplicates, but not after a kill."""
     report = tried(
         """
@@ -195,7 +195,7 @@ def grant(event, delivery):
     assert ("crash-after", 2, "twice") in bad(report)
 
 
-def test_the_memory_of_a_test_is_the_world_outside():
+def test_data_of_a_test_module_survives_kills():
     """For a handler in a test module, the test's data survives kills, except what `forget` clears."""
     granted, bookings = set(), []
 
@@ -212,7 +212,7 @@ def test_the_memory_of_a_test_is_the_world_outside():
     assert ("crash-during", 2, "twice") in bad(exactly_once(grant, done=booked, make=LEAVE))
 
 
-def test_a_handler_that_swallows_what_it_cannot_know(tried):
+def test_a_handler_that_swallows_an_error(tried):
     """The handler returns without an error, so failed work is lost without a notice."""
     report = tried(
         """
@@ -229,7 +229,7 @@ def grant(event):
     assert "Do not catch it: flowhooks then records a failed attempt." in str(report)
 
 
-def test_a_handler_without_retry_is_held(tried):
+def test_a_handler_without_retry_needs_an_operator_after_a_kill(tried):
     """After a kill an operator must decide: the work is neither done twice nor silently lost."""
     report = tried(
         """
@@ -250,7 +250,7 @@ def grant(event):
     assert "declare retry=; if the handler can find out whether its work was done, give a probe=" in said
 
 
-def test_a_handler_that_counts_on_the_order(tried):
+def test_a_handler_that_depends_on_the_order_of_events(tried):
     """The handler ignores older events, so of two events in the wrong order the earlier one's work is lost."""
     report = tried(
         """
@@ -281,14 +281,14 @@ def grant(event, delivery):
         ("business_key", "change places: the event that ran last, the event that ran first"),
     ],
 )
-def test_a_handler_whose_deliveries_take_turns(tried, order_by, said):
+def test_an_ordered_handler_keeps_the_order_of_its_key(tried, order_by, said):
     """Two events of one key keep their order, which the report says; events of two keys do not."""
     report = tried(ORDERED.replace("ORDER", order_by), lines=2)
     assert report.exactly_once, str(report)
     assert f"   1 x  succeeded  two events {said}\n" in str(report)
 
 
-def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
+def test_an_ordered_handler_that_depends_on_the_order_of_other_keys(tried):
     """Events ordered by key may still be lost, because each event of the kit has its own key."""
     report = tried(ORDERED.replace("ORDER", "business_key") + COUNTS_ON_THE_ORDER, lines=1)
     assert bad(report) == {("reordered", 0, "lost")}
@@ -296,12 +296,12 @@ def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
     assert "order_by= orders only events with the same business_key: other events are delivered in any order." in said
 
 
-def test_an_ordered_handler_may_count_on_the_order_of_its_key(tried):
+def test_an_ordered_handler_may_depend_on_the_order_of_its_key(tried):
     """An event that is lost without ordering is not lost here."""
     assert tried(ORDERED.replace("ORDER", "process_key") + COUNTS_ON_THE_ORDER, lines=1).exactly_once
 
 
-def test_a_handler_that_gives_up_by_itself(tried):
+def test_a_handler_that_depends_on_hidden_state(tried):
     """A handler that depends on hidden state is reported with results of unknown cause."""
     report = tried(
         """
@@ -320,7 +320,7 @@ def grant(event):
     assert "the handler returned without doing the work, but does it when no fault occurs" in str(report)
 
 
-def test_the_call_backs_that_come_again_do_come(tried, monkeypatch):
+def test_repeated_callbacks_are_the_same_event(tried, monkeypatch):
     """Three repeats in turn and the given number at once are all the same event."""
     came = {}
     judged = ExactlyOnceRunner._finding
@@ -362,7 +362,7 @@ def grant(event):
         ("False", {("crash-after", 2, "twice")}, "returned False, although the work had been done"),
     ],
 )
-def test_probes(tried, answer, expected, words):
+def test_correct_wrong_and_undecided_probes(tried, answer, expected, words):
     """A correct probe gives one run; a wrong one is reported, and one without an answer needs an operator."""
     report = tried(
         f"""
@@ -397,7 +397,7 @@ def grant(event, delivery):
     assert "it continued after the simulated kill" in str(report)
 
 
-def test_locks_and_transactions_do_not_outlive_a_kill(tried):
+def test_locks_and_transactions_are_released_after_a_kill(tried):
     """Locks in `with` and `finally` and a transaction on an open connection are released after a kill."""
     report = tried(
         """
@@ -430,7 +430,7 @@ def grant(event, delivery):
     assert len(crashed) >= 10
 
 
-def test_the_wrappers_of_a_plugin_are_part_of_it(module, world):
+def test_a_kill_before_a_committing_wrapper_repeats_the_work(module, world):
     """After a kill between the function and its plugin's committing wrapper, the work is not done, and repeated."""
     plugin = module(
         "wrapped",
@@ -475,7 +475,7 @@ def test_the_wrappers_of_a_plugin_are_part_of_it(module, world):
     assert commit in {one.place for one in report.findings if one.scenario == "crash-during"}
 
 
-def test_a_handler_that_sets_something_up_is_killed_at_each_line(tried):
+def test_each_kill_at_a_line_uses_a_new_process(tried):
     """Each kill is in a new process, so its place is true, and each line of the first run is reached."""
     report = tried(
         """
@@ -504,7 +504,7 @@ def grant(event, delivery):
     assert twice == killed[-1:], str(report)  # only the line after the booking
 
 
-def test_many_lines_are_chosen_evenly(world):
+def test_kills_of_a_long_handler_are_spread_evenly(world):
     """A long handler is killed at the given number of lines, including the first and the last."""
 
     @handler(process_key="leave", retry=Retry())
@@ -560,7 +560,7 @@ def test_the_example_plugin(tmp_path, name, key):
     flowhooks_contracts.configure({})
 
 
-def test_a_kind_and_an_engine(world):
+def test_a_handler_gets_its_kind_and_source(world):
     """A handler gets the kind and source that it listens to."""
 
     @handler(every=True, source="hr")
@@ -589,7 +589,7 @@ def test_work_that_is_not_counted_ends_the_trial(world):
     assert "either the handler did nothing, or `done` does not count its work" in str(report)
 
 
-def test_a_handler_that_fails_says_so(world):
+def test_a_failing_plain_run_is_shown_with_its_error(world):
     """A plain run that fails is shown with its error."""
 
     @handler(process_key="leave")
@@ -601,7 +601,7 @@ def test_a_handler_that_fails_says_so(world):
     assert "OSError: payroll does not answer" in str(report)
 
 
-def test_done_counts_one_event(world):
+def test_done_must_count_one_event(world):
     """A count over all events or a value that is no number is refused with a remedy."""
 
     @handler(process_key="leave")
@@ -618,7 +618,7 @@ def test_done_counts_one_event(world):
         exactly_once(grant, done=lambda event: True, make=LEAVE)
 
 
-def test_the_handler_has_to_be_clear(world):
+def test_one_of_several_handlers_must_be_named(world):
     """One of several handlers must be named; an unknown name is reported; bodies can differ by event."""
 
     @handler(process_key="leave", name="one")
@@ -656,19 +656,19 @@ def test_the_handler_has_to_be_clear(world):
 
 
 @pytest.mark.parametrize("given", [{"lines": 0}, {"duplicates": 1}])
-def test_numbers_make_sense(world, given):
+def test_zero_lines_or_duplicates_are_refused(world, given):
     """Zero lines or duplicates are refused."""
     with pytest.raises(ValueError, match="lines must be at least 1, and duplicates at least 2"):
         exactly_once(None, done=world.booked, make=LEAVE, **given)
 
 
-def test_a_quarantined_plugin_is_said(tried):
+def test_a_quarantined_plugin_is_reported_first(tried):
     """A fault of a plugin is reported before a fault of its handler."""
     with pytest.raises(FlowhooksError, match="NameError"):
         tried("pass")
 
 
-def test_nothing_is_left_behind(tried):
+def test_no_thread_or_trace_function_remains(tried):
     """No thread and no trace function of the kit stays."""
     before = set(threading.enumerate())
     tried(

@@ -168,7 +168,7 @@ def test_damaged_rows_are_shown_as_damaged(shown, harness):
     assert unmarked == ["a flow instance"]  # undecodable text is shown with escapes; `verify` names it
 
 
-def test_damaged_rows_end_neither_alerts_nor_metrics(harness):
+def test_damaged_rows_do_not_stop_alerts_and_metrics(harness):
     """A poll raises the alerts of the other causes, and the statistics are read, whatever is damaged."""
     decides = handler(process_key="pay", name="decides", conclusion="paid", when={"/amount": 1})(lambda _event: None)
     flow = harness.open(fails, decides)
@@ -205,7 +205,7 @@ def test_damaged_rows_end_neither_alerts_nor_metrics(harness):
 @pytest.mark.parametrize(
     "damaged", [("events", "id", "body"), ("deliveries", "event_id", "attempt")], ids=["event", "delivery"]
 )
-def test_a_delivery_that_is_damaged_waits(harness, logged, eventually, damaged):
+def test_a_damaged_delivery_waits_until_its_row_is_readable(harness, logged, eventually, damaged):
     """It is logged once, not at each poll; it runs once the row is readable again."""
     entered = []
 

@@ -54,7 +54,7 @@ def test_the_api_searches_by_text_and_fields(orders):
     assert found(orders, "/amount>=1000", q="PO-2026-0") == []
 
 
-def test_the_api_refuses_what_is_not_indexed(orders):
+def test_the_api_rejects_invalid_or_unindexed_fields(orders):
     """A condition of another form, too many of them, and a field that is not indexed are refused by name."""
     assert "The parameter field must be a condition such as /vendor=ACME" in refused(orders, "amount")
     assert "The parameter field must be a condition" in refused(orders, "/amount>=much")
@@ -79,7 +79,7 @@ def test_the_console_searches_by_text_and_fields(orders):
         assert words in planned.text
 
 
-def test_the_console_refuses_what_is_not_indexed(orders):
+def test_the_console_rejects_invalid_or_unindexed_fields(orders):
     """The page says how a condition is written, and which fields are indexed; it lists nothing."""
     for conditions, words in (
         (["amount"], "is written as /vendor=ACME"),

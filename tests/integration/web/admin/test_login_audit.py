@@ -43,7 +43,7 @@ def by_proxy(console, user="li", groups="ops", path="/console/handlers"):
     return console.get(path, root="", X_Forwarded_User=user, X_Forwarded_Groups=groups).status
 
 
-def test_the_first_use_of_a_token_is_a_log_in(console):
+def test_the_first_use_of_a_token_is_a_login_entry(console):
     """The first use within an hour is an entry with the method, the role and the address."""
     assert [by_token(console), by_token(console), by_token(console, "/metrics")] == [200, 200, 200]
     detail = {"address": "127.0.0.1", "by": "token", "role": "view"}
@@ -60,7 +60,7 @@ def test_the_first_use_of_a_token_is_a_log_in(console):
     assert detail["count"] == 2
 
 
-def test_a_log_in_through_the_proxy_is_an_entry(console):
+def test_a_login_through_the_proxy_is_an_entry(console):
     """Each user, and each role that a user gets, is an entry; the page of the audit log shows it."""
     for user, groups in (("li", "ops"), ("li", "ops,dev"), ("li", "dev"), ("wang", "ops")):
         assert by_proxy(console, user, groups) == 200
@@ -85,7 +85,7 @@ def test_processes_share_an_entry(console):
 
 
 @pytest.mark.sqlite
-def test_a_ledger_that_cannot_be_written_shuts_nobody_out(console, logged, monkeypatch):
+def test_an_unwritable_ledger_does_not_prevent_a_login(console, logged, monkeypatch):
     """An operator is admitted when the disk is full, and the log-in is recorded a minute after the next chance."""
     with console.flow.locked(), monkeypatch.context() as patch:
         patch.setattr(login_audit, "WRITE_TIMEOUT", 0.05)
@@ -98,7 +98,7 @@ def test_a_ledger_that_cannot_be_written_shuts_nobody_out(console, logged, monke
 
 
 @pytest.mark.sqlite
-def test_what_is_remembered_is_bounded(console, monkeypatch):
+def test_remembered_addresses_are_limited(console, monkeypatch):
     """With ever new addresses the oldest are forgotten."""
     recorder = LoginRecorder(console.flow.app)
     monkeypatch.setattr(console.flow.app.ledger, "write", lambda *_args, **_more: None)
@@ -118,7 +118,7 @@ def test_addresses_are_escaped(console):
 
 
 @pytest.mark.sqlite
-def test_refused_headers_do_not_fill_the_log(console, logged):
+def test_rejected_headers_do_not_fill_the_log(console, logged):
     """Refused headers of one client are one record a minute for each reason, with the number of requests."""
     for _ in range(5):
         assert by_proxy(console, "mallory", "guests") == 403
@@ -134,7 +134,7 @@ def test_refused_headers_do_not_fill_the_log(console, logged):
 
 
 @pytest.mark.sqlite
-def test_what_is_remembered_of_refusals_is_bounded(console):
+def test_remembered_addresses_of_rejections_are_limited(console):
     """With ever new addresses the oldest are forgotten."""
     refusals = RefusalLog(console.flow.clock)
     for number in range(MAX_REMEMBERED + 10):

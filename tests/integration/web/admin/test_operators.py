@@ -82,7 +82,7 @@ def ask(harness):
         ("/console/events", (401, 200, 200, 401)),
     ],
 )
-def test_what_may_be_looked_at(harness, ask, path, answers):
+def test_every_path_except_liveness_needs_a_credential(harness, ask, path, answers):
     """With operators everything except liveness needs a credential; the role view suffices for reading."""
     request = ask(harness.open(operators=OPERATORS))
     nobody = answers[0]
@@ -93,7 +93,7 @@ def test_what_may_be_looked_at(harness, ask, path, answers):
 
 
 @pytest.mark.sqlite
-def test_who_is_written_down(harness, ask, listens):
+def test_the_operator_of_an_action_is_recorded(harness, ask, listens):
     """An operator's token or a command identifies the operator; the role view changes nothing."""
     flow = harness.open(listens(lambda event: None, name="h"), operators=OPERATORS)
     request = ask(flow)
@@ -115,7 +115,7 @@ def test_who_is_written_down(harness, ask, listens):
 
 
 @pytest.mark.sqlite
-def test_no_other_site_reads_or_changes_anything(harness, ask):
+def test_requests_of_other_sites_are_rejected(harness, ask):
     """A request with a token needs no page of the console; a browser without one may change nothing."""
     request = ask(harness.open(operators=OPERATORS))
     sent = {"Sec_Fetch_Site": "cross-site", "Origin": "https://evil.example"}
@@ -125,7 +125,7 @@ def test_no_other_site_reads_or_changes_anything(harness, ask):
 
 
 @pytest.mark.sqlite
-def test_without_operators(harness, ask):
+def test_access_without_operators(harness, ask):
     """Without operators this machine may read the API under a loopback name, and commands may make changes."""
     request = ask(harness.open())
     assert request("GET", "/api/something")[1] == {"operator": "local"}
@@ -139,7 +139,7 @@ def test_without_operators(harness, ask):
 
 
 @pytest.mark.sqlite
-def test_where_others_reach_it_and_nobody_is_named(harness, ask):
+def test_a_public_listener_without_operators(harness, ask):
     """With `insecure` and no operators the API gives other machines nothing; readers of the lock file may operate."""
     request = ask(harness.open(admin="0.0.0.0:8081", insecure=True))
     assert request("GET", "/api/something")[0] == 403
@@ -149,7 +149,7 @@ def test_where_others_reach_it_and_nobody_is_named(harness, ask):
 
 
 @pytest.mark.sqlite
-def test_a_token_in_a_file_is_read_again_with_the_settings(harness, ask, tmp_path):
+def test_a_token_file_is_read_again_at_reload(harness, ask, tmp_path):
     """A changed token file takes effect at the next reload; a missing one does not."""
     file = tmp_path / "token"
     file.write_text("first-token-0123456789abcdef\n")
@@ -178,7 +178,7 @@ def attempts():
     return attempts
 
 
-def test_an_address_is_delayed_too(attempts):
+def test_failed_logins_delay_an_address(attempts):
     """A client that guesses names must wait longer each time, up to a quarter of an hour, for any next name."""
     for number in range(FREE_ADDRESS_FAILURES):
         assert attempts.check(f"n{number}", "192.0.2.1") == 0
@@ -194,7 +194,7 @@ def test_an_address_is_delayed_too(attempts):
     assert attempts.check("m", "192.0.2.1") == 0
 
 
-def test_a_clock_that_is_set_back_locks_nobody_out(attempts):
+def test_a_clock_set_back_does_not_extend_login_delays(attempts):
     """Failures before the clock was set back delay a name and an address as if they had just happened."""
     for number in range(FREE_ADDRESS_FAILURES):
         assert attempts.check(f"n{number % 2}", "192.0.2.1") == 0
@@ -213,7 +213,7 @@ def test_addresses_of_one_network_are_delayed_together(attempts):
     assert attempts.check("m", "2001:db8:1:2::1") == 0
 
 
-def test_who_has_logged_in_cannot_guess_for_others(attempts):
+def test_a_login_does_not_reset_failures_for_other_names(attempts):
     """A successful login removes its own attempt, but not those for other names from the same address."""
     for number in range(FREE_ADDRESS_FAILURES - 1):
         attempts.check(f"n{number}", "192.0.2.1")
@@ -223,7 +223,7 @@ def test_who_has_logged_in_cannot_guess_for_others(attempts):
     assert attempts.check("mine", "192.0.2.1") == 1
 
 
-def test_a_login_renews_no_delay(attempts):
+def test_a_login_does_not_renew_a_delay(attempts):
     """After logins and withdrawn attempts, also at the same time, a delay counts from the last failure as before."""
     for number in range(2 * FREE_ADDRESS_FAILURES):
         attempts.clock.advance(900)
@@ -241,13 +241,13 @@ def test_a_login_renews_no_delay(attempts):
     assert ("address", "192.0.2.1") not in attempts._failures
 
 
-def test_many_at_once_are_no_way_round(attempts):
+def test_concurrent_login_attempts_are_limited_like_sequential_ones(attempts):
     """An attempt counts from its start, so a hundred at once are limited like a hundred in turn."""
     begun = [attempts.check("li", "") for _ in range(100)]
     assert begun.count(0) == 5
 
 
-def test_what_is_remembered_is_bounded(attempts):
+def test_remembered_failures_are_limited(attempts):
     """With ever new names or failures the oldest are forgotten."""
     for number in range(MAX_ENTRIES + 10):
         attempts.check(f"n{number}", "127.0.0.1")
@@ -258,7 +258,7 @@ def test_what_is_remembered_is_bounded(attempts):
     assert len(attempts._failures["address", "192.0.2.1"]) == MAX_COUNTED
 
 
-def test_every_path_is_authenticated_without_the_console_too(harness, ask, monkeypatch):
+def test_a_listener_without_the_console_authenticates_every_path(harness, ask, monkeypatch):
     """The listener itself authenticates, so a listener without pages is as closed as one with them."""
     monkeypatch.setattr("flowhooks.web.admin.app.console.install", lambda *_args, **_more: None)
     request = ask(harness.open(operators=OPERATORS, start=False))

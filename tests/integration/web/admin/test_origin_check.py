@@ -10,7 +10,7 @@ pytestmark = pytest.mark.either
 
 
 @pytest.mark.sqlite
-def test_only_names_of_this_machine(harness, serve):
+def test_only_host_names_of_this_machine_are_accepted(harness, serve):
     """Under any other name each page, its parts and its files are refused with the remedy."""
     console = serve(harness.open())
     for host in ("127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8081", "127.3.2.1:80"):
@@ -34,7 +34,7 @@ def test_only_names_of_this_machine(harness, serve):
 
 
 @pytest.mark.sqlite
-def test_a_listener_that_others_reach(harness, serve):
+def test_a_public_listener_shows_no_console_without_a_login(harness, serve):
     """A public listener shows no console without a login."""
     console = serve(harness.open(admin="0.0.0.0:8081", insecure=True))
     answer = console.get("/", Accept_Language="zh-CN")
@@ -43,7 +43,7 @@ def test_a_listener_that_others_reach(harness, serve):
     assert console.get("", root="/healthz").status == 200
 
 
-def test_what_is_a_page():
+def test_page_paths():
     """The root, the console and all paths below it are pages."""
     assert all(map(is_page, ("/", "/console", "/console/", "/console/events/1")))
     assert not any(map(is_page, ("/healthz", "/consoles", "/api/operations/dismiss", "")))
@@ -51,7 +51,7 @@ def test_what_is_a_page():
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
-def test_numbers_and_the_contract_are_for_names_of_this_machine(harness, serve, path):
+def test_metrics_and_the_contract_need_a_local_host_name(harness, serve, path):
     """A web site whose name resolves to 127.0.0.1 can read neither; a public listener does not change."""
     console = serve(harness.open())
     for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
@@ -62,6 +62,6 @@ def test_numbers_and_the_contract_are_for_names_of_this_machine(harness, serve, 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
-def test_numbers_and_the_contract_on_a_listener_that_others_reach(harness, serve, path):
+def test_metrics_and_the_contract_on_an_insecure_public_listener(harness, serve, path):
     """With `insecure`, monitors on other machines can use any name."""
     assert serve(harness.open(admin="0.0.0.0:8081", insecure=True)).get("", host="flowhooks", root=path).status == 200

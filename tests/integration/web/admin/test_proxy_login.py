@@ -69,7 +69,7 @@ def test_the_proxy_logs_operators_in(console):
     assert (entry.actor, entry.interface) == ("li", "console")
 
 
-def test_no_group_has_a_role(console):
+def test_a_user_without_a_role_is_403(console):
     """A user whose groups have no role gets 403 with a page that says what to do, and no page else."""
     for groups in ((), ((GROUPS, "")), ((GROUPS, "guests,OPS,op s"))):
         status, page = ask(console, (USER, "mallory"), *([groups] if groups else []))
@@ -81,7 +81,7 @@ def test_no_group_has_a_role(console):
 
 
 @pytest.mark.parametrize("path", ["/console/", "/console/login", "/api/events", "/metrics", "/openapi.json", "/none"])
-def test_any_other_address_is_refused(console, path):
+def test_headers_from_other_addresses_are_rejected(console, path):
     """A header from another address is refused, whatever other credential the request has."""
     named = ((USER, "li"), (GROUPS, "ops"))
     assert ask(console, *named, path=path, peer=OTHER)[0] == 403
@@ -90,7 +90,7 @@ def test_any_other_address_is_refused(console, path):
     assert ask(console, path="/healthz", peer=OTHER)[0] == 200
 
 
-def test_the_address_of_the_client_is_not_the_proxy(harness, serve):
+def test_the_forwarded_client_address_is_not_the_proxy(harness, serve):
     """The connection counts, not the client's address that a trusted proxy forwards."""
     console = serve(harness.open(login=LOGIN), trusted_proxy=OTHER)
     named = ((USER, "li"), (GROUPS, "ops"))
@@ -114,7 +114,7 @@ def test_the_address_of_the_client_is_not_the_proxy(harness, serve):
         ((GROUPS, "ops"),),
     ],
 )
-def test_hostile_headers_are_refused(console, headers):
+def test_hostile_headers_are_rejected(console, headers):
     """Repeated headers, several names, control characters and empty or long names are refused with 403."""
     assert ask(console, *headers)[0] == 403
     assert ask(console, *headers, path="/api/events")[0] == 403
@@ -122,7 +122,7 @@ def test_hostile_headers_are_refused(console, headers):
 
 
 @pytest.mark.parametrize("line", [b"X-Forwarded-User: l\x00i", b"X-Forwarded-User : li", b"X-Forwarded-User: l\x1bi"])
-def test_malformed_headers_are_refused_by_the_parser(console, line):
+def test_malformed_headers_are_rejected_by_the_parser(console, line):
     """Bytes that no header may have never reach the log-in."""
     host, _, port = console.address.rpartition(":")
     with socket.create_connection((host, int(port)), WAIT_TIMEOUT, source_address=(PROXY, 0)) as connection:
@@ -130,12 +130,12 @@ def test_malformed_headers_are_refused_by_the_parser(console, line):
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
-def test_headers_with_underscores_mean_nothing(console):
+def test_headers_with_underscores_are_ignored(console):
     """A client cannot bypass the proxy's filter with a name that differs by an underscore."""
     assert ask(console, ("X_Forwarded_User", "li"), ("X_Forwarded_Groups", "ops"))[0] == 401
 
 
-def test_other_credentials_go_on_working(console):
+def test_other_credentials_are_still_accepted(console):
     """Without the headers, tokens are accepted, also through the proxy; a token of the proxy's own does no harm."""
     bearer = ("Authorization", f"Bearer {TOKEN}")
     for peer in (PROXY, OTHER):
@@ -147,7 +147,7 @@ def test_other_credentials_go_on_working(console):
     assert ask(console, bearer, (USER, "mallory"), (GROUPS, "guests"))[0] == 403
 
 
-def test_another_site_changes_nothing(console):
+def test_a_form_of_another_site_is_rejected(console):
     """The proxy knows the browser by a cookie, so a form of another site is refused, and the API needs a token."""
     named = ((USER, "li"), (GROUPS, "ops"))
     pause = {"path": "/console/do/pause?handler=p:h", "method": "POST", "body": b""}
@@ -159,7 +159,7 @@ def test_another_site_changes_nothing(console):
         assert audit.entries(connection, limit=9, action="pause") == []
 
 
-def test_the_login_page_is_not_needed(console):
+def test_the_login_page_redirects_to_the_console(console):
     """Whom the proxy names is led from the login page to the console, and sees no button to log out."""
     named = ((USER, "li"), (GROUPS, "ops"))
     assert ask(console, *named, path="/console/login")[0] == 303
@@ -173,7 +173,7 @@ def test_only_the_proxy_is_configured(harness, serve):
         assert ask(console, path=path, peer="127.0.0.1")[0] == status
 
 
-def test_settings_apply_at_once(console):
+def test_changed_settings_apply_to_the_next_request(console):
     """Another group or another proxy applies to the next request."""
     app = console.flow.app
     named = ((USER, "li"), (GROUPS, "ops"))

@@ -45,7 +45,7 @@ def console(harness, serve, make_plugin, listens):
         (("zh-CN", "dark", 360), ("用户名", "密码", "登录", "暂停", "您的角色不允许此操作")),
     ],
 )
-def test_what_a_restricted_role_is_offered_works(console, visit, looks, words):
+def test_links_and_buttons_of_a_restricted_role_work(console, visit, looks, words):
     """Each link of the navigation opens a page without a trace of the other plugin, and a click pauses a handler."""
     locale, scheme, width = looks
     name, password, log_in, pause, refused = words

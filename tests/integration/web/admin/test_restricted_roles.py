@@ -242,7 +242,7 @@ def shown(answer, address):
     return text
 
 
-def test_every_path_is_classified(routes, console):
+def test_every_path_is_classified_for_restricted_roles(routes, console):
     """A path that is added must be classified: what it shows to limited and to masked roles."""
     assert routes == set(PATHS)
 
@@ -270,7 +270,7 @@ def test_a_limited_role_sees_nothing_of_other_plugins(console, mine, others, who
             assert not [word for word in HIDDEN if word in text], (address, text)
 
 
-def test_a_limited_role_sees_its_part(console, mine, monkeypatch):
+def test_a_limited_role_sees_objects_of_its_plugins(console, mine, monkeypatch):
     """Events, deliveries, errors, handlers, alerts, operations and audit entries of the plugin are shown."""
     events = json.loads(get(console, "/api/events", "payer").body)["events"]
     assert [event["flow_instance_id"] for event in events] == ["shared-1", "pay-1"]
@@ -304,7 +304,7 @@ def test_a_limited_role_sees_its_part(console, mine, monkeypatch):
     assert "At most 3 of each kind are counted" in get(console, "/console/handlers", "payer").page.text
 
 
-def test_exports_are_recorded_as_they_were_restricted(console):
+def test_export_audit_entries_have_the_restriction_of_the_role(console):
     """The audit entry of an export has the restriction of the role; other roles see it only if it is theirs."""
     for who in ("boss", "payer", "clerk"):
         assert get(console, "/api/events/export?bodies=true", who).status == 200
@@ -331,7 +331,7 @@ def test_exports_are_recorded_as_they_were_restricted(console):
     assert seen("clerk") == [("clerk", False), ("payer", False), ("boss", False)]
 
 
-def test_filters_do_not_widen(console, others):
+def test_filters_find_nothing_of_other_plugins(console, others):
     """A filter that names objects of another plugin finds nothing, in lists and in plans."""
     for query in (
         f"handler={others['handler']}",
@@ -359,7 +359,7 @@ def test_filters_do_not_widen(console, others):
             assert (planned["planned"], planned["event_filter"]) == (1, {"handler_plugins": ["pay"]})
 
 
-def test_a_delivery_of_another_plugin_names_no_event(console):
+def test_a_delivery_id_of_another_plugin_finds_no_event(console):
     """The delivery that another plugin has of a shared event finds nothing, with and without a state."""
     (event_id,) = console.flow.events(flow_instance_id="shared-1")
     names = {status.handler: status.delivery_id for status in console.flow.delivery_statuses(event_id)}
@@ -449,7 +449,7 @@ def test_a_limited_role_changes_nothing_of_other_plugins(console, mine, others):
     assert kept(console)[:5] == before[:5]
 
 
-def test_a_limited_role_changes_its_own(console, mine):
+def test_a_limited_role_changes_objects_of_its_plugins(console, mine):
     """An operator of a limited role resolves, pauses, replays and acknowledges what is theirs."""
     assert post(console, "/api/operations/acknowledge", "payer", {"alerts": [mine["alert"]]}).status == 200
     paused = json.loads(post(console, "/api/operations/pause", "payer", {"handlers": ["*"]}).body)
@@ -470,7 +470,7 @@ def test_a_limited_role_changes_its_own(console, mine):
     assert {"resolve", "pause", "resume", "operation"} <= set(actions)
 
 
-def test_purged_events_of_others_never_existed(console, others):
+def test_purged_events_of_other_plugins_are_reported_as_missing(console, others):
     """A limited role cannot tell an event that was purged from one that never existed."""
     context = dataclasses.replace(console.flow.app.operation_context, by=Actor("boss", "api"))
     body = {"delivery_id": others["delivery"], "verdict": "close"}
@@ -530,7 +530,7 @@ def test_a_masked_role_sees_no_value(console, mine, who):
                 assert VALUE not in str(answer.headers)
 
 
-def test_no_link_leads_to_a_page_that_is_refused(console, mine):
+def test_no_link_points_to_a_forbidden_page(console, mine):
     """Sources are not linked for masked roles, nor operations of attempts for limited ones, which may not open them."""
     app, source = console.flow.app, "/console/sources/default"
     engine = EngineSettings(client="flowable", url="http://oa:8080")
@@ -545,7 +545,7 @@ def test_no_link_leads_to_a_page_that_is_refused(console, mine):
     assert linked == {"boss", "clerk"}
 
 
-def test_what_a_masked_role_sees(console, mine):
+def test_a_masked_role_sees_the_rest_of_a_body(console, mine):
     """The rest of a body stays readable, and the page says that something was there."""
     engine_ledger.position(console.flow, "default", error="401")
     engine_ledger.gap(console.flow, "default", 1, 2, "invalid", detail="401")
@@ -593,7 +593,7 @@ def test_a_masked_role_cannot_search_for_values(console):
     assert get(console, "/api/events?key=pay", "clerk").status == 200
 
 
-def test_no_operation_tells_a_masked_role_a_value(console, mine):
+def test_no_operation_shows_a_masked_role_a_hidden_value(console, mine):
     """Each operation is classified for masked roles, and its result, also as a preview, has no hidden value."""
     # The handler is paused, so that the operation does not end before it is cancelled.
     run_operation(console.flow.app.operation_context, "pause", {"handlers": [mine["handler"]]})
@@ -632,7 +632,7 @@ def test_a_masked_role_accepts_no_correction(console, mine):
     assert conflict["digest"] not in json.dumps(masked)
 
 
-def test_a_role_that_is_gone_lets_nobody_in(console):
+def test_an_operator_with_a_removed_role_has_no_access(console):
     """An operator whose role the settings do not have is nobody."""
     app = console.flow.app
     app._live.change_settings(dataclasses.replace(app.settings, roles={}))
@@ -640,7 +640,7 @@ def test_a_role_that_is_gone_lets_nobody_in(console):
     assert get(console, "/api/events", "boss").status == 200
 
 
-def test_what_a_page_is_opened_from_does_not_widen_it(console, mine):
+def test_lists_and_route_explanations_stay_restricted(console, mine):
     """The list that an event was opened from, and the explanation of a route, show a restricted role nothing more."""
     page = f"/console/events/{mine['event']}"
     walked = get(console, f"{page}?list=state%3Ddead", "payer")
@@ -656,7 +656,7 @@ def test_what_a_page_is_opened_from_does_not_widen_it(console, mine):
     assert VALUE not in get(console, f"{page}/body?raw=1", "clerk").body.decode()
 
 
-def test_a_lists_cursor_goes_on_over_what_is_not_seen(console, mine, others):
+def test_a_list_cursor_skips_hidden_entries(console, mine, others):
     """A page with few entries of a role leads to the next one until the end, and repeats nothing."""
     context = dataclasses.replace(console.flow.app.operation_context, by=Actor("boss", "api"))
     for number in range(6):
@@ -691,7 +691,7 @@ def test_a_group_of_the_proxy_has_a_limited_role(harness, serve, make_plugin, li
         assert (VALUE in whole) is (groups == "payers")
 
 
-def test_a_handler_over_time(console, mine):
+def test_trends_of_a_handler_are_restricted(console, mine):
     """A limited role sees no versions of other plugins in the marks, and a masked role no errors of the handler."""
     flow = console.flow
     for number in ("1.0", "2.0"):
@@ -709,7 +709,7 @@ def test_a_handler_over_time(console, mine):
         assert {who for who, page in pages.items() if shown_to_unmasked in page} == {"boss", "payer"}
 
 
-def test_every_operator_acts_with_their_access():
+def test_every_operation_has_the_access_of_its_operator():
     """Wherever a request becomes an operator's operation, the context gets the access of the operator, too."""
     acting = [
         re.sub(r"\s+", " ", call)

@@ -26,7 +26,7 @@ TOKEN = "t" * 43
         ("read_definitions", {}),
     ],
 )
-def test_a_waiting_operation_takes_no_thread_away(harness, start, name, arguments):
+def test_a_waiting_operation_occupies_no_thread(harness, start, name, arguments):
     """While it waits, a listener with one thread answers other requests, also those of a health check."""
     flow = harness.open()
     waits, may_go_on = threading.Event(), threading.Event()

@@ -190,7 +190,7 @@ def test_any_request(client, request):
 @pytest.mark.timeout(1200)
 @MANY
 @given(request=requests)
-def test_any_of_many_requests(client, request):
+def test_any_request_with_many_examples(client, request):
     """The same with many more requests."""
     run_mapping(client, *request)
 

@@ -117,7 +117,7 @@ def event(instance, kind="end", **more):
     } | more
 
 
-def test_json(client):
+def test_a_json_request_is_mapped_and_stored(client):
     """The mapped data, the body as received and its media type are stored, and the answer is that of the settings."""
     raw = b'{"id": 7, "key": "leave", "no": "B-1", "status": 2, "x": null}'
     answer = client.post("oa", raw, "application/json; charset=utf-8", traceparent=TRACE)
@@ -182,7 +182,7 @@ def test_an_ignored_request(client):
     assert client.ignored() == {("oa", "/status = 1"): 3, ("kogito", "/type = other"): 1}
 
 
-def test_a_form(client):
+def test_a_form_request(client):
     """Fields are members; several pointers make one id, and the answer is text."""
     answer = form(client, b"dag=a%2Fb&run=2026&key=leave&to=x&to=y")
     assert (answer.status, answer.body) == (200, b"success")
@@ -192,7 +192,7 @@ def test_a_form(client):
     assert json.loads(body)["to"] == ["x", "y"]
 
 
-def test_a_form_that_the_schema_refuses(client):
+def test_a_form_that_the_schema_rejects(client):
     """The error does not call a form JSON."""
     answer = form(client, b"dag=1&run=2&businessKey=a&businessKey=b")
     assert answer.status == 422
@@ -227,7 +227,7 @@ def test_a_form_that_the_schema_refuses(client):
         (b"x" * 1001, "text/plain", 415, "text/plain"),
     ],
 )
-def test_what_is_refused(client, body, content_type, status, says):
+def test_rejected_requests(client, body, content_type, status, says):
     """Each error has its status, in the order of the checks; nothing is stored, and operators see the reason."""
     answer = client.post("oa", body, content_type)
     assert answer.status == status
@@ -238,20 +238,20 @@ def test_what_is_refused(client, body, content_type, status, says):
     assert (source, recorded, reason) == ("oa", status, answer.message)
 
 
-def test_an_id_of_several_pointers_that_is_refused(client):
+def test_an_invalid_id_of_several_pointers_names_each_pointer(client):
     """The message names all of them."""
     answer = form(client, b"dag=%0A&run=1")
     assert answer.status == 422
     assert "/dag + /run: " in answer.message
 
 
-def test_a_content_coding(client):
+def test_a_compressed_body_is_rejected(client):
     """A compressed body is refused."""
     assert client.post("oa", b"{}", Content_Encoding="gzip").status == 415
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "HEAD"])
-def test_other_methods(client, method):
+def test_other_methods_are_rejected(client, method):
     """Other methods are refused in the same way for each name."""
     answers = [client.send(f"/in/{name}", method=method) for name in ("oa", "nobody")]
     assert {answer.status for answer in answers} == {405}
@@ -266,7 +266,7 @@ def without_time(answer):
     return answer.status, {name: value for name, value in answer.headers.items() if name not in lengths}, body
 
 
-def test_the_same_401(client):
+def test_unknown_sources_and_bad_credentials_have_the_same_401(client):
     """An unknown name, a source without ingress, a GET, and each bad credential have the same response."""
     bad = {"Authorization": "Bearer nobodys"}
     requests = [
@@ -291,7 +291,7 @@ def test_the_same_401(client):
     assert {source for source, _, _ in client.rejected()} == {""}
 
 
-def test_a_scheme_and_its_id(client):
+def test_signed_requests_and_their_id(client):
     """A signed request is accepted, repeated, and refused if its id is used for another body or its body changes."""
 
     def send(body, message="d-1", **headers):
@@ -309,7 +309,7 @@ def test_a_scheme_and_its_id(client):
     assert client.send("/flow/3/call-back/complete", b"{}", webhook_id="1", webhook_timestamp="1").status == 401
 
 
-def test_cloud_events(client):
+def test_cloudevents_structured_and_binary_mode(client):
     """The structured and the binary mode; the attribute `traceparent` goes before the header."""
     own = event("1", data={"businessKey": "B"}, traceparent=TRACE)
     assert signed(client, own, traceparent=OTHER_TRACE).status == 200
@@ -323,7 +323,7 @@ def test_cloud_events(client):
     assert found[1] == ("2", "C", OTHER_TRACE, "application/json", '{"businessKey": "C"}')
 
 
-def test_attributes_that_no_signature_covers(client):
+def test_a_signed_body_is_rejected_in_binary_mode(client):
     """A signed body cannot be sent again in the binary mode, with the attributes of another event in the headers."""
     captured = event("1", data={"businessKey": "B"})
     assert signed(client, captured).status == 200
@@ -340,7 +340,7 @@ def test_attributes_that_no_signature_covers(client):
     assert client.rows("source, flow_instance_id") == [("kogito", "1"), ("knative", "2")]
 
 
-def test_a_batch(client):
+def test_a_batch_is_stored_in_a_single_transaction(client):
     """A batch is stored in one transaction with its ignored events; its items are the bodies as received."""
     items = [event("1"), event("2", "start"), event("3", data={"businessKey": "合同"}), event("4", "task")]
     answer = signed(client, items, content_type=BATCH)
@@ -370,7 +370,7 @@ def test_a_batch(client):
         (event(""), "/1/kogitoprocinstanceid: "),
     ],
 )
-def test_a_batch_with_an_invalid_event(client, bad, says):
+def test_a_batch_with_an_invalid_event_stores_nothing(client, bad, says):
     """Nothing of it is stored or counted, and the message names the index."""
     answer = signed(client, [event("1"), bad, event("3", "start")], content_type=BATCH)
     assert answer.status == 422
@@ -380,13 +380,13 @@ def test_a_batch_with_an_invalid_event(client, bad, says):
 
 
 @pytest.mark.parametrize(("count", "status"), [(0, 422), (1, 200), (100, 200), (101, 422)])
-def test_the_size_of_a_batch(client, count, status):
+def test_the_size_limits_of_a_batch(client, count, status):
     """A batch has 1 to 100 events."""
     assert signed(client, [event(str(number)) for number in range(count)], content_type=BATCH).status == status
     assert len(client.rows()) == (count if status == 200 else 0)
 
 
-def test_failed_and_parked_events(harness, listens, sources, listen):
+def test_failed_parked_and_dead_events_are_answered_200(harness, listens, sources, listen):
     """An event whose handler fails, which no handler takes, or which is dead, is answered 200 with the answer."""
 
     def fail(_event):
@@ -403,7 +403,7 @@ def test_failed_and_parked_events(harness, listens, sources, listen):
     assert len(client.rows()) == 3
 
 
-def test_an_event_that_the_settings_reject(harness, sources, listen):
+def test_an_event_rejected_by_the_settings_is_422(harness, sources, listen):
     """With `routing.no_handler = "reject"`, nothing is stored, and the answer is 422."""
     client = listen(
         harness.open(sources=sources(SETTINGS.partition("[sources.form]")[0]), routing={"no_handler": "reject"})
@@ -413,7 +413,7 @@ def test_an_event_that_the_settings_reject(harness, sources, listen):
     assert client.post("oa", {"id": "1", "status": 1}).status == 200
 
 
-def test_a_full_stop_of_the_server(client):
+def test_a_server_in_shutdown_is_503(client):
     """A server that is stopping answers 503, and stores nothing."""
     client.flow.app.begin_shutdown()
     for status in (1, 2):
@@ -422,7 +422,7 @@ def test_a_full_stop_of_the_server(client):
     assert client.ignored() == {}
 
 
-def test_an_address_that_is_not_allowed(harness, sources, listen):
+def test_a_forbidden_address_is_403_with_the_credential(harness, sources, listen):
     """It is answered 403 with the credential, and 401 without it."""
     text = SETTINGS.partition("[sources.form]")[0].replace("max_body_bytes = 1000", 'allow = ["192.0.2.0/24"]')
     client = listen(harness.open(sources=sources(text)))
@@ -432,7 +432,7 @@ def test_an_address_that_is_not_allowed(harness, sources, listen):
     assert [row[:2] for row in client.rejected()] == [("oa", 403), ("", 401)]
 
 
-def test_the_rate_of_a_source(harness, sources, listen):
+def test_the_rate_limit_of_a_source(harness, sources, listen):
     """Further requests are answered 429 with the time after which to send them again."""
     text = SETTINGS.partition("[sources.form]")[0].replace("max_body_bytes = 1000", "rate = 0.5\nburst = 2")
     client = listen(harness.open(sources=sources(text)))
@@ -450,7 +450,7 @@ def short_busy_timeout(monkeypatch):
 
 @pytest.mark.sqlite  # with PostgreSQL this time is also the timeout of a ping
 @pytest.mark.usefixtures("short_busy_timeout")
-def test_a_ledger_that_cannot_be_written(client):
+def test_an_unwritable_ledger_is_503(client):
     """The answer is 503, and neither an event nor a count is stored."""
     with client.flow.locked():
         assert client.post("oa", {"id": "1", "status": 2}).status == 503

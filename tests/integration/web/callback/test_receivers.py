@@ -71,7 +71,7 @@ def send(client, body, name="feishu", **headers):
     return client.send(f"/in/{name}", body, Content_Type="application/json", X_Secret=SECRET, **headers)
 
 
-def test_a_callback(receive):
+def test_a_callback_is_stored_as_received_and_as_parsed(receive):
     """It is stored as it was received and as the receiver has read it; the answer is that of the settings."""
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     client = receive(good)
@@ -91,7 +91,7 @@ def test_a_callback(receive):
     assert len(client.rows()) == 1
 
 
-def test_what_a_receiver_sees(receive):
+def test_the_request_that_a_receiver_sees(receive):
     """The method, the query with all values, the headers in lower case, the body, and the server's time."""
     seen = []
     client = receive(lambda source, request: seen.append((source, request)))
@@ -120,7 +120,7 @@ def test_a_handshake(receive):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 415, 422, 429, 503])
-def test_an_error_of_the_receiver(receive, status):
+def test_an_error_response_of_the_receiver(receive, status):
     """An error response is sent as it is, recorded for operators, and not counted as ignored."""
     client = receive(lambda _source, _request: ReceiverResponse(status=status, body=b"no", rule="bad nonce"))
     answer = client.send("/in/feishu", b"{}")
@@ -131,7 +131,7 @@ def test_an_error_of_the_receiver(receive, status):
     assert (client.rows(), client.ignored()) == ([], {})
 
 
-def test_a_response_of_its_own_for_a_callback(receive):
+def test_a_custom_response_for_a_callback(receive):
     """The response of the callback is sent once the callback is stored."""
     response = ReceiverResponse(status=201, body=b"encrypted", media_type="text/x")
     client = receive(lambda _source, _request: ReceivedCallback(flow_instance_id="1", response=response))
@@ -147,7 +147,7 @@ def without_time(answer):
     return answer.status, {k: v for k, v in answer.headers.items() if k not in {"content-length", "date"}}, body
 
 
-def test_the_same_401(receive):
+def test_unauthenticated_requests_have_the_same_401(receive):
     """None, a forbidden address and an unknown name have the same response, for GET and POST."""
     called = []
     client = receive(lambda source, _request: called.append(source))
@@ -164,7 +164,7 @@ def test_the_same_401(receive):
         assert part in reasons
 
 
-def test_before_the_receiver(receive):
+def test_size_and_rate_are_checked_before_the_receiver(receive):
     """The size and the rate are checked before the receiver sees a request; no other plugin sees one."""
     seen, others = [], []
     other = plugin(receive_request=lambda source, request: others.append(request))
@@ -196,7 +196,7 @@ def test_before_the_receiver(receive):
         (False, 503),
     ],
 )
-def test_results_that_are_refused(receive, result, status):
+def test_invalid_results_of_a_receiver_are_rejected(receive, result, status):
     """Nothing is stored or counted."""
     client = receive(lambda _source, _request: result)
     answer = send(client, {})
@@ -214,14 +214,14 @@ def test_a_get_stores_nothing(receive):
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"a\x00b"])
-def test_a_body_that_cannot_be_stored(receive, body):
+def test_a_body_with_invalid_text_or_nul_is_rejected(receive, body):
     """A body that is no text, or has NUL, is refused once the receiver has authenticated it."""
     client = receive(lambda _source, _request: ReceivedCallback(flow_instance_id="1"))
     assert send(client, body).status == 400
     assert client.rows() == []
 
 
-def test_a_receiver_that_raises(receive, logged):
+def test_a_receiver_that_raises_is_503(receive, logged):
     """It is answered 503, and neither the response nor the log has a secret."""
 
     def fail(_source, request):
@@ -234,7 +234,7 @@ def test_a_receiver_that_raises(receive, logged):
     assert (record["plugin"], record["source"]) == ("r", "feishu")
 
 
-def test_a_receiver_that_hangs(receive, monkeypatch):
+def test_a_receiver_that_hangs_is_503(receive, monkeypatch):
     """It is answered 503; calls of other sources, callbacks and the mapping go on, and a late result is dropped."""
     monkeypatch.setattr(receivers, "CALL_TIMEOUT", 0.05)
     released, entered = threading.Event(), []
@@ -261,7 +261,7 @@ def test_a_receiver_that_hangs(receive, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_a_slow_receiver_takes_no_thread(receive):
+def test_a_slow_receiver_occupies_no_thread(receive):
     """While a receiver runs, the only thread of the listener answers other requests."""
     entered, released = threading.Event(), threading.Event()
 
@@ -278,13 +278,13 @@ def test_a_slow_receiver_takes_no_thread(receive):
         assert slow.result(WAIT_TIMEOUT).status == 401  # after the timeout of the call it would be 503
 
 
-def test_too_many_parameters(receive):
+def test_a_query_with_too_many_parameters_is_rejected(receive):
     """A query with more than a thousand parameters is refused before the receiver sees it."""
     client = receive(good)
     assert client.send("/in/feishu?" + "a&" * 1001, b"{}").status == 400
 
 
-def test_a_failed_handler(receive):
+def test_an_event_with_a_failed_handler_is_answered_200(receive):
     """An event whose handler has failed is answered 200."""
 
     def fail(_event):
@@ -296,7 +296,7 @@ def test_a_failed_handler(receive):
     assert client.flow.sql("SELECT state FROM deliveries") == [("dead",)]
 
 
-def test_a_stop_of_the_server(receive):
+def test_a_server_in_shutdown_is_503(receive):
     """A server that is stopping answers 503."""
     client = receive(good)
     client.flow.app.begin_shutdown()

@@ -72,7 +72,7 @@ def test_a_source_that_waits(harness, listens, sources, listen):
     until(lambda: done == ["1", "2", "3"])
 
 
-def test_a_request_that_asks_for_the_outcome(harness, listens, sources, listen):
+def test_a_request_with_prefer_wait_waits_for_the_outcome(harness, listens, sources, listen):
     """By default a request to a fixed URL does not wait; with `Prefer: wait` it does."""
     done = []
     flow = harness.open(
@@ -84,7 +84,7 @@ def test_a_request_that_asks_for_the_outcome(harness, listens, sources, listen):
     assert (answer.status, answer.headers["preference-applied"], done) == (200, "wait=60", ["1"])
 
 
-def test_a_conclusion_of_null(harness, listens, sources, listen):
+def test_an_event_with_a_null_conclusion_is_parked(harness, listens, sources, listen):
     """An explicit null is no conclusion: the event is parked, and the response names the member."""
     flow = harness.open(
         listens(lambda _event: pytest.fail("it was run"), conclusion="approved"),
@@ -98,7 +98,7 @@ def test_a_conclusion_of_null(harness, listens, sources, listen):
     assert call(client, "1", {"conclusion": "approved"}).status == 409
 
 
-def test_an_id_that_is_used_again(harness, listens, sources, listen):
+def test_a_reused_id_is_a_repeat_or_a_conflict(harness, listens, sources, listen):
     """The same id with the same body is answered 200 and runs nothing; another startTime is a conflict."""
     done = []
     flow = harness.open(

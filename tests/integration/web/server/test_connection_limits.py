@@ -16,7 +16,7 @@ from support.raw_requests import GOOD, SLOW
 from support.waiting import WAIT_TIMEOUT, until
 
 
-def test_connection_limit(start, connect, monkeypatch):
+def test_connections_above_the_limit_wait(start, connect, monkeypatch):
     """Connections beyond the limit wait until another one closes, if none has been idle for some seconds."""
     monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", WAIT_TIMEOUT)
     server = start(max_connections=2)
@@ -38,7 +38,7 @@ def far_clients(monkeypatch):
     monkeypatch.setattr("flowhooks.web.server.server.is_loopback", lambda _address: False)
 
 
-def test_a_connection_that_has_sent_nothing(start, connect, step_clock):
+def test_an_unused_connection_has_the_timeout_of_a_request(start, connect, step_clock):
     """It may stay open as long as a request may take to arrive, not as long as a connection that has been used."""
     server = start(read_timeout=WAIT_TIMEOUT, idle_timeout=WAIT_TIMEOUT * 3)
     used = connect(server).send(GOOD)
@@ -105,7 +105,7 @@ def test_the_longest_idle_connection_is_closed_for_a_new_one(start, connect, mon
     assert first.send(GOOD).answer().status == 200
 
 
-def test_one_address_has_a_share_of_the_connections(start, connect, resource, far_clients, monkeypatch):
+def test_connections_of_an_address_are_limited_to_a_share(start, connect, resource, far_clients, monkeypatch):
     """Beyond it a new connection takes the place of an idle one of the same client, and is closed if none is idle."""
     monkeypatch.setattr("flowhooks.web.server.server.MIN_SILENCE", 0.0)
     monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", WAIT_TIMEOUT)
@@ -127,7 +127,7 @@ def test_one_address_has_a_share_of_the_connections(start, connect, resource, fa
     assert tenth.send(GOOD).answer().status == 200
 
 
-def test_a_client_over_its_share_closes_no_connection_of_others(start, connect, resource, far_clients, monkeypatch):
+def test_a_client_over_its_share_closes_no_other_clients_connection(start, connect, resource, far_clients, monkeypatch):
     """When all connections are in use, its new one is closed. A client with a place takes that of an idle one."""
     monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", 0.0)
     server = start(max_connections=4, max_connections_per_address=2)
@@ -145,7 +145,7 @@ def test_a_client_over_its_share_closes_no_connection_of_others(start, connect, 
 
 
 @pytest.mark.parametrize("proxy", ["", "127.0.0.1"])
-def test_proxies_have_no_share(start, connect, monkeypatch, proxy):
+def test_proxies_may_use_all_connections(start, connect, monkeypatch, proxy):
     """The trusted proxy, and programs on this machine, may have all connections."""
     if proxy:
         monkeypatch.setattr("flowhooks.web.server.server.is_loopback", lambda _address: False)

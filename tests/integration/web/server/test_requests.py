@@ -119,7 +119,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_taken(server, connect, name):
+def test_valid_requests_are_accepted(server, connect, name):
     """A request that RFC 9112 permits reaches the application, and the connection serves the next request."""
     raw, status = TAKEN[name]
     client = connect(server).send(raw)
@@ -144,7 +144,7 @@ def test_head_and_body_are_sent_together(server, connect, monkeypatch):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(server, connect, ask, name):
+def test_malformed_requests_are_rejected(server, connect, ask, name):
     """Any other request is answered with the envelope, the connection is closed, and the server continues."""
     raw, status = REFUSED[name]
     client = connect(server).send(raw)
@@ -161,7 +161,7 @@ def test_refused(server, connect, ask, name):
 
 
 @pytest.mark.parametrize("name", [*TAKEN, *REFUSED])
-def test_bytes_one_at_a_time(server, connect, name):
+def test_requests_arriving_byte_by_byte(server, connect, name):
     """The response is the same for any splitting of the request's bytes."""
     raw, status = (TAKEN | REFUSED)[name]
     client = connect(server)
@@ -179,7 +179,7 @@ def test_bytes_one_at_a_time(server, connect, name):
     ("language", "sentence"),
     [(b"", "larger than 1000 bytes"), (b"Accept-Language: zh-CN,zh;q=0.9\r\n", "超过 1000 字节")],
 )
-def test_refused_in_the_callers_language(server, ask, language, sentence):
+def test_rejections_are_in_the_language_of_the_caller(server, ask, language, sentence):
     """A refusal before the application follows Accept-Language too, and has the original path."""
     answer = ask(server, b"POST /a%20b?c HTTP/1.1\r\nHost: h\r\n" + language + b"Content-Length: 1001\r\n\r\n")
     assert sentence in answer.json["message"]
@@ -187,7 +187,7 @@ def test_refused_in_the_callers_language(server, ask, language, sentence):
     assert answer.json["error"] == "Content Too Large"
 
 
-def test_refused_head_is_read_as_far_as_it_can_be(server, ask):
+def test_path_and_language_of_a_malformed_head_are_parsed(server, ask):
     """Path and language are known even if the head is malformed or too large."""
     malformed = b"GET /p HTTP/1.1\r\nno colon\r\nAccept-Language: zh\r\n\r\n"
     too_large = b"GET /p HTTP/1.1\r\nAccept-Language: zh\r\nA: " + b"a" * 9000
@@ -197,7 +197,7 @@ def test_refused_head_is_read_as_far_as_it_can_be(server, ask):
         assert "请求" in answer.json["message"]
 
 
-def test_http_2_is_refused_in_words(server, ask):
+def test_http_2_is_rejected_with_an_explanation(server, ask):
     """The preface of HTTP/2, with the frames that follow it, is answered over HTTP/1.1 with what to use instead."""
     frames = bytes.fromhex("000012040000000000000300000064000402000000000200000000")
     answer = ask(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames)
@@ -205,7 +205,7 @@ def test_http_2_is_refused_in_words(server, ask):
     assert "use HTTP/1.1" in answer.json["message"]
 
 
-def test_refused_head_request(server, connect):
+def test_rejected_head_requests_get_no_body(server, connect):
     """HEAD gets no body, not even of an error."""
     client = connect(server).send(b"HEAD /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n")
     answer = client.answer(head_only=True)
@@ -214,7 +214,7 @@ def test_refused_head_request(server, connect):
     assert client.closed()
 
 
-def test_no_field_costs_a_second(server, ask):
+def test_header_fields_with_many_spaces_are_parsed_quickly(server, ask):
     """Thousands of spaces are parsed quickly; the time of waitress's own pattern grows with their square."""
     raw = b"GET /x HTTP/1.1\r\nHost: h\r\nA:" + b" " * 8000 + b"a\r\n\r\n"
     ask(server, GOOD)
@@ -245,7 +245,7 @@ def test_large_body(start, ask):
 
 
 @pytest.mark.parametrize("head", [POST + b"Content-Length: 10000000\r\n\r\n", CHUNKED + b"989680\r\n"])
-def test_client_that_sends_on_reads_its_answer(server, connect, monkeypatch, head):
+def test_a_client_receives_the_rejection_after_sending_its_body(server, connect, monkeypatch, head):
     """A client that sends all of 10 MB before it reads still receives the refusal."""
     monkeypatch.setattr("flowhooks.web.server.channel.LINGER_SECONDS", WAIT_TIMEOUT)
     client = connect(server)
@@ -254,7 +254,7 @@ def test_client_that_sends_on_reads_its_answer(server, connect, monkeypatch, hea
     assert client.closed()
 
 
-def test_client_that_never_stops_sending(server, connect, monkeypatch):
+def test_a_rejected_client_that_never_stops_sending(server, connect, monkeypatch):
     """The server reads from a refused client only for a limited time."""
     monkeypatch.setattr("flowhooks.web.server.channel.MAX_LINGER_BYTES", 1_000_000)
     client = connect(server).send(POST + b"Content-Length: 10000000\r\n\r\n")
@@ -267,7 +267,7 @@ def test_client_that_never_stops_sending(server, connect, monkeypatch):
         send_on()
 
 
-def test_client_that_stays_after_a_refusal(start, connect, monkeypatch):
+def test_a_rejected_client_that_never_closes(start, connect, monkeypatch):
     """The connection of a refused client that neither sends nor closes is closed."""
     monkeypatch.setattr("flowhooks.web.server.channel.LINGER_SECONDS", 0.1)
     server = start(read_timeout=WAIT_TIMEOUT)
@@ -275,7 +275,7 @@ def test_client_that_stays_after_a_refusal(start, connect, monkeypatch):
     assert server.drain(WAIT_TIMEOUT)
 
 
-def test_continue(server, connect):
+def test_an_expect_header_is_answered_with_100_continue(server, connect):
     """A client that asks before sending a body gets 100 Continue."""
     client = connect(server).send(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
     assert client.answer().status == 100
@@ -285,7 +285,7 @@ def test_continue(server, connect):
     assert client.send(b"1\r\na\r\n0\r\n\r\n").answer().json["length"] == 1
 
 
-def test_continue_is_not_said_to_what_is_refused(server, connect):
+def test_no_100_continue_for_rejected_requests(server, connect):
     """A client that asks before sending too large a body gets only the error."""
     client = connect(server).send(POST + b"Content-Length: 1001\r\nExpect: 100-continue\r\n\r\n")
     assert client.answer().status == 413
@@ -315,7 +315,7 @@ def test_pipelined_requests(server, connect):
     assert [client.answer().json["length"] for _ in requests] == list(range(50))
 
 
-def test_nothing_after_a_refusal_is_run(server, connect):
+def test_bytes_after_a_rejected_request_are_not_parsed(server, connect):
     """Bytes after a malformed request on its connection are not parsed."""
     client = connect(server).send(GOOD + POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc" + GOOD)
     assert client.answer().status == 200

@@ -19,7 +19,7 @@ from support.raw_requests import GOOD, SLOW
 from support.waiting import WAIT_TIMEOUT
 
 
-def test_a_connection_whose_thread_waits_is_not_asked(start, connect, monkeypatch):
+def test_connections_with_a_waiting_thread_are_not_polled(start, connect, monkeypatch):
     """However many callbacks wait for their outcome, the loop looks only at the other connections."""
     asked, readable = [], Channel.readable
     entered, go = threading.Event(), threading.Event()
@@ -49,7 +49,7 @@ def test_a_connection_whose_thread_waits_is_not_asked(start, connect, monkeypatc
     assert len(set(asked)) == 2
 
 
-def test_a_thread_that_sends_while_another_one_replaces_it(start, connect):
+def test_a_connection_of_a_replaced_thread_is_polled(start, connect):
     """Its connection is polled: a client receives a response larger than all buffers, and may leave."""
     entered, go, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -125,7 +125,7 @@ def test_error_outside_the_application(start, connect, error):
     assert logs[0]["exc_info"] is error
 
 
-def test_error_in_the_middle_of_an_answer(start, connect):
+def test_an_error_in_the_middle_of_a_response(start, connect):
     """A response that breaks off does not look complete."""
 
     def broken(environ, start_response):
@@ -144,7 +144,7 @@ def test_error_in_the_middle_of_an_answer(start, connect):
     assert len(logs) == 1
 
 
-def test_nothing_is_said_of_the_software(start, connect):
+def test_responses_do_not_reveal_the_software_version(start, connect):
     """The Server header has no version, and headers for proxies only are ignored."""
     seen = {}
 
@@ -160,7 +160,7 @@ def test_nothing_is_said_of_the_software(start, connect):
     assert not [name for name in seen if "FORWARDED" in name]
 
 
-def test_ipv4_clients_of_a_dual_stack_socket(start, connect):
+def test_a_dual_stack_socket_has_plain_ipv4_client_addresses(start, connect):
     """A socket unit listens for IPv4 and IPv6 on one socket; each use of a client's address sees plain IPv4."""
     seen, rejected = {}, []
 
@@ -198,14 +198,14 @@ def test_address_in_use(server, app):
 
 
 @pytest.mark.parametrize("listen", ["", "8080", "localhost", "h:x", "127.0.0.1:65536", "127.0.0.1:-1", "192.0.2.1:0"])
-def test_address_that_cannot_be(app, listen):
+def test_invalid_address(app, listen):
     """An invalid or foreign address is a clear error at once."""
     with pytest.raises(SettingsError, match=f"^cannot listen on {listen}: "):
         Server(app, listen=listen, threads=1, limits=Limits(), name="test")
 
 
 @pytest.mark.parametrize("listen", ["localhost:0", "*:0", ":0", "[::1]:0"])
-def test_address(app, listen):
+def test_valid_addresses(app, listen):
     """Names, all addresses, and IPv6 are accepted; the assigned port is reported."""
     server = Server(app, listen=listen, threads=1, limits=Limits(), name="test")
     server.close()

@@ -12,7 +12,7 @@ from support.raw_requests import GOOD, SLOW
 from support.waiting import WAIT_TIMEOUT
 
 
-def test_drain(start, connect, resource, caplog):
+def test_drain_answers_running_and_queued_requests(start, connect, resource, caplog):
     """Running and queued requests are answered with Connection: close; idle connections are closed."""
     caplog.set_level("INFO")
     server = start(threads=2)
@@ -59,7 +59,7 @@ def test_closing_is_announced_while_new_connections_are_accepted(start, connect,
     eventually(lambda: server.is_quiet(0.0))
 
 
-def test_a_copy_of_the_socket_keeps_what_waits(start, connect, resource):
+def test_a_copied_socket_serves_connections_not_yet_accepted(start, connect, resource):
     """Connections that a retired server has not accepted are answered by the next one, on a copy of its socket."""
     server = start(threads=1)
     copy = server.duplicate_socket()
@@ -71,7 +71,7 @@ def test_a_copy_of_the_socket_keeps_what_waits(start, connect, resource):
     client.close()
 
 
-def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource, eventually):
+def test_drain_answers_pipelined_and_arriving_requests(start, connect, resource, eventually):
     """All requests of a connection are answered, also an arriving one; only the last response says close."""
     server = start(threads=1)
     client = connect(server).send(SLOW + GOOD + GOOD[:10])
@@ -92,7 +92,7 @@ def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource, e
     assert not drain.is_alive()
 
 
-def test_drain_takes_what_was_waiting_to_be_accepted(start, connect):
+def test_drain_answers_connections_not_yet_accepted(start, connect):
     """A request sent before the stop is answered, even on a connection not yet accepted."""
     held = threading.Event()
     server = start()
@@ -108,7 +108,7 @@ def test_drain_takes_what_was_waiting_to_be_accepted(start, connect):
     assert not drain.is_alive()
 
 
-def test_refused_connections_do_not_delay_the_stop(app, monkeypatch):
+def test_rejected_connections_do_not_delay_the_stop(app, monkeypatch):
     """A client over its share that connects repeatedly keeps no server from closing its listening socket."""
     server = Server(app, listen="127.0.0.1:0", threads=1, limits=Limits(), name="test")
     listener, n_refused = server._listener, 0
@@ -125,7 +125,7 @@ def test_refused_connections_do_not_delay_the_stop(app, monkeypatch):
     server.close()
 
 
-def test_drain_gives_up(start, connect, resource):
+def test_drain_times_out(start, connect, resource):
     """A request that does not end in time is reported, then cut off."""
     server = start(read_timeout=20)
     connect(server).send(GOOD[:10]).socket.sendall(b"a")
@@ -136,7 +136,7 @@ def test_drain_gives_up(start, connect, resource):
     server.close()
 
 
-def test_retire_leaves_new_connections_to_others(start, connect):
+def test_a_retired_server_leaves_new_connections_to_other_servers(start, connect):
     """Of two servers on one socket, the stopping one accepts nothing more, even if it waits; the other does."""
     holds, held = threading.Event(), threading.Event()
     with open_listener("127.0.0.1:0") as socket_of_both:
@@ -153,7 +153,7 @@ def test_retire_leaves_new_connections_to_others(start, connect):
         assert client.answer().headers.keys().isdisjoint({"connection"})
 
 
-def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
+def test_retire_sends_connection_close(start, connect, resource, monkeypatch):
     """A connection is closed after a response with Connection: close; an idle one after a while."""
     monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", WAIT_TIMEOUT)
     server = start()
@@ -184,7 +184,7 @@ def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
     assert server.drain(WAIT_TIMEOUT)
 
 
-def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, monkeypatch):
+def test_close_does_not_wait_for_a_hanging_thread(start, connect, resource, monkeypatch):
     """A request that hangs does not block the close; its client's connection ends."""
     monkeypatch.setattr("flowhooks.web.server.server.STOP_TIMEOUT", 0.1)
     server = start()
@@ -195,7 +195,7 @@ def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, m
     resource.go.set()
 
 
-def test_stop_accepting(start, connect):
+def test_stop_accepting_rejects_new_connections(start, connect):
     """New connections are refused, old ones are served as before."""
     server = start()
     client = connect(server)
@@ -209,7 +209,7 @@ def test_stop_accepting(start, connect):
     assert "connection" not in answer.headers
 
 
-def test_stops_from_within_the_loop(app):
+def test_a_stop_from_within_the_loop(app):
     """A function that a signal handler calls in the serving thread does not wait for itself."""
     server = Server(app, listen="127.0.0.1:0", threads=1, limits=Limits(), name="test")
     refused = []
@@ -228,7 +228,7 @@ def test_stops_from_within_the_loop(app):
     server.close()
 
 
-def test_never_served(app):
+def test_drain_and_close_of_a_server_that_never_served(app):
     """A bound server that never served can be drained and closed repeatedly, and then does not serve."""
     server = Server(app, listen="127.0.0.1:0", threads=1, limits=Limits(), name="test")
     assert server.drain(WAIT_TIMEOUT)

@@ -52,7 +52,7 @@ def n_open(server):
 
 
 @pytest.mark.parametrize("start_of_request", [b"GET /x", GOOD[:-2], POST + b"Content-Length: 900\r\n\r\n", CHUNKED])
-def test_slow_drip(start, connect, ask, step_clock, start_of_request):
+def test_a_slow_request_ends_at_its_deadline(start, connect, ask, step_clock, start_of_request):
     """A request that arrives byte by byte is ended at its deadline with a response."""
     server = start(read_timeout=WAIT_TIMEOUT)
     client = connect(server).send(b"\r\n" + start_of_request)
@@ -101,7 +101,7 @@ def test_deadline_does_not_run_while_the_server_works(start, connect, resource, 
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n" * 10, GOOD])
-def test_idle_connection(start, connect, step_clock, raw):
+def test_idle_connections_are_closed(start, connect, step_clock, raw):
     """A connection without a request is closed, also after earlier requests; empty lines are no request."""
     server = start(read_timeout=10 * WAIT_TIMEOUT, idle_timeout=WAIT_TIMEOUT)
     client = connect(server).send(raw)
@@ -113,7 +113,7 @@ def test_idle_connection(start, connect, step_clock, raw):
     assert client.closed()
 
 
-def test_client_that_goes_away(start, connect, resource, caplog):
+def test_a_client_that_disconnects_causes_no_error(start, connect, resource, caplog):
     """A client that disconnects before its response causes no error, and its path is not logged."""
     caplog.set_level("INFO")
     server = start(threads=1)
@@ -126,7 +126,7 @@ def test_client_that_goes_away(start, connect, resource, caplog):
     assert not caplog.records
 
 
-def test_refusal_that_had_to_wait(start, connect, resource, step_clock):
+def test_a_delayed_rejection_is_readable(start, connect, resource, step_clock):
     """A client can read a refusal that waited for a thread longer than the idle timeout."""
     server = start(threads=1, idle_timeout=WAIT_TIMEOUT)
     connect(server).send(SLOW)
@@ -143,9 +143,7 @@ def test_refusal_that_had_to_wait(start, connect, resource, step_clock):
 
 
 @pytest.mark.parametrize("raw", [SLOW, b"x\r\n\r\n"], ids=["answer", "refusal"])
-def test_answer_that_took_longer_than_connections_may_be_idle(
-    start, connect, resource, monkeypatch, step_clock, *, raw
-):
+def test_a_response_slower_than_the_idle_timeout_is_not_cut(start, connect, resource, monkeypatch, step_clock, *, raw):
     """A long response is not cut off; the idle timeout starts when it is sent."""
     send, cut_off = Channel._flush_some, []
 
@@ -170,7 +168,7 @@ def test_answer_that_took_longer_than_connections_may_be_idle(
     assert not any(cut_off)
 
 
-def test_client_that_does_not_read(start, connect):
+def test_a_client_that_does_not_read_blocks_nothing(start, connect):
     """A client that does not read its response blocks neither its connection nor the writing thread."""
 
     def flood(environ, start_response):
@@ -216,7 +214,7 @@ def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connec
     assert received > size
 
 
-def test_a_request_that_arrived_while_the_loop_stood_still(start, connect, monkeypatch):
+def test_a_stalled_loop_closes_no_new_connection_with_a_request(start, connect, monkeypatch):
     """A new connection is not closed as silent before the loop has looked for what it sent."""
     sent, accept = threading.Event(), Channel.__init__
 
@@ -231,7 +229,7 @@ def test_a_request_that_arrived_while_the_loop_stood_still(start, connect, monke
     assert client.answer().status == 200
 
 
-def test_a_large_request_that_arrived_while_the_loop_stood_still(start, connect, monkeypatch):
+def test_a_stalled_loop_does_not_make_a_large_request_late(start, connect, monkeypatch):
     """A request is not late while the loop has not read all that has arrived of it."""
     begun, sent, receive = threading.Event(), threading.Event(), Channel.received
 

@@ -64,7 +64,7 @@ def engine(**given):
 # Creation.
 
 
-def test_a_client_gets_the_values_of_its_section(plugins):
+def test_client_factory_receives_its_section_and_secrets(plugins):
     """The factory is called with all values and the secrets, which no text of the configuration shows."""
     section = engine(username="rest", password=Secret(env="P"), variables=("a",), tenants=("t",), timeout=5.0)
     client = create_client("oa", section, plugins, {"P": SECRET})
@@ -103,7 +103,7 @@ def test_an_unknown_client(plugins, client, offered, says):
     assert says in str(caught.value)
 
 
-def test_all_problems_at_once(plugins):
+def test_all_client_problems_are_reported_together(plugins):
     """Each source whose client cannot be created is one line: an unknown client, a missing secret, a refusal."""
     plugins.engine_clients["strict"] = raises(ValueError(f"no {SECRET}, please"))
     sources = {
@@ -127,7 +127,7 @@ def test_all_problems_at_once(plugins):
 # Calls.
 
 
-def test_results_pass_unchanged():
+def test_valid_results_are_returned_unchanged():
     """Valid results of all methods are returned as they are."""
     info, page = EngineInfo(product="x"), FinishedPage(instances=(instance(),), cursor="c", engine_time=NOW)
     definitions = (ProcessDefinition(key="k", version=1),)
@@ -157,7 +157,7 @@ def test_any_exception_is_an_error_without_secrets(logged, error):
 
 
 @pytest.mark.parametrize("reason", ["unreachable", "refused", "invalid"])
-def test_an_engine_error_keeps_its_reason(reason):
+def test_an_engine_error_has_the_reason_of_the_client(reason):
     """An `EngineError` passes on, on one line and without secrets."""
     client = bounded(
         check=raises(EngineError(reason, f"401\nof {SECRET}\x1b[1m")), redact=lambda text: text.replace(SECRET, "…")
@@ -285,7 +285,7 @@ def test_a_stop_ends_the_wait_for_a_call():
     assert closed.wait(60)
 
 
-def test_several_threads_call_one_after_another():
+def test_calls_of_several_threads_never_overlap():
     """Calls of several threads never overlap."""
     running, most = [], []
 

@@ -45,7 +45,7 @@ def stop():
     return Stop()
 
 
-def test_a_round_alone_does_not_rest(stop):
+def test_a_round_does_not_rest_without_other_work(stop):
     """Without other work, pages are read one after the other, also if other threads work for the round."""
     pace = Pace()
     pace.start()
@@ -60,7 +60,7 @@ def test_a_round_alone_does_not_rest(stop):
     assert stop.rests == []
 
 
-def test_a_round_rests_while_others_are_busy(stop, monkeypatch):
+def test_a_round_rests_while_other_threads_are_busy(stop, monkeypatch):
     """The rest is so long that the round's share of the time is at most the maximum."""
     monkeypatch.setattr("flowhooks.background.reconciliation.pace.BUSY_SHARE", 0.0)  # the machine may be busy, too
     # The process always receives a whole core: the second rest would be longer if it did not.
@@ -77,7 +77,7 @@ def test_a_round_rests_while_others_are_busy(stop, monkeypatch):
     assert sum(stop.rests[1:]) < rest  # the work before the first rest does not count again
 
 
-def test_a_rest_is_longer_if_other_processes_take_the_core(stop, monkeypatch):
+def test_a_rest_is_longer_if_other_processes_use_the_core(stop, monkeypatch):
     """If this process receives half of a core, other threads need twice the time for the same work."""
     now = iter((0.0, 0.0, 10.0, 10.0))
     used = iter((0.0, 0.0, 5.0, 5.0))

@@ -54,7 +54,7 @@ def row(schemas):
         (NOW - 3 * DAY, 0, False, 0, NOW - DAY, NOW - 3 * DAY - OVERLAP),
     ],
 )
-def test_windows(read_until, since, sweeps, earliest, asked, start):  # noqa: PLR0917 (one column each)
+def test_start_of_a_window(read_until, since, sweeps, earliest, asked, start):  # noqa: PLR0917 (one column each)
     """A window begins before the last one ended, never before the first contact unless an operator asks for it."""
     position = replace(AT, read_until=read_until, since=since)
     window = rules.next_window(position, NOW, sweeps=sweeps, earliest=earliest, since=asked)
@@ -69,7 +69,7 @@ def test_a_window_has_whole_milliseconds():
     assert rules.next_window(behind, NOW - DAY, sweeps=False, earliest=0) == Window(NOW, NOW)
 
 
-def test_the_last_of_each_id():
+def test_the_last_ended_instance_of_each_id_remains():
     """Of several instances with one id the one that ended last remains."""
     made = [
         FinishedInstance(id=name, ended_at=TIME + timedelta(seconds=at), end_state=EndState.COMPLETED)
@@ -78,7 +78,7 @@ def test_the_last_of_each_id():
     assert [(one.id, one.ended_at.second) for one in rules.last_of_each(made)] == [("a", 3), ("b", 1)]
 
 
-def test_the_order_of_rules(row):
+def test_order_of_the_skip_rules(row):
     """The id is looked at first, then tenant, parent, end state and data."""
     everything = {"parent_id": "p", "tenant_id": "t", "end_state": EndState.ERROR, "conclusion": "x" * 200}
     tenants = {"tenants": ("other",)}
@@ -90,7 +90,7 @@ def test_the_order_of_rules(row):
     assert row(id="").rule == "invalid_id"
 
 
-def test_key_and_version_come_from_the_definition_id_if_the_engine_gives_no_others(row):
+def test_key_and_version_default_to_the_definition_id(row):
     """The book has the same key and version as the event."""
     made = row(process_definition_id="leave:3:4711")
     assert (made.process_definition_key, made.process_definition_version) == ("leave", 3)
@@ -114,7 +114,7 @@ def test_the_body_has_no_nulls_and_only_named_variables(row):
         (NOW, [], 0, False),
     ],
 )
-def test_which_event_belongs_to_an_instance(row, started_at, received, skew, found):
+def test_event_of_an_instance(row, started_at, received, skew, found):
     """An event counts if it was received after the start, with or without the skew, with a tolerance of a minute."""
     candidate = replace(row(), started_at=started_at)
     known = Known(None, [EventOfInstance(f"e{number}", at) for number, at in enumerate(received)])
@@ -124,7 +124,7 @@ def test_which_event_belongs_to_an_instance(row, started_at, received, skew, fou
     assert purged.rule == ("purged" if found else "")
 
 
-def test_an_event_comes_before_every_rule(row):
+def test_an_event_has_precedence_over_every_rule(row):
     """An instance that a rule would skip, and that has an event, has an event."""
     child = row(parent_id="p")
     assert child.rule == "child"
@@ -132,13 +132,13 @@ def test_an_event_comes_before_every_rule(row):
     assert (decided.disposition, decided.rule, decided.detail) == ("has_event", "", "")
 
 
-def test_before_the_first_contact(row):
+def test_an_instance_ended_before_the_first_contact_is_skipped(row):
     """An instance that ended before the first contact is skipped by that rule."""
     assert rules.decide(row(), Known(None), since=NOW + 1, skew=0).rule == "before_first_contact"
     assert rules.decide(row(), Known(None), since=NOW, skew=0).rule == ""
 
 
-def test_what_stays_decided(row):
+def test_decided_rows_change_only_on_a_new_end_or_by_an_operator(row):
     """Rows stay as they are until the instance ends again or an operator asks."""
     new = row()
     event, skipped = replace(new, disposition="has_event", body=None), row(parent_id="p")
@@ -157,7 +157,7 @@ def test_what_stays_decided(row):
     assert not rules.is_decided(replace(new, body="{}"), new, again=none)
 
 
-def test_the_callback_that_an_instance_becomes(row):
+def test_callback_of_an_instance(row):
     """The kind follows from the end; the start is by our clock; an undecided end is marked."""
     made = replace(row({"kinds": ("error",)}, end_state=EndState.ERROR), started_at=NOW)
     callback = rules.to_callback(made, 5 * SECOND)

@@ -44,14 +44,14 @@ def install(environment, name, version, *, requires=(), plugins=()):
         ("no requirement", True),
     ],
 )
-def test_a_requirement_is_installed_if_nothing_meets_it(environment, requirement, is_missing):
+def test_only_unmet_requirements_are_installed(environment, requirement, is_missing):
     """Packages of both environments meet it; one of flowhooks is never installed, and pip names an invalid one."""
     install(environment, "acme_days", "2.0")
     install(environment, "acme_leave", "1.0", requires=[requirement, requirement])
     assert missing_requirements(environment) == ([requirement] if is_missing else [])
 
 
-def test_the_tried_plugins_are_those_of_its_packages(environment):
+def test_only_plugins_of_the_trial_environment_are_tried(environment):
     """Plugins of the other environment are not tried."""
     assert environment.plugins() == {}
     install(environment, "acme_leave", "1.0", plugins=["leave", "travel"])

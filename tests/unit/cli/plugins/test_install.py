@@ -25,13 +25,13 @@ def told(before, after):
     return tuple([one["name"] for one in found[word]] for word in ("new", "changed", "gone"))
 
 
-def test_what_is_as_it_was_is_not_told():
+def test_unchanged_plugins_are_not_reported():
     """A higher number of waiting deliveries is no change."""
     assert told([plugin()], [plugin()]) == ([], [], [])
     assert told([plugin()], [plugin(handlers=[HANDLER | {"backlog": {"waiting": 9}}])]) == ([], [], [])
 
 
-def test_a_change_has_what_was_before():
+def test_a_change_has_the_earlier_values():
     """A change has the earlier version, state, error, hooks and descriptions of handlers."""
     for more in (
         {"version": "2"},
@@ -47,7 +47,7 @@ def test_a_change_has_what_was_before():
     assert (changed["version"], changed["before"]["version"]) == ("2", "1")
 
 
-def test_what_comes_and_goes():
+def test_new_and_removed_plugins():
     """A plugin known only to the ledger is new when it is installed; two packages with one plugin name are two."""
     missing = plugin(package="", origin="", state="missing")
     assert told([missing], [plugin()]) == (["leave"], [], [])

@@ -21,7 +21,7 @@ def of_the_system(tmp_path, monkeypatch):
     return marker
 
 
-def test_an_environment_that_the_system_manages(of_the_system):
+def test_an_externally_managed_environment_is_rejected(of_the_system):
     """An externally managed environment is refused in one line with the remedy, unless a pip option overrides that."""
     with pytest.raises(click.ClickException, match="belongs to the system's own package manager") as raised:
         pip.check_available(["acme-leave"])
@@ -32,7 +32,7 @@ def test_an_environment_that_the_system_manages(of_the_system):
     pip.check_available(["acme-leave"])
 
 
-def test_an_environment_of_ones_own(of_the_system, monkeypatch):
+def test_a_virtual_environment_ignores_the_marker_of_its_base(of_the_system, monkeypatch):
     """In a virtual environment the marker of its base Python does not count."""
     monkeypatch.setattr(sys, "base_prefix", "/usr")
     pip.check_available(["acme-leave"])

@@ -35,7 +35,7 @@ LEAVE = plugin("leave", "acme-leave", handler("leave:grant", keys=["leave", "sic
 ROOMS = plugin("rooms", "acme-rooms", handler("rooms:book", keys=["leave"], classes=["com.example.Room"]))
 
 
-def test_a_package_and_all_that_was_known_of_its_plugin():
+def test_a_package_and_former_handlers_of_its_plugin():
     """Handlers that the plugin no longer has are retired with it."""
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS])
     assert (plan.package, plan.plugins, plan.unretired) == ("acme-leave", ("leave",), ["leave:grant", "leave:old"])
@@ -50,7 +50,7 @@ def test_a_package_with_several_plugins():
     assert next(plan.lines("park")) == "Uninstalls the package acme-leave, with the plugins leave, sick."
 
 
-def test_what_nobody_listens_to_any_more():
+def test_selectors_left_without_a_handler():
     """The plan lists selectors without another handler of the kind; handlers of every event do not count."""
     every = plugin("audit", "a", handler("audit:all", every=True), handler("audit:c", keys=["sick"], kind="cancel"))
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
@@ -64,7 +64,7 @@ def test_what_nobody_listens_to_any_more():
     )
 
 
-def test_two_packages_with_a_plugin_of_one_name():
+def test_two_packages_with_the_same_plugin_name():
     """The plugin's name is ambiguous; by the package's name, handlers that the other package has are not retired."""
     first = plugin("leave", "acme-leave", handler("leave:grant"))
     second = plugin("leave", "other-leave", state="quarantined")
@@ -76,21 +76,21 @@ def test_two_packages_with_a_plugin_of_one_name():
         assert (plan.package, plan.unretired) == (one["package"], [])
 
 
-def test_a_single_file_in_the_place_of_a_package():
+def test_a_single_file_is_not_uninstalled():
     """A file is not uninstalled, even if a package has its name."""
     file = plugin("leave", origin="file /srv/leave.py")
     with pytest.raises(SettingsError, match=r"plugin leave is the single file /srv/leave\.py: delete the file"):
         plan_for_plugin("leave", [file], [file])
 
 
-def test_an_entry_point_of_no_package():
+def test_a_plugin_without_a_package():
     """A plugin without a package cannot be uninstalled by pip."""
     stray = plugin("leave", origin="entry point leave")
     with pytest.raises(SettingsError, match="is in no package that pip can uninstall"):
         plan_for_plugin("leave", [stray], [stray])
 
 
-def test_what_is_retired_already_is_told_apart():
+def test_a_retired_handler_is_not_retired_again():
     """A retired handler is named, and not retired again."""
     gone = plugin(
         "leave", "", handler("leave:a", "missing", waiting=2), handler("leave:b", "retired", dead=1), origin=""
@@ -128,7 +128,7 @@ def test_a_single_handler(name):
         ("quarantined", "its plugin cannot be used now"),
     ],
 )
-def test_a_handler_that_may_still_be_there_is_not_forgotten(availability, said):
+def test_a_handler_that_may_still_be_loaded_is_not_retired(availability, said):
     """A handler that may still be loaded is not retired, because the next start would register it again."""
     one = plugin("leave", "acme-leave", handler("leave:grant", availability))
     with pytest.raises(SettingsError, match=f"handler leave:grant cannot be retired: {said}"):
@@ -142,7 +142,7 @@ def test_a_handler_of_a_denied_plugin():
     assert (plan.package, plan.unretired) == ("", ["audit:record"])
 
 
-def test_a_handler_that_nobody_knows():
+def test_an_unknown_handler():
     """An unknown handler is refused with similar names."""
     with pytest.raises(SettingsError, match=r"no handler 'grand' of leave is registered; did you mean grant\?"):
         plan_for_handlers([LEAVE], ["grand"], [LEAVE])

@@ -49,7 +49,7 @@ def test_the_first_process_of_a_container_ends_itself(monkeypatch, exits):
         assert handlers() == [shutdown_signal._on_signal] * 2
 
 
-def test_a_request_during_the_start_is_a_signal(monkeypatch):
+def test_a_shutdown_request_during_the_start_sends_sigterm(monkeypatch):
     """A process whose supervisor has exited ends too."""
     sent = []
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
@@ -60,7 +60,7 @@ def test_a_request_during_the_start_is_a_signal(monkeypatch):
 
 
 @pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
-def test_the_end_of_the_terminal(monkeypatch, before, ends):
+def test_sighup_after_the_terminal_closed(monkeypatch, before, ends):
     """It stops a process; a process that was started with `nohup` takes the signal for a request to reload."""
     terminals = iter([True])
     monkeypatch.setattr(signals, "has_terminal", lambda: next(terminals, False))
@@ -76,7 +76,7 @@ def test_the_end_of_the_terminal(monkeypatch, before, ends):
     assert len(hangups) == (not ends)
 
 
-def test_a_replacement_ends_the_wait_if_it_is_ready():
+def test_sigusr2_ends_the_wait_if_a_replacement_is_possible():
     """SIGUSR2 asks for one each time; it is ignored if the process cannot be replaced."""
     answers = [False, True]
     with signals.ShutdownSignal() as shutdown_signal:
@@ -91,7 +91,7 @@ def test_a_replacement_ends_the_wait_if_it_is_ready():
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
-def test_a_request_that_comes_too_late(number):
+def test_a_stop_signal_during_exit_is_ignored(number):
     """It does not end a process that is about to exit by itself."""
     with signals.ShutdownSignal() as shutdown_signal:
         shutdown_signal.finish_loading()

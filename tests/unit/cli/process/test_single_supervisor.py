@@ -92,7 +92,7 @@ def replace(supervisor):
     return supervisor._current, supervisor.successor
 
 
-def test_the_predecessor_is_told_only_when_the_successor_has_loaded(supervisor):
+def test_predecessor_is_notified_only_after_the_successor_has_loaded(supervisor):
     """Until then the predecessor does not know of it."""
     supervisor._replace(SELECTOR)
     advance(supervisor)
@@ -105,7 +105,7 @@ def test_the_predecessor_is_told_only_when_the_successor_has_loaded(supervisor):
     assert supervisor.successor.received == []
 
 
-def test_the_successor_takes_over_what_was_released(supervisor):
+def test_the_successor_takes_over_the_released_ledger(supervisor):
     """It does so at once if all attempts have ended; otherwise when the predecessor has exited."""
     before, after = replace(supervisor)
     before.released = 5.0
@@ -122,7 +122,7 @@ def test_the_successor_takes_over_what_was_released(supervisor):
     assert supervisor._leaving == []
 
 
-def test_a_predecessor_has_the_time_that_it_reported(supervisor):
+def test_the_reported_shutdown_timeout_of_a_predecessor_applies(supervisor):
     """The first process may have had another `shutdown.timeout` than this one."""
     supervisor._current.stop_timeout = 900.0
     before, _ = replace(supervisor)
@@ -130,7 +130,7 @@ def test_a_predecessor_has_the_time_that_it_reported(supervisor):
     assert before.kill_at > time.monotonic() + 900
 
 
-def test_attempts_that_run_end_with_their_process(supervisor):
+def test_the_successor_waits_for_the_process_of_running_attempts(supervisor):
     """The successor waits until the process of such attempts has exited."""
     before, after = replace(supervisor)
     before.released = 5.0
@@ -142,7 +142,7 @@ def test_attempts_that_run_end_with_their_process(supervisor):
 
 
 @pytest.mark.parametrize("has_loaded", [False, True])
-def test_a_predecessor_that_dies_is_followed_by_its_successor(supervisor, has_loaded):
+def test_a_loading_successor_replaces_a_crashed_predecessor(supervisor, has_loaded):
     """A successor that is still loading takes over as soon as it has loaded; no third process is started."""
     supervisor._replace(SELECTOR)
     after = supervisor.successor
@@ -182,7 +182,7 @@ def test_a_successor_that_cannot_be_started_changes_nothing(supervisor, monkeypa
     assert supervisor._restart_at == 0.0
 
 
-def test_a_process_is_started_if_both_have_died(supervisor):
+def test_a_process_is_started_after_both_processes_have_exited(supervisor):
     """The last of them to die is followed by a process that waits for no other."""
     before, after = replace(supervisor)
     supervisor._on_exit(after)
@@ -194,7 +194,7 @@ def test_a_process_is_started_if_both_have_died(supervisor):
     assert supervisor._current not in {before, after}
 
 
-def test_a_reload_waits_for_the_process_that_serves(supervisor):
+def test_a_reload_during_a_replacement_reaches_the_successor(supervisor):
     """SIGHUP during a replacement reaches the successor."""
     before, after = replace(supervisor)
     supervisor._reload_pending = True
@@ -205,7 +205,7 @@ def test_a_reload_waits_for_the_process_that_serves(supervisor):
     assert after.received[-1] == "reload"
 
 
-def test_a_reload_reaches_a_successor_that_is_loading(supervisor, monkeypatch):
+def test_a_reload_reaches_a_loading_successor(supervisor, monkeypatch):
     """The successor may have read the settings before they were changed."""
     monkeypatch.setattr(single_supervisor, "has_terminal", lambda: True)
     supervisor._replace(SELECTOR)
@@ -219,7 +219,7 @@ def test_a_reload_reaches_a_successor_that_is_loading(supervisor, monkeypatch):
     assert [word for word in after.received if word == "reload"] == ["reload"]
 
 
-def test_the_end_of_the_terminal_stops_the_process(supervisor, monkeypatch):
+def test_sighup_after_the_terminal_closed_stops_the_process(supervisor, monkeypatch):
     """SIGHUP requests a reload as long as there is a terminal."""
     has_terminal = True
     monkeypatch.setattr(single_supervisor, "has_terminal", lambda: has_terminal)
@@ -231,7 +231,7 @@ def test_the_end_of_the_terminal_stops_the_process(supervisor, monkeypatch):
     assert supervisor._current.received == ["reload", "stop"]
 
 
-def test_a_process_may_ask_for_its_replacement(supervisor):
+def test_a_process_can_request_its_replacement(supervisor):
     """It does so when the signal was sent to it."""
     supervisor._current.wants_replacement = True
     advance(supervisor)
@@ -241,7 +241,7 @@ def test_a_process_may_ask_for_its_replacement(supervisor):
 
 
 @pytest.mark.parametrize("exits", [False, True])
-def test_a_request_during_a_replacement_leads_to_another_one(supervisor, exits):
+def test_a_request_during_a_replacement_causes_another_replacement(supervisor, exits):
     """The successor may have read a file before it was changed."""
     before, after = replace(supervisor)
     before.wants_replacement, before.released, before.has_ended = True, 5.0, True
@@ -255,7 +255,7 @@ def test_a_request_during_a_replacement_leads_to_another_one(supervisor, exits):
     assert supervisor.successor not in {None, after}
 
 
-def test_a_request_while_a_successor_loads_leads_to_another_one(supervisor):
+def test_a_request_while_a_successor_loads_causes_another_replacement(supervisor):
     """It does so even if the successor fails, because the error may have been corrected since."""
     supervisor._replace(SELECTOR)
     failed = supervisor.successor
@@ -265,7 +265,7 @@ def test_a_request_while_a_successor_loads_leads_to_another_one(supervisor):
     assert supervisor.successor not in {None, failed}
 
 
-def test_a_process_that_has_died_may_have_forked(supervisor):
+def test_an_exited_process_with_an_open_link_in_its_child(supervisor):
     """The supervisor does not wait for the end of what still has the other end of its link open."""
     ours, theirs = socket.socketpair()
     with ours, theirs, selectors.DefaultSelector() as selector:

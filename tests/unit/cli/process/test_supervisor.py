@@ -37,7 +37,7 @@ def exited(ready_at):
     )  # fmt: skip
 
 
-def test_a_process_that_dies_before_it_is_ready_ends_the_start(supervisor):
+def test_a_process_exit_before_ready_ends_the_start(supervisor):
     """A process that exits before it is ready ends the start, because the settings or the machine are wrong."""
     slot = Slot(0)
     slot.current = child = exited(None)
@@ -45,7 +45,7 @@ def test_a_process_that_dies_before_it_is_ready_ends_the_start(supervisor):
     assert supervisor._start_failure == ("a process could not start: it was killed by SIGKILL", 1)
 
 
-def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervisor, logged):
+def test_a_process_that_exits_right_after_ready_is_restarted(supervisor, logged):
     """A process is restarted if its ready report and its exit arrive together."""
     slot = Slot(0)
     slot.current = child = exited(time.monotonic())
@@ -55,7 +55,7 @@ def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervi
     assert [entry["event"] for entry in logged] == ["process_died"]
 
 
-def test_the_end_of_the_terminal_stops_all_processes(supervisor, monkeypatch):
+def test_sighup_after_the_terminal_closed_stops_all_processes(supervisor, monkeypatch):
     """SIGHUP replaces the processes as long as there is a terminal, or if there never was one."""
     done = []
     monkeypatch.setattr(Supervisor, "_reload", lambda _: done.append("reload"))
@@ -67,7 +67,7 @@ def test_the_end_of_the_terminal_stops_all_processes(supervisor, monkeypatch):
     assert done == ["reload", "reload", "stop"]
 
 
-def test_a_defect_in_a_reload_leaves_the_processes(supervisor, logged):
+def test_an_exception_in_a_reload_does_not_stop_the_processes(supervisor, logged):
     """An exception that no check of the settings has foreseen is logged, and the processes continue."""
 
     def fail():
@@ -81,7 +81,7 @@ def test_a_defect_in_a_reload_leaves_the_processes(supervisor, logged):
     assert not supervisor._replacing
 
 
-def test_a_process_continues_the_counts_of_an_exited_one(supervisor, monkeypatch):
+def test_a_process_continues_the_counts_of_an_exited_process(supervisor, monkeypatch):
     """Two processes that run never count in the same files."""
     monkeypatch.setattr("flowhooks.cli.process.supervisor.ChildProcess", _StartedChild)
     selector = SimpleNamespace(register=lambda *_: None)
@@ -121,7 +121,7 @@ class _StartedChild(SimpleNamespace):
         super().__init__(pid=100 + metrics_number, number=number, metrics_number=metrics_number, control=None)
 
 
-def test_the_supervisor_sleeps_while_a_successor_loads_whose_predecessor_has_died(supervisor):
+def test_supervisor_sleeps_while_the_successor_of_an_exited_process_loads(supervisor):
     """No process is started in place of the dead one meanwhile, so there is nothing to do."""
     slot = Slot(0, restart_at=time.monotonic() - 1)
     slot.successor = SimpleNamespace(kill_at=time.monotonic() + 100, killed=False)
@@ -129,7 +129,7 @@ def test_the_supervisor_sleeps_while_a_successor_loads_whose_predecessor_has_die
     assert supervisor._seconds_until_due() > 0
 
 
-def test_a_process_that_is_ready_gets_no_second_signal():
+def test_a_ready_process_gets_no_second_signal():
     """Its report may not have been read yet. A service manager may have signalled all processes."""
     signalled = []
     ours, theirs = socket.socketpair()
@@ -143,7 +143,7 @@ def test_a_process_that_is_ready_gets_no_second_signal():
     assert signalled == [child]
 
 
-def test_a_process_has_the_time_that_it_reported(supervisor):
+def test_the_reported_shutdown_timeout_of_a_process_applies(supervisor):
     """Each process has read `shutdown.timeout` at its own start; the limit of one that is not ready is estimated."""
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -24,7 +24,7 @@ def started(handler, number=0):
     return StartedDelivery(ReadyDelivery(f"d{number}", handler, 0), None)
 
 
-def test_a_handler_takes_at_most_half_and_its_limit(slots):
+def test_a_handler_gets_at_most_half_of_the_slots_and_its_limit(slots):
     """The share of a handler is half of the slots or its concurrency, as long as slots are free."""
     assert [slots.take(handler) for handler in ("p:a", "p:a", "p:two", "p:b", "p:c")] == [4, 0, 2, 2, 0]
     assert slots.taken == 8
@@ -34,7 +34,7 @@ def test_a_handler_takes_at_most_half_and_its_limit(slots):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_even_one_slot_is_a_share(threads):
+def test_a_handler_gets_a_slot_even_if_only_one_slot_exists(threads):
     """A handler gets a slot however few there are."""
     assert HandlerSlots(threads, {}.get).take("p:a") == 1
 
@@ -55,7 +55,7 @@ def test_a_new_delivery_does_not_overtake_a_backlog(slots):
     assert slots.take_one("p:a")
 
 
-def test_which_handlers_need_no_job(slots):
+def test_handlers_that_need_no_job(slots):
     """A handler without a free slot, and one with a backlog, take no job; without any slot no handler does."""
     slots.take("p:a")
     slots.set_backlog("p:b", has_more=True)
@@ -65,7 +65,7 @@ def test_which_handlers_need_no_job(slots):
     assert slots.closed() is None
 
 
-def test_slots_are_filled_again_when_all_started_deliveries_run(slots):
+def test_slots_are_refilled_when_all_started_deliveries_run(slots):
     """The next deliveries are marked when no thread has yet to take one of the last ones."""
     slots.take("p:two")
     slots.set_backlog("p:two", has_more=True)
@@ -79,7 +79,7 @@ def test_slots_are_filled_again_when_all_started_deliveries_run(slots):
     assert slots.to_refill() == ["p:two"]
 
 
-def test_a_handler_lets_others_have_a_turn_where_no_slot_is_free(slots, monkeypatch):
+def test_a_turn_ends_only_without_a_free_slot(slots, monkeypatch):
     """A turn ends only if others may be waiting."""
     slots.take("p:a")
     slots.set_backlog("p:a", has_more=True)
@@ -91,7 +91,7 @@ def test_a_handler_lets_others_have_a_turn_where_no_slot_is_free(slots, monkeypa
     assert not slots.is_turn_over("p:a")
 
 
-def test_a_freed_slot_is_reported_if_a_job_may_wait_for_it():
+def test_a_freed_slot_is_reported_if_a_job_may_be_waiting():
     """A slot of a full handler, or the only free one, is reported; that of a handler with a backlog is not."""
     freed = []
     slots = HandlerSlots(4, {}.get, lambda: freed.append(1))

@@ -31,7 +31,7 @@ class SetMeanwhile(threading.Event):
 
 
 @pytest.mark.parametrize("name", ["_has_failed", "_wakeup"])
-def test_a_call_at_the_end_of_a_turn_is_seen_in_the_next_one(name, monkeypatch):
+def test_a_call_at_the_end_of_a_sweep_causes_another_sweep(name, monkeypatch):
     """A failed delivery, or a resumed handler, causes one more sweep for the handlers of this process."""
     turns, swept, stop = [], [], threading.Event()
 

@@ -31,13 +31,13 @@ def check(answer=FLOWABLE, *, client="fake", **engine):
     return finding
 
 
-def test_an_engine_that_answers():
+def test_an_engine_that_responds():
     """The product, its version and its address are shown."""
     finding = check()
     assert (finding.mark, finding.what) == ("ok", "the engine of oa is Flowable 7.1.0, at http://oa.internal/rest")
 
 
-def test_an_engine_whose_history_cannot_tell():
+def test_an_engine_with_an_unsuitable_history():
     """The problem that the client reports is trouble."""
     finding = check(EngineInfo(product="Camunda", problem="Set the history level to audit."))
     assert (finding.mark, finding.what) == (
@@ -49,7 +49,7 @@ def test_an_engine_whose_history_cannot_tell():
 @pytest.mark.parametrize(
     ("reason", "to_do"), [("unreachable", "runs"), ("refused", "password"), ("invalid", "base URL")]
 )
-def test_an_engine_that_does_not_answer(reason, to_do):
+def test_an_engine_that_does_not_respond(reason, to_do):
     """The error is trouble, with what to do, and without the password."""
     finding = check(EngineError(reason, "401 with s3cret"), password=Secret(env="P"))
     assert (finding.mark, finding.what) == ("trouble", "the engine of oa cannot be asked: 401 with …")

@@ -307,7 +307,7 @@ def test_a_wrong_client_fails(name, wrong, match):
 
 
 @pytest.mark.parametrize("end_state", [EndState.CANCELLED, EndState.ERROR, EndState.TERMINATED])
-def test_a_client_that_takes_each_end_for_a_completed_one_fails(end_state):
+def test_a_client_that_reports_each_end_as_completed_fails(end_state):
     """The test of each end finds it."""
     wrong = changes(end_state=lambda *_: EndState.COMPLETED)
     with pytest.raises(AssertionError, match=f"ended as {end_state}, not completed"):
@@ -323,7 +323,7 @@ def test_a_client_that_raises_for_an_unknown_instance_fails():
         contract.test_an_unknown_instance_is_absent(FakeDriver(status(absent=None)), "a/b")
 
 
-def test_a_driver_says_why_a_test_is_skipped():
+def test_a_driver_gives_the_reason_for_a_skipped_test():
     """A driver that cannot do something skips the tests that need it, with its reason."""
     driver = FakeDriver()
     driver.end_together = lambda ids: EngineDriver.end_together(driver, ids)

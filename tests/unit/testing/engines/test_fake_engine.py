@@ -95,7 +95,7 @@ def test_calls_fail_on_demand(engine):
     assert [name for name, *_ in engine.calls] == ["definitions"] * 3 + ["check", "finished", "check"]
 
 
-def test_an_old_page_is_answered_again(engine):
+def test_an_old_page_is_returned_again(engine):
     """The next call returns the given page, and the one after that the real one."""
     engine.finish("1")
     old = everything(engine)
@@ -118,7 +118,7 @@ def test_instances_end_between_two_pages(engine):
     assert ids(everything(client, page.cursor)) == ["a2", "b"]
 
 
-def test_calls_can_be_held(engine):
+def test_before_call_gets_the_method_name(engine):
     """`before_call` gets the name of the method before the call."""
     seen = []
     engine.before_call = seen.append
@@ -140,7 +140,7 @@ def test_variables_are_texts_as_in_an_engine(engine, value, conclusion, callback
     assert (instance.conclusion, instance.callback_class) == (conclusion, callback_class)
 
 
-def test_it_is_offered_as_a_plugin(engine):
+def test_the_fake_engine_is_available_as_a_plugin(engine):
     """The plugin's hook offers clients of this engine by name."""
     (name, factory), *_ = engine.plugin("acme").engine_clients().items()
     engine.finish("1", variables={"amount": 7, "other": 8})

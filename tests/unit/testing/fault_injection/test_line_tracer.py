@@ -47,7 +47,7 @@ def lines_of(module, **given):
     return LineTracer(module.__name__.__eq__, **given)
 
 
-def test_its_own_lines_are_seen(module):
+def test_lines_of_the_handler_are_traced(module):
     """The lines of the function and its package are traced in order, but not a library's or clean-up lines."""
     acme = module("lines", CODE)
     lines = lines_of(acme)
@@ -68,7 +68,7 @@ def test_its_own_lines_are_seen(module):
 
 
 @pytest.mark.parametrize("error", [Killed, Failure])
-def test_it_is_raised_before_each_line_and_no_lock_stays_held(module, error):
+def test_an_exception_before_any_line_leaves_no_lock(module, error):
     """For an exception at any line, `with` and `finally` release their locks."""
     acme = module("lines", CODE)
     for at in range(1, 9):
@@ -84,7 +84,7 @@ def test_it_is_raised_before_each_line_and_no_lock_stays_held(module, error):
     assert not lines.reached
 
 
-def test_the_trace_function_is_put_back(module):
+def test_the_trace_function_is_restored(module):
     """An earlier tracer, such as coverage, continues; other threads are never traced."""
     acme = module("lines", CODE)
     before = sys.gettrace()
@@ -108,7 +108,7 @@ def test_the_trace_function_is_put_back(module):
     assert lines.places == []
 
 
-def test_whose_lines_count(module):
+def test_selection_of_traced_modules(module):
     """All modules of a plugin's package count except its tests; a test is only its own module."""
     acme = module("lines", "def work(event): ...\n")
     mine = belongs_to(handler(every=True)(acme.work))
@@ -135,6 +135,6 @@ def test_whose_lines_count(module):
         ("contest.latest", False),
     ],
 )
-def test_what_is_a_test(name, is_test):
+def test_tests_are_recognised_by_name(name, is_test):
     """A test is recognised by its name."""
     assert is_test_code(name) is is_test

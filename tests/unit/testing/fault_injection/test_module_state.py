@@ -106,7 +106,7 @@ def state(module):
     )
 
 
-def test_everything_is_put_back(module):
+def test_module_state_is_restored(module):
     """Variables, their contents, attributes, caches, closures and defaults are reset."""
     kept = module("kept", CODE)
     memory = ModuleState([kept])
@@ -122,7 +122,7 @@ def test_everything_is_put_back(module):
         memory.restore()
 
 
-def test_others_are_left_alone(module):
+def test_objects_of_other_packages_are_not_reset(module):
     """An object of another package's class keeps its state, even in a module's variable; so do imports."""
     kept = module("kept", CODE)
 
@@ -141,7 +141,7 @@ def test_others_are_left_alone(module):
     assert kept.sqlite3
 
 
-def test_whose_modules(module):
+def test_selection_of_modules(module):
     """The modules are the imported ones of the packages, without tests, and never flowhooks's own."""
     kept = module("kept", "value = 1\n")
     assert modules_of(["acme_kept", "flowhooks", "", "not_imported"]) == [kept]

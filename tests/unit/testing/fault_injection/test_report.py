@@ -24,7 +24,7 @@ def report(*findings, **given):
     return Report(handler="leave:grant", findings=findings, **given)
 
 
-def test_what_is_ok():
+def test_the_verdict_of_a_report():
     """Once and held are ok, held is not exactly once; twice and lost are neither; an empty report is not ok."""
     held, twice, lost = (finding(verdict=verdict) for verdict in ("held", "twice", "lost"))
     assert (report(finding()).ok, report(finding()).exactly_once) == (True, True)
@@ -34,7 +34,7 @@ def test_what_is_ok():
     assert (report().ok, report().exactly_once) == (False, False)
 
 
-def test_the_table():
+def test_the_table_of_a_report():
     """Equal results share a line, faults are marked, and advice is given once."""
     places = [finding(place=f"leave.py:{number}") for number in range(1, 6)]
     twice = {"times": 2, "verdict": "twice", "words": "Fix it."}

@@ -44,7 +44,7 @@ def slow(monkeypatch):
     return Slow(monkeypatch)
 
 
-def test_turns_come_in_order(slow, monkeypatch):
+def test_verifications_run_in_order_of_arrival(slow, monkeypatch):
     """Two are verified at once; the others wait in the order of their arrival."""
     monkeypatch.setattr(passwords, "MAX_WAIT_SECONDS", WAIT_TIMEOUT)
     with ThreadPoolExecutor(10) as pool:
@@ -58,7 +58,7 @@ def test_turns_come_in_order(slow, monkeypatch):
     assert slow.verifier._running == 0
 
 
-def test_a_turn_that_does_not_come_in_time(slow, monkeypatch):
+def test_a_queued_verification_that_times_out(slow, monkeypatch):
     """It is given up and leaves no trace, and so is a login beyond those that may wait."""
     entered = []
 
@@ -84,7 +84,7 @@ def test_a_turn_that_does_not_come_in_time(slow, monkeypatch):
 
 
 @pytest.mark.parametrize("turn_comes", [False, True])
-def test_a_wait_that_fails(slow, monkeypatch, turn_comes):
+def test_a_failed_wait_frees_its_place(slow, monkeypatch, turn_comes):
     """An error before or after the turn comes, such as of a thread that cannot be started, keeps no place."""
     monkeypatch.setattr(passwords, "MAX_WAIT_SECONDS", WAIT_TIMEOUT)
 

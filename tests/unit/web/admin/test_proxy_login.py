@@ -56,7 +56,7 @@ def test_other_headers_and_separators():
     assert proxy_user(named, login) == ProxyUser("wang", frozenset({"cn=a,dc=b", "c"}))
 
 
-def test_nobody_is_named():
+def test_a_request_without_headers_names_no_user():
     """Without the headers, or without a proxy in the settings, a request names nobody."""
     assert proxy_user(environ(), LOGIN) is None
     assert proxy_user(environ(peer="192.0.2.1"), LOGIN) is None
@@ -67,13 +67,13 @@ def test_nobody_is_named():
     "peer", ["10.0.0.50", "10.0.0.4", "127.0.0.1", "::ffff:10.0.0.5", "", None, "/run/flowhooks.sock", "10.0.0.5 "]
 )
 @pytest.mark.parametrize(("user", "groups"), [("li", "ops"), ("li", None), (None, "ops"), ("", "")])
-def test_any_other_address_is_refused(peer, user, groups):
+def test_headers_from_any_other_address_are_rejected(peer, user, groups):
     """One of the headers from another address than the proxy's, also from a Unix socket, refuses the request."""
     with pytest.raises(InvalidLoginHeader, match=r"login\.proxy"):
         proxy_user(environ(user, groups, peer=peer), LOGIN)
 
 
-def test_an_unknown_address_is_refused():
+def test_headers_from_an_unknown_address_are_rejected():
     """Where nobody has recorded the address of the connection, the headers are refused."""
     sent = environ("li", "ops")
     for missing in (PEER, REPEATED_HEADERS):
@@ -82,7 +82,7 @@ def test_an_unknown_address_is_refused():
 
 
 @pytest.mark.parametrize("repeated", ["X_FORWARDED_USER", "X_FORWARDED_GROUPS"])
-def test_repeated_headers_are_refused(repeated):
+def test_repeated_headers_are_rejected(repeated):
     """A header that is there twice is refused: one may be the client's own."""
     with pytest.raises(InvalidLoginHeader, match="repeated"):
         proxy_user(environ("li", "ops", repeated={repeated}), LOGIN)
@@ -96,7 +96,7 @@ def test_repeated_headers_are_refused(repeated):
         *("flowhooks", "Flowhooks", "local", "LOCAL", "unknown", "somebody"),
     ],
 )
-def test_hostile_names_are_refused(user):
+def test_hostile_names_are_rejected(user):
     """Empty, long and joined names, control characters, invisible ones, and names of flowhooks itself are refused."""
     with pytest.raises(InvalidLoginHeader):
         proxy_user(environ(user, "ops"), LOGIN)
@@ -105,13 +105,13 @@ def test_hostile_names_are_refused(user):
 @pytest.mark.parametrize(
     "groups", ["ops\x00", "o\x1bps", "\xff", as_sent("o\u202eps"), "g" * 256, ",".join(map(str, range(MAX_GROUPS + 1)))]
 )
-def test_hostile_groups_are_refused(groups):
+def test_hostile_groups_are_rejected(groups):
     """Control characters, long names and very many groups are refused as a whole."""
     with pytest.raises(InvalidLoginHeader):
         proxy_user(environ("li", groups), LOGIN)
 
 
-def test_groups_without_a_user_are_refused():
+def test_groups_without_a_user_are_rejected():
     """Groups without the user's name are refused."""
     with pytest.raises(InvalidLoginHeader, match="name is missing"):
         proxy_user(environ(None, "ops"), LOGIN)

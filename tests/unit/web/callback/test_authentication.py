@@ -54,7 +54,7 @@ def test_too_many_invalid_signatures(authenticate):
     assert authenticate(KEYS["erp"][0].key, b"{}", "192.0.2.2")[0].source == "erp"
 
 
-def test_too_many_invalid_signatures_of_a_stranger(authenticate, monkeypatch):
+def test_too_many_invalid_signatures_from_a_new_address(authenticate, monkeypatch):
     """Where no source has signed from, the request is answered 429, and no signature over its body is computed."""
     for _ in range(BUDGET_BYTES // (16 * len(LARGE))):
         assert isinstance(authenticate(b"unknown", LARGE)[0], Unauthorized)
@@ -196,7 +196,7 @@ def test_no_credential_of_the_source_in_the_path(senders, name, headers, cause):
     assert str(error) == str(Unauthorized("unauthorized"))
 
 
-def test_the_credential_before_the_address(senders):
+def test_the_credential_is_checked_before_the_address(senders):
     """A forbidden address is answered 403 only with a valid credential."""
     error, source = sent(senders, "tokened", {"Authorization": f"Bearer {TOKEN}"}, address="203.0.113.9")
     assert (type(error), source) == (Forbidden, "tokened")
@@ -214,7 +214,7 @@ def test_the_rate_of_the_source(senders):
 @pytest.mark.parametrize(
     "headers", [{}, by_scheme(key=b"another"), by_standard(key=b"another key of 24 bytes or more")]
 )
-def test_the_budget_does_not_tell_names(headers):
+def test_the_budget_does_not_reveal_source_names(headers):
     """Requests without a valid credential use up the budget of their address at the same rate for each name."""
     counts = set()
     for name in ("tokened", "standard", "scheme", "nobody"):
@@ -230,7 +230,7 @@ def test_the_budget_does_not_tell_names(headers):
     assert len(counts) == 1
 
 
-def test_a_sender_goes_on(senders):
+def test_a_known_sender_is_accepted_after_the_budget_is_used_up(senders):
     """A source that has signed from an address goes on while the budget of the address is used up."""
     assert sent(senders, "scheme", by_scheme())[1] == "scheme"
     while isinstance(sent(senders, "nobody", {}, LARGE)[0], Unauthorized):
@@ -249,7 +249,7 @@ def test_a_scheme_is_only_for_the_fixed_url(senders):
     assert senders.authenticate(request, b"{}", Settings()).source == "scheme"
 
 
-def test_before_a_receiver(senders):
+def test_checks_before_a_receiver_is_called(senders):
     """The address, the size and the rate of a request are checked before a receiver sees it."""
 
     def admit(name, body=b"{}", address="192.0.2.1"):

@@ -55,7 +55,7 @@ def test_no_sources(authorization):
         (f"Bearer {CRM}", "192.0.2.7", "crm"),
     ],
 )
-def test_known(credentials, authorization, address, name):
+def test_a_known_token_is_accepted(credentials, authorization, address, name):
     """A known token from an allowed address names its source; the scheme's case does not matter."""
     assert credentials.by_token(authorization, address) == name
 
@@ -94,7 +94,7 @@ def test_known(credentials, authorization, address, name):
         "Bearer " + "a" * 1_000_000,
     ],
 )
-def test_unknown(credentials, authorization):
+def test_invalid_credentials_are_rejected(credentials, authorization):
     """A missing, malformed, doubled, oversize or unknown credential is refused, always with the same text."""
     with pytest.raises(Unauthorized) as caught:
         credentials.by_token(authorization, "10.0.0.1")
@@ -125,7 +125,7 @@ def test_unknown(credentials, authorization):
         "\x00",
     ],
 )
-def test_not_from_there(credentials, address):
+def test_a_known_token_from_a_forbidden_address(credentials, address):
     """A known token from an address that is not allowed, or is invalid, is forbidden."""
     with pytest.raises(Forbidden) as caught:
         credentials.by_token(f"Bearer {CRM}", address)
@@ -148,7 +148,7 @@ def test_source_without_token():
         known({"erp": Source(token_sha256=())}).by_token(None, "127.0.0.1")
 
 
-def test_what_is_wrong_is_for_the_operator(credentials):
+def test_only_the_operator_sees_the_exact_fault(credentials):
     """The caller gets one text for a missing, malformed or unknown token; the operator sees which it is."""
     said, noted = set(), set()
     for authorization in (None, "Bearer", "Bearer not-a-known-token"):
@@ -161,7 +161,7 @@ def test_what_is_wrong_is_for_the_operator(credentials):
     assert len(noted) == 6
 
 
-def test_who_signs_is_asked_before_anything_is_computed():
+def test_the_signing_source_is_checked_before_the_signature():
     """Without a signing source a signature is unknown; from an address of none it is forbidden."""
     key = SourceCredentials(keys=(SigningKey(key=b"k" * 32),))
     inside = Source(allow=(ip_network("10.0.0.0/8"),))
@@ -177,7 +177,7 @@ def test_who_signs_is_asked_before_anything_is_computed():
             wrong[0].candidates("10.0.0.1", wrong[1])
 
 
-def test_secrets_stay(credentials):
+def test_repr_and_rejection_contain_no_token(credentials):
     """Neither the repr nor a refusal has a token."""
     with pytest.raises(Unauthorized) as caught:
         credentials.by_token("Bearer not-a-known-token", None)
@@ -221,7 +221,7 @@ def test_a_token_in_a_file(tmp_path):
         latest.get(third).by_token(f"Bearer {CRM}", None)
 
 
-def test_a_pull_only_source_does_not_change_who_may_call():
+def test_a_pull_only_source_does_not_affect_callers():
     """A source without a credential neither requires one of callers nor is one that a caller can be."""
     pull_only = {"oa": Source(engine=EngineSettings(client="fake", url="http://oa"))}
     erp = {"erp": Source(token_sha256=(sha256(ERP),))}

@@ -90,7 +90,7 @@ def component(document, name):
     return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": document["components"]})
 
 
-def test_head(document):
+def test_version_dialect_and_paths_of_the_document(document):
     """The document has its OpenAPI version, its dialect, flowhooks' version and the shipped paths."""
     assert document["openapi"] == "3.1.0"
     assert document["jsonSchemaDialect"] == "https://json-schema.org/draft/2020-12/schema"
@@ -173,7 +173,7 @@ def test_no_other_responses(document):
     assert list(document["paths"][COMPLETE]["post"]["responses"]) == [row[0] for row in own.args[1]]
 
 
-def test_what_every_kind_shares_is_published_once(document):
+def test_shared_parts_of_kinds_are_published_once(document):
     """A kind adds its path, its title and its body; parameters and responses are shared."""
     shared = ("parameters", "responses")
     first, *others = (document["paths"][path]["post"] for path in SHIPPED)
@@ -197,7 +197,7 @@ def test_components_are_the_files(document):
         assert without_targets(published) == without_targets(expected)
 
 
-def test_valid(document, foreign):
+def test_the_document_is_valid_openapi(document, foreign):
     """The document follows OpenAPI's rules: references resolve, names are valid, ids are unique."""
     for one in (document, foreign):
         assert all(resolve(one, reference) is not None for reference in references(one))
@@ -218,7 +218,7 @@ def test_valid(document, foreign):
         assert all(set(header) == {"description", "schema"} for header in one["components"]["headers"].values())
 
 
-def test_both_languages(document):
+def test_descriptions_are_in_both_languages(document):
     """All descriptions are in English and in Chinese."""
     for path, value in everything(document):
         if {"examples", "license"} & set(path):
@@ -308,7 +308,7 @@ def test_null_for_an_absent_member_is_published(tmp_path):
     assert not answer.is_valid({"success": True, "message": None})
 
 
-def test_schemas_are_left_alone():
+def test_publishing_does_not_change_schemas():
     """Publishing does not change the schemas that check bodies."""
     schemas = Schemas.load()
     before = copy.deepcopy(dict(schemas.documents))

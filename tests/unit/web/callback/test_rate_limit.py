@@ -19,7 +19,7 @@ def test_a_bucket():
     assert [rates.acquire("erp", 2.0, 3) for _ in range(4)] == [0, 0, 0, 1]
 
 
-def test_slow_rates_say_how_long():
+def test_slow_rates_return_the_waiting_time():
     """Below one per second: one at once, then one when it is due; a refusal costs nothing."""
     clock = ManualClock()
     rates = RateLimiter(clock)
@@ -31,7 +31,7 @@ def test_slow_rates_say_how_long():
     assert [rates.acquire("slowest", 5e-324, 0) for _ in range(2)] == [0, 86_400]
 
 
-def test_what_is_set_may_change():
+def test_rate_and_burst_may_change():
     """A bucket made smaller has at most its new size; a rate of 1,000 has a burst of 1,000 by default."""
     clock = ManualClock()
     rates = RateLimiter(clock)
@@ -40,7 +40,7 @@ def test_what_is_set_may_change():
     assert [rates.acquire("erp", 1.0, 1) for _ in range(2)] == [0, 1]
 
 
-def test_a_clock_that_is_put_back():
+def test_a_clock_that_is_set_back():
     """A clock that is set back neither adds nor removes tokens."""
     times = iter([100, 50, 51])
 

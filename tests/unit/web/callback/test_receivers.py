@@ -88,7 +88,7 @@ def test_data_that_cannot_be_stored(logged):
     assert not logged
 
 
-def test_no_such_plugin():
+def test_a_plugin_that_is_not_loaded():
     """A plugin that is not loaded is not available."""
     assert failure(calls_of(lambda _source, _request: None), "q") == "receiver_unavailable"
 
@@ -116,7 +116,7 @@ def test_a_call_that_hangs(monkeypatch, logged):
     assert calls.call("p", "feishu", REQUEST) is None
 
 
-def test_no_thread(monkeypatch):
+def test_a_thread_that_cannot_be_started(monkeypatch):
     """If no thread can be started, the receiver is not available, and no place is lost."""
 
     def start(_thread):

@@ -58,7 +58,7 @@ def test_short_bodies_cost_too(budget):
         budget.select(FAR, NAMES)
 
 
-def test_a_source_that_has_signed_from_there_may_go_on(budget):
+def test_a_source_with_an_earlier_valid_signature_is_tried_first(budget):
     """It is tried first, and is the only one left when the budget is used up; no other address is affected."""
     assert budget.select(FAR, NAMES) == NAMES
     budget.record_success(FAR, "hr")
@@ -70,7 +70,7 @@ def test_a_source_that_has_signed_from_there_may_go_on(budget):
     assert budget.select("192.0.2.2", NAMES) == NAMES
 
 
-def test_the_client_is_told_when_to_come_back(budget):
+def test_the_client_gets_the_time_to_retry(budget):
     """After that time its signatures are computed again."""
     spend(budget)
     with pytest.raises(RateLimited) as caught:
@@ -86,7 +86,7 @@ def test_the_client_is_told_when_to_come_back(budget):
     assert budget.select(FAR, NAMES) == NAMES
 
 
-def test_whose_budget_it_is(budget):
+def test_the_budget_is_per_network(budget):
     """A /64 of IPv6 has one budget; loopback and an address that is not known have none."""
     spend(budget, "2001:db8:1:1::1")
     with pytest.raises(RateLimited):
@@ -95,7 +95,7 @@ def test_whose_budget_it_is(budget):
     assert spend(budget, NEAR) == spend(budget, None) == 1000
 
 
-def test_what_is_remembered_is_bounded(budget):
+def test_the_number_of_stored_addresses_is_bounded(budget):
     """With ever new addresses the oldest are forgotten."""
     for number in range(MAX_CLIENTS + 10):
         budget.record_failure(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", signatures=1, body_bytes=1)

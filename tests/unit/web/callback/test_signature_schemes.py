@@ -120,7 +120,7 @@ def test_sm3_with_a_time():
 
 
 @pytest.mark.parametrize("time", [NOW // SECOND - 301, NOW // SECOND + 301, NOW // 1000 - 300_001, 10**10, 10**13])
-def test_another_time(time):
+def test_a_time_outside_five_minutes_is_rejected(time):
     """A time that differs by more than five minutes is refused."""
     assert cause(timed(time=str(time)), TIMED) == "scheme_time"
 
@@ -128,7 +128,7 @@ def test_another_time(time):
 @pytest.mark.parametrize(
     "time", ["-1", "0", "01782000000", "1782000000.0", "1e9", "٣", "1782000000, 1782000000", "9" * 30]
 )
-def test_no_time(time):
+def test_an_invalid_time_is_rejected(time):
     """A text that is no time is refused."""
     assert cause(timed(time=time), TIMED) == "scheme_malformed"
 
@@ -190,7 +190,7 @@ def test_several_keys():
     assert not is_good(headers, GITHUB, not_after=NOW - 1)
 
 
-def test_what_is_signed():
+def test_detection_of_signed_requests():
     """A request is signed by the scheme if it has the header with the signature, not by other headers."""
     assert signature_schemes.is_signed({"HTTP_X_SIGNATURE": ""}, TIMED)
     assert not signature_schemes.is_signed({"HTTP_X_TIMESTAMP": "1", "HTTP_WEBHOOK_SIGNATURE": "v1,x"}, TIMED)

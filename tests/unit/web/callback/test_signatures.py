@@ -38,7 +38,7 @@ def is_good(found, body=BODY, *, keys=(KEY,), now=NOW, not_after=None):
     return signatures.verify(signatures.parse(found, now), body, several, now)
 
 
-def test_the_librarys_own():
+def test_a_signature_of_the_library_is_accepted():
     """A signature of the library is accepted, with any other signatures beside it."""
     assert is_good(headers())
     assert is_good(headers(), keys=(OTHER, KEY))
@@ -70,7 +70,7 @@ def test_the_published_example():
         (headers(b""), b"\xef\xbb\xbf"),
     ],
 )
-def test_not_by_this_key(found, body):
+def test_a_signature_of_another_body_key_id_or_time_is_rejected(found, body):
     """Another body, key, id or time needs another signature; text that is not UTF-8 has none."""
     assert not is_good(found, body)
 
@@ -83,20 +83,20 @@ def test_bodies_of_any_length(length):
         assert is_good(headers(body, key=key), body, keys=(key,))
 
 
-def test_a_secret_ends():
+def test_a_secret_expires():
     """A secret is valid until its expiry time, and not a microsecond longer."""
     assert is_good(headers(), not_after=NOW)
     assert not is_good(headers(), not_after=NOW - 1)
 
 
 @pytest.mark.parametrize("off", [-300, -299, 0, 300])
-def test_in_time(off):
+def test_a_signature_within_five_minutes_is_accepted(off):
     """A signature is valid for five minutes, both ways."""
     assert is_good(headers(at=NOW + off * SECOND))
 
 
 @pytest.mark.parametrize("off", [-301, 301, -1_000_000_000, 10**9])
-def test_too_late_or_too_early(off):
+def test_a_signature_beyond_five_minutes_is_rejected(off):
     """A signature one second later or earlier is refused."""
     with pytest.raises(Unauthorized) as caught:
         signatures.parse(headers(at=NOW + off * SECOND), NOW)
@@ -152,7 +152,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("wrong", MALFORMED)
-def test_malformed(wrong):
+def test_a_malformed_signature_is_rejected(wrong):
     """An invalid signature is refused before the body is read, always with the same text."""
     with pytest.raises(Unauthorized) as caught:
         signatures.parse(headers(**wrong), NOW)
@@ -160,7 +160,7 @@ def test_malformed(wrong):
     assert caught.value.cause in {"signature_incomplete", "signature_malformed"}
 
 
-def test_one_way_to_write_it():
+def test_another_base64_text_is_rejected():
     """Another Base64 text of the same bytes is refused."""
     good = headers()[signatures.SIGNATURE_HEADER]
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -169,14 +169,14 @@ def test_one_way_to_write_it():
     assert not is_good(headers() | {signatures.SIGNATURE_HEADER: twin})
 
 
-def test_is_signed():
+def test_a_request_with_a_signature_header_is_signed():
     """A request with one of the three headers counts as signed."""
     assert not signatures.is_signed({"HTTP_AUTHORIZATION": "Bearer x"})
     for name in (signatures.ID_HEADER, signatures.TIMESTAMP_HEADER, signatures.SIGNATURE_HEADER):
         assert signatures.is_signed({name: ""})
 
 
-def test_what_is_sent_is_what_the_library_takes():
+def test_the_library_verifies_sent_headers():
     """The library verifies the headers that commands send."""
     now = int(datetime.now(UTC).timestamp()) * SECOND
     sent = signatures.sign([OTHER, KEY], BODY, message="m-1", at=now)

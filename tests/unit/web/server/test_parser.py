@@ -52,7 +52,7 @@ def read(pieces):
 
 @settings(max_examples=300)
 @given(STREAMS, st.lists(st.integers(1, 40), min_size=1))
-def test_cuts_do_not_count(stream, sizes):
+def test_splitting_a_stream_does_not_change_the_result(stream, sizes):
     """No bytes raise, and the splitting of a stream does not change the result."""
     cuts, at = [], 0
     while at < len(stream):
@@ -87,7 +87,7 @@ def test_chunks_are_the_body(body, sizes):
     parser.close()
 
 
-def test_closed():
+def test_a_closed_parser_ignores_further_bytes():
     """A parser of a closed connection ignores further bytes."""
     parser = RequestParser(ADJUSTMENTS)
     parser.received(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\n")
@@ -97,7 +97,7 @@ def test_closed():
     assert not parser.completed
 
 
-def test_completed():
+def test_a_complete_request_consumes_no_more_bytes():
     """A complete request consumes no more bytes."""
     parser = RequestParser(ADJUSTMENTS)
     parser.received(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -105,7 +105,7 @@ def test_completed():
 
 
 @pytest.mark.parametrize("head", [b"", b"GET /p HT", b"GET /p HTTP/1.1\r\nAccept-Language: zh\r\nA"])
-def test_refused_from_outside(head):
+def test_a_request_can_be_rejected_at_any_time(head):
     """A request can be refused at any time; the known parts are kept."""
     parser = RequestParser(ADJUSTMENTS)
     parser.received(head)
@@ -117,7 +117,7 @@ def test_refused_from_outside(head):
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_repeated_headers_are_known(size):
+def test_repeated_headers_are_joined_and_listed(size):
     """A header that is there twice is joined, as the standard says, and named, in any case of its letters."""
     stream = b"GET / HTTP/1.1\r\nHost: h\r\nX-User: a\r\nOther: b\r\nx-user: c\r\nX-USER:\r\n\r\n"
     parser = RequestParser(ADJUSTMENTS)

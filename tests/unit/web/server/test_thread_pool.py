@@ -64,7 +64,7 @@ def pool():
     assert not pool.threads
 
 
-def test_tasks_run_in_their_order_in_as_many_threads_as_the_size(pool):
+def test_tasks_run_in_order_in_the_threads_of_the_pool(pool):
     """A third task waits until one of two threads is free; the order of the queue is kept."""
     gate, ran = Gate(), SimpleQueue()
     for _ in range(2):
@@ -79,7 +79,7 @@ def test_tasks_run_in_their_order_in_as_many_threads_as_the_size(pool):
     assert len(pool.threads) == 2
 
 
-def test_waiting_takes_no_thread_away(pool):
+def test_waiting_threads_do_not_reduce_the_pool(pool):
     """However many threads wait, as many others as the size of the pool run tasks."""
     waiting, running = Gate(pool), Gate()
     for _ in range(20):
@@ -95,7 +95,7 @@ def test_waiting_takes_no_thread_away(pool):
     running.await_threads(1)
 
 
-def test_threads_that_are_no_longer_needed_end(pool, monkeypatch, eventually):
+def test_idle_threads_above_the_size_end(pool, monkeypatch, eventually):
     """Idle threads above the size end after a while; the others remain, and run tasks."""
     monkeypatch.setattr(thread_pool, "SPARE_THREAD_SECONDS", 0.05)
     gate = Gate(pool)
@@ -145,7 +145,7 @@ def test_a_failed_task_costs_no_thread(pool, logged):
     assert {record["event"] for record in logged} <= {"http_thread_fault"}
 
 
-def test_a_shutdown_ends_threads_and_cancels_what_waits():
+def test_a_shutdown_ends_threads_and_cancels_queued_tasks():
     """Idle threads end at once, busy ones with their task; queued tasks are cancelled, and there is no spare thread."""
     pool, gate, last = ThreadPool("test", 1), Gate(), threading.Event()
     pool.on_last_thread_exit = last.set

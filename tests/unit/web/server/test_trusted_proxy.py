@@ -23,12 +23,12 @@ def seen(trusted, peer, **claims):
 
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.1", "10.0.0.20", "::1", "*"])
-def test_nobody_else_is_believed(trusted):
+def test_headers_of_other_clients_are_ignored(trusted):
     """Headers of a client about itself are ignored, unless the client is the proxy."""
     assert seen(trusted, "10.0.0.2", X_FORWARDED_FOR="192.0.2.1", FORWARDED="for=192.0.2.1") == "10.0.0.2"
 
 
-def test_the_proxy_is_believed():
+def test_headers_of_the_proxy_are_trusted():
     """The last address is the proxy's own; earlier ones can come from the client."""
     assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="192.0.2.1") == "192.0.2.1"
     assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="127.0.0.1, 192.0.2.1") == "192.0.2.1"
@@ -36,7 +36,7 @@ def test_the_proxy_is_believed():
     assert seen("::1", "::1", X_FORWARDED_FOR="2001:db8::1") == "2001:db8::1"
 
 
-def test_where_it_says_nothing():
+def test_a_proxy_without_the_header_is_the_client():
     """Without the header the proxy is the client; `Forwarded` is ignored, because clients can send it."""
     assert seen("10.0.0.1", "10.0.0.1") == "10.0.0.1"
     assert seen("10.0.0.1", "10.0.0.1", FORWARDED="for=192.0.2.9", X_FORWARDED_HOST="x") == "10.0.0.1"

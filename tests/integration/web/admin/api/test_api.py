@@ -238,7 +238,7 @@ def assert_not_cached(answer):
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_the_document_is_openapi(document):
+def test_the_document_is_valid_openapi(document):
     """The document is valid OpenAPI 3.1, and describes each path and operation."""
     validate(document)
     assert list(document["paths"]) == [
@@ -268,7 +268,7 @@ def test_paths_and_parameters_are_described_in_both_languages(document):
                 assert not chinese.isascii()
 
 
-def test_what_operations_take_is_what_is_published(document):
+def test_published_operation_arguments_have_types(document):
     """Each argument has a type, and those without a default are required."""
     for name, (_, takes) in OPERATIONS.items():
         body = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
@@ -281,7 +281,7 @@ def test_what_operations_take_is_what_is_published(document):
     assert "required" not in document["components"]["schemas"]["EventFilter"]
 
 
-def test_what_operations_refuse_is_not_published(document):
+def test_invalid_operation_arguments_are_rejected(document):
     """Unknown arguments, states and times and empty lists of ids are refused; null counts as absent."""
     bodies = {
         name: document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
@@ -332,7 +332,7 @@ def test_what_operations_refuse_is_not_published(document):
             cutoffs_from_filter(filter_from_json("event_filter", wanted))
 
 
-def test_every_answer_is_as_published(busy, document):
+def test_every_path_responds_as_published(busy, document):
     """Each path on a ledger with data of every kind responds as its own document describes."""
     published = busy.ask("/openapi.json")
     assert published.json == document
@@ -348,7 +348,7 @@ def test_every_answer_is_as_published(busy, document):
     check(document, {"$ref": "#/components/schemas/error"}, refused.json)
 
 
-def test_every_operation_answers_as_published(busy, document):
+def test_every_operation_responds_as_published(busy, document):
     """A dry run of each operation responds as published."""
     (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
     (conflicting,) = busy.flow.events(flow_instance_id="4711")
@@ -394,7 +394,7 @@ def test_every_operation_answers_as_published(busy, document):
         check(document, answered(document, f"/api/operations/{name}", "post"), answer.json)
 
 
-def test_events_are_as_the_command_line_has_them(busy):
+def test_events_equal_the_output_of_the_command_line(busy):
     """`flowhooks events list --json` and `show --json` have the same members with the same values."""
     reader = busy.flow.app.ledger
     found = reader.find(EventFilter(), limit=100)
@@ -404,7 +404,7 @@ def test_events_are_as_the_command_line_has_them(busy):
         assert busy.get(f"/api/events/{one.event.id}") == whole
 
 
-def test_events_are_found(busy):
+def test_events_are_filtered(busy):
     """Each filter of the console and ids narrow the list, and several narrow it more."""
     for query, instances in (
         ({}, {"4711", "4712", "4713", "4714"}),
@@ -429,7 +429,7 @@ def test_events_are_found(busy):
         assert (found["next"], found["searched_until"]) == ("", None)
 
 
-def test_events_are_found_by_their_attempts(busy):
+def test_events_are_filtered_by_their_attempts(busy):
     """Plugin, version, trigger and time are those of one attempt; `ran_by` is about the last attempt."""
     flow = busy.flow
     last, of_4711 = "delivery_id = ? AND number = 3", "delivery_id = ?"
@@ -460,7 +460,7 @@ def test_events_are_found_by_their_attempts(busy):
         assert {event["flow_instance_id"] for event in found["events"]} == instances, query
 
 
-def test_all_that_is_known_of_an_event(busy):
+def test_an_event_has_all_its_details(busy):
     """An event by its id or a delivery's id has its routing, original body, attempts, tracebacks and actions."""
     (event,) = busy.get("/api/events", flow="4712")["events"]
     ann = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
@@ -485,7 +485,7 @@ def test_all_that_is_known_of_an_event(busy):
     assert json.loads(conflict["body"])["businessKey"] == "B-other"
 
 
-def test_what_is_too_much_for_one_answer_is_left_out(busy, harness, listens, serve, monkeypatch):
+def test_a_response_omits_and_counts_older_attempts(busy, harness, listens, serve, monkeypatch):
     """The response has the last attempts and the open deliveries, and the number left out."""
     monkeypatch.setattr(resources, "MAX_ATTEMPTS", 2)
     monkeypatch.setattr(resources, "MAX_DELIVERIES", 0)
@@ -518,7 +518,7 @@ def test_plugins_and_handlers(busy):
     assert ([one["id"] for one in second["plugins"][0]["handlers"]], second["next"]) == (["shop:idle"], "")
 
 
-def test_what_is_parked(busy):
+def test_parked_events_are_grouped(busy):
     """Parked events are grouped by what they wait for, with similar names."""
     found = busy.get("/api/parked")
     (group,) = found["groups"]
@@ -527,7 +527,7 @@ def test_what_is_parked(busy):
     assert group["oldest_event_id"] == busy.flow.events(state="parked")[0]
 
 
-def test_alerts(busy):
+def test_open_and_closed_alerts(busy):
     """Open alerts, and closed ones."""
     found = busy.get("/api/alerts")["alerts"]
     assert all(one["closed_at"] is None for one in found)
@@ -540,7 +540,7 @@ def test_alerts(busy):
     assert (over["notified_plugins"], over["closed_at"]) == (["p"], "1970-01-01T00:00:00.000Z")
 
 
-def test_how_it_goes(busy):
+def test_overview_figures(busy):
     """The response has the figures of the console's overview."""
     found = busy.get("/api/overview")
     assert found["counts"] == {"waiting": 1, "handler_missing": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
@@ -559,7 +559,7 @@ def test_how_it_goes(busy):
 
 
 @pytest.mark.parametrize(("word", "total"), [("events", 4), ("rejected-requests", 3), ("audit", 2)])
-def test_next_leads_through_all(busy, word, total):
+def test_next_pages_through_all_events(busy, word, total):
     """The pages have each event once, newest first."""
     found, query = [], {"limit": "1"}
     while True:
@@ -596,7 +596,7 @@ def test_rejected_requests_are_filtered(busy):
         assert (answer.status, name in answer.json["message"]) == (422, True)
 
 
-def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
+def test_a_search_without_an_index_stops_and_continues(busy, monkeypatch):
     """The search stops after a short time, and `next` continues from there."""
     monkeypatch.setitem(search_events.__kwdefaults__, "window", 1)
     monkeypatch.setitem(search_events.__kwdefaults__, "time_budget", 0)
@@ -656,7 +656,7 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
     ],
 )
 @pytest.mark.sqlite
-def test_what_cannot_be_taken(api, document, query, status, words):
+def test_invalid_parameters_are_rejected(api, document, query, status, words):
     """An invalid parameter is refused in the caller's language and the contract's form, and selects nothing."""
     for language, its in zip(("en", "zh-CN"), words, strict=True):
         path = query if query.startswith("/") else f"/api/{query}"
@@ -677,7 +677,7 @@ def api(harness, serve):
 
 
 @pytest.mark.sqlite
-def test_methods(api):
+def test_allowed_methods(api):
     """HEAD is GET without a body; any other method is 405 with the allowed ones."""
     plan = bulk.plan_operation(api.flow.app.operation_context, BulkAction.CLOSE, EventFilter())
     for resource in RESOURCES:
@@ -701,7 +701,7 @@ def test_methods(api):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("name", ["replay", "plan", "x" * 36, "%00", "%7Bnames%7D"])
-def test_an_operation_that_does_not_exist(api, name):
+def test_an_operation_that_does_not_exist_is_404(api, name):
     """A POST to an unknown name is 404 with the names that exist, in the language of the caller."""
     path, token = f"/api/operations/{name}", {"Authorization": f"Bearer {TOKEN}"}
     assert api.ask(path, method="POST", body=b"{}").status == 401
@@ -714,7 +714,7 @@ def test_an_operation_that_does_not_exist(api, name):
 
 
 @pytest.mark.sqlite
-def test_only_names_of_this_machine(api):
+def test_only_host_names_of_this_machine_are_accepted(api):
     """A web site whose name resolves to this machine can read nothing; operations need a token."""
     for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
         assert api.ask("/api/events", Host=host).status == 200
@@ -729,7 +729,7 @@ def test_only_names_of_this_machine(api):
 
 
 @pytest.mark.sqlite
-def test_a_listener_that_others_reach(harness, serve):
+def test_a_public_listener_serves_no_data_without_a_login(harness, serve):
     """A public listener serves no data without a login."""
     api = serve(harness.open(admin="0.0.0.0:8081", insecure=True))
     answer = api.ask("/api/overview")
@@ -738,7 +738,7 @@ def test_a_listener_that_others_reach(harness, serve):
 
 
 @pytest.mark.sqlite
-def test_a_database_that_cannot_be_read(api, logged, monkeypatch):
+def test_an_unreadable_database_is_503(api, logged, monkeypatch):
     """The response is 503 with a Retry-After, without SQL or paths."""
 
     def fails():
@@ -754,7 +754,7 @@ def test_a_database_that_cannot_be_read(api, logged, monkeypatch):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_values(api, name):
+def test_hostile_values_cause_no_error_and_no_change(api, name):
     """Hostile values in every parameter of every path cause no 500 and no header, and do not change the ledger."""
     value = HOSTILE[name]
     for path, parameter in TAKES:
@@ -772,7 +772,7 @@ def raw(api, path, parameter, value):
     return Answer(answer.status_code, answer.headers, answer.content)
 
 
-def test_payloads_are_data(harness, serve, listens):
+def test_payloads_are_returned_unchanged(harness, serve, listens):
     """A text from an engine, a plugin or an operator is returned in its member unchanged, and nowhere else."""
 
     def fail(event):
@@ -829,7 +829,7 @@ def names():
 @pytest.mark.sqlite
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_query_is_an_error_of_ours(client, names, data):
+def test_no_query_is_an_internal_error(client, names, data):
     """A query of any bytes is 200 or refused with the contract's body."""
     path = data.draw(st.sampled_from([path_of(one, "1") for one in RESOURCES]))
     value = st.one_of(st.text(), st.binary(), st.sampled_from(["1", "dead", "2h", "2026-01-01", *HOSTILE.values()]))
@@ -882,7 +882,7 @@ def concluded(harness, serve, listens, make_plugin):
     return serve(flow)
 
 
-def test_events_are_found_by_how_they_ended(concluded):
+def test_events_are_filtered_by_conclusion_and_dismissal(concluded):
     """Events are found by their conclusion and by the reason of their dismissal."""
     for query, instances in (
         ({"conclusion": "approved"}, {"approved"}),
@@ -909,7 +909,7 @@ def test_why_an_event_is_parked_or_dismissed(concluded):
     assert (group["conclusion"], group["undecided"], group["by_data"]) == (None, "conclusion", True)
 
 
-def test_where_an_event_would_go_now(concluded, document):
+def test_an_event_is_explained_with_the_current_routes(concluded, document):
     """The response has each candidate with its conditions as true, false or undecided; nothing changes."""
     found = {}
     for event in concluded.get("/api/events")["events"]:
@@ -927,7 +927,7 @@ def test_where_an_event_would_go_now(concluded, document):
     assert concluded.ask("/api/events/019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11/explanation").status == 404
 
 
-def test_reroute_takes_one_handler(concluded):
+def test_reroute_to_a_single_handler(concluded):
     """Only that handler gets deliveries; an unknown handler is 404."""
 
     def rerouted(handler):
@@ -943,7 +943,7 @@ def test_reroute_takes_one_handler(concluded):
     assert rerouted("books:nobody").status == 404
 
 
-def test_handlers_of_a_newer_version(concluded, monkeypatch):
+def test_routing_with_handlers_of_a_newer_version_is_503(concluded, monkeypatch):
     """With handlers of a newer version, routes and operations that route are 503; a command shows their ids."""
     app, token = concluded.flow.app, "robot-token-0123456789abcdefghij"
     robot = OperatorSettings(role="operate", token_sha256=(hashlib.sha256(token.encode()).hexdigest(),))
@@ -1042,7 +1042,7 @@ def test_an_event_of_a_fixed_url(harness, serve, document):
     assert (answer.status, "32 hexadecimal digits" in answer.body.decode()) == (422, True)
 
 
-def test_errors_and_the_events_of_one(busy):
+def test_error_groups_and_their_events(busy):
     """Groups of failed attempts are listed and shown; events are found by the error of a last attempt."""
     listed = busy.get("/api/errors")
     assert listed["next"] == ""

@@ -42,7 +42,7 @@ def export(console, **query):
     return console.get(f"/api/events/export?{urlencode(query, doseq=True)}", root="")
 
 
-def test_json_lines(console):
+def test_json_lines_export(console):
     """The file has the events as `GET /api/events` lists them, and is offered as a download."""
     answer = export(console)
     listed = json.loads(console.get("/api/events", root="").body)["events"]
@@ -54,7 +54,7 @@ def test_json_lines(console):
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_csv_of_a_search(console):
+def test_csv_export_of_a_search(console):
     """The filter of the list applies, and an error of a handler is no formula."""
     answer = export(console, format="csv", state="dead")
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
@@ -144,7 +144,7 @@ def test_a_result_that_cannot_be_recorded_is_logged(console, monkeypatch, logged
     assert "events" not in audited(console, "started")[2]
 
 
-def test_bodies(console):
+def test_bodies_are_exported_on_request(console):
     """Bodies are exported on request, and masked ones if both are requested."""
     newest = json.loads(export(console, bodies="true", limit=1).body.splitlines()[0])
     assert newest["body"]["businessKey"] == "B-3"
@@ -154,7 +154,7 @@ def test_bodies(console):
         assert b"processDefinitionKey" in masked
 
 
-def test_the_last_line_of_a_cut_file_says_how_to_continue(console):
+def test_the_last_line_of_a_cut_file_has_the_next_cursor(console):
     """`next` of the last line is the `after` of the request that continues."""
     *events, mark = [json.loads(line) for line in export(console, limit=2).body.splitlines()]
     assert mark == {"next": events[-1]["id"]}
@@ -175,7 +175,7 @@ def test_the_last_line_of_a_cut_file_says_how_to_continue(console):
     ],
 )
 @pytest.mark.sqlite
-def test_wrong_queries_are_refused(console, query, status, named):
+def test_wrong_queries_are_rejected(console, query, status, named):
     """A wrong parameter is refused by name with the contract's error, not with a file."""
     answer = export(console, **query)
     assert answer.status == status
@@ -206,7 +206,7 @@ def test_a_ledger_that_cannot_be_read_is_503(console, monkeypatch, logged):
 
 
 @pytest.mark.sqlite
-def test_a_file_that_breaks_off_does_not_look_complete(console, monkeypatch, logged):
+def test_a_truncated_file_has_no_last_chunk(console, monkeypatch, logged):
     """If the ledger fails between two pages, the connection ends without the last chunk."""
     monkeypatch.setattr(event_export, "PAGE_SIZE", 1)
     read = event_export.search_events
@@ -225,7 +225,7 @@ def test_a_file_that_breaks_off_does_not_look_complete(console, monkeypatch, log
 
 
 @pytest.mark.sqlite
-def test_exports_that_nobody_reads_block_nothing(console, monkeypatch):
+def test_unread_exports_do_not_block_other_requests(console, monkeypatch):
     """At most a few exports run at once; further ones are refused, other pages are served, and an end frees a place."""
 
     def long(_export):

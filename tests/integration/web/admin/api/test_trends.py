@@ -38,7 +38,7 @@ def client_of(flow):
 
 
 @pytest.mark.parametrize("kind", PATHS)
-def test_slower_than_yesterday(api, kind):
+def test_a_slower_handler_is_compared_with_yesterday(api, kind):
     """The response has the totals of now, yesterday and last week, their steps, and the factor; as published."""
     answer = api.simulate_get(PATHS[kind])
     assert answer.status_code == 200
@@ -55,7 +55,7 @@ def test_slower_than_yesterday(api, kind):
     Draft202012Validator({"components": document["components"], **schema}).validate(found)
 
 
-def test_a_time_range(api):
+def test_a_trend_over_a_time_range(api):
     """A range is given by its start and end, absolute or relative to now."""
     now = api.flow.clock.now()
     query = urlencode({"from": to_text(now - DAY), "to": to_text(now - DAY + 60 * MINUTE)})
@@ -90,7 +90,7 @@ def failing(harness, listens, clock):
     return client
 
 
-def test_an_error_beside_yesterday(failing):
+def test_an_error_group_is_compared_with_yesterday(failing):
     """The response has the numbers of attempts, without durations, as published; the first characters are enough."""
     answer = failing.simulate_get(f"/api/errors/{failing.error[:8]}/trend?to=20m")
     assert answer.status_code == 200
@@ -124,7 +124,7 @@ def test_an_error_beside_yesterday(failing):
         ("from=1h&from=2h", 400, "from"),
     ],
 )
-def test_bad_ranges(api, query, status, text):
+def test_invalid_time_ranges_are_rejected(api, query, status, text):
     """An invalid time range is refused with the reason."""
     answer = api.simulate_get(f"{PATHS['handler']}?{query}")
     assert answer.status_code == status
@@ -133,7 +133,7 @@ def test_bad_ranges(api, query, status, text):
 
 @pytest.mark.parametrize("name", ["p:none", "none", "\u202e", "'; DROP TABLE trends; --", "(others)x"])
 @pytest.mark.parametrize(("kind", "text"), [("handler", "no handler"), ("source", "no source")])
-def test_no_such_subject(api, kind, text, name):
+def test_an_unknown_handler_or_source_is_404(api, kind, text, name):
     """An unknown handler or source is 404, in the language of the client."""
     path = f"/api/{kind}s/{quote(name, safe='')}/trend"
     answer = api.simulate_get(path)

@@ -79,7 +79,7 @@ def unknown(console, instance="4711"):
     return one.delivery_id
 
 
-def test_a_dead_delivery_is_replayed_by_clicking(busy, repaired):
+def test_a_dead_delivery_is_replayed_from_its_event_page(busy, repaired):
     """The event's page leads to a plan, its form replays, and the event's page shows the message once."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
@@ -106,7 +106,7 @@ def test_a_dead_delivery_is_replayed_by_clicking(busy, repaired):
     assert f"/console/operations/{target}" in busy.page(f"/events/{event}").links()
 
 
-def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, repaired):
+def test_a_form_sent_twice_acts_once(busy, repaired):
     """A form sent twice works once, and the second response says that the state has changed."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
@@ -125,7 +125,7 @@ def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, repaired):
     assert asked.form() is None
 
 
-def test_two_at_once(busy, repaired, together):
+def test_two_operators_at_the_same_time_cause_one_change(busy, repaired, together):
     """Two operators who send the same form at the same time cause one change."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
@@ -137,7 +137,7 @@ def test_two_at_once(busy, repaired, together):
     assert len(audit(busy)) == 1
 
 
-def test_what_has_succeeded_is_asked_about_twice(busy):
+def test_replay_of_a_succeeded_delivery_needs_a_confirmation(busy):
     """Without the checkbox nothing changes and the page asks again; with it the work is done a second time."""
     event = event_of(busy, "4712")
     (address,) = busy.page(f"/events/{event}").to_do("replay_again")
@@ -194,7 +194,7 @@ def test_a_dead_and_a_waiting_delivery_are_closed(harness, serve, listens):
         assert not console.page(f"/events/{event}").to_do("close")
 
 
-def test_all_dead_ones_of_a_search(harness, serve, listens, repaired):
+def test_all_dead_deliveries_of_a_search_are_replayed(harness, serve, listens, repaired):
     """The plan has the events page's filter; deliveries that arrive or die elsewhere do not change."""
 
     def fails(event):
@@ -233,7 +233,7 @@ OFFERED = {
 
 
 @pytest.mark.parametrize("state", OFFERED)
-def test_what_is_listed_is_what_is_meant(busy, harness, state):
+def test_a_search_offers_actions_with_its_own_filter(busy, harness, state):
     """A search offers the possible actions for its list, and passes its filter unchanged."""
     harness.check_books = False
     due = busy.flow.app.clock.now() + 10**10
@@ -265,7 +265,7 @@ def test_what_is_listed_is_what_is_meant(busy, harness, state):
             assert form[1]["total"] == str(listed)
 
 
-def test_an_alert_leads_to_what_it_is_about(busy):
+def test_an_alert_links_to_its_events_or_its_cause(busy):
     """Each alert links to the events in an existing state, or to the page of its cause."""
     for cause, subject in [(cause.value, "p:archive") for cause in AlertCause] + [("dead", "(others)")]:
         busy.flow.sql(
@@ -284,7 +284,7 @@ def test_an_alert_leads_to_what_it_is_about(busy):
     ]
 
 
-def test_without_a_search_there_is_nothing_to_click(busy):
+def test_actions_on_all_events_are_not_offered(busy):
     """Actions on all events are only available on the command line; without a selected row nothing is selected."""
     assert not busy.page("/events").to_do("replay")
     (rows,) = busy.page("/events").to_do("replay", "rows")
@@ -295,7 +295,7 @@ def test_without_a_search_there_is_nothing_to_click(busy):
     assert audit(busy) == []
 
 
-def test_what_comes_after_it_was_counted_is_not_meant(busy):
+def test_events_stored_after_the_question_are_not_changed(busy):
     """Events that arrive between the question and its form are not changed."""
     (address,) = busy.page("/events?state=parked").to_do("dismiss")
     to, hidden = busy.get(address, root="").page.form()
@@ -305,7 +305,7 @@ def test_what_comes_after_it_was_counted_is_not_meant(busy):
     assert busy.flow.app.ledger.event(event_of(busy, "4799")).state == "parked"
 
 
-def test_parked_events_are_dismissed_and_routed_again(busy):
+def test_parked_events_are_dismissed_and_rerouted(busy):
     """An event is dismissed on its page, a group in its row, and both are rerouted; each reports the result."""
     event = event_of(busy, "4713")
     answer, _ = busy.act(busy.page(f"/events/{event}").to_do("dismiss")[0], note="a trial")
@@ -323,7 +323,7 @@ def test_parked_events_are_dismissed_and_routed_again(busy):
     assert busy.flow.app.ledger.event(event).state == "parked"
 
 
-def test_a_group_is_dismissed_only_where_a_search_means_it_alone(busy):
+def test_a_group_that_shares_its_key_has_no_dismiss_button(busy):
     """A group that shares its key with another has no button, because its filter would match both."""
     busy.flow.take("4715", key="nobody", callback_class="com.example.Other", source="elsewhere")
     groups = busy.page("/parked")
@@ -352,7 +352,7 @@ def test_a_group_whose_class_ends_with_a_space_is_dismissed_alone(busy, monkeypa
     assert busy.page("/parked").to_do("dismiss") == []
 
 
-def test_drain(busy, listens, eventually):
+def test_parked_events_are_drained_to_a_new_handler(busy, listens, eventually):
     """Once a handler is registered in any process, the parked page delivers its events."""
     assert busy.page("/parked").to_do("reroute_parked") == []
     app = busy.flow.app
@@ -449,7 +449,7 @@ def test_an_alert_is_acknowledged(busy):
     assert audit(busy)[0][2] == "acknowledge"
 
 
-def test_long_work_goes_on_request_by_request(harness, serve, listens, monkeypatch):
+def test_long_work_continues_request_by_request(harness, serve, listens, monkeypatch):
     """A form works for some seconds; the response has the progress, and its form continues to the end."""
     flow = harness.open(listens(lambda event: None))
     for number in range(7):
@@ -475,7 +475,7 @@ def test_long_work_goes_on_request_by_request(harness, serve, listens, monkeypat
     assert {detail["note"] for *_, detail in audit(console)} == {"over\ufffd<all>"}
 
 
-def test_what_is_stopped_and_begun_again(busy, monkeypatch):
+def test_a_stopped_action_continues_with_the_rest(busy, monkeypatch):
     """An operation without repeats continues with the rest; its figures and its note go on."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
@@ -499,7 +499,7 @@ def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     assert (asking.status, "There is nothing to do" in asking.page.text) == (200, True)
 
 
-def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
+def test_the_count_of_long_work_is_limited_in_time(busy, monkeypatch):
     """If counting takes longer the page shows a minimum, and still handles all."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", -1.0)
@@ -510,7 +510,7 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
     assert "dismissed: 2" in busy.follow(answer).page.text
 
 
-def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
+def test_an_action_continues_after_the_browser_is_closed(busy, monkeypatch):
     """A closed browser leaves the rest unchanged; a second start does the rest, and two at once do it once."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", WAIT_TIMEOUT)
@@ -526,7 +526,7 @@ def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
     assert len(audit(busy)) == 2
 
 
-def test_a_ledger_that_cannot_be_written(busy):
+def test_an_action_on_an_unwritable_ledger_changes_nothing(busy):
     """The page says that nothing changed, and its form works when the ledger can be written again."""
     to, hidden = busy.get("/do/dismiss?state=parked").page.form()
     with busy.flow.locked(timeout=0.5):
@@ -587,7 +587,7 @@ def test_only_forms_change_anything(busy):
         " /console/",
     ],
 )
-def test_no_redirect_leads_away(busy, given):
+def test_redirects_stay_within_the_console(busy, given):
     """With any address the browser is redirected only to a reading page of the console."""
     to = f"/console/do/dismiss?state=parked&back={quote(given, safe='')}"
     asking = busy.get(to, root="").page
@@ -597,7 +597,7 @@ def test_no_redirect_leads_away(busy, given):
     assert answer.headers["Location"] == "/console/"
 
 
-def test_a_search_comes_back_as_it_was(busy):
+def test_an_action_returns_to_its_search_unchanged(busy):
     """The address after an action has the search with any characters."""
     query = f"business_key={quote('合同 &#+%/?=', safe='')}&state=parked"
     busy.flow.take("5000", key="nobody", businessKey="合同 &#+%/?=")
@@ -609,7 +609,7 @@ def test_a_search_comes_back_as_it_was(busy):
     assert [attrs["value"] for tag, attrs in back.tags if attrs.get("id") == "f-business_key"] == ["合同 &#+%/?="]
 
 
-def test_what_is_not_there(busy):
+def test_an_action_on_a_missing_object_changes_nothing(busy):
     """A missing delivery, alert or action is a page with the next step, and changes nothing."""
     for language, words in (("en", "Nothing was changed"), ("zh", "没有做任何更改")):
         answer = busy.submit("/console/do/close?delivery=nothing", language=language)
@@ -623,7 +623,7 @@ def test_what_is_not_there(busy):
     assert audit(busy) == []
 
 
-def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
+def test_the_role_view_has_no_buttons(busy, monkeypatch):
     """With the role view no page has a button, and the question has no form."""
     monkeypatch.setattr("flowhooks.web.admin.auth.LOCAL", Operator(name="visitor", role=Role.VIEW))
     for path in ("/events?key=contract", f"/events/{event_of(busy, '4711')}", "/parked", "/handlers", "/alerts"):
@@ -633,7 +633,7 @@ def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
     assert "role operate" in asking.text
 
 
-def test_every_action_is_an_operation():
+def test_every_action_matches_an_operation():
     """Each action names an existing operation and only its arguments."""
     of = {
         "events": {"event_filter"},
@@ -652,7 +652,7 @@ def test_every_action_is_an_operation():
         assert action.bulk or not action.twice, "only the form of a plan asks twice"
 
 
-def test_the_audit(busy):
+def test_the_audit_log_page(busy):
     """The page lists actions with their operators, newest first, by page, for one object or all."""
     event = event_of(busy, "4713")
     busy.act(busy.page(f"/events/{event}").to_do("dismiss")[0], note="no need")
@@ -679,14 +679,14 @@ def test_the_audit(busy):
     "given",
     ["", "x", "W10", "bnVsbA", "WyJyZXBsYXkiLCAxXQ", "WyJyZXBsYXkiLCB7ImRlbGl2ZXJpZXMiOiAiPGI-In1d", "=" * 5000],
 )
-def test_a_cookie_of_somebody_elses_making(busy, given):
+def test_a_forged_cookie_causes_no_error(busy, given):
     """With any cookie the page is served, and shows at most wrong figures."""
     answer = busy.get("/", Cookie=f"flowhooks_done={given}")
     assert answer.status == 200
     assert "b" not in {tag for tag, _ in answer.page.tags}
 
 
-def test_a_figure_that_no_text_is_about():
+def test_a_count_without_a_text_is_omitted():
     """A count of an operation without words in the console is left out rather than an error."""
     from flowhooks.web.admin.console.flash import figures
 

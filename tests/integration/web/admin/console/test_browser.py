@@ -110,7 +110,7 @@ def test_no_page_scrolls_sideways_or_fails_an_accessibility_check(console, visit
         assert "pwned" not in page.title()
 
 
-def test_why_these_handlers(console, visit):
+def test_the_explanation_of_a_route_opens_by_click_and_key(console, visit):
     """A click or key on the page of a routed event opens the explanation and moves to it."""
     page = visit(console, event_of(console, "approved"))
     link = page.get_by_role("link", name="Why these handlers?")
@@ -131,7 +131,7 @@ def test_why_these_handlers(console, visit):
         ("zh-CN", ("状态码", "查询", "与之冲突的事件")),
     ],
 )
-def test_from_a_conflict_to_its_event(console, visit, locale, words):
+def test_a_rejected_conflict_links_to_its_event(console, visit, locale, words):
     """An operator finds the conflicts among the rejected requests, and a link leads to the event, in each language."""
     status, search, contradicted = words
     page = visit(console, "/rejected-requests", locale=locale)
@@ -144,7 +144,7 @@ def test_from_a_conflict_to_its_event(console, visit, locale, words):
     expect(page.locator("h1")).to_contain_text("4711")
 
 
-def test_events_that_a_condition_dismissed_are_found(console, visit):
+def test_events_are_filtered_by_the_reason_of_dismissal(console, visit):
     """The reason is chosen from a list and is in the address."""
     page = visit(console, "/events")
     page.get_by_label("Reason for dismissal").select_option("condition")
@@ -153,7 +153,7 @@ def test_events_that_a_condition_dismissed_are_found(console, visit):
     expect(page.locator("tbody tr")).to_have_count(1)
 
 
-def test_the_overview_refreshes_itself(console, visit):
+def test_the_overview_refreshes_automatically(console, visit):
     """New events are shown without a reload, until the page is paused, and again when it continues.
 
     The page distinguishes an answer with an error from a server that does not answer.
@@ -205,7 +205,7 @@ def test_the_overview_refreshes_itself(console, visit):
         ),
     ],
 )
-def test_the_overview_names_what_fails(console, visit, locale, says):
+def test_the_overview_names_failing_sources_and_handlers(console, visit, locale, says):
     """The overview names silent sources, alerts, and paused handlers with their notes, and says why deliveries wait."""
     flow = console.flow
     pause(replace(flow.app.operation_context, by=Actor("ann", "cli")), ["p:archive"], note="the ERP is down")
@@ -224,7 +224,7 @@ def test_the_overview_names_what_fails(console, visit, locale, says):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_overview_says_that_the_focus_stops_the_refresh(console, visit):
+def test_a_focused_link_pauses_the_refresh_of_the_overview(console, visit):
     """A link of the refreshed part that has the focus keeps it; the page says so, and goes on when the focus leaves."""
     page = visit(console)
     page.clock.install()
@@ -242,7 +242,7 @@ def test_the_overview_says_that_the_focus_stops_the_refresh(console, visit):
     expect(page.get_by_text("Not refreshed")).not_to_be_visible()
 
 
-def test_nothing_is_refreshed_while_the_mouse_is_pressed(console, visit):
+def test_a_refresh_waits_for_the_release_of_the_mouse(console, visit):
     """New content could move a link away between the press and the release of the mouse: it waits for the release."""
     page = visit(console)
     page.clock.install()
@@ -260,7 +260,7 @@ def test_nothing_is_refreshed_while_the_mouse_is_pressed(console, visit):
     expect(tile).to_have_text("3")
 
 
-def test_a_refresh_under_way_takes_away_no_focus(console, visit):
+def test_a_pending_refresh_does_not_move_the_focus(console, visit):
     """A link keeps a focus that it gets while new content is on its way. Otherwise a click on it would be lost."""
     page = visit(console)
     page.clock.install(time=0)
@@ -278,7 +278,7 @@ def test_a_refresh_under_way_takes_away_no_focus(console, visit):
     expect(link).to_be_focused()
 
 
-def test_without_scripts(console, visit):
+def test_pages_are_complete_without_scripts(console, visit):
     """Without scripts every page is complete: times are in UTC, and the overview has a reload link."""
     page = visit(console, scripts=False)
     assert page.get_by_role("link", name="Reload").is_visible()
@@ -291,7 +291,7 @@ def test_without_scripts(console, visit):
     expect(page.locator("h1")).to_have_text(re.compile("Event 4711"))
 
 
-def test_times_are_those_of_the_viewer(console, visit):
+def test_times_are_shown_in_the_zone_of_the_browser(console, visit):
     """A script converts times to the browser's zone, which the page names."""
     page = visit(console, event_of(console))
     # These tests' clock starts at the beginning of 2026 in UTC, which is eight hours later in Shanghai.
@@ -301,7 +301,7 @@ def test_times_are_those_of_the_viewer(console, visit):
 
 
 @pytest.mark.parametrize(("zone", "shown"), [("Asia/Shanghai", "08:00"), ("America/New_York", "19:00")])
-def test_times_are_read_as_they_are_shown(console, visit, zone, shown):
+def test_a_displayed_time_is_valid_search_input(console, visit, zone, shown):
     """A displayed time, entered in the search, finds the event; the parsed time is shown in its zone and in UTC."""
     day = "2026-01-01" if zone == "Asia/Shanghai" else "2025-12-31"
     understood = f"Interpreted as {day} {shown}:00 {zone} = 2026-01-01 00:00:00 UTC"
@@ -328,7 +328,7 @@ def test_an_address_means_the_same_in_another_zone(console, visit):
     expect(page.locator("tbody tr")).to_have_count(1)
 
 
-def test_times_without_scripts(console, visit):
+def test_times_without_scripts_are_in_utc(console, visit):
     """Without scripts times are shown and parsed in UTC."""
     page = visit(console, "/events?flow=4711", scripts=False)
     page.get_by_label("Received since").fill("2026-01-01T00:00")
@@ -337,7 +337,7 @@ def test_times_without_scripts(console, visit):
     assert page.locator(".understood").inner_text() == "Interpreted as 2026-01-01 00:00:00 UTC"
 
 
-def test_a_search_keeps_a_short_address_and_pages(console, visit):
+def test_a_search_has_a_short_address_and_pages_both_ways(console, visit):
     """Empty fields are not in the address; older and newer pages work in both directions, also by the back button.
 
     A search in a new tab leaves the fields as they are.
@@ -365,7 +365,7 @@ def test_a_search_keeps_a_short_address_and_pages(console, visit):
     expect(page.get_by_label("Process definition key")).to_have_value("contract")
 
 
-def test_the_switch_of_language(console, visit):
+def test_the_language_switch(console, visit):
     """A click changes the language of this page and of later ones."""
     page = visit(console, "/events?state=parked")
     page.get_by_role("link", name="中文").click()
@@ -378,7 +378,7 @@ def test_the_switch_of_language(console, visit):
     expect(page.locator("h1")).to_have_text("Handlers and plugins")
 
 
-def test_by_keyboard(console, visit):
+def test_keyboard_navigation(console, visit):
     """The first tab skips the navigation, and the focus is visible."""
     page = visit(console, "/events")
     page.keyboard.press("Tab")
@@ -426,7 +426,7 @@ def test_logging_in_and_out(guarded, visit, looks, words):
     expect(page.get_by_label(password, exact=True)).to_be_visible()
 
 
-def test_the_overview_of_whoever_is_out(guarded, visit):
+def test_the_overview_requests_a_login_after_the_session_has_ended(guarded, visit):
     """After the session has ended, the overview requests a login instead of reporting an unreachable server."""
     page = visit(guarded)
     page.get_by_label("Name").fill("li")
@@ -440,7 +440,7 @@ def test_the_overview_of_whoever_is_out(guarded, visit):
     expect(page.get_by_label("Password")).to_be_visible()
 
 
-def test_a_web_site_changes_nothing(guarded, visit):
+def test_a_form_of_another_site_is_rejected(guarded, visit):
     """A form of another site is refused in a real browser, and the session of the operator stays."""
     page = visit(guarded)
     page.get_by_label("Name").fill("li")
@@ -462,7 +462,7 @@ def test_a_web_site_changes_nothing(guarded, visit):
     expect(page.get_by_role("button", name="Log out")).to_be_visible()
 
 
-def test_without_tls_from_another_machine(harness, serve, visit):
+def test_the_origin_is_accepted_without_tls_from_another_machine(harness, serve, visit):
     """Under a name that is not loopback, browsers send only a form's origin; the console's own is accepted."""
     address = elsewhere()
     operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}

@@ -148,7 +148,7 @@ def says(page, key, language, **params):
 
 
 @pytest.mark.parametrize(("locale", "language", "width", "scheme"), LOOKS)
-def test_flow_4711_is_fixed_by_clicking(console, visit, locale, language, *, width, scheme):
+def test_flow_4711_is_searched_replayed_and_checked(console, visit, locale, language, *, width, scheme):
     """From the phone call to the archived contract: search, open, replay, and check the result."""
     page = visit(console, "/events", width=width, scheme=scheme, locale=locale)
     page.get_by_label(text("flow", language)).fill("4711")
@@ -217,7 +217,7 @@ def everything(harness, serve, listens, monkeypatch):
 @pytest.mark.parametrize(
     "looks", [(ENGLISH, CHINESE), pytest.param((CHINESE, ENGLISH), marks=pytest.mark.long)], ids=["en-zh", "zh-en"]
 )
-def test_each_action(everything, visit, looks):
+def test_each_action_is_clicked_and_audited(everything, visit, looks):
     """Each action of the registry is clicked, and the audit log has it. A new action fails until it has a place."""
     flow = everything.flow
     screens = {"en": {"width": 1280, "scheme": "light"}, "zh": {"width": 360, "scheme": "dark"}}
@@ -244,7 +244,7 @@ def test_each_action(everything, visit, looks):
     assert states == dict.fromkeys(done, "succeeded") | dict.fromkeys(("dead-2", "dead-3"), "closed")
 
 
-def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
+def test_long_work_continues_without_clicks(console, visit, monkeypatch):
     """A progress bar advances from request to request without a click, until all is done."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", WAIT_TIMEOUT)
@@ -304,7 +304,7 @@ def test_long_work_is_stopped_while_a_request_works(console, visit, monkeypatch)
     assert len(console.flow.events(state="parked")) == 2
 
 
-def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):
+def test_action_pages_are_accessible(console, visit, monkeypatch):
     """On a phone in dark mode, axe finds nothing for the bar, an empty question and a missing object."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
@@ -325,7 +325,7 @@ def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):
         clean(page)
 
 
-def test_by_keyboard_the_safe_way_comes_first(console, visit):
+def test_cancel_is_the_first_button_by_keyboard(console, visit):
     """In the note Enter does nothing; the first of the two buttons cancels."""
     page = visit(console, f"/do/dismiss?id={event_of(console, 'p1')}&back=/console/parked")
     page.get_by_label("Note").fill("a")
@@ -338,7 +338,7 @@ def test_by_keyboard_the_safe_way_comes_first(console, visit):
     assert len(console.flow.events(state="parked")) == 3
 
 
-def test_two_quick_clicks(console, visit):
+def test_a_double_click_acts_once(console, visit):
     """A double click acts once, also on a button that a refresh brought; the way back stays.
 
     A button that is clicked with Ctrl works in a new tab, and stays usable in its own.
@@ -434,7 +434,7 @@ def test_an_operation_from_the_plan_to_its_end(unpaid, visit, locale, language):
 
 
 @pytest.mark.parametrize(("locale", "language"), [ENGLISH, CHINESE])
-def test_the_next_of_a_list_and_the_rest_of_an_operation(unpaid, visit, locale, language):
+def test_next_event_of_a_list_and_cancelling_an_operation(unpaid, visit, locale, language):
     """After acting on an event the operator opens the next one; an operation on the others is cancelled half way."""
     page = visit(unpaid, "/events?state=dead", locale=locale)
     page.locator("tbody th a").first.click()
@@ -463,7 +463,7 @@ def test_each_step_of_an_operation_is_clicked():
 
 
 @pytest.mark.parametrize(("locale", "language"), [ENGLISH, CHINESE])
-def test_a_button_stays_in_its_place_while_it_is_pressed(unpaid, visit, locale, language):
+def test_a_button_does_not_move_while_pressed(unpaid, visit, locale, language):
     """A button that is pressed for longer than a refresh takes sends its form: the message about the focus has room."""
     page = visit(unpaid, "/events?state=dead", locale=locale, width=360)
     page.locator("p.acts").get_by_role("button", name=text("do.replay.all", language), exact=True).click()

@@ -36,7 +36,7 @@ def console(harness, serve, listens):
     return serve(flow)
 
 
-def test_the_field_on_every_page_finds_an_event(console, visit):
+def test_the_search_field_on_every_page_finds_an_event(console, visit):
     """The key / moves to the field; a flow, or the beginning of a business key, lists its events."""
     page = visit(console, "/alerts")
     page.keyboard.press("/")
@@ -56,7 +56,7 @@ def test_the_field_on_every_page_finds_an_event(console, visit):
     expect(page.locator(".empty")).to_be_visible()
 
 
-def test_an_id_opens_the_event(console, visit):
+def test_an_id_in_the_search_opens_the_event(console, visit):
     """The id of an event or of a delivery leads to the page of the event at once, also without scripts."""
     (stored,) = console.flow.app.ledger.find(EventFilter(flow_instance_id="4711"), limit=2)
     page = visit(console, "/", scripts=False)
@@ -129,7 +129,7 @@ def test_rows_and_pages_by_keyboard(console, visit):
     expect(page.locator("tbody tr").nth(0).locator("th a").first).to_be_focused()
 
 
-def test_handlers_are_listed(console, visit):
+def test_events_are_filtered_by_a_handler_from_the_list(console, visit):
     """A handler is chosen from a list, by plugin; the search has its events only."""
     page = visit(console, "/events")
     page.get_by_label("Handler").select_option("p:book")
@@ -144,7 +144,7 @@ def test_handlers_are_listed(console, visit):
     expect(page.locator("tbody tr")).to_have_count(1)
 
 
-def test_a_handler_that_is_gone_stays_selected(console, visit):
+def test_a_removed_handler_is_still_shown_as_the_filter(console, visit):
     """A handler in the address that no plugin has is still shown as the filter."""
     page = visit(console, "/events?handler=gone:handler")
     expect(page.get_by_label("Handler")).to_have_value("gone:handler")
@@ -152,7 +152,7 @@ def test_a_handler_that_is_gone_stays_selected(console, visit):
 
 
 @pytest.mark.parametrize("label", ["Received since", "Attempted since"])
-def test_the_zone_is_beside_the_time(console, visit, label):
+def test_the_time_field_names_the_zone_of_the_browser(console, visit, label):
     """The field names the zone of the browser, and the search shows what was understood in both zones."""
     page = visit(console, "/events?plugin=none", zone="Asia/Shanghai")
     field = page.locator(".field", has=page.get_by_label(label))

@@ -35,7 +35,7 @@ def given(page):
     return query["from"][0], query["to"][0]
 
 
-def test_a_range_by_mouse(console, visit):
+def test_a_range_is_selected_by_mouse(console, visit):
     """Dragging over the last sixth of a chart shows the last hour, in which every attempt is slow."""
     page = visit(console, PATH)
     expect(page.get_by_text("Point at a chart")).to_be_visible()
@@ -56,7 +56,7 @@ def test_a_range_by_mouse(console, visit):
     expect(page.locator(".selection")).to_have_count(0)
 
 
-def test_values_below_the_mouse(console, visit):
+def test_values_are_shown_at_the_mouse_pointer(console, visit):
     """The values of a step are shown while the mouse points at it, in the viewer's time zone."""
     page = visit(console, PATH)
     hint = page.locator(".drag")
@@ -82,7 +82,7 @@ def test_a_click_selects_nothing(console, visit):
 
 
 @pytest.mark.parametrize(("zone", "hours"), [("Asia/Shanghai", 8), ("America/New_York", -4)])
-def test_a_range_by_the_form(console, visit, zone, hours):
+def test_a_range_is_entered_in_the_form(console, visit, zone, hours):
     """Times are entered in the viewer's zone, and shown with it as they were understood."""
     page = visit(console, PATH, zone=zone)
     start = console.flow.clock.now() - 60 * MINUTE
@@ -94,7 +94,7 @@ def test_a_range_by_the_form(console, visit, zone, hours):
     expect(page.locator("#slowdown")).to_contain_text("p95 is 4.85 s")
 
 
-def test_without_scripts(console, visit):
+def test_presets_and_form_work_without_scripts(console, visit):
     """The presets and the form work without scripts, in UTC; the hint at the mouse is hidden."""
     page = visit(console, PATH, scripts=False)
     expect(page.get_by_text("Point at a chart")).to_be_hidden()
@@ -106,7 +106,7 @@ def test_without_scripts(console, visit):
 
 
 @pytest.mark.parametrize(("width", "scheme", "locale"), [(360, "dark", "zh-CN"), (1280, "light", "en-GB")])
-def test_on_a_phone_and_a_desktop(console, visit, width, scheme, locale):
+def test_charts_fit_and_are_accessible_on_phone_and_desktop(console, visit, width, scheme, locale):
     """The charts fit the page, and axe finds nothing, also with the table of steps."""
     page = visit(console, f"{PATH}?from=24h", width=width, scheme=scheme, locale=locale)
     page.locator("details summary").last.click()

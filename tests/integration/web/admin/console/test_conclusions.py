@@ -52,7 +52,7 @@ def page_of(console, instance, language="en", query=""):
     return console.page(f"/events/{event_id}{query}", language)
 
 
-def test_an_event_shows_its_conclusion_and_why_it_is_where_it_is(approvals, serve):
+def test_an_event_shows_its_conclusion_and_the_reason_of_its_state(approvals, serve):
     """The page has a sentence for each reason to park or dismiss an event, in both languages."""
     console = serve(approvals)
     assert "Conclusion approved" in page_of(console, "yes").text
@@ -70,7 +70,7 @@ def test_an_event_shows_its_conclusion_and_why_it_is_where_it_is(approvals, serv
         assert chinese in page_of(console, instance, "zh").text, instance
 
 
-def test_the_stored_reasons_are_shown(approvals, serve):
+def test_the_stored_reasons_of_unmatched_handlers_are_shown(approvals, serve):
     """Each handler that did not get an event is named with its reason."""
     console = serve(approvals)
     text = page_of(console, "no").text
@@ -80,7 +80,7 @@ def test_the_stored_reasons_are_shown(approvals, serve):
     assert "p:book 结论 'rejected' 不在其中：approved" in page_of(console, "no", "zh").text
 
 
-def test_more_reasons_than_are_stored(harness, listens, serve):
+def test_handlers_without_a_stored_reason_are_counted(harness, listens, serve):
     """Twenty reasons are stored, and the page says how many more handlers there are."""
     flow = harness.open(*[listens(done, name=f"h{number}", conclusion="approved") for number in range(25)])
     flow.take("no", conclusion="rejected")
@@ -91,7 +91,7 @@ def test_more_reasons_than_are_stored(harness, listens, serve):
     assert "未显示的处理器：5 个" in page_of(console, "no", "zh").text
 
 
-def test_why_these_handlers(approvals, serve, monkeypatch):
+def test_a_routed_event_links_to_the_reasons_for_each_handler(approvals, serve, monkeypatch):
     """A link on the page of a routed event leads to the reasons for and against each handler."""
     console = serve(approvals)
     assert "p:audit" not in page_of(console, "yes").text
@@ -108,7 +108,7 @@ def test_why_these_handlers(approvals, serve, monkeypatch):
     assert "Handlers not shown: 1" in text
 
 
-def test_thousands_of_handlers_are_explained_within_bounds(harness, listens, serve):
+def test_the_explanation_of_thousands_of_handlers_is_limited(harness, listens, serve):
     """With thousands of handlers on one key the page has a hundred, matching ones first."""
     handlers = [listens(done, name=f"h{number:04}", conclusion="rejected") for number in range(3000)]
     flow = harness.open(*handlers, listens(done, name="last", conclusion="approved"))
@@ -120,7 +120,7 @@ def test_thousands_of_handlers_are_explained_within_bounds(harness, listens, ser
     assert len(answer.body) < 100_000
 
 
-def test_a_delivery_that_waits_undecided_and_one_that_was_closed(harness, listens, serve):
+def test_a_delivery_shows_the_effect_of_new_conditions(harness, listens, serve):
     """New conditions leave a delivery waiting or close it: its page shows the state and the reason."""
     flow = harness.open(listens(done, name="h"), start=False)
     undecided = flow.take("1", wait=0).event_id
@@ -160,7 +160,7 @@ def until_noted(flow, event_id):
     return until(lambda: flow.only(event_id).comment and flow.only(event_id))
 
 
-def test_events_by_conclusion_and_by_why_they_were_dismissed(approvals, serve):
+def test_events_are_filtered_by_conclusion_and_dismissal_reason(approvals, serve):
     """The list shows both and can be filtered by both."""
     console = serve(approvals)
     listed = {
@@ -190,7 +190,7 @@ def test_events_by_conclusion_and_by_why_they_were_dismissed(approvals, serve):
     assert [attributes["name"] for _, attributes in wrong.tags if "aria-invalid" in attributes] == ["dismissed_by"]
 
 
-def test_dismissed_events_are_offered_to_be_routed_again(approvals, serve):
+def test_a_search_of_dismissed_events_offers_only_their_actions(approvals, serve):
     """A search by the reason of dismissal offers the actions for dismissed events only."""
     console = serve(approvals)
     page = console.page("/events?dismissed_by=condition")
@@ -202,7 +202,7 @@ def test_dismissed_events_are_offered_to_be_routed_again(approvals, serve):
     assert asked.form() is None  # no condition has changed since
 
 
-def test_parked_groups(approvals, serve):
+def test_parked_groups_show_conclusion_and_missing_member(approvals, serve):
     """Groups have their conclusion, the missing member, and the command that explains them completely."""
     console = serve(approvals)
     text = console.page("/parked").text
@@ -248,7 +248,7 @@ def test_handlers_show_their_conditions(approvals, serve):
     assert "条件 /amount" in console.page("/handlers", "zh").text
 
 
-def test_a_handler_that_would_take_dismissed_events(harness, listens, serve):
+def test_a_handler_shows_the_number_of_matching_dismissed_events(harness, listens, serve):
     """The page has the number of matching dismissed events and the command that delivers them."""
     flow = harness.open(listens(done, name="book", conclusion="approved"))
     for number in range(3):
@@ -273,7 +273,7 @@ def test_conditions_are_shown_beside_many_keys(harness, listens, serve):
     assert "conclusion approved" in text
 
 
-def test_handlers_of_a_newer_version(harness, listens, serve):
+def test_routing_pages_with_handlers_of_a_newer_version_are_503(harness, listens, serve):
     """With handlers recorded by a newer flowhooks, pages that route respond with 503 and the reason."""
     flow = harness.open(listens(done, name="h", process_key="order"))
     flow.take("1")

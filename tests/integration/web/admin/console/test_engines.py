@@ -88,7 +88,7 @@ def console(harness, serve, listens, tmp_path):
     return serve(flow)
 
 
-def test_the_engines(console):
+def test_the_list_of_engines(console):
     """Engines in trouble come first, with state, error, position, gaps, and counts by disposition and rule."""
     text = console.page("/engines").text
     assert text.index("oa State failing") < text.index("pulled State up to date")
@@ -105,7 +105,7 @@ def test_the_engines(console):
     assert "被其他实例调用" in chinese
 
 
-def test_no_engine(harness, serve):
+def test_the_page_without_an_engine(harness, serve):
     """Without an engine the page says how to configure one, and the source `default` is listed."""
     console = serve(harness.open(start=False))
     assert "[sources.NAME.engine]" in console.page("/engines").text
@@ -151,7 +151,7 @@ def test_gaps_are_closed(console):
     assert "compared" in audit
 
 
-def test_the_sources(console):
+def test_the_list_of_sources(console):
     """Each source has its last callback, rates, rejections, an expiring secret, and the state of its engine."""
     text = console.page("/sources").text
     assert re.search(r"erp expires soon 2026-01-05 00:00:00 UTC 2026-01-01 00:00:00 UTC 1 1 12 – –", text)
@@ -160,7 +160,7 @@ def test_the_sources(console):
     assert "不回调" in console.page("/sources", "zh").text
 
 
-def test_one_source(console):
+def test_the_page_of_a_source(console):
     """The page of a source has its rejections with reasons, ages of credentials, engine, coverage and settings."""
     text = console.page("/sources/erp").text
     assert "422 12 2026-01-01 00:00:00 UTC conclusion must be a string" in text
@@ -187,14 +187,14 @@ def test_no_secret_is_shown(console):
         assert b"pa55word" not in body
 
 
-def test_an_old_callback(console):
+def test_a_source_shows_a_callback_older_than_a_day(console):
     """The page of one source finds a callback that is older than a day."""
     console.flow.clock.advance(3 * DAY // SECOND)
     assert "Last callback 2026-01-01 00:00:00 UTC" in console.page("/sources/erp").text
     assert "Last callback none among the newest events" in console.page("/sources/oa").text
 
 
-def test_events_by_origin(console):
+def test_events_are_filtered_by_origin(console):
     """The list of events can be limited to events that were taken in; the address has the choice."""
     page = console.page("/events?origin=reconciled")
     assert console.flow.pulled in " ".join(page.links())
@@ -205,7 +205,7 @@ def test_events_by_origin(console):
     assert chosen == ["reconciled"]
 
 
-def test_an_alert_leads_to_its_source(console):
+def test_an_alert_links_to_its_source(console):
     """The subject of an alert about an engine or a source is a link to its page."""
     console.flow.app.alerts.poll()
     console.flow.app.alerts.stop(WAIT_TIMEOUT)

@@ -52,7 +52,7 @@ def group_of(console, instance):
 
 
 @pytest.mark.either
-def test_the_pages_have_the_groups_in_both_languages(console):
+def test_error_group_pages_in_both_languages(console):
     """The list has a row for each group, and the page of one has its numbers, its traceback and its chain of causes."""
     failed, rejected = group_of(console, "order-1"), group_of(console, "wrong")
     versions = ("1.0", "1.1", "1.2", "2.0")
@@ -106,7 +106,7 @@ def test_frames_of_flowhooks_are_folded(console):
 
 
 @pytest.mark.either
-def test_the_overview_leads_to_the_error(console):
+def test_the_overview_links_to_the_error(console):
     """An error that the overview names as failing now is a link to the page of the error."""
     shown = {f"/console/errors/{group_of(console, instance)}" for instance in ("order-1", "wrong")}
     assert shown <= set(console.page("/").links())
@@ -143,7 +143,7 @@ def test_events_are_filtered_and_replayed_by_their_error(console):
 @pytest.mark.sqlite
 @pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
 @pytest.mark.parametrize(("width", "scheme", "locale"), [(360, "dark", "zh-CN"), (1280, "light", "en-GB")])
-def test_one_kind_of_failure_is_replayed_in_a_browser(console, visit, width, scheme, locale):
+def test_an_error_group_is_replayed_in_a_browser(console, visit, width, scheme, locale):
     """From the list of errors, three clicks replay one kind of failure; no page is too wide, and axe finds nothing."""
     console.erp.up = True
     words = {"zh-CN": ("错误", "重放"), "en-GB": ("Errors", "Replay")}[locale]

@@ -235,7 +235,7 @@ def looked_at(console, event, payload):
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("name", TOGETHER)
-def test_payloads_change_no_page(hostile, name):
+def test_payloads_add_no_elements_to_a_page(hostile, name):
     """With payloads in every field the pages have only the console's elements, and show their content."""
     console, event = hostile(TOGETHER[name])
     for answer in looked_at(console, event, TOGETHER[name]):
@@ -292,7 +292,7 @@ EXPECTED = {
 
 
 @pytest.mark.postgresql
-def test_all_of_them_on_postgresql(hostile):
+def test_all_payloads_are_harmless_on_postgresql(hostile):
     """All payloads together in one value are harmless on PostgreSQL too."""
     payload = " ".join(one for name, one in PAYLOADS.items() if name != "long")
     console, event = hostile(payload)
@@ -302,7 +302,7 @@ def test_all_of_them_on_postgresql(hostile):
 
 
 @pytest.mark.sqlite
-def test_a_payload_is_shown_for_what_it_is(hostile):
+def test_a_payload_is_shown_as_text(hostile):
     """The text of a payload is shown in its place, and not left out."""
     console, event = hostile(PAYLOADS["script"])
     text = console.page(f"/events/{event}").text

@@ -48,7 +48,7 @@ def path_of(console, instance):
     return f"/events/{console.flow.events(flow_instance_id=instance)[0]}"
 
 
-def test_the_next_step(console):
+def test_a_delivery_shows_its_next_step(console):
     """The number of the attempt and of all attempts, and what keeps a delivery from running instead."""
     flow = console.flow
     path = path_of(console, "waits")
@@ -66,7 +66,7 @@ def test_the_next_step(console):
     assert "Attempt 2" not in page
 
 
-def test_what_an_event_links_to(console):
+def test_an_event_links_to_its_error_handler_and_source(console):
     """The error group of an attempt, the handler and the source; each link leads to a page."""
     page = console.page(path_of(console, "waits"))
     flow = console.flow
@@ -118,7 +118,7 @@ def test_a_hostile_body_is_shown_and_accepted(console):
     assert console.get(button, root="").status == 409
 
 
-def test_a_large_body_is_bounded(flow, serve):
+def test_large_bodies_in_conflict_are_cut(flow, serve):
     """A page with long bodies in conflict has neither of them whole, and no differences."""
     flow.take("large", amount=1, more="x" * 200_000)
     with pytest.raises(IdentityConflict):
@@ -168,7 +168,7 @@ def test_state_and_next_step_are_above_the_fold(console, visit, look):
 @pytest.mark.browser
 @pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium-headless-shell")
 @pytest.mark.parametrize("look", [("en-GB", "en", 1280, "light"), ("zh-CN", "zh", 390, "dark")])
-def test_the_page_in_a_browser(console, visit, look):
+def test_ids_and_bodies_are_copied_and_accepted_in_a_browser(console, visit, look):
     """Ids and the body are copied exactly, and a body is accepted by two clicks."""
     locale, language, width, scheme = look
     page = visit(console, path_of(console, "twice"), width=width, scheme=scheme, locale=locale)

@@ -129,7 +129,7 @@ def runs(flow):
     }
 
 
-def test_each_situation_of_the_documentation_has_a_walk():
+def test_each_documented_incident_has_a_test():
     """Every row of the table is walked here."""
     source = Path(__file__).read_text("utf-8")
     assert documented()
@@ -169,7 +169,7 @@ def test_one_flow_was_not_archived(harness, listens, serve, walk, language):
 
 
 @pytest.mark.parametrize(("language", "failed", "rejected"), [("en", 3_178, 41), ("zh", 30, 4)])
-def test_an_erp_was_down(harness, listens, serve, walk, language, *, failed, rejected):
+def test_all_failures_of_an_erp_outage_are_replayed(harness, listens, serve, walk, language, *, failed, rejected):
     """All failures of one error are replayed, without a script; the rejected deliveries stay as they are."""
     erp = SimpleNamespace(up=False)
 
@@ -195,7 +195,7 @@ def test_an_erp_was_down(harness, listens, serve, walk, language, *, failed, rej
 
 
 @both_languages
-def test_a_version_of_a_plugin_was_wrong(harness, listens, serve, walk, language):
+def test_events_of_a_wrong_plugin_version_are_rerun(harness, listens, serve, walk, language):
     """The 500 events that a wrong version ran last are run once more by its successor, and no others."""
 
     def version(number):
@@ -224,7 +224,7 @@ def test_a_version_of_a_plugin_was_wrong(harness, listens, serve, walk, language
 
 
 @both_languages
-def test_no_handler_takes_a_process(harness, listens, serve, walk, language):
+def test_no_handler_matches_a_process(harness, listens, serve, walk, language):
     """The parked events are one group, with their number, and a handler whose key is almost the same."""
     flow = harness.open(listens(lambda event: None, process_key="vehicle_request"))
     for number in range(3):
@@ -259,7 +259,7 @@ def test_a_mapping_ignores_too_much(harness, serve, walk, language):
 
 
 @both_languages
-def test_an_engine_has_gone_silent(harness, listens, serve, walk, language):
+def test_an_engine_stopped_sending_callbacks(harness, listens, serve, walk, language):
     """The overview names the source; its page has the last callback, and no rejected request."""
     flow = harness.open(
         listens(lambda event: None), sources={"oa": Source(token_sha256=("1" * 64,), silent_after=3600.0)}
@@ -328,7 +328,7 @@ def test_a_handler_is_slower_than_yesterday(harness, listens, serve, walk, monke
 
 
 @both_languages
-def test_an_engine_says_that_it_was_rejected(harness, serve, walk, language):
+def test_an_engine_reports_a_rejection(harness, serve, walk, language):
     """One page has what was rejected, when, from where, and why."""
     flow = harness.open()
     for status, instance, why in ((401, "4711", "no valid token"), (422, "4712", "the class is too long")):
@@ -403,7 +403,7 @@ def test_a_disk_is_nearly_full(harness, serve, walk, monkeypatch, *, language):
 
 
 @both_languages
-def test_a_second_operator_looks(harness, listens, serve, walk, language):
+def test_an_operator_with_the_role_view_sees_the_audit_log(harness, listens, serve, walk, language):
     """An operator of the role view sees who did what, and has no buttons."""
     operators = {"wang": OperatorSettings(role="view", password=hash_password("correct horse battery"))}
     flow = harness.open(listens(lambda event: None, name="archive"), operators=operators)

@@ -42,7 +42,7 @@ def test_the_origin_and_the_trace_of_an_event(flow, serve):
     assert "Origin" not in page
 
 
-def test_events_by_their_origin(flow, serve):
+def test_events_are_filtered_by_origin(flow, serve):
     """The filter offers the origin, and finds the events of fixed URLs only."""
     console = serve(flow)
     page = console.page("/events?origin=ingress")
@@ -52,7 +52,7 @@ def test_events_by_their_origin(flow, serve):
     assert "发往固定 URL 的请求" in console.page("/events", "zh").text
 
 
-def test_events_by_their_trace(flow, serve):
+def test_events_are_filtered_by_trace(flow, serve):
     """The page of an event leads to all events of its trace; an invalid trace id is explained in both languages."""
     console = serve(flow)
     trace_id = ingress.TRACEPARENT[3:35]
@@ -101,7 +101,7 @@ def console(harness, serve, listens, make_plugin):
     return serve(flow)
 
 
-def test_the_request_of_an_event_as_received(console):
+def test_an_event_shows_its_request_as_received(console):
     """The raw body is text and never markup, behind a summary, with its media type and a download of its own."""
     path = path_of(console, "fixed")
     page = console.page(path)
@@ -134,7 +134,7 @@ def test_a_conflict_at_a_fixed_url(console):
     assert "已返回成功，请求体已保存" in console.page(path_of(console, "fixed"), "zh").text
 
 
-def test_the_sources_with_their_fixed_urls(console):
+def test_the_list_of_sources_shows_fixed_urls(console):
     """The list has the URL, the format or the plugin, and the number of ignored requests with a link to them."""
     page = console.page("/sources")
     assert "yudao /in/yudao form" in page.text
@@ -147,7 +147,7 @@ def test_the_sources_with_their_fixed_urls(console):
     assert "被忽略的请求" in chinese
 
 
-def test_the_ignored_requests_of_a_source(console):
+def test_ignored_requests_of_a_source(console):
     """Each rule has its count, times and last body, which is text and never markup; a long body is cut with a note."""
     page = console.page("/sources/yudao")
     assert "/status = 1 Requests: 1,200. First:" in page.text
@@ -175,7 +175,7 @@ def test_sources_without_ignored_requests(console):
 @pytest.mark.browser
 @pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
 @pytest.mark.parametrize("look", [("en-GB", "en", 1280, "light"), ("zh-CN", "zh", 360, "dark")])
-def test_the_way_to_a_request_as_received(console, visit, look):
+def test_a_request_as_received_is_reached_by_two_clicks(console, visit, look):
     """From the list to the body of an ignored request by two clicks, and on the page of an event by one.
 
     No page scrolls sideways, and axe finds nothing.

@@ -72,7 +72,7 @@ def as_now(console, **changed):
     app._live.change_settings(dataclasses.replace(app.settings, **changed))
 
 
-def test_no_page_without_a_log_in(console):
+def test_no_page_is_served_without_a_login(console):
     """Each page, even on this machine, is the login page with 401, which returns to the requested page."""
     for path in PAGES:
         answer = console.get(f"{path}?q=%E8%AF%B7")
@@ -120,7 +120,7 @@ def test_logging_in_and_out(console):
     assert console.get("/events", Cookie=cookie).status == 401
 
 
-def test_a_session_holds_over_a_restart_and_in_other_processes(harness, console, serve):
+def test_a_session_is_valid_after_restart_and_in_other_processes(harness, console, serve):
     """Another process on the same ledger has the same sessions; a logout there is a logout here."""
     cookie = console.log_in("li", PASSWORD)
     if not harness.url:
@@ -133,7 +133,7 @@ def test_a_session_holds_over_a_restart_and_in_other_processes(harness, console,
         assert console.get("/", Cookie=cookie).status == 401
 
 
-def test_each_log_in_has_a_session_of_its_own(console):
+def test_each_login_starts_a_new_session(console):
     """A new login gets another secret, and ends the earlier session of the browser, of any origin."""
     first = console.log_in("li", PASSWORD)
     second = console.log_in("li", PASSWORD, Cookie=first)
@@ -145,7 +145,7 @@ def test_each_log_in_has_a_session_of_its_own(console):
     assert console.get("/", Cookie=chosen).status == 401
 
 
-def test_sessions_end(console):
+def test_sessions_expire(console):
     """A session ends after twelve idle hours or seven days; the next login deletes it."""
     cookie = console.log_in("li", PASSWORD)
     for _ in range(14):
@@ -161,7 +161,7 @@ def test_sessions_end(console):
     assert [row[1] for row in kept(console)] == ["wang"]
 
 
-def test_operators_with_the_same_password_hash(harness, serve):
+def test_operators_with_the_same_password_hash_have_own_sessions(harness, serve):
     """Two operators with the very same hash in the settings both log in and stay logged in, each as themselves."""
     console = serve(harness.open(operators=settings("li") | settings("wang", role="view")))
     for name in ("li", "wang"):
@@ -171,7 +171,7 @@ def test_operators_with_the_same_password_hash(harness, serve):
     assert [operator for _, operator, _, _ in kept(console)] == ["li", "wang"]
 
 
-def test_that_somebody_is_here_is_written_once_a_minute(console):
+def test_the_session_time_stamp_is_written_once_a_minute(console):
     """Requests for pages write nothing except one time stamp a minute."""
     cookie = console.log_in("li", PASSWORD)
     before = kept(console)
@@ -184,7 +184,7 @@ def test_that_somebody_is_here_is_written_once_a_minute(console):
 
 
 @pytest.mark.sqlite
-def test_writes_that_hang_delay_few_requests(console, monkeypatch):
+def test_hanging_session_writes_delay_few_requests(console, monkeypatch):
     """A request waits a second for the time stamp, the next ones of a minute do not; a refusal waits a second, too."""
     cookie, ledger, tried = console.log_in("li", PASSWORD), console.flow.app.ledger, []
 
@@ -205,7 +205,7 @@ def test_writes_that_hang_delay_few_requests(console, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_what_the_settings_say_now(console):
+def test_changed_operator_settings_apply_to_the_next_request(console):
     """A removed role, a new password and a removed operator take effect at the next request."""
     cookie = console.log_in("li", PASSWORD)
     assert console.post("/events", Cookie=cookie).status == 405
@@ -245,7 +245,7 @@ def test_a_reload_ends_a_login_in_flight(console, monkeypatch, changed):
 
 
 @pytest.mark.sqlite
-def test_whoever_may_look_changes_nothing(console):
+def test_the_role_view_changes_nothing(console):
     """With the role view every page is shown, every change is a 403 page with the reason, and logout works."""
     cookie = console.log_in("wang", OTHER)
     assert "wang read-only" in console.get("/", Cookie=cookie).page.text
@@ -277,7 +277,7 @@ def test_whoever_may_look_changes_nothing(console):
         ({}, 403),
     ],
 )
-def test_no_other_site_changes_anything(console, headers, status):
+def test_changes_from_other_sites_are_rejected(console, headers, status):
     """A change is refused unless the browser sends an origin of the console, logged in or not."""
     cookie = console.log_in("li", PASSWORD)
     given = {name.replace("-", "_"): value.replace("HOST", console.address) for name, value in headers.items()}
@@ -291,7 +291,7 @@ def test_no_other_site_changes_anything(console, headers, status):
 
 
 @pytest.mark.sqlite
-def test_without_operators_no_other_site_changes_anything_either(harness, serve):
+def test_changes_from_other_sites_are_rejected_without_operators(harness, serve):
     """Without operators there is no login, and a web site in the same browser still cannot change anything."""
     console = serve(harness.open())
     assert console.get("/events", method="POST", Sec_Fetch_Site="cross-site").status == 403
@@ -330,7 +330,7 @@ def test_the_address_behind_a_proxy(harness, serve):
 
 
 @pytest.mark.sqlite
-def test_where_others_reach_it(harness, serve):
+def test_a_public_console_is_served_under_any_host_name(harness, serve):
     """With operators the console is served to other machines under any host name."""
     console = serve(harness.open(admin="0.0.0.0:8081", operators=settings("li")))
     cookie = console.log_in("li", PASSWORD, host="192.0.2.7:8081")
@@ -355,7 +355,7 @@ WRONG = [
 
 
 @pytest.mark.sqlite
-def test_wrong_passwords(harness, serve):
+def test_wrong_login_forms_get_the_login_page(harness, serve):
     """Any wrong form gets the login page with 401 and the same text, never an error."""
     console = serve(harness.open(operators=settings("li")))
     for form in WRONG:
@@ -410,7 +410,7 @@ TOKENS = [
 
 
 @pytest.mark.sqlite
-def test_credentials_of_any_shape(console):
+def test_malformed_credentials_are_401(console):
     """An invalid cookie or header is 401 on a page and elsewhere, never 500."""
     for headers in [*({"Cookie": one} for one in COOKIES), *({"Authorization": one} for one in TOKENS)]:
         for root, path in (("/console", "/"), ("/console", "/events"), ("", "/metrics"), ("", "/api/events")):
@@ -420,7 +420,7 @@ def test_credentials_of_any_shape(console):
 
 
 @pytest.mark.sqlite
-def test_attempts_are_delayed(harness, serve):
+def test_failed_logins_delay_further_logins(harness, serve):
     """After five failures a name must wait, longer each time, even with the right password; the page says so."""
     console = serve(harness.open(operators=settings("li") | settings("wang", OTHER)))
     for _ in range(5):
@@ -443,7 +443,7 @@ def test_attempts_are_delayed(harness, serve):
 
 
 @pytest.mark.sqlite
-def test_too_many_at_once(console, monkeypatch):
+def test_logins_above_the_concurrency_limit_wait(console, monkeypatch):
     """While the limit of concurrent password checks is reached, further logins must wait, and are no failures."""
 
     def busy(*_, **_named):
@@ -456,7 +456,7 @@ def test_too_many_at_once(console, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_a_flood_keeps_no_operator_out(console, monkeypatch, eventually):
+def test_a_flood_of_logins_does_not_block_an_operator(console, monkeypatch, eventually):
     """A login that comes while others are verified gets its turn, and other requests are answered meanwhile."""
     slow, verify, begin, verifiers = threading.Event(), PasswordHasher.verify, PasswordVerifier._begin, set()
 
@@ -486,7 +486,7 @@ def test_a_flood_keeps_no_operator_out(console, monkeypatch, eventually):
 
 
 @pytest.mark.sqlite
-def test_what_is_logged(console):
+def test_logs_have_failed_logins_but_no_secrets(console):
     """Failures are logged with name and address; no password or session is logged."""
     with capture_logs() as logged:
         console.post("/login", {"name": "li\nforged", "password": "my-secret-password"})
@@ -515,13 +515,13 @@ def test_what_is_logged(console):
         ("/console/" + "a" * 3000, "/console/"),
     ],
 )
-def test_where_one_goes_on(given, then):
+def test_a_login_redirects_only_to_a_console_page(given, then):
     """After a login the browser goes to a page of the console, whatever the link's address has."""
     assert _safe_next(given) == then
 
 
 @pytest.mark.sqlite
-def test_a_ledger_that_cannot_be_used(console, monkeypatch):
+def test_a_login_with_an_unusable_ledger_is_503(console, monkeypatch):
     """While it cannot be read or written, each login gets 503, and none succeeds."""
     cookie = console.log_in("li", PASSWORD)
 
@@ -538,14 +538,14 @@ def test_a_ledger_that_cannot_be_used(console, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_no_start_with_a_credential_that_cannot_be_used(harness):
+def test_an_unreadable_token_stops_the_start(harness):
     """An unreadable token stops the start."""
     flow = harness.open(operators={"li": OperatorSettings(role="view", token_file="/nowhere")})
     with pytest.raises(SettingsError, match=r"operators\.li\.token_file"):
         create_admin(flow.app, "t")
 
 
-def test_passwords():
+def test_password_hashes_match_in_any_unicode_form():
     """A password matches its hash in any Unicode form; too long or too short ones do not."""
     verifier = PasswordVerifier()
     known = hash_password("Passwort für alle")
@@ -561,7 +561,7 @@ def test_passwords():
             hash_password(short)
 
 
-def test_what_the_ledger_keeps_of_a_session():
+def test_the_session_hash_depends_on_secret_and_password():
     """The stored hash depends on the secret and the password, so a new password ends the session."""
     from flowhooks.web.admin.sessions import _digest
 
@@ -586,7 +586,7 @@ def test_logins_are_in_the_audit_log(console):
     ]
 
 
-def test_refused_logins_do_not_fill_the_audit_log(console):
+def test_failed_logins_do_not_fill_the_audit_log(console):
     """Refused logins are one entry for each operator, and one for all names that no operator has."""
     for number in range(4):
         console.post("/login", {"name": f"nobody{number}", "password": OTHER})

@@ -72,7 +72,7 @@ def state_of(console, address):
     return state
 
 
-def test_a_plan_says_exactly_what_it_changes(many):
+def test_a_plan_lists_exactly_its_changes(many):
     """The plan has the exact number, the span, each handler with its state, and each error; nothing has run."""
     flow = many.flow
     flow.sql("UPDATE handlers SET paused_at = 1 WHERE id = 'p:pay'")
@@ -87,7 +87,7 @@ def test_a_plan_says_exactly_what_it_changes(many):
     assert "not started" in many.page("/operations").text
 
 
-def test_what_dies_after_the_plan_is_not_meant(many, repaired, eventually):
+def test_a_delivery_that_dies_after_the_plan_stays_dead(many, repaired, eventually):
     """A delivery that dies after the plan stays dead; one that another operator closed is listed as changed."""
     flow = many.flow
     page, address = planned(many)
@@ -131,7 +131,7 @@ def test_the_only_delivery_has_changed_since_the_plan(many, monkeypatch):
     assert answer.headers["Location"].startswith("/console/operations/")
 
 
-def test_pause_resume_rate_and_cancel(many, repaired, eventually):
+def test_an_operation_is_paused_and_resumed_with_another_rate(many, repaired, eventually):
     """A slow operation is paused, resumed without a limit, and finishes; each delivery runs once."""
     repaired.append(True)
     page, address = planned(many, "key=pay")
@@ -168,7 +168,7 @@ def test_pause_resume_rate_and_cancel(many, repaired, eventually):
     assert changes == ["started", "paused", "rate", "resumed"]
 
 
-def test_the_rest_is_cancelled(many, repaired):
+def test_a_cancelled_operation_leaves_its_other_deliveries_unchanged(many, repaired):
     """A cancelled operation leaves its other deliveries as they are; a plan can be cancelled, too."""
     repaired.append(True)
     page, address = planned(many, "key=pay")
@@ -205,7 +205,7 @@ def test_the_form_of_a_plan_states_its_rate_and_note(many):
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "x", "1e3", "5/s", "10001", "1" * 50, "NaN"])
-def test_a_rate_that_cannot_be_used(many, rate):
+def test_an_invalid_rate_shows_the_plan_again(many, rate):
     """The plan is shown again with what was entered, and nothing is started."""
     page, address = planned(many)
     answer = many.submit(page.form()[0], rate=rate, note="kept <i>")
@@ -215,7 +215,7 @@ def test_a_rate_that_cannot_be_used(many, rate):
     assert state_of(many, address) == "planned"
 
 
-def test_selected_rows(many, repaired, eventually):
+def test_a_plan_of_selected_rows(many, repaired, eventually):
     """Only the deliveries of the selected events are planned, and within them only those of the filter."""
     repaired.append(True)
     page = many.page("/events?state=dead")
@@ -303,7 +303,7 @@ def test_a_scheduled_retry_runs_now(harness, serve, listens, eventually):
     assert flow.settled(event, State.SUCCEEDED, attempt=2)
 
 
-def test_the_next_of_the_list(many, repaired):
+def test_an_event_links_to_the_next_event_of_its_list(many, repaired):
     """An event that was opened from a list of dead deliveries leads to the next one, also after acting on it."""
     flow = many.flow
     listed = [one for one in many.page("/events?state=dead&key=pay").links() if one.startswith("/console/events/")]
@@ -325,7 +325,7 @@ def test_the_next_of_the_list(many, repaired):
     assert "No further event in the list" in many.get(listed[4], root="").page.text
 
 
-def test_a_walk_that_runs_out_of_time(many, monkeypatch):
+def test_a_next_event_search_that_times_out_links_to_the_list(many, monkeypatch):
     """If no next event is found in time, the page leads to the rest of the list."""
     monkeypatch.setattr(search, "MAX_CANDIDATES", 1)
     monkeypatch.setattr(list_walk, "search_events", partial(search.search_events, window=1, time_budget=-1.0))
@@ -337,14 +337,14 @@ def test_a_walk_that_runs_out_of_time(many, monkeypatch):
 @pytest.mark.parametrize(
     "given", ["x", "state=nothing", "since=never", "hander=x", "a=1&" * 99, "state=dead&flow=%00<b>"]
 )
-def test_a_list_of_somebody_elses_making(many, given):
+def test_a_forged_list_in_the_address_changes_nothing_on_the_page(many, given):
     """Any list in the address leaves the page as it is."""
     answer = many.get(f"/events/{event_of(many, 'p0')}?{urlencode({'list': given})}")
     assert answer.status == 200
     assert "b" not in {tag for tag, _ in answer.page.tags}
 
 
-def test_what_is_not_there(many):
+def test_a_missing_operation_is_an_error_page(many):
     """A missing operation, step or page of it is a page with a status, and changes nothing."""
     _, address = planned(many)
     for path in ("/operations/nothing", "/operations/%00%ff", "/operations/nothing/live"):
@@ -359,7 +359,7 @@ def test_what_is_not_there(many):
     assert state_of(many, address) == "planned"
 
 
-def test_the_list_goes_back_in_time(many):
+def test_operations_are_listed_newest_first(many):
     """Operations are listed by page, newest first."""
     for number in range(51):
         many.flow.sql(
@@ -376,7 +376,7 @@ def test_the_list_goes_back_in_time(many):
     assert "note 50 <b>" not in rest.text
 
 
-def test_who_may_only_look_has_no_buttons(many, monkeypatch):
+def test_the_role_view_has_no_forms(many, monkeypatch):
     """With the role view nobody plans or starts anything, and the pages have no forms."""
     _, address = planned(many)
     monkeypatch.setattr("flowhooks.web.admin.auth.LOCAL", Operator(name="visitor", role=Role.VIEW))
@@ -388,7 +388,7 @@ def test_who_may_only_look_has_no_buttons(many, monkeypatch):
     assert "role operate" in many.page("/do/replay?state=dead").text
 
 
-def test_another_site_starts_nothing(many):
+def test_a_form_of_another_origin_is_rejected(many):
     """A form of another origin is refused."""
     _, address = planned(many)
     answer = many.post(f"/operations/{address.rpartition('/')[2]}/start", Sec_Fetch_Site="cross-site")

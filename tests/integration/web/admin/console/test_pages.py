@@ -94,7 +94,7 @@ def test_every_page_in_both_languages(busy):
         assert not re.search(r"[\u4e00-\u9fff]", english.text.replace("中文", ""))
 
 
-def test_nothing_inline_and_nothing_from_elsewhere(busy):
+def test_no_page_has_inline_code_or_external_resources(busy):
     """No page has an inline script, style or handler, or an external address; the headers forbid them."""
     event = busy.flow.events(flow_instance_id="4711")[0]
     for path in (*PAGES, f"/events/{event}", "/nothing"):
@@ -115,7 +115,7 @@ def test_nothing_inline_and_nothing_from_elsewhere(busy):
         assert answer.headers["Referrer-Policy"] == "same-origin"
 
 
-def test_every_link_leads_somewhere(busy):
+def test_no_link_is_broken(busy):
     """Every page can be reached from the overview, and no link is broken."""
     seen, left = set(), ["/console/"]
     while left:
@@ -148,7 +148,7 @@ def test_the_overview(busy):
     assert "处理器缺失 1" in busy.page("/", "zh").text
 
 
-def test_events_are_found(busy):
+def test_events_are_filtered_by_each_field(busy):
     """Each field of the form filters the list, is in the address, and is filled in again."""
     for query, instances in (
         ("", {"4711", "4712", "4713", "4714"}),
@@ -174,7 +174,7 @@ def test_events_are_found(busy):
             assert "%" in value or name == "state" or filled[name] == value or value in selected
 
 
-def test_events_by_the_plugin_that_ran_them(busy):
+def test_events_are_filtered_by_plugin_version(busy):
     """The list shows what one version of a plugin ran last; the action beside it has the same filter."""
     busy.flow.sql("UPDATE attempts SET plugin_version = '2.0'")
     busy.flow.sql("UPDATE attempts SET plugin_version = '1.4' WHERE outcome = 'failed'")
@@ -198,7 +198,7 @@ def test_events_by_the_plugin_that_ran_them(busy):
     assert "Unknown reason" in wrong.text
 
 
-def test_a_search_that_makes_no_sense(busy):
+def test_an_invalid_search_lists_nothing(busy):
     """An invalid search names the allowed values, and lists nothing."""
     page = busy.page("/events?since=soon&state=asleep")
     assert "Invalid date or time" in page.text
@@ -207,7 +207,7 @@ def test_a_search_that_makes_no_sense(busy):
     assert [attributes["name"] for _, attributes in page.tags if "aria-invalid" in attributes] == ["state", "since"]
 
 
-def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
+def test_times_are_parsed_in_the_submitted_zone(busy):
     """The parsed time is beside the field; links to older pages and actions have the same moments."""
     page = busy.page("/events?since=2025-12-31T09:09&until=2026-01-01T08:00:01&zone=Asia/Shanghai&key=contract")
     assert "Interpreted as 2025-12-31 09:09:00 Asia/Shanghai = 2025-12-31 01:09:00 UTC" in page.text
@@ -232,14 +232,14 @@ def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
     assert "does not know this time zone" in busy.page("/audit?since=2025-12-31T09:09&zone=Nowhere/Land").text
 
 
-def test_an_interval_is_handed_on_as_moments(busy):
+def test_an_action_gets_an_interval_as_absolute_times(busy):
     """`2h` means the same in the list and in an action started from it."""
     (address,) = busy.page("/events?since=52w&key=contract&state=dead").to_do("replay")
     query = dict(parse_qsl(urlsplit(address).query))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", query["since"])
 
 
-def test_pages_keep_the_moments(harness, serve):
+def test_addresses_of_pages_have_absolute_times(harness, serve):
     """The addresses of older and newer pages do not need the zone."""
     flow = harness.open()
     for number in range(60):
@@ -259,7 +259,7 @@ def test_pages_keep_the_moments(harness, serve):
         ("since=09:09&zone=Asia/Shanghai", "Invalid date or time"),
     ],
 )
-def test_times_that_cannot_be_read(busy, query, says):
+def test_invalid_times_are_reported(busy, query, says):
     """Each fault is reported, nothing is listed, and the input can be corrected."""
     page = busy.page(f"/events?{query}")
     assert says in page.text
@@ -269,7 +269,7 @@ def test_times_that_cannot_be_read(busy, query, says):
     assert query.partition("=")[2].startswith(field["value"])
 
 
-def test_a_time_that_comes_twice(busy):
+def test_an_ambiguous_local_time_covers_both_hours(busy):
     """A local hour that occurs twice means its first start to its second end, with a note."""
     page = busy.page("/events?since=2026-10-25T02:30&until=2026-10-25T02:30&zone=Europe/Berlin")
     assert (
@@ -282,7 +282,7 @@ def test_a_time_that_comes_twice(busy):
     )
 
 
-def test_pages_of_events(harness, serve):
+def test_paging_through_events(harness, serve):
     """Older and newer links visit all pages and keep the filter."""
     flow = harness.open(start=False)
     for number in range(120):
@@ -300,7 +300,7 @@ def test_pages_of_events(harness, serve):
     assert re.findall(r"\bi\d+\b", console.get(back, root="").page.text) == found[1]
 
 
-def test_one_event(busy):
+def test_the_page_of_an_event(busy):
     """The page has the route with reasons, repeats, attempts, and the original body, indented and as received."""
     (event,) = busy.flow.events(flow_instance_id="4711")
     text = busy.page(f"/events/{event}").text
@@ -328,7 +328,7 @@ def test_one_event(busy):
     assert event in busy.page(f"/events/{delivery}").text
 
 
-def test_who_started_an_attempt(busy):
+def test_an_attempt_shows_its_trigger_and_its_operator(busy):
     """Each attempt names the plugin, its digest, why it started and who asked for it; a bulk operation is a link."""
     (dead,) = busy.flow.events(flow_instance_id="4712")
     ann = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
@@ -364,7 +364,7 @@ def test_details_of_actions_are_names_and_values(busy):
     assert "状态 最终失败" in chinese
 
 
-def test_what_operators_did_about_an_event(busy):
+def test_an_event_lists_the_actions_of_operators(busy):
     """The page lists operator, interface, action and note, newest first, if there were any."""
     (dead,) = busy.flow.events(flow_instance_id="4712")
     (parked,) = busy.flow.events(flow_instance_id="4714")
@@ -379,7 +379,7 @@ def test_what_operators_did_about_an_event(busy):
     assert re.search(r"ann 控制台", busy.page(f"/events/{parked}", "zh").text)
 
 
-def test_who_sees_to_an_alert(busy):
+def test_an_acknowledged_alert_shows_its_operator(busy):
     """An acknowledged alert shows its operator, comes after the others, and does not count in the overview."""
     busy.flow.app.alerts.poll()
     with busy.flow.app.ledger.connection() as connection:
@@ -400,7 +400,7 @@ def test_who_sees_to_an_alert(busy):
     assert (f"{left} unacknowledged alert" in busy.page("/").text) == (left > 0)
 
 
-def test_the_body_as_a_file(busy):
+def test_the_body_is_downloaded_unchanged(busy):
     """The download is the original body, byte for byte, and browsers do not show it as a page."""
     (event,) = busy.flow.events(flow_instance_id="4711")
     answer = busy.get(f"/events/{event}/body")
@@ -438,7 +438,7 @@ def test_many_handlers_are_paged(harness, serve, listens, monkeypatch):
     assert found == [f"p:h{number}" for number in range(5)]
 
 
-def test_more_than_is_counted_is_said(harness, serve, listens, monkeypatch):
+def test_pages_state_the_limit_of_counts(harness, serve, listens, monkeypatch):
     """If there is more open or parked work than is counted, the page says so."""
     flow = harness.open(listens(lambda event: None, name="h"), start=False)
     for number in range(3):
@@ -458,7 +458,7 @@ def test_more_than_is_counted_is_said(harness, serve, listens, monkeypatch):
     assert "At most 4 of each kind are counted" in console.page("/handlers").text, "no handler takes the parked ones"
 
 
-def test_an_event_that_is_blocked(harness, serve, listens):
+def test_a_blocked_delivery_links_to_the_blocking_event(harness, serve, listens):
     """A blocked delivery links to the blocking event; other deliveries have a time."""
 
     def change(event):
@@ -480,7 +480,7 @@ def test_an_event_that_is_blocked(harness, serve, listens):
     assert "Blocked by" not in text
 
 
-def test_parked_events(harness, serve, listens):
+def test_parked_events_are_grouped(harness, serve, listens):
     """Parked events are grouped by what they wait for, with similar names."""
     flow = harness.open(listens(lambda event: None, name="h", process_key="contract"), start=False)
     for number in range(3):
@@ -492,7 +492,7 @@ def test_parked_events(harness, serve, listens):
     assert "key 'contract' differs only in case or white space" in text
 
 
-def test_an_alert_shows_how_it_has_grown(busy):
+def test_an_alert_shows_its_growth(busy):
     """The page has the count of the last check, the growth since the last notification, and the last error."""
     busy.flow.app.alerts.stop(WAIT_TIMEOUT)
     busy.flow.app.alerts.poll()
@@ -509,7 +509,7 @@ def test_an_alert_shows_how_it_has_grown(busy):
     assert "最近的错误" in chinese
 
 
-def test_alerts_that_could_not_be_sent(busy):
+def test_undelivered_notifications_are_counted(busy):
     """The overview and the page of alerts count the notifications that a plugin could not deliver, with the error."""
     busy.flow.app.alerts.stop(WAIT_TIMEOUT)
     busy.flow.app.alerts.poll()
@@ -521,7 +521,7 @@ def test_alerts_that_could_not_be_sent(busy):
     assert re.search("Not delivered by mail ?: smtp <b>down</b>", busy.page("/alerts").text)
 
 
-def test_alerts(busy, eventually):
+def test_an_alert_has_the_next_step_and_a_link(busy, eventually):
     """An open alert has the next step and a link to its object."""
     eventually(lambda: busy.flow.sql("SELECT 1 FROM alerts WHERE cause = 'dead'"))
     page = busy.page("/alerts")
@@ -548,7 +548,7 @@ def test_the_language_is_remembered(busy):
     assert busy.get("/", Cookie="flowhooks_language=fr", Accept_Language="en").page.text.count("Overview") > 0
 
 
-def test_what_is_not_there(busy):
+def test_unknown_paths_and_ids_are_404_pages(busy):
     """Unknown paths, ids and files are pages that say so, without a traceback."""
     for path in (
         "/nothing",
@@ -567,7 +567,7 @@ def test_what_is_not_there(busy):
     assert busy.get("/events", method="POST", Sec_Fetch_Site="same-origin").status == 405
 
 
-def test_heads_have_no_body(busy):
+def test_head_responses_have_no_body(busy):
     """HEAD responds as GET without the page."""
     for path in PAGES:
         answer = busy.get(path, method="HEAD")
@@ -575,7 +575,7 @@ def test_heads_have_no_body(busy):
 
 
 @pytest.mark.sqlite
-def test_trouble_is_a_page_too(harness, serve, logged, monkeypatch):
+def test_errors_are_shown_as_a_page(harness, serve, logged, monkeypatch):
     """An unreadable ledger or an internal error is a page with the next step; the log has the reason."""
     flow = harness.open(start=False)
     console = serve(flow)
@@ -595,7 +595,7 @@ def test_trouble_is_a_page_too(harness, serve, logged, monkeypatch):
         assert [one for one in logged if one["event"] == told]
 
 
-def test_static_files_are_kept(busy):
+def test_static_files_are_cached(busy):
     """The files of a page have their types, and may be cached as long as their content is unchanged."""
     page = busy.page("/")
     named = [attributes["src"] for tag, attributes in page.tags if tag in {"script", "img"}]
@@ -613,7 +613,7 @@ def test_static_files_are_kept(busy):
 
 
 @pytest.mark.postgresql
-def test_a_plugin_that_other_processes_run_is_elsewhere(harness, listens, serve):
+def test_a_plugin_of_another_process_is_not_shown_as_missing(harness, listens, serve):
     """A plugin whose handlers run in another process is not shown as missing."""
     has = harness.open(listens(lambda event: None, name="h"), start=False)
     page = serve(harness.open(start=False))
@@ -658,7 +658,7 @@ def test_an_open_circuit(busy):
     busy.flow.settled(event, State.SUCCEEDED)
 
 
-def test_an_event_that_was_purged_is_said_to_have_been(harness, serve):
+def test_a_purged_event_has_a_page_that_states_the_purge(harness, serve):
     """The page of a purged event says that it was purged, in both languages."""
     flow = harness.open(routing={"ignore_process_keys": ("leave",)})
     event_id = flow.take("i1").event_id

@@ -51,7 +51,7 @@ def kept(flow):
         return latest(connection, limit=2_000)
 
 
-def test_what_was_refused_is_shown_with_the_reason(harness, serve):
+def test_rejections_are_shown_with_the_reason(harness, serve):
     """The page has each kind of rejection, newest first, in the reader's language; accepted callbacks are not on it."""
     flow = harness.open()
     with called_back(flow) as send:
@@ -79,7 +79,7 @@ def test_what_was_refused_is_shown_with_the_reason(harness, serve):
     assert "类型应为" in console.page("/rejected-requests", "zh-CN").text
 
 
-def test_it_is_written_down_by_itself(harness, monkeypatch, eventually):
+def test_rejections_are_stored_automatically(harness, monkeypatch, eventually):
     """A rejection is stored shortly afterwards; pending ones are stored at the end."""
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", WAIT_TIMEOUT)  # a busy machine needs time to store them
     flow = harness.open()
@@ -90,7 +90,7 @@ def test_it_is_written_down_by_itself(harness, monkeypatch, eventually):
     assert flow.sql("SELECT path FROM rejected_requests ORDER BY id") == [("/flow/1",), ("/flow/2",)]
 
 
-def test_many_are_bounded(harness, monkeypatch):
+def test_stored_rejections_are_limited(harness, monkeypatch):
     """The last of many rejections are kept up to a limit, and of each status and source the last few in any case."""
     flow = harness.open(start=False)
     for number in range(300):
@@ -115,7 +115,7 @@ def test_many_are_bounded(harness, monkeypatch):
     assert all(len(one.path) <= rejected_requests.MAX_PATH_CHARS and one.path.isprintable() for one in found)
 
 
-def test_pending_ones_are_bounded(harness):
+def test_pending_rejections_are_limited(harness):
     """Before they are stored they are bounded too: the largest group loses its oldest ones."""
     flow = harness.open(start=False)
     for status, count in {400: 100, 404: 100, 405: 100, 409: 100, 413: 100, 422: 20}.items():
@@ -194,7 +194,7 @@ def test_equal_requests_share_a_row(harness):
     assert (newest.path, newest.status, newest.count) == ("/flow/1", 400, 3)
 
 
-def test_what_cannot_be_written_stays(harness, monkeypatch):
+def test_rejections_stay_in_memory_while_the_ledger_is_unwritable(harness, monkeypatch):
     """While the ledger cannot be written the last rejections stay in memory, and are stored later."""
     flow = harness.open(start=False)
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_written_stays(harness, monkeypatch):
     assert [one.path for one in kept(flow)] == ["/flow/2", "/flow/1"]
 
 
-def test_filters(harness, serve, listens):
+def test_rejections_are_filtered(harness, serve, listens):
     """Status, source, flow instance, part of the path and time select; the filter stays in the links of the pages."""
     flow = harness.open(listens(lambda event: None, name="done"))
     event = flow.take("i4", key="k").event_id
@@ -257,7 +257,7 @@ def test_filters(harness, serve, listens):
 
 
 @pytest.mark.postgresql
-def test_all_processes_are_on_one_page(harness, serve):
+def test_rejections_of_all_processes_are_on_one_page(harness, serve):
     """Each process shows the rejections of all processes."""
     one, two = harness.open(), harness.open()
     for number, flow in enumerate((one, two)):

@@ -56,7 +56,7 @@ def test_the_storage_as_json(harness, serve):
     assert set(found) == set(expected)
 
 
-def test_an_alert_about_the_ledger_leads_to_the_page(harness, serve):
+def test_an_alert_about_the_ledger_links_to_the_storage_page(harness, serve):
     """The alert about a missing backup links to the storage page."""
     flow = harness.open(start=False, alerts={"backup_max_age": 86_400.0})
     flow.clock.advance(86_401)

@@ -44,7 +44,7 @@ def drawn(page):
 @pytest.mark.parametrize(
     ("path", "bad"), [("/handlers/p%3Aarchive", "failed 60"), ("/sources/default", "503 60")], ids=["handler", "source"]
 )
-def test_slower_than_yesterday(console, path, bad):
+def test_a_handler_slower_than_yesterday(console, path, bad):
     """The page says in a sentence that the p95 is longer than yesterday, and draws both days and last week."""
     page = console.page(path)
     assert "p95 is 4.47 s, yesterday at this time 485 ms. This is 9.2 times as long." in page.text
@@ -62,7 +62,7 @@ def test_slower_than_yesterday(console, path, bad):
     assert "P95 耗时 4.47 秒，昨天同一时段 485 毫秒。 为当时的 9.2 倍。" in chinese
 
 
-def test_a_time_of_yesterday(console):
+def test_a_range_of_yesterday(console):
     """A range of yesterday shows that it was not slow; its fields keep the range, in UTC without scripts."""
     now = console.flow.clock.now()
     start, end = (to_text(now - minutes * MINUTE)[:19] for minutes in (26 * 60, 25 * 60))
@@ -77,7 +77,7 @@ def test_a_time_of_yesterday(console):
 
 
 @pytest.mark.parametrize("preset", ["1h", "6h", "24h", "7d", "30d"])
-def test_presets(console, preset):
+def test_preset_periods(console, preset):
     """Each offered period is shown, and its link is marked as the current one."""
     page = console.page(f"/handlers/p%3Aarchive?from={preset}")
     current = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs.get("aria-current") == "true"]
@@ -97,7 +97,7 @@ def test_presets(console, preset):
         ("from=2026-03-29T02:30&zone=Nowhere/Land", "The server does not know this time zone."),
     ],
 )
-def test_a_time_that_cannot_be_shown(console, query, text):
+def test_an_invalid_time_is_explained(console, query, text):
     """An invalid time is explained, the entered text stays in its field, and the rest of the page is shown."""
     page = console.page(f"/handlers/p%3Aarchive?{query}")
     assert text in page.text
@@ -144,7 +144,7 @@ def test_links_to_the_handler(console):
         assert "/console/handlers/p%3Aarchive" in console.page(path).links(), path
 
 
-def test_an_alert_leads_to_the_handler(console):
+def test_an_alert_links_to_the_handler(console):
     """An open alert about a handler has a link to the handler over time."""
     console.flow.take("bad1", key="contract")
     console.flow.app.alerts.poll()
@@ -179,13 +179,13 @@ def test_a_removed_handler(console):
 @pytest.mark.parametrize(
     "name", ["p:none", "x", "p:archive/..", "<script>", "\u202e", "'; DROP TABLE trends; --", "%00"]
 )
-def test_no_such_handler(console, name):
+def test_an_unknown_handler_is_404(console, name):
     """An unknown handler is a page with status 404."""
     answer = console.get(f"/handlers/{name if name == '%00' else quote(name, safe='')}")
     assert answer.status == 404
 
 
-def test_nothing_recorded(harness, listens, serve):
+def test_a_handler_without_attempts_has_no_charts(harness, listens, serve):
     """A handler that never ran has a page without charts."""
     page = serve(harness.open(listens(archive))).page("/handlers/p%3Aarchive")
     assert "Nothing is recorded in this time, or at the same time yesterday or last week." in page.text

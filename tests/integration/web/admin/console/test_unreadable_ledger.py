@@ -148,7 +148,7 @@ def test_a_statement_is_interrupted(console, logged, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_a_file_that_is_broken(console, logged):
+def test_a_broken_database_file(console, logged):
     """The database's file is no longer a database."""
     with closing(sqlite3.connect(console.flow.file, isolation_level=None)) as outside:
         outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -160,7 +160,7 @@ def test_a_file_that_is_broken(console, logged):
 
 
 @pytest.mark.postgresql
-def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monkeypatch):
+def test_a_locked_table(console, logged, postgresql_url, monkeypatch):
     """A manual change locks the tables; every request ends with a timeout."""
     import psycopg
 

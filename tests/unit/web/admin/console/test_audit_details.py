@@ -64,7 +64,7 @@ def test_names_and_values(detail, rows):
     ],
 )
 @pytest.mark.parametrize("field", ["since", "verdict", "operation", "later_field"])
-def test_what_another_version_stored_is_shown(field, value, shown):
+def test_details_of_another_version_are_shown(field, value, shown):
     """A value of an unknown type or word is shown as text, also in a filter."""
     assert [values for _, values in detail_rows({field: value})] == [[shown]]
     assert [values for _, values in detail_rows({"event_filter": {field: value}})] == [[shown]]

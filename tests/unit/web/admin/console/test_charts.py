@@ -5,7 +5,7 @@ from __future__ import annotations
 from flowhooks.web.admin.console import charts
 
 
-def test_bars_stand_side_by_side():
+def test_bars_are_side_by_side():
     """Each column has its place; the highest reaches the top; zero has no bar."""
     chart = charts.bar_chart([(1,), (0,), (4,)], ("came",), width=30, height=20)
     low, high = chart.bars
@@ -22,13 +22,13 @@ def test_values_of_a_column_are_stacked():
     assert (bad.kind, bad.y, bad.height) == ("bad", 0, 5)
 
 
-def test_one_among_thousands_is_seen():
+def test_the_smallest_bar_is_visible():
     """The smallest bar has a visible height, and no bar leaves the frame."""
     chart = charts.bar_chart([(10_000, 1), (1, 0)], ("good", "bad"), width=10, height=100)
     assert all(bar.height >= 1 and bar.y >= 0 for bar in chart.bars)
 
 
-def test_of_nothing():
+def test_a_bar_chart_without_values():
     """No columns, or only zeros, give no bars."""
     assert charts.bar_chart([], ("a",), width=10, height=10).bars == ()
     assert charts.bar_chart([(0,)] * 3, ("a",), width=10, height=10).most == 0
@@ -72,7 +72,7 @@ def test_columns_and_lines_share_a_scale():
     assert (chart.marks, chart.most) == ((5.0,), 8)
 
 
-def test_a_time_chart_of_nothing():
+def test_a_time_chart_without_values():
     """Without values there are neither bars nor lines, and no division by zero."""
     chart = charts.time_chart(
         [charts.LineSeries("now", [0, None], 0.5)], columns=[(0,)] * 2, kinds=("a",), width=9, height=9

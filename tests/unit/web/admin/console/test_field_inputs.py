@@ -33,7 +33,7 @@ def entered(**values):
         (" ", []),
     ],
 )
-def test_what_is_entered(text, conditions):
+def test_conditions_from_entered_text(text, conditions):
     """A text is the value itself, unless it starts with an operator; two limits are a range."""
     assert entered(a=text) == conditions
 
@@ -56,7 +56,7 @@ def test_other_parameters_are_no_inputs():
         ("/other=1\nnonsense", [("/a", ""), ("/b", "")]),
     ],
 )
-def test_what_an_address_fills_in(lines, values):
+def test_inputs_are_filled_in_from_the_url(lines, values):
     """Each indexed field has an input with its condition; entering it again means the same conditions."""
     inputs = field_inputs(lines, ("/a", "/b"))
     assert inputs == [FieldInput(f"field:{pointer}", pointer, value) for pointer, value in values]

@@ -71,7 +71,7 @@ def test_numbers_and_shares():
     assert [format_percent(one) for one in (1, 0.99999, 0.5, 0, None)] == ["100 %", "99.9 %", "50 %", "0 %", "\u2013"]
 
 
-def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
+def test_templates_are_loaded_at_startup(tmp_path, monkeypatch):
     """A running server keeps its templates when another version is installed."""
     shutil.copytree(rendering._TEMPLATES, there := tmp_path / "templates")
     monkeypatch.setattr(rendering, "_TEMPLATES", there)
@@ -104,6 +104,6 @@ def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
         ("\x1b 2026-11-24", "\\u001b 2026-11-24"),
     ],
 )
-def test_times_in_a_text_are_times(text, shown):
+def test_times_in_a_text_are_time_elements(text, shown):
     """A time in a sentence is an element, which the page's script converts, but no time of a command is."""
     assert str(with_time_elements(text)) == shown

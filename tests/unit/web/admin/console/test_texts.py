@@ -138,7 +138,7 @@ def said():
                 yield key
 
 
-def test_both_languages():
+def test_texts_exist_in_both_languages():
     """A text exists in English and Chinese with the same placeholders, and is one line of plain text."""
     for key, texts in TEXTS.items():
         assert tuple(texts) == LANGUAGES, key
@@ -150,12 +150,12 @@ def test_both_languages():
         assert not texts["zh"].isascii(), key
 
 
-def test_what_the_templates_say_is_there():
+def test_keys_in_templates_exist():
     """Every key that a template uses is a text."""
     assert set(said()) - set(TEXTS) == set()
 
 
-def test_every_text_is_said():
+def test_every_text_is_used():
     """Each text is used; macros get their keys as literals."""
     whole = "".join(file.read_text("utf-8") for file in TEMPLATES)
     given = set(re.findall(r'"([a-z_.]+)"', whole))
@@ -163,7 +163,7 @@ def test_every_text_is_said():
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.name)
-def test_no_template_has_words_of_its_own(file):
+def test_templates_have_no_literal_words(file):
     """Templates have only texts, values and the product's name, also in attributes for screen readers."""
     source = re.sub(r"{%.*?%}|{{.*?}}", "", file.read_text("utf-8"), flags=re.DOTALL)
     source = re.sub(r"<code>flowhooks[^<]*</code>", "", source)
@@ -174,7 +174,7 @@ def test_no_template_has_words_of_its_own(file):
     assert re.findall(r'(?:aria-label|title|placeholder|alt)="([^"]*\w[^"]*)"', source) == []
 
 
-def test_a_text_that_is_not_there():
+def test_a_missing_text_is_an_error():
     """A missing key, language or placeholder is an error and no empty page."""
     assert text("more_than", "zh", count="3") == "超过 3"
     for key, language, given in (("none", "en", {}), ("skip", "fr", {}), ("more_than", "en", {})):

@@ -41,7 +41,7 @@ def open_alert(template, *, count=1_234, subject="p:archive", why="Kaputt: no. 1
     return OpenAlert(id="a", message=message, started_at=0, event_id="", last_at=0, notified_at=0, **facts)
 
 
-def test_every_message_is_there_in_chinese():
+def test_every_message_exists_in_chinese():
     """Every message has a Chinese text with the same placeholders."""
     assert set(CHINESE_MESSAGES) == set(MESSAGES)
     for english, chinese in CHINESE_MESSAGES.items():
@@ -49,7 +49,7 @@ def test_every_message_is_there_in_chinese():
         assert names(chinese) == same, chinese
 
 
-def test_the_last_gap_is_named_in_chinese():
+def test_the_last_gap_is_translated():
     """The interval of the last gap and its reason are Chinese; a detail of the engine stays as it is."""
     for detail, chinese in (("", ""), (", HTTP 401: no", "，HTTP 401: no")):
         alert = open_alert(engine_causes.GAP, count=1, why=f"the last one from 08:00 to 09:00, refused{detail}")
@@ -57,7 +57,7 @@ def test_the_last_gap_is_named_in_chinese():
 
 
 @pytest.mark.parametrize("count", [1, 1_234])
-def test_a_message(count):
+def test_a_filled_message_is_translated(count):
     """A filled message is recognised and translated; an English page shows it unchanged."""
     for template in MESSAGES:
         alert = open_alert(template, count=count)
@@ -68,7 +68,7 @@ def test_a_message(count):
         assert alert_message(alert, "en") == alert.message
 
 
-def test_what_the_router_says_within_a_message():
+def test_routing_reasons_within_a_message_are_translated():
     """The reason, the hints and the subject of an alert about routing are Chinese, too."""
     why = "p:book: no conclusion, but the handler requires one of approved"
     alert = open_alert(routing_causes.UNDECIDED_EVENTS, subject="class com.example.A and key leave", why=why)
@@ -82,7 +82,7 @@ def test_what_the_router_says_within_a_message():
     assert "已忽略（结论 'approved' 与之相近；结论 'Ok' 仅大小写或空白不同）。" in message
 
 
-def test_why_a_history_could_not_be_read():
+def test_the_newest_history_gap_is_translated():
     """The newest gap of an engine's history is described in Chinese; its detail stays."""
     why = "the last one from 1970-01-01T00:00:00.000Z to 1970-01-02T00:00:00.000Z, refused, HTTP 401: no"
     message = alert_message(open_alert(engine_causes.GAP, subject="oa", why=why), "zh")
@@ -120,13 +120,13 @@ EVENT = Event(
         ({"when": {"/vendor": "x"}}, '缺少 /vendor，而条件 "x" 需要它'),
     ],
 )
-def test_why_a_handler_does_not_match(selectors, chinese):
+def test_reasons_of_a_handler_mismatch_are_translated(selectors, chinese):
     """Each reason of the selectors is translated."""
     given = Selectors(process_keys=("leave",), **selectors)
     assert translate_reason(given.why_filtered_out(EVENT) or given.why_not(EVENT), "zh") == chinese
 
 
-def test_what_an_event_lacks():
+def test_missing_event_members_are_translated():
     """A missing version or conclusion is translated."""
     bare = Event(id="", flow_instance_id="1", process_definition_key="leave", data={}, received_at=None)
     given = Selectors(process_keys=("leave",), versions=">=2").why_filtered_out(bare)
@@ -155,14 +155,14 @@ def test_what_an_event_lacks():
         ),
     ],
 )
-def test_why_a_handler_matches(selectors, chinese):
+def test_reasons_of_a_handler_match_are_translated(selectors, chinese):
     """Each part of a stored reason is translated."""
     route = Router([Candidate(handler_id="p:h", selectors=Selectors(**selectors))]).route(EVENT)
     assert translate_reason(route.handlers["p:h"], "zh") == chinese
     assert translate_reason(route.handlers["p:h"], "en") == route.handlers["p:h"]
 
 
-def test_hints():
+def test_router_hints_are_translated():
     """Each hint of the router at a misspelling is translated."""
     router = Router(
         [Candidate(handler_id="p:h", selectors=Selectors(callback_classes=("Aaaaa",), process_keys=("Leave",)))]
@@ -179,7 +179,7 @@ def test_hints():
         assert chinese in [translate_reason(hint, "zh") for hint in hints]
 
 
-def test_other_texts_stay():
+def test_unknown_texts_are_unchanged():
     """Texts that are unknown or very long are returned unchanged, within a short time."""
     for text in ("", "no reason is stored", "/a is " * 700, "class " + " and key " * 2_000):
         assert translate_reason(text, "zh") == text
