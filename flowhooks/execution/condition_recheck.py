@@ -75,22 +75,22 @@ class ConditionCheck:
         self._close_or_suspend(handler, *stored, queued.attempt)
         return False
 
-    def _close_or_suspend(self, handler: Handler, event: Event, standing: DeliveryStatus, attempt: int) -> None:
+    def _close_or_suspend(self, handler: Handler, event: Event, status: DeliveryStatus, attempt: int) -> None:
         """Close or suspend a waiting delivery if it is unchanged since the runner read it."""
         target, note = _next_state(handler, event)
         now = self._clock.now()
         if target is State.CLOSED:
-            change = StateChange(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, comment=note)
+            change = StateChange(status.delivery_id, State.WAITING, State.CLOSED, attempt, now, comment=note)
             changed = bool(self._ledger.write(lambda transaction: apply_changes(transaction, [change])))
         else:
             changed = self._ledger.write(
-                lambda transaction: suspend(transaction, standing.delivery_id, attempt, comment=note, now=now)
+                lambda transaction: suspend(transaction, status.delivery_id, attempt, comment=note, now=now)
             )
         if changed:
-            self._log(standing.delivery_id, standing.handler, event, target, note)
-            delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=attempt)
-            status = replace(standing, state=target, due_at=None, comment=note)
-            self._recorder.publish(DeliverySettled(event, delivery, status))
+            self._log(status.delivery_id, status.handler, event, target, note)
+            delivery = Delivery(id=status.delivery_id, event_id=event.id, handler=handler.id, attempt=attempt)
+            settled = replace(status, state=target, due_at=None, comment=note)
+            self._recorder.publish(DeliverySettled(event, delivery, settled))
 
     def _end_attempt(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt) -> None:
         """End an attempt whose function was not entered."""

@@ -341,10 +341,10 @@ class Intake:
             status.delivery_id: status.attempt for status in accepted.delivery_statuses if status.state is State.DEAD
         }
         delivery_statuses = self._retry_dead([accepted])[accepted.event_id]
-        unfinished = [standing for standing in delivery_statuses if self._may_progress(standing)]
+        unfinished = [status for status in delivery_statuses if self._may_progress(status)]
         if unfinished and wait > 0:
             started = time.monotonic()
-            delivery_ids = [standing.delivery_id for standing in unfinished]
+            delivery_ids = [status.delivery_id for status in unfinished]
             waiter = self._waiters.open(accepted.event_id, delivery_ids, wait, retried=dead)
             with waiter or nullcontext():
                 if waiter is not None:
@@ -356,10 +356,10 @@ class Intake:
                     delivery_statuses = tuple(latest.values())
         return _build_answer(accepted.event_id, accepted.state, delivery_statuses, route)
 
-    def _may_progress(self, standing: DeliveryStatus) -> bool:
-        if standing.state is State.WAITING:
-            return standing.due_at is not None and self._runs_somewhere(standing.handler)
-        return standing.state is State.RUNNING
+    def _may_progress(self, status: DeliveryStatus) -> bool:
+        if status.state is State.WAITING:
+            return status.due_at is not None and self._runs_somewhere(status.handler)
+        return status.state is State.RUNNING
 
     def _retry_dead(self, repeats: Sequence[AcceptResult]) -> dict[str, tuple[DeliveryStatus, ...]]:
         """Retry dead deliveries of events that are repeated; return the deliveries of each event by its id."""
@@ -368,10 +368,10 @@ class Intake:
         retryable = {
             event_id: found
             for event_id, statuses in statuses_of.items()
-            if (found := [standing for standing in statuses if self._may_retry(standing, now)])
+            if (found := [status for status in statuses if self._may_retry(status, now)])
         }
         if retryable:
-            dead = [standing for found in retryable.values() for standing in found]
+            dead = [status for found in retryable.values() for status in found]
             self._ledger.write(
                 partial(
                     self._ledger.requeue,
@@ -381,7 +381,7 @@ class Intake:
                 )
             )
         for event_id in retryable:
-            before = {standing.delivery_id: standing for standing in statuses_of[event_id]}
+            before = {status.delivery_id: status for status in statuses_of[event_id]}
             statuses_of[event_id] = tuple((before | self._read_statuses(event_id)).values())
         return statuses_of
 
@@ -391,18 +391,18 @@ class Intake:
         The event is stored at that point, so an error must not fail the callback.
         """
         try:
-            return {standing.delivery_id: standing for standing in self._ledger.delivery_statuses(event_id)}
+            return {status.delivery_id: status for status in self._ledger.delivery_statuses(event_id)}
         except LedgerUnusable:
             return {}
 
-    def _may_retry(self, standing: DeliveryStatus, now: int) -> bool:
-        handler = self._handlers.get(standing.handler)
+    def _may_retry(self, status: DeliveryStatus, now: int) -> bool:
+        handler = self._handlers.get(status.handler)
         return (
-            standing.state is State.DEAD
-            and standing.outcome is not OutcomeKind.REJECTED
+            status.state is State.DEAD
+            and status.outcome is not OutcomeKind.REJECTED
             and handler is not None
             and handler.retry is not None
-            and (standing.finished_at is None or now - standing.finished_at >= REVIVE_COOLDOWN)
+            and (status.finished_at is None or now - status.finished_at >= REVIVE_COOLDOWN)
         )
 
 
@@ -462,7 +462,7 @@ def _rejection_key(route: Route, routing: RoutingSettings) -> str | None:
 
 
 def _build_answer(event_id: str, state: str, delivery_statuses: Collection[DeliveryStatus], route: Route) -> Answer:
-    states = {standing.state for standing in delivery_statuses}
+    states = {status.state for status in delivery_statuses}
     if State.DEAD in states:
         status = AnswerStatus.DEAD
     elif state == EventState.PARKED:

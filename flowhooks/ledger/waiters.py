@@ -95,13 +95,13 @@ class Waiter:
         """Unregister, and free the slot for another waiter."""
         self._on_close(self)
 
-    def notify(self, standing: DeliveryStatus) -> None:
+    def notify(self, status: DeliveryStatus) -> None:
         """Record a delivery's new status; wake the thread if it was the last one to wait for."""
-        if standing.state is State.DEAD and standing.attempt <= self._retried.get(standing.delivery_id, 0):
+        if status.state is State.DEAD and status.attempt <= self._retried.get(status.delivery_id, 0):
             return
-        self.delivery_statuses[standing.delivery_id] = standing
-        if not self._may_settle(standing):
-            self.stop_waiting_for(standing.delivery_id)
+        self.delivery_statuses[status.delivery_id] = status
+        if not self._may_settle(status):
+            self.stop_waiting_for(status.delivery_id)
 
     def stop_waiting_for(self, delivery_id: str) -> None:
         """Stop waiting for a delivery."""
@@ -111,9 +111,9 @@ class Waiter:
 
     def apply_snapshot(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:
         """Record statuses that were read from the ledger and may be older than those that `notify` has recorded."""
-        for standing in delivery_statuses:
-            if standing.delivery_id in self._pending or standing.delivery_id not in self.delivery_statuses:
-                self.notify(standing)
+        for status in delivery_statuses:
+            if status.delivery_id in self._pending or status.delivery_id not in self.delivery_statuses:
+                self.notify(status)
 
     @property
     def is_pending(self) -> bool:
@@ -149,12 +149,12 @@ class Waiter:
         finally:
             self._unreplaced.release()
 
-    def _may_settle(self, standing: DeliveryStatus) -> bool:
-        if standing.state is State.RUNNING:
+    def _may_settle(self, status: DeliveryStatus) -> bool:
+        if status.state is State.RUNNING:
             return True
-        if standing.state is not State.WAITING or standing.handler in self._paused():
+        if status.state is not State.WAITING or status.handler in self._paused():
             return False
-        return standing.due_at is not None and standing.due_at < self._deadline
+        return status.due_at is not None and status.due_at < self._deadline
 
 
 class WaiterRegistry:
@@ -225,12 +225,12 @@ class WaiterRegistry:
         """Notify the waiters of the event that a delivery has settled."""
         self.notify(settled.event.id, settled.status)
 
-    def notify(self, event_id: str, standing: DeliveryStatus) -> None:
+    def notify(self, event_id: str, status: DeliveryStatus) -> None:
         """Notify the waiters of an event that a delivery has changed; call it after the change is durable."""
         if event_id in self._waiters:
             with self._lock:
                 for waiter in self._waiters.get(event_id, ()):
-                    waiter.notify(standing)
+                    waiter.notify(status)
 
     def stop_waiting_for(self, event_id: str, delivery_ids: Iterable[str]) -> None:
         """Stop waiting for these deliveries of an event, because they will not settle in time."""

@@ -73,38 +73,38 @@ def resolve(
     stored = context.reader.shown_delivery(delivery_id)
     if stored is None:
         raise NotFound(f"there is no delivery {delivery_id}")
-    event_id, standing, damage = stored
+    event_id, status, damage = stored
     if damage:
         raise InvalidTransition(f"delivery {delivery_id} cannot be resolved because its row is {damage}")
     target_state = TARGET_STATES[verdict]
-    if verdict is not Resolution.CLOSE and standing.state is not State.UNKNOWN:
+    if verdict is not Resolution.CLOSE and status.state is not State.UNKNOWN:
         raise InvalidTransition(
-            f"delivery {delivery_id} is {standing.state}: only an unknown delivery can be marked as done or not done"
+            f"delivery {delivery_id} is {status.state}: only an unknown delivery can be marked as done or not done"
         )
-    if verdict is Resolution.CLOSE and standing.state not in {State.UNKNOWN, State.DEAD, State.WAITING}:
-        raise InvalidTransition(f"delivery {delivery_id} is {standing.state}: it cannot be closed")
+    if verdict is Resolution.CLOSE and status.state not in {State.UNKNOWN, State.DEAD, State.WAITING}:
+        raise InvalidTransition(f"delivery {delivery_id} is {status.state}: it cannot be closed")
     if not dry_run:
         comment = note or f"resolved by an operator: {verdict}"
-        detail = {"delivery": delivery_id, "handler": standing.handler, "verdict": verdict.value, "note": note}
+        detail = {"delivery": delivery_id, "handler": status.handler, "verdict": verdict.value, "note": note}
         changed = context.change(
-            lambda transaction: _write(context, transaction, standing, target_state, comment),
+            lambda transaction: _write(context, transaction, status, target_state, comment),
             lambda _moved: AuditRecord("resolve", event_id, detail),
         )
         hit("resolve.committed")
         if not changed:
             raise InvalidTransition(f"delivery {delivery_id} has changed meanwhile; check its state again")
     return ResolveResult(
-        delivery_id=delivery_id, handler=standing.handler, before=standing.state, after=target_state, dry_run=dry_run
+        delivery_id=delivery_id, handler=status.handler, before=status.state, after=target_state, dry_run=dry_run
     )
 
 
 def _write(
-    context: OperationContext, transaction: WriteTransaction, standing: DeliveryStatus, target: State, note: str
+    context: OperationContext, transaction: WriteTransaction, status: DeliveryStatus, target: State, note: str
 ) -> set[str]:
     if target is State.WAITING:
         moved = context.ledger.requeue(
             transaction,
-            [standing],
+            [status],
             trigger=Trigger.RESOLVED,
             actor=context.actor,
             missing_handlers=context.missing_handlers,
@@ -113,7 +113,7 @@ def _write(
         )
     else:
         change = StateChange(
-            standing.delivery_id, standing.state, target, standing.attempt, context.clock.now(), comment=note
+            status.delivery_id, status.state, target, status.attempt, context.clock.now(), comment=note
         )
         moved = apply_changes(transaction, [change])
     hit("resolve.written")

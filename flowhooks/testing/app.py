@@ -288,9 +288,9 @@ class AppHarness:
         """
         ledger, event_id = self.app.ledger, event_id_of(event)
         return tuple(
-            delivery_view(event_id, standing, ledger.attempts(standing.delivery_id))
-            for standing in ledger.event(event_id).delivery_statuses
-            if handler is None or handler in {standing.handler, standing.handler.partition(":")[2]}
+            delivery_view(event_id, status, ledger.attempts(status.delivery_id))
+            for status in ledger.event(event_id).delivery_statuses
+            if handler is None or handler in {status.handler, status.handler.partition(":")[2]}
         )
 
     def delivery(self, event: str | PostResult, handler: str | None = None) -> DeliveryView:

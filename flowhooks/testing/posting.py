@@ -67,20 +67,20 @@ def _release_waiters(app: App, flow_instance_id: str) -> None:
     except FlowhooksError:
         return  # the ledger cannot be read just now: the response reports that
     for stored in events:
-        for standing in stored.delivery_statuses:
-            if standing.state is not State.WAITING or standing.due_at is None:
+        for status in stored.delivery_statuses:
+            if status.state is not State.WAITING or status.due_at is None:
                 continue
-            due_at = max(standing.due_at, rates.get(standing.handler, 0))
-            if due_at > now or (standing.blocked_by is not None and _waits_for_clock(app, standing, now)):
-                app.waiters.notify(stored.event.id, replace(standing, due_at=None))
+            due_at = max(status.due_at, rates.get(status.handler, 0))
+            if due_at > now or (status.blocked_by is not None and _waits_for_clock(app, status, now)):
+                app.waiters.notify(stored.event.id, replace(status, due_at=None))
 
 
 def _waits_for_clock(app: App, blocked: DeliveryStatus, now: int) -> bool:
     first = next(
         (
-            standing
-            for standing in app.ledger.delivery_statuses(blocked.blocked_by or "")
-            if standing.handler == blocked.handler
+            status
+            for status in app.ledger.delivery_statuses(blocked.blocked_by or "")
+            if status.handler == blocked.handler
         ),
         None,
     )

@@ -76,24 +76,24 @@ class DeliveryView:
     blocked_by: str | None
 
 
-def delivery_view(event_id: str, standing: DeliveryStatus, attempts: Sequence[Attempt]) -> DeliveryView:
+def delivery_view(event_id: str, status: DeliveryStatus, attempts: Sequence[Attempt]) -> DeliveryView:
     """Return the view of a delivery from its status and its attempts in the ledger."""
     last = attempts[-1] if attempts else None
     return DeliveryView(
-        id=standing.delivery_id,
+        id=status.delivery_id,
         event_id=event_id,
-        handler=standing.handler,
-        state=standing.state,
-        attempt=standing.attempt,
-        outcome=standing.outcome,
-        error=standing.error,
+        handler=status.handler,
+        state=status.state,
+        attempt=status.attempt,
+        outcome=status.outcome,
+        error=status.error,
         traceback=last.traceback if last else "",
         result=json.loads(last.result) if last and last.result is not None else None,
         result_dropped=last.result_dropped if last else "",
         log=last.log if last else "",
-        due_at=None if standing.due_at is None else to_datetime(standing.due_at),
-        note=standing.comment,
-        blocked_by=standing.blocked_by,
+        due_at=None if status.due_at is None else to_datetime(status.due_at),
+        note=status.comment,
+        blocked_by=status.blocked_by,
     )
 
 

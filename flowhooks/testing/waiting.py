@@ -53,20 +53,20 @@ def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
         if moving != before:
             before, deadline = moving, time.monotonic() + WAIT_TIMEOUT
         # A blocked delivery has been due for long, so the next due time is that of the delivery in front of it.
-        unblocked = [standing for _, standing in moving if standing.blocked_by is None]
+        unblocked = [status for _, status in moving if status.blocked_by is None]
         due = [
-            max(standing.due_at, rates.get(standing.handler, 0))
-            for standing in unblocked
-            if standing.state is not State.RUNNING and standing.due_at is not None
+            max(status.due_at, rates.get(status.handler, 0))
+            for status in unblocked
+            if status.state is not State.RUNNING and status.due_at is not None
         ]
         if due and len(due) == len(unblocked) and min(due) > clock.now():
             clock.time = min(due)
             app.runner.wake()
         elif time.monotonic() > deadline:
-            stand = "; ".join(
-                f"{standing.handler} for event {event_id} is {standing.state}" for event_id, standing in moving
+            states = "; ".join(
+                f"{status.handler} for event {event_id} is {status.state}" for event_id, status in moving
             )
-            raise AssertionError(f"nothing has changed for {WAIT_TIMEOUT:g} seconds: the delivery of {stand}")
+            raise AssertionError(f"nothing has changed for {WAIT_TIMEOUT:g} seconds: the delivery of {states}")
         else:
             time.sleep(POLL_INTERVAL)
 
@@ -86,45 +86,43 @@ def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> l
 
     A blocked delivery proceeds if the one in front of it does, which is included, whichever event it belongs to.
     """
-    delivery_statuses = _standings(app, event_ids)
-    meant = {key: standing for key, standing in delivery_statuses.items() if not event_ids or key[0] in event_ids}
-    in_front = [
-        (standing.blocked_by, handler) for (_, handler), standing in meant.items() if standing.blocked_by is not None
-    ]
+    delivery_statuses = _read_statuses(app, event_ids)
+    meant = {key: status for key, status in delivery_statuses.items() if not event_ids or key[0] in event_ids}
+    in_front = [(status.blocked_by, handler) for (_, handler), status in meant.items() if status.blocked_by is not None]
     meant |= {key: delivery_statuses[key] for key in in_front if key in delivery_statuses}
     return [
-        (event_id, standing)
-        for (event_id, handler), standing in meant.items()
-        if _moves(delivery_statuses.get((standing.blocked_by or event_id, handler), standing), asked)
+        (event_id, status)
+        for (event_id, handler), status in meant.items()
+        if _moves(delivery_statuses.get((status.blocked_by or event_id, handler), status), asked)
     ]
 
 
-def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], DeliveryStatus]:
+def _read_statuses(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], DeliveryStatus]:
     """Return the statuses of the events' deliveries and of those that block them, by event and handler."""
     ids = set(event_ids)
     while True:
         # Read all of them in one query: an event that changes between two queries would be in neither.
         events = app.ledger.page(EventFilter(ids=tuple(sorted(ids))), limit=MAX_EVENTS)
         delivery_statuses = {
-            (stored.event.id, standing.handler): standing for stored in events for standing in stored.delivery_statuses
+            (stored.event.id, status.handler): status for stored in events for status in stored.delivery_statuses
         }
-        blocking = {standing.blocked_by for standing in delivery_statuses.values() if standing.blocked_by is not None}
+        blocking = {status.blocked_by for status in delivery_statuses.values() if status.blocked_by is not None}
         if not ids or blocking <= ids:
             break
         ids |= blocking
     return delivery_statuses
 
 
-def _moves(standing: DeliveryStatus, asked: dict[str, set[int]]) -> bool:
-    if standing.state is State.RUNNING:
+def _moves(status: DeliveryStatus, asked: dict[str, set[int]]) -> bool:
+    if status.state is State.RUNNING:
         return True
-    if standing.due_at is None:
+    if status.due_at is None:
         return False
-    if standing.state is State.UNKNOWN:
-        times = asked.setdefault(standing.delivery_id, set())
-        times.add(standing.due_at)
+    if status.state is State.UNKNOWN:
+        times = asked.setdefault(status.delivery_id, set())
+        times.add(status.due_at)
         return len(times) <= MAX_PROBES
-    return standing.state is State.WAITING
+    return status.state is State.WAITING
 
 
 def wait_until_idle(app: App) -> None:

@@ -116,8 +116,8 @@ def clean_log(server):
 def result(site, event_id):
     """The result of the only handler of an event."""
     with site.ledger() as ledger:
-        (standing,) = ledger.delivery_statuses(event_id)
-        return json.loads(ledger.attempts(standing.delivery_id)[-1].result)
+        (delivery_status,) = ledger.delivery_statuses(event_id)
+        return json.loads(ledger.attempts(delivery_status.delivery_id)[-1].result)
 
 
 def is_chinese(text):
@@ -148,8 +148,8 @@ def test_an_equivalent_callback_gets_the_same_response(server, site, again):
     second = server.post("again", again)
     assert (second.status, second.body, second.event_id) == (200, SUCCESS, first.event_id)
     with site.ledger() as ledger:
-        (standing,) = ledger.delivery_statuses(first.event_id)
-        assert standing.attempt == 1
+        (delivery_status,) = ledger.delivery_statuses(first.event_id)
+        assert delivery_status.attempt == 1
 
 
 def test_one_callback_from_many_clients_is_one_event(server, site):
@@ -271,8 +271,8 @@ def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
     chinese = server.post("killed", {"processDefinitionKey": "killed"}, Accept_Language="zh-TW")
     assert "结果未知 1 个" in chinese.json["message"]
     with site.ledger() as ledger:
-        (standing,) = ledger.delivery_statuses(answer.event_id)
-    done = server.operate(site.token(), "resolve", delivery_id=standing.delivery_id, verdict="did")
+        (delivery_status,) = ledger.delivery_statuses(answer.event_id)
+    done = server.operate(site.token(), "resolve", delivery_id=delivery_status.delivery_id, verdict="did")
     assert (done.status, done.json["after"]) == (200, "succeeded")
     assert server.post("killed", {"processDefinitionKey": "killed"}).body == SUCCESS
 

@@ -120,10 +120,10 @@ def attempts(crashed, stored):
     """Every recorded attempt by its delivery and number, before a test of this file lets further ones run."""
     with crashed.ledger() as ledger:
         return {
-            (standing.delivery_id, attempt.number): attempt
+            (delivery_status.delivery_id, attempt.number): attempt
             for status in stored.values()
-            for standing in status.delivery_statuses
-            for attempt in ledger.attempts(standing.delivery_id)
+            for delivery_status in status.delivery_statuses
+            for attempt in ledger.attempts(delivery_status.delivery_id)
         }
 
 
@@ -167,14 +167,16 @@ def test_every_delivery_has_the_expected_state(stored, attempts):
     states = Counter()
     for one in stored.values():
         assert len(one.delivery_statuses) == 2, one
-        states.update((standing.handler, standing.state.value) for standing in one.delivery_statuses)
+        states.update(
+            (delivery_status.handler, delivery_status.state.value) for delivery_status in one.delivery_statuses
+        )
     assert set(states) <= {("demo:plain", "succeeded"), ("demo:plain", "unknown"), ("demo:repeatable", "succeeded")}
     numbers = Counter(delivery_id for delivery_id, _ in attempts)
     for status in stored.values():
-        for standing in status.delivery_statuses:
-            if standing.state.value == "unknown":
-                assert numbers[standing.delivery_id] == 1
-                attempt = attempts[standing.delivery_id, 1]
+        for delivery_status in status.delivery_statuses:
+            if delivery_status.state.value == "unknown":
+                assert numbers[delivery_status.delivery_id] == 1
+                attempt = attempts[delivery_status.delivery_id, 1]
                 assert attempt.outcome.value == "lost"
                 assert "killed while this attempt ran" in attempt.error
 
@@ -192,7 +194,11 @@ def test_no_attempt_was_entered_twice_or_unrecorded(crashed, stored, attempts):
     assert set(entered) <= set(attempts)
     succeeded = {one for one, attempt in attempts.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
     assert succeeded <= set(entered)
-    events = {standing.delivery_id: one.event.id for one in stored.values() for standing in one.delivery_statuses}
+    events = {
+        delivery_status.delivery_id: one.event.id
+        for one in stored.values()
+        for delivery_status in one.delivery_statuses
+    }
     assert all(events[delivery] == event for _, event, delivery, _ in crashed.entered)
 
 
@@ -211,7 +217,10 @@ def test_resolve_and_replay_still_work(crashed, stored):
     """An operator resolves the unknown deliveries, and those recorded as not done are run."""
     token = crashed.token()
     unknown = [
-        standing for one in stored.values() for standing in one.delivery_statuses if standing.state.value == "unknown"
+        delivery_status
+        for one in stored.values()
+        for delivery_status in one.delivery_statuses
+        if delivery_status.state.value == "unknown"
     ]
     assert unknown, "no attempt of the handler without retry= was killed in the middle"
     verdicts = dict(zip((one.delivery_id for one in unknown), ["did-not", "did", "close"] * len(unknown), strict=False))
@@ -224,9 +233,9 @@ def test_resolve_and_replay_still_work(crashed, stored):
     after = {"did-not": "succeeded", "did": "succeeded", "close": "closed"}
     with crashed.ledger() as ledger:
         for delivery_id, verdict in verdicts.items():
-            _, standing = ledger.delivery(delivery_id)
-            assert standing.state.value == after[verdict]
-            assert standing.attempt == (2 if verdict == "did-not" else 1)
+            _, delivery_status = ledger.delivery(delivery_id)
+            assert delivery_status.state.value == after[verdict]
+            assert delivery_status.attempt == (2 if verdict == "did-not" else 1)
     event_filter = {"state": "succeeded", "handler": "demo:plain"}
     again, _ = asked_again(crashed.server, token, "plan_operation", action="rerun", event_filter=event_filter)
     assert again.status == 200

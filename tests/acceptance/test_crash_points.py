@@ -340,13 +340,13 @@ class Place:
         marked = {}
         with self.site.ledger() as ledger:
             for one in stored.values():
-                for standing in one.delivery_statuses:
-                    attempts = ledger.attempts(standing.delivery_id)
-                    assert [it.number for it in attempts] == list(range(1, standing.attempt + 1))
-                    marked |= {(standing.delivery_id, it.number): it.outcome.value for it in attempts}
-                    assert standing.state in FINAL.get(names[standing.delivery_id], {"succeeded"})
+                for delivery_status in one.delivery_statuses:
+                    attempts = ledger.attempts(delivery_status.delivery_id)
+                    assert [it.number for it in attempts] == list(range(1, delivery_status.attempt + 1))
+                    marked |= {(delivery_status.delivery_id, it.number): it.outcome.value for it in attempts}
+                    assert delivery_status.state in FINAL.get(names[delivery_status.delivery_id], {"succeeded"})
                     last = attempts[-1].outcome.value
-                    assert (standing.state, last) in {("succeeded", "succeeded"), ("unknown", "lost")}
+                    assert (delivery_status.state, last) in {("succeeded", "succeeded"), ("unknown", "lost")}
             shown = {
                 one.delivery_id
                 for it in ledger.page(EventFilter(state="unknown"), limit=10_000)
@@ -593,7 +593,7 @@ def test_dismiss(place, name, at, times):
     assert [one.detail["events"] for one in deeds] == [3]
 
 
-def standing(ledger, event_id):
+def delivery_status(ledger, event_id):
     """The state and the attempts of an event's only delivery."""
     (one,) = ledger.delivery_statuses(event_id)
     return one.state.value, one.attempt
@@ -621,7 +621,7 @@ def test_correct(place, name, at, times):
     here.until_over()
     with here.site.ledger() as ledger, ledger.connection() as connection:
         (conflict,) = ledger.conflicts(event_id)
-        assert standing(ledger, conflict.corrected_by) in {("succeeded", 1), ("unknown", 1)}
+        assert delivery_status(ledger, conflict.corrected_by) in {("succeeded", 1), ("unknown", 1)}
         deeds = [one for one in audit.entries(connection, limit=100) if one.detail.get("note") == prefix]
         assert ledger.verify().trouble == []
     assert [one.target for one in deeds] == [event_id]
@@ -644,19 +644,19 @@ def test_resolve(place, name, at, times):
         here.start()
     else:
         here.doomed(at, times, ready=True)
-    here.site.until(lambda ledger: all(standing(ledger, one) == ("unknown", 1) for one in events))
+    here.site.until(lambda ledger: all(delivery_status(ledger, one) == ("unknown", 1) for one in events))
     with here.site.ledger() as ledger:
         ids = [ledger.delivery_statuses(one)[0].delivery_id for one in events]
     commanded(here, at, times, *(("resolve", one, "--did-not") for one in ids))
     with here.site.ledger() as ledger:
-        state, attempt = standing(ledger, events[-1])
+        state, attempt = delivery_status(ledger, events[-1])
     assert attempt == 1 if at == "resolve.written" else attempt == 2 or state == "waiting"
     again = here.site.run("events", "resolve", ids[-1], "--did-not", "--yes", "--database", here.site.database)
     # The delivery is still unknown: nothing was recorded, or its new attempt was lost again.
     assert (again.returncode == 0) == (state == "unknown"), again
     lost, entered = here.check()
     with here.site.ledger() as ledger:
-        ends = [standing(ledger, one) for one in events]
+        ends = [delivery_status(ledger, one) for one in events]
     assert {state for state, _ in ends} == {"succeeded"}
     attempts = sum(attempt for _, attempt in ends)
     assert sum(one[3].startswith(prefix) for one in here.entered()) == attempts - len(lost - entered)

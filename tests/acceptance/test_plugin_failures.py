@@ -138,8 +138,8 @@ def server(troubled):
 def only(site, answer):
     """The only delivery of a response's event, and its attempts."""
     with site.ledger() as ledger:
-        (standing,) = ledger.delivery_statuses(answer.event_id)
-        return standing, ledger.attempts(standing.delivery_id)
+        (delivery_status,) = ledger.delivery_statuses(answer.event_id)
+        return delivery_status, ledger.attempts(delivery_status.delivery_id)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -60,7 +60,7 @@ def registered(site, pid):
         return connection.execute("SELECT stopped_at FROM processes WHERE pid = %s", [pid]).fetchall()
 
 
-def standing(site, event_id):
+def delivery_status(site, event_id):
     """The state of an event's only delivery."""
     with site.ledger() as ledger:
         (one,) = ledger.delivery_statuses(event_id)
@@ -130,7 +130,7 @@ def test_an_expired_server_writes_no_stale_outcome(shared):
     gate.unlink()
     sleeper.until_logged("stale_attempt", attempt=1)
     shared.until(lambda ledger: ledger.delivery_statuses(event_id)[0].state == "succeeded")
-    assert standing(shared, event_id).attempt == 2
+    assert delivery_status(shared, event_id).attempt == 2
     assert [pid for _, _, pid in entered(shared)] == [ran_by, other.process.pid]
     assert sleeper.post("after", BODY).status == 200
     for server in servers:

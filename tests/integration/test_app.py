@@ -132,9 +132,9 @@ def test_a_delivery_of_an_unknown_handler_is_not_started(harness, listens):
     assert flow.app.operation_context.missing_handlers == set()
     assert flow.take("i2").status == "parked"
     replay(flow.app.operation_context, EventFilter(ids=(event_id,)))
-    standing = flow.settled(event_id, State.WAITING, attempt=2)
-    assert (standing.due_at, standing.outcome) == (None, OutcomeKind.FAILED)
-    assert "no loaded plugin has this handler" in standing.error
+    delivery_status = flow.settled(event_id, State.WAITING, attempt=2)
+    assert (delivery_status.due_at, delivery_status.outcome) == (None, OutcomeKind.FAILED)
+    assert "no loaded plugin has this handler" in delivery_status.error
 
 
 def test_a_command_registers_no_handler(harness, listens, make_plugin):

@@ -110,14 +110,14 @@ class Acting(Operating):
     def look(self, pick: int, which: int) -> None:
         """Read a delivery, for a later action."""
         one = self._nth(pick)
-        _, standing = self._flow(which).app.ledger.delivery(self.real.ids[one.event, one.handler])
+        _, delivery_status = self._flow(which).app.ledger.delivery(self.real.ids[one.event, one.handler])
         last = one.attempts[-1] if one.attempts else None
-        assert (standing.state, standing.attempt, standing.outcome) == (
+        assert (delivery_status.state, delivery_status.attempt, delivery_status.outcome) == (
             one.state,
             len(one.attempts),
             last and last.outcome,
         )
-        self.sights.append((standing, one))
+        self.sights.append((delivery_status, one))
 
     @precondition(lambda self: self.sights)
     @rule(pick=PICKS, which=WHICH)

@@ -173,8 +173,8 @@ class RunningApp:
 
     def only(self, event_id: str) -> DeliveryStatus:
         """The stored state of an event's only delivery."""
-        (standing,) = self.delivery_statuses(event_id)
-        return standing
+        (delivery_status,) = self.delivery_statuses(event_id)
+        return delivery_status
 
     def settled(self, event_id: str, state: State, *, attempt: int | None = None) -> DeliveryStatus:
         """The only delivery of an event, once it is in `state` (after attempt number `attempt`)."""

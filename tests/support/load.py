@@ -464,10 +464,10 @@ def check(under_load):
             events |= {stored.event.id: stored for stored in page}
             after = page[-1].event.id
         for one in events.values():
-            for standing in one.delivery_statuses:
-                numbers = {it.number: it.outcome.value for it in ledger.attempts(standing.delivery_id)}
-                assert list(numbers) == list(range(1, standing.attempt + 1))
-                attempts |= {(standing.delivery_id, number): outcome for number, outcome in numbers.items()}
+            for delivery_status in one.delivery_statuses:
+                numbers = {it.number: it.outcome.value for it in ledger.attempts(delivery_status.delivery_id)}
+                assert list(numbers) == list(range(1, delivery_status.attempt + 1))
+                attempts |= {(delivery_status.delivery_id, number): outcome for number, outcome in numbers.items()}
     # I1: each 2xx has one durable row; `verify --against` compares all answers at the end.
     assert not set(under_load.purged.values()) & set(events)
     # I2: each delivery has ended, or is shown to an operator.

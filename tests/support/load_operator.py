@@ -238,9 +238,11 @@ def check_untouched(operator):
     """Check that the operations left alone what is in no plan (I8): it is dead after its first attempt."""
     with operator.site.ledger() as ledger:
         for event_id in operator.untouched:
-            (standing,) = [status for status in ledger.delivery_statuses(event_id) if status.handler == "demo:once"]
+            (delivery_status,) = [
+                status for status in ledger.delivery_statuses(event_id) if status.handler == "demo:once"
+            ]
             # A kill during the first attempt leaves it unknown.
-            assert (standing.state.value, standing.attempt) in {("dead", 1), ("unknown", 1)}
+            assert (delivery_status.state.value, delivery_status.attempt) in {("dead", 1), ("unknown", 1)}
 
 
 def check_operations(operator):

@@ -78,7 +78,7 @@ def fill(harness, hands_of):
     hands.bring(again, State.SUCCEEDED)
     hands.ledger.write(
         lambda t: hands.ledger.requeue(
-            t, [hands.standing(again.delivery_id)], trigger=Trigger.REPLAY, actor="ann", reset_retries=True
+            t, [hands.delivery_status(again.delivery_id)], trigger=Trigger.REPLAY, actor="ann", reset_retries=True
         )
     )
     hands.accept("two", "q:x", "q:y")

@@ -96,24 +96,24 @@ def _flow_cell(event: EventSummary) -> str:
     return "\n".join(lines)
 
 
-def _delivery_text(standing: DeliveryStatus) -> str:
-    lines = [f"{standing.state} {standing.handler}"]
-    if standing.error_group is not None and standing.state not in COMPLETED_STATES:
-        lines.append(f"  {truncate(output.escape_newlines(standing.error), MAX_ERROR_CHARS)}")
-    if standing.blocked_by is not None:
-        lines.append(f"  blocked by {standing.blocked_by}")
+def _delivery_text(status: DeliveryStatus) -> str:
+    lines = [f"{status.state} {status.handler}"]
+    if status.error_group is not None and status.state not in COMPLETED_STATES:
+        lines.append(f"  {truncate(output.escape_newlines(status.error), MAX_ERROR_CHARS)}")
+    if status.blocked_by is not None:
+        lines.append(f"  blocked by {status.blocked_by}")
     return "\n".join(lines)
 
 
 def _deliveries_cell(event: EventSummary) -> str:
     lines = [] if event.state == "routed" and not event.damage else [text.event_state_text(event)]
     if len(event.delivery_statuses) > MAX_NAMED_DELIVERIES:
-        states = Counter(standing.state for standing in event.delivery_statuses)
+        states = Counter(status.state for status in event.delivery_statuses)
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
         # Unfinished deliveries come first.
         lines += [
-            _delivery_text(standing)
-            for standing in sorted(event.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)
+            _delivery_text(status)
+            for status in sorted(event.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
         ]
     return "\n".join(lines)

@@ -144,16 +144,16 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool, log: b
     paused, open_circuits = reader.paused(), reader.open_circuits()
     with reader.connection() as connection:
         coming = next_attempts(connection, stored.delivery_statuses, Clock().now())
-    for standing in stored.delivery_statuses:
+    for status in stored.delivery_statuses:
         output.print_line()
-        attempts = reader.attempts(standing.delivery_id)
+        attempts = reader.attempts(status.delivery_id)
         _print_delivery(
             stored,
-            standing,
+            status,
             attempts,
-            paused=paused.get(standing.handler),
-            circuit=open_circuits.get(standing.handler),
-            coming=coming.get(standing.delivery_id),
+            paused=paused.get(status.handler),
+            circuit=open_circuits.get(status.handler),
+            coming=coming.get(status.delivery_id),
             traceback=traceback,
             log=log,
         )
@@ -216,7 +216,7 @@ def _print_attempt(handler: str, attempt: Attempt, *, traceback: bool, log: bool
 
 def _print_delivery(
     stored: StoredEvent,
-    standing: DeliveryStatus,
+    status: DeliveryStatus,
     attempts: Sequence[Attempt],
     *,
     paused: int | None,
@@ -225,49 +225,49 @@ def _print_delivery(
     traceback: bool,
     log: bool,
 ) -> None:
-    output.print_line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
-    output.print_line(f"  {'handler':<14} {standing.handler}")
-    output.print_line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
-    if standing.damage:
-        output.print_line(f"  {standing.damage}", style="red")
-    if standing.comment:
-        output.print_line(f"  {'note':<14} {standing.comment}")
-    if standing.state is State.WAITING:
-        output.print_line(f"  {'runs':<14} {_due_text(standing, paused, circuit, coming)}")
+    output.print_line(f"delivery {status.delivery_id}: {status.state}", style=_STYLES.get(status.state))
+    output.print_line(f"  {'handler':<14} {status.handler}")
+    output.print_line(f"  {'why':<14} {stored.route.get(status.handler, '-')}")
+    if status.damage:
+        output.print_line(f"  {status.damage}", style="red")
+    if status.comment:
+        output.print_line(f"  {'note':<14} {status.comment}")
+    if status.state is State.WAITING:
+        output.print_line(f"  {'runs':<14} {_due_text(status, paused, circuit, coming)}")
     if len(attempts) > MAX_ATTEMPTS:
         output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are not shown; --json lists them")
     for attempt in attempts[-MAX_ATTEMPTS:]:
-        _print_attempt(standing.handler, attempt, traceback=traceback, log=log)
-    if standing.state is State.UNKNOWN:
-        command = suggestions.resolve_command(standing.delivery_id)
+        _print_attempt(status.handler, attempt, traceback=traceback, log=log)
+    if status.state is State.UNKNOWN:
+        command = suggestions.resolve_command(status.delivery_id)
         output.print_line(f"  Record what it did: {command}, with --did, --did-not or --close")
-    elif standing.state is State.DEAD:
-        output.print_line(f"  Run it again: {suggestions.replay_command(stored.event.id, standing.handler)}")
+    elif status.state is State.DEAD:
+        output.print_line(f"  Run it again: {suggestions.replay_command(stored.event.id, status.handler)}")
 
 
 def _due_text(
-    standing: DeliveryStatus, paused: int | None, circuit: CircuitState | None, coming: NextAttempt | None
+    status: DeliveryStatus, paused: int | None, circuit: CircuitState | None, coming: NextAttempt | None
 ) -> str:
     if circuit is not None:
         return (
             f"when its handler works again: its circuit is open since {output.format_time(circuit.opened_at)} UTC "
             f"because its last attempts failed ({circuit.reason}); next try at "
             f"{output.format_time(circuit.retry_at)} UTC. To resume it now: "
-            f"{suggestions.resume_command(standing.handler)}"
+            f"{suggestions.resume_command(status.handler)}"
         )
     if paused is not None:
         return (
             f"when its handler is resumed (paused since {output.format_time(paused)} UTC): "
-            f"{suggestions.resume_command(standing.handler)}"
+            f"{suggestions.resume_command(status.handler)}"
         )
-    if standing.due_at is None and standing.comment.startswith(UNDECIDED_NOTE):
-        close = command_line("events", "resolve", standing.delivery_id, "--close")
+    if status.due_at is None and status.comment.startswith(UNDECIDED_NOTE):
+        close = command_line("events", "resolve", status.delivery_id, "--close")
         return f"when a process starts whose handler can decide its condition (see the note). To close it: {close}"
-    if standing.due_at is None:
+    if status.due_at is None:
         return "when its handler is loaded"
-    if standing.blocked_by is not None:
-        return f"after event {standing.blocked_by}, which blocks it"
-    due = f"at {output.format_time(standing.due_at)} UTC"
+    if status.blocked_by is not None:
+        return f"after event {status.blocked_by}, which blocks it"
+    due = f"at {output.format_time(status.due_at)} UTC"
     return due if coming is None else f"{_attempt_text(coming)}, {due}"
 
 

@@ -351,9 +351,9 @@ def late_callbacks_to_json(late: Iterable[LateCallback]) -> list[LateCallbackJso
     return [{"received_at": to_text(entry.received_at), "body": entry.body, "repeats": entry.repeats} for entry in late]
 
 
-def delivery_to_json(standing: DeliveryStatus) -> DeliveryJson:
+def delivery_to_json(status: DeliveryStatus) -> DeliveryJson:
     """Return the state of a delivery."""
-    return {**_delivery_fields(standing), "attempts": standing.attempt}
+    return {**_delivery_fields(status), "attempts": status.attempt}
 
 
 def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:

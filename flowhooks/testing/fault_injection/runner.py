@@ -165,16 +165,16 @@ class ExactlyOnceRunner:
     def _waits_for_turn(self, event_id: str) -> bool:
         """Tell whether the delivery is blocked; if it need not be, wait for the end of its attempt."""
 
-        def standing() -> DeliveryStatus:
-            standings = self._app.app.ledger.delivery_statuses(event_id)
-            return next(standing_found for standing_found in standings if standing_found.handler == self._handler.id)
+        def status() -> DeliveryStatus:
+            statuses = self._app.app.ledger.delivery_statuses(event_id)
+            return next(status for status in statuses if status.handler == self._handler.id)
 
         def known() -> bool:
-            current = standing()
+            current = status()
             return current.blocked_by is not None or (current.attempt > 0 and current.state is not State.RUNNING)
 
         until(known, "the later event is delivered, or is blocked")
-        return standing().blocked_by is not None
+        return status().blocked_by is not None
 
     def _killed(self, max_lines: int) -> Iterator[Finding]:
         """Kill the process at each line, each time in a new process."""

@@ -176,7 +176,7 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    standing = StandIn()
+    delivery_status = StandIn()
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -184,10 +184,10 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             query = {name: values[0] for name, values in parse_qs(address.query).items()}
             path = address.path.removeprefix("/engine-rest/")
-            answer = json.dumps(standing.answer(path, query | (json.loads(body) if body else {}))).encode()
-            answer += b" " * standing.pads.get(path, 0)
+            answer = json.dumps(delivery_status.answer(path, query | (json.loads(body) if body else {}))).encode()
+            answer += b" " * delivery_status.pads.get(path, 0)
             self.send_response_only(200)
-            self.send_header("Date", self.date_time_string() if standing.date is None else standing.date)
+            self.send_header("Date", self.date_time_string() if delivery_status.date is None else delivery_status.date)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -200,10 +200,10 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        standing.port = server.server_address[1]
+        delivery_status.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield standing
+        yield delivery_status
         server.shutdown()
         thread.join()
 
@@ -211,9 +211,9 @@ def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 class StandInDriver(EngineDriver):
     """Drives the stand-in for the suite."""
 
-    def __init__(self, standing: StandIn) -> None:
-        self.standing = standing
-        standing.definitions = [
+    def __init__(self, delivery_status: StandIn) -> None:
+        self.delivery_status = delivery_status
+        delivery_status.definitions = [
             {"key": "expense", "version": 2, "name": None, "tenantId": None},
             {"key": "expense", "version": 1, "name": "Expense", "tenantId": "north"},
         ]
@@ -224,7 +224,7 @@ class StandInDriver(EngineDriver):
 
     def config(self) -> EngineConfig:
         """The address."""
-        return EngineConfig(source="oa", url=self.standing.url)
+        return EngineConfig(source="oa", url=self.delivery_status.url)
 
     def start(
         self,
@@ -234,19 +234,21 @@ class StandInDriver(EngineDriver):
         tenant_id: str | None = None,
     ) -> str:
         """Start an instance."""
-        instance_id = self.standing.start(businessKey=business_key, tenantId=tenant_id)
+        instance_id = self.delivery_status.start(businessKey=business_key, tenantId=tenant_id)
         for name, value in (variables or {}).items():
             is_json = isinstance(value, dict | list)
-            self.standing.set(instance_id, name, json.dumps(value) if is_json else value, "Json" if is_json else "")
+            self.delivery_status.set(
+                instance_id, name, json.dumps(value) if is_json else value, "Json" if is_json else ""
+            )
         return instance_id
 
     def end(self, instance_id: str, end_state: EndState, at: datetime | None = None) -> str | None:
         """End an instance, and its parent."""
         if end_state is EndState.CANCELLED:
-            self.standing.end(instance_id, "EXTERNALLY_TERMINATED", at=at)
+            self.delivery_status.end(instance_id, "EXTERNALLY_TERMINATED", at=at)
             return None
-        self.standing.end(instance_id, "COMPLETED", activity(EVENTS[end_state], f"end_{end_state}"), at=at)
-        if parent := self.standing.instances[instance_id]["superProcessInstanceId"]:
+        self.delivery_status.end(instance_id, "COMPLETED", activity(EVENTS[end_state], f"end_{end_state}"), at=at)
+        if parent := self.delivery_status.instances[instance_id]["superProcessInstanceId"]:
             self.end(parent, EndState.COMPLETED)
         return f"end_{end_state}"
 
@@ -263,17 +265,17 @@ class StandInDriver(EngineDriver):
     def start_parent(self, variables: Mapping[str, Any]) -> tuple[str, str]:
         """Start a parent and its child."""
         parent, child = self.start(variables=variables), self.start()
-        self.standing.instances[child]["superProcessInstanceId"] = parent
+        self.delivery_status.instances[child]["superProcessInstanceId"] = parent
         return parent, child
 
     def delete_history(self, instance_id: str) -> None:
         """Delete an instance."""
-        del self.standing.instances[instance_id]
+        del self.delivery_status.instances[instance_id]
 
     def deploy_many(self, count: int) -> list[str]:
         """Deploy definitions."""
         keys = [f"many_{number}" for number in range(count)]
-        self.standing.definitions += [{"key": key, "version": 1, "name": None, "tenantId": None} for key in keys]
+        self.delivery_status.definitions += [{"key": key, "version": 1, "name": None, "tenantId": None} for key in keys]
         return keys
 
 
@@ -281,22 +283,22 @@ class StandInDriver(EngineDriver):
 def engine() -> Iterator[EngineDriver]:
     """The stand-in for the whole suite."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for standing in listen(monkeypatch):
-            yield StandInDriver(standing)
+        for delivery_status in listen(monkeypatch):
+            yield StandInDriver(delivery_status)
 
 
 class TestCamundaClient(EngineClientContract):
     """The client passes the suite with the stand-in; tests/engines runs the suite with real engines."""
 
 
-def client_of(standing: StandIn, **changes: Any) -> CamundaClient:
+def client_of(delivery_status: StandIn, **changes: Any) -> CamundaClient:
     """A client of the stand-in."""
-    return CamundaClient(EngineConfig(source="oa", url=standing.url, **changes))
+    return CamundaClient(EngineConfig(source="oa", url=delivery_status.url, **changes))
 
 
-def read(standing: StandIn, instance_id: str, **changes: Any) -> FinishedInstance:
+def read(delivery_status: StandIn, instance_id: str, **changes: Any) -> FinishedInstance:
     """An instance that has ended."""
-    with closing(client_of(standing, **changes)) as client:
+    with closing(client_of(delivery_status, **changes)) as client:
         instance = client.instance(instance_id)
     assert isinstance(instance, FinishedInstance)
     return instance

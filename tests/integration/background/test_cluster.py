@@ -135,8 +135,8 @@ def test_resolving_in_another_process_ends_the_wait(having, without, answered, e
         assert entered.wait(20)
         gate.set()
         (event_id,) = eventually(taker.app.waiters.pending_event_ids)
-        standing = runs.settled(event_id, State.WAITING, attempt=1)
-        resolve(desk.app.operation_context, standing.delivery_id, Resolution.CLOSE, note="by hand")
+        delivery_status = runs.settled(event_id, State.WAITING, attempt=1)
+        resolve(desk.app.operation_context, delivery_status.delivery_id, Resolution.CLOSE, note="by hand")
 
     answer = answered(taker, meanwhile=operates)
     assert answer.delivery_statuses[0].state is State.CLOSED

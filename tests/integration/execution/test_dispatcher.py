@@ -70,8 +70,8 @@ def run(harness, listens, make_plugin):
     """A function that runs one attempt of a function, and returns the flow, the delivery's state and the attempt."""
 
     def go(function, *, wrapper=None, **declared):
-        ((flow, standing, attempt),) = many([function], wrapper=wrapper, **declared)
-        return flow, standing, attempt
+        ((flow, delivery_status, attempt),) = many([function], wrapper=wrapper, **declared)
+        return flow, delivery_status, attempt
 
     def many(functions, *, wrapper=None, **declared):
         """The same for several functions, each with its own key."""
@@ -80,9 +80,9 @@ def run(harness, listens, make_plugin):
         flow = harness.open(plugins=plugins)
         for number in range(len(functions)):
             answer = flow.take(key=f"k{number}", callback_class=f"c{number}")
-            standing = flow.only(answer.event_id)
-            (*_, attempt) = flow.app.ledger.attempts(standing.delivery_id)
-            yield flow, standing, attempt
+            delivery_status = flow.only(answer.event_id)
+            (*_, attempt) = flow.app.ledger.attempts(delivery_status.delivery_id)
+            yield flow, delivery_status, attempt
 
     go.many = many
     return go
@@ -90,8 +90,8 @@ def run(harness, listens, make_plugin):
 
 def test_the_result_of_a_handler_is_stored(run):
     """A JSON value is stored with its attempt."""
-    _, standing, attempt = run(lambda event: {"archived": [1, 2.5, None, True, "é"]})
-    assert (standing.state, standing.attempt, standing.error) == (State.SUCCEEDED, 1, "")
+    _, delivery_status, attempt = run(lambda event: {"archived": [1, 2.5, None, True, "é"]})
+    assert (delivery_status.state, delivery_status.attempt, delivery_status.error) == (State.SUCCEEDED, 1, "")
     assert attempt.outcome is OutcomeKind.SUCCEEDED
     assert json.loads(attempt.result) == {"archived": [1, 2.5, None, True, "é"]}
 
@@ -112,9 +112,9 @@ UNFIT = [
 def test_a_result_that_is_not_json_is_dropped_and_the_attempt_succeeds(run, logged):
     """A result that is not JSON is dropped, with the reason in the attempt and in the log; the attempt succeeds."""
     reasons = []
-    for _, standing, attempt in run.many([lambda event, value=value: value for value in UNFIT]):
-        assert (standing.state, attempt.result) == (State.SUCCEEDED, None), standing.handler
-        plugin, _, name = standing.handler.partition(":")
+    for _, delivery_status, attempt in run.many([lambda event, value=value: value for value in UNFIT]):
+        assert (delivery_status.state, attempt.result) == (State.SUCCEEDED, None), delivery_status.handler
+        plugin, _, name = delivery_status.handler.partition(":")
         assert attempt.result_dropped.startswith(f"handler {name} of plugin {plugin} returned ")
         reasons.append(attempt.result_dropped)
     assert [entry["why"] for entry in logged if entry["event"] == "result_dropped"] == reasons
@@ -125,15 +125,19 @@ def test_a_recursive_result_is_dropped(run):
     """A recursive value is not stored."""
     value = []
     value.append(value)
-    _, standing, attempt = run(lambda event: value)
-    assert (standing.state, attempt.result) == (State.SUCCEEDED, None)
+    _, delivery_status, attempt = run(lambda event: value)
+    assert (delivery_status.state, attempt.result) == (State.SUCCEEDED, None)
 
 
 def test_a_failure_without_retry_is_final(run):
     """Without `retry=` an exception makes the delivery dead."""
-    flow, standing, attempt = run(fails(ValueError("no\nroom  here")))
-    assert (standing.state, standing.outcome, standing.due_at) == (State.DEAD, OutcomeKind.FAILED, None)
-    assert standing.error == "ValueError: no room here"
+    flow, delivery_status, attempt = run(fails(ValueError("no\nroom  here")))
+    assert (delivery_status.state, delivery_status.outcome, delivery_status.due_at) == (
+        State.DEAD,
+        OutcomeKind.FAILED,
+        None,
+    )
+    assert delivery_status.error == "ValueError: no room here"
     assert "raise error" in attempt.traceback
     flow.advance(10**6)
     assert flow.only(flow.events()[0]).attempt == 1
@@ -141,9 +145,9 @@ def test_a_failure_without_retry_is_final(run):
 
 def test_reject_is_final_at_once(run):
     """`Reject` makes the delivery dead even with `retry=`, and only its reason is stored."""
-    _, standing, attempt = run(fails(Reject("no such contract")), retry=Retry())
-    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.REJECTED)
-    assert (standing.error, attempt.traceback) == ("no such contract", "")
+    _, delivery_status, attempt = run(fails(Reject("no such contract")), retry=Retry())
+    assert (delivery_status.state, delivery_status.outcome) == (State.DEAD, OutcomeKind.REJECTED)
+    assert (delivery_status.error, attempt.traceback) == ("no such contract", "")
 
 
 def test_retries_follow_the_schedule_until_the_delivery_is_dead(harness, listens, eventually):
@@ -157,15 +161,18 @@ def test_retries_follow_the_schedule_until_the_delivery_is_dead(harness, listens
     flow = harness.open(listens(failing, retry=Retry()))
     event_id = flow.take(wait=0).event_id
     for number, delay in enumerate([5, 300, 1800, 7200, 18000, 36000, 36000], start=1):
-        standing = flow.settled(event_id, State.WAITING, attempt=number)
-        assert (standing.due_at, standing.error) == (flow.clock.now() + delay * SECOND, f"OSError: attempt {number}")
+        delivery_status = flow.settled(event_id, State.WAITING, attempt=number)
+        assert (delivery_status.due_at, delivery_status.error) == (
+            flow.clock.now() + delay * SECOND,
+            f"OSError: attempt {number}",
+        )
         flow.advance(delay - 0.001)
         assert flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9) == []
         flow.advance(0.001)
-    standing = flow.settled(event_id, State.DEAD)
-    assert (standing.attempt, standing.error, standing.due_at) == (8, "OSError: attempt 8", None)
+    delivery_status = flow.settled(event_id, State.DEAD)
+    assert (delivery_status.attempt, delivery_status.error, delivery_status.due_at) == (8, "OSError: attempt 8", None)
     assert runs == [1, 2, 3, 4, 5, 6, 7, 8]
-    outcomes = [one.outcome for one in flow.app.ledger.attempts(standing.delivery_id)]
+    outcomes = [one.outcome for one in flow.app.ledger.attempts(delivery_status.delivery_id)]
     assert outcomes == [OutcomeKind.FAILED] * 8
 
 
@@ -193,9 +200,9 @@ def test_a_second_attempt_may_succeed(harness, listens):
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(5)
-    standing = flow.settled(event_id, State.SUCCEEDED)
-    assert standing.error == ""
-    first, second = flow.app.ledger.attempts(standing.delivery_id)
+    delivery_status = flow.settled(event_id, State.SUCCEEDED)
+    assert delivery_status.error == ""
+    first, second = flow.app.ledger.attempts(delivery_status.delivery_id)
     assert (first.error, second.result) == ("ValueError: first", '"second"')
 
 
@@ -204,8 +211,8 @@ def test_retry_after_works_without_a_declared_retry(harness, listens):
     flow = harness.open(listens(fails(RetryAfter(90, "busy"))))
     event_id = flow.take(wait=0).event_id
     for number in range(1, 8):
-        standing = flow.settled(event_id, State.WAITING, attempt=number)
-        assert (standing.due_at, standing.error) == (flow.clock.now() + 90 * SECOND, "busy")
+        delivery_status = flow.settled(event_id, State.WAITING, attempt=number)
+        assert (delivery_status.due_at, delivery_status.error) == (flow.clock.now() + 90 * SECOND, "busy")
         flow.advance(90)
     assert flow.settled(event_id, State.DEAD).attempt == 8
 
@@ -240,9 +247,9 @@ RAISED = [
 def test_any_exception_fails_only_its_own_attempt(run):
     """Any exception, even one that exits threads, fails only its own attempt; the runner continues."""
     runs = run.many([fails(error) for error, _ in RAISED])
-    for (_, line), (_, standing, _) in zip(RAISED, runs, strict=True):
-        assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED), line
-        assert standing.error.startswith(line)
+    for (_, line), (_, delivery_status, _) in zip(RAISED, runs, strict=True):
+        assert (delivery_status.state, delivery_status.outcome) == (State.DEAD, OutcomeKind.FAILED), line
+        assert delivery_status.error.startswith(line)
 
 
 def test_exits_raised_by_handlers_cost_the_pool_no_thread(harness, listens):
@@ -268,12 +275,12 @@ def test_exits_raised_by_handlers_cost_the_pool_no_thread(harness, listens):
 def test_an_error_text_is_stored_cleaned_and_shortened(run):
     """NUL, lone surrogates and very long texts are replaced by storable text of one line and limited length."""
     texts = ["a\0b", "\ud800", "x" * 1_000_000, "\x1b[31m\u202e", "é" * 100_000, "a\r\nb"]
-    for _, standing, attempt in run.many([fails(ValueError(text)) for text in texts]):
-        assert standing.state is State.DEAD
-        assert standing.error.startswith("ValueError: ")
-        assert "\0" not in standing.error + attempt.traceback
-        assert "\n" not in standing.error
-        assert len(standing.error) <= MAX_ERROR_CHARS + 50
+    for _, delivery_status, attempt in run.many([fails(ValueError(text)) for text in texts]):
+        assert delivery_status.state is State.DEAD
+        assert delivery_status.error.startswith("ValueError: ")
+        assert "\0" not in delivery_status.error + attempt.traceback
+        assert "\n" not in delivery_status.error
+        assert len(delivery_status.error) <= MAX_ERROR_CHARS + 50
         assert len(attempt.traceback) <= MAX_TRACEBACK_CHARS + 50
 
 
@@ -283,8 +290,8 @@ def test_a_long_traceback_is_truncated(run):
     def deep(event):
         return deep(event)
 
-    _, standing, attempt = run(deep)
-    assert standing.error.startswith("RecursionError")
+    _, delivery_status, attempt = run(deep)
+    assert delivery_status.error.startswith("RecursionError")
     assert 0 < len(attempt.traceback) <= MAX_TRACEBACK_CHARS + 50
 
 
@@ -304,10 +311,10 @@ def test_a_wrapper_failing_before_the_handler_causes_a_retry(harness, make_plugi
         }
     )
     event_id = flow.take(wait=0).event_id
-    standing = flow.settled(event_id, State.WAITING, attempt=1)
-    assert standing.due_at == flow.clock.now() + 5 * SECOND
-    assert "plugin tracing" in standing.error
-    assert "ConnectionError: tracing is down" in standing.error
+    delivery_status = flow.settled(event_id, State.WAITING, attempt=1)
+    assert delivery_status.due_at == flow.clock.now() + 5 * SECOND
+    assert "plugin tracing" in delivery_status.error
+    assert "ConnectionError: tracing is down" in delivery_status.error
     assert runs == []
     broken[0] = False
     flow.advance(5)
@@ -337,15 +344,15 @@ def test_a_wrapper_that_raises_after_the_handler_is_named(run):
     def after(answer):
         raise ConnectionError("commit failed")
 
-    _, standing, _ = run(lambda event: "done", wrapper=wrapped(after=after))
-    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
-    assert standing.error == "ConnectionError: commit failed (raised by the run_handler wrapper of plugin w)"
+    _, delivery_status, _ = run(lambda event: "done", wrapper=wrapped(after=after))
+    assert (delivery_status.state, delivery_status.outcome) == (State.DEAD, OutcomeKind.FAILED)
+    assert delivery_status.error == "ConnectionError: commit failed (raised by the run_handler wrapper of plugin w)"
 
 
 def test_an_exception_of_a_handler_names_no_wrapper(run):
     """A handler's exception passes through wrappers, which are not named."""
-    _, standing, _ = run(fails(ValueError("mine")), wrapper=wrapped(after=lambda answer: answer))
-    assert standing.error == "ValueError: mine"
+    _, delivery_status, _ = run(fails(ValueError("mine")), wrapper=wrapped(after=lambda answer: answer))
+    assert delivery_status.error == "ValueError: mine"
 
 
 def test_a_wrapper_that_returns_no_outcome_fails_the_attempt(run):
@@ -353,9 +360,9 @@ def test_a_wrapper_that_returns_no_outcome_fails_the_attempt(run):
     answers = [None, True, "done", {"kind": "succeeded"}]
     left = iter(answers)
     runs = run.many([lambda event: "done"] * len(answers), wrapper=wrapped(after=lambda _: next(left)))
-    for answer, (_, standing, _) in zip(answers, runs, strict=True):
-        assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
-        assert f"returned {type(answer).__name__} instead of the Outcome" in standing.error
+    for answer, (_, delivery_status, _) in zip(answers, runs, strict=True):
+        assert (delivery_status.state, delivery_status.outcome) == (State.DEAD, OutcomeKind.FAILED)
+        assert f"returned {type(answer).__name__} instead of the Outcome" in delivery_status.error
 
 
 def test_a_wrapper_may_change_the_outcome(run):
@@ -364,8 +371,8 @@ def test_a_wrapper_may_change_the_outcome(run):
     def after(outcome):
         return replace(outcome, kind=OutcomeKind.FAILED, error="not good enough")
 
-    _, standing, _ = run(lambda event: 1, wrapper=wrapped(after=after))
-    assert (standing.state, standing.error) == (State.DEAD, "not good enough")
+    _, delivery_status, _ = run(lambda event: 1, wrapper=wrapped(after=after))
+    assert (delivery_status.state, delivery_status.error) == (State.DEAD, "not good enough")
 
 
 CHANGES = [
@@ -389,22 +396,26 @@ def test_an_invalid_outcome_of_a_wrapper_still_ends_the_attempt(run):
     runs = run.many(
         [lambda event: 1] * len(CHANGES), wrapper=wrapped(after=lambda outcome: replace(outcome, **next(left)))
     )
-    for change, (flow, standing, attempt) in zip(CHANGES, runs, strict=True):
+    for change, (flow, delivery_status, attempt) in zip(CHANGES, runs, strict=True):
         lost = change.get("kind") is OutcomeKind.LOST  # as if the process had ended: the outcome is not known
-        assert standing.state in ({State.UNKNOWN} if lost else {State.SUCCEEDED, State.DEAD, State.WAITING}), change
+        assert delivery_status.state in ({State.UNKNOWN} if lost else {State.SUCCEEDED, State.DEAD, State.WAITING}), (
+            change
+        )
         assert attempt.finished_at is not None, change
-        assert standing.due_at is None or standing.due_at <= flow.clock.now() + 31 * 86400 * SECOND, change
+        assert delivery_status.due_at is None or delivery_status.due_at <= flow.clock.now() + 31 * 86400 * SECOND, (
+            change
+        )
 
 
 def test_a_multiline_wrapper_error_is_stored_as_one_line(run):
     """An error of a wrapper becomes one line, as every error does."""
-    _, standing, _ = run(
+    _, delivery_status, _ = run(
         lambda event: 1,
         wrapper=wrapped(after=lambda outcome: Outcome(kind=OutcomeKind.FAILED, error="a\nb\0" + "x" * 5000)),
     )
-    assert standing.state is State.DEAD
-    assert "\n" not in standing.error
-    assert len(standing.error) <= MAX_ERROR_CHARS + 50
+    assert delivery_status.state is State.DEAD
+    assert "\n" not in delivery_status.error
+    assert len(delivery_status.error) <= MAX_ERROR_CHARS + 50
 
 
 def test_each_attempt_has_its_own_copy_of_the_event(harness, listens, eventually):
@@ -458,8 +469,8 @@ def test_the_delivery_id_is_the_same_for_all_attempts(harness, listens):
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(5)
-    standing = flow.settled(event_id, State.DEAD)
-    assert seen == [(standing.delivery_id, 1), (standing.delivery_id, 2)]
+    delivery_status = flow.settled(event_id, State.DEAD)
+    assert seen == [(delivery_status.delivery_id, 1), (delivery_status.delivery_id, 2)]
 
 
 def test_an_outcome_is_recorded_after_a_database_outage(harness, listens, monkeypatch):
@@ -482,8 +493,8 @@ def test_an_outcome_is_recorded_after_a_database_outage(harness, listens, monkey
         with pytest.raises(Unavailable):
             flow.take("i2", wait=0)
         assert flow.only(event_id).state is State.RUNNING
-    standing = flow.settled(event_id, State.SUCCEEDED)
-    assert standing.attempt == 1
+    delivery_status = flow.settled(event_id, State.SUCCEEDED)
+    assert delivery_status.attempt == 1
     assert runs.count("i1") == 1  # the other may be stored after the answer that its result is unknown
     assert flow.take("i3").status == "done"
 
@@ -526,11 +537,11 @@ def test_a_probe_decides_the_outcome_of_a_lost_attempt(harness, listens, verdict
     event_id = lost(harness, listener)
     flow = harness.open(listener)
     eventually(lambda: asked)
-    standing = flow.settled(event_id, state)
+    delivery_status = flow.settled(event_id, state)
     assert runs == [1] * (verdict is False)
     assert asked == [("i1", 1)]
     if verdict is True:
-        assert standing.comment == "its probe says that its work was done"
+        assert delivery_status.comment == "its probe says that its work was done"
     if state is State.UNKNOWN:
         due = eventually(lambda: (one := flow.only(event_id)).due_at != harness.clock.now() and one.due_at)
         assert due == harness.clock.now() + 60 * SECOND
@@ -553,8 +564,8 @@ def test_a_probe_that_raises_leaves_the_delivery_unknown(harness, listens, error
     event_id = lost(harness, listener)
     flow = harness.open(listener)
     eventually(lambda: [entry["handler"] for entry in logged if entry["event"] == "probe_failed"] == ["p:h"])
-    standing = flow.only(event_id)
-    assert (standing.state, standing.due_at) == (State.UNKNOWN, harness.clock.now() + 60 * SECOND)
+    delivery_status = flow.only(event_id)
+    assert (delivery_status.state, delivery_status.due_at) == (State.UNKNOWN, harness.clock.now() + 60 * SECOND)
     assert asked == [1]
 
 
@@ -584,9 +595,11 @@ def test_a_delivery_read_before_the_last_probe_is_not_probed_again(harness, list
     event_id = lost(harness, listener)
     flow = harness.open(listener)
     eventually(lambda: asked and flow.app.runner.running == 0)
-    standing = flow.only(event_id)
-    assert (standing.due_at or 0) > harness.clock.now()
-    flow.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt, probe=True))
+    delivery_status = flow.only(event_id)
+    assert (delivery_status.due_at or 0) > harness.clock.now()
+    flow.app.dispatcher.execute(
+        ReadyDelivery(delivery_status.delivery_id, delivery_status.handler, delivery_status.attempt, probe=True)
+    )
     assert asked == [1]
 
 
@@ -606,8 +619,8 @@ def test_a_probe_does_not_change_a_delivery_resolved_meanwhile(harness, listens,
     resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.CLOSE, note="by hand")
     told.set()
     eventually(lambda: flow.app.runner.running == 0)
-    standing = flow.only(event_id)
-    assert (standing.state, standing.comment) == (State.CLOSED, "by hand")
+    delivery_status = flow.only(event_id)
+    assert (delivery_status.state, delivery_status.comment) == (State.CLOSED, "by hand")
 
 
 def lost(harness, listener):

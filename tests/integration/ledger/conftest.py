@@ -66,10 +66,10 @@ class Hands:
 
     def queued(self, delivery_id):
         """A delivery as a runner would read it now."""
-        _, standing = self.ledger.delivery(delivery_id)
-        return ReadyDelivery(delivery_id, standing.handler, standing.attempt)
+        _, delivery_status = self.ledger.delivery(delivery_id)
+        return ReadyDelivery(delivery_id, delivery_status.handler, delivery_status.attempt)
 
-    def standing(self, delivery_id):
+    def delivery_status(self, delivery_id):
         """The stored state of a delivery."""
         return self.ledger.delivery(delivery_id)[1]
 

@@ -36,7 +36,7 @@ class Versions:
         for number, version in enumerate(versions, 1):
             hands.ledger._in_flight.plugin_versions = {handler: PluginVersion(version, "")}
             if number > 1:
-                status = hands.standing(queued.delivery_id)
+                status = hands.delivery_status(queued.delivery_id)
                 hands.ledger.write(
                     lambda transaction, status=status: hands.ledger.requeue(
                         transaction, [status], trigger=trigger, actor="ann", reset_retries=True
@@ -115,7 +115,7 @@ def test_a_replay_runs_only_deliveries_last_run_by_one_version(versions):
     assert run_bulk(ann, BulkAction.RERUN, wanted).released == 3
     waiting = {one.event.id for one in hands.ledger.find(EventFilter(state="waiting"), limit=9)}
     assert waiting == {versions.ids[name] for name in ("new", "wrong", "fresh")} | {two}
-    assert hands.standing(other.delivery_id).state is State.SUCCEEDED
+    assert hands.delivery_status(other.delivery_id).state is State.SUCCEEDED
     first = EventFilter(trigger="first", handler="mail:send")
     assert run_bulk(ann, BulkAction.RERUN, first).released == 1
 

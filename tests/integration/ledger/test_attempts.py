@@ -65,7 +65,7 @@ def test_only_a_waiting_delivery_can_be_claimed(hands, harness):
         _, (queued,) = hands.accept(f"i{number}", "p:a")
         hands.bring(queued, state)
         assert hands.ledger.claim(hands.queued(queued.delivery_id)) is None
-        assert hands.standing(queued.delivery_id).state is state
+        assert hands.delivery_status(queued.delivery_id).state is state
 
 
 def test_the_end_of_an_attempt_is_recorded_with_all_details(hands):
@@ -91,7 +91,7 @@ def test_the_end_of_an_attempt_is_recorded_with_all_details(hands):
         '{"a": 1}',
         hands.clock.now(),
     )
-    assert hands.standing(queued.delivery_id).due_at == hands.clock.now() + 5
+    assert hands.delivery_status(queued.delivery_id).due_at == hands.clock.now() + 5
 
 
 def test_a_result_is_stored_unchanged(hands):
@@ -113,7 +113,7 @@ def test_a_failed_claim_leaves_the_delivery_waiting(hands):
 
     with pytest.raises(RuntimeError):
         hands.ledger.write(cut)
-    assert hands.standing(queued.delivery_id).state is State.WAITING
+    assert hands.delivery_status(queued.delivery_id).state is State.WAITING
     assert hands.ledger.attempts(queued.delivery_id) == ()
     assert hands.ledger.claim(queued).attempt == 1
 
@@ -155,10 +155,14 @@ def test_recovery_of_attempts_of_a_killed_process(harness, listens, declared, at
     harness.crash(first)
     harness.clock.advance(10)
     second = harness.open(listener, start=False)
-    standing = second.only(event_id)
-    assert (standing.state, standing.attempt, standing.outcome) == (state, attempts, OutcomeKind.LOST)
-    assert standing.due_at == (None if after is None else harness.clock.now() + after * SECOND)
-    last = second.app.ledger.attempts(standing.delivery_id)[-1]
+    delivery_status = second.only(event_id)
+    assert (delivery_status.state, delivery_status.attempt, delivery_status.outcome) == (
+        state,
+        attempts,
+        OutcomeKind.LOST,
+    )
+    assert delivery_status.due_at == (None if after is None else harness.clock.now() + after * SECOND)
+    last = second.app.ledger.attempts(delivery_status.delivery_id)[-1]
     assert last.finished_at == harness.clock.now()
     assert "killed" in last.error
 
@@ -184,11 +188,11 @@ def test_a_lost_attempt_in_a_retry_schedule_with_a_damaged_start(harness, listen
     first.sql("UPDATE deliveries SET retry_base = ?", stored)
     harness.crash(first)
     second = harness.open(listener, start=False)
-    standing, now = second.only(event_id), harness.clock.now()
-    assert (standing.state, standing.due_at) == (State.WAITING, now + 5 * SECOND)
+    delivery_status, now = second.only(event_id), harness.clock.now()
+    assert (delivery_status.state, delivery_status.due_at) == (State.WAITING, now + 5 * SECOND)
     with second.app.ledger.connection() as connection:
-        following = next_attempts(connection, [standing], now)
-    assert following == {standing.delivery_id: NextAttempt(number=2, total=8, left=5 * SECOND)}
+        following = next_attempts(connection, [delivery_status], now)
+    assert following == {delivery_status.delivery_id: NextAttempt(number=2, total=8, left=5 * SECOND)}
 
 
 def test_recovery_changes_only_running_deliveries(harness, listens):
@@ -213,8 +217,8 @@ def test_a_waiting_delivery_of_a_killed_process_runs_normally(harness, listens, 
     answer = first.take(wait=0)
     harness.crash(first)
     second = harness.open(listener)
-    standing = second.settled(answer.event_id, State.SUCCEEDED)
-    assert (standing.attempt, runs) == (1, ["i1"])
+    delivery_status = second.settled(answer.event_id, State.SUCCEEDED)
+    assert (delivery_status.attempt, runs) == (1, ["i1"])
 
 
 def test_lost_deliveries_are_retried_with_separate_jitter(harness, listens):

@@ -28,7 +28,7 @@ def full(hands, harness):
     hands.bring(again, State.SUCCEEDED)
     hands.ledger.write(
         lambda t: hands.ledger.requeue(
-            t, [hands.standing(again.delivery_id)], trigger=Trigger.REPLAY, reset_retries=True
+            t, [hands.delivery_status(again.delivery_id)], trigger=Trigger.REPLAY, reset_retries=True
         )
     )
     _, (retried,) = hands.accept("retried", "p:retried")

@@ -53,7 +53,7 @@ def test_one_illegal_transition_rejects_the_whole_batch(hands, one):
     ]
     with pytest.raises(InvalidTransition):
         hands.ledger.write(lambda transaction: apply_changes(transaction, moves))
-    assert hands.standing(other.delivery_id).state is State.WAITING
+    assert hands.delivery_status(other.delivery_id).state is State.WAITING
 
 
 @pytest.mark.parametrize(("state", "attempt"), [(State.RUNNING, 2), (State.RUNNING, 4), (State.DEAD, 3)])
@@ -107,12 +107,12 @@ def test_the_outcome_of_a_stale_attempt_is_not_recorded(hands):
     hands.ledger.claim(queued)
     assert hands.settle(queued, 1, OutcomeKind.LOST, State.WAITING, hands.clock.now())
     hands.ledger.claim(hands.queued(queued.delivery_id))
-    before = (hands.standing(queued.delivery_id), hands.ledger.attempts(queued.delivery_id))
+    before = (hands.delivery_status(queued.delivery_id), hands.ledger.attempts(queued.delivery_id))
     assert not hands.settle(queued, 1, error="late", result='"late"')
-    assert (hands.standing(queued.delivery_id), hands.ledger.attempts(queued.delivery_id)) == before
+    assert (hands.delivery_status(queued.delivery_id), hands.ledger.attempts(queued.delivery_id)) == before
     assert hands.settle(queued, 2)
     assert not hands.settle(queued, 2, OutcomeKind.FAILED, State.DEAD)
-    assert hands.standing(queued.delivery_id).state is State.SUCCEEDED
+    assert hands.delivery_status(queued.delivery_id).state is State.SUCCEEDED
 
 
 def test_a_stale_attempt_in_one_batch_with_the_current_one(hands):
@@ -125,7 +125,7 @@ def test_a_stale_attempt_in_one_batch_with_the_current_one(hands):
         lambda: hands.settle(queued, 1, error="late"), lambda: hands.settle(queued, 2), lambda: hands.settle(queued, 1)
     )
     assert results == [False, True, False]
-    assert hands.standing(queued.delivery_id).state is State.SUCCEEDED
+    assert hands.delivery_status(queued.delivery_id).state is State.SUCCEEDED
     assert [(one.outcome, one.error) for one in hands.ledger.attempts(queued.delivery_id)] == [
         (OutcomeKind.LOST, "lost"),
         (OutcomeKind.SUCCEEDED, ""),
@@ -140,8 +140,12 @@ def test_two_settlements_of_one_attempt_in_a_batch(hands):
         lambda: hands.settle(queued, 1), lambda: hands.settle(queued, 1, OutcomeKind.FAILED, State.DEAD, error="no")
     )
     assert results == [True, False]
-    standing = hands.standing(queued.delivery_id)
-    assert (standing.state, standing.outcome, standing.error) == (State.SUCCEEDED, OutcomeKind.SUCCEEDED, "")
+    delivery_status = hands.delivery_status(queued.delivery_id)
+    assert (delivery_status.state, delivery_status.outcome, delivery_status.error) == (
+        State.SUCCEEDED,
+        OutcomeKind.SUCCEEDED,
+        "",
+    )
 
 
 def test_postponing_changes_no_state(hands, one):

@@ -177,7 +177,9 @@ def test_duplicates_in_one_batch_are_one_event(hands):
     results = hands.queue_up(*(lambda new=new: hands.store(new) for new in several))
     assert [one.new for one in results] == [True, False, False, False, False]
     assert {one.event_id for one in results} == {several[0].event.id}
-    assert all([standing.state for standing in one.delivery_statuses] == [State.WAITING] for one in results[1:])
+    assert all(
+        [delivery_status.state for delivery_status in one.delivery_statuses] == [State.WAITING] for one in results[1:]
+    )
     assert hands.ledger.event(several[0].event.id).repeats == 4
     assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
 
@@ -250,8 +252,8 @@ def test_a_batch_of_new_repeated_and_conflicting_callbacks(hands):
 def test_a_delivery_for_a_missing_handler_has_no_due_time(hands):
     """A delivery whose handler is not loaded has no due time and is not polled."""
     _, (here, away) = hands.accept("i1", "p:here", "q:away", absent=["q:away"])
-    assert hands.standing(here.delivery_id).due_at == hands.clock.now()
-    assert hands.standing(away.delivery_id).due_at is None
+    assert hands.delivery_status(here.delivery_id).due_at == hands.clock.now()
+    assert hands.delivery_status(away.delivery_id).due_at is None
     due = hands.ledger.due_deliveries(hands.clock.now() + 10**9 * SECOND, lambda _handler: 100)
     assert [one.delivery_id for one in due] == [here.delivery_id]
 
@@ -283,7 +285,7 @@ def test_an_event_is_not_stored_without_all_its_deliveries(hands):
     assert isinstance(results[0], Unavailable)
     assert results[1].new
     assert hands.sql("SELECT flow_instance_id FROM events ORDER BY 1") == [("i0",), ("i2",)]
-    assert hands.standing(queued.delivery_id).handler == "p:a"
+    assert hands.delivery_status(queued.delivery_id).handler == "p:a"
     assert taken
 
 

@@ -62,9 +62,9 @@ def test_attempts_committed_to_a_moved_file_are_recovered(harness, listens, hand
     # The engine got 503 and repeats the callback.
     answer = flow.take("i1")
     assert answer.status == "done"
-    standing = flow.only(answer.event_id)
+    delivery_status = flow.only(answer.event_id)
     # The first attempt was marked, and did not run.
-    assert (standing.state, standing.attempt) == (State.SUCCEEDED, 2)
+    assert (delivery_status.state, delivery_status.attempt) == (State.SUCCEEDED, 2)
     assert entered == ["i1"]
 
 

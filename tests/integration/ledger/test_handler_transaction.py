@@ -94,8 +94,8 @@ def test_an_exception_in_or_after_the_block_rolls_back(harness, listens, contrac
 
     flow = harness.open(listens(fails_once, retry=AGAIN))
     event_id = flow.take("i", wait=0).event_id
-    standing = flow.settled(event_id, State.WAITING, attempt=1)
-    assert (standing.error, contracts()) == ("OSError: no paper", [])
+    delivery_status = flow.settled(event_id, State.WAITING, attempt=1)
+    assert (delivery_status.error, contracts()) == ("OSError: no paper", [])
     flow.advance(1)
     flow.settled(event_id, State.SUCCEEDED)
     assert contracts() == [("i", 2)]
@@ -226,9 +226,9 @@ def test_the_block_cannot_end_its_transaction(harness, listens, contracts, how, 
                 ENDS[how](connection)
 
     flow = harness.open(listens(ends))
-    standing = flow.only(flow.take("i").event_id)
-    assert standing.state is State.DEAD
-    assert standing.error.startswith("TransactionError: ")
+    delivery_status = flow.only(flow.take("i").event_id)
+    assert delivery_status.state is State.DEAD
+    assert delivery_status.error.startswith("TransactionError: ")
     assert contracts() == []
     assert flow.take("j", key="other").status == "parked"
 
@@ -270,8 +270,8 @@ def test_deferred_constraints_are_checked_at_the_end_of_the_block(harness, liste
             writes(connection, event, delivery)
 
     flow = harness.open(listens(twice))
-    standing = flow.only(flow.take("i").event_id)
-    assert 'violates unique constraint "once"' in standing.error
+    delivery_status = flow.only(flow.take("i").event_id)
+    assert 'violates unique constraint "once"' in delivery_status.error
     assert contracts() == []
 
 
@@ -306,8 +306,8 @@ def test_a_second_block_is_rejected(harness, listens, contracts):
             pass
 
     flow = harness.open(listens(twice))
-    standing = flow.only(flow.take("i").event_id)
-    assert "called a second time" in standing.error
+    delivery_status = flow.only(flow.take("i").event_id)
+    assert "called a second time" in delivery_status.error
     assert contracts() == []
 
 
@@ -320,8 +320,8 @@ def test_a_block_that_is_never_exited_is_an_error(harness, listens, contracts):
         writes(kept[0].__enter__(), event, delivery)
 
     flow = harness.open(listens(opens))
-    standing = flow.only(flow.take("i").event_id)
-    assert "without leaving the block" in standing.error
+    delivery_status = flow.only(flow.take("i").event_id)
+    assert "without leaving the block" in delivery_status.error
     assert contracts() == []
 
 
@@ -417,12 +417,12 @@ def test_the_outcome_of_a_commit_without_a_reply_is_read_back(
     monkeypatch.setattr(DefaultDialect, "do_commit", breaks)
     flow = harness.open(listens(archive, retry=AGAIN))
     event_id = flow.take("i", wait=0).event_id
-    standing = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING, attempt=1)
+    delivery_status = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING, attempt=1)
     eventually(lambda: "commit_outcome_unknown" in [entry["event"] for entry in logged])
     assert [entry["event"] for entry in logged].count("commit_outcome_unknown") == 1
     assert contracts() == [("i", 1)] * came_through
     if not came_through:
-        assert "was lost before the commit" in standing.error
+        assert "was lost before the commit" in delivery_status.error
         flow.advance(1)
         flow.settled(event_id, State.SUCCEEDED)
         assert contracts() == [("i", 2)]
@@ -453,7 +453,7 @@ class TestOnSqlite:
     def test_a_handler_transaction_is_rejected_on_sqlite(self, harness, listens):
         """The attempt fails with the reason; `retry=` decides about the next one."""
         flow = harness.open(listens(archive))
-        standing = flow.only(flow.take("i").event_id)
-        assert standing.state is State.DEAD
-        assert "needs a ledger on PostgreSQL" in standing.error
-        assert "flowhooks db copy" in standing.error
+        delivery_status = flow.only(flow.take("i").event_id)
+        assert delivery_status.state is State.DEAD
+        assert "needs a ledger on PostgreSQL" in delivery_status.error
+        assert "flowhooks db copy" in delivery_status.error

@@ -38,8 +38,10 @@ class Lane:
 
     def queued(self, delivery_id):
         """A delivery as a runner would read it now."""
-        standing = self.ledger.delivery(delivery_id)[1]
-        return ReadyDelivery(delivery_id, standing.handler, standing.attempt, ordered=standing.ordered)
+        delivery_status = self.ledger.delivery(delivery_id)[1]
+        return ReadyDelivery(
+            delivery_id, delivery_status.handler, delivery_status.attempt, ordered=delivery_status.ordered
+        )
 
     def due(self):
         """The ids of the due deliveries that polling returns."""

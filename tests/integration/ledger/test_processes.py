@@ -230,9 +230,13 @@ def test_a_delivery_marked_as_running_without_an_attempt_waits_again(two):
     assert sum(two[0].app.ledger.recover().values()) == 0
     two[0].app.ledger._in_flight.discard([(queued.delivery_id, 1)])
     assert two[0].app.ledger.recover()[State.WAITING] == 1
-    standing = two[0].only(event_id)
-    assert (standing.state, standing.attempt, standing.due_at) == (State.WAITING, 1, two[0].clock.now())
-    assert "was not entered" in standing.error
+    delivery_status = two[0].only(event_id)
+    assert (delivery_status.state, delivery_status.attempt, delivery_status.due_at) == (
+        State.WAITING,
+        1,
+        two[0].clock.now(),
+    )
+    assert "was not entered" in delivery_status.error
     assert sum(two[0].app.ledger.recover().values()) == 0
 
 

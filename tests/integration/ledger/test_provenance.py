@@ -166,7 +166,7 @@ def test_the_operation_is_stored_with_the_attempt(hands):
     hands.ledger.write(
         lambda transaction: hands.ledger.requeue(
             transaction,
-            [hands.standing(queued.delivery_id)],
+            [hands.delivery_status(queued.delivery_id)],
             trigger=Trigger.REPLAY,
             actor="ann",
             operation_id=operation,
@@ -188,7 +188,11 @@ def test_the_trigger_is_cleared_when_the_delivery_is_closed_first(hands):
     hands.bring(queued, State.DEAD)
     hands.ledger.write(
         lambda transaction: hands.ledger.requeue(
-            transaction, [hands.standing(queued.delivery_id)], trigger=Trigger.REPLAY, actor="ann", reset_retries=True
+            transaction,
+            [hands.delivery_status(queued.delivery_id)],
+            trigger=Trigger.REPLAY,
+            actor="ann",
+            reset_retries=True,
         )
     )
     resolve(hands.flow.app.operation_context, queued.delivery_id, Resolution.CLOSE)

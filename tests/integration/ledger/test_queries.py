@@ -122,10 +122,15 @@ def test_a_delivery_status_describes_its_last_attempt(hands):
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
     hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now(), error="first")
-    assert hands.standing(queued.delivery_id).error == "first"
+    assert hands.delivery_status(queued.delivery_id).error == "first"
     hands.ledger.claim(hands.queued(queued.delivery_id))
-    standing = hands.standing(queued.delivery_id)
-    assert (standing.state, standing.attempt, standing.error, standing.outcome) == (State.RUNNING, 2, "", None)
+    delivery_status = hands.delivery_status(queued.delivery_id)
+    assert (delivery_status.state, delivery_status.attempt, delivery_status.error, delivery_status.outcome) == (
+        State.RUNNING,
+        2,
+        "",
+        None,
+    )
 
 
 def test_the_tally_counts_unfinished_deliveries_and_parked_events(hands, harness):

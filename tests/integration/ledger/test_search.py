@@ -126,7 +126,9 @@ def test_a_listed_event_has_every_field_but_the_body(hands):
     assert (one.id, one.flow_instance_id, one.business_key, one.callback_class) == (event_id, "i1", "B", "C")
     assert (one.process_key, one.process_version, one.source, one.kind) == ("k", 3, "default", "complete")
     assert (one.state, one.repeats, one.received_at) == ("routed", 1, hands.clock.now())
-    assert [(standing.handler, standing.state) for standing in one.delivery_statuses] == [("p:a", State.WAITING)]
+    assert [(delivery_status.handler, delivery_status.state) for delivery_status in one.delivery_statuses] == [
+        ("p:a", State.WAITING)
+    ]
     with taking_down(hands.ledger._engine) as taken:
         assert hands.ledger.find_summaries(EventFilter(flow_instance_id="i1"), limit=2) == [one]
     assert not [statement for statement, _ in taken if "body" in statement]

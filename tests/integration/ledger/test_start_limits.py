@@ -32,9 +32,11 @@ class Rated:
 
     def claim(self, delivery_id):
         """Try to start an attempt of a delivery."""
-        standing = self.ledger.delivery(delivery_id)[1]
+        delivery_status = self.ledger.delivery(delivery_id)[1]
         return self.ledger.claim(
-            ReadyDelivery(delivery_id, standing.handler, standing.attempt, ordered=standing.ordered)
+            ReadyDelivery(
+                delivery_id, delivery_status.handler, delivery_status.attempt, ordered=delivery_status.ordered
+            )
         )
 
     def started(self, *ids):

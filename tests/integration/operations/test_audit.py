@@ -116,18 +116,18 @@ def test_an_action_without_an_operator_is_not_recorded(flow):
 
 def test_a_resolution_and_a_retirement_are_recorded(flow):
     """A resolution is recorded under its event, a retirement under its handler, so that their pages find them."""
-    (standing,) = flow.app.ledger.delivery_statuses(flow.dead)
-    resolve(by(flow), standing.delivery_id, Resolution.CLOSE, note="by hand")
-    retire(by(flow), [standing.handler])
+    (delivery_status,) = flow.app.ledger.delivery_statuses(flow.dead)
+    resolve(by(flow), delivery_status.delivery_id, Resolution.CLOSE, note="by hand")
+    retire(by(flow), [delivery_status.handler])
     (closed,) = entries(flow, target=flow.dead)
     assert closed.detail == {
-        "delivery": standing.delivery_id,
-        "handler": standing.handler,
+        "delivery": delivery_status.delivery_id,
+        "handler": delivery_status.handler,
         "verdict": "close",
         "note": "by hand",
     }
-    (retired,) = entries(flow, target=standing.handler)
-    assert (retired.action, retired.detail) == ("retire", {"handlers": [standing.handler]})
+    (retired,) = entries(flow, target=delivery_status.handler)
+    assert (retired.action, retired.detail) == ("retire", {"handlers": [delivery_status.handler]})
     assert [one.id for one in entries(flow)] == [retired.id, closed.id]
     assert entries(flow, before=retired.id) == [closed]
 

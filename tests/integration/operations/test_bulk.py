@@ -176,8 +176,8 @@ def test_dead_deliveries_run_again_until_all_are_executed(harness, listens, work
     assert [one.event_id for one in items(flow, operation_id, status=ItemResult.FAILED)] == [still]
     assert [one.event_id for one in items(flow, operation_id, status=ItemResult.SUCCEEDED)] == [dead[0], dead[2]]
     for event_id in dead:
-        standing = flow.only(event_id)
-        assert (standing.attempt, standing.comment) == (2, "ERP is up")
+        delivery_status = flow.only(event_id)
+        assert (delivery_status.attempt, delivery_status.comment) == (2, "ERP is up")
     ids = [flow.only(event_id).delivery_id for event_id in dead]
     rows = flow.sql("SELECT delivery_id, trigger, actor, operation_id FROM attempts WHERE number = 2")
     assert sorted(rows) == [(delivery_id, "replay", "ann", operation_id) for delivery_id in sorted(ids)]
@@ -253,7 +253,7 @@ def test_a_paused_operation_releases_nothing_until_it_is_resumed(harness, listen
     assert (paused.state, paused.remaining) == (OperationState.PAUSED, 2)
     flow.clock.advance(1_000)
     flow.app.bulk_operations.wake()
-    assert [standing.state for _, standing in all_of(flow)] == [State.SUCCEEDED] * 2 + [State.DEAD] * 2
+    assert [delivery_status.state for _, delivery_status in all_of(flow)] == [State.SUCCEEDED] * 2 + [State.DEAD] * 2
     bulk.set_operation_rate(by_ann(flow), operation_id, None)
     assert read(flow, operation_id).rate is None
     assert bulk.resume_operation(by_ann(flow), operation_id).state == OperationState.RUNNING
@@ -266,9 +266,9 @@ def test_a_paused_operation_releases_nothing_until_it_is_resumed(harness, listen
 def all_of(flow):
     """All deliveries in the order of their ids, each with its event's id."""
     found = [
-        (stored.event.id, standing)
+        (stored.event.id, delivery_status)
         for stored in flow.app.ledger.page(ALL, limit=100)
-        for standing in stored.delivery_statuses
+        for delivery_status in stored.delivery_statuses
     ]
     return sorted(found, key=lambda pair: pair[1].delivery_id)
 
@@ -320,8 +320,8 @@ def test_unknown_deliveries_are_resolved_together(harness, listens, works, actio
     done = ended(flow, run(flow, action, EventFilter(handler="p:h")))
     assert (done.planned, done.succeeded, done.failed) == (2, 2, 0)
     for event_id in events:
-        standing = flow.only(event_id)
-        assert (standing.state, standing.attempt, standing.comment) == results
+        delivery_status = flow.only(event_id)
+        assert (delivery_status.state, delivery_status.attempt, delivery_status.comment) == results
 
 
 def test_a_scheduled_retry_runs_now(harness, listens, works):

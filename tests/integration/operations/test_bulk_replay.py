@@ -43,9 +43,9 @@ def test_a_dead_delivery_runs_again(harness, listens, works):
     works.error = None
     done = replay(flow.app.operation_context)
     assert (done.planned, done.released, done.changed) == (1, 1, 0)
-    standing = flow.settled(event_id, State.SUCCEEDED)
-    assert standing.attempt == 2
-    assert [one.error for one in flow.app.ledger.attempts(standing.delivery_id)] == ["ValueError: broken", ""]
+    delivery_status = flow.settled(event_id, State.SUCCEEDED)
+    assert delivery_status.attempt == 2
+    assert [one.error for one in flow.app.ledger.attempts(delivery_status.delivery_id)] == ["ValueError: broken", ""]
     assert works.runs == [("i1", 1), ("i1", 2)]
 
 

@@ -51,9 +51,9 @@ def test_deliveries_of_a_paused_handler_run_after_the_resume(harness, listens, e
     answer = flow.take("1", wait=LONG)
     assert answer.status == "pending"
     assert flow.take("2", key="order").status == "done"
-    standing = flow.only(answer.event_id)
-    assert (standing.state, standing.attempt) == (State.WAITING, 0)
-    assert standing.due_at is not None
+    delivery_status = flow.only(answer.event_id)
+    assert (delivery_status.state, delivery_status.attempt) == (State.WAITING, 0)
+    assert delivery_status.due_at is not None
     done = resume(flow.app.operation_context, ["p:h"])
     assert (done.handlers, done.waiting) == (("p:h",), 1)
     assert flow.settled(answer.event_id, State.SUCCEEDED).attempt == 1

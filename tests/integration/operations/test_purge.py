@@ -103,8 +103,8 @@ def test_younger_events_stay(full):
 def test_the_age_counts_from_the_last_change_of_an_event(full):
     """The age of an event replayed or dismissed yesterday is one day, however old its callback is."""
     flow, ids = full
-    (standing,) = flow.delivery_statuses(ids["dead"])
-    resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
+    (delivery_status,) = flow.delivery_statuses(ids["dead"])
+    resolve(flow.app.operation_context, delivery_status.delivery_id, Resolution.CLOSE)
     dismiss(flow.app.operation_context, EventFilter(ids=(ids["parked"],)))
     assert purge(flow.app.operation_context, before(flow, 90)).purged == 3
     assert left(flow, ids) == {"dead", "parked"}

@@ -29,14 +29,14 @@ def put(harness, listens):
 
     def bring(state):
         answer = flow.take(state, wait=0)
-        standing = flow.only(answer.event_id)
+        delivery_status = flow.only(answer.event_id)
         if state is State.CLOSED:
-            resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
+            resolve(flow.app.operation_context, delivery_status.delivery_id, Resolution.CLOSE)
         elif state is not State.WAITING:
             found = [
                 one
                 for one in flow.app.ledger.due_deliveries(flow.clock.now(), lambda _h: 99)
-                if one.delivery_id == standing.delivery_id
+                if one.delivery_id == delivery_status.delivery_id
             ]
             flow.app.ledger.claim(found[0])
             if state is not State.RUNNING:
@@ -46,10 +46,10 @@ def put(harness, listens):
                     State.UNKNOWN: OutcomeKind.LOST,
                 }[state]
                 result = AttemptResult(
-                    standing.delivery_id, "p:h", 1, outcome, "", "", None, state, None, flow.clock.now()
+                    delivery_status.delivery_id, "p:h", 1, outcome, "", "", None, state, None, flow.clock.now()
                 )
                 flow.app.ledger.wait_for(flow.app.ledger.record_result(result))
-        return standing.delivery_id
+        return delivery_status.delivery_id
 
     bring.flow = flow
     return bring

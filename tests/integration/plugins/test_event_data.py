@@ -47,11 +47,17 @@ def test_data_that_violates_the_schema_is_rejected(harness, listens, with_schema
     )
     flow = harness.open(plugins={"p": plugin, "w": SimpleNamespace(run_handler=run_handler)})
     answer = flow.take(amount="a lot")
-    (standing,) = answer.delivery_statuses
-    assert (standing.state, standing.outcome, standing.attempt) == (State.DEAD, OutcomeKind.REJECTED, 1)
-    assert standing.error == ("the data does not match data/key/leave.schema.json: /amount: must be of type integer")
-    (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
-    assert (attempt.error, attempt.traceback, attempt.result) == (standing.error, "", None)
+    (delivery_status,) = answer.delivery_statuses
+    assert (delivery_status.state, delivery_status.outcome, delivery_status.attempt) == (
+        State.DEAD,
+        OutcomeKind.REJECTED,
+        1,
+    )
+    assert delivery_status.error == (
+        "the data does not match data/key/leave.schema.json: /amount: must be of type integer"
+    )
+    (attempt,) = flow.app.ledger.attempts(delivery_status.delivery_id)
+    assert (attempt.error, attempt.traceback, attempt.result) == (delivery_status.error, "", None)
     assert entered == []
     assert flow.take("i2", amount=3).delivery_statuses[0].state is State.SUCCEEDED
     assert entered == ["wrapper of p:h", "p"]
@@ -94,8 +100,8 @@ def test_a_schema_applies_to_the_class_or_key(harness, with_schemas):
     flow = harness.open(plugins={"p": with_schemas(both, **files)})
 
     def refused(instance, **call):
-        (standing,) = flow.take(instance, **call).delivery_statuses
-        return [name for name in ("com.Leave", "leave") if f"/{name}.schema.json" in standing.error]
+        (delivery_status,) = flow.take(instance, **call).delivery_statuses
+        return [name for name in ("com.Leave", "leave") if f"/{name}.schema.json" in delivery_status.error]
 
     assert refused("i1", callback_class="com.Leave") == ["com.Leave", "leave"]
     assert refused("i2", callback_class="com.Leave", a=1) == ["leave"]
@@ -167,14 +173,14 @@ def nowhere(harness, eventually, logged):
         def failed():
             return next((one for one in flow.delivery_statuses(answer.event_id) if one.error), None)
 
-        standing = eventually(failed)
-        assert "…" in standing.error
-        attempts = flow.app.ledger.attempts(standing.delivery_id)
-        assert "hunter2" not in repr((answer, standing, attempts, logged))
+        delivery_status = eventually(failed)
+        assert "…" in delivery_status.error
+        attempts = flow.app.ledger.attempts(delivery_status.delivery_id)
+        assert "hunter2" not in repr((answer, delivery_status, attempts, logged))
         flow.close()
         for file in harness.folder.glob("flowhooks.db*"):
             assert SECRET.encode() not in file.read_bytes()
-        return standing
+        return delivery_status
 
     return look
 
@@ -197,8 +203,8 @@ def test_a_handler_error_contains_no_secret(kind, secretive, nowhere, request):
     """Ledger, answer and log have `…` where the exception had the plugin's secret."""
     flow = secretive(raising(kind))
     answer = flow.take(wait=0 if "RetryAfter" in request.node.name else 20)
-    standing = nowhere(flow, answer)
-    assert "no answer from https://me:…@example.com" in standing.error
+    delivery_status = nowhere(flow, answer)
+    assert "no answer from https://me:…@example.com" in delivery_status.error
 
 
 def test_a_long_error_is_masked_before_truncation(secretive, nowhere):
@@ -239,8 +245,8 @@ def test_a_wrapper_outcome_contains_no_secret(secretive, nowhere):
 def test_a_handler_result_contains_no_secret(secretive, harness):
     """A handler's result is stored and shown with `…` in place of a secret, and is still JSON."""
     flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
-    (standing,) = flow.take().delivery_statuses
-    (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
+    (delivery_status,) = flow.take().delivery_statuses
+    (attempt,) = flow.app.ledger.attempts(delivery_status.delivery_id)
     assert json.loads(attempt.result) == {"sent": ["as …", 3], "…": True}
     flow.close()
     for file in harness.folder.glob("flowhooks.db*"):
@@ -253,6 +259,6 @@ def test_numbers_in_a_result_are_not_masked(harness, make_plugin, listens):
         listens(lambda event: {"pin": "4711", "number": 47110}, name="h"), configure=lambda settings: None
     )
     flow = harness.open(plugins={"p": plugin}, sections={"p": {"pin": {"env": "PIN"}}}, environ={"PIN": "4711"})
-    (standing,) = flow.take().delivery_statuses
-    (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
+    (delivery_status,) = flow.take().delivery_statuses
+    (attempt,) = flow.app.ledger.attempts(delivery_status.delivery_id)
     assert json.loads(attempt.result) == {"pin": "…", "number": 47110}

@@ -290,8 +290,8 @@ def test_a_claimed_attempt_with_a_false_condition_is_closed(harness, noted, runs
     ids = waits_for_its_plugin(harness, noted, "rejected", "")
     flow = harness.open(noted(conclusion="approved"), start=False)
     for instance, state in (("rejected", State.CLOSED), ("", State.WAITING)):
-        standing = flow.only(ids[instance])
-        queued = ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt)
+        delivery_status = flow.only(ids[instance])
+        queued = ReadyDelivery(delivery_status.delivery_id, delivery_status.handler, delivery_status.attempt)
         claimed = flow.app.ledger.claim(queued)
         flow.app.dispatcher.execute(queued, claimed)
         after = flow.settled(ids[instance], state)  # the result is recorded in the background
@@ -485,8 +485,10 @@ def test_two_versions_in_a_cluster(harness, noted, runs):
     older = harness.open(noted(), start=False)
     ids = {one: older.take(one, conclusion=one, wait=0).event_id for one in ("approved", "rejected", "")}
     for event_id in ids.values():
-        standing = older.only(event_id)
-        newest.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt))
+        delivery_status = older.only(event_id)
+        newest.app.dispatcher.execute(
+            ReadyDelivery(delivery_status.delivery_id, delivery_status.handler, delivery_status.attempt)
+        )
     newest.settled(ids["approved"], State.SUCCEEDED)
     assert newest.only(ids["rejected"]).state is State.CLOSED
     assert newest.noted_as_undecided(ids[""]).due_at is None

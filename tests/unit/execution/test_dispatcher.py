@@ -253,7 +253,7 @@ def test_steps_of_an_attempt(paper):
     assert paper.invocation.isolated_call is None
     assert current_invocation() is None
     assert paper.of("settle") == [(settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}'),)]
-    standing = DeliveryStatus(
+    delivery_status = DeliveryStatus(
         delivery_id="d",
         handler="p:h",
         state=State.SUCCEEDED,
@@ -263,7 +263,7 @@ def test_steps_of_an_attempt(paper):
         finished_at=paper.clock.now(),
     )
     ((settled,),) = paper.of("settled")
-    assert settled[:4] == (paper.event, delivery, standing, DONE)
+    assert settled[:4] == (paper.event, delivery, delivery_status, DONE)
     assert settled.seconds > 0
     assert paper.writing.done == ["over", "close"]
 

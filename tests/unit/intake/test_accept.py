@@ -163,7 +163,7 @@ def intake(paper):
     return make
 
 
-def standing(name, state, **given):
+def delivery_status(name, state, **given):
     """The state of a handler's delivery."""
     whole = {"attempt": 1, "due_at": None} | given
     return DeliveryStatus(delivery_id=f"d-{name}", handler=f"p:{name}", state=state, **whole)
@@ -454,7 +454,7 @@ def test_a_waiter_is_answered_when_all_deliveries_have_settled(paper, intake):
 def test_unsettled_deliveries_are_answered_with_their_current_state(paper, intake):
     """The answer has the notified state, and for other deliveries the ledger's state."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
-    paper.there = [standing("late", State.RUNNING)]
+    paper.there = [delivery_status("late", State.RUNNING)]
     started = time.monotonic()
     answer = intake().accept(CALL_BACK, wait=0.2)
     assert time.monotonic() - started >= 0.2
@@ -560,7 +560,7 @@ def test_a_repeat_with_other_data_is_a_conflict(paper, intake, state, key):
 )
 def test_a_repeat_is_answered_with_the_gravest_state_of_its_event(paper, intake, states, state, status):
     """The gravest state decides; no notification of a repeated event is sent."""
-    delivery_statuses = [standing(f"h{number}", one) for number, one in enumerate(states)]
+    delivery_statuses = [delivery_status(f"h{number}", one) for number, one in enumerate(states)]
     came_before(paper, *delivery_statuses, state=state)
     answer = intake().accept(CALL_BACK, wait=0)
     assert (answer.event_id, answer.status, list(answer.delivery_statuses)) == ("before", status, delivery_statuses)
@@ -591,8 +591,8 @@ def test_a_repeat_retries_a_dead_delivery_at_most_once_a_minute(paper, intake, n
     given = dict(given)
     if "finished_at" in given:
         given["finished_at"] = ago(paper, given["finished_at"])
-    one = standing(name, given.pop("state", State.DEAD), **given)
-    other = standing("other", State.DEAD)
+    one = delivery_status(name, given.pop("state", State.DEAD), **given)
+    other = delivery_status("other", State.DEAD)
     came_before(paper, one, other)
     paper.there = [after := replace(one, state=State.WAITING)]
     answer = intake(rules(absent={"p:x"})).accept(CALL_BACK, wait=0)
@@ -604,9 +604,9 @@ def test_a_repeat_retries_a_dead_delivery_at_most_once_a_minute(paper, intake, n
 def test_a_repeat_waits_for_running_or_due_deliveries(paper, intake):
     """A repeat waits for a running or due delivery in the only place, and gets its outcome."""
     done, runs, waits = (
-        standing("done", State.SUCCEEDED),
-        standing("runs", State.RUNNING),
-        standing("waits", State.WAITING),
+        delivery_status("done", State.SUCCEEDED),
+        delivery_status("runs", State.RUNNING),
+        delivery_status("waits", State.WAITING),
     )
     waits = replace(waits, due_at=paper.clock.now())
     came_before(paper, done, runs, waits)
@@ -630,7 +630,7 @@ def test_a_repeat_waits_for_running_or_due_deliveries(paper, intake):
 
 def test_a_repeat_does_not_wait_for_deliveries_settled_meanwhile(paper, intake):
     """The state of the ledger after the start of the watch counts."""
-    runs = standing("runs", State.RUNNING)
+    runs = delivery_status("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = [replace(runs, state=State.DEAD)]
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.DEAD
@@ -638,7 +638,7 @@ def test_a_repeat_does_not_wait_for_deliveries_settled_meanwhile(paper, intake):
 
 def test_a_repeat_does_not_exceed_its_wait(paper, intake):
     """After its wait a repeat is answered from the ledger's state."""
-    runs = standing("runs", State.RUNNING)
+    runs = delivery_status("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = [runs]
     started = time.monotonic()
@@ -652,10 +652,10 @@ def test_a_repeat_does_not_exceed_its_wait(paper, intake):
 @pytest.mark.parametrize(
     "delivery_statuses",
     [
-        [standing("h", State.WAITING)],
-        [standing("idle", State.WAITING, due_at=1)],
-        [standing("h", State.UNKNOWN, due_at=1)],
-        [standing("once", State.DEAD)],
+        [delivery_status("h", State.WAITING)],
+        [delivery_status("idle", State.WAITING, due_at=1)],
+        [delivery_status("h", State.UNKNOWN, due_at=1)],
+        [delivery_status("once", State.DEAD)],
     ],
     ids=["waits for its handler", "nobody runs it", "waits for its operator", "is dead"],
 )
@@ -670,7 +670,7 @@ def test_a_repeat_does_not_wait_for_deliveries_that_cannot_settle(paper, intake,
 
 def test_a_repeat_is_answered_while_the_ledger_is_unreadable(paper, intake):
     """The repeat is stored and answered from the known state."""
-    runs = standing("runs", State.RUNNING)
+    runs = delivery_status("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = LedgerUnusable("x")
     answer = intake().accept(CALL_BACK, wait=0.05)
@@ -680,7 +680,7 @@ def test_a_repeat_is_answered_while_the_ledger_is_unreadable(paper, intake):
 def test_a_repeat_without_a_free_waiter_place_is_answered_at_once(paper, intake):
     """Without a free place a repeat is answered at once from the stored state."""
     assert paper.watches.open("other", ["d"], 1)
-    runs = standing("runs", State.RUNNING)
+    runs = delivery_status("runs", State.RUNNING)
     came_before(paper, runs)
     assert intake().accept(CALL_BACK, wait=LONG).delivery_statuses == (runs,)
 
@@ -709,7 +709,7 @@ def test_an_instance_whose_id_was_used_before(paper, intake):
 @pytest.mark.parametrize(("state", "disposition"), [("routed", "has_event"), ("purged", "purged")])
 def test_an_instance_that_has_an_event(paper, intake, state, disposition):
     """Its event is named, plugins are not notified, and nothing runs again."""
-    came_before(paper, standing("again", State.DEAD), state=state)
+    came_before(paper, delivery_status("again", State.DEAD), state=state)
     taken = intake().take_in(RECONCILED)
     assert taken == TakenIn(event_id="before", disposition=disposition, new=False, reused_id=False)
     assert paper.of("notice") == paper.of("requeue") == []
@@ -738,7 +738,7 @@ def by_instance(paper, **results):
 
 def test_the_callbacks_of_one_request(paper, intake):
     """They are stored in one call with the ignored requests; each has its answer, in order, without a wait."""
-    dead, done = standing("again", State.DEAD), standing("once", State.SUCCEEDED)
+    dead, done = delivery_status("again", State.DEAD), delivery_status("once", State.SUCCEEDED)
     by_instance(
         paper,
         repeated={"event_id": "e1", "new": False, "delivery_statuses": (dead, done)},

@@ -14,7 +14,7 @@ from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.ledger.waiters import WaiterRegistry
 
 
-def standing(delivery_id, state, due_at=None):
+def delivery_status(delivery_id, state, due_at=None):
     """The state of a delivery."""
     return DeliveryStatus(delivery_id=delivery_id, handler="p:h", state=state, attempt=1, due_at=due_at)
 
@@ -34,9 +34,9 @@ def watches(clock):
 def test_a_wait_ends_when_no_delivery_can_change_by_itself(watches, state):
     """A watch is over when its last delivery cannot change by itself in time."""
     watch = watches.open("e", ["a", "b"], 10)
-    watches.notify("e", standing("a", state))
+    watches.notify("e", delivery_status("a", state))
     assert not over(watch)
-    watches.notify("e", standing("b", State.SUCCEEDED))
+    watches.notify("e", delivery_status("b", State.SUCCEEDED))
     assert over(watch)
     assert {one.state for one in watch.delivery_statuses.values()} == {state, State.SUCCEEDED}
 
@@ -45,8 +45,8 @@ def test_a_retry_counts_if_due_within_the_wait(watches, clock):
     """A delivery due within the wait may still settle; one due later, or without a due time, may not."""
     for due_at, may_settle in ((clock.now() + 9 * SECOND, True), (clock.now() + 10 * SECOND, False), (None, False)):
         watch = watches.open("e", ["a"], 10)
-        watches.notify("e", standing("a", State.RUNNING))
-        watches.notify("e", standing("a", State.WAITING, due_at))
+        watches.notify("e", delivery_status("a", State.RUNNING))
+        watches.notify("e", delivery_status("a", State.WAITING, due_at))
         assert over(watch) is not may_settle
         watch.close()
 
@@ -54,10 +54,10 @@ def test_a_retry_counts_if_due_within_the_wait(watches, clock):
 def test_notifications_of_other_events_do_not_matter(watches):
     """Only notifications of the watched event reach a watch; of that event, they reach every watch."""
     one, two = watches.open("e", ["a"], 10), watches.open("e", ["a"], 10)
-    watches.notify("other", standing("a", State.SUCCEEDED))
-    watches.notify("e", standing("unasked", State.SUCCEEDED))
+    watches.notify("other", delivery_status("a", State.SUCCEEDED))
+    watches.notify("e", delivery_status("unasked", State.SUCCEEDED))
     assert not over(one)
-    watches.notify("e", standing("a", State.SUCCEEDED))
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
     assert over(one)
     assert over(two)
 
@@ -65,8 +65,8 @@ def test_notifications_of_other_events_do_not_matter(watches):
 def test_an_older_read_state_does_not_replace_a_notification(watches):
     """An older state that was read does not replace a newer notification."""
     watch = watches.open("e", ["a", "b"], 10)
-    watches.notify("e", standing("a", State.SUCCEEDED))
-    watch.apply_snapshot([standing("a", State.RUNNING), standing("b", State.DEAD)])
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
+    watch.apply_snapshot([delivery_status("a", State.RUNNING), delivery_status("b", State.DEAD)])
     assert over(watch)
     assert {name: one.state for name, one in watch.delivery_statuses.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
 
@@ -74,10 +74,10 @@ def test_an_older_read_state_does_not_replace_a_notification(watches):
 def test_a_notification_of_an_earlier_attempt_does_not_end_the_wait(watches):
     """A notification of the attempt before the retry is ignored, however it arrives; the retry's own is not."""
     watch = watches.open("e", ["a"], 10, retried={"a": 1})
-    watches.notify("e", standing("a", State.DEAD))
-    watches.notify_snapshot("e", [standing("a", State.DEAD)])
+    watches.notify("e", delivery_status("a", State.DEAD))
+    watches.notify_snapshot("e", [delivery_status("a", State.DEAD)])
     assert not over(watch)
-    watches.notify("e", replace(standing("a", State.DEAD), attempt=2))
+    watches.notify("e", replace(delivery_status("a", State.DEAD), attempt=2))
     assert over(watch)
 
 
@@ -113,12 +113,12 @@ def test_shutdown_releases_all_waiters(watches):
 def test_a_state_settled_by_another_process_ends_a_wait(watches):
     """A state read after another process settled it ends the wait, unless a notification here is newer."""
     watch = watches.open("e", ["a", "b"], 10)
-    watches.notify("e", standing("a", State.SUCCEEDED))
-    watches.notify("e", standing("b", State.WAITING, 0))
-    watches.notify_snapshot("other", [standing("b", State.DEAD)])
-    watches.notify_snapshot("e", [standing("a", State.RUNNING), standing("b", State.RUNNING)])
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
+    watches.notify("e", delivery_status("b", State.WAITING, 0))
+    watches.notify_snapshot("other", [delivery_status("b", State.DEAD)])
+    watches.notify_snapshot("e", [delivery_status("a", State.RUNNING), delivery_status("b", State.RUNNING)])
     assert not over(watch)
-    watches.notify_snapshot("e", [standing("a", State.DEAD), standing("b", State.CLOSED)])
+    watches.notify_snapshot("e", [delivery_status("a", State.DEAD), delivery_status("b", State.CLOSED)])
     assert over(watch)
     assert {name: one.state for name, one in watch.delivery_statuses.items()} == {
         "a": State.SUCCEEDED,
@@ -131,7 +131,7 @@ def test_list_of_events_with_unfinished_watches(watches):
     told = watches.open("e", ["a"], 10)
     waits = watches.open("f", ["a"], 10)
     assert watches.pending_event_ids() == ["e", "f"]
-    watches.notify("e", standing("a", State.DEAD))
+    watches.notify("e", delivery_status("a", State.DEAD))
     assert not told.is_pending
     assert waits.is_pending
     assert watches.pending_event_ids() == ["f"]
@@ -143,7 +143,7 @@ def test_list_of_events_with_unfinished_watches(watches):
 def test_release_between_any_two_lines_of_wait(watches):
     """A release while `wait` returns, as at a shutdown, changes nothing: the watch is over, and stays over."""
     watch = watches.open("e", ["a"], 10)
-    watches.notify("e", standing("a", State.SUCCEEDED))
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
     released = []
 
     def trace(frame, event, _):
@@ -227,7 +227,7 @@ def test_replaced_threads_need_no_waiter_place(clock):
         waiting.start()
         while not some.added:
             pass
-        watches.notify("e", standing("a", State.SUCCEEDED))
+        watches.notify("e", delivery_status("a", State.SUCCEEDED))
         waiting.join()
         assert some.added == 0
         over_already.cancel()

@@ -161,7 +161,7 @@ def _export_url(parsed: ParsedFilter, export_format: str) -> str:
 
 def _row(event: EventSummary) -> dict[str, Any]:
     # Deliveries that need attention come first.
-    urgent_first = sorted(event.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)
+    urgent_first = sorted(event.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
     return {
         "event": event,
         "named": urgent_first[:MAX_NAMED_DELIVERIES],

@@ -72,8 +72,8 @@ def test_outcomes_of_attempts_in_a_process(flow, logged):
         "in_thread": (State.SUCCEEDED, ""),
     }
     for name, (state, error) in wanted.items():
-        standing = flow.settled(taken[name], state, attempt=1)
-        assert standing.error == error, name
+        delivery_status = flow.settled(taken[name], state, attempt=1)
+        assert delivery_status.error == error, name
     assert flow.settled(taken["writes_to_the_ledger"], State.DEAD).error.startswith("TransactionError: ")
     (attempt,) = flow.app.ledger.attempts(flow.only(taken["fails"]).delivery_id)
     assert attempt.traceback.startswith("Traceback (most recent call last):\n  File ")
@@ -147,9 +147,9 @@ def test_an_attempt_killed_at_shutdown_is_recorded_as_lost(harness, flow, tmp_pa
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", WAIT_TIMEOUT)  # the end of the process takes time to be recorded
     assert flow.close(0) is False
     again = harness.open(start=False)
-    standing = again.only(event_id)
-    assert standing.state is State.UNKNOWN
-    assert standing.error == "killed because the server has stopped"
+    delivery_status = again.only(event_id)
+    assert delivery_status.state is State.UNKNOWN
+    assert delivery_status.error == "killed because the server has stopped"
 
 
 def test_shutdown_waits_for_an_isolated_handler(harness, flow, tmp_path, eventually):
@@ -234,6 +234,6 @@ if os.getpid() != {os.getpid()}:
 """
     )
     flow = harness.open(allow=("half",), plugins_dirs=(str(tmp_path),))
-    standing = flow.settled(flow.take("1", key="half", wait=0).event_id, State.WAITING, attempt=1)
-    assert standing.error.startswith("no process could be started for the handler: plugin 'half'")
-    assert "only one may have it" in standing.error
+    delivery_status = flow.settled(flow.take("1", key="half", wait=0).event_id, State.WAITING, attempt=1)
+    assert delivery_status.error.startswith("no process could be started for the handler: plugin 'half'")
+    assert "only one may have it" in delivery_status.error

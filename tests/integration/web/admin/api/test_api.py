@@ -350,12 +350,12 @@ def test_every_path_responds_as_published(busy, document):
 
 def test_every_operation_responds_as_published(busy, document):
     """A dry run of each operation responds as published."""
-    (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
+    (delivery_status,) = busy.flow.delivery_statuses(busy.flow.dead)
     (conflicting,) = busy.flow.events(flow_instance_id="4711")
     (conflict,) = busy.flow.app.ledger.conflicts(conflicting)
     given = {
         "accept_correction": {"event_id": conflicting, "digest": conflict.digest, "note": "the sum was wrong"},
-        "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
+        "resolve": {"delivery_id": delivery_status.delivery_id, "verdict": "close"},
         "reroute_parked": {},
         "retire": {"handlers": ["shop:idle"]},
         "index_fields": {},
