@@ -86,4 +86,4 @@ class FileWatch:
         if guard is not None:
             began = time.monotonic()
             guard.check()
-            log.info("database_checked", seconds=round(time.monotonic() - began, 1), trouble=guard.find_problem())
+            log.info("database_checked", seconds=round(time.monotonic() - began, 1), problem=guard.find_problem())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flowhooks.cli.options import SettingsSource
     from flowhooks.operations.check.finding import CheckFinding
 
-_STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.TROUBLE: "red"}
+_STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.PROBLEM: "red"}
 
 
 @click.command("check", short_help="Check settings, plugins and database for problems.")
@@ -42,10 +42,10 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
     Examples:
       flowhooks check
       flowhooks check --config /etc/flowhooks.toml
-      flowhooks check --json | jq '.findings[] | select(.mark == "trouble")'
+      flowhooks check --json | jq '.findings[] | select(.mark == "problem")'
       flowhooks check --json | jq '.findings[] | select(.about == "processes") | .facts'
 
-    Exit codes: 0 no trouble (there may be notes), 1 trouble found, 2 wrong usage.
+    Exit codes: 0 no problem (there may be notes), 1 at least one problem, 2 wrong usage.
     """
     logging.configure("critical", "text")  # log entries of plugins are among the findings
     try:
@@ -62,14 +62,14 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
         findings = from_settings_error(error)
     marks = Counter(finding.mark for finding in findings)
     if as_json:
-        counts = {"trouble": marks[Severity.TROUBLE], "notes": marks[Severity.NOTE]}
+        counts = {"problems": marks[Severity.PROBLEM], "notes": marks[Severity.NOTE]}
         output.print_json({**counts, "findings": [asdict(finding) for finding in findings]})
     else:
         _print_findings(findings)
-        problems = output.pluralize(marks[Severity.TROUBLE], "problem")
+        problems = output.pluralize(marks[Severity.PROBLEM], "problem")
         output.print_line()
         output.print_line(f"{problems}, {output.pluralize(marks[Severity.NOTE], 'note')}.")
-    if marks[Severity.TROUBLE]:
+    if marks[Severity.PROBLEM]:
         raise SystemExit(1)
 
 

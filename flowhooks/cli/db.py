@@ -114,7 +114,7 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
       flowhooks db copy flowhooks.db postgresql://flowhooks@db.example.com/flowhooks
       flowhooks db copy postgresql://flowhooks@db.example.com/flowhooks sqlite:////var/lib/flowhooks/flowhooks.db
 
-    Exit codes: 0 the copy is identical and its counts balance, 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 the copy is identical and its counts balance, 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     if context.args:
         raise click.UsageError("Give two databases: SOURCE and TARGET.")
@@ -162,7 +162,7 @@ def _print_report(result: CopyResult, *, source: str, target: str, as_json: bool
                 "made": result.made,
                 "tables": {name: asdict(table) for name, table in result.tables.items()},
                 "balanced": result.books.is_consistent,
-                "trouble": result.books.trouble,
+                "problems": result.books.problems,
             }
         )
         return
@@ -174,8 +174,8 @@ def _print_report(result: CopyResult, *, source: str, target: str, as_json: bool
         ],
     )
     output.print_line()
-    for problem in result.books.trouble:
-        output.print_line(f"trouble: {problem}", style="red")
+    for problem in result.books.problems:
+        output.print_line(f"problem: {problem}", style="red")
     output.print_line(f"{target} holds the same data as {source}: all counts and digests match.")
     output.print_line(
         "The counts balance."
@@ -200,28 +200,28 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
       flowhooks db backup /backup/flowhooks-2026-11-24.db
       flowhooks db backup "/backup/$(date +%F).db" --json
 
-    Exit codes: 0 the copy is complete and its counts balance, 1 trouble, 2 wrong usage.
+    Exit codes: 0 the copy is complete and its counts balance, 1 error, 2 wrong usage.
     """
     info = backup(database_url(settings), target, progress=output.progress_bar)
     if as_json:
-        output.print_json({**asdict(info), "balanced": None if info.events is None else not info.trouble})
+        output.print_json({**asdict(info), "balanced": None if info.events is None else not info.problems})
     else:
         size = output.format_megabytes(info.bytes)
         events = "" if info.events is None else f", {output.pluralize(info.events, 'event')}"
         output.print_line(
             f"Copied {info.source} to {info.target}: {size}{events}, in {output.format_duration(info.microseconds)}."
         )
-        for problem in info.trouble:
-            output.print_line(f"trouble: {problem}", style="red")
+        for problem in info.problems:
+            output.print_line(f"problem: {problem}", style="red")
         if info.events is None:
             output.print_line("Its tables are of an older version, so its counts were not checked.")
         else:
             output.print_line(
                 "The counts balance."
-                if not info.trouble
+                if not info.problems
                 else ("The counts do not balance, and neither do those of the original.")
             )
-    if info.trouble:
+    if info.problems:
         raise SystemExit(1)
     if settings.alerts.backup_max_age:
         _record(settings, {"name": escape_control(info.target), "size": info.bytes})
@@ -304,7 +304,7 @@ def purge_command(
       flowhooks db purge --older-than 90d --yes
       flowhooks db purge --older-than 2026-01-01 --state dead --handler contracts:archive_contract
 
-    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 done (or nothing to do), 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError(

@@ -38,7 +38,7 @@ def index_command(settings: Settings, *, after: str, dry_run: bool, as_json: boo
       flowhooks db index --dry-run
       flowhooks db index
 
-    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 done (or nothing to do), 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     done = _index(settings, after, dry_run=dry_run)
     if as_json:

@@ -210,7 +210,7 @@ def pause_command(
       flowhooks handlers pause 'contracts:*' --dry-run
       flowhooks handlers pause 'contracts:*' leave:grant_leave --yes
 
-    Exit codes: 0 done (or paused already), 1 there is no such handler, or other trouble, 2 wrong usage.
+    Exit codes: 0 done (or paused already), 1 there is no such handler, or another error, 2 wrong usage.
     """
     arguments = {"handlers": handlers, **({"note": note} if note else {})}
     _change_pauses(settings, "pause", arguments, dry_run=dry_run, yes=yes, as_json=as_json)
@@ -233,7 +233,7 @@ def resume_command(settings: Settings, *, handlers: tuple[str, ...], dry_run: bo
       flowhooks handlers resume contracts:archive_contract
       flowhooks handlers resume '*' --dry-run
 
-    Exit codes: 0 done (or not paused), 1 there is no such handler, or other trouble, 2 wrong usage.
+    Exit codes: 0 done (or not paused), 1 there is no such handler, or another error, 2 wrong usage.
     """
     _change_pauses(settings, "resume", {"handlers": handlers}, dry_run=dry_run, yes=yes, as_json=as_json)
 

@@ -139,7 +139,7 @@ def main() -> None:
       flowhooks events list            list events and their deliveries
 
     Settings come from flowhooks.toml, then from FLOWHOOKS_... variables, then from options.
-    Exit codes: 0 done, 1 trouble found, 2 wrong usage.
+    Exit codes: 0 done, 1 error or problem found, 2 wrong usage.
     """
 
 

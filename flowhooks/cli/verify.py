@@ -72,8 +72,8 @@ def command(settings: Settings, *, as_json: bool, history_file: BinaryIO | None)
     else:
         output.print_table(("what", "count"), _rows(report))
         output.print_line()
-        for problem in report.trouble:
-            output.print_line(f"trouble: {problem}", style="red")
+        for problem in report.problems:
+            output.print_line(f"problem: {problem}", style="red")
         output.print_line("The counts balance." if report.is_consistent else "The counts do not balance.")
         if history is not None:
             _print_history(history)
@@ -97,8 +97,8 @@ def _print_history(history: HistoryReport) -> None:
         ],
     )
     output.print_line()
-    for problem in history.trouble:
-        output.print_line(f"trouble: {problem}", style="red")
+    for problem in history.problems:
+        output.print_line(f"problem: {problem}", style="red")
     output.print_line("The history agrees." if history.is_consistent else "The history does not agree.")
 
 

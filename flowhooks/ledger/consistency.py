@@ -65,7 +65,7 @@ class ConsistencyReport:
         deliveries: number of deliveries in each state.
         attempts: number of attempts that were started.
         histories: until when the history of each engine was read, by source, in microseconds since 1970.
-        trouble: one line for each inconsistency; empty if there is none.
+        problems: one line for each inconsistency; empty if there is none.
     """
 
     accepted: int
@@ -75,12 +75,12 @@ class ConsistencyReport:
     deliveries: dict[str, int]
     attempts: int
     histories: dict[str, int] = field(default_factory=dict)
-    trouble: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def is_consistent(self) -> bool:
         """Whether no inconsistency was found."""
-        return not self.trouble
+        return not self.problems
 
 
 _COUNTERS: Final = ("accepted", "purged", "tried")
@@ -471,17 +471,17 @@ def _check_file(connection: Connection, report: ConsistencyReport) -> None:
     """Let SQLite compare its pages and indexes: a damaged index hides rows from the statements that use it."""
     if connection.dialect.name == "sqlite":
         answers = connection.exec_driver_sql(f"PRAGMA integrity_check({MAX_SHOWN})").scalars().all()
-        report.trouble.extend(f"the database file is damaged: {answer}" for answer in answers if answer != "ok")
+        report.problems.extend(f"the database file is damaged: {answer}" for answer in answers if answer != "ok")
 
 
 def _check_totals(connection: Connection, filled: Collection[str], report: ConsistencyReport) -> None:
     if report.accepted != report.stored + report.purged:
-        report.trouble.append(
+        report.problems.append(
             f"{report.accepted} events were accepted, but {report.stored} are stored and {report.purged} were purged"
         )
     identities = connection.execute(_PURGED_IDENTITIES).scalar_one()
     if identities > report.purged:
-        report.trouble.append(f"{report.purged} events were purged, but the identities of {identities} are kept")
+        report.problems.append(f"{report.purged} events were purged, but the identities of {identities} are kept")
     if identities == report.purged:  # otherwise a purged event may look as if it had never existed
         for sentence, ids in failed_checks(connection, _MISSING_EVENTS, filled, MAX_SHOWN + 1):
             _report(report, sentence, ids)
@@ -494,6 +494,6 @@ def _add(by_sentence: dict[str, list[str]], sentence: str, key: str) -> None:
 
 
 def _report(report: ConsistencyReport, sentence: str, ids: Sequence[str]) -> None:
-    report.trouble.extend(sentence.format(key) for key in ids[:MAX_SHOWN])
+    report.problems.extend(sentence.format(key) for key in ids[:MAX_SHOWN])
     if len(ids) > MAX_SHOWN:
-        report.trouble.append(f"… and more of the same: {sentence.format('…')}")
+        report.problems.append(f"… and more of the same: {sentence.format('…')}")

@@ -30,7 +30,7 @@ class BackupResult:
         bytes: size of the copy.
         microseconds: how long the backup took.
         events: number of events in the copy; None if its tables are of an older version and were not read.
-        trouble: inconsistencies found in the copy, which the source has as well.
+        problems: inconsistencies found in the copy, which the source has as well.
     """
 
     source: str
@@ -38,7 +38,7 @@ class BackupResult:
     bytes: int
     microseconds: int
     events: int | None
-    trouble: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResult:
@@ -66,14 +66,14 @@ def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResul
     with _atomic_target(target) as unfinished:
         with name_database_in_errors(url), progress("copy", lambda: database.count_pages(source)) as advance:
             database.copy_file(source, unfinished, advance)
-        events, trouble = _verify_copy(database.file_url(unfinished))
+        events, problems = _verify_copy(database.file_url(unfinished))
     return BackupResult(
         source=str(source),
         target=str(target),
         bytes=target.stat().st_size,
         microseconds=round((time.monotonic() - started_at) * 1_000_000),
         events=events,
-        trouble=trouble,
+        problems=problems,
     )
 
 
@@ -92,7 +92,7 @@ def _verify_copy(url: str) -> tuple[int | None, tuple[str, ...]]:
             books = reader.verify()
     except LedgerSchemaTooOld:
         return None, ()
-    return books.stored, tuple(books.trouble)
+    return books.stored, tuple(books.problems)
 
 
 @contextmanager

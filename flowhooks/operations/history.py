@@ -81,7 +81,7 @@ class HistoryReport:
         purged: number of acknowledged lines whose event was purged since.
         expired: number of acknowledged lines so old that the identity of a purged event is no longer kept.
         findings: number of findings of each kind of `FINDINGS`.
-        trouble: a sentence for each finding; at most `MAX_SHOWN` of each kind.
+        problems: a sentence for each finding; at most `MAX_SHOWN` of each kind.
     """
 
     lines: int = 0
@@ -92,7 +92,7 @@ class HistoryReport:
     purged: int = 0
     expired: int = 0
     findings: dict[str, int] = field(default_factory=dict)
-    trouble: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def is_consistent(self) -> bool:
@@ -170,7 +170,7 @@ class _Check:
         self._notes = notes
         self._counts: Counter[str] = Counter()
         self._findings: Counter[str] = Counter()
-        self._trouble: dict[str, list[str]] = {kind: [] for kind in FINDINGS}
+        self._problems: dict[str, list[str]] = {kind: [] for kind in FINDINGS}
         notes.execute("CREATE TABLE sent (identity BLOB PRIMARY KEY) WITHOUT ROWID")
         notes.execute("CREATE TABLE rejected (identity BLOB, number INTEGER, sentence TEXT)")
 
@@ -201,19 +201,19 @@ class _Check:
         )
         for (sentence,) in never_sent_again:
             self._find("rejected_but_stored", sentence)
-        trouble = []
-        for kind, sentences in self._trouble.items():
-            trouble += sentences
+        problems = []
+        for kind, sentences in self._problems.items():
+            problems += sentences
             if self._findings[kind] > MAX_SHOWN:
-                trouble.append(f"… and {self._findings[kind] - MAX_SHOWN} more: {FINDINGS[kind]}")
+                problems.append(f"… and {self._findings[kind] - MAX_SHOWN} more: {FINDINGS[kind]}")
         return HistoryReport(
-            **self._counts, findings={kind: n for kind in FINDINGS if (n := self._findings[kind])}, trouble=trouble
+            **self._counts, findings={kind: n for kind in FINDINGS if (n := self._findings[kind])}, problems=problems
         )
 
     def _find(self, kind: str, sentence: str) -> None:
         self._findings[kind] += 1
         if self._findings[kind] <= MAX_SHOWN:
-            self._trouble[kind].append(sentence)
+            self._problems[kind].append(sentence)
 
     def _compare(self, connection: Connection, line: _Line, stored: StoredCallbacks) -> None:
         if line.is_rejected:

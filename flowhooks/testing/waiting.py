@@ -147,13 +147,13 @@ def check_consistency(settings: Settings) -> None:
     __tracebackhide__ = True
     try:
         with closing(Reader(database_url(settings))) as reader:
-            trouble = [*reader.verify().trouble, *filter(None, [reader.quick_check()])]
+            problems = [*reader.verify().problems, *filter(None, [reader.quick_check()])]
     except FlowhooksError as error:
-        trouble = [str(error)]
-    if trouble:
+        problems = [str(error)]
+    if problems:
         raise AssertionError(
             f"the counts of the ledger {settings.database} do not balance (see `flowhooks verify`): "
-            f"{'; '.join(trouble)}. Either the test wrote into the ledger, or this is an error in flowhooks: please "
+            f"{'; '.join(problems)}. Either the test wrote into the ledger, or this is an error in flowhooks: please "
             "report it"
         )
 

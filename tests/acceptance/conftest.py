@@ -351,7 +351,7 @@ class Site:
         """Check that the counts balance, and return them."""
         with self.ledger() as ledger:
             books = ledger.verify()
-        assert books.trouble == []
+        assert books.problems == []
         return books
 
     def until(self, wanted, *, within=WAIT_TIMEOUT):

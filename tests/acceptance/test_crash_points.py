@@ -353,7 +353,7 @@ class Place:
                 for one in it.delivery_statuses
                 if one.state == "unknown"
             }
-            assert ledger.verify().trouble == []
+            assert ledger.verify().problems == []
         unknown = {one.delivery_id for it in stored.values() for one in it.delivery_statuses if one.state == "unknown"}
         assert unknown <= shown
         entered = Counter((delivery, attempt) for _, delivery, attempt, _ in self.entered() if delivery in names)
@@ -623,7 +623,7 @@ def test_correct(place, name, at, times):
         (conflict,) = ledger.conflicts(event_id)
         assert delivery_status(ledger, conflict.corrected_by) in {("succeeded", 1), ("unknown", 1)}
         deeds = [one for one in audit.entries(connection, limit=100) if one.detail.get("note") == prefix]
-        assert ledger.verify().trouble == []
+        assert ledger.verify().problems == []
     assert [one.target for one in deeds] == [event_id]
     assert here.server.post(f"{prefix}0", body | {"businessKey": "second"}).event_id == conflict.corrected_by
     assert sum(one[3].startswith(prefix) for one in here.entered()) == 2
@@ -787,7 +787,7 @@ def test_copy(to_copy, make_site, new_postgresql, name, at, times):  # noqa: PLR
     assert (kept > 0) == (at == "copy.committed" or times > 1)
     with to_copy.ledger() as source, closing(Reader(target)) as copied:
         assert copied.verify().accepted == source.verify().accepted
-        assert copied.verify().trouble == []
+        assert copied.verify().problems == []
 
 
 def backfilled(database):

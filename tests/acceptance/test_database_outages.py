@@ -33,7 +33,7 @@ def start(site, kind, **settings):
 def ready(process):
     """The response of /readyz: its status and the reasons."""
     answer = process.ask("GET", "/readyz", admin=True)
-    return answer.status, answer.json["trouble"]
+    return answer.status, answer.json["problems"]
 
 
 def until_ready(processes):
@@ -67,11 +67,11 @@ def outage(site, processes, engines, seconds):
         time.sleep(min(1.0, seconds / 5))
         until(lambda: all(ready(one)[0] == 503 for one in processes), poll=0.05)
     for one in processes:
-        status, trouble = ready(one)
+        status, problems = ready(one)
         assert status == 503
-        assert trouble
+        assert problems
         # Log records are one line each, without a statement or a password.
-        assert not any("\n" in why or "SELECT" in why or "postgresql://" in why for why in trouble), trouble
+        assert not any("\n" in why or "SELECT" in why or "postgresql://" in why for why in problems), problems
     answers = [answer for answer in engines.since(0) if answer.began > began]
     site.server.start()
     return answers

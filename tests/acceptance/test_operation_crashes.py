@@ -117,7 +117,7 @@ def until_finished_once(site, operation_id):
             asked = [one for one in ledger.attempts(item.delivery_id) if one.number == 2]
             assert len(asked) == 1
             assert all(one.outcome == "lost" for one in ledger.attempts(item.delivery_id)[1:-1])
-        assert ledger.verify().trouble == []
+        assert ledger.verify().problems == []
 
 
 def test_the_table_has_every_point_of_an_operation():

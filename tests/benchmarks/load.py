@@ -101,14 +101,14 @@ def run(
         if cores:
             os.sched_setaffinity(process.pid, cores)
         try:
-            output, trouble = process.communicate(timeout=seconds + 120)
+            output, problems = process.communicate(timeout=seconds + 120)
         except BaseException:
             process.kill()
             raise
-    return read(output, only_200=only_200, trouble=trouble)
+    return read(output, only_200=only_200, problems=problems)
 
 
-def read(output: str, *, only_200: bool, trouble: str = "") -> Load:
+def read(output: str, *, only_200: bool, problems: str = "") -> Load:
     """The output of wrk, as a `Load`.
 
     Raises:
@@ -116,7 +116,7 @@ def read(output: str, *, only_200: bool, trouble: str = "") -> Load:
     """
     line = next((line for line in output.splitlines() if line.startswith(RESULT)), None)
     if line is None:
-        raise LoadError(f"wrk printed no result: {(trouble or output).strip()[-500:]}")
+        raise LoadError(f"wrk printed no result: {(problems or output).strip()[-500:]}")
     result = json.loads(line.removeprefix(RESULT))
     if result["refused"] or result["broken"] or result["other"]:
         raise LoadError(f"{result['refused']} answers were errors, {result['broken']} connections broke: {line}")

@@ -217,7 +217,7 @@ class Operators(threading.Thread):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soaked:
-    """The result of a run; `trouble` is empty if all checks passed, `samples` has every sample."""
+    """The result of a run; `problem` is empty if all checks passed, `samples` has every sample."""
 
     calls: int
     seconds: float
@@ -228,7 +228,7 @@ class Soaked:
     books: dict[str, object]
     figures: list[Figure]
     samples: list[Sample]
-    trouble: list[str]
+    problems: list[str]
 
 
 @contextmanager
@@ -269,12 +269,12 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
     )
     books = json.loads(verified.stdout or "{}")
     figures = judged(samples, calls, growth)
-    trouble = [*told.problems, *operators.problems, *left]
-    trouble += [f"{one.what}: {one.allowed} does not hold" for one in figures if not one.holds]
+    problems = [*told.problems, *operators.problems, *left]
+    problems += [f"{one.what}: {one.allowed} does not hold" for one in figures if not one.holds]
     if verified.returncode:
-        trouble.append(f"the counts do not balance: {books.get('trouble') or verified.stderr}")
+        problems.append(f"the counts do not balance: {books.get('problems') or verified.stderr}")
     if books.get("accepted") != told.stored:
-        trouble.append(f"callers got {told.stored} events, and {books.get('accepted')} were accepted")
+        problems.append(f"callers got {told.stored} events, and {books.get('accepted')} were accepted")
     answers = {f"{kind}: {status}": count for (kind, status), count in sorted(told.answers.items())}
     return Soaked(
         calls=told.done,
@@ -286,7 +286,7 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
         books={name: books.get(name) for name in ("accepted", "stored", "purged", "deliveries", "attempts")},
         figures=figures,
         samples=samples,
-        trouble=trouble,
+        problems=problems,
     )
 
 
@@ -355,9 +355,9 @@ def shown(soaked: Soaked, console: Console) -> None:
     console.print(f"sent again: {soaked.again or 'none'}; purged: {soaked.purged:,}; replayed: {soaked.replayed:,}")
     console.print(f"books: {soaked.books}")
     console.print(table)
-    for line in soaked.trouble:
+    for line in soaked.problems:
         console.print(f"[red]{line}")
-    console.print("[red]not as it should be" if soaked.trouble else "[green]as it should be")
+    console.print("[red]not as it should be" if soaked.problems else "[green]as it should be")
 
 
 @click.command(help=__doc__)
@@ -379,7 +379,7 @@ def main(call_backs: int, clients: int, growth: float, file: Path | None) -> Non
     shown(soaked, console)
     if file is not None:
         file.write_text(json.dumps(asdict(soaked), indent=2, ensure_ascii=False) + "\n")
-    sys.exit(1 if soaked.trouble else 0)
+    sys.exit(1 if soaked.problems else 0)
 
 
 if __name__ == "__main__":

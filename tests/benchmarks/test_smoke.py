@@ -651,7 +651,7 @@ def test_a_small_soak_reports_only_violated_conditions(tmp_path):
     assert file.exists(), ran.stdout + ran.stderr
     assert ran.returncode == 1
     figures = json.loads(file.read_text())
-    assert figures["trouble"] == ["memory, MiB: last ÷ early tenth ≤ 0.01 does not hold"]
+    assert figures["problems"] == ["memory, MiB: last ÷ early tenth ≤ 0.01 does not hold"]
     assert figures["calls"] == 1500
     assert figures["books"]["accepted"] == figures["books"]["stored"] + figures["books"]["purged"] > 1000
     assert {one["what"]: one["holds"] for one in figures["figures"]}.pop("file handles")

@@ -137,7 +137,7 @@ class Site:
     def check_books(self):
         """Check that every accepted callback is accounted for."""
         with closing(Reader(f"sqlite:///{self.database}")) as reader:
-            assert reader.verify().trouble == []
+            assert reader.verify().problems == []
 
 
 class Engine:

@@ -214,4 +214,4 @@ def test_each_completed_instance_is_handled_once_despite_kills(engine, site):
         assert Counter(one.event.flow_instance_id for one in events) == Counter(instance for _, instance in expected)
         assert {(one.event.origin, one.event.source) for one in events} == {("reconciled", "oa")}
         assert {status.state.value for one in events for status in one.delivery_statuses} == {"succeeded"}
-        assert reader.verify().trouble == []
+        assert reader.verify().problems == []

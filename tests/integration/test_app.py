@@ -338,7 +338,7 @@ def test_the_ledger_stores_starts_and_ends_of_processes(harness):
 
 
 def test_a_working_server_reports_no_trouble(harness, listens):
-    """A server that can accept and run callbacks reports no trouble; a stopping one does."""
+    """A server that can accept and run callbacks reports no problem; a stopping one does."""
     flow = harness.open(listens(nothing))
     flow.take()
     assert flow.app.readiness_problems() == []
@@ -357,9 +357,9 @@ def test_a_runner_ended_by_an_exception_is_trouble(harness, listens, monkeypatch
 
 
 def test_trouble_ends_once_the_database_can_be_written(harness, listens, monkeypatch, eventually):
-    """Trouble of a failed write ends once the database can be written, without any callback."""
+    """The problem of a failed write ends once the database can be written, without any callback."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
-    # Not started: on PostgreSQL, its services could write to tables that are not locked, which would end the trouble.
+    # Not started: on PostgreSQL, its services could write to tables that are not locked, which would end the problem.
     flow = harness.open(listens(nothing), start=False)
     with flow.locked():
         with pytest.raises(Unavailable):
@@ -371,7 +371,7 @@ def test_trouble_ends_once_the_database_can_be_written(harness, listens, monkeyp
 
 @pytest.mark.sqlite
 def test_too_little_disk_space_for_a_callback_is_trouble(harness, listens):
-    """Too little disk space for a callback is trouble, even if small writes succeed."""
+    """Too little disk space for a callback is a problem, even if small writes succeed."""
     flow = harness.open(listens(nothing), http={"max_body_bytes": 1 << 60})
     flow.take()
     (found,) = flow.app.readiness_problems()
@@ -379,7 +379,7 @@ def test_too_little_disk_space_for_a_callback_is_trouble(harness, listens):
 
 
 def test_a_refused_operation_is_no_trouble(harness, listens):
-    """A refused operation is no trouble of the database."""
+    """A refused operation is no problem of the database."""
     flow = harness.open(listens(nothing))
     answer = flow.take()
     delivery_id = answer.delivery_statuses[0].delivery_id

@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
             for one in ledger.due_deliveries(self.paper.now, lambda _: 100)
         }
         assert due == self.paper.due()
-        assert ledger.verify().trouble == []
+        assert ledger.verify().problems == []
         assert self.real.dismissed_wanted() == self.paper.dismissed_wanted()
 
     def _flow(self, which: int) -> Any:

@@ -82,7 +82,7 @@ class Rounds(RuleBasedStateMachine):
                 self.asked.round()
             self.agree()
             assert self.ended <= set(self.asked.events()) | self.declined
-            assert self.asked.flow.app.ledger.verify().trouble == []
+            assert self.asked.flow.app.ledger.verify().problems == []
         finally:
             self.harness.crash(self.asked.flow)
 

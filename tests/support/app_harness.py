@@ -314,11 +314,11 @@ class LedgerHarness:
                 assert flow.close(), "something was still running at the end"
         if self.check_books and (self.url or self.file.exists()):
             with _reading(self) as reader:
-                trouble = reader.verify().trouble
+                problems = reader.verify().problems
                 if any(flow.changed for flow in self.opened):
                     # A manual change by a test may violate other rules, but the counts must balance.
-                    trouble = [line for line in trouble if SUMS.search(line)]
-                assert not trouble, trouble
+                    problems = [line for line in problems if SUMS.search(line)]
+                assert not problems, problems
 
 
 _READERS: dict[str, Reader] = {}

@@ -50,19 +50,19 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         output.print_json({"engines": engines})
     elif engines:
         output.print_table(
-            ("engine", "read until (UTC)", "missed", "finished instances", "trouble"),
+            ("engine", "read until (UTC)", "missed", "finished instances", "problem"),
             [
                 (
                     _engine_cell(engine),
                     _position_cell(engine),
                     f"{engine['missed']:,}",
                     _book_cell(engine),
-                    _trouble(engine),
+                    _problem(engine),
                 )
                 for engine in engines
             ],
-            free_text=("trouble",),
-            optional=("trouble",),
+            free_text=("problem",),
+            optional=("problem",),
         )
     else:
         output.print_line("The settings have no engine: a source with a section [sources.NAME.engine] has one.")
@@ -94,7 +94,7 @@ def _book_cell(engine: EngineJson) -> str:
     return "\n".join(lines) or "-"
 
 
-def _trouble(engine: EngineJson) -> str:
+def _problem(engine: EngineJson) -> str:
     lines = []
     if engine["failed_since"]:
         failures = output.pluralize(engine["failures"], "failure")

@@ -84,7 +84,7 @@ def export_command(
       flowhooks events export --masked --limit 100 --output events.jsonl
       flowhooks events export --key leave --since 30d --bodies | jq .body.days
 
-    Exit codes: 0 done, 1 trouble, 2 wrong usage.
+    Exit codes: 0 done, 1 error, 2 wrong usage.
     """
     if bodies and masked:
         raise click.UsageError("--masked writes the bodies, too: leave out --bodies, which would write the real ones.")

@@ -86,7 +86,7 @@ def replay_command(asked: PlannedCommand, *, again: bool, everything: bool) -> N
       flowhooks events replay --handler payments:book --rate 5/s --note "the ERP is up again"
       flowhooks events replay --state succeeded --flow 4711 --again
 
-    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 done (or nothing to do), 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     _run(asked, BulkAction.RERUN if again else BulkAction.REPLAY, everything=everything)
 
@@ -104,7 +104,7 @@ def run_now_command(asked: PlannedCommand, *, everything: bool) -> None:
       flowhooks events run-now --delivery 019ab2c4-5d1f-7000-8000-aa30b1c2d3e4
       flowhooks events run-now --handler payments:book --rate 5/s
 
-    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 done (or nothing to do), 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     _run(asked, BulkAction.RUN_NOW, everything=everything)
 
@@ -123,7 +123,7 @@ def close_command(asked: PlannedCommand, *, everything: bool) -> None:
       flowhooks events close --state suspended --handler leave:grant_leave --dry-run
       flowhooks events close --state dead --until 2026-11-01 --note "done by hand"
 
-    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 done (or nothing to do), 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     if asked.event_filter.state not in _CLOSABLE:
         raise click.UsageError("Only waiting, suspended, dead and unknown deliveries can be closed: change --state.")

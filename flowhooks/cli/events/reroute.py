@@ -54,7 +54,7 @@ def reroute_command(target: BulkTarget, *, handler: str | None, parked: bool) ->
       flowhooks events reroute --key contract_approval --since 2026-11-01 --dry-run
       flowhooks events reroute --handler finance:book --state dismissed --since 2026-11-01 --dry-run
 
-    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 done (or nothing to do), 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     if parked:
         if handler:
@@ -97,7 +97,7 @@ def dismiss_command(target: BulkTarget, *, note: str) -> None:
       flowhooks events dismiss --key travel_request --until 2026-11-01 --dry-run
       flowhooks events dismiss --all --yes
 
-    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 done (or nothing to do), 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     action = BulkCommand(
         operation="dismiss",

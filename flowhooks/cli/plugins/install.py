@@ -43,7 +43,7 @@ _COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
 @click.option(
     "--restart",
     is_flag=True,
-    help="Then replace the running server without refusing callbacks, unless the check found trouble.",
+    help="Then replace the running server without refusing callbacks, unless the check found a problem.",
 )
 @json_option
 @settings_source_options
@@ -70,7 +70,7 @@ def install_command(
       flowhooks plugins install -e ./acme-leave
       flowhooks plugins install --upgrade ./acme-leave --restart
 
-    Exit codes: 0 installed, and the check found no trouble; 1 pip failed, the check found trouble, or the server was
+    Exit codes: 0 installed, and the check found no problem; 1 pip failed, the check found a problem, or the server was
     not replaced; 2 wrong usage.
     """
     if not (requirements or editables):
@@ -89,12 +89,12 @@ def install_command(
         raise click.ClickException(f"pip failed with exit code {code}; its output is above")
     inspection, check_result = _inspect_result(settings, settings_source)
     result = diff_plugins(before, inspection["plugins"])
-    result["trouble"] = [finding for finding in check_result["findings"] if finding["mark"] == "trouble"]
+    result["problems"] = [finding for finding in check_result["findings"] if finding["mark"] == "problem"]
     result["server"] = _find_server(settings)
     result["ledger"] = inspection["ledger"]
     if changes := _version_changes(result):
         record_change(settings, ChangeKind.INSTALL, changes)
-    replaces = restart and result["server"] and not result["trouble"]
+    replaces = restart and result["server"] and not result["problems"]
     if not as_json:
         _print_result(result, replaces=replaces, is_shared=is_shared)
     why_not = UNKNOWN if restart and result["server"] is None else ""
@@ -106,7 +106,7 @@ def install_command(
         output.print_line(replaced.to_text())
     elif result["why_not_replaced"]:
         raise click.ClickException(result["why_not_replaced"])
-    if result["trouble"] or result["why_not_replaced"]:
+    if result["problems"] or result["why_not_replaced"]:
         raise SystemExit(1)
 
 
@@ -205,7 +205,7 @@ def _print_result(result: dict[str, Any], *, replaces: bool, is_shared: bool) ->
         output.print_line("No plugin is new or changed.")
     if why := result["ledger"]["why"]:
         output.print_line(f"The waiting deliveries cannot be counted: {why}", err=True)
-    for finding in result["trouble"]:
+    for finding in result["problems"]:
         _print_finding(finding)
     if not changed:
         return
@@ -237,7 +237,7 @@ def _print_changes(result: dict[str, Any]) -> None:
 
 def _print_finding(finding: dict[str, str]) -> None:
     output.print_line()
-    output.print_line(f"trouble: {finding['what']}", style="red")
+    output.print_line(f"problem: {finding['what']}", style="red")
     for word in ("why", "next"):
         if finding[word]:
             output.print_line(f"  {word}: {finding[word]}")

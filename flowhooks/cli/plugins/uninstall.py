@@ -56,7 +56,7 @@ def uninstall_command(
       flowhooks plugins uninstall acme-leave
       flowhooks plugins uninstall leave --handler grant_leave
 
-    Exit codes: 0 done, 1 trouble, 2 wrong usage.
+    Exit codes: 0 done, 1 error, 2 wrong usage.
     """
     settings = settings_source.load()
     inspection = inspect_in_subprocess(settings_source)

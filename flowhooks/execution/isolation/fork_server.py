@@ -83,7 +83,7 @@ def main(control: int, parent: int) -> NoReturn:
     fork_server.send(
         ready={
             "handlers": list(plugins.handlers),
-            "trouble": {info.name: info.error for info in plugins.infos if info.state == "quarantined"},
+            "problems": {info.name: info.error for info in plugins.infos if info.state == "quarantined"},
             "versions": {info.name: info.version for info in plugins.infos if info.state == "loaded"},
             "files": source_digests(plugins.handlers),
             "threads": sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread()),

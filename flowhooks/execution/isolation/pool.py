@@ -213,7 +213,7 @@ class ProcessPool:
     def _on_ready(self, ready: Mapping[str, Any]) -> None:
         with self._changed:
             self._problems = {
-                **ready["trouble"],
+                **ready["problems"],
                 **self._changed_files(ready["files"]),
                 **self._changed_versions(ready["versions"]),
             }

@@ -15,7 +15,7 @@ from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplace
 from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.stats import backlog
-from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, trouble
+from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ class DatabaseCheck:
             )
         location = list(_check_location(file))
         yield from location
-        if any(result.mark is Severity.TROUBLE for result in location):
+        if any(result.mark is Severity.PROBLEM for result in location):
             return
         holder, finding = _check_lock(file)
         yield finding
@@ -89,7 +89,7 @@ class DatabaseCheck:
         if holder and holder.admin and not log.exists():
             # Do not read the database: opening it would create a new WAL file without the data that the server stored
             # in the deleted one.
-            yield trouble(
+            yield problem(
                 "database", f"the server's write-ahead log {log} is missing", "it has the newest data", PUT_BACK_ADVICE
             )
         elif file.exists():
@@ -100,18 +100,18 @@ class DatabaseCheck:
             reader = Reader(self._url)
         except LedgerSchemaTooOld as error:
             if database.is_shared(self._url):
-                yield trouble(
+                yield problem(
                     "database", str(error), "a start does not upgrade it, because other processes may be using it"
                 )
             else:
                 yield note("database", str(error), "the next start upgrades it")
             return
         except FlowhooksError as error:
-            yield trouble("database", str(error))
+            yield problem("database", str(error))
             return
         try:
             if why := reader.quick_check():
-                yield trouble("database", f"{name} is damaged: {why}", "", "stop the server and restore a backup")
+                yield problem("database", f"{name} is damaged: {why}", "", "stop the server and restore a backup")
                 return
             self.registered_handlers = reader.registered_handlers()
             with reader.connection() as connection:
@@ -126,7 +126,7 @@ class DatabaseCheck:
             if reader.shared:
                 yield from self._check_processes()
         except FlowhooksError as error:
-            yield trouble("database", f"{name}: {error}")
+            yield problem("database", f"{name}: {error}")
         finally:
             reader.close()
 
@@ -175,17 +175,17 @@ def _check_location(file: Path) -> Iterator[CheckFinding]:
     lock = Lock(file).path
     try:
         if not folder.is_dir():
-            yield trouble(
+            yield problem(
                 "database", f"the folder {folder} does not exist", "", "create it, or name another file: --database"
             )
         elif file.is_dir():
-            yield trouble("database", f"{file} is a folder", "", "name a file: --database")
+            yield problem("database", f"{file} is a folder", "", "name a file: --database")
         elif why := why_misplaced(file):
-            yield trouble(
+            yield problem(
                 "database", why, "the server stores its data in another file than the one at that path", PUT_BACK_ADVICE
             )
         elif unwritable := [path for path in (folder, file, lock) if path.exists() and not os.access(path, os.W_OK)]:
-            yield trouble(
+            yield problem(
                 "database",
                 f"{unwritable[0]} cannot be written",
                 "the server writes this file and other files in its folder",
@@ -195,14 +195,14 @@ def _check_location(file: Path) -> Iterator[CheckFinding]:
             if not file.exists():
                 yield note("database", f"{file} does not exist yet", "the first start creates it")
     except (OSError, FlowhooksError) as error:
-        yield trouble("database", str(error))
+        yield problem("database", str(error))
 
 
 def _check_lock(file: Path) -> tuple[LockOwner | None, CheckFinding]:
     try:
         holder = Lock(file).owner()
     except FlowhooksError as error:
-        return None, trouble("server", str(error))
+        return None, problem("server", str(error))
     if holder is None:
         return None, note("server", "no server runs on this database", "waiting deliveries run when a server starts")
     if not holder.admin:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flowhooks.background.reconciliation.clients import create_client
 from flowhooks.errors import EngineError, SettingsError
-from flowhooks.operations.check.finding import ok, trouble
+from flowhooks.operations.check.finding import ok, problem
 from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ def _finding(name: str, engine: EngineSettings, plugins: Plugins, environ: Mappi
     try:
         client = create_client(name, engine, plugins, environ)
     except SettingsError as error:
-        return trouble("engines", str(error), "a server does not start with it")
+        return problem("engines", str(error), "a server does not start with it")
     try:
         info = client.check()
     except EngineError as error:
-        return trouble("engines", f"the engine of {name} cannot be asked: {error.why}", "", _TO_DO[error.reason])
+        return problem("engines", f"the engine of {name} cannot be asked: {error.why}", "", _TO_DO[error.reason])
     finally:
         client.close()
     product = printable_line(f"{info.product} {info.version}".strip())
     if info.problem:
-        return trouble(
+        return problem(
             "engines",
             f"the engine of {name} is {product}: {printable_line(info.problem)}",
             "until then its history is not reconciled",

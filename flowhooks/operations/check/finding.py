@@ -15,7 +15,7 @@ class Severity(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    TROUBLE = "trouble"
+    PROBLEM = "problem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,6 @@ def note(about: str, what: str, why: str = "", to_do: str = "") -> CheckFinding:
     return CheckFinding(mark=Severity.NOTE, about=about, what=what, why=why, next=to_do)
 
 
-def trouble(about: str, what: str, why: str = "", to_do: str = "", *, traceback: str = "") -> CheckFinding:
+def problem(about: str, what: str, why: str = "", to_do: str = "", *, traceback: str = "") -> CheckFinding:
     """Return a finding about a problem that keeps something from working."""
-    return CheckFinding(mark=Severity.TROUBLE, about=about, what=what, why=why, next=to_do, traceback=traceback)
+    return CheckFinding(mark=Severity.PROBLEM, about=about, what=what, why=why, next=to_do, traceback=traceback)

@@ -16,7 +16,7 @@ from flowhooks.intake import required_credentials
 from flowhooks.observability import open_files
 from flowhooks.operations.check import engines, sources
 from flowhooks.operations.check.database import DatabaseCheck
-from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, trouble
+from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, problem
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import (
     check_binds,
@@ -94,7 +94,7 @@ def check(
         schemas, plugins = load()
     except SettingsError as error:
         schemas, plugins = None, None
-        findings.append(trouble("plugins", str(error)))
+        findings.append(problem("plugins", str(error)))
     if schemas is not None and plugins is not None:
         findings.append(ok("schemas", f"kinds of callback: {', '.join(schemas.kinds)}"))
         findings += _plugins(plugins, settings)
@@ -110,7 +110,7 @@ def check(
     )
     findings += database_check.findings()
     findings += [
-        trouble("binds", line)
+        problem("binds", line)
         for line in required_credentials.explain_missing(
             settings, database_check.required_credentials, ("sources", "operators")
         )
@@ -124,14 +124,14 @@ def check(
 
 def from_settings_error(error: SettingsError) -> list[CheckFinding]:
     """Return one finding for each problem of settings that cannot be used."""
-    return [trouble("settings", line) for line in str(error).splitlines()]
+    return [problem("settings", line) for line in str(error).splitlines()]
 
 
 def _processes(settings: Settings) -> Iterator[CheckFinding]:
     try:
         check_processes(settings)
     except SettingsError as error:
-        yield trouble("processes", str(error))
+        yield problem("processes", str(error))
 
 
 def _binds(settings: Settings) -> Iterator[CheckFinding]:
@@ -139,7 +139,7 @@ def _binds(settings: Settings) -> Iterator[CheckFinding]:
         check_binds(settings)
     except SettingsError as error:
         for line in str(error).splitlines():
-            yield trouble("binds", line)
+            yield problem("binds", line)
         return
     yield from sources.findings(settings)
     yield from _operators(settings)
@@ -174,7 +174,7 @@ def _operators(settings: Settings) -> Iterator[CheckFinding]:
         check_operators(settings)
     except SettingsError as error:
         for line in str(error).splitlines():
-            yield trouble("operators", line)
+            yield problem("operators", line)
         return
     public = not is_loopback(host_and_port(settings.admin)[0])
     who = f"{_plural(len(settings.operators), 'operator')} can log in: {_names(sorted(settings.operators))}"
@@ -242,7 +242,7 @@ def _plugin(info: PluginInfo) -> CheckFinding:
         return ok("plugins", f"{name} is loaded, with {_plural(len(info.handlers), 'handler')}")
     if info.state == "denied":
         return note("plugins", f"{name} is disabled by the settings", info.error)
-    return trouble(
+    return problem(
         "plugins",
         f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
         info.error,
@@ -268,7 +268,7 @@ def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:
     for error, handlers in handlers_by_error.items():
         count_text = _plural(len(handlers), "handler")
         if error:
-            yield trouble(
+            yield problem(
                 "isolation",
                 f"{count_text} cannot be run in a process of {'its' if len(handlers) == 1 else 'their'} own: "
                 f"{_names(handlers)}",
@@ -285,7 +285,7 @@ def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:
 def _alerts(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
     routes = settings.alerts.routes
     if not settings.safe_mode:
-        yield from (trouble("alerts", problem) for problem in plugins.unknown_notifiers(routes))
+        yield from (problem("alerts", what) for what in plugins.unknown_notifiers(routes))
     for name, route in routes.items():
         for pattern in route.handlers:
             if not any(fnmatchcase(handler, pattern) for handler in plugins.handlers):
@@ -305,7 +305,7 @@ def _jobs(look: Callable[[], None]) -> CheckFinding:
     try:
         look()
     except FlowhooksError as error:
-        return trouble("jobs", str(error), "a process with these settings refuses to start")
+        return problem("jobs", str(error), "a process with these settings refuses to start")
     return ok("jobs", "the tables of jobs match the installed version of Procrastinate")
 
 
@@ -328,7 +328,7 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
         if plugin in loaded:
             why, to_do = _REMOVED
         nowhere = f", and no live process runs {_them(missing)}" if database_check.live_processes else ""
-        yield trouble(
+        yield problem(
             "handlers",
             f"{_plural(len(missing), 'registered handler')} of plugin {plugin} "
             f"{_are(missing)} not loaded{nowhere}: {_names([handler.id for handler in missing])}",
@@ -350,7 +350,7 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
     yield from _executed(plugins, lookup.missing_handlers, database_check)
     yield from _paused(database_check)
     if unreadable := lookup.router.unreadable_handlers:
-        yield trouble(
+        yield problem(
             "handlers",
             f"a newer version of flowhooks has registered {_names(unreadable)}",
             "this version cannot read the selectors and routes no events: it is not ready and answers callbacks with "
@@ -374,7 +374,7 @@ def _executed(
             f"{_names(others)}",
         )
     if idle := sorted(set(plugins.handlers) - database_check.executed_handlers):
-        yield (trouble if any(database_check.waiting_by_handler.get(handler) for handler in idle) else note)(
+        yield (problem if any(database_check.waiting_by_handler.get(handler) for handler in idle) else note)(
             "handlers",
             f"no live process runs {_plural(len(idle), 'handler')} loaded here: {_names(idle)}",
             f"{_waiting_text(database_check, idle)} for {_them(idle)}",
@@ -387,7 +387,7 @@ def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
     # One finding per handler, because an operator may have forgotten to resume it.
     for handler in database_check.registered_handlers:
         if handler.circuit is not None:
-            yield trouble(
+            yield problem(
                 "handlers",
                 f"the circuit breaker of {handler.id} is open since {to_text(handler.circuit.opened_at)}",
                 f"its last attempts failed ({handler.circuit.reason}); "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import DAY, to_text
 from flowhooks.errors import SettingsError
-from flowhooks.operations.check.finding import note, ok, trouble
+from flowhooks.operations.check.finding import note, ok, problem
 from flowhooks.settings import check_sources, host_and_port, is_loopback
 from flowhooks.settings.credentials import expires_at
 from flowhooks.text import command_line
@@ -40,7 +40,7 @@ def findings(settings: Settings) -> Iterator[CheckFinding]:
         check_sources(settings, os.environ)
     except SettingsError as error:
         for line in str(error).splitlines():
-            yield trouble(
+            yield problem(
                 "sources",
                 line,
                 "a server does not start with it, and SIGHUP keeps the previous sources",
@@ -57,13 +57,13 @@ def ingress_findings(settings: Settings, plugins: Plugins) -> Iterator[CheckFind
     """Yield the findings about the kinds and the receivers of fixed URLs."""
     if settings.safe_mode:
         return
-    for problem in plugins.ingress_problems(settings.sources):
-        yield trouble("sources", problem, "a server does not start with it")
+    for what in plugins.ingress_problems(settings.sources):
+        yield problem("sources", what, "a server does not start with it")
     states = {info.name: info.state for info in plugins.infos}
     for name, source in sorted(settings.sources.items()):
         receiver = "" if source.ingress is None else source.ingress.receiver
         if receiver in states and (state := states[receiver]) != "loaded":
-            yield trouble(
+            yield problem(
                 "sources",
                 f"the receiver of {name}, the plugin {receiver}, is {state}",
                 f"each request to /in/{name} is answered with 503",
@@ -80,7 +80,7 @@ def _expiry(name: str, source: Source, now: int) -> Iterator[CheckFinding]:
     until = max((end_time for end_time in end_times if end_time is not None), default=0)
     rotate = f"`{command_line('sources', 'rotate', name)}` creates another secret"
     if not has_unlimited and until < now:
-        yield trouble(
+        yield problem(
             "sources",
             f"every secret of {name} has expired",
             f"the last one at {to_text(until)}; its callbacks are rejected",

@@ -172,7 +172,7 @@ def test_processes_that_ended_long_ago_are_deleted(harness, listens):
     assert not {succeeded, idle} & {process for (process,) in flow.sql("SELECT process FROM counters")}
     flow.take("present")  # alerts that are newer than all events look impossible
     checked = flow.app.ledger.verify()
-    assert (checked.trouble, checked.accepted, checked.purged) == ([], 3, 1)
+    assert (checked.problems, checked.accepted, checked.purged) == ([], 3, 1)
 
 
 def test_an_alert_names_the_same_start_after_processes_are_deleted(harness, listens):

@@ -24,8 +24,8 @@ def findings(asked):
         code = more.pop("code", 0)
         found = asked("check", code=code, **more)
         marks = [one["mark"] for one in found["findings"]]
-        assert (found["trouble"], found["notes"]) == (marks.count("trouble"), marks.count("note"))
-        assert bool(found["trouble"]) == bool(code)
+        assert (found["problems"], found["notes"]) == (marks.count("problem"), marks.count("note"))
+        assert bool(found["problems"]) == bool(code)
         for one in found["findings"]:
             assert set(one) == {"mark", "about", "what", "why", "next", "traceback", "facts"}
         return [one for one in found["findings"] if one["about"] == about]
@@ -70,11 +70,11 @@ def test_findings_as_text(server, run, folder):
     (folder / "broken.py").write_text("raise ValueError('[red]no[/red]\\x1b[31m')")
     text = run("check", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="broken").stdout
     lines = text.splitlines()
-    trouble = next(number for number, line in enumerate(lines) if line.startswith("trouble  plugins "))
-    assert "broken cannot be used and is quarantined" in lines[trouble]
-    assert lines[trouble + 1].strip().startswith("why: plugin 'broken' (file")
-    assert "[red]no[/red]" in lines[trouble + 1]
-    assert "flowhooks plugins show broken" in lines[trouble + 2]
+    problems = next(number for number, line in enumerate(lines) if line.startswith("problem  plugins "))
+    assert "broken cannot be used and is quarantined" in lines[problems]
+    assert lines[problems + 1].strip().startswith("why: plugin 'broken' (file")
+    assert "[red]no[/red]" in lines[problems + 1]
+    assert "flowhooks plugins show broken" in lines[problems + 2]
     assert lines[-1].startswith("2 problems, ")
     assert "\x1b" not in text
 
@@ -92,7 +92,7 @@ def test_a_broken_plugin_is_a_finding(findings, folder):
         "plugins", code=1, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="exits,raises,spoilt,works"
     )
     by_name = {one["what"].split()[0]: one for one in found}
-    assert [by_name[name]["mark"] for name in ("exits", "raises", "spoilt", "works")] == ["trouble"] * 3 + ["ok"]
+    assert [by_name[name]["mark"] for name in ("exits", "raises", "spoilt", "works")] == ["problems"] * 3 + ["ok"]
     assert by_name["raises"]["why"].endswith(f"ZeroDivisionError: division by zero ({folder}/raises.py:2)")
     assert by_name["raises"]["traceback"].startswith("Traceback")
     assert "it called sys.exit()" in by_name["exits"]["why"]
@@ -109,7 +109,7 @@ def test_advice_for_a_plugin_with_wrong_settings(findings, folder):
     )
     (folder / "empty.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return [print]")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "choosy,empty"}
-    choosy, empty = (one for one in findings("plugins", code=1, **env) if one["mark"] == "trouble")
+    choosy, empty = (one for one in findings("plugins", code=1, **env) if one["mark"] == "problem")
     assert choosy["next"].startswith("correct the section [plugins.choosy] of the settings, and check again")
     assert empty["next"] == f"correct {folder}/empty.py, and check again"
 
@@ -146,7 +146,7 @@ def test_invalid_settings_are_findings(findings, tmp_path):
 def test_public_listeners(findings):
     """Public listeners without a credential are a failure; with `insecure`, a note."""
     found = findings("binds", code=1, FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_ADMIN="0.0.0.0:8081")
-    assert [one["mark"] for one in found] == ["trouble", "trouble"]
+    assert [one["mark"] for one in found] == ["problem", "problem"]
     (found,) = findings("binds", FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_INSECURE="1")
     assert (found["mark"], found["why"]) == ("note", "other machines can use listen without a credential (insecure)")
 
@@ -155,7 +155,7 @@ def test_missing_folders_are_findings(findings, tmp_path):
     """Missing folders of plugins and of schema files are findings."""
     for name in ("FLOWHOOKS_PLUGINS_DIRS", "FLOWHOOKS_SCHEMAS_DIR"):
         (found,) = findings("plugins", code=1, **{name: str(tmp_path / "nothing")})
-        assert found["mark"] == "trouble"
+        assert found["mark"] == "problem"
         assert str(tmp_path / "nothing") in found["what"]
 
 
@@ -191,17 +191,17 @@ def place(tmp_path, new_database):
 @pytest.mark.parametrize(
     ("sort", "mark", "said"),
     [
-        ("text", "trouble", "file is not a database"),
-        ("folder", "trouble", "is a folder"),
-        ("no folder", "trouble", "nothing does not exist"),
-        ("other's", "trouble", "it is not a flowhooks ledger: it has other tables (t)"),
-        ("newer", "trouble", "it was written by a newer flowhooks"),
+        ("text", "problem", "file is not a database"),
+        ("folder", "problem", "is a folder"),
+        ("no folder", "problem", "nothing does not exist"),
+        ("other's", "problem", "it is not a flowhooks ledger: it has other tables (t)"),
+        ("newer", "problem", "it was written by a newer flowhooks"),
         ("empty", "note", "it is empty: run `flowhooks db upgrade`"),
     ],
 )
 def test_unusable_databases_are_findings(findings, place, sort, mark, said):
     """Each unusable database has its own text; a database that only needs an upgrade is a note."""
-    last = findings("database", code=int(mark == "trouble"), FLOWHOOKS_DATABASE=place(sort))[-1]
+    last = findings("database", code=int(mark == "problem"), FLOWHOOKS_DATABASE=place(sort))[-1]
     assert last["mark"] == mark
     assert said in last["what"]
 
@@ -223,7 +223,7 @@ def test_a_damaged_file_is_a_finding(server, findings, tmp_path):
         file.seek(8192)
         file.write(b"\xff" * 40960)
     last = findings("database", code=1)[-1]
-    assert last["mark"] == "trouble"
+    assert last["mark"] == "problem"
     assert str(tmp_path / "flowhooks.db") in last["what"]
 
 

@@ -229,5 +229,5 @@ def test_handlers_of_a_newer_version(expenses, run, asked):
     assert "a newer version of flowhooks has registered expenses:book" in result.stderr
     findings = asked("check", server=expenses, code=1, **env)["findings"]
     (found,) = [one for one in findings if "newer version" in one["what"]]
-    assert (found["mark"], found["about"]) == ("trouble", "handlers")
+    assert (found["mark"], found["about"]) == ("problem", "handlers")
     assert "expenses:book" in found["what"]

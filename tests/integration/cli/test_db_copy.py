@@ -32,9 +32,9 @@ def test_output_has_a_line_for_each_table(run, source, tmp_path, postgresql_url)
 def test_json(asked, source, tmp_path):
     """The JSON is one document; each location may be a URL or a relative path."""
     done = asked("db", "copy", f"sqlite:///{source}", "target.db")
-    assert list(done) == ["source", "target", "made", "tables", "balanced", "trouble"]
+    assert list(done) == ["source", "target", "made", "tables", "balanced", "problems"]
     assert (done["source"], done["target"]) == (str(source), str(tmp_path / "target.db"))
-    assert (done["made"], done["balanced"], done["trouble"]) == (True, True, [])
+    assert (done["made"], done["balanced"], done["problems"]) == (True, True, [])
     assert done["tables"].keys() == metadata.tables.keys()
     for one in done["tables"].values():
         assert (one["rows"], one["kept"], len(one["digest"])) == (0, 0, 64)
@@ -120,7 +120,7 @@ def test_a_ledger_whose_counts_do_not_balance(run, asked, source, tmp_path):
         connection.execute("INSERT INTO counters VALUES ('accepted', '00000000-0000-7000-8000-000000000001', 1)")
     done = asked("db", "copy", str(source), "target.db", code=1)
     assert not done["balanced"]
-    assert len(done["trouble"]) == 1
+    assert len(done["problems"]) == 1
     plain = run("db", "copy", str(source), "target.db")
     assert plain.exit_code == 1
     assert plain.stdout.splitlines()[-1] == "The counts do not balance, as they did not in the source."

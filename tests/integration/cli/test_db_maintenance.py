@@ -94,7 +94,7 @@ def test_backup(run, asked, empty, tmp_path):
         assert reader.quick_check() is None
     # The name as in a URL would be that of another file.
     done = asked("db", "backup", str(target.with_name("a%41?b #c.db")), "--database", str(empty))
-    assert list(done) == ["source", "target", "bytes", "microseconds", "events", "trouble", "balanced"]
+    assert list(done) == ["source", "target", "bytes", "microseconds", "events", "problems", "balanced"]
     assert (done["source"], done["events"], done["balanced"]) == (str(empty), 0, True)
     assert done["bytes"] == target.stat().st_size
 
@@ -155,7 +155,7 @@ def test_a_backup_whose_counts_do_not_balance(run, empty, tmp_path):
         connection.commit()
     result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(empty))
     assert result.exit_code == 1, result.output
-    assert "trouble: 7 events were accepted, but 0 are stored" in result.stdout
+    assert "problem: 7 events were accepted, but 0 are stored" in result.stdout
     assert (tmp_path / "copy.db").exists()
 
 

@@ -77,7 +77,7 @@ def engines(run, flow):
 
 
 def test_list(flow, engines):
-    """The list has state, product, position, counts, and the command for each trouble; ids stay whole."""
+    """The list has state, product, position, counts, and the command for each problem; ids stay whole."""
     assert "not asked yet" in engines("list").stdout
     now = flow.clock.now()
     engine_ledger.position(

@@ -321,7 +321,7 @@ def test_check_reports_expired_credentials(tmp_path):
     now = datetime.now(UTC)
     past, soon, later = ((now + timedelta(days=days)).isoformat() for days in (-1, 3, 300))
     one = f"[sources.erp]\nsecrets = [{{file = '{secret}', not_after = "
-    assert found(f"{one}{past}}}]\n")[0] == ("trouble", "every secret of erp has expired")
+    assert found(f"{one}{past}}}]\n")[0] == ("problem", "every secret of erp has expired")
     assert found(f"{one}{soon}}}]\n")[0][0] == "note"
     assert found(f"{one}{soon}}}]\n")[0][1].startswith("the last secret of erp expires at")
     assert found(f"{one}{later}}}]\n") == [("ok", "1 source can send callbacks: erp")]
@@ -330,4 +330,4 @@ def test_check_reports_expired_credentials(tmp_path):
     assert found(f"listen = '0.0.0.0:1'\nhttp.trusted_proxy = '10.0.0.1'\n{one}{later}}}]\n")[0][0] == "ok"
     secret.chmod(0o644)
     ((mark, what),) = found(f"{one}{later}}}]\n")
-    assert (mark, "chmod o=" in what) == ("trouble", True)
+    assert (mark, "chmod o=" in what) == ("problem", True)

@@ -12,7 +12,7 @@ from flowhooks.ledger.reader import Reader
 def test_counts_that_balance(server, asked, run):
     """Beside a server the counts are printed as JSON and as a table."""
     books = asked("verify", server=server)
-    assert (books["balanced"], books["trouble"]) == (True, [])
+    assert (books["balanced"], books["problems"]) == (True, [])
     assert books["accepted"] == books["stored"] == sum(books["events"].values())
     result = run("verify", server=server)
     assert result.exit_code == 0
@@ -37,12 +37,12 @@ def test_counts_that_do_not_balance(server, asked, run, tmp_path):
         whole.execute("VACUUM INTO ?", [str(file)])
     with closing(sqlite3.connect(file, isolation_level=None)) as spoilt:
         spoilt.execute("DELETE FROM deliveries WHERE id = (SELECT min(id) FROM deliveries)")
-    trouble = asked("verify", code=1)["trouble"]
-    assert trouble[0].endswith("does not have the deliveries of its recorded route")
-    assert any(line.endswith("has deliveries to other handlers than its route") for line in trouble)
+    problems = asked("verify", code=1)["problems"]
+    assert problems[0].endswith("does not have the deliveries of its recorded route")
+    assert any(line.endswith("has deliveries to other handlers than its route") for line in problems)
     result = run("verify")
     assert result.exit_code == 1
-    assert "".join(f"trouble: {line}\n" for line in trouble) + "The counts do not balance.\n" in result.stdout
+    assert "".join(f"problem: {line}\n" for line in problems) + "The counts do not balance.\n" in result.stdout
 
 
 def test_upgrade_creates_the_database(run, tmp_path):
@@ -77,14 +77,14 @@ def test_a_history_is_compared(server, asked, run, tmp_path):
     file.write_text(json.dumps(answer | {"status": None}) + "\n")
     agreed = asked("verify", "--against", file, server=server)["against"]
     assert agreed["agrees"] is True
-    assert (agreed["lines"], agreed["unanswered"], agreed["findings"], agreed["trouble"]) == (1, 1, {}, [])
+    assert (agreed["lines"], agreed["unanswered"], agreed["findings"], agreed["problems"]) == (1, 1, {}, [])
     file.write_text(file.read_text() + json.dumps(answer | {"flowInstanceId": "gone\x1b[31m", "event": None}) + "\n{")
     found = asked("verify", "--against", file, server=server, code=1)
     assert found["balanced"] is True
     assert found["against"]["findings"] == {"malformed": 1, "lost": 1}
     result = run("verify", "--against", file, server=server)
     assert result.exit_code == 1
-    assert "trouble: line 3: not JSON\n" in result.stdout
+    assert "problem: line 3: not JSON\n" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stdout.endswith("\nThe history does not agree.\n")
     assert run("verify", "--against", tmp_path / "none.jsonl", server=server).exit_code == 2

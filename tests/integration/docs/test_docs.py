@@ -219,8 +219,8 @@ def test_the_table_of_states_and_last_outcomes(state, tmp_path):
                         (delivery, outcome),
                     )
     with closing(Reader(url)) as reader:
-        trouble = reader.verify().trouble
-    odd = {line.removeprefix("delivery ").partition(" does not agree")[0] for line in trouble if " agree" in line}
+        problems = reader.verify().problems
+    odd = {line.removeprefix("delivery ").partition(" does not agree")[0] for line in problems if " agree" in line}
     for column, word in said.items():
         fits = {again: f"{column}/{again}" not in odd for again in (0, 1)}
         assert fits == {"yes": {0: True, 1: True}, "no": {0: False, 1: False}, "again": {0: False, 1: True}}[word], (

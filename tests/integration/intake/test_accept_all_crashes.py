@@ -70,4 +70,4 @@ def test_a_killed_process_stores_the_whole_request_or_nothing(harness, listens, 
         assert delivery.state is State.SUCCEEDED
     assert sorted(runs) == sorted(INSTANCES)
     assert flow.app.ledger.ignored_counts() == {("oa", "/status = 1"): 1 + is_durable}
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []

@@ -52,7 +52,7 @@ def test_concurrent_callbacks_and_pulls_store_one_event(harness, listens, rounds
     assert sorted(runs) == sorted(f"i{number}" for number in range(rounds))
     late = flows[0].sql("SELECT coalesce(max(repeats), 0) FROM late_callbacks")[0][0]
     assert late < AT_ONCE // 2
-    assert flows[0].app.ledger.verify().trouble == []
+    assert flows[0].app.ledger.verify().problems == []
 
 
 @pytest.mark.usefixtures("long_timeouts")

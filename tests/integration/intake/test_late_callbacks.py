@@ -236,7 +236,7 @@ def test_a_repeat_of_an_earlier_body_does_not_replace_a_later_body(flow):
     assert flow.take(source="oa", key="nobody", endState="completed").status == "parked"
     assert events(flow)[0].event.data["amount"] == 2
     assert sorted((body.get("amount", 0), repeats) for body, repeats in late(flow, event_id)) == [(0, 1), (1, 1)]
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []
 
 
 def test_the_late_callback_sets_the_kind_of_an_undecided_end(flow, runs):

@@ -70,4 +70,4 @@ def test_a_killed_process_stores_the_whole_step_or_nothing(harness, listens, poi
     assert delivery.state is State.SUCCEEDED
     assert runs == [1 if what == "late" else None]
     assert len(flow.app.ledger.late_callbacks(taken_in.event_id)) == 1
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []

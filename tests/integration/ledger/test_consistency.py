@@ -36,7 +36,7 @@ def full(hands, harness):
     hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
     hands.accept("two", "p:x", "p:y")
     hands.accept("parked")
-    assert hands.ledger.verify().trouble == []
+    assert hands.ledger.verify().problems == []
     harness.check_books = False
     return hands
 
@@ -157,7 +157,7 @@ def test_a_reported_fault_names_its_delivery_or_event(full):
     """A reported fault has the id of its delivery or event."""
     full.sql("UPDATE deliveries SET state = 'succeeded' WHERE handler = 'p:dead'")
     ((dead,),) = full.sql("SELECT id FROM deliveries WHERE handler = 'p:dead'")
-    assert full.ledger.verify().trouble == [f"delivery {dead} does not agree with its last attempt"]
+    assert full.ledger.verify().problems == [f"delivery {dead} does not agree with its last attempt"]
 
 
 def test_a_long_list_of_faults_is_truncated(hands, harness):
@@ -166,7 +166,7 @@ def test_a_long_list_of_faults_is_truncated(hands, harness):
     for number in range(MAX_SHOWN + 5):
         hands.accept(f"i{number}", "p:a")
     hands.sql("UPDATE deliveries SET attempt = 1")
-    of_attempts = [line for line in hands.ledger.verify().trouble if "attempts" in line]
+    of_attempts = [line for line in hands.ledger.verify().problems if "attempts" in line]
     assert len(of_attempts) == MAX_SHOWN + 1
     assert "more" in of_attempts[-1]
 
@@ -180,7 +180,7 @@ def test_counts_balance_while_callbacks_are_stored_and_run(harness, listens, tog
             flow.take(f"{thread}-{number}", wait=0)
 
     def check():
-        return [flow.app.ledger.verify().trouble for _ in range(15)]
+        return [flow.app.ledger.verify().problems for _ in range(15)]
 
-    *_, troubles = together(*[lambda thread=thread: send(thread) for thread in range(4)], check)
-    assert troubles == [[]] * 15
+    *_, problems = together(*[lambda thread=thread: send(thread) for thread in range(4)], check)
+    assert problems == [[]] * 15

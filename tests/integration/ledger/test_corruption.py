@@ -209,7 +209,7 @@ def unseen(connection, kind):
             continue
         cases += 1
         with changed(connection, column, key, sql):
-            if not verify(connection).trouble:
+            if not verify(connection).problems:
                 missed.add(str(column))
     return missed, cases
 
@@ -246,7 +246,7 @@ def differing(before, after):
 
 @pytest.fixture
 def verified(tmp_path):
-    """A function that says whether `verify` reports trouble of a file with these bytes; it opens the file each time."""
+    """A function that says whether `verify` finds a problem in a file with these bytes; it opens it each time."""
     copy = tmp_path / "copy.db"
     engine = database.open_engine(f"sqlite:///{copy}", writing=False)
 
@@ -254,7 +254,7 @@ def verified(tmp_path):
         copy.write_bytes(raw)
         try:
             with engine.connect() as connection:
-                return bool(verify(connection).trouble)
+                return bool(verify(connection).problems)
         except (SQLAlchemyError, UnicodeDecodeError):  # `Reader` raises `LedgerUnusable` for both
             return True
         finally:
@@ -267,11 +267,11 @@ def verified(tmp_path):
 
 
 def reported(file):
-    """Whether opening the file, or `verify`, reports trouble."""
+    """Whether opening the file, or `verify`, reports a problem."""
     try:
         reader = Reader(f"sqlite:///{file}")
         try:
-            return bool(reader.verify().trouble)
+            return bool(reader.verify().problems)
         finally:
             reader.close()
     except LedgerUnusable:

@@ -183,15 +183,15 @@ def test_verify_compares_groups_with_attempts(hands, harness):
     """A wrong count, a missing group and impossible times are reported."""
     harness.check_books = False
     delivery = fail(hands, "i1", "no")
-    assert not hands.ledger.verify().trouble
+    assert not hands.ledger.verify().problems
     fingerprint = identify("p:a", "Failed", "no").fingerprint
     hands.sql("UPDATE error_groups SET count = 2, first_seen_at = last_seen_at + 90000000000")
-    assert hands.ledger.verify().trouble[-2:] == [
+    assert hands.ledger.verify().problems[-2:] == [
         f"error group {fingerprint} does not have as many attempts as it counts",
         f"error group {fingerprint} was last seen before it was first seen",
     ]
     hands.sql("UPDATE error_groups SET handler = 'p:b'")
-    assert f"error group {fingerprint} belongs to another handler than its attempts" in hands.ledger.verify().trouble
+    assert f"error group {fingerprint} belongs to another handler than its attempts" in hands.ledger.verify().problems
     hands.sql("DELETE FROM error_groups")
-    assert f"error group {fingerprint} has attempts and is not stored" in hands.ledger.verify().trouble
+    assert f"error group {fingerprint} has attempts and is not stored" in hands.ledger.verify().problems
     assert delivery

@@ -325,8 +325,8 @@ def test_verify_reports_two_running_deliveries_of_one_key(lane, harness):
     lane.begin(first)
     lane.flow.sql("UPDATE deliveries SET state = 'running', attempt = 1 WHERE id = ?", second.delivery_id)
     with lane.ledger.connection() as connection:
-        trouble = verify(connection).trouble
-    assert any("runs at the same time as another" in line for line in trouble)
+        problems = verify(connection).problems
+    assert any("runs at the same time as another" in line for line in problems)
 
 
 def test_a_trial_runs_the_first_delivery_of_its_key(lane):

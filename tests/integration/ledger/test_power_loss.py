@@ -212,7 +212,7 @@ class After:
                 found = list(self._missing(lambda sql: connection.execute(text(sql)).all()))
             ledger.recover()
             assert ledger.count_by_state()["running"] == 0
-            assert ledger.verify().trouble == []
+            assert ledger.verify().problems == []
         return found
 
     def _missing(self, read):

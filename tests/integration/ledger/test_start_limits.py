@@ -72,7 +72,7 @@ def test_attempts_start_in_a_burst_and_then_at_intervals(rated):
     lane.flow.clock.advance(0.001)
     assert lane.started(ids[3], ids[4]) == [True, False]
     with lane.ledger.connection() as connection:
-        assert verify(connection).trouble == []
+        assert verify(connection).problems == []
 
 
 @pytest.mark.sqlite

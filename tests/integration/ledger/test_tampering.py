@@ -399,7 +399,7 @@ def test_an_unchanged_ledger_balances(rich):
     """Results of normal operation are never reported, in any number."""
     with rich.connect() as connection:
         books = verify(connection)
-    assert books.trouble == []
+    assert books.problems == []
     assert books.purged == 1
     assert set(books.events) == {"dismissed", "parked", "routed"}
     assert set(books.deliveries) == {*State}
@@ -425,5 +425,5 @@ def test_tampering_is_reported(rich, case):
         key = connection.execute(text(f"SELECT {named}")).scalar_one()
         for statement in statements:
             assert connection.execute(text(statement)).rowcount > 0, statement
-        trouble = verify(connection).trouble
-    assert any(key in line for line in trouble), trouble
+        problems = verify(connection).problems
+    assert any(key in line for line in problems), problems

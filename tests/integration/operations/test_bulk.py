@@ -503,9 +503,9 @@ def test_verify_finds_operations_that_disagree_with_their_items(harness, listens
         flow.take(f"i{number}", wait=0)
     flow.sql("UPDATE deliveries SET due_at = NULL")
     run(flow, BulkAction.CLOSE)
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []
     flow.sql(damage)
-    assert any(words in line for line in flow.app.ledger.verify().trouble)
+    assert any(words in line for line in flow.app.ledger.verify().problems)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_handler_run_by_another_process_is_not_missing(harness, listens, bare,
     bare.take(wait=0)
     has.close()
     (found,) = findings(bare, "handlers")
-    assert found.mark == "trouble"
+    assert found.mark == "problem"
     assert found.what == (
         "2 registered handlers of plugin p are not loaded, and no live process runs them: p:nothing, p:other"
     )
@@ -99,7 +99,7 @@ def test_a_loaded_handler_that_no_process_runs(harness, listens, bare, findings)
     bare.app.cluster.poll()
     bare.take(wait=0)
     (found,) = findings(has, "handlers")
-    assert (found.mark, found.why) == ("trouble", "1 delivery waits for it")
+    assert (found.mark, found.why) == ("problem", "1 delivery waits for it")
 
 
 def test_no_finding_without_running_processes(listens, harness, findings):
@@ -121,7 +121,7 @@ def test_unusable_job_tables_are_a_failure(bare, findings, error):
 
     procrastinate = {"kind": "procrastinate"}
     (found,) = findings(bare, "jobs", refused, runner=procrastinate)
-    assert (found.mark, found.what) == ("trouble", str(error))
+    assert (found.mark, found.what) == ("problem", str(error))
     (found,) = findings(bare, "jobs", lambda: None, runner=procrastinate)
     assert found.mark == "ok"
     assert findings(bare, "jobs") == []

@@ -116,7 +116,7 @@ def test_the_second_body_runs_its_handlers_once(harness, books, runs):
         result.event_id,
         "the ERP sent the wrong sum",
     )
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []
 
 
 def test_repeats_of_both_bodies_are_acknowledged(harness, books, runs):
@@ -132,7 +132,7 @@ def test_repeats_of_both_bodies_are_acknowledged(harness, books, runs):
     assert raised.value.event_id == event_id
     assert [flow.app.ledger.event(one).repeats for one in (event_id, correction)] == [1, 2]
     assert len(runs) == 2
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []
 
 
 def test_a_body_is_accepted_once(harness, books, runs):
@@ -248,7 +248,7 @@ def test_a_purge_of_either_event_keeps_both_identities(harness, books, runs):
     with pytest.raises(IdentityConflict):
         flow.take("i1", amount=3)
     assert len(runs) == 2
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []
 
 
 @pytest.mark.either
@@ -262,7 +262,7 @@ def test_a_correction_stays_after_a_purge_of_its_original(harness, books, runs):
     purge_one(flow, event_id)
     assert flow.take("i1", amount=2).event_id == correction
     assert flow.app.ledger.event(correction).repeats == 1
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def test_verify_reports_changed_links(harness, books, change):
     correction = accept(flow, event_id, digest).event_id
     flow.settled(correction, State.SUCCEEDED)
     flow.sql(change)
-    found = "\n".join(flow.app.ledger.verify().trouble)
+    found = "\n".join(flow.app.ledger.verify().problems)
     assert event_id in found or correction in found
 
 
@@ -350,4 +350,4 @@ def test_verify_against_a_client_history_finds_the_correction(harness, books):
     for purged in (None, correction, event_id):
         if purged:
             purge_one(flow, purged)
-        assert check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings).trouble == []
+        assert check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings).problems == []

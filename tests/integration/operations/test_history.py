@@ -149,7 +149,7 @@ def test_each_line_gets_its_finding(compare):
     assert kinds == {case: [kind] if kind else [] for case, (_, kind) in CASES.items()}
     for case, report in found.items():
         assert report.is_consistent is (CASES[case][1] is None)
-        assert all(sentence.startswith("line 1: ") for sentence in report.trouble)
+        assert all(sentence.startswith("line 1: ") for sentence in report.problems)
     assert found["purged"].purged == 1
 
 
@@ -157,7 +157,7 @@ def test_a_whole_history(compare):
     """Lines are counted by their answers and named by their numbers; empty lines are not counted."""
     report = compare(*(filled(one, compare.ids) for one, _ in CASES.values()), b"", b"  ", line("lost", BODY, 200))
     assert report.lines == len(CASES) + 1
-    assert [one for one in report.trouble if one.startswith(f"line {len(CASES) + 3}: ")]
+    assert [one for one in report.problems if one.startswith(f"line {len(CASES) + 3}: ")]
     assert report.lines == report.findings["malformed"] + report.acknowledged + report.conflicts + (
         report.rejected + report.unanswered
     )
@@ -189,8 +189,8 @@ def test_many_findings_are_counted(compare, monkeypatch):
     lines = [line(f"lost-{number}", BODY, 200) for number in range(MAX_SHOWN + 5)]
     report = compare(*lines)
     assert report.findings == {"lost": MAX_SHOWN + 5}
-    assert len(report.trouble) == MAX_SHOWN + 1
-    assert report.trouble[-1] == "… and 5 more: acknowledged, but neither stored nor purged"
+    assert len(report.problems) == MAX_SHOWN + 1
+    assert report.problems[-1] == "… and 5 more: acknowledged, but neither stored nor purged"
     monkeypatch.setattr(history, "MAX_BATCH_LINES", 2)
     assert compare(*lines) == report
 
@@ -200,7 +200,7 @@ def test_a_too_long_line_is_reported(compare, monkeypatch):
     """It is named, and the lines after it are read."""
     monkeypatch.setattr(history, "MAX_LINE_BYTES", 1000)
     report = compare(b"x" * 5000, line("stored", BODY, 200))
-    assert report.trouble == ["line 1: longer than 1000 bytes"]
+    assert report.problems == ["line 1: longer than 1000 bytes"]
     assert (report.lines, report.acknowledged) == (2, 1)
 
 
@@ -233,6 +233,6 @@ def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, by):
         text = "\n".join(map(json.dumps, lines)).encode()
         return history.check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings)
 
-    assert compared(right).trouble == []
+    assert compared(right).problems == []
     assert compared(right).purged == 1
     assert compared(wrong).findings == {"lost": 1, "conflict_lost": 1}

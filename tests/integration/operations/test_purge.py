@@ -89,7 +89,7 @@ def test_finished_events_are_deleted_with_all_their_rows(full):
     assert flow.sql("SELECT count(*) FROM conflicts") == [(0,)]
     assert flow.sql("SELECT count(*) FROM attempts") == [(1,)]
     books = flow.app.ledger.verify()
-    assert (books.accepted, books.stored, books.purged, books.trouble) == (5, 2, 3, [])
+    assert (books.accepted, books.stored, books.purged, books.problems) == (5, 2, 3, [])
     assert purge(flow.app.operation_context, before(flow, 90)).purged == 0
 
 
@@ -304,7 +304,7 @@ def test_new_and_purged_events_in_one_batch(full, together):
         *(lambda number=number: flow.take(f"new{number}", key="go") for number in range(5)),
     )
     assert len({one.event_id for one in answers}) == 6
-    assert flow.app.ledger.verify().trouble == []
+    assert flow.app.ledger.verify().problems == []
 
 
 def test_a_failing_purge_changes_nothing(full, monkeypatch):
@@ -351,7 +351,7 @@ class TestRaces:
         engine.dispose()
         assert [(one.status, one.event_id) for one in answers] == [("done", ids["succeeded"])]
         assert ids["succeeded"] not in flow.events()
-        assert flow.app.ledger.verify().trouble == []
+        assert flow.app.ledger.verify().problems == []
 
     def test_a_purge_skips_locked_events(self, full):
         """A purge skips a locked event, such as one whose callback is being repeated."""
@@ -408,7 +408,7 @@ class TestRaces:
         assert not any(isinstance(one, Exception) for one in answers), answers
         assert all(one == answers[0] for one in answers)
         books = third.app.ledger.verify()
-        assert (books.accepted, books.trouble) == (20, [])
+        assert (books.accepted, books.problems) == (20, [])
 
 
 class _Open:

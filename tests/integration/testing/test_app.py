@@ -39,7 +39,7 @@ def app_of(clock, tmp_path_factory):
         app.close()
 
 
-def troubles(logged):
+def problems(logged):
     """The warnings and errors of a log, without the one of each new ledger."""
     return [
         entry for entry in logged if entry["log_level"] in {"warning", "error"} and entry["event"] != "ledger_created"
@@ -61,14 +61,14 @@ def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
     }
     app.app.alerts.poll()
     assert alerts == []
-    assert troubles(logged) == []
+    assert problems(logged) == []
 
 
 def test_an_app_without_plugins_parks_events_without_a_warning(app_of, logged):
     """An app without plugins parks events, and logs nothing to investigate."""
     app = app_of()
     assert app.post("17", processDefinitionKey="leave").status == 202
-    assert troubles(logged) == []
+    assert problems(logged) == []
 
 
 SILENT = OSError("payroll does not answer")

@@ -92,7 +92,7 @@ def try_command(
         output.print_json(result)
     else:
         report.print_report(result)
-    if result["differences"] or result["trouble"]:
+    if result["differences"] or result["problems"]:
         raise SystemExit(1)
 
 
@@ -134,7 +134,7 @@ def _compare(
     return {
         "tried": tried,
         "plugins": diff_plugins(plugins_before, plugins_after),
-        "trouble": _trouble(plugins_before, plugins_after, tried),
+        "problems": _problem(plugins_before, plugins_after, tried),
         "events": numbers,
         "differences": report.groups_to_json(comparison),
     }
@@ -171,7 +171,7 @@ def _time_text(times: Sequence[datetime]) -> str | None:
     return to_text(round(times[0].timestamp() * SECOND)) if times else None
 
 
-def _trouble(
+def _problem(
     before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], tried: dict[str, str]
 ) -> list[dict[str, str]]:
     """Return the plugins that are not loaded among the others: the tried ones, and those that are loaded now."""

@@ -35,11 +35,11 @@ def groups_to_json(comparison: Comparison) -> list[dict[str, Any]]:
 def print_report(result: Mapping[str, Any]) -> None:
     """Print the result as text."""
     _print_plugins(result)
-    for trouble in result["trouble"]:
-        words = _STATE_WORDS.get(trouble["state"], trouble["state"])
-        output.print_line(f"trouble: {trouble['plugin']} {words}", style="red")
-        if trouble["error"]:
-            output.print_line(f"  why: {trouble['error']}")
+    for problem in result["problems"]:
+        words = _STATE_WORDS.get(problem["state"], problem["state"])
+        output.print_line(f"problem: {problem['plugin']} {words}", style="red")
+        if problem["error"]:
+            output.print_line(f"  why: {problem['error']}")
     _print_differences(result["differences"])
     output.print_line()
     output.print_line(_summary(result))

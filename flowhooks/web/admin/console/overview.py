@@ -57,7 +57,7 @@ class OverviewPage(Page):
             "handlers": [_with_charts(performance) for performance in status.performance[:MAX_HANDLERS]],
             "left_out": max(0, len(status.performance) - MAX_HANDLERS),
             "answers": self.app.metrics.answers(),
-            "trouble": self.app.readiness_problems(),
+            "problems": self.app.readiness_problems(),
         }
 
 

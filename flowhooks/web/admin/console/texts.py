@@ -122,7 +122,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
     "overview.as_of": {"en": "As of", "zh": "截至"},
-    "overview.trouble": {"en": "Problem:", "zh": "故障："},
+    "overview.problems": {"en": "Problem:", "zh": "故障："},
     "overview.alert": {"en": "{count} unacknowledged alert", "zh": "{count} 条告警待确认"},
     "overview.alerts": {"en": "{count} unacknowledged alerts", "zh": "{count} 条告警待确认"},
     "overview.running": {"en": "running for {span}", "zh": "已运行 {span}"},

@@ -56,21 +56,21 @@ def _verify(files: Sequence[Path], *, after: str | None, last: str | None) -> in
                 try:
                     members, link = chain.read(line, after=link)
                 except chain.Broken as error:
-                    return _trouble(f"{file}, line {number}: {error}")
+                    return _problem(f"{file}, line {number}: {error}")
                 if after not in {None, members["previous"]}:
-                    return _trouble(f"{file}, line {number}: this record does not follow {after}")
+                    return _problem(f"{file}, line {number}: this record does not follow {after}")
                 after = None  # that was the first record of all
                 wanted.discard(link.hash)
     found = link or after or chain.START
     if noted is not None and noted.hash in wanted:
-        return _trouble(f"{files[-1]} ends with {found}, but its index has {noted}: the last records were removed")
+        return _problem(f"{files[-1]} ends with {found}, but its index has {noted}: the last records were removed")
     if wanted:
-        return _trouble(f"no record has the hash {last}: records were removed, or all records were rewritten")
+        return _problem(f"no record has the hash {last}: records were removed, or all records were rewritten")
     print(f"the trail is unchanged up to {found}")  # noqa: T201 (as above)
     return 0
 
 
-def _trouble(what: str) -> int:
+def _problem(what: str) -> int:
     print(what, file=sys.stderr)  # noqa: T201 (as above)
     return 1
 

@@ -48,7 +48,7 @@ def found(flow):
 
 
 def test_no_alert_without_a_cause(flow):
-    """Without any trouble there is no alert about engines and sources."""
+    """Without any problem there is no alert about engines and sources."""
     engine_ledger.position(flow, "oa", skew=29 * SECOND, failures=MIN_FAILURES - 1, failed_since=flow.clock.now())
     assert found(flow) == {}
 

@@ -163,7 +163,7 @@ def test_the_next_round_finishes_a_decline_that_was_killed(restarted):
     assert restarted.after_grace().taken_in == 1
     assert restarted.events() == {"i3": "reconciled"}
     assert restarted.position().declining_until is None
-    assert restarted.flow.app.ledger.verify().trouble == []
+    assert restarted.flow.app.ledger.verify().problems == []
 
 
 def test_a_decline_is_finished_although_the_engine_is_unreachable(restarted, engine):

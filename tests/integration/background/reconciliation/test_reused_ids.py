@@ -83,4 +83,4 @@ def test_an_event_of_the_day_before_parks_the_instance(asked, logged, hours, is_
         ids = asked.flow.sql("SELECT id FROM events WHERE origin = 'reconciled'")
         reroute(context, EventFilter(ids=tuple(row[0] for row in ids)))
         assert asked.flow.sql("SELECT count(*) FROM deliveries") == [(2,)]
-    assert asked.flow.app.ledger.verify().trouble == []
+    assert asked.flow.app.ledger.verify().problems == []

@@ -250,7 +250,7 @@ def test_install_and_uninstall_of_a_plugin_with_parked_events(there, ledger):
     done = there.install()
     (leave,) = done["new"]
     assert leave["handlers"][0]["backlog"] == {"waiting": 2, "running": 0, "unknown": 0, "dead": 0, "parked": 1}
-    assert done["trouble"] == []
+    assert done["problems"] == []
     assert there.ask("events", "reroute", "--parked")["delivered"] == 1
     assert known(there) == [], "it is retired until a server loads it"
 
@@ -271,7 +271,7 @@ def test_an_unusable_plugin_is_installed_and_reported(there):
     """An unusable plugin is installed, the check reports the fault, and the exit code is 1."""
     text = there.run("plugins", "install", there.wheel(source="1 / 0"), *PIP, code=1, **STARTED)
     assert "new: leave 0.1.0 (acme-leave): quarantined" in text
-    assert "trouble: leave 0.1.0 cannot be used and is quarantined" in text
+    assert "problem: leave 0.1.0 cannot be used and is quarantined" in text
     assert "ZeroDivisionError" in text
     assert "flowhooks plugins show leave" in text
 
@@ -384,7 +384,7 @@ def test_a_handler_that_a_new_version_lacks(there, ledger):
     text = there.run("plugins", "install", "--upgrade", wheel, *PIP, code=1)
     assert "changed: leave 0.2.0 (acme-leave), before 0.1.0: loaded" in text
     assert "leave:book listens to key leave_request\n" in text
-    assert "trouble: 1 registered handler of plugin leave is not loaded: leave:grant" in text
+    assert "problem: 1 registered handler of plugin leave is not loaded: leave:grant" in text
     assert "`flowhooks plugins uninstall leave --handler grant`" in text
     done = there.ask("plugins", "uninstall", "leave", "--handler", "grant", "--yes")
     assert (done["package"], done["handlers"], done["waiting"]) == ("", ["leave:grant"], 2)
@@ -493,7 +493,7 @@ def test_a_running_server_is_replaced(there, ledger):
         assert post(base, "in-time") == 200
         broken = there.wheel("0.2.0", "raise ImportError('no module of that kind')")
         text = there.run("plugins", "install", "--restart", broken, *PIP, code=1)
-        assert "trouble: " in text
+        assert "problem: " in text
         assert "has replaced process" not in text
         assert post(base, "still") == 200
 

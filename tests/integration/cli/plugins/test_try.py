@@ -157,9 +157,9 @@ def test_differences_of_another_version_are_grouped(place):
     with closing(App(Settings(database=place.database, safe_mode=True), kind="server")):
         result = place.ask(wheel, *PIP, code=1)
     assert result["tried"] == {"leave": "acme-leave 2.0.0"}
-    ((changed,), trouble) = result["plugins"]["changed"], result["trouble"]
+    ((changed,), problems) = result["plugins"]["changed"], result["problems"]
     assert (changed["name"], changed["version"], changed["before"]["version"]) == ("leave", "2.0.0", "1.0.0")
-    assert trouble == []
+    assert problems == []
     numbers = result["events"]
     assert (numbers["compared"], numbers["different"], numbers["damaged"]) == (9, 9, 0)
     assert numbers["oldest_received_at"] <= numbers["newest_received_at"]
@@ -207,7 +207,7 @@ def test_a_new_plugin_on_postgresql(place, postgresql_url):
 def test_a_plugin_that_cannot_be_used(place):
     """The exit code is 1 even if no event is stored, and the reason is printed."""
     text = place.run(place.wheel(source="import flowhooks  # handler\n1 / 0"), *PIP, code=1)
-    assert "trouble: leave cannot be used and is quarantined\n  why: plugin 'leave'" in text
+    assert "problem: leave cannot be used and is quarantined\n  why: plugin 'leave'" in text
     assert "ZeroDivisionError" in text
     assert text.endswith("No stored event matches: nothing was compared with acme-leave 1.0.0.\n")
     text = place.run(place.wheel(source="import os  # handler\nos._exit(3)"), *PIP, code=1)
@@ -219,7 +219,7 @@ def test_missing_requirements_are_installed(place):
     place.wheel(name="days", source="LIMIT = 30")
     source = "from acme_days import LIMIT\n" + PLUGIN.format(selectors="", folder=str(place.folder))
     wheel = place.wheel(source=source, requires=("acme-days>=1", "flowhooks>=0.1", "click"))
-    assert place.ask(wheel, *PIP, "--find-links", place.folder)["trouble"] == []
+    assert place.ask(wheel, *PIP, "--find-links", place.folder)["problems"] == []
     place.run(wheel, *PIP, code=1)
     assert "pip failed with exit code 1" in place.said
 

@@ -380,7 +380,7 @@ def test_the_runner_reports_an_unreadable_ledger(harness, listens, eventually, m
 
 
 def test_an_exception_in_the_loop_does_not_end_polling(harness, listens, eventually, logged):
-    """An exception in the runner's loop is logged and shown as trouble, and polling continues."""
+    """An exception in the runner's loop is logged and shown as a problem, and polling continues."""
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     pool, faults = flow.app.runner._slots, []
 

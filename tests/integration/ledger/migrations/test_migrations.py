@@ -263,7 +263,7 @@ def test_a_ledger_of_a_released_version_is_upgraded(tmp_path, dump, pending_migr
     assert rows(engine, tables) == held
     engine.dispose()
     with closing(Reader(url(file))) as reader:
-        assert reader.verify().trouble == []
+        assert reader.verify().problems == []
 
 
 def dumped(file):
@@ -408,7 +408,7 @@ def goes_on(harness, address, handlers, dead, parked):
     assert flow.take("new", key="order", businessKey="k").status == "done"
     assert flow.take("i1").event_id == dead
     books = flow.app.ledger.verify()
-    assert books.trouble == []
+    assert books.problems == []
     flow.close()
 
 

@@ -229,7 +229,7 @@ def browser():
 @pytest.fixture
 def visit(browser):
     """A function that opens a page without errors: `visit(console, path, width=…, scheme=…, locale=…)`."""
-    contexts, trouble = [], []
+    contexts, problems = [], []
 
     def visit(console, path="/", *, width=1280, scheme="light", locale="en-GB", scripts=True, zone="Asia/Shanghai"):
         context = browser.new_context(
@@ -243,13 +243,13 @@ def visit(browser):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT_TIMEOUT * 1000)
-        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda asked: None if console.address in asked.url else trouble.append(asked.url))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda asked: None if console.address in asked.url else problems.append(asked.url))
         page.goto(f"/console{path}")
         return page
 
     yield visit
     for context in contexts:
         context.close()
-    assert [one for one in trouble if not re.search(EXPECTED, one)] == []
+    assert [one for one in problems if not re.search(EXPECTED, one)] == []

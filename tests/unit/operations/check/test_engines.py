@@ -38,10 +38,10 @@ def test_an_engine_that_responds():
 
 
 def test_an_engine_with_an_unsuitable_history():
-    """The problem that the client reports is trouble."""
+    """The problem that the client reports is a problem."""
     finding = check(EngineInfo(product="Camunda", problem="Set the history level to audit."))
     assert (finding.mark, finding.what) == (
-        "trouble",
+        "problem",
         "the engine of oa is Camunda: Set the history level to audit.",
     )
 
@@ -50,14 +50,14 @@ def test_an_engine_with_an_unsuitable_history():
     ("reason", "to_do"), [("unreachable", "runs"), ("refused", "password"), ("invalid", "base URL")]
 )
 def test_an_engine_that_does_not_respond(reason, to_do):
-    """The error is trouble, with what to do, and without the password."""
+    """The error is a problem, with what to do, and without the password."""
     finding = check(EngineError(reason, "401 with s3cret"), password=Secret(env="P"))
-    assert (finding.mark, finding.what) == ("trouble", "the engine of oa cannot be asked: 401 with …")
+    assert (finding.mark, finding.what) == ("problem", "the engine of oa cannot be asked: 401 with …")
     assert to_do in finding.next
 
 
 def test_a_client_that_is_not_installed():
-    """An unknown client is trouble."""
+    """An unknown client is a problem."""
     finding = check(client="flowable")
-    assert finding.mark == "trouble"
+    assert finding.mark == "problem"
     assert "install the plugin that offers it, such as flowhooks-flowable" in finding.what

@@ -24,7 +24,7 @@ HOUR = 3600 * SECOND
 
 @pytest.fixture
 def console(harness, serve, listens, tmp_path):
-    """A console with an engine in trouble, one that is fine, and a source that only calls."""
+    """A console with an engine with a problem, one that is fine, and a source that only calls."""
     harness.check_books = False
     token = tmp_path / "token"
     token.write_text("0123456789abcdefghij")
@@ -89,7 +89,7 @@ def console(harness, serve, listens, tmp_path):
 
 
 def test_the_list_of_engines(console):
-    """Engines in trouble come first, with state, error, position, gaps, and counts by disposition and rule."""
+    """Engines with a problem come first, with state, error, position, gaps, and counts by disposition and rule."""
     text = console.page("/engines").text
     assert text.index("oa State failing") < text.index("pulled State up to date")
     assert "7 failed reconciliations since 2025-12-31 23:00:00 UTC : HTTP 401 for /query/historic" in text
