@@ -118,7 +118,7 @@ class App:
 
     def _connect(self, base: Base, kind: str) -> None:
         registration = self.registration = register(self.ledger, self.plugins, is_command=kind == "command")
-        live = self._live = LiveConfig(base.settings, registration.routed, registration.missing, registration.absent)
+        live = self._live = LiveConfig(base.settings, registration.routed, registration.missing, registration.suspended)
         path = composition.build_path(base, live, registration, threads=self._threads, stop=self._stop)
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder, self.receivers = path.dispatcher, path.recorder, self.plugins.receivers

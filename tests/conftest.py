@@ -51,7 +51,7 @@ falcon.routing.compiled.iscoroutinefunction = functools.lru_cache(inspect.iscoro
 log_output.print_to_stdout()
 postgresql_facts.share()
 
-MOST_PROCESSES = 4
+MAX_PROCESSES = 4
 """The maximum number of test processes: with more, tests that measure time get too little processor time."""
 
 TABLES = tuple(table.name for table in reversed(metadata.sorted_tables))
@@ -76,7 +76,7 @@ storing takes: the sweep finds a delivery that is due a moment later."""
 def pytest_xdist_auto_num_workers() -> int:
     """The number of processes of `pytest -n auto`: one and a half times the cores, because tests also wait."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_PROCESSES, cores + cores // 2)
+    return min(MAX_PROCESSES, cores + cores // 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:

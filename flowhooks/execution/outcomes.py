@@ -150,8 +150,8 @@ class OutcomeBuilder:
             )
             return EncodedResult(None, why)
         text = encoded.text
-        if text is not None and (conceal := self._plugins.redact)(text) != text:
-            text = json.dumps(_redact(json.loads(text), conceal))
+        if text is not None and (redact := self._plugins.redact)(text) != text:
+            text = json.dumps(_redact(json.loads(text), redact))
         return EncodedResult(text)
 
 

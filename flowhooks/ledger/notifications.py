@@ -180,10 +180,10 @@ class NotificationListener:
                 if self._stopping.is_set():
                     return
                 take_in()
-                news = ChangeNotice()
+                notice = ChangeNotice()
                 for message in messages:
-                    news.add(message)
+                    notice.add(message)
                 messages.clear()
-                if news:
-                    self._on_change(news)
+                if notice:
+                    self._on_change(notice)
                     self._stopping.wait(BATCH_DELAY)

@@ -157,8 +157,8 @@ def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[
 
     A process whose last heartbeat is older than `heartbeat_timeout` seconds is left out.
     """
-    heard = processes.c.heartbeat_at >= database.Now() - int(heartbeat_timeout * SECOND)
-    query = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
+    is_alive = processes.c.heartbeat_at >= database.Now() - int(heartbeat_timeout * SECOND)
+    query = select(processes).where(processes.c.stopped_at.is_(None), is_alive).order_by(processes.c.id)
     return [
         LiveProcess(
             host=row.host,

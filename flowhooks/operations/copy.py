@@ -125,9 +125,9 @@ def _reject_if_in_use(reader: Reader, url: str, heartbeat_timeout: float) -> Non
     if not database.is_shared(url):
         return
     with name_database_in_errors(url), reader.connection() as connection:
-        living = processes.live_processes(connection, heartbeat_timeout=heartbeat_timeout)
-    if living:
-        users = ", ".join(f"{process.pid} on {process.host}" for process in living[:5])
+        live = processes.live_processes(connection, heartbeat_timeout=heartbeat_timeout)
+    if live:
+        users = ", ".join(f"{process.pid} on {process.host}" for process in live[:5])
         raise LedgerUnusable(
             f"{database.display_name(url)} is in use by process {users}: stop the processes, then copy again "
             f"(a killed process counts as running until {heartbeat_timeout:g} s after its last heartbeat)"

@@ -23,7 +23,7 @@ class LiveConfig:
         settings: the settings.
         loaded: the loaded handlers.
         missing: registered handlers that this process has not loaded.
-        absent: ids of handlers whose deliveries are suspended.
+        suspended: ids of handlers whose deliveries are suspended.
 
     Attributes:
         current: the configuration for new callbacks and operations.
@@ -34,14 +34,14 @@ class LiveConfig:
         settings: Settings,
         loaded: Collection[Handler],
         missing: Sequence[RegisteredHandler],
-        absent: frozenset[str],
+        suspended: frozenset[str],
     ) -> None:
         self._loaded = loaded
         self._missing = missing
         self._lock = threading.Lock()
         self._listeners: list[Callable[[IntakeConfig], None]] = []
         router = build_router(loaded, missing, settings.routing.ignore_process_keys)
-        self.current = IntakeConfig(settings=settings, router=router, missing_handlers=absent)
+        self.current = IntakeConfig(settings=settings, router=router, missing_handlers=suspended)
 
     def subscribe(self, listener: Callable[[IntakeConfig], None]) -> None:
         """Call `listener` with each later configuration."""
@@ -57,13 +57,13 @@ class LiveConfig:
             self._replace(IntakeConfig(settings=settings, router=router, missing_handlers=current.missing_handlers))
         return is_changed
 
-    def change_missing(self, missing: Sequence[RegisteredHandler], absent: frozenset[str]) -> None:
+    def change_missing(self, missing: Sequence[RegisteredHandler], suspended: frozenset[str]) -> None:
         """Use other registered handlers, after another process has registered or retired some."""
         with self._lock:
             self._missing = missing
             settings = self.current.settings
             router = build_router(self._loaded, missing, settings.routing.ignore_process_keys)
-            self._replace(IntakeConfig(settings=settings, router=router, missing_handlers=absent))
+            self._replace(IntakeConfig(settings=settings, router=router, missing_handlers=suspended))
 
     def _replace(self, config: IntakeConfig) -> None:
         for listener in self._listeners:

@@ -32,7 +32,7 @@ class Registration(NamedTuple):
         routed: the loaded handlers that events are routed to, in addition to the missing ones.
         missing: registered handlers that this process has not loaded.
         retired: ids of the retired handlers.
-        absent: ids of the handlers whose deliveries are suspended, because they are missing or retired.
+        suspended: ids of the handlers whose deliveries are suspended, because they are missing or retired.
         changed: ids of the loaded handlers that are new or have other selectors than before.
         versions: the version of the plugin of each loaded handler, by handler id; empty in a command.
     """
@@ -40,7 +40,7 @@ class Registration(NamedTuple):
     routed: Collection[Handler]
     missing: Sequence[RegisteredHandler]
     retired: frozenset[str]
-    absent: frozenset[str]
+    suspended: frozenset[str]
     changed: list[str]
     versions: Mapping[str, PluginVersion]
 
@@ -57,7 +57,7 @@ def register(ledger: Ledger, plugins: Plugins, *, is_command: bool = False) -> R
     registration = (_read if is_command else _register)(ledger, plugins)
     # If the ledger is shared, another process may have loaded a handler that is missing here.
     log_missing([] if ledger.shared else registration.missing, plugins)
-    recovered = ledger.recover(missing_handlers=registration.absent)
+    recovered = ledger.recover(missing_handlers=registration.suspended)
     if any(recovered.values()):
         log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
     return registration
@@ -73,8 +73,8 @@ def _register(ledger: Ledger, plugins: Plugins) -> Registration:
     with ledger.connection() as connection:
         retired = registered_handlers.retired(connection)
     # A retired handler gets no new deliveries, but its stored deliveries are suspended, too.
-    absent = retired.union(() if ledger.shared else (handler.id for handler in missing))
-    return Registration(handlers.values(), missing, retired, absent, changed, versions)
+    suspended = retired.union(() if ledger.shared else (handler.id for handler in missing))
+    return Registration(handlers.values(), missing, retired, suspended, changed, versions)
 
 
 def _read(ledger: Ledger, plugins: Plugins) -> Registration:
@@ -85,9 +85,9 @@ def _read(ledger: Ledger, plugins: Plugins) -> Registration:
         retired = registered_handlers.retired(connection)
         ledger.pauses.replace(pauses.paused(connection))
     missing = [handler for handler in registered if handler.id not in routed]
-    absent = (retired - routed.keys()).union(() if ledger.shared else (handler.id for handler in missing))
+    suspended = (retired - routed.keys()).union(() if ledger.shared else (handler.id for handler in missing))
     new = routed.keys() - {handler.id for handler in registered} - retired
-    return Registration(routed.values(), missing, retired, absent, sorted(new), {})
+    return Registration(routed.values(), missing, retired, suspended, sorted(new), {})
 
 
 def register_new(ledger: Ledger, plugins: Plugins, registration: Registration, now: int) -> None:

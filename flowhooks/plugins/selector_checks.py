@@ -52,7 +52,7 @@ def unused_data_schemas(schemas: PluginSchemas, handlers: Iterable[Handler]) -> 
     selectors = [handler.selectors for handler in handlers]
     if any(selector.every for selector in selectors):
         return
-    for folder, values, heard, what in (
+    for folder, values, selected, what in (
         (
             CLASS_FOLDER,
             schemas.classes,
@@ -67,5 +67,5 @@ def unused_data_schemas(schemas: PluginSchemas, handlers: Iterable[Handler]) -> 
         ),
     ):
         for value in values:
-            if value not in heard:
+            if value not in selected:
                 yield f"{folder}{value}{SUFFIX}", f"none of its handlers has that {what}"

@@ -32,7 +32,7 @@ class ManualClock(Clock):
         """Return the current setting of the clock, in microseconds since 1970."""
         return self.time
 
-    def sync(self, _told: Callable[[], int]) -> int:
+    def sync(self, _database_time: Callable[[], int]) -> int:
         """Do nothing, because this clock follows no other one; return 0."""
         return 0
 

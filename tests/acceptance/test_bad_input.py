@@ -29,7 +29,7 @@ def handlers():
     return [good]
 '''
 GOOD = {"processDefinitionKey": "good", "businessKey": "HT-1", "processDefinitionVersion": 3, "名": ["值", 1.5, None]}
-MOST_MEBIBYTES = 200
+MAX_MEBIBYTES = 200
 """Permitted growth of the server: 64 are the database's page cache, the rest is a few bodies of the largest size in
 each thread, and memory that Python and the C library keep."""
 SEED = 20260131
@@ -51,7 +51,7 @@ def server(site):
     assert server.post("warm", GOOD, Prefer="wait=20").status == 200
     before = server.memory()
     yield server
-    assert server.memory() - before < MOST_MEBIBYTES
+    assert server.memory() - before < MAX_MEBIBYTES
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +200,7 @@ def test_many_large_bodies_at_once_do_not_fill_the_memory(server):
         thread.join()
     assert len(statuses) == len(threads)
     assert set(statuses) <= {200, 202}, "202 where no place was free to wait in"
-    assert server.memory() - before < MOST_MEBIBYTES
+    assert server.memory() - before < MAX_MEBIBYTES
 
 
 IDS = ["%00", "%0a", "a%0d%0aSet-Cookie:x", "%ff%fe", "%e2%80%ae", "a%0A", "a" * 256, "%C2%85", "%20", "%", "%%"]

@@ -33,7 +33,7 @@ BODY = b'{"processDefinitionKey": "good"}'
 SLOW = 200
 DEAF = 10
 HONEST = 4
-MOST_MEBIBYTES = 60
+MAX_MEBIBYTES = 60
 """The permitted growth: the database pages of the calls themselves."""
 MORE_THREADS = 4
 """The number of threads that may have been started on demand meanwhile."""
@@ -179,7 +179,7 @@ def run_beside_slow_clients(site, *, calls, read_timeout):
         slow.stop.set()
         for one in deaf:
             one.close()
-    assert server.memory() - memory < MOST_MEBIBYTES
+    assert server.memory() - memory < MAX_MEBIBYTES
     assert server.post("after", BODY).status == 200
     server.check_log()
     site.balance()

@@ -74,10 +74,10 @@ circuit_breaker_failures = 0
 """Settings for the mixture without circuit breakers. Dozens of callbacks fail once in a row when many arrive before
 the first retry. An open circuit would stay open, because its trials are new callbacks that fail too."""
 PATIENCE: Final = 60.0
-MOST_TRIES: Final = 50
+MAX_TRIES: Final = 50
 LONGEST_PAUSE: Final = 1.0
 RECENT: Final = 200
-MOST_PROBLEMS: Final = 20
+MAX_PROBLEMS: Final = 20
 
 
 class Sent(NamedTuple):
@@ -205,7 +205,7 @@ class _Caller:
         status, answer = self._until_answered(request)
         with self._lock:
             self._told.answers[kind, status] += 1
-            if status not in KINDS[kind][1] and len(self._told.problems) < MOST_PROBLEMS:
+            if status not in KINDS[kind][1] and len(self._told.problems) < MAX_PROBLEMS:
                 self._told.problems.append(f"{sent.instance} ({kind}) was answered {status}: {answer[:300]!r}")
         if kind == "good":
             self._recent.append(sent)
@@ -225,7 +225,7 @@ class _Caller:
         return Sent(f"{self._name}{number}", body.encode()), "begin" if "no kind" in kind else "complete"
 
     def _until_answered(self, request: bytes) -> tuple[int, bytes]:
-        for tried in range(1, MOST_TRIES + 1):
+        for tried in range(1, MAX_TRIES + 1):
             try:
                 self._line = self._line or _Line(self._place)
                 status, wait, answer = self._line.ask(request)

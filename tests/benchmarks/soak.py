@@ -26,7 +26,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from mixture import CONFIG, KINDS, MOST_TRIES, PLUGIN, Callers
+from mixture import CONFIG, KINDS, MAX_TRIES, PLUGIN, Callers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -45,11 +45,11 @@ OPERATES: Final = 20
 """How often operators replay dead deliveries and purge old finished events."""
 OLD: Final = 5.0
 """The age in seconds of old events."""
-MOST_WAL: Final = 64.0
+MAX_WAL_MEBIBYTES: Final = 64.0
 """MiB of the write-ahead log, above which flowhooks itself warns."""
-MOST_HANDLES: Final = 8
+MAX_HANDLES: Final = 8
 """Permitted file handles above the early tenth: readers of the ledger are opened on demand and kept."""
-MOST_THREADS: Final = 4
+MAX_THREADS: Final = 4
 SETTLES_WITHIN: Final = 600.0
 FLOWHOOKS: Final = str(Path(sys.executable).with_name("flowhooks"))
 
@@ -130,9 +130,9 @@ def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]
 
     return [
         figure("memory, MiB", "memory", f"last ÷ early tenth ≤ {growth:g}", lambda early: early * growth),
-        figure("file handles", "handles", f"at most {MOST_HANDLES} more", lambda early: early + MOST_HANDLES),
-        figure("threads", "threads", f"at most {MOST_THREADS} more", lambda early: early + MOST_THREADS),
-        figure("write-ahead log, MiB", "wal", f"never above {MOST_WAL:g}", lambda _early: MOST_WAL),
+        figure("file handles", "handles", f"at most {MAX_HANDLES} more", lambda early: early + MAX_HANDLES),
+        figure("threads", "threads", f"at most {MAX_THREADS} more", lambda early: early + MAX_THREADS),
+        figure("write-ahead log, MiB", "wal", f"never above {MAX_WAL_MEBIBYTES:g}", lambda _early: MAX_WAL_MEBIBYTES),
     ]
 
 
@@ -194,7 +194,7 @@ class Operators(threading.Thread):
 
     def _operate(self, name: str, arguments: dict[str, object]) -> dict[str, Any]:
         """Request an operation, again if its commit took too long; return the answer."""
-        for tried in range(MOST_TRIES):
+        for tried in range(MAX_TRIES):
             status, said = self._ask(name, arguments)
             if status == http.HTTPStatus.OK:
                 return json.loads(said)

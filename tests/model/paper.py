@@ -20,8 +20,8 @@ DAY: Final = 86_400 * SECOND
 IDENTITIES_FOR: Final = 400 * DAY
 AGAIN_AFTER: Final = 60 * SECOND
 PROBE_AGAIN: Final = 60 * SECOND
-MOST_CONFLICTS: Final = 10
-MOST_LATE: Final = 10
+MAX_CONFLICTS: Final = 10
+MAX_LATE: Final = 10
 LAW: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
 AT_REST: Final = {State.SUCCEEDED, State.CLOSED, State.DEAD}
 
@@ -184,7 +184,7 @@ class Paper:
             self.begin(event, by)
         elif event.body == body:
             event.repeats += 1
-        elif body not in event.others and len(event.others) < MOST_CONFLICTS:
+        elif body not in event.others and len(event.others) < MAX_CONFLICTS:
             event.others.append(body)
             event.beside_at = self.now
         return event.id
@@ -240,7 +240,7 @@ class Paper:
         """Add a late callback to its event; return the event's id."""
         whole = [identity[1], body]
         if self.contradicts(event, identity, body):
-            if whole not in event.others and len(event.others) < MOST_CONFLICTS:
+            if whole not in event.others and len(event.others) < MAX_CONFLICTS:
                 event.others.append(whole)
                 event.beside_at = self.now
         elif whole == [event.identity[1], event.body] and event.parked_by != "end_state":
@@ -269,7 +269,7 @@ class Paper:
             if one[:2] == whole:
                 one[2] += 1
                 return True
-        if len(event.late) >= MOST_LATE:
+        if len(event.late) >= MAX_LATE:
             return False
         event.late.append([*whole, 0])
         event.beside_at = max(event.beside_at, event.received if replaced_by else self.now)

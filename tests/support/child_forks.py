@@ -25,7 +25,7 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 LIMITS = (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE)
 """The limits that flowhooks changes, and that its children inherit."""
-MOST_FILES = 200
+MAX_FILES = 200
 """The maximum number of files that come with a request."""
 FLOWHOOKS = ("-m", "flowhooks")
 FORK_SERVER = ("-P", "-c")
@@ -55,7 +55,7 @@ def open_nursery(become, is_alike):
     ours.close()
     _detach()
     while True:
-        _, files, _, _ = socket.recv_fds(theirs, 1, MOST_FILES)
+        _, files, _, _ = socket.recv_fds(theirs, 1, MAX_FILES)
         if not files:
             os._exit(0)
         if _fork(theirs):

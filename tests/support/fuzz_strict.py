@@ -51,7 +51,7 @@ def agree(body):
 
     try:
         expected = rfc8259.call_back(body)
-    except rfc8259.NotTaken:
+    except rfc8259.InvalidBody:
         expected = None
     found = refusal = None
     try:

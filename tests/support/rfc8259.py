@@ -12,7 +12,7 @@ _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r"
 _LITERALS = (("null", None), ("true", True), ("false", False))
 
 
-class NotTaken(Exception):
+class InvalidBody(Exception):
     """The text is no JSON, or JSON that flowhooks documents as refused."""
 
 
@@ -20,17 +20,17 @@ def call_back(body):
     """The body of a callback: an object without its nulls, with integers below 2**53.
 
     Raises:
-        NotTaken: it breaks a rule of docs/reference/http.md about bodies.
+        InvalidBody: it breaks a rule of docs/reference/http.md about bodies.
     """
     try:
         text = body.decode("utf-8", "strict")
     except UnicodeDecodeError:
-        raise NotTaken from None
+        raise InvalidBody from None
     reader = _Reader(text)
     value = reader.value(0)
     reader.space()
     if reader.at != len(text) or not isinstance(value, dict):
-        raise NotTaken
+        raise InvalidBody
     return value
 
 
@@ -49,13 +49,13 @@ class _Reader:
     def next(self):
         """The next character."""
         if self.at == len(self.text):
-            raise NotTaken
+            raise InvalidBody
         return self.text[self.at]
 
     def take(self, character):
         """Skip a character that must be next."""
         if self.next() != character:
-            raise NotTaken
+            raise InvalidBody
         self.at += 1
 
     def value(self, depth):
@@ -84,7 +84,7 @@ class _Reader:
             self.take(":")
             value = self.value(depth)
             if name in names:
-                raise NotTaken
+                raise InvalidBody
             names.add(name)
             if value is not None:
                 found[name] = value
@@ -97,7 +97,7 @@ class _Reader:
     def parts(self, opens, closes, depth):
         """The parts between two brackets, each to be read in turn."""
         if depth > DEEPEST:
-            raise NotTaken
+            raise InvalidBody
         self.take(opens)
         self.space()
         if self.next() != closes:
@@ -116,7 +116,7 @@ class _Reader:
         while (character := self.next()) != '"':
             self.at += 1
             if character < " ":
-                raise NotTaken
+                raise InvalidBody
             found.append(self.escaped() if character == "\\" else character)
         self.at += 1
         return "".join(found)
@@ -127,7 +127,7 @@ class _Reader:
         self.at += 1
         if kind != "u":
             if kind not in _ESCAPES:
-                raise NotTaken
+                raise InvalidBody
             return _ESCAPES[kind]
         unit = self.unit()
         if 0xD800 <= unit < 0xDC00:
@@ -135,17 +135,17 @@ class _Reader:
             self.take("u")
             low = self.unit()
             if not 0xDC00 <= low < 0xE000:
-                raise NotTaken
+                raise InvalidBody
             unit = 0x10000 + (unit - 0xD800 << 10) + (low - 0xDC00)
         elif not unit or 0xDC00 <= unit < 0xE000:
-            raise NotTaken
+            raise InvalidBody
         return chr(unit)
 
     def unit(self):
         """Four digits of an escape."""
         digits = self.text[self.at : self.at + 4]
         if len(digits) < 4 or not set(digits) <= _HEX:
-            raise NotTaken
+            raise InvalidBody
         self.at += 4
         return int(digits, 16)
 
@@ -153,13 +153,13 @@ class _Reader:
         """A number that a double can hold, or a whole one of any size that Python reads."""
         match = _NUMBER.match(self.text, self.at)
         if not match:
-            raise NotTaken
+            raise InvalidBody
         self.at = match.end()
         if not match[1] and not match[2]:
             if len(match[0].lstrip("-")) > sys.get_int_max_str_digits():
-                raise NotTaken
+                raise InvalidBody
             return int(match[0])
         number = float(match[0])
         if number in (float("inf"), float("-inf")):
-            raise NotTaken
+            raise InvalidBody
         return int(number) if number == int(number) and abs(number) < 2**53 else number

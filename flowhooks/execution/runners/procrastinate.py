@@ -169,14 +169,14 @@ class ProcrastinateRunner:
         """Take jobs until `stop` is set."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_ignore_connector_errors)
-        news = asyncio.Event()
+        notified = asyncio.Event()
 
         def wake() -> None:
             with suppress(RuntimeError):  # the loop has just been closed
-                loop.call_soon_threadsafe(news.set)
+                loop.call_soon_threadsafe(notified.set)
 
         async def on_notification(**_: object) -> None:
-            news.set()
+            notified.set()
 
         async with procrastinate.App(connector=connector(self._url)).open_async() as app:
             manager = app.job_manager
@@ -191,10 +191,10 @@ class ProcrastinateRunner:
             ]
             try:
                 while not stop.is_set():
-                    news.clear()
+                    notified.clear()
                     await self._take_jobs(manager, worker_id)
                     self._last_error = None
-                    waiting = asyncio.create_task(news.wait())
+                    waiting = asyncio.create_task(notified.wait())
                     timeout = seconds_to_poll(self._runtime, self._clock, self._poll_interval())
                     await asyncio.wait([waiting, *side_tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()

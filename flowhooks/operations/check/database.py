@@ -211,34 +211,34 @@ def _check_lock(file: Path) -> tuple[LockOwner | None, CheckFinding]:
 
 
 def _check_deliveries(reader: Reader, *, idle: str) -> Iterator[CheckFinding]:
-    tally = Counter(reader.count_by_state())
+    counts = Counter(reader.count_by_state())
     yield ok(
         "deliveries",
-        f"{tally['waiting']:,} waiting, {tally['running']:,} running{idle}",
+        f"{counts['waiting']:,} waiting, {counts['running']:,} running{idle}",
     )
-    if tally["handler_missing"]:
-        yield note("deliveries", f"{tally['handler_missing']:,} wait for handlers that are not loaded")
-    if tally["unknown"]:
+    if counts["handler_missing"]:
+        yield note("deliveries", f"{counts['handler_missing']:,} wait for handlers that are not loaded")
+    if counts["unknown"]:
         yield note(
             "deliveries",
-            f"{tally['unknown']:,} unknown",
+            f"{counts['unknown']:,} unknown",
             "a process was killed while they ran, so they may or may not have done their work",
             "`flowhooks events list --state unknown`, then `flowhooks events resolve`",
         )
-    if tally["dead"]:
+    if counts["dead"]:
         yield note(
             "deliveries",
-            f"{tally['dead']:,} dead",
+            f"{counts['dead']:,} dead",
             "they failed and have no retry left",
             "`flowhooks events list --state dead`, then `flowhooks events replay`",
         )
-    if tally["parked"]:
+    if counts["parked"]:
         groups = reader.parked()
         named = [_group_text(group.callback_class, group.process_key, group.events) for group in groups[:_MAX_NAMED]]
         more = f" and {len(groups) - _MAX_NAMED:,} more" if len(groups) > _MAX_NAMED else ""
         yield note(
             "deliveries",
-            f"{tally['parked']:,} parked",
+            f"{counts['parked']:,} parked",
             f"no handler took them when they were received: {'; '.join(named)}{more}",
             "`flowhooks events list --state parked` lists them; install a handler, or run `flowhooks routes --key KEY`",
         )

@@ -33,7 +33,7 @@ TIMEOUT: Final = 10.0
 """The clients' timeout for one request, in seconds, if the answer is not late: the machine may be busy."""
 SHORT_TIMEOUT: Final = 0.5
 """The clients' timeout if the answer is late."""
-PATIENCE: Final = 60.0
+END_TIMEOUT: Final = 60.0
 """Seconds after which a call counts as one that never ends; some clients need several requests for a call."""
 MAX_READ_BYTES: Final = 64 * MIB
 """Size above which a client must not read an answer any further."""
@@ -377,13 +377,13 @@ def _error(
             tracemalloc.start()
         try:
             thread.start()
-            thread.join(PATIENCE)
+            thread.join(END_TIMEOUT)
             peak = tracemalloc.get_traced_memory()[1] if max_memory is not None else 0
         finally:
             if max_memory is not None:
                 tracemalloc.stop()
     if thread.is_alive():
-        pytest.fail(f"{name}: no end within {PATIENCE:g} s, with a timeout of {config.timeout:g} s for a request")
+        pytest.fail(f"{name}: no end within {END_TIMEOUT:g} s, with a timeout of {config.timeout:g} s for a request")
     (error,) = outcome
     if not isinstance(error, EngineError):
         shown = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else repr(error)[:1000]

@@ -187,8 +187,8 @@ class Server:
 
     def is_quiet(self, silence: float) -> bool:
         """Return whether no request is arriving or being answered, and nothing has happened for `silence` seconds."""
-        moment = time.monotonic() - silence
-        return not any(channel.is_busy_since(moment) for channel in list(self._listener.active_channels.values()))
+        timestamp = time.monotonic() - silence
+        return not any(channel.is_busy_since(timestamp) for channel in list(self._listener.active_channels.values()))
 
     def duplicate_socket(self) -> socket.socket:
         """Return a copy of the listening socket, which stays open when this server closes."""

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import flowhooks_notice
 import pytest
-from flowhooks_notice import Notice, NotTold
+from flowhooks_notice import NotDelivered, Notice
 from flowhooks_notice.chat import Chat
 from flowhooks_notice.words import compose
 
@@ -136,7 +136,7 @@ def test_end_notification_is_retried_for_the_failed_channel(
     made = notice(chat(hook), email=email(plain, host="127.0.0.1", port=1))
     ended = make_alert(resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC))
     for _ in range(2):
-        with pytest.raises(NotTold, match="email"):
+        with pytest.raises(NotDelivered, match="email"):
             made.alert_resolved(ended)
     assert len(hook.posts) == 1
 
@@ -147,7 +147,7 @@ def test_the_end_is_sent_to_the_channels_that_accepted_the_alert(
     """The end is sent to the channel that accepted the alert, not to the one that did not, and then forgotten."""
     made = notice(chat(hook), email=email(plain))
     hook.answer = (500, b"")
-    with pytest.raises(NotTold):
+    with pytest.raises(NotDelivered):
         made.alert_raised(make_alert())
     hook.answer = (200, b"ok")
     made.alert_resolved(make_alert(resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC)))
@@ -205,7 +205,7 @@ def test_a_channel_that_missed_the_first_notification_gets_the_second(
     """A channel that missed the first notification of an alert gets the next one."""
     hook.answer = (500, b"")
     made = notice(chat(hook), email=email(plain))
-    with pytest.raises(NotTold):
+    with pytest.raises(NotDelivered):
         made.alert_raised(make_alert())
     hook.answer = (200, b"ok")
     made.alert_raised(make_alert(notification=2, new_count=20))
@@ -278,7 +278,7 @@ def test_an_untrusted_server_gets_no_password_or_mail(
     """A server with an untrusted certificate gets neither password nor mail."""
     taking = request.getfixturevalue(server)
     section = email(taking, security=server, user="flow", password=password)
-    with pytest.raises(NotTold, match="certificate verify failed"):
+    with pytest.raises(NotDelivered, match="certificate verify failed"):
         notice(email=section).alert_raised(make_alert())
     assert taking.mails == []
     assert not any(command.startswith("AUTH") for command in taking.commands)
@@ -289,7 +289,7 @@ def test_a_server_without_starttls_gets_no_password_or_mail(
 ) -> None:
     """An attacker who removes STARTTLS from a server's offer gets neither password nor mail."""
     section = email(plain, security="starttls", ca_file=ca_file, user="flow", password=password)
-    with pytest.raises(NotTold, match="STARTTLS"):
+    with pytest.raises(NotDelivered, match="STARTTLS"):
         notice(email=section).alert_raised(make_alert())
     assert plain.mails == []
     assert not any(command.startswith("AUTH") for command in plain.commands)
@@ -299,7 +299,7 @@ def test_a_failed_login_does_not_reveal_the_password(tls: Any, ca_file: str, mak
     """The error names the user whose login failed, but not the password."""
     section = email(tls, security="tls", ca_file=ca_file, user="flow", password="wrong-one")
     made = notice(email=section)
-    with pytest.raises(NotTold, match=r"rejected the login of flow \(535\)") as raised:
+    with pytest.raises(NotDelivered, match=r"rejected the login of flow \(535\)") as raised:
         made.alert_raised(make_alert())
     assert "wrong-one" not in f"{raised.value!r} {raised.value.__cause__!r}"
     assert "wrong-one" not in repr(vars(made))
@@ -349,7 +349,7 @@ def test_one_rejected_receiver_does_not_fail_the_mail(
     assert [receivers for receivers, _ in plain.mails] == [["ops@example.com"]]
     assert "refused night@example.com" in caplog.text
     plain.says["RCPT"] = "550 unknown"
-    with pytest.raises(NotTold, match="rejected every recipient"):
+    with pytest.raises(NotDelivered, match="rejected every recipient"):
         notice(email=email(plain)).alert_raised(make_alert())
 
 
@@ -360,7 +360,7 @@ def test_a_mail_rejected_by_the_server_is_sent_again(
     """A mail that the server refused is sent at the next call, as one mail, whatever the server answers to QUIT."""
     plain.says |= {command: "451 later", "HELO": "451 later", "QUIT": "421 idle"}
     made = notice(email=email(plain))
-    with pytest.raises(NotTold, match="451"):
+    with pytest.raises(NotDelivered, match="451"):
         made.alert_raised(make_alert())
     assert plain.mails == []
     plain.says = {"QUIT": "250 bye"}
@@ -371,7 +371,7 @@ def test_a_mail_rejected_by_the_server_is_sent_again(
 def test_timeout_of_an_unresponsive_mail_server(plain: Any, make_alert: Callable[..., Alert]) -> None:
     """The timeout ends the connection to a mail server that sends nothing."""
     plain.silent.set()
-    with pytest.raises(NotTold, match=r"email: 127\.0\.0\.1:\d+: .*tim"):
+    with pytest.raises(NotDelivered, match=r"email: 127\.0\.0\.1:\d+: .*tim"):
         notice(email=email(plain, timeout=0.2)).alert_raised(make_alert())
 
 
@@ -388,7 +388,7 @@ def test_time_limit_of_an_endless_mail_server_reply(
     dripping = request.getfixturevalue(server)
     dripping.drips.set()
     security = {"plain": "none", "tls": "tls"}[server]
-    with pytest.raises(NotTold, match=r"email: 127\.0\.0\.1:\d+: .*timed out"):
+    with pytest.raises(NotDelivered, match=r"email: 127\.0\.0\.1:\d+: .*timed out"):
         notice(email=email(dripping, security=security, ca_file=ca_file)).alert_raised(make_alert())
 
 
@@ -471,7 +471,7 @@ def test_a_post_rejected_by_the_chat_is_sent_again(
     """A post that was refused is sent again, log records do not show the chat's URL, and redirects are not followed."""
     form, status, said, why = refusal
     hook.answer, hook.headers = (status, said), {"Location": hook.url("/elsewhere")}
-    with pytest.raises(NotTold, match=why) as raised:
+    with pytest.raises(NotDelivered, match=why) as raised:
         notice(chat(hook, form)).alert_raised(make_alert())
     assert "s3cret" not in str(raised.value)
     assert [path for path, _ in hook.posts] == ["/hook/s3cret"]
@@ -480,7 +480,7 @@ def test_a_post_rejected_by_the_chat_is_sent_again(
 def test_timeout_of_an_unresponsive_chat(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """The timeout ends the request to a chat that sends nothing."""
     hook.silent.set()
-    with pytest.raises(NotTold, match=r"text: it cannot be reached: TimeoutError|timed out"):
+    with pytest.raises(NotDelivered, match=r"text: it cannot be reached: TimeoutError|timed out"):
         notice(chat(hook, timeout=0.2)).alert_raised(make_alert())
 
 
@@ -498,7 +498,7 @@ def test_time_limit_of_an_endless_chat_answer(
     """The time limit of a post ends the request although each part of the answer arrives in time."""
     monkeypatch.setattr("flowhooks_notice.deadline.FACTOR", 0.05)
     hook.drips = drips
-    with pytest.raises(NotTold, match=f"{form}: it cannot be reached: timed out"):
+    with pytest.raises(NotDelivered, match=f"{form}: it cannot be reached: timed out"):
         notice(chat(hook, form)).alert_raised(make_alert())
 
 
@@ -513,7 +513,7 @@ def test_an_unreachable_chat_is_reported_without_its_url(make_alert: Callable[..
     """The error reports that the chat does not answer, without its URL."""
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}/hook/s3cret"
-    with pytest.raises(NotTold, match="cannot be reached: Connection refused") as raised:
+    with pytest.raises(NotDelivered, match="cannot be reached: Connection refused") as raised:
         notice({"name": "text", "url": url}).alert_raised(make_alert())
     assert "s3cret" not in str(raised.value)
 
@@ -525,7 +525,7 @@ def test_a_channel_that_accepted_an_alert_is_not_notified_again(
     made = notice(chat(hook), email=email(plain))
     hook.answer = (500, b"")
     for _ in range(3):
-        with pytest.raises(NotTold, match=r"^alert 0197-alert was not delivered by text: it answered 500"):
+        with pytest.raises(NotDelivered, match=r"^alert 0197-alert was not delivered by text: it answered 500"):
             made.alert_raised(make_alert())
     assert (len(plain.mails), len(hook.posts)) == (1, 3)
     hook.answer = (200, b"ok")
@@ -538,11 +538,11 @@ def test_the_number_of_remembered_alerts_is_limited(
     hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any
 ) -> None:
     """The number of remembered alerts has a limit."""
-    monkeypatch.setattr("flowhooks_notice.MOST_REMEMBERED", 3)
+    monkeypatch.setattr("flowhooks_notice.MAX_REMEMBERED_ALERTS", 3)
     hook.answer = (500, b"")
     made = notice(chat(hook))
     for number in range(6):
-        with pytest.raises(NotTold):
+        with pytest.raises(NotDelivered):
             made.alert_raised(make_alert(id=str(number)))
     assert len(hook.posts) == 6
     assert list(vars(made)["_taken"]) == ["3", "4", "5"]

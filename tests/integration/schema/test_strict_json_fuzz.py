@@ -195,7 +195,7 @@ def test_the_reference_parsers_accept_and_reject_known_texts():
         b"\xef\xbb\xbf{}",
     ]
     for body in refused:
-        with pytest.raises(rfc8259.NotTaken):
+        with pytest.raises(rfc8259.InvalidBody):
             rfc8259.call_back(body)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HASH: Final = b',"hash":"'
 _HEX: Final = 64
-MOST_RECORDS: Final = 2**63 - 1
+MAX_RECORDS: Final = 2**63 - 1
 """The largest number that the index can store."""
 
 
@@ -77,7 +77,7 @@ def read(line: bytes, *, after: Link | None) -> tuple[dict[str, Any], Link]:
         number, previous = members["number"], members["previous"]
     except (ValueError, TypeError, KeyError):
         raise Broken("this is not a record of an audit trail") from None
-    if type(number) is not int or not 0 < number <= MOST_RECORDS or not isinstance(previous, str):
+    if type(number) is not int or not 0 < number <= MAX_RECORDS or not isinstance(previous, str):
         raise Broken("this is not a record of an audit trail")
     link = Link(number, digest)
     if after is not None and (link.number, previous) != (after.number + 1, after.hash):

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from flowhooks import Alert
 
-MOST_REMEMBERED: Final = 1_000
+MAX_REMEMBERED_ALERTS: Final = 1_000
 """Alerts of which it is remembered which channels have taken them."""
 
 log: Final = logging.getLogger(__name__)
 
 
-class NotTold(Exception):
+class NotDelivered(Exception):
     """Not every channel has taken an alert; says which and why, without their secrets."""
 
 
@@ -82,7 +82,7 @@ class Notice:
         """Tell everybody of an alert; a channel that has taken it is not told again when another one has not.
 
         Raises:
-            NotTold: some channel has not taken it; flowhooks calls again later.
+            NotDelivered: some channel has not taken it; flowhooks calls again later.
         """
         self._tell(alert, self._channels, alert.notification)
 
@@ -91,7 +91,7 @@ class Notice:
         """Tell the channels that have taken an alert that its cause has ended; after a restart, all channels.
 
         Raises:
-            NotTold: some channel has not taken it; flowhooks calls again later.
+            NotDelivered: some channel has not taken it; flowhooks calls again later.
         """
         taken = self._taken.setdefault(alert.id, {channel.name: 0 for channel in self._channels})
         self._tell(alert, [channel for channel in self._channels if channel.name in taken], alert.notification + 1)
@@ -104,7 +104,7 @@ class Notice:
             alert, language=self._language, prefix=self._prefix, console_url=self._console_url, zone=self._zone
         )
         taken = self._taken.setdefault(alert.id, {})
-        while len(self._taken) > MOST_REMEMBERED:
+        while len(self._taken) > MAX_REMEMBERED_ALERTS:
             self._taken.popitem(last=False)
         problems = []
         for channel in channels:
@@ -117,7 +117,7 @@ class Notice:
             else:
                 taken[channel.name] = number
         if problems:
-            raise NotTold(f"alert {alert.id} was not delivered by {'; '.join(problems)}")
+            raise NotDelivered(f"alert {alert.id} was not delivered by {'; '.join(problems)}")
 
 
 def _zone(name: str) -> tzinfo:

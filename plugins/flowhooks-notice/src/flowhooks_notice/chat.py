@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     from flowhooks_notice.words import Note
 
-MOST_ANSWER: Final = 65_536
+MAX_RESPONSE_BYTES: Final = 65_536
 """Bytes of an answer that are read."""
-_INERT: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'"})
+_WITHOUT_MARKUP: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'"})
 """Characters that notify users (`<!channel>`, `@all`, `<at user_id="all">`) or end a block, and their look-alikes."""
-_TAKEN: Final = {"dingtalk": "errcode", "wecom": "errcode", "feishu": "code"}
+_ERROR_CODE_MEMBERS: Final = {"dingtalk": "errcode", "wecom": "errcode", "feishu": "code"}
 """Where the answer says whether it was taken: 0 if so."""
 
 
-class NotTaken(Exception):
+class NotAccepted(Exception):
     """A chat did not take a post; says why, without its URL, which is secret."""
 
 
@@ -116,7 +116,7 @@ class Chat:
         """Post a note.
 
         Raises:
-            NotTaken: the chat said no.
+            NotAccepted: the chat said no.
             OSError: it could not be reached.
         """
         url, body = self.post(note)
@@ -128,12 +128,12 @@ class Chat:
         with Deadline(self.timeout) as deadline:
             try:
                 with build_opener(_NoRedirects, _Connects(deadline)).open(request, timeout=self.timeout) as answer:
-                    if self.form in _TAKEN:
-                        self._check(answer.read(MOST_ANSWER))
+                    if self.form in _ERROR_CODE_MEMBERS:
+                        self._check(answer.read(MAX_RESPONSE_BYTES))
             except HTTPError as error:
                 with error:
                     status = HTTPStatus(error.code).phrase if error.code in HTTPStatus._value2member_map_ else ""
-                raise NotTaken(f"it answered {error.code} {status}".rstrip()) from None
+                raise NotAccepted(f"it answered {error.code} {status}".rstrip()) from None
 
     def post(self, note: Note) -> tuple[str, dict[str, Any]]:
         """Where to post, and what."""
@@ -150,7 +150,7 @@ class Chat:
 
     def _text(self, note: Note) -> str:
         lines = "\n".join(
-            _cut_bytes(part.translate(_INERT), most)
+            _cut_bytes(part.translate(_WITHOUT_MARKUP), most)
             for part, most in ((note.title, 600), (note.sentence, 700), ("\n".join(note.facts), 600))
         )
         if self.form == "text":
@@ -177,15 +177,15 @@ class Chat:
 
     def _check(self, said: bytes) -> None:
         try:
-            code = json.loads(said)[_TAKEN[self.form]]
+            code = json.loads(said)[_ERROR_CODE_MEMBERS[self.form]]
         except (ValueError, LookupError, TypeError):
-            raise NotTaken(f"it answered 200, but not in the format of {self.form}") from None
+            raise NotAccepted(f"it answered 200, but not in the format of {self.form}") from None
         if code != 0:
-            raise NotTaken(f"it answered 200 with the error code {ascii(code)[:50]}")
+            raise NotAccepted(f"it answered 200 with the error code {ascii(code)[:50]}")
 
     def plain(self, error: Exception) -> str:
         """The error in one line and without secrets: a URL has one in it."""
-        if isinstance(error, NotTaken):
+        if isinstance(error, NotAccepted):
             return str(error)
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):

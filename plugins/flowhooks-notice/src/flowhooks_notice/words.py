@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from flowhooks import Alert
 
 LANGUAGES: Final = ("en", "zh")
-MOST_SUBJECT: Final = 200
-MOST_VALUE: Final = 1_500
+MAX_SUBJECT_CHARS: Final = 200
+MAX_VALUE_CHARS: Final = 1_500
 """Maximum characters of a title and of a value. A mail client shows no more, and WeCom accepts 2,048 bytes in all."""
 
 _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
@@ -253,8 +253,8 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str, zone:
         id=alert.id,
         number=alert.notification,
         is_end=alert.resolved_at is not None,
-        title=_cut(title, MOST_SUBJECT),
-        sentence=_cut(sentence, MOST_VALUE),
+        title=_cut(title, MAX_SUBJECT_CHARS),
+        sentence=_cut(sentence, MAX_VALUE_CHARS),
         facts=tuple(facts),
         link=f"{names[-1]}: {link}" if link else "",
     )
@@ -263,7 +263,7 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str, zone:
 def on_one_line(text: str) -> str:
     """Replace line ends and other characters that cannot be printed by spaces."""
     line = "".join(char if char.isprintable() else " " for char in text)
-    return _cut(" ".join(line.split()), MOST_VALUE)
+    return _cut(" ".join(line.split()), MAX_VALUE_CHARS)
 
 
 def _time(moment: datetime | None, zone: tzinfo | None) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "whsec_"
 KEY_BYTES: Final = range(24, 65)
 """How long a key may be, in bytes: 24 to 64, from the Standard Webhooks specification, "Signature scheme"."""
-OURS: Final = frozenset(
+_RESERVED_HEADERS: Final = frozenset(
     {"connection", "content-length", "content-type", "host", "traceparent", "transfer-encoding", "user-agent"}
     | {"webhook-id", "webhook-timestamp", "webhook-signature"}
 )
@@ -123,7 +123,7 @@ def _headers(given: Mapping[str, str]) -> dict[str, str]:
     for name, value in given.items():
         if not _FIELD.fullmatch(name):
             raise ValueError(f"{name!r} cannot be the name of a header field")
-        if name.lower() in OURS:
+        if name.lower() in _RESERVED_HEADERS:
             raise ValueError(f"the header field {name} is set by the message itself")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the header field {name} must be printable ASCII on one line")

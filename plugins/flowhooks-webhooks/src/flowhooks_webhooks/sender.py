@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from flowhooks import Retry
     from flowhooks_webhooks.endpoint import Endpoint
 
-PASSES: Final = frozenset(
+_TEMPORARY: Final = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 )
 """Statuses that pass by themselves, and may say when."""
-MOST_WAIT: Final = 86_400.0
+MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
 """Seconds: a receiver cannot put a delivery off for more than a day."""
 
 
@@ -113,11 +113,11 @@ class Sender:
         said = f"endpoint {endpoint.name} answered {_called(status)}"
         if 200 <= status <= 299:  # noqa: PLR2004 (RFC 9110, 15.3)
             return
-        if status in PASSES and (seconds := _seconds(after)) is not None:
+        if status in _TEMPORARY and (seconds := _seconds(after)) is not None:
             # Later than asked is allowed. Sooner than the schedule would use up the attempts within seconds.
             least = self._retry.delay(attempt, 0.0) or self._retry.delays[0]
-            raise RetryAfter(min(max(seconds, least), MOST_WAIT), said)
-        if status in PASSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise RetryAfter(min(max(seconds, least), MAX_RETRY_AFTER_SECONDS), said)
+        if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise NotDelivered(said)
         if status == HTTPStatus.GONE:
             raise Reject(f"{said}: it accepts no more messages; remove it from [[plugins.webhooks.endpoints]]")
