@@ -22,7 +22,7 @@ import flowhooks_notice
 import pytest
 from flowhooks_notice import NotDelivered, Notice
 from flowhooks_notice.chat import Chat
-from flowhooks_notice.words import compose
+from flowhooks_notice.message import compose
 
 from flowhooks import AlertCause, Event, FlowhooksError, handler
 
@@ -156,7 +156,7 @@ def test_the_end_is_sent_to_the_channels_that_accepted_the_alert(
         "<0197-alert.resolved@example.com>",
     ]
     assert len(hook.posts) == 1
-    assert not vars(made)["_taken"]
+    assert not vars(made)["_accepted"]
 
 
 def test_an_unknown_time_zone_is_rejected(hook: Any) -> None:
@@ -213,7 +213,7 @@ def test_a_channel_that_missed_the_first_notification_gets_the_second(
 
 
 def test_an_alert_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
-    """With `language = "zh"` the subject, the sentence and the names of the facts are Chinese."""
+    """With `language = "zh"` the subject, the text and the labels are Chinese."""
     notice(email=email(plain), language="zh", subject_prefix="【流程】").alert_raised(make_alert())
     ((_, mail),) = plain.mails
     assert mail["Subject"] == "【流程】 最终失败：contracts:archive_contract"
@@ -228,14 +228,14 @@ def test_every_cause_has_a_text(
     make_alert: Callable[..., Alert], cause: AlertCause, language: str, subject: str
 ) -> None:
     """Each cause of an alert has a text in both languages."""
-    note = compose(
+    message = compose(
         make_alert(cause=cause, subject=subject, event_id=""), language=language, prefix="", console_url="https://c"
     )
-    assert subject in note.title
-    assert note.sentence
-    assert "{" not in note.sentence
-    assert note.link.endswith("https://c/console/handlers?q=contracts%3Aarchive_contract")
-    assert not any(fact.startswith(("Event", "事件")) for fact in note.facts)
+    assert subject in message.title
+    assert message.text
+    assert "{" not in message.text
+    assert message.link.endswith("https://c/console/handlers?q=contracts%3Aarchive_contract")
+    assert not any(line.startswith(("Event", "事件")) for line in message.details)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_the_subject_is_one_word_of_a_command(make_alert: Callable[..., Alert], 
         (AlertCause.CIRCUIT_OPEN, "flowhooks handlers resume ", " 立即恢复"),
         (AlertCause.DEAD, "flowhooks events replay --handler ", "。"),
     ):
-        note = compose(make_alert(cause=cause, subject=subject), language="zh", prefix="", console_url="")
-        assert shlex.split(note.sentence.partition(before)[2].rpartition(after)[0]) == [subject]
+        message = compose(make_alert(cause=cause, subject=subject), language="zh", prefix="", console_url="")
+        assert shlex.split(message.text.partition(before)[2].rpartition(after)[0]) == [subject]
 
 
 def test_every_cause_can_be_chosen() -> None:
@@ -347,7 +347,7 @@ def test_one_rejected_receiver_does_not_fail_the_mail(
     plain.says["rcpt to:<night@example.com>"] = "550 unknown"
     notice(email=email(plain)).alert_raised(make_alert())
     assert [receivers for receivers, _ in plain.mails] == [["ops@example.com"]]
-    assert "refused night@example.com" in caplog.text
+    assert "rejected night@example.com" in caplog.text
     plain.says["RCPT"] = "550 unknown"
     with pytest.raises(NotDelivered, match="rejected every recipient"):
         notice(email=email(plain)).alert_raised(make_alert())
@@ -384,7 +384,7 @@ def test_time_limit_of_an_endless_mail_server_reply(
     make_alert: Callable[..., Alert],
 ) -> None:
     """The time limit of a mail ends the connection although each line of the reply arrives in time."""
-    monkeypatch.setattr("flowhooks_notice.deadline.FACTOR", 0.05)
+    monkeypatch.setattr("flowhooks_notice.deadline.TIMEOUT_FACTOR", 0.05)
     dripping = request.getfixturevalue(server)
     dripping.drips.set()
     security = {"plain": "none", "tls": "tls"}[server]
@@ -445,11 +445,11 @@ def test_wecom_text_fits_the_byte_limit(hook: Any, make_alert: Callable[..., Ale
 def test_no_value_becomes_a_mention_or_markup(make_alert: Callable[..., Alert], form: str) -> None:
     """Tags, mentions and ends of code blocks are replaced by similar characters."""
     alert = make_alert(cause=AlertCause.PARKED, subject=f"key {NASTY}", message=NASTY)
-    note = compose(alert, language="en", prefix="", console_url="")
-    said = json.dumps(Chat(name="c", form=form, url="http://127.0.0.1/").post(note)[1], ensure_ascii=False)
-    said = said.replace("```\\n", "", 1).replace("\\n```", "", 1) if form == "text" else said
-    assert not {"<", ">", "@", "`"} & set(said)
-    assert "合同" in said
+    message = compose(alert, language="en", prefix="", console_url="")
+    text = json.dumps(Chat(name="c", form=form, url="http://127.0.0.1/").build_post(message)[1], ensure_ascii=False)
+    text = text.replace("```\\n", "", 1).replace("\\n```", "", 1) if form == "text" else text
+    assert not {"<", ">", "@", "`"} & set(text)
+    assert "合同" in text
 
 
 REFUSALS = [
@@ -496,7 +496,7 @@ def test_time_limit_of_an_endless_chat_answer(
     hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Callable[..., Alert], form: str, drips: tuple[bytes, bytes]
 ) -> None:
     """The time limit of a post ends the request although each part of the answer arrives in time."""
-    monkeypatch.setattr("flowhooks_notice.deadline.FACTOR", 0.05)
+    monkeypatch.setattr("flowhooks_notice.deadline.TIMEOUT_FACTOR", 0.05)
     hook.drips = drips
     with pytest.raises(NotDelivered, match=f"{form}: it cannot be reached: timed out"):
         notice(chat(hook, form)).alert_raised(make_alert())
@@ -534,18 +534,16 @@ def test_a_channel_that_accepted_an_alert_is_not_notified_again(
     assert (len(plain.mails), len(hook.posts)) == (2, 5)
 
 
-def test_the_number_of_remembered_alerts_is_limited(
-    hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any
-) -> None:
-    """The number of remembered alerts has a limit."""
-    monkeypatch.setattr("flowhooks_notice.MAX_REMEMBERED_ALERTS", 3)
+def test_the_number_of_tracked_alerts_is_limited(hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any) -> None:
+    """The number of tracked alerts has a limit."""
+    monkeypatch.setattr("flowhooks_notice.MAX_TRACKED_ALERTS", 3)
     hook.answer = (500, b"")
     made = notice(chat(hook))
     for number in range(6):
         with pytest.raises(NotDelivered):
             made.alert_raised(make_alert(id=str(number)))
     assert len(hook.posts) == 6
-    assert list(vars(made)["_taken"]) == ["3", "4", "5"]
+    assert list(vars(made)["_accepted"]) == ["3", "4", "5"]
 
 
 def test_alerts_of_unselected_causes_are_not_sent(hook: Any, make_alert: Callable[..., Alert]) -> None:

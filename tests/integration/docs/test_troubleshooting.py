@@ -21,7 +21,7 @@ GAP = "…"
 """Stands for a value that varies: on the pages, and in a source for each placeholder."""
 LOG_EVENT = re.compile(r"[a-z]+(?:_[a-z]+)+")
 ALERT_TEXTS = ROOT / "flowhooks/background/alerts"
-CHINESE_NOTES = PLUGINS / "flowhooks-notice/src/flowhooks_notice/words.py"
+CHINESE_NOTICES = PLUGINS / "flowhooks-notice/src/flowhooks_notice/message.py"
 HELP = {"help", "short_help", "doc"}
 """Arguments whose texts describe an option, a command or a setting."""
 MIN_SYMPTOMS = 30
@@ -71,10 +71,10 @@ def message_templates():
                 yield text_of(node.args[0])
 
 
-def chinese_notes():
-    """Return the Chinese text of a note by the cause of its alert."""
+def chinese_notices():
+    """Return the Chinese text of a message of flowhooks-notice by the cause of its alert."""
     found = {}
-    for node in ast.walk(parse(CHINESE_NOTES)):
+    for node in ast.walk(parse(CHINESE_NOTICES)):
         if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
             texts = {key.value: text_of(value) for key, value in zip(node.keys, node.values, strict=True)}
             if set(texts) == set(AlertCause) and all(texts.values()):
@@ -200,12 +200,12 @@ def test_the_chinese_page_has_the_chinese_messages(printed):
         pytest.fail("\n".join([f"Renew these headings in {name_of(CHINESE)}:", *wrong]), pytrace=False)
 
 
-def test_the_notes_of_alerts_have_the_headings():
-    """A Chinese heading that is a part of an alert's message is also a part of a note of flowhooks-notice."""
+def test_the_messages_of_the_notice_plugin_have_the_headings():
+    """A Chinese heading that is a part of an alert's message is also a part of a message of flowhooks-notice."""
     messages = {fill(text) for text in CHINESE_MESSAGES.values()}
     headings = [entry.symptom for entry in CHINESE_ENTRIES if sources(entry.symptom, messages)]
     assert len(headings) >= MIN_ALERTS
-    assert [heading for heading in headings if not sources(heading, chinese_notes().values())] == []
+    assert [heading for heading in headings if not sources(heading, chinese_notices().values())] == []
 
 
 @pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=name_of)
@@ -245,11 +245,11 @@ def test_literals_have_gaps_and_no_docstrings(tmp_path):
 
 
 def test_each_alert_has_both_texts(printed):
-    """Every message of an alert in the source is printed and has a Chinese text, and a note has one for each cause."""
+    """Every message of an alert is printed and has a Chinese text, and flowhooks-notice has a text for each cause."""
     messages = set(message_templates())
     assert messages == {fill(english.text) for english in CHINESE_MESSAGES}
     assert messages <= printed.texts
-    assert set(chinese_notes()) == set(AlertCause)
+    assert set(chinese_notices()) == set(AlertCause)
 
 
 def test_each_reason_is_in_both_texts(printed):

@@ -1,10 +1,10 @@
-"""Post a note to a chat by its web hook.
+"""Post a message to the webhook of a chat.
 
-Formats: Slack and Mattermost accept `{"text": …}`, and read mark-up in it. DingTalk, WeCom and Feishu accept a text of
-their own form. Their answers have status 200, and say in the body whether they accepted it.
+Slack and Mattermost accept `{"text": …}` and interpret mark-up in the text. DingTalk, WeCom and Feishu each have their
+own JSON format. They also reject a post with the status 200, and an error code in the body.
 """
 
-# ruff: noqa: RUF001 (what only looks like it is what is wanted)
+# ruff: noqa: RUF001 (the look-alikes of characters are intended)
 
 from __future__ import annotations
 
@@ -28,59 +28,59 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from http.client import HTTPResponse
 
-    from flowhooks_notice.words import Note
+    from flowhooks_notice.message import Message
 
 MAX_RESPONSE_BYTES: Final = 65_536
-"""Bytes of an answer that are read."""
-_WITHOUT_MARKUP: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'"})
-"""Characters that notify users (`<!channel>`, `@all`, `<at user_id="all">`) or end a block, and their look-alikes."""
-_ERROR_CODE_MEMBERS: Final = {"dingtalk": "errcode", "wecom": "errcode", "feishu": "code"}
-"""Where the answer says whether it was taken: 0 if so."""
+"""Maximum number of bytes of a response that are read."""
+_LOOK_ALIKES: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'"})
+"""Look-alikes of characters that mention users (`<!channel>`, `@all`, `<at user_id="all">`) or end a code block."""
+_ERROR_CODE_KEYS: Final = {"dingtalk": "errcode", "wecom": "errcode", "feishu": "code"}
+"""Name of the error code in a response, by the format of the chat. The code 0 means accepted."""
 
 
-class NotAccepted(Exception):
-    """A chat did not take a post; says why, without its URL, which is secret."""
+class PostRejected(Exception):
+    """A chat rejected a post. The message has the reason, but not the URL of the chat, which is secret."""
 
 
 class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """None: a post is not to be taken elsewhere, nor turned into a GET."""
+        """Return None, so a post is neither sent to another address nor changed to a GET."""
 
 
-class _Connects(HTTPHandler, HTTPSHandler):
-    """Makes connections that a deadline ends."""
+class _DeadlineHandler(HTTPHandler, HTTPSHandler):
+    """Opens HTTP connections with a time limit."""
 
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
         self._deadline = deadline
 
     def http_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(self._maker(HTTPConnection), req)
+        return self.do_open(self._connection_factory(HTTPConnection), req)
 
     def https_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(self._maker(HTTPSConnection), req)
+        return self.do_open(self._connection_factory(HTTPSConnection), req)
 
-    def _maker(self, kind: type[HTTPConnection]) -> Callable[..., HTTPConnection]:
-        def make(host: str, **options: Any) -> HTTPConnection:
-            connection = kind(host, **options)
-            # `connect()` cannot be replaced: it also speaks with a proxy, and that must end in time, too.
-            connection._create_connection = self._deadline.connect  # type: ignore[attr-defined]  # noqa: SLF001 (see above)
+    def _connection_factory(self, connection_class: type[HTTPConnection]) -> Callable[..., HTTPConnection]:
+        def create(host: str, **options: Any) -> HTTPConnection:
+            connection = connection_class(host, **options)
+            # `connect()` is not replaced, because it also negotiates with a proxy. The time limit includes that.
+            connection._create_connection = self._deadline.connect  # type: ignore[attr-defined]  # noqa: SLF001 (`connect` calls this private function)
             return connection
 
-        return make
+        return create
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """A chat.
+    """A chat with a webhook.
 
     Attributes:
-        name: what the log calls it.
-        form: what it takes.
-        url: where to post.
-        secret: what posts are signed with; `""` for not at all.
+        name: name of the chat in the log.
+        form: format of the posts: `"text"`, `"dingtalk"`, `"wecom"` or `"feishu"`.
+        url: address of the webhook, which is secret.
+        secret: key with which posts are signed; `""`: posts are not signed.
         timeout: seconds for each step, such as connecting; `Deadline` limits the whole post.
-        now: seconds since 1970.
+        now: returns the current time in seconds since 1970.
     """
 
     name: str
@@ -91,18 +91,18 @@ class Chat:
     now: Callable[[], float] = time.time
 
     @classmethod
-    def read(cls, section: Mapping[str, Any]) -> Chat:
-        """From a section that the settings' schema has accepted.
+    def from_settings(cls, section: Mapping[str, Any]) -> Chat:
+        """Create a chat from a section that the schema of the settings has accepted.
 
         Raises:
-            ValueError: its URL cannot be read; it is not shown.
+            ValueError: the URL is invalid. The message does not contain the URL.
         """
         try:
             parts = urlsplit(section["url"])
-            usable = bool(parts.hostname) and parts.port != 0
+            is_valid = bool(parts.hostname) and parts.port != 0
         except ValueError:
-            usable = False
-        if not usable:
+            is_valid = False
+        if not is_valid:
             raise ValueError(f"the chat {section['name']} in [[plugins.notice.chats]]: its url cannot be read")
         return cls(
             name=section["name"],
@@ -112,51 +112,51 @@ class Chat:
             timeout=float(section.get("timeout", 10.0)),
         )
 
-    def send(self, note: Note) -> None:
-        """Post a note.
+    def send(self, message: Message) -> None:
+        """Post a message.
 
         Raises:
-            NotAccepted: the chat said no.
-            OSError: it could not be reached.
+            PostRejected: the chat rejected the post.
+            OSError: the chat could not be reached, or did not respond in time.
         """
-        url, body = self.post(note)
-        request = Request(  # noqa: S310 (http and https only, by the schema)
+        url, body = self.build_post(message)
+        request = Request(  # noqa: S310 (the schema accepts only http and https)
             url,
             data=json.dumps(body, ensure_ascii=False).encode(),
             headers={"Content-Type": "application/json; charset=utf-8", "User-Agent": "flowhooks-notice"},
         )
         with Deadline(self.timeout) as deadline:
+            opener = build_opener(_NoRedirects, _DeadlineHandler(deadline))
             try:
-                with build_opener(_NoRedirects, _Connects(deadline)).open(request, timeout=self.timeout) as answer:
-                    if self.form in _ERROR_CODE_MEMBERS:
-                        self._check(answer.read(MAX_RESPONSE_BYTES))
+                with opener.open(request, timeout=self.timeout) as response:
+                    if self.form in _ERROR_CODE_KEYS:
+                        self._check_error_code(response.read(MAX_RESPONSE_BYTES))
             except HTTPError as error:
                 with error:
-                    status = HTTPStatus(error.code).phrase if error.code in HTTPStatus._value2member_map_ else ""
-                raise NotAccepted(f"it answered {error.code} {status}".rstrip()) from None
+                    phrase = HTTPStatus(error.code).phrase if error.code in HTTPStatus._value2member_map_ else ""
+                raise PostRejected(f"it answered {error.code} {phrase}".rstrip()) from None
 
-    def post(self, note: Note) -> tuple[str, dict[str, Any]]:
-        """Where to post, and what."""
-        text = self._text(note)
+    def build_post(self, message: Message) -> tuple[str, dict[str, Any]]:
+        """Return the address and the JSON body of the post."""
+        text = self._text(message)
         match self.form:
             case "dingtalk":
                 return self._signed_url(), {"msgtype": "text", "text": {"content": text}}
             case "wecom":
                 return self.url, {"msgtype": "text", "text": {"content": text}}
             case "feishu":
-                return self.url, {**self._signature(), "msg_type": "text", "content": {"text": text}}
+                return self.url, {**self._signature_members(), "msg_type": "text", "content": {"text": text}}
             case _:
                 return self.url, {"text": text}
 
-    def _text(self, note: Note) -> str:
-        lines = "\n".join(
-            _cut_bytes(part.translate(_WITHOUT_MARKUP), most)
-            for part, most in ((note.title, 600), (note.sentence, 700), ("\n".join(note.facts), 600))
-        )
+    def _text(self, message: Message) -> str:
+        # The limits add up to 1,900 bytes; WeCom accepts 2,048.
+        parts = ((message.title, 600), (message.text, 700), ("\n".join(message.details), 600))
+        lines = "\n".join(_truncate_bytes(part.translate(_LOOK_ALIKES), limit) for part, limit in parts)
         if self.form == "text":
-            # In a block of code nothing is read as mark-up.
+            # In a code block, mark-up is not interpreted.
             lines = f"```\n{lines}\n```"
-        return f"{lines}\n{note.link}" if note.link else lines
+        return f"{lines}\n{message.link}" if message.link else lines
 
     def _signed_url(self) -> str:
         if not self.secret:
@@ -164,28 +164,29 @@ class Chat:
         # https://open.dingtalk.com/document/robots/customize-robot-security-settings
         timestamp = str(round(self.now() * 1000))
         digest = hmac.digest(self.secret.encode(), f"{timestamp}\n{self.secret}".encode(), hashlib.sha256)
-        sign = quote_plus(base64.b64encode(digest))
-        return f"{self.url}{'&' if '?' in self.url else '?'}timestamp={timestamp}&sign={sign}"
+        signature = quote_plus(base64.b64encode(digest))
+        return f"{self.url}{'&' if '?' in self.url else '?'}timestamp={timestamp}&sign={signature}"
 
-    def _signature(self) -> dict[str, str]:
+    def _signature_members(self) -> dict[str, str]:
         if not self.secret:
             return {}
-        # https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot: the key is what is said to be signed.
+        # https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot
+        # The signed text is empty; the key consists of the timestamp and the secret.
         timestamp = str(round(self.now()))
         digest = hmac.digest(f"{timestamp}\n{self.secret}".encode(), b"", hashlib.sha256)
         return {"timestamp": timestamp, "sign": base64.b64encode(digest).decode()}
 
-    def _check(self, said: bytes) -> None:
+    def _check_error_code(self, body: bytes) -> None:
         try:
-            code = json.loads(said)[_ERROR_CODE_MEMBERS[self.form]]
+            code = json.loads(body)[_ERROR_CODE_KEYS[self.form]]
         except (ValueError, LookupError, TypeError):
-            raise NotAccepted(f"it answered 200, but not in the format of {self.form}") from None
+            raise PostRejected(f"it answered 200, but not in the format of {self.form}") from None
         if code != 0:
-            raise NotAccepted(f"it answered 200 with the error code {ascii(code)[:50]}")
+            raise PostRejected(f"it answered 200 with the error code {ascii(code)[:50]}")
 
-    def plain(self, error: Exception) -> str:
-        """The error in one line and without secrets: a URL has one in it."""
-        if isinstance(error, NotAccepted):
+    def error_text(self, error: Exception) -> str:
+        """Return the text of an error, on one line and without the secret URL."""
+        if isinstance(error, PostRejected):
             return str(error)
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -195,9 +196,9 @@ class Chat:
         return f"it cannot be reached: {type(reason).__name__}"
 
 
-def _cut_bytes(text: str, most: int) -> str:
-    """The beginning of a text, at most so many bytes in UTF-8."""
+def _truncate_bytes(text: str, limit: int) -> str:
+    """Return the start of a text, at most `limit` bytes in UTF-8."""
     encoded = text.encode()
-    if len(encoded) <= most:
+    if len(encoded) <= limit:
         return text
-    return encoded[: most - 3].decode(errors="ignore") + "…"
+    return encoded[: limit - 3].decode(errors="ignore") + "…"  # the ellipsis has 3 bytes

@@ -1,6 +1,6 @@
-"""The time limit of a whole message.
+"""The time limit for sending one message.
 
-A socket's timeout is for each wait: a server that sends a byte or a line from time to time is never late.
+The timeout of a socket applies to each wait separately, so it does not stop a server that periodically sends a byte.
 """
 
 from __future__ import annotations
@@ -14,37 +14,40 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-FACTOR: Final = 5
-"""A message may take this many times the timeout of one step."""
+TIMEOUT_FACTOR: Final = 5
+"""The time limit of a message, as a multiple of the timeout of one step."""
 
 
 class Deadline:
-    """Ends the connection of a message after a time. It is a context manager, for one message.
+    """Context manager that closes the connection of one message after the time limit.
 
-    An error that comes after this time leaves it as a TimeoutError.
+    An error that occurs after the time limit is replaced by a TimeoutError.
 
     Args:
-        timeout: seconds for one step.
+        timeout: seconds for one step; the time limit is `TIMEOUT_FACTOR` times as long.
     """
 
     def __init__(self, timeout: float) -> None:
         self._expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(FACTOR * timeout, self._expire)
+        self._timer = threading.Timer(TIMEOUT_FACTOR * timeout, self._expire)
         self._timer.daemon = True
 
     def connect(
         self, address: tuple[str, int], timeout: float, source_address: tuple[str, int] | None = None
     ) -> socket.socket:
-        """Connect as `socket.create_connection` does, and keep a copy of the socket: TLS would take it away."""
-        connected = socket.create_connection(address, timeout, source_address)
+        """Connect as `socket.create_connection` does, and store a duplicate of the socket.
+
+        TLS detaches the original socket, so only the duplicate can be shut down later.
+        """
+        connection = socket.create_connection(address, timeout, source_address)
         with self._lock:
             self._close()
-            self._socket = connected.dup()
+            self._socket = connection.dup()
             if self._expired:
                 self._shut_down()
-        return connected
+        return connection
 
     def __enter__(self) -> Self:
         self._timer.start()
@@ -66,8 +69,8 @@ class Deadline:
 
     def _shut_down(self) -> None:
         if self._socket is not None:
-            with suppress(OSError):  # the other end has closed it already
-                self._socket.shutdown(socket.SHUT_RDWR)  # a thread that reads or writes it continues
+            with suppress(OSError):  # the peer has already closed the connection
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads or writes
 
     def _close(self) -> None:
         if self._socket is not None:

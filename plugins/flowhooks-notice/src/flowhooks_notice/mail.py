@@ -1,4 +1,4 @@
-"""Send a note by e-mail."""
+"""Send a message by e-mail."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from flowhooks_notice.deadline import Deadline
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowhooks_notice.words import Note
+    from flowhooks_notice.message import Message
 
-PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
+DEFAULT_PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
+"""Default port of a mail server by the setting `security`."""
 
 log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mail:
-    """A mail server, and who gets mail.
+class MailServer:
+    """A mail server, with the sender and the receivers of mails.
 
     Attributes:
-        host: the mail server.
-        port: its port.
-        security: whether it is encrypted, and from when on.
-        context: which certificates are trusted.
-        sender: the address that it comes from.
-        receivers: who gets it.
-        timeout: seconds for connecting, and for each of the server's answers; `Deadline` limits the whole mail.
-        user: who signs in; `""` for nobody.
-        password: with what.
-        name: what the log calls it.
+        host: host name of the mail server.
+        port: port of the mail server.
+        security: encryption: after the command STARTTLS, from the first byte (TLS), or none.
+        context: TLS configuration with the trusted certificates.
+        sender: address of the sender.
+        receivers: addresses of the receivers.
+        timeout: seconds for connecting, and for each response of the server; `Deadline` limits the whole mail.
+        user: user name for the login; `""`: no login.
+        password: password for the login.
+        name: name of the mail server in the log.
     """
 
     host: str
@@ -54,8 +55,8 @@ class Mail:
     name: str = "email"
 
     @classmethod
-    def read(cls, section: Mapping[str, Any]) -> Mail:
-        """From a section that the settings' schema has accepted.
+    def from_settings(cls, section: Mapping[str, Any]) -> MailServer:
+        """Create a mail server from a section that the schema of the settings has accepted.
 
         Raises:
             ValueError: the file of certificates cannot be used.
@@ -67,7 +68,7 @@ class Mail:
             raise ValueError(f"[plugins.notice.email] ca_file cannot be used: {error.strerror or error}") from None
         return cls(
             host=section["host"],
-            port=section.get("port", PORTS[security]),
+            port=section.get("port", DEFAULT_PORTS[security]),
             security=security,
             context=context,
             sender=section["from"],
@@ -77,75 +78,75 @@ class Mail:
             password=section.get("password", ""),
         )
 
-    def send(self, note: Note) -> None:
-        """Hand a note to the mail server.
+    def send(self, message: Message) -> None:
+        """Send a message to all receivers.
 
         Raises:
-            OSError: it could not be reached, or did not take the mail for anybody (`smtplib.SMTPException`).
+            OSError: the mail server could not be reached, or it rejected the mail for every receiver
+                (`smtplib.SMTPException`, a subclass).
         """
         with Deadline(self.timeout) as deadline:
-            server = _Conversation(self, deadline)
+            connection = _SmtpConnection(self, deadline)
             try:
                 if self.security == "starttls":
-                    server.starttls(context=self.context)
+                    connection.starttls(context=self.context)
                 if self.user:
-                    server.login(self.user, self.password)
-                refused = server.send_message(self.message(note), from_addr=self.sender, to_addrs=self.receivers)
+                    connection.login(self.user, self.password)
+                mail = self._build_mail(message)
+                rejected = connection.send_message(mail, from_addr=self.sender, to_addrs=self.receivers)
             finally:
-                # Not `with server`: it raises for any other answer to QUIT than 221, although the mail was taken.
+                # `with connection` would raise for any response to QUIT except 221, although the mail was accepted.
                 with suppress(smtplib.SMTPException):
-                    server.quit()
-                server.close()
-        if refused:
-            # The others have it: a second mail to them would not make these take it.
-            log.warning("alert %s: the mail server refused %s", note.id, ", ".join(sorted(refused)))
+                    connection.quit()
+                connection.close()
+        if rejected:
+            # The other receivers have the mail. A retry would send it to them again, and would be rejected again.
+            log.warning("alert %s: the mail server rejected %s", message.id, ", ".join(sorted(rejected)))
 
-    def message(self, note: Note) -> EmailMessage:
-        """The mail."""
-        message = EmailMessage(policy=SMTP)
+    def _build_mail(self, message: Message) -> EmailMessage:
+        mail = EmailMessage(policy=SMTP)
         # The library decodes encoded words (RFC 2047), and some versions then write their line ends into the header.
-        message["Subject"] = note.title.replace("=?", "= ?")
-        message["From"] = self.sender
-        message["To"] = ", ".join(self.receivers)
-        message["Date"] = format_datetime(datetime.now(UTC))
-        # The same for the same notification: mail programs show one of two mails that have the same.
+        mail["Subject"] = message.title.replace("=?", "= ?")
+        mail["From"] = self.sender
+        mail["To"] = ", ".join(self.receivers)
+        mail["Date"] = format_datetime(datetime.now(UTC))
+        # A repeated notification has the same Message-ID: mail clients show only one of two mails with the same id.
         host = self.sender.rpartition("@")[2]
-        first = f"<{note.id}@{host}>"
-        part = "resolved" if note.is_end else str(note.number)
-        message["Message-ID"] = first if part == "1" else f"<{note.id}.{part}@{host}>"
-        if part != "1":
-            message["References"] = first  # mail programs show it below the first one
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic answers
-        parts = [note.sentence, "", *note.facts, *(["", note.link] if note.link else [])]
-        message.set_content("\n".join(parts) + "\n", cte="quoted-printable")
-        return message
+        first_id = f"<{message.id}@{host}>"
+        suffix = "resolved" if message.is_resolved else str(message.number)
+        mail["Message-ID"] = first_id if suffix == "1" else f"<{message.id}.{suffix}@{host}>"
+        if suffix != "1":
+            mail["References"] = first_id  # mail clients show this mail below the first mail
+        mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic replies
+        lines = [message.text, "", *message.details, *(["", message.link] if message.link else [])]
+        mail.set_content("\n".join(lines) + "\n", cte="quoted-printable")
+        return mail
 
-    def plain(self, error: Exception) -> str:
-        """The error in one line and without secrets."""
+    def error_text(self, error: Exception) -> str:
+        """Return the text of an error, on one line and without secrets."""
         if isinstance(error, smtplib.SMTPRecipientsRefused):
             return "the mail server rejected every recipient"
         if isinstance(error, smtplib.SMTPAuthenticationError):
             return f"the mail server rejected the login of {self.user} ({error.smtp_code})"
         if isinstance(error, smtplib.SMTPResponseException):
-            said = (
-                error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
-            )
-            return f"the mail server answered {error.smtp_code} {ascii(said)[1:200]}"
+            reply = error.smtp_error
+            text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+            return f"the mail server answered {error.smtp_code} {ascii(text)[1:200]}"
         return f"{self.host}:{self.port}: {type(error).__name__}: {error}"
 
 
-class _Conversation(smtplib.SMTP):
-    """A connection to the mail server, which a deadline ends."""
+class _SmtpConnection(smtplib.SMTP):
+    """A connection to the mail server with a time limit."""
 
-    def __init__(self, mail: Mail, deadline: Deadline) -> None:
-        self._mail = mail
+    def __init__(self, server: MailServer, deadline: Deadline) -> None:
+        self._server = server
         self._deadline = deadline
-        super().__init__(mail.host, mail.port, timeout=mail.timeout)
+        super().__init__(server.host, server.port, timeout=server.timeout)
 
     def connect(self, host: str = "", port: int = 0, source_address: Any = None) -> tuple[int, bytes]:
-        """Connect, and read the server's greeting."""
+        """Connect and read the greeting of the server."""
         self.sock = self._deadline.connect((host, port), self.timeout, source_address)
-        if self._mail.security == "tls":
-            self.sock = self._mail.context.wrap_socket(self.sock, server_hostname=host)
+        if self._server.security == "tls":
+            self.sock = self._server.context.wrap_socket(self.sock, server_hostname=host)
         self.file = None
         return self.getreply()

@@ -1,6 +1,7 @@
-"""The text of a note about an alert, in English or Chinese.
+"""The text of a message about an alert, in English or Chinese.
 
-Classes and keys come from callbacks, so a sender of callbacks can put any text into a note. It stays on one line.
+Classes and keys come from callbacks, so a sender of callbacks can put any text into a message. Line breaks in such text
+are replaced by spaces, so each value stays on one line.
 """
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from flowhooks import Alert
 
 LANGUAGES: Final = ("en", "zh")
-MAX_SUBJECT_CHARS: Final = 200
+MAX_TITLE_CHARS: Final = 200
+"""Maximum characters of a title. Mail clients show no more of a subject."""
 MAX_VALUE_CHARS: Final = 1_500
-"""Maximum characters of a title and of a value. A mail client shows no more, and WeCom accepts 2,048 bytes in all."""
+"""Maximum characters of a value. WeCom accepts 2,048 bytes in total."""
 
-_CAUSES: Final[Mapping[str, tuple[str, str]]] = {
+_CAUSE_NAMES: Final[Mapping[str, tuple[str, str]]] = {
     "dead": ("dead", "最终失败"),
     "unknown": ("unknown", "结果未知"),
     "parked": ("parked", "事件暂存"),
@@ -50,7 +52,7 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "key_expiring": ("credential expires", "凭证即将过期"),
     "test": ("test", "测试"),
 }
-_CHINESE: Final[Mapping[str, str]] = {
+_CHINESE_TEXTS: Final[Mapping[str, str]] = {
     "dead": (
         "处理器 {subject} 有 {count} 个投递最终失败。请排除原因，然后执行 flowhooks events replay --handler {quoted}。"
     ),
@@ -141,17 +143,17 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
     "test": "这是 flowhooks 的测试消息，由 flowhooks alerts test 发送。没有任何问题。",
 }
-_OTHERS: Final = "另有 {count} 条同类告警超过数量上限，未逐一发出。请执行 flowhooks check。"
-_UNDECIDED_ENDS: Final = (
+_CHINESE_OTHERS: Final = "另有 {count} 条同类告警超过数量上限，未逐一发出。请执行 flowhooks check。"
+_CHINESE_UNDECIDED: Final = (
     "有 {count} 个事件（{subject}）已暂存，等待运维人员决定："
     "流程引擎的历史没有说明流程实例如何结束，或以前的实例用过同一 ID。"
     "请在流程引擎中查明，实例已完成则执行 flowhooks events reroute ID，否则执行 flowhooks events dismiss ID。"
 )
-_GROWN: Final = "比上次通知增加 {new}。"
+_CHINESE_GROWTH: Final = "比上次通知增加 {new}。"
 _RESOLVED: Final = {"en": "resolved", "zh": "已恢复"}
 _CHINESE_RESOLVED: Final = "已恢复：{subject} 的原因“{cause}”已消除，从 {since} 到 {until}，最后的数量为 {count}。"
-_SEVERITIES: Final = {"zh": {"info": "提示", "warning": "警告", "error": "错误"}}
-_FIELDS: Final = {
+_SEVERITY_NAMES: Final = {"zh": {"info": "提示", "warning": "警告", "error": "错误"}}
+_LABELS: Final = {
     "en": (
         *("Cause", "Severity", "Subject", "Plugin version", "Since", "Resolved", "Count", "Event", "Alert", "Latest"),
         *("Last error", "Host", "Console"),
@@ -175,109 +177,115 @@ _FIELDS: Final = {
         *("控制台", "{name}：{value}"),
     ),
 }
-_NEW: Final = {"en": "{count} (+{new} since the last notification)", "zh": "{count}（比上次通知增加 {new}）"}
+_GROWN_COUNT: Final = {"en": "{count} (+{new} since the last notification)", "zh": "{count}（比上次通知增加 {new}）"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """A note for people about an alert.
+class Message:
+    """The message to people about an alert.
 
     Attributes:
-        id: the alert's id: the same in all its notifications.
-        number: number of this notification: 1 for the first, 1 more for each time that the alert has grown.
-        is_end: whether it is about the end of the alert.
-        title: one line.
-        sentence: the message of the alert: the problem and what to do, one line.
-        facts: lines, each a name and a value.
-        link: the line with the console's address; `""` for none.
+        id: the alert's id, the same in all its notifications.
+        number: number of this notification: 1 for the first, and 1 more each time the alert has grown.
+        is_resolved: whether the message reports the end of the alert.
+        title: the title, one line.
+        text: the message of the alert, one line: the problem and the next step.
+        details: lines, each with a label and a value.
+        link: the line with the address of the console; `""`: no link.
     """
 
     id: str
     number: int
-    is_end: bool = False
+    is_resolved: bool = False
     title: str
-    sentence: str
-    facts: tuple[str, ...]
+    text: str
+    details: tuple[str, ...]
     link: str = ""
 
 
-def compose(alert: Alert, *, language: str, prefix: str, console_url: str, zone: tzinfo | None = None) -> Note:
-    """Make the note about an alert.
+def compose(alert: Alert, *, language: str, prefix: str, console_url: str, zone: tzinfo | None = None) -> Message:
+    """Compose the message about an alert.
 
     Args:
         alert: the alert.
         language: one of `LANGUAGES`.
-        prefix: beginning of the title; may be `""`.
-        console_url: the console's address; `""` for the one that flowhooks gives, if it gives a whole one.
-        zone: the zone of times; None: that of this machine.
+        prefix: start of the title; may be `""`.
+        console_url: the console's address; `""`: the address in the alert, if it is complete and not only a path.
+        zone: time zone of the times; None: the time zone of this machine.
     """
-    place = LANGUAGES.index(language)
-    cause, subject = _CAUSES[alert.cause][place], on_one_line(alert.subject)
-    sentence = on_one_line(alert.message)
+    cause, subject = _CAUSE_NAMES[alert.cause][LANGUAGES.index(language)], one_line(alert.subject)
+    text = one_line(alert.message)
     if language == "zh":
-        text = _OTHERS if alert.subject == "(others)" else _CHINESE[alert.cause]
-        if alert.cause == "parked" and alert.subject.startswith("source "):
-            text = _UNDECIDED_ENDS
-        grown = _GROWN.format(new=alert.new_count) if alert.new_count else ""
-        sentence = text.format(subject=subject, quoted=shlex.quote(subject), count=alert.count) + grown
-        if alert.resolved_at:
-            sentence = _CHINESE_RESOLVED.format(
-                subject=subject,
-                cause=cause,
-                count=alert.count,
-                since=_time(alert.started_at, zone),
-                until=_time(alert.resolved_at, zone),
-            )
-    *names, form = _FIELDS[language]
-    link = _link(console_url, alert.console_url)
-    count = _NEW[language] if alert.new_count else "{count}"
+        text = _chinese_text(alert, cause, subject, zone)
+    *labels, line_format = _LABELS[language]
+    link = _console_link(console_url, alert.console_url)
+    count_format = _GROWN_COUNT[language] if alert.new_count else "{count}"
     values = (
         cause,
-        _SEVERITIES.get(language, {}).get(alert.severity, alert.severity),
+        _SEVERITY_NAMES.get(language, {}).get(alert.severity, alert.severity),
         subject,
-        on_one_line(alert.plugin_version),
-        _time(alert.started_at, zone),
-        _time(alert.resolved_at, zone),
-        count.format(count=alert.count, new=alert.new_count),
-        on_one_line(alert.event_id),
-        on_one_line(alert.id),
-        _time(alert.last_at, zone),
-        on_one_line(alert.last_error),
-        on_one_line(alert.host),
+        one_line(alert.plugin_version),
+        _local_time(alert.started_at, zone),
+        _local_time(alert.resolved_at, zone),
+        count_format.format(count=alert.count, new=alert.new_count),
+        one_line(alert.event_id),
+        one_line(alert.id),
+        _local_time(alert.last_at, zone),
+        one_line(alert.last_error),
+        one_line(alert.host),
     )
-    facts = [form.format(name=name, value=value) for name, value in zip(names, values, strict=False) if value]
-    grown = f"(+{alert.new_count})" if alert.new_count else ""
-    end = f"[{_RESOLVED[language]}]" if alert.resolved_at else ""
-    title = " ".join(part for part in (prefix, end, form.format(name=cause, value=subject), grown) if part)
-    return Note(
+    # The last label has no value here: it is the label of the link.
+    details = [
+        line_format.format(name=label, value=value) for label, value in zip(labels, values, strict=False) if value
+    ]
+    growth = f"(+{alert.new_count})" if alert.new_count else ""
+    resolved = f"[{_RESOLVED[language]}]" if alert.resolved_at else ""
+    title = " ".join(part for part in (prefix, resolved, line_format.format(name=cause, value=subject), growth) if part)
+    return Message(
         id=alert.id,
         number=alert.notification,
-        is_end=alert.resolved_at is not None,
-        title=_cut(title, MAX_SUBJECT_CHARS),
-        sentence=_cut(sentence, MAX_VALUE_CHARS),
-        facts=tuple(facts),
-        link=f"{names[-1]}: {link}" if link else "",
+        is_resolved=alert.resolved_at is not None,
+        title=_truncate(title, MAX_TITLE_CHARS),
+        text=_truncate(text, MAX_VALUE_CHARS),
+        details=tuple(details),
+        link=f"{labels[-1]}: {link}" if link else "",
     )
 
 
-def on_one_line(text: str) -> str:
-    """Replace line ends and other characters that cannot be printed by spaces."""
+def _chinese_text(alert: Alert, cause: str, subject: str, zone: tzinfo | None) -> str:
+    if alert.resolved_at:
+        return _CHINESE_RESOLVED.format(
+            subject=subject,
+            cause=cause,
+            count=alert.count,
+            since=_local_time(alert.started_at, zone),
+            until=_local_time(alert.resolved_at, zone),
+        )
+    template = _CHINESE_OTHERS if alert.subject == "(others)" else _CHINESE_TEXTS[alert.cause]
+    if alert.cause == "parked" and alert.subject.startswith("source "):
+        template = _CHINESE_UNDECIDED
+    growth = _CHINESE_GROWTH.format(new=alert.new_count) if alert.new_count else ""
+    return template.format(subject=subject, quoted=shlex.quote(subject), count=alert.count) + growth
+
+
+def one_line(text: str) -> str:
+    """Replace line breaks and other unprintable characters by spaces, and truncate the text."""
     line = "".join(char if char.isprintable() else " " for char in text)
-    return _cut(" ".join(line.split()), MAX_VALUE_CHARS)
+    return _truncate(" ".join(line.split()), MAX_VALUE_CHARS)
 
 
-def _time(moment: datetime | None, zone: tzinfo | None) -> str:
-    """The local time with its zone, and how far that is from UTC."""
-    if moment is None:
+def _local_time(timestamp: datetime | None, zone: tzinfo | None) -> str:
+    """Return the local time with the name of its zone and the offset from UTC; `""` for None."""
+    if timestamp is None:
         return ""
-    local = moment.astimezone(zone)
+    local = timestamp.astimezone(zone)
     name, offset = local.strftime("%Z"), local.isoformat()[-6:]
-    shown = name if name in {"UTC", "GMT"} else f"{name} (UTC{offset})" if name.isalpha() else f"UTC{offset}"
-    return f"{local:%Y-%m-%d %H:%M:%S} {shown}"
+    zone_text = name if name in {"UTC", "GMT"} else f"{name} (UTC{offset})" if name.isalpha() else f"UTC{offset}"
+    return f"{local:%Y-%m-%d %H:%M:%S} {zone_text}"
 
 
-def _link(console_url: str, page: str) -> str:
-    """The address of a page of the console, which may be given as a path."""
+def _console_link(console_url: str, page: str) -> str:
+    """Return the address of a page of the console; `""` if neither argument has the host. `page` may be a path."""
     parts = urlsplit(page)
     if not console_url:
         return page if parts.scheme else ""
@@ -285,5 +293,5 @@ def _link(console_url: str, page: str) -> str:
     return f"{base}{parts.path}{f'?{parts.query}' if parts.query else ''}"
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _truncate(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
