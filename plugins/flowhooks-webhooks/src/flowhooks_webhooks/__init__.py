@@ -1,6 +1,6 @@
 """Events forwarded to other services as signed Standard Webhooks.
 
-Each `[[plugins.webhooks.endpoints]]` becomes a handler of its own, with its own deliveries, retries and dead letters.
+Each section `[[plugins.webhooks.endpoints]]` becomes a handler with its own deliveries, retries and dead deliveries.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks import Delivery, Event, Handler, Retry, handler, hookimpl
 from flowhooks_webhooks.endpoint import Endpoint
-from flowhooks_webhooks.message import headers, payload
+from flowhooks_webhooks.message import build_body, build_headers
 from flowhooks_webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 RETRY: Final = Retry()
-"""The receiver sees the same `webhook-id` in every attempt, so sending twice does no harm."""
+"""The default schedule. All attempts have the same `webhook-id`, so a receiver can ignore repeated messages."""
 
 
 class Webhooks:
-    """Makes a handler for each endpoint.
+    """Provides a handler for each endpoint.
 
     Args:
-        now: the time of an attempt, with UTC as its zone; receivers refuse one that is minutes off. Default: the
-            machine's clock.
+        now: returns the time of an attempt, in UTC. Receivers reject a time that differs by minutes from theirs.
+            Default: the clock of this machine.
     """
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -36,32 +36,35 @@ class Webhooks:
 
     @hookimpl
     def schemas(self) -> Sequence[Path]:
-        """Give the schema of the section `[plugins.webhooks]`."""
+        """Return the directory with the schema of the section `[plugins.webhooks]`."""
         return [Path(__file__).with_name("schemas")]
 
     @hookimpl
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Take `[plugins.webhooks]`; what the schema cannot say is checked here.
+        """Apply the section `[plugins.webhooks]`, after checks that its schema cannot express.
 
         Raises:
-            ValueError: an endpoint cannot be used; names it, and never shows its secret.
+            ValueError: an endpoint is invalid, or two endpoints have the same name. The message has the name of the
+                endpoint and never its secret.
         """
-        endpoints = tuple(Endpoint.read(one) for one in settings.get("endpoints", ()))
-        names = [one.name for one in endpoints]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"[[plugins.webhooks.endpoints]] has two endpoints named {', '.join(twice)}")
+        endpoints = tuple(Endpoint.from_settings(section) for section in settings.get("endpoints", ()))
+        names = [endpoint.name for endpoint in endpoints]
+        if duplicates := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"[[plugins.webhooks.endpoints]] has two endpoints named {', '.join(duplicates)}")
         self._endpoints = endpoints
 
     @hookimpl
     def handlers(self) -> Sequence[Handler]:
-        """Give a handler for each endpoint, named like it."""
-        return [self._handler(one) for one in self._endpoints]
+        """Return a handler for each endpoint, with the name of the endpoint."""
+        return [self._build_handler(endpoint) for endpoint in self._endpoints]
 
-    def _handler(self, endpoint: Endpoint) -> Handler:
+    def _build_handler(self, endpoint: Endpoint) -> Handler:
         def forward(event: Event, delivery: Delivery) -> dict[str, int]:
-            body = payload(event)
-            signed = headers(endpoint, body, id=delivery.id, at=self._now(), traceparent=event.traceparent)
-            return {"status": self.sender.send(endpoint, body, signed, attempt=delivery.attempt)}
+            body = build_body(event)
+            headers = build_headers(
+                endpoint, body, webhook_id=delivery.id, timestamp=self._now(), traceparent=event.traceparent
+            )
+            return {"status": self.sender.send(endpoint, body, headers, attempt=delivery.attempt)}
 
         forward.__doc__ = f"Forward events to {endpoint.host}."
         return handler(
@@ -75,4 +78,4 @@ class Webhooks:
 
 
 plugin: Final = Webhooks()
-"""The object that the entry point names."""
+"""The object to which the entry point refers."""

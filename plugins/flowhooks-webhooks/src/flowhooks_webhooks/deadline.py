@@ -1,6 +1,7 @@
-"""The time limit of a whole request.
+"""The time limit for one request.
 
-A timeout of `httpx2` is for each wait: a receiver that sends a byte or a 1xx response from time to time is never late.
+The timeout of `httpx2` applies to each wait separately, so it does not stop a receiver that periodically sends a byte
+or a 1xx response.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """Ends a request's connection after a time. It is a context manager, for one request.
+    """Context manager that closes the connection of one request after the time limit.
 
     Args:
-        seconds: the time.
+        seconds: the time limit.
 
     Attributes:
-        expired: whether the time has passed.
+        expired: whether the time limit has passed.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -35,12 +36,19 @@ class Deadline:
         self._timer.daemon = True
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Copy the socket when the library has connected it: TLS would take the socket away."""
+        """Store a duplicate of the socket when the library has connected it.
+
+        TLS detaches the original socket, so only the duplicate can be shut down later.
+
+        Args:
+            event: name of the event of `httpx2`; all events except the end of the TCP connect are ignored.
+            info: data of the event.
+        """
         if event == "connection.connect_tcp.complete":
-            connected: socket.socket = info["return_value"].get_extra_info("socket")
+            connection: socket.socket = info["return_value"].get_extra_info("socket")
             with self._lock:
                 self._close()
-                self._socket = connected.dup()
+                self._socket = connection.dup()
                 if self.expired:
                     self._shut_down()
 
@@ -62,8 +70,8 @@ class Deadline:
 
     def _shut_down(self) -> None:
         if self._socket is not None:
-            with suppress(OSError):  # the other end has closed it already
-                self._socket.shutdown(SHUT_RDWR)  # a thread that reads or writes it continues
+            with suppress(OSError):  # the peer has already closed the connection
+                self._socket.shutdown(SHUT_RDWR)  # wakes a thread that reads or writes
 
     def _close(self) -> None:
         if self._socket is not None:

@@ -1,4 +1,4 @@
-"""The message of an event and its signature, in the form of Standard Webhooks.
+"""The message about an event and its signature, in the format of Standard Webhooks.
 
 The specification is at https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md.
 """
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 USER_AGENT: Final = f"flowhooks-webhooks/{version('flowhooks-webhooks')}"
 
 
-def payload(event: Event) -> str:
-    """The JSON text of an event, the same in every attempt.
+def build_body(event: Event) -> str:
+    """Return the JSON text of an event, which is the same in every attempt.
 
     Returns:
-        `type`, `timestamp` (when the callback was received) and `data`: the event's members, named as in the
-        callback, null if it did not have one; the whole callback is in `data.data`. `conclusion` is in the words of
-        handlers, which may differ from the engine's word in `data.data`.
+        An object with `type`, `timestamp` (when the callback was received) and `data`. `data` has the members of the
+        event under their names in the callback; a member that the callback did not have is null. `data.data` is the
+        whole callback. `data.conclusion` is the conclusion that handlers use, which may differ from the engine's
+        conclusion in `data.data`.
     """
     return json.dumps(
         {
@@ -50,29 +51,26 @@ def payload(event: Event) -> str:
     )
 
 
-def headers(
-    endpoint: Endpoint,
-    body: str,
-    *,
-    id: str,  # noqa: A002 (webhook-id)
-    at: datetime,
-    traceparent: str | None = None,
+def build_headers(
+    endpoint: Endpoint, body: str, *, webhook_id: str, timestamp: datetime, traceparent: str | None = None
 ) -> dict[str, str]:
-    """The header fields of one attempt.
+    """Return the header fields of one attempt.
 
     Args:
-        endpoint: signs with each of its secrets, so that a receiver may know the old one or the new one.
-        body: what is signed.
-        id: the same in every attempt: the receiver's idempotency key.
-        at: the time of the attempt, with UTC as its zone.
-        traceparent: of the callback, which is sent on, so that the receiver's trace can continue the engine's.
+        endpoint: the endpoint. The message is signed with each of its secrets, so a receiver can verify it with the old
+            secret or with the new secret.
+        body: the JSON text, which is signed.
+        webhook_id: id of the message, the same in every attempt: the receiver's idempotency key.
+        timestamp: the time of the attempt, in UTC.
+        traceparent: the field `traceparent` of the callback, with which the receiver continues the engine's trace;
+            None: the callback had none.
     """
     return {
         **endpoint.headers,
         **({} if traceparent is None else {"traceparent": traceparent}),
         "content-type": "application/json",
         "user-agent": USER_AGENT,
-        "webhook-id": id,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": " ".join(one.sign(id, at, body) for one in endpoint.webhooks),
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(timestamp.timestamp())),
+        "webhook-signature": " ".join(signer.sign(webhook_id, timestamp, body) for signer in endpoint.signers),
     }

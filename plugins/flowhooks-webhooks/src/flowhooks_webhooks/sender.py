@@ -1,4 +1,4 @@
-"""Send one message, and interpret its answer."""
+"""Send one message and interpret the response."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from flowhooks import Retry
     from flowhooks_webhooks.endpoint import Endpoint
 
-_TEMPORARY: Final = frozenset(
+_TEMPORARY_STATUSES: Final = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 )
-"""Statuses that pass by themselves, and may say when."""
+"""Statuses of temporary errors, whose response can have the field Retry-After."""
 MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
-"""Seconds: a receiver cannot put a delivery off for more than a day."""
+"""Maximum delay that a receiver can request: one day."""
 
-
-_sending: ContextVar[bool] = ContextVar("flowhooks_webhooks_sending", default=False)
+_is_sending: ContextVar[bool] = ContextVar("flowhooks_webhooks_sending", default=False)
+"""Whether the current thread sends a message of this plugin."""
 
 
 class NotDelivered(Exception):
-    """The receiver did not take the message, and may take it later. Names the endpoint, never its URL."""
+    """The receiver did not accept the message; a retry may succeed. The error names the endpoint, never its URL."""
 
 
 class Sender:
-    """Sends messages, from any number of threads at once.
+    """Sends messages. Any number of threads can use it at the same time.
 
     Args:
-        retry: the schedule on which failed attempts are made again.
+        retry: the schedule on which failed attempts are retried.
     """
 
     def __init__(self, retry: Retry) -> None:
@@ -51,102 +51,102 @@ class Sender:
         """Post a message.
 
         Args:
-            endpoint: where to.
+            endpoint: the receiver.
             body: the JSON text.
-            headers: the message's header fields.
-            attempt: the number of the delivery's attempt, from 1.
+            headers: header fields of the message.
+            attempt: number of the delivery's attempt, from 1.
 
         Returns:
-            The status of the answer, 200 to 299.
+            The status of the response, 200 to 299.
 
         Raises:
-            Reject: it will never be taken.
-            RetryAfter: the receiver said when it may be taken.
-            NotDelivered: it was not taken.
+            Reject: the receiver rejected the message, and a retry would not succeed.
+            RetryAfter: the receiver did not accept the message now, and requested a delay.
+            NotDelivered: the receiver did not accept the message, and a retry may succeed.
         """
-        client = self._opened()
-        sending = _sending.set(True)
+        client = self._get_client()
+        token = _is_sending.set(True)
         deadline = Deadline(endpoint.timeout)
-        request: dict[str, Any] = {"timeout": endpoint.timeout, "extensions": {"trace": deadline.trace}}
+        options: dict[str, Any] = {"timeout": endpoint.timeout, "extensions": {"trace": deadline.trace}}
         try:
-            # Only the status matters: what else is answered is not read.
+            # Only the status and Retry-After are used, so the body of the response is not read.
             with (
                 deadline,
-                client.stream("POST", endpoint.url, content=body.encode(), headers=headers, **request) as answer,
+                client.stream("POST", endpoint.url, content=body.encode(), headers=headers, **options) as response,
             ):
-                status, after = answer.status_code, answer.headers.get("retry-after", "")
+                status, retry_after = response.status_code, response.headers.get("retry-after", "")
         except httpx2.TransportError as error:
-            # Without the library's words and traceback: some of them show what was sent.
+            # `from None` drops the library's traceback, because some of its messages contain data of the request.
             if deadline.expired or isinstance(error, httpx2.TimeoutException):
-                what = "accept a connection" if isinstance(error, httpx2.ConnectTimeout) else "answer"
-                said = f"endpoint {endpoint.name} did not {what} within {endpoint.timeout:g} s"
+                step = "accept a connection" if isinstance(error, httpx2.ConnectTimeout) else "answer"
+                reason = f"endpoint {endpoint.name} did not {step} within {endpoint.timeout:g} s"
             elif isinstance(error, httpx2.ConnectError):
-                said = f"endpoint {endpoint.name} cannot be reached: {error}"
+                reason = f"endpoint {endpoint.name} cannot be reached: {error}"
             else:
-                said = f"endpoint {endpoint.name} did not answer ({type(error).__name__})"
-            raise NotDelivered(said) from None
+                reason = f"endpoint {endpoint.name} did not answer ({type(error).__name__})"
+            raise NotDelivered(reason) from None
         finally:
-            _sending.reset(sending)
-        self._judge(endpoint, status, after, attempt=attempt)
+            _is_sending.reset(token)
+        self._check_response(endpoint, status, retry_after, attempt=attempt)
         return status
 
     def close(self) -> None:
-        """Give back what was opened; it is opened again when it is needed."""
+        """Close the HTTP client. The next message opens a new client."""
         with self._lock:
             if self._client is not None:
                 self._client.close()
             self._client = None
 
-    def _opened(self) -> httpx2.Client:
+    def _get_client(self) -> httpx2.Client:
         with self._lock:
             if self._client is None:
-                logging.getLogger("httpx2").addFilter(_is_not_ours)
-                # A connection for each message: one that is kept may have been closed by the receiver just when the
-                # next message begins, and that would be a failed attempt for nothing.
+                logging.getLogger("httpx2").addFilter(_is_not_sending)
+                # Each message has a new connection. The receiver may close an idle connection at the moment when the
+                # next message is sent on it, which would be an unnecessary failed attempt.
                 limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-                # Cookies are neither kept nor sent: they would be shared by endpoints, and their number has no limit.
+                # Cookies are neither stored nor sent. Endpoints would share them, and their number would have no limit.
                 cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
                 self._client = httpx2.Client(follow_redirects=False, limits=limits, cookies=cookies)
             return self._client
 
-    def _judge(self, endpoint: Endpoint, status: int, after: str, *, attempt: int) -> None:
-        said = f"endpoint {endpoint.name} answered {_called(status)}"
+    def _check_response(self, endpoint: Endpoint, status: int, retry_after: str, *, attempt: int) -> None:
+        reason = f"endpoint {endpoint.name} answered {_status_text(status)}"
         if 200 <= status <= 299:  # noqa: PLR2004 (RFC 9110, 15.3)
             return
-        if status in _TEMPORARY and (seconds := _seconds(after)) is not None:
-            # Later than asked is allowed. Sooner than the schedule would use up the attempts within seconds.
-            least = self._retry.delay(attempt, 0.0) or self._retry.delays[0]
-            raise RetryAfter(min(max(seconds, least), MAX_RETRY_AFTER_SECONDS), said)
-        if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise NotDelivered(said)
+        if status in _TEMPORARY_STATUSES and (seconds := _parse_retry_after(retry_after)) is not None:
+            # A retry may be later than requested. A retry before the schedule could use all attempts within seconds.
+            min_seconds = self._retry.delay(attempt, 0.0) or self._retry.delays[0]
+            raise RetryAfter(min(max(seconds, min_seconds), MAX_RETRY_AFTER_SECONDS), reason)
+        if status in _TEMPORARY_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise NotDelivered(reason)
         if status == HTTPStatus.GONE:
-            raise Reject(f"{said}: it accepts no more messages; remove it from [[plugins.webhooks.endpoints]]")
+            raise Reject(f"{reason}: it accepts no more messages; remove it from [[plugins.webhooks.endpoints]]")
         if status < HTTPStatus.BAD_REQUEST:
-            raise Reject(f"{said}: redirects are not followed; set its url to the new address")
-        raise Reject(f"{said}: it rejects this message; fix the endpoint or the message, then replay")
+            raise Reject(f"{reason}: redirects are not followed; set its url to the new address")
+        raise Reject(f"{reason}: it rejects this message; fix the endpoint or the message, then replay")
 
 
-def _is_not_ours(record: logging.LogRecord) -> bool:  # noqa: ARG001 (a filter is given the record)
-    """Whether a record of the client's may be logged: of each request it logs the whole URL, which may be secret."""
-    return not _sending.get()
+def _is_not_sending(record: logging.LogRecord) -> bool:  # noqa: ARG001 (logging calls a filter with the record)
+    """Return False while this plugin sends, because the client logs the whole URL of a request, which may be secret."""
+    return not _is_sending.get()
 
 
-def _called(status: int) -> str:
-    """The status and its usual name: what a receiver writes beside it is not repeated."""
+def _status_text(status: int) -> str:
+    """Return the status and its standard phrase. The receiver's own phrase is not used."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
 
 
-def _seconds(after: str) -> float | None:
-    """The seconds that a Retry-After field asks for (RFC 9110, 10.2.3), or None where it cannot be read."""
-    if after.isascii() and after.isdecimal():
-        return float(after)
+def _parse_retry_after(text: str) -> float | None:
+    """Return the delay in seconds of a Retry-After field (RFC 9110, 10.2.3); None if the field is invalid."""
+    if text.isascii() and text.isdecimal():
+        return float(text)
     try:
-        when = parsedate_to_datetime(after)
-    except (ValueError, OverflowError):  # the second for numbers that no date has
+        retry_at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # OverflowError: a number is out of the range of dates
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+    if retry_at.tzinfo is None:
+        retry_at = retry_at.replace(tzinfo=UTC)
+    return max((retry_at - datetime.now(UTC)).total_seconds(), 0.0)
