@@ -92,7 +92,7 @@ def test_a_broken_plugin_is_a_finding(findings, folder):
         "plugins", code=1, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="exits,raises,spoilt,works"
     )
     by_name = {one["what"].split()[0]: one for one in found}
-    assert [by_name[name]["mark"] for name in ("exits", "raises", "spoilt", "works")] == ["problems"] * 3 + ["ok"]
+    assert [by_name[name]["mark"] for name in ("exits", "raises", "spoilt", "works")] == ["problem"] * 3 + ["ok"]
     assert by_name["raises"]["why"].endswith(f"ZeroDivisionError: division by zero ({folder}/raises.py:2)")
     assert by_name["raises"]["traceback"].startswith("Traceback")
     assert "it called sys.exit()" in by_name["exits"]["why"]
