@@ -513,7 +513,7 @@ def test_a_conclusion_is_a_text(stand_in: StandIn, value: Any, conclusion: str |
 
 def test_large_variables_are_read_in_parts(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the variables of a page are too large for an answer, fewer instances are asked about."""
-    monkeypatch.setattr(rest, "MAX_ANSWER_BYTES", 20_000)
+    monkeypatch.setattr(rest, "MAX_RESPONSE_BYTES", 20_000)
     now = datetime.now(UTC)
     ids = [stand_in.start() for _ in range(4)]
     for instance_id in ids:
@@ -526,7 +526,7 @@ def test_large_variables_are_read_in_parts(stand_in: StandIn, monkeypatch: pytes
 
 def test_one_instance_with_huge_variables(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is too large for an answer does not stop the page: its instance alone is skipped as too large."""
-    monkeypatch.setattr(rest, "MAX_ANSWER_BYTES", 20_000)
+    monkeypatch.setattr(rest, "MAX_RESPONSE_BYTES", 20_000)
     now = datetime.now(UTC)
     ids = [stand_in.start() for _ in range(4)]
     for instance_id in ids:

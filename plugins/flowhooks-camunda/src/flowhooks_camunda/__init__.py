@@ -1,6 +1,6 @@
-"""Camunda 7, Operaton and CIB seven, asked through their REST API about finished process instances.
+"""The engine client `camunda`: reads finished process instances of Camunda 7, Operaton and CIB seven by REST.
 
-A source of the settings selects this client with `[sources.NAME.engine] client = "camunda"`.
+A source selects it in its settings with `[sources.NAME.engine] client = "camunda"`.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ if TYPE_CHECKING:
 
 @hookimpl
 def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:
-    """Offer the client under the name `camunda`."""
+    """Register the client under the name `camunda`."""
     return {"camunda": CamundaClient}

@@ -1,8 +1,9 @@
 """The engine client of Camunda 7, Operaton and CIB seven.
 
-The pages of finished instances are ordered by end time and then by id. A cursor names the last instance that was read,
-and how many instances of its end time were read. So an offset is only used within one millisecond, and the first row of
-the next answer must be that last instance again: otherwise rows have changed, and that millisecond is read again.
+The pages of finished instances are ordered by end time and then by id. A cursor has the end time and the id of the last
+instance that was read, and the number of instances with this end time that were read. So an offset is only used within
+one millisecond. The first row of the next response must be that last instance again. If it is not, rows have changed,
+and that millisecond is read again.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from flowhooks import (
 )
 from flowhooks_camunda.ends import read_ends
 from flowhooks_camunda.rest import RestApi
-from flowhooks_camunda.row import rows
+from flowhooks_camunda.row import read_rows
 from flowhooks_camunda.times import format_time
-from flowhooks_camunda.variables import as_text, read_variables
+from flowhooks_camunda.variables import read_variables, to_conclusion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,27 +39,27 @@ if TYPE_CHECKING:
 INSTANCES: Final = "history/process-instance"
 DEFINITIONS: Final = "process-definition"
 PAGE_TIME_FACTOR: Final = 5
-"""How many times `timeout` the instances of a page are asked about one by one. flowhooks waits ten times `timeout` for
-a page, and a page of instances that started long ago needs a request for each of them."""
+"""Time budget for requests about the ends of a page's instances, as a multiple of `timeout`. flowhooks waits ten times
+`timeout` for a page, and a page of instances that started long ago needs a request for each of them."""
 MAX_DEFINITION_PAGES: Final = 1000
-"""Limit of the requests for definitions: an engine that ignores the offset would have no last page."""
+"""Maximum number of requests for definitions. An engine that ignores the offset would have no last page."""
 MAX_DEFINITIONS_CHARS: Final = 8_000_000
-"""Maximum size of all definitions: they are kept together."""
-DEFINITION_CHARS: Final = 80
-"""Size of a definition without its texts. So there are at most 100,000."""
+"""Maximum size of all definitions, which are in memory together."""
+DEFINITION_OVERHEAD_CHARS: Final = 80
+"""Size counted for a definition in addition to its texts. So there are at most 100,000 definitions."""
 _DEFINITION_ID: Final = re.compile(r"[^:]*:([0-9]{1,9}):[^:]*")
-"""Key, version, and an id."""
+"""The key, the version and an id."""
 _ORDER: Final = [{"sortBy": "endTime", "sortOrder": "asc"}, {"sortBy": "instanceId", "sortOrder": "asc"}]
 
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Where a page continues.
+    """The position where the next page begins.
 
     Attributes:
         end: the end time of the last instance that was read.
         count: the number of instances with this end time that were read.
-        last_id: the last of them.
+        last_id: the id of the last instance that was read.
     """
 
     end: datetime
@@ -75,13 +76,13 @@ class _Position:
 
 
 class CamundaClient:
-    """Asks one engine through its REST API.
+    """Reads the history of one engine through its REST API.
 
     Args:
         config: the section `[sources.NAME.engine]`. `url` is the base URL, such as `http://localhost:8080/engine-rest`.
 
     Raises:
-        ValueError: a value of the section cannot be used with Camunda.
+        ValueError: Camunda does not support a value of the section, or the token cannot be sent.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -94,57 +95,58 @@ class CamundaClient:
         self._names = tuple(dict.fromkeys(name for name in names if name))
 
     def check(self) -> EngineInfo:
-        """Return the engine's version, and whether its history has what reconciliation needs."""
-        (version,) = rows("version", [self._api.get("version").json])
-        number = version.text("version")
-        product = "Camunda 7" if number.startswith("7.") else "Operaton or CIB seven"
-        return EngineInfo(product=product, version=number, problem=self._problem())
+        """Return the engine's version, and why its history is not sufficient for reconciliation, if so."""
+        (row,) = read_rows("version", [self._api.get("version").json])
+        version = row.text("version")
+        product = "Camunda 7" if version.startswith("7.") else "Operaton or CIB seven"
+        return EngineInfo(product=product, version=version, problem=self._find_problem())
 
     def finished(self, since: datetime, until: datetime, cursor: str | None = None) -> FinishedPage:
         """Return a page of finished instances. See `EngineClient`."""
         deadline = monotonic() + PAGE_TIME_FACTOR * self._config.timeout
         position = _Position.from_cursor(cursor) if cursor is not None else None
         start = since if position is None else position.end
-        size, count = self._config.page_size, 0
+        size, previous_count = self._config.page_size, 0
         if position is not None:
-            listed, engine_time = self._page(start, until, first=position.count - 1, size=size + 1)
-            if listed and listed[0].text("id") == position.last_id:
-                listed, count = listed[1:], position.count
+            rows, engine_time = self._read_page(start, until, first=position.count - 1, size=size + 1)
+            if rows and rows[0].text("id") == position.last_id:
+                rows, previous_count = rows[1:], position.count
             else:
                 position = None
         if position is None:
-            listed, engine_time = self._page(start, until, first=0, size=size)
-        wanted = [row for row in listed if since <= row.time("endTime") <= until]
-        ends = read_ends(self._api, wanted, is_late=lambda: monotonic() >= deadline)
-        undecided = next((row for row in wanted if row.text("id") not in ends), None)
-        is_full = len(listed) >= size
-        if undecided is not None:  # the next page begins with it
-            listed, wanted = listed[: listed.index(undecided)], wanted[: wanted.index(undecided)]
-        following = None
-        if is_full or undecided is not None:
-            end = listed[-1].time("endTime")
-            same = sum(row.time("endTime") == end for row in listed)
-            following = _Position(end, same + (count if end == start else 0), listed[-1].text("id")).to_cursor()
-        instances = self._instances(wanted, ends)
-        return FinishedPage(instances=instances, cursor=following, engine_time=engine_time)
+            rows, engine_time = self._read_page(start, until, first=0, size=size)
+        in_window = [row for row in rows if since <= row.time("endTime") <= until]
+        ends = read_ends(self._api, in_window, is_past_deadline=lambda: monotonic() >= deadline)
+        first_unread = next((row for row in in_window if row.text("id") not in ends), None)
+        is_full = len(rows) >= size
+        if first_unread is not None:  # the next page begins with this instance
+            rows, in_window = rows[: rows.index(first_unread)], in_window[: in_window.index(first_unread)]
+        next_cursor = None
+        if is_full or first_unread is not None:
+            end = rows[-1].time("endTime")
+            count = sum(row.time("endTime") == end for row in rows) + (previous_count if end == start else 0)
+            next_cursor = _Position(end, count, rows[-1].text("id")).to_cursor()
+        instances = self._to_instances(in_window, ends)
+        return FinishedPage(instances=instances, cursor=next_cursor, engine_time=engine_time)
 
     def instance(self, instance_id: str) -> FinishedInstance | InstanceStatus:
-        """Return an instance, or why there is none."""
-        # A query, because an id in a path could lead elsewhere, and because a wrong URL must not be an absent instance.
-        answer = self._api.post(INSTANCES, {"processInstanceIds": [instance_id]}, maxResults=1)
-        found = [row for row in rows(INSTANCES, answer.json) if row.text("id") == instance_id][:1]
-        if not found:
+        """Return an instance, or its status if it is running or absent."""
+        # The id is sent in a query, because in a path it could select another resource. Status 404 of a wrong URL then
+        # does not look like an absent instance.
+        response = self._api.post(INSTANCES, {"processInstanceIds": [instance_id]}, maxResults=1)
+        rows = [row for row in read_rows(INSTANCES, response.json) if row.text("id") == instance_id][:1]
+        if not rows:
             return InstanceStatus.ABSENT
-        if found[0].optional_time("endTime") is None:
+        if rows[0].optional_time("endTime") is None:
             return InstanceStatus.RUNNING
-        return self._instances(found, read_ends(self._api, found))[0]
+        return self._to_instances(rows, read_ends(self._api, rows))[0]
 
     def definitions(self) -> Sequence[ProcessDefinition]:
         """Return the latest version of each deployed definition."""
-        found: dict[tuple[str, str | None], ProcessDefinition] = {}
+        definitions: dict[tuple[str, str | None], ProcessDefinition] = {}
         size, chars = self._config.page_size, 0
         for page in range(MAX_DEFINITION_PAGES):
-            answer = self._api.get(
+            response = self._api.get(
                 DEFINITIONS,
                 latestVersion="true",
                 sortBy="id",
@@ -152,8 +154,8 @@ class CamundaClient:
                 firstResult=page * size,
                 maxResults=size,
             )
-            listed = rows(DEFINITIONS, answer.json)
-            for row in listed:
+            rows = read_rows(DEFINITIONS, response.json)
+            for row in rows:
                 definition = ProcessDefinition(
                     key=row.text("key"),
                     version=row.optional_integer("version") or 0,
@@ -161,38 +163,40 @@ class CamundaClient:
                     tenant_id=row.optional_text("tenantId"),
                 )
                 if not self._config.tenants or definition.tenant_id in self._config.tenants:
-                    found[definition.key, definition.tenant_id] = definition
+                    definitions[definition.key, definition.tenant_id] = definition
                     texts = (definition.key, definition.name, definition.tenant_id or "")
-                    chars += DEFINITION_CHARS + sum(map(len, texts))
+                    chars += DEFINITION_OVERHEAD_CHARS + sum(map(len, texts))
             if chars > MAX_DEFINITIONS_CHARS:
-                raise EngineError("invalid", f"{DEFINITIONS}: the definitions are too many, or too large.")
-            if len(listed) < size:
-                return list(found.values())
-        raise EngineError("invalid", f"{DEFINITIONS}: the list has no end: is firstResult ignored?")
+                raise EngineError("invalid", f"{DEFINITIONS}: the definitions are too many or too large.")
+            if len(rows) < size:
+                return list(definitions.values())
+        raise EngineError("invalid", f"{DEFINITIONS}: the list has no end; the engine seems to ignore firstResult.")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the client. The next request opens a new one."""
         self._api.close()
 
-    def _problem(self) -> str:
-        """Return why the history is not sufficient. The REST API does not give the history level: it is inferred."""
-        if self._has("process-instance") and not self._has(INSTANCES):
+    def _find_problem(self) -> str:
+        """Return why the history is not sufficient, or `""`. The REST API has no history level, so it is inferred."""
+        if self._has_rows("process-instance") and not self._has_rows(INSTANCES):
             return (
                 "The engine has running instances and an empty history. Set its history level to audit or full, and "
                 "give the user of the REST API the permission READ_HISTORY on all process definitions."
             )
-        if self._names and self._has("variable-instance") and not self._has("history/variable-instance"):
+        if self._names and self._has_rows("variable-instance") and not self._has_rows("history/variable-instance"):
             return (
-                "The engine has variables and none in its history, so conclusions and variables are missing. Set its "
-                "history level to audit or full."
+                "The engine has variables and an empty history of variables, so conclusions and variables are missing. "
+                "Set its history level to audit or full."
             )
         return ""
 
-    def _has(self, path: str) -> bool:
-        more = {"deserializeValues": "false"} if path.endswith("variable-instance") else {}
-        return bool(rows(path, self._api.get(path, maxResults=1, **more).json))
+    def _has_rows(self, path: str) -> bool:
+        params = {"deserializeValues": "false"} if path.endswith("variable-instance") else {}
+        return bool(read_rows(path, self._api.get(path, maxResults=1, **params).json))
 
-    def _page(self, since: datetime, until: datetime, *, first: int, size: int) -> tuple[list[Row], datetime | None]:
+    def _read_page(
+        self, since: datetime, until: datetime, *, first: int, size: int
+    ) -> tuple[list[Row], datetime | None]:
         query: dict[str, Any] = {
             "finished": True,
             "finishedAfter": format_time(since),
@@ -201,26 +205,26 @@ class CamundaClient:
         }
         if self._config.tenants:
             query["tenantIdIn"] = list(self._config.tenants)
-        answer = self._api.post(INSTANCES, query, firstResult=first, maxResults=size)
-        listed = rows(INSTANCES, answer.json)
-        if len(listed) > size:
-            raise EngineError("invalid", f"{INSTANCES}: the engine lists {len(listed):,} instances instead of {size}.")
-        return listed, answer.time
+        response = self._api.post(INSTANCES, query, firstResult=first, maxResults=size)
+        rows = read_rows(INSTANCES, response.json)
+        if len(rows) > size:
+            raise EngineError("invalid", f"{INSTANCES}: the engine lists {len(rows):,} instances instead of {size}.")
+        return rows, response.time
 
-    def _instances(self, listed: Sequence[Row], ends: Mapping[str, End]) -> tuple[FinishedInstance, ...]:
-        """Return the instances of rows, by end time and then by id."""
-        ids = [row.text("id") for row in listed]
+    def _to_instances(self, rows: Sequence[Row], ends: Mapping[str, End]) -> tuple[FinishedInstance, ...]:
+        """Convert rows to instances, in order of end time and then of id."""
+        ids = [row.text("id") for row in rows]
         variables = read_variables(self._api, ids, self._names)
         instances = []
-        for row, instance_id in zip(listed, ids, strict=True):
+        for row, instance_id in zip(rows, ids, strict=True):
             values = variables[instance_id]
             callback_class = values.get(self._config.class_variable)
             end = ends[instance_id]
             if self._config.conclusion_from == "end_event":
                 conclusion = end.event_id
             else:
-                conclusion = as_text(values.get(self._config.conclusion_variable))
-            key, version = _definition(row)
+                conclusion = to_conclusion(values.get(self._config.conclusion_variable))
+            key, version = _key_and_version(row)
             instances.append(
                 FinishedInstance(
                     id=instance_id,
@@ -241,8 +245,8 @@ class CamundaClient:
         return tuple(sorted(instances, key=lambda instance: (instance.ended_at, instance.id)))
 
 
-def _definition(row: Row) -> tuple[str | None, int | None]:
-    """Return the key and the version; the version of a deleted definition is in its id, `key:version:id`."""
+def _key_and_version(row: Row) -> tuple[str | None, int | None]:
+    """Return the key and the version of a definition. If it was deleted, its version is in its id, `key:version:id`."""
     key, version = row.optional_text("processDefinitionKey"), row.optional_integer("processDefinitionVersion")
     match = _DEFINITION_ID.fullmatch(row.optional_text("processDefinitionId") or "")
     return key, int(match[1]) if version is None and match else version

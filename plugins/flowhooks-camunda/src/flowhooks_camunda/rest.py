@@ -1,7 +1,7 @@
-"""Requests to the REST API, bounded in time and size. No error has the credential in it.
+"""Send requests to the REST API with limits of time and size. No error contains the credential.
 
-A timeout of `httpx2` is for each wait: a server that sends a byte from time to time is never late. So a timer ends the
-connection when the whole request has taken too long.
+A timeout of `httpx2` applies to each wait, so it never expires if the server periodically sends a byte. A timer closes
+the connection when the timeout of the whole request expires.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
     from flowhooks import EngineConfig
 
-MAX_ANSWER_BYTES: Final = 16_777_216
-"""Maximum size of an answer. A page of 1,000 instances has less than 1 MiB."""
-_UNREACHABLE: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
-"""Statuses below 500 that pass by themselves."""
-_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+MAX_RESPONSE_BYTES: Final = 16_777_216
+"""Maximum size of a response. A page of 1,000 instances has less than 1 MiB."""
+_UNREACHABLE_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+"""Statuses below 500 of temporary errors."""
+_REFUSED_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 _sending: ContextVar[bool] = ContextVar("flowhooks_camunda_sending", default=False)
 
 
-class AnswerTooLarge(EngineError):
-    """An answer is larger than `MAX_ANSWER_BYTES`."""
+class ResponseTooLarge(EngineError):
+    """A response is larger than `MAX_RESPONSE_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer of the engine.
+class JsonResponse:
+    """A response of the engine.
 
     Attributes:
-        json: its body.
-        time: the engine's clock, from the header `Date`; None if there is none.
+        json: the parsed body.
+        time: the engine's clock, from the header `Date`; None if the response has no valid date.
     """
 
     json: Any
@@ -56,7 +56,7 @@ class Answer:
 
 
 class RestApi:
-    """Sends requests to one engine, from one thread at a time. It connects with the first request.
+    """Sends requests to one engine, from one thread at a time. The first request opens the client.
 
     Args:
         config: the URL, the credential and the timeout.
@@ -78,43 +78,43 @@ class RestApi:
             self._auth = httpx2.BasicAuth(config.username, config.password)
         self._client: httpx2.Client | None = None
 
-    def get(self, path: str, **params: str | int) -> Answer:
+    def get(self, path: str, **params: str | int) -> JsonResponse:
         """Send a GET request.
 
         Args:
             path: the path after the base URL.
-            **params: the query.
+            **params: the query parameters.
 
         Raises:
-            EngineError: there is no answer that can be read.
+            EngineError: the engine sent no valid response.
         """
         return self._request("GET", path, params, None)
 
-    def post(self, path: str, body: Mapping[str, Any], **params: str | int) -> Answer:
+    def post(self, path: str, body: Mapping[str, Any], **params: str | int) -> JsonResponse:
         """Send a query as a POST request with a JSON body. It changes nothing in the engine.
 
         Args:
             path: the path after the base URL.
             body: the query.
-            **params: the rest of the query.
+            **params: the query parameters of the URL.
 
         Raises:
-            EngineError: there is no answer that can be read.
+            EngineError: the engine sent no valid response.
         """
         return self._request("POST", path, params, body)
 
     def close(self) -> None:
-        """Close the connection; the next request makes another one."""
+        """Close the client. The next request opens a new one."""
         if self._client is not None:
             self._client.close()
         self._client = None
 
-    def _opened(self) -> httpx2.Client:
+    def _get_client(self) -> httpx2.Client:
         if self._client is None:
-            logging.getLogger("httpx2").addFilter(_is_not_ours)
-            # A connection for each request: the engine may close a kept one just when the next request begins.
+            logging.getLogger("httpx2").addFilter(_is_loggable)
+            # Each request has its own connection. The engine could close a reused one just when a request begins.
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-            # Cookies are not kept: a hostile engine could fill the memory with them.
+            # Cookies are not stored: a malicious engine could fill the memory with them.
             cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
             self._client = httpx2.Client(
                 auth=self._auth,
@@ -128,14 +128,14 @@ class RestApi:
 
     def _request(
         self, method: str, path: str, params: Mapping[str, str | int], body: Mapping[str, Any] | None
-    ) -> Answer:
+    ) -> JsonResponse:
         name = f"{method} {path}"
-        client = self._opened()
-        late = f"{name} was not answered within {self._timeout:g} s"
+        client = self._get_client()
+        timeout_message = f"{name}: no complete response within {self._timeout:g} s"
         sending = _sending.set(True)
         deadline = _Deadline(self._timeout)
         try:
-            # The library's own errors are not chained: some of them show what was sent.
+            # Errors of the library are not chained, because some of them contain the request.
             with (
                 deadline,
                 client.stream(
@@ -143,30 +143,30 @@ class RestApi:
                 ) as response,
             ):
                 _check_status(name, response)
-                text = _read(name, response)
-                time = _time(response.headers.get("date", ""))
+                content = _read(name, response)
+                time = _parse_date(response.headers.get("date", ""))
         except httpx2.TimeoutException:
-            raise EngineError("unreachable", f"{late}.") from None
+            raise EngineError("unreachable", f"{timeout_message}.") from None
         except httpx2.ConnectError as error:
             raise EngineError("unreachable", f"{name}: the engine cannot be reached: {error}") from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            why = f"{late}." if deadline.expired else f"{name} was not answered ({type(error).__name__})."
-            raise EngineError("unreachable", why) from None
+            no_response = f"{name}: no complete response ({type(error).__name__})"
+            raise EngineError("unreachable", f"{timeout_message if deadline.expired else no_response}.") from None
         finally:
             _sending.reset(sending)
-        if deadline.expired:  # the timer ended the connection, and what was read looks like the end of the answer
-            raise EngineError("unreachable", f"{late}.")
-        return Answer(_parse(name, text), time)
+        if deadline.expired:  # the timer closed the connection, so the content may be incomplete
+            raise EngineError("unreachable", f"{timeout_message}.")
+        return JsonResponse(_parse(name, content), time)
 
 
 class _Deadline:
-    """Ends a request's connection after a time. It is a context manager, for one request.
+    """Closes the connection of one request when its timeout expires. A context manager around the request.
 
     Args:
-        seconds: the time.
+        seconds: the timeout.
 
     Attributes:
-        expired: whether the time has passed.
+        expired: whether the timeout has expired.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -177,12 +177,12 @@ class _Deadline:
         self._timer.daemon = True
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take a copy of the socket when the library has connected it: TLS would take the socket away."""
+        """Copy the socket when the library has connected it, because TLS detaches the original socket."""
         if event == "connection.connect_tcp.complete":
-            connected: socket.socket = info["return_value"].get_extra_info("socket")
+            tcp_socket: socket.socket = info["return_value"].get_extra_info("socket")
             with self._lock:
                 self._close()
-                self._socket = connected.dup()
+                self._socket = tcp_socket.dup()
                 if self.expired:
                     self._shut_down()
 
@@ -203,8 +203,8 @@ class _Deadline:
 
     def _shut_down(self) -> None:
         if self._socket is not None:
-            with suppress(OSError):  # the other end has closed it already
-                self._socket.shutdown(2)  # in both directions: a thread that reads or writes it continues
+            with suppress(OSError):  # the peer has already closed it
+                self._socket.shutdown(2)  # SHUT_RDWR: a thread that waits to read or write continues
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -212,8 +212,8 @@ class _Deadline:
             self._socket = None
 
 
-def _is_not_ours(record: logging.LogRecord) -> bool:  # noqa: ARG001 (a filter is given the record)
-    """Whether a record of the client may be logged: it logs each request, which is several lines for each page."""
+def _is_loggable(record: logging.LogRecord) -> bool:  # noqa: ARG001 (a filter receives the record)
+    """Return False during a request of this client: the library logs each request, and a page needs several."""
     return not _sending.get()
 
 
@@ -221,20 +221,20 @@ def _check_status(name: str, response: httpx2.Response) -> None:
     status = response.status_code
     if status == HTTPStatus.OK:
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise EngineError("invalid", f"{name} was answered with a compressed body, which was not asked for.")
+            raise EngineError("invalid", f"{name}: the response is compressed, which was not requested.")
         return
-    said = f"{name} was answered with {_called(status)}"
-    if status in _REFUSED:
-        raise EngineError("refused", f"{said}: check the credential in the settings and its rights.")
-    if status in _UNREACHABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise EngineError("unreachable", f"{said}.")
+    message = f"{name}: the engine responded with {_format_status(status)}"
+    if status in _REFUSED_STATUSES:
+        raise EngineError("refused", f"{message}; check the credential in the settings and its permissions.")
+    if status in _UNREACHABLE_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise EngineError("unreachable", f"{message}.")
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        raise EngineError("invalid", f"{said}: redirects are not followed; set url to the new address.")
-    raise EngineError("invalid", f"{said}: check that url is the base URL of the engine's REST API.")
+        raise EngineError("invalid", f"{message}; redirects are not followed: set url to the new address.")
+    raise EngineError("invalid", f"{message}; check that url is the base URL of the engine's REST API.")
 
 
-def _called(status: int) -> str:
-    """The status and its usual name: the words that the server writes beside it are not repeated."""
+def _format_status(status: int) -> str:
+    """Return a status with its standard phrase. The phrase that the server sent is not shown."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -242,26 +242,26 @@ def _called(status: int) -> str:
 
 
 def _read(name: str, response: httpx2.Response) -> bytes:
-    text = bytearray()
-    for part in response.iter_raw():
-        text += part
-        if len(text) > MAX_ANSWER_BYTES:
-            raise AnswerTooLarge("invalid", f"{name} was answered with more than {MAX_ANSWER_BYTES >> 20} MiB.")
-    return bytes(text)
+    content = bytearray()
+    for chunk in response.iter_raw():
+        content += chunk
+        if len(content) > MAX_RESPONSE_BYTES:
+            raise ResponseTooLarge("invalid", f"{name}: the response is larger than {MAX_RESPONSE_BYTES >> 20} MiB.")
+    return bytes(content)
 
 
-def _parse(name: str, text: bytes) -> Any:
+def _parse(name: str, content: bytes) -> Any:
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):  # the error's text could show a part of the answer
-        raise EngineError("invalid", f"{name} was not answered with JSON: check url, and what is between.") from None
+        return json.loads(content.decode("utf-8"), parse_constant=_reject_constant)
+    except (ValueError, RecursionError):  # the error's text could contain a part of the response
+        raise EngineError("invalid", f"{name}: the response is not JSON; check url and any proxy on the way.") from None
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are no JSON
+def _reject_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are not JSON
 
 
-def _time(date: str) -> datetime | None:
+def _parse_date(date: str) -> datetime | None:
     try:
         time = parsedate_to_datetime(date)
     except (ValueError, OverflowError):

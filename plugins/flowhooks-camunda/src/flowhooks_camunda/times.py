@@ -6,6 +6,6 @@ from datetime import UTC, datetime
 
 
 def format_time(time: datetime) -> str:
-    """Return a time as the REST API reads it: whole milliseconds, and a zone without a colon."""
+    """Format a time for the REST API, which accepts whole milliseconds and a zone without a colon."""
     utc = time.astimezone(UTC)
     return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}+0000"
