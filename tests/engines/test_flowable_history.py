@@ -126,7 +126,7 @@ def test_the_business_status_is_the_conclusion(engine, server):
 
 def test_a_page_larger_than_the_response_limit_is_read_in_parts(engine, server, monkeypatch):
     """Answers that would be too large are asked for in parts; nothing is missing."""
-    monkeypatch.setattr("flowhooks_flowable.rest_api.MAX_ANSWER_BYTES", 50_000)
+    monkeypatch.setattr("flowhooks_flowable.rest_api.MAX_RESPONSE_BYTES", 50_000)
     expected = set()
     before = datetime.now(UTC) - timedelta(seconds=1)
     for number in range(6):

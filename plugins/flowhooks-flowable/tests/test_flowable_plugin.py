@@ -725,7 +725,7 @@ def test_a_page_that_is_too_large(
     engine: FlowableStandIn, client: FlowableClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Smaller pages are asked for, with few requests, and nothing is missing."""
-    monkeypatch.setattr(rest_api, "MAX_ANSWER_BYTES", 3000)
+    monkeypatch.setattr(rest_api, "MAX_RESPONSE_BYTES", 3000)
     expected = [engine.end(engine.start(variables={"conclusion": "x" * 100}), AT.format(n)) for n in range(30)]
     assert ids(read(client)) == expected
     assert len(engine.requests) < 80
@@ -735,7 +735,7 @@ def test_one_instance_that_is_too_large(
     engine: FlowableStandIn, config: EngineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an instance with huge variables, the named ones are read one by one; one that is too large stops nothing."""
-    monkeypatch.setattr(rest_api, "MAX_ANSWER_BYTES", 3000)
+    monkeypatch.setattr(rest_api, "MAX_RESPONSE_BYTES", 3000)
     engine.knows_names = False
     given = {"conclusion": "approved", "huge": "x" * 5000, "unnamed": "x" * 5000}
     expected = [engine.end(engine.start(variables=given), AT.format(n)) for n in range(3)]

@@ -1,4 +1,4 @@
-"""The engine client `flowable`: asks the REST API of Flowable 6 and 7 which process instances have ended, and how."""
+"""The engine client `flowable`: reads finished process instances of Flowable 6 and 7, and how they ended, by REST."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 
 @hookimpl
 def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:
-    """Offer the client for `[sources.NAME.engine] client = "flowable"`."""
+    """Register the client for `[sources.NAME.engine] client = "flowable"`."""
     return {"flowable": FlowableClient}

@@ -1,4 +1,4 @@
-"""A position in the history, and its text: the cursor of a page."""
+"""A position in the history, which is the cursor of a page."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where the next page begins.
+    """The position where the next page begins.
 
     Attributes:
         time: the earliest end of the next page, in milliseconds since 1970.
         size: the number of instances to ask for.
-        within: whether the page has only instances that ended at `time`, by id. Otherwise by end time.
+        within: whether the next page has only instances that ended at `time`, ordered by id. Otherwise it has
+            instances that ended at `time` or later, ordered by end time.
         offset: the number of instances that ended at `time` and were read.
-        last_id: the last of them; `""`: none.
-        restarts: how often reading them began again because they had changed.
+        last_id: the id of the last instance that was read at `time`; `""` if none was read.
+        restarts: the number of times that `time` was read again because its instances had changed.
     """
 
     time: int
@@ -26,11 +27,11 @@ class Position:
     last_id: str = ""
     restarts: int = 0
 
-    def cursor(self) -> str:
-        """Return the text of this position."""
+    def to_cursor(self) -> str:
+        """Return the position as a cursor."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def read(cls, cursor: str) -> Position:
+    def from_cursor(cls, cursor: str) -> Position:
         """Return the position of a cursor."""
         return cls(**json.loads(cursor))

@@ -1,4 +1,4 @@
-"""Requests to the engine's REST API: bounded in time and size, without redirects, and without secrets in errors."""
+"""Send requests to the REST API with limits of time and size, without redirects, and without secrets in errors."""
 
 from __future__ import annotations
 
@@ -29,35 +29,40 @@ if TYPE_CHECKING:
 
     from flowhooks import EngineConfig
 
-MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
 USER_AGENT: Final = f"flowhooks-flowable/{version('flowhooks-flowable')}"
-_REFUSED: Final = frozenset(
+_REFUSED_STATUSES: Final = frozenset(
     {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED},
 )
-_TEMPORARY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-_asking: ContextVar[bool] = ContextVar("flowhooks_flowable_asking", default=False)
+_TEMPORARY_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_sending: ContextVar[bool] = ContextVar("flowhooks_flowable_sending", default=False)
 
 
-class AnswerTooLarge(EngineError):
-    """An answer is larger than `MAX_ANSWER_BYTES`."""
+class ResponseTooLarge(EngineError):
+    """A response is larger than `MAX_RESPONSE_BYTES`."""
 
 
 class NotFound(EngineError):
-    """The engine answered 404."""
+    """The engine responded with status 404."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The JSON of an answer, and the engine's clock from its header `Date`."""
+class JsonResponse:
+    """A response of the engine.
+
+    Attributes:
+        json: the parsed body.
+        engine_time: the engine's clock, from the header `Date`; None if the response has no valid date.
+    """
 
     json: Any
     engine_time: datetime | None
 
     @property
     def members(self) -> dict[str, Any]:
-        """The JSON, which must be an object."""
+        """The members of the JSON, which must be an object."""
         if not isinstance(self.json, dict):
-            raise EngineError("invalid", f"the engine answered with a JSON {type(self.json).__name__}, not an object")
+            raise EngineError("invalid", f"the engine responded with a JSON {type(self.json).__name__}, not an object")
         return self.json
 
 
@@ -65,98 +70,98 @@ class RestApi:
     """Sends requests to one engine.
 
     Args:
-        config: the base URL, the credential and the time limit.
+        config: the base URL, the credential and the timeout.
 
     Raises:
         ValueError: the URL or the credential cannot be used. The message shows neither.
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self._base: Final = _base_url(config.url)
+        self._url: Final = _base_url(config.url)
         self._timeout: Final = config.timeout
         self._headers: Final = {
             "accept": "application/json",
-            "accept-encoding": "identity",  # a compressed answer could be larger than it seems
+            "accept-encoding": "identity",  # the size of a compressed response is not known before it is decompressed
             "user-agent": USER_AGENT,
         } | _authorization(config)
         self._client: httpx2.Client | None = None
 
-    def get(self, path: str, **params: str) -> Answer:
-        """Get a resource."""
-        return self._ask("GET", path, params=params)
+    def get(self, path: str, **params: str) -> JsonResponse:
+        """Send a GET request."""
+        return self._request("GET", path, params=params)
 
-    def query(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """Post a query."""
-        return self._ask("POST", path, json=body)
+    def query(self, path: str, body: Mapping[str, Any]) -> JsonResponse:
+        """Send a query as a POST request."""
+        return self._request("POST", path, json=body)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close the client. The next request opens a new one."""
         if self._client is not None:
             self._client.close()
         self._client = None
 
-    def _ask(self, method: str, path: str, **request: Any) -> Answer:
-        what = f"{method} {path}"
-        asking = _asking.set(True)
+    def _request(self, method: str, path: str, **options: Any) -> JsonResponse:
+        name = f"{method} {path}"
+        sending = _sending.set(True)
         watchdog = _Watchdog(self._timeout)
         try:
             with (
                 watchdog,
-                self._opened().stream(
-                    method, f"{self._base}/{path}", headers=self._headers, extensions={"trace": watchdog}, **request
+                self._get_client().stream(
+                    method, f"{self._url}/{path}", headers=self._headers, extensions={"trace": watchdog}, **options
                 ) as response,
             ):
-                _check_status(what, response.status_code)
-                raw = _read(what, response, watchdog)
-                engine_time = _date(response.headers.get("date", ""))
+                _check_status(name, response.status_code)
+                content = _read(name, response, watchdog)
+                engine_time = _parse_date(response.headers.get("date", ""))
         except httpx2.HTTPError as error:
             if watchdog.expired or isinstance(error, httpx2.TimeoutException):
-                raise EngineError("unreachable", f"{what}: no complete answer within {self._timeout:g} s") from None
-            # Without the library's traceback: it may show header fields. Connection errors name the system's error.
-            words = f" ({error})" if isinstance(error, httpx2.ConnectError) else ""
-            raise EngineError("unreachable", f"{what}: {type(error).__name__}{words}") from None
+                raise EngineError("unreachable", f"{name}: no complete response within {self._timeout:g} s") from None
+            # The library's error is not chained: its traceback may show headers. A connection error names its cause.
+            detail = f" ({error})" if isinstance(error, httpx2.ConnectError) else ""
+            raise EngineError("unreachable", f"{name}: {type(error).__name__}{detail}") from None
         finally:
-            _asking.reset(asking)
-        return Answer(_json(what, raw), engine_time)
+            _sending.reset(sending)
+        return JsonResponse(_parse(name, content), engine_time)
 
-    def _opened(self) -> httpx2.Client:
+    def _get_client(self) -> httpx2.Client:
         if self._client is None:
-            logging.getLogger("httpx2").addFilter(_is_not_ours)
-            # A connection for each request: the engine may have closed a kept one just when the next request begins.
+            logging.getLogger("httpx2").addFilter(_is_loggable)
+            # Each request has its own connection. The engine could close a reused one just when a request begins.
             limits = httpx2.Limits(max_keepalive_connections=0)
-            # Cookies are not kept: a hostile engine could fill the memory with them.
+            # Cookies are not stored: a malicious engine could fill the memory with them.
             cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
             self._client = httpx2.Client(cookies=cookies, follow_redirects=False, limits=limits, timeout=self._timeout)
         return self._client
 
 
 class _Watchdog:
-    """Cuts a request's connection off when its time is over, even if bytes keep arriving; also its trace function."""
+    """Closes a request's connection when its timeout expires, even if bytes keep arriving. Also its trace function."""
 
     def __init__(self, seconds: float) -> None:
         self.expired = False
-        self._ends = monotonic() + seconds
+        self._deadline = monotonic() + seconds
         self._stream: Any = None
-        self._timer = Timer(seconds, self._cut_off)
+        self._timer = Timer(seconds, self._shut_down)
         self._timer.daemon = True
 
     def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        # The stream of the TCP connection, then that of TLS in it.
+        # First the stream of the TCP connection, then the stream of TLS on top of it.
         stream = info.get("return_value") if event.endswith(".complete") else None
         if hasattr(stream, "get_extra_info"):
             self._stream = stream
-            if monotonic() >= self._ends:
-                self._cut_off()
+            if monotonic() >= self._deadline:
+                self._shut_down()
 
     def check(self) -> None:
-        """Raise an exception if the time is over."""
-        if self.expired or monotonic() >= self._ends:
+        """Raise an exception if the timeout has expired."""
+        if self.expired or monotonic() >= self._deadline:
             self.expired = True
-            raise httpx2.ReadTimeout("the time is over")
+            raise httpx2.ReadTimeout("the timeout has expired")
 
-    def _cut_off(self) -> None:
+    def _shut_down(self) -> None:
         self.expired = True
-        with suppress(OSError, AttributeError):  # not connected yet, or closed already
+        with suppress(OSError, AttributeError):  # not yet connected, or already closed
             self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
@@ -169,18 +174,18 @@ class _Watchdog:
         self._timer.cancel()
 
 
-def _base_url(given: str) -> str:
+def _base_url(configured_url: str) -> str:
     try:
-        url = httpx2.URL(given)
+        url = httpx2.URL(configured_url)
     except httpx2.InvalidURL:
-        raise ValueError("the engine's url cannot be read") from None  # the library's message may show all of it
+        raise ValueError("the engine's url cannot be read") from None  # the library's message may contain the whole URL
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError("the engine's url must begin with http:// or https:// and a host")
     if url.userinfo:
         raise ValueError("the engine's url must not contain a password: use username and password, or token")
     if url.query or url.fragment:
         raise ValueError("the engine's url must not contain ? or #")
-    return given.rstrip("/")
+    return configured_url.rstrip("/")
 
 
 def _authorization(config: EngineConfig) -> dict[str, str]:
@@ -196,73 +201,75 @@ def _authorization(config: EngineConfig) -> dict[str, str]:
     return {}
 
 
-def _check_status(what: str, status: int) -> None:
+def _check_status(name: str, status: int) -> None:
     if status == HTTPStatus.OK:
         return
-    said = f"{what}: the engine answered {_called(status)}"
-    if status in _REFUSED:
-        raise EngineError("refused", f"{said}; check the engine's username and password, or token, and their rights")
-    if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise EngineError("unreachable", said)
+    message = f"{name}: the engine responded with {_format_status(status)}"
+    if status in _REFUSED_STATUSES:
+        raise EngineError(
+            "refused", f"{message}; check the engine's username and password, or token, and their permissions"
+        )
+    if status in _TEMPORARY_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise EngineError("unreachable", message)
     if status == HTTPStatus.NOT_FOUND:
         raise NotFound(
-            "invalid", f"{said}; check that url is the base of the REST API, such as …/flowable-rest/service"
+            "invalid", f"{message}; check that url is the base of the REST API, such as …/flowable-rest/service"
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        raise EngineError("invalid", f"{said}; redirects are not followed: set url to the new address")
-    raise EngineError("invalid", said)
+        raise EngineError("invalid", f"{message}; redirects are not followed: set url to the new address")
+    raise EngineError("invalid", message)
 
 
-def _called(status: int) -> str:
+def _format_status(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
 
 
-def _read(what: str, response: httpx2.Response, watchdog: _Watchdog) -> bytes:
-    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json" and not media.endswith("+json"):
-        raise EngineError("invalid", f"{what}: the engine answered with {media[:50]!a}, not with JSON")
+def _read(name: str, response: httpx2.Response, watchdog: _Watchdog) -> bytes:
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise EngineError("invalid", f"{name}: the engine responded with {media_type[:50]!a}, not with JSON")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise EngineError("invalid", f"{what}: the engine answered with a compressed body, which was not asked for")
-    parts, size = [], 0
-    for part in response.iter_raw():
+        raise EngineError("invalid", f"{name}: the response is compressed, which was not requested")
+    chunks, size = [], 0
+    for chunk in response.iter_raw():
         watchdog.check()
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise AnswerTooLarge("invalid", f"{what}: the answer is larger than {MAX_ANSWER_BYTES:,} bytes")
-        parts.append(part)
-    watchdog.check()  # a connection that was cut off looks like the end of a body without a length
-    return b"".join(parts)
+        size += len(chunk)
+        if size > MAX_RESPONSE_BYTES:
+            raise ResponseTooLarge("invalid", f"{name}: the response is larger than {MAX_RESPONSE_BYTES:,} bytes")
+        chunks.append(chunk)
+    watchdog.check()  # a closed connection looks like the end of a body without a length
+    return b"".join(chunks)
 
 
-def _json(what: str, raw: bytes) -> Any:
+def _parse(name: str, content: bytes) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_not_json, parse_float=_finite)
+        return json.loads(content.decode("utf-8"), parse_constant=_reject_constant, parse_float=_parse_finite)
     except (ValueError, RecursionError):
-        raise EngineError("invalid", f"{what}: the engine answered with text that is not valid JSON") from None
+        raise EngineError("invalid", f"{name}: the response is not valid JSON") from None
 
 
-def _not_json(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-def _finite(digits: str) -> float:
+def _parse_finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(digits)
     return number
 
 
-def _date(header: str) -> datetime | None:
+def _parse_date(header: str) -> datetime | None:
     try:
-        when = parsedate_to_datetime(header)
+        time = parsedate_to_datetime(header)
     except (ValueError, OverflowError):
         return None
-    return when.replace(tzinfo=UTC) if when.tzinfo is None else when
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
-def _is_not_ours(record: logging.LogRecord) -> bool:  # noqa: ARG001 (a filter receives the record)
-    """Whether a record of the library may be logged: it logs a line for each request."""
-    return not _asking.get()
+def _is_loggable(record: logging.LogRecord) -> bool:  # noqa: ARG001 (a filter receives the record)
+    """Return False during a request of this client, because the library logs each request."""
+    return not _sending.get()

@@ -1,4 +1,4 @@
-"""Times as the REST API has them: milliseconds, with a zone."""
+"""Times in the format of the REST API: milliseconds, with a zone."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def ceil_ms(time: datetime) -> int:
 
 
 def to_json(milliseconds: int) -> str:
-    """Return the text that each version of Flowable reads in the body of a query."""
+    """Return the text of a time, in the format that each version of Flowable reads in the body of a query."""
     return (_EPOCH + milliseconds * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def from_json(text: object) -> datetime:
-    """Return the time of an answer.
+    """Return the time of a member of a response.
 
     Raises:
-        ValueError: it is not a time with a zone.
+        ValueError: the member is not a time with a zone.
     """
     if not isinstance(text, str):
-        raise ValueError("not a text")  # noqa: TRY004 (a time that cannot be read is one error)
+        raise ValueError("not a string")  # noqa: TRY004 (each invalid time raises the same error)
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError("without a zone")
