@@ -49,13 +49,6 @@ class Row:
             raise self._invalid_member(name, "an integer")
         return value
 
-    def flag(self, name: str) -> bool:
-        """Return a member that is a boolean; False if it is null or missing."""
-        value = self._members.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise self._invalid_member(name, "true or false")
-        return bool(value)
-
     def time(self, name: str) -> datetime:
         """Return a member that is a time with a zone. It must not be missing."""
         value = self.optional_time(name)
