@@ -108,7 +108,7 @@ def test_a_busy_archive_requests_a_retry(folder: Path, handler: str, monkeypatch
     function = getattr(contracts, handler)
     with closing(sqlite3.connect(folder / "contracts.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(RetryAfter, match="in use by somebody else") as raised:
+        with pytest.raises(RetryAfter, match="in use by another program") as raised:
             function(*given)
     assert raised.value.seconds == 5
     function(*given)

@@ -21,23 +21,23 @@ CREATE TABLE IF NOT EXISTS contracts (
     business_key     TEXT NOT NULL,
     version          INTEGER,
     archived_at      TEXT NOT NULL,
-    revoked_at     TEXT,
+    revoked_at       TEXT,
     revoke_reason    TEXT
 )
 """
 
 
 class ArchiveBusy(Exception):
-    """Somebody else has been writing to the archive for longer than `busy_timeout`."""
+    """Another program has locked the archive for longer than `busy_timeout`."""
 
 
 @dataclass(slots=True)
 class Archive:
-    """Archived contracts. Any number of threads may use one archive at once.
+    """The archived contracts. Any number of threads may use the same archive at the same time.
 
     Attributes:
-        database: the SQLite file; created on first use, its folder must exist.
-        busy_timeout: seconds to wait for another writer.
+        database: the SQLite file. It is created on first use; its folder must exist.
+        busy_timeout: seconds to wait until another writer has finished.
     """
 
     database: Path
@@ -46,13 +46,13 @@ class Archive:
     def store(
         self, *, delivery_id: str, source: str, flow_instance_id: str, business_key: str, version: int | None
     ) -> int:
-        """Archive a contract, once for each `delivery_id` however often this is called.
+        """Archive a contract. Further calls with the same `delivery_id` store nothing.
 
         Returns:
-            The contract's archive number; the same one each time.
+            The contract's archive number, which is the same in each call with this `delivery_id`.
 
         Raises:
-            ArchiveBusy: nothing was written; try again later.
+            ArchiveBusy: nothing was written; retry later.
         """
         with self._transaction() as connection:
             connection.execute(
@@ -66,29 +66,29 @@ class Archive:
         return int(number)
 
     def revoke(self, *, source: str, flow_instance_id: str, reason: str) -> bool:
-        """Mark a flow's contract as revoked; the first time and reason are kept.
+        """Mark a flow's contract as revoked. The time and reason of the first revocation are kept.
 
         Returns:
-            Whether the archive has such a contract.
+            Whether the archive has a contract of this flow.
 
         Raises:
-            ArchiveBusy: nothing was written; try again later.
+            ArchiveBusy: nothing was written; retry later.
         """
         with self._transaction() as connection:
-            changed = connection.execute(
+            cursor = connection.execute(
                 "UPDATE contracts SET revoked_at = coalesce(revoked_at, ?),"
                 " revoke_reason = coalesce(revoke_reason, ?) WHERE source = ? AND flow_instance_id = ?",
                 (_now(), reason, source, flow_instance_id),
             )
-            return changed.rowcount > 0
+            return cursor.rowcount > 0
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
-        # A connection for each call: nothing to share between threads, nothing for a fork to inherit. And not in
-        # WAL mode: before SQLite 3.51.3 several writing connections can corrupt a WAL (https://sqlite.org/wal.html).
+        # Each call opens a connection, so threads share none and a forked process inherits none. WAL mode is not
+        # used: before SQLite 3.51.3 several writing connections can corrupt a WAL (https://sqlite.org/wal.html).
         try:
             with closing(sqlite3.connect(self.database, timeout=self.busy_timeout, isolation_level=None)) as connection:
-                # IMMEDIATE, because a transaction that began by reading cannot wait its turn to write.
+                # IMMEDIATE, because a transaction that starts with a read cannot wait for the write lock.
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(_TABLE)
                 yield connection
