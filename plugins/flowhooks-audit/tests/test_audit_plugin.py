@@ -15,7 +15,7 @@ import flowhooks_audit
 import pytest
 from flowhooks_audit import Audit, chain
 from flowhooks_audit.__main__ import main
-from flowhooks_audit.trail import Trail, TrailDamaged, index_of
+from flowhooks_audit.trail import Trail, TrailDamaged, index_path
 
 from flowhooks import Event, FlowhooksError, Reject, handler
 from flowhooks.testing import AppFactory, exactly_once
@@ -135,15 +135,15 @@ def test_a_replay_writes_no_second_record(trail: Trail, file: Path) -> None:
     assert trail.append("a", {"x": 3}) is False
     assert Trail(file).append("b", {"x": 4}) is False
     assert [(one["number"], one["x"]) for one in records(file)] == [(1, 1), (2, 2)]
-    assert index_of(file).stat().st_mode == file.stat().st_mode
+    assert index_path(file).stat().st_mode == file.stat().st_mode
 
 
 def test_kill_between_file_and_index_writes(trail: Trail, file: Path) -> None:
     """Records in the file and not in the index are not written again: the index catches up."""
     trail.append("a", {})
-    index = index_of(file).read_bytes()
+    index = index_path(file).read_bytes()
     trail.append("b", {})
-    index_of(file).write_bytes(index)
+    index_path(file).write_bytes(index)
     assert Trail(file).append("b", {}) is False
     assert Trail(file).append("c", {}) is True
     assert [one["key"] for one in records(file)] == ["a", "b", "c"]
@@ -153,7 +153,7 @@ def test_kill_between_file_and_index_writes(trail: Trail, file: Path) -> None:
 def test_kill_before_the_record_is_durable(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process's record is synced, with the name of its file, before it counts as written."""
     trail.append("a", {})
-    index_of(file).unlink()
+    index_path(file).unlink()
     synced = []
     sync = os.fsync
 
@@ -171,11 +171,11 @@ def test_kill_within_a_line(trail: Trail, file: Path, kept: int) -> None:
     """An incomplete line is cut off, and its record is written again in full."""
     trail.append("a", {})
     whole = file.read_bytes()
-    index = index_of(file).read_bytes()
+    index = index_path(file).read_bytes()
     trail.append("b", {})
     line = file.read_bytes()[len(whole) :]
     file.write_bytes(whole + line[:kept])
-    index_of(file).write_bytes(index)
+    index_path(file).write_bytes(index)
     assert verify(file) == 1
     assert Trail(file).append("b", {}) is True
     assert [one["key"] for one in records(file)] == ["a", "b"]
@@ -186,7 +186,7 @@ def test_a_lost_index_is_rebuilt(trail: Trail, file: Path) -> None:
     """A lost index is rebuilt from the file."""
     for key in "abc":
         trail.append(key, {})
-    index_of(file).unlink()
+    index_path(file).unlink()
     assert [Trail(file).append(key, {}) for key in "abcd"] == [False, False, False, True]
     assert verify(file) == 0
 
@@ -196,11 +196,11 @@ def test_a_lost_index_of_a_continuation_file_is_rebuilt(trail: Trail, file: Path
     trail.append("a", {})
     old = file.rename(tmp_path / "audit-1.jsonl")
     trail.append("b", {})
-    index_of(file).unlink()
+    index_path(file).unlink()
     assert [Trail(file).append(key, {}) for key in "bc"] == [False, True]
     assert verify(old, file) == 0
     file.write_bytes(old.read_bytes() + file.read_bytes())  # as the README says
-    index_of(file).unlink()
+    index_path(file).unlink()
     assert [Trail(file).append(key, {}) for key in "abcd"] == [False, False, False, True]
     assert verify(file) == 0
 
@@ -229,14 +229,14 @@ def test_a_file_moved_during_an_append(
 ) -> None:
     """The record is the last one of the file that was moved away; the next one starts a new file."""
     trail.append("a", {})
-    real = chain.write
+    real = chain.encode
 
-    def write(*args: Any, **named: Any) -> tuple[bytes, chain.Link]:
+    def encode(*args: Any, **named: Any) -> tuple[bytes, chain.Position]:
         file.rename(tmp_path / "audit-1.jsonl")
         return real(*args, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(chain, "write", write)
+        patch.setattr(chain, "encode", encode)
         assert trail.append("b", {}) is True
     assert [trail.append(key, {}) for key in "bc"] == [False, True]
     assert [record["key"] for record in records(tmp_path / "audit-1.jsonl")] == ["a", "b"]
@@ -249,9 +249,9 @@ def test_kill_after_the_first_record_of_a_new_file(trail: Trail, file: Path, tmp
         trail.append(key, {"x": "long" * 100})
     file.rename(tmp_path / "audit-1.jsonl")
     assert trail.append("a", {}) is False  # the plugin has now noticed that the file was moved away
-    index = index_of(file).read_bytes()
+    index = index_path(file).read_bytes()
     trail.append("d", {})
-    index_of(file).write_bytes(index)
+    index_path(file).write_bytes(index)
     assert Trail(file).append("d", {}) is False
     assert verify(tmp_path / "audit-1.jsonl", file) == 0
 
@@ -268,7 +268,7 @@ def damaged(file: Path, how: str) -> bytes:
         "all removed": [],
         "two exchanged": [second, first, third],
         "one twice": [first, second, second, third],
-        "one put in": [first, chain.write({"x": 5}, after=chain.START)[0], second, third],
+        "one put in": [first, chain.encode({"x": 5}, after=chain.START)[0], second, third],
         "no JSON": [first, b"x\n", third],
         "an empty line": [first, b"\n", second, third],
         "the end cut off": [first, second, third[:-9]],
@@ -331,7 +331,7 @@ def test_a_forged_trail_is_detected_by_an_external_hash(
     trail.append("b", {"x": 2})
     assert verify("--last", noted, file) == 0
     file.unlink()
-    index_of(file).unlink()
+    index_path(file).unlink()
     trail.append("a", {"x": 9})
     assert verify(file) == 0
     assert verify("--last", noted, file) == 1
@@ -386,7 +386,7 @@ def test_many_threads_record_at_once(trail: Trail, file: Path) -> None:
 def test_two_processes_record_at_once(file: Path) -> None:
     """Two trails on one file, as of two misconfigured servers, still write one chain and each key once."""
     code = "import pathlib, sys; from flowhooks_audit import trail as module"
-    code += "\nmodule.BUSY = 60.0"  # SQLite gives the lock to anyone, not in turn
+    code += "\nmodule.BUSY_TIMEOUT = 60.0"  # SQLite gives the lock to anyone, not in turn
     code += "\ntrail = module.Trail(pathlib.Path(sys.argv[1]))\nfor n in range(25): trail.append(f'k{n}', {})"
     both = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for _ in range(2)]
     assert [one.wait(60) for one in both] == [0, 0]

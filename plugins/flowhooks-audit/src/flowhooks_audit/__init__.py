@@ -1,4 +1,4 @@
-"""The audit trail as a flowhooks plugin: which facts are recorded, and when."""
+"""Write events and outcomes into an audit trail: a flowhooks plugin."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger(__name__)
 
 NAME: Final = "audit"
-"""The plugin's name, as its entry point has it."""
+"""The plugin's name in its entry point."""
 
 
 class Audit:
-    """Records every event of some kinds, and, where it is asked to, how the attempts of other plugins ended.
+    """Records every event of the configured kinds and, if configured, the outcomes of other plugins' attempts.
 
     Args:
-        now: the time at which a record is written, with UTC as its zone; default: the machine's clock.
+        now: returns the current time in UTC, which is stored in each record; default: the machine's clock.
     """
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -37,17 +37,17 @@ class Audit:
 
     @hookimpl
     def schemas(self) -> Sequence[Path]:
-        """Give the schema of the section `[plugins.audit]`."""
+        """Return the folder with the schema of the section `[plugins.audit]`."""
         return [Path(__file__).with_name("schemas")]
 
     @hookimpl
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Take `[plugins.audit]`.
+        """Apply `[plugins.audit]`.
 
         Raises:
-            ValueError: the folder of the file does not exist, or the file is a folder.
+            ValueError: the folder of `file` does not exist, or `file` is a folder.
         """
-        self._trail = self._opened(settings["file"]) if "file" in settings else None
+        self._trail = self._open_trail(settings["file"]) if "file" in settings else None
         if self._trail is None:
             log.warning("nothing is recorded: set the path of the audit trail, file in [plugins.audit]")
         self._kinds = tuple(settings.get("kinds", ("complete",)))
@@ -56,20 +56,20 @@ class Audit:
 
     @hookimpl
     def handlers(self) -> Sequence[Handler]:
-        """Return a handler for each kind of callback, because a handler listens to one; none if nothing is recorded."""
+        """Return one handler for each configured kind of callback, or none if `file` is not set."""
         if self._trail is None:
             return []
-        record = self._recorder(self._trail)
+        record = self._make_recorder(self._trail)
         return [handler(every=True, kind=kind, name=f"record_{kind}", retry=Retry())(record) for kind in self._kinds]
 
-    def _recorder(self, trail: Trail) -> Callable[[Event, Delivery], dict[str, bool]]:
+    def _make_recorder(self, trail: Trail) -> Callable[[Event, Delivery], dict[str, bool]]:
         def record(event: Event, delivery: Delivery) -> dict[str, bool]:
-            """Record the event in the audit trail, once."""
-            return {"written_now": trail.append(delivery.id, self._members(event))}
+            """Record the event once in the audit trail."""
+            return {"written_now": trail.append(delivery.id, self._event_members(event))}
 
         return record
 
-    def _members(self, event: Event) -> dict[str, Any]:
+    def _event_members(self, event: Event) -> dict[str, Any]:
         return {
             "what": "event",
             "at": self._now().isoformat(timespec="milliseconds"),
@@ -84,12 +84,12 @@ class Audit:
             "processDefinitionKey": event.process_definition_key,
             "processDefinitionVersion": event.process_definition_version,
             "conclusion": event.conclusion,
-            **self._body(event.data),
+            **self._data_members(event.data),
         }
 
     @hookimpl
     def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
-        """Record how an attempt of another plugin ended; a notice, so not given again if the server is killed."""
+        """Record the outcome of another plugin's attempt. It is not recorded if the server is killed first."""
         if self._trail is None or not self._with_outcomes or delivery.handler.startswith(f"{NAME}:"):
             return
         self._trail.append(
@@ -107,7 +107,7 @@ class Audit:
             },
         )
 
-    def _opened(self, file: str) -> Trail:
+    def _open_trail(self, file: str) -> Trail:
         path = Path(file)
         if not path.parent.is_dir():
             raise ValueError(f"[plugins.audit] file: the folder {path.parent} does not exist; create it")
@@ -115,7 +115,7 @@ class Audit:
             raise ValueError(f"[plugins.audit] file: {path} is a folder; give a file in it")
         return Trail(path)
 
-    def _body(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def _data_members(self, data: Mapping[str, Any]) -> dict[str, Any]:
         if self._with_data:
             return {"data": dict(data)}
         text = json.dumps(dict(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -123,4 +123,4 @@ class Audit:
 
 
 plugin: Final = Audit()
-"""The object that the entry point names."""
+"""The plugin object that the entry point names."""

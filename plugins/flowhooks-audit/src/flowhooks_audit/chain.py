@@ -1,7 +1,8 @@
-"""Records as lines of JSON, each with the hash of the record before it.
+"""Encode records as lines of JSON, each with the hash of the previous record.
 
-A line is a record in plain ASCII. Its last member is the SHA-256 of the line without it, so a record that was
-changed does not fit its own hash, and one that was removed or put in does not fit its neighbours'.
+A line is one record in plain ASCII. Its last member, `hash`, is the SHA-256 of the line without this member. A changed
+record does not match its own hash. If a record was removed or inserted, `number` and `previous` of the next record do
+not match.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_HASH: Final = b',"hash":"'
-_HEX: Final = 64
+_HASH_MEMBER: Final = b',"hash":"'
+_HASH_DIGITS: Final = 64
 MAX_RECORDS: Final = 2**63 - 1
-"""The largest number that the index can store."""
+"""The largest record number that the index can store."""
 
 
-class Broken(Exception):
-    """A line is not the record that belongs in its place; says why."""
+class InvalidRecord(Exception):
+    """A line is not the record that must follow the previous record. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """Where the chain stands.
+class Position:
+    """A position in the chain: after a record, or at the start.
 
     Attributes:
-        number: of the last record, from 1; 0 before the first one.
-        hash: of the last record.
+        number: number of the record, from 1; 0 at the start.
+        hash: hash of the record, in hexadecimal digits; only zeros at the start.
     """
 
     number: int
@@ -40,46 +41,45 @@ class Link:
         return f"record {self.number}, {self.hash}"
 
 
-START: Final = Link(0, "0" * _HEX)
-"""The predecessor of the first record."""
+START: Final = Position(0, "0" * _HASH_DIGITS)
+"""The position before the first record."""
 
 
-def write(members: Mapping[str, Any], *, after: Link) -> tuple[bytes, Link]:
-    """The line of the record that follows `after`, with its line end, and where the chain then stands."""
+def encode(members: Mapping[str, Any], *, after: Position) -> tuple[bytes, Position]:
+    """Return the line of the record that follows `after`, with its line end, and the position of the record."""
     body = json.dumps(
         {"number": after.number + 1, "previous": after.hash, **members}, allow_nan=False, separators=(",", ":")
     ).encode("ascii")
     digest = hashlib.sha256(body).hexdigest()
-    return body[:-1] + _HASH + digest.encode() + b'"}\n', Link(after.number + 1, digest)
+    return body[:-1] + _HASH_MEMBER + digest.encode() + b'"}\n', Position(after.number + 1, digest)
 
 
-def read(line: bytes, *, after: Link | None) -> tuple[dict[str, Any], Link]:
-    """The members of a line, and where the chain stands after it.
+def decode(line: bytes, *, after: Position | None) -> tuple[dict[str, Any], Position]:
+    """Return the members of the record in a line, without its hash, and the position of the record.
 
     Args:
-        line: with its line end.
-        after: what it has to follow; None where that is not known.
+        line: the line with its line end.
+        after: the position that the record must follow; None: unknown, so not checked.
 
     Raises:
-        Broken: it is not that record.
+        InvalidRecord: the line is not the record that follows `after`.
     """
     if not line.endswith(b"\n"):
-        raise Broken(
-            "the line is incomplete: a server was killed while it wrote it, and removes it when it writes "
+        raise InvalidRecord(
+            "the line is incomplete: a server was killed while writing the line, and removes it before it writes "
             "the next record"
         )
-    front, mark, back = line.rpartition(_HASH)
-    body, digest = front + b"}", back[:_HEX].decode("ascii", "replace")
-    if not mark or back[_HEX:] != b'"}\n' or hashlib.sha256(body).hexdigest() != digest:
-        raise Broken("the record was changed: it does not match its hash")
+    front, hash_member, back = line.rpartition(_HASH_MEMBER)
+    body, digest = front + b"}", back[:_HASH_DIGITS].decode("ascii", "replace")
+    if not hash_member or back[_HASH_DIGITS:] != b'"}\n' or hashlib.sha256(body).hexdigest() != digest:
+        raise InvalidRecord("the record was changed: it does not match its hash")
     try:
         members = json.loads(body)
         number, previous = members["number"], members["previous"]
     except (ValueError, TypeError, KeyError):
-        raise Broken("this is not a record of an audit trail") from None
+        raise InvalidRecord("this is not a record of an audit trail") from None
     if type(number) is not int or not 0 < number <= MAX_RECORDS or not isinstance(previous, str):
-        raise Broken("this is not a record of an audit trail")
-    link = Link(number, digest)
-    if after is not None and (link.number, previous) != (after.number + 1, after.hash):
-        raise Broken(f"this is record {link.number}, which does not follow {after}: records were removed or inserted")
-    return members, link
+        raise InvalidRecord("this is not a record of an audit trail")
+    if after is not None and (number, previous) != (after.number + 1, after.hash):
+        raise InvalidRecord(f"this is record {number}, which does not follow {after}: records were removed or inserted")
+    return members, Position(number, digest)

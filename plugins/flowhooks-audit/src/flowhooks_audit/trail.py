@@ -1,9 +1,9 @@
-"""The audit trail, a file that is only appended to.
+"""The audit trail: an append-only file with an index.
 
-Beside the file lies its index, an SQLite file: the keys of the records, so that none is written twice, and where the
-chain stands. The file is what counts. A record is first in the file, durably, and then in the index; whatever the
-index lacks because the process was killed in between is read from the file before the next record is written. A line
-that was not written to its end has never counted, and is cut off then.
+The index is an SQLite file beside the trail. It has the keys of all records, so no record is written twice, and the
+head of the trail: the position of the last record and the size of the file. A record is synced to the file first and
+added to the index afterwards. If the process is killed in between, the index lacks records; they are read from the file
+before the next record is written. An incomplete last line does not count as a record and is cut off then.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-BUSY: Final = 10.0
-"""Seconds to wait for another process that writes to the same trail."""
-_MODE: Final = 0o640
-"""Mode of the trail and of its index, before the umask."""
-_KEYS: Final = "CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY) WITHOUT ROWID"
-_HEAD: Final = """
+BUSY_TIMEOUT: Final = 10.0
+"""Seconds to wait until another process has written to the same trail."""
+_FILE_MODE: Final = 0o640
+"""Mode of new trail and index files, before the umask."""
+_KEYS_TABLE: Final = "CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY) WITHOUT ROWID"
+_HEAD_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS head (
-    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    id     INTEGER PRIMARY KEY CHECK (id = 1),
     number INTEGER NOT NULL,
     hash   TEXT NOT NULL,
     size   INTEGER NOT NULL
@@ -36,152 +36,155 @@ CREATE TABLE IF NOT EXISTS head (
 
 
 class TrailDamaged(Exception):
-    """Somebody else has changed the file: nothing is appended until a person has looked."""
+    """Another program has changed the file. Nothing is appended until an operator has repaired or moved it."""
 
 
 class _Head(NamedTuple):
-    """Where the index says that the trail stands: its last record, and the bytes of the file up to its end."""
+    """The head of the trail in the index: position of the last record, and size in bytes of the file up to its end."""
 
-    link: chain.Link
+    position: chain.Position
     size: int
 
 
 class Trail:
-    """Appends records. Any number of threads may use one trail at once.
+    """Appends records. Any number of threads may use the same trail at the same time.
 
     Args:
-        file: created on first use; its folder must exist. If it was moved away, a new file continues the chain.
+        file: the file of the trail. It is created on first use; its folder must exist. If the file was moved away, a
+            new file continues the chain.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._lock = Lock()  # threads take turns here, processes at the index
+        self._lock = Lock()  # one thread at a time; the transaction of the index excludes other processes
 
     def append(self, key: str, members: Mapping[str, Any]) -> bool:
-        """Append a record, durably, once for each `key` however often this is called.
+        """Append a record durably. Further calls with the same `key` write nothing.
 
         Args:
-            key: what makes the record itself; kept in it.
-            members: what JSON can hold.
+            key: identifies the record, and is stored in it.
+            members: the other members of the record, with values that JSON can represent.
 
         Returns:
-            Whether it was written now; False where it had been written before.
+            True if the record was written now, False if it had been written before.
 
         Raises:
-            TrailDamaged: the file is not as it was left.
+            TrailDamaged: another program has changed the file.
             OSError: the file cannot be written.
             sqlite3.Error: the index cannot be written.
         """
-        with self._lock, self._index() as index, self._opened() as file:
-            head = self._caught_up(index, file)
+        with self._lock, self._index() as index, self._open_file() as file:
+            head = self._update_index(index, file)
             if index.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone():
                 return False
-            line, link = chain.write({"key": key, **members}, after=head.link)
-            self._write(file, line, new=head.size == 0)
-            _note(index, [key], _Head(link, head.size + len(line)))
+            line, position = chain.encode({"key": key, **members}, after=head.position)
+            self._write(file, line, is_first=head.size == 0)
+            _store(index, [key], _Head(position, head.size + len(line)))
         return True
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
-        index = index_of(self.file)
+        index = index_path(self.file)
         if not index.exists():
-            index.touch(_MODE)  # SQLite would let everybody read it; its journal gets the mode of the index
-        # A connection for each record: nothing to share between threads, nothing for a fork to inherit.
-        with closing(sqlite3.connect(index, timeout=BUSY, isolation_level=None)) as connection:
-            # IMMEDIATE, because it is also the lock on the file.
+            index.touch(_FILE_MODE)  # SQLite would let all users read it; the journal gets the mode of the index
+        # Each record opens a connection, so threads share none and a forked process inherits none.
+        with closing(sqlite3.connect(index, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
+            # IMMEDIATE, because this transaction is also the lock on the file.
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_KEYS)
-            connection.execute(_HEAD)
+            connection.execute(_KEYS_TABLE)
+            connection.execute(_HEAD_TABLE)
             yield connection
             connection.execute("COMMIT")
 
-    def _opened(self) -> BinaryIO:
-        # Opened once: if the file is moved away meanwhile, the record still belongs to it.
-        return os.fdopen(os.open(self.file, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE), "r+b")
+    def _open_file(self) -> BinaryIO:
+        # Opened once for each record: if the file is moved away meanwhile, the record still goes to the moved file.
+        return os.fdopen(os.open(self.file, os.O_RDWR | os.O_APPEND | os.O_CREAT, _FILE_MODE), "r+b")
 
-    def _caught_up(self, index: sqlite3.Connection, file: BinaryIO) -> _Head:
-        """Where the trail stands, once the index knows all that is in the file."""
-        head = _head(index)
+    def _update_index(self, index: sqlite3.Connection, file: BinaryIO) -> _Head:
+        """Add records that are only in the file to the index, and return the head of the trail.
+
+        Raises:
+            TrailDamaged: the file is shorter than its size in the index, or has a line that is not the next record.
+        """
+        head = _read_head(index)
         size = os.fstat(file.fileno()).st_size
         if size == 0 and head.size > 0:
-            # The file was moved away, to be kept elsewhere. Said durably before the new one is begun: otherwise a
-            # process killed after its first record would find a file that is too short.
-            head = _Head(head.link, 0)
-            _note(index, [], head)
+            # The file was moved away. The index stores this durably before the new file gets a record. Otherwise, after
+            # a kill between that record and the index, the new file would be reported as too short.
+            head = _Head(head.position, 0)
+            _store(index, [], head)
             index.execute("COMMIT")
             index.execute("BEGIN IMMEDIATE")
         if size < head.size:
             raise TrailDamaged(
-                f"{self.file} has {size} bytes, but had {head.size} at the end of {head.link}: check it with `python "
-                "-m flowhooks_audit verify`, repair it or move it away, then replay"
+                f"{self.file} has {size} bytes, but had {head.size} at the end of {head.position}: check it with "
+                "`python -m flowhooks_audit verify`, repair it or move it away, then replay"
             )
-        return self._read_on(index, file, head) if size > head.size else head
+        return self._index_new_records(index, file, head) if size > head.size else head
 
-    def _read_on(self, index: sqlite3.Connection, file: BinaryIO, head: _Head) -> _Head:
-        """Note what a process has written that was killed before it could note it itself; cut off what it began."""
-        link, size, keys = head.link, head.size, []
+    def _index_new_records(self, index: sqlite3.Connection, file: BinaryIO, head: _Head) -> _Head:
+        """Index records of a process that was killed before it indexed them, and cut off an incomplete last line."""
+        position, size, keys = head.position, head.size, []
         file.seek(size)
         for line in file:
             if not line.endswith(b"\n"):
                 file.truncate(size)
                 break
             try:
-                # Without an index there is nothing that the first record could be held against.
-                members, link = chain.read(line, after=None if (link, size) == (chain.START, 0) else link)
-            except chain.Broken as error:
-                raise TrailDamaged(f"{self.file}, after {head.link}: {error}") from None
+                # A new index does not know which record precedes the first one of the file.
+                is_unknown = (position, size) == (chain.START, 0)
+                members, position = chain.decode(line, after=None if is_unknown else position)
+            except chain.InvalidRecord as error:
+                raise TrailDamaged(f"{self.file}, after {head.position}: {error}") from None
             size += len(line)
             keys.append(str(members.get("key", "")))
-        os.fsync(file.fileno())  # a process that was killed may not have done it
+        os.fsync(file.fileno())  # the killed process may not have synced its records
         if head.size == 0:
             _sync_folder(self.file)
-        head = _Head(link, size)
-        _note(index, keys, head)
+        head = _Head(position, size)
+        _store(index, keys, head)
         return head
 
-    def _write(self, file: BinaryIO, line: bytes, *, new: bool) -> None:
-        left = memoryview(line)
-        while left:
-            left = left[os.write(file.fileno(), left) :]
+    def _write(self, file: BinaryIO, line: bytes, *, is_first: bool) -> None:
+        remaining = memoryview(line)
+        while remaining:
+            remaining = remaining[os.write(file.fileno(), remaining) :]
         os.fsync(file.fileno())
-        if new:
+        if is_first:
             _sync_folder(self.file)
 
 
-def index_of(file: Path) -> Path:
-    """The index that lies beside the file of a trail."""
+def index_path(file: Path) -> Path:
+    """Return the path of the index, which is beside the file of the trail."""
     return file.with_name(f"{file.name}.index")
 
 
-def last_noted(file: Path) -> chain.Link | None:
-    """Where the index says that the trail stands; None where there is no index.
+def last_indexed(file: Path) -> chain.Position | None:
+    """Return the position of the last record in the index, or None if there is no index.
 
     Raises:
-        sqlite3.Error: it cannot be read.
+        sqlite3.Error: the index cannot be read.
     """
-    index = index_of(file)
+    index = index_path(file)
     if not index.exists():
         return None
-    with closing(sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY)) as connection:
-        return _head(connection).link
+    with closing(sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT)) as connection:
+        return _read_head(connection).position
 
 
-def _head(index: sqlite3.Connection) -> _Head:
+def _read_head(index: sqlite3.Connection) -> _Head:
     row = index.execute("SELECT number, hash, size FROM head").fetchone()
-    return _Head(chain.Link(row[0], row[1]), row[2]) if row else _Head(chain.START, 0)
+    return _Head(chain.Position(row[0], row[1]), row[2]) if row else _Head(chain.START, 0)
 
 
-def _note(index: sqlite3.Connection, keys: list[str], head: _Head) -> None:
+def _store(index: sqlite3.Connection, keys: list[str], head: _Head) -> None:
     index.executemany("INSERT INTO keys VALUES (?) ON CONFLICT DO NOTHING", [(key,) for key in keys])
-    index.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?, ?)", (*_parts(head.link), head.size))
-
-
-def _parts(link: chain.Link) -> tuple[int, str]:
-    return link.number, link.hash
+    values = (head.position.number, head.position.hash, head.size)
+    index.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?, ?)", values)
 
 
 def _sync_folder(file: Path) -> None:
-    """Make it durable that the file is there, not only what is in it."""
+    """Sync the folder of a new file, so that the file itself is durable and not only its content."""
     descriptor = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
