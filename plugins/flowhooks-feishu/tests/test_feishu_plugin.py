@@ -15,7 +15,7 @@ import flowhooks_feishu
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from flowhooks_feishu import Feishu
-from flowhooks_feishu.request import NotAuthentic, Secrets, decrypt, read, sign
+from flowhooks_feishu.request import NotAuthentic, Secrets, authenticate, decrypt, sign
 
 from flowhooks import FlowhooksError, ReceivedCallback, ReceivedRequest, ReceiverResponse, handler
 from flowhooks.testing import AppHarness
@@ -375,7 +375,7 @@ def test_rejection_reason_names_the_setting_or_clock(
 ) -> None:
     """An operator learns which setting or clock to correct."""
     with pytest.raises(NotAuthentic, match=reason):
-        read(request(body, headers), Secrets(**SETTINGS[source]))
+        authenticate(request(body, headers), Secrets(**SETTINGS[source]))
 
 
 def test_invalid_base64_is_an_error(receive: Callable[..., Any]) -> None:
@@ -399,7 +399,7 @@ def test_a_source_without_a_section(caplog: pytest.LogCaptureFixture) -> None:
     for body in (json.dumps(event()).encode(), b""):
         assert plugin.receive_request("other", request(body, {})) is None
     assert [record.getMessage() for record in caplog.records] == [
-        "a request to /in/other is refused: the settings have no [plugins.feishu.sources.other]"
+        "a request to /in/other was rejected: the settings have no [plugins.feishu.sources.other]"
     ]
 
 
