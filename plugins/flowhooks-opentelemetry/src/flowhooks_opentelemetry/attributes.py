@@ -1,7 +1,7 @@
-"""The attributes and links of spans, and the attributes of measures.
+"""Attributes and links of spans, and attributes of metrics.
 
-Names that begin with `messaging.` and `error.` are those of OpenTelemetry's semantic conventions for messaging, in
-which an attempt is a "process" operation; the others are flowhooks' own words.
+Names that start with `messaging.` or `error.` are defined by OpenTelemetry's semantic conventions for messaging. There
+an attempt is a `process` operation. The other names are defined by this plugin.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from flowhooks import Delivery, Event, Handler
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
-"""The version of the conventions that the names are from."""
+"""The version of the conventions that define the names."""
 OPERATION: Final = "process"
+"""The operation of an attempt in the conventions."""
 
 
-def of_measure(handler: Handler) -> dict[str, str]:
-    """Attributes of counts and durations: only those with few values."""
+def for_metrics(handler: Handler) -> dict[str, str]:
+    """Return the attributes of counts and durations: only attributes with few values."""
     return {
         "messaging.system": "flowhooks",
         "messaging.operation.name": OPERATION,
@@ -30,16 +31,19 @@ def of_measure(handler: Handler) -> dict[str, str]:
     }
 
 
-def of_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str | int]:
-    """Attributes that are known before an attempt. No business key and no data: they may identify a person."""
-    known = {
+def for_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str | int]:
+    """Return the span attributes that are known before an attempt.
+
+    The business key and the data are left out, because they may identify a person.
+    """
+    optional = {
         "flowhooks.callback_class": event.callback_class,
         "flowhooks.process_definition.key": event.process_definition_key,
         "flowhooks.process_definition.version": event.process_definition_version,
         "flowhooks.conclusion": event.conclusion,
     }
     return {
-        **of_measure(handler),
+        **for_metrics(handler),
         "messaging.message.id": delivery.id,
         "messaging.message.conversation_id": event.flow_instance_id,
         "flowhooks.handler": handler.id,
@@ -49,21 +53,21 @@ def of_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str
         "flowhooks.event.kind": event.kind,
         "flowhooks.event.source": event.source,
         "flowhooks.flow_instance.id": event.flow_instance_id,
-        **{name: value for name, value in known.items() if value is not None},
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
-def links_of(event: Event) -> list[Link]:
-    """Return the link to the span of the engine in which it sent the callback; empty if it sent no `traceparent`."""
+def span_links(event: Event) -> list[Link]:
+    """Return the link to the span in which the engine sent the callback, or no link without a `traceparent`."""
     if event.traceparent is None:
         return []
-    # flowhooks has validated it: version, trace id, span id and flags, all in hexadecimal digits.
+    # flowhooks has validated the header: version, trace id, span id and flags, in hexadecimal digits.
     _, trace_id, span_id, flags = event.traceparent.split("-")
     context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
     return [Link(context)]
 
 
-def of_end(kind: OutcomeKind, error_type: str) -> dict[str, str]:
-    """How an attempt ended; the type of its error only where it did not succeed."""
-    ended = {"flowhooks.outcome": kind.value}
-    return ended if kind is OutcomeKind.SUCCEEDED else {**ended, "error.type": error_type}
+def for_outcome(kind: OutcomeKind, error_type: str) -> dict[str, str]:
+    """Return the attributes of an outcome, with the type of error unless the attempt succeeded."""
+    outcome = {"flowhooks.outcome": kind.value}
+    return outcome if kind is OutcomeKind.SUCCEEDED else {**outcome, "error.type": error_type}

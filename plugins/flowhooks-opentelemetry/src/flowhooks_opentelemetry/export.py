@@ -1,6 +1,7 @@
-"""Send spans and measures over OTLP, configured by the environment.
+"""Send spans and metrics over OTLP, as configured by environment variables.
 
-It needs the extra `otlp`. The SDK reads `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_ENDPOINT` and its like itself.
+This module needs the extra `otlp`. The SDK reads the environment variables, such as `OTEL_SERVICE_NAME` and
+`OTEL_EXPORTER_OTLP_ENDPOINT`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from opentelemetry import metrics, trace
 
 
-def providers() -> tuple[trace.TracerProvider, metrics.MeterProvider]:
-    """Providers of this plugin's own, not the process's: what others have set up stays as it is.
+def create_providers() -> tuple[trace.TracerProvider, metrics.MeterProvider]:
+    """Return new providers for this plugin only. The global providers of the process are not changed.
 
-    Both send what is left when the interpreter ends.
+    Both providers send their remaining data when the interpreter exits.
     """
-    # Arguments of `create` override the environment, so the environment's attributes are given once more.
+    # Arguments of `create` override the environment, so the attributes of the environment are passed as well.
     resource = Resource.create({"service.name": "flowhooks", **OTELResourceDetector().detect().attributes})
-    traces = TracerProvider(resource=resource)
-    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return traces, MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
+    tracer_provider = TracerProvider(resource=resource)
+    tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return tracer_provider, MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
