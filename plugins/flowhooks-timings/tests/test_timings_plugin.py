@@ -147,7 +147,7 @@ def test_values_cannot_forge_lines(timings: Timings, file: Path) -> None:
 
 def test_the_number_of_unsettled_attempts_is_limited(file: Path) -> None:
     """Above the limit the oldest measured attempt is dropped."""
-    timings = Timings(most=2)
+    timings = Timings(max_unsettled=2)
     timings.configure({"file": str(file)})
     made = manager(timings)
     for number in (1, 2, 3):

@@ -1,6 +1,6 @@
-"""The durations of handlers, as a flowhooks plugin.
+"""Measure the run time of handlers: a flowhooks plugin.
 
-With `[plugins.timings] file = "timings.jsonl"` each is a line of that file, otherwise a record of the log.
+With `[plugins.timings] file = "timings.jsonl"` each measurement is a line of that file, otherwise a log record.
 """
 
 from __future__ import annotations
@@ -23,22 +23,26 @@ log: Final = logging.getLogger(__name__)
 
 
 class Timings:
-    """Measures every attempt, and writes it down once when it has been settled.
+    """Measures every attempt, and writes the measurement once the attempt is settled.
 
     Args:
-        most: how many measured attempts may wait to be settled before the oldest is forgotten,
-            so that what is never settled cannot fill the memory; default 10,000.
+        max_unsettled: maximum number of measured attempts that are not settled; default: 10,000. Above it, the oldest
+            measurement is dropped, so attempts that are never settled cannot fill the memory.
     """
 
-    def __init__(self, most: int = 10_000) -> None:
-        self._most = most
+    def __init__(self, max_unsettled: int = 10_000) -> None:
+        self._max_unsettled = max_unsettled
         self._file: Path | None = None
-        self._lock = Lock()  # attempts are measured in many threads, and written in another
+        self._lock = Lock()  # many threads measure attempts, and another thread writes the lines
         self._seconds: OrderedDict[tuple[str, int], float] = OrderedDict()
 
     @hookimpl
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Take `[plugins.timings]`; a misspelt setting is refused rather than passed over."""
+        """Apply `[plugins.timings]`.
+
+        Raises:
+            ValueError: a setting is misspelt or of a wrong type.
+        """
         if unknown := settings.keys() - {"file"}:
             raise ValueError(f"[plugins.timings] has no setting {', '.join(sorted(unknown))}; the only setting is file")
         file = settings.get("file")
@@ -48,29 +52,29 @@ class Timings:
 
     @hookimpl(wrapper=True)
     def run_handler(self, delivery: Delivery) -> Generator[None, Outcome, Outcome]:
-        """Measure the attempt, whichever way it ends; what the handler raises goes on as it came."""
-        began = perf_counter()
+        """Measure the attempt, and pass on its result or exception unchanged."""
+        started_at = perf_counter()
         try:
             return (yield)
         finally:
-            seconds = perf_counter() - began
+            seconds = perf_counter() - started_at
             with self._lock:
                 self._seconds[delivery.id, delivery.attempt] = seconds
-                if len(self._seconds) > self._most:
+                if len(self._seconds) > self._max_unsettled:
                     self._seconds.popitem(last=False)
 
     @hookimpl
     def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
-        """Write that an event was stored, and where it goes."""
-        self._write(what="accepted", event=event.id, source=event.source, kind=event.kind, handlers=list(handlers))
+        """Write a line about a stored event and its handlers."""
+        self._write("accepted", event=event.id, source=event.source, kind=event.kind, handlers=list(handlers))
 
     @hookimpl
     def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
-        """Write how long an attempt took and how it ended; an attempt that was lost was not measured: null."""
+        """Write the run time and the outcome of an attempt. A lost attempt was not measured: its time is null."""
         with self._lock:
             seconds = self._seconds.pop((delivery.id, delivery.attempt), None)
         self._write(
-            what="settled",
+            "settled",
             event=event.id,
             handler=delivery.handler,
             delivery=delivery.id,
@@ -80,18 +84,18 @@ class Timings:
             state=state,
         )
 
-    def _write(self, *, what: str, event: str, **members: Any) -> None:
+    def _write(self, record_type: str, *, event: str, **members: Any) -> None:
         if self._file is None:
-            # Values, not a text: the log is JSON itself. There the name of what happened is `event`.
-            log.info(what, extra={"event_id": event} | members)
+            # Values instead of a text, because the log is JSON. The message of a log record is its member `event`.
+            log.info(record_type, extra={"event_id": event} | members)
             return
-        # JSON in plain ASCII escapes line ends and control characters: no value can forge a line.
+        # JSON in plain ASCII escapes line ends and control characters, so no value can forge a line.
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"at": at, "what": what, "event": event} | members)
-        # Opened for each line, so that the file may be moved away while the server runs.
+        line = json.dumps({"at": at, "what": record_type, "event": event} | members)
+        # Opened for each line, so an operator can move the file away while the server runs.
         with self._lock, self._file.open("a", encoding="ascii") as out:
             out.write(line + "\n")
 
 
 plugin: Final = Timings()
-"""The object that the entry point names."""
+"""The plugin object that the entry point names."""
