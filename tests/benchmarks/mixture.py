@@ -1,4 +1,4 @@
-"""Clients that send all kinds of callbacks, good and bad, and know the expected responses."""
+"""Clients that send all kinds of callbacks, valid and invalid, and check the statuses of the responses."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ KINDS: Final[Mapping[str, tuple[int, frozenset[int]]]] = {
     "of no kind that there is": (1, frozenset({404})),
 }
 """Kinds of callbacks: the percentage of each, and the permitted statuses of its responses."""
-NEW: Final = frozenset({"good", "slow", "fails once", "fails for good", "for nobody"})
-"""Kinds that are always a new event."""
-PLUGIN: Final = '''"""Handlers as they are: quick ones, slow ones, and ones that fail."""
+NEW_EVENT_KINDS: Final = frozenset({"good", "slow", "fails once", "fails for good", "for nobody"})
+"""Kinds of callbacks that always create a new event."""
+PLUGIN: Final = '''"""Fast, slow and failing handlers."""
 
 import time
 
@@ -50,21 +50,21 @@ def slow(event):
 
 @handler(process_key="fails once", retry=Retry(attempts=5, delays=[0.2]))
 def once(event, delivery):
-    """Fail at first."""
+    """Fail at the first attempt."""
     if delivery.attempt == 1:
         raise OSError("not this time")
     return {"attempt": delivery.attempt}
 
 
 @handler(process_key="fails for good")
-def ever(event):
-    """Fail."""
+def always(event):
+    """Fail at each attempt."""
     raise Reject("never")
 
 
 @hookimpl
 def handlers():
-    return [good, slow, once, ever]
+    return [good, slow, once, always]
 '''
 CONFIG: Final = """plugins_allow = ["mixture"]
 
@@ -73,77 +73,80 @@ circuit_breaker_failures = 0
 """
 """Settings for the mixture without circuit breakers. Dozens of callbacks fail once in a row when many arrive before
 the first retry. An open circuit would stay open, because its trials are new callbacks that fail too."""
-PATIENCE: Final = 60.0
+SOCKET_TIMEOUT: Final = 60.0
+"""Seconds."""
 MAX_TRIES: Final = 50
-LONGEST_PAUSE: Final = 1.0
-RECENT: Final = 200
+MAX_RETRY_DELAY: Final = 1.0
+"""Seconds."""
+MAX_RECENT: Final = 200
+"""The number of accepted callbacks from which duplicates and conflicts are made."""
 MAX_PROBLEMS: Final = 20
 
 
-class Sent(NamedTuple):
-    """An accepted callback, from which duplicates and conflicts are made."""
+class SentCallback(NamedTuple):
+    """A callback that was sent; duplicates and conflicts are made from accepted ones."""
 
     instance: str
     body: bytes
 
 
 @dataclass(slots=True, kw_only=True)
-class Told:
+class ClientResults:
     """The responses to all clients together.
 
     Attributes:
-        answers: the number of responses of each kind and status.
-        again: how often a callback was repeated after a 503 or a broken connection.
+        responses: the number of responses of each kind and status.
+        retries: how often a callback was repeated after a 503 or a broken connection.
         problems: the first forbidden responses, as lines.
         stored: the number of new events according to the server.
     """
 
-    answers: Counter[tuple[str, int]] = field(default_factory=Counter)
-    again: Counter[str] = field(default_factory=Counter)
+    responses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> int:
         """The number of answered callbacks."""
-        return sum(self.answers.copy().values())
+        return sum(self.responses.copy().values())
 
     @property
     def stored(self) -> int:
         """The number of new events that were accepted."""
-        return sum(count for (kind, _), count in self.answers.items() if kind in NEW)
+        return sum(count for (kind, _), count in self.responses.items() if kind in NEW_EVENT_KINDS)
 
 
 class Callers:
-    """Several clients that share a number of callbacks to send.
+    """Several clients that together send a fixed number of callbacks.
 
     Args:
-        place: (host, port) of the server.
-        several: the number of clients.
+        address: (host, port) of the server.
+        clients: the number of clients.
         calls: the number of callbacks in all.
-        name: the start of their instances.
+        name: the prefix of their process instances.
         kinds: the kinds to send; default: all.
     """
 
     def __init__(
-        self, place: tuple[str, int], *, several: int, calls: int, name: str, kinds: Iterable[str] = tuple(KINDS)
+        self, address: tuple[str, int], *, clients: int, calls: int, name: str, kinds: Iterable[str] = tuple(KINDS)
     ) -> None:
         self._kinds = list(kinds)
-        self.told = Told()
-        self._place = place
+        self.results = ClientResults()
+        self._address = address
         self._numbers = iter(range(calls))
         self._name = name
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(seed,), daemon=True) for seed in range(several)]
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(seed,), daemon=True) for seed in range(clients)]
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Send no more callbacks."""
-        self._over.set()
+        """Stop sending callbacks."""
+        self._stopped.set()
 
     @property
     def busy(self) -> bool:
@@ -152,16 +155,16 @@ class Callers:
 
     def _run(self, seed: int) -> None:
         caller = _Caller(
-            self._place, self.told, self._lock, f"{self._name}-{seed}-", random.Random(seed), kinds=self._kinds
+            self._address, self.results, self._lock, f"{self._name}-{seed}-", random.Random(seed), kinds=self._kinds
         )
         try:
-            while not self._over.is_set():
+            while not self._stopped.is_set():
                 with self._lock:
                     if next(self._numbers, None) is None:
                         break
                 caller.call()
         except Exception as error:  # noqa: BLE001 (whatever it is, it is a problem of this run)
-            self.told.problems.append(f"a caller has ended: {error!r}")
+            self.results.problems.append(f"a caller has ended: {error!r}")
         finally:
             caller.close()
 
@@ -171,109 +174,109 @@ class _Caller:
 
     def __init__(
         self,
-        place: tuple[str, int],
-        told: Told,
+        address: tuple[str, int],
+        results: ClientResults,
         lock: threading.Lock,
         name: str,
-        chance: random.Random,
+        rng: random.Random,
         *,
         kinds: list[str],
     ) -> None:
-        self._place, self._told, self._lock, self._name, self._chance = place, told, lock, name, chance
-        self._line: _Line | None = None
-        self._check_rate = itertools.count()
-        self._recent: deque[Sent] = deque(maxlen=RECENT)
-        self._kinds, self._weights = kinds, [KINDS[one][0] for one in kinds]
+        self._address, self._results, self._lock, self._name, self._rng = address, results, lock, name, rng
+        self._connection: _Connection | None = None
+        self._numbers = itertools.count()
+        self._recent: deque[SentCallback] = deque(maxlen=MAX_RECENT)
+        self._kinds, self._weights = kinds, [KINDS[kind][0] for kind in kinds]
 
     def close(self) -> None:
         """Close the connection."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def call(self) -> None:
         """Send one callback until it is answered."""
-        (kind,) = self._chance.choices(self._kinds, self._weights)
+        (kind,) = self._rng.choices(self._kinds, self._weights)
         if kind in {"duplicate", "conflict"} and not self._recent:
             kind = "good"
-        sent, path = self._made(kind)
-        later = self._chance.random() < 0.7 and "Prefer: respond-async\r\n"
+        callback, path = self._build(kind)
+        prefer = self._rng.random() < 0.7 and "Prefer: respond-async\r\n"
         request = (
-            f"POST /flow/{sent.instance}/call-back/{path} HTTP/1.1\r\nHost: localhost\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(sent.body)}\r\n{later or ''}\r\n"
-        ).encode() + sent.body
-        status, answer = self._until_answered(request)
+            f"POST /flow/{callback.instance}/call-back/{path} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(callback.body)}\r\n{prefer or ''}\r\n"
+        ).encode() + callback.body
+        status, response = self._send_until_answered(request)
         with self._lock:
-            self._told.answers[kind, status] += 1
-            if status not in KINDS[kind][1] and len(self._told.problems) < MAX_PROBLEMS:
-                self._told.problems.append(f"{sent.instance} ({kind}) was answered {status}: {answer[:300]!r}")
+            self._results.responses[kind, status] += 1
+            if status not in KINDS[kind][1] and len(self._results.problems) < MAX_PROBLEMS:
+                self._results.problems.append(f"{callback.instance} ({kind}) was answered {status}: {response[:300]!r}")
         if kind == "good":
-            self._recent.append(sent)
+            self._recent.append(callback)
 
-    def _made(self, kind: str) -> tuple[Sent, str]:
+    def _build(self, kind: str) -> tuple[SentCallback, str]:
         if kind == "duplicate":
-            return self._chance.choice(self._recent), "complete"
+            return self._rng.choice(self._recent), "complete"
         if kind == "conflict":
-            before = self._chance.choice(self._recent)
-            return before._replace(body=before.body.replace(b'"HT-', b'"XX-')), "complete"
-        number = next(self._check_rate)
+            original = self._rng.choice(self._recent)
+            return original._replace(body=original.body.replace(b'"HT-', b'"XX-')), "complete"
+        number = next(self._numbers)
         body = json.dumps({"businessKey": f"HT-{number}", "processDefinitionKey": kind, "pad": "x" * (number % 500)})
         if kind == "not JSON":
             body = body[:-1]
         if kind == "not valid for the schema":
             body = '{"processDefinitionVersion": "one"}'
-        return Sent(f"{self._name}{number}", body.encode()), "begin" if "no kind" in kind else "complete"
+        return SentCallback(f"{self._name}{number}", body.encode()), "begin" if "no kind" in kind else "complete"
 
-    def _until_answered(self, request: bytes) -> tuple[int, bytes]:
-        for tried in range(1, MAX_TRIES + 1):
+    def _send_until_answered(self, request: bytes) -> tuple[int, bytes]:
+        for attempt in range(1, MAX_TRIES + 1):
             try:
-                self._line = self._line or _Line(self._place)
-                status, wait, answer = self._line.ask(request)
+                self._connection = self._connection or _Connection(self._address)
+                status, retry_after, body = self._connection.send(request)
             except OSError:
                 self.close()
                 with self._lock:
-                    self._told.again["its connection broke"] += 1
-                time.sleep(min(LONGEST_PAUSE, 0.01 * 2**tried))
+                    self._results.retries["its connection broke"] += 1
+                time.sleep(min(MAX_RETRY_DELAY, 0.01 * 2**attempt))
                 continue
             if status != 503:
-                return status, answer
+                return status, body
             with self._lock:
-                self._told.again["503"] += 1
-            time.sleep(min(LONGEST_PAUSE, wait))
+                self._results.retries["503"] += 1
+            time.sleep(min(MAX_RETRY_DELAY, retry_after))
         return 0, b"no answer"
 
 
-class _Line:
-    """A connection on which requests are answered in turn."""
+class _Connection:
+    """A persistent HTTP connection that sends one request at a time."""
 
-    def __init__(self, place: tuple[str, int]) -> None:
-        self._socket = socket.create_connection(place, timeout=PATIENCE)
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._socket = socket.create_connection(address, timeout=SOCKET_TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._rest = b""
+        self._buffer = b""
 
-    def ask(self, request: bytes) -> tuple[int, float, bytes]:
-        """(status, seconds to wait, body) of the response to a request.
+    def send(self, request: bytes) -> tuple[int, float, bytes]:
+        """Send a request; return the status, the seconds of `Retry-After` and the body of its response.
 
         Raises:
-            ConnectionError: the connection was closed meanwhile.
+            ConnectionError: the connection was closed before the response was complete.
         """
         self._socket.sendall(request)
-        while b"\r\n\r\n" not in self._rest:
-            self._more()
-        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
+        while b"\r\n\r\n" not in self._buffer:
+            self._receive()
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        status_line, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         length = int(headers.get("content-length", 0))
-        while len(self._rest) < length:
-            self._more()
-        body, self._rest = self._rest[:length], self._rest[length:]
-        return int(first.split()[1]), float(headers.get("retry-after", 0)), body
+        while len(self._buffer) < length:
+            self._receive()
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        return int(status_line.split()[1]), float(headers.get("retry-after", 0)), body
 
-    def _more(self) -> None:
-        some = self._socket.recv(65536)
-        if not some:
+    def _receive(self) -> None:
+        data = self._socket.recv(65536)
+        if not data:
             raise ConnectionResetError("closed")
-        self._rest += some
+        self._buffer += data
 
     def close(self) -> None:
         self._socket.close()

@@ -39,18 +39,19 @@ if TYPE_CHECKING:
 
 SAMPLES: Final = 200
 """The number of samples, evenly over the callbacks: twenty for each tenth."""
-WARM: Final = 50_000
+WARM_UP_CALLBACKS: Final = 50_000
 """The number of callbacks after which all caches are full."""
-OPERATES: Final = 20
+OPERATOR_RUNS: Final = 20
 """How often operators replay dead deliveries and purge old finished events."""
-OLD: Final = 5.0
-"""The age in seconds of old events."""
+PURGE_AGE: Final = 5.0
+"""Events older than this many seconds are purged."""
 MAX_WAL_MEBIBYTES: Final = 64.0
 """MiB of the write-ahead log, above which flowhooks itself warns."""
 MAX_HANDLES: Final = 8
 """Permitted file handles above the early tenth: readers of the ledger are opened on demand and kept."""
 MAX_THREADS: Final = 4
-SETTLES_WITHIN: Final = 600.0
+SETTLE_TIMEOUT: Final = 600.0
+"""Seconds in which all deliveries must have run after the last callback."""
 FLOWHOOKS: Final = str(Path(sys.executable).with_name("flowhooks"))
 
 
@@ -108,25 +109,25 @@ class Figure:
 
 
 def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str], float]:
-    """The median of each figure in one tenth of the callbacks, from 0 to 9; without a sample in it, the nearest one."""
-    within = [sample for sample in samples if number * calls <= 10 * sample.done <= (number + 1) * calls]
-    within = within or [min(samples, key=lambda sample: abs(10 * sample.done - (number + 0.5) * calls))]
-    return lambda name: median(getattr(sample, name) for sample in within)
+    """The median of each figure in one tenth of the callbacks, from 0 to 9; without samples, the nearest sample."""
+    selected = [sample for sample in samples if number * calls <= 10 * sample.done <= (number + 1) * calls]
+    selected = selected or [min(samples, key=lambda sample: abs(10 * sample.done - (number + 0.5) * calls))]
+    return lambda name: median(getattr(sample, name) for sample in selected)
 
 
 def early_tenth(calls: int) -> int:
     """The tenth of `calls` callbacks, from 0, with which the last tenth is compared."""
-    return min(5, max(1, -(-10 * WARM // calls)))
+    return min(5, max(1, -(-10 * WARM_UP_CALLBACKS // calls)))
 
 
 def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
-    """The result of the samples: the last tenth compared with the first tenth after all caches were full."""
-    beginning, last = tenth(samples, calls, early_tenth(calls)), tenth(samples, calls, 9)
+    """Compare the last tenth of the samples with the first tenth after all caches were full."""
+    early_median, late_median = tenth(samples, calls, early_tenth(calls)), tenth(samples, calls, 9)
 
-    def figure(what: str, name: str, allowed: str, most: Callable[[float], float]) -> Figure:
-        early, late, ever = beginning(name), last(name), max(getattr(one, name) for one in samples)
-        holds = (ever if allowed.startswith("never") else late) <= most(early)
-        return Figure(what=what, early=early, late=late, most=ever, allowed=allowed, holds=holds)
+    def figure(what: str, name: str, allowed: str, limit: Callable[[float], float]) -> Figure:
+        early, late, maximum = early_median(name), late_median(name), max(getattr(sample, name) for sample in samples)
+        holds = (maximum if allowed.startswith("never") else late) <= limit(early)
+        return Figure(what=what, early=early, late=late, most=maximum, allowed=allowed, holds=holds)
 
     return [
         figure("memory, MiB", "memory", f"last ÷ early tenth ≤ {growth:g}", lambda early: early * growth),
@@ -144,80 +145,80 @@ class Operators(threading.Thread):
 
     def __init__(self, server: Server, token: str) -> None:
         super().__init__(daemon=True)
-        self._place = server.admin.removeprefix("http://")
+        self._address = server.admin.removeprefix("http://")
         self._token = token
-        self._due = threading.Semaphore(0)
-        self._over = False
+        self._wake_ups = threading.Semaphore(0)
+        self._stopping = False
         self.purged = 0
         self.replayed = 0
         self.problems: list[str] = []
 
     def wake(self) -> None:
         """Wake the thread."""
-        self._due.release()
+        self._wake_ups.release()
 
     def finish(self) -> None:
-        """Finish the running work."""
-        self._over = True
-        self._due.release()
+        """Wait until the running work is finished, then stop the thread."""
+        self._stopping = True
+        self._wake_ups.release()
         self.join()
 
     def run(self) -> None:
         """Replay and purge each time the thread is woken."""
         since = 0
         try:
-            while self._due.acquire() and not self._over:
+            while self._wake_ups.acquire() and not self._stopping:
                 now = int(time.time() * 1e6)
                 self.replayed += self._replay({"state": "dead", "since": since})
                 since = now
-                until = int((time.time() - OLD) * 1e6)
+                until = int((time.time() - PURGE_AGE) * 1e6)
                 for state in (None, "dead", "parked"):
-                    wanted = {"until": until} | ({"state": state} if state else {})
-                    self.purged += sum(one["purged"] for one in self._all("purge", wanted))
+                    event_filter = {"until": until} | ({"state": state} if state else {})
+                    self.purged += sum(page["purged"] for page in self._pages("purge", event_filter))
         except Exception as error:  # noqa: BLE001 (whatever it is, it is a problem of this run)
             self.problems.append(f"an operator has given up: {error!r}")
 
-    def _replay(self, wanted: dict[str, object]) -> int:
+    def _replay(self, event_filter: dict[str, object]) -> int:
         """Start a bulk operation; return the number of its deliveries."""
-        planned = self._operate("plan_operation", {"action": "replay", "event_filter": wanted})
-        self._operate("start_operation", {"operation_id": planned["id"]})
+        planned = self._run_operation("plan_operation", {"action": "replay", "event_filter": event_filter})
+        self._run_operation("start_operation", {"operation_id": planned["id"]})
         return int(planned["planned"])
 
-    def _all(self, name: str, wanted: dict[str, object]) -> Iterator[dict[str, Any]]:
+    def _pages(self, name: str, event_filter: dict[str, object]) -> Iterator[dict[str, Any]]:
         after = ""
         while True:
-            done = self._operate(name, {"event_filter": wanted, "after": after})
-            yield done
-            after = done["next"]
-            if not after or self._over:
+            page = self._run_operation(name, {"event_filter": event_filter, "after": after})
+            yield page
+            after = page["next"]
+            if not after or self._stopping:
                 return
 
-    def _operate(self, name: str, arguments: dict[str, object]) -> dict[str, Any]:
-        """Request an operation, again if its commit took too long; return the answer."""
-        for tried in range(MAX_TRIES):
-            status, said = self._ask(name, arguments)
+    def _run_operation(self, name: str, arguments: dict[str, object]) -> dict[str, Any]:
+        """Request an operation, and repeat the request if its commit took too long; return the response."""
+        for attempt in range(MAX_TRIES):
+            status, body = self._post(name, arguments)
             if status == http.HTTPStatus.OK:
-                return json.loads(said)
-            if status == http.HTTPStatus.CONFLICT and tried:
+                return json.loads(body)
+            if status == http.HTTPStatus.CONFLICT and attempt:
                 return {}  # the earlier request has done it
             if status != http.HTTPStatus.SERVICE_UNAVAILABLE:
                 break
-        raise RuntimeError(f"{name} was answered {status}: {said[:300]!r}")
+        raise RuntimeError(f"{name} was answered {status}: {body[:300]!r}")
 
-    def _ask(self, name: str, arguments: dict[str, object]) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._place, timeout=120)
+    def _post(self, name: str, arguments: dict[str, object]) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self._address, timeout=120)
         try:
             headers = {"Authorization": f"Bearer {self._token}"}
             connection.request("POST", f"/api/operations/{name}", json.dumps(arguments), headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Soaked:
-    """The result of a run; `problem` is empty if all checks passed, `samples` has every sample."""
+class SoakResult:
+    """The result of a run; `problems` is empty if all checks passed, `samples` has every sample."""
 
     calls: int
     seconds: float
@@ -233,7 +234,7 @@ class Soaked:
 
 @contextmanager
 def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
-    """Run a server with the handlers of the mixture; yield it and the address of its callback listener."""
+    """Run a server with the handlers of `mixture`; yield the server and the address of its callback listener."""
     plugins = site.folder / "plugins"
     plugins.mkdir()
     (plugins / "mixture.py").write_text(PLUGIN)
@@ -249,41 +250,41 @@ def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
         yield server, ("127.0.0.1", listen)
 
 
-def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Progress) -> Soaked:
+def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Progress) -> SoakResult:
     """Run the soak test."""
     site = Site(folder=folder)
-    with serving(site) as (server, place):
+    with serving(site) as (server, address):
         token = json.loads(site.database.with_name("flowhooks.db.lock").read_text())["token"]
         operators = Operators(server, token)
-        callers = Callers(place, several=clients, calls=calls, name="soak")
+        callers = Callers(address, clients=clients, calls=calls, name="soak")
         began = time.monotonic()
         operators.start()
         callers.start()
-        samples = _watched(server, site, callers, operators, calls=calls, progress=progress)
+        samples = _sample_until_done(server, site, callers, operators, calls=calls, progress=progress)
         seconds = time.monotonic() - began
         operators.finish()
-        left = unsettled(site, seconds=SETTLES_WITHIN)
-    told = callers.told
+        backlog = unsettled(site, seconds=SETTLE_TIMEOUT)
+    results = callers.results
     verified = subprocess.run(
         [FLOWHOOKS, "verify", "--json", "--database", str(site.database)], capture_output=True, text=True, check=False
     )
-    books = json.loads(verified.stdout or "{}")
+    report = json.loads(verified.stdout or "{}")
     figures = judged(samples, calls, growth)
-    problems = [*told.problems, *operators.problems, *left]
-    problems += [f"{one.what}: {one.allowed} does not hold" for one in figures if not one.holds]
+    problems = [*results.problems, *operators.problems, *backlog]
+    problems += [f"{figure.what}: {figure.allowed} does not hold" for figure in figures if not figure.holds]
     if verified.returncode:
-        problems.append(f"the counts do not balance: {books.get('problems') or verified.stderr}")
-    if books.get("accepted") != told.stored:
-        problems.append(f"callers got {told.stored} events, and {books.get('accepted')} were accepted")
-    answers = {f"{kind}: {status}": count for (kind, status), count in sorted(told.answers.items())}
-    return Soaked(
-        calls=told.done,
+        problems.append(f"the counts do not balance: {report.get('problems') or verified.stderr}")
+    if report.get("accepted") != results.stored:
+        problems.append(f"callers got {results.stored} events, and {report.get('accepted')} were accepted")
+    answers = {f"{kind}: {status}": count for (kind, status), count in sorted(results.responses.items())}
+    return SoakResult(
+        calls=results.done,
         seconds=seconds,
         answers=answers,
-        again=dict(told.again),
+        again=dict(results.retries),
         purged=operators.purged,
         replayed=operators.replayed,
-        books={name: books.get(name) for name in ("accepted", "stored", "purged", "deliveries", "attempts")},
+        books={name: report.get(name) for name in ("accepted", "stored", "purged", "deliveries", "attempts")},
         figures=figures,
         samples=samples,
         problems=problems,
@@ -291,9 +292,9 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
 
 
 def unsettled(site: Site, *, seconds: float) -> list[str]:
-    """Wait until all deliveries have run; return the reason if they do not."""
-    if held := site.ask("SELECT count(*) FROM handlers WHERE circuit_opened_at IS NOT NULL"):
-        return [f"the circuits of {held} handlers are open, and their deliveries have piled up"]
+    """Wait until all deliveries have run; return the problem if they have not after `seconds`."""
+    if open_circuits := site.ask("SELECT count(*) FROM handlers WHERE circuit_opened_at IS NOT NULL"):
+        return [f"the circuits of {open_circuits} handlers are open, and their deliveries have piled up"]
     try:
         site.settle(seconds=seconds)
     except ServerError as error:
@@ -301,63 +302,63 @@ def unsettled(site: Site, *, seconds: float) -> list[str]:
     return []
 
 
-def _watched(
+def _sample_until_done(
     server: Server, site: Site, callers: Callers, operators: Operators, *, calls: int, progress: Progress
 ) -> list[Sample]:
     """Sample the server until all callbacks are sent, wake the operators periodically, and report each tenth."""
     bar = progress.add_task("call-backs", total=calls)
     samples: list[Sample] = []
-    operated = told = 0
+    operator_runs = reported = 0
     began = time.monotonic()
 
-    def look(done: int) -> None:
-        nonlocal told
+    def take_sample(done: int) -> None:
+        nonlocal reported
         samples.append(sample(server.pid, site.database, done))
         progress.update(bar, completed=done, description=f"callbacks, {samples[-1].memory:.0f} MiB")
-        while done * 10 >= calls * (told + 1):
-            progress.console.print(_line(samples, calls, told, time.monotonic() - began))
-            told += 1
+        while done * 10 >= calls * (reported + 1):
+            progress.console.print(_tenth_text(samples, calls, reported, time.monotonic() - began))
+            reported += 1
 
     while callers.busy:
         time.sleep(0.02)
-        done = callers.told.done
+        done = callers.results.done
         if done * SAMPLES >= calls * len(samples):
-            look(done)
-        if done * OPERATES >= calls * (operated + 1):
-            operated += 1
+            take_sample(done)
+        if done * OPERATOR_RUNS >= calls * (operator_runs + 1):
+            operator_runs += 1
             operators.wake()
-    look(callers.told.done)
+    take_sample(callers.results.done)
     return samples
 
 
-def _line(samples: Sequence[Sample], calls: int, number: int, seconds: float) -> str:
-    of = tenth(samples, calls, number)
+def _tenth_text(samples: Sequence[Sample], calls: int, number: int, seconds: float) -> str:
+    value = tenth(samples, calls, number)
     return (
-        f"{number * 10 + 10:3} % after {seconds:,.0f} s: {of('memory'):.1f} MiB, {of('handles'):.0f} file handles,"
-        f" {of('threads'):.0f} threads, log of {of('wal'):.0f} MiB"
+        f"{number * 10 + 10:3} % after {seconds:,.0f} s: {value('memory'):.1f} MiB, {value('handles'):.0f} file"
+        f" handles, {value('threads'):.0f} threads, log of {value('wal'):.0f} MiB"
     )
 
 
-def shown(soaked: Soaked, console: Console) -> None:
+def print_result(result: SoakResult, console: Console) -> None:
     """Print the result."""
-    table = Table("watched", f"tenth no. {early_tenth(soaked.calls) + 1}", "last tenth", "most", "allowed", "")
-    for one in soaked.figures:
+    table = Table("watched", f"tenth no. {early_tenth(result.calls) + 1}", "last tenth", "most", "allowed", "")
+    for figure in result.figures:
         table.add_row(
-            one.what,
-            f"{one.early:,.1f}",
-            f"{one.late:,.1f}",
-            f"{one.most:,.1f}",
-            one.allowed,
-            "holds" if one.holds else "does not hold",
+            figure.what,
+            f"{figure.early:,.1f}",
+            f"{figure.late:,.1f}",
+            f"{figure.most:,.1f}",
+            figure.allowed,
+            "holds" if figure.holds else "does not hold",
         )
-    console.print(f"{soaked.calls:,} callbacks in {soaked.seconds:,.0f} s, {soaked.calls / soaked.seconds:,.0f}/s")
-    console.print(", ".join(f"{name}: {count:,} times" for name, count in soaked.answers.items()))
-    console.print(f"sent again: {soaked.again or 'none'}; purged: {soaked.purged:,}; replayed: {soaked.replayed:,}")
-    console.print(f"books: {soaked.books}")
+    console.print(f"{result.calls:,} callbacks in {result.seconds:,.0f} s, {result.calls / result.seconds:,.0f}/s")
+    console.print(", ".join(f"{name}: {count:,} times" for name, count in result.answers.items()))
+    console.print(f"sent again: {result.again or 'none'}; purged: {result.purged:,}; replayed: {result.replayed:,}")
+    console.print(f"books: {result.books}")
     console.print(table)
-    for line in soaked.problems:
+    for line in result.problems:
         console.print(f"[red]{line}")
-    console.print("[red]not as it should be" if soaked.problems else "[green]as it should be")
+    console.print("[red]not as it should be" if result.problems else "[green]as it should be")
 
 
 @click.command(help=__doc__)
@@ -375,11 +376,11 @@ def main(call_backs: int, clients: int, growth: float, file: Path | None) -> Non
         tempfile.TemporaryDirectory(prefix="flowhooks-soak-") as folder,
         Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress,
     ):
-        soaked = soak(Path(folder), calls=call_backs, clients=clients, growth=growth, progress=progress)
-    shown(soaked, console)
+        result = soak(Path(folder), calls=call_backs, clients=clients, growth=growth, progress=progress)
+    print_result(result, console)
     if file is not None:
-        file.write_text(json.dumps(asdict(soaked), indent=2, ensure_ascii=False) + "\n")
-    sys.exit(1 if soaked.problems else 0)
+        file.write_text(json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
+    sys.exit(1 if result.problems else 0)
 
 
 if __name__ == "__main__":

@@ -662,8 +662,8 @@ def test_a_soak_opens_no_circuit_and_leaves_no_backlog(part, tmp_path):
     """Failures in a row before the first retry do not open the circuit, and all deliveries are done."""
     soak, mixture, servers = part("soak"), part("mixture"), part("servers")
     site = servers.Site(folder=tmp_path)
-    with soak.serving(site) as (_, place):
-        callers = mixture.Callers(place, several=8, calls=300, name="held", kinds=["fails once"])
+    with soak.serving(site) as (_, address):
+        callers = mixture.Callers(address, clients=8, calls=300, name="held", kinds=["fails once"])
         callers.start()
         while callers.busy:
             time.sleep(0.05)
