@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import load
 from bench import CONNECTIONS, LATER, Bench, Comparison, cost, rate
 from figures import Figure
-from measuring import Taken, loaded
+from measuring import Target, measure_load
 from servers import THREADS, bare
 
 if TYPE_CHECKING:
@@ -134,19 +134,19 @@ def one(
         client: the cores of wrk; default: all.
     """
 
-    def on(taken: Taken) -> load.Load:
+    def on(target: Target) -> load.Load:
         answers = {"prefer": "", "only_200": True} if subject == OUTCOME else {"prefer": LATER, "only_200": False}
-        return loaded(taken, connections=connections, seconds=bench.seconds, size=size, cores=client, **answers)
+        return measure_load(target, connections=connections, seconds=bench.seconds, size=size, cores=client, **answers)
 
     if subject in {BARE, STORES}:
         stores = subject == STORES
         with bench.scratch() as folder, bare(folder, threads=THREADS, cores=server, stores=stores) as running:
-            return on(Taken(url=running.url))
+            return on(Target(url=running.url))
     with bench.site() as site:
         if subject == WAITS:
             with site.serve():  # registers its handler, so that deliveries wait for it
                 pass
             with site.serve(plugin=False, cores=server) as running:
-                return on(Taken(url=running.url))
+                return on(Target(url=running.url))
         with site.serve(cores=server) as running:
-            return on(Taken(url=running.url, left=lambda _answered: site.unfinished()))
+            return on(Target(url=running.url, count_unfinished=lambda _answered: site.unfinished()))

@@ -18,7 +18,7 @@ import processor
 from bench import CONNECTIONS, LATER
 from cluster import cluster
 from figures import Cost, Figure
-from measuring import Taken, drained
+from measuring import Target, wait_until_drained
 from servers import ServerError, bare
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Contender:
     """
 
     name: str
-    open: Callable[[Bench], AbstractContextManager[Taken]]
+    open: Callable[[Bench], AbstractContextManager[Target]]
     missing: Callable[[], str] = lambda: ""
     beside: str = SQLITE
 
@@ -80,68 +80,74 @@ class Score:
 
 
 @contextmanager
-def _flowhooks(bench: Bench) -> Iterator[Taken]:
+def _flowhooks(bench: Bench) -> Iterator[Target]:
     with bench.site() as site, site.serve() as server:
-        yield Taken(url=server.url, left=lambda _answered: site.unfinished())
+        yield Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
 
 
 @contextmanager
-def _flowhooks_on_postgresql(bench: Bench) -> Iterator[Taken]:
+def _flowhooks_on_postgresql(bench: Bench) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
         cluster(folder) as postgresql,
         postgresql.ledger("embedded") as ledger,
         ledger.serve(worker=True) as server,
     ):
-        yield Taken(url=server.url, left=lambda _answered: ledger.waiting())
+        yield Target(url=server.url, count_unfinished=lambda _answered: ledger.waiting())
 
 
 @contextmanager
-def _procrastinate(bench: Bench) -> Iterator[Taken]:
+def _procrastinate(bench: Bench) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
         peers.on_postgresql(folder, bench.tell) as postgresql,
         postgresql.procrastinate() as server,
     ):
-        yield Taken(url=server.url, left=lambda _answered: postgresql.open("procrastinate_jobs", "succeeded"))
+        yield Target(
+            url=server.url, count_unfinished=lambda _answered: postgresql.open("procrastinate_jobs", "succeeded")
+        )
 
 
 @contextmanager
-def _dbos(bench: Bench) -> Iterator[Taken]:
+def _dbos(bench: Bench) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
         peers.on_postgresql(folder, bench.tell) as postgresql,
         postgresql.dbos() as server,
     ):
-        yield Taken(url=server.url, left=lambda _answered: postgresql.open("dbos.workflow_status", "SUCCESS"))
+        yield Target(
+            url=server.url, count_unfinished=lambda _answered: postgresql.open("dbos.workflow_status", "SUCCESS")
+        )
 
 
 @contextmanager
-def _celery(bench: Bench, *, durable: bool) -> Iterator[Taken]:
+def _celery(bench: Bench, *, durable: bool) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
         peers.peer(folder, bench.tell, durable=durable) as redis,
         redis.workers(peers.WORKERS),
         redis.serve() as server,
     ):
-        yield Taken(url=server.url, left=lambda _answered: redis.open())
+        yield Target(url=server.url, count_unfinished=lambda _answered: redis.open())
 
 
 @contextmanager
-def _rq(bench: Bench, *, durable: bool) -> Iterator[Taken]:
+def _rq(bench: Bench, *, durable: bool) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
         peers.peer(folder, bench.tell, durable=durable) as redis,
         redis.rq_workers(peers.WORKERS),
         redis.serve_flask() as server,
     ):
-        yield Taken(url=server.url, left=lambda _answered: redis.open())
+        yield Target(url=server.url, count_unfinished=lambda _answered: redis.open())
 
 
 @contextmanager
-def _webhook(bench: Bench, command: str, *, waits: bool) -> Iterator[Taken]:
+def _webhook(bench: Bench, command: str, *, waits: bool) -> Iterator[Target]:
     with bench.scratch() as folder, peers.webhook(folder, command, waits=waits) as (server, counted):
-        yield Taken(url=server.url, left=lambda answered: max(0, answered - counted.stat().st_size), path=HOOK)
+        yield Target(
+            url=server.url, count_unfinished=lambda answered: max(0, answered - counted.stat().st_size), path=HOOK
+        )
 
 
 OURS = Contender(name=SQLITE, open=_flowhooks)
@@ -273,36 +279,36 @@ def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
         for number in range(bench.rounds):
             for contender in there:
                 bench.tell(f"{contender.name}, {connections} connections", number, bench.rounds)
-                with suppress(load.NothingAnswered), contender.open(bench) as taken:
-                    score = measure(taken, connections, min(bench.seconds, SECONDS))
+                with suppress(load.NothingAnswered), contender.open(bench) as target:
+                    score = measure(target, connections, min(bench.seconds, SECONDS))
                     found.setdefault((contender.name, connections), []).append(score)
     found = {of: scores for of, scores in found.items() if len(scores) == bench.rounds}
     bench.kept["peers"] = found
     return found
 
 
-def measure(taken: Taken, connections: int, seconds: float) -> Score:
+def measure(target: Target, connections: int, seconds: float) -> Score:
     """Load one alternative, then count how many of its answered callbacks it has run."""
     began, before = time.monotonic(), processor.spent()
-    run = partial(load.run, taken.url, connections=connections, prefer=LATER, path=taken.path)
-    whole = 0
+    run = partial(load.run, target.url, connections=connections, prefer=LATER, path=target.path)
+    answered_count = 0
     with suppress(load.NothingAnswered):  # too slow for one second: the measured load shows how slow
-        whole = run(seconds=WARM_UP).counted
+        answered_count = run(seconds=WARM_UP).counted
     measured = run(seconds=seconds)
-    whole += measured.counted
-    done = drained(taken, whole, REST)
-    spent, left = time.monotonic() - began, 0 if done else taken.left(whole)
-    ran = max(1, whole - left)  # requests that wrk did not wait for were answered, too
-    done = done or drained(taken, whole, DRAIN)
-    # When wrk stops, one request of each connection is under way, and is served all the same.
-    cost = (processor.spent() - before) / (whole + 2 * connections) * 1e6
+    answered_count += measured.counted
+    is_drained = wait_until_drained(target, answered_count, REST)
+    spent, left = time.monotonic() - began, 0 if is_drained else target.count_unfinished(answered_count)
+    ran = max(1, answered_count - left)  # requests that wrk did not wait for were answered, too
+    is_drained = is_drained or wait_until_drained(target, answered_count, DRAIN)
+    # When wrk stops, each connection has one unanswered request, which the server processes too.
+    cost = (processor.spent() - before) / (answered_count + 2 * connections) * 1e6
     return Score(
         answered=measured.rate,
         ran=ran / spent,
         left=left,
         p50=measured.p50,
         p99=measured.p99,
-        processor=cost if done else 0.0,
+        processor=cost if is_drained else 0.0,
     )
 
 

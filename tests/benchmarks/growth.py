@@ -15,7 +15,7 @@ import processor
 from bench import LATER, Bench, cost
 from cluster import cluster
 from figures import Figure
-from measuring import Taken, loaded
+from measuring import Target, measure_load
 from plots import Plot, Point
 
 from flowhooks.ledger.upgrade import upgrade
@@ -42,8 +42,8 @@ def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
 
     def one(many: int) -> load.Load:
         with bench.site(handlers=many) as site, site.serve() as server:
-            taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
-            return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER, classes=many)
+            target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
+            return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER, classes=many)
 
     found = _measured(bench, {"stored and run": one}, HANDLERS, "handlers")
     bench.kept["plot"] = _plot("Handlers", "handlers of different classes", found)
@@ -72,16 +72,16 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
             _read_once(sites[level].database)
             with sites[level].serve() as server:
                 processor.until_quiet()
-                taken = Taken(url=server.url, left=lambda _answered: sites[level].unfinished())
-                return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER)
+                target = Target(url=server.url, count_unfinished=lambda _answered: sites[level].unfinished())
+                return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
         def on_postgresql(level: int) -> load.Load:
             of_database = ledgers[level].ask("SELECT oid FROM pg_database WHERE datname = current_database()")
             _read_once(*(Path(ledgers[level].ask("SHOW data_directory")) / "base" / str(of_database)).iterdir())
             with ledgers[level].serve(worker=True) as server:
                 processor.until_quiet()
-                taken = Taken(url=server.url, left=lambda _answered: ledgers[level].waiting())
-                return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER)
+                target = Target(url=server.url, count_unfinished=lambda _answered: ledgers[level].waiting())
+                return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
         found = _measured(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")
     bench.kept["plot"] = _plot("Stored events", "events stored before the load", found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from accepting import modes
 from bench import CONNECTIONS, LATER, Bench, compare, cost, rate
 from figures import Figure
-from measuring import Taken, loaded
+from measuring import Target, measure_load
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,7 +50,7 @@ def _one(bench: Bench, config: str, connections: int, server: Collection[int], c
         with site.serve():  # registers its handler, so that deliveries wait for it
             pass
         with site.serve(plugin=False, cores=server) as running:
-            taken = Taken(url=running.url)
-            return loaded(
-                taken, connections=connections, seconds=bench.seconds, prefer=LATER, values=True, cores=client
+            target = Target(url=running.url)
+            return measure_load(
+                target, connections=connections, seconds=bench.seconds, prefer=LATER, values=True, cores=client
             )

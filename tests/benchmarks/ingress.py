@@ -11,7 +11,7 @@ import load
 from accepting import modes
 from bench import CONNECTIONS, LATER, Bench, compare, cost, rate
 from figures import Figure
-from measuring import Taken, loaded
+from measuring import Target, measure_load
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -80,5 +80,5 @@ def one(
         with site.serve():  # registers its handler, so that deliveries wait for it
             pass
         with site.serve(plugin=False, cores=server) as running:
-            taken = Taken(url=running.url, path=path, token=TOKEN)
-            return loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER, cores=client)
+            target = Target(url=running.url, path=path, token=TOKEN)
+            return measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER, cores=client)

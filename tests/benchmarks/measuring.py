@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 WARM_UP = 1.0
 """Seconds of the same load before each measured load."""
-PATIENCE = 60.0
+DRAIN_TIMEOUT = 60.0
 """Seconds in which the work of the answered callbacks must be done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """A running subject that takes callbacks.
+class Target:
+    """A running server that receives callbacks.
 
     Attributes:
-        url: root of its server.
-        left: returns how many of a number of answered callbacks have not been run.
+        url: the root of the server.
+        count_unfinished: takes the number of answered callbacks; returns how many of them have not been run.
         path: the parts of the path before and after the flowInstanceId; see `load.run`.
         token: the bearer token of its source; by default none.
     """
 
     url: str
-    left: Callable[[int], int] = lambda _answered: 0
+    count_unfinished: Callable[[int], int] = lambda _answered: 0
     path: tuple[str, str] = load.PATH
     token: str = ""
 
 
-def loaded(
-    taken: Taken,
+def measure_load(
+    target: Target,
     *,
     connections: int,
     seconds: float,
@@ -49,44 +49,44 @@ def loaded(
     values: bool = False,
     cores: Collection[int] = (),
 ) -> load.Load:
-    """Load a subject with the processor time of all watched processes; for the arguments see `load.run`.
+    """Load a target and measure the processor time of all watched processes; for the arguments see `load.run`.
 
-    Its processor time is 0, and so not known, if work is left after `PATIENCE`.
+    The processor time is 0, which means unknown, if work is left after `DRAIN_TIMEOUT`.
 
     Raises:
         LoadError: see `load.run`.
     """
     run = partial(
         load.run,
-        taken.url,
+        target.url,
         connections=connections,
         prefer=prefer,
         classes=classes,
         only_200=only_200,
-        path=taken.path,
-        token=taken.token,
+        path=target.path,
+        token=target.token,
         size=size,
         values=values,
         cores=cores,
     )
-    warm = 0
+    warm_up_answered = 0
     with suppress(load.NothingAnswered):  # too slow for one second: the measured load shows how slow
-        first = run(seconds=WARM_UP)
-        warm = first.counted + first.later
-    drained(taken, warm, PATIENCE)
-    began = processor.spent()
-    last = run(seconds=seconds)
-    answered = last.counted + last.later
-    done = drained(taken, warm + answered, PATIENCE)
-    # When wrk stops, one request of each connection is under way, and is served all the same.
-    cost = (processor.spent() - began) / (answered + connections) * 1e6
-    return replace(last, processor=cost if done else 0.0)
+        warm_up = run(seconds=WARM_UP)
+        warm_up_answered = warm_up.counted + warm_up.later
+    wait_until_drained(target, warm_up_answered, DRAIN_TIMEOUT)
+    spent_before = processor.spent()
+    result = run(seconds=seconds)
+    answered = result.counted + result.later
+    is_drained = wait_until_drained(target, warm_up_answered + answered, DRAIN_TIMEOUT)
+    # When wrk stops, each connection has one unanswered request, which the server processes too.
+    cost = (processor.spent() - spent_before) / (answered + connections) * 1e6
+    return replace(result, processor=cost if is_drained else 0.0)
 
 
-def drained(taken: Taken, answered: int, seconds: float) -> bool:
-    """Wait until a subject has run all of a number of answered callbacks; return whether it has."""
+def wait_until_drained(target: Target, answered: int, seconds: float) -> bool:
+    """Wait until a target has run all answered callbacks; return False if it has not after `seconds`."""
     end = time.monotonic() + seconds
-    while taken.left(answered) > 0:
+    while target.count_unfinished(answered) > 0:
         if time.monotonic() > end:
             return False
         time.sleep(0.05)

@@ -24,7 +24,7 @@ import processor
 from bench import CONNECTIONS, LATER, compare, cost, cost_of_repeated, rate, run_times
 from cluster import cluster
 from figures import Cost, Figure
-from measuring import Taken
+from measuring import Target
 from servers import ServerError
 
 from flowhooks.ledger.upgrade import upgrade
@@ -201,13 +201,13 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
     with _full(bench) as site:
         for connections in CONNECTIONS:
 
-            def loaded(*, watched: bool, connections: int = connections) -> Load:
+            def measure(*, watched: bool, connections: int = connections) -> Load:
                 with site.serve() as server, meanwhile(partial(_reload, server)) if watched else ExitStack():
                     bench.tell(f"{connections} connections{', the overview open' if watched else ''}")
-                    taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
-                    return measuring.loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER)
+                    target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
+                    return measuring.measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
-            (comparison,) = compare(bench.rounds, lambda: loaded(watched=False), lambda: loaded(watched=True))
+            (comparison,) = compare(bench.rounds, lambda: measure(watched=False), lambda: measure(watched=True))
             figures.append(
                 Figure(
                     case=f"{connections} connections",

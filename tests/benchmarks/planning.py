@@ -22,7 +22,7 @@ import measuring
 import operating
 from bench import CONNECTIONS, LATER, compare, cost, cost_of_repeated, rate
 from figures import Figure
-from measuring import Taken
+from measuring import Target
 from servers import ServerError
 
 from flowhooks.ledger.upgrade import upgrade
@@ -120,13 +120,13 @@ def accepting(bench: Bench) -> tuple[list[Figure], list[str]]:
     with _dead(bench) as site:
         for connections in CONNECTIONS:
 
-            def loaded(*, beside: bool, connections: int = connections) -> Load:
+            def measure(*, beside: bool, connections: int = connections) -> Load:
                 with site.serve() as server, _operating(site, server) if beside else ExitStack():
                     bench.tell(f"{connections} connections{', an operation runs' if beside else ''}")
-                    taken = Taken(url=server.url)
-                    return measuring.loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER)
+                    target = Target(url=server.url)
+                    return measuring.measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
-            (comparison,) = compare(bench.rounds, lambda: loaded(beside=False), lambda: loaded(beside=True))
+            (comparison,) = compare(bench.rounds, lambda: measure(beside=False), lambda: measure(beside=True))
             figures.append(
                 Figure(
                     case=f"{connections} connections, {RATE}",

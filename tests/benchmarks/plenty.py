@@ -10,7 +10,7 @@ import plans
 from bench import CONNECTIONS, LATER, cost
 from cluster import cluster
 from figures import Figure
-from measuring import Taken, loaded
+from measuring import Target, measure_load
 from sharing import run_all
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _rates(bench: Bench, ledger: Shared, name: str) -> dict[str, Cost]:
         for connections in CONNECTIONS:
             bench.tell(f"{name}, {connections} connections")
             seconds = min(bench.seconds, SECONDS)
-            last = loaded(Taken(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
+            last = measure_load(Target(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
             found[f"accept, {connections} connections"] = cost([last])
     bench.tell(f"{name}, running what was stored")
     found["claim, run and settle, 1 worker"] = cost([run_all(ledger, 1)])

@@ -15,7 +15,7 @@ import processor
 from bench import CONNECTIONS, LATER, compare, cost, rate, run_times
 from cluster import RUNNERS, cluster
 from figures import Figure
-from measuring import Taken
+from measuring import Target
 from peers import peer
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def accepted(bench: Bench, postgresql: Cluster, runner: str, connections: int) -
 def _loaded(bench: Bench, server: Server, name: str, connections: int) -> load.Load:
     bench.tell(f"{name}, {connections} connections")
     seconds = min(bench.seconds, SECONDS)
-    return measuring.loaded(Taken(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
+    return measuring.measure_load(Target(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,10 +248,10 @@ def test_processor_time_includes_work_after_the_response(part, monkeypatch, left
     answer = load.Load(counted=900, later=100, seconds=1, p50=1, p99=2)
     monkeypatch.setattr(load, "run", lambda *_args, **_options: answer)
     monkeypatch.setattr(part("processor"), "spent", iter([1.0, 1.5]).__next__)
-    monkeypatch.setattr(measuring, "PATIENCE", 0 if left[-1] else 60)
+    monkeypatch.setattr(measuring, "DRAIN_TIMEOUT", 0 if left[-1] else 60)
     waiting = iter(left)
-    taken = measuring.Taken(url="", left=lambda _answered: next(waiting))
-    assert measuring.loaded(taken, connections=0, seconds=1).processor == spent
+    target = measuring.Target(url="", count_unfinished=lambda _answered: next(waiting))
+    assert measuring.measure_load(target, connections=0, seconds=1).processor == spent
 
 
 def test_a_plot_shows_each_series_and_size(part):
@@ -545,7 +545,7 @@ def test_only_finished_runs_of_answered_callbacks_count(part, monkeypatch):
         asked.append(answered)
         return next(waiting)
 
-    score = contending.measure(contending.Taken(url="", left=left), 8, 2)
+    score = contending.measure(contending.Target(url="", count_unfinished=left), 8, 2)
     assert (score.answered, score.left, asked) == (50, 0, [110, 110, 110])
     assert score.ran > 0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench import CONNECTIONS, LATER, Bench, compare, cost, rate
 from figures import Figure
-from measuring import Taken, loaded
+from measuring import Target, measure_load
 
 from flowhooks.background.trends import FLUSH_INTERVAL
 
@@ -38,5 +38,5 @@ def trends(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 def _one(bench: Bench, wrapper: tuple[str, ...]) -> load.Load:
     with bench.site() as site, site.serve(wrapper=wrapper) as running:
-        taken = Taken(url=running.url, left=lambda _answered: site.unfinished())
-        return loaded(taken, connections=CONNECTIONS[0], seconds=bench.seconds, prefer=LATER)
+        target = Target(url=running.url, count_unfinished=lambda _answered: site.unfinished())
+        return measure_load(target, connections=CONNECTIONS[0], seconds=bench.seconds, prefer=LATER)

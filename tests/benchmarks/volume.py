@@ -11,7 +11,7 @@ import load
 import processor
 from bench import CONNECTIONS, LATER, Bench, compare, cost, rate
 from figures import Cost, Figure
-from measuring import Taken, loaded
+from measuring import Target, measure_load
 from servers import Site
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
         def one(site: Site, name: str, connections: int = connections) -> load.Load:
             with site.serve() as server:
                 bench.tell(f"{name}, {connections} connections")
-                taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
-                return loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER)
+                target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
+                return measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
         def empty() -> load.Load:
             with bench.site() as site:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from bench import LATER, Bench, Comparison, cost, rate
 from figures import Figure
-from measuring import PATIENCE, Taken, drained, loaded
+from measuring import DRAIN_TIMEOUT, Target, measure_load, wait_until_drained
 from servers import Site
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ def one(bench: Bench, many: int) -> tuple[load.Load, int]:
         with site.serve(settings=settings) as server:
             try:
                 with _waiting(server, many) as waiting:
-                    drained(Taken(url="", left=lambda _stored: many - site.ask(STORED)), many, PATIENCE)
-                    taken = Taken(url=server.url, left=lambda _answered: site.unfinished() - many)
-                    found = loaded(taken, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
+                    wait_until_drained(
+                        Target(url="", count_unfinished=lambda _stored: many - site.ask(STORED)), many, DRAIN_TIMEOUT
+                    )
+                    target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished() - many)
+                    found = measure_load(target, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
                     return found, len(waiting) - _answered(waiting)
             finally:
                 end = os.open(site.plugins() / "end", os.O_RDWR)  # as a writer; as a reader it waits for nobody
