@@ -97,11 +97,11 @@ def _figures(
 
 def _measured(bench: Bench) -> Found:
     """The loads of all subjects in turn, measured at the first call."""
-    if "accepting" not in bench.kept:
-        bench.kept["accepting"] = {
+    if "accepting" not in bench.cache:
+        bench.cache["accepting"] = {
             (cores, many): _rounds(bench, many, *where) for cores, where in modes().items() for many in CONNECTIONS
         }
-    found: Found = bench.kept["accepting"]  # type: ignore[assignment]  # put there above
+    found: Found = bench.cache["accepting"]  # type: ignore[assignment]  # stored above
     return found
 
 
@@ -109,7 +109,7 @@ def _rounds(bench: Bench, many: int, server: Collection[int], client: Collection
     found: dict[str, list[load.Load]] = {subject: [] for subject in SUBJECTS}
     for number in range(bench.rounds):
         for subject in SUBJECTS:
-            bench.tell(f"{subject}, {many} connections", number, bench.rounds)
+            bench.show_progress(f"{subject}, {many} connections", number, bench.rounds)
             found[subject].append(one(bench, subject, many, server=server, client=client))
     return found
 

@@ -1,4 +1,4 @@
-"""The arguments of every row: duration, amount, folder and output."""
+"""The arguments of every row, comparisons of loads, and summaries of measured times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from sharing import Ran
 
 ROUNDS = 3
-"""How often a pair is measured in turn; the median of the ratios counts, so that other load affects both."""
+"""The number of rounds, in each of which both subjects are measured, so that other load affects both of them. The
+median of the ratios counts."""
 CONNECTIONS = (8, 32)
 LATER = "respond-async"
 """The `Prefer` header that requests a response as soon as the callback is stored."""
@@ -34,32 +35,32 @@ class Bench:
     Attributes:
         seconds: the duration of each load.
         events: the number of callbacks that the large rows store.
-        folder: for all files.
-        rounds: how often each pair is measured in turn.
-        tell: shows progress: a text, and a count of a total where it is known.
-        kept: data that one row keeps for another.
+        folder: the folder for all files.
+        rounds: how often each pair is measured.
+        show_progress: takes a text and, where they are known, a count and its total.
+        cache: measured data that several rows use, by name.
     """
 
     seconds: float
     events: int
     folder: Path
     rounds: int = ROUNDS
-    tell: Callable[..., None] = print
-    kept: dict[str, object] = field(default_factory=dict)
+    show_progress: Callable[..., None] = print
+    cache: dict[str, object] = field(default_factory=dict)
 
-    def lasting(self, seconds: float) -> Bench:
-        """The same session with loads of another duration."""
+    def with_seconds(self, seconds: float) -> Bench:
+        """Return the same session with another duration of each load."""
         return replace(self, seconds=seconds)
 
     @contextmanager
     def site(self, *, handlers: int = 1) -> Iterator[Site]:
-        """A new site in a folder of its own, removed afterwards."""
+        """Yield a new site in its own folder, which is removed afterwards."""
         with self.scratch() as folder:
             yield Site(folder=folder, handlers=handlers)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A new folder, removed afterwards."""
+        """Yield a new folder, which is removed afterwards."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             yield folder
@@ -82,23 +83,23 @@ class Comparison:
     @property
     def ratio(self) -> float:
         """The median of the pairs' ratios of rates."""
-        return self.median_of(lambda one: one.rate)
+        return self.median_of(lambda load_result: load_result.rate)
 
     @property
     def processor(self) -> float:
         """The median of the pairs' ratios of processor times."""
-        return self.median_of(lambda one: one.processor)
+        return self.median_of(lambda load_result: load_result.processor)
 
     def median_of(self, figure: Callable[[load.Load], float]) -> float:
         """The median of the pairs' ratios of a figure."""
-        return median(figure(ours) / figure(other) for ours, other in zip(self.ours, self.yardstick, strict=True))
+        return median(figure(ours) / figure(baseline) for ours, baseline in zip(self.ours, self.yardstick, strict=True))
 
 
 def compare(rounds: int, yardstick: Callable[[], load.Load], *ours: Callable[[], load.Load]) -> tuple[Comparison, ...]:
     """Measure the baseline and each subject in turn, ending with the baseline; return a comparison for each subject."""
-    found = [[measure() for measure in (yardstick, *ours)] for _ in range(rounds)]
-    first, *others = zip(*found, strict=True)
-    return tuple(Comparison(ours=each, yardstick=first) for each in others)
+    rounds_of_loads = [[measure() for measure in (yardstick, *ours)] for _ in range(rounds)]
+    baseline_loads, *loads_of_subjects = zip(*rounds_of_loads, strict=True)
+    return tuple(Comparison(ours=loads, yardstick=baseline_loads) for loads in loads_of_subjects)
 
 
 def rate(loads: tuple[load.Load, ...]) -> str:
@@ -147,9 +148,9 @@ def call_times(function: Callable[[Any], object], arguments: Iterable[Any]) -> t
     """The p50 and p99 of calls in milliseconds, one call for each argument."""
     times = []
     for argument in arguments:
-        began = time.perf_counter()
+        started = time.perf_counter()
         function(argument)
-        times.append((time.perf_counter() - began) * 1000)
+        times.append((time.perf_counter() - started) * 1000)
     return spread(times)
 
 

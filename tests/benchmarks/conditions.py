@@ -69,7 +69,7 @@ def _timed(bench: Bench, case: Case) -> Figure:
     alone, all_of_them = router_of(case, 1), router_of(case, HANDLERS)
     turns = []
     for number in range(TURNS + 1):
-        bench.tell(case.name, number, TURNS + 1)
+        bench.show_progress(case.name, number, TURNS + 1)
         turns.append((_seconds(alone, 1), _seconds(all_of_them, HANDLERS)))
     del turns[0]  # the first round warms the caches
     return Figure(

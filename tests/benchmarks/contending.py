@@ -100,7 +100,7 @@ def _flowhooks_on_postgresql(bench: Bench) -> Iterator[Target]:
 def _procrastinate(bench: Bench) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
-        peers.on_postgresql(folder, bench.tell) as postgresql,
+        peers.on_postgresql(folder, bench.show_progress) as postgresql,
         postgresql.procrastinate() as server,
     ):
         yield Target(
@@ -112,7 +112,7 @@ def _procrastinate(bench: Bench) -> Iterator[Target]:
 def _dbos(bench: Bench) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
-        peers.on_postgresql(folder, bench.tell) as postgresql,
+        peers.on_postgresql(folder, bench.show_progress) as postgresql,
         postgresql.dbos() as server,
     ):
         yield Target(
@@ -124,7 +124,7 @@ def _dbos(bench: Bench) -> Iterator[Target]:
 def _celery(bench: Bench, *, durable: bool) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
-        peers.peer(folder, bench.tell, durable=durable) as redis,
+        peers.peer(folder, bench.show_progress, durable=durable) as redis,
         redis.workers(peers.WORKERS),
         redis.serve() as server,
     ):
@@ -135,7 +135,7 @@ def _celery(bench: Bench, *, durable: bool) -> Iterator[Target]:
 def _rq(bench: Bench, *, durable: bool) -> Iterator[Target]:
     with (
         bench.scratch() as folder,
-        peers.peer(folder, bench.tell, durable=durable) as redis,
+        peers.peer(folder, bench.show_progress, durable=durable) as redis,
         redis.rq_workers(peers.WORKERS),
         redis.serve_flask() as server,
     ):
@@ -270,20 +270,20 @@ def _cost(scores: list[Score], rates: list[float]) -> Cost:
 def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
     """The results of each alternative with a number of connections, round by round; measured at the first call."""
     found: dict[tuple[str, int], list[Score]]
-    if "peers" in bench.kept:
-        found = bench.kept["peers"]  # type: ignore[assignment]  # put there below
+    if "peers" in bench.cache:
+        found = bench.cache["peers"]  # type: ignore[assignment]  # put there below
         return found
     found = {}
     there = [one for one in (OURS, OURS_ON_POSTGRESQL, *OTHERS) if not one.missing()]
     for connections in CONNECTIONS:
         for number in range(bench.rounds):
             for contender in there:
-                bench.tell(f"{contender.name}, {connections} connections", number, bench.rounds)
+                bench.show_progress(f"{contender.name}, {connections} connections", number, bench.rounds)
                 with suppress(load.NothingAnswered), contender.open(bench) as target:
                     score = measure(target, connections, min(bench.seconds, SECONDS))
                     found.setdefault((contender.name, connections), []).append(score)
     found = {of: scores for of, scores in found.items() if len(scores) == bench.rounds}
-    bench.kept["peers"] = found
+    bench.cache["peers"] = found
     return found
 
 
@@ -313,7 +313,7 @@ def measure(target: Target, connections: int, seconds: float) -> Score:
 
 
 def _bare(bench: Bench, connections: int) -> float:
-    bench.tell(f"bare, {connections} connections")
+    bench.show_progress(f"bare, {connections} connections")
     with bench.scratch() as folder, bare(folder) as server:
         load.run(server.url, connections=connections, seconds=WARM_UP, prefer=LATER)
         return load.run(server.url, connections=connections, seconds=min(bench.seconds, SECONDS), prefer=LATER).rate

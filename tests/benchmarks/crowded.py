@@ -28,7 +28,7 @@ while True:
 
 @contextmanager
 def busy_cores() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Run an endless loop on each core; they are ended afterwards."""
+    """Run an endless loop on each core; the loops are killed afterwards."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     with ExitStack() as stack:
         yield [stack.enter_context(_busy(core)) for core in cores]
@@ -56,8 +56,8 @@ def outcome_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
 def _beside_loops(
     bench: Bench, measure: Callable[[Bench], tuple[list[Figure], list[str]]]
 ) -> tuple[list[Figure], list[str]]:
-    # The loads of the rows without loops are kept, too, and must not be taken for these.
-    kept = bench.kept.setdefault("beside busy cores", {})
-    assert isinstance(kept, dict)
+    # Loads measured without busy loops are in the cache of the session and must not be used here.
+    cache = bench.cache.setdefault("beside busy cores", {})
+    assert isinstance(cache, dict)
     with busy_cores():
-        return measure(replace(bench, kept=kept))
+        return measure(replace(bench, cache=cache))

@@ -63,7 +63,7 @@ class _Subject:
 
 def dispatch(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Time for each event's look-up and hook call with many handlers ÷ with one, in this process."""
-    bench.tell("loading the plugins")
+    bench.show_progress("loading the plugins")
     with bench.site() as one, bench.site(handlers=MANY) as many:
         few = _subject(one.plugins(), handlers=1, called=1)
         folder = many.plugins()
@@ -78,7 +78,7 @@ def dispatch(bench: Bench) -> tuple[list[Figure], list[str]]:
 def _timed(bench: Bench, case: str, subject: _Subject, few: _Subject) -> Figure:
     turns = []
     for number in range(TURNS + 1):
-        bench.tell(case, number, TURNS + 1)
+        bench.show_progress(case, number, TURNS + 1)
         turns.append((few.turn(), subject.turn()))
     del turns[0]  # the first round warms the caches
     return Figure(
@@ -117,7 +117,7 @@ def _event(number: int, handler: int) -> Event:
 def _over_http(bench: Bench, one: Site, many: Site) -> str:
     def accept(site: Site) -> load.Load:
         with site.serve() as server:
-            bench.tell(f"accepting with {site.handlers:,} handlers")
+            bench.show_progress(f"accepting with {site.handlers:,} handlers")
             return load.run(
                 server.url,
                 connections=CONNECTIONS[-1],

@@ -46,7 +46,7 @@ def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
             return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER, classes=many)
 
     found = _measured(bench, {"stored and run": one}, HANDLERS, "handlers")
-    bench.kept["plot"] = _plot("Handlers", "handlers of different classes", found)
+    bench.cache["plot"] = _plot("Handlers", "handlers of different classes", found)
     return _against_first(found, "handlers"), []
 
 
@@ -57,7 +57,7 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
         postgresql = stack.enter_context(cluster(stack.enter_context(bench.scratch())))
         sites, ledgers = {}, {}
         for level in levels:
-            bench.tell(f"filling {level:,} events")
+            bench.show_progress(f"filling {level:,} events")
             sites[level] = stack.enter_context(bench.site())
             upgrade(f"sqlite:///{sites[level].database}")
             ledgers[level] = stack.enter_context(postgresql.ledger("embedded"))
@@ -84,7 +84,7 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
                 return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
         found = _measured(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")
-    bench.kept["plot"] = _plot("Stored events", "events stored before the load", found)
+    bench.cache["plot"] = _plot("Stored events", "events stored before the load", found)
     notes = [] if bench.events >= EVENTS[-1] else [f"more than {levels[-1]:,} events only with `--events {EVENTS[-1]}`"]
     return _against_first(found, "events"), notes
 
@@ -92,11 +92,11 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
 def connections(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Cost of a callback with 1 to 500 connections, beside the bare app."""
     measure: Measure = {
-        name: lambda many, subject=subject: accepting.one(bench.lasting(_seconds(bench)), subject, many)
+        name: lambda many, subject=subject: accepting.one(bench.with_seconds(_seconds(bench)), subject, many)
         for subject, name in OURS.items()
     }
     found = _measured(bench, measure, CONNECTIONS, "connections")
-    bench.kept["plot"] = _plot("Connections", "connections at once", found)
+    bench.cache["plot"] = _plot("Connections", "connections at once", found)
     return _against_bare(found, "connections"), []
 
 
@@ -104,12 +104,12 @@ def bodies(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Cost of a callback with bodies of 230 bytes to a megabyte, beside the bare app."""
     measure: Measure = {
         OURS[subject]: lambda size, subject=subject: accepting.one(
-            bench.lasting(_seconds(bench)), subject, 8, size=size if size > BODIES[0] else 0
+            bench.with_seconds(_seconds(bench)), subject, 8, size=size if size > BODIES[0] else 0
         )
         for subject in (accepting.RUNS, accepting.BARE)
     }
     found = _measured(bench, measure, BODIES, "bytes")
-    bench.kept["plot"] = _plot("Size of the body", "bytes of the body", found)
+    bench.cache["plot"] = _plot("Size of the body", "bytes of the body", found)
     return _against_bare(found, "bytes"), []
 
 
@@ -130,7 +130,7 @@ def _measured(bench: Bench, measure: Mapping[str, Callable[[int], load.Load]], s
     for number in range(bench.rounds):
         for size in sizes:
             for name, one in measure.items():
-                bench.tell(f"{name}, {size:,} {of}", number, bench.rounds)
+                bench.show_progress(f"{name}, {size:,} {of}", number, bench.rounds)
                 with suppress(load.NothingAnswered):  # too slow for the time of a load: there is no point in the plot
                     found[name][size].append(one(size))
     return {

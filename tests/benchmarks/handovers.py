@@ -28,7 +28,7 @@ LEAST = 0.005
 
 def counted(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], float]:
     """How often each kind of thread wakes each other kind, for each callback."""
-    bench.tell(f"counting: {kind}, {connections} connections")
+    bench.show_progress(f"counting: {kind}, {connections} connections")
     with bench.scratch() as folder:
         file = folder / "wakeups.json"
         wrapper = [sys.executable, wakeups.__file__, str(file)]
@@ -91,10 +91,10 @@ def main(seconds: float, output: Path | None) -> None:
         sys.exit(2)
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
 
-        def tell(text: str, *_: object) -> None:
+        def show_progress(text: str, *_: object) -> None:
             click.echo(text, err=True)
 
-        lines = table(Bench(seconds=seconds, events=0, folder=Path(folder), tell=tell))
+        lines = table(Bench(seconds=seconds, events=0, folder=Path(folder), show_progress=show_progress))
     click.echo("\n".join(lines))
     if output:
         output.write_text(put(output.read_text(), {"handovers": lines}))

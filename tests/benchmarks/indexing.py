@@ -28,7 +28,7 @@ def accept_rate(bench: Bench) -> tuple[list[Figure], list[str]]:
     figures = []
     for cores, (server, client) in modes().items():
         for many in CONNECTIONS:
-            bench.tell(f"{many} connections, {cores}")
+            bench.show_progress(f"{many} connections, {cores}")
             subjects = (partial(_one, bench, config, many, server, client) for config in ("", CONFIG))
             (pair,) = compare(bench.rounds, *subjects)
             figures.append(

@@ -42,7 +42,7 @@ def ingress_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
     figures = []
     for cores, (server, client) in modes().items():
         for many in CONNECTIONS:
-            bench.tell(f"{many} connections, {cores}")
+            bench.show_progress(f"{many} connections, {cores}")
             subjects = (partial(one, bench, path, many, server=server, client=client) for path in (load.PATH, PATH))
             (pair,) = compare(bench.rounds, *subjects)
             figures.append(

@@ -56,7 +56,7 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
             subject = _Subject(plugins, handler, callers(pool)[handler.id])
             figures, notes = [], []
             for at_once in (1, AT_ONCE):
-                bench.tell(f"{at_once} at once")
+                bench.show_progress(f"{at_once} at once")
                 figure, note = _measured(subject, at_once)
                 figures.append(figure)
                 notes.append(note)

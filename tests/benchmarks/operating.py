@@ -145,18 +145,18 @@ def pages_text(took: Mapping[str, float]) -> str:
 
 def _looked(bench: Bench) -> list[Looked]:
     """The first bytes of each page on both databases, measured at the first call."""
-    if "looked" not in bench.kept:
+    if "looked" not in bench.cache:
         looked = []
         with _full(bench) as site, site.serve() as server:
             looked.append(look(bench, server, "SQLite", pages(bench.events), LOOKS))
         with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
-            bench.tell("filling PostgreSQL")
+            bench.show_progress("filling PostgreSQL")
             full.rows(filling.of_postgresql(bench.events, *filling.HISTORY))
             full.rows("VACUUM ANALYZE")
             with full.serve() as server, full.worker():
                 looked.append(look(bench, server, "PostgreSQL", pages(bench.events), LOOKS))
-        bench.kept["looked"] = looked
-    return bench.kept["looked"]  # type: ignore[return-value]  # what was put there above
+        bench.cache["looked"] = looked
+    return bench.cache["looked"]  # type: ignore[return-value]  # what was put there above
 
 
 def look(bench: Bench, server: Server, case: str, paths: Mapping[str, str], times: int) -> Looked:
@@ -167,7 +167,7 @@ def look(bench: Bench, server: Server, case: str, paths: Mapping[str, str], time
     took: dict[str, list[float]] = {}
     spent: dict[str, float] = {}
     for page, path in paths.items():
-        bench.tell(f"{case}: {page}")
+        bench.show_progress(f"{case}: {page}")
         asked(server, path)
         began = processor.spent()
         took[page] = [asked(server, path) for _ in range(times)]
@@ -203,7 +203,7 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
 
             def measure(*, watched: bool, connections: int = connections) -> Load:
                 with site.serve() as server, meanwhile(partial(_reload, server)) if watched else ExitStack():
-                    bench.tell(f"{connections} connections{', the overview open' if watched else ''}")
+                    bench.show_progress(f"{connections} connections{', the overview open' if watched else ''}")
                     target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
                     return measuring.measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
@@ -255,7 +255,7 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
     for interrupted in (False, True):
         with bench.site() as site:
-            bench.tell("laying up dead deliveries")
+            bench.show_progress("laying up dead deliveries")
             upgrade(f"sqlite:///{site.database}")
             filling.of_sqlite(
                 site.database,
@@ -265,7 +265,7 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
             )
             dead = site.ask("SELECT count(*) FROM deliveries")
             with site.serve():
-                bench.tell("replaying them")
+                bench.show_progress("replaying them")
                 began, spent = time.time_ns() // 1000, so_far()
                 took, calls = _replay(site, interrupt=interrupted)
                 site.settle(seconds=120)
@@ -317,7 +317,7 @@ def _replay(site: Site, *, interrupt: bool) -> tuple[float, int]:
 def _full(bench: Bench) -> Iterator[Site]:
     """A site on SQLite with many events, removed afterwards."""
     with bench.site() as site:
-        bench.tell("filling SQLite")
+        bench.show_progress("filling SQLite")
         upgrade(f"sqlite:///{site.database}")
         filling.of_sqlite(site.database, bench.events, *filling.HISTORY)
         yield site

@@ -142,12 +142,12 @@ def _in_time(end: float, left: int) -> None:
 
 
 @contextmanager
-def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> Iterator[Peer]:
+def peer(folder: Path, show_progress: Callable[..., None], *, durable: bool = True) -> Iterator[Peer]:
     """Redis with an empty database while the context lasts, on the disk of `folder`.
 
     Args:
         folder: an existing folder of its own.
-        tell: shows progress.
+        show_progress: shows progress.
         durable: whether Redis keeps everything that it has answered; otherwise its settings are the defaults.
 
     Raises:
@@ -155,7 +155,7 @@ def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> It
     """
     if missing := missing_redis():
         raise ServerError(missing)
-    _install(tell)
+    _install(show_progress)
     with ExitStack() as stack:
         port = free_port()
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
@@ -229,14 +229,14 @@ def _environ(**own: str) -> dict[str, str]:
 
 
 @contextmanager
-def on_postgresql(folder: Path, tell: Callable[..., None]) -> Iterator[OnPostgresql]:
+def on_postgresql(folder: Path, show_progress: Callable[..., None]) -> Iterator[OnPostgresql]:
     """An empty database on PostgreSQL, which is durable as it is installed, while the context lasts.
 
     Args:
         folder: an existing folder of its own.
-        tell: shows progress.
+        show_progress: shows progress.
     """
-    _install(tell)
+    _install(show_progress)
     with cluster(folder) as postgresql, postgresql.database() as url:
         yield OnPostgresql(folder=folder, url=url)
 
@@ -293,12 +293,12 @@ def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server
         yield server, counted
 
 
-def _install(tell: Callable[..., None]) -> None:
+def _install(show_progress: Callable[..., None]) -> None:
     """Create the environment of the alternatives if it does not exist."""
     wanted, mark = REQUIREMENTS.read_text(), ENVIRONMENT / "requirements.txt"
     if mark.exists() and mark.read_text() == wanted:
         return
-    tell("installing the alternatives into an environment of their own")
+    show_progress("installing the alternatives into an environment of their own")
     venv.create(ENVIRONMENT, clear=True, with_pip=True, symlinks=True)
     command = [ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -58,7 +58,7 @@ def planned(bench: Bench) -> tuple[list[Figure], list[str]]:
     with _dead(bench) as site, site.serve() as server:
         deliveries = _remaining(site)
         for number in range(bench.rounds):
-            bench.tell("planning", number, bench.rounds)
+            bench.show_progress("planning", number, bench.rounds)
             for case, plan in plans.items():
                 began, used = time.perf_counter(), operating.so_far()
                 operation_id = plan(site, server)
@@ -122,7 +122,7 @@ def accepting(bench: Bench) -> tuple[list[Figure], list[str]]:
 
             def measure(*, beside: bool, connections: int = connections) -> Load:
                 with site.serve() as server, _operating(site, server) if beside else ExitStack():
-                    bench.tell(f"{connections} connections{', an operation runs' if beside else ''}")
+                    bench.show_progress(f"{connections} connections{', an operation runs' if beside else ''}")
                     target = Target(url=server.url)
                     return measuring.measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
@@ -247,7 +247,7 @@ def _dead(bench: Bench) -> Iterator[Site]:
 def _filled(bench: Bench, events: int, *more: str) -> Iterator[Site]:
     """A site on SQLite with so many events, changed by further statements; removed afterwards."""
     with bench.site() as site:
-        bench.tell("laying up dead deliveries")
+        bench.show_progress("laying up dead deliveries")
         upgrade(f"sqlite:///{site.database}")
         filling.of_sqlite(site.database, events, *more)
         yield site

@@ -31,14 +31,14 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Accept rate, and rate of one worker, with many events stored ÷ with an empty database."""
     rounds: list[tuple[dict[str, Cost], dict[str, Cost]]] = []
     with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
-        bench.tell("filling the tables")
+        bench.show_progress("filling the tables")
         full.rows(filling.of_postgresql(bench.events))
         full.rows("VACUUM ANALYZE")
         sizes = full.rows(SIZES)
         for _ in range(bench.rounds):
             with postgresql.ledger("embedded") as empty:
                 rounds.append((_rates(bench, empty, "empty"), _rates(bench, full, "full")))
-        bench.kept["plans"] = plans.of(full.url)
+        bench.cache["plans"] = plans.of(full.url)
         total = full.ask("SELECT count(*) FROM events")
     figures = [
         Figure(
@@ -62,10 +62,10 @@ def _rates(bench: Bench, ledger: Shared, name: str) -> dict[str, Cost]:
     found = {}
     with ledger.serve() as server:
         for connections in CONNECTIONS:
-            bench.tell(f"{name}, {connections} connections")
+            bench.show_progress(f"{name}, {connections} connections")
             seconds = min(bench.seconds, SECONDS)
             last = measure_load(Target(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
             found[f"accept, {connections} connections"] = cost([last])
-    bench.tell(f"{name}, running what was stored")
+    bench.show_progress(f"{name}, running what was stored")
     found["claim, run and settle, 1 worker"] = cost([run_all(ledger, 1)])
     return found

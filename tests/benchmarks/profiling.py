@@ -110,7 +110,7 @@ def used(bench: Bench, kind: str, connections: int, under: Path | None = None, *
         under: the stopwatch's output file; default: no stopwatch.
         defaults: whether the server has its default numbers of threads for `outcome`, too.
     """
-    bench.tell(f"{KINDS[kind]}, {connections} connections")
+    bench.show_progress(f"{KINDS[kind]}, {connections} connections")
     prefer = "" if kind == "outcome" else LATER
     with _serving(bench, kind, connections, under, defaults=defaults) as (server, patience):
         count, before = 0, _so_far(server)
@@ -210,10 +210,10 @@ def main(seconds: float, events: int, output: Path | None) -> None:
         sys.exit(2)
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
 
-        def tell(text: str, *_: object) -> None:
+        def show_progress(text: str, *_: object) -> None:
             click.echo(text, err=True)
 
-        bench = Bench(seconds=seconds, events=0, folder=Path(folder), tell=tell)
+        bench = Bench(seconds=seconds, events=0, folder=Path(folder), show_progress=show_progress)
         tables = {
             "whole": whole(bench),
             **{f"parts-{connections}": under_load(bench, connections) for connections in CONNECTIONS},

@@ -86,10 +86,10 @@ def _shown(
 
 def _times(bench: Bench) -> dict[str, Times]:
     """The times, measured once for both rows."""
-    if "times" not in bench.kept:
+    if "times" not in bench.cache:
         with bench.scratch() as folder, cluster(folder) as postgresql:
-            bench.kept["times"] = {runner: measured(bench, postgresql, runner) for runner in RUNNERS}
-    found = bench.kept["times"]
+            bench.cache["times"] = {runner: measured(bench, postgresql, runner) for runner in RUNNERS}
+    found = bench.cache["times"]
     assert isinstance(found, dict)
     return found
 
@@ -103,7 +103,7 @@ def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
             _until_worker_known(connection)
             began = processor.spent()
             for number in range(SAMPLES):
-                bench.tell(f"one at a time, {runner}", number, SAMPLES)
+                bench.show_progress(f"one at a time, {runner}", number, SAMPLES)
                 answer = _post(connection, str(number))
                 now = time.time() * 1000
                 if answer.status != HTTPStatus.OK:

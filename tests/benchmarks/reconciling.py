@@ -201,7 +201,7 @@ def _measured(bench: Bench, folder: Path, url: str, database: str) -> list[tuple
     pairs = []
     with _serve(engine, url) as server:
         for number in range(PAIRS):
-            bench.tell(f"{database}: reading the history up to the pair", number, PAIRS)
+            bench.show_progress(f"{database}: reading the history up to the pair", number, PAIRS)
             engine.open()
             engine.read_until(max(1, engine.count * number // PAIRS))
             engine.shut()

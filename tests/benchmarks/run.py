@@ -350,15 +350,15 @@ def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
         for row in rows:
             step = progress.add_task(row.name, total=None)
 
-            def tell(
+            def show_progress(
                 text: str, done: int = 0, total: int | None = None, *, row: Row = row, step: TaskID = step
             ) -> None:
                 progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
 
             machine, busy = report.machine() | {"loop before": steadiness.measured()}, report.too_busy()
-            result = _measured(row, replace(bench, tell=tell))
+            result = _measured(row, replace(bench, show_progress=show_progress))
             result = replace(result, busy=busy or report.too_busy())
-            plot, plans = bench.kept.pop("plot", None), bench.kept.pop("plans", "")
+            plot, plans = bench.cache.pop("plot", None), bench.cache.pop("plans", "")
             assert plot is None or isinstance(plot, Plot)
             machine |= {"busy after": report.busy(), "loop after": steadiness.measured()}
             measured.append(Stored(result=result, command=command, machine=machine, plot=plot, plans=str(plans)))

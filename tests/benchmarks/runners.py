@@ -85,7 +85,7 @@ def main(rounds: int, seconds: float) -> None:
     click.echo(f"before: {report.busy()}")
     found: dict[str, dict[str, list[float]]] = {runner: defaultdict(list) for runner in RUNNERS}
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as name, cluster(Path(name)) as postgresql:
-        bench = Bench(seconds=seconds, events=0, folder=Path(name), tell=lambda *_args: None)
+        bench = Bench(seconds=seconds, events=0, folder=Path(name), show_progress=lambda *_args: None)
         for number in range(rounds):
             # The order alternates, so that neither runner always has an advantage.
             for runner in RUNNERS[:: -1 if number % 2 else 1]:

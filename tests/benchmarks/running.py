@@ -35,10 +35,10 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
         laid_up = 0
         with site.serve(plugin=False) as server:
             while laid_up < wanted:
-                bench.tell("laying up deliveries", laid_up, wanted)
+                bench.show_progress("laying up deliveries", laid_up, wanted)
                 laid_up += load.run(server.url, connections=CONNECTIONS[-1], seconds=2, prefer=LATER).counted
         with site.serve():
-            bench.tell("running them")
+            bench.show_progress("running them")
             before, done = processor.spent(), site.ask(DONE)
             site.settle(seconds=PATIENCE)
             spent = (processor.spent() - before) / max(1, site.ask(DONE) - done) * 1e6
@@ -60,12 +60,12 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
 def start(bench: Bench) -> tuple[list[Figure], list[str]]:
     """The time from the start of the process until `/readyz` answers 200."""
     with bench.site() as site:
-        bench.tell("the first start")
+        bench.show_progress("the first start")
         with site.serve() as server:
             first = server.ready_after
         took, spent = [], []
         for number in range(STARTS):
-            bench.tell("starting again", number, STARTS)
+            bench.show_progress("starting again", number, STARTS)
             with site.serve() as server:
                 spent.append(processor.spent() * 1e6)
                 took.append(server.ready_after)

@@ -46,7 +46,7 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
         for connections in CONNECTIONS:
 
             def theirs(connections: int = connections) -> load.Load:
-                with bench.scratch() as folder, peer(folder, bench.tell) as redis, redis.serve() as server:
+                with bench.scratch() as folder, peer(folder, bench.show_progress) as redis, redis.serve() as server:
                     return _loaded(bench, server, "FastAPI + Celery", connections)
 
             def ours(runner: str, connections: int = connections) -> load.Load:
@@ -80,7 +80,7 @@ def accepted(bench: Bench, postgresql: Cluster, runner: str, connections: int) -
 
 
 def _loaded(bench: Bench, server: Server, name: str, connections: int) -> load.Load:
-    bench.tell(f"{name}, {connections} connections")
+    bench.show_progress(f"{name}, {connections} connections")
     seconds = min(bench.seconds, SECONDS)
     return measuring.measure_load(Target(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
 
@@ -137,10 +137,10 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 def celery(bench: Bench) -> Ran:
     """The result of two processes of Celery for some seconds of callbacks."""
-    with bench.scratch() as folder, peer(folder, bench.tell) as redis:
+    with bench.scratch() as folder, peer(folder, bench.show_progress) as redis:
         with redis.serve() as server:
             _lay_up(bench, server, "tasks for Celery")
-        bench.tell("running them by Celery")
+        bench.show_progress("running them by Celery")
         with redis.workers(WORKERS):
             count, seconds, spent = redis.drained(seconds=PATIENCE)
             return Ran(count=count, seconds=seconds, processor=spent * 1e6)
@@ -151,12 +151,12 @@ def ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
     with postgresql.ledger(runner) as ledger:
         with ledger.serve() as server:
             _lay_up(bench, server, "deliveries")
-        bench.tell(f"running them, {runner}")
+        bench.show_progress(f"running them, {runner}")
         return run_all(ledger, WORKERS)
 
 
 def _lay_up(bench: Bench, server: Server, what: str) -> None:
-    bench.tell(f"laying up {what}")
+    bench.show_progress(f"laying up {what}")
     load.run(server.url, connections=CONNECTIONS[-1], seconds=LAY_UP, prefer=LATER)
 
 

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def quiet(part, tmp_path):
     """A session that prints nothing."""
-    return part("bench").Bench(seconds=1, events=1, folder=tmp_path, rounds=1, tell=lambda *_args: None)
+    return part("bench").Bench(seconds=1, events=1, folder=tmp_path, rounds=1, show_progress=lambda *_args: None)
 
 
 def test_the_code_of_each_row_states_all_columns(part):

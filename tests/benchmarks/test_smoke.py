@@ -140,7 +140,7 @@ def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, t
             taken = [list(router.route(event).handlers) for event in events]
             assert taken == [[f"bench:h{event.data['office']}"] for event in events]
             assert len({handler for (handler,) in taken}) == min(handlers, conditions.EVENTS)
-    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
     conditions.TURNS = 1
     (figure,), notes = conditions.conclusions(quiet)
     assert (figure.case, notes, figure.judged > 0) == ("conclusion=, one each", [], True)
@@ -271,7 +271,7 @@ def test_a_plot_shows_each_series_and_size(part):
 def test_growth_is_measured_for_each_size_with_responses(part, tmp_path):
     """Each size is compared with the first one or with the bare app; one that answers nothing is left out."""
     bench, growth, load = part("bench"), part("growth"), part("load")
-    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
 
     def one(size):
         if size == 1_000:
@@ -443,8 +443,8 @@ def test_alternatives_that_are_not_installed_are_skipped_and_named(part, monkeyp
     """Without Redis and webhook they are left out, and the row says how to install them."""
     contending, bench, servers = part("contending"), part("bench"), part("servers")
     monkeypatch.setattr("shutil.which", lambda _name: None)
-    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
-    quiet.kept["peers"] = {(contending.OURS.name, connections): [] for connections in bench.CONNECTIONS}
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
+    quiet.cache["peers"] = {(contending.OURS.name, connections): [] for connections in bench.CONNECTIONS}
     with pytest.raises(servers.ServerError, match=r"redis-server is not installed.*webhook is not installed"):
         contending.ran(quiet)
 
@@ -457,8 +457,8 @@ def test_alternatives_are_compared_round_by_round(part, tmp_path):
     ours = [contending.Score(answered=rate, ran=100, left=0, **times) for rate in (100, 200, 300)]
     theirs = [contending.Score(answered=100, ran=50, left=left, **times) for left in (0, 7, 0)]
     names = {contending.OURS.name: ours, other.name: theirs}
-    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
-    quiet.kept["peers"] = {(name, many): found for name, found in names.items() for many in bench.CONNECTIONS}
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
+    quiet.cache["peers"] = {(name, many): found for name, found in names.items() for many in bench.CONNECTIONS}
     figures, notes = contending.ran(quiet)
     assert [(one.case, one.judged) for one in figures] == [
         (f"{many} connections, {other.name}", 2) for many in bench.CONNECTIONS
@@ -473,8 +473,8 @@ def test_processor_time_of_unfinished_work_is_unknown(part, tmp_path):
     contending, bench, servers = part("contending"), part("bench"), part("servers")
     of = {"answered": 9, "ran": 9, "left": 0, "p50": 1, "p99": 5}
     scores = {contending.OURS.name: 700, contending.OTHERS[0].name: 0}
-    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
-    quiet.kept["peers"] = {
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
+    quiet.cache["peers"] = {
         (name, many): [contending.Score(**of, processor=spent)] for name, spent in scores.items() for many in (8, 32)
     }
     (figure, _), _ = contending.ran(quiet)
@@ -516,7 +516,7 @@ def test_the_measured_pages_have_content(part, tmp_path):
 def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     """A plan is timed by a command and in the console; beside a running operation, its own pages are requested, too."""
     bench, planning, operating, lacking = part("bench"), part("planning"), part("operating"), part("figures").lacking
-    quiet = bench.Bench(seconds=1, events=600, folder=tmp_path, rounds=1, tell=lambda *_args: None)
+    quiet = bench.Bench(seconds=1, events=600, folder=tmp_path, rounds=1, show_progress=lambda *_args: None)
     monkeypatch.setattr(planning, "DEAD", 500)
     monkeypatch.setattr(planning, "RATE", "10/s")
     monkeypatch.setattr(planning, "LOOKS", 1)
@@ -619,7 +619,7 @@ def test_the_time_until_a_worker_has_run_a_handler_is_measured(part, monkeypatch
     bench, promptness = part("bench"), part("promptness")
     monkeypatch.setattr(promptness, "SAMPLES", 6)
     monkeypatch.setattr(promptness, "FIRST", 2)
-    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
     for row, shown in ((promptness.started, "p50"), (promptness.answered, "p99")):
         figures, notes = row(quiet)
         assert [figure.case for figure in figures] == [f"{runner}, {shown}" for runner in ("embedded", "procrastinate")]

@@ -21,8 +21,8 @@ WITHOUT = (sys.executable, str(Path(__file__).with_name("without_trends.py")))
 
 def trends(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Processor time of a callback whose delivery runs meanwhile ÷ the same without trends."""
-    bench.tell("with and without trends")
-    with_flush = bench.lasting(max(bench.seconds, FLUSH_INTERVAL))
+    bench.show_progress("with and without trends")
+    with_flush = bench.with_seconds(max(bench.seconds, FLUSH_INTERVAL))
     subjects = (partial(_one, with_flush, wrapper) for wrapper in (WITHOUT, ()))
     (pair,) = compare(bench.rounds, *subjects)
     figure = Figure(

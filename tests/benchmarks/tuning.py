@@ -79,7 +79,7 @@ def table(bench: Bench, rounds: int) -> list[str]:
     for number, variant in enumerate(VARIANTS):
         cells = []
         for connections in CONNECTIONS:
-            bench.tell(f"{number + 1} of {len(VARIANTS)}: {variant.name}, {connections} connections")
+            bench.show_progress(f"{number + 1} of {len(VARIANTS)}: {variant.name}, {connections} connections")
             pairs = [[rate(bench, one, connections) for one in (DEFAULTS, variant)] for _ in range(rounds)]
             ratios = sorted(other / ours for ours, other in pairs)
             cells.append(f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
@@ -98,10 +98,10 @@ def main(seconds: float, rounds: int, output: Path | None) -> None:
         sys.exit(2)
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
 
-        def tell(text: str, *_: object) -> None:
+        def show_progress(text: str, *_: object) -> None:
             click.echo(text, err=True)
 
-        lines = table(Bench(seconds=seconds, events=0, folder=Path(folder), tell=tell), rounds)
+        lines = table(Bench(seconds=seconds, events=0, folder=Path(folder), show_progress=show_progress), rounds)
     click.echo("\n".join(lines))
     if output:
         output.write_text(put(output.read_text(), {"tuning": lines}))

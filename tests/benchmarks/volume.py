@@ -66,7 +66,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
 
         def one(site: Site, name: str, connections: int = connections) -> load.Load:
             with site.serve() as server:
-                bench.tell(f"{name}, {connections} connections")
+                bench.show_progress(f"{name}, {connections} connections")
                 target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
                 return measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
@@ -91,9 +91,9 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 def _stock(bench: Bench) -> Stock:
     """The large site of this session, filled at the first call."""
-    if "stock" not in bench.kept:
-        bench.kept["stock"] = _fill(bench)
-    stock = bench.kept["stock"]
+    if "stock" not in bench.cache:
+        bench.cache["stock"] = _fill(bench)
+    stock = bench.cache["stock"]
     assert isinstance(stock, Stock)
     return stock
 
@@ -127,12 +127,12 @@ def _post(
     pace = 1_000.0
     done = begin
     while done < upto:
-        bench.tell("storing callbacks", done, upto)
+        bench.show_progress("storing callbacks", done, upto)
         seconds = min(20.0, max(1.0, (upto - done) / pace))
         loads.append(load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER))
         pace = loads[-1].rate
         done += loads[-1].counted
-    bench.tell("waiting for deliveries", done, upto)
+    bench.show_progress("waiting for deliveries", done, upto)
     site.settle(seconds=PATIENCE)
     time.sleep(QUIET)
     stored = site.ask("SELECT count(*) FROM events")

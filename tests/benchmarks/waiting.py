@@ -60,7 +60,7 @@ def beside(bench: Bench) -> tuple[list[Figure], list[str]]:
     for number in range(bench.rounds):
         pair = []
         for many in (0, MANY):
-            bench.tell(f"{many} wait", number, bench.rounds)
+            bench.show_progress(f"{many} wait", number, bench.rounds)
             found, still = one(bench, many)
             pair.append(found)
             waited += [still] if many else []
