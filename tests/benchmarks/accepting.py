@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 BARE = "bare"
 STORES = "bare, each body stored"
-"""The bare app with a table: the least that a durable callback costs."""
+"""The bare app with a table: the minimum cost of a durable callback."""
 WAITS = "deliveries wait"
 RUNS = "deliveries run meanwhile"
 OUTCOME = "outcome"
 SUBJECTS = (BARE, STORES, WAITS, RUNS, OUTCOME)
 SPREAD_ROUNDS = 5
-"""With as many rounds or more, a note tells the lowest and the highest processor time, so that two levels are seen."""
-Found = dict[tuple[str, int], dict[str, list[load.Load]]]
+"""From this number of rounds, a note has the lowest and the highest processor time, so that two levels are seen."""
+LoadsByCase = dict[tuple[str, int], dict[str, list[load.Load]]]
 """The loads of each subject, round by round, by the cores and the number of connections."""
 
 
@@ -56,32 +56,34 @@ def outcome_rate(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 def outcome_p99(bench: Bench) -> tuple[list[Figure], list[str]]:
     """The slowest of a hundred responses with the handler's outcome ÷ bare's, with many connections."""
-    return _figures(bench, (OUTCOME,), "run", lambda pair: pair.median_of(lambda one: one.p99), CONNECTIONS[-1:])
+    return _figures(bench, (OUTCOME,), "run", lambda pair: pair.median_of(lambda result: result.p99), CONNECTIONS[-1:])
 
 
 def _figures(
     bench: Bench,
     subjects: tuple[str, ...],
     done: str,
-    judged: Callable[[Comparison], float],
+    ratio_of: Callable[[Comparison], float],
     connections: tuple[int, ...] = CONNECTIONS,
 ) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
-    for (cores, many), of in _measured(bench).items():
+    for (cores, many), loads in _measured(bench).items():
         if many not in connections:
             continue
         if WAITS in subjects:
-            least = judged(Comparison(ours=tuple(of[STORES]), yardstick=tuple(of[BARE])))
-            notes.append(f"{many} connections, {cores}: {least:.2f} for the bare app if it stores each body in SQLite")
+            baseline_ratio = ratio_of(Comparison(ours=tuple(loads[STORES]), yardstick=tuple(loads[BARE])))
+            notes.append(
+                f"{many} connections, {cores}: {baseline_ratio:.2f} for the bare app if it stores each body in SQLite"
+            )
         for subject in subjects:
-            pair = Comparison(ours=tuple(of[subject]), yardstick=tuple(of[BARE]))
+            pair = Comparison(ours=tuple(loads[subject]), yardstick=tuple(loads[BARE]))
             case = ", ".join([f"{many} connections", cores, *([] if subject == OUTCOME else [subject])])
             figures.append(
                 Figure(
                     case=case,
                     measured=f"{rate(pair.ours)} {done}",
                     yardstick=f"{rate(pair.yardstick)} bare",
-                    judged=judged(pair),
+                    judged=ratio_of(pair),
                     ours=cost(pair.ours),
                     theirs=cost(pair.yardstick),
                 )
@@ -95,26 +97,28 @@ def _figures(
     return figures, notes
 
 
-def _measured(bench: Bench) -> Found:
+def _measured(bench: Bench) -> LoadsByCase:
     """The loads of all subjects in turn, measured at the first call."""
     if "accepting" not in bench.cache:
         bench.cache["accepting"] = {
-            (cores, many): _rounds(bench, many, *where) for cores, where in modes().items() for many in CONNECTIONS
+            (cores, many): _rounds(bench, many, *core_sets)
+            for cores, core_sets in modes().items()
+            for many in CONNECTIONS
         }
-    found: Found = bench.cache["accepting"]  # type: ignore[assignment]  # stored above
-    return found
+    loads: LoadsByCase = bench.cache["accepting"]  # type: ignore[assignment]  # stored above
+    return loads
 
 
 def _rounds(bench: Bench, many: int, server: Collection[int], client: Collection[int]) -> dict[str, list[load.Load]]:
-    found: dict[str, list[load.Load]] = {subject: [] for subject in SUBJECTS}
+    loads: dict[str, list[load.Load]] = {subject: [] for subject in SUBJECTS}
     for number in range(bench.rounds):
         for subject in SUBJECTS:
             bench.show_progress(f"{subject}, {many} connections", number, bench.rounds)
-            found[subject].append(one(bench, subject, many, server=server, client=client))
-    return found
+            loads[subject].append(measure_subject(bench, subject, many, server=server, client=client))
+    return loads
 
 
-def one(
+def measure_subject(
     bench: Bench,
     subject: str,
     connections: int,
@@ -134,19 +138,19 @@ def one(
         client: the cores of wrk; default: all.
     """
 
-    def on(target: Target) -> load.Load:
-        answers = {"prefer": "", "only_200": True} if subject == OUTCOME else {"prefer": LATER, "only_200": False}
-        return measure_load(target, connections=connections, seconds=bench.seconds, size=size, cores=client, **answers)
+    def measure(target: Target) -> load.Load:
+        options = {"prefer": "", "only_200": True} if subject == OUTCOME else {"prefer": LATER, "only_200": False}
+        return measure_load(target, connections=connections, seconds=bench.seconds, size=size, cores=client, **options)
 
     if subject in {BARE, STORES}:
         stores = subject == STORES
-        with bench.scratch() as folder, bare(folder, threads=THREADS, cores=server, stores=stores) as running:
-            return on(Target(url=running.url))
+        with bench.scratch() as folder, bare(folder, threads=THREADS, cores=server, stores=stores) as running_server:
+            return measure(Target(url=running_server.url))
     with bench.site() as site:
         if subject == WAITS:
             with site.serve():  # registers its handler, so that deliveries wait for it
                 pass
-            with site.serve(plugin=False, cores=server) as running:
-                return on(Target(url=running.url))
-        with site.serve(cores=server) as running:
-            return on(Target(url=running.url, count_unfinished=lambda _answered: site.unfinished()))
+            with site.serve(plugin=False, cores=server) as running_server:
+                return measure(Target(url=running_server.url))
+        with site.serve(cores=server) as running_server:
+            return measure(Target(url=running_server.url, count_unfinished=lambda _answered: site.unfinished()))

@@ -33,21 +33,21 @@ SECONDS = 2.0
 """The maximum duration of each load, because there are many."""
 OURS = {accepting.RUNS: "stored and run", accepting.OUTCOME: "answered with the outcome", accepting.BARE: "bare app"}
 Measure = dict[str, "Callable[[int], load.Load]"]
-Found = dict[str, dict[int, list[load.Load]]]
+LoadsBySeries = dict[str, dict[int, list[load.Load]]]
 """The loads of each series, round by round, by size."""
 
 
 def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Cost of a callback with 1 to 10,000 handlers of different classes, which all are called."""
 
-    def one(many: int) -> load.Load:
+    def measure(many: int) -> load.Load:
         with bench.site(handlers=many) as site, site.serve() as server:
             target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
             return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER, classes=many)
 
-    found = _measured(bench, {"stored and run": one}, HANDLERS, "handlers")
-    bench.cache["plot"] = _plot("Handlers", "handlers of different classes", found)
-    return _against_first(found, "handlers"), []
+    loads_by_series = _measured(bench, {"stored and run": measure}, HANDLERS, "handlers")
+    bench.cache["plot"] = _plot("Handlers", "handlers of different classes", loads_by_series)
+    return _against_first(loads_by_series, "handlers"), []
 
 
 def events(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -76,48 +76,50 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
                 return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
         def on_postgresql(level: int) -> load.Load:
-            of_database = ledgers[level].ask("SELECT oid FROM pg_database WHERE datname = current_database()")
-            _read_once(*(Path(ledgers[level].ask("SHOW data_directory")) / "base" / str(of_database)).iterdir())
+            database_id = ledgers[level].ask("SELECT oid FROM pg_database WHERE datname = current_database()")
+            _read_once(*(Path(ledgers[level].ask("SHOW data_directory")) / "base" / str(database_id)).iterdir())
             with ledgers[level].serve(worker=True) as server:
                 processor.until_quiet()
                 target = Target(url=server.url, count_unfinished=lambda _answered: ledgers[level].waiting())
                 return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
-        found = _measured(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")
-    bench.cache["plot"] = _plot("Stored events", "events stored before the load", found)
+        loads_by_series = _measured(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")
+    bench.cache["plot"] = _plot("Stored events", "events stored before the load", loads_by_series)
     notes = [] if bench.events >= EVENTS[-1] else [f"more than {levels[-1]:,} events only with `--events {EVENTS[-1]}`"]
-    return _against_first(found, "events"), notes
+    return _against_first(loads_by_series, "events"), notes
 
 
 def connections(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Cost of a callback with 1 to 500 connections, beside the bare app."""
-    measure: Measure = {
-        name: lambda many, subject=subject: accepting.one(bench.with_seconds(_seconds(bench)), subject, many)
+    measures: Measure = {
+        name: lambda many, subject=subject: accepting.measure_subject(
+            bench.with_seconds(_seconds(bench)), subject, many
+        )
         for subject, name in OURS.items()
     }
-    found = _measured(bench, measure, CONNECTIONS, "connections")
-    bench.cache["plot"] = _plot("Connections", "connections at once", found)
-    return _against_bare(found, "connections"), []
+    loads_by_series = _measured(bench, measures, CONNECTIONS, "connections")
+    bench.cache["plot"] = _plot("Connections", "connections at once", loads_by_series)
+    return _against_bare(loads_by_series, "connections"), []
 
 
 def bodies(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Cost of a callback with bodies of 230 bytes to a megabyte, beside the bare app."""
-    measure: Measure = {
-        OURS[subject]: lambda size, subject=subject: accepting.one(
+    measures: Measure = {
+        OURS[subject]: lambda size, subject=subject: accepting.measure_subject(
             bench.with_seconds(_seconds(bench)), subject, 8, size=size if size > BODIES[0] else 0
         )
         for subject in (accepting.RUNS, accepting.BARE)
     }
-    found = _measured(bench, measure, BODIES, "bytes")
-    bench.cache["plot"] = _plot("Size of the body", "bytes of the body", found)
-    return _against_bare(found, "bytes"), []
+    loads_by_series = _measured(bench, measures, BODIES, "bytes")
+    bench.cache["plot"] = _plot("Size of the body", "bytes of the body", loads_by_series)
+    return _against_bare(loads_by_series, "bytes"), []
 
 
 def _read_once(*files: Path) -> None:
     """Read files, so that they are in the system's cache, as those of a server that has run for a while."""
     for file in files:
-        with file.open("rb", buffering=0) as opened:
-            while opened.read(2**24):
+        with file.open("rb", buffering=0) as stream:
+            while stream.read(2**24):
                 pass
 
 
@@ -125,35 +127,40 @@ def _seconds(bench: Bench) -> float:
     return min(bench.seconds, SECONDS)
 
 
-def _measured(bench: Bench, measure: Mapping[str, Callable[[int], load.Load]], sizes: Sequence[int], of: str) -> Found:
-    found: Found = {name: {size: [] for size in sizes} for name in measure}
+def _measured(
+    bench: Bench, measures: Mapping[str, Callable[[int], load.Load]], sizes: Sequence[int], unit: str
+) -> LoadsBySeries:
+    loads_by_series: LoadsBySeries = {name: {size: [] for size in sizes} for name in measures}
     for number in range(bench.rounds):
         for size in sizes:
-            for name, one in measure.items():
-                bench.show_progress(f"{name}, {size:,} {of}", number, bench.rounds)
+            for name, measure_size in measures.items():
+                bench.show_progress(f"{name}, {size:,} {unit}", number, bench.rounds)
                 with suppress(load.NothingAnswered):  # too slow for the time of a load: there is no point in the plot
-                    found[name][size].append(one(size))
+                    loads_by_series[name][size].append(measure_size(size))
     return {
         name: {size: loads for size, loads in by_size.items() if len(loads) == bench.rounds}
-        for name, by_size in found.items()
+        for name, by_size in loads_by_series.items()
     }
 
 
-def _against_first(found: Found, of: str) -> list[Figure]:
+def _against_first(loads_by_series: LoadsBySeries, unit: str) -> list[Figure]:
     """A figure for each series and size beyond the first one, ÷ the first one."""
     figures = []
-    for name, by_size in found.items():
-        (first, least), *others = by_size.items()
-        figures += [_figure(f"{name}, {size:,} {of}", loads, least, f"{first:,} {of}") for size, loads in others]
+    for name, by_size in loads_by_series.items():
+        (first_size, first_loads), *larger_sizes = by_size.items()
+        figures += [
+            _figure(f"{name}, {size:,} {unit}", loads, first_loads, f"{first_size:,} {unit}")
+            for size, loads in larger_sizes
+        ]
     return figures
 
 
-def _against_bare(found: Found, of: str) -> list[Figure]:
+def _against_bare(loads_by_series: LoadsBySeries, unit: str) -> list[Figure]:
     """A figure for each series and size, ÷ the bare app."""
-    bare = found[OURS[accepting.BARE]]
+    bare = loads_by_series[OURS[accepting.BARE]]
     return [
-        _figure(f"{name}, {size:,} {of}", loads, bare[size], "bare")
-        for name, by_size in found.items()
+        _figure(f"{name}, {size:,} {unit}", loads, bare[size], "bare")
+        for name, by_size in loads_by_series.items()
         if by_size is not bare
         for size, loads in by_size.items()
         if size in bare
@@ -163,17 +170,20 @@ def _against_bare(found: Found, of: str) -> list[Figure]:
 def _figure(case: str, ours: Sequence[load.Load], theirs: Sequence[load.Load], name: str) -> Figure:
     return Figure(
         case=case,
-        measured=f"{median(one.rate for one in ours):,.0f}/s",
-        yardstick=f"{median(one.rate for one in theirs):,.0f}/s {name}",
-        judged=median(one.processor / other.processor for one, other in zip(ours, theirs, strict=True)),
+        measured=f"{median(load_result.rate for load_result in ours):,.0f}/s",
+        yardstick=f"{median(load_result.rate for load_result in theirs):,.0f}/s {name}",
+        judged=median(
+            load_result.processor / baseline_load.processor
+            for load_result, baseline_load in zip(ours, theirs, strict=True)
+        ),
         ours=cost(tuple(ours)),
         theirs=cost(tuple(theirs)),
     )
 
 
-def _plot(title: str, axis: str, found: Found) -> Plot:
+def _plot(title: str, axis: str, loads_by_series: LoadsBySeries) -> Plot:
     series = {
         name: tuple(Point(size=size, cost=cost(tuple(loads))) for size, loads in by_size.items())
-        for name, by_size in found.items()
+        for name, by_size in loads_by_series.items()
     }
     return Plot(title=title, axis=axis, series=series)

@@ -29,7 +29,7 @@ def accept_rate(bench: Bench) -> tuple[list[Figure], list[str]]:
     for cores, (server, client) in modes().items():
         for many in CONNECTIONS:
             bench.show_progress(f"{many} connections, {cores}")
-            subjects = (partial(_one, bench, config, many, server, client) for config in ("", CONFIG))
+            subjects = (partial(_measure_config, bench, config, many, server, client) for config in ("", CONFIG))
             (pair,) = compare(bench.rounds, *subjects)
             figures.append(
                 Figure(
@@ -44,13 +44,15 @@ def accept_rate(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, []
 
 
-def _one(bench: Bench, config: str, connections: int, server: Collection[int], client: Collection[int]) -> load.Load:
+def _measure_config(
+    bench: Bench, config: str, connections: int, server: Collection[int], client: Collection[int]
+) -> load.Load:
     with bench.site() as plain:
         site = replace(plain, config=config)
         with site.serve():  # registers its handler, so that deliveries wait for it
             pass
-        with site.serve(plugin=False, cores=server) as running:
-            target = Target(url=running.url)
+        with site.serve(plugin=False, cores=server) as running_server:
+            target = Target(url=running_server.url)
             return measure_load(
                 target, connections=connections, seconds=bench.seconds, prefer=LATER, values=True, cores=client
             )

@@ -43,7 +43,9 @@ def ingress_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
     for cores, (server, client) in modes().items():
         for many in CONNECTIONS:
             bench.show_progress(f"{many} connections, {cores}")
-            subjects = (partial(one, bench, path, many, server=server, client=client) for path in (load.PATH, PATH))
+            subjects = (
+                partial(measure_path, bench, path, many, server=server, client=client) for path in (load.PATH, PATH)
+            )
             (pair,) = compare(bench.rounds, *subjects)
             figures.append(
                 Figure(
@@ -58,7 +60,7 @@ def ingress_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, []
 
 
-def one(
+def measure_path(
     bench: Bench,
     path: tuple[str, str],
     connections: int,
@@ -79,6 +81,6 @@ def one(
         site = replace(plain, config=CONFIG)
         with site.serve():  # registers its handler, so that deliveries wait for it
             pass
-        with site.serve(plugin=False, cores=server) as running:
-            target = Target(url=running.url, path=path, token=TOKEN)
+        with site.serve(plugin=False, cores=server) as running_server:
+            target = Target(url=running_server.url, path=path, token=TOKEN)
             return measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER, cores=client)

@@ -23,7 +23,7 @@ def trends(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Processor time of a callback whose delivery runs meanwhile ÷ the same without trends."""
     bench.show_progress("with and without trends")
     with_flush = bench.with_seconds(max(bench.seconds, FLUSH_INTERVAL))
-    subjects = (partial(_one, with_flush, wrapper) for wrapper in (WITHOUT, ()))
+    subjects = (partial(_measure, with_flush, wrapper) for wrapper in (WITHOUT, ()))
     (pair,) = compare(bench.rounds, *subjects)
     figure = Figure(
         case=f"{CONNECTIONS[0]} connections, deliveries run meanwhile",
@@ -36,7 +36,7 @@ def trends(bench: Bench) -> tuple[list[Figure], list[str]]:
     return [figure], []
 
 
-def _one(bench: Bench, wrapper: tuple[str, ...]) -> load.Load:
-    with bench.site() as site, site.serve(wrapper=wrapper) as running:
-        target = Target(url=running.url, count_unfinished=lambda _answered: site.unfinished())
+def _measure(bench: Bench, wrapper: tuple[str, ...]) -> load.Load:
+    with bench.site() as site, site.serve(wrapper=wrapper) as running_server:
+        target = Target(url=running_server.url, count_unfinished=lambda _answered: site.unfinished())
         return measure_load(target, connections=CONNECTIONS[0], seconds=bench.seconds, prefer=LATER)

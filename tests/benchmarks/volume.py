@@ -17,22 +17,22 @@ from servers import Site
 if TYPE_CHECKING:
     from servers import Server
 
-FEW = 10_000
+FEW_CALLBACKS = 10_000
 """The number of callbacks before the first measurement of memory."""
 QUIET = 5.0
 """Seconds between the last delivery and a measurement of memory."""
-PATIENCE = 3600.0
-"""Seconds in which deliveries may finish."""
+SETTLE_TIMEOUT = 3600.0
+"""Seconds in which all deliveries must have finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stock:
-    """A site that one server process has filled.
+class FilledSite:
+    """A site that one server process has filled with events.
 
     Attributes:
         site: the site.
-        few: callbacks at the first measurement, and the process's MiB then.
-        many: callbacks at the end, and the same process's MiB then.
+        few: the number of callbacks at the first measurement, and the MiB of the process then.
+        many: the number of callbacks at the end, and the MiB of the same process then.
         cost: the cost of a callback, stored and run, over all of them.
     """
 
@@ -44,27 +44,27 @@ class Stock:
 
 def memory(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Memory of one server process after many callbacks ÷ after few."""
-    stock = _stock(bench)
-    (few, before), (many, after) = stock.few, stock.many
+    filled = _filled_site(bench)
+    (few, few_mebibytes), (many, many_mebibytes) = filled.few, filled.many
     figure = Figure(
-        measured=f"{after:.1f} MiB after {many:,}",
-        yardstick=f"{before:.1f} MiB after {few:,}",
-        judged=after / before,
-        ours=stock.cost,
+        measured=f"{many_mebibytes:.1f} MiB after {many:,}",
+        yardstick=f"{few_mebibytes:.1f} MiB after {few:,}",
+        judged=many_mebibytes / few_mebibytes,
+        ours=filled.cost,
     )
-    size = stock.site.database.stat().st_size / 2**20
-    seconds = many / stock.cost.rate
+    size = filled.site.database.stat().st_size / 2**20
+    seconds = many / filled.cost.rate
     note = f"{many:,} callbacks were stored and run in {seconds:,.0f} s; the database has {size:,.0f} MiB"
     return [figure], [note]
 
 
 def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Accept rate with many events stored ÷ with an empty database."""
-    full = _stock(bench).site
+    full = _filled_site(bench).site
     figures = []
     for connections in CONNECTIONS:
 
-        def one(site: Site, name: str, connections: int = connections) -> load.Load:
+        def measure(site: Site, name: str, connections: int = connections) -> load.Load:
             with site.serve() as server:
                 bench.show_progress(f"{name}, {connections} connections")
                 target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
@@ -72,9 +72,9 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
 
         def empty() -> load.Load:
             with bench.site() as site:
-                return one(site, "empty")
+                return measure(site, "empty")
 
-        (comparison,) = compare(bench.rounds, empty, lambda: one(full, "full"))
+        (comparison,) = compare(bench.rounds, empty, lambda: measure(full, "full"))
         figures.append(
             Figure(
                 case=f"{connections} connections",
@@ -89,53 +89,53 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, [f"{total:,} events are stored at the end"]
 
 
-def _stock(bench: Bench) -> Stock:
-    """The large site of this session, filled at the first call."""
-    if "stock" not in bench.cache:
-        bench.cache["stock"] = _fill(bench)
-    stock = bench.cache["stock"]
-    assert isinstance(stock, Stock)
-    return stock
+def _filled_site(bench: Bench) -> FilledSite:
+    """Return the large site of this session; fill it at the first call."""
+    if "filled_site" not in bench.cache:
+        bench.cache["filled_site"] = _fill_site(bench)
+    filled = bench.cache["filled_site"]
+    assert isinstance(filled, FilledSite)
+    return filled
 
 
-def _fill(bench: Bench) -> Stock:
+def _fill_site(bench: Bench) -> FilledSite:
     folder = bench.folder / "many"
     folder.mkdir()
     site = Site(folder=folder)
     with site.serve() as server:
         loads: list[load.Load] = []
-        began, spent = time.monotonic(), processor.spent()
-        few, before = _post(bench, site, server, loads, upto=FEW, begin=0)
-        many, after = _post(bench, site, server, loads, upto=bench.events, begin=few)
-        took = time.monotonic() - began - 2 * QUIET
-        of_a_callback = Cost(
+        started, spent = time.monotonic(), processor.spent()
+        few, few_mebibytes = _post(bench, site, server, loads, until=FEW_CALLBACKS, stored_before=0)
+        many, many_mebibytes = _post(bench, site, server, loads, until=bench.events, stored_before=few)
+        elapsed = time.monotonic() - started - 2 * QUIET
+        cost_of_callback = Cost(
             processor=(processor.spent() - spent) / many * 1e6,
-            rate=many / took,
+            rate=many / elapsed,
             p50=median(each.p50 for each in loads),
             p99=median(each.p99 for each in loads),
         )
-        return Stock(site=site, few=(few, before), many=(many, after), cost=of_a_callback)
+        return FilledSite(site=site, few=(few, few_mebibytes), many=(many, many_mebibytes), cost=cost_of_callback)
 
 
 def _post(
-    bench: Bench, site: Site, server: Server, loads: list[load.Load], *, upto: int, begin: int
+    bench: Bench, site: Site, server: Server, loads: list[load.Load], *, until: int, stored_before: int
 ) -> tuple[int, float]:
-    """Post until `upto` callbacks are stored and run; return their exact number, and the MiB of the process then.
+    """Post until at least `until` callbacks are stored and run; return their number and the MiB of the process then.
 
-    Each load is added to `loads`.
+    Each load is appended to `loads`.
     """
-    pace = 1_000.0
-    done = begin
-    while done < upto:
-        bench.show_progress("storing callbacks", done, upto)
-        seconds = min(20.0, max(1.0, (upto - done) / pace))
+    load_rate = 1_000.0
+    done = stored_before
+    while done < until:
+        bench.show_progress("storing callbacks", done, until)
+        seconds = min(20.0, max(1.0, (until - done) / load_rate))
         loads.append(load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER))
-        pace = loads[-1].rate
+        load_rate = loads[-1].rate
         done += loads[-1].counted
-    bench.show_progress("waiting for deliveries", done, upto)
-    site.settle(seconds=PATIENCE)
+    bench.show_progress("waiting for deliveries", done, until)
+    site.settle(seconds=SETTLE_TIMEOUT)
     time.sleep(QUIET)
-    stored = site.ask("SELECT count(*) FROM events")
-    if stored < done:
-        raise load.LoadError(f"{done} callbacks were answered as stored, and {stored} are")
-    return stored, server.memory()
+    stored_events = site.ask("SELECT count(*) FROM events")
+    if stored_events < done:
+        raise load.LoadError(f"{done} callbacks were answered as stored, and {stored_events} are")
+    return stored_events, server.memory()

@@ -61,9 +61,9 @@ def beside(bench: Bench) -> tuple[list[Figure], list[str]]:
         pair = []
         for many in (0, MANY):
             bench.show_progress(f"{many} wait", number, bench.rounds)
-            found, still = one(bench, many)
-            pair.append(found)
-            waited += [still] if many else []
+            result, still_waiting = measure_load_beside(bench, many)
+            pair.append(result)
+            waited += [still_waiting] if many else []
         rounds.append(pair)
     none, all_of_them = zip(*rounds, strict=True)
     pair = Comparison(ours=all_of_them, yardstick=none)
@@ -78,7 +78,7 @@ def beside(bench: Bench) -> tuple[list[Figure], list[str]]:
     return [figure], [f"of {MANY} callbacks {median(waited):,.0f} waited until the end of the load"]
 
 
-def one(bench: Bench, many: int) -> tuple[load.Load, int]:
+def measure_load_beside(bench: Bench, many: int) -> tuple[load.Load, int]:
     """One load beside a number of callbacks that wait, and how many of them still waited after it."""
     with bench.scratch() as folder:
         site = Site(folder=folder, source=PLUGIN)
@@ -91,28 +91,28 @@ def one(bench: Bench, many: int) -> tuple[load.Load, int]:
                         Target(url="", count_unfinished=lambda _stored: many - site.ask(STORED)), many, DRAIN_TIMEOUT
                     )
                     target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished() - many)
-                    found = measure_load(target, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
-                    return found, len(waiting) - _answered(waiting)
+                    result = measure_load(target, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
+                    return result, len(waiting) - _answered(waiting)
             finally:
-                end = os.open(site.plugins() / "end", os.O_RDWR)  # as a writer; as a reader it waits for nobody
+                end = os.open(site.plugins() / "end", os.O_RDWR)  # O_RDWR opens the pipe without waiting for a reader
                 site.settle(seconds=60)
                 os.close(end)
 
 
 @contextmanager
 def _waiting(server: Server, many: int) -> Iterator[list[socket.socket]]:
-    """A number of connections, each with a callback that is not answered before its handler ends."""
+    """Open connections, and send a callback on each that is not answered before its handler ends."""
     address = urlsplit(server.url)
     body = json.dumps({"callBackProcessClass": "com.cnooc.test.Slow"})
     with ExitStack() as stack:
-        opened = []
+        connections = []
         for number in range(many):
-            one = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
+            connection = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
             path = f"/flow/{secrets.token_hex(6)}-{number}/call-back/complete"
             head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
-            one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-            opened.append(one)
-        yield opened
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            connections.append(connection)
+        yield connections
 
 
 def _answered(connections: list[socket.socket]) -> int:
