@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from load import Load
     from servers import Server, Site
 
-LOOKS = 30
-"""The number of counted requests for each page, after one that does not count."""
+REQUESTS_PER_PAGE = 30
+"""The number of counted requests for each page, after one that is not counted."""
 DEAD = 10_000
-"""Deliveries that are replayed."""
+"""The number of dead deliveries that are replayed."""
 _VERSION = "bench%3D%3D1.4"
-RELOAD_EVERY = 1.0
+RELOAD_INTERVAL = 1.0
 """Seconds between two requests for the open page while callbacks arrive."""
 
 
 def pages(events: int) -> dict[str, str]:
-    """Every page of the console with an address that has content."""
-    some = events // 2 // filling.DEAD_EACH * filling.DEAD_EACH + 1  # a dead delivery
+    """The path of every page of the console, by its name, for a ledger with `events` events."""
+    dead_event = events // 2 // filling.DEAD_EACH * filling.DEAD_EACH + 1  # a dead delivery
     return {
         "overview": "/console/",
         "overview, refreshed part": "/console/live",
         "events": "/console/events",
-        "events, by business key": f"/console/events?business_key={filling.BUSINESS_KEY.format(some)}",
+        "events, by business key": f"/console/events?business_key={filling.BUSINESS_KEY.format(dead_event)}",
         "events, by a business key that is not there": "/console/events?business_key=nobody-has-this",
-        "events, by flow instance": f"/console/events?flow={filling.flow_instance_id(some)}",
+        "events, by flow instance": f"/console/events?flow={filling.flow_instance_id(dead_event)}",
         "events, by class": "/console/events?class=com.example.Nobody",
         "events, by key": "/console/events?key=contract_approval",
         "events, by handler and dead": "/console/events?state=dead&handler=bench:handler-0",
@@ -70,7 +70,7 @@ def pages(events: int) -> dict[str, str]:
         "events, replayed with a version and dead": f"/console/events?trigger=replay&plugin={_VERSION}&state=dead",
         "events, by time of an attempt": "/console/events?attempted_since=2023-11-14T22:15",
         "events, by error": f"/console/events?error_group={filling.ERROR_GROUP}",
-        "one event": f"/console/events/{filling.event_id(some)}",
+        "one event": f"/console/events/{filling.event_id(dead_event)}",
         "handlers": "/console/handlers",
         "one handler": "/console/handlers/bench:handler-0",
         "one handler, 30 days": "/console/handlers/bench:handler-0?from=30d",
@@ -96,13 +96,13 @@ def pages(events: int) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
-    """Milliseconds until the first byte of each page; the first request of each page does not count.
+class PageTimes:
+    """The time until the first byte of each page; the first request of each page is not counted.
 
     Attributes:
-        case: the database, or what happens meanwhile.
-        took: milliseconds of each request, by the page's name.
-        spent: microseconds of processor time of a request, by the page's name.
+        case: the database, or the work that runs at the same time.
+        took: the milliseconds of each request, by the name of the page.
+        spent: the microseconds of processor time of a request, by the name of the page.
     """
 
     case: str
@@ -124,16 +124,16 @@ def first_byte_worst(bench: Bench) -> tuple[list[Figure], list[str]]:
     return _first_byte(bench, max, "slowest look")
 
 
-def _first_byte(bench: Bench, of: Callable[[list[float]], float], name: str) -> tuple[list[Figure], list[str]]:
+def _first_byte(bench: Bench, statistic: Callable[[list[float]], float], name: str) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
-    for looked in _looked(bench):
-        page = max(looked.took, key=lambda page: of(looked.took[page]))
-        slowest = of(looked.took[page])
-        case = f"{looked.case}, {bench.events:,} events"
+    for page_times in _page_times(bench):
+        page = max(page_times.took, key=lambda page: statistic(page_times.took[page]))
+        slowest = statistic(page_times.took[page])
+        case = f"{page_times.case}, {bench.events:,} events"
         measured = f"{slowest:.0f} ms, {page}"
-        figures.append(Figure(case=case, measured=measured, judged=slowest, ours=looked.cost(page)))
-        each = pages_text({page: of(took) for page, took in looked.took.items()})
-        notes.append(f"{case}, {name} of {LOOKS} looks. {each}")
+        figures.append(Figure(case=case, measured=measured, judged=slowest, ours=page_times.cost(page)))
+        page_list = pages_text({page: statistic(took) for page, took in page_times.took.items()})
+        notes.append(f"{case}, {name} of {REQUESTS_PER_PAGE} looks. {page_list}")
     return figures, notes
 
 
@@ -143,66 +143,68 @@ def pages_text(took: Mapping[str, float]) -> str:
     return " ".join(f"{page[0].upper()}{page[1:]}: {milliseconds:.0f} ms." for page, milliseconds in slowest_first)
 
 
-def _looked(bench: Bench) -> list[Looked]:
-    """The first bytes of each page on both databases, measured at the first call."""
-    if "looked" not in bench.cache:
-        looked = []
-        with _full(bench) as site, site.serve() as server:
-            looked.append(look(bench, server, "SQLite", pages(bench.events), LOOKS))
+def _page_times(bench: Bench) -> list[PageTimes]:
+    """The times of all pages on both databases, measured at the first call."""
+    if "page_times" not in bench.cache:
+        all_page_times = []
+        with _filled_site(bench) as site, site.serve() as server:
+            all_page_times.append(measure_pages(bench, server, "SQLite", pages(bench.events), REQUESTS_PER_PAGE))
         with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
             bench.show_progress("filling PostgreSQL")
             full.rows(filling.of_postgresql(bench.events, *filling.HISTORY))
             full.rows("VACUUM ANALYZE")
             with full.serve() as server, full.worker():
-                looked.append(look(bench, server, "PostgreSQL", pages(bench.events), LOOKS))
-        bench.cache["looked"] = looked
-    return bench.cache["looked"]  # type: ignore[return-value]  # what was put there above
+                all_page_times.append(
+                    measure_pages(bench, server, "PostgreSQL", pages(bench.events), REQUESTS_PER_PAGE)
+                )
+        bench.cache["page_times"] = all_page_times
+    return bench.cache["page_times"]  # type: ignore[return-value]  # stored above
 
 
-def look(bench: Bench, server: Server, case: str, paths: Mapping[str, str], times: int) -> Looked:
-    """Request each page so many times, after one request that does not count.
+def measure_pages(bench: Bench, server: Server, case: str, paths: Mapping[str, str], times: int) -> PageTimes:
+    """Request each page `times` times, after one request that is not counted.
 
-    The processor time of a page is that of all measured processes meanwhile.
+    The processor time of a page is that of all measured processes during its requests.
     """
     took: dict[str, list[float]] = {}
     spent: dict[str, float] = {}
     for page, path in paths.items():
         bench.show_progress(f"{case}: {page}")
-        asked(server, path)
-        began = processor.spent()
-        took[page] = [asked(server, path) for _ in range(times)]
-        spent[page] = (processor.spent() - began) / times * 1e6
-    return Looked(case=case, took=took, spent=spent)
+        request_page(server, path)
+        spent_before = processor.spent()
+        took[page] = [request_page(server, path) for _ in range(times)]
+        spent[page] = (processor.spent() - spent_before) / times * 1e6
+    return PageTimes(case=case, took=took, spent=spent)
 
 
-def asked(server: Server, path: str) -> float:
-    """Milliseconds from the first byte of a page's request, on a new connection, to the first byte of its response.
+def request_page(server: Server, path: str) -> float:
+    """Request a page on a new connection; return the milliseconds until the first byte of its response.
 
     Raises:
         ServerError: the response is not the page.
     """
     connection = http.client.HTTPConnection(urlsplit(server.admin).netloc, timeout=60)
     try:
-        began = time.perf_counter()
+        started = time.perf_counter()
         connection.request("GET", path)
-        answer = connection.getresponse()
-        took = time.perf_counter() - began
-        body = answer.read()
+        response = connection.getresponse()
+        took = time.perf_counter() - started
+        body = response.read()
     finally:
         connection.close()
-    if answer.status != http.client.OK or not body:
-        raise ServerError(f"{path} was answered {answer.status}")
+    if response.status != http.client.OK or not body:
+        raise ServerError(f"{path} was answered {response.status}")
     return took * 1000
 
 
 def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Accept rate while the overview is reloaded each second ÷ without, with many events stored."""
     figures, notes = [], []
-    with _full(bench) as site:
+    with _filled_site(bench) as site:
         for connections in CONNECTIONS:
 
             def measure(*, watched: bool, connections: int = connections) -> Load:
-                with site.serve() as server, meanwhile(partial(_reload, server)) if watched else ExitStack():
+                with site.serve() as server, in_background(partial(_reload, server)) if watched else ExitStack():
                     bench.show_progress(f"{connections} connections{', the overview open' if watched else ''}")
                     target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
                     return measuring.measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
@@ -222,15 +224,15 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 @contextmanager
-def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """A thread works while the context lasts: `work` returns when its event is set. Its error is raised at the end."""
-    over = threading.Event()
+def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `work` in a thread until the context ends; it must return when its event is set. Its error is raised then."""
+    stop = threading.Event()
     errors: list[Exception] = []
 
     def run() -> None:
         try:
-            work(over)
-        except Exception as error:  # noqa: BLE001 (raised again below, where somebody sees it)
+            work(stop)
+        except Exception as error:  # noqa: BLE001 (raised again below, in the main thread)
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -238,16 +240,16 @@ def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         thread.join()
     if errors:
         raise errors[0]
 
 
-def _reload(server: Server, over: threading.Event) -> None:
-    """Load the overview each second."""
-    while not over.wait(RELOAD_EVERY):
-        asked(server, "/console/")
+def _reload(server: Server, stop: threading.Event) -> None:
+    """Request the overview each second until `stop` is set."""
+    while not stop.wait(RELOAD_INTERVAL):
+        request_page(server, "/console/")
 
 
 def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -266,56 +268,56 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
             dead = site.ask("SELECT count(*) FROM deliveries")
             with site.serve():
                 bench.show_progress("replaying them")
-                began, spent = time.time_ns() // 1000, so_far()
-                took, calls = _replay(site, interrupt=interrupted)
+                began, spent = time.time_ns() // 1000, processor_time()
+                took, runs = _replay(site, interrupt=interrupted)
                 site.settle(seconds=120)
-                spent = so_far() - spent
+                spent = processor_time() - spent
                 p50, p99 = run_times(site.rows, began)
-            again = site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
-        if again != dead:
-            raise ServerError(f"{dead} deliveries were dead, and {again} were run once more")
+            run_again = site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
+        if run_again != dead:
+            raise ServerError(f"{dead} deliveries were dead, and {run_again} were run once more")
         case = f"{dead:,} deliveries{', interrupted and continued' if interrupted else ''}"
-        measured = f"{took:.1f} s, {calls} commands"
+        measured = f"{took:.1f} s, {runs} commands"
         ours = Cost(processor=spent / dead * 1e6, rate=dead / took, p50=p50, p99=p99)
         figures.append(Figure(case=case, measured=measured, judged=took, ours=ours))
     notes.append("each of them was run exactly once more, also where the command was interrupted half-way")
     return figures, notes
 
 
-def so_far() -> float:
-    """Seconds of processor time of the server and of the commands that have ended."""
+def processor_time() -> float:
+    """The seconds of processor time of the server and of ended commands so far."""
     times = os.times()
     return processor.spent() + times.children_user + times.children_system
 
 
 def _replay(site: Site, *, interrupt: bool) -> tuple[float, int]:
-    """The seconds that commands took until no delivery was left to replay, and the number of commands."""
-    words = ("events", "replay", "--all", "--yes", "--json", "--database", str(site.database))
-    command = [str(Path(sys.executable).with_name("flowhooks")), *words]
+    """Run commands until no dead delivery is left; return their seconds and their number."""
+    arguments = ("events", "replay", "--all", "--yes", "--json", "--database", str(site.database))
+    command = [str(Path(sys.executable).with_name("flowhooks")), *arguments]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-    took, calls = 0.0, 0
+    took, runs = 0.0, 0
     while site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'"):
-        began = time.perf_counter()
+        started = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=site.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        if interrupt and not calls:
+        if interrupt and not runs:
             while site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'") > DEAD // 2:
                 time.sleep(0.005)
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)
-        took += time.perf_counter() - began
-        calls += 1
+        took += time.perf_counter() - started
+        runs += 1
         if process.returncode not in {0, 130}:
             raise ServerError(f"the command ended with {process.returncode}: {err.strip()[-500:]}")
         if process.returncode == 0:
             json.loads(out)
-    return took, calls
+    return took, runs
 
 
 @contextmanager
-def _full(bench: Bench) -> Iterator[Site]:
-    """A site on SQLite with many events, removed afterwards."""
+def _filled_site(bench: Bench) -> Iterator[Site]:
+    """Yield a site on SQLite with many events, which is removed afterwards."""
     with bench.site() as site:
         bench.show_progress("filling SQLite")
         upgrade(f"sqlite:///{site.database}")

@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from servers import Server, Site
 
 DEAD = 30_000
-"""Deliveries of the operation."""
+"""The number of deliveries of the operation."""
 RATE = "100/s"
 """The rate of the operation: its deliveries are run by the server that accepts the callbacks."""
-LOOKS = 3
-"""The number of counted requests for each page while the operation runs, after one that does not count."""
+REQUESTS_PER_PAGE = 3
+"""The number of counted requests for each page while the operation runs, after one that is not counted."""
 CALLBACKS = 50
 """Callbacks per second while pages are requested, in the case without full load."""
 RELEASE_TIMEOUT = 60.0
-"""Seconds until an operation must release deliveries: it pauses for longer after a transaction that took long."""
+"""Seconds until an operation must release deliveries. It pauses longer after a long transaction."""
 
 
 def planned(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -60,10 +60,10 @@ def planned(bench: Bench) -> tuple[list[Figure], list[str]]:
         for number in range(bench.rounds):
             bench.show_progress("planning", number, bench.rounds)
             for case, plan in plans.items():
-                began, used = time.perf_counter(), operating.so_far()
+                started, spent_before = time.perf_counter(), operating.processor_time()
                 operation_id = plan(site, server)
-                took[case].append(time.perf_counter() - began)
-                spent[case].append(operating.so_far() - used)
+                took[case].append(time.perf_counter() - started)
+                spent[case].append(operating.processor_time() - spent_before)
                 _press(server, f"/console/operations/{operation_id}/cancel")
                 in_plan = site.ask(f"SELECT planned FROM operations WHERE id = '{operation_id}'")
                 # One delivery of each operation that was started has run.
@@ -78,40 +78,40 @@ def planned(bench: Bench) -> tuple[list[Figure], list[str]]:
         )
         for case, times in took.items()
     ]
-    each = [
+    notes = [
         f"{case}, each time in seconds: {', '.join(f'{seconds:.2f}' for seconds in times)}"
         for case, times in took.items()
     ]
-    return figures, each
+    return figures, notes
 
 
 def _plan_by_command(site: Site, _server: Server) -> str:
     """Plan and start an operation by a command; return its id."""
-    words = ("events", "replay", "--all", "--rate", "6/min", "--detach", "--yes")
-    operation_id: str = _command(site, *words)["id"]
+    arguments = ("events", "replay", "--all", "--rate", "6/min", "--detach", "--yes")
+    operation_id: str = _command(site, *arguments)["id"]
     return operation_id
 
 
 def _plan_in_console(_site: Site, server: Server) -> str:
     """Press the button that plans an operation, and load the page of the plan; return the operation's id."""
     path = _press(server, "/console/do/replay?state=dead")
-    operating.asked(server, path)
+    operating.request_page(server, path)
     return urlsplit(path).path.rpartition("/")[2]
 
 
 def _press(server: Server, path: str) -> str:
-    """Press a button of the console; return the path to which it leads."""
+    """Press a button of the console; return the path of the redirect."""
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": server.admin}
     connection = http.client.HTTPConnection(urlsplit(server.admin).netloc, timeout=60)
     try:
         connection.request("POST", path, b"", headers)
-        answer = connection.getresponse()
-        answer.read()
+        response = connection.getresponse()
+        response.read()
     finally:
         connection.close()
-    if answer.status != http.client.SEE_OTHER:
-        raise ServerError(f"{path} was answered {answer.status}")
-    return answer.headers["Location"]
+    if response.status != http.client.SEE_OTHER:
+        raise ServerError(f"{path} was answered {response.status}")
+    return response.headers["Location"]
 
 
 def accepting(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -146,26 +146,26 @@ def looking(bench: Bench) -> tuple[list[Figure], list[str]]:
     events, statements = max(bench.events, _last_dead()), (*filling.dead_until(_last_dead()), *filling.HISTORY)
     with _filled(bench, events, *statements) as site, site.serve() as server:
         for case, send in _senders(bench).items():
-            with _operating(site, server) as operation_id, operating.meanwhile(partial(send, server)):
-                own = f"/console/operations/{operation_id}"
+            with _operating(site, server) as operation_id, operating.in_background(partial(send, server)):
+                path = f"/console/operations/{operation_id}"
                 pages = operating.pages(events) | {
-                    "the running operation": own,
-                    "the running operation, refreshed part": f"{own}/live",
-                    "the running operation, deliveries not released": f"{own}?items=planned",
+                    "the running operation": path,
+                    "the running operation, refreshed part": f"{path}/live",
+                    "the running operation, deliveries not released": f"{path}?items=planned",
                 }
-                looked = operating.look(bench, server, case, pages, LOOKS)
-            longest = {page: max(times) for page, times in looked.took.items()}
+                page_times = operating.measure_pages(bench, server, case, pages, REQUESTS_PER_PAGE)
+            longest = {page: max(times) for page, times in page_times.took.items()}
             page = max(longest, key=lambda page: longest[page])
             figures.append(
                 Figure(
                     case=f"{case}, {events:,} events",
                     measured=f"{longest[page]:.0f} ms, {page}",
                     judged=longest[page] / 1000,
-                    ours=looked.cost(page),
+                    ours=page_times.cost(page),
                 )
             )
-            each = operating.pages_text(longest)
-            notes.append(f"{case}, slowest of {LOOKS} requests. {each}")
+            page_list = operating.pages_text(longest)
+            notes.append(f"{case}, slowest of {REQUESTS_PER_PAGE} requests. {page_list}")
     return figures, notes
 
 
@@ -177,34 +177,34 @@ def _senders(bench: Bench) -> dict[str, Callable[[Server, threading.Event], None
     }
 
 
-def _send_steadily(server: Server, over: threading.Event) -> None:
-    """Send so many callbacks per second; late ones are made up for."""
+def _send_steadily(server: Server, stop: threading.Event) -> None:
+    """Send `CALLBACKS` callbacks per second until `stop` is set; send late callbacks at once."""
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
     body = json.dumps({"callBackProcessClass": "com.cnooc.test.CallbackHandler"})
     headers = {"Content-Type": "application/json", "Prefer": LATER}
-    began = time.perf_counter()
+    started = time.perf_counter()
     for number in count():
-        if over.wait(max(0.0, began + number / CALLBACKS - time.perf_counter())):
+        if stop.wait(max(0.0, started + number / CALLBACKS - time.perf_counter())):
             break
         connection.request("POST", f"steady-{number}".join(load.PATH), body, headers)
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status not in {http.client.OK, http.client.ACCEPTED}:
-            raise ServerError(f"a callback was answered {answer.status}")
+        response = connection.getresponse()
+        response.read()
+        if response.status not in {http.client.OK, http.client.ACCEPTED}:
+            raise ServerError(f"a callback was answered {response.status}")
     connection.close()
 
 
-def _send_at_once(server: Server, over: threading.Event, *, seconds: float) -> None:
-    """Send callbacks over several connections, each as soon as the one before is answered."""
-    while not over.is_set():
+def _send_at_once(server: Server, stop: threading.Event, *, seconds: float) -> None:
+    """Send callbacks over several connections until `stop` is set, each as soon as the previous one is answered."""
+    while not stop.is_set():
         load.run(server.url, connections=CONNECTIONS[0], seconds=seconds, prefer=LATER)
 
 
 @contextmanager
 def _operating(site: Site, server: Server) -> Iterator[str]:
-    """An operation releases dead deliveries while the context lasts; yields its id."""
-    words = ("events", "replay", "--all", "--rate", RATE, "--detach", "--yes")
-    operation = _command(site, *words)
+    """Run an operation that releases dead deliveries until the context ends; yield its id."""
+    arguments = ("events", "replay", "--all", "--rate", RATE, "--detach", "--yes")
+    operation = _command(site, *arguments)
     before = _remaining(site)
     yield operation["id"]
     end = time.monotonic() + RELEASE_TIMEOUT
@@ -216,7 +216,7 @@ def _operating(site: Site, server: Server) -> Iterator[str]:
 
 
 def _last_dead() -> int:
-    """The number of the last event with a dead delivery: of so many events one is parked, and has no delivery."""
+    """The number of the last event with a dead delivery; parked events before it have no delivery."""
     return DEAD + DEAD // filling.PARKED_EACH
 
 
@@ -224,28 +224,28 @@ def _remaining(site: Site) -> int:
     return int(site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'"))
 
 
-def _command(site: Site, *words: str) -> dict:
+def _command(site: Site, *arguments: str) -> dict:
     """The JSON that a command prints."""
-    command = [str(Path(sys.executable).with_name("flowhooks")), *words, "--json", "--database", str(site.database)]
+    command = [str(Path(sys.executable).with_name("flowhooks")), *arguments, "--json", "--database", str(site.database)]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-    ended = subprocess.run(
+    completed = subprocess.run(
         command, cwd=site.folder, env=environ, capture_output=True, text=True, timeout=300, check=False
     )
-    if ended.returncode != 0:
-        raise ServerError(f"{' '.join(words)} ended with {ended.returncode}: {ended.stderr.strip()[-500:]}")
-    return json.loads(ended.stdout)
+    if completed.returncode != 0:
+        raise ServerError(f"{' '.join(arguments)} ended with {completed.returncode}: {completed.stderr.strip()[-500:]}")
+    return json.loads(completed.stdout)
 
 
 @contextmanager
 def _dead(bench: Bench) -> Iterator[Site]:
-    """A site on SQLite with dead deliveries only, removed afterwards."""
+    """Yield a site on SQLite with dead deliveries only, which is removed afterwards."""
     with _filled(bench, _last_dead(), *filling.dead_until(_last_dead())) as site:
         yield site
 
 
 @contextmanager
 def _filled(bench: Bench, events: int, *more: str) -> Iterator[Site]:
-    """A site on SQLite with so many events, changed by further statements; removed afterwards."""
+    """Yield a site on SQLite with `events` events, changed by further statements; it is removed afterwards."""
     with bench.site() as site:
         bench.show_progress("laying up dead deliveries")
         upgrade(f"sqlite:///{site.database}")

@@ -519,7 +519,7 @@ def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     quiet = bench.Bench(seconds=1, events=600, folder=tmp_path, rounds=1, show_progress=lambda *_args: None)
     monkeypatch.setattr(planning, "DEAD", 500)
     monkeypatch.setattr(planning, "RATE", "10/s")
-    monkeypatch.setattr(planning, "LOOKS", 1)
+    monkeypatch.setattr(planning, "REQUESTS_PER_PAGE", 1)
     monkeypatch.setattr(planning, "_senders", lambda _bench: {"steadily": planning._send_steadily})
     monkeypatch.setattr(operating, "pages", lambda _events: {"overview": "/console/"})
     figures, _ = planning.planned(quiet)
