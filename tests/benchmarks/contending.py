@@ -279,7 +279,7 @@ def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
         for number in range(bench.rounds):
             for contender in there:
                 bench.show_progress(f"{contender.name}, {connections} connections", number, bench.rounds)
-                with suppress(load.NothingAnswered), contender.open(bench) as target:
+                with suppress(load.NoResponses), contender.open(bench) as target:
                     score = measure(target, connections, min(bench.seconds, SECONDS))
                     found.setdefault((contender.name, connections), []).append(score)
     found = {of: scores for of, scores in found.items() if len(scores) == bench.rounds}
@@ -292,7 +292,7 @@ def measure(target: Target, connections: int, seconds: float) -> Score:
     began, before = time.monotonic(), processor.spent()
     run = partial(load.run, target.url, connections=connections, prefer=LATER, path=target.path)
     answered_count = 0
-    with suppress(load.NothingAnswered):  # too slow for one second: the measured load shows how slow
+    with suppress(load.NoResponses):  # too slow for one second: the measured load shows how slow
         answered_count = run(seconds=WARM_UP).counted
     measured = run(seconds=seconds)
     answered_count += measured.counted

@@ -135,7 +135,7 @@ def _measured(
         for size in sizes:
             for name, measure_size in measures.items():
                 bench.show_progress(f"{name}, {size:,} {unit}", number, bench.rounds)
-                with suppress(load.NothingAnswered):  # too slow for the time of a load: there is no point in the plot
+                with suppress(load.NoResponses):  # too slow for the time of a load: there is no point in the plot
                     loads_by_series[name][size].append(measure_size(size))
     return {
         name: {size: loads for size, loads in by_size.items() if len(loads) == bench.rounds}

@@ -17,17 +17,17 @@ import click
 import load
 import wakeups
 from bench import CONNECTIONS, Bench
-from profiling import HTTP, LOOP, OTHERS, OURS, THEIRS, put, used
+from profiling import HTTP, LOOP, OTHERS, OURS, THEIRS, measure_usage, replace_parts
 from servers import bare
 
 COUNTS = (1, *CONNECTIONS)
 """The numbers of connections: a single callback at a time, and those of the benchmarks' rows."""
-LEAST = 0.005
-"""Figures below are left out: the background work of a second."""
+MIN_FIGURE = 0.005
+"""Smaller figures are left out, because background work of a second causes them."""
 
 
-def counted(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], float]:
-    """How often each kind of thread wakes each other kind, for each callback."""
+def count_wake_ups(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], float]:
+    """Count how often each kind of thread wakes each other kind, for each callback."""
     bench.show_progress(f"counting: {kind}, {connections} connections")
     with bench.scratch() as folder:
         file = folder / "wakeups.json"
@@ -41,40 +41,42 @@ def counted(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], 
                     pass
                 with site.serve(wrapper=wrapper) as server:
                     answered = load.run(server.url, connections=connections, seconds=bench.seconds).counted
-        said = json.loads(file.read_text())
+        wake_ups = json.loads(file.read_text())
     names = (THEIRS if kind == "bare" else OURS) | {wakeups.CLIENT: wakeups.CLIENT}
-    found: Counter[tuple[str, str]] = Counter()
-    for waker, woken, times in said:
-        found[names.get(waker, OTHERS), names.get(woken, OTHERS)] += times
-    return {pair: times / answered for pair, times in found.items()}
+    totals: Counter[tuple[str, str]] = Counter()
+    for waker, woken, times in wake_ups:
+        totals[names.get(waker, OTHERS), names.get(woken, OTHERS)] += times
+    return {pair: times / answered for pair, times in totals.items()}
 
 
 def table(bench: Bench) -> list[str]:
     """A table of the wake-ups for each callback, with one column for each number of connections."""
     columns = {
-        (kind, connections): counted(bench, kind, connections) for kind in ("outcome", "bare") for connections in COUNTS
-    }
-    waits = {
-        (kind, connections): used(bench, kind, connections, defaults=True).switches
+        (kind, connections): count_wake_ups(bench, kind, connections)
         for kind in ("outcome", "bare")
         for connections in COUNTS
     }
-    heads = [f"flowhooks, {n}" for n in COUNTS] + [f"the bare app, {n}" for n in COUNTS]
-    lines = ["| wakes | is woken | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
+    waits = {
+        (kind, connections): measure_usage(bench, kind, connections, defaults=True).switches
+        for kind in ("outcome", "bare")
+        for connections in COUNTS
+    }
+    headings = [f"flowhooks, {n}" for n in COUNTS] + [f"the bare app, {n}" for n in COUNTS]
+    lines = ["| wakes | is woken | " + " | ".join(headings) + " |", "|---|---|" + "---|" * len(headings)]
     order = [wakeups.CLIENT, LOOP, HTTP, *list(OURS.values())[2:], OTHERS]
     for waker in order:
         for woken in order:
-            figures = [column.get((waker, woken), 0.0) for column in columns.values()]
-            if max(figures) >= LEAST and OTHERS not in {waker, woken}:
-                cells = " | ".join(f"{figure:.2f}" if figure >= LEAST else "" for figure in figures)
+            figures = [counts.get((waker, woken), 0.0) for counts in columns.values()]
+            if max(figures) >= MIN_FIGURE and OTHERS not in {waker, woken}:
+                cells = " | ".join(f"{figure:.2f}" if figure >= MIN_FIGURE else "" for figure in figures)
                 lines.append(f"| {waker} | {woken} | {cells} |")
     sums = [
         sum(
             times
-            for (waker, woken), times in column.items()
+            for (waker, woken), times in counts.items()
             if OTHERS not in {waker, woken} and waker != wakeups.CLIENT
         )
-        for column in columns.values()
+        for counts in columns.values()
     ]
     lines.append(f"| all threads | | {' | '.join(f'{figure:.2f}' for figure in sums)} |")
     lines.append(f"| waits by the system's account | | {' | '.join(f'{figure:.1f}' for figure in waits.values())} |")
@@ -86,8 +88,8 @@ def table(bench: Bench) -> list[str]:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this page, too.")
 def main(seconds: float, output: Path | None) -> None:
     """Print how often threads wake each other for a callback."""
-    if not load.found():
-        click.echo(load.INSTALL, err=True)
+    if not load.is_installed():
+        click.echo(load.INSTALL_HINT, err=True)
         sys.exit(2)
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
 
@@ -97,7 +99,7 @@ def main(seconds: float, output: Path | None) -> None:
         lines = table(Bench(seconds=seconds, events=0, folder=Path(folder), show_progress=show_progress))
     click.echo("\n".join(lines))
     if output:
-        output.write_text(put(output.read_text(), {"handovers": lines}))
+        output.write_text(replace_parts(output.read_text(), {"handovers": lines}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 SCRIPT = Path(__file__).with_name("callbacks.lua")
-INSTALL = "wrk is not installed: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
+INSTALL_HINT = "wrk is not installed: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
 RESULT = "RESULT "
 PATH = ("/flow/", "/call-back/complete")
 """The parts before and after the flowInstanceId in a path of the contract."""
@@ -25,7 +25,7 @@ class LoadError(Exception):
     """The load failed, or its responses make its figures worthless."""
 
 
-class NothingAnswered(LoadError):
+class NoResponses(LoadError):
     """No response arrived in the time of the load."""
 
 
@@ -55,8 +55,8 @@ class Load:
         return self.counted / self.seconds
 
 
-def found() -> bool:
-    """Whether wrk can be run."""
+def is_installed() -> bool:
+    """Whether wrk is installed."""
     return shutil.which("wrk") is not None
 
 
@@ -74,18 +74,18 @@ def run(
     values: bool = False,
     cores: Collection[int] = (),
 ) -> Load:
-    """Post callbacks over `connections` connections for about `seconds`.
+    """Post callbacks over `connections` connections for about `seconds` seconds.
 
     Args:
         url: root of the server, such as `http://127.0.0.1:8080`.
         connections: persistent connections; each waits for its response before it posts again.
-        seconds: rounded to whole ones, at least 1.
+        seconds: the duration, rounded to whole seconds, at least 1.
         prefer: value of the `Prefer` header; none by default.
         classes: how many `callBackProcessClass`es to spread the callbacks over, the first one plain.
         only_200: count responses with status 200 alone.
         path: the parts of the path before and after the flowInstanceId. Without a second part the path is a fixed URL:
             the id is the member `id` of the body, beside the status 2.
-        size: bytes of each body, nearly, by many variables; at least about 230, and by default no more.
+        size: the approximate bytes of each body; larger bodies have more variables. Minimum and default: about 230.
         token: a bearer token; by default none.
         values: whether each body has the members `amount` and `vendor`, with values that differ; not at a fixed URL.
         cores: the cores on which wrk runs; default: all.
@@ -105,11 +105,11 @@ def run(
         except BaseException:
             process.kill()
             raise
-    return read(output, only_200=only_200, problems=problems)
+    return parse_output(output, only_200=only_200, problems=problems)
 
 
-def read(output: str, *, only_200: bool, problems: str = "") -> Load:
-    """The output of wrk, as a `Load`.
+def parse_output(output: str, *, only_200: bool, problems: str = "") -> Load:
+    """Parse the output of wrk.
 
     Raises:
         LoadError: see `run`.
@@ -121,7 +121,7 @@ def read(output: str, *, only_200: bool, problems: str = "") -> Load:
     if result["refused"] or result["broken"] or result["other"]:
         raise LoadError(f"{result['refused']} answers were errors, {result['broken']} connections broke: {line}")
     if not result["requests"]:
-        raise NothingAnswered("nothing was answered")
+        raise NoResponses("nothing was answered")
     return Load(
         counted=result["ok"] if only_200 else result["requests"],
         later=result["accepted"],

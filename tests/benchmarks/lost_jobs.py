@@ -28,7 +28,7 @@ import click
 from bench import LATER
 from cluster import cluster
 from load import LoadError
-from profiling import put
+from profiling import replace_parts
 from promptness import BODY
 
 from flowhooks.execution.runners.job_sweeper import CHECK_INTERVAL
@@ -155,7 +155,7 @@ def main(rounds: int, output: Path | None) -> None:
         lines = table(seconds(postgresql, rounds))
     click.echo("\n".join(lines))
     if output:
-        output.write_text(put(output.read_text(), {"lost-jobs": lines}))
+        output.write_text(replace_parts(output.read_text(), {"lost-jobs": lines}))
 
 
 if __name__ == "__main__":

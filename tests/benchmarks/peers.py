@@ -28,8 +28,12 @@ HERE = Path(__file__).with_name("peer")
 REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = Path(sys.prefix) / "peer"
 """Kept from one session to the next, and removed with the environment that contains it."""
-INSTALL = "redis-server is not installed: apt-get install redis-server (Debian, Ubuntu) or brew install redis (macOS)"
-INSTALL_WEBHOOK = "webhook is not installed: apt-get install webhook (Debian, Ubuntu) or brew install webhook (macOS)"
+INSTALL_HINT_REDIS = (
+    "redis-server is not installed: apt-get install redis-server (Debian, Ubuntu) or brew install redis (macOS)"
+)
+INSTALL_HINT_WEBHOOK = (
+    "webhook is not installed: apt-get install webhook (Debian, Ubuntu) or brew install webhook (macOS)"
+)
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 """Each write is on the disk before it is answered, as with flowhooks. Without this, Redis writes its database down some
 time after it has changed: within a minute where it has changed ten thousand times, else within five minutes or an hour.
@@ -243,12 +247,12 @@ def on_postgresql(folder: Path, show_progress: Callable[..., None]) -> Iterator[
 
 def missing_redis() -> str:
     """How to install Redis; `""` if it is installed."""
-    return INSTALL if shutil.which("redis-server") is None or shutil.which("redis-cli") is None else ""
+    return INSTALL_HINT_REDIS if shutil.which("redis-server") is None or shutil.which("redis-cli") is None else ""
 
 
 def missing_webhook() -> str:
     """How to install webhook; `""` if it is installed."""
-    return INSTALL_WEBHOOK if shutil.which("webhook") is None else ""
+    return INSTALL_HINT_WEBHOOK if shutil.which("webhook") is None else ""
 
 
 def versions() -> str:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import click
 import filling
 from bench import LATER
-from profiling import put
+from profiling import replace_parts
 from servers import RUNNER_THREADS, Site
 
 from flowhooks.ledger.upgrade import upgrade
@@ -154,7 +154,7 @@ def main(runs: int, events: tuple[int, ...], running: int, output: Path | None) 
     lines = table(found)
     click.echo("\n".join(lines))
     if output:
-        output.write_text(put(output.read_text(), {"replacing": lines}))
+        output.write_text(replace_parts(output.read_text(), {"replacing": lines}))
 
 
 if __name__ == "__main__":

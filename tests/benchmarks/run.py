@@ -406,8 +406,8 @@ def main(
         for file in write_pages(PAGES):
             click.echo(f"written: {file}", err=True)
         return
-    if not load.found():
-        click.echo(load.INSTALL, err=True)
+    if not load.is_installed():
+        click.echo(load.INSTALL_HINT, err=True)
         sys.exit(2)
     command = shlex.join(["python", "tests/benchmarks/run.py", *sys.argv[1:]])
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:

@@ -79,8 +79,8 @@ ROWS = {
 @click.option("--seconds", type=click.FloatRange(min=1), default=5, show_default=True, help="For each load.")
 def main(rounds: int, seconds: float) -> None:
     """Print a table with the medians of both runners, and the figures of each round before it."""
-    if not load.found():
-        click.echo(load.INSTALL, err=True)
+    if not load.is_installed():
+        click.echo(load.INSTALL_HINT, err=True)
         sys.exit(2)
     click.echo(f"before: {report.busy()}")
     found: dict[str, dict[str, list[float]]] = {runner: defaultdict(list) for runner in RUNNERS}

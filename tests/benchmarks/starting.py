@@ -16,7 +16,7 @@ from statistics import median
 
 import click
 from cluster import cluster
-from profiling import put
+from profiling import replace_parts
 from servers import Site
 
 COMMAND = str(Path(sys.executable).with_name("flowhooks"))
@@ -114,7 +114,7 @@ def main(runs: int, output: Path | None) -> None:
             figures |= part(Path(folder), runs + 1)
     click.echo("\n".join(table(figures)))
     if output:
-        output.write_text(put(output.read_text(), {"starting": table(figures)}))
+        output.write_text(replace_parts(output.read_text(), {"starting": table(figures)}))
 
 
 if __name__ == "__main__":

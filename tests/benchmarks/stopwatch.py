@@ -101,72 +101,72 @@ class Stopwatches:
     def __init__(self) -> None:
         self.threads: dict[int, str] = {}
         self.spent: dict[int, dict[str, list[float]]] = {}
-        self._here = threading.local()
+        self._local = threading.local()
 
     def install(self, stations: Mapping[str, Sequence[str]]) -> None:
-        """Wrap each of these functions in a stopwatch."""
-        for station, places in stations.items():
-            for place in places:
-                owner, name = found(place)
-                setattr(owner, name, self._watched(station, getattr(owner, name)))
+        """Wrap the functions of each station in a stopwatch."""
+        for station, function_paths in stations.items():
+            for function_path in function_paths:
+                owner, name = resolve(function_path)
+                setattr(owner, name, self._wrap(station, getattr(owner, name)))
 
     def write(self, file: Path) -> None:
         """Write the measurements."""
         file.write_text(json.dumps({"threads": self.threads, "spent": self.spent}))
 
-    def _watched(self, station: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        here, now = self._here, time.thread_time
+    def _wrap(self, station: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        local, clock = self._local, time.thread_time
 
         @wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
             try:
-                running = here.running
+                running = local.running
             except AttributeError:
-                running = self._first()
-            began = now()
+                running = self._register_thread()
+            started = clock()
             if running:
-                running[-1][1] += began - running[-1][0]  # the caller's stopwatch is paused
-            mine = [began, 0.0]
-            running.append(mine)
+                running[-1][1] += started - running[-1][0]  # the caller's stopwatch is paused
+            entry = [started, 0.0]
+            running.append(entry)
             try:
                 return function(*args, **kwargs)
             finally:
-                ended = now()
+                ended = clock()
                 running.pop()
                 if running:
                     running[-1][0] = ended
-                total = here.spent[station]
-                total[0] += mine[1] + ended - mine[0]
+                total = local.spent[station]
+                total[0] += entry[1] + ended - entry[0]
                 total[1] += 1
 
         return watched
 
-    def _first(self) -> list[list[float]]:
-        """The running stopwatches of the current thread at its first call: none."""
+    def _register_thread(self) -> list[list[float]]:
+        """Register the current thread at its first call; return its empty stack of running stopwatches."""
         thread = threading.get_native_id()
         self.threads[thread] = NUMBER.sub("", threading.current_thread().name)
-        self._here.spent = self.spent[thread] = defaultdict(lambda: [0.0, 0])
-        self._here.running = running = []
+        self._local.spent = self.spent[thread] = defaultdict(lambda: [0.0, 0])
+        self._local.running = running = []
         return running
 
 
-def found(place: str) -> tuple[Any, str]:
-    """The object that has a function as its attribute, and the attribute's name."""
-    module, _, path = place.partition(":")
+def resolve(function_path: str) -> tuple[Any, str]:
+    """Resolve `module:path`; return the object that has the function as its attribute, and the attribute's name."""
+    module, _, path = function_path.partition(":")
     *owners, name = path.split(".")
     owner = import_module(module)
-    for one in owners:
-        owner = getattr(owner, one)
+    for attribute in owners:
+        owner = getattr(owner, attribute)
     return owner, name
 
 
 def main() -> None:
     """Serve, then write the measurements."""
-    file, what, *arguments = sys.argv[1:]
-    sys.argv = [what, *arguments]
+    file, command, *arguments = sys.argv[1:]
+    sys.argv = [command, *arguments]
     watches = Stopwatches()
     try:
-        if what == "bare":
+        if command == "bare":
             signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # otherwise the process would end without output
             watches.install(BARE)
             import_module("bare").main()

@@ -58,10 +58,10 @@ def test_a_server_is_stopped_when_measuring_fails(part, tmp_path):
 
 def test_the_output_of_wrk_is_parsed(part):
     """Rates are of the counted responses: all, or those with status 200."""
-    read = part("load").read
-    assert read(PRINTED.format(GOOD), only_200=False).rate == 50
-    assert read(PRINTED.format(GOOD), only_200=True).rate == 45
-    assert read(PRINTED.format(GOOD), only_200=True).later == 10
+    parse_output = part("load").parse_output
+    assert parse_output(PRINTED.format(GOOD), only_200=False).rate == 50
+    assert parse_output(PRINTED.format(GOOD), only_200=True).rate == 45
+    assert parse_output(PRINTED.format(GOOD), only_200=True).later == 10
 
 
 @pytest.mark.parametrize("wrong", ["refused", "broken", "other"])
@@ -70,7 +70,7 @@ def test_a_load_with_errors_is_not_measured(part, wrong):
     load = part("load")
     output = PRINTED.format(GOOD.replace(f'"{wrong}":0', f'"{wrong}":1'))
     with pytest.raises(load.LoadError):
-        load.read(output, only_200=False)
+        load.parse_output(output, only_200=False)
 
 
 def test_verdicts_follow_the_better_direction_of_the_goal(part):
@@ -275,7 +275,7 @@ def test_growth_is_measured_for_each_size_with_responses(part, tmp_path):
 
     def one(size):
         if size == 1_000:
-            raise load.NothingAnswered
+            raise load.NoResponses
         return load.Load(counted=100, later=0, seconds=1, p50=1, p99=2, processor=100 + size)
 
     bare = growth.OURS["bare"]
@@ -349,7 +349,7 @@ def test_every_station_exists(part):
     """All functions under the stopwatch exist, so that a missing station is noticed."""
     stopwatch = part("stopwatch")
     places = [place for places in (*stopwatch.FLOWHOOKS.values(), *stopwatch.BARE.values()) for place in places]
-    assert all(callable(getattr(*stopwatch.found(place))) for place in places)
+    assert all(callable(getattr(*stopwatch.resolve(place))) for place in places)
 
 
 def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
@@ -361,16 +361,16 @@ def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
         while time.thread_time() < end:
             pass
 
-    inner = stopwatch._watched("inner", lambda: work(0.05))
-    outer = stopwatch._watched("outer", lambda: (work(0.01), inner(), work(0.01), inner()))
+    inner = stopwatch._wrap("inner", lambda: work(0.05))
+    outer = stopwatch._wrap("outer", lambda: (work(0.01), inner(), work(0.01), inner()))
     outer()
     stopwatch.write(tmp_path / "spent.json")
-    said = json.loads((tmp_path / "spent.json").read_text())
-    assert list(said["threads"].values()) == ["MainThread"]
-    ((found),) = said["spent"].values()
-    assert {name: times for name, (_, times) in found.items()} == {"outer": 1, "inner": 2}
-    assert found["inner"][0] >= 0.1
-    assert found["inner"][0] > found["outer"][0] >= 0.02
+    measurements = json.loads((tmp_path / "spent.json").read_text())
+    assert list(measurements["threads"].values()) == ["MainThread"]
+    ((calls),) = measurements["spent"].values()
+    assert {name: times for name, (_, times) in calls.items()} == {"outer": 1, "inner": 2}
+    assert calls["inner"][0] >= 0.1
+    assert calls["inner"][0] > calls["outer"][0] >= 0.02
 
 
 def test_measured_tables_replace_their_parts_of_the_page(part):
@@ -381,10 +381,10 @@ def test_measured_tables_replace_their_parts_of_the_page(part):
     parts = [f"parts-{many}" for many in part("bench").CONNECTIONS]
     others = ["alone", "visits", "handovers", "starting", "replacing", "lost-jobs", "tuning", "machine"]
     assert names == ["whole", *parts, *others]
-    put = profiling.put(page, {name: [f"table {name}"] for name in names})
-    assert [f"table {name}" in put for name in names] == [True] * len(names)
-    assert put.count("<!-- end -->") == len(names)
-    assert profiling.put(put, {}) == put
+    replaced = profiling.replace_parts(page, {name: [f"table {name}"] for name in names})
+    assert [f"table {name}" in replaced for name in names] == [True] * len(names)
+    assert replaced.count("<!-- end -->") == len(names)
+    assert profiling.replace_parts(replaced, {}) == replaced
 
 
 def test_the_time_of_a_start_is_the_processor_time_of_the_process(part, tmp_path):
@@ -720,9 +720,9 @@ def test_all_locks_and_queues_with_counted_wake_ups_exist(part):
     wakeups = part("wakeups")
     for place, *functions in wakeups.LOCKS:
         for function in functions:
-            assert callable(getattr(*part("stopwatch").found(f"{place}.{function}")))
+            assert callable(getattr(*part("stopwatch").resolve(f"{place}.{function}")))
     for place in wakeups.QUEUES:
-        assert getattr(*part("stopwatch").found(place)) is SimpleQueue
+        assert getattr(*part("stopwatch").resolve(place)) is SimpleQueue
 
 
 def test_wake_ups_are_counted_by_thread(part, tmp_path):

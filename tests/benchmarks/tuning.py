@@ -17,7 +17,7 @@ import click
 import load
 import tuned
 from bench import CONNECTIONS, LATER, Bench
-from profiling import put
+from profiling import replace_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,8 +93,8 @@ def table(bench: Bench, rounds: int) -> list[str]:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this page, too.")
 def main(seconds: float, rounds: int, output: Path | None) -> None:
     """Print the effect of each variant."""
-    if not load.found():
-        click.echo(load.INSTALL, err=True)
+    if not load.is_installed():
+        click.echo(load.INSTALL_HINT, err=True)
         sys.exit(2)
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
 
@@ -104,7 +104,7 @@ def main(seconds: float, rounds: int, output: Path | None) -> None:
         lines = table(Bench(seconds=seconds, events=0, folder=Path(folder), show_progress=show_progress), rounds)
     click.echo("\n".join(lines))
     if output:
-        output.write_text(put(output.read_text(), {"tuning": lines}))
+        output.write_text(replace_parts(output.read_text(), {"tuning": lines}))
 
 
 if __name__ == "__main__":

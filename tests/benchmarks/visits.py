@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from profiling import HTTP, LOOP, put
+from profiling import HTTP, LOOP, replace_parts
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
 
@@ -115,7 +115,7 @@ def main(output: Path | None, *, details: bool) -> None:
     lines = table(counted)
     click.echo("\n".join(lines))
     if output:
-        output.write_text(put(output.read_text(), {"visits": lines}))
+        output.write_text(replace_parts(output.read_text(), {"visits": lines}))
 
 
 if __name__ == "__main__":

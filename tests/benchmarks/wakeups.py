@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from stopwatch import NUMBER, found
+from stopwatch import NUMBER, resolve
 from waitress import trigger, wasyncore
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ LOOPS, HTTP_THREADS = {"Thread", "MainThread"}, {"listen", "waitress"}
 """The names of threads, of flowhooks and of the bare app. Counting starts when the first wakes the second."""
 STARTING = "a thread that starts"
 CLIENT = "client"
-"""The waker of the I/O loop if bytes or a connection have arrived."""
+"""The waker of the I/O loop when bytes or a connection have arrived."""
 
 LOCKS = (
     ("flowhooks.ledger.waiters:Waiter", "wait", "cancel"),
     ("flowhooks.web.server.thread_pool:_IdleThread", "wait", "give"),
 )
 """Classes whose objects let one thread sleep by a lock of their own: the class, and its functions that sleep and wake.
-A test imports all of them, so that a missing one is noticed. Conditions and queues are found without a list."""
+A test imports all of them, so that a missing class is noticed. Conditions and queues need no list."""
 END = "flowhooks.web.server.server:Server.drain"
-"""The function that begins the end of a server; what it wakes is not counted."""
+"""The function that starts the shutdown of a server; threads that it wakes are not counted."""
 QUEUES = ("flowhooks.ledger.group_commit:SimpleQueue",)
 """The names under which modules use the queue of the standard library, which is written in C."""
 
@@ -45,71 +45,71 @@ class Wakeups:
     """The number of times that each kind of thread has woken each other kind."""
 
     def __init__(self) -> None:
-        self._here = threading.local()
-        self._of_threads: list[Counter[tuple[str, str]]] = []
+        self._local = threading.local()
+        self._counters: list[Counter[tuple[str, str]]] = []
         self._asleep: dict[int, str] = {}
         self._serving = self._ended = False
 
     def install(self, *, flowhooks: bool) -> None:
-        """Count from now on; `flowhooks`: also what only flowhooks has."""
+        """Start counting; with `flowhooks`, also count locks and queues that only flowhooks has."""
         self._count_conditions()
         self._count_loops()
         if flowhooks:
-            for place, *functions in LOCKS:
-                module, _, name = place.partition(":")
+            for class_path, *functions in LOCKS:
+                module, _, name = class_path.partition(":")
                 self._count_locks(getattr(import_module(module), name), *functions)
-            self._end_at(*found(END))
-            for place in QUEUES:
-                module, _, name = place.partition(":")
+            self._stop_counting_at(*resolve(END))
+            for class_path in QUEUES:
+                module, _, name = class_path.partition(":")
                 setattr(import_module(module), name, self._counting_queue())
 
     def write(self, file: Path) -> None:
         """Write the counts."""
-        total = sum(self._of_threads, Counter())
+        total = sum(self._counters, Counter())
         file.write_text(json.dumps([[waker, woken, times] for (waker, woken), times in total.items()]))
 
-    def _me(self) -> str:
+    def _thread_name(self) -> str:
         try:
-            return self._here.name
+            return self._local.name
         except AttributeError:
             # Not `current_thread`: before a new thread is registered, it would register another object for it.
             thread = threading._active.get(threading.get_ident())
             if thread is None:
                 return STARTING
-            self._here.name = NUMBER.sub("", thread.name)
-            self._here.counts = Counter()
-            self._of_threads.append(self._here.counts)
-            return self._here.name
+            self._local.name = NUMBER.sub("", thread.name)
+            self._local.counts = Counter()
+            self._counters.append(self._local.counts)
+            return self._local.name
 
-    def _add(self, woken: str, times: int = 1, waker: str | None = None) -> None:
-        me = self._me()
-        if woken in HTTP_THREADS and me in LOOPS and not self._serving:
+    def _count(self, woken: str, times: int = 1, waker: str | None = None) -> None:
+        thread_name = self._thread_name()
+        if woken in HTTP_THREADS and thread_name in LOOPS and not self._serving:
             self._serving = True
-            for counts in self._of_threads:
+            for counts in self._counters:
                 counts.clear()  # of the start
-        if me != STARTING and not self._ended:
-            self._here.counts[waker or me, woken] += times  # of this thread alone, so that no lock is needed
+        if thread_name != STARTING and not self._ended:
+            self._local.counts[waker or thread_name, woken] += times  # of this thread alone, so that no lock is needed
 
-    def _end_at(self, owner: type, name: str) -> None:
+    def _stop_counting_at(self, owner: type, name: str) -> None:
         function = getattr(owner, name)
 
-        def ending(*args: Any, **kwargs: Any) -> Any:
+        def stop_and_call(*args: Any, **kwargs: Any) -> Any:
             self._ended = True
             return function(*args, **kwargs)
 
-        setattr(owner, name, ending)
+        setattr(owner, name, stop_and_call)
 
     def _count_conditions(self) -> None:
-        """Count for `Condition` and what the standard library builds on it: `Event`, `Future`."""
+        """Count for `Condition` and the classes of the standard library that use it: `Event`, `Future`."""
         wait, notify = threading.Condition.wait, threading.Condition.notify
 
         def counted_wait(condition: Any, timeout: float | None = None) -> bool:
-            condition.sleeper = self._me()
+            condition.sleeper = self._thread_name()
             return wait(condition, timeout)
 
         def counted_notify(condition: Any, n: int = 1) -> None:
             if woken := min(n, len(condition._waiters)):
-                self._add(condition.sleeper, woken)
+                self._count(condition.sleeper, woken)
             notify(condition, n)
 
         threading.Condition.wait = counted_wait
@@ -122,20 +122,20 @@ class Wakeups:
 
         def counted(poll: Callable[..., None]) -> Callable[..., None]:
             def counted_poll(timeout: float = 0.0, sockets: Any = None) -> None:
-                loops[id(sockets)] = self._me()
+                loops[id(sockets)] = self._thread_name()
                 poll(timeout, sockets)
                 loops.pop(id(sockets), None)
                 if id(sockets) in pulled:
                     pulled.discard(id(sockets))
                 else:
-                    self._add(self._me(), waker=CLIENT)
+                    self._count(self._thread_name(), waker=CLIENT)
 
             return counted_poll
 
         def counted_pull(self_: Any) -> None:
             pulled.add(id(self_._map))
             if loop := loops.pop(id(self_._map), ""):
-                self._add(loop)
+                self._count(loop)
             physical_pull(self_)
 
         wasyncore.poll, wasyncore.poll2 = counted(wasyncore.poll), counted(wasyncore.poll2)
@@ -145,7 +145,7 @@ class Wakeups:
         sleep, wake = getattr(owner, sleeping), getattr(owner, waking)
 
         def counted_sleep(object_: Any, *args: Any, **kwargs: Any) -> Any:
-            self._asleep[id(object_)] = self._me()
+            self._asleep[id(object_)] = self._thread_name()
             try:
                 return sleep(object_, *args, **kwargs)
             finally:
@@ -153,7 +153,7 @@ class Wakeups:
 
         def counted_wake(object_: Any, *args: Any, **kwargs: Any) -> Any:
             if sleeper := self._asleep.pop(id(object_), None):
-                self._add(sleeper)
+                self._count(sleeper)
             return wake(object_, *args, **kwargs)
 
         setattr(owner, sleeping, counted_sleep)
@@ -170,7 +170,7 @@ class Wakeups:
             def put(self, *args: Any, **kwargs: Any) -> None:
                 """Put an item; wake the thread that waits."""
                 if self.sleeper:
-                    wakeups._add(self.sleeper)
+                    wakeups._count(self.sleeper)
                     self.sleeper = ""
                 super().put(*args, **kwargs)
 
@@ -178,7 +178,7 @@ class Wakeups:
                 """Take an item; sleep until there is one."""
                 if not block or self.qsize():
                     return super().get(block, timeout)
-                self.sleeper = wakeups._me()
+                self.sleeper = wakeups._thread_name()
                 try:
                     return super().get(block, timeout)
                 finally:
@@ -189,11 +189,11 @@ class Wakeups:
 
 def main() -> None:
     """Serve, then write the counts."""
-    file, what, *arguments = sys.argv[1:]
-    sys.argv = [what, *arguments]
+    file, command, *arguments = sys.argv[1:]
+    sys.argv = [command, *arguments]
     wakeups = Wakeups()
     try:
-        if what == "bare":
+        if command == "bare":
             signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # otherwise the process would end without output
             wakeups.install(flowhooks=False)
             import_module("bare").main()
