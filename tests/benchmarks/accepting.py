@@ -153,4 +153,4 @@ def measure_subject(
             with site.serve(plugin=False, cores=server) as running_server:
                 return measure(Target(url=running_server.url))
         with site.serve(cores=server) as running_server:
-            return measure(Target(url=running_server.url, count_unfinished=lambda _answered: site.unfinished()))
+            return measure(Target(url=running_server.url, count_unfinished=lambda _answered: site.count_unfinished()))

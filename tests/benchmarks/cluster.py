@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RUNNERS = ("embedded", "procrastinate")
-DURABLE = "-c max_connections=200 -c shared_buffers=256MB -c max_wal_size=4GB -c track_commit_timestamp=on"
-"""How the server differs from PostgreSQL's own defaults, which are durable: `fsync` and `synchronous_commit` are on."""
+SERVER_OPTIONS = "-c max_connections=200 -c shared_buffers=256MB -c max_wal_size=4GB -c track_commit_timestamp=on"
+"""Options that differ from PostgreSQL's defaults. The server is durable: `fsync` and `synchronous_commit` stay on."""
 TEMPLATE = "flowhooks_bench"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class SharedLedger:
     """A folder and a database for the processes of one ledger.
 
     Attributes:
-        folder: an existing folder of its own.
-        url: the database.
+        folder: an existing folder for this ledger only.
+        url: the URL of the database.
         runner: the setting `runner.kind`.
-        handlers: the number of the plugin's handlers.
+        handlers: the number of handlers of the plugin.
     """
 
     folder: Path
@@ -48,10 +48,10 @@ class Shared:
 
     @contextmanager
     def serve(self, *, threads: int = THREADS, worker: bool = False) -> Iterator[Server]:
-        """Run `flowhooks serve`; without a worker in it, it knows the plugin's handler and does not run it."""
+        """Run `flowhooks serve`; without a worker, it registers the plugin's handlers and does not run them."""
         listen, admin = free_ports(2)
-        words = ("serve", *(() if worker else ("--no-worker",)), "--listen", f"127.0.0.1:{listen}")
-        with self._running(words, port=listen, admin=admin, threads=threads) as server:
+        arguments = ("serve", *(() if worker else ("--no-worker",)), "--listen", f"127.0.0.1:{listen}")
+        with self._running(arguments, port=listen, admin=admin, threads=threads) as server:
             yield server
 
     @contextmanager
@@ -62,11 +62,11 @@ class Shared:
             yield worker
 
     @contextmanager
-    def _running(self, words: tuple[str, ...], *, port: int, admin: int, threads: int) -> Iterator[Server]:
+    def _running(self, arguments: tuple[str, ...], *, port: int, admin: int, threads: int) -> Iterator[Server]:
         plugins = self.folder / "plugins"
         plugins.mkdir(exist_ok=True)
         (plugins / "bench.py").write_text(PLUGIN.format(count=self.handlers))
-        command = [str(Path(sys.executable).with_name("flowhooks")), *words, "--admin", f"127.0.0.1:{admin}"]
+        command = [str(Path(sys.executable).with_name("flowhooks")), *arguments, "--admin", f"127.0.0.1:{admin}"]
         environ = {
             "FLOWHOOKS_DATABASE": self.url,
             "FLOWHOOKS_RUNNER_KIND": self.runner,
@@ -78,19 +78,19 @@ class Shared:
         with running(command, folder=self.folder, port=port, ready=(admin, "/readyz"), environ=environ) as process:
             yield process
 
-    def ask(self, sql: str) -> Any:
-        """One value from the database."""
+    def query_value(self, sql: str) -> Any:
+        """Return one value from the database."""
         return self.rows(sql)[0][0]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows from the database; empty for a statement without rows."""
+        """Return rows from the database; an empty list for a statement without rows."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            found = connection.execute(sql.encode())
-            return found.fetchall() if found.description else []
+            cursor = connection.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
 
-    def waiting(self) -> int:
+    def count_unfinished(self) -> int:
         """The number of waiting or running deliveries."""
-        return int(self.ask(UNFINISHED))
+        return int(self.query_value(UNFINISHED))
 
     def settle(self, *, seconds: float) -> None:
         """Wait until no delivery is waiting or running.
@@ -99,9 +99,9 @@ class Shared:
             ServerError: this took more than `seconds`.
         """
         end = time.monotonic() + seconds
-        while left := self.waiting():
+        while unfinished := self.count_unfinished():
             if time.monotonic() > end:
-                raise ServerError(f"{left} deliveries are unfinished after {seconds:.0f} s")
+                raise ServerError(f"{unfinished} deliveries are unfinished after {seconds:.0f} s")
             time.sleep(0.2)
 
 
@@ -114,7 +114,7 @@ class Cluster:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of a new database without tables, removed afterwards."""
+        """Yield the URL of a new database without tables, which is removed afterwards."""
         name = f"{TEMPLATE}_{time.time_ns()}"
         try:
             yield self.server.make(name)
@@ -122,34 +122,34 @@ class Cluster:
             self.server.drop(name)
 
     @contextmanager
-    def ledger(self, runner: str, *, handlers: int = 1) -> Iterator[Shared]:
-        """A new ledger, removed afterwards."""
+    def ledger(self, runner: str, *, handlers: int = 1) -> Iterator[SharedLedger]:
+        """Yield a new ledger, which is removed afterwards."""
         name = f"{TEMPLATE}_{time.time_ns()}"
         folder = self.folder / name
         folder.mkdir()
         url = self.server.make(name, TEMPLATE)
         try:
-            yield Shared(folder=folder, url=url, runner=runner, handlers=handlers)
+            yield SharedLedger(folder=folder, url=url, runner=runner, handlers=handlers)
         finally:
             self.server.drop(name)
 
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """PostgreSQL with its default settings, and so durable, while the context lasts."""
-    with postgresql.server(DURABLE) as server:
+    """Run PostgreSQL with `SERVER_OPTIONS` until the context ends; it is durable, as by default."""
+    with postgresql.server(SERVER_OPTIONS) as server:
         server.drop(TEMPLATE)
         url = server.make(TEMPLATE)
         upgrade(url)
         procrastinate_schema.upgrade(url)
         try:
-            with processor.watched(_main_process(url)):
+            with processor.watched(_postmaster_pid(url)):
                 yield Cluster(server=server, folder=folder)
         finally:
             server.drop(TEMPLATE)
 
 
-def _main_process(url: str) -> int:
-    """The process of PostgreSQL that starts all others."""
+def _postmaster_pid(url: str) -> int:
+    """The id of PostgreSQL's main process, which starts all others."""
     with psycopg.connect(url) as connection:
         return processor.parent(connection.info.backend_pid)

@@ -82,7 +82,7 @@ class Score:
 @contextmanager
 def _flowhooks(bench: Bench) -> Iterator[Target]:
     with bench.site() as site, site.serve() as server:
-        yield Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
+        yield Target(url=server.url, count_unfinished=lambda _answered: site.count_unfinished())
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _flowhooks_on_postgresql(bench: Bench) -> Iterator[Target]:
         postgresql.ledger("embedded") as ledger,
         ledger.serve(worker=True) as server,
     ):
-        yield Target(url=server.url, count_unfinished=lambda _answered: ledger.waiting())
+        yield Target(url=server.url, count_unfinished=lambda _answered: ledger.count_unfinished())
 
 
 @contextmanager

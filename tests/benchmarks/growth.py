@@ -42,7 +42,7 @@ def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
 
     def measure(many: int) -> load.Load:
         with bench.site(handlers=many) as site, site.serve() as server:
-            target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
+            target = Target(url=server.url, count_unfinished=lambda _answered: site.count_unfinished())
             return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER, classes=many)
 
     loads_by_series = _measured(bench, {"stored and run": measure}, HANDLERS, "handlers")
@@ -72,15 +72,15 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
             _read_once(sites[level].database)
             with sites[level].serve() as server:
                 processor.until_quiet()
-                target = Target(url=server.url, count_unfinished=lambda _answered: sites[level].unfinished())
+                target = Target(url=server.url, count_unfinished=lambda _answered: sites[level].count_unfinished())
                 return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
         def on_postgresql(level: int) -> load.Load:
-            database_id = ledgers[level].ask("SELECT oid FROM pg_database WHERE datname = current_database()")
-            _read_once(*(Path(ledgers[level].ask("SHOW data_directory")) / "base" / str(database_id)).iterdir())
+            database_id = ledgers[level].query_value("SELECT oid FROM pg_database WHERE datname = current_database()")
+            _read_once(*(Path(ledgers[level].query_value("SHOW data_directory")) / "base" / str(database_id)).iterdir())
             with ledgers[level].serve(worker=True) as server:
                 processor.until_quiet()
-                target = Target(url=server.url, count_unfinished=lambda _answered: ledgers[level].waiting())
+                target = Target(url=server.url, count_unfinished=lambda _answered: ledgers[level].count_unfinished())
                 return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
         loads_by_series = _measured(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")

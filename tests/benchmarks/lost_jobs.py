@@ -37,7 +37,7 @@ from support.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cluster import Cluster, Shared
+    from cluster import Cluster, SharedLedger
     from servers import Server
 
 RUNS, KILLED = "runs", "is killed"
@@ -108,11 +108,11 @@ def _pause() -> None:
     time.sleep(random.uniform(0, CHECK_INTERVAL))
 
 
-def _lose(ledger: Shared, server: Server) -> str:
+def _lose(ledger: SharedLedger, server: Server) -> str:
     """Store a callback whose job is lost; return the id of its event."""
     ledger.rows("UPDATE jobs_to_lose SET number = 1")
     event_id = _store(server)
-    if ledger.ask("SELECT number FROM jobs_to_lose"):
+    if ledger.query_value("SELECT number FROM jobs_to_lose"):
         raise LoadError("the server stored no job for a callback")
     return event_id
 
@@ -129,7 +129,7 @@ def _store(server: Server) -> str:
     return answer.headers["Flowhooks-Event"]
 
 
-def _times(ledger: Shared, event_id: str) -> tuple[float, float]:
+def _times(ledger: SharedLedger, event_id: str) -> tuple[float, float]:
     """When a delivery was stored, and when its attempt started; waits until it has started."""
     ((stored, started),) = until(lambda: ledger.rows(TIMES.format(event_id)), poll=POLL_INTERVAL)
     return float(stored), float(started)

@@ -206,7 +206,7 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
             def measure(*, watched: bool, connections: int = connections) -> Load:
                 with site.serve() as server, in_background(partial(_reload, server)) if watched else ExitStack():
                     bench.show_progress(f"{connections} connections{', the overview open' if watched else ''}")
-                    target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
+                    target = Target(url=server.url, count_unfinished=lambda _answered: site.count_unfinished())
                     return measuring.measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
             (comparison,) = compare(bench.rounds, lambda: measure(watched=False), lambda: measure(watched=True))
@@ -265,7 +265,7 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
                 "UPDATE deliveries SET state = 'dead'",
                 "UPDATE attempts SET outcome = 'failed', error = 'ValueError: no'",
             )
-            dead = site.ask("SELECT count(*) FROM deliveries")
+            dead = site.query_value("SELECT count(*) FROM deliveries")
             with site.serve():
                 bench.show_progress("replaying them")
                 began, spent = time.time_ns() // 1000, processor_time()
@@ -273,7 +273,7 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
                 site.settle(seconds=120)
                 spent = processor_time() - spent
                 p50, p99 = run_times(site.rows, began)
-            run_again = site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
+            run_again = site.query_value("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
         if run_again != dead:
             raise ServerError(f"{dead} deliveries were dead, and {run_again} were run once more")
         case = f"{dead:,} deliveries{', interrupted and continued' if interrupted else ''}"
@@ -296,13 +296,13 @@ def _replay(site: Site, *, interrupt: bool) -> tuple[float, int]:
     command = [str(Path(sys.executable).with_name("flowhooks")), *arguments]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     took, runs = 0.0, 0
-    while site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'"):
+    while site.query_value("SELECT count(*) FROM deliveries WHERE state = 'dead'"):
         started = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=site.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         if interrupt and not runs:
-            while site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'") > DEAD // 2:
+            while site.query_value("SELECT count(*) FROM deliveries WHERE state = 'dead'") > DEAD // 2:
                 time.sleep(0.005)
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)

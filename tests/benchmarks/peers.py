@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import processor
 import psycopg
 from cluster import cluster
-from servers import START, THREADS, Server, ServerError, running
+from servers import START_TIMEOUT, THREADS, Server, ServerError, running
 
 from support.ports import free_port
 
@@ -115,10 +115,10 @@ class Peer:
 
     def _until(self, command: str, least: int) -> None:
         """Wait until workers are connected, because they have no port of their own."""
-        end = time.monotonic() + START
+        end = time.monotonic() + START_TIMEOUT
         while self._sum(command) < least:
             if time.monotonic() > end:
-                raise ServerError(f"no workers after {START:.0f} s")
+                raise ServerError(f"no workers after {START_TIMEOUT:.0f} s")
             time.sleep(0.05)
 
     def drained(self, *, seconds: float) -> tuple[int, float, float]:

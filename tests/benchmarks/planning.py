@@ -65,7 +65,7 @@ def planned(bench: Bench) -> tuple[list[Figure], list[str]]:
                 took[case].append(time.perf_counter() - started)
                 spent[case].append(operating.processor_time() - spent_before)
                 _press(server, f"/console/operations/{operation_id}/cancel")
-                in_plan = site.ask(f"SELECT planned FROM operations WHERE id = '{operation_id}'")
+                in_plan = site.query_value(f"SELECT planned FROM operations WHERE id = '{operation_id}'")
                 # One delivery of each operation that was started has run.
                 if in_plan < deliveries - number - 1:
                     raise ServerError(f"{deliveries} deliveries are dead, and the plan has {in_plan}")
@@ -221,7 +221,7 @@ def _last_dead() -> int:
 
 
 def _remaining(site: Site) -> int:
-    return int(site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'"))
+    return int(site.query_value("SELECT count(*) FROM deliveries WHERE state = 'dead'"))
 
 
 def _command(site: Site, *arguments: str) -> dict:

@@ -15,7 +15,7 @@ from sharing import run_all
 
 if TYPE_CHECKING:
     from bench import Bench
-    from cluster import Shared
+    from cluster import SharedLedger
     from figures import Cost
 
 SECONDS = 4.0
@@ -39,7 +39,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
             with postgresql.ledger("embedded") as empty:
                 rounds.append((_rates(bench, empty, "empty"), _rates(bench, full, "full")))
         bench.cache["plans"] = plans.of(full.url)
-        total = full.ask("SELECT count(*) FROM events")
+        total = full.query_value("SELECT count(*) FROM events")
     figures = [
         Figure(
             case=case,
@@ -58,7 +58,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     ]
 
 
-def _rates(bench: Bench, ledger: Shared, name: str) -> dict[str, Cost]:
+def _rates(bench: Bench, ledger: SharedLedger, name: str) -> dict[str, Cost]:
     found = {}
     with ledger.serve() as server:
         for connections in CONNECTIONS:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PARENT, _OWN, _OF_CHILDREN, _END = 1, 11, 13, 15
-"""Places in `/proc/PID/stat` after the name: the parent; user and system time, its own and of the ended children."""
+"""Indexes of fields in `/proc/PID/stat` after the name: the parent, and the user and system time of the process itself
+and of its ended children."""
 _SCHEDULER = 2
 """The kind of clock that counts each nanosecond for which the scheduler ran a process (`CPUCLOCK_SCHED` of Linux)."""
 _watched: list[int] = []
 QUIET_SHARE = 0.1
-"""Maximum share of a processor that quiet processes use."""
+"""The maximum share of a processor that quiet processes use together."""
 
 
 @contextmanager
@@ -44,18 +45,18 @@ def spent() -> float:
     children: dict[int, list[int]] = {}
     for pid, fields in stats.items():
         children.setdefault(int(fields[_PARENT]), []).append(pid)
-    found: set[int] = set()
-    waiting = list(_watched)
-    while waiting:
-        pid = waiting.pop()
-        if pid in stats and pid not in found:
-            found.add(pid)
-            waiting += children.get(pid, ())
-    return sum(_own(pid, stats[pid]) + _ticks(stats[pid][_OF_CHILDREN:_END]) for pid in found)
+    descendants: set[int] = set()
+    pending = list(_watched)
+    while pending:
+        pid = pending.pop()
+        if pid in stats and pid not in descendants:
+            descendants.add(pid)
+            pending += children.get(pid, ())
+    return sum(_own_time(pid, stats[pid]) + _ticks(stats[pid][_OF_CHILDREN:_END]) for pid in descendants)
 
 
 def until_quiet() -> None:
-    """Wait until all watched processes are quiet for a second. A server checks its database file after its start."""
+    """Wait until all watched processes are quiet for a second, because a server checks its database after its start."""
     before = spent()
     while True:
         time.sleep(1)
@@ -65,7 +66,7 @@ def until_quiet() -> None:
         before = now
 
 
-def _own(pid: int, fields: list[str]) -> float:
+def _own_time(pid: int, fields: list[str]) -> float:
     """Seconds of processor time of a process without its children."""
     try:
         return time.clock_gettime(~pid << 3 | _SCHEDULER)  # a short request is less than a tick of `/proc/PID/stat`
@@ -78,18 +79,18 @@ def _ticks(fields: list[str]) -> float:
 
 
 def parent(pid: int) -> int:
-    """The process that started another one; 0 if there is no such process."""
+    """Return the id of the parent of a process; 0 if the process does not exist."""
     fields = _stats().get(pid)
     return int(fields[_PARENT]) if fields else 0
 
 
 def _stats() -> dict[int, list[str]]:
     """The fields of each process after its name."""
-    found = {}
+    stats = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                found[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
+                stats[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue  # the process has ended meanwhile
-    return found
+    return stats

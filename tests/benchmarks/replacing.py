@@ -112,7 +112,7 @@ def _run_endless(site: Site, server: Server, count: int, *, prefix: str) -> None
             answer.read()
         if answer.status != HTTPStatus.ACCEPTED:
             raise click.ClickException(f"a callback was answered {answer.status}")
-    until(lambda: site.ask(RUNNING) == count)
+    until(lambda: site.query_value(RUNNING) == count)
 
 
 def _replace(site: Site) -> float:

@@ -39,13 +39,13 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
                 laid_up += load.run(server.url, connections=CONNECTIONS[-1], seconds=2, prefer=LATER).counted
         with site.serve():
             bench.show_progress("running them")
-            before, done = processor.spent(), site.ask(DONE)
+            before, done = processor.spent(), site.query_value(DONE)
             site.settle(seconds=PATIENCE)
-            spent = (processor.spent() - before) / max(1, site.ask(DONE) - done) * 1e6
-        count = site.ask(DONE)
+            spent = (processor.spent() - before) / max(1, site.query_value(DONE) - done) * 1e6
+        count = site.query_value(DONE)
         if count < laid_up:
             raise load.LoadError(f"of {laid_up} deliveries laid up only {count} were run")
-        seconds = site.ask("SELECT max(finished_at) - min(started_at) FROM attempts") / 1e6
+        seconds = site.query_value("SELECT max(finished_at) - min(started_at) FROM attempts") / 1e6
         p50, p99 = run_times(site.rows)
     figure = Figure(
         measured=f"{count / seconds:,.0f}/s",

@@ -1,4 +1,4 @@
-"""Servers to measure, which are started, awaited and always stopped."""
+"""Start measured servers, wait until they are ready, and always stop them."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 THREADS = 16
-"""HTTP threads of both servers unless a row says otherwise: the default. On PostgreSQL, also runner threads: as many as
-processes of the other servers' workers."""
+"""HTTP threads of both servers unless a row sets another number: the default. On PostgreSQL this is also the number of
+runner threads, and equals the processes of the other servers' workers."""
 RUNNER_THREADS = RunnerSettings().threads
-"""Threads of flowhooks' runner on SQLite unless a row says otherwise: the default."""
-START = 60.0
-"""Seconds until a server must be ready."""
+"""Threads of flowhooks' runner on SQLite unless a row sets another number: the default."""
+START_TIMEOUT = 60.0
+"""Seconds in which a server must become ready."""
 UNFINISHED = (
     "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND order_position <= 0 AND state = 'waiting')"
     " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running')"
 )
 """The number of waiting or running unordered deliveries. Each half uses a partial index, because reading a million
-finished ones repeatedly would slow down the measured server."""
-STOP = 60.0
-"""Seconds until a stopping server is killed."""
+finished deliveries repeatedly would slow down the measured server."""
+STOP_TIMEOUT = 60.0
+"""Seconds after which a server that does not stop is killed."""
 
 PLUGIN = '''"""{count} handlers that do nothing."""
 
@@ -74,9 +74,9 @@ class Server:
     """A running server.
 
     Attributes:
-        pid: its process.
-        url: root of its callback listener.
-        admin: root of its administration listener; `""` if it has none.
+        pid: the id of its process.
+        url: the root of its callback listener.
+        admin: the root of its administration listener; `""` if it has none.
         ready_after: seconds from the start of its process until it was ready.
         was_killed: set when a benchmark has killed it.
     """
@@ -88,7 +88,7 @@ class Server:
     was_killed: threading.Event = field(default_factory=threading.Event)
 
     def kill(self) -> None:
-        """Kill its process with SIGKILL; `running` then accepts that it has ended."""
+        """Kill the process with SIGKILL; `running` then accepts that it has ended."""
         self.was_killed.set()
         os.kill(self.pid, signal.SIGKILL)
 
@@ -103,10 +103,10 @@ class Site:
     """A folder with the database, plugin and log of one flowhooks server.
 
     Attributes:
-        folder: an existing folder of its own.
-        handlers: the number of its plugin's handlers.
-        source: its plugin, with `{count}` for the number of handlers.
-        config: further lines of its settings file.
+        folder: an existing folder for this site only.
+        handlers: the number of handlers of the plugin.
+        source: the source code of the plugin, with `{count}` for the number of handlers.
+        config: additional lines of the settings file.
     """
 
     folder: Path
@@ -116,7 +116,7 @@ class Site:
 
     @property
     def database(self) -> Path:
-        """The ledger's file."""
+        """The file of the ledger."""
         return self.folder / "flowhooks.db"
 
     @contextmanager
@@ -129,16 +129,16 @@ class Site:
         settings: Mapping[str, str] | None = None,
         cores: Collection[int] = (),
     ) -> Iterator[Server]:
-        """Run `flowhooks serve` here; without its plugin, deliveries to its known handlers wait.
+        """Run `flowhooks serve` here; without its plugin, deliveries to the registered handlers wait.
 
         Args:
-            plugin: whether it has its plugin.
-            threads: HTTP threads, and threads of its runner if they are more than its default.
-            wrapper: a command that gets this command as its arguments, with plain `flowhooks` in place of its file.
-            settings: further settings, by the names of their environment variables.
-            cores: the cores on which it runs; default: all.
+            plugin: whether the server has its plugin.
+            threads: HTTP threads, and threads of the runner if they are more than its default.
+            wrapper: a command that receives this command as its arguments, with `flowhooks` in place of its path.
+            settings: additional settings, by the names of their environment variables.
+            cores: the cores on which the server runs; default: all.
         """
-        plugins = self.plugins() if plugin else self._empty()
+        plugins = self.plugins() if plugin else self._empty_plugins_folder()
         config = self.folder / "flowhooks.toml"
         config.write_text(
             'plugins_allow = ["bench"]\n' + self.config
@@ -161,27 +161,27 @@ class Site:
             yield server
 
     def plugins(self) -> Path:
-        """The folder with its plugin, `bench`."""
+        """Write the plugin `bench`; return its folder."""
         folder = self.folder / "plugins"
         folder.mkdir(exist_ok=True)
         (folder / "bench.py").write_text(self.source.format(count=self.handlers))
         return folder
 
-    def _empty(self) -> Path:
+    def _empty_plugins_folder(self) -> Path:
         folder = self.folder / "no-plugins"
         folder.mkdir(exist_ok=True)
         return folder
 
-    def unfinished(self) -> int:
+    def count_unfinished(self) -> int:
         """The number of waiting or running deliveries, read by this process."""
-        return self.ask(UNFINISHED)
+        return self.query_value(UNFINISHED)
 
-    def ask(self, sql: str) -> int:
-        """One number from the ledger, read by this process."""
+    def query_value(self, sql: str) -> int:
+        """Return one number from the ledger, read by this process."""
         return self.rows(sql)[0][0]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows from the ledger, read by this process."""
+        """Return rows from the ledger, read by this process."""
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
             return connection.execute(sql).fetchall()
 
@@ -192,9 +192,9 @@ class Site:
             ServerError: this took more than `seconds`.
         """
         end = time.monotonic() + seconds
-        while left := self.unfinished():
+        while unfinished := self.count_unfinished():
             if time.monotonic() > end:
-                raise ServerError(f"{left} deliveries are unfinished after {seconds:.0f} s")
+                raise ServerError(f"{unfinished} deliveries are unfinished after {seconds:.0f} s")
             time.sleep(0.5)
 
 
@@ -207,13 +207,13 @@ def bare(
     cores: Collection[int] = (),
     stores: bool = False,
 ) -> Iterator[Server]:
-    """Run the bare app with its log in `folder`; if a command is given, it gets `bare` and its arguments.
+    """Run the bare app with its log in `folder`; `wrapper` receives `bare` and its options as its arguments.
 
-    If `stores`, it stores each body in SQLite before the response.
+    With `stores`, the app stores each body in SQLite before the response.
     """
     port = free_port()
-    start = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
-    command = [*start, "--port", str(port), "--threads", str(threads)]
+    program = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
+    command = [*program, "--port", str(port), "--threads", str(threads)]
     command += ["--store", str(folder / "bare.db")] if stores else []
     with running(command, folder=folder, port=port, ready=None, environ={}, cores=cores) as server:
         yield server
@@ -229,40 +229,43 @@ def running(
     environ: Mapping[str, str],
     cores: Collection[int] = (),
 ) -> Iterator[Server]:
-    """Run a command until the context ends, with its log in `folder`; `ready` or `port` shows that it is ready.
+    """Run a command until the context ends, with its log in `folder`.
 
-    Its processor time, and that of its descendants, is counted. If cores are given, it runs only on these.
+    The command is ready when the path of `ready`, a port and a path, is answered 200; without `ready`, when `port`
+    accepts connections. The processor time of the command and of its descendants is counted. With `cores`, it runs
+    only on these.
 
     Raises:
-        ServerError: it did not become ready, stopped by itself or did not stop; the message has its last lines.
+        ServerError: the command did not become ready, stopped by itself or did not stop; the message has the last
+            lines of its log.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     log = folder / f"{Path(command[0]).name}-{port}.log"
     with log.open("wb") as output:
-        began = time.perf_counter()
+        started = time.perf_counter()
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=kept | environ,
+            env=inherited | environ,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C is for the benchmark, which then stops the server itself
+            start_new_session=True,  # Ctrl-C interrupts only the benchmark, which then stops the server
         )
     try:
         if cores:
             os.sched_setaffinity(process.pid, cores)
-        while not (_answers(*ready) if ready else _listens(port)):
-            if process.poll() is not None or time.perf_counter() - began > START:
-                raise ServerError(f"{command[0]} did not become ready:\n{_end(log)}")
+        while not (_is_ready(*ready) if ready else _is_listening(port)):
+            if process.poll() is not None or time.perf_counter() - started > START_TIMEOUT:
+                raise ServerError(f"{command[0]} did not become ready:\n{_last_lines(log)}")
             time.sleep(0.002)
-        ready_after = time.perf_counter() - began
+        ready_after = time.perf_counter() - started
         admin = f"http://127.0.0.1:{ready[0]}" if ready else ""
         server = Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
         with processor.watched(process.pid):
             yield server
         if process.poll() is not None and not server.was_killed.is_set():
-            raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_end(log)}")
+            raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_last_lines(log)}")
     finally:
         _stop(process)
 
@@ -271,23 +274,25 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP)
+            process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise ServerError(f"process {process.pid} did not stop within {STOP:.0f} s and was killed") from None
+            raise ServerError(
+                f"process {process.pid} did not stop within {STOP_TIMEOUT:.0f} s and was killed"
+            ) from None
 
 
-def _end(log: Path) -> str:
+def _last_lines(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _answers(port: int, path: str) -> bool:
+def _is_ready(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)

@@ -20,7 +20,7 @@ from peers import peer
 
 if TYPE_CHECKING:
     from bench import Bench
-    from cluster import Cluster, Shared
+    from cluster import Cluster, SharedLedger
     from servers import Server
 
 SECONDS = 5.0
@@ -160,15 +160,15 @@ def _lay_up(bench: Bench, server: Server, what: str) -> None:
     load.run(server.url, connections=CONNECTIONS[-1], seconds=LAY_UP, prefer=LATER)
 
 
-def run_all(ledger: Shared, workers: int) -> Ran:
+def run_all(ledger: SharedLedger, workers: int) -> Ran:
     """Let workers run all waiting deliveries, from the first claim to the last outcome according to the ledger."""
     before = time.time_ns() // 1000
     with ExitStack() as stack, ThreadPoolExecutor(workers) as starting:
         # The workers start together, because work done by one before the others would count for all.
         list(starting.map(lambda _: stack.enter_context(ledger.worker()), range(workers)))
-        spent, done = processor.spent(), int(ledger.ask(DONE))
+        spent, done = processor.spent(), int(ledger.query_value(DONE))
         ledger.settle(seconds=PATIENCE)
-        spent = (processor.spent() - spent) / max(1, int(ledger.ask(DONE)) - done)
+        spent = (processor.spent() - spent) / max(1, int(ledger.query_value(DONE)) - done)
     ((count, microseconds),) = ledger.rows(
         f"SELECT count(*), max(finished_at) - min(started_at) FROM attempts WHERE started_at >= {before}"
     )

@@ -293,7 +293,7 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
 
 def unsettled(site: Site, *, seconds: float) -> list[str]:
     """Wait until all deliveries have run; return the problem if they have not after `seconds`."""
-    if open_circuits := site.ask("SELECT count(*) FROM handlers WHERE circuit_opened_at IS NOT NULL"):
+    if open_circuits := site.query_value("SELECT count(*) FROM handlers WHERE circuit_opened_at IS NOT NULL"):
         return [f"the circuits of {open_circuits} handlers are open, and their deliveries have piled up"]
     try:
         site.settle(seconds=seconds)

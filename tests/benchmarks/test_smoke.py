@@ -181,9 +181,9 @@ def test_the_row_about_fixed_urls_stores_the_same_callback_on_both_paths(part, t
             answer.read()
             statuses.append(answer.status)
         connection.close()
-        assert site.ask("SELECT count(*) FROM events") == 2
+        assert site.query_value("SELECT count(*) FROM events") == 2
         assert (
-            site.ask(
+            site.query_value(
                 "SELECT count(DISTINCT kind || business_key || process_definition_key || process_definition_version) "
                 "FROM events"
             )
@@ -204,8 +204,11 @@ def test_the_row_about_search_fields_indexes_both_members(part, tmp_path, indexe
         connection.request("POST", "plain".join(part("load").PATH), body, {"Content-Type": "application/json"})
         assert connection.getresponse().status in {200, 202}
         connection.close()
-    assert site.ask("SELECT count(*) FROM events") == 1
-    assert site.ask("SELECT count(*) FROM event_fields WHERE number = 1234567 OR value = 'V-000042'") == 2 * indexed
+    assert site.query_value("SELECT count(*) FROM events") == 1
+    assert (
+        site.query_value("SELECT count(*) FROM event_fields WHERE number = 1234567 OR value = 'V-000042'")
+        == 2 * indexed
+    )
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -219,8 +222,8 @@ def test_the_row_about_trends_compares_with_a_server_without_trends(part, tmp_pa
         connection.request("POST", "plain".join(part("load").PATH), body, {"Content-Type": "application/json"})
         assert connection.getresponse().status == 200
         connection.close()
-    assert site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 1
-    assert site.ask("SELECT count(*) FROM trends WHERE kind IN ('handler', 'source')") == (2 if counted else 0)
+    assert site.query_value("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 1
+    assert site.query_value("SELECT count(*) FROM trends WHERE kind IN ('handler', 'source')") == (2 if counted else 0)
     p50, p99 = part("bench").run_times(site.rows)
     assert 0 < p50 == p99
 
@@ -328,7 +331,7 @@ def test_waiting_callbacks_are_answered_when_their_handler_ends(part, tmp_path, 
     site = servers.Site(folder=tmp_path, source=waiting.PLUGIN)
     os.mkfifo(site.plugins() / "end")
     with site.serve(settings={"FLOWHOOKS_ANSWER_WAIT": "60"}) as server, waiting._waiting(server, 2) as connections:
-        eventually(lambda: site.unfinished() == 2)
+        eventually(lambda: site.count_unfinished() == 2)
         assert waiting._answered(connections) == 0
         end = os.open(site.plugins() / "end", os.O_RDWR)  # as a writer; as a reader it waits for nobody
         eventually(lambda: waiting._answered(connections) == 2)
@@ -401,7 +404,7 @@ def test_replacements_are_measured_also_if_handlers_do_not_end(part, tmp_path):
     found = part("replacing").waits(tmp_path, 1, events=100, running=(0, 2))
     assert [(running, len(times), min(times) > 0) for running, times in found.items()] == [(0, 1, True), (2, 1, True)]
     statement = "SELECT count(*) FROM deliveries WHERE state = 'unknown' AND handler = 'bench:endless'"
-    assert part("servers").Site(folder=tmp_path).ask(statement) == 2
+    assert part("servers").Site(folder=tmp_path).query_value(statement) == 2
 
 
 def test_each_tuning_variant_changes_an_existing_constant_or_setting(part):
@@ -668,7 +671,7 @@ def test_a_soak_opens_no_circuit_and_leaves_no_backlog(part, tmp_path):
         while callers.busy:
             time.sleep(0.05)
         assert soak.unsettled(site, seconds=60) == []
-        assert site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 300
+        assert site.query_value("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 300
 
 
 def test_a_soak_that_leaks_is_reported(part):

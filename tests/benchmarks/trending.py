@@ -38,5 +38,5 @@ def trends(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 def _measure(bench: Bench, wrapper: tuple[str, ...]) -> load.Load:
     with bench.site() as site, site.serve(wrapper=wrapper) as running_server:
-        target = Target(url=running_server.url, count_unfinished=lambda _answered: site.unfinished())
+        target = Target(url=running_server.url, count_unfinished=lambda _answered: site.count_unfinished())
         return measure_load(target, connections=CONNECTIONS[0], seconds=bench.seconds, prefer=LATER)

@@ -67,7 +67,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
         def measure(site: Site, name: str, connections: int = connections) -> load.Load:
             with site.serve() as server:
                 bench.show_progress(f"{name}, {connections} connections")
-                target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished())
+                target = Target(url=server.url, count_unfinished=lambda _answered: site.count_unfinished())
                 return measure_load(target, connections=connections, seconds=bench.seconds, prefer=LATER)
 
         def empty() -> load.Load:
@@ -85,7 +85,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
                 theirs=cost(comparison.yardstick),
             )
         )
-    total = full.ask("SELECT count(*) FROM events")
+    total = full.query_value("SELECT count(*) FROM events")
     return figures, [f"{total:,} events are stored at the end"]
 
 
@@ -135,7 +135,7 @@ def _post(
     bench.show_progress("waiting for deliveries", done, until)
     site.settle(seconds=SETTLE_TIMEOUT)
     time.sleep(QUIET)
-    stored_events = site.ask("SELECT count(*) FROM events")
+    stored_events = site.query_value("SELECT count(*) FROM events")
     if stored_events < done:
         raise load.LoadError(f"{done} callbacks were answered as stored, and {stored_events} are")
     return stored_events, server.memory()

@@ -88,9 +88,11 @@ def measure_load_beside(bench: Bench, many: int) -> tuple[load.Load, int]:
             try:
                 with _waiting(server, many) as waiting:
                     wait_until_drained(
-                        Target(url="", count_unfinished=lambda _stored: many - site.ask(STORED)), many, DRAIN_TIMEOUT
+                        Target(url="", count_unfinished=lambda _stored: many - site.query_value(STORED)),
+                        many,
+                        DRAIN_TIMEOUT,
                     )
-                    target = Target(url=server.url, count_unfinished=lambda _answered: site.unfinished() - many)
+                    target = Target(url=server.url, count_unfinished=lambda _answered: site.count_unfinished() - many)
                     result = measure_load(target, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
                     return result, len(waiting) - _answered(waiting)
             finally:
