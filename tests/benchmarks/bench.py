@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import load
-    from sharing import Ran
+    from sharing import RunResult
 
 ROUNDS = 3
 """The number of rounds, in each of which both subjects are measured, so that other load affects both of them. The
@@ -107,7 +107,7 @@ def rate(loads: tuple[load.Load, ...]) -> str:
     return f"{median(each.rate for each in loads):,.0f}/s"
 
 
-def cost(measured: Sequence[load.Load | Ran | Cost]) -> Cost:
+def cost(measured: Sequence[load.Load | RunResult | Cost]) -> Cost:
     """The median costs of a callback."""
     return Cost(
         processor=median(each.processor for each in measured),

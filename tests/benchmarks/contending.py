@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from bench import Bench
 
 WARM_UP = 1.0
-"""Seconds of the same load before the measured load; its stored callbacks must be run, too."""
+"""Seconds of the same load before the measured load; callbacks stored then must be run, too."""
 SECONDS = 2.0
 """The maximum duration of each measured load, because there are many."""
-REST = 5.0
-"""Seconds after the load in which the rest is run; callbacks left then exceed the capacity."""
-DRAIN = 45.0
-"""Seconds after that in which all must have been run, so that their processor time is known."""
+RUN_TIMEOUT = 5.0
+"""Seconds after the load in which stored callbacks are run; callbacks left after that exceed the capacity."""
+DRAIN_TIMEOUT = 45.0
+"""Seconds after `RUN_TIMEOUT` in which all callbacks must have been run, so that their processor time is known."""
 SQLITE = "flowhooks on SQLite"
 POSTGRESQL = "flowhooks on PostgreSQL"
-HOOK = ("/hooks/complete?flow=", "")
+WEBHOOK_PATH = ("/hooks/complete?flow=", "")
 """The parts before and after the flowInstanceId in a path of webhook."""
 
 
@@ -46,16 +46,16 @@ class Contender:
     """A program that accepts callbacks and runs a function for each.
 
     Attributes:
-        name: for the table.
-        open: runs it.
-        missing: how to install its requirements; `""` if they are installed.
-        beside: the name of the subject that it is compared with.
+        name: the name in the table.
+        run: runs the program while its context lasts.
+        missing: returns how to install the requirements; `""` if they are installed.
+        compared_with: the name of the subject with which the program is compared.
     """
 
     name: str
-    open: Callable[[Bench], AbstractContextManager[Target]]
+    run: Callable[[Bench], AbstractContextManager[Target]]
     missing: Callable[[], str] = lambda: ""
-    beside: str = SQLITE
+    compared_with: str = SQLITE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +64,8 @@ class Score:
 
     Attributes:
         answered: callbacks answered per second.
-        ran: runs per second, from the start of the load until none was left or the time was over.
-        left: callbacks that were answered and had not been run by then.
+        ran: runs per second, from the start of the load until no callback was left or `RUN_TIMEOUT` had passed.
+        left: the number of callbacks that were answered and had not been run by then.
         p50: milliseconds within which half of the responses arrived.
         p99: milliseconds within which 99 of 100 responses arrived.
         processor: microseconds of processor time for each callback until all had been run; 0 if not all were.
@@ -104,7 +104,8 @@ def _procrastinate(bench: Bench) -> Iterator[Target]:
         postgresql.procrastinate() as server,
     ):
         yield Target(
-            url=server.url, count_unfinished=lambda _answered: postgresql.open("procrastinate_jobs", "succeeded")
+            url=server.url,
+            count_unfinished=lambda _answered: postgresql.count_unfinished("procrastinate_jobs", "succeeded"),
         )
 
 
@@ -116,7 +117,8 @@ def _dbos(bench: Bench) -> Iterator[Target]:
         postgresql.dbos() as server,
     ):
         yield Target(
-            url=server.url, count_unfinished=lambda _answered: postgresql.open("dbos.workflow_status", "SUCCESS")
+            url=server.url,
+            count_unfinished=lambda _answered: postgresql.count_unfinished("dbos.workflow_status", "SUCCESS"),
         )
 
 
@@ -128,7 +130,7 @@ def _celery(bench: Bench, *, durable: bool) -> Iterator[Target]:
         redis.workers(peers.WORKERS),
         redis.serve() as server,
     ):
-        yield Target(url=server.url, count_unfinished=lambda _answered: redis.open())
+        yield Target(url=server.url, count_unfinished=lambda _answered: redis.count_unfinished())
 
 
 @contextmanager
@@ -139,57 +141,59 @@ def _rq(bench: Bench, *, durable: bool) -> Iterator[Target]:
         redis.rq_workers(peers.WORKERS),
         redis.serve_flask() as server,
     ):
-        yield Target(url=server.url, count_unfinished=lambda _answered: redis.open())
+        yield Target(url=server.url, count_unfinished=lambda _answered: redis.count_unfinished())
 
 
 @contextmanager
 def _webhook(bench: Bench, command: str, *, waits: bool) -> Iterator[Target]:
-    with bench.scratch() as folder, peers.webhook(folder, command, waits=waits) as (server, counted):
+    with bench.scratch() as folder, peers.webhook(folder, command, waits=waits) as (server, runs_file):
         yield Target(
-            url=server.url, count_unfinished=lambda answered: max(0, answered - counted.stat().st_size), path=HOOK
+            url=server.url,
+            count_unfinished=lambda answered: max(0, answered - runs_file.stat().st_size),
+            path=WEBHOOK_PATH,
         )
 
 
-OURS = Contender(name=SQLITE, open=_flowhooks)
-OURS_ON_POSTGRESQL = Contender(name=POSTGRESQL, open=_flowhooks_on_postgresql)
+OURS = Contender(name=SQLITE, run=_flowhooks)
+OURS_ON_POSTGRESQL = Contender(name=POSTGRESQL, run=_flowhooks_on_postgresql)
 OTHERS = (
     Contender(
         name="FastAPI + Celery + Redis, as installed",
         missing=peers.missing_redis,
-        open=lambda bench: _celery(bench, durable=False),
+        run=lambda bench: _celery(bench, durable=False),
     ),
     Contender(
         name="FastAPI + Celery + Redis, as durable as can be",
         missing=peers.missing_redis,
-        open=lambda bench: _celery(bench, durable=True),
+        run=lambda bench: _celery(bench, durable=True),
     ),
     Contender(
         name="Flask + RQ + Redis, as installed",
         missing=peers.missing_redis,
-        open=lambda bench: _rq(bench, durable=False),
+        run=lambda bench: _rq(bench, durable=False),
     ),
     Contender(
         name="Flask + RQ + Redis, as durable as can be",
         missing=peers.missing_redis,
-        open=lambda bench: _rq(bench, durable=True),
+        run=lambda bench: _rq(bench, durable=True),
     ),
     Contender(
         name="webhook + shell, as installed",
         missing=peers.missing_webhook,
-        open=lambda bench: _webhook(bench, peers.SHELL, waits=False),
+        run=lambda bench: _webhook(bench, peers.SHELL, waits=False),
     ),
     Contender(
         name="webhook + shell, answered when it has ended",
         missing=peers.missing_webhook,
-        open=lambda bench: _webhook(bench, peers.SHELL, waits=True),
+        run=lambda bench: _webhook(bench, peers.SHELL, waits=True),
     ),
-    Contender(name="FastAPI + Procrastinate", open=_procrastinate, beside=POSTGRESQL),
-    Contender(name="FastAPI + DBOS", open=_dbos, beside=POSTGRESQL),
+    Contender(name="FastAPI + Procrastinate", run=_procrastinate, compared_with=POSTGRESQL),
+    Contender(name="FastAPI + DBOS", run=_dbos, compared_with=POSTGRESQL),
     # Not the default: webhook would start a process for each callback at once, until the memory is full.
     Contender(
         name="webhook + Python, answered when it has ended",
         missing=peers.missing_webhook,
-        open=lambda bench: _webhook(bench, peers.PYTHON, waits=True),
+        run=lambda bench: _webhook(bench, peers.PYTHON, waits=True),
     ),
 )
 """Alternatives that are not installed are left out and named."""
@@ -208,9 +212,9 @@ def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
 def ran(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Handlers run per second, ÷ by each alternative."""
     figures, notes = _figures(bench, lambda score: score.ran, "run")
-    for (name, connections), found in _scores(bench).items():
-        if left := max(score.left for score in found):
-            notes.append(f"{name}, {connections} connections: {left:,} answered and not run {REST:.0f} s later")
+    for (name, connections), scores in _scores(bench).items():
+        if left := max(score.left for score in scores):
+            notes.append(f"{name}, {connections} connections: {left:,} answered and not run {RUN_TIMEOUT:.0f} s later")
     return figures, notes
 
 
@@ -218,40 +222,47 @@ def cheapest(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Processor time of a callback from its request to the end of its handler, ÷ by each alternative."""
     figures, notes = _figures(bench, lambda score: score.processor, "answered")
     notes += [
-        f"{name}, {connections} connections: not all was run {REST + DRAIN:.0f} s after the load, so its processor "
-        "time is unknown"
-        for (name, connections), found in _scores(bench).items()
-        if not all(score.processor for score in found)
+        f"{name}, {connections} connections: not all was run {RUN_TIMEOUT + DRAIN_TIMEOUT:.0f} s after the load, so "
+        "its processor time is unknown"
+        for (name, connections), scores in _scores(bench).items()
+        if not all(score.processor for score in scores)
     ]
     return figures, notes
 
 
-def _figures(bench: Bench, of: Callable[[Score], float], done: str) -> tuple[list[Figure], list[str]]:
+def _figures(bench: Bench, value_of: Callable[[Score], float], verb: str) -> tuple[list[Figure], list[str]]:
     scores = _scores(bench)
     figures = []
     for connections in CONNECTIONS:
-        for other in OTHERS:
-            ours, theirs = (scores.get((name, connections), []) for name in (other.beside, other.name))
-            pairs = [(of(one), of(another)) for one, another in zip(ours, theirs, strict=bool(ours and theirs))]
+        for alternative in OTHERS:
+            ours, theirs = (
+                scores.get((name, connections), []) for name in (alternative.compared_with, alternative.name)
+            )
+            pairs = [
+                (value_of(our_score), value_of(their_score))
+                for our_score, their_score in zip(ours, theirs, strict=bool(ours and theirs))
+            ]
             if not pairs or not all(min(pair) for pair in pairs):
                 continue  # not installed, or unknown
-            shown = [score.ran if done == "run" else score.answered for score in (*ours, *theirs)]
+            rates = [score.ran if verb == "run" else score.answered for score in (*ours, *theirs)]
             figures.append(
                 Figure(
-                    case=f"{connections} connections, {other.name}",
-                    measured=f"{median(shown[: len(ours)]):,.0f}/s {done}",
-                    yardstick=f"{median(shown[len(ours) :]):,.0f}/s",
-                    judged=median(one / another for one, another in pairs),
-                    ours=_cost(ours, shown[: len(ours)]),
-                    theirs=_cost(theirs, shown[len(ours) :]),
+                    case=f"{connections} connections, {alternative.name}",
+                    measured=f"{median(rates[: len(ours)]):,.0f}/s {verb}",
+                    yardstick=f"{median(rates[len(ours) :]):,.0f}/s",
+                    judged=median(our_value / their_value for our_value, their_value in pairs),
+                    ours=_cost(ours, rates[: len(ours)]),
+                    theirs=_cost(theirs, rates[len(ours) :]),
                 )
             )
-    notes = [f"{other.name} is left out: {missing}" for other in OTHERS if (missing := other.missing())]
+    notes = [
+        f"{alternative.name} is left out: {missing}" for alternative in OTHERS if (missing := alternative.missing())
+    ]
     notes += [
-        f"{connections} connections, {one.name}: nothing was answered in the time of a load"
+        f"{connections} connections, {contender.name}: nothing was answered in the time of a load"
         for connections in CONNECTIONS
-        for one in (OURS, OURS_ON_POSTGRESQL, *OTHERS)
-        if (one.name, connections) not in scores and not one.missing()
+        for contender in (OURS, OURS_ON_POSTGRESQL, *OTHERS)
+        if (contender.name, connections) not in scores and not contender.missing()
     ]
     if not figures:
         raise ServerError("; ".join(notes) or "nothing was measured")
@@ -269,39 +280,39 @@ def _cost(scores: list[Score], rates: list[float]) -> Cost:
 
 def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
     """The results of each alternative with a number of connections, round by round; measured at the first call."""
-    found: dict[tuple[str, int], list[Score]]
+    scores_by_case: dict[tuple[str, int], list[Score]]
     if "peers" in bench.cache:
-        found = bench.cache["peers"]  # type: ignore[assignment]  # put there below
-        return found
-    found = {}
-    there = [one for one in (OURS, OURS_ON_POSTGRESQL, *OTHERS) if not one.missing()]
+        scores_by_case = bench.cache["peers"]  # type: ignore[assignment]  # stored below
+        return scores_by_case
+    scores_by_case = {}
+    installed = [contender for contender in (OURS, OURS_ON_POSTGRESQL, *OTHERS) if not contender.missing()]
     for connections in CONNECTIONS:
         for number in range(bench.rounds):
-            for contender in there:
+            for contender in installed:
                 bench.show_progress(f"{contender.name}, {connections} connections", number, bench.rounds)
-                with suppress(load.NoResponses), contender.open(bench) as target:
+                with suppress(load.NoResponses), contender.run(bench) as target:
                     score = measure(target, connections, min(bench.seconds, SECONDS))
-                    found.setdefault((contender.name, connections), []).append(score)
-    found = {of: scores for of, scores in found.items() if len(scores) == bench.rounds}
-    bench.cache["peers"] = found
-    return found
+                    scores_by_case.setdefault((contender.name, connections), []).append(score)
+    scores_by_case = {case: scores for case, scores in scores_by_case.items() if len(scores) == bench.rounds}
+    bench.cache["peers"] = scores_by_case
+    return scores_by_case
 
 
 def measure(target: Target, connections: int, seconds: float) -> Score:
-    """Load one alternative, then count how many of its answered callbacks it has run."""
-    began, before = time.monotonic(), processor.spent()
+    """Load one program, then count how many of its answered callbacks it has run."""
+    started, spent_before = time.monotonic(), processor.spent()
     run = partial(load.run, target.url, connections=connections, prefer=LATER, path=target.path)
     answered_count = 0
     with suppress(load.NoResponses):  # too slow for one second: the measured load shows how slow
         answered_count = run(seconds=WARM_UP).counted
     measured = run(seconds=seconds)
     answered_count += measured.counted
-    is_drained = wait_until_drained(target, answered_count, REST)
-    spent, left = time.monotonic() - began, 0 if is_drained else target.count_unfinished(answered_count)
+    is_drained = wait_until_drained(target, answered_count, RUN_TIMEOUT)
+    spent, left = time.monotonic() - started, 0 if is_drained else target.count_unfinished(answered_count)
     ran = max(1, answered_count - left)  # requests that wrk did not wait for were answered, too
-    is_drained = is_drained or wait_until_drained(target, answered_count, DRAIN)
+    is_drained = is_drained or wait_until_drained(target, answered_count, DRAIN_TIMEOUT)
     # When wrk stops, each connection has one unanswered request, which the server processes too.
-    cost = (processor.spent() - before) / (answered_count + 2 * connections) * 1e6
+    cost = (processor.spent() - spent_before) / (answered_count + 2 * connections) * 1e6
     return Score(
         answered=measured.rate,
         ran=ran / spent,

@@ -1,4 +1,4 @@
-"""Alternatives to flowhooks: installed, started and stopped."""
+"""Install, start and stop alternatives to flowhooks."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ if TYPE_CHECKING:
 HERE = Path(__file__).with_name("peer")
 REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = Path(sys.prefix) / "peer"
-"""Kept from one session to the next, and removed with the environment that contains it."""
+"""The environment of the alternatives. Later sessions reuse it, and it is removed with the environment around it."""
 INSTALL_HINT_REDIS = (
     "redis-server is not installed: apt-get install redis-server (Debian, Ubuntu) or brew install redis (macOS)"
 )
 INSTALL_HINT_WEBHOOK = (
     "webhook is not installed: apt-get install webhook (Debian, Ubuntu) or brew install webhook (macOS)"
 )
-DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
-"""Each write is on the disk before it is answered, as with flowhooks. Without this, Redis writes its database down some
-time after it has changed: within a minute where it has changed ten thousand times, else within five minutes or an hour.
-"""
+REDIS_OPTIONS = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+"""Options with which each write is on the disk before it is answered, as with flowhooks. Without them, Redis saves its
+database later: within a minute after ten thousand changes, otherwise within five minutes or an hour."""
 WORKERS = 2
-"""Processes that run tasks or jobs: one for each core, which is Celery's default."""
+"""The number of processes that run tasks or jobs: one for each core, which is Celery's default."""
 SHELL = "#!/bin/sh\nprintf . >> {file}\n"
 PYTHON = f'#!{sys.executable} -I\nwith open("{{file}}", "a") as runs:\n    runs.write(".")\n'
-"""Commands that only count their runs."""
+"""Commands that append one byte to a file for each run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +49,9 @@ class Peer:
     """A running Redis, and the programs that use it.
 
     Attributes:
-        folder: an existing folder of its own.
+        folder: an existing folder for this Redis only.
         port: the port of Redis.
-        durable: whether Redis keeps everything that was answered; otherwise its settings are the defaults.
+        durable: whether Redis stores all answered writes on the disk; otherwise it has its default settings.
     """
 
     folder: Path
@@ -69,9 +68,9 @@ class Peer:
     def workers(self, count: int) -> Iterator[None]:
         """Run a Celery worker with `count` processes."""
         command = [str(ENVIRONMENT / "bin/celery"), "--workdir", str(HERE), "--app", "calls:tasks", "worker"]
-        words = ["--concurrency", str(count), "--loglevel", "warning", "--without-gossip", "--without-mingle"]
-        with self._running([*command, *words], port=self.port):
-            self._until("EXISTS _kombu.binding.celery", 1)
+        options = ["--concurrency", str(count), "--loglevel", "warning", "--without-gossip", "--without-mingle"]
+        with self._running([*command, *options], port=self.port):
+            self._wait_for_workers("EXISTS _kombu.binding.celery", 1)
             yield
 
     @contextmanager
@@ -87,7 +86,7 @@ class Peer:
         """Run `count` workers of RQ, each of which forks for each job."""
         command = [str(ENVIRONMENT / "bin/rq"), "worker-pool", "--num-workers", str(count), "--quiet"]
         with self._running([*command, "--url", self._broker], port=self.port):
-            self._until("SCARD rq:workers", count)
+            self._wait_for_workers("SCARD rq:workers", count)
             yield
 
     @property
@@ -103,56 +102,57 @@ class Peer:
         with running(command, folder=self.folder, port=port, ready=None, environ=self._environ) as server:
             yield server
 
-    def open(self) -> int:
+    def count_unfinished(self) -> int:
         """The number of unfinished tasks or jobs: queued, or taken and not acknowledged."""
-        return self._sum("LLEN celery", "HLEN unacked", "LLEN rq:queue:default", "ZCARD rq:wip:default")
+        return self._sum_of_replies("LLEN celery", "HLEN unacked", "LLEN rq:queue:default", "ZCARD rq:wip:default")
 
-    def _sum(self, *commands: str) -> int:
-        """The sum of the values that Redis returns."""
-        words = ("redis-cli", "-p", str(self.port))
-        asked = subprocess.run(words, input="\n".join(commands), capture_output=True, text=True, check=True)
-        return sum(int(line) for line in asked.stdout.split())
+    def _sum_of_replies(self, *commands: str) -> int:
+        """Run commands of Redis; return the sum of their replies."""
+        arguments = ("redis-cli", "-p", str(self.port))
+        completed = subprocess.run(arguments, input="\n".join(commands), capture_output=True, text=True, check=True)
+        return sum(int(line) for line in completed.stdout.split())
 
-    def _until(self, command: str, least: int) -> None:
-        """Wait until workers are connected, because they have no port of their own."""
+    def _wait_for_workers(self, command: str, min_workers: int) -> None:
+        """Wait until enough workers are connected to Redis, because workers have no port of their own."""
         end = time.monotonic() + START_TIMEOUT
-        while self._sum(command) < least:
+        while self._sum_of_replies(command) < min_workers:
             if time.monotonic() > end:
                 raise ServerError(f"no workers after {START_TIMEOUT:.0f} s")
             time.sleep(0.05)
 
-    def drained(self, *, seconds: float) -> tuple[int, float, float]:
+    def drain(self, *, seconds: float) -> tuple[int, float, float]:
         """Wait until all tasks are done.
 
         Returns:
-            Their number, the seconds since the first one was taken, and the seconds of processor time of each.
+            The number of tasks, the seconds from the first acknowledged task to the last one, and the seconds of
+            processor time for each task.
         """
         end = time.monotonic() + seconds
-        whole = self.open()
-        while (left := self.open()) == whole:
-            _in_time(end, left)
+        total = self.count_unfinished()
+        while (unfinished := self.count_unfinished()) == total:
+            _check_deadline(end, unfinished)
             time.sleep(0.01)
-        began, spent = time.monotonic(), processor.spent()
-        rest = left
-        while left := self.open():
-            _in_time(end, left)
+        started, spent = time.monotonic(), processor.spent()
+        remaining = unfinished
+        while unfinished := self.count_unfinished():
+            _check_deadline(end, unfinished)
             time.sleep(0.05)
-        return whole, time.monotonic() - began, (processor.spent() - spent) / max(1, rest)
+        return total, time.monotonic() - started, (processor.spent() - spent) / max(1, remaining)
 
 
-def _in_time(end: float, left: int) -> None:
+def _check_deadline(end: float, unfinished: int) -> None:
     if time.monotonic() > end:
-        raise ServerError(f"Celery has left {left} tasks undone")
+        raise ServerError(f"Celery has left {unfinished} tasks undone")
 
 
 @contextmanager
 def peer(folder: Path, show_progress: Callable[..., None], *, durable: bool = True) -> Iterator[Peer]:
-    """Redis with an empty database while the context lasts, on the disk of `folder`.
+    """Run Redis with an empty database until the context ends, with its files in `folder`.
 
     Args:
-        folder: an existing folder of its own.
-        show_progress: shows progress.
-        durable: whether Redis keeps everything that it has answered; otherwise its settings are the defaults.
+        folder: an existing folder for this Redis only.
+        show_progress: shows a text as progress.
+        durable: whether Redis stores all answered writes on the disk; otherwise it has its default settings.
 
     Raises:
         ServerError: Redis or a program that uses it is not installed.
@@ -163,7 +163,7 @@ def peer(folder: Path, show_progress: Callable[..., None], *, durable: bool = Tr
     with ExitStack() as stack:
         port = free_port()
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
-        command += DURABLE if durable else ()
+        command += REDIS_OPTIONS if durable else ()
         stack.enter_context(running(command, folder=folder, port=port, ready=None, environ={}))
         yield Peer(folder=folder, port=port, durable=durable)
 
@@ -173,8 +173,8 @@ class OnPostgresql:
     """A database on PostgreSQL, and the programs that use it.
 
     Attributes:
-        folder: an existing folder of its own.
-        url: the database.
+        folder: an existing folder for this database only.
+        url: the URL of the database.
     """
 
     folder: Path
@@ -184,21 +184,23 @@ class OnPostgresql:
     def procrastinate(self) -> Iterator[Server]:
         """Run FastAPI on uvicorn, which stores jobs, and the workers of Procrastinate."""
         command = [str(ENVIRONMENT / "bin/procrastinate"), "--app", "procrastinated.jobs"]
-        made = subprocess.run(
+        completed = subprocess.run(
             [*command, "schema", "--apply"],
             env=os.environ | self._environ,
             capture_output=True,
             text=True,
             check=False,
         )
-        if made.returncode:
-            raise ServerError(f"the tables of Procrastinate cannot be made:\n{made.stderr[-1000:]}")
+        if completed.returncode:
+            raise ServerError(f"the tables of Procrastinate cannot be made:\n{completed.stderr[-1000:]}")
         with ExitStack() as stack:
             server = stack.enter_context(_uvicorn("procrastinated", self.folder, self._environ))
             port = int(server.url.rpartition(":")[2])
             for _ in range(WORKERS):
-                words = [*command, "worker", "--concurrency", str(THREADS)]
-                stack.enter_context(running(words, folder=self.folder, port=port, ready=None, environ=self._environ))
+                worker_command = [*command, "worker", "--concurrency", str(THREADS)]
+                stack.enter_context(
+                    running(worker_command, folder=self.folder, port=port, ready=None, environ=self._environ)
+                )
             yield server
 
     @contextmanager
@@ -211,34 +213,34 @@ class OnPostgresql:
     def _environ(self) -> dict[str, str]:
         return _environ(DATABASE=self.url)
 
-    def open(self, table: str, done: str) -> int:
+    def count_unfinished(self, table: str, finished_status: str) -> int:
         """The number of unfinished jobs or workflows."""
         with psycopg.connect(self.url) as connection:
-            counted = connection.execute(f"SELECT count(*) FROM {table} WHERE status <> '{done}'".encode())
-            return int(counted.fetchall()[0][0])
+            cursor = connection.execute(f"SELECT count(*) FROM {table} WHERE status <> '{finished_status}'".encode())
+            return int(cursor.fetchall()[0][0])
 
 
 @contextmanager
 def _uvicorn(module: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Server]:
-    """Run a design on FastAPI, one process."""
+    """Run an application of FastAPI on uvicorn, one process."""
     port = free_port()
     command = [str(ENVIRONMENT / "bin/uvicorn"), f"{module}:app", "--app-dir", str(HERE), "--port", str(port)]
-    quiet = ["--no-access-log", "--log-level", "warning"]
-    with running([*command, *quiet], folder=folder, port=port, ready=None, environ=environ) as server:
+    options = ["--no-access-log", "--log-level", "warning"]
+    with running([*command, *options], folder=folder, port=port, ready=None, environ=environ) as server:
         yield server
 
 
-def _environ(**own: str) -> dict[str, str]:
-    return {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"} | own
+def _environ(**variables: str) -> dict[str, str]:
+    return {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"} | variables
 
 
 @contextmanager
 def on_postgresql(folder: Path, show_progress: Callable[..., None]) -> Iterator[OnPostgresql]:
-    """An empty database on PostgreSQL, which is durable as it is installed, while the context lasts.
+    """Yield an empty database on PostgreSQL, which is durable by default, until the context ends.
 
     Args:
-        folder: an existing folder of its own.
-        show_progress: shows progress.
+        folder: an existing folder for this database only.
+        show_progress: shows a text as progress.
     """
     _install(show_progress)
     with cluster(folder) as postgresql, postgresql.database() as url:
@@ -256,14 +258,14 @@ def missing_webhook() -> str:
 
 
 def versions() -> str:
-    """The versions of programs that are no Python packages, as they print them."""
-    asked = [("redis-server", "--version"), ("webhook", "-version")]
-    ran = [
+    """The versions that installed programs outside Python print."""
+    commands = [("redis-server", "--version"), ("webhook", "-version")]
+    outputs = [
         subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        for command in asked
+        for command in commands
         if shutil.which(command[0])
     ]
-    return "; ".join(ran)
+    return "; ".join(outputs)
 
 
 @contextmanager
@@ -271,48 +273,48 @@ def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server
     """Run webhook with a command whose runs are counted.
 
     Args:
-        folder: an existing folder of its own.
-        command: one of the commands above.
-        waits: whether it responds when the command has ended; otherwise at once, which is its default.
+        folder: an existing folder for this server only.
+        command: `SHELL` or `PYTHON`.
+        waits: whether webhook responds when the command has ended; otherwise at once, which is its default.
 
     Yields:
         The server, and a file that grows by one byte for each run of the command.
 
     Raises:
-        ServerError: it is not installed.
+        ServerError: webhook is not installed.
     """
     if missing := missing_webhook():
         raise ServerError(missing)
-    counted, script, hooks = folder / "runs", folder / "command", folder / "hooks.json"
-    counted.touch()
-    script.write_text(command.format(file=counted))
+    runs_file, script, hooks = folder / "runs", folder / "command", folder / "hooks.json"
+    runs_file.touch()
+    script.write_text(command.format(file=runs_file))
     script.chmod(0o755)
     arguments = [{"source": "url", "name": "flow"}, {"source": "entire-payload"}]
     hook = {"id": "complete", "execute-command": str(script), "http-methods": ["POST"]}
-    waiting = {"include-command-output-in-response": waits, "pass-arguments-to-command": arguments}
-    hooks.write_text(json.dumps([hook | waiting]))
+    options = {"include-command-output-in-response": waits, "pass-arguments-to-command": arguments}
+    hooks.write_text(json.dumps([hook | options]))
     port = free_port()
-    words = ["webhook", "-hooks", str(hooks), "-ip", "127.0.0.1", "-port", str(port)]
-    with running(words, folder=folder, port=port, ready=None, environ={}) as server:
-        yield server, counted
+    webhook_command = ["webhook", "-hooks", str(hooks), "-ip", "127.0.0.1", "-port", str(port)]
+    with running(webhook_command, folder=folder, port=port, ready=None, environ={}) as server:
+        yield server, runs_file
 
 
 def _install(show_progress: Callable[..., None]) -> None:
     """Create the environment of the alternatives if it does not exist."""
-    wanted, mark = REQUIREMENTS.read_text(), ENVIRONMENT / "requirements.txt"
-    if mark.exists() and mark.read_text() == wanted:
+    requirements, installed_requirements = REQUIREMENTS.read_text(), ENVIRONMENT / "requirements.txt"
+    if installed_requirements.exists() and installed_requirements.read_text() == requirements:
         return
     show_progress("installing the alternatives into an environment of their own")
     venv.create(ENVIRONMENT, clear=True, with_pip=True, symlinks=True)
     command = [ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    ran = subprocess.run(
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    completed = subprocess.run(
         [*command, "--require-hashes", "--requirement", REQUIREMENTS],
-        env=kept,
+        env=inherited,
         capture_output=True,
         text=True,
         check=False,
     )
-    if ran.returncode:
-        raise ServerError(f"{REQUIREMENTS} cannot be installed:\n{ran.stderr[-1000:]}")
-    mark.write_text(wanted)
+    if completed.returncode:
+        raise ServerError(f"{REQUIREMENTS} cannot be installed:\n{completed.stderr[-1000:]}")
+    installed_requirements.write_text(requirements)

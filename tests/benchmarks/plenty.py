@@ -59,13 +59,13 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def _rates(bench: Bench, ledger: SharedLedger, name: str) -> dict[str, Cost]:
-    found = {}
+    costs = {}
     with ledger.serve() as server:
         for connections in CONNECTIONS:
             bench.show_progress(f"{name}, {connections} connections")
             seconds = min(bench.seconds, SECONDS)
-            last = measure_load(Target(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
-            found[f"accept, {connections} connections"] = cost([last])
+            result = measure_load(Target(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
+            costs[f"accept, {connections} connections"] = cost([result])
     bench.show_progress(f"{name}, running what was stored")
-    found["claim, run and settle, 1 worker"] = cost([run_all(ledger, 1)])
-    return found
+    costs["claim, run and settle, 1 worker"] = cost([run_all(ledger, 1)])
+    return costs

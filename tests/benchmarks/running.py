@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 
 DONE = "SELECT count(*) FROM attempts WHERE outcome = 'succeeded'"
 PER_SECOND = 5_000
-"""Deliveries stored for each second of the measurement."""
-STARTS = 10
-PATIENCE = 1800.0
-"""Seconds in which the deliveries may finish."""
+"""The number of stored deliveries for each second of the measurement."""
+START_COUNT = 10
+SETTLE_TIMEOUT = 1800.0
+"""Seconds in which all deliveries must have finished."""
 
 
 def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Deliveries run per second, from the first claim to the last outcome, according to the ledger, ÷ by Celery.
 
-    They are stored by a server whose plugin is missing: its handlers are known, so their deliveries wait.
+    A server without its plugin stores them. The handlers are registered, so the deliveries wait.
     """
     theirs = celery(bench)
-    wanted = round(bench.seconds * PER_SECOND)
+    needed = round(bench.seconds * PER_SECOND)
     with bench.site() as site:
         with site.serve():
             pass
-        laid_up = 0
+        stored = 0
         with site.serve(plugin=False) as server:
-            while laid_up < wanted:
-                bench.show_progress("laying up deliveries", laid_up, wanted)
-                laid_up += load.run(server.url, connections=CONNECTIONS[-1], seconds=2, prefer=LATER).counted
+            while stored < needed:
+                bench.show_progress("laying up deliveries", stored, needed)
+                stored += load.run(server.url, connections=CONNECTIONS[-1], seconds=2, prefer=LATER).counted
         with site.serve():
             bench.show_progress("running them")
-            before, done = processor.spent(), site.query_value(DONE)
-            site.settle(seconds=PATIENCE)
-            spent = (processor.spent() - before) / max(1, site.query_value(DONE) - done) * 1e6
+            spent_before, done_before = processor.spent(), site.query_value(DONE)
+            site.settle(seconds=SETTLE_TIMEOUT)
+            spent = (processor.spent() - spent_before) / max(1, site.query_value(DONE) - done_before) * 1e6
         count = site.query_value(DONE)
-        if count < laid_up:
-            raise load.LoadError(f"of {laid_up} deliveries laid up only {count} were run")
+        if count < stored:
+            raise load.LoadError(f"of {stored} deliveries laid up only {count} were run")
         seconds = site.query_value("SELECT max(finished_at) - min(started_at) FROM attempts") / 1e6
         p50, p99 = run_times(site.rows)
     figure = Figure(
@@ -62,14 +62,14 @@ def start(bench: Bench) -> tuple[list[Figure], list[str]]:
     with bench.site() as site:
         bench.show_progress("the first start")
         with site.serve() as server:
-            first = server.ready_after
-        took, spent = [], []
-        for number in range(STARTS):
-            bench.show_progress("starting again", number, STARTS)
+            first_start = server.ready_after
+        seconds_to_ready, spent = [], []
+        for number in range(START_COUNT):
+            bench.show_progress("starting again", number, START_COUNT)
             with site.serve() as server:
                 spent.append(processor.spent() * 1e6)
-                took.append(server.ready_after)
-    ours = cost_of_repeated([seconds * 1000 for seconds in took], median(spent))
-    figure = Figure(measured=f"{median(took):.2f} s", judged=median(took), ours=ours)
-    slowest = f"slowest of {STARTS} {max(took):.2f} s"
-    return [figure], [f"{slowest}; the very first, which makes the database, {first:.2f} s"]
+                seconds_to_ready.append(server.ready_after)
+    ours = cost_of_repeated([seconds * 1000 for seconds in seconds_to_ready], median(spent))
+    figure = Figure(measured=f"{median(seconds_to_ready):.2f} s", judged=median(seconds_to_ready), ours=ours)
+    slowest = f"slowest of {START_COUNT} {max(seconds_to_ready):.2f} s"
+    return [figure], [f"{slowest}; the very first, which makes the database, {first_start:.2f} s"]

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 """The maximum duration of each measured load, because there are many."""
-LAY_UP = 4.0
-"""Seconds of callbacks whose deliveries or tasks are run afterwards."""
-PATIENCE = 120.0
-"""Seconds in which the stored work must be done."""
+BACKLOG_SECONDS = 4.0
+"""The seconds for which callbacks are sent whose deliveries or tasks are run afterwards."""
+SETTLE_TIMEOUT = 120.0
+"""Seconds in which all stored deliveries or tasks must have been run."""
 WORKERS = 2
 IDLE_WORKER = """
 INSERT INTO processes (id, host, pid, kind, handlers, started_at, heartbeat_at)
 SELECT '0', 'idle', 0, 'worker', '["bench:handler-0"]', now.at, now.at + 86400000000
 FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)) AS now (at)
 """
-"""Register a worker that does nothing: without one, `procrastinate` would store no jobs."""
+"""Register a worker that does nothing. Without a registered worker, `procrastinate` would store no jobs."""
 DONE = "SELECT count(*) FROM attempts WHERE finished_at IS NOT NULL"
 
 
@@ -72,7 +72,7 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def accepted(bench: Bench, postgresql: Cluster, runner: str, connections: int) -> load.Load:
-    """The load of callbacks that a server stores for a worker which takes none of them, with one runner."""
+    """Load a server that stores callbacks for a worker that runs none of them, with one runner."""
     with postgresql.ledger(runner) as ledger:
         ledger.rows(IDLE_WORKER)
         with ledger.serve() as server:
@@ -86,15 +86,15 @@ def _loaded(bench: Bench, server: Server, name: str, connections: int) -> load.L
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
+class RunResult:
     """The deliveries or tasks that workers ran.
 
     Attributes:
-        count: their number.
-        seconds: the time from the first to the last.
-        processor: microseconds of processor time for each, without the start of the workers.
-        p50: milliseconds from its claim to the end of the handler that half did not exceed; 0 if it is not known.
-        p99: the same of 99 of 100.
+        count: the number of deliveries or tasks.
+        seconds: the seconds from the first to the last delivery or task.
+        processor: microseconds of processor time for each delivery or task, without the start of the workers.
+        p50: the median milliseconds from the claim of a delivery to the end of its handler; 0 if unknown.
+        p99: the milliseconds that 99 of 100 of these times do not exceed; 0 if unknown.
     """
 
     count: int
@@ -135,42 +135,42 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, notes
 
 
-def celery(bench: Bench) -> Ran:
-    """The result of two processes of Celery for some seconds of callbacks."""
+def celery(bench: Bench) -> RunResult:
+    """Run the tasks of `BACKLOG_SECONDS` of callbacks by two processes of Celery."""
     with bench.scratch() as folder, peer(folder, bench.show_progress) as redis:
         with redis.serve() as server:
-            _lay_up(bench, server, "tasks for Celery")
+            _store_backlog(bench, server, "tasks for Celery")
         bench.show_progress("running them by Celery")
         with redis.workers(WORKERS):
-            count, seconds, spent = redis.drained(seconds=PATIENCE)
-            return Ran(count=count, seconds=seconds, processor=spent * 1e6)
+            count, seconds, spent = redis.drain(seconds=SETTLE_TIMEOUT)
+            return RunResult(count=count, seconds=seconds, processor=spent * 1e6)
 
 
-def ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
-    """The result of two workers for some seconds of callbacks, with one runner."""
+def ours(bench: Bench, postgresql: Cluster, runner: str) -> RunResult:
+    """Run the deliveries of `BACKLOG_SECONDS` of callbacks by two workers, with one runner."""
     with postgresql.ledger(runner) as ledger:
         with ledger.serve() as server:
-            _lay_up(bench, server, "deliveries")
+            _store_backlog(bench, server, "deliveries")
         bench.show_progress(f"running them, {runner}")
         return run_all(ledger, WORKERS)
 
 
-def _lay_up(bench: Bench, server: Server, what: str) -> None:
-    bench.show_progress(f"laying up {what}")
-    load.run(server.url, connections=CONNECTIONS[-1], seconds=LAY_UP, prefer=LATER)
+def _store_backlog(bench: Bench, server: Server, name: str) -> None:
+    bench.show_progress(f"laying up {name}")
+    load.run(server.url, connections=CONNECTIONS[-1], seconds=BACKLOG_SECONDS, prefer=LATER)
 
 
-def run_all(ledger: SharedLedger, workers: int) -> Ran:
-    """Let workers run all waiting deliveries, from the first claim to the last outcome according to the ledger."""
-    before = time.time_ns() // 1000
-    with ExitStack() as stack, ThreadPoolExecutor(workers) as starting:
-        # The workers start together, because work done by one before the others would count for all.
-        list(starting.map(lambda _: stack.enter_context(ledger.worker()), range(workers)))
+def run_all(ledger: SharedLedger, workers: int) -> RunResult:
+    """Run all waiting deliveries by workers; the times are those of the ledger, from first claim to last outcome."""
+    first_started_at = time.time_ns() // 1000
+    with ExitStack() as stack, ThreadPoolExecutor(workers) as executor:
+        # All workers start together, because a worker that starts first would run deliveries before the others.
+        list(executor.map(lambda _: stack.enter_context(ledger.worker()), range(workers)))
         spent, done = processor.spent(), int(ledger.query_value(DONE))
-        ledger.settle(seconds=PATIENCE)
+        ledger.settle(seconds=SETTLE_TIMEOUT)
         spent = (processor.spent() - spent) / max(1, int(ledger.query_value(DONE)) - done)
     ((count, microseconds),) = ledger.rows(
-        f"SELECT count(*), max(finished_at) - min(started_at) FROM attempts WHERE started_at >= {before}"
+        f"SELECT count(*), max(finished_at) - min(started_at) FROM attempts WHERE started_at >= {first_started_at}"
     )
-    p50, p99 = run_times(ledger.rows, before)
-    return Ran(count=count, seconds=microseconds / 1e6, processor=spent * 1e6, p50=p50, p99=p99)
+    p50, p99 = run_times(ledger.rows, first_started_at)
+    return RunResult(count=count, seconds=microseconds / 1e6, processor=spent * 1e6, p50=p50, p99=p99)

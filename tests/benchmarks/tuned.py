@@ -9,17 +9,17 @@ import sys
 from importlib import import_module
 
 
-def change(what: str) -> None:
+def change(changes: str) -> None:
     """Apply `MODULE:NAME=VALUE,…`.
 
     Raises:
         AttributeError: there is no such constant.
     """
-    for one in filter(None, what.split(",")):
-        place, value = one.split("=")
-        module, name = place.split(":")
-        found = import_module(module)
-        setattr(found, name, type(getattr(found, name))(value))
+    for change_text in filter(None, changes.split(",")):
+        constant, value = change_text.split("=")
+        module, name = constant.split(":")
+        target = import_module(module)
+        setattr(target, name, type(getattr(target, name))(value))
 
 
 if __name__ == "__main__":
