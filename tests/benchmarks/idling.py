@@ -1,4 +1,4 @@
-"""How many transactions servers and workers make on PostgreSQL while no callback arrives; no ratios, no goals.
+"""Count the transactions of servers and workers on PostgreSQL while no callback arrives; no ratios, no goals.
 
 `python tests/benchmarks/idling.py` prints the figures that `docs/explanation/scale.md` uses.
 """
@@ -19,7 +19,7 @@ from cluster import RUNNERS, Cluster, cluster
 from flowhooks.execution.runners.procrastinate import ACTIVE_SECONDS
 
 TRANSACTIONS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
-REST = 5.0
+IDLE_MARGIN = 5.0
 """Seconds after which processes that have nothing to do poll less often, beyond `ACTIVE_SECONDS`."""
 
 
@@ -27,7 +27,9 @@ REST = 5.0
 @click.option("--handlers", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of handlers.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=30, show_default=True, help="Of each window.")
 @click.option("--windows", type=click.IntRange(min=1), default=3, show_default=True, help="Counts of each case.")
-@click.option("--rest", type=click.FloatRange(min=0), default=ACTIVE_SECONDS + REST, show_default=True, help="Before.")
+@click.option(
+    "--rest", type=click.FloatRange(min=0), default=ACTIVE_SECONDS + IDLE_MARGIN, show_default=True, help="Before."
+)
 @click.option("--workers", multiple=True, default=(1, 2), show_default=True, help="Number of workers; may be repeated.")
 @click.option("--runner", "runners", multiple=True, type=click.Choice(RUNNERS), default=RUNNERS, help="Default: both.")
 def main(
@@ -47,8 +49,8 @@ def main(
                     windows=windows,
                     rest=rest,
                 )
-                shown = f"{median(counts):.1f} ({min(counts):.1f} to {max(counts):.1f})"
-                click.echo(f"| {runner} | {handlers:,} | {number} | {shown} |")
+                summary = f"{median(counts):.1f} ({min(counts):.1f} to {max(counts):.1f})"
+                click.echo(f"| {runner} | {handlers:,} | {number} | {summary} |")
 
 
 def transactions(
@@ -72,9 +74,9 @@ def transactions(
 
 def _count(connection: psycopg.Connection[tuple[int]]) -> int:
     """The number of transactions; the one of this query is counted afterwards."""
-    found = connection.execute(TRANSACTIONS).fetchone()
-    assert found is not None
-    return found[0]
+    row = connection.execute(TRANSACTIONS).fetchone()
+    assert row is not None
+    return row[0]
 
 
 if __name__ == "__main__":

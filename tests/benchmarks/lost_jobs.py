@@ -70,14 +70,14 @@ POLL_INTERVAL = 0.05
 
 def seconds(postgresql: Cluster, rounds: int) -> dict[str, list[float]]:
     """Seconds until each delivery started, by case; see `one_round`."""
-    found = defaultdict(list)
+    seconds_by_case = defaultdict(list)
     for number in range(1, rounds + 1):
         times = one_round(postgresql)
-        shown = ", ".join(f"{case} {taken:.2f} s" for case, taken in times.items())
+        shown = ", ".join(f"{case} {elapsed:.2f} s" for case, elapsed in times.items())
         click.echo(f"round {number} of {rounds}: {shown}", err=True)
-        for case, taken in times.items():
-            found[case].append(taken)
-    return dict(found)
+        for case, elapsed in times.items():
+            seconds_by_case[case].append(elapsed)
+    return dict(seconds_by_case)
 
 
 def one_round(postgresql: Cluster) -> dict[str, float]:
@@ -91,16 +91,16 @@ def one_round(postgresql: Cluster) -> dict[str, float]:
         second = stack.enter_context(ledger.worker())
         _times(ledger, _store(server))  # opens connections, and prepares statements
         _pause()
-        stored, started = _times(ledger, _lose(ledger, server))
-        found = {RUNS: started - stored}
+        stored, started = _times(ledger, _store_and_lose_job(ledger, server))
+        seconds_by_case = {RUNS: started - stored}
         _pause()
         # A worker loses the lock if it gets no processor time for seconds.
-        sweeping = first if until(lambda: ledger.rows(SWEEPING), poll=POLL_INTERVAL) == session else second
-        event_id = _lose(ledger, server)
+        sweeping_worker = first if until(lambda: ledger.rows(SWEEPING), poll=POLL_INTERVAL) == session else second
+        event_id = _store_and_lose_job(ledger, server)
         killed = time.time()
-        sweeping.kill()
+        sweeping_worker.kill()
         stored, started = _times(ledger, event_id)
-        return found | {KILLED: started - max(stored, killed)}
+        return seconds_by_case | {KILLED: started - max(stored, killed)}
 
 
 def _pause() -> None:
@@ -108,7 +108,7 @@ def _pause() -> None:
     time.sleep(random.uniform(0, CHECK_INTERVAL))
 
 
-def _lose(ledger: SharedLedger, server: Server) -> str:
+def _store_and_lose_job(ledger: SharedLedger, server: Server) -> str:
     """Store a callback whose job is lost; return the id of its event."""
     ledger.rows("UPDATE jobs_to_lose SET number = 1")
     event_id = _store(server)
@@ -122,11 +122,11 @@ def _store(server: Server) -> str:
     with closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)) as connection:
         headers = {"Content-Type": "application/json", "Prefer": LATER}
         connection.request("POST", f"/flow/{secrets.token_hex(6)}/call-back/complete", json.dumps(BODY), headers)
-        answer = connection.getresponse()
-        answer.read()
-    if answer.status != HTTPStatus.ACCEPTED:
-        raise LoadError(f"a callback was answered {answer.status}")
-    return answer.headers["Flowhooks-Event"]
+        response = connection.getresponse()
+        response.read()
+    if response.status != HTTPStatus.ACCEPTED:
+        raise LoadError(f"a callback was answered {response.status}")
+    return response.headers["Flowhooks-Event"]
 
 
 def _times(ledger: SharedLedger, event_id: str) -> tuple[float, float]:
@@ -135,13 +135,13 @@ def _times(ledger: SharedLedger, event_id: str) -> tuple[float, float]:
     return float(stored), float(started)
 
 
-def table(found: Mapping[str, Sequence[float]]) -> list[str]:
+def table(seconds_by_case: Mapping[str, Sequence[float]]) -> list[str]:
     """The figures as a table in Markdown."""
     lines = [
         "| the worker that looks for lost jobs | losses | shortest, s | median, s | longest, s |",
         "|---|---|---|---|---|",
     ]
-    for case, times in found.items():
+    for case, times in seconds_by_case.items():
         lines.append(f"| {case} | {len(times)} | {min(times):.2f} | {median(times):.2f} | {max(times):.2f} |")
     return lines
 

@@ -88,8 +88,8 @@ def waits(folder: Path, runs: int, *, events: int = 0, running: Collection[int] 
         filling.of_sqlite(site.database, events)
     seconds: dict[int, list[float]] = {count: [] for count in running}
     with site.serve(settings=SETTINGS) as server:
-        place = urlsplit(server.url)
-        with Clients((place.hostname, place.port), BODY) as clients:
+        address = urlsplit(server.url)
+        with Clients((address.hostname, address.port), BODY) as clients:
             clients.until_more()
             for number in range(runs):
                 for count, measured in seconds.items():
@@ -108,30 +108,30 @@ def _run_endless(site: Site, server: Server, count: int, *, prefix: str) -> None
         with closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)) as connection:
             path = f"/flow/{prefix}-{number}/call-back/complete"
             connection.request("POST", path, json.dumps(ENDLESS), headers)
-            answer = connection.getresponse()
-            answer.read()
-        if answer.status != HTTPStatus.ACCEPTED:
-            raise click.ClickException(f"a callback was answered {answer.status}")
+            response = connection.getresponse()
+            response.read()
+        if response.status != HTTPStatus.ACCEPTED:
+            raise click.ClickException(f"a callback was answered {response.status}")
     until(lambda: site.query_value(RUNNING) == count)
 
 
 def _replace(site: Site) -> float:
     """Replace the server; return the seconds for which connections waited."""
     command = [COMMAND, "restart", "--json", "--database", str(site.database)]
-    done = subprocess.run(command, cwd=site.folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(done.stderr)
-    waited: float = json.loads(done.stdout)["waited_seconds"]
+    completed = subprocess.run(command, cwd=site.folder, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        raise click.ClickException(completed.stderr)
+    waited: float = json.loads(completed.stdout)["waited_seconds"]
     return waited
 
 
-def table(found: Mapping[tuple[int, int], Sequence[float]]) -> list[str]:
+def table(times_by_case: Mapping[tuple[int, int], Sequence[float]]) -> list[str]:
     """The figures as a table in Markdown, by the number of events and of handlers that did not end."""
     lines = [
         "| events in the ledger | handlers that do not end | replacements | median, s | longest, s |",
         "|---|---|---|---|---|",
     ]
-    for (events, running), seconds in found.items():
+    for (events, running), seconds in times_by_case.items():
         cells = f"{len(seconds)} | {median(seconds):.2f} | {max(seconds):.2f}"
         lines.append(f"| {events:,} | {running} | {cells} |")
     return lines
@@ -146,12 +146,12 @@ def table(found: Mapping[tuple[int, int], Sequence[float]]) -> list[str]:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this page, too.")
 def main(runs: int, events: tuple[int, ...], running: int, output: Path | None) -> None:
     """Measure for how long connections wait while a server is replaced, for each number of events."""
-    found = {}
-    for filled in events:
+    times_by_case = {}
+    for event_count in events:
         with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
-            seconds = waits(Path(folder), runs, events=filled, running=sorted({0, running}))
-        found |= {(filled, count): times for count, times in seconds.items()}
-    lines = table(found)
+            seconds = waits(Path(folder), runs, events=event_count, running=sorted({0, running}))
+        times_by_case |= {(event_count, count): times for count, times in seconds.items()}
+    lines = table(times_by_case)
     click.echo("\n".join(lines))
     if output:
         output.write_text(replace_parts(output.read_text(), {"replacing": lines}))

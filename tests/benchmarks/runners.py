@@ -25,7 +25,7 @@ from sharing import accepted, ours
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ENOUGH = 0.9
+MIN_RATIO = 0.9
 """The part of each figure of `embedded` that `procrastinate` must reach to be the only runner on PostgreSQL."""
 
 
@@ -34,12 +34,12 @@ class Row:
     """A figure: its title, how it is shown, and whether a smaller one is better."""
 
     title: str
-    shown: Callable[[float], str]
-    smaller: bool = False
+    text: Callable[[float], str]
+    smaller_is_better: bool = False
 
     def ratio(self, embedded: float, procrastinate: float) -> float:
         """How much of `embedded`'s performance `procrastinate` has; more than 1 is better than `embedded`."""
-        return embedded / procrastinate if self.smaller else procrastinate / embedded
+        return embedded / procrastinate if self.smaller_is_better else procrastinate / embedded
 
 
 def _per_second(figure: float) -> str:
@@ -57,20 +57,24 @@ def _milliseconds(figure: float) -> str:
 ROWS = {
     **{
         name: row
-        for many in CONNECTIONS
+        for connections in CONNECTIONS
         for name, row in (
-            (f"accept {many}", Row(title=f"callbacks stored, {many} connections", shown=_per_second)),
+            (f"accept {connections}", Row(title=f"callbacks stored, {connections} connections", text=_per_second)),
             (
-                f"cost {many}",
-                Row(title=f"processor time of each, {many} connections", shown=_microseconds, smaller=True),
+                f"cost {connections}",
+                Row(
+                    title=f"processor time of each, {connections} connections",
+                    text=_microseconds,
+                    smaller_is_better=True,
+                ),
             ),
         )
     },
-    "deliveries": Row(title="deliveries run by two workers", shown=_per_second),
-    "cost": Row(title="processor time of each delivery", shown=_microseconds, smaller=True),
-    "started": Row(title="accepted until started, p50", shown=_milliseconds, smaller=True),
-    "ran": Row(title="accepted until run, p50", shown=_milliseconds, smaller=True),
-    "answered": Row(title="run until answered, p50", shown=_milliseconds, smaller=True),
+    "deliveries": Row(title="deliveries run by two workers", text=_per_second),
+    "cost": Row(title="processor time of each delivery", text=_microseconds, smaller_is_better=True),
+    "started": Row(title="accepted until started, p50", text=_milliseconds, smaller_is_better=True),
+    "ran": Row(title="accepted until run, p50", text=_milliseconds, smaller_is_better=True),
+    "answered": Row(title="run until answered, p50", text=_milliseconds, smaller_is_better=True),
 }
 
 
@@ -83,7 +87,7 @@ def main(rounds: int, seconds: float) -> None:
         click.echo(load.INSTALL_HINT, err=True)
         sys.exit(2)
     click.echo(f"before: {report.busy()}")
-    found: dict[str, dict[str, list[float]]] = {runner: defaultdict(list) for runner in RUNNERS}
+    figures_by_runner: dict[str, dict[str, list[float]]] = {runner: defaultdict(list) for runner in RUNNERS}
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as name, cluster(Path(name)) as postgresql:
         bench = Bench(seconds=seconds, events=0, folder=Path(name), show_progress=lambda *_args: None)
         for number in range(rounds):
@@ -91,20 +95,20 @@ def main(rounds: int, seconds: float) -> None:
             for runner in RUNNERS[:: -1 if number % 2 else 1]:
                 figures = one_round(bench, postgresql, runner)
                 for row, figure in figures.items():
-                    found[runner][row].append(figure)
-                shown = ", ".join(f"{ROWS[row].title} {ROWS[row].shown(figure)}" for row, figure in figures.items())
-                click.echo(f"{runner}: {shown}")
+                    figures_by_runner[runner][row].append(figure)
+                text = ", ".join(f"{ROWS[row].title} {ROWS[row].text(figure)}" for row, figure in figures.items())
+                click.echo(f"{runner}: {text}")
     click.echo(f"after: {report.busy()}")
-    for line in table(found):
+    for line in table(figures_by_runner):
         click.echo(line)
 
 
 def one_round(bench: Bench, postgresql: Cluster, runner: str) -> dict[str, float]:
     """The figures of one runner, measured once."""
     figures = {}
-    for many in CONNECTIONS:
-        stored = accepted(bench, postgresql, runner, many)
-        figures |= {f"accept {many}": stored.rate, f"cost {many}": stored.processor}
+    for connections in CONNECTIONS:
+        stored = accepted(bench, postgresql, runner, connections)
+        figures |= {f"accept {connections}": stored.rate, f"cost {connections}": stored.processor}
     ran = ours(bench, postgresql, runner)
     times = measured(bench, postgresql, runner)
     return figures | {
@@ -116,17 +120,19 @@ def one_round(bench: Bench, postgresql: Cluster, runner: str) -> dict[str, float
     }
 
 
-def table(found: dict[str, dict[str, list[float]]]) -> list[str]:
+def table(figures_by_runner: dict[str, dict[str, list[float]]]) -> list[str]:
     """The lines of a table with the medians of both runners and of the ratios of each round, and the conclusion."""
     lines = ["| figure | embedded | procrastinate | procrastinate ÷ embedded |", "|---|---|---|---|"]
     missed = []
     for name, row in ROWS.items():
-        pairs = list(zip(*(found[runner][name] for runner in RUNNERS), strict=True))
+        pairs = list(zip(*(figures_by_runner[runner][name] for runner in RUNNERS), strict=True))
         ratio = median(row.ratio(*pair) for pair in pairs)
-        medians = " | ".join(row.shown(median(figures)) for figures in zip(*pairs, strict=True))
+        medians = " | ".join(row.text(median(figures)) for figures in zip(*pairs, strict=True))
         lines.append(f"| {row.title} | {medians} | {ratio:.2f} |")
-        missed += [row.title] if round(ratio, 2) < ENOUGH else []
-    conclusion = f"less than {ENOUGH} of embedded: {'; '.join(missed)}" if missed else f"{ENOUGH} or more on every row"
+        missed += [row.title] if round(ratio, 2) < MIN_RATIO else []
+    conclusion = (
+        f"less than {MIN_RATIO} of embedded: {'; '.join(missed)}" if missed else f"{MIN_RATIO} or more on every row"
+    )
     return [*lines, "", f"procrastinate has {conclusion}"]
 
 

@@ -80,8 +80,11 @@ def table(bench: Bench, rounds: int) -> list[str]:
         cells = []
         for connections in CONNECTIONS:
             bench.show_progress(f"{number + 1} of {len(VARIANTS)}: {variant.name}, {connections} connections")
-            pairs = [[rate(bench, one, connections) for one in (DEFAULTS, variant)] for _ in range(rounds)]
-            ratios = sorted(other / ours for ours, other in pairs)
+            pairs = [
+                [rate(bench, measured_variant, connections) for measured_variant in (DEFAULTS, variant)]
+                for _ in range(rounds)
+            ]
+            ratios = sorted(variant_rate / default_rate for default_rate, variant_rate in pairs)
             cells.append(f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
         lines.append(f"| {variant.name} | {' | '.join(cells)} |")
     return lines

@@ -73,9 +73,9 @@ def callables() -> int:
     for call in calls:
         built = getattr(composition, ast.unparse(call.func), None)
         if inspect.isclass(built) and built.__module__.startswith("flowhooks."):
-            wanted = inspect.signature(built).parameters
-            given = {keyword.arg for keyword in call.keywords} | set(list(wanted)[: len(call.args)])
-            total += sum("Callable[" in str(wanted[name].annotation) for name in given if name in wanted)
+            parameters = inspect.signature(built).parameters
+            passed = {keyword.arg for keyword in call.keywords} | set(list(parameters)[: len(call.args)])
+            total += sum("Callable[" in str(parameters[name].annotation) for name in passed if name in parameters)
     return total
 
 
@@ -98,8 +98,8 @@ def table(counted: list[Counter[Visit]]) -> list[str]:
         for callback in counted
     )
     times = "once" if entered == 1 else f"{entered} times"
-    given = f"{callables()} callables to the components of the path"
-    return [*lines, "", f"The dispatcher is entered {times}. The composition root gives {given}."]
+    callables_text = f"{callables()} callables to the components of the path"
+    return [*lines, "", f"The dispatcher is entered {times}. The composition root gives {callables_text}."]
 
 
 @click.command()
