@@ -66,19 +66,19 @@ def conditions(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def _timed(bench: Bench, case: Case) -> Figure:
-    alone, all_of_them = router_of(case, 1), router_of(case, HANDLERS)
+    single_router, full_router = router_of(case, 1), router_of(case, HANDLERS)
     turns = []
     for number in range(TURNS + 1):
         bench.show_progress(case.name, number, TURNS + 1)
-        turns.append((_seconds(alone, 1), _seconds(all_of_them, HANDLERS)))
+        turns.append((_seconds(single_router, 1), _seconds(full_router, HANDLERS)))
     del turns[0]  # the first round warms the caches
     return Figure(
         case=case.name,
-        measured=f"{median(many for _, many in turns) * 1e6:.2f} µs with {HANDLERS:,}",
-        yardstick=f"{median(one for one, _ in turns) * 1e6:.2f} µs with 1",
-        judged=median(many / one for one, many in turns),
-        ours=_cost(all_of_them, HANDLERS, median(many for _, many in turns)),
-        theirs=_cost(alone, 1, median(one for one, _ in turns)),
+        measured=f"{median(full_time for _, full_time in turns) * 1e6:.2f} µs with {HANDLERS:,}",
+        yardstick=f"{median(single_time for single_time, _ in turns) * 1e6:.2f} µs with 1",
+        judged=median(full_time / single_time for single_time, full_time in turns),
+        ours=_cost(full_router, HANDLERS, median(full_time for _, full_time in turns)),
+        theirs=_cost(single_router, 1, median(single_time for single_time, _ in turns)),
     )
 
 

@@ -14,14 +14,14 @@ import load
 from bench import CONNECTIONS, LATER
 from cluster import RUNNERS, Cluster, cluster
 
-SO_FAR = """
+COUNTERS = """
 SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn,
     (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),
     (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) - 1,
     (SELECT count(*) FROM events)
 """
-REST = 2.0
-"""Seconds until all processes have reported their figures: PostgreSQL's counters are up to one second late."""
+REPORT_DELAY = 2.0
+"""Seconds after which all processes have reported their figures: PostgreSQL's counters are up to one second late."""
 
 
 @click.command()
@@ -31,30 +31,30 @@ def main(seconds: float) -> None:
     click.echo("| runner | what | figure |\n|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder, cluster(Path(folder)) as postgresql:
         for runner in RUNNERS:
-            for what, figure in _costs(postgresql, runner, seconds).items():
-                click.echo(f"| {runner} | {what} | {figure:,.1f} |")
+            for name, figure in _costs(postgresql, runner, seconds).items():
+                click.echo(f"| {runner} | {name} | {figure:,.1f} |")
 
 
 def _costs(postgresql: Cluster, runner: str, seconds: float) -> dict[str, float]:
-    found = {}
+    costs = {}
     with postgresql.ledger(runner) as ledger:
         with ledger.serve() as server:
-            before = ledger.rows(SO_FAR)[0]
+            before = ledger.rows(COUNTERS)[0]
             load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER)
-            time.sleep(REST)
-            after = ledger.rows(SO_FAR)[0]
+            time.sleep(REPORT_DELAY)
+            after = ledger.rows(COUNTERS)[0]
             events = after[3] - before[3]
-            found["bytes of log for a callback stored"] = float(after[0] - before[0]) / events
-            found["commits for a callback stored"] = (after[1] - before[1]) / events
-            found["connections of a server"] = float(after[2])
+            costs["bytes of log for a callback stored"] = float(after[0] - before[0]) / events
+            costs["commits for a callback stored"] = (after[1] - before[1]) / events
+            costs["connections of a server"] = float(after[2])
         with ledger.worker():
             ledger.settle(seconds=120)
-            time.sleep(REST)
-            ran = ledger.rows(SO_FAR)[0]
-            found["bytes of log for a delivery run"] = float(ran[0] - after[0]) / events
-            found["commits for a delivery run"] = (ran[1] - after[1]) / events
-            found["connections of a worker"] = float(ran[2])
-    return found
+            time.sleep(REPORT_DELAY)
+            after_run = ledger.rows(COUNTERS)[0]
+            costs["bytes of log for a delivery run"] = float(after_run[0] - after[0]) / events
+            costs["commits for a delivery run"] = (after_run[1] - after[1]) / events
+            costs["connections of a worker"] = float(after_run[2])
+    return costs
 
 
 if __name__ == "__main__":

@@ -64,30 +64,30 @@ class _Subject:
 def dispatch(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Time for each event's look-up and hook call with many handlers ÷ with one, in this process."""
     bench.show_progress("loading the plugins")
-    with bench.site() as one, bench.site(handlers=MANY) as many:
-        few = _subject(one.plugins(), handlers=1, called=1)
-        folder = many.plugins()
+    with bench.site() as single_site, bench.site(handlers=MANY) as many_site:
+        single = _subject(single_site.plugins(), handlers=1, called=1)
+        folder = many_site.plugins()
         cases = (
             ("one of them called", _subject(folder, handlers=MANY, called=1)),
             ("all of them called", _subject(folder, handlers=MANY, called=MANY)),
         )
-        figures = [_timed(bench, case, subject, few) for case, subject in cases]
-        return figures, [_over_http(bench, one, many)]
+        figures = [_compare_subjects(bench, case, subject, single) for case, subject in cases]
+        return figures, [_over_http(bench, single_site, many_site)]
 
 
-def _timed(bench: Bench, case: str, subject: _Subject, few: _Subject) -> Figure:
+def _compare_subjects(bench: Bench, case: str, subject: _Subject, single: _Subject) -> Figure:
     turns = []
     for number in range(TURNS + 1):
         bench.show_progress(case, number, TURNS + 1)
-        turns.append((few.turn(), subject.turn()))
+        turns.append((single.turn(), subject.turn()))
     del turns[0]  # the first round warms the caches
     return Figure(
         case=case,
-        measured=f"{median(ours for _, ours in turns) * 1e6:.2f} µs with {MANY:,}",
-        yardstick=f"{median(theirs for theirs, _ in turns) * 1e6:.2f} µs with 1",
-        judged=median(ours / theirs for theirs, ours in turns),
-        ours=subject.cost([ours for _, ours in turns]),
-        theirs=few.cost([theirs for theirs, _ in turns]),
+        measured=f"{median(many_time for _, many_time in turns) * 1e6:.2f} µs with {MANY:,}",
+        yardstick=f"{median(single_time for single_time, _ in turns) * 1e6:.2f} µs with 1",
+        judged=median(many_time / single_time for single_time, many_time in turns),
+        ours=subject.cost([many_time for _, many_time in turns]),
+        theirs=single.cost([single_time for single_time, _ in turns]),
     )
 
 
@@ -95,11 +95,11 @@ def _subject(folder: Path, *, handlers: int, called: int) -> _Subject:
     plugins = Plugins.load(dirs=[folder], allow=["bench"], deny=[], safe_mode=False, sections={}, entry_points=[])
     if len(plugins.handlers) != handlers:
         raise load.LoadError(f"{len(plugins.handlers)} handlers were loaded, not {handlers}: {plugins.infos}")
-    chosen = random.Random(called)  # the same events in every session
+    rng = random.Random(called)  # the same events in every session
     return _Subject(
         plugins=plugins,
         router=Router(Candidate(handler.id, handler.selectors) for handler in plugins.handlers.values()),
-        events=tuple(_event(number, chosen.randrange(called)) for number in range(EVENTS)),
+        events=tuple(_event(number, rng.randrange(called)) for number in range(EVENTS)),
     )
 
 
@@ -114,7 +114,7 @@ def _event(number: int, handler: int) -> Event:
     )
 
 
-def _over_http(bench: Bench, one: Site, many: Site) -> str:
+def _over_http(bench: Bench, single_site: Site, many_site: Site) -> str:
     def accept(site: Site) -> load.Load:
         with site.serve() as server:
             bench.show_progress(f"accepting with {site.handlers:,} handlers")
@@ -126,7 +126,7 @@ def _over_http(bench: Bench, one: Site, many: Site) -> str:
                 classes=site.handlers,
             )
 
-    (comparison,) = compare(bench.rounds, lambda: accept(one), lambda: accept(many))
+    (comparison,) = compare(bench.rounds, lambda: accept(single_site), lambda: accept(many_site))
     return (
         f"accepted over HTTP at {rate(comparison.ours)} with {MANY:,} handlers, all of them called, "
         f"and at {rate(comparison.yardstick)} with 1: {comparison.ratio:.2f}"

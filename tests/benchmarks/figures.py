@@ -120,7 +120,7 @@ class Result:
     busy: bool = False
 
 
-def lacking(row: str, figures: Sequence[Figure]) -> list[str]:
+def missing_columns(row: str, figures: Sequence[Figure]) -> list[str]:
     """The columns that not all figures of a row state, without those that the row leaves out for a reason."""
     stated = COLUMNS.keys() - EXCEPTIONS.get(row, {})
     return [

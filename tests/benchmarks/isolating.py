@@ -1,4 +1,4 @@
-"""The row about the cost of running a handler in a process of its own."""
+"""The row about the cost of running a handler in a separate process."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 TURNS = 3_000
-"""Deliveries of one case: each is run in a thread and in a process in turn."""
-AT_ONCE = 8
-FIRST = 50
-"""The number of first deliveries that are not counted, because each process must be started once."""
+"""The number of deliveries of one case. Each is run first in a thread, then in a process."""
+CONCURRENCY = 8
+WARM_UP_CALLS = 50
+"""The number of first deliveries that are not counted, because they start the processes."""
 
 
 def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """The median of the additional milliseconds of a delivery in a process of its own, compared with a thread."""
+    """The median of the additional milliseconds of a delivery in a separate process, compared with a thread."""
     with bench.site() as site:
         settings = Settings(
             plugins_dirs=(str(site.plugins()),),
             plugins_allow=("bench",),
-            runner=RunnerSettings(isolation="process", threads=AT_ONCE),
+            runner=RunnerSettings(isolation="process", threads=CONCURRENCY),
         )
         plugins = Plugins.load(
             dirs=[site.plugins()], allow=["bench"], deny=[], safe_mode=False, sections={}, entry_points=[]
         )
         with closing(ProcessPool.from_settings(settings, plugins, os.environ)) as pool:
             pool.start()
-            if whys := [why for why in pool.unavailable().values() if why]:
-                raise load.LoadError(whys[0])
+            if reasons := [reason for reason in pool.unavailable().values() if reason]:
+                raise load.LoadError(reasons[0])
             (handler,) = plugins.handlers.values()
             subject = _Subject(plugins, handler, callers(pool)[handler.id])
             figures, notes = [], []
-            for at_once in (1, AT_ONCE):
-                bench.show_progress(f"{at_once} at once")
-                figure, note = _measured(subject, at_once)
+            for concurrency in (1, CONCURRENCY):
+                bench.show_progress(f"{concurrency} at once")
+                figure, note = _measured(subject, concurrency)
                 figures.append(figure)
                 notes.append(note)
     return figures, notes
@@ -66,40 +66,42 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
 class _Subject:
     """One handler, run as the dispatcher does."""
 
-    def __init__(self, plugins: Plugins, handler: Handler, elsewhere: IsolatedCalls) -> None:
-        self._plugins, self._handler, self._elsewhere = plugins, handler, elsewhere
+    def __init__(self, plugins: Plugins, handler: Handler, isolated_calls: IsolatedCalls) -> None:
+        self._plugins, self._handler, self._isolated_calls = plugins, handler, isolated_calls
 
-    def turn(self, number: int) -> tuple[float, float]:
-        """Seconds in a thread, and in a process of its own."""
-        return self._timed(number, None), self._timed(number, self._elsewhere)
+    def measure_pair(self, number: int) -> tuple[float, float]:
+        """Run one delivery in a thread and in a separate process; return the seconds of both."""
+        return self._measure_call(number, None), self._measure_call(number, self._isolated_calls)
 
-    def spent(self, at_once: int, *, isolated: bool) -> tuple[float, float]:
-        """Microseconds of processor time of a call, with that of the handler's process, and calls per second."""
-        times = TURNS // at_once
-        calls = [self._prepared(number, self._elsewhere if isolated else None) for number in range(at_once)]
+    def spent(self, concurrency: int, *, isolated: bool) -> tuple[float, float]:
+        """Microseconds of processor time of a call, including the handler's process, and calls per second."""
+        calls_per_thread = TURNS // concurrency
+        calls = [
+            self._prepare_call(number, self._isolated_calls if isolated else None) for number in range(concurrency)
+        ]
 
         def repeat(call: Callable[[], None]) -> None:
-            for _ in range(times):
+            for _ in range(calls_per_thread):
                 call()
 
-        # `processor.spent` itself takes time in this process: too much beside short calls, which use no other process.
+        # `processor.spent` uses processor time itself: too much in comparison with short calls in a thread.
         clock = processor.spent if isolated else time.process_time
-        with processor.watched(os.getpid()), ThreadPoolExecutor(at_once) as threads:
+        with processor.watched(os.getpid()), ThreadPoolExecutor(concurrency) as threads:
             spent = clock()
-            began = time.perf_counter()
+            started = time.perf_counter()
             list(threads.map(repeat, calls))
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - started
             spent = clock() - spent
-        return spent / (times * at_once) * 1e6, times * at_once / seconds
+        return spent / (calls_per_thread * concurrency) * 1e6, calls_per_thread * concurrency / seconds
 
-    def _timed(self, number: int, elsewhere: IsolatedCalls | None) -> float:
-        call = self._prepared(number, elsewhere)
+    def _measure_call(self, number: int, isolated_calls: IsolatedCalls | None) -> float:
+        call = self._prepare_call(number, isolated_calls)
         started = time.perf_counter()
         call()
         return time.perf_counter() - started
 
-    def _prepared(self, number: int, elsewhere: IsolatedCalls | None) -> Callable[[], None]:
-        """A function that calls the handler."""
+    def _prepare_call(self, number: int, isolated_calls: IsolatedCalls | None) -> Callable[[], None]:
+        """Return a function that calls the handler once."""
         event = Event(
             id=f"event-{number}",
             flow_instance_id=f"instance-{number}",
@@ -114,8 +116,8 @@ class _Subject:
             attempt=1,
         )
         invocation = Invocation(delivery.id, delivery.attempt)
-        if elsewhere:
-            invocation.isolated_call = lambda event: elsewhere.run(event, delivery)
+        if isolated_calls:
+            invocation.isolated_call = lambda event: isolated_calls.run(event, delivery)
 
         def call() -> None:
             with invocation.as_current():
@@ -124,22 +126,23 @@ class _Subject:
         return call
 
 
-def _measured(subject: _Subject, at_once: int) -> tuple[Figure, str]:
-    with ThreadPoolExecutor(at_once) as threads:
-        turns = list(threads.map(subject.turn, range(TURNS)))[FIRST:]
-    inside, outside = median(one for one, _ in turns), median(other for _, other in turns)
-    over = (outside - inside) * 1000
-    ours = _cost([other for _, other in turns], *subject.spent(at_once, isolated=True))
+def _measured(subject: _Subject, concurrency: int) -> tuple[Figure, str]:
+    with ThreadPoolExecutor(concurrency) as threads:
+        pairs = list(threads.map(subject.measure_pair, range(TURNS)))[WARM_UP_CALLS:]
+    thread_median = median(in_thread for in_thread, _ in pairs)
+    process_median = median(in_process for _, in_process in pairs)
+    difference = (process_median - thread_median) * 1000
+    ours = _cost([in_process for _, in_process in pairs], *subject.spent(concurrency, isolated=True))
     return (
         Figure(
-            case=f"{at_once} at once",
-            measured=f"{outside * 1000:.3f} ms in a process",
-            yardstick=f"{inside * 1000:.3f} ms in a thread",
-            judged=over,
+            case=f"{concurrency} at once",
+            measured=f"{process_median * 1000:.3f} ms in a process",
+            yardstick=f"{thread_median * 1000:.3f} ms in a thread",
+            judged=difference,
             ours=ours,
-            theirs=_cost([one for one, _ in turns], *subject.spent(at_once, isolated=False)),
+            theirs=_cost([in_thread for in_thread, _ in pairs], *subject.spent(concurrency, isolated=False)),
         ),
-        f"with {at_once} at once, 99 of 100 took less than {ours.p99:.2f} ms in a process",
+        f"with {concurrency} at once, 99 of 100 took less than {ours.p99:.2f} ms in a process",
     )
 
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 BATCH = 8
-"""Callbacks in the transaction."""
+"""The number of callbacks in the transaction."""
 
 
-class _Leaves:
+class _IdleRunner:
     """A runner that reserves nothing and notifies nobody."""
 
     def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
@@ -42,48 +42,60 @@ class _Leaves:
         pass
 
 
-def of(url: str) -> str:
-    """The plans as Markdown: a heading for each step, and a block for each of its statements."""
+def collect_plans(url: str) -> str:
+    """Return the plans as Markdown: a heading for each step, and a block for each of its statements."""
     clock, text = Clock(), "{}"
-    runner: Any = _Leaves()
+    runner: Any = _IdleRunner()
     engine = database.open_engine(url, writing=True)
-    taken: list[tuple[str, Any]] = []
+    statements_so_far: list[tuple[str, Any]] = []
     steps: list[tuple[str, list[tuple[str, Any]]]] = []
     try:
-        with _taking_down(engine, taken), engine.connect() as connection:
-            began = connection.begin()
+        with _record_statements(engine, statements_so_far), engine.connect() as connection:
+            database_transaction = connection.begin()
             transaction = WriteTransaction(connection)
-            hands = InFlightAttempts()
-            accepting = EventInserter(runner=runner, process="plans", in_flight=hands)
-            settling = ResultRecorder(runner=runner, in_flight=hands)
-            news = [stations._new(clock, text) for _ in range(BATCH)]
+            in_flight = InFlightAttempts()
+            accepting = EventInserter(runner=runner, process="plans", in_flight=in_flight)
+            settling = ResultRecorder(runner=runner, in_flight=in_flight)
+            new_events = [stations._new_event(clock, text) for _ in range(BATCH)]
 
             def step(name: str) -> None:
-                steps.append((name, taken.copy()))
-                taken.clear()
+                steps.append((name, statements_so_far.copy()))
+                statements_so_far.clear()
 
-            accepting(transaction, news)
+            accepting(transaction, new_events)
             step("Accept")
-            accepting(transaction, [replace(new, event=replace(new.event, id=clock.new_id())) for new in news])
+            accepting(
+                transaction,
+                [replace(new_event, event=replace(new_event.event, id=clock.new_id())) for new_event in new_events],
+            )
             step("A repeated callback")
             due_deliveries(connection, clock.now(), lambda _handler: 1000)
             step("Poll for due deliveries")
-            queued = [ReadyDelivery(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
-            claim(transaction, [ClaimRequest(one, clock.now()) for one in queued], hands, process="plans")
+            queued = [
+                ReadyDelivery(delivery, handler, 0)
+                for new_event in new_events
+                for delivery, handler in new_event.deliveries
+            ]
+            claim(
+                transaction,
+                [ClaimRequest(ready_delivery, clock.now()) for ready_delivery in queued],
+                in_flight,
+                process="plans",
+            )
             step("Claim")
-            settling(transaction, [stations._settlement(new) for new in news])
+            settling(transaction, [stations._attempt_result(new_event) for new_event in new_events])
             step("Settle")
-            shown = []
+            lines_of_page = []
             for name, statements in steps:
-                shown.append(f"### {name}\n")
+                lines_of_page.append(f"### {name}\n")
                 for statement, parameters in statements:
-                    asked = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters)
-                    lines = [line for (line,) in asked if not line.strip().startswith("Output:")]
-                    shown.append("```text\n" + "\n".join(_short(line) for line in lines) + "\n```\n")
-            began.rollback()
+                    plan = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters)
+                    lines = [line for (line,) in plan if not line.strip().startswith("Output:")]
+                    lines_of_page.append("```text\n" + "\n".join(_short(line) for line in lines) + "\n```\n")
+            database_transaction.rollback()
     finally:
         engine.dispose()
-    return "\n".join(shown).rstrip()
+    return "\n".join(lines_of_page).rstrip()
 
 
 def _short(line: str) -> str:
@@ -92,11 +104,11 @@ def _short(line: str) -> str:
 
 
 @contextmanager
-def _taking_down(engine: Engine, taken: list[tuple[str, Any]]) -> Iterator[None]:
-    def take(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
+def _record_statements(engine: Engine, recorded: list[tuple[str, Any]]) -> Iterator[None]:
+    def record(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
         if not statement.startswith("EXPLAIN"):
-            taken.append((statement, parameters))
+            recorded.append((statement, parameters))
 
-    event.listen(engine, "before_cursor_execute", take)
+    event.listen(engine, "before_cursor_execute", record)
     yield
-    event.remove(engine, "before_cursor_execute", take)
+    event.remove(engine, "before_cursor_execute", record)

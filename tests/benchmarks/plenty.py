@@ -38,7 +38,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
         for _ in range(bench.rounds):
             with postgresql.ledger("embedded") as empty:
                 rounds.append((_rates(bench, empty, "empty"), _rates(bench, full, "full")))
-        bench.cache["plans"] = plans.of(full.url)
+        bench.cache["plans"] = plans.collect_plans(full.url)
         total = full.query_value("SELECT count(*) FROM events")
     figures = [
         Figure(

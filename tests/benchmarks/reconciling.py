@@ -30,15 +30,15 @@ CONNECTIONS = 8
 PAIRS = 5
 """How often both are measured in turn; before each pair but the first, an equal part of the history is read."""
 WARM_UP = 1.0
-BEGIN = 60.0
-"""Seconds until the first page must be written."""
-ACCEPTING = ("listen-", "ledger-writer")
-"""The names of the threads that accept callbacks begin like this."""
-RECONCILING = ("reconcile-", "engine-")
-"""The names of the threads that make a round."""
+PAGE_TIMEOUT = 60.0
+"""Seconds in which the server must request the next page."""
+ACCEPTING_THREADS = ("listen-", "ledger-writer")
+"""The prefixes of the names of threads that accept callbacks."""
+RECONCILING_THREADS = ("reconcile-", "engine-")
+"""The prefixes of the names of threads that run a round of the reconciliation."""
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 TESTS = Path(__file__).parents[1]
-PLUGIN = '''"""An engine with a long history, which waits while the file `shut` exists."""
+PLUGIN = '''"""An engine with a long history, which waits while the file `paused` exists."""
 
 import json, sys, threading, time
 from datetime import UTC, datetime, timedelta
@@ -52,12 +52,12 @@ FOLDER = Path({folder!r})
 
 class Engine(LargeEngine):
     def finished(self, since, until, cursor=None):
-        while (FOLDER / "shut").exists():
+        while (FOLDER / "paused").exists():
             time.sleep(0.01)
         page = super().finished(since, until, cursor)
         threads = {{thread.native_id: thread.name for thread in threading.enumerate()}}
         (FOLDER / "new").write_text(json.dumps([int(cursor or 0), threads]))
-        (FOLDER / "new").replace(FOLDER / "asked")
+        (FOLDER / "new").replace(FOLDER / "last-page")
         return page
 
 # All instances end within a second, after the first contact and before the second round.
@@ -88,14 +88,14 @@ grace = "24h"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """One load.
+class AcceptedLoad:
+    """One load, and the reconciliation during it.
 
     Attributes:
         load: the result of wrk.
         processor: microseconds of processor time of the accepting threads for each callback.
-        round: seconds of processor time of the threads that make the round.
-        instances: the number of instances of the history that were read meanwhile.
+        round: seconds of processor time of the threads that run the round.
+        instances: the number of instances of the history that were read during the load.
     """
 
     load: load.Load
@@ -116,32 +116,32 @@ class Engine:
     folder: Path
     count: int
 
-    def shut(self) -> None:
-        """Let each page wait."""
-        (self.folder / "shut").touch()
+    def pause(self) -> None:
+        """Delay the responses to all requests for pages until `resume`."""
+        (self.folder / "paused").touch()
 
-    def open(self) -> None:
-        """Answer pages."""
-        (self.folder / "shut").unlink(missing_ok=True)
+    def resume(self) -> None:
+        """Answer requests for pages again."""
+        (self.folder / "paused").unlink(missing_ok=True)
 
-    def asked(self) -> tuple[int, dict[str, str]]:
-        """The place in the history of the last page, and the names of the server's threads by their ids."""
-        file = self.folder / "asked"
-        place, threads = json.loads(file.read_text()) if file.exists() else (0, {})
-        return place, threads
+    def last_page(self) -> tuple[int, dict[str, str]]:
+        """The position of the last page in the history, and the names of the server's threads by their ids."""
+        file = self.folder / "last-page"
+        position, threads = json.loads(file.read_text()) if file.exists() else (0, {})
+        return position, threads
 
-    def read_until(self, place: int) -> None:
-        """Wait until the history is read up to a place.
+    def read_until(self, position: int) -> None:
+        """Wait until the history is read up to a position.
 
         Raises:
-            ServerError: no page is asked for any more.
+            ServerError: no page was requested for `PAGE_TIMEOUT`.
         """
-        before, changed = -1, time.monotonic()
-        while (now := self.asked()[0]) < place:
-            if now != before:
-                before, changed = now, time.monotonic()
-            if time.monotonic() - changed > BEGIN:
-                raise ServerError(f"the history is read up to instance {now:,} only")
+        last_position, changed_at = -1, time.monotonic()
+        while (position_now := self.last_page()[0]) < position:
+            if position_now != last_position:
+                last_position, changed_at = position_now, time.monotonic()
+            if time.monotonic() - changed_at > PAGE_TIMEOUT:
+                raise ServerError(f"the history is read up to instance {position_now:,} only")
             time.sleep(0.05)
 
 
@@ -149,15 +149,17 @@ def accepting(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Accept rate and processor time of accepting while a long history is read ÷ while the engine does not answer."""
     figures, notes = [], []
     with bench.scratch() as folder:
-        pairs = _measured(bench, folder, f"sqlite:///{folder}/flowhooks.db", "SQLite")
+        pairs = _measure_pairs(bench, folder, f"sqlite:///{folder}/flowhooks.db", "SQLite")
         _report("SQLite", pairs, figures, notes)
     with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as ledger:
-        pairs = _measured(bench, ledger.folder, ledger.url, "PostgreSQL")
+        pairs = _measure_pairs(bench, ledger.folder, ledger.url, "PostgreSQL")
         _report("PostgreSQL", pairs, figures, notes)
     return figures, notes
 
 
-def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list[Figure], notes: list[str]) -> None:
+def _report(
+    database: str, pairs: list[tuple[AcceptedLoad, AcceptedLoad]], figures: list[Figure], notes: list[str]
+) -> None:
     alone, beside = zip(*pairs, strict=True)
     costs = {"ours": _cost(beside), "theirs": _cost(alone)}
     figures.append(
@@ -165,7 +167,7 @@ def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list
             case=f"{database}, rate",
             measured=f"{median(each.load.rate for each in beside):,.0f}/s beside a reconciliation",
             yardstick=f"{median(each.load.rate for each in alone):,.0f}/s without",
-            judged=median(two.load.rate / one.load.rate for one, two in pairs),
+            judged=median(beside_load.load.rate / alone_load.load.rate for alone_load, beside_load in pairs),
             **costs,
         )
     )
@@ -174,13 +176,13 @@ def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list
             case=f"{database}, 1 ÷ processor time of the accepting threads",
             measured=f"{median(each.processor for each in beside):,.0f} µs for each callback",
             yardstick=f"{median(each.processor for each in alone):,.0f} µs without",
-            judged=median(one.processor / two.processor for one, two in pairs),
+            judged=median(alone_load.processor / beside_load.processor for alone_load, beside_load in pairs),
             **costs,
         )
     )
     read = median(each.instances / each.load.seconds for each in beside)
     p99 = [median(each.load.p99 for each in loads) for loads in (alone, beside)]
-    ratios = ", ".join(f"{two.load.rate / one.load.rate:.2f}" for one, two in pairs)
+    ratios = ", ".join(f"{beside_load.load.rate / alone_load.load.rate:.2f}" for alone_load, beside_load in pairs)
     of_round = sum(each.round for each in beside)
     share = of_round / (of_round + sum(each.processor * each.load.counted for each in beside) / 1e6)
     notes.append(
@@ -190,26 +192,26 @@ def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list
     )
 
 
-def _cost(measured: Sequence[Accepted]) -> Cost:
-    """The cost of accepting alone: the processor time of the threads that make the round is not in it."""
+def _cost(measured: Sequence[AcceptedLoad]) -> Cost:
+    """The cost of accepting, without the processor time of the threads that run the round."""
     return cost([replace(each.load, processor=each.processor) for each in measured])
 
 
-def _measured(bench: Bench, folder: Path, url: str, database: str) -> list[tuple[Accepted, Accepted]]:
-    """Pairs of loads: without a reconciliation, and beside it."""
+def _measure_pairs(bench: Bench, folder: Path, url: str, database: str) -> list[tuple[AcceptedLoad, AcceptedLoad]]:
+    """Measure pairs of loads: without a reconciliation, and during one."""
     engine = Engine(folder=folder, count=bench.events)
     pairs = []
     with _serve(engine, url) as server:
         for number in range(PAIRS):
             bench.show_progress(f"{database}: reading the history up to the pair", number, PAIRS)
-            engine.open()
+            engine.resume()
             engine.read_until(max(1, engine.count * number // PAIRS))
-            engine.shut()
+            engine.pause()
             load.run(server.url, connections=CONNECTIONS, seconds=WARM_UP, prefer=LATER)
-            alone = _accepted(bench, engine, server)
-            engine.open()
+            alone = _measure_load(bench, engine, server)
+            engine.resume()
             load.run(server.url, connections=CONNECTIONS, seconds=WARM_UP, prefer=LATER)
-            beside = _accepted(bench, engine, server)
+            beside = _measure_load(bench, engine, server)
             if alone.instances:
                 raise ServerError(f"{alone.instances} instances were read although the engine did not answer")
             pairs.append((alone, beside))
@@ -218,24 +220,24 @@ def _measured(bench: Bench, folder: Path, url: str, database: str) -> list[tuple
     return pairs
 
 
-def _accepted(bench: Bench, engine: Engine, server: Server) -> Accepted:
-    before, threads = engine.asked()
-    used = [_processor_time(server, threads, names) for names in (ACCEPTING, RECONCILING)]
+def _measure_load(bench: Bench, engine: Engine, server: Server) -> AcceptedLoad:
+    position_before, threads = engine.last_page()
+    spent_before = [_processor_time(server, threads, names) for names in (ACCEPTING_THREADS, RECONCILING_THREADS)]
     measured = load.run(server.url, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
     spent, of_round = (
-        _processor_time(server, threads, names) - earlier
-        for names, earlier in zip((ACCEPTING, RECONCILING), used, strict=True)
+        _processor_time(server, threads, names) - before
+        for names, before in zip((ACCEPTING_THREADS, RECONCILING_THREADS), spent_before, strict=True)
     )
-    return Accepted(
+    return AcceptedLoad(
         load=measured,
         processor=spent / measured.counted * 1e6,
         round=of_round,
-        instances=engine.asked()[0] - before,
+        instances=engine.last_page()[0] - position_before,
     )
 
 
 def _processor_time(server: Server, threads: dict[str, str], names: tuple[str, ...]) -> float:
-    """The seconds of processor time that the threads with such names have used."""
+    """The seconds of processor time of the threads whose names begin with one of `names`."""
     spent = 0
     for thread, name in threads.items():
         if name.startswith(names):
@@ -246,7 +248,7 @@ def _processor_time(server: Server, threads: dict[str, str], names: tuple[str, .
 
 @contextmanager
 def _serve(engine: Engine, url: str) -> Iterator[Server]:
-    """A server whose plugin has the engine."""
+    """Run a server whose plugin has the engine."""
     folder = engine.folder
     (folder / "plugins").mkdir(exist_ok=True)
     (folder / "plugins" / "bench.py").write_text(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from figures import COLUMNS as STATED
-from figures import EXCEPTIONS, lacking
+from figures import EXCEPTIONS, missing_columns
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -310,12 +310,12 @@ def machine() -> dict[str, str]:
 
 
 def busy() -> str:
-    """How many processes want a core."""
+    """The average number of processes that want a core, as text."""
     return f"{os.getloadavg()[0]:.1f} processes on average over a minute"
 
 
 def too_busy() -> bool:
-    """Whether far more processes want a core than there are cores, and than the benchmark itself has."""
+    """Whether more than `TOO_BUSY` processes for each core want to run."""
     return os.getloadavg()[0] > TOO_BUSY * (os.cpu_count() or 1)
 
 
@@ -335,31 +335,31 @@ def notes(results: Sequence[Result]) -> list[str]:
     return [
         f"{result.title}: {note}"
         for result in results
-        for note in (*result.notes, *filter(None, [result.broke]), *_not_stated(result))
+        for note in (*result.notes, *filter(None, [result.broke]), *_missing_column_notes(result))
     ]
 
 
-def _not_stated(result: Result) -> Iterator[str]:
+def _missing_column_notes(result: Result) -> Iterator[str]:
     for column, reason in EXCEPTIONS.get(result.name, {}).items():
         yield f"no {STATED[column]}: {reason}"
     # The program does not store a row without a column that it measures.
-    if not result.broke and (columns := lacking(result.name, result.figures)):
+    if not result.broke and (columns := missing_columns(result.name, result.figures)):
         yield f"measured before the row stated {', '.join(columns)}"
 
 
 def page(stored: Sequence[Stored], *, template: str = PAGE) -> str:
     """Stored rows as a page of the docs, in Markdown."""
-    results = [one.result for one in stored]
+    results = [entry.result for entry in stored]
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(cells)} |" for cells in _rows(results)]
     pictures = [
-        f"![{one.plot.title}: processor time of a callback and p99 of its response]({picture(one.result.name)})"
-        for one in stored
-        if one.plot
+        f"![{entry.plot.title}: processor time of a callback and p99 of its response]({picture(entry.result.name)})"
+        for entry in stored
+        if entry.plot
     ]
     return template.format(
         busy="\n\n".join([COSTS_TEXT, *([BUSY_TEXT] if any(result.busy for result in results) else []), IDLE_TEXT]),
-        plans="\n\n".join(one.plans for one in stored if one.plans),
+        plans="\n\n".join(entry.plans for entry in stored if entry.plans),
         table="\n".join(lines),
         plots="\n\n".join(pictures),
         notes="\n".join(f"- {note}" for note in notes(results)) or "Nothing.",
@@ -374,24 +374,23 @@ def picture(row: str) -> str:
 
 def runs(stored: Sequence[Stored]) -> list[str]:
     """Each command with its rows and its machine, one sentence each."""
-    found: dict[str, list[Stored]] = {}
-    for one in stored:
-        found.setdefault(one.command, []).append(one)
-    said = []
-    for command, of in found.items():
-        names = ", ".join(one.result.name for one in of)
-        alike = [item for item in of[0].machine.items() if item[0] not in {"date", *BUSY, *LOOP}]
-        about = ", ".join(f"{name} {value}" for name, value in alike)
-        minutes = sum(one.result.took for one in of) / 60
+    rows_by_command: dict[str, list[Stored]] = {}
+    for entry in stored:
+        rows_by_command.setdefault(entry.command, []).append(entry)
+    sentences = []
+    for command, rows in rows_by_command.items():
+        names = ", ".join(entry.result.name for entry in rows)
+        machine_facts = [item for item in rows[0].machine.items() if item[0] not in {"date", *BUSY, *LOOP}]
+        machine_text = ", ".join(f"{name} {value}" for name, value in machine_facts)
+        minutes = sum(entry.result.took for entry in rows) / 60
         took = f" in {minutes:.0f} minutes" if minutes else ""
-        said.append(
-            f"`{command}`: {names}{took}. {'. '.join(dict.fromkeys(_when(one.machine) for one in of))}. {about}."
-        )
-    return said
+        times = ". ".join(dict.fromkeys(_when(entry.machine) for entry in rows))
+        sentences.append(f"`{command}`: {names}{took}. {times}. {machine_text}.")
+    return sentences
 
 
 def _when(machine: Mapping[str, str]) -> str:
-    """The date, and how busy and how fast the machine was before and after a row."""
+    """The date, and the load and the speed of the machine before and after a row."""
     busy = [f"{name} {machine[name]}" for name in BUSY if name in machine]
     loop = [machine[name] for name in LOOP if name in machine]
     about_busy = ", ".join([machine.get("date", ""), *busy])
@@ -401,8 +400,8 @@ def _when(machine: Mapping[str, str]) -> str:
 def as_json(stored: Sequence[Stored]) -> str:
     """The results as JSON."""
     rows = [
-        asdict(one) | {"verdicts": [one.result.goal.verdict(figure.judged) for figure in one.result.figures]}
-        for one in stored
+        asdict(entry) | {"verdicts": [entry.result.goal.verdict(figure.judged) for figure in entry.result.figures]}
+        for entry in stored
     ]
     return json.dumps(rows, indent=2)
 
@@ -410,26 +409,26 @@ def as_json(stored: Sequence[Stored]) -> str:
 def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     for result in results:
         goal = result.goal
-        wanted = (_wanted(goal.least, goal), _wanted(goal.aim, goal))
+        wanted = (_goal_text(goal.least, goal), _goal_text(goal.aim, goal))
         for figure in result.figures:
             verdict = BUSY_VERDICT if result.busy else goal.verdict(figure.judged)
-            yield (result.title, *_shown(figure, goal), *wanted, verdict)
+            yield (result.title, *_figure_cells(figure, goal), *wanted, verdict)
         if result.broke:
             yield (result.title, *[""] * (len(COLUMNS) - 4), *wanted, "broke")
 
 
-def _shown(figure: Figure, goal: Goal) -> tuple[str, ...]:
+def _figure_cells(figure: Figure, goal: Goal) -> tuple[str, ...]:
     ours, theirs = figure.ours, figure.theirs
     costs = (
-        _beside(ours.processor, theirs.processor, _whole),
-        _beside(ours.rate, theirs.rate, _whole),
-        _beside(ours.p50, theirs.p50, _milliseconds),
-        _beside(ours.p99, theirs.p99, _milliseconds),
+        _pair_text(ours.processor, theirs.processor, _whole),
+        _pair_text(ours.rate, theirs.rate, _whole),
+        _pair_text(ours.p50, theirs.p50, _milliseconds),
+        _pair_text(ours.p99, theirs.p99, _milliseconds),
     )
     return figure.case, figure.measured, figure.yardstick, *costs, _number(figure.judged, goal)
 
 
-def _beside(ours: float, theirs: float, text: Callable[[float], str]) -> str:
+def _pair_text(ours: float, theirs: float, text: Callable[[float], str]) -> str:
     """Two figures of one kind, either of which may be missing."""
     shown = [text(figure) if figure else "?" for figure in (ours, theirs)]
     return " ÷ ".join(shown) if theirs else shown[0].strip("?")
@@ -445,7 +444,7 @@ def _milliseconds(figure: float) -> str:
     return f"{figure:,.1f}" if figure >= 1 else f"{figure:.2g}"
 
 
-def _wanted(number: float, goal: Goal) -> str:
+def _goal_text(number: float, goal: Goal) -> str:
     return ("≤ " if goal.smaller else "") + _number(number, goal)
 
 

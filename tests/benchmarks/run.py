@@ -38,7 +38,7 @@ import trending
 import volume
 import waiting
 from bench import ROUNDS, Bench
-from figures import Goal, Result, lacking
+from figures import Goal, Result, missing_columns
 from plots import Plot
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -304,7 +304,7 @@ GROUPS = {"postgresql": report.PAGE_POSTGRESQL, "peers": report.PAGE_PEERS, "gro
 """The page of each group of rows, by the start of their names; `--rows GROUP` measures all rows of a group."""
 
 
-def _chosen(_context: click.Context, _option: click.Parameter, text: str) -> tuple[Row, ...]:
+def _select_rows(_context: click.Context, _option: click.Parameter, text: str) -> tuple[Row, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = {row.name: row for row in ROWS}
     if unknown := [name for name in names if name not in {*known, *GROUPS}]:
@@ -317,8 +317,9 @@ def _group(row: Row | Result) -> str:
     return next((group for group in GROUPS if row.name.startswith(f"{group}-")), "")
 
 
-def _measured(row: Row, bench: Bench) -> Result:
-    result, began = Result(name=row.name, title=row.title.format(events=bench.events), goal=row.goal), time.monotonic()
+def _measure_row(row: Row, bench: Bench) -> Result:
+    result = Result(name=row.name, title=row.title.format(events=bench.events), goal=row.goal)
+    started = time.monotonic()
     try:
         figures, notes = row.measure(bench)
     except (load.LoadError, servers.ServerError) as error:
@@ -326,17 +327,17 @@ def _measured(row: Row, bench: Bench) -> Result:
     except Exception as error:  # noqa: BLE001 (the other rows are measured all the same)
         traceback.print_exc()
         return replace(result, broke=f"{type(error).__name__}: {error}")
-    columns = ", ".join(lacking(row.name, figures))
+    columns = ", ".join(missing_columns(row.name, figures))
     return replace(
         result,
         figures=tuple(figures),
         notes=tuple(notes),
         broke=f"not measured: {columns}" if columns else "",
-        took=time.monotonic() - began,
+        took=time.monotonic() - started,
     )
 
 
-def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
+def _measure_rows(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -356,7 +357,7 @@ def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
                 progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
 
             machine, busy = report.machine() | {"loop before": steadiness.measured()}, report.too_busy()
-            result = _measured(row, replace(bench, show_progress=show_progress))
+            result = _measure_row(row, replace(bench, show_progress=show_progress))
             result = replace(result, busy=busy or report.too_busy())
             plot, plans = bench.cache.pop("plot", None), bench.cache.pop("plans", "")
             assert plot is None or isinstance(plot, Plot)
@@ -369,18 +370,18 @@ def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
 
 def write_pages(folder: Path) -> list[Path]:
     """Write the pages and plots of all stored rows into a folder; return the files."""
-    found = [storing.load(row.name, row.goal) for row in ROWS]
-    stored = [one for one in found if one]
+    rows = [storing.load(row.name, row.goal) for row in ROWS]
+    stored = [stored_row for stored_row in rows if stored_row]
     files = []
     for group, template in {"": report.PAGE, **GROUPS}.items():
-        if of := [one for one in stored if _group(one.result) == group]:
+        if group_rows := [stored_row for stored_row in stored if _group(stored_row.result) == group]:
             file = folder / (f"benchmarks-{group}.md" if group else "benchmarks.md")
-            file.write_text(report.page(of, template=template))
+            file.write_text(report.page(group_rows, template=template))
             files.append(file)
-    for one in stored:
-        if one.plot:
-            file = folder / report.picture(one.result.name)
-            file.write_text(plots.svg(one.plot))
+    for stored_row in stored:
+        if stored_row.plot:
+            file = folder / report.picture(stored_row.result.name)
+            file.write_text(plots.svg(stored_row.plot))
             files.append(file)
     return files
 
@@ -391,7 +392,7 @@ def write_pages(folder: Path) -> list[Path]:
 @click.option(
     "--rows",
     default="",
-    callback=_chosen,
+    callback=_select_rows,
     help=f"Of {','.join(row.name for row in ROWS)}, or {' or '.join(GROUPS)}; default: all.",
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Of each pair of loads.")
@@ -411,22 +412,24 @@ def main(
         sys.exit(2)
     command = shlex.join(["python", "tests/benchmarks/run.py", *sys.argv[1:]])
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
-        measured = _measure(rows, Bench(seconds=seconds, events=events, folder=Path(folder), rounds=rounds), command)
+        measured = _measure_rows(
+            rows, Bench(seconds=seconds, events=events, folder=Path(folder), rounds=rounds), command
+        )
     if as_json:
         print(report.as_json(measured))
     else:
-        results = [one.result for one in measured]
+        results = [stored_row.result for stored_row in measured]
         console = Console(width=None if sys.stdout.isatty() else 260)  # lines of a file need no wrapping
         console.print(report.table(results))
         for line in (*report.notes(results), *report.runs(measured)):
             console.print(f"- {line}", markup=False, highlight=False)
     if store:
-        for one in measured:
-            if not one.result.broke:
-                storing.store(one)
+        for stored_row in measured:
+            if not stored_row.result.broke:
+                storing.store(stored_row)
         for file in write_pages(PAGES):
             click.echo(f"written: {file}", err=True)
-    sys.exit(1 if any(one.result.broke for one in measured) else 0)
+    sys.exit(1 if any(stored_row.result.broke for stored_row in measured) else 0)
 
 
 if __name__ == "__main__":

@@ -20,22 +20,22 @@ from profiling import replace_parts
 from servers import Site
 
 COMMAND = str(Path(sys.executable).with_name("flowhooks"))
-TO_THE_HANDLER = ("--class", "com.cnooc.test.CallbackHandler")
+HANDLER_CLASS_OPTION = ("--class", "com.cnooc.test.CallbackHandler")
 ISOLATED = {"FLOWHOOKS_RUNNER_ISOLATION": "process"}
 
 
-def of_command(*words: str, folder: Path) -> float:
-    """Milliseconds of a command that ends by itself."""
-    process = subprocess.Popen([COMMAND, *words], cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+def time_of_command(*arguments: str, folder: Path) -> float:
+    """The milliseconds of processor time of a command that ends by itself."""
+    process = subprocess.Popen([COMMAND, *arguments], cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise click.ClickException(f"flowhooks {' '.join(words)} failed with {process.returncode}")
-    return (used.ru_utime + used.ru_stime) * 1000
+        raise click.ClickException(f"flowhooks {' '.join(arguments)} failed with {process.returncode}")
+    return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-def of_process(pid: int) -> float:
-    """Milliseconds of a running process until now, without its children."""
+def time_of_process(pid: int) -> float:
+    """The milliseconds of processor time of a running process so far, without its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
@@ -46,39 +46,41 @@ def children(pid: int) -> list[int]:
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
-def of_commands(folder: Path, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of commands that end by themselves, without a server and beside one."""
+def times_of_commands(folder: Path, runs: int) -> dict[str, list[float]]:
+    """The milliseconds of commands that end by themselves, without and with a running server."""
     site = Site(folder=folder)
     config = ("--config", str(folder / "flowhooks.toml"))
 
-    def measure(*words: str) -> list[float]:
-        return [of_command(*words, folder=folder) for _ in range(runs)]
+    def measure(*arguments: str) -> list[float]:
+        return [time_of_command(*arguments, folder=folder) for _ in range(runs)]
 
     with site.serve() as server:
-        found = {
+        milliseconds = {
             "`flowhooks --version`": measure("--version"),
             "`flowhooks --help`": measure("--help"),
-            "`flowhooks send`": measure("send", "4711", *TO_THE_HANDLER, "--to", server.url),
+            "`flowhooks send`": measure("send", "4711", *HANDLER_CLASS_OPTION, "--to", server.url),
             "`flowhooks events list`, beside a server": measure("events", "list", *config),
         }
-    return found | {
+    return milliseconds | {
         "`flowhooks events list`, without a server": measure("events", "list", *config),
         "`flowhooks check`": measure("check", *config, "--plugins-dir", str(site.plugins())),
     }
 
 
-def of_servers(folder: Path, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of `flowhooks serve` on SQLite until it is ready, and of its handler processes."""
+def times_of_servers(folder: Path, runs: int) -> dict[str, list[float]]:
+    """The milliseconds of `flowhooks serve` on SQLite until it is ready, and of its handler processes."""
     site = Site(folder=folder)
     servers, fork_servers, handlers = [], [], []
     for number in range(runs):
         with site.serve() as server:
-            servers.append(of_process(server.pid))
+            servers.append(time_of_process(server.pid))
         with site.serve(settings=ISOLATED) as server:
-            of_command("send", str(number), *TO_THE_HANDLER, "--to", server.url, "--wait", "30", folder=folder)
+            time_of_command(
+                "send", str(number), *HANDLER_CLASS_OPTION, "--to", server.url, "--wait", "30", folder=folder
+            )
             (fork_server,) = children(server.pid)
-            fork_servers.append(of_process(fork_server))
-            handlers.append(max(map(of_process, children(fork_server))))  # the others are spare processes
+            fork_servers.append(time_of_process(fork_server))
+            handlers.append(max(map(time_of_process, children(fork_server))))  # the others are spare processes
     return {
         "`flowhooks serve`, until it is ready": servers,
         "fork server, after one callback": fork_servers,
@@ -86,13 +88,13 @@ def of_servers(folder: Path, runs: int) -> dict[str, list[float]]:
     }
 
 
-def of_workers(folder: Path, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of `flowhooks worker` until it is ready, on PostgreSQL."""
+def times_of_workers(folder: Path, runs: int) -> dict[str, list[float]]:
+    """The milliseconds of `flowhooks worker` on PostgreSQL until it is ready."""
     used = []
     with cluster(folder) as postgresql, postgresql.ledger("embedded") as shared:
         for _ in range(runs):
             with shared.worker() as worker:
-                used.append(of_process(worker.pid))
+                used.append(time_of_process(worker.pid))
     return {"`flowhooks worker`, until it is ready": used}
 
 
@@ -109,9 +111,9 @@ def main(runs: int, output: Path | None) -> None:
     """Measure the processor time that each kind of process needs at its start."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each process would compile flowhooks
     figures: dict[str, list[float]] = {}
-    for part in (of_commands, of_servers, of_workers):
+    for measure in (times_of_commands, times_of_servers, times_of_workers):
         with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
-            figures |= part(Path(folder), runs + 1)
+            figures |= measure(Path(folder), runs + 1)
     click.echo("\n".join(table(figures)))
     if output:
         output.write_text(replace_parts(output.read_text(), {"starting": table(figures)}))

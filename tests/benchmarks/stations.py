@@ -47,7 +47,7 @@ BODY = {
 HANDLER = "bench:nothing"
 
 
-class _Takes:
+class _ReservingRunner:
     """A runner that reserves each stored delivery at once, and runs none."""
 
     def reserve(self, _transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery]) -> Sequence[ReadyDelivery]:
@@ -64,7 +64,7 @@ class _Plugin:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batches:
+class _BatchCosts:
     """Microseconds of processor time for each callback, by station, in batches of one size."""
 
     accept: float
@@ -72,18 +72,18 @@ class _Batches:
     commit: float
 
 
-def _each(function: Callable[[], object], times: int = 5_000) -> float:
+def _time_of_call(function: Callable[[], object], times: int = 5_000) -> float:
     """Microseconds of processor time for one call."""
-    turns = []
+    samples = []
     for _ in range(5):
-        began = time.thread_time()
+        started = time.thread_time()
         for _ in range(times):
             function()
-        turns.append((time.thread_time() - began) / times * 1e6)
-    return median(turns)
+        samples.append((time.thread_time() - started) / times * 1e6)
+    return median(samples)
 
 
-def _new(clock: Clock, text: str) -> NewEvent:
+def _new_event(clock: Clock, text: str) -> NewEvent:
     event = from_body(
         BODY,
         id=clock.new_id(),
@@ -103,19 +103,19 @@ def _new(clock: Clock, text: str) -> NewEvent:
     )
 
 
-def _settlement(new: NewEvent) -> AttemptResult:
+def _attempt_result(new: NewEvent) -> AttemptResult:
     ((delivery_id, _),) = new.deliveries
     return AttemptResult(delivery_id, HANDLER, 1, OutcomeKind.SUCCEEDED, "", "", None, State.SUCCEEDED, None, new.now)
 
 
-def _batches(file: Path, size: int, events: int) -> _Batches:
+def _measure_batches(file: Path, size: int, events: int) -> _BatchCosts:
     clock, text = Clock(), json.dumps(BODY)
     engine = database.open_engine(f"sqlite:///{file}", writing=True)
     runner.upgrade(engine)
     process = clock.new_id()
     accepting, settling = (
-        EventInserter(runner=_Takes(), process=process, in_flight=InFlightAttempts()),
-        ResultRecorder(runner=_Takes(), in_flight=InFlightAttempts()),
+        EventInserter(runner=_ReservingRunner(), process=process, in_flight=InFlightAttempts()),
+        ResultRecorder(runner=_ReservingRunner(), in_flight=InFlightAttempts()),
     )  # type: ignore[arg-type]  # of a runner, what they call
     spent = [0.0, 0.0, 0.0]
     with engine.connect() as connection:
@@ -123,21 +123,21 @@ def _batches(file: Path, size: int, events: int) -> _Batches:
             connection.execute(database.insert(processes).values(id=process, host="", pid=1, started_at=1))
         before: list[NewEvent] = []
         for _ in range(events // size):
-            batch = [_new(clock, text) for _ in range(size)]
+            batch = [_new_event(clock, text) for _ in range(size)]
             opened = connection.begin()
             transaction = WriteTransaction(connection)
             marks = [time.thread_time()]
             accepting(transaction, batch)
             marks.append(time.thread_time())
             if before:
-                settling(transaction, [_settlement(new) for new in before])
+                settling(transaction, [_attempt_result(new) for new in before])
             marks.append(time.thread_time())
             opened.commit()
             marks.append(time.thread_time())
             spent = [total + end - start for total, start, end in zip(spent, marks, marks[1:], strict=False)]
             before = batch
     engine.dispose()
-    return _Batches(*(total / events * 1e6 for total in spent))
+    return _BatchCosts(*(total / events * 1e6 for total in spent))
 
 
 def measured(events: int) -> Iterator[tuple[str, float]]:
@@ -151,24 +151,24 @@ def measured(events: int) -> Iterator[tuple[str, float]]:
     plugins = Plugins.load(
         dirs=[], allow=[], deny=[], safe_mode=False, sections={}, entry_points=[], objects={"bench": _Plugin()}
     )
-    router = Router(Candidate(one.id, one.selectors) for one in plugins.handlers.values())
-    event = _new(clock, text).event
-    one = plugins.handlers[HANDLER]
+    router = Router(Candidate(bench_handler.id, bench_handler.selectors) for bench_handler in plugins.handlers.values())
+    event = _new_event(clock, text).event
+    bench_handler = plugins.handlers[HANDLER]
     delivery = Delivery(id=clock.new_id(), event_id=event.id, handler=HANDLER, attempt=1)
     for name, function in {
         "strict JSON": lambda: schema.parse(raw),
         "JSON Schema": lambda: schemas.check_body("complete", BODY),
-        "event and digest": lambda: _new(clock, text),
+        "event and digest": lambda: _new_event(clock, text),
         "route": lambda: router.route(event),
-        "hook call": lambda: plugins.run_handler(one, event, delivery),
+        "hook call": lambda: plugins.run_handler(bench_handler, event, delivery),
     }.items():
-        yield name, _each(function)
+        yield name, _time_of_call(function)
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, 4, 16, 64):
-            found = _batches(Path(folder) / f"{size}.db", size, events)
-            yield f"accept, in batches of {size}", found.accept
-            yield f"settle, in batches of {size}", found.settle
-            yield f"commit, in batches of {size}", found.commit
+            costs = _measure_batches(Path(folder) / f"{size}.db", size, events)
+            yield f"accept, in batches of {size}", costs.accept
+            yield f"settle, in batches of {size}", costs.settle
+            yield f"commit, in batches of {size}", costs.commit
 
 
 @click.command()

@@ -45,7 +45,7 @@ def test_a_row_that_was_measured_without_a_column_is_not_stored(part, quiet):
     def measured(row, **columns):
         cost = figures.Cost(**({"processor": 1, "rate": 2, "p50": 3, "p99": 4} | columns))
         figure = figures.Figure(measured="2/s", judged=1, ours=cost)
-        return run._measured(replace(rows[row], measure=lambda _bench: ([figure], [])), quiet)
+        return run._measure_row(replace(rows[row], measure=lambda _bench: ([figure], [])), quiet)
 
     assert measured("start").broke == ""
     assert measured("start", rate=0, p99=0).broke == "not measured: rate, p99"
@@ -62,7 +62,7 @@ def test_a_stored_row_states_all_columns_or_is_older(part):
     for row in run.ROWS:
         if stored := storing.load(row.name, row.goal):
             content = json.loads((storing.FOLDER / f"{row.name}.json").read_text())
-            lacking = figures.lacking(row.name, stored.result.figures)
+            lacking = figures.missing_columns(row.name, stored.result.figures)
             if "rate" in content["result"]["figures"][0]["ours"]:
                 assert lacking == [], row.name
             notes = [note for note in report.notes([stored.result]) if "measured before the row stated" in note]
@@ -92,9 +92,9 @@ def test_the_rows_about_single_calls_state_all_columns(part, monkeypatch, quiet)
     """Dispatch is timed in batches and call by call, isolation with the processor time of its processes."""
     dispatching, figures, isolating = part("dispatching"), part("figures"), part("isolating")
     monkeypatch.setattr(dispatching, "TURNS", 1)
-    monkeypatch.setattr(isolating, "TURNS", isolating.FIRST + 8)
+    monkeypatch.setattr(isolating, "TURNS", isolating.WARM_UP_CALLS + 8)
     with quiet.site() as site:
         subject = dispatching._subject(site.plugins(), handlers=1, called=1)
-        figure = dispatching._timed(quiet, "one of them called", subject, subject)
-    assert figures.lacking("dispatch", [figure]) == []
-    assert figures.lacking("isolation", isolating.isolation(quiet)[0]) == []
+        figure = dispatching._compare_subjects(quiet, "one of them called", subject, subject)
+    assert figures.missing_columns("dispatch", [figure]) == []
+    assert figures.missing_columns("isolation", isolating.isolation(quiet)[0]) == []

@@ -144,7 +144,7 @@ def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, t
     conditions.TURNS = 1
     (figure,), notes = conditions.conclusions(quiet)
     assert (figure.case, notes, figure.judged > 0) == ("conclusion=, one each", [], True)
-    assert part("figures").lacking("dispatch-conclusions", [figure]) == []
+    assert part("figures").missing_columns("dispatch-conclusions", [figure]) == []
 
 
 def test_function_calls_of_a_callback_are_counted_by_thread(part):
@@ -160,7 +160,7 @@ def test_function_calls_of_a_callback_are_counted_by_thread(part):
 def test_rows_about_dispatch_are_named_one_by_one(part):
     """`--rows` accepts the names of rows about conditions."""
     names = ["dispatch-conclusions", "dispatch-conditions"]
-    assert [row.name for row in part("run")._chosen(None, None, ",".join(names))] == names
+    assert [row.name for row in part("run")._select_rows(None, None, ",".join(names))] == names
 
 
 def test_the_row_about_fixed_urls_stores_the_same_callback_on_both_paths(part, tmp_path):
@@ -393,7 +393,7 @@ def test_measured_tables_replace_their_parts_of_the_page(part):
 def test_the_time_of_a_start_is_the_processor_time_of_the_process(part, tmp_path):
     """The processor time of a command is measured, and the first run is not counted."""
     starting = part("starting")
-    assert starting.of_command("--version", folder=tmp_path) > 0
+    assert starting.time_of_command("--version", folder=tmp_path) > 0
     assert starting.table({"`flowhooks`": [900.0, 100.0, 120.0]})[-1] == "| `flowhooks` | 110 |"
     assert part("replacing").table({(1_000, 12): [0.1, 0.3]})[-1] == "| 1,000 | 12 | 2 | 0.20 | 0.30 |"
 
@@ -427,7 +427,7 @@ def test_each_tuning_variant_changes_an_existing_constant_or_setting(part):
 def test_all_rows_of_postgresql_can_be_named_at_once(part):
     """`--rows postgresql` selects exactly the rows that begin with it."""
     run = part("run")
-    chosen = run._chosen(None, None, "postgresql")
+    chosen = run._select_rows(None, None, "postgresql")
     assert [row.name for row in chosen] == [
         f"postgresql-{name}" for name in ("accept", "deliveries", "started", "answered", "stored")
     ]
@@ -436,7 +436,7 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
 def test_all_rows_about_alternatives_can_be_named_at_once(part):
     """`--rows peers` selects all rows of the page about alternatives."""
     run, report = part("run"), part("report")
-    chosen = run._chosen(None, None, "peers")
+    chosen = run._select_rows(None, None, "peers")
     assert [row.name for row in chosen] == ["peers-answered", "peers-run", "peers-processor"]
     assert {run._group(row) for row in chosen} == {"peers"}
     assert "Durability of a response" in report.page([], template=run.GROUPS["peers"])
@@ -518,7 +518,12 @@ def test_the_measured_pages_have_content(part, tmp_path):
 
 def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     """A plan is timed by a command and in the console; beside a running operation, its own pages are requested, too."""
-    bench, planning, operating, lacking = part("bench"), part("planning"), part("operating"), part("figures").lacking
+    bench, planning, operating, missing_columns = (
+        part("bench"),
+        part("planning"),
+        part("operating"),
+        part("figures").missing_columns,
+    )
     quiet = bench.Bench(seconds=1, events=600, folder=tmp_path, rounds=1, show_progress=lambda *_args: None)
     monkeypatch.setattr(planning, "DEAD", 500)
     monkeypatch.setattr(planning, "RATE", "10/s")
@@ -527,10 +532,10 @@ def test_the_rows_about_an_operation_are_measured(part, monkeypatch, tmp_path):
     monkeypatch.setattr(operating, "pages", lambda _events: {"overview": "/console/"})
     figures, _ = planning.planned(quiet)
     assert [figure.judged > 0 for figure in figures] == [True, True]
-    assert lacking("operation-plan", figures) == []
+    assert missing_columns("operation-plan", figures) == []
     (figure,), (note,) = planning.looking(quiet)
     assert figure.judged > 0
-    assert lacking("operation-pages", [figure]) == []
+    assert missing_columns("operation-pages", [figure]) == []
     assert "Overview: " in note
     assert "The running operation, refreshed part: " in note
 
@@ -571,7 +576,7 @@ def test_a_server_with_two_workers_is_measured(part, tmp_path):
             connection.close()
         ran = sharing.run_all(ledger, 2)
         assert (ran.count, 0 < ran.p50 <= ran.p99) == (3, True)
-        shown = plans.of(ledger.url)
+        shown = plans.collect_plans(ledger.url)
     for step in ("### Accept", "### Claim", "### Settle", "### Poll for due deliveries", "### A repeated callback"):
         assert step in shown
     for table in ("events", "deliveries", "attempts"):
@@ -583,8 +588,8 @@ def test_the_database_cost_of_a_callback_is_added_up(part, tmp_path):
     """Without any callback, a query returns log, commits, connections and events; each step has its plans."""
     cluster, costs, plans = part("cluster"), part("costs"), part("plans")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
-        log, commits, connections, events = ledger.rows(costs.SO_FAR)[0]
-        shown = plans.of(ledger.url)
+        log, commits, connections, events = ledger.rows(costs.COUNTERS)[0]
+        shown = plans.collect_plans(ledger.url)
     for step in ("Accept", "A repeated callback", "Poll for due deliveries", "Claim", "Settle"):
         assert f"### {step}\n\n```text\n" in shown
     assert log > 0
@@ -621,13 +626,13 @@ def test_the_time_until_a_worker_has_run_a_handler_is_measured(part, monkeypatch
     """With a server and a worker on each runner, both rows about a single callback have a figure for each runner."""
     bench, promptness = part("bench"), part("promptness")
     monkeypatch.setattr(promptness, "SAMPLES", 6)
-    monkeypatch.setattr(promptness, "FIRST", 2)
+    monkeypatch.setattr(promptness, "WARM_UP_CALLBACKS", 2)
     quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
     for row, shown in ((promptness.started, "p50"), (promptness.answered, "p99")):
         figures, notes = row(quiet)
         assert [figure.case for figure in figures] == [f"{runner}, {shown}" for runner in ("embedded", "procrastinate")]
         assert all(figure.judged > 0 for figure in figures)
-        assert part("figures").lacking(f"postgresql-{row.__name__}", figures) == []
+        assert part("figures").missing_columns(f"postgresql-{row.__name__}", figures) == []
         assert all("4 callbacks" in note for note in notes)
 
 
