@@ -15,10 +15,10 @@ import falcon
 import waitress
 
 SWITCH_INTERVAL = 0.0002
-"""Seconds between switches of threads. At Python's default of 0.005 Falcon on waitress loses half its rate at
-32 connections on two cores; both sides of every comparison run with the same figure."""
+"""Seconds between switches of threads. With Python's default of 0.005, Falcon on waitress has half the rate at 32
+connections on two cores. Both servers of every comparison run with the same value."""
 CONNECTIONS = 1000
-"""Open connections at most, as in flowhooks. Of more than waitress' own 100, the others would never be served."""
+"""The maximum of open connections, as in flowhooks. With waitress' default, 100, further ones would never be served."""
 
 
 class CallBack:
@@ -31,9 +31,9 @@ class CallBack:
 
 
 class StoringCallBack:
-    """The same, with each body durable in SQLite before its response: the least that an accepted callback costs.
+    """The same, with each body durable in SQLite before its response: the minimum cost of an accepted callback.
 
-    One thread writes and commits what is queued together. There is one table with one index, and no plugin, no
+    One thread writes all queued bodies and commits them together. There is one table with one index, and no plugin, no
     validation and no state.
     """
 

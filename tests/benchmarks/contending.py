@@ -303,7 +303,7 @@ def measure(target: Target, connections: int, seconds: float) -> Score:
     started, spent_before = time.monotonic(), processor.spent()
     run = partial(load.run, target.url, connections=connections, prefer=LATER, path=target.path)
     answered_count = 0
-    with suppress(load.NoResponses):  # too slow for one second: the measured load shows how slow
+    with suppress(load.NoResponses):  # no response during the warm-up: the measured load shows the rate
         answered_count = run(seconds=WARM_UP).counted
     measured = run(seconds=seconds)
     answered_count += measured.counted

@@ -47,9 +47,9 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """The cost of a callback for a subject, and the time of its response; 0 if it is not known.
+    """The cost of a callback for a subject, and the time of its response; 0 if unknown.
 
-    Rows about something else, such as pages or starts, state the same of each of these.
+    Rows about other actions, such as pages or starts, state the same for each action.
 
     Attributes:
         processor: microseconds of processor time for each callback, of all processes of the subject.
@@ -105,8 +105,8 @@ class Result:
         goal: the goal.
         figures: one for each case; none if it failed.
         notes: other results: absolute rates, latencies, sizes.
-        broke: why there are no figures; `""` if there are.
-        took: seconds that the row took.
+        broke: the reason why there are no figures; `""` if there are figures.
+        took: the seconds in which the row was measured.
         busy: whether other programs used the machine so much that the figures show little.
     """
 

@@ -214,7 +214,7 @@ def of_sqlite(file: Path, events: int, *more: str) -> None:
         connection.create_function("sha256", 1, lambda data: hashlib.sha256(data).digest(), deterministic=True)
         connection.create_function("encode", 2, lambda data, _: data.hex(), deterministic=True)
         connection.create_function("to_hex", 1, lambda number: f"{number:x}", deterministic=True)
-        connection.create_function("lpad", 3, lambda text, most, fill: text.rjust(most, fill), deterministic=True)
+        connection.create_function("lpad", 3, lambda text, width, fill: text.rjust(width, fill), deterministic=True)
         # Hashes are inserted in random order: without a large cache, each of them writes a page of its index.
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -4194304")
         for statement in (*STATEMENTS, *more):

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 HANDLERS = (1, 10, 100, 1_000, 10_000)
 EVENTS = (0, 10_000, 100_000, 1_000_000, 10_000_000)
-"""Stored events; as many of these as `--events` allows."""
+"""The numbers of stored events; those above `--events` are left out."""
 CONNECTIONS = (1, 8, 32, 100, 500)
 BODIES = (230, 2_000, 20_000, 200_000, 1_000_000)
-"""Bytes of a body, nearly; the first is a body without variables."""
+"""The approximate bytes of a body; the first size is a body without variables."""
 SECONDS = 2.0
 """The maximum duration of each load, because there are many."""
 OURS = {accepting.RUNS: "stored and run", accepting.OUTCOME: "answered with the outcome", accepting.BARE: "bare app"}
@@ -40,10 +40,10 @@ LoadsBySeries = dict[str, dict[int, list[load.Load]]]
 def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Cost of a callback with 1 to 10,000 handlers of different classes, which all are called."""
 
-    def measure(many: int) -> load.Load:
-        with bench.site(handlers=many) as site, site.serve() as server:
+    def measure(handler_count: int) -> load.Load:
+        with bench.site(handlers=handler_count) as site, site.serve() as server:
             target = Target(url=server.url, count_unfinished=lambda _answered: site.count_unfinished())
-            return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER, classes=many)
+            return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER, classes=handler_count)
 
     loads_by_series = _measured(bench, {"stored and run": measure}, HANDLERS, "handlers")
     bench.cache["plot"] = _plot("Handlers", "handlers of different classes", loads_by_series)
@@ -66,7 +66,7 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
                 ledgers[level].rows(filling.of_postgresql(level))
                 ledgers[level].rows("VACUUM ANALYZE")
                 ledgers[level].rows("CHECKPOINT")
-        os.sync()  # the rest of the filling must not be written while loads are measured
+        os.sync()  # the stored events must be on the disk before loads are measured
 
         def sqlite(level: int) -> load.Load:
             _read_once(sites[level].database)
@@ -92,8 +92,8 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
 def connections(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Cost of a callback with 1 to 500 connections, beside the bare app."""
     measures: Measure = {
-        name: lambda many, subject=subject: accepting.measure_subject(
-            bench.with_seconds(_seconds(bench)), subject, many
+        name: lambda connection_count, subject=subject: accepting.measure_subject(
+            bench.with_seconds(_seconds(bench)), subject, connection_count
         )
         for subject, name in OURS.items()
     }
@@ -116,7 +116,7 @@ def bodies(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def _read_once(*files: Path) -> None:
-    """Read files, so that they are in the system's cache, as those of a server that has run for a while."""
+    """Read files, so that they are in the system's cache, like the files of a server that has run for some time."""
     for file in files:
         with file.open("rb", buffering=0) as stream:
             while stream.read(2**24):
@@ -135,7 +135,7 @@ def _measured(
         for size in sizes:
             for name, measure_size in measures.items():
                 bench.show_progress(f"{name}, {size:,} {unit}", number, bench.rounds)
-                with suppress(load.NoResponses):  # too slow for the time of a load: there is no point in the plot
+                with suppress(load.NoResponses):  # no response during a load: the plot has no point for this size
                     loads_by_series[name][size].append(measure_size(size))
     return {
         name: {size: loads for size, loads in by_size.items() if len(loads) == bench.rounds}

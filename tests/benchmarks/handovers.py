@@ -1,4 +1,4 @@
-"""How often a thread wakes another one for a callback that is answered with the outcome.
+"""Count how often a thread wakes another thread for a callback that is answered with the outcome.
 
 `python tests/benchmarks/handovers.py --output docs/explanation/performance.md` writes its table into that page. The
 counts are of `wakeups.py`. The waits are of the system's account of the same load without counting: each time that a

@@ -1,4 +1,4 @@
-"""How soon a delivery starts whose job was lost, with the runner `procrastinate` on PostgreSQL.
+"""The time until a delivery starts whose job was lost, with the runner `procrastinate` on PostgreSQL.
 
 `python tests/benchmarks/lost_jobs.py --output docs/explanation/performance.md` writes its table into that page. A
 trigger deletes the job of a callback in the transaction that stores both, so no worker can take it. The workers receive
@@ -56,8 +56,8 @@ END
 $$;
 CREATE TRIGGER z_lose_job AFTER INSERT ON procrastinate_jobs FOR EACH ROW EXECUTE FUNCTION lose_job();
 """
-"""Lose as many of the next jobs as a table says. PostgreSQL runs triggers in the order of their names, so this one runs
-after those of Procrastinate."""
+"""A trigger that deletes the next jobs, as many as the table `jobs_to_lose` says. PostgreSQL runs triggers in the order
+of their names, so this trigger runs after those of Procrastinate."""
 SWEEPING = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
 """The session of the worker that looks for lost jobs."""
 TIMES = """
@@ -65,7 +65,7 @@ SELECT created_at / 1000000.0, started_at / 1000000.0 FROM deliveries JOIN attem
 WHERE event_id = '{}'
 """
 POLL_INTERVAL = 0.05
-"""Seconds between two looks at the ledger. They do not change the measured times, which are stored in it."""
+"""Seconds between two queries of the ledger. They do not change the measured times, which are stored in the ledger."""
 
 
 def seconds(postgresql: Cluster, rounds: int) -> dict[str, list[float]]:
@@ -104,7 +104,7 @@ def one_round(postgresql: Cluster) -> dict[str, float]:
 
 
 def _pause() -> None:
-    """Wait, so that the loss coincides with no interval of the workers."""
+    """Wait for a random time, so that losses do not coincide with the intervals of the workers."""
     time.sleep(random.uniform(0, CHECK_INTERVAL))
 
 
@@ -130,7 +130,7 @@ def _store(server: Server) -> str:
 
 
 def _times(ledger: SharedLedger, event_id: str) -> tuple[float, float]:
-    """When a delivery was stored, and when its attempt started; waits until it has started."""
+    """Wait until a delivery has started; return when it was stored and when its attempt started."""
     ((stored, started),) = until(lambda: ledger.rows(TIMES.format(event_id)), poll=POLL_INTERVAL)
     return float(stored), float(started)
 

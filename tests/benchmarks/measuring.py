@@ -70,7 +70,7 @@ def measure_load(
         cores=cores,
     )
     warm_up_answered = 0
-    with suppress(load.NoResponses):  # too slow for one second: the measured load shows how slow
+    with suppress(load.NoResponses):  # no response during the warm-up: the measured load shows the rate
         warm_up = run(seconds=WARM_UP)
         warm_up_answered = warm_up.counted + warm_up.later
     wait_until_drained(target, warm_up_answered, DRAIN_TIMEOUT)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 COLOURS = ("#0072b2", "#d55e00", "#6b7280")
-"""Of the series; they differ for people who see no red or green, too."""
+"""The colours of the series, which people with red-green colour blindness can distinguish, too."""
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 BASELINE = "bare app"
-"""The series that has the last colour, whatever its place."""
+"""The series that always has the last colour."""
 MARKS = ("circle", "square", "diamond")
 WIDTH, HEIGHT = 860, 330
 LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT, GAP = 64, 64, 330, 200, 92
@@ -79,9 +79,9 @@ def _legend(plot: Plot) -> list[str]:
     return parts
 
 
-def _panel(plot: Plot, left: float, heading: str, of: Callable[[Cost], float]) -> list[str]:
+def _panel(plot: Plot, left: float, heading: str, value_of: Callable[[Cost], float]) -> list[str]:
     sizes = sorted({point.size for points in plot.series.values() for point in points})
-    values = [of(point.cost) for points in plot.series.values() for point in points if of(point.cost)]
+    values = [value_of(point.cost) for points in plot.series.values() for point in points if value_of(point.cost)]
     if not values:
         return [_text(f"{heading}: not measured", left, TOP - 12, weight="bold")]
     scale = _Scale(min(values), max(values))
@@ -96,10 +96,10 @@ def _panel(plot: Plot, left: float, heading: str, of: Callable[[Cost], float]) -
     parts.append(_text(plot.axis, left + PLOT_WIDTH / 2, TOP + PLOT_HEIGHT + 44, anchor="middle"))
     for name, number in _numbers(plot).items():
         points = plot.series[name]
-        drawn = [(places[point.size], scale.place(of(point.cost))) for point in points if of(point.cost)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
+        marks = [(places[point.size], scale.place(value_of(point.cost))) for point in points if value_of(point.cost)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in marks)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[number]}" stroke-width="2"/>')
-        parts += [_mark(number, x, y) for x, y in drawn]
+        parts += [_mark(number, x, y) for x, y in marks]
     return parts
 
 
@@ -113,29 +113,29 @@ def _numbers(plot: Plot) -> dict[str, int]:
 class _Scale:
     """The vertical axis of a panel."""
 
-    def __init__(self, least: float, most: float) -> None:
-        self._steep = most > least * STEEP
+    def __init__(self, minimum: float, maximum: float) -> None:
+        self._steep = maximum > minimum * STEEP
         if self._steep:
-            self._low, self._high = math.floor(math.log10(least)), math.ceil(math.log10(most))
+            self._low, self._high = math.floor(math.log10(minimum)), math.ceil(math.log10(maximum))
             self.ticks = [10.0**power for power in range(self._low, self._high + 1)]
         else:
-            step = 10 ** math.floor(math.log10(most))
-            step = next(part * step for part in (0.25, 0.5, 1, 2) if most <= 5 * part * step)
-            self.ticks = [step * number for number in range(math.ceil(most / step) + 1)]
+            step = 10 ** math.floor(math.log10(maximum))
+            step = next(part * step for part in (0.25, 0.5, 1, 2) if maximum <= 5 * part * step)
+            self.ticks = [step * number for number in range(math.ceil(maximum / step) + 1)]
             self._low, self._high = 0.0, self.ticks[-1]
 
     def place(self, value: float) -> float:
-        """The height of a value in the picture."""
-        at = math.log10(value) if self._steep else value
-        return TOP + PLOT_HEIGHT * (1 - (at - self._low) / (self._high - self._low))
+        """The y coordinate of a value in the picture."""
+        position = math.log10(value) if self._steep else value
+        return TOP + PLOT_HEIGHT * (1 - (position - self._low) / (self._high - self._low))
 
 
 def _mark(number: int, x: float, y: float) -> str:
     colour = COLOURS[number]
     if MARKS[number] == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
-    turned = f' transform="rotate(45 {x:.1f} {y:.1f})"' if MARKS[number] == "diamond" else ""
-    return f'<rect x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" fill="{colour}"{turned}/>'
+    rotation = f' transform="rotate(45 {x:.1f} {y:.1f})"' if MARKS[number] == "diamond" else ""
+    return f'<rect x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" fill="{colour}"{rotation}/>'
 
 
 def _text(text: str, x: float, y: float, *, anchor: str = "start", weight: str = "normal") -> str:
@@ -144,7 +144,7 @@ def _text(text: str, x: float, y: float, *, anchor: str = "start", weight: str =
 
 
 def _short(value: float) -> str:
-    """A figure with few signs, such as 20 k."""
+    """A figure in a short form, such as 20 k."""
     for unit, name in ((1_000_000, " M"), (1_000, " k")):
         if value >= unit:
             return f"{value / unit:g}{name}"

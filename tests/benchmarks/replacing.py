@@ -1,4 +1,4 @@
-"""How long new connections wait while a server on SQLite is replaced.
+"""The time for which new connections wait while a server on SQLite is replaced.
 
 `python tests/benchmarks/replacing.py --output docs/explanation/performance.md` writes its table into that page. The
 figures are of `flowhooks restart`, which prints for how long no process accepted connections. Meanwhile clients send 50
@@ -63,9 +63,9 @@ def handlers():
 '''
 ENDLESS = {"callBackProcessClass": "com.cnooc.test.Endless"}
 MAX_RUNNING = RUNNER_THREADS // 2
-"""The most attempts of one handler that run at the same time."""
+"""The maximum number of attempts of one handler that run at the same time."""
 SETTINGS = {"FLOWHOOKS_SHUTDOWN_TIMEOUT": "1"}
-"""A handler that does not end delays the replacement until then. Connections are accepted meanwhile."""
+"""A handler that does not end delays the replacement for this time, during which connections are accepted."""
 RUNNING = (
     "SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running'"
     " AND handler = 'bench:endless'"
@@ -74,13 +74,13 @@ RUNNING = (
 
 
 def waits(folder: Path, runs: int, *, events: int = 0, running: Collection[int] = (0,)) -> dict[int, list[float]]:
-    """Seconds for which connections waited in each replacement, by the number of handlers that ran and did not end.
+    """Replace a server; return the seconds for which connections waited, by the number of handlers that did not end.
 
     Args:
         folder: an empty folder for the site.
         runs: the number of replacements with each number of handlers.
-        events: the number of events in the ledger before.
-        running: the numbers of handlers.
+        events: the number of events in the ledger before the replacements.
+        running: the numbers of handlers that do not end.
     """
     site = Site(folder=folder, source=PLUGIN)
     if events:

@@ -393,8 +393,8 @@ def _when(machine: Mapping[str, str]) -> str:
     """The date, and the load and the speed of the machine before and after a row."""
     busy = [f"{name} {machine[name]}" for name in BUSY if name in machine]
     loop = [machine[name] for name in LOOP if name in machine]
-    about_busy = ", ".join([machine.get("date", ""), *busy])
-    return f"{about_busy}. A loop took {' and '.join(loop)}" if loop else about_busy
+    date_and_load = ", ".join([machine.get("date", ""), *busy])
+    return f"{date_and_load}. A loop took {' and '.join(loop)}" if loop else date_and_load
 
 
 def as_json(stored: Sequence[Stored]) -> str:
@@ -409,12 +409,12 @@ def as_json(stored: Sequence[Stored]) -> str:
 def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     for result in results:
         goal = result.goal
-        wanted = (_goal_text(goal.least, goal), _goal_text(goal.aim, goal))
+        goal_texts = (_goal_text(goal.least, goal), _goal_text(goal.aim, goal))
         for figure in result.figures:
             verdict = BUSY_VERDICT if result.busy else goal.verdict(figure.judged)
-            yield (result.title, *_figure_cells(figure, goal), *wanted, verdict)
+            yield (result.title, *_figure_cells(figure, goal), *goal_texts, verdict)
         if result.broke:
-            yield (result.title, *[""] * (len(COLUMNS) - 4), *wanted, "broke")
+            yield (result.title, *[""] * (len(COLUMNS) - 4), *goal_texts, "broke")
 
 
 def _figure_cells(figure: Figure, goal: Goal) -> tuple[str, ...]:
@@ -430,8 +430,8 @@ def _figure_cells(figure: Figure, goal: Goal) -> tuple[str, ...]:
 
 def _pair_text(ours: float, theirs: float, text: Callable[[float], str]) -> str:
     """Two figures of one kind, either of which may be missing."""
-    shown = [text(figure) if figure else "?" for figure in (ours, theirs)]
-    return " ÷ ".join(shown) if theirs else shown[0].strip("?")
+    texts = [text(figure) if figure else "?" for figure in (ours, theirs)]
+    return " ÷ ".join(texts) if theirs else texts[0].strip("?")
 
 
 def _whole(figure: float) -> str:

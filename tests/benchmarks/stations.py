@@ -116,7 +116,7 @@ def _measure_batches(file: Path, size: int, events: int) -> _BatchCosts:
     accepting, settling = (
         EventInserter(runner=_ReservingRunner(), process=process, in_flight=InFlightAttempts()),
         ResultRecorder(runner=_ReservingRunner(), in_flight=InFlightAttempts()),
-    )  # type: ignore[arg-type]  # of a runner, what they call
+    )  # type: ignore[arg-type]  # the runner has only the methods that they call
     spent = [0.0, 0.0, 0.0]
     with engine.connect() as connection:
         with connection.begin():

@@ -1,4 +1,4 @@
-"""Measured rows as files, one for each row: pages and plots are made from these, whenever a row was measured."""
+"""Measured rows as files, one for each row. Pages and plots are written from these files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Stored:
     """A measured row.
 
     Attributes:
-        result: its figures.
-        command: the command that measured it.
-        machine: the machine then.
-        plot: its plot; None if it has none.
-        plans: the database's plans, in Markdown; `""` if it has none.
+        result: the figures of the row.
+        command: the command that measured the row.
+        machine: the machine on which the row was measured.
+        plot: the plot of the row; None if it has none.
+        plans: the plans of the database, in Markdown; `""` if the row has none.
     """
 
     result: Result
@@ -36,16 +36,16 @@ class Stored:
 
 
 def store(stored: Stored) -> None:
-    """Write a row into its file, in place of what was measured before."""
+    """Write a row into its file, and replace the earlier measurement."""
     FOLDER.mkdir(exist_ok=True)
     result = asdict(stored.result)
-    del result["goal"]  # that of `run.py` holds
+    del result["goal"]  # `load` takes the goal of `run.py`
     content = asdict(stored) | {"result": result}
     (FOLDER / f"{stored.result.name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def load(name: str, goal: Goal) -> Stored | None:
-    """A stored row with its present goal; None if it was not measured."""
+    """Read a stored row, with `goal` as its goal; return None if no measurement is stored."""
     file = FOLDER / f"{name}.json"
     if not file.exists():
         return None

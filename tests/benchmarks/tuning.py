@@ -33,7 +33,7 @@ class Variant:
     """A change of the defaults.
 
     Attributes:
-        name: for people.
+        name: the name in the table.
         constants: changed constants of flowhooks, in the form of `tuned`.
         settings: settings by the names of their environment variables.
     """

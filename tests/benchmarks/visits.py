@@ -1,4 +1,4 @@
-"""Which functions of the package a callback visits until it is answered with the outcome of its handler.
+"""Count the functions of the package that a callback visits until it is answered with the outcome of its handler.
 
 `python tests/benchmarks/visits.py --output docs/explanation/performance.md` writes its table into that page. Functions
 that not every callback visits, such as those of background work, are left out.
@@ -28,7 +28,7 @@ from support.callback_trace import CallbackTrace, Visit, callback_server
 CALLBACKS: Final = 20
 WARM_UP: Final = 5
 QUIET: Final = 0.05
-"""Seconds after each answer in which all threads finish their work for the callback."""
+"""Seconds after each response in which all threads finish their work for the callback."""
 THREADS: Final = {"io": LOOP, "listen-N": HTTP, "ledger-writer": "the writer", "runner-N": "the runner's threads"}
 DISPATCHER: Final = "execution/dispatcher.py"
 
@@ -59,7 +59,7 @@ def visits(callbacks: int = CALLBACKS) -> list[Counter[Visit]]:
 
 
 def callables() -> int:
-    """How many callables the components of the path get from the composition root when they are built."""
+    """Count the callables that the composition root passes to the components of the path."""
     functions = {"open_base", "build_path"}
     module = ast.parse(inspect.getsource(composition))
     calls = [

@@ -65,8 +65,8 @@ def beside(bench: Bench) -> tuple[list[Figure], list[str]]:
             pair.append(result)
             waited += [still_waiting] if many else []
         rounds.append(pair)
-    none, all_of_them = zip(*rounds, strict=True)
-    pair = Comparison(ours=all_of_them, yardstick=none)
+    idle_loads, waiting_loads = zip(*rounds, strict=True)
+    pair = Comparison(ours=waiting_loads, yardstick=idle_loads)
     figure = Figure(
         case=f"{CONNECTIONS} connections",
         measured=f"{rate(pair.ours)} stored while they wait",
