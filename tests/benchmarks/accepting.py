@@ -67,7 +67,7 @@ def _figures(
     connections: tuple[int, ...] = CONNECTIONS,
 ) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
-    for (cores, many), loads in _measured(bench).items():
+    for (cores, many), loads in _cached_loads(bench).items():
         if many not in connections:
             continue
         if WAITS in subjects:
@@ -97,11 +97,11 @@ def _figures(
     return figures, notes
 
 
-def _measured(bench: Bench) -> LoadsByCase:
+def _cached_loads(bench: Bench) -> LoadsByCase:
     """The loads of all subjects in turn, measured at the first call."""
     if "accepting" not in bench.cache:
         bench.cache["accepting"] = {
-            (cores, many): _rounds(bench, many, *core_sets)
+            (cores, many): _measure_rounds(bench, many, *core_sets)
             for cores, core_sets in modes().items()
             for many in CONNECTIONS
         }
@@ -109,7 +109,9 @@ def _measured(bench: Bench) -> LoadsByCase:
     return loads
 
 
-def _rounds(bench: Bench, many: int, server: Collection[int], client: Collection[int]) -> dict[str, list[load.Load]]:
+def _measure_rounds(
+    bench: Bench, many: int, server: Collection[int], client: Collection[int]
+) -> dict[str, list[load.Load]]:
     loads: dict[str, list[load.Load]] = {subject: [] for subject in SUBJECTS}
     for number in range(bench.rounds):
         for subject in SUBJECTS:

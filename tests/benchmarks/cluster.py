@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import processor
 import psycopg
-from servers import PLUGIN, THREADS, UNFINISHED, Server, ServerError, running
+from servers import PLUGIN, THREADS, UNFINISHED, Server, ServerError, run_server
 
 from support.ports import free_port, free_ports
 
@@ -51,18 +51,18 @@ class SharedLedger:
         """Run `flowhooks serve`; without a worker, it registers the plugin's handlers and does not run them."""
         listen, admin = free_ports(2)
         arguments = ("serve", *(() if worker else ("--no-worker",)), "--listen", f"127.0.0.1:{listen}")
-        with self._running(arguments, port=listen, admin=admin, threads=threads) as server:
+        with self._run(arguments, port=listen, admin=admin, threads=threads) as server:
             yield server
 
     @contextmanager
     def worker(self, *, threads: int = THREADS) -> Iterator[Server]:
         """Run `flowhooks worker`."""
         admin = free_port()
-        with self._running(("worker",), port=admin, admin=admin, threads=threads) as worker:
+        with self._run(("worker",), port=admin, admin=admin, threads=threads) as worker:
             yield worker
 
     @contextmanager
-    def _running(self, arguments: tuple[str, ...], *, port: int, admin: int, threads: int) -> Iterator[Server]:
+    def _run(self, arguments: tuple[str, ...], *, port: int, admin: int, threads: int) -> Iterator[Server]:
         plugins = self.folder / "plugins"
         plugins.mkdir(exist_ok=True)
         (plugins / "bench.py").write_text(PLUGIN.format(count=self.handlers))
@@ -75,7 +75,7 @@ class SharedLedger:
             "FLOWHOOKS_HTTP_THREADS": str(threads),
             "FLOWHOOKS_RUNNER_THREADS": str(threads),
         }
-        with running(command, folder=self.folder, port=port, ready=(admin, "/readyz"), environ=environ) as process:
+        with run_server(command, folder=self.folder, port=port, ready=(admin, "/readyz"), environ=environ) as process:
             yield process
 
     def query_value(self, sql: str) -> Any:
@@ -143,7 +143,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         upgrade(url)
         procrastinate_schema.upgrade(url)
         try:
-            with processor.watched(_postmaster_pid(url)):
+            with processor.watch(_postmaster_pid(url)):
                 yield Cluster(server=server, folder=folder)
         finally:
             server.drop(TEMPLATE)

@@ -57,15 +57,15 @@ WHEN = (
 
 def conclusions(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Time for each look-up with many handlers, each for its own conclusion ÷ with one handler."""
-    return [_timed(bench, CONCLUSIONS)], []
+    return [_measure_case(bench, CONCLUSIONS)], []
 
 
 def conditions(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Time for each look-up with many handlers, each with its own condition on the data ÷ with one handler."""
-    return [_timed(bench, case) for case in WHEN], []
+    return [_measure_case(bench, case) for case in WHEN], []
 
 
-def _timed(bench: Bench, case: Case) -> Figure:
+def _measure_case(bench: Bench, case: Case) -> Figure:
     single_router, full_router = router_of(case, 1), router_of(case, HANDLERS)
     turns = []
     for number in range(TURNS + 1):

@@ -45,7 +45,7 @@ def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
             target = Target(url=server.url, count_unfinished=lambda _answered: site.count_unfinished())
             return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER, classes=handler_count)
 
-    loads_by_series = _measured(bench, {"stored and run": measure}, HANDLERS, "handlers")
+    loads_by_series = _measure_sizes(bench, {"stored and run": measure}, HANDLERS, "handlers")
     bench.cache["plot"] = _plot("Handlers", "handlers of different classes", loads_by_series)
     return _against_first(loads_by_series, "handlers"), []
 
@@ -83,7 +83,7 @@ def events(bench: Bench) -> tuple[list[Figure], list[str]]:
                 target = Target(url=server.url, count_unfinished=lambda _answered: ledgers[level].count_unfinished())
                 return measure_load(target, connections=32, seconds=_seconds(bench), prefer=LATER)
 
-        loads_by_series = _measured(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")
+        loads_by_series = _measure_sizes(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")
     bench.cache["plot"] = _plot("Stored events", "events stored before the load", loads_by_series)
     notes = [] if bench.events >= EVENTS[-1] else [f"more than {levels[-1]:,} events only with `--events {EVENTS[-1]}`"]
     return _against_first(loads_by_series, "events"), notes
@@ -97,7 +97,7 @@ def connections(bench: Bench) -> tuple[list[Figure], list[str]]:
         )
         for subject, name in OURS.items()
     }
-    loads_by_series = _measured(bench, measures, CONNECTIONS, "connections")
+    loads_by_series = _measure_sizes(bench, measures, CONNECTIONS, "connections")
     bench.cache["plot"] = _plot("Connections", "connections at once", loads_by_series)
     return _against_bare(loads_by_series, "connections"), []
 
@@ -110,7 +110,7 @@ def bodies(bench: Bench) -> tuple[list[Figure], list[str]]:
         )
         for subject in (accepting.RUNS, accepting.BARE)
     }
-    loads_by_series = _measured(bench, measures, BODIES, "bytes")
+    loads_by_series = _measure_sizes(bench, measures, BODIES, "bytes")
     bench.cache["plot"] = _plot("Size of the body", "bytes of the body", loads_by_series)
     return _against_bare(loads_by_series, "bytes"), []
 
@@ -127,7 +127,7 @@ def _seconds(bench: Bench) -> float:
     return min(bench.seconds, SECONDS)
 
 
-def _measured(
+def _measure_sizes(
     bench: Bench, measures: Mapping[str, Callable[[int], load.Load]], sizes: Sequence[int], unit: str
 ) -> LoadsBySeries:
     loads_by_series: LoadsBySeries = {name: {size: [] for size in sizes} for name in measures}

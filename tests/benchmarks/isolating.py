@@ -57,7 +57,7 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
             figures, notes = [], []
             for concurrency in (1, CONCURRENCY):
                 bench.show_progress(f"{concurrency} at once")
-                figure, note = _measured(subject, concurrency)
+                figure, note = _measure_concurrency(subject, concurrency)
                 figures.append(figure)
                 notes.append(note)
     return figures, notes
@@ -86,7 +86,7 @@ class _Subject:
 
         # `processor.spent` uses processor time itself: too much in comparison with short calls in a thread.
         clock = processor.spent if isolated else time.process_time
-        with processor.watched(os.getpid()), ThreadPoolExecutor(concurrency) as threads:
+        with processor.watch(os.getpid()), ThreadPoolExecutor(concurrency) as threads:
             spent = clock()
             started = time.perf_counter()
             list(threads.map(repeat, calls))
@@ -126,7 +126,7 @@ class _Subject:
         return call
 
 
-def _measured(subject: _Subject, concurrency: int) -> tuple[Figure, str]:
+def _measure_concurrency(subject: _Subject, concurrency: int) -> tuple[Figure, str]:
     with ThreadPoolExecutor(concurrency) as threads:
         pairs = list(threads.map(subject.measure_pair, range(TURNS)))[WARM_UP_CALLS:]
     thread_median = median(in_thread for in_thread, _ in pairs)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import processor
 import psycopg
 from cluster import cluster
-from servers import START_TIMEOUT, THREADS, Server, ServerError, running
+from servers import START_TIMEOUT, THREADS, Server, ServerError, run_server
 
 from support.ports import free_port
 
@@ -69,7 +69,7 @@ class Peer:
         """Run a Celery worker with `count` processes."""
         command = [str(ENVIRONMENT / "bin/celery"), "--workdir", str(HERE), "--app", "calls:tasks", "worker"]
         options = ["--concurrency", str(count), "--loglevel", "warning", "--without-gossip", "--without-mingle"]
-        with self._running([*command, *options], port=self.port):
+        with self._run([*command, *options], port=self.port):
             self._wait_for_workers("EXISTS _kombu.binding.celery", 1)
             yield
 
@@ -78,14 +78,14 @@ class Peer:
         """Run Flask on waitress, one process."""
         port = free_port()
         command = [str(ENVIRONMENT / "bin/waitress-serve"), f"--listen=127.0.0.1:{port}", f"--threads={THREADS}"]
-        with self._running([*command, "jobs:app"], port=port) as server:
+        with self._run([*command, "jobs:app"], port=port) as server:
             yield server
 
     @contextmanager
     def rq_workers(self, count: int) -> Iterator[None]:
         """Run `count` workers of RQ, each of which forks for each job."""
         command = [str(ENVIRONMENT / "bin/rq"), "worker-pool", "--num-workers", str(count), "--quiet"]
-        with self._running([*command, "--url", self._broker], port=self.port):
+        with self._run([*command, "--url", self._broker], port=self.port):
             self._wait_for_workers("SCARD rq:workers", count)
             yield
 
@@ -98,8 +98,8 @@ class Peer:
         return _environ(BROKER=self._broker, DURABLE="yes" if self.durable else "no")
 
     @contextmanager
-    def _running(self, command: list[str], *, port: int) -> Iterator[Server]:
-        with running(command, folder=self.folder, port=port, ready=None, environ=self._environ) as server:
+    def _run(self, command: list[str], *, port: int) -> Iterator[Server]:
+        with run_server(command, folder=self.folder, port=port, ready=None, environ=self._environ) as server:
             yield server
 
     def count_unfinished(self) -> int:
@@ -164,7 +164,7 @@ def peer(folder: Path, show_progress: Callable[..., None], *, durable: bool = Tr
         port = free_port()
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
         command += REDIS_OPTIONS if durable else ()
-        stack.enter_context(running(command, folder=folder, port=port, ready=None, environ={}))
+        stack.enter_context(run_server(command, folder=folder, port=port, ready=None, environ={}))
         yield Peer(folder=folder, port=port, durable=durable)
 
 
@@ -199,7 +199,7 @@ class OnPostgresql:
             for _ in range(WORKERS):
                 worker_command = [*command, "worker", "--concurrency", str(THREADS)]
                 stack.enter_context(
-                    running(worker_command, folder=self.folder, port=port, ready=None, environ=self._environ)
+                    run_server(worker_command, folder=self.folder, port=port, ready=None, environ=self._environ)
                 )
             yield server
 
@@ -226,7 +226,7 @@ def _uvicorn(module: str, folder: Path, environ: Mapping[str, str]) -> Iterator[
     port = free_port()
     command = [str(ENVIRONMENT / "bin/uvicorn"), f"{module}:app", "--app-dir", str(HERE), "--port", str(port)]
     options = ["--no-access-log", "--log-level", "warning"]
-    with running([*command, *options], folder=folder, port=port, ready=None, environ=environ) as server:
+    with run_server([*command, *options], folder=folder, port=port, ready=None, environ=environ) as server:
         yield server
 
 
@@ -295,7 +295,7 @@ def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server
     hooks.write_text(json.dumps([hook | options]))
     port = free_port()
     webhook_command = ["webhook", "-hooks", str(hooks), "-ip", "127.0.0.1", "-port", str(port)]
-    with running(webhook_command, folder=folder, port=port, ready=None, environ={}) as server:
+    with run_server(webhook_command, folder=folder, port=port, ready=None, environ={}) as server:
         yield server, runs_file
 
 

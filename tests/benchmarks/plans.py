@@ -91,14 +91,14 @@ def collect_plans(url: str) -> str:
                 for statement, parameters in statements:
                     plan = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters)
                     lines = [line for (line,) in plan if not line.strip().startswith("Output:")]
-                    lines_of_page.append("```text\n" + "\n".join(_short(line) for line in lines) + "\n```\n")
+                    lines_of_page.append("```text\n" + "\n".join(_truncate(line) for line in lines) + "\n```\n")
             database_transaction.rollback()
     finally:
         engine.dispose()
     return "\n".join(lines_of_page).rstrip()
 
 
-def _short(line: str) -> str:
+def _truncate(line: str) -> str:
     """A line without its batch of values."""
     return line if len(line) <= 160 else f"{line[:157]}..."
 

@@ -91,8 +91,8 @@ def _panel(plot: Plot, left: float, heading: str, value_of: Callable[[Cost], flo
     for tick in scale.ticks:
         y = scale.place(tick)
         parts.append(f'<line x1="{left}" x2="{left + PLOT_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e5e7eb"/>')
-        parts.append(_text(_short(tick), left - 8, y + 4, anchor="end"))
-    parts += [_text(_short(size), x, TOP + PLOT_HEIGHT + 20, anchor="middle") for size, x in places.items()]
+        parts.append(_text(_short_number(tick), left - 8, y + 4, anchor="end"))
+    parts += [_text(_short_number(size), x, TOP + PLOT_HEIGHT + 20, anchor="middle") for size, x in places.items()]
     parts.append(_text(plot.axis, left + PLOT_WIDTH / 2, TOP + PLOT_HEIGHT + 44, anchor="middle"))
     for name, number in _numbers(plot).items():
         points = plot.series[name]
@@ -143,7 +143,7 @@ def _text(text: str, x: float, y: float, *, anchor: str = "start", weight: str =
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
 
 
-def _short(value: float) -> str:
+def _short_number(value: float) -> str:
     """A figure in a short form, such as 20 k."""
     for unit, name in ((1_000_000, " M"), (1_000, " k")):
         if value >= unit:

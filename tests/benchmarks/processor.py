@@ -27,7 +27,7 @@ QUIET_SHARE = 0.1
 
 
 @contextmanager
-def watched(pid: int) -> Iterator[None]:
+def watch(pid: int) -> Iterator[None]:
     """Count the processor time of a process, and of all its descendants, while the context lasts."""
     _watched.append(pid)
     try:

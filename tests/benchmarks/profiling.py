@@ -188,7 +188,7 @@ def station_table(bench: Bench, connections: int) -> list[str]:
 
 def isolated_table(events: int) -> list[str]:
     """A table of each station, measured alone."""
-    figures = [f"| {name} | {figure:.0f} |" for name, figure in stations.measured(events)]
+    figures = [f"| {name} | {figure:.0f} |" for name, figure in stations.measure_stations(events)]
     return ["| station | µs |", "|---|---|", *figures]
 
 

@@ -88,13 +88,13 @@ def _cached_times(bench: Bench) -> dict[str, Times]:
     """The times, measured once for both rows."""
     if "times" not in bench.cache:
         with bench.scratch() as folder, cluster(folder) as postgresql:
-            bench.cache["times"] = {runner: measured(bench, postgresql, runner) for runner in RUNNERS}
+            bench.cache["times"] = {runner: measure_times(bench, postgresql, runner) for runner in RUNNERS}
     times_by_runner = bench.cache["times"]
     assert isinstance(times_by_runner, dict)
     return times_by_runner
 
 
-def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
+def measure_times(bench: Bench, postgresql: Cluster, runner: str) -> Times:
     """Measure the times with one runner: a server without a worker, and a separate worker."""
     with postgresql.ledger(runner) as ledger, ledger.serve() as server, ledger.worker():
         arrived: dict[str | None, float] = {}

@@ -16,7 +16,7 @@ import load
 from bench import LATER, cost
 from cluster import cluster
 from figures import Figure
-from servers import THREADS, Server, ServerError, running
+from servers import THREADS, Server, ServerError, run_server
 
 from support.ports import free_ports
 
@@ -262,5 +262,5 @@ def _serve(engine: Engine, url: str) -> Iterator[Server]:
         *("--database", url, "--plugins-dir", str(folder / "plugins"), "--config", str(folder / "flowhooks.toml")),
     ]
     environ = {"FLOWHOOKS_HTTP_THREADS": str(THREADS), "FLOWHOOKS_RUNNER_THREADS": str(THREADS)}
-    with running(command, folder=folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+    with run_server(command, folder=folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
         yield server

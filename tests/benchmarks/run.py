@@ -356,12 +356,12 @@ def _measure_rows(rows: Sequence[Row], bench: Bench, command: str) -> list[Store
             ) -> None:
                 progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
 
-            machine, busy = report.machine() | {"loop before": steadiness.measured()}, report.too_busy()
+            machine, busy = report.machine() | {"loop before": steadiness.measure()}, report.too_busy()
             result = _measure_row(row, replace(bench, show_progress=show_progress))
             result = replace(result, busy=busy or report.too_busy())
             plot, plans = bench.cache.pop("plot", None), bench.cache.pop("plans", "")
             assert plot is None or isinstance(plot, Plot)
-            machine |= {"busy after": report.busy(), "loop after": steadiness.measured()}
+            machine |= {"busy after": report.busy(), "loop after": steadiness.measure()}
             measured.append(Stored(result=result, command=command, machine=machine, plot=plot, plans=str(plans)))
             progress.remove_task(step)
             progress.advance(overall)

@@ -19,8 +19,8 @@ import load
 import report
 from bench import CONNECTIONS, Bench
 from cluster import RUNNERS, Cluster, cluster
-from promptness import measured
-from sharing import accepted, ours
+from promptness import measure_times
+from sharing import measure_accept, run_flowhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,10 +107,10 @@ def one_round(bench: Bench, postgresql: Cluster, runner: str) -> dict[str, float
     """The figures of one runner, measured once."""
     figures = {}
     for connections in CONNECTIONS:
-        stored = accepted(bench, postgresql, runner, connections)
+        stored = measure_accept(bench, postgresql, runner, connections)
         figures |= {f"accept {connections}": stored.rate, f"cost {connections}": stored.processor}
-    ran = ours(bench, postgresql, runner)
-    times = measured(bench, postgresql, runner)
+    ran = run_flowhooks(bench, postgresql, runner)
+    times = measure_times(bench, postgresql, runner)
     return figures | {
         "deliveries": ran.rate,
         "cost": ran.processor,

@@ -9,7 +9,7 @@ import load
 import processor
 from bench import CONNECTIONS, LATER, cost, cost_of_repeated, run_times
 from figures import Cost, Figure
-from sharing import celery
+from sharing import run_celery
 
 if TYPE_CHECKING:
     from bench import Bench
@@ -27,7 +27,7 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
 
     A server without its plugin stores them. The handlers are registered, so the deliveries wait.
     """
-    theirs = celery(bench)
+    theirs = run_celery(bench)
     needed = round(bench.seconds * PER_SECOND)
     with bench.site() as site:
         with site.serve():

@@ -88,7 +88,7 @@ class Server:
     was_killed: threading.Event = field(default_factory=threading.Event)
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL; `running` then accepts that it has ended."""
+        """Kill the process with SIGKILL; `run_server` then accepts that it has ended."""
         self.was_killed.set()
         os.kill(self.pid, signal.SIGKILL)
 
@@ -157,7 +157,7 @@ class Site:
         }
         environ |= settings or {}
         ready = (admin, "/readyz")
-        with running(command, folder=self.folder, port=listen, ready=ready, environ=environ, cores=cores) as server:
+        with run_server(command, folder=self.folder, port=listen, ready=ready, environ=environ, cores=cores) as server:
             yield server
 
     def plugins(self) -> Path:
@@ -215,12 +215,12 @@ def bare(
     program = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
     command = [*program, "--port", str(port), "--threads", str(threads)]
     command += ["--store", str(folder / "bare.db")] if stores else []
-    with running(command, folder=folder, port=port, ready=None, environ={}, cores=cores) as server:
+    with run_server(command, folder=folder, port=port, ready=None, environ={}, cores=cores) as server:
         yield server
 
 
 @contextmanager
-def running(
+def run_server(
     command: Sequence[str],
     *,
     folder: Path,
@@ -262,7 +262,7 @@ def running(
         ready_after = time.perf_counter() - started
         admin = f"http://127.0.0.1:{ready[0]}" if ready else ""
         server = Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
-        with processor.watched(process.pid):
+        with processor.watch(process.pid):
             yield server
         if process.poll() is not None and not server.was_killed.is_set():
             raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_last_lines(log)}")

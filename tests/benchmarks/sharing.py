@@ -50,7 +50,7 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
                     return _loaded(bench, server, "FastAPI + Celery", connections)
 
             def ours(runner: str, connections: int = connections) -> load.Load:
-                return accepted(bench, postgresql, runner, connections)
+                return measure_accept(bench, postgresql, runner, connections)
 
             for runner, comparison in zip(
                 RUNNERS,
@@ -71,7 +71,7 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, []
 
 
-def accepted(bench: Bench, postgresql: Cluster, runner: str, connections: int) -> load.Load:
+def measure_accept(bench: Bench, postgresql: Cluster, runner: str, connections: int) -> load.Load:
     """Load a server that stores callbacks for a worker that runs none of them, with one runner."""
     with postgresql.ledger(runner) as ledger:
         ledger.rows(IDLE_WORKER)
@@ -113,7 +113,7 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Deliveries run per second by two workers ÷ tasks by two processes of Celery, all stored before."""
     with bench.scratch() as folder, cluster(folder) as postgresql:
         rounds = [
-            {"": celery(bench)} | {runner: ours(bench, postgresql, runner) for runner in RUNNERS}
+            {"": run_celery(bench)} | {runner: run_flowhooks(bench, postgresql, runner) for runner in RUNNERS}
             for _ in range(bench.rounds)
         ]
     figures = [
@@ -135,7 +135,7 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, notes
 
 
-def celery(bench: Bench) -> RunResult:
+def run_celery(bench: Bench) -> RunResult:
     """Run the tasks of `BACKLOG_SECONDS` of callbacks by two processes of Celery."""
     with bench.scratch() as folder, peer(folder, bench.show_progress) as redis:
         with redis.serve() as server:
@@ -146,7 +146,7 @@ def celery(bench: Bench) -> RunResult:
             return RunResult(count=count, seconds=seconds, processor=spent * 1e6)
 
 
-def ours(bench: Bench, postgresql: Cluster, runner: str) -> RunResult:
+def run_flowhooks(bench: Bench, postgresql: Cluster, runner: str) -> RunResult:
     """Run the deliveries of `BACKLOG_SECONDS` of callbacks by two workers, with one runner."""
     with postgresql.ledger(runner) as ledger:
         with ledger.serve() as server:

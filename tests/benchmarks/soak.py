@@ -30,7 +30,7 @@ from mixture import CONFIG, KINDS, MAX_TRIES, PLUGIN, Callers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from servers import Server, ServerError, Site, running
+from servers import Server, ServerError, Site, run_server
 
 from support.ports import free_ports
 
@@ -120,7 +120,7 @@ def early_tenth(calls: int) -> int:
     return min(5, max(1, -(-10 * WARM_UP_CALLBACKS // calls)))
 
 
-def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
+def evaluate(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
     """Compare the last tenth of the samples with the first tenth after all caches were full."""
     early_median, late_median = tenth(samples, calls, early_tenth(calls)), tenth(samples, calls, 9)
 
@@ -246,7 +246,7 @@ def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
         *("--database", str(site.database), "--plugins-dir", str(plugins), "--config", str(config)),
     ]
     environ = {"FLOWHOOKS_ANSWER_WAIT": "0.5", "FLOWHOOKS_LOG_LEVEL": "error"}
-    with running(command, folder=site.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+    with run_server(command, folder=site.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
         yield server, ("127.0.0.1", listen)
 
 
@@ -269,7 +269,7 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
         [FLOWHOOKS, "verify", "--json", "--database", str(site.database)], capture_output=True, text=True, check=False
     )
     report = json.loads(verified.stdout or "{}")
-    figures = judged(samples, calls, growth)
+    figures = evaluate(samples, calls, growth)
     problems = [*results.problems, *operators.problems, *backlog]
     problems += [f"{figure.what}: {figure.allowed} does not hold" for figure in figures if not figure.holds]
     if verified.returncode:

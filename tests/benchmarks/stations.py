@@ -140,7 +140,7 @@ def _measure_batches(file: Path, size: int, events: int) -> _BatchCosts:
     return _BatchCosts(*(total / events * 1e6 for total in spent))
 
 
-def measured(events: int) -> Iterator[tuple[str, float]]:
+def measure_stations(events: int) -> Iterator[tuple[str, float]]:
     """Each station, and its microseconds of processor time for each callback.
 
     Args:
@@ -176,7 +176,7 @@ def measured(events: int) -> Iterator[tuple[str, float]]:
 def main(events: int) -> None:
     """Print microseconds of processor time for each callback, by station."""
     click.echo("| station | µs |\n|---|---|")
-    for name, figure in measured(events):
+    for name, figure in measure_stations(events):
         click.echo(f"| {name} | {figure:.0f} |")
 
 

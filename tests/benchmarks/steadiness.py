@@ -27,7 +27,7 @@ def _work() -> float:
     return (time.thread_time() - began) * 1000
 
 
-def measured(samples: int = SAMPLES) -> str:
+def measure(samples: int = SAMPLES) -> str:
     """The median, the tenth and the ninth tenth of the processor time of the same work, as text."""
     tenths = quantiles([_work() for _ in range(samples)], n=10)
     return f"{tenths[4]:.1f} ms ({tenths[0]:.1f} to {tenths[8]:.1f})"
@@ -39,7 +39,7 @@ def main(samples: int) -> None:
     """Print, for each processor, the median processor time of the same work, and the range without the extremes."""
     for core in sorted(os.sched_getaffinity(0)):
         os.sched_setaffinity(0, {core})
-        click.echo(f"processor {core}: {measured(samples)}")
+        click.echo(f"processor {core}: {measure(samples)}")
 
 
 if __name__ == "__main__":

@@ -164,17 +164,17 @@ def main() -> None:
     """Serve, then write the measurements."""
     file, command, *arguments = sys.argv[1:]
     sys.argv = [command, *arguments]
-    watches = Stopwatches()
+    stopwatches = Stopwatches()
     try:
         if command == "bare":
             signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # otherwise the process would end without output
-            watches.install(BARE)
+            stopwatches.install(BARE)
             import_module("bare").main()
         else:
-            watches.install(FLOWHOOKS)
+            stopwatches.install(FLOWHOOKS)
             import_module("flowhooks.cli.main").main()
     finally:
-        watches.write(Path(file))
+        stopwatches.write(Path(file))
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def test_processor_time_includes_ended_child_processes(part):
     with subprocess.Popen(
         [sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        with processor.watched(process.pid):
+        with processor.watch(process.pid):
             assert process.stdout.readline() == "1\n"
             assert processor.spent() >= 0.3
             assert processor.parent(process.pid) == os.getpid()
@@ -282,7 +282,7 @@ def test_growth_is_measured_for_each_size_with_responses(part, tmp_path):
         return load.Load(counted=100, later=0, seconds=1, p50=1, p99=2, processor=100 + size)
 
     bare = growth.OURS["bare"]
-    found = growth._measured(quiet, {"ours": one, bare: lambda _size: one(0)}, (0, 10, 100, 1_000), "things")
+    found = growth._measure_sizes(quiet, {"ours": one, bare: lambda _size: one(0)}, (0, 10, 100, 1_000), "things")
     first = growth._against_first({"ours": found["ours"]}, "things")
     assert [(one.case, one.judged) for one in first] == [("ours, 10 things", 1.1), ("ours, 100 things", 2.0)]
     assert [one.judged for one in growth._against_bare(found, "things")] == [1.0, 1.1, 2.0]
@@ -691,7 +691,7 @@ def test_a_soak_that_leaks_is_reported(part):
             )
             for done in range(0, 1_000_001, 5000)
         ]
-        return [one.what for one in soak.judged(samples, 1_000_000, 1.1) if not one.holds]
+        return [one.what for one in soak.evaluate(samples, 1_000_000, 1.1) if not one.holds]
 
     assert judged() == []
     assert judged(memory=15, handles=8, threads=4, wal=40) == ["memory, MiB"]
@@ -717,7 +717,7 @@ def test_a_short_soak_distinguishes_full_caches_from_leaks(part):
             soak.Sample(done=done, memory=memory(done), handles=30, threads=45, wal=16.0)
             for done in range(0, 100_001, 500)
         ]
-        return [one.what for one in soak.judged(samples, 100_000, 1.1) if not one.holds]
+        return [one.what for one in soak.evaluate(samples, 100_000, 1.1) if not one.holds]
 
     assert judged(lambda done: 80 + min(done, 50_000) / 2500) == []
     assert judged(lambda done: 80 + done / 2500) == ["memory, MiB"]
