@@ -11,7 +11,7 @@ from model import desk
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from model.paper import Delivery, Paper
+    from model.paper import Delivery, LedgerModel
 
 STATES: Final[Mapping[str, set[State]]] = {
     "replay": {State.DEAD},
@@ -38,7 +38,7 @@ class Item:
     event: str
     handler: str
     state: State
-    made: int
+    attempts: int
     status: str = "planned"
 
 
@@ -58,75 +58,75 @@ class Operation:
 
     def shape(self) -> tuple[Any, ...]:
         """The operation in a comparable form."""
-        items = {name: (item.state, item.made, item.status) for name, item in self.items.items()}
+        items = {name: (item.state, item.attempts, item.status) for name, item in self.items.items()}
         return self.state, len(items), self.count("released"), self.count("changed"), items
 
 
-def planned(paper: Paper, action: str, event_filter: Mapping[str, Any]) -> list[Delivery] | None:
+def planned_deliveries(model: LedgerModel, action: str, event_filter: Mapping[str, Any]) -> list[Delivery] | None:
     """The deliveries that a plan has; None if the action changes no delivery in the filter's state."""
     state, handler = event_filter.get("state"), event_filter.get("handler")
     if state is not None and state not in STATES[action] and (action, state) != ("close", "suspended"):
         return None
     return [
-        one
-        for event in desk.meant(paper, event_filter)
-        for one in event.deliveries.values()
-        if one.state in STATES[action]
-        and desk.fits(one, handler, state)
-        and (action != "run-now" or (_is_scheduled(paper, one) and one.handler not in paper.paused))
+        delivery
+        for event in desk.matching_events(model, event_filter)
+        for delivery in event.deliveries.values()
+        if delivery.state in STATES[action]
+        and desk.matches_delivery(delivery, handler, state)
+        and (action != "run-now" or (_is_scheduled(model, delivery) and delivery.handler not in model.paused))
     ]
 
 
-def _is_scheduled(paper: Paper, one: Delivery) -> bool:
-    return one.due is not None and one.due > paper.now
+def _is_scheduled(model: LedgerModel, delivery: Delivery) -> bool:
+    return delivery.due is not None and delivery.due > model.now
 
 
-def release(paper: Paper, operation: Operation, most: int) -> tuple[int, int]:
+def release(model: LedgerModel, operation: Operation, limit: int) -> tuple[int, int]:
     """Act on the next items; return the numbers of released and of changed ones."""
-    following = [name for name, item in sorted(operation.items.items()) if item.status == "planned"][:most]
-    for name in following:
+    next_items = [name for name, item in sorted(operation.items.items()) if item.status == "planned"][:limit]
+    for name in next_items:
         item = operation.items[name]
-        one = find(paper, item)
-        item.status = "released" if one is not None and _act(paper, operation, item, one) else "changed"
-    released = sum(operation.items[name].status == "released" for name in following)
-    return released, len(following) - released
+        delivery = find(model, item)
+        item.status = "released" if delivery is not None and _act(model, operation, item, delivery) else "changed"
+    released = sum(operation.items[name].status == "released" for name in next_items)
+    return released, len(next_items) - released
 
 
-def find(paper: Paper, item: Item) -> Delivery | None:
+def find(model: LedgerModel, item: Item) -> Delivery | None:
     """The delivery of an item; None if its event was purged."""
-    event = paper.events.get(item.event)
+    event = model.events.get(item.event)
     return event.deliveries[item.handler] if event else None
 
 
-def _act(paper: Paper, operation: Operation, item: Item, one: Delivery) -> bool:
+def _act(model: LedgerModel, operation: Operation, item: Item, delivery: Delivery) -> bool:
     """Act on a delivery that is still as planned; return whether it was."""
-    if (one.state, len(one.attempts)) != (item.state, item.made):
+    if (delivery.state, len(delivery.attempts)) != (item.state, item.attempts):
         return False
     match operation.action:
         case "run-now":
-            if not _is_scheduled(paper, one):
+            if not _is_scheduled(model, delivery):
                 return False
-            one.due = one.changed = paper.now
+            delivery.due = delivery.changed = model.now
         case "close":
-            if operation.event_filter.get("state") == "suspended" and one.due is not None:
+            if operation.event_filter.get("state") == "suspended" and delivery.due is not None:
                 return False
-            one.move(State.CLOSED, paper.now)
+            delivery.move(State.CLOSED, model.now)
         case "mark-done":
-            one.move(State.SUCCEEDED, paper.now)
+            delivery.move(State.SUCCEEDED, model.now)
         case _:
-            paper.again(one, paper.absent)
+            model.requeue(delivery, model.missing_handlers)
     return True
 
 
-def finish(paper: Paper) -> None:
+def finish(model: LedgerModel) -> None:
     """End each running operation whose deliveries were all released and executed."""
-    for operation in paper.operations.values():
-        if operation.state == "running" and not operation.count("planned") and not _is_executing(paper, operation):
+    for operation in model.operations.values():
+        if operation.state == "running" and not operation.count("planned") and not _is_executing(model, operation):
             operation.state = "finished"
 
 
-def _is_executing(paper: Paper, operation: Operation) -> bool:
-    released = [find(paper, item) for item in operation.items.values() if item.status == "released"]
+def _is_executing(model: LedgerModel, operation: Operation) -> bool:
+    released = [find(model, item) for item in operation.items.values() if item.status == "released"]
     return operation.action not in {"close", "mark-done"} and any(
-        one is not None and one.state in {State.WAITING, State.RUNNING} for one in released
+        delivery is not None and delivery.state in {State.WAITING, State.RUNNING} for delivery in released
     )

@@ -18,12 +18,12 @@ class Retries(NamedTuple):
     attempts: int
     delays: tuple[int, ...]
 
-    def after(self, made: int) -> int | None:
+    def delay_after(self, attempts: int) -> int | None:
         """Microseconds to the next attempt; None if there is none."""
-        return None if made >= self.attempts else self.delays[min(made, len(self.delays)) - 1] * SECOND
+        return None if attempts >= self.attempts else self.delays[min(attempts, len(self.delays)) - 1] * SECOND
 
 
-UNASKED: Final = Retries(8, (5, 300, 1800, 7200, 18000, 36000, 36000))
+DEFAULT_RETRY: Final = Retries(8, (5, 300, 1800, 7200, 18000, 36000, 36000))
 """The retry options of a handler without `retry=`, if an attempt must be repeated."""
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 ACTIONS = st.sampled_from(["replay", "replay", "rerun", "mark-done", "mark-not-done", "close", "run-now"])
 CHANGES = st.sampled_from(["start", "start", "start", "pause", "resume", "resume", "cancel"])
-PLANNED = st.sampled_from(
+PLAN_FILTERS = st.sampled_from(
     ["one", "one", {}, {}, {"handler": "p:again"}, {"handler": "q:every", "state": "dead"}]
-    + [{"state": one} for one in ("dead", "succeeded", "unknown", "waiting", "suspended", "parked")]
+    + [{"state": state} for state in ("dead", "succeeded", "unknown", "waiting", "suspended", "parked")]
 )
 MAX_RELEASED = 2
 """The number of deliveries that one transaction releases here, so that most operations need several."""
@@ -30,11 +30,11 @@ class Operating(Running):
     """The steps of engines, runners and bulk operations."""
 
     def _wanted(self, wanted: Any, pick: int) -> dict[str, Any]:
-        events = list(self.paper.events)
+        events = list(self.model.events)
         return {"ids": [events[pick % len(events)] if events else "none"]} if wanted == "one" else wanted
 
-    @precondition(lambda self: self.paper.deliveries())
-    @rule(action=ACTIONS, wanted=PLANNED, pick=PICKS, which=WHICH)
+    @precondition(lambda self: self.model.deliveries())
+    @rule(action=ACTIONS, wanted=PLAN_FILTERS, pick=PICKS, which=WHICH)
     def plan(self, action: str, wanted: Any, pick: int, which: int) -> None:
         """Plan an operation."""
         self._plan(action, self._wanted(wanted, pick), which)
@@ -42,50 +42,52 @@ class Operating(Running):
     def _plan(self, action: str, event_filter: Mapping[str, Any], which: int) -> str:
         """Plan an operation; return its id, or `""` if it is refused."""
         arguments = {"action": action, "event_filter": event_filter}
-        expected = bulk.planned(self.paper, action, event_filter)
+        expected = bulk.planned_deliveries(self.model, action, event_filter)
         if expected is None:
             with pytest.raises(InvalidTransition):
                 self.real.perform(self._flow(which), "plan_operation", **arguments)
             return ""
-        done = self.real.perform(self._flow(which), "plan_operation", **arguments)
-        assert done["planned"] == len(expected)
-        self.paper.operations[done["id"]] = bulk.Operation(
+        result = self.real.perform(self._flow(which), "plan_operation", **arguments)
+        assert result["planned"] == len(expected)
+        self.model.operations[result["id"]] = bulk.Operation(
             action,
             event_filter,
             {
-                self.real.ids[one.event, one.handler]: bulk.Item(one.event, one.handler, one.state, len(one.attempts))
-                for one in expected
+                self.real.ids[delivery.event, delivery.handler]: bulk.Item(
+                    delivery.event, delivery.handler, delivery.state, len(delivery.attempts)
+                )
+                for delivery in expected
             },
         )
-        return done["id"]
+        return result["id"]
 
-    @precondition(lambda self: self.paper.operations)
+    @precondition(lambda self: self.model.operations)
     @rule(change=CHANGES, pick=PICKS, which=WHICH)
     def change_operation(self, change: str, pick: int, which: int) -> None:
         """Start, pause, resume or cancel an operation."""
-        self._change(change, list(self.paper.operations)[pick % len(self.paper.operations)], which)
+        self._change(change, list(self.model.operations)[pick % len(self.model.operations)], which)
 
     def _change(self, change: str, operation_id: str, which: int) -> None:
-        operation, (before, after) = self.paper.operations[operation_id], bulk.CHANGES[change]
+        operation, (before, after) = self.model.operations[operation_id], bulk.CHANGES[change]
         if operation.state not in before:
             with pytest.raises(InvalidTransition):
                 self.real.perform(self._flow(which), f"{change}_operation", operation_id=operation_id)
             return
         self.real.perform(self._flow(which), f"{change}_operation", operation_id=operation_id)
         operation.state = after
-        self.paper.deeds += 1
+        self.model.audit_entries += 1
 
-    @precondition(lambda self: self.paper.operations)
+    @precondition(lambda self: self.model.operations)
     @rule(pick=PICKS, which=WHICH, breaks=st.sampled_from([False, False, False, True]))
     def release(self, pick: int, which: int, breaks: bool) -> None:
         """A process releases a page of an operation, or its transaction is undone before it is durable."""
-        self._release(list(self.paper.operations)[pick % len(self.paper.operations)], which, breaks=breaks)
+        self._release(list(self.model.operations)[pick % len(self.model.operations)], which, breaks=breaks)
 
     def _release(self, operation_id: str, which: int, *, breaks: bool = False) -> bool:
         """Release a page; return whether the process has the lease."""
-        operation, flow = self.paper.operations[operation_id], self._flow(which)
+        operation, flow = self.model.operations[operation_id], self._flow(which)
         if breaks and operation.count("planned"):
-            self.real.break_release(flow, operation_id)
+            self.real.fail_release(flow, operation_id)
             return True
         released = self.real.release(flow, operation_id)
         if released is None:
@@ -94,21 +96,21 @@ class Operating(Running):
             return False
         assert operation.state == "running"
         operation.process = flow.app.ledger.process
-        assert (released.released, released.changed) == bulk.release(self.paper, operation, MAX_RELEASED)
+        assert (released.released, released.changed) == bulk.release(self.model, operation, MAX_RELEASED)
         return True
 
-    @precondition(lambda self: self.paper.deliveries())
-    @rule(action=ACTIONS, wanted=PLANNED, pick=PICKS, which=WHICH)
+    @precondition(lambda self: self.model.deliveries())
+    @rule(action=ACTIONS, wanted=PLAN_FILTERS, pick=PICKS, which=WHICH)
     def operate(self, action: str, wanted: Any, pick: int, which: int) -> None:
         """Plan an operation, start it and release all its deliveries."""
         if operation_id := self._plan(action, self._wanted(wanted, pick), which):
             self._change("start", operation_id, which)
-            while self.paper.operations[operation_id].count("planned"):
+            while self.model.operations[operation_id].count("planned"):
                 assert self._release(operation_id, which)
 
-    @precondition(lambda self: self.paper.operations)
+    @precondition(lambda self: self.model.operations)
     @rule(which=WHICH)
     def finish_operations(self, which: int) -> None:
         """A process stores the results of the operations whose deliveries were all executed."""
         self.real.finish_operations(self._flow(which))
-        bulk.finish(self.paper)
+        bulk.finish(self.model)

@@ -41,27 +41,27 @@ if TYPE_CHECKING:
 
 HEARTBEAT_TIMEOUT = 3600.0
 """Seconds without a heartbeat after which a process expires: only a step makes a process silent for so long."""
-SOON = 60.0
+STEP_TIMEOUT = 60.0
 """Timeout of a step in seconds, for a busy machine."""
 
 
-class ByHand(SlotPool):
+class ManualSlots(SlotPool):
     """Slots whose threads are the test: `free` says whether one is free, and nothing is started."""
 
     free = False
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.begun: list[ReadyDelivery] = []
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.started: list[ReadyDelivery] = []
 
     def reserve(self, transaction: Any, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """Reserve all deliveries for this process or none. The ledger leaves out paused ones."""
-        reserved = [one for one in deliveries if self.free and self._runtime.runs_here(one.handler)]
-        transaction.after_commit(lambda: self.begun.extend(reserved))
+        reserved = [delivery for delivery in deliveries if self.free and self._runtime.runs_here(delivery.handler)]
+        transaction.after_commit(lambda: self.started.extend(reserved))
         return reserved
 
 
-class Work:
+class HandlerBehavior:
     """The handlers' behaviour, as the current step defines.
 
     Attributes:
@@ -75,10 +75,14 @@ class Work:
 
     def plugins(self, handlers: Mapping[str, Conditions]) -> dict[str, object]:
         """The plugins with these handlers, and one that wraps them all."""
-        plugins: dict[str, object] = {"wraps": self._wrapping(repr(handlers))}
-        for name in sorted({one.split(":")[0] for one in handlers}):
-            theirs = [self._handler(one, given) for one, given in handlers.items() if one.startswith(f"{name}:")]
-            plugins[name] = SimpleNamespace(handlers=hookimpl(lambda theirs=theirs: theirs))
+        plugins: dict[str, object] = {"wraps": self._wrapper_plugin(repr(handlers))}
+        for name in sorted({handler_id.split(":")[0] for handler_id in handlers}):
+            own = [
+                self._handler(handler_id, conditions)
+                for handler_id, conditions in handlers.items()
+                if handler_id.startswith(f"{name}:")
+            ]
+            plugins[name] = SimpleNamespace(handlers=hookimpl(lambda own=own: own))
         return plugins
 
     def _handler(self, name: str, conditions: Conditions) -> Any:
@@ -98,7 +102,7 @@ class Work:
             name=name.split(":")[1],
         )(self._function)
 
-    def _wrapping(self, loaded: str) -> SimpleNamespace:
+    def _wrapper_plugin(self, loaded: str) -> SimpleNamespace:
         @hookimpl(wrapper=True)
         def run_handler(handler: Any, event: Any, delivery: Any) -> Iterator[None]:
             if self.fates[delivery.id] == "never enters":
@@ -125,7 +129,7 @@ class Work:
         return self.fates[delivery.id]
 
 
-class Real:
+class RealLedger:
     """One ledger and its processes.
 
     Args:
@@ -138,7 +142,7 @@ class Real:
         ids: the id of each known delivery by event and handler.
     """
 
-    def __init__(self, harness: Any, new_database: Path, work: Work) -> None:
+    def __init__(self, harness: Any, new_database: Path, work: HandlerBehavior) -> None:
         self._harness = harness
         self.work = work
         self.clock = harness.clock
@@ -159,7 +163,7 @@ class Real:
                     start=False,
                     sources={"default": asked_source()},
                     routing={"ignore_process_keys": (IGNORED,)},
-                    ledger={"write_timeout": SOON, "heartbeat_timeout": HEARTBEAT_TIMEOUT},
+                    ledger={"write_timeout": STEP_TIMEOUT, "heartbeat_timeout": HEARTBEAT_TIMEOUT},
                 )
             )
 
@@ -209,14 +213,14 @@ class Real:
         """Release a page of an operation, as the thread of a process does."""
         return self._releaser(flow).release(operation_id)
 
-    def break_release(self, flow: Any, operation_id: str) -> None:
+    def fail_release(self, flow: Any, operation_id: str) -> None:
         """Release a page whose transaction fails before it is durable."""
 
-        def break_off(_point: str) -> None:
+        def fail(_point: str) -> None:
             raise Unavailable("on purpose")
 
         with pytest.MonkeyPatch.context() as patched, suppress(Unavailable):
-            patched.setattr(bulk_release, "hit", break_off)
+            patched.setattr(bulk_release, "hit", fail)
             self._releaser(flow).release(operation_id)
 
     def finish_operations(self, flow: Any) -> None:
@@ -225,34 +229,35 @@ class Real:
         for operation in releaser.open_operations():
             releaser.finish(operation)
 
-    def silence(self, flow: Any, other: Any) -> None:
+    def age_heartbeat(self, flow: Any, other: Any) -> None:
         """Make a process's last heartbeat old, while the other process was connected."""
         other.app.ledger._registration.heartbeats._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
         late = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
         flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", late, flow.app.ledger.process)
 
     @contextmanager
-    def one_commit(self, flow: Any) -> Iterator[None]:
+    def batch_writes(self, flow: Any) -> Iterator[None]:
         """Keep the writer busy, so that work submitted in this context is committed together."""
-        free, begun = threading.Event(), threading.Event()
-        flow.app.ledger._writer.submit(call_each, lambda _transaction: begun.set() or free.wait(SOON))
-        assert begun.wait(SOON)  # otherwise the writer may take a part of the work together with this, and not the rest
+        free, started = threading.Event(), threading.Event()
+        flow.app.ledger._writer.submit(call_each, lambda _transaction: started.set() or free.wait(STEP_TIMEOUT))
+        # Otherwise the writer may take a part of the work together with this, and not the rest.
+        assert started.wait(STEP_TIMEOUT)
         try:
             yield
         finally:
             free.set()
 
-    def claim_soon(self, flow: Any, queued: ReadyDelivery) -> Any:
+    def submit_claim(self, flow: Any, queued: ReadyDelivery) -> Any:
         """Claim together with other submitted work; return a function that returns the result."""
         ledger = flow.app.ledger
         ticket = ledger._writer.submit(ledger._claim_batch, [ClaimRequest(queued, self.clock.now())])
-        return lambda: ticket.result(SOON)[0]
+        return lambda: ticket.result(STEP_TIMEOUT)[0]
 
     def flush(self, flow: Any) -> None:
         """Wait until all submitted work is durable."""
         flow.app.ledger.write(lambda _transaction: None)
 
-    def dismissed_wanted(self) -> dict[str, int]:
+    def count_dismissed(self) -> dict[str, int]:
         """The number of dismissed events that each handler matches."""
         app = self.flows[0].app
         with app.ledger.connection() as connection:
@@ -282,7 +287,7 @@ class Real:
             assert self.ids.setdefault((event, name), delivery) == delivery, "a delivery keeps its id"
             deliveries[event][name] = (state, made, *how, attempts.pop(delivery, []))
         assert not attempts, "no attempt is without its delivery"
-        others = dict(rows("SELECT event_id, count(*) FROM conflicts GROUP BY event_id"))
+        conflicting_bodies = dict(rows("SELECT event_id, count(*) FROM conflicts GROUP BY event_id"))
         late = {
             event: (number, int(repeats))
             for event, number, repeats in rows(
@@ -302,7 +307,7 @@ class Real:
                     set(json.loads(no_match)["reasons"]) if no_match else None,
                     repeats,
                     set(json.loads(route)),
-                    others.get(event, 0),
+                    conflicting_bodies.get(event, 0),
                     (origin, *late.get(event, (0, 0))),
                     deliveries.pop(event, {}),
                 )
@@ -311,7 +316,7 @@ class Real:
                 )
             },
             "no event": deliveries,
-            "gone": {event for (event,) in rows("SELECT event_id FROM purged_identities")},
+            "purged_identities": {event for (event,) in rows("SELECT event_id FROM purged_identities")},
             "paused": {name for (name,) in rows("SELECT id FROM handlers WHERE paused_at IS NOT NULL")},
             "ignored": dict(rows("SELECT rule, count FROM ignored_requests")),
             "accepted": counted.accepted,
@@ -320,5 +325,5 @@ class Real:
                 name: (*facts, items.pop(name, {}))
                 for name, *facts in rows("SELECT id, state, planned, released, changed FROM operations")
             },
-            "deeds": rows("SELECT count(*) FROM audit_log")[0][0],
+            "audit_entries": rows("SELECT count(*) FROM audit_log")[0][0],
         }

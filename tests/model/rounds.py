@@ -42,7 +42,7 @@ class Killed(BaseException):
 class Rounds(RuleBasedStateMachine):
     """A ledger that asks an engine. A subclass provides the harness, and `patched`."""
 
-    def site(self) -> Any:
+    def new_harness(self) -> Any:
         """A harness for a new ledger."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class Rounds(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.harness = self.site()
+        self.harness = self.new_harness()
         self.engine = FakeEngine(self.harness.clock)
         self.ended: set[str] = set()
         self.called: set[str] = set()

@@ -25,7 +25,7 @@ class Route(NamedTuple):
     Attributes:
         state, parked_by, dismissed_by: as the ledger stores them.
         handlers: the matching handlers.
-        refused: handlers that share its class or key and do not match.
+        not_matching: handlers that share its class or key and do not match.
         missing: the members that undecided conditions lack.
     """
 
@@ -33,38 +33,48 @@ class Route(NamedTuple):
     parked_by: str | None
     dismissed_by: str | None
     handlers: frozenset[str]
-    refused: frozenset[str]
+    not_matching: frozenset[str]
     missing: frozenset[str]
 
     @property
     def no_match(self) -> frozenset[str] | None:
         """The handlers whose reason for not matching is stored; None: nothing is stored."""
-        return (self.refused or None) if self.state != "routed" or self.missing else None
+        return (self.not_matching or None) if self.state != "routed" or self.missing else None
 
 
 def route(callback: Callback, known: Mapping[str, Conditions]) -> Route:
     """The route of an event among the known handlers, each with its conditions."""
     _, callback_class, _ = callback.identity
     key = callback.body.get("processDefinitionKey")
-    sharing = {one for one in known if key in HANDLERS[one].keys or callback_class in HANDLERS[one].classes}
-    asked = {one for one in known if (one in sharing or HANDLERS[one].every) and _has_kind_and_version(one, callback)}
-    missing = {one: _undecided(known[one], callback.body) for one in asked if decide(known[one], callback) is None}
-    takes = {one for one in asked if decide(known[one], callback) is True}
+    candidates = {
+        handler for handler in known if key in HANDLERS[handler].keys or callback_class in HANDLERS[handler].classes
+    }
+    eligible = {
+        handler
+        for handler in known
+        if (handler in candidates or HANDLERS[handler].every) and _has_kind_and_version(handler, callback)
+    }
+    missing = {
+        handler: _undecided(known[handler], callback.body)
+        for handler in eligible
+        if decide(known[handler], callback) is None
+    }
+    matching = {handler for handler in eligible if decide(known[handler], callback) is True}
     state, parked_by, dismissed_by = "routed", None, None
-    if not sharing & takes:
+    if not candidates & matching:
         state, parked_by, dismissed_by = "parked", None, None
-        if sharing & missing.keys():
+        if candidates & missing.keys():
             parked_by = "condition"
-        elif sharing & asked:
+        elif candidates & eligible:
             state, dismissed_by = "dismissed", "condition"
         elif key == IGNORED:
             state, dismissed_by = "dismissed", "setting"
-        elif sharing and callback.identity[2] != "complete":
+        elif candidates and callback.identity[2] != "complete":
             state, dismissed_by = "dismissed", "kind"
         else:
             parked_by = "handler" if key or callback_class else "name"
-    members = frozenset().union(*missing.values())
-    return Route(state, parked_by, dismissed_by, frozenset(takes), frozenset(sharing - takes), members)
+    missing_members = frozenset().union(*missing.values())
+    return Route(state, parked_by, dismissed_by, frozenset(matching), frozenset(candidates - matching), missing_members)
 
 
 def decide(conditions: Conditions, callback: Callback) -> bool | None:
@@ -98,6 +108,6 @@ def _meets(expected: Any, value: Any) -> bool | None:
     constants = expected if isinstance(expected, list) else [expected]
     if value is None:
         return True if None in constants else None
-    if type(value) not in {type(one) for one in constants}:
+    if type(value) not in {type(constant) for constant in constants}:
         return None
     return value in constants

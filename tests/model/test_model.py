@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from flowhooks import app
 from model.acting import Acting
 from model.operating import MAX_RELEASED
-from model.real import ByHand, Real, Work
+from model.real import HandlerBehavior, ManualSlots, RealLedger
 
 STEPS = 40
 SHORT = {"sqlite": 30, "postgresql": 10}
@@ -24,7 +24,7 @@ LONG = int(os.environ.get("FLOWHOOKS_MODEL_EXAMPLES", "2000"))
 """Examples of `make test-long` on each database, different ones each time."""
 SEED = os.environ.get("FLOWHOOKS_MODEL_SEED", "")
 """The seed of all tests here; if empty, 1 for the tests of `make test` and a random seed for the long test."""
-HOWEVER_BUSY = settings(
+BASE_SETTINGS = settings(
     deadline=None,
     stateful_step_count=STEPS,
     print_blob=True,
@@ -48,23 +48,23 @@ def _quiet():
 @pytest.fixture
 def steps(harness, new_database, clock, tmp_path, monkeypatch):
     """All steps on this database; each example has a harness of its own."""
-    work, loads, folders, really = Work(), {}, iter(range(1_000_000)), app.load
+    work, loaded_plugins, folders, real_load = HandlerBehavior(), {}, iter(range(1_000_000)), app.load
 
     def load(settings, *, objects, entry_points, environ):
         # The same plugins each time, at half the cost of a start.
-        if (names := objects["wraps"].loaded) not in loads:
-            loads[names] = really(settings, objects=objects, entry_points=entry_points, environ=environ)
-        return loads[names]
+        if (names := objects["wraps"].loaded) not in loaded_plugins:
+            loaded_plugins[names] = real_load(settings, objects=objects, entry_points=entry_points, environ=environ)
+        return loaded_plugins[names]
 
-    monkeypatch.setattr("flowhooks.execution.runners.selection.SlotPool", ByHand)
+    monkeypatch.setattr("flowhooks.execution.runners.selection.SlotPool", ManualSlots)
     monkeypatch.setattr("flowhooks.app.load", load)
     monkeypatch.setattr("flowhooks.ledger.bulk_release.MAX_RELEASED", MAX_RELEASED)
 
     class Steps(Acting):
-        def site(self):
+        def new_ledger(self):
             self.folder = tmp_path / str(next(folders))
             self.folder.mkdir()
-            return Real(type(harness)(self.folder, type(clock)(), harness.url), new_database, work)
+            return RealLedger(type(harness)(self.folder, type(clock)(), harness.url), new_database, work)
 
         def teardown(self):
             super().teardown()
@@ -80,7 +80,7 @@ def run(request):
     def run(machine, number, examples, **more):
         try:
             run_state_machine_as_test(
-                seed(number)(machine), settings=settings(HOWEVER_BUSY, max_examples=examples, **more)
+                seed(number)(machine), settings=settings(BASE_SETTINGS, max_examples=examples, **more)
             )
         except BaseException as error:
             error.add_note(
@@ -109,8 +109,8 @@ def test_ledger_has_the_expected_content_after_thousands_of_sequences(steps, run
 @pytest.mark.either
 def test_the_seed_determines_the_whole_run(steps, run):
     """The same seed gives the same steps, times, crashes, repeats and rows; another seed gives different ones."""
-    first, again, other = ([], []), ([], []), ([], [])
-    for number, (lines, stored) in ((7, first), (7, again), (8, other)):
+    first, repeated, other = ([], []), ([], []), ([], [])
+    for number, (lines, stored) in ((7, first), (7, repeated), (8, other)):
 
         class Recording(steps):
             def teardown(self, stored=stored):
@@ -119,10 +119,10 @@ def test_the_seed_determines_the_whole_run(steps, run):
 
         with with_reporter(lines.append):
             run(Recording, number, 2, verbosity=Verbosity.debug, stateful_step_count=15)
-    steps_of = [[line for line in lines if "state." in line] for lines, _ in (first, again, other)]
+    steps_of = [[line for line in lines if "state." in line] for lines, _ in (first, repeated, other)]
     assert len(steps_of[0]) > 10
     assert steps_of[0] == steps_of[1] != steps_of[2]
-    assert first[1] == again[1] != other[1]
+    assert first[1] == repeated[1] != other[1]
 
 
 @pytest.mark.sqlite
@@ -130,7 +130,7 @@ def test_a_failure_names_its_seed_and_test(steps, run):
     """A failure names the seed and the test that repeat it."""
 
     class Failing(steps):
-        def look_closer(self):
+        def check_due_and_counts(self):
             raise AssertionError("on purpose")
 
     with pytest.raises(AssertionError, match="on purpose") as failed:

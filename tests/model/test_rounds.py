@@ -27,12 +27,12 @@ def run(harness, new_database, clock, tmp_path, monkeypatch, request):  # noqa: 
     monkeypatch.setattr(pace, "MAX_SHARE", 1.0)  # no rests
 
     class Steps(Rounds):
-        def site(self):
+        def new_harness(self):
             self.folder = tmp_path / str(next(folders))
             self.folder.mkdir()
-            site = type(harness)(self.folder, type(clock)())
-            shutil.copy(new_database, site.file)
-            return site
+            new = type(harness)(self.folder, type(clock)())
+            shutil.copy(new_database, new.file)
+            return new
 
         @contextmanager
         def patched(self, target, value):
