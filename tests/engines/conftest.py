@@ -27,24 +27,24 @@ from support import fork_server
 from support.ports import free_port
 
 PROJECTS = Path(__file__).parents[1] / "data/engines"
-PATIENCE = 60.0
+WAIT_TIMEOUT = 60.0
 """Timeout of waits in seconds: an engine creates its tables while other processes use the cores."""
 FORKS = Path(__file__).parents[2] / "docs/how-to/engines/operaton-and-cib-seven.md"
 """The page about the forks of Camunda 7."""
-STARTS = 300.0
+START_TIMEOUT = 300.0
 """Timeout of the start of an engine in seconds: Spring Boot loads ten thousand classes first."""
-BUILDS = 400.0
+BUILD_TIMEOUT = 400.0
 """Timeout of Maven in seconds, including the first downloads."""
-CANNOT_BE_HAD = re.compile(
+MISSING_REQUIREMENT = re.compile(
     r"Could not (?:resolve|transfer|find)|could not be resolved|Failed to (?:read artifact|collect dep)|"
     r"Failure to transfer|Unknown host|Non-resolvable"
 )
-"""Maven's messages about missing requirements, which are no fault of the compiled code."""
+"""Maven's messages about missing downloads, which are not errors of the compiled code."""
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
-"""Options for a short life: no long compilation, and no parallel garbage collection."""
+"""JVM options for short-lived processes: no long compilation, and no parallel garbage collection."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """One response as it was received."""
 
     status: int
@@ -83,13 +83,13 @@ class Site:
             cwd=self.folder,
             env=kept | {"FLOWHOOKS_PLUGINS_ALLOW": "deeds", "JOURNAL": str(self.journal)} | given,
         )
-        said = []
+        log_lines = []
         for line in self.process.stderr:
-            said.append(line.decode())
+            log_lines.append(line.decode())
             if json.loads(line)["event"] == "server_started":
                 break
         else:
-            pytest.fail("the server did not start:\n" + "".join(said))
+            pytest.fail("the server did not start:\n" + "".join(log_lines))
         self._reading = threading.Thread(target=self.process.stderr.read, daemon=True)
         self._reading.start()
         return self
@@ -98,7 +98,7 @@ class Site:
         """Request a graceful shutdown, and wait for it."""
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
-            assert self.process.wait(PATIENCE) == 0
+            assert self.process.wait(WAIT_TIMEOUT) == 0
             self._reading.join()
             self.process.stderr.close()
             self.process = None
@@ -108,10 +108,10 @@ class Site:
         sent = {"Content-Type": "application/json; charset=utf-8"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         raw = body if isinstance(body, str) else json.dumps(body)
-        with closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=PATIENCE)) as connection:
+        with closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=WAIT_TIMEOUT)) as connection:
             connection.request("POST", f"/flow/{instance}/call-back/complete", raw.encode(), sent)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, json.loads(response.read()))
+            return Response(response.status, response.headers, json.loads(response.read()))
 
     def stored(self, instance):
         """The events of an instance in the ledger."""
@@ -129,12 +129,12 @@ class Site:
         (event,) = until(ended)
         return event
 
-    def deeds(self, instance):
+    def records(self, instance):
         """The records of handlers about an instance, in order."""
         lines = self.journal.read_text("utf-8").splitlines() if self.journal.exists() else []
-        return [deed for deed in map(json.loads, lines) if deed["instance"] == instance]
+        return [record for record in map(json.loads, lines) if record["instance"] == instance]
 
-    def check_books(self):
+    def check_counts(self):
         """Check that every accepted callback is accounted for."""
         with closing(Reader(f"sqlite:///{self.database}")) as reader:
             assert reader.verify().problems == []
@@ -143,9 +143,11 @@ class Site:
 class Engine:
     """A process with a workflow engine or an application in it."""
 
-    def __init__(self, command, *, url, token=None, cwd=None, more=None):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-        environ = kept | {"FLOWHOOKS_URL": url} | ({"FLOWHOOKS_TOKEN": token} if token else {}) | (more or {})
+    def __init__(self, command, *, url, token=None, cwd=None, extra_environ=None):
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+        environ = (
+            inherited | {"FLOWHOOKS_URL": url} | ({"FLOWHOOKS_TOKEN": token} if token else {}) | (extra_environ or {})
+        )
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -156,7 +158,7 @@ class Engine:
             text=True,
             encoding="utf-8",
         )
-        self._said = queue.SimpleQueue()
+        self._output = queue.SimpleQueue()
         self._log = []
         self._readers = [
             threading.Thread(target=self._listen, daemon=True),
@@ -167,20 +169,20 @@ class Engine:
 
     def ready(self):
         """Wait until the engine accepts commands."""
-        assert self._next(STARTS) == {"ready": True}
+        assert self._next(START_TIMEOUT) == {"ready": True}
         return self
 
     def _listen(self):
         for line in self.process.stdout:
-            self._said.put(line)
-        self._said.put("")
+            self._output.put(line)
+        self._output.put("")
 
-    def _next(self, seconds=PATIENCE):
+    def _next(self, seconds=WAIT_TIMEOUT):
         try:
-            line = self._said.get(timeout=seconds)
+            line = self._output.get(timeout=seconds)
         except queue.Empty:
             line = ""
-        assert line, "the engine said nothing:\n" + "".join(self._log[-60:])
+        assert line, "the engine printed nothing:\n" + "".join(self._log[-60:])
         return json.loads(line)
 
     def ask(self, *words):
@@ -191,9 +193,9 @@ class Engine:
 
     def do(self, *words):
         """Send one command that must succeed."""
-        said = self.ask(*words)
-        assert "error" not in said, (said, "".join(self._log[-60:]))
-        return said
+        response = self.ask(*words)
+        assert "error" not in response, (response, "".join(self._log[-60:]))
+        return response
 
     def outbox(self):
         """The callbacks that the engine has not sent successfully."""
@@ -208,15 +210,15 @@ class Engine:
         """Shut the engine down."""
         if self.process.returncode is None:
             self.process.stdin.close()
-            self.process.wait(PATIENCE)
+            self.process.wait(WAIT_TIMEOUT)
             self._end()
 
     def _end(self):
-        self.process.wait(PATIENCE)
+        self.process.wait(WAIT_TIMEOUT)
         for reader in self._readers:
-            reader.join(PATIENCE)
+            reader.join(WAIT_TIMEOUT)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with suppress(BrokenPipeError):  # the engine was killed before it had read everything
+            with suppress(BrokenPipeError):  # the engine was killed before it read all of its input
                 stream.close()
 
 
@@ -245,7 +247,7 @@ class Pair(NamedTuple):
 
 def until(condition):
     """Wait until `condition` returns a true value, and return it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
@@ -270,11 +272,11 @@ def make_site(tmp_path_factory):
     yield make
     for site in sites:
         site.stop()
-        site.check_books()
+        site.check_counts()
 
 
 def forks():
-    """Each fork of Camunda 7 as its page has it: the folder's name, the Maven dependency, and the words of `sed`."""
+    """Each fork of Camunda 7, as its page describes it: the folder's name, the Maven dependency, the words of `sed`."""
     parts = FORKS.read_text("utf-8").split("\n## ")[1:]
     for name in ("operaton", "cib-seven"):
         (part,) = (part for part in parts if part.partition("\n")[0].lower().replace(" ", "-") == name)
@@ -288,13 +290,13 @@ def forks():
 
 
 def fork(folder, name, dependency, sed):
-    """Make the project of a fork from that of Camunda 7: with the page's `sed`, and with the page's dependency."""
+    """Make the project of a fork from the project of Camunda 7, with the `sed` and the dependency of its page."""
     project = folder / name
     shutil.copytree(folder / "camunda-7", project)
     subprocess.run([*sed, *map(str, project.rglob("*.java"))], check=True)
     pom = (project / "pom.xml").read_text("utf-8")
-    camundas = re.compile(r" *<dependency>\s*<groupId>org.camunda.bpm<.*?</dependency>\n", re.DOTALL)
-    pom = camundas.sub(lambda _: dependency, pom)
+    camunda_dependencies = re.compile(r" *<dependency>\s*<groupId>org.camunda.bpm<.*?</dependency>\n", re.DOTALL)
+    pom = camunda_dependencies.sub(lambda _: dependency, pom)
     pom = pom.replace("<artifactId>camunda-7<", f"<artifactId>{name}<").replace("release>11<", "release>17<")
     (project / "pom.xml").write_text(pom, "utf-8")
     parent = (folder / "pom.xml").read_text("utf-8")
@@ -312,33 +314,33 @@ def built(tmp_path_factory):
     for name, dependency, sed in forks():
         fork(folder, name, dependency, sed)
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=BUILDS,
+            timeout=BUILD_TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"Maven had not got what it needs after {BUILDS:.0f} s")
-    return folder, done.stdout
+        pytest.skip(f"Maven was still running after {BUILD_TIMEOUT:.0f} s")
+    return folder, result.stdout
 
 
 @pytest.fixture(scope="session")
 def class_path(built):
     """The class path of one folder: `class_path("flowable")`; skips the test without Java or Maven's downloads."""
-    folder, said = built
+    folder, output = built
 
     def find(name):
         target = folder / name / "target"
         if (target / "classpath").exists():  # Maven writes this file last
             return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-        errors = [line for line in said.splitlines() if line.startswith("[ERROR]")] or said.splitlines()[-20:]
-        missing = [line for line in errors if CANNOT_BE_HAD.search(line)]
-        if missing and "COMPILATION ERROR" not in said:
+        errors = [line for line in output.splitlines() if line.startswith("[ERROR]")] or output.splitlines()[-20:]
+        missing = [line for line in errors if MISSING_REQUIREMENT.search(line)]
+        if missing and "COMPILATION ERROR" not in output:
             pytest.skip(missing[0])
         return pytest.fail("\n".join(errors), pytrace=False)
 
@@ -372,7 +374,7 @@ def start_engine(class_path, start_process, tmp_path_factory):
     return start
 
 
-class Outside(BaseHTTPRequestHandler):
+class StatusHandler(BaseHTTPRequestHandler):
     """Responds with the status in the instance's id, like flowhooks or a proxy in front of it."""
 
     def do_POST(self):
@@ -395,9 +397,9 @@ class Outside(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def outside():
+def status_server():
     """The URL of a server that responds with the status in the instance's id."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Outside) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), StatusHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"

@@ -108,7 +108,7 @@ def application(request, tmp_path_factory, start_process):
                 server = request.getfixturevalue("postgresql_server")
                 (folder / "database").write_text(server.make(f"application_{uuid.uuid4().hex}"))
             more["APPLICATION_DATABASE"] = (folder / "database").read_text()
-        return start_process(command, cwd=folder, more=more, **given)
+        return start_process(command, cwd=folder, extra_environ=more, **given)
 
     return start
 
@@ -165,7 +165,7 @@ def test_a_flow_that_ends_runs_its_handler_once(both):
     sent = json.loads(both.site.settled(flow).body)
     shown = json.loads((PROJECTS / "payloads/python.json").read_text("utf-8"))
     assert list(sent.items()) == list(shown.items())
-    assert both.site.deeds(flow) == [{"instance": flow, "source": both.name, "business_key": "C-2026-17"}]
+    assert both.site.records(flow) == [{"instance": flow, "source": both.name, "business_key": "C-2026-17"}]
     until(lambda: both.app.outbox() == [])
 
 
@@ -176,7 +176,7 @@ def test_a_rejected_flow_runs_no_handler_for_approved_flows(both):
     until(lambda: both.app.outbox() == [])
     (stored,) = both.site.stored(flow)
     assert (stored.event.conclusion, stored.state) == ("rejected", "dismissed")
-    assert both.site.deeds(flow) == []
+    assert both.site.records(flow) == []
 
 
 def test_a_transaction_that_is_rolled_back_sends_nothing(both):
@@ -189,7 +189,7 @@ def test_a_transaction_that_is_rolled_back_sends_nothing(both):
     both.app.do("complete", flow)
     assert both.site.settled(flow).repeats == 0
     until(lambda: both.app.outbox() == [])
-    assert len(both.site.deeds(flow)) == 1
+    assert len(both.site.records(flow)) == 1
 
 
 def test_flowhooks_is_down_when_flows_end(both):
@@ -202,7 +202,7 @@ def test_flowhooks_is_down_when_flows_end(both):
     both.site.start()
     assert both.site.settled(flow).body == row["body"]
     until(lambda: both.app.outbox() == [])
-    assert len(both.site.deeds(flow)) == 1
+    assert len(both.site.records(flow)) == 1
 
 
 class Relay(ThreadingHTTPServer):
@@ -279,7 +279,7 @@ def test_the_application_is_killed_while_it_sends(name, site_of, application, re
     for number, flow in enumerate(flows):
         stored = site.settled(flow)
         assert stored.event.business_key == f"C-2026-{number}"
-        assert len(site.deeds(flow)) == 1
+        assert len(site.records(flow)) == 1
     until(lambda: app.outbox() == [])
     assert sum(site.settled(flow).repeats for flow in flows) == 1
     assert app.do("look")["running"] == 1
@@ -307,9 +307,9 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ["sqlite", ENGINES[1]])
-def test_the_outbox_handles_each_response_by_its_status(name, application, outside):
+def test_the_outbox_handles_each_response_by_its_status(name, application, status_server):
     """A stored callback is deleted, a failure is sent again after its time, and a refusal is kept with its text."""
-    app = application(name, url=outside, token="a-token")
+    app = application(name, url=status_server, token="a-token")
     before = int(time.time() * 1000)
     for answer in ANSWERS:
         app.do("call", answer, {"businessKey": answer})

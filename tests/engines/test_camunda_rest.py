@@ -30,9 +30,9 @@ ENGINES = ["camunda-7", "operaton"]
 CREDENTIAL = ("rest", "rest-password")
 """As in `application.properties`."""
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
-BUILDS = 400.0
+BUILD_TIMEOUT = 400.0
 """Timeout of Maven in seconds, including the first downloads."""
-CANNOT_BE_HAD = re.compile(
+MISSING_REQUIREMENT = re.compile(
     r"Could not (?:resolve|transfer|find)|could not be resolved|Non-resolvable|Failed to collect"
 )
 PROCESS = (
@@ -158,7 +158,13 @@ def rest_path(tmp_path_factory):
         file.write_text(re.sub("^camunda[.]", "operaton.", text, flags=re.MULTILINE), "utf-8")
     command = ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"]
     done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILDS, check=False
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT,
+        check=False,
     )
     errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR]")]
 
@@ -166,7 +172,7 @@ def rest_path(tmp_path_factory):
         target = folder / name / "target"
         if (target / "classpath").exists():
             return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-        missing = [line for line in errors if CANNOT_BE_HAD.search(line)]
+        missing = [line for line in errors if MISSING_REQUIREMENT.search(line)]
         if missing and "COMPILATION ERROR" not in done.stdout:
             pytest.skip(missing[0])
         return pytest.fail("\n".join(errors) or done.stdout[-2000:], pytrace=False)
@@ -179,7 +185,7 @@ def engine(request, rest_path, start_process):
     """An engine with its REST API, started once."""
     path, port = rest_path(request.param), free_port()
     command = [*JAVA, "-cp", path, "com.example.harness.RestApplication"]
-    process = start_process(command, url="", more={"SERVER_PORT": str(port)})
+    process = start_process(command, url="", extra_environ={"SERVER_PORT": str(port)})
     driver = CamundaDriver(process, f"http://127.0.0.1:{port}/engine-rest", has_json=request.param == "camunda-7")
     with closing(driver.http):
         yield driver

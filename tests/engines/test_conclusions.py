@@ -77,7 +77,7 @@ def test_only_approved_instances_run_the_handler_for_approved_ones(any_pair):
         assert (stored.event.conclusion, json.loads(stored.body)["conclusion"]) == (decision, decision)
         rejected = decision == "rejected"
         assert (stored.state, stored.dismissed_by) == (("dismissed", "condition") if rejected else ("routed", None))
-    runs = [len(any_pair.site.deeds(instance)) for instance, _ in instances]
+    runs = [len(any_pair.site.records(instance)) for instance, _ in instances]
     assert runs == [int(decision == "approved") for decision in decisions]
     assert sum(runs) == 10
     again = any_pair.send_again(instances[1][0])
@@ -91,7 +91,7 @@ def test_an_instance_without_a_conclusion_is_parked(pair_of):
     house.wait_until_sent()
     (stored,) = house.site.stored(instance)
     assert (stored.state, stored.event.conclusion) == ("parked", None)
-    assert house.site.deeds(instance) == []
+    assert house.site.records(instance) == []
 
 
 CONCLUSIONS = [
@@ -123,7 +123,7 @@ def test_a_class_variable_that_is_not_text(pair, name, variable, sent):
     """A number or boolean is sent as text, a date or a long text is left out: the callback is stored."""
     instance = ended(pair.engine, "leave_request", callBackProcessClass=variable)
     assert body(pair.site, instance)["callBackProcessClass"] == sent, name
-    assert len(pair.site.deeds(instance)) == 1
+    assert len(pair.site.records(instance)) == 1
 
 
 def test_the_conclusion_of_each_engine_without_a_variable(pair):

@@ -76,9 +76,9 @@ def test_a_process_that_ends_runs_its_handler_once(pair):
     assert pair.site.stored(instance) == []
     pair.engine.do("complete", instance)
     stored = pair.site.settled(instance)
-    (deed,) = pair.site.deeds(instance)
-    data = deed.pop("data")
-    assert deed == {
+    (record,) = pair.site.records(instance)
+    data = record.pop("data")
+    assert record == {
         "who": "archive",
         "instance": instance,
         "source": pair.name,
@@ -97,8 +97,8 @@ def test_a_process_without_a_class(pair):
     instance = pair.engine.do("start", "leave_request", None)["id"]
     pair.engine.do("complete", instance)
     stored = pair.site.settled(instance)
-    (deed,) = pair.site.deeds(instance)
-    assert (deed["who"], deed["class"], deed["business_key"]) == ("grant", None, None)
+    (record,) = pair.site.records(instance)
+    assert (record["who"], record["class"], record["business_key"]) == ("grant", None, None)
     assert '"businessKey":null,"callBackProcessClass":null,' in stored.body
 
 
@@ -110,7 +110,7 @@ def test_an_instance_started_with_a_class(pair):
     pair.engine.do("complete", instance)
     stored = pair.site.settled(instance)
     assert stored.event.callback_class == "com.example.ContractSigned"
-    assert sorted(deed["who"] for deed in pair.site.deeds(instance)) == ["archive", "grant"]
+    assert sorted(record["who"] for record in pair.site.records(instance)) == ["archive", "grant"]
 
 
 def test_the_body_has_the_members_that_the_page_shows(pair):
@@ -134,7 +134,7 @@ def test_a_transaction_that_is_rolled_back_sends_no_callback(pair):
     assert pair.site.stored(instance) == []
     pair.engine.do("complete", instance)
     assert pair.site.settled(instance).repeats == 0
-    assert len(pair.site.deeds(instance)) == 1
+    assert len(pair.site.records(instance)) == 1
     pair.wait_until_sent()
 
 
@@ -159,7 +159,7 @@ def test_flowhooks_is_down_when_the_process_ends(pair, wait_until):
     pair.site.start()
     stored = pair.site.settled(instance)
     assert stored.body == row["body"]
-    assert len(pair.site.deeds(instance)) == 1
+    assert len(pair.site.records(instance)) == 1
     pair.wait_until_sent()
     assert len(pair.site.stored(instance)) == 1
 
@@ -217,7 +217,7 @@ def test_the_engine_is_killed_before_it_could_send(platform_site, start_engine, 
     assert platform_site.stored(instance) == []
     engine = start_engine("java", file, url=platform_site.url, token=TOKEN)
     platform_site.settled(instance)
-    assert len(platform_site.deeds(instance)) == 1
+    assert len(platform_site.records(instance)) == 1
     wait_until(lambda: engine.outbox() == [])
 
 
@@ -277,8 +277,8 @@ ANSWERS = {
 }
 
 
-def test_the_client_handles_each_status_as_the_page_states(start_engine, outside):
+def test_the_client_handles_each_status_as_the_page_states(start_engine, status_server):
     """The client treats each status as the page's table says, also from proxies."""
-    engine = start_engine("java", url=outside)
+    engine = start_engine("java", url=status_server)
     said = {answer: engine.do("send", answer) for answer in ANSWERS}
     assert {answer: (one["next"], one["waitSeconds"]) for answer, one in said.items()} == ANSWERS

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]  # the first build dow
 PROJECTS = Path(__file__).parents[1] / "data/engines"
 PAGES = Path(__file__).parents[2] / "docs/how-to/engines"
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
-BUILDS = 400.0
+BUILD_TIMEOUT = 400.0
 """Seconds that Maven gets, the first time with all that it downloads."""
 ENGINES = ["flowable", "camunda-7", "operaton"]
 CLASSES = {
@@ -60,7 +60,7 @@ def refuse(event):
 def handlers():
     return [archive, refuse]
 '''
-CANNOT_BE_HAD = re.compile(
+MISSING_REQUIREMENT = re.compile(
     r"Could not (?:resolve|transfer|find)|could not be resolved|Non-resolvable|Failed to collect"
 )
 
@@ -130,7 +130,13 @@ def application_path(tmp_path_factory):
     prepare(folder)
     command = ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"]
     done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILDS, check=False
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT,
+        check=False,
     )
     errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR]")]
 
@@ -138,7 +144,7 @@ def application_path(tmp_path_factory):
         target = folder / name / "target"
         if (target / "classpath").exists():
             return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-        missing = [line for line in errors if CANNOT_BE_HAD.search(line)]
+        missing = [line for line in errors if MISSING_REQUIREMENT.search(line)]
         if missing and "COMPILATION ERROR" not in done.stdout:
             pytest.skip(missing[0])
         return pytest.fail("\n".join(errors), pytrace=False)
@@ -191,7 +197,7 @@ def test_an_instance_that_ends_runs_its_handler_once(each):
     assert str(uuid.UUID(instance)) == instance
     assert each.site.settled(instance).event.source == each.name
     booking = {"instance": instance, "business_key": "C-2026-17", "conclusion": "approved"}
-    assert each.site.deeds(instance) == [booking]
+    assert each.site.records(instance) == [booking]
     until(lambda: each.app.outbox() == [])
 
 
@@ -215,7 +221,7 @@ def test_flowhooks_is_down_when_an_instance_ends(each):
     each.site.start()
     each.site.settled(instance)
     until(lambda: each.app.outbox() == [])
-    assert len(each.site.deeds(instance)) == 1
+    assert len(each.site.records(instance)) == 1
 
 
 def test_listeners_of_other_configurers_are_still_called(started):
@@ -250,7 +256,7 @@ def test_the_http_task_sends_the_callback_once(http_task, business_key):
     assert (sent["businessKey"], sent["conclusion"]) == (business_key, "approved")
     assert (sent["processDefinitionKey"], sent["processDefinitionVersion"]) == ("http_task", 1)
     until(lambda: http_task.app.do("look")["running"] == running)
-    assert len(http_task.site.deeds(instance)) == 1
+    assert len(http_task.site.records(instance)) == 1
 
 
 def test_the_http_task_loses_nothing_while_flowhooks_is_down(http_task):
@@ -264,7 +270,7 @@ def test_the_http_task_loses_nothing_while_flowhooks_is_down(http_task):
     for instance in instances:
         http_task.site.settled(instance)
     until(lambda: http_task.app.do("look")["running"] == running)
-    assert [len(http_task.site.deeds(instance)) for instance in instances] == [1, 1, 1]
+    assert [len(http_task.site.records(instance)) for instance in instances] == [1, 1, 1]
 
 
 def test_an_instance_does_not_end_when_its_callback_is_rejected(application_path, http_task, start_process):

@@ -27,7 +27,7 @@ DIAGRAM = Path(__file__).parents[1] / "data/engines/flowable/src/main/resources/
 """Processes that set the variable `conclusion` in the diagram."""
 WAYS = ["approved", "rejected", "cancelled", "error", "terminate"]
 INSTANCES = 200
-PATIENCE = 300.0
+WAIT_TIMEOUT = 300.0
 """Timeout of waits in seconds: the engine starts, and reconciles every five seconds."""
 CONFIG = """
 [sources.oa.engine]
@@ -116,7 +116,7 @@ class Site:
     def end(self, *, kill):
         """Kill the server with SIGKILL, or request a graceful shutdown; wait for its end."""
         (self.process.kill if kill else self.process.terminate)()
-        code = self.process.wait(PATIENCE)
+        code = self.process.wait(WAIT_TIMEOUT)
         self._reading.join()
         self.process.stderr.close()
         assert kill or code == 0
@@ -175,14 +175,14 @@ def test_each_completed_instance_is_handled_once_despite_kills(engine, site):
     flowhooks is killed twice and Flowable once, while instances end.
     """
     engine.deploy(DIAGRAM.read_bytes())
-    until(lambda: site.rows("SELECT 1 FROM engine_positions WHERE succeeded_at > 0"), seconds=PATIENCE)
+    until(lambda: site.rows("SELECT 1 FROM engine_positions WHERE succeeded_at > 0"), seconds=WAIT_TIMEOUT)
     ways = {start_instance(engine, way): way for _ in range(INSTANCES // len(WAYS)) for way in WAYS}
     callers = {row["id"] for row in engine.instances("order")}
     assert (len(ways), len(callers)) == (INSTANCES, INSTANCES // len(WAYS))
 
     for number, (instance, way) in enumerate(ways.items()):
         if number in {60, 140}:
-            until(lambda number=number: len(site.booked()) >= number / 4, seconds=PATIENCE)
+            until(lambda number=number: len(site.booked()) >= number / 4, seconds=WAIT_TIMEOUT)
             site.end(kill=True)
         if number in {80, 160}:
             site.start()
@@ -196,14 +196,14 @@ def test_each_completed_instance_is_handled_once_despite_kills(engine, site):
     in_book = "SELECT count(*) FROM engine_instances"
     until(
         lambda: site.rows(in_book) == [(len(known),)] and site.rows(open_rows) == [(0,)],
-        seconds=PATIENCE,
+        seconds=WAIT_TIMEOUT,
         poll=0.2,
         why=lambda: site.rows("SELECT disposition, rule, count(*) FROM engine_instances GROUP BY 1, 2"),
     )
     handlers = {"approved": "pay", "rejected": "notify"}
     expected = {(handlers[way], instance) for instance, way in ways.items() if way in handlers}
     expected |= {("ship", caller) for caller in callers}
-    until(lambda: len(site.booked()) >= len(expected), seconds=PATIENCE, poll=0.2, why=site.booked)
+    until(lambda: len(site.booked()) >= len(expected), seconds=WAIT_TIMEOUT, poll=0.2, why=site.booked)
     site.end(kill=False)
 
     assert Counter(site.booked()) == Counter(expected)
