@@ -49,13 +49,13 @@ PHRASES = {
     501: "Not Implemented",
     503: "Service Unavailable",
 }
-OURS = re.compile(
+INTERNALS = re.compile(
     r"Traceback|File \"|/[\w.-]+/[\w./-]+\.py|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE
 )
-"""Texts that no response may show: tracebacks, paths and SQL."""
+"""Texts that no response may contain: tracebacks, paths and SQL."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """One response as it was received."""
 
     status: int
@@ -72,7 +72,7 @@ class Answer(NamedTuple):
         """The id of the event that the response names."""
         return self.headers["Flowhooks-Event"]
 
-    def message_of_error(self, status, *, path=None):
+    def check_error(self, status, *, path=None):
         """Check that this is an error with this status and exactly the contract's envelope; return its message."""
         assert self.status == status, (self.status, self.body[:500])
         body = self.json
@@ -85,7 +85,7 @@ class Answer(NamedTuple):
         if path is not None:
             assert body["path"] == path
         assert body["message"].strip()
-        assert not OURS.search(body["message"]), body["message"]
+        assert not INTERNALS.search(body["message"]), body["message"]
         assert self.headers["Content-Type"] == "application/json; charset=utf-8"
         return body["message"]
 
@@ -97,8 +97,8 @@ class Server:
         self._ready = ready
         self.records = []
         self.lines = []
-        self._news = threading.Condition(threading.RLock())
-        # A session of its own, because Ctrl-C is for the tests, which then stop the server themselves.
+        self._changed = threading.Condition(threading.RLock())
+        # Own session, because Ctrl-C must reach only the tests, which then stop the server themselves.
         self.process = fork_server.start(
             command, cwd=folder, env=environ, own_session=True, forks_children=forks_children
         )
@@ -112,29 +112,29 @@ class Server:
                 record = json.loads(line)
             except ValueError:
                 record = {"event": None}
-            with self._news:
+            with self._changed:
                 self.lines.append(line)
                 self.records.append(record)
-                self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     def logged(self, event, **values):
         """The records of this log event so far that have these values."""
-        with self._news:
-            return [one for one in self.records if one["event"] == event and values.items() <= one.items()]
+        with self._changed:
+            return [record for record in self.records if record["event"] == event and values.items() <= record.items()]
 
     def until_logged(self, event, *, times=1, within=WAIT_TIMEOUT, **values):
         """Wait until this log event with these values has been logged `times` times; return the last record."""
         end = time.monotonic() + within
-        with self._news:
-            while len(found := self.logged(event, **values)) < times:
+        with self._changed:
+            while len(records := self.logged(event, **values)) < times:
                 last = "\n".join(self.lines[-20:])
                 assert self._listener.is_alive(), f"the server has ended, without {event} {values}:\n{last}"
-                left = end - time.monotonic()
-                assert left > 0, f"{event} {values} was logged {len(found)} times, not {times}:\n{last}"
-                self._news.wait(left)
-            return found[times - 1]
+                remaining = end - time.monotonic()
+                assert remaining > 0, f"{event} {values} was logged {len(records)} times, not {times}:\n{last}"
+                self._changed.wait(remaining)
+            return records[times - 1]
 
     def reload(self, event="settings_reloaded"):
         """Send SIGHUP, wait until the resulting event is logged, and return its record."""
@@ -143,47 +143,51 @@ class Server:
         return self.until_logged(event, times=before + 1)
 
     @property
-    def place(self):
+    def address(self):
         """(host, port) of the callback listener."""
-        return _place(self.until_logged("server_started")["call_backs"])
+        return _parse_address(self.until_logged("server_started")["call_backs"])
 
     @property
     def admin(self):
         """(host, port) of the administration listener."""
-        return _place(self.until_logged(self._ready)["admin"])
+        return _parse_address(self.until_logged(self._ready)["admin"])
 
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
-        """Send one request on a new connection; again if it was closed because this client was late with it.
+        """Send one request on a new connection; retry if the server closed it because this client sent too slowly.
 
-        Also again if it was answered 408: a server that stood still while it read a large body says so, too.
+        Retry also after status 408: a server that was delayed while it read a large body sends it, too.
         """
-        place, tries = self.admin if admin else self.place, count(1)
+        address, attempts = self.admin if admin else self.address, count(1)
         while True:
-            is_last = next(tries) == raw_http.MAX_TRIES
-            began = time.monotonic()
-            with closing(http.client.HTTPConnection(*place, timeout=timeout)) as connection:
+            is_last = next(attempts) == raw_http.MAX_TRIES
+            started_at = time.monotonic()
+            with closing(http.client.HTTPConnection(*address, timeout=timeout)) as connection:
                 connection.connect()
-                with suppress(BrokenPipeError, ConnectionResetError):  # it was answered before all of it was sent
+                with suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # the server responded before the whole request was sent
                     connection.request(method, path, body, headers or {})
-                is_late = time.monotonic() - began > raw_http.MIN_DELAY
+                is_slow = time.monotonic() - started_at > raw_http.MIN_DELAY
                 try:
-                    answer = read(connection.getresponse())
+                    response = read(connection.getresponse())
                 except ConnectionError:
-                    if not is_late or is_last:
+                    if not is_slow or is_last:
                         raise
                 else:
-                    if answer.status != 408 or is_last:
-                        return answer
+                    if response.status != 408 or is_last:
+                        return response
 
     def post(self, instance, body, *, kind="complete", timeout=30, **headers):
         """Send one callback; underscores in a header's name stand for dashes."""
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.ask("POST", f"/flow/{instance}/call-back/{kind}", raw, sent, timeout=timeout)
+        raw_body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        all_headers = {"Content-Type": "application/json"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return self.ask("POST", f"/flow/{instance}/call-back/{kind}", raw_body, all_headers, timeout=timeout)
 
     def send(self, raw, *, half_close=False, timeout=WAIT_TIMEOUT):
         """Send bytes on a new connection; return everything received until the server closes it."""
-        return raw_http.exchange(self.place, raw, half_close=half_close, timeout=timeout)
+        return raw_http.exchange(self.address, raw, half_close=half_close, timeout=timeout)
 
     def operate(self, token, name, **arguments):
         """Call one operation of the administration API."""
@@ -200,24 +204,24 @@ class Server:
         self.process.send_signal(number)
 
     def freeze(self):
-        """Send SIGSTOP, and wait until it stands still: until its main thread gets the signal, other threads run on."""
+        """Send SIGSTOP, and wait until the process is stopped: its threads run until its main thread gets it."""
         self.signal(signal.SIGSTOP)
         process = Path(f"/proc/{self.process.pid}/stat")
         waiting.until(lambda: process.read_text().rpartition(")")[2].split()[0] == "T")
 
     def wait(self, timeout=WAIT_TIMEOUT):
         """Wait for the end of the process and its complete log; return the exit code."""
-        late = False
+        timed_out = False
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            late = True
+            timed_out = True
             self.process.send_signal(signal.SIGABRT)  # the server then prints the stack of each thread
             code = self.process.wait(timeout)
         self._listener.join(timeout)
         assert not self._listener.is_alive(), "a process that the server started is still running"
         self.process.stderr.close()
-        assert not late, "the server did not end:\n" + "\n".join(self.lines[-200:])
+        assert not timed_out, "the server did not end:\n" + "\n".join(self.lines[-200:])
         return code
 
     def stop(self):
@@ -239,24 +243,24 @@ class Server:
 
     def log(self):
         """Every line so far with its parsed record."""
-        with self._news:
+        with self._changed:
             return list(zip(self.lines, self.records, strict=True))
 
 
-def _place(url):
+def _parse_address(url):
     host, _, port = url.removeprefix("http://").rpartition(":")
     return host, int(port)
 
 
 def read(response):
     """A complete response of `http.client`."""
-    return Answer(response.status, response.headers, response.read())
+    return Response(response.status, response.headers, response.read())
 
 
 @cache
 def installed_plugins():
     """The names of the installed plugins, as a setting."""
-    return ",".join(one.name for one in entry_points(group="flowhooks"))
+    return ",".join(entry_point.name for entry_point in entry_points(group="flowhooks"))
 
 
 class Site:
@@ -286,11 +290,11 @@ class Site:
         (self.plugins / f"{name}.py").unlink()
 
     def _environ(self, settings):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-        # The servers of all test processes would choose the same core.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+        # Otherwise the servers of all test processes would choose the same core.
         settings = {"cpu_affinity": False} | settings
-        given = {f"FLOWHOOKS_{name.upper().replace('__', '_')}": str(value) for name, value in settings.items()}
-        return kept | given | {"JOURNAL": str(self.journal), "PYTHONFAULTHANDLER": "1"}
+        variables = {f"FLOWHOOKS_{name.upper().replace('__', '_')}": str(value) for name, value in settings.items()}
+        return inherited | variables | {"JOURNAL": str(self.journal), "PYTHONFAULTHANDLER": "1"}
 
     def command(self, *words):
         """A flowhooks command in this folder, where only the packages that the test installs are installed."""
@@ -350,14 +354,14 @@ class Site:
     def balance(self):
         """Check that the counts balance, and return them."""
         with self.ledger() as ledger:
-            books = ledger.verify()
-        assert books.problems == []
-        return books
+            counts = ledger.verify()
+        assert counts.problems == []
+        return counts
 
-    def until(self, wanted, *, within=WAIT_TIMEOUT):
+    def until(self, condition, *, within=WAIT_TIMEOUT):
         """Wait until `wanted(ledger)` is true; return its result."""
         with self.ledger() as ledger:
-            return waiting.until(lambda: wanted(ledger), seconds=within, poll=0.02, why=ledger.verify)
+            return waiting.until(lambda: condition(ledger), seconds=within, poll=0.02, why=ledger.verify)
 
     def close(self):
         """Kill every server that is still running, and the processes that it has started."""
@@ -436,8 +440,8 @@ def sharing(request, make_site, postgresql_url):
     site = make_site()
     site.settings = {"runner__kind": request.param}
     if request.param == "procrastinate":
-        made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
-        assert made.returncode == 0, made.stderr
+        result = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
+        assert result.returncode == 0, result.stderr
         with psycopg.connect(postgresql_url, autocommit=True) as connection:
             connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
     site.database = site.url = postgresql_url

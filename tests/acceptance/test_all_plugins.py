@@ -121,7 +121,7 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     good = server.post("1", body, traceparent=TRACEPARENT, Prefer="wait=60", timeout=90)
     assert (good.status, good.json) == (200, {"success": True})
     refused = server.post("2", {"processDefinitionKey": "test_flow_key"}, Prefer="wait=60", timeout=90)
-    assert "There is no businessKey" in refused.message_of_error(500)
+    assert "There is no businessKey" in refused.check_error(500)
 
     with site.ledger() as ledger:
         ids = {}

@@ -218,7 +218,7 @@ def server(site):
 
 def ask(server, maker, *, times, admin):
     """Send `times` requests and check each result; return how often each status was received."""
-    place = server.admin if admin else server.place
+    place = server.admin if admin else server.address
 
     def one(sent):
         began = time.monotonic()

@@ -92,7 +92,7 @@ max_body_bytes = 100
 
 def from_(server, address, instance, body=RAW, **headers):
     """A callback from another address of this machine."""
-    host, port = server.place
+    host, port = server.address
     sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     with closing(http.client.HTTPConnection(host, port, timeout=30, source_address=(address, 0))) as connection:
         connection.request("POST", f"/flow/{instance}/call-back/complete", body, sent)
@@ -140,12 +140,12 @@ def test_a_copied_signature_is_rejected(server, site_):
     again = server.post("r-1", anew, **sign(body=anew, message="r-1"))
     assert (again.status, again.event_id) == (200, first.event_id)
     refused = server.post("r-2", RAW, **copy)
-    said = refused.message_of_error(401)
+    said = refused.check_error(401)
     assert refused.headers["WWW-Authenticate"] == "Bearer"
     assert "Flowhooks-Event" not in refused.headers
-    assert server.post("r-1", b"{}", **sign(body=b"{}", message="r-1")).message_of_error(401) == said
+    assert server.post("r-1", b"{}", **sign(body=b"{}", message="r-1")).check_error(401) == said
     assert server.post("r-%31", RAW, **copy).status == 200
-    assert server.post("r-3", RAW).message_of_error(401) == said
+    assert server.post("r-3", RAW).check_error(401) == said
     assert not {"r-2", "r-3"} & {instance for _, instance in events(site_)}
     logged = server.until_logged("webhook_id_reused", webhook_id="r-1")
     assert (logged["level"], logged["source"], logged["flow_instance_id"]) == ("warning", "erp", "r-2")
@@ -292,7 +292,7 @@ def test_each_source_has_its_own_body_size_limit(server):
     """Each source has its own size limit; before a signature is checked, the largest limit applies."""
     long = json.dumps(GOOD | {"x": "y" * 100}).encode()
     assert server.post("b-1", long, Authorization=f"Bearer {TOKEN}").status == 200
-    assert "100 bytes" in server.post("b-2", long, Authorization="Bearer slow").message_of_error(413)
+    assert "100 bytes" in server.post("b-2", long, Authorization="Bearer slow").check_error(413)
     assert from_(server, "127.0.0.9", "b-3", long, **sign(FAR, long), X_Forwarded_For="10.0.0.1")[0] == 413
     assert server.post("b-4", long, **sign(body=long, message="b-4")).status == 200
     assert server.post("b-5", long + b" " * 1024**2, **sign(body=long, message="b-5")).status == 413
@@ -316,11 +316,11 @@ def test_a_source_above_its_rate_limit(make_site):
         assert [one.status for one in answers] == [200, 429, 429]
     while refused.status == 200:  # on a machine so busy that a bucket fills between two calls
         refused = server.post("l-x", GOOD, Authorization="Bearer slow")
-    message = refused.message_of_error(429)
+    message = refused.check_error(429)
     assert "Retry-After" in message
     assert 1 <= int(refused.headers["Retry-After"]) <= 2
     chinese = server.post("l-2", GOOD, Authorization="Bearer slow", Accept_Language="zh")
-    assert chinese.status == 200 or "Retry-After" in chinese.message_of_error(429)
+    assert chinese.status == 200 or "Retry-After" in chinese.check_error(429)
     assert server.post("l-q", GOOD, Authorization="Bearer quick").status == 200
     assert server.post("l-2", GOOD, Authorization="Bearer nobodys").status == 401
     again = float(refused.headers["Retry-After"])

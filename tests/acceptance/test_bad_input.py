@@ -127,7 +127,7 @@ def test_a_bad_body_is_400_or_422_and_stores_nothing(server, site, name):
     """A bad body stores nothing, and the response repeats no value of it."""
     path = "/flow/bad-body/call-back/complete"
     answer = server.post("bad-body", BODIES[name])
-    message = answer.message_of_error(422 if answer.status == 422 else 400, path=path)
+    message = answer.check_error(422 if answer.status == 422 else 400, path=path)
     assert len(message) < 1000
     assert answer.event_id is None
     with site.ledger() as ledger:
@@ -211,7 +211,7 @@ IDS = ["%00", "%0a", "a%0d%0aSet-Cookie:x", "%ff%fe", "%e2%80%ae", "a%0A", "a" *
 def test_a_bad_id_is_422_and_repeated_unchanged(server, given, language):
     """A bad id is repeated in the response unchanged, and breaks no header and no log line."""
     answer = server.post(given, GOOD, Accept_Language=language)
-    answer.message_of_error(422, path=f"/flow/{given}/call-back/complete")
+    answer.check_error(422, path=f"/flow/{given}/call-back/complete")
     assert answer.headers["Set-Cookie"] is None
 
 
@@ -252,7 +252,7 @@ def test_strange_headers_are_ignored_or_rejected(server, name):
         answer = server.post("headers", GOOD, **{name: value})
         assert answer.status in {200, 202, 400, 403, 415}, (value[:50], answer)
         if answer.status >= 400:
-            answer.message_of_error(answer.status)
+            answer.check_error(answer.status)
 
 
 INSERTED = [b"\0", b"\r\n", b"\n", b"%", b'"', b"{", b"[", b"\xff", b"\\u", b"9" * 30, b":", b", "]
@@ -342,7 +342,7 @@ def test_a_flood_of_incomplete_requests_blocks_no_client(server):
     idle = []
     try:
         for number in range(100):
-            idle.append(socket.create_connection(server.place, timeout=WAIT_TIMEOUT))
+            idle.append(socket.create_connection(server.address, timeout=WAIT_TIMEOUT))
             half = b"POST /flow/idle/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"[: 10 + number % 40]
             idle[-1].sendall(half)
         assert server.post("beside", GOOD, Prefer="wait=20").status == 200
@@ -366,7 +366,7 @@ def test_the_administration_listener_rejects_bad_input(server, site):
         BODIES["NUL"],
     ):
         answer = server.ask("POST", "/api/operations/dismiss", body, known, admin=True)
-        assert answer.message_of_error(answer.status)
+        assert answer.check_error(answer.status)
         assert answer.status in {400, 422}
     for arguments in (
         {"event_filter": {"since": 10**40}},
@@ -380,18 +380,18 @@ def test_the_administration_listener_rejects_bad_input(server, site):
         answer = server.operate(token, "dismiss", **arguments)
         assert answer.status in {200, 413, 422}, (str(arguments)[:80], answer)
         if answer.status != 200:
-            answer.message_of_error(answer.status)
+            answer.check_error(answer.status)
     assert server.operate(token, "dismiss", event_filter={"state": "ded"}).status == 422
     for name in ("nothing", "%00", "a%2Fb", "..", "dismiss%0a"):
         answer = server.ask("POST", f"/api/operations/{name}", b"{}", known, admin=True)
         assert answer.status == 404
-        answer.message_of_error(answer.status)
+        answer.check_error(answer.status)
 
 
 def test_ledger_counts_balance_after_bad_input(server, site):
     """Rejected requests stored nothing, accepted callbacks are stored, and `verify` finds no fault."""
     books = site.balance()
     assert books.accepted == books.stored
-    with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
+    with closing(http.client.HTTPConnection(*server.address, timeout=WAIT_TIMEOUT)) as connection:
         connection.request("GET", "/openapi.json")
         assert connection.getresponse().status == 200

@@ -89,7 +89,7 @@ token_sha256 = ["{operator}"]
     assert (
         server.post("4711", {"processDefinitionKey": "leave"}, Authorization=f"Bearer {TOKEN}").status == HTTPStatus.OK
     )
-    listen, admin = ("{}:{}".format(*place) for place in (server.place, server.admin))
+    listen, admin = ("{}:{}".format(*place) for place in (server.address, server.admin))
     settings.write_text(f'listen = "{listen}"\nadmin = "{admin}"\n{text}')
     settings.chmod(0o600)
     empty = folder / "empty"

@@ -94,7 +94,7 @@ def until_nothing_is_accepted(server, engine):
 
 def check_that_it_works(server, stack, listener):
     """Open 1,000 silent connections to a listener, then check that handlers open files and /healthz responds."""
-    engine = stack.enter_context(closing(http.client.HTTPConnection(*server.place, timeout=60)))
+    engine = stack.enter_context(closing(http.client.HTTPConnection(*server.address, timeout=60)))
     post(engine, "first", "nobody")
     for _ in range(CONNECTIONS):
         stack.enter_context(closing(socket.create_connection(listener, timeout=60)))
@@ -112,7 +112,7 @@ def test_silent_connections_use_no_file_handles_of_handlers(start, site, hard):
     """With 1,000 silent connections all handlers open files, also isolated ones, and the administration responds."""
     server = start(1024, hard, http__idle_timeout=300)
     with ExitStack() as stack:
-        check_that_it_works(server, stack, server.place)
+        check_that_it_works(server, stack, server.address)
         assert server.ask("GET", "/healthz", admin=True).status == 200
         assert server.ask("GET", "/readyz", admin=True).status == 200
     server.stop()
@@ -126,7 +126,7 @@ def test_silent_administration_connections_use_no_handler_files(start, site):
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
             stack.enter_context(closing(socket.create_connection(server.admin, timeout=60)))
-        check_that_it_works(server, stack, server.place)
+        check_that_it_works(server, stack, server.address)
     server.stop()
     server.check_log()
 
@@ -136,11 +136,11 @@ def test_incomplete_large_bodies_use_no_handler_files(start, site):
     server = start(1024, 1024, http__idle_timeout=300, http__read_timeout=300)
     head = b"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
     with ExitStack() as stack:
-        engine = stack.enter_context(closing(http.client.HTTPConnection(*server.place, timeout=60)))
+        engine = stack.enter_context(closing(http.client.HTTPConnection(*server.address, timeout=60)))
         for number in range(CONNECTIONS):
             if number % 100 == 0:  # a connection on which nobody calls for five seconds is closed for another one
                 post(engine, f"first-{number}", "nobody")
-            one = stack.enter_context(closing(socket.create_connection(server.place, timeout=60)))
+            one = stack.enter_context(closing(socket.create_connection(server.address, timeout=60)))
             one.sendall(head + b" " * 100_000)
         until_nothing_is_accepted(server, engine)
         assert post(engine, "opens", "opens") == 200, server.lines[-3:]

@@ -199,19 +199,19 @@ def test_the_process_key_is_read_from_the_definition_id(server, site):
 def test_a_dead_delivery_is_500_with_its_handler_and_error(server):
     """One line names one of the dead deliveries and counts the others; a repeat gets the stored failure."""
     answer = server.post("dead", {"processDefinitionKey": "fails"})
-    message = answer.message_of_error(500)
+    message = answer.check_error(500)
     assert "2 of its handlers failed; the first is demo:fails" in message
     assert "ValueError: the archive is {full}" in message or "OSError: no disk" in message
     again = server.post("dead", {"processDefinitionKey": "fails"}, Accept_Language="zh")
     assert again.event_id == answer.event_id
-    assert is_chinese(again.message_of_error(500))
+    assert is_chinese(again.check_error(500))
 
 
 def test_a_rejected_event_is_500_and_is_not_retried(server, site):
     """`Reject` is final, with or without `retry=`."""
     for _ in range(2):
         answer = server.post("rejected", {"processDefinitionKey": "rejects"})
-        assert answer.message_of_error(500).endswith("demo:rejects failed: amount is negative")
+        assert answer.check_error(500).endswith("demo:rejects failed: amount is negative")
     with site.ledger() as ledger:
         assert [one.attempt for one in ledger.delivery_statuses(answer.event_id)] == [1]
 
@@ -282,8 +282,8 @@ def test_other_data_for_one_identity_is_409_and_stored(server, site):
     first = server.post("conflict", DONE | {"businessKey": "a"})
     other = b'{"processDefinitionKey":"done",  "businessKey":"b"}'
     answer = server.post("conflict", other)
-    assert "other data" in answer.message_of_error(409)
-    assert is_chinese(server.post("conflict", other, Accept_Language="zh").message_of_error(409))
+    assert "other data" in answer.check_error(409)
+    assert is_chinese(server.post("conflict", other, Accept_Language="zh").check_error(409))
     assert answer.event_id == first.event_id
     with site.ledger() as ledger:
         assert [one.body for one in ledger.conflicts(first.event_id)] == [other.decode()]
@@ -345,11 +345,11 @@ def test_a_schema_file_adds_a_callback_kind(server, site):
     assert (answer.status, answer.body) == (200, SUCCESS)
     assert result(site, answer.event_id) == ["cancelled", "withdrawn"]
     assert server.post("kinds", DONE).event_id != answer.event_id
-    assert '"reason"' in server.post("kinds-2", DONE, kind="cancelled").message_of_error(422)
+    assert '"reason"' in server.post("kinds-2", DONE, kind="cancelled").check_error(422)
     short = server.post("kinds-2", DONE | {"reason": "no"}, kind="cancelled")
-    assert "/reason: must not be shorter than 3" in short.message_of_error(422)
+    assert "/reason: must not be shorter than 3" in short.check_error(422)
     wrong = server.post("kinds-2", {"reason": "none", "businessKey": True}, kind="cancelled")
-    assert "/businessKey" in wrong.message_of_error(422)
+    assert "/businessKey" in wrong.check_error(422)
 
 
 def test_a_business_key_that_is_a_number(server, site):
@@ -358,7 +358,7 @@ def test_a_business_key_that_is_a_number(server, site):
     assert (answer.status, answer.body) == (200, SUCCESS)
     again = server.post("number", DONE | {"businessKey": "1024"})
     assert (again.status, again.event_id) == (200, answer.event_id)
-    server.post("number", DONE | {"businessKey": 1025}).message_of_error(409)
+    server.post("number", DONE | {"businessKey": 1025}).check_error(409)
     with site.ledger() as ledger:
         (stored,) = ledger.find(EventFilter(business_key="1024"), limit=10)
     assert (stored.event.id, stored.event.business_key, stored.repeats) == (answer.event_id, "1024", 1)
@@ -387,7 +387,7 @@ def test_a_slow_handler_does_not_block_new_callbacks(server, site):
 def test_a_connection_serves_many_callbacks(server):
     """An HTTP/1.1 connection serves good and bad requests in turn, and pipelined requests in order."""
     good = json.dumps(DONE).encode()
-    with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
+    with closing(http.client.HTTPConnection(*server.address, timeout=WAIT_TIMEOUT)) as connection:
         for instance, body, status in (("x", b"{", 400), ("keep", good, 200), ("x", b"[]", 400), ("x", b"{}", 202)) * 3:
             connection.request("POST", f"/flow/{instance}/call-back/complete", body)
             assert read_status(connection) == status
@@ -412,7 +412,7 @@ def test_a_locked_database_is_503_and_a_repeat_is_safe(site, make_site):
         outside.execute("BEGIN IMMEDIATE")
         for language in ("en", "zh"):
             answer = server.post("locked", DONE, Accept_Language=language)
-            assert is_chinese(answer.message_of_error(503)) == (language == "zh")
+            assert is_chinese(answer.check_error(503)) == (language == "zh")
             assert int(answer.headers["Retry-After"]) > 0
         outside.execute("ROLLBACK")
 

@@ -64,7 +64,7 @@ def crashed(make_site):
     site.plugin("demo", PLUGIN)
     chance = random.Random(SEED)
     server = site.start(**SETTINGS)
-    places = [server.place]
+    places = [server.address]
     logs = []
     gate = site.folder / "shut"
     with calling(places, clients=CLIENTS, key="crash") as (taken, problems):
@@ -79,13 +79,13 @@ def crashed(make_site):
             gate.unlink(missing_ok=True)
             logs.append(server)
             server = site.start(**SETTINGS)
-            places[:] = [server.place]
+            places[:] = [server.address]
         until_more(taken, 20)
         orderly = server
         orderly.signal()
         orderly.wait()
         server = site.start(**SETTINGS)
-        places[:] = [server.place]
+        places[:] = [server.address]
         until_more(taken, 20)
     site.until(lambda ledger: not unfinished(ledger))
     journal = [line.split() for line in site.journal.read_text().splitlines()]

@@ -269,7 +269,7 @@ class Place:
     def start(self):
         """Start a server that is not killed."""
         self.live = [self.site.start(**self.settings)]
-        self.places[:] = [self.server.place]
+        self.places[:] = [self.server.address]
 
     def rest(self):
         """Stop the running server."""
@@ -294,7 +294,7 @@ class Place:
         self.rest()
         self.live = [self.site.start(ready=ready, **(self.settings | crash(at, times) | settings))]
         if ready:
-            self.places[:] = [self.server.place]
+            self.places[:] = [self.server.address]
         return self.server
 
     def heir(self):
@@ -376,7 +376,7 @@ class Cluster(Place):
         """Start all four processes."""
         servers = [self.site.start("--no-worker", **self.settings, ready=False) for _ in range(2)]
         self.live = [*servers, self.worker(), self.worker()]
-        self.lives = [one.place for one in servers]
+        self.lives = [one.address for one in servers]
         self.places[:] = self.lives
         for worker in self.live[len(servers) :]:
             worker.until_logged("worker_started")  # before that, `rest` would end it with a signal
@@ -393,7 +393,7 @@ class Cluster(Place):
             victim.until_logged("worker_started")
             return victim
         victim = self.site.start("--no-worker", **self.settings, **given)
-        self.places[:] = [victim.place, *self.lives]
+        self.places[:] = [victim.address, *self.lives]
         return victim
 
     def heir(self):
@@ -767,7 +767,7 @@ def to_copy(make_site):
     site.plugin("demo", PLUGIN)
     (site.folder / "work").mkdir()
     server = site.start(**SETTINGS, test_in_handler=700)
-    with calling([server.place], clients=CLIENTS, key="crash") as (taken, _):
+    with calling([server.address], clients=CLIENTS, key="crash") as (taken, _):
         until_killed(server, "handler", 700)
     assert taken
     return site

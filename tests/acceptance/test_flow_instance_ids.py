@@ -81,7 +81,7 @@ def test_every_interface_accepts_and_shows_any_id(site_with_plugin):
     assert shown["deliveries"][0]["attempts"][0]["result"] == shown["flow_instance_id"] == STRANGEST
     (listed,) = json.loads(command("events", "list", "--json", f"--flow={STRANGEST}"))["events"]
     assert listed["id"] == events[STRANGEST]
-    host, port = server.place
+    host, port = server.address
     sent = command("send", STRANGEST, "--key", "k", "--to", f"http://{host}:{port}")
     assert events[STRANGEST] in sent  # the same event again
     server.check_log()

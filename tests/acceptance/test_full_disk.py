@@ -60,10 +60,10 @@ def test_a_full_disk_is_503_and_loses_no_callback(site):
     for _ in range(3):
         # A large body is written to the disk before it reaches the database.
         refused = server.post(f"a-{len(taken)}", body)
-        assert "no room" in refused.message_of_error(503)
+        assert "no room" in refused.check_error(503)
         assert refused.headers["Retry-After"]
         refused = server.post("small", {"processDefinitionKey": "good"})
-        assert "database cannot be used" in refused.message_of_error(503)
+        assert "database cannot be used" in refused.check_error(503)
         assert refused.headers["Retry-After"]
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
@@ -132,7 +132,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
             taken[f"a-{number}"] = answer.event_id
             continue
         refused.append(f"a-{number}")
-        assert "database cannot be used" in answer.message_of_error(503)
+        assert "database cannot be used" in answer.check_error(503)
         assert int(answer.headers["Retry-After"]) > 0
         if len(refused) == 20:
             break

@@ -133,7 +133,7 @@ def test_a_receiver_that_is_not_loaded(site, how):
     server = site.start(config=MAPPED + RECEIVED, **settings)
     answer = post(server, {"secret": "secret-of-the-sender", "id": "i-1"}, "feishu")
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-    assert "plugin" in answer.message_of_error(503, path="/in/feishu")
+    assert "plugin" in answer.check_error(503, path="/in/feishu")
     assert post(server, {}, "feishu", "GET", "?echo=1").status == 503
     assert post(server, BODY).status == 200
     checked = check(site, **settings)

@@ -67,7 +67,7 @@ def server(site):
 
 def post(server, instance, headers, language="en"):
     """Send one callback with exactly these headers, besides Content-Length and Host."""
-    with closing(http.client.HTTPConnection(*server.place, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(*server.address, timeout=30)) as connection:
         connection.request(
             "POST",
             f"/flow/{instance}/call-back/complete",
@@ -116,7 +116,7 @@ def test_a_callback_to_a_foreign_host_name_is_rejected(server, site, host):
 
 def test_callbacks_of_local_programs_are_accepted(server):
     """curl, Java and Python send none of these headers; their Host is a loopback name or the listening address."""
-    port = server.place[1]
+    port = server.address[1]
     for number, headers in enumerate(
         [
             {"User-Agent": "curl/8.5.0", "Accept": "*/*", "Content-Type": "application/json"},
@@ -205,7 +205,7 @@ def test_a_page_in_a_real_browser_creates_no_event(make_site):
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            body = PAGE.replace("PORT", str(server.place[1])).encode()
+            body = PAGE.replace("PORT", str(server.address[1])).encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(body)))

@@ -47,7 +47,7 @@ def test_a_locked_database_is_503_and_needs_no_restart(site):
     with closing(sqlite3.connect(site.database, isolation_level=None, timeout=WAIT_TIMEOUT)) as outside:
         outside.execute("BEGIN IMMEDIATE")
         answer = server.post("a", {"processDefinitionKey": "nobody"})
-        assert "database cannot be used now" in answer.message_of_error(503)
+        assert "database cannot be used now" in answer.check_error(503)
         assert answer.headers["Retry-After"]
         ready = server.ask("GET", "/readyz", admin=True)
         assert (ready.status, ready.json["ready"]) == (503, False)

@@ -50,7 +50,7 @@ def test_lost_commit_reply_of_an_accepted_callback(broken, kind):
     # If a heartbeat was in the same commit, the event is stored again at once and recognised.
     assert first.status in {200, 202, 503}
     if first.status == 503:
-        assert first.message_of_error(503)
+        assert first.check_error(503)
         assert first.headers["Retry-After"]
     again = server.post("i", ONCE, Prefer="wait=20")
     assert again.status == 200

@@ -45,7 +45,7 @@ def test_each_conclusion_runs_exactly_its_handler(many):
     """A thousand conclusions run a thousand handlers; an unmatched or missing conclusion runs none."""
     server = many.start(answer_wait=20, ledger__write_timeout=20)  # a commit may take seconds on a busy machine
     answers = []
-    with closing(http.client.HTTPConnection(*server.place, timeout=60)) as connection:
+    with closing(http.client.HTTPConnection(*server.address, timeout=60)) as connection:
         for number in range(HANDLERS):
             body = json.dumps({"processDefinitionKey": "loan", "conclusion": f"c{number}"})
             headers = {"Content-Type": "application/json", "Prefer": "respond-async"}

@@ -71,7 +71,7 @@ class Nginx:
         text = FILE.read_text()
         for old, new in {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
-            "server 127.0.0.1:8080;": "server {}:{};".format(*server.place),
+            "server 127.0.0.1:8080;": "server {}:{};".format(*server.address),
             "server 127.0.0.1:8081;": "server {}:{};".format(*server.admin),
             "/etc/nginx/flowhooks/": f"{folder}/",
             "192.0.2.0/24": f"127.0.0.1; allow {OTHER}",

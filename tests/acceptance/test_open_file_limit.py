@@ -44,7 +44,7 @@ def test_first_requests_at_the_limit_are_answered(site, first):
     server = site.start(http__idle_timeout=300)
     call_back = json.dumps({"processDefinitionKey": "nobody"})
     with (
-        closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine,
+        closing(http.client.HTTPConnection(*server.address, timeout=60)) as engine,
         closing(http.client.HTTPConnection(*server.admin, timeout=60)) as operator,
     ):
         assert ask(engine, "POST", "/flow/a/call-back/complete", call_back)[0] == 202
@@ -122,7 +122,7 @@ def test_an_attempt_without_a_free_file_is_repeated(plugin_site, key):
     """If no file is free before the function is entered, the attempt is repeated; a failure within it is final."""
     server = plugin_site.start(http__idle_timeout=300)
     server.until_logged("isolation_ready")
-    with closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine:
+    with closing(http.client.HTTPConnection(*server.address, timeout=60)) as engine:
         assert (
             ask(engine, "POST", "/flow/0/call-back/complete", json.dumps({"processDefinitionKey": "nobody"}))[0] == 202
         )

@@ -187,7 +187,7 @@ FAILING = {
 def test_any_exception_of_a_handler_fails_only_its_delivery(server, troubled, name):
     """A 500 names the handler and the error on one line; the event's other handler succeeded."""
     answer = server.post(f"f-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
-    message = answer.message_of_error(500)
+    message = answer.check_error(500)
     assert "its handler faulty:faulty failed: " in message
     assert FAILING[name].replace("\\\\", "\\") in message
     assert message.isprintable()
@@ -234,7 +234,7 @@ def test_a_wrapper_error_before_the_handler_repeats_the_attempt(server, troubled
 def test_a_wrapper_error_after_the_handler_fails_the_attempt(server, troubled):
     """Without `retry=` the attempt is not repeated, because the handler's function was entered."""
     answer = server.post("w-2", {"processDefinitionKey": "wrapped", "businessKey": "after"})
-    message = answer.message_of_error(500)
+    message = answer.check_error(500)
     assert "wrapper:wrapped failed: LookupError: cannot commit (raised by the run_handler wrapper of plugin" in message
     assert only(troubled, answer)[0].attempt == 1
 
@@ -242,7 +242,7 @@ def test_a_wrapper_error_after_the_handler_fails_the_attempt(server, troubled):
 def test_a_wrapper_that_drops_the_result_fails_the_attempt(server):
     """A wrapper that drops the handler's result makes the attempt a failure."""
     answer = server.post("w-3", {"processDefinitionKey": "wrapped", "businessKey": "nothing"})
-    assert "wrapper returned NoneType instead of the Outcome" in answer.message_of_error(500)
+    assert "wrapper returned NoneType instead of the Outcome" in answer.check_error(500)
 
 
 def test_a_listener_that_raises_is_logged_and_has_no_effect(server):

@@ -90,18 +90,18 @@ def test_errors_in_a_body_are_reported(server, name):
     """Invalid JSON is 400, a violation of the schema 422, with a sentence in the caller's language."""
     body, status, says = BODIES[name]
     path = "/flow/bad/call-back/complete"
-    assert says in server.post("bad", body).message_of_error(status, path=path)
-    assert is_chinese(server.post("bad", body, Accept_Language="zh-CN,zh;q=0.9").message_of_error(status, path=path))
+    assert says in server.post("bad", body).check_error(status, path=path)
+    assert is_chinese(server.post("bad", body, Accept_Language="zh-CN,zh;q=0.9").check_error(status, path=path))
 
 
 def test_the_first_twenty_violations_are_listed_and_no_value_is_repeated(server):
     """Each violation has its JSON Pointer, and the response states the total."""
     body = {"businessKey": ["secret-value"], "processDefinitionKey": 5, "processDefinitionVersion": "secret-value"}
-    message = server.post("many", body, kind="wide").message_of_error(422)
+    message = server.post("many", body, kind="wide").check_error(422)
     assert "28 violations; the first 20 are shown" in message
     assert message.count(": must ") == 20
     assert "secret-value" not in message
-    message = server.post("many", body).message_of_error(422)
+    message = server.post("many", body).check_error(422)
     names = ("/businessKey", "/processDefinitionKey", "/processDefinitionVersion")
     assert all(f"{name}: must be of type" in message for name in names)
     assert "secret-value" not in message
@@ -135,7 +135,7 @@ def test_http_errors_have_the_same_envelope(server, name):
         answer = server.ask(
             method, path, b"{}" if "Content-Length" not in headers else None, headers | {"Accept-Language": language}
         )
-        assert is_chinese(answer.message_of_error(status, path=path)) == (language == "zh")
+        assert is_chinese(answer.check_error(status, path=path)) == (language == "zh")
         for header, value in expected.items():
             assert set(value.split(", ")) <= set(answer.headers[header].split(", "))
 
@@ -255,7 +255,7 @@ def test_the_instance_id_is_decoded_once_and_validated(server, given):
     if IDS[given] == 200:
         assert (answer.status, answer.body) == (200, SUCCESS)
     else:
-        answer.message_of_error(422, path=f"/flow/{given}/call-back/complete")
+        answer.check_error(422, path=f"/flow/{given}/call-back/complete")
         assert answer.headers["X-Evil"] is None
 
 

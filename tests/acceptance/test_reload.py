@@ -62,7 +62,7 @@ class Engine:
     """Clients that send callbacks with one token without a pause, every other one on a persistent connection."""
 
     def __init__(self, server, token, *, callers=4):
-        self.place, self.token = server.place, token
+        self.address, self.token = server.address, token
         self.name = token.removesuffix("-token")  # the log has the ids of rejected callbacks, and may have no token
         self.statuses = Counter()
         self.failures = []
@@ -89,7 +89,7 @@ class Engine:
         self.until(lambda statuses: sum(statuses.values()) >= least)
 
     def _call(self, caller):
-        connection = http.client.HTTPConnection(*self.place, timeout=90)
+        connection = http.client.HTTPConnection(*self.address, timeout=90)
         number = 0
         while not self._over.is_set():
             number += 1
@@ -192,7 +192,7 @@ def test_an_incoming_body_is_rejected_by_the_new_limit(plugin_site):
         f"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
-    with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as connection:
+    with closing(socket.create_connection(server.address, timeout=WAIT_TIMEOUT)) as connection:
         connection.sendall(head + body[:100])
         write(plugin_site, "[http]\nmax_body_bytes = 200\n")
         server.reload()
@@ -229,7 +229,7 @@ def test_a_public_server_rejects_settings_without_sources(plugin_site):
     server = plugin_site.start(config=source(OLD), listen="0.0.0.0:0")
     write(plugin_site, 'listen = "127.0.0.1:8080"\n')
     assert "no credential is configured" in server.reload("settings_reload_failed")["why"]
-    host, port = server.place
+    host, port = server.address
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_TIMEOUT)) as connection:
         connection.request("POST", "/flow/1/call-back/complete", json.dumps(GOOD))
         assert connection.getresponse().status == 401

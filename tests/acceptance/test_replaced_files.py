@@ -76,7 +76,7 @@ def test_no_callback_is_acknowledged_after_a_file_change(site, case):
     assert "503" in record["next"]
     answers = [server.post(f"after-{number}", NOBODY) for number in range(5)]
     for answer in answers:
-        assert "database cannot be used now" in answer.message_of_error(503)
+        assert "database cannot be used now" in answer.check_error(503)
         assert answer.headers["Retry-After"]
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
@@ -129,7 +129,7 @@ def test_a_copy_at_the_path_is_not_accepted(site):
 def test_a_file_moved_and_restored_while_engines_send_callbacks(site):
     """A file is moved away and back during transactions: it has each callback with a 2xx, and engines repeat others."""
     server = site.start()
-    with calling([server.place], clients=4, key="nobody") as (taken, problems):
+    with calling([server.address], clients=4, key="nobody") as (taken, problems):
         for _ in range(5):
             until_more(taken, 20)
             move(site.database, site.folder / "away")

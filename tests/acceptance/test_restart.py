@@ -77,7 +77,7 @@ def has_run(site, version):
 def test_no_callback_is_rejected(served):
     """The command replaces the server and loads the plugin again. The process id of the service stays."""
     server = served.server
-    with Clients(server.place, GOOD) as clients:
+    with Clients(server.address, GOOD) as clients:
         clients.until_more()
         install(served, version="2")
         first = restarted(served)
@@ -109,7 +109,7 @@ def test_a_replacement_waits_for_a_running_handler(served):
     The command replaces the successor, too, if it has loaded before the request.
     """
     server, numbers = served.server, count(1)
-    with shut(served) as gate, Clients(server.place, GOOD) as clients, ThreadPoolExecutor() as commands:
+    with shut(served) as gate, Clients(server.address, GOOD) as clients, ThreadPoolExecutor() as commands:
         server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
         until(lambda: runs(served, "slow"))
         server.signal(signal.SIGUSR2)
@@ -143,7 +143,7 @@ def test_a_long_handler_and_a_broken_plugin(served, seconds):
     No callback is refused meanwhile, and the handler, which is not safe to repeat, is called once.
     """
     server = served.server
-    with shut(served) as gate, Clients(server.place, GOOD) as clients:
+    with shut(served) as gate, Clients(server.address, GOOD) as clients:
         server.post("slow", {"processDefinitionKey": "once"}, **ASYNC)
         until(lambda: runs(served, "slow"))
         began = time.monotonic()
@@ -204,7 +204,7 @@ def test_a_failed_start_leaves_the_predecessor_running(served):
         assert owner(served) == pid
         assert server.post(f"refused-{next(numbers)}", GOOD, Prefer="wait=60").status == 200
 
-    with Clients(server.place, GOOD) as clients:
+    with Clients(server.address, GOOD) as clients:
         served.plugin("broken", BROKEN)
         is_refused("no module of that kind")
         served.plugin("broken", NEWER)
@@ -242,7 +242,7 @@ def test_a_stop_during_a_replacement_ends_both_processes(served):
             gate.unlink()
             if round_number == FIRST:
                 server.until_logged("process_replaced")
-    place = server.place
+    place = server.address
     assert server.wait() == 0
     until_refused(place)
     assert served.balance().deliveries == {"succeeded": SECOND}
@@ -261,7 +261,7 @@ def test_a_stop_during_a_replacement_without_a_supervisor(site, moment):
         server.signal(signal.SIGUSR2)
         server.until_logged(moment)
         server.signal(signal.SIGTERM)
-        until_refused(server.place)
+        until_refused(server.address)
         assert server.process.poll() is None
         gate.unlink()
     successor = server.logged("process_started")[0]["process"]
@@ -293,7 +293,7 @@ def test_the_service_manager_and_settings(site, tmp_path, monkeypatch):
 def test_an_idle_connection_is_closed_by_a_response_header(served):
     """A client that keeps a connection gets `Connection: close` with its last response, and no reset."""
     server = served.server
-    with shut(served) as gate, closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as kept:
+    with shut(served) as gate, closing(http.client.HTTPConnection(*server.address, timeout=WAIT_TIMEOUT)) as kept:
         server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
         until(lambda: runs(served, "slow"))
 
@@ -319,7 +319,7 @@ def test_replacement_of_one_process_on_postgresql(site, postgresql_url):
     site.database = site.url = postgresql_url
     install(site)
     server = site.start()
-    with Clients(server.place, GOOD) as clients:
+    with Clients(server.address, GOOD) as clients:
         clients.until_more()
         (site.folder / "flowhooks.toml").write_text("processes = 2\n")
         server.signal(signal.SIGUSR2)

@@ -97,7 +97,7 @@ def test_kill_at_each_step_of_a_replacement(served, first, later):
         is_lost = step in HANDLERS_RUN and step != "loaded"
         expected[slow] = [("once", before)] if is_lost else [("once", before), ("ended", before)]
 
-    with Clients(server.place, GOOD, patient=True) as clients:
+    with Clients(server.address, GOOD, patient=True) as clients:
         clients.until_more()
         for step in first:
             kill(step)
@@ -127,7 +127,7 @@ def test_kill_of_a_predecessor_without_a_supervisor(served, step):
     """
     server = served.server
     first, is_killed = server.process.pid, step in HANDLERS_RUN
-    with shut(served) as gate, Clients(server.place, GOOD, patient=True) as clients:
+    with shut(served) as gate, Clients(server.address, GOOD, patient=True) as clients:
         for key in ("once", "held"):
             server.post(f"slow-{key}", {"processDefinitionKey": key}, **ASYNC)
             until(lambda key=key: runs(served, f"slow-{key}"))
@@ -177,7 +177,7 @@ def test_a_supervisor_that_is_killed(served, step):
     server.until_logged("process_replaced")
     predecessor = owner(served)
     slow = {key: f"slow-{key}" for key in ("once", "held")}
-    with shut(served) as gate, Clients(server.place, GOOD, patient=True) as clients:
+    with shut(served) as gate, Clients(server.address, GOOD, patient=True) as clients:
         for key, instance in slow.items():
             server.post(instance, {"processDefinitionKey": key}, **ASYNC)
             until(lambda instance=instance: runs(served, instance))
@@ -208,7 +208,7 @@ def test_a_killed_server_is_started_again(served):
     server = served.server
     restarted(served)
     server.until_logged("supervisor_started")
-    with Clients(server.place, GOOD, patient=True) as clients:
+    with Clients(server.address, GOOD, patient=True) as clients:
         clients.until_more()
         victim = owner(served)
         os.kill(victim, signal.SIGKILL)

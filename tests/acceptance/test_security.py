@@ -159,16 +159,16 @@ WRONG = {
 def test_a_request_without_a_valid_token_is_401(post, site, name):
     """The response does not reveal the fault but names the required credential; nothing is stored."""
     answer = post("denied", GOOD, WRONG[name])
-    assert "Authorization: Bearer" in answer.message_of_error(401)
+    assert "Authorization: Bearer" in answer.check_error(401)
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert "凭证" in post("denied", GOOD, WRONG[name], Accept_Language="zh").message_of_error(401)
+    assert "凭证" in post("denied", GOOD, WRONG[name], Accept_Language="zh").check_error(401)
     with site.ledger() as ledger:
         assert ledger.find(EventFilter(flow_instance_id="denied"), limit=1) == []
 
 
 def test_a_token_twice_is_401(server, answers):
     """Two Authorization headers are joined, and are no valid token."""
-    with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
+    with closing(http.client.HTTPConnection(*server.address, timeout=WAIT_TIMEOUT)) as connection:
         connection.putrequest("POST", PATH)
         for _ in range(2):
             connection.putheader("Authorization", bearer("oa"))
@@ -181,16 +181,16 @@ def test_an_unauthenticated_response_reveals_no_body_faults(post):
     """Without a credential the response does not reveal faults of the body or a repeat."""
     post("known", GOOD, bearer("oa"))
     for body in (b"{", b"[]", b'{"businessKey": 1}', GOOD, GOOD | {"a": 1}):
-        post("known", body).message_of_error(401)
-        post("%ff", body).message_of_error(401)
-        post("known", body, Content_Type="text/plain").message_of_error(401)
+        post("known", body).check_error(401)
+        post("%ff", body).check_error(401)
+        post("known", body, Content_Type="text/plain").check_error(401)
 
 
 def test_a_request_from_a_foreign_address_is_403(post):
     """A valid credential from a foreign address gets its own error; forwarding headers are ignored."""
     for headers in ({}, {"X_Forwarded_For": "10.0.0.1"}, {"Forwarded": "for=10.0.0.1"}, {"X_Real_IP": "10.0.0.1"}):
         answer = post("far", GOOD, bearer("far"), **headers)
-        assert "is not allowed from this address" in answer.message_of_error(403)
+        assert "is not allowed from this address" in answer.check_error(403)
         assert answer.headers["WWW-Authenticate"] is None
 
 
@@ -220,7 +220,7 @@ def test_the_administration_requires_the_lock_file_token(server, site, answers):
     ):
         headers = {} if given is None else {"Authorization": given}
         answers.append(server.ask("POST", path, body, headers, admin=True))
-        answers[-1].message_of_error(401)
+        answers[-1].check_error(401)
         assert answers[-1].headers["WWW-Authenticate"] == "Bearer"
     answers.append(server.operate(token, "dismiss", event_filter={}, dry_run=True))
     assert answers[-1].status == 200
@@ -235,9 +235,9 @@ def test_the_listeners_do_not_serve_each_others_paths(server, site, answers):
         for method in ("GET", "POST"):
             headers = {"Authorization": f"Bearer {site.token()}"}
             answers.append(server.ask(method, path, b"{}", headers))
-            answers[-1].message_of_error(404)
+            answers[-1].check_error(404)
     answers.append(server.ask("POST", PATH, json.dumps(GOOD), {"Authorization": bearer("oa")}, admin=True))
-    answers[-1].message_of_error(404)
+    answers[-1].check_error(404)
 
 
 def test_only_the_owner_can_read_the_lock_file(server, site):
@@ -249,7 +249,7 @@ def test_only_the_owner_can_read_the_lock_file(server, site):
 
 def test_no_response_or_log_contains_a_secret(post, server, site, answers):
     """No response or log has a token or digest."""
-    post("fails", {"processDefinitionKey": "fails"}, bearer("oa")).message_of_error(500)
+    post("fails", {"processDefinitionKey": "fails"}, bearer("oa")).check_error(500)
     server.check_log()
     assert answers  # those of the tests that ran in this process, which may run further ones of this file
     for secret in (*TOKENS.values(), *DIGESTS.values(), site.token()):

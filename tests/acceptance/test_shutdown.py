@@ -110,7 +110,7 @@ def test_graceful_shutdown(site):
     until_entered(site, "runs")
     queued = [server.post(f"queued-{number}", SLOW, Prefer="wait=0") for number in range(5)]
     assert {answer.status for answer in queued} == {202}
-    arriving = socket.create_connection(server.place, timeout=WAIT_TIMEOUT)
+    arriving = socket.create_connection(server.address, timeout=WAIT_TIMEOUT)
     body = json.dumps(GOOD).encode()
     arriving.sendall(
         b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -130,7 +130,7 @@ def test_graceful_shutdown(site):
     assert b"retry-after: " in head.lower()
     assert b"connection: close" in head.lower()
     assert "shutting down" in json.loads(raw)["message"]
-    until_refused(server.place)
+    until_refused(server.address)
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["problems"]) == (503, ["the server is stopping"])
     assert server.process.poll() is None
@@ -173,7 +173,7 @@ def test_a_handler_that_exceeds_the_shutdown_timeout(site):
 def test_no_attempt_starts_during_shutdown(site):
     """No attempt starts during shutdown, even for a request that a client had begun to send."""
     server = site.start(runner__threads=1, http__read_timeout=60)
-    with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
+    with closing(socket.create_connection(server.address, timeout=WAIT_TIMEOUT)) as arriving:
         arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
         waiting = Waiting(server, "runs", SLOW)
         until_entered(site, "runs")

@@ -95,7 +95,7 @@ class SlowOnes(threading.Thread):
 
     def __init__(self, place):
         super().__init__(daemon=True)
-        self.place = place
+        self.address = place
         self.stop = threading.Event()
         self.full = threading.Event()
         self.ended = []
@@ -112,7 +112,7 @@ class SlowOnes(threading.Thread):
                     # `now` is from before the server closed the connection.
                     self.ended.append((one.phase, one.came, time.monotonic() - one.began))
             if not self.stop.is_set() and len(alive) < SLOW:
-                alive += [Slow(self.place, next(phases), chance) for _ in range(min(20, SLOW - len(alive)))]
+                alive += [Slow(self.address, next(phases), chance) for _ in range(min(20, SLOW - len(alive)))]
             if len(alive) == SLOW:
                 self.full.set()
             time.sleep(0.02)  # it imitates clients that wait
@@ -153,23 +153,23 @@ def run_beside_slow_clients(site, *, calls, read_timeout):
     timeouts = {"http__read_timeout": read_timeout, "http__idle_timeout": 10, "ledger__write_timeout": 20}
     server = site.start(http__threads=8, **timeouts)
     sockets, _ = held(server)
-    alone = honest(server.place, calls, "alone")
+    alone = honest(server.address, calls, "alone")
     until(lambda: held(server)[0] == sockets, poll=0.05)
     threads, memory = held(server)[1], server.memory()
-    slow = SlowOnes(server.place)
+    slow = SlowOnes(server.address)
     slow.start()
     deaf = []
     for _ in range(DEAF):
         one = socket.socket()
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        one.connect(server.place)
+        one.connect(server.address)
         one.setblocking(False)
         one.send(ASKING)
         deaf.append(one)
     try:
         assert slow.full.wait(WAIT_TIMEOUT)
         # If slow clients used up threads, each of these calls would wait for a minute, and the test would not end.
-        beside = honest(server.place, calls, "beside")
+        beside = honest(server.address, calls, "beside")
         slow.stop.set()
         slow.join(read_timeout + WAIT_TIMEOUT)
         assert not slow.is_alive(), "some connections are never closed"

@@ -48,7 +48,7 @@ def test_the_server_uses_the_sockets_of_the_service_manager(site):
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_TIMEOUT)) as early:
         early.request("POST", "/flow/early/call-back/complete", json.dumps(GOOD))
         assert early.getresponse().status == 200
-    assert server.place == ("127.0.0.1", port)
+    assert server.address == ("127.0.0.1", port)
     assert server.ask("GET", "/healthz", admin=True).status == 200
     config.write_text(config.read_text() + "answer_wait = 20\n")
     assert server.reload()["changed"] == ["answer_wait"]

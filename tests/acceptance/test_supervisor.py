@@ -100,7 +100,7 @@ class Load:
     """
 
     def __init__(self, server, *, callers=4, patient=False):
-        self.place = server.place
+        self.address = server.address
         self.patient = patient
         self.statuses = Counter()
         self.failures = []
@@ -129,7 +129,7 @@ class Load:
             self.sent.append(instance)
             while True:
                 if connection is None:
-                    connection, sent_at = http.client.HTTPConnection(*self.place, timeout=30), time.monotonic()
+                    connection, sent_at = http.client.HTTPConnection(*self.address, timeout=30), time.monotonic()
                 silent_since = sent_at
                 try:
                     try:
@@ -382,7 +382,7 @@ def test_sigterm_ends_all_processes_in_order(shared):
         one.join(WAIT_TIMEOUT)
     assert [one.status for one in answers] == [202] * len(gates)
     server.until_logged("shutdown_started", times=BOTH)
-    until_refused(server.place)
+    until_refused(server.address)
     for gate in gates:
         gate.unlink()
     assert server.wait() == 0
@@ -423,7 +423,7 @@ def test_a_second_signal_ends_all_processes_at_once(shared):
 def test_processes_of_a_killed_supervisor_end_in_order(shared):
     """Without their supervisor all processes finish running attempts, end, and release the port."""
     server = start(shared)
-    both, place = pids(server), server.place
+    both, place = pids(server), server.address
     (gate := shared.folder / "shut-slow").touch()
     server.post("slow", GOOD, Prefer="respond-async")
     until(lambda: entered(shared))

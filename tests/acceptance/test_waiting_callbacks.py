@@ -33,7 +33,7 @@ def handlers():
 
 def posted(server, number):
     """A connection on which a callback of a slow handler has been sent."""
-    connection = socket.create_connection(server.place, WAIT_TIMEOUT)
+    connection = socket.create_connection(server.address, WAIT_TIMEOUT)
     body = json.dumps({"processDefinitionKey": "slow"})
     connection.sendall(
         f"POST /flow/slow-{number}/call-back/complete HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"

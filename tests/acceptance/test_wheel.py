@@ -122,7 +122,7 @@ def test_the_installed_wheel_serves_outside_the_checkout(installed, site):
     server = site.start()
     answer = server.post("a-1", {"processDefinitionKey": "good"})
     assert (answer.status, answer.body) == (200, b'{"success": true}')
-    assert "must be of type string" in server.post("a-2", {"businessKey": True}).message_of_error(422)
+    assert "must be of type string" in server.post("a-2", {"businessKey": True}).check_error(422)
     assert "/flow/{flowInstanceId}/call-back/complete" in server.ask("GET", "/openapi.json").json["paths"]
     server.stop()
     server.check_log()

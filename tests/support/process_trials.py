@@ -87,7 +87,7 @@ class Engines:
     """
 
     def __init__(self, *servers, several=3, rest=0.05):
-        self._servers = itertools.cycle([server.place for server in servers])
+        self._servers = itertools.cycle([server.address for server in servers])
         self._rest = rest
         self._over = threading.Event()
         self.answers = []
