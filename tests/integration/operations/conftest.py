@@ -11,13 +11,13 @@ from flowhooks.operations.context import Actor
 
 
 @pytest.fixture
-def by():
+def context_of():
     """A function that returns a flow's operation context for Ann at the console."""
     return lambda flow: replace(flow.app.operation_context, by=Actor("ann", "console"))
 
 
 @pytest.fixture
-def deeds():
+def audit_entries():
     """A function that returns the audit log of a flow, newest first."""
 
     def read(flow, **narrowing):

@@ -35,47 +35,47 @@ def flow(harness, listens):
     return flow
 
 
-def test_an_alert_is_acknowledged(flow, by, deeds):
+def test_an_alert_is_acknowledged(flow, context_of, audit_entries):
     """The operator and the time are stored; the alert stays listed, but no longer counts as open work."""
     first, second = still_open(flow)
     flow.clock.advance(5)
     assert unacknowledged(flow) == 2
-    done = acknowledge(by(flow), [first.id], note="ringing the archive")
+    done = acknowledge(context_of(flow), [first.id], note="ringing the archive")
     assert (done.alerts, done.skipped, done.dry_run) == ((first.id,), (), False)
     found = {one.id: one for one in still_open(flow)}
     assert (found[first.id].acknowledged_at, found[first.id].acknowledged_by) == (flow.clock.now(), "ann")
     assert (found[second.id].acknowledged_at, found[second.id].acknowledged_by) == (None, "")
     assert unacknowledged(flow) == 1
-    (entry,) = deeds(flow, target=first.id)
+    (entry,) = audit_entries(flow, target=first.id)
     assert (entry.actor, entry.action) == ("ann", "acknowledge")
     assert entry.detail == {"alerts": [first.id], "about": [f"dead {first.subject}"], "note": "ringing the archive"}
 
 
-def test_acknowledged_closed_and_unknown_alerts_are_skipped(flow, by, deeds):
+def test_acknowledged_closed_and_unknown_alerts_are_skipped(flow, context_of, audit_entries):
     """The first acknowledgement stays; unknown and closed alerts are skipped."""
     first, second = still_open(flow)
-    acknowledge(by(flow), [first.id])
+    acknowledge(context_of(flow), [first.id])
     flow.sql("UPDATE alerts SET closed_at = 1 WHERE id = ?", second.id)
     flow.clock.advance(5)
-    done = acknowledge(by(flow), [first.id, second.id, "none", "none"])
+    done = acknowledge(context_of(flow), [first.id, second.id, "none", "none"])
     assert (done.alerts, done.skipped) == ((), (first.id, second.id, "none"))
     assert still_open(flow)[0].acknowledged_at == flow.clock.now() - 5_000_000
-    assert len(deeds(flow)) == 1
+    assert len(audit_entries(flow)) == 1
 
 
-def test_a_dry_run_changes_nothing(flow, by, deeds):
+def test_a_dry_run_changes_nothing(flow, context_of, audit_entries):
     """A dry run returns the alerts that would be acknowledged."""
     _, second = still_open(flow)
-    done = acknowledge(by(flow), [second.id, "none"], dry_run=True)
+    done = acknowledge(context_of(flow), [second.id, "none"], dry_run=True)
     assert (done.alerts, done.skipped, done.dry_run) == ((second.id,), ("none",), True)
     assert unacknowledged(flow) == 2
-    assert deeds(flow) == []
+    assert audit_entries(flow) == []
 
 
-def test_a_cause_that_recurs_opens_a_new_alert(flow, by):
+def test_a_cause_that_recurs_opens_a_new_alert(flow, context_of):
     """A new alert of the same cause is not acknowledged."""
     first, _ = still_open(flow)
-    acknowledge(by(flow), [first.id])
+    acknowledge(context_of(flow), [first.id])
     flow.sql("UPDATE deliveries SET state = 'closed' WHERE handler = ?", first.subject)
     flow.app.alerts.poll()
     flow.app.alerts.poll()
@@ -87,7 +87,7 @@ def test_a_cause_that_recurs_opens_a_new_alert(flow, by):
     assert again.acknowledged_at is None
 
 
-def test_pending_notifications_of_an_acknowledged_alert_are_sent(harness, listens, by, make_plugin):
+def test_pending_notifications_of_an_acknowledged_alert_are_sent(harness, listens, context_of, make_plugin):
     """A mail server that was down at the acknowledgement still gets its mail, for other people."""
     told, mute = [], [True]
 
@@ -103,7 +103,7 @@ def test_pending_notifications_of_an_acknowledged_alert_are_sent(harness, listen
     flow.sql("UPDATE deliveries SET state = 'dead'")
     flow.app.alerts.poll()
     (alert,) = still_open(flow)
-    acknowledge(by(flow), [alert.id])
+    acknowledge(context_of(flow), [alert.id])
     mute[0] = False
     flow.clock.advance(60)
     flow.app.alerts.poll()

@@ -42,14 +42,14 @@ def park(flow, instance):
     return flow.take(instance, key="nobody").event_id
 
 
-def by(flow, actor=ANN):
+def context_of(flow, actor=ANN):
     """The operation context of an operator."""
     return replace(flow.app.operation_context, by=actor)
 
 
 def test_a_dismissal_is_recorded(flow):
     """The entry has operator, time, interface, filter, note and the number of events."""
-    dismiss(by(flow), EventFilter(ids=(flow.parked,)), note="a test")
+    dismiss(context_of(flow), EventFilter(ids=(flow.parked,)), note="a test")
     (entry,) = entries(flow)
     assert (entry.actor, entry.interface, entry.action, entry.target) == ("ann", "console", "dismiss", flow.parked)
     assert entry.at == flow.clock.now()
@@ -58,15 +58,15 @@ def test_a_dismissal_is_recorded(flow):
 
 def test_a_dry_run_and_an_action_without_effect_are_not_recorded(flow):
     """Only an action that changed something is recorded."""
-    dismiss(by(flow), EventFilter(), dry_run=True)
-    dismiss(by(flow), EventFilter(flow_instance_id="no-such-flow"))
+    dismiss(context_of(flow), EventFilter(), dry_run=True)
+    dismiss(context_of(flow), EventFilter(flow_instance_id="no-such-flow"))
     assert entries(flow) == []
 
 
 def dismiss_pages(flow, event_filter, *, actor=ANN, after="", pages=100):
     """Dismiss so many pages, as a command does; where the next one starts."""
     for _ in range(pages):
-        after = dismiss(by(flow, actor), event_filter, after=after).next
+        after = dismiss(context_of(flow, actor), event_filter, after=after).next
         if not after:
             break
     return after
@@ -117,8 +117,8 @@ def test_an_action_without_an_operator_is_not_recorded(flow):
 def test_a_resolution_and_a_retirement_are_recorded(flow):
     """A resolution is recorded under its event, a retirement under its handler, so that their pages find them."""
     (delivery_status,) = flow.app.ledger.delivery_statuses(flow.dead)
-    resolve(by(flow), delivery_status.delivery_id, Resolution.CLOSE, note="by hand")
-    retire(by(flow), [delivery_status.handler])
+    resolve(context_of(flow), delivery_status.delivery_id, Resolution.CLOSE, note="by hand")
+    retire(context_of(flow), [delivery_status.handler])
     (closed,) = entries(flow, target=flow.dead)
     assert closed.detail == {
         "delivery": delivery_status.delivery_id,
@@ -139,5 +139,5 @@ def test_a_rollback_leaves_no_audit_entry(flow):
         raise InvalidTransition("no")
 
     with pytest.raises(InvalidTransition):
-        by(flow).change(breaks, lambda _done: AuditRecord("resolve", "", {}))
+        context_of(flow).change(breaks, lambda _done: AuditRecord("resolve", "", {}))
     assert entries(flow) == []

@@ -43,13 +43,13 @@ def by_handler(flow):
     }
 
 
-def test_the_deliveries_of_one_handler_are_closed(flow, by, deeds):
+def test_the_deliveries_of_one_handler_are_closed(flow, context_of, audit_entries):
     """Only the named handler's deliveries are closed; the note is stored with each of them, and in one audit entry."""
-    done = run_bulk(by(flow), BulkAction.CLOSE, GONE, note="done by hand")
+    done = run_bulk(context_of(flow), BulkAction.CLOSE, GONE, note="done by hand")
     assert (done.planned, done.released, done.changed) == (3, 3, 0)
     assert by_handler(flow) == {"gone": ["closed"] * 3, "moved": ["waiting"] * 3, "here": ["waiting"] * 3}
     assert flow.sql("SELECT DISTINCT handler FROM deliveries WHERE comment = 'done by hand'") == [("p:gone",)]
-    (entry,) = deeds(flow)
+    (entry,) = audit_entries(flow)
     assert (entry.actor, entry.action, entry.target) == ("ann", "operation", done.id)
     assert (entry.detail["deliveries"], entry.detail["note"]) == (3, "done by hand")
     assert entry.detail["event_filter"] == {"handler": "p:gone", "state": "suspended"}
@@ -85,11 +85,11 @@ def test_a_state_that_the_action_cannot_change_is_refused(flow, action, state):
     assert flow.sql("SELECT count(*) FROM operations") == [(0,)]
 
 
-def test_a_plan_counts_and_changes_nothing(flow, by, deeds):
+def test_a_plan_counts_and_changes_nothing(flow, context_of, audit_entries):
     """A plan has the number of the deliveries that would be closed; it is not audited."""
-    assert plan_operation(by(flow), BulkAction.CLOSE, GONE).planned == 3
+    assert plan_operation(context_of(flow), BulkAction.CLOSE, GONE).planned == 3
     assert by_handler(flow)["gone"] == ["waiting"] * 3
-    assert deeds(flow) == []
+    assert audit_entries(flow) == []
 
 
 def test_a_delivery_whose_handler_returned_is_not_closed(flow, harness):

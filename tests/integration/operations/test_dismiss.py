@@ -32,31 +32,31 @@ def flow(harness, listens):
     return flow
 
 
-def test_parked_events_that_match_the_filter_are_dismissed(flow, by, deeds):
+def test_parked_events_that_match_the_filter_are_dismissed(flow, context_of, audit_entries):
     """Only matching events are dismissed, and stored with the operator and the reason."""
-    done = dismiss(by(flow), EventFilter(process_key="trip"), note="a test of the engine")
+    done = dismiss(context_of(flow), EventFilter(process_key="trip"), note="a test of the engine")
     assert (done.events, done.dismissed, done.skipped, done.changed_meanwhile, done.next) == (2, 2, 0, 0, "")
     assert states(flow) == {"routed": "routed", "p1": "dismissed", "p2": "dismissed", "p3": "parked"}
-    (entry,) = deeds(flow)
+    (entry,) = audit_entries(flow)
     assert (entry.actor, entry.action, entry.target) == ("ann", "dismiss", "")
     assert entry.detail == {"event_filter": {"process_key": "trip"}, "events": 2, "note": "a test of the engine"}
 
 
-def test_the_audit_entry_of_one_dismissal_names_the_event(flow, by, deeds):
+def test_the_audit_entry_of_one_dismissal_names_the_event(flow, context_of, audit_entries):
     """A dismissal of one event is recorded under it, so that its page shows the operator."""
     (event_id,) = flow.events(flow_instance_id="p1")
-    dismiss(by(flow), EventFilter(ids=(event_id,)), note="not ours")
-    (entry,) = deeds(flow, target=event_id)
+    dismiss(context_of(flow), EventFilter(ids=(event_id,)), note="not ours")
+    (entry,) = audit_entries(flow, target=event_id)
     assert entry.detail["note"] == "not ours"
 
 
-def test_events_that_are_not_parked_are_skipped(flow, by, deeds):
+def test_events_that_are_not_parked_are_skipped(flow, context_of, audit_entries):
     """An event with deliveries cannot be dismissed; without a change there is no audit entry."""
-    done = dismiss(by(flow), EventFilter(ids=tuple(flow.events(flow_instance_id="routed"))))
+    done = dismiss(context_of(flow), EventFilter(ids=tuple(flow.events(flow_instance_id="routed"))))
     assert (done.events, done.dismissed, done.skipped) == (1, 0, 1)
-    dismiss(by(flow), EventFilter(state="succeeded"))
+    dismiss(context_of(flow), EventFilter(state="succeeded"))
     assert states(flow)["routed"] == "routed"
-    assert deeds(flow) == []
+    assert audit_entries(flow) == []
 
 
 def test_dismissal_without_ids_uses_the_index_of_parked_events(flow):
@@ -66,12 +66,12 @@ def test_dismissal_without_ids_uses_the_index_of_parked_events(flow):
     assert dismiss(flow.app.operation_context, ALL).events == 0
 
 
-def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
+def test_a_dry_run_counts_and_changes_nothing(flow, context_of, audit_entries):
     """A dry run returns the count of events that would be dismissed."""
-    done = dismiss(by(flow), ALL, dry_run=True)
+    done = dismiss(context_of(flow), ALL, dry_run=True)
     assert (done.dismissed, done.dry_run) == (3, True)
     assert list(states(flow).values()).count("parked") == 3
-    assert deeds(flow) == []
+    assert audit_entries(flow) == []
 
 
 def test_a_repeat_of_a_dismissed_event_is_answered_done(flow):
@@ -133,11 +133,11 @@ def test_an_event_replaced_by_a_late_callback_stays_parked(harness, monkeypatch)
     assert dismiss(context, ALL).dismissed == 1
 
 
-def test_a_failed_dismissal_changes_nothing(flow, by, deeds, monkeypatch):
+def test_a_failed_dismissal_changes_nothing(flow, context_of, audit_entries, monkeypatch):
     """While the database is locked the dismissal is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     with flow.locked(timeout=1), pytest.raises(Unavailable):
-        dismiss(by(flow), ALL)
+        dismiss(context_of(flow), ALL)
     assert list(states(flow).values()).count("parked") == 3
-    assert deeds(flow) == []
-    assert dismiss(by(flow), ALL).dismissed == 3
+    assert audit_entries(flow) == []
+    assert dismiss(context_of(flow), ALL).dismissed == 3

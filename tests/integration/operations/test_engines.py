@@ -37,79 +37,79 @@ def flow(harness):
 
 
 @pytest.fixture
-def context(flow, by, engines):
+def context(flow, context_of, engines):
     """The context of Ann with these engines."""
-    return replace(by(flow), reconciler=engines)
+    return replace(context_of(flow), reconciler=engines)
 
 
-def test_reconcile_of_all_engines(flow, context, engines, deeds):
+def test_reconcile_of_all_engines(flow, context, engines, audit_entries):
     """Without a source every engine is reconciled; the result has the counts of each, and each is recorded."""
     done = reconcile(context)
     assert engines.rounds == [("erp", None, False), ("oa", None, False)]
     assert [(one.source, one.read, one.taken_in, one.skipped) for one in done.sources] == [
         ("erp", 3, 1, {"child": 1}), ("oa", 3, 1, {"child": 1}),
     ]  # fmt: skip
-    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
         ("reconcile", "oa", {}), ("reconcile", "erp", {}),
     ]  # fmt: skip
 
 
-def test_reconcile_since(flow, context, engines, deeds):
+def test_reconcile_since(flow, context, engines, audit_entries):
     """A start time is passed on and recorded as text; an error is in the result on one line."""
     engines.results["error"] = "HTTP 401\nfor /history"
     done = reconcile(context, source="oa", since=1_767_225_600_000_000)
     assert engines.rounds == [("oa", 1_767_225_600_000_000, False)]
     assert done.sources[0].error == "HTTP 401 for /history"
-    assert deeds(flow)[0].detail == {"since": "2026-01-01T00:00:00.000Z"}
+    assert audit_entries(flow)[0].detail == {"since": "2026-01-01T00:00:00.000Z"}
 
 
-def test_a_dry_run_records_nothing(flow, context, engines, deeds):
+def test_a_dry_run_records_nothing(flow, context, engines, audit_entries):
     """A dry run is passed on, and is not in the audit log."""
     assert reconcile(context, dry_run=True).dry_run
     engine_ledger.position(flow, "oa", to_confirm=5)
     assert confirm_reconciliation(context, source="oa", dry_run=True).instances == 5
     assert {dry for _, _, dry in engines.rounds} == {True}
-    assert (engines.confirmed, deeds(flow)) == ([], [])
+    assert (engines.confirmed, audit_entries(flow)) == ([], [])
 
 
-def test_confirm_of_waiting_instances(flow, context, engines, deeds):
+def test_confirm_of_waiting_instances(flow, context, engines, audit_entries):
     """A confirmation is passed on with the number in the audit log; without waiting instances nothing happens."""
     assert confirm_reconciliation(context, source="oa").instances == 0
     engine_ledger.position(flow, "oa", to_confirm=1200)
     assert confirm_reconciliation(context, source="oa").instances == 1200
     assert engines.confirmed == ["oa"]
-    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
         ("confirm_reconciliation", "oa", {"instances": 1200})
     ]
 
 
-def test_decline_of_waiting_instances(flow, context, engines, deeds):
+def test_decline_of_waiting_instances(flow, context, engines, audit_entries):
     """Declining is passed on with what was shown, and recorded with its note; without waiting instances it is not."""
     assert decline_reconciliation(context, source="oa", note="old").instances == 0
     engine_ledger.position(flow, "oa", to_confirm=1200)
     shown = decline_reconciliation(context, source="oa", dry_run=True)
-    assert (shown.instances, engines.declined, deeds(flow)) == (1200, [], [])
+    assert (shown.instances, engines.declined, audit_entries(flow)) == (1200, [], [])
     with pytest.raises(SettingsError, match="1,200 instances of oa wait, not 7"):
         decline_reconciliation(context, source="oa", instances=7)
     with pytest.raises(SettingsError, match="later than the last reconciliation"):
         decline_reconciliation(context, source="oa", seen_until=shown.seen_until + 1)
     assert decline_reconciliation(context, source="oa", instances=1200, note="old").instances == 1200
     assert engines.declined == [("oa", shown.seen_until, "old")]
-    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
         ("decline_reconciliation", "oa", {"instances": 1200, "note": "old"})
     ]
 
 
-def test_reconcile_with_declined_instances(flow, context, engines, deeds):
+def test_reconcile_with_declined_instances(flow, context, engines, audit_entries):
     """Declined instances are taken in only with a start time, and the audit log says so."""
     with pytest.raises(SettingsError, match="needs since"):
         reconcile(context, source="oa", declined=True)
     reconcile(context, source="oa", since=1_767_225_600_000_000, declined=True)
     assert engines.with_declined
-    assert deeds(flow)[0].detail == {"since": "2026-01-01T00:00:00.000Z", "declined": True}
+    assert audit_entries(flow)[0].detail == {"since": "2026-01-01T00:00:00.000Z", "declined": True}
 
 
-def test_close_gaps(flow, context, deeds):
+def test_close_gaps(flow, context, audit_entries):
     """The gaps that were shown are closed and recorded; gaps that are found later stay open."""
     now = flow.clock.now()
     assert close_gaps(context, source="oa", note="none").gaps == 0
@@ -117,13 +117,13 @@ def test_close_gaps(flow, context, deeds):
     engine_ledger.gap(flow, "oa", now - 4000, now - 3000, "refused", closed=True)
     engine_ledger.gap(flow, "erp", now - 2000, now - 1000, "deleted")
     shown = close_gaps(context, source="oa", dry_run=True)
-    assert (shown.gaps, deeds(flow)) == (1, [])
+    assert (shown.gaps, audit_entries(flow)) == (1, [])
     flow.clock.advance(1)
     engine_ledger.gap(flow, "oa", now, now + 1, "deleted")
     with pytest.raises(SettingsError, match="later than now"):
         close_gaps(context, source="oa", found_until=flow.clock.now() + 1)
     assert close_gaps(context, source="oa", note="compared", found_until=shown.found_until).gaps == 1
-    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
         ("close_gaps", "oa", {"gaps": 1, "note": "compared"})
     ]
     assert close_gaps(context, source="oa", dry_run=True).gaps == 1
@@ -157,7 +157,7 @@ def test_definitions_of_each_engine(context, engines):
     assert (found.definitions, found.error) == ((), "refused")
 
 
-def test_a_source_without_an_engine_is_refused(flow, context, by):
+def test_a_source_without_an_engine_is_refused(flow, context, context_of):
     """A source without an engine is refused with the names of the others; so is any if there is no engine."""
     for operation in (
         lambda context: reconcile(context, source="hr"),
@@ -171,4 +171,4 @@ def test_a_source_without_an_engine_is_refused(flow, context, by):
         with pytest.raises(NotFound, match="there are erp, oa"):
             operation(context)
         with pytest.raises(NotFound, match="no source has an engine"):
-            operation(by(flow))
+            operation(context_of(flow))

@@ -34,7 +34,7 @@ LEAVE = {"processDefinitionKey": "leave"}
 
 
 @pytest.fixture
-def compare(harness, by):
+def compare(harness, context_of):
     """A ledger with some callbacks, and a function that compares lines with it."""
     flow = harness.open(works, identity={"ignore_pointers": ("/sentAt",)})
     ids = {}
@@ -46,7 +46,7 @@ def compare(harness, by):
         with suppress(IdentityConflict):
             flow.take(other[0], n=other[1])
     flow.advance(60)
-    assert purge(by(flow), EventFilter(ids=(ids["purged"],), until=flow.clock.now()))
+    assert purge(context_of(flow), EventFilter(ids=(ids["purged"],), until=flow.clock.now()))
     reader = Reader(flow.address)
 
     def compare(*lines):
@@ -205,7 +205,7 @@ def test_a_too_long_line_is_reported(compare, monkeypatch):
 
 
 @pytest.mark.either
-def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, by):
+def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, context_of):
     """Whatever class they have; also conflicting ones, and those of a purged event."""
     flow = harness.open(**asked(works))
     for instance in ("late", "gone", "conflict"):
@@ -215,7 +215,7 @@ def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, by):
     with suppress(IdentityConflict):
         flow.take("conflict", source="oa", businessKey="other", **classed)
     flow.advance(60)
-    assert purge(by(flow), EventFilter(ids=(event_ids["gone"],), until=flow.clock.now()))
+    assert purge(context_of(flow), EventFilter(ids=(event_ids["gone"],), until=flow.clock.now()))
     body = LEAVE | {"callBackProcessClass": "com.example.A", "n": 1}
     right = [
         line("late", body, 200, event=event_ids["late"], source="oa"),

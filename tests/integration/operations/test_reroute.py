@@ -163,20 +163,20 @@ def test_keys_that_need_no_handler(harness, noted):
     assert flow.app.ledger.event(event_id).state == "dismissed"
 
 
-def test_a_filter_and_a_dry_run(harness, noted, by, deeds):
+def test_a_filter_and_a_dry_run(harness, noted, context_of, audit_entries):
     """Only matching events are rerouted; a dry run only counts; the audit entry has operator and count."""
     flow = harness.open(start=False)
     ids = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
     flow.close()
     flow = harness.open(noted("h"), start=False)
     meant = EventFilter(ids=(ids[1],))
-    done = reroute(by(flow), meant, dry_run=True)
+    done = reroute(context_of(flow), meant, dry_run=True)
     assert (done.delivered, done.deliveries, done.dry_run) == (1, 1, True)
     assert flow.app.ledger.event(ids[1]).state == "parked"
-    assert deeds(flow) == []
-    reroute(by(flow), meant)
+    assert audit_entries(flow) == []
+    reroute(context_of(flow), meant)
     assert [flow.app.ledger.event(one).state for one in ids] == ["parked", "routed", "parked"]
-    (entry,) = deeds(flow, target=ids[1])
+    (entry,) = audit_entries(flow, target=ids[1])
     assert (entry.actor, entry.action) == ("ann", "reroute")
     assert entry.detail == {"event_filter": {"ids": [ids[1]]}, "events": 1, "deliveries": 1}
 
@@ -261,7 +261,7 @@ def test_each_call_handles_one_page(harness, noted, monkeypatch):
     assert pages == [(2, 2), (2, 2), (1, 1)]
 
 
-def test_a_failed_reroute_changes_nothing(harness, noted, by, deeds, monkeypatch):
+def test_a_failed_reroute_changes_nothing(harness, noted, context_of, audit_entries, monkeypatch):
     """While the database is locked the reroute is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = harness.open(start=False)
@@ -269,7 +269,7 @@ def test_a_failed_reroute_changes_nothing(harness, noted, by, deeds, monkeypatch
     flow.close()
     flow = harness.open(noted("h"), start=False)
     with flow.locked(timeout=1), pytest.raises(Unavailable):
-        reroute(by(flow), ALL)
+        reroute(context_of(flow), ALL)
     assert flow.app.ledger.event(event_id).state == "parked"
-    assert deeds(flow) == []
-    assert reroute(by(flow), ALL).delivered == 1
+    assert audit_entries(flow) == []
+    assert reroute(context_of(flow), ALL).delivered == 1
