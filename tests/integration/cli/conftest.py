@@ -61,9 +61,9 @@ def post(base, instance, **body):
     headers = {"Content-Type": "application/json", "Prefer": body.pop("prefer", "wait=20")}
     with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=WAIT_TIMEOUT)) as connection:
         connection.request("POST", path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        answer.read()
-    return answer.headers["Flowhooks-Event"]
+        response = connection.getresponse()
+        response.read()
+    return response.headers["Flowhooks-Event"]
 
 
 class Server:
@@ -86,7 +86,7 @@ class Server:
             "FLOWHOOKS_DATABASE": str(database),
             "FLOWHOOKS_PLUGINS_DIRS": str(folder),
             "FLOWHOOKS_PLUGINS_ALLOW": "shop",
-            "FLOWHOOKS_CPU_AFFINITY": "no",  # the servers of all test processes would choose the same core
+            "FLOWHOOKS_CPU_AFFINITY": "no",  # otherwise the servers of all test processes use the same core
             "FLOWHOOKS_ANSWER_WAIT": "60",  # on a busy machine, an outcome may take longer than the default
         }
 
@@ -121,10 +121,10 @@ class Server:
             return ledger.execute(statement, values).fetchall()
 
 
-def environment(more):
-    """This process's environment without flowhooks' variables, and with `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-    return kept | {"COLUMNS": "100"} | more
+def environment(variables):
+    """This process's environment without flowhooks' variables, and with `variables`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    return inherited | {"COLUMNS": "100"} | variables
 
 
 HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
@@ -133,7 +133,7 @@ HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, new_database):
-    """A server with an event of every sort, named by its flow instance; the server was killed once while a handler ran.
+    """A server with an event of each kind, named by its flow instance. The server was killed once while a handler ran.
 
     leave: succeeded, `again`: its callback was repeated with other data; dead: dead; parked; killed, resolved: unknown;
     hostile: with HOSTILE for its business key; twice: two events, one for each class.
@@ -182,24 +182,24 @@ def run(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def asked(run):
+def run_json(run):
     """Runs `flowhooks ... --json`, and returns its output parsed as JSON."""
 
-    def ask(*arguments, code=0, **more):
+    def run_command(*arguments, code=0, **more):
         result = run(*arguments, "--json", **more)
         assert result.exit_code == code, result.output
         return json.loads(result.stdout)
 
-    return ask
+    return run_command
 
 
 @pytest.fixture
-def settled(asked, server):
+def wait_for_state(run_json, server):
     """Waits until the only delivery of an instance is in a state, and returns it."""
 
     def wait(instance, state):
         def look():
-            (event,) = asked("events", "show", instance, server=server)["events"]
+            (event,) = run_json("events", "show", instance, server=server)["events"]
             (delivery,) = event["deliveries"]
             return delivery if delivery["state"] == state else None
 
@@ -210,7 +210,7 @@ def settled(asked, server):
 
 @pytest.fixture(scope="session")
 def hostile():
-    """A value that must not be printed unchanged at a terminal."""
+    """A value that must be escaped before it is printed to a terminal."""
     return HOSTILE
 
 
@@ -241,49 +241,49 @@ def spawn(program):
 
 
 @pytest.fixture
-def at_a_terminal(server, program):
+def run_at_terminal(server, program):
     """Runs a command at a terminal, typing a reply; returns its output and exit code.
 
     `at_question` is called when the command asks, before the reply is typed.
     """
 
     def run(*arguments, typed, at_question=None, **env):
-        ours, theirs = pty.openpty()
+        controller, terminal = pty.openpty()
         env = environment(server.env) | {"TERM": "xterm"} | env
         process = subprocess.Popen(
             [*program(env), *arguments],
             env=env,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
         )
-        os.close(theirs)
+        os.close(terminal)
         if at_question is None:
-            os.write(ours, typed.encode())
+            os.write(controller, typed.encode())
         printed = b""
         try:
-            while part := os.read(ours, 65536):
-                printed += part
+            while chunk := os.read(controller, 65536):
+                printed += chunk
                 if at_question is not None and b"[y/N]" in printed:
                     at_question()
                     at_question = None
-                    os.write(ours, typed.encode())
+                    os.write(controller, typed.encode())
         except OSError:  # Linux reports this if the other end is closed
             pass
-        os.close(ours)
+        os.close(controller)
         return printed.decode(), process.wait(WAIT_TIMEOUT)
 
     return run
 
 
 @pytest.fixture
-def left(tmp_path, new_database):
+def stopped_server(tmp_path, new_database):
     """The files of a stopped server: a ledger with four dead deliveries, and its plugin."""
     file = tmp_path / "left.db"
     shutil.copy(new_database, file)
     folder = tmp_path / "plugins"
     folder.mkdir()
-    left = Server(folder, file)
+    stopped_server = Server(folder, file)
     app = App(Settings(database=str(file), plugins_dirs=(str(folder),), plugins_allow=("shop",)))
     app.start()
     body = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
@@ -294,6 +294,6 @@ def left(tmp_path, new_database):
         app.intake.accept(call_back, wait=20)
     app.close(20)
     with closing(sqlite3.connect(file)) as ledger, ledger:
-        ledger.execute("DELETE FROM alerts")  # if the server was slow, it has looked for them after the last death
-    left.file = file
-    return left
+        ledger.execute("DELETE FROM alerts")  # a slow server checks for alerts again after the last delivery is dead
+    stopped_server.file = file
+    return stopped_server

@@ -15,9 +15,9 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @pytest.fixture
-def alerted(left, hostile):
+def alerted(stopped_server, hostile):
     """The ledger of a stopped server with three alerts: two open, one of them hostile, and one closed."""
-    with closing(sqlite3.connect(left.file)) as connection:
+    with closing(sqlite3.connect(stopped_server.file)) as connection:
         connection.execute("DELETE FROM alerts")  # the server may have raised alerts of its own
         for number, subject, closed_at in ((1, "shop:book", None), (2, hostile, None), (3, "shop:copy", 5_000_000)):
             connection.execute(
@@ -27,15 +27,15 @@ def alerted(left, hostile):
                 (f"a{number}", subject, f"check {subject}", number * 1_000_000, closed_at),
             )
         connection.commit()
-    return left
+    return stopped_server
 
 
-def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
+def test_alerts_are_listed_and_acknowledged(alerted, run, run_json, hostile):
     """Unacknowledged alerts come first; the acknowledging operator is shown; closed alerts only with `--all`."""
-    assert [one["id"] for one in asked("alerts", "list", server=alerted)["alerts"]] == ["a1", "a2"]
+    assert [one["id"] for one in run_json("alerts", "list", server=alerted)["alerts"]] == ["a1", "a2"]
     done = run("alerts", "acknowledge", "a1", "--note", hostile, server=alerted, LOGNAME="ann")
     assert (done.exit_code, done.stdout) == (0, "1 alert is acknowledged.\n")
-    everything = asked("alerts", "list", "--all", server=alerted)["alerts"]
+    everything = run_json("alerts", "list", "--all", server=alerted)["alerts"]
     assert [(one["id"], one["acknowledged_by"]) for one in everything] == [("a2", ""), ("a1", "ann"), ("a3", "")]
     assert everything[2]["closed_at"] == "1970-01-01T00:00:05.000Z"
     text = run("alerts", "list", "--all", server=alerted).stdout
@@ -45,7 +45,7 @@ def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
     assert not CONTROLS.search(text)
 
 
-def test_an_alert_shows_its_current_state(alerted, run, asked, hostile):
+def test_an_alert_shows_its_current_state(alerted, run, run_json, hostile):
     """An alert shows its count, its growth since the last notification, and the newest failure."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         connection.execute(
@@ -54,7 +54,7 @@ def test_an_alert_shows_its_current_state(alerted, run, asked, hostile):
             (f"ErpUnavailable {hostile}", json.dumps({"mail": f"smtp is down {hostile}"})),
         )
         connection.commit()
-    alert = asked("alerts", "list", server=alerted)["alerts"][0]
+    alert = run_json("alerts", "list", server=alerted)["alerts"][0]
     assert (alert["count"], alert["notified_count"], alert["last_at"]) == (3220, 20, "1970-01-01T00:01:00.000Z")
     text = run("alerts", "list", server=alerted, COLUMNS="400").stdout
     assert "3,220 (+3,200), last 1970-01-01 00:01:00" in text
@@ -63,7 +63,7 @@ def test_an_alert_shows_its_current_state(alerted, run, asked, hostile):
     assert not CONTROLS.search(text)
 
 
-def test_alerts_that_cannot_be_acknowledged_are_named(alerted, run, asked):
+def test_alerts_that_cannot_be_acknowledged_are_named(alerted, run, run_json):
     """An unknown, closed or acknowledged alert exits with 1; the others are acknowledged."""
     dry = run("alerts", "acknowledge", "a1", "a2", "--dry-run", server=alerted)
     assert (dry.exit_code, dry.stdout) == (0, "2 alerts would be acknowledged.\n")
@@ -72,7 +72,7 @@ def test_alerts_that_cannot_be_acknowledged_are_named(alerted, run, asked):
     assert done.stdout == (
         "1 alert is acknowledged. Skipped, because not open or acknowledged before: a3, x\\u001b[31m.\n"
     )
-    assert asked("alerts", "acknowledge", "a1", "a2", code=1, server=alerted) == {
+    assert run_json("alerts", "acknowledge", "a1", "a2", code=1, server=alerted) == {
         "alerts": ["a2"],
         "skipped": ["a1"],
         "dry_run": False,
@@ -80,26 +80,26 @@ def test_alerts_that_cannot_be_acknowledged_are_named(alerted, run, asked):
     }
 
 
-def test_a_running_server_acknowledges_alerts(server, run, asked, eventually):
+def test_a_running_server_acknowledges_alerts(server, run, run_json, eventually):
     """A running server makes the change in the name of the calling user."""
 
     def stays_open():
         """The alert of the delivery that stays unknown; other alerts may be closed during the test or come first."""
-        alerts = asked("alerts", "list", server=server)["alerts"]
+        alerts = run_json("alerts", "list", server=server)["alerts"]
         return [one for one in alerts if (one["cause"], one["subject"]) == ("unknown", "shop:hang")]
 
     (alert,) = eventually(stays_open)
     assert run("alerts", "acknowledge", alert["id"], server=server, LOGNAME="bob").exit_code == 0
-    (after,) = [one for one in asked("alerts", "list", server=server)["alerts"] if one["id"] == alert["id"]]
+    (after,) = [one for one in run_json("alerts", "list", server=server)["alerts"] if one["id"] == alert["id"]]
     assert after["acknowledged_by"] == "bob"
-    (deed,) = asked("audit", "--target", alert["id"], server=server)["entries"]
+    (deed,) = run_json("audit", "--target", alert["id"], server=server)["entries"]
     assert (deed["actor"], deed["interface"], deed["action"]) == ("bob", "cli", "acknowledge")
 
 
-def test_the_audit_log_lists_action_operator_and_object(alerted, run, asked, hostile):
+def test_the_audit_log_lists_action_operator_and_object(alerted, run, run_json, hostile):
     """The audit log lists action, operator and object in words, newest first, without control characters."""
     assert run("audit", server=alerted).stdout == "The audit log is empty.\n"
-    event = asked("events", "list", "--flow", "f0", server=alerted)["events"][0]
+    event = run_json("events", "list", "--flow", "f0", server=alerted)["events"][0]
     delivery = event["deliveries"][0]["id"]
     by = {"LOGNAME": f"ann{hostile}"}
     for arguments in (
@@ -108,9 +108,9 @@ def test_the_audit_log_lists_action_operator_and_object(alerted, run, asked, hos
         ("alerts", "acknowledge", "a2", "--note", hostile),
     ):
         assert run(*arguments, server=alerted, **by).exit_code == 0
-    entries = asked("audit", server=alerted)["entries"]
+    entries = run_json("audit", server=alerted)["entries"]
     assert [one["action"] for one in entries] == ["acknowledge", "resolve", "operation"]
-    (operation,) = asked("operations", "list", server=alerted)["operations"]
+    (operation,) = run_json("operations", "list", server=alerted)["operations"]
     assert [one["target"] for one in entries] == ["a2", event["id"], operation["id"]]
     assert {one["actor"] for one in entries} == {f"ann{hostile}"}
     text = run("audit", server=alerted, COLUMNS="400").stdout
@@ -124,13 +124,13 @@ def test_the_audit_log_lists_action_operator_and_object(alerted, run, asked, hos
         event["id"],
     ):
         assert part in text
-    page = asked("audit", "--limit", "2", server=alerted)
+    page = run_json("audit", "--limit", "2", server=alerted)
     assert len(page["entries"]) == 2
-    rest = asked("audit", "--limit", "2", "--after", page["next"], server=alerted)
+    rest = run_json("audit", "--limit", "2", "--after", page["next"], server=alerted)
     assert [one["action"] for one in rest["entries"]] == ["operation"]
     assert rest["next"] == ""
     # The operation has acted on the event, too.
-    about = asked("audit", "--target", event["id"], server=alerted)["entries"]
+    about = run_json("audit", "--target", event["id"], server=alerted)["entries"]
     assert [entry["id"] for entry in about] == [entries[1]["id"], entries[2]["id"]]
     assert run("audit", "--target", "nothing", server=alerted).stdout == "No matching entries.\n"
 
@@ -226,14 +226,14 @@ def test_an_unknown_action_is_shown_as_recorded(alerted, run):
         assert part in text
 
 
-def test_a_test_message_without_listeners(run, asked, alerted):
+def test_a_test_message_without_listeners(run, run_json, alerted):
     """Without a plugin that receives alerts, the test fails and says so."""
     result = run("alerts", "test", server=alerted)
     assert (result.exit_code, result.stdout) == (
         1,
         "No plugin receives alerts. flowhooks-notice sends mails and chat messages.\n",
     )
-    assert asked("alerts", "test", code=1, server=alerted)["errors"] == {}
+    assert run_json("alerts", "test", code=1, server=alerted)["errors"] == {}
     assert run("alerts", "test", "--route", "nowhere", server=alerted).exit_code == 1
 
 

@@ -17,12 +17,12 @@ from flowhooks.plugins import slow_loading
 
 
 @pytest.fixture
-def findings(asked):
+def findings(run_json):
     """Runs `check --json`, checks its exit code and counts, and returns the findings of a subject."""
 
     def look(about, **more):
         code = more.pop("code", 0)
-        found = asked("check", code=code, **more)
+        found = run_json("check", code=code, **more)
         marks = [one["mark"] for one in found["findings"]]
         assert (found["problems"], found["notes"]) == (marks.count("problem"), marks.count("note"))
         assert bool(found["problems"]) == bool(code)

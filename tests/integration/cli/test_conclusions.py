@@ -74,8 +74,8 @@ def expenses(tmp_path, new_database, make_shop):
     file, folder = tmp_path / "left.db", tmp_path / "plugins"
     shutil.copy(new_database, file)
     folder.mkdir()
-    left = make_shop(folder, file)
-    left.env["FLOWHOOKS_PLUGINS_ALLOW"] = "expenses"
+    stopped_server = make_shop(folder, file)
+    stopped_server.env["FLOWHOOKS_PLUGINS_ALLOW"] = "expenses"
 
     def start(plugin):
         (folder / "expenses.py").write_text(plugin)
@@ -93,9 +93,9 @@ def expenses(tmp_path, new_database, make_shop):
             app.intake.accept(call_back, wait=20)
         app.close(20)
 
-    left.app = start
-    left.take = take
-    return left
+    stopped_server.app = start
+    stopped_server.take = take
+    return stopped_server
 
 
 ENDS = {
@@ -121,10 +121,10 @@ def flows(listed):
         (("--dismissed-by", "condition", "--conclusion", "approved"), set()),
     ],
 )
-def test_filters(expenses, asked, options, expected):
+def test_filters(expenses, run_json, options, expected):
     """Events are found by their conclusion and by the reason of their dismissal."""
     expenses.take(PLUGIN, **ENDS)
-    assert flows(asked("events", "list", *options, server=expenses)) == expected
+    assert flows(run_json("events", "list", *options, server=expenses)) == expected
 
 
 def test_an_unknown_reason_is_refused(expenses, run):
@@ -134,7 +134,7 @@ def test_an_unknown_reason_is_refused(expenses, run):
     assert "--dismissed-by" in result.stderr
 
 
-def test_reasons_why_an_event_has_no_delivery(expenses, run, asked):
+def test_reasons_why_an_event_has_no_delivery(expenses, run, run_json):
     """A listing has the conclusion and the reason; `show` has the reason of each handler and the next step."""
     expenses.take(PLUGIN, **ENDS)
     text = run("events", "list", server=expenses, COLUMNS="160").stdout
@@ -149,7 +149,7 @@ def test_reasons_why_an_event_has_no_delivery(expenses, run, asked):
     assert ": parked: a condition cannot be decided\n" in text
     assert "    expenses:book: no conclusion, but the handler requires one of approved\n" in text
     assert "If it needs no handler: flowhooks events dismiss " in text
-    (event,) = asked("events", "show", "silent", server=expenses)["events"]
+    (event,) = run_json("events", "show", "silent", server=expenses)["events"]
     assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)
     assert event["no_match"]["total"] == 2
 
@@ -176,7 +176,7 @@ def test_a_delivery_with_an_undecided_condition(expenses, run):
     assert "To close it: flowhooks events resolve " in text
 
 
-def test_reroute_to_one_handler(expenses, run, asked):
+def test_reroute_to_one_handler(expenses, run, run_json):
     """Only that handler gets deliveries; an unknown handler is refused."""
     expenses.take(PLUGIN, **ENDS)
     (expenses.folder / "later.py").write_text(LATER)
@@ -184,9 +184,9 @@ def test_reroute_to_one_handler(expenses, run, asked):
     words = ("events", "reroute", "--state", "dismissed", "--since", "1d", "--handler")
     dry = run(*words, "later:release", "--dry-run", server=expenses, **env)
     assert dry.stdout == "1 event checked: 1 would be delivered (1 delivery).\n"
-    done = asked(*words, "later:release", "--yes", server=expenses, **env)
+    done = run_json(*words, "later:release", "--yes", server=expenses, **env)
     assert (done["delivered"], done["deliveries"]) == (1, 1)
-    (event,) = asked("events", "show", "rejected", server=expenses)["events"]
+    (event,) = run_json("events", "show", "rejected", server=expenses)["events"]
     assert [one["handler"] for one in event["deliveries"]] == ["later:release"]
     assert event["state"] == "routed"
     assert (
@@ -198,36 +198,36 @@ def test_reroute_to_one_handler(expenses, run, asked):
     assert "there is no handler later:relase" in result.stderr
 
 
-def test_plugins_show_conditions(expenses, run, asked):
+def test_plugins_show_conditions(expenses, run, run_json):
     """The conditions of each handler, for people and as JSON."""
     expenses.take(PLUGIN)
     text = run("plugins", "show", "expenses", server=expenses, COLUMNS="160").stdout
     assert 'key expense, conclusion approved, /amount {"minimum": 1000}' in text
-    (plugin,) = [one for one in asked("plugins", "list", server=expenses)["plugins"] if one["name"] == "expenses"]
+    (plugin,) = [one for one in run_json("plugins", "list", server=expenses)["plugins"] if one["name"] == "expenses"]
     assert [one["selectors"]["conclusions"] for one in plugin["handlers"]] == [["approved"], ["approved"]]
     assert plugin["handlers"][0]["selectors"]["when"] == {"/amount": {"minimum": 1000}}
 
 
-def test_send_a_conclusion(server, run, asked):
+def test_send_a_conclusion(server, run, run_json):
     """The conclusion is a member of the body and of the event."""
     result = run("send", "concluded", "--to", server.call_backs, "--key", "leave", "--conclusion", "approved")
     assert result.exit_code == 0
-    (event,) = asked("events", "show", "concluded", server=server)["events"]
+    (event,) = run_json("events", "show", "concluded", server=server)["events"]
     assert (event["conclusion"], json.loads(event["body"])["conclusion"]) == ("approved", "approved")
 
 
-def test_handlers_of_a_newer_version(expenses, run, asked):
+def test_handlers_of_a_newer_version(expenses, run, run_json):
     """A condition recorded by a newer flowhooks makes `check` fail, and no route is explained incompletely."""
     expenses.take(PLUGIN)
     with closing(sqlite3.connect(expenses.env["FLOWHOOKS_DATABASE"])) as connection, connection:
         connection.execute("UPDATE handlers SET selectors = '{\"format\": 99}' WHERE id = 'expenses:book'")
     env = {"FLOWHOOKS_PLUGINS_DENY": "expenses"}
-    assert asked("routes", server=expenses, **env)["unreadable"] == ["expenses:book"]
+    assert run_json("routes", server=expenses, **env)["unreadable"] == ["expenses:book"]
     assert "Unreadable: a newer version of flowhooks" in run("routes", server=expenses, **env).stdout
     result = run("routes", "--key", "expense", server=expenses, **env)
     assert result.exit_code == 1
     assert "a newer version of flowhooks has registered expenses:book" in result.stderr
-    findings = asked("check", server=expenses, code=1, **env)["findings"]
+    findings = run_json("check", server=expenses, code=1, **env)["findings"]
     (found,) = [one for one in findings if "newer version" in one["what"]]
     assert (found["mark"], found["about"]) == ("problem", "handlers")
     assert "expenses:book" in found["what"]

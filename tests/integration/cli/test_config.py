@@ -36,11 +36,11 @@ env = {{SMTP_PASSWORD = "battery-staple"}}
 
 
 @pytest.fixture
-def shown(asked):
+def shown(run_json):
     """A function that returns the settings of `config show --json` by name."""
 
     def show(*options, **env):
-        return {setting["name"]: setting for setting in asked("config", "show", *options, **env)["settings"]}
+        return {setting["name"]: setting for setting in run_json("config", "show", *options, **env)["settings"]}
 
     return show
 

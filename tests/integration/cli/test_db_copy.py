@@ -29,16 +29,16 @@ def test_output_has_a_line_for_each_table(run, source, tmp_path, postgresql_url)
     assert result.stdout.splitlines()[-1] == "The counts balance."
 
 
-def test_json(asked, source, tmp_path):
+def test_json(run_json, source, tmp_path):
     """The JSON is one document; each location may be a URL or a relative path."""
-    done = asked("db", "copy", f"sqlite:///{source}", "target.db")
+    done = run_json("db", "copy", f"sqlite:///{source}", "target.db")
     assert list(done) == ["source", "target", "made", "tables", "balanced", "problems"]
     assert (done["source"], done["target"]) == (str(source), str(tmp_path / "target.db"))
     assert (done["made"], done["balanced"], done["problems"]) == (True, True, [])
     assert done["tables"].keys() == metadata.tables.keys()
     for one in done["tables"].values():
         assert (one["rows"], one["kept"], len(one["digest"])) == (0, 0, 64)
-    assert not asked("db", "copy", str(source), "target.db")["made"]
+    assert not run_json("db", "copy", str(source), "target.db")["made"]
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_a_target_with_other_data_is_refused(run, source, tmp_path, new_database
     )
 
 
-def test_a_ledger_whose_counts_do_not_balance(run, asked, source, tmp_path):
+def test_a_ledger_whose_counts_do_not_balance(run, run_json, source, tmp_path):
     """A ledger whose counts do not balance is copied unchanged, with exit code 1 as from `verify`."""
     with closing(sqlite3.connect(source)) as connection, connection:
         connection.execute("INSERT INTO counters VALUES ('accepted', '00000000-0000-7000-8000-000000000001', 1)")
-    done = asked("db", "copy", str(source), "target.db", code=1)
+    done = run_json("db", "copy", str(source), "target.db", code=1)
     assert not done["balanced"]
     assert len(done["problems"]) == 1
     plain = run("db", "copy", str(source), "target.db")

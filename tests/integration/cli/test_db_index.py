@@ -20,18 +20,18 @@ def database(harness, listens):
     return harness.url or str(harness.file)
 
 
-def test_stored_events_are_indexed(run, asked, database):
+def test_stored_events_are_indexed(run, run_json, database):
     """A dry run counts, the command indexes, and a repeat changes nothing; --json has the sums."""
     options = ("--database", database)
     env = {"FLOWHOOKS_SEARCH_FIELDS": "/amount"}
     result = run("db", "index", "--dry-run", *options, **env)
     assert result.exit_code == 0, result.output
     assert "3 events would be indexed by /amount, 0 unchanged." in result.stdout
-    assert asked("events", "list", "--field", "/amount>=1", *options, **env)["events"] == []
+    assert run_json("events", "list", "--field", "/amount>=1", *options, **env)["events"] == []
     result = run("db", "index", *options, **env)
     assert "3 events indexed by /amount, 0 unchanged." in result.stdout
-    assert len(asked("events", "list", "--field", "/amount>=1", *options, **env)["events"]) == 2
-    done = asked("db", "index", *options, **env)
+    assert len(run_json("events", "list", "--field", "/amount>=1", *options, **env)["events"]) == 2
+    done = run_json("db", "index", *options, **env)
     assert done == {
         "fields": ["/amount"],
         "events": 3,
@@ -47,7 +47,7 @@ def test_stored_events_are_indexed(run, asked, database):
     assert run("verify", *options).exit_code == 0
 
 
-def test_an_interrupted_command_is_continued(run, asked, database, monkeypatch):
+def test_an_interrupted_command_is_continued(run, run_json, database, monkeypatch):
     """Ctrl-C stops after a page, and --after continues behind it."""
     monkeypatch.setattr(index_fields, "PAGE_SIZE", 1)
     env = {"FLOWHOOKS_SEARCH_FIELDS": "/amount", "FLOWHOOKS_DATABASE": database}
@@ -63,8 +63,8 @@ def test_an_interrupted_command_is_continued(run, asked, database, monkeypatch):
     assert "Done so far: 1 event indexed by /amount" in result.output
     after = result.output.partition("--after ")[2].split()[0]
     monkeypatch.undo()
-    assert asked("db", "index", "--after", after, **env)["indexed"] == 2
-    assert asked("db", "index", **env)["indexed"] == 0
+    assert run_json("db", "index", "--after", after, **env)["indexed"] == 2
+    assert run_json("db", "index", **env)["indexed"] == 0
 
 
 @pytest.fixture
@@ -79,17 +79,17 @@ def shop(tmp_path, new_database, make_shop):
     shop.end()
 
 
-def test_a_running_server_indexes_by_its_own_settings(shop, run, asked):
+def test_a_running_server_indexes_by_its_own_settings(shop, run, run_json):
     """The server indexes by its own settings: before its reload nothing, after it the new field."""
     settings = {"FLOWHOOKS_SEARCH_FIELDS": "/amount"}
-    done = asked("db", "index", server=shop, **settings)
+    done = run_json("db", "index", server=shop, **settings)
     assert (done["server"], done["fields"], done["events"], done["indexed"]) == (True, [], 2, 0)
     shop.end()
     shop.env |= settings
     shop.start()
     shop.post("i2500", processDefinitionKey="leave", amount=2500)
-    done = asked("db", "index", server=shop)
+    done = run_json("db", "index", server=shop)
     assert (done["server"], done["fields"], done["events"], done["indexed"]) == (True, ["/amount"], 3, 2)
-    found = asked("events", "list", "--field", "/amount>=1000", server=shop)["events"]
+    found = run_json("events", "list", "--field", "/amount>=1000", server=shop)["events"]
     assert [event["flow_instance_id"] for event in found] == ["i2500", "i1500"]
     assert run("verify", server=shop).exit_code == 0

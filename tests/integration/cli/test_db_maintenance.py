@@ -32,13 +32,13 @@ def filled(harness, listens):
     return harness.url or str(harness.file), ids
 
 
-def test_purge(run, filled, asked):
+def test_purge(run, filled, run_json):
     """The output has the deleted counts; --json has the operation's response and the affected ledger."""
     database, ids = filled
     result = run("db", "purge", "--older-than", "0s", "--yes", "--database", database)
     assert result.exit_code == 0, result.output
     assert "2 events with 2 deliveries purged, 1 of that age kept." in result.stdout
-    done = asked("db", "purge", "--older-than", "0s", "--state", "parked", "--yes", "--database", database)
+    done = run_json("db", "purge", "--older-than", "0s", "--state", "parked", "--yes", "--database", database)
     assert (done["purged"], done["dry_run"]) == (1, False)
     shown = run("events", "show", ids[0], "--database", database)
     assert shown.exit_code == 1
@@ -46,7 +46,7 @@ def test_purge(run, filled, asked):
     assert run("verify", "--database", database).exit_code == 0
 
 
-def test_a_dry_run_and_a_filter(run, filled, asked):
+def test_a_dry_run_and_a_filter(run, filled, run_json):
     """A dry run changes nothing, and filters narrow the selection."""
     database, _ = filled
     for words, wanted in (
@@ -58,7 +58,7 @@ def test_a_dry_run_and_a_filter(run, filled, asked):
         (("--state", "dead"), 0),
         (("--state", "succeeded"), 2),
     ):
-        done = asked("db", "purge", "--older-than", "0s", "--dry-run", *words, "--database", database)
+        done = run_json("db", "purge", "--older-than", "0s", "--dry-run", *words, "--database", database)
         assert done["purged"] == wanted
     result = run("db", "purge", "--older-than", "0s", "--dry-run", "--database", database)
     assert "2 events with 2 deliveries would be purged" in result.stdout
@@ -80,7 +80,7 @@ def test_wrong_usage_of_purge(run, empty, words, said):
     assert said in " ".join(result.output.split())
 
 
-def test_backup(run, asked, empty, tmp_path):
+def test_backup(run, run_json, empty, tmp_path):
     """The output has size and duration; the copy is one complete file that only its owner can read."""
     target = tmp_path / "to" / "copy.db"
     target.parent.mkdir()
@@ -93,7 +93,7 @@ def test_backup(run, asked, empty, tmp_path):
     with closing(Reader(f"sqlite:///{target}")) as reader:
         assert reader.quick_check() is None
     # The name as in a URL would be that of another file.
-    done = asked("db", "backup", str(target.with_name("a%41?b #c.db")), "--database", str(empty))
+    done = run_json("db", "backup", str(target.with_name("a%41?b #c.db")), "--database", str(empty))
     assert list(done) == ["source", "target", "bytes", "microseconds", "events", "problems", "balanced"]
     assert (done["source"], done["events"], done["balanced"]) == (str(empty), 0, True)
     assert done["bytes"] == target.stat().st_size
@@ -135,7 +135,7 @@ def test_a_failed_backup_leaves_no_file(run, empty, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_backup_of_an_older_version(run, asked, tmp_path, pending_migration):
+def test_a_backup_of_an_older_version(run, run_json, tmp_path, pending_migration):
     """A ledger of an older version can be backed up before its upgrade; its counts are not checked."""
     old = tmp_path / "old.db"
     _, before = upgrade(f"sqlite:///{old}")
@@ -143,7 +143,7 @@ def test_a_backup_of_an_older_version(run, asked, tmp_path, pending_migration):
     result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(old))
     assert result.exit_code == 0, result.output
     assert "older version" in result.stdout
-    assert asked("db", "backup", str(tmp_path / "second.db"), "--database", str(old))["balanced"] is None
+    assert run_json("db", "backup", str(tmp_path / "second.db"), "--database", str(old))["balanced"] is None
     with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(before,)]
 
@@ -169,7 +169,7 @@ def test_an_incomplete_copy_is_no_backup(run, empty, tmp_path):
     assert not list(tmp_path.glob("*copy*"))
 
 
-def test_backups_are_recorded_with_backup_max_age(empty, run, asked, tmp_path):
+def test_backups_are_recorded_with_backup_max_age(empty, run, run_json, tmp_path):
     """With alerts.backup_max_age, a backup is recorded with its size; another tool's backup is recorded on request."""
 
     def recorded():

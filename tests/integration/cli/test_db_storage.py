@@ -24,7 +24,7 @@ def file(tmp_path, new_database):
     return copy
 
 
-def test_size(run, asked, file):
+def test_size(run, run_json, file):
     """The text has sizes in MB and the days of the retention; --json has bytes."""
     result = run("db", "size", "--database", str(file))
     assert result.exit_code == 0, result.output
@@ -34,7 +34,7 @@ def test_size(run, asked, file):
     assert "keep succeeded     400 days" in result.stdout
     assert "keep dead          forever" in result.stdout
     assert "last backup        none is recorded" in result.stdout
-    found = asked("db", "size", "--database", str(file))
+    found = run_json("db", "size", "--database", str(file))
     assert found["bytes"] == file.stat().st_size
     assert found["unused_bytes"] >= 3_000_000
     assert (found["events"], found["oldest_event_at"], found["growth_bytes"]) == (0, None, None)
@@ -59,13 +59,13 @@ def test_compact(run, file):
     assert "compacted the database" in listed.stdout
 
 
-def test_compact_as_json(asked, file):
+def test_compact_as_json(run_json, file):
     """--json has the sizes, also of a dry run."""
     before = file.stat().st_size
-    plan = asked("db", "compact", "--dry-run", "--database", str(file))
+    plan = run_json("db", "compact", "--dry-run", "--database", str(file))
     assert list(plan) == ["database", "file_bytes", "unused_bytes", "needed_bytes", "free_bytes"]
     assert plan["file_bytes"] == before
-    done = asked("db", "compact", "--database", str(file))
+    done = run_json("db", "compact", "--database", str(file))
     assert list(done) == ["database", "before_bytes", "after_bytes", "microseconds"]
     assert done["before_bytes"] == before
 

@@ -16,14 +16,14 @@ def resumed(server, run):
     run("handlers", "resume", "*", "--yes", server=server)
 
 
-def test_pause_and_resume(server, run, asked, settled, resumed):
+def test_pause_and_resume(server, run, run_json, wait_for_state, resumed):
     """On a server, new deliveries of a paused handler wait with a reason, and run after the resume."""
     dry = run("handlers", "pause", "shop:grant", "--dry-run", server=server)
     assert dry.stdout == "Would be paused: shop:grant. 0 deliveries wait.\n"
     done = run("handlers", "pause", "shop:grant", "--note", "moving", "--yes", server=server)
     assert (done.exit_code, done.stdout) == (0, "Paused: shop:grant. 0 deliveries wait.\n")
     event_id = server.post("paused", processDefinitionKey="leave")
-    assert settled("paused", "waiting")["handler_paused_at"]
+    assert wait_for_state("paused", "waiting")["handler_paused_at"]
     shown = run("events", "show", event_id, server=server).stdout
     assert "runs           when its handler is resumed (paused since 20" in shown
     assert "flowhooks handlers resume shop:grant" in shown
@@ -37,13 +37,13 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
     )
     done = run("handlers", "resume", "shop:gr*", "--yes", server=server)
     assert done.stdout == "Resumed: shop:grant. 1 waiting delivery released.\n"
-    assert settled("paused", "succeeded")["handler_paused_at"] is None
+    assert wait_for_state("paused", "succeeded")["handler_paused_at"] is None
 
 
-def test_list(server, run, asked, at_a_terminal, resumed):
+def test_list(server, run, run_json, run_at_terminal, resumed):
     """The list has each handler, the start of its pause, its deliveries and selectors, within the width."""
-    asked("handlers", "pause", "shop:book", "--yes", server=server)
-    found = {one["id"]: one for one in asked("handlers", "list", server=server)["handlers"]}
+    run_json("handlers", "pause", "shop:book", "--yes", server=server)
+    found = {one["id"]: one for one in run_json("handlers", "list", server=server)["handlers"]}
     assert set(found) == {"shop:grant", "shop:book", "shop:copy", "shop:hang"}
     assert [name for name, one in found.items() if one["paused_at"]] == ["shop:book"]
     lines = run("handlers", "list", server=server).stdout.splitlines()
@@ -51,13 +51,13 @@ def test_list(server, run, asked, at_a_terminal, resumed):
     (row,) = [line for line in lines if "shop:book" in line]
     assert "present, in a thread" in row
     assert "key order, versions >=2" in row
-    shown, _ = at_a_terminal("handlers", "list", typed="", COLUMNS="100", NO_COLOR="1")
+    shown, _ = run_at_terminal("handlers", "list", typed="", COLUMNS="100", NO_COLOR="1")
     assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in shown.splitlines()) <= 100
 
 
-def test_as_json(server, asked, resumed):
+def test_as_json(server, run_json, resumed):
     """JSON has the operation's result and whether a server executed it."""
-    assert asked("handlers", "pause", "shop:copy", "shop:c*", "--yes", server=server) == {
+    assert run_json("handlers", "pause", "shop:copy", "shop:c*", "--yes", server=server) == {
         "handlers": ["shop:copy"],
         "skipped": [],
         "waiting": 0,
@@ -76,13 +76,13 @@ def test_an_unknown_handler(server, run):
     assert "0 paused" in run("handlers", "list", server=server).stdout
 
 
-def test_the_command_requires_a_confirmation(server, run, at_a_terminal, resumed):
+def test_the_command_requires_a_confirmation(server, run, run_at_terminal, resumed):
     """At a terminal the command asks; without a terminal it needs an option."""
     refused = run("handlers", "pause", "shop:copy", server=server)
     assert (refused.exit_code, "There is no terminal to ask for confirmation" in refused.stderr) == (2, True)
-    said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="n\n")
+    said, code = run_at_terminal("handlers", "pause", "shop:copy", typed="n\n")
     assert ("Would be paused: shop:copy." in said, code) == (True, 1)
-    said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="y\n")
+    said, code = run_at_terminal("handlers", "pause", "shop:copy", typed="y\n")
     assert ("Paused: shop:copy. 0 deliveries wait." in said, code) == (True, 0)
 
 

@@ -81,9 +81,9 @@ def test_invalid_values_are_escaped(run, server, words):
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_a_terminal_gets_no_control_sequence(at_a_terminal, words):
+def test_a_terminal_gets_no_control_sequence(run_at_terminal, words):
     """A terminal gets one line about the value and no control sequence."""
-    said, code = at_a_terminal(*words, HOSTILE, typed="")
+    said, code = run_at_terminal(*words, HOSTILE, typed="")
     assert code != 0
     text = said.replace("\r\n", "\n")
     assert not CONTROLS.search(text)

@@ -22,41 +22,41 @@ NEVER = 32503680000000000
 
 
 @pytest.fixture
-def shop(make_shop, left):
+def shop(make_shop, stopped_server):
     """A running server whose ledger has four dead deliveries; their handler works once the file `open` exists."""
-    left.start()
-    yield left
-    left.end()
+    stopped_server.start()
+    yield stopped_server
+    stopped_server.end()
 
 
-def states(left):
+def states(stopped_server):
     """The number of deliveries in each state."""
-    with closing(Reader(f"sqlite:///{left.file}")) as reader:
+    with closing(Reader(f"sqlite:///{stopped_server.file}")) as reader:
         return reader.verify().deliveries
 
 
-def test_a_plan_is_printed_and_its_operation_followed(shop, run, asked):
+def test_a_plan_is_printed_and_its_operation_followed(shop, run, run_json):
     """The command prints the exact number, the span and each handler, and follows the operation to its end."""
     dry = run("events", "replay", "--all", "--dry-run", server=shop)
     assert dry.exit_code == 0
     assert dry.stdout.startswith("4 dead deliveries will run again. Received 20")
     assert re.search(r"shop:book +4\n", dry.stdout)
     assert "Nothing was changed" in dry.stdout
-    assert asked("operations", "list", server=shop)["operations"] == []
+    assert run_json("operations", "list", server=shop)["operations"] == []
     (shop.folder / "open").touch()
     done = run("events", "replay", *BOOK, "--yes", "--note", "the ERP is up", server=shop)
     assert done.exit_code == 0, done.output
     assert re.search(r"Operation \S+ has finished: 4 succeeded, 0 failed again\.\n$", done.stdout)
     assert states(shop) == {"succeeded": 4}
-    (operation,) = asked("operations", "list", server=shop)["operations"]
+    (operation,) = run_json("operations", "list", server=shop)["operations"]
     assert (operation["note"], operation["planned"], operation["remaining"]) == ("the ERP is up", 4, 0)
     assert run("events", "replay", *BOOK, "--yes", server=shop).stdout == "No matching delivery is dead.\n"
     shown = run("operations", "show", operation["id"], server=shop).stdout
     for words in ("selection      --handler shop:book", "note           the ERP is up", "rate           no limit"):
         assert words in shown
-    items = asked("operations", "items", operation["id"], "--limit", "3", server=shop)
+    items = run_json("operations", "items", operation["id"], "--limit", "3", server=shop)
     assert [one["status"] for one in items["items"]] == ["released"] * 3
-    rest = asked("operations", "items", operation["id"], "--after", items["next"], server=shop)
+    rest = run_json("operations", "items", operation["id"], "--after", items["next"], server=shop)
     assert (len(rest["items"]), rest["next"]) == (1, "")
     assert "succeeded" in run("operations", "items", operation["id"], server=shop).stdout
     assert run("operations", "items", operation["id"], "--status", "changed", server=shop).stdout == (
@@ -75,10 +75,10 @@ def test_deliveries_that_fail_again_are_counted(shop, run):
     assert states(shop) == {"closed": 4}
 
 
-def test_a_slow_operation_is_controlled(shop, run, asked):
+def test_a_slow_operation_is_controlled(shop, run, run_json):
     """A detached operation is paused, resumed, given another rate, followed and cancelled by its id."""
     (shop.folder / "open").touch()
-    started = asked("events", "replay", *BOOK, "--yes", "--rate", "4/h", "--detach", server=shop)
+    started = run_json("events", "replay", *BOOK, "--yes", "--rate", "4/h", "--detach", server=shop)
     operation_id = started["id"]
     assert started["server"] is True
     assert started["state"] == "running"
@@ -86,18 +86,18 @@ def test_a_slow_operation_is_controlled(shop, run, asked):
     refused = run("operations", "pause", operation_id, server=shop)
     assert refused.exit_code == 1
     assert "is paused: it cannot be paused" in refused.stderr
-    assert asked("operations", "list", "--active", server=shop)["operations"][0]["state"] == "paused"
-    assert asked("operations", "rate", operation_id, "100/s", server=shop)["rate"] == 100
-    assert asked("operations", "resume", operation_id, server=shop)["state"] in {"running", "finished"}
+    assert run_json("operations", "list", "--active", server=shop)["operations"][0]["state"] == "paused"
+    assert run_json("operations", "rate", operation_id, "100/s", server=shop)["rate"] == 100
+    assert run_json("operations", "resume", operation_id, server=shop)["state"] in {"running", "finished"}
     followed = run("operations", "show", operation_id, "--follow", server=shop)
     assert "has finished: 4 succeeded" in followed.stdout
-    again = asked("events", "replay", "--all", "--again", "--yes", "--rate", "4/h", "--detach", server=shop)
-    assert asked("operations", "cancel", again["id"], server=shop)["state"] == "cancelled"
+    again = run_json("events", "replay", "--all", "--again", "--yes", "--rate", "4/h", "--detach", server=shop)
+    assert run_json("operations", "cancel", again["id"], server=shop)["state"] == "cancelled"
     assert "is cancelled" in run("operations", "show", again["id"], server=shop).stdout
     assert run("operations", "resume", again["id"], server=shop).exit_code == 1
 
 
-def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
+def test_a_plan_is_started_later(shop, run, run_json, monkeypatch):
     """The answer "n" starts nothing, and prints the command that starts the plan.
 
     With `--json` the plan is shown on standard error, and standard output has only the document.
@@ -121,7 +121,7 @@ def test_a_plan_is_started_later(shop, run, asked, monkeypatch):
     assert json.loads(started.stdout)["planned"] == 4
 
 
-def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
+def test_ctrl_c_leaves_the_operation_running(shop, run, run_json, monkeypatch):
     """Ctrl-C ends the command with exit code 130 and hints; an operation that a colleague cancels, with 1."""
     (shop.folder / "open").touch()
 
@@ -132,66 +132,66 @@ def test_ctrl_c_leaves_the_operation_running(shop, run, asked, monkeypatch):
     monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
     result = run("events", "replay", *BOOK, "--again", "--yes", "--rate", "4/h", server=shop)
     assert result.exit_code == 130
-    (operation,) = asked("operations", "list", server=shop)["operations"]
+    (operation,) = run_json("operations", "list", server=shop)["operations"]
     assert f"Operation {operation['id']} continues without this command." in result.stderr
     assert f"flowhooks operations show {operation['id']} --follow" in result.stderr
     assert f"flowhooks operations cancel {operation['id']}" in result.stderr
     assert operation["state"] == "running"
     monkeypatch.undo()
-    asked("operations", "rate", operation["id"], "--unlimited", server=shop)
+    run_json("operations", "rate", operation["id"], "--unlimited", server=shop)
     until(lambda: states(shop) == {"succeeded": 4})
-    events = asked("events", "list", server=shop)["events"]
+    events = run_json("events", "list", server=shop)["events"]
     assert [one["attempts"] for event in events for one in event["deliveries"]] == [2] * 4
-    until(lambda: asked("operations", "list", "--active", server=shop)["operations"] == [])
+    until(lambda: run_json("operations", "list", "--active", server=shop)["operations"] == [])
 
     def cancels(_seconds):
-        (operation,) = asked("operations", "list", "--active", server=shop)["operations"]
-        asked("operations", "cancel", operation["id"], server=shop)
+        (operation,) = run_json("operations", "list", "--active", server=shop)["operations"]
+        run_json("operations", "cancel", operation["id"], server=shop)
 
     monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=time.monotonic, sleep=cancels))
     result = run("events", "replay", *BOOK, "--again", "--yes", "--rate", "4/h", server=shop)
     assert (result.exit_code, "is cancelled" in result.stdout) == (1, True), result.output
 
 
-def test_without_a_server_the_command_releases_deliveries(left, run, asked):
+def test_without_a_server_the_command_releases_deliveries(stopped_server, run, run_json):
     """Without a server, the command releases the deliveries itself and says that they run when one starts."""
-    result = run("events", "replay", "--all", "--yes", server=left)
+    result = run("events", "replay", "--all", "--yes", server=stopped_server)
     assert result.exit_code == 0, result.output
     assert result.stdout.endswith("No server is running: the deliveries run once a server starts.\n")
     assert "4 remaining" in result.stdout
-    assert states(left) == {"waiting": 4}
-    (operation,) = asked("operations", "list", server=left)["operations"]
-    (left.folder / "open").touch()
-    left.start()
+    assert states(stopped_server) == {"waiting": 4}
+    (operation,) = run_json("operations", "list", server=stopped_server)["operations"]
+    (stopped_server.folder / "open").touch()
+    stopped_server.start()
     try:
-        until(lambda: states(left) == {"succeeded": 4})
-        followed = run("operations", "show", operation["id"], "--follow", server=left)
+        until(lambda: states(stopped_server) == {"succeeded": 4})
+        followed = run("operations", "show", operation["id"], "--follow", server=stopped_server)
         assert "has finished: 4 succeeded" in followed.stdout
     finally:
-        left.end()
+        stopped_server.end()
 
 
-def test_a_stopped_server_is_noticed(left, run, asked, monkeypatch):
+def test_a_stopped_server_is_noticed(stopped_server, run, run_json, monkeypatch):
     """The command does not wait forever for a server that was stopped."""
-    left.start()
+    stopped_server.start()
     try:
-        started = asked("events", "replay", *BOOK, "--yes", "--rate", "4/h", "--detach", server=left)
+        started = run_json("events", "replay", *BOOK, "--yes", "--rate", "4/h", "--detach", server=stopped_server)
     finally:
-        left.end()
+        stopped_server.end()
     monkeypatch.setattr(follow, "SERVER_GRACE", -1.0)
-    result = run("operations", "show", started["id"], "--follow", server=left)
+    result = run("operations", "show", started["id"], "--follow", server=stopped_server)
     assert result.exit_code == 0
     assert "No server is running any more" in result.stderr
 
 
-def test_unknown_deliveries_are_resolved_by_a_filter(server, run, settled):
+def test_unknown_deliveries_are_resolved_by_a_filter(server, run, wait_for_state):
     """`resolve --verdict` resolves the unknown deliveries of a selection, and no other."""
-    delivery = settled("killed", "unknown")["id"]
+    delivery = wait_for_state("killed", "unknown")["id"]
     dry = run("events", "resolve", "--verdict", "done", "--delivery", delivery, "--dry-run", server=server)
     assert dry.stdout.startswith("1 unknown delivery will be marked as done.")
     done = run("events", "resolve", "--verdict", "done", "--flow", "leave", "--yes", server=server)
     assert done.stdout == "No matching delivery is unknown.\n"
-    assert settled("killed", "unknown")["id"] == delivery
+    assert wait_for_state("killed", "unknown")["id"] == delivery
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,13 @@ def test_unknown_deliveries_are_resolved_by_a_filter(server, run, settled):
     ],
 )
 def test_many_deliveries_run_now_or_are_resolved(  # noqa: PLR0917 (fixtures and parameters)
-    server, run, asked, settled, command, state, triggers
+    server, run, run_json, wait_for_state, command, state, triggers
 ):
     """Scheduled retries run now; unknown deliveries are marked as done, or run again; the operation is audited once."""
     instances = [f"{command} {number}" for number in range(2)]
     for instance in instances:
         server.post(quote(instance), processDefinitionKey="order", processDefinitionVersion=2, businessKey=command)
-        settled(instance, "dead")
+        wait_for_state(instance, "dead")
     ours = "(SELECT id FROM events WHERE business_key = ?)"
     due_at = NEVER if state == "waiting" else None
     server.sql(f"UPDATE deliveries SET state = ?, due_at = ? WHERE event_id IN {ours}", state, due_at, command)
@@ -224,10 +224,10 @@ def test_many_deliveries_run_now_or_are_resolved(  # noqa: PLR0917 (fixtures and
         (server.folder / "open").unlink()
     assert done.exit_code == 0, done.output
     for instance in instances:
-        attempts = settled(instance, "succeeded")["attempts"]
+        attempts = wait_for_state(instance, "succeeded")["attempts"]
         assert [attempt["trigger"] for attempt in attempts] == triggers
     operation_id = re.search(r"Operation (\S+) has finished", done.stdout)[1]
-    (entry,) = asked("audit", "--target", operation_id, server=server)["entries"]
+    (entry,) = run_json("audit", "--target", operation_id, server=server)["entries"]
     assert entry["detail"].items() >= {"change": "started", "deliveries": 2, "note": "together"}.items()
     assert run("events", *words, server=server).stdout.startswith("No matching delivery ")
 

@@ -28,11 +28,11 @@ def test_hostile_values_are_inert(server, run, arguments):
     assert not CONTROLS.search(result.stdout)
 
 
-def test_hostile_values_are_shown_whole(server, run, asked):
+def test_hostile_values_are_shown_whole(server, run, run_json):
     """Values are escaped, not dropped; markup and emoji names stay unchanged; JSON has the value itself."""
     text = run("events", "show", "hostile", server=server).stdout
     assert "business key   a\\u001b[31m\\u0007b\\nc\\u202ed[red]e[/red]\\u009b\\u007f:smile:\n" in text
-    (event,) = asked("events", "show", "hostile", server=server)["events"]
+    (event,) = run_json("events", "show", "hostile", server=server)["events"]
     assert event["business_key"] == "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
 
 
@@ -106,9 +106,9 @@ def test_an_empty_column_is_left_out(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[0].split() == ["handler", "message"]
 
 
-def test_values_add_no_colour_at_a_terminal(server, at_a_terminal):
+def test_values_add_no_colour_at_a_terminal(server, run_at_terminal):
     """Only flowhooks sets colours, and no value adds any."""
-    said, code = at_a_terminal("events", "show", "hostile", typed="")
+    said, code = run_at_terminal("events", "show", "hostile", typed="")
     assert code == 0
     assert set(re.findall("\x1b\\[[0-9;]*m", said)) == {"\x1b[32m", "\x1b[0m"}
     assert not CONTROLS.search(re.sub("\x1b\\[(32|0)m|\r", "", said))

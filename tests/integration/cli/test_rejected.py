@@ -41,23 +41,23 @@ def rejected(harness, hostile):
 
 
 @pytest.fixture
-def listed(rejected, asked):
+def listed(rejected, run_json):
     """A function from options to the statuses of the listed requests."""
 
     def ask(*options):
-        found = asked("rejected", "list", *options, server=rejected)
+        found = run_json("rejected", "list", *options, server=rejected)
         return [request["status"] for request in found["rejected_requests"]]
 
     return ask
 
 
 @pytest.fixture
-def asked(asked, rejected):
+def run_json(run_json, rejected):
     """As `asked`, with the database of the ledger."""
 
     def ask(*words, server=None, **more):
         assert server in {None, rejected}
-        return asked(*words, "--database", rejected.address, **more)
+        return run_json(*words, "--database", rejected.address, **more)
 
     return ask
 
@@ -79,23 +79,23 @@ def test_filters(listed, rejected):
     assert listed("--since", to_text(since), "--status", "422") == [422]
 
 
-def test_pages(asked):
+def test_pages(run_json):
     """`next` continues a filtered list."""
-    first = asked("rejected", "list", "--path", "/flow/", "--limit", "3")
+    first = run_json("rejected", "list", "--path", "/flow/", "--limit", "3")
     assert [request["status"] for request in first["rejected_requests"]] == [409, 422, 429]
-    rest = asked("rejected", "list", "--path", "/flow/", "--after", first["next"])
+    rest = run_json("rejected", "list", "--path", "/flow/", "--after", first["next"])
     assert [request["status"] for request in rest["rejected_requests"]] == [401]
     assert rest["next"] == ""
 
 
-def test_output_of_list_and_show(rejected, run, asked):
+def test_output_of_list_and_show(rejected, run, run_json):
     """The list has number, reason and event; `show` has everything; neither prints a control character."""
     text = run("rejected", "list", "--database", rejected.address).stdout
     assert "3 since" in text
     assert f"event {EVENT}" in text
     assert "(none)" in text
     assert not CONTROLS.search(text)
-    conflict, invalid, _, unauthorized = asked("rejected", "list")["rejected_requests"]
+    conflict, invalid, _, unauthorized = run_json("rejected", "list")["rejected_requests"]
     text = run("rejected", "show", conflict["id"], "--database", rejected.address).stdout
     assert f"Next: flowhooks events show {EVENT}\n" in text
     assert "source      oa\n" in text
@@ -103,7 +103,7 @@ def test_output_of_list_and_show(rejected, run, asked):
     assert "user agent  Engine/1\n" in text
     assert "event       -\n" in text
     assert not CONTROLS.search(run("rejected", "show", invalid["id"], "--database", rejected.address).stdout)
-    assert asked("rejected", "show", conflict["id"]) == conflict
+    assert run_json("rejected", "show", conflict["id"]) == conflict
     gone = run("rejected", "show", "nothing", "--database", rejected.address)
     assert gone.exit_code == 1
     assert "gives its record another id" in gone.stderr

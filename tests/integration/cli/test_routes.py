@@ -7,9 +7,9 @@ import json
 import pytest
 
 
-def test_every_route(server, asked, run):
+def test_every_route(server, run_json, run):
     """Each route has its selector, its handler and whether that is loaded; the table has a total."""
-    routes = asked("routes", server=server)["routes"]
+    routes = run_json("routes", server=server)["routes"]
     assert {
         "kind": "complete",
         "by": "key",
@@ -53,11 +53,11 @@ def handlers():
 """
 
 
-def test_order_key_concurrency_and_rate_are_listed(asked, run, tmp_path):
+def test_order_key_concurrency_and_rate_are_listed(run_json, run, tmp_path):
     """The table and JSON have the order key of a handler, its concurrency and its rate."""
     (tmp_path / "turns.py").write_text(TURNS)
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "turns"}
-    routes = asked("routes", **env)["routes"]
+    routes = run_json("routes", **env)["routes"]
     found = {one["handler_id"]: (one["order_by"], one["concurrency"], one["rate"]) for one in routes}
     assert found == {
         "turns:change": ("business_key", 4, None),
@@ -91,10 +91,10 @@ def test_order_key_concurrency_and_rate_are_listed(asked, run, tmp_path):
         (("--class", ""), {}),
     ],
 )
-def test_a_lookup_is_explained(server, asked, options, verdicts):
+def test_a_lookup_is_explained(server, run_json, options, verdicts):
     """Each candidate matches or not, with the reason; without a match the exit code is 1."""
     won = any(verdicts.values())
-    found = asked("routes", *options, server=server, code=0 if won else 1)
+    found = run_json("routes", *options, server=server, code=0 if won else 1)
     assert {one["handler_id"]: one["matched"] for one in found["candidates"]} == verdicts
     assert all(one["reason"] for one in found["candidates"])
     assert set(found["handlers"]) == {name for name, has in verdicts.items() if has}
@@ -116,47 +116,47 @@ def test_the_explanation_for_people(server, run):
     assert "Hint: there is no kind of callback 'cancelled'" in result.stdout
 
 
-def test_the_explanation_covers_the_settings(server, asked, tmp_path):
+def test_the_explanation_covers_the_settings(server, run_json, tmp_path):
     """The explanation covers rejection, ignored keys, and a source that is not configured."""
     assert (
-        asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["result"]
+        run_json("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["result"]
         == "rejected"
     )
-    found = asked("routes", "--key", "x", server=server, FLOWHOOKS_ROUTING_IGNORE_PROCESS_KEYS="x,y")
+    found = run_json("routes", "--key", "x", server=server, FLOWHOOKS_ROUTING_IGNORE_PROCESS_KEYS="x,y")
     assert found["result"] == "ignored"
     (tmp_path / "flowhooks.toml").write_text(f'[sources.erp]\ntoken_sha256 = ["{"0" * 64}"]\n')
-    assert asked("routes", "--key", "leave", "--source", "default", server=server)["hints"] == [
+    assert run_json("routes", "--key", "leave", "--source", "default", server=server)["hints"] == [
         "there is no source 'default'; the settings have erp"
     ]
 
 
-def test_the_source_is_the_first_one_of_the_settings(server, asked, run, tmp_path):
+def test_the_source_is_the_first_one_of_the_settings(server, run_json, run, tmp_path):
     """Without `--source`, an event of a source that exists is explained, so that its conditions are met."""
     sections = [f'[sources.{name}]\ntoken_sha256 = ["{digit * 64}"]\n' for name, digit in (("erp", "0"), ("oa", "1"))]
     (tmp_path / "flowhooks.toml").write_text("".join(sections))
-    found = asked("routes", "--key", "order", "--version", "2", server=server)
+    found = run_json("routes", "--key", "order", "--version", "2", server=server)
     assert (set(found["handlers"]), found["hints"]) == ({"shop:book", "shop:copy"}, [])
     assert "from erp, with key order" in run("routes", "--key", "order", "--version", "2", server=server).stdout
 
 
-def test_unavailable_handlers_are_routes_too(server, asked, run, tmp_path):
+def test_unavailable_handlers_are_routes_too(server, run_json, run, tmp_path):
     """Missing, denied or quarantined handlers of the ledger are routes: events still match them."""
     for env, state in (
         ({"FLOWHOOKS_PLUGINS_DIRS": ""}, "missing"),
         ({"FLOWHOOKS_PLUGINS_DENY": "shop"}, "denied"),
     ):
-        routes = asked("routes", server=server, **env)["routes"]
+        routes = run_json("routes", server=server, **env)["routes"]
         assert {one["state"] for one in routes} == {state}
     (tmp_path / "shop.py").write_text("import nothing_of_this_name")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path)}
-    found = asked("routes", server=server, **env)
+    found = run_json("routes", server=server, **env)
     assert {one["state"] for one in found["routes"]} == {"quarantined"}
     assert "nothing_of_this_name" in found["quarantined"][0]["error"]
     text = run("routes", "--key", "leave", server=server, **env).stdout
     assert "It is delivered to shop:grant.\nA handler that is not present still gets its delivery" in text
 
 
-def test_without_a_ledger(run, asked, tmp_path):
+def test_without_a_ledger(run, run_json, tmp_path):
     """A missing ledger is no failure; an unreadable one is a line."""
     assert run("routes").stdout == "No handler is registered: every callback would be parked.\n"
     assert not list(tmp_path.iterdir())
@@ -188,7 +188,7 @@ def handlers():
 
 
 @pytest.fixture
-def expenses(tmp_path, asked, run):
+def expenses(tmp_path, run_json, run):
     """`flowhooks routes` with handlers that have conditions: as JSON, or as text."""
     (tmp_path / "expenses.py").write_text(CONDITIONS)
     (tmp_path / "flowhooks.toml").write_text(
@@ -201,15 +201,17 @@ def expenses(tmp_path, asked, run):
             result = run("routes", "--source", "erp", *arguments, **env, **more)
             assert result.exit_code == code, result.output
             return result.stdout
-        return asked("routes", "--source", "erp", *arguments, code=code, **env, **more)
+        return run_json("routes", "--source", "erp", *arguments, code=code, **env, **more)
 
     ask.env = env
     return ask
 
 
-def test_conclusions_and_conditions_are_listed(expenses, asked, run):
+def test_conclusions_and_conditions_are_listed(expenses, run_json, run):
     """The conditions of each handler, in a column of the table and as JSON."""
-    found = {one["handler_id"]: (one["conclusions"], one["when"]) for one in asked("routes", **expenses.env)["routes"]}
+    found = {
+        one["handler_id"]: (one["conclusions"], one["when"]) for one in run_json("routes", **expenses.env)["routes"]
+    }
     assert found["expenses:audit"] == (["approved", "settled"], {"/amount": {"minimum": 1000}})
     assert found["expenses:book"] == (["approved"], {})
     text = run("routes", **expenses.env).stdout

@@ -42,14 +42,14 @@ def other():
         thread.join()
 
 
-def test_a_callback_that_succeeds(server, run, asked):
+def test_a_callback_that_succeeds(server, run, run_json):
     """The output has the status, the event's id and the body; the event has the members that the options set."""
     result = run("send", "s1", "--to", server.call_backs, "--key", "leave", "--business-key", "合同", "--version", "7")
     assert result.exit_code == 0
     status, header, *body = result.stdout.splitlines()
     assert status == "200 OK"
     assert json.loads("".join(body)) == {"success": True}
-    (event,) = asked("events", "show", "s1", server=server)["events"]
+    (event,) = run_json("events", "show", "s1", server=server)["events"]
     assert header == f"Flowhooks-Event: {event['id']}"
     assert event["data"] == {"processDefinitionKey": "leave", "businessKey": "合同", "processDefinitionVersion": 7}
 
@@ -66,7 +66,7 @@ def test_without_an_address_the_server_of_the_settings_is_called(other, run, tmp
     assert run("send", "anywhere", "--to", other.url).exit_code == 0
 
 
-def test_a_callback_that_fails(server, run, asked):
+def test_a_callback_that_fails(server, run, run_json):
     """A failed handler is 500 and exit code 1; its text has no colours."""
     arguments = ("send", "s2", "--to", server.call_backs, "--key", "order", "--version", "2")
     result = run(*arguments)
@@ -74,18 +74,18 @@ def test_a_callback_that_fails(server, run, asked):
     assert result.stdout.startswith("500 Internal Server Error\n")
     assert "closed" in result.stdout
     assert "\x1b" not in result.stdout
-    found = asked(*arguments, code=1)
+    found = run_json(*arguments, code=1)
     assert set(found) == {"status", "reason", "headers", "body"}
     assert found["body"]["success"] is False
 
 
-def test_options_set_prefer_and_accept_language(server, asked):
+def test_options_set_prefer_and_accept_language(server, run_json):
     """`--async` and `--wait` set the request's Prefer, `--language` its Accept-Language."""
-    found = asked("send", "s3", "--to", server.call_backs, "--key", "nobody", "--async", "--language", "zh")
+    found = run_json("send", "s3", "--to", server.call_backs, "--key", "nobody", "--async", "--language", "zh")
     assert found["status"] == 202
     assert found["headers"]["Preference-Applied"] == "respond-async"
     assert "回调已存储" in found["body"]["message"]
-    found = asked("send", "s3", "--to", server.call_backs, "--key", "nobody", "--wait", "1")
+    found = run_json("send", "s3", "--to", server.call_backs, "--key", "nobody", "--wait", "1")
     assert found["headers"]["Preference-Applied"] == "wait=1"
 
 

@@ -79,21 +79,21 @@ def test_the_handler_and_its_errors(run, env):
     )
 
 
-def test_a_time_range(run, asked, env):
+def test_a_time_range(run, run_json, env):
     """--from and --to select the time; a range of more than a week has nothing beside it."""
     start, end = (to_text(Clock().now() - DAY - hours * 60 * MINUTE) for hours in (2, 1))
-    found = asked("handlers", "show", "p:archive", "--from", start, "--to", end, **env)["trend"]
+    found = run_json("handlers", "show", "p:archive", "--from", start, "--to", end, **env)["trend"]
     assert found["current"]["totals"]["p95_ms"] == pytest.approx(485, abs=1)
     assert (found["current"]["step"], found["slowdown"]) == (60, None)
     for days, earlier in (("24h", "yesterday"), ("7d", "last_week")):
-        found = asked("handlers", "show", "p:archive", "--from", days, **env)["trend"]
+        found = run_json("handlers", "show", "p:archive", "--from", days, **env)["trend"]
         assert found["slowdown"]["earlier"] == earlier
-    found = asked("sources", "show", "default", "--from", "30d", **env)["trend"]
+    found = run_json("sources", "show", "default", "--from", "30d", **env)["trend"]
     assert (found["yesterday"], found["last_week"]) == (None, None)
     assert found["current"]["totals"]["count"] > 1680
 
 
-def test_an_error_beside_yesterday(run, asked, env, error):
+def test_an_error_beside_yesterday(run, run_json, env, error):
     """An error has the numbers of attempts only: it has no successes and no durations."""
     shown = run("errors", "show", error[:8], **env)
     assert shown.exit_code == 0
@@ -105,7 +105,7 @@ def test_an_error_beside_yesterday(run, asked, env, error):
     assert "success" not in text
     assert "p95" not in text
     assert len(re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:00 +\d+ +█.*$", text, re.MULTILINE)) in {2, 3}
-    found = asked("errors", "show", error, "--from", "24h", **env)
+    found = run_json("errors", "show", error, "--from", "24h", **env)
     assert (found["id"], found["trend"]["kind"], found["trend"]["subject"]) == (error, "error_group", error)
     assert found["trend"]["current"]["totals"]["outcomes"] == {"failed": 90}
     assert found["trend"]["current"]["totals"]["p95_ms"] is None
@@ -130,11 +130,11 @@ def test_times_that_cannot_be_shown(run, env, error, words, why):
         assert (ran.exit_code, why in ran.stderr) == (2, True)
 
 
-def test_nothing_recorded(run, asked, env):
+def test_nothing_recorded(run, run_json, env):
     """A handler that never ran says so; JSON has its state and no slowdown."""
     text = run("handlers", "show", "p:idle", **env).stdout
     assert "  No attempts are recorded in this time, or at the same time yesterday or last week.\n" in text
-    found = asked("handlers", "show", "p:idle", **env)
+    found = run_json("handlers", "show", "p:idle", **env)
     assert (found["id"], found["handler"]["availability"], found["errors"]) == ("p:idle", "missing", [])
     assert found["trend"]["slowdown"] is None
 

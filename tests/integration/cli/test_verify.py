@@ -9,9 +9,9 @@ from contextlib import closing
 from flowhooks.ledger.reader import Reader
 
 
-def test_counts_that_balance(server, asked, run):
+def test_counts_that_balance(server, run_json, run):
     """Beside a server the counts are printed as JSON and as a table."""
-    books = asked("verify", server=server)
+    books = run_json("verify", server=server)
     assert (books["balanced"], books["problems"]) == (True, [])
     assert books["accepted"] == books["stored"] == sum(books["events"].values())
     result = run("verify", server=server)
@@ -30,14 +30,14 @@ def test_ctrl_c_has_an_exit_code_of_its_own(server, run, monkeypatch):
     assert (result.exit_code, result.stderr) == (130, "\nAborted!\n")
 
 
-def test_counts_that_do_not_balance(server, asked, run, tmp_path):
+def test_counts_that_do_not_balance(server, run_json, run, tmp_path):
     """A missing delivery is a line, and the exit code is 1."""
     file = tmp_path / "flowhooks.db"
     with closing(sqlite3.connect(server.env["FLOWHOOKS_DATABASE"])) as whole:
         whole.execute("VACUUM INTO ?", [str(file)])
     with closing(sqlite3.connect(file, isolation_level=None)) as spoilt:
         spoilt.execute("DELETE FROM deliveries WHERE id = (SELECT min(id) FROM deliveries)")
-    problems = asked("verify", code=1)["problems"]
+    problems = run_json("verify", code=1)["problems"]
     assert problems[0].endswith("does not have the deliveries of its recorded route")
     assert any(line.endswith("has deliveries to other handlers than its route") for line in problems)
     result = run("verify")
@@ -69,17 +69,17 @@ def test_upgrade_refuses_a_newer_or_foreign_database(run, tmp_path):
         assert newer.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
 
 
-def test_a_history_is_compared(server, asked, run, tmp_path):
+def test_a_history_is_compared(server, run_json, run, tmp_path):
     """Beside a server: counts, what was found, and exit code 1; as JSON and as a table; also from standard input."""
-    event = asked("events", "list", "--limit", "1", server=server)["events"][0]
+    event = run_json("events", "list", "--limit", "1", server=server)["events"][0]
     answer = {"flowInstanceId": event["flow_instance_id"], "status": 200, "event": event["id"], "bodySha256": "0" * 64}
     file = tmp_path / "callbacks.jsonl"
     file.write_text(json.dumps(answer | {"status": None}) + "\n")
-    agreed = asked("verify", "--against", file, server=server)["against"]
+    agreed = run_json("verify", "--against", file, server=server)["against"]
     assert agreed["agrees"] is True
     assert (agreed["lines"], agreed["unanswered"], agreed["findings"], agreed["problems"]) == (1, 1, {}, [])
     file.write_text(file.read_text() + json.dumps(answer | {"flowInstanceId": "gone\x1b[31m", "event": None}) + "\n{")
-    found = asked("verify", "--against", file, server=server, code=1)
+    found = run_json("verify", "--against", file, server=server, code=1)
     assert found["balanced"] is True
     assert found["against"]["findings"] == {"malformed": 1, "lost": 1}
     result = run("verify", "--against", file, server=server)

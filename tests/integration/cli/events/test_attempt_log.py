@@ -9,7 +9,7 @@ pytestmark = pytest.mark.sqlite
 LINES = ("(3 earlier records left out)", "2026-01-01T00:00:00.000Z info pay: \x1b[2Jpaid", "…Z warning pay: not booked")
 
 
-def test_the_log_of_an_attempt(harness, listens, run, asked):
+def test_the_log_of_an_attempt(harness, listens, run, run_json):
     """Printed on request, with control characters escaped; otherwise the text says that there is one."""
     flow = harness.open(listens(lambda event: None, name="pay"))
     flow.take("logged")
@@ -23,5 +23,5 @@ def test_the_log_of_an_attempt(harness, listens, run, asked):
     assert "not booked" not in plain
     assert "log" not in run("events", "show", "silent", "--log", **env).stdout
     for instance, log in (("logged", "\n".join(LINES)), ("silent", "")):
-        (event,) = asked("events", "show", instance, **env)["events"]
+        (event,) = run_json("events", "show", instance, **env)["events"]
         assert event["deliveries"][0]["attempts"][0]["log"] == log

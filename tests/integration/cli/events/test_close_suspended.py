@@ -38,24 +38,24 @@ def database(tmp_path):
     return {"FLOWHOOKS_DATABASE": settings.database}
 
 
-def test_the_deliveries_of_a_removed_handler_are_closed(database, run, asked):
+def test_the_deliveries_of_a_removed_handler_are_closed(database, run, run_json):
     """The dry run has the count, the command closes what the list shows, and the audit log has the note."""
     selection = ("--state", "suspended", "--handler", "gone:grant_leave")
-    assert len(asked("events", "list", *selection, **database)["events"]) == 3
+    assert len(run_json("events", "list", *selection, **database)["events"]) == 3
     dry = run("events", "close", *selection, "--dry-run", **database)
     assert dry.exit_code == 0
     assert dry.stdout.startswith("3 waiting deliveries will be closed.")
     done = run("events", "close", *selection, "--note", "done by hand", "--yes", **database)
     assert done.exit_code == 0
     assert done.stdout.endswith("has finished: 3 closed.\n")
-    assert asked("events", "list", "--state", "suspended", **database)["events"] == []
-    (entry,) = asked("audit", **database)["entries"]
+    assert run_json("events", "list", "--state", "suspended", **database)["events"] == []
+    (entry,) = run_json("audit", **database)["entries"]
     assert (entry["action"], entry["detail"]["deliveries"]) == ("operation", 3)
     expected = "(--handler gone:grant_leave --state suspended): done by hand"
     said = " ".join(run("audit", **database).stdout.split())
     assert "by a command started an operation on 3 deliveries to close" in said
     assert expected in said
-    again = asked("events", "close", *selection, "--yes", **database)
+    again = run_json("events", "close", *selection, "--yes", **database)
     assert (again["planned"], again["state"], again["server"]) == (0, "planned", False)
 
 

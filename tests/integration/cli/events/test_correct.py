@@ -10,16 +10,16 @@ from support.waiting import until
 
 
 @pytest.fixture
-def conflict(server, asked):
+def conflict(server, run_json):
     """An event with a conflicting body: its id, and the digest of the body."""
     event_id = server.post("corrected", processDefinitionKey="leave", processDefinitionVersion=2)
     server.post("corrected", processDefinitionKey="leave", processDefinitionVersion=5)
-    (event,) = asked("events", "show", event_id, server=server)["events"]
+    (event,) = run_json("events", "show", event_id, server=server)["events"]
     (body,) = event["conflicts"]
     return event_id, body["digest"]
 
 
-def test_a_conflicting_body_is_shown_accepted_and_linked(server, run, asked, conflict):
+def test_a_conflicting_body_is_shown_accepted_and_linked(server, run, run_json, conflict):
     """The text has the differences and the command; the JSON names the event of the accepted body."""
     event_id, digest = conflict
     shown = run("events", "show", event_id, server=server).stdout
@@ -31,15 +31,15 @@ def test_a_conflicting_body_is_shown_accepted_and_linked(server, run, asked, con
     planned = run(*words, "--dry-run", server=server)
     assert "would become an event of its own (routed), for shop:grant." in planned.stdout
     assert "has run with the first body already" in planned.stdout
-    answer = asked(*words, "--note", "the sum was wrong", "--yes", server=server)
+    answer = run_json(*words, "--note", "the sum was wrong", "--yes", server=server)
     assert (answer["corrects"], answer["handlers"], answer["server"]) == (event_id, ["shop:grant"], True)
     again = run(*words, "--note", "the sum was wrong", "--yes", server=server)
     assert again.exit_code == 1
     assert answer["event_id"] in again.stderr
-    correction = until(lambda: _succeeded(asked, server, answer["event_id"]))
+    correction = until(lambda: _succeeded(run_json, server, answer["event_id"]))
     assert (correction["origin"], correction["corrects"]) == ("correction", event_id)
     assert json.loads(correction["body"])["processDefinitionVersion"] == 5
-    (event,) = asked("events", "show", event_id, server=server)["events"]
+    (event,) = run_json("events", "show", event_id, server=server)["events"]
     assert event["conflicts"][0]["corrected_by"] == answer["event_id"]
     shown = run("events", "show", event_id, server=server).stdout
     assert f"It was accepted as a correction: event {answer['event_id']}" in shown
@@ -48,6 +48,6 @@ def test_a_conflicting_body_is_shown_accepted_and_linked(server, run, asked, con
     assert f"corrects event {event_id}" in run("events", "show", answer["event_id"], server=server).stdout
 
 
-def _succeeded(asked, server, event_id):
-    (event,) = asked("events", "show", event_id, server=server)["events"]
+def _succeeded(run_json, server, event_id):
+    (event,) = run_json("events", "show", event_id, server=server)["events"]
     return event if [one["state"] for one in event["deliveries"]] == ["succeeded"] else None

@@ -28,7 +28,7 @@ class Plugin:
         return [handler(process_key="leave")(grant_leave)]
 
 
-def test_a_dropped_result_is_shown(tmp_path, run, asked):
+def test_a_dropped_result_is_shown(tmp_path, run, run_json):
     """The text has one line with the reason, and JSON has a member of the attempt."""
     settings = Settings(database=str(tmp_path / "ledger.db"), plugins_allow=("leave",))
     given = Callback(
@@ -38,7 +38,7 @@ def test_a_dropped_result_is_shown(tmp_path, run, asked):
         app.start()
         assert app.intake.accept(given, wait=10).status == "done"
     env = {"FLOWHOOKS_DATABASE": settings.database}
-    (event,) = asked("events", "show", "4711", **env)["events"]
+    (event,) = run_json("events", "show", "4711", **env)["events"]
     (attempt,) = event["deliveries"][0]["attempts"]
     assert (attempt["outcome"], attempt["result"], attempt["result_dropped"]) == ("succeeded", None, REASON)
     assert f"    result not stored: {REASON}\n" in run("events", "show", "4711", **env).stdout

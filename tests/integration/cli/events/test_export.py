@@ -9,12 +9,12 @@ import stat
 import pytest
 
 
-def test_json_lines_are_the_default(run, asked, server):
+def test_json_lines_are_the_default(run, run_json, server):
     """Without options every event is written to standard output, one on each line, as `events list` prints it."""
     result = run("events", "export", server=server)
     assert result.exit_code == 0, result.output
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert events == asked("events", "list", server=server)["events"]
+    assert events == run_json("events", "list", server=server)["events"]
     assert result.stderr == f"{len(events)} events written.\n"
 
 
@@ -86,8 +86,8 @@ def test_wrong_usage_names_the_option(run, server, options, message):
     assert result.stdout == ""
 
 
-def test_nothing_is_written_to_a_terminal(at_a_terminal, server):
+def test_nothing_is_written_to_a_terminal(run_at_terminal, server):
     """Stored text could control a terminal, so a file or a pipe is required."""
-    printed, code = at_a_terminal("events", "export", typed="")
+    printed, code = run_at_terminal("events", "export", typed="")
     assert code == 2
     assert "--output FILE" in printed

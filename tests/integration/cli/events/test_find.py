@@ -25,11 +25,11 @@ def env(harness, flow):
 
 
 @pytest.fixture
-def listed(asked, env):
+def listed(run_json, env):
     """A function that returns the instances which a list shows."""
 
     def listed(*arguments):
-        found = asked("events", "list", *arguments, **env)["events"]
+        found = run_json("events", "list", *arguments, **env)["events"]
         return [event["flow_instance_id"] for event in found]
 
     return listed
@@ -72,12 +72,12 @@ def test_conditions_that_cannot_be_searched_are_refused(run, env, arguments, cod
     assert said in " ".join(result.output.split())
 
 
-def test_a_bulk_operation_takes_the_same_options(run, asked, env):
+def test_a_bulk_operation_takes_the_same_options(run, run_json, env):
     """A command on many events selects by a field and a text, and refuses a field that is not indexed."""
-    planned = asked("events", "replay", "--again", "--query", "PO-2026-2", "--dry-run", **env)
+    planned = run_json("events", "replay", "--again", "--query", "PO-2026-2", "--dry-run", **env)
     assert planned["planned"] == 1
     assert planned["event_filter"] == {"query": "PO-2026-2"}
-    planned = asked("events", "replay", "--again", "--field", "/amount>=1000", "--dry-run", **env)
+    planned = run_json("events", "replay", "--again", "--field", "/amount>=1000", "--dry-run", **env)
     assert (planned["planned"], planned["event_filter"]) == (2, {"fields": ["/amount>=1000"]})
     result = run("events", "replay", "--field", "/total=1", "--dry-run", **env)
     assert result.exit_code == 2

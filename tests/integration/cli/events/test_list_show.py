@@ -58,9 +58,9 @@ def flows(listed):
     return [one["flow_instance_id"] for one in listed["events"]]
 
 
-def test_list_has_stable_names(asked, server):
+def test_list_has_stable_names(run_json, server):
     """JSON has all members of an event and a delivery, with times in ISO 8601."""
-    (event,) = asked("events", "list", "--flow", "leave", server=server)["events"]
+    (event,) = run_json("events", "list", "--flow", "leave", server=server)["events"]
     assert set(event) == EVENT
     assert set(event["deliveries"][0]) == DELIVERY
     assert MOMENT.fullmatch(event["received_at"])
@@ -87,19 +87,19 @@ def test_list_has_stable_names(asked, server):
         (("--id", "nothing"), set()),
     ],
 )
-def test_each_filter_works_separately_and_combined(asked, server, options, expected):
+def test_each_filter_works_separately_and_combined(run_json, server, options, expected):
     """Each filter works alone and with others."""
-    found = set(flows(asked("events", "list", *options, "--limit", "1000", server=server)))
+    found = set(flows(run_json("events", "list", *options, "--limit", "1000", server=server)))
     assert {one for one in found if one in server.OWN} == expected  # other tests send callbacks, too
 
 
-def test_list_continues_from_page_to_page(asked, run, server):
+def test_list_continues_from_page_to_page(run_json, run, server):
     """The pages, newest first, have each event once, and the last page says that it is the last."""
     # All of them: other tests call back, too.
-    everything = flows(asked("events", "list", "--until", "2100-01-01", "--limit", "1000", server=server))
+    everything = flows(run_json("events", "list", "--until", "2100-01-01", "--limit", "1000", server=server))
     found, after = [], ""
     while True:
-        page = asked("events", "list", "--limit", "3", "--after", after, server=server)
+        page = run_json("events", "list", "--limit", "3", "--after", after, server=server)
         assert len(page["events"]) <= 3
         found += flows(page)
         if not (after := page["next"]):
@@ -109,16 +109,16 @@ def test_list_continues_from_page_to_page(asked, run, server):
     assert "There are more events: add --after " in run("events", "list", "--limit", "1", server=server).stdout
 
 
-def test_the_table_fits_80_columns_and_has_complete_ids(run, asked, server, at_a_terminal):
+def test_the_table_fits_80_columns_and_has_complete_ids(run, run_json, server, run_at_terminal):
     """At 80 columns the table shows complete ids with flow, key and deliveries."""
     words = ("events", "list", "--limit", "500")  # other tests send callbacks, too
     result = run(*words, server=server)
     assert result.exit_code == 0
-    for event in asked(*words, server=server)["events"]:
+    for event in run_json(*words, server=server)["events"]:
         assert event["id"] in result.stdout
     for instance, shown in (("killed", "unknown shop:hang"), ("twice", "com.example.Leave")):
         # Listed alone: long values of other tests' events stay whole and make the table wider.
-        text, code = at_a_terminal("events", "list", "--flow", instance, typed="", COLUMNS="80", NO_COLOR="1")
+        text, code = run_at_terminal("events", "list", "--flow", instance, typed="", COLUMNS="80", NO_COLOR="1")
         lines = re.sub("\x1b\\[[0-9;]*m", "", text).splitlines()
         assert (code, shown in text, max(map(len, lines)) <= 80) == (0, True, True)
 
@@ -129,16 +129,16 @@ def test_an_empty_result_prints_a_sentence(run, server):
     assert (result.exit_code, result.stdout) == (0, "No matching events.\n")
 
 
-def test_show_by_event_delivery_or_flow(asked, server):
+def test_show_by_event_delivery_or_flow(run_json, server):
     """`show` finds an event by its own id, a delivery's id or its flow instance."""
-    (event,) = asked("events", "show", "dead", server=server)["events"]
+    (event,) = run_json("events", "show", "dead", server=server)["events"]
     for name in (event["id"], event["deliveries"][0]["id"]):
-        assert asked("events", "show", name, server=server)["events"] == [event]
+        assert run_json("events", "show", name, server=server)["events"] == [event]
 
 
-def test_show_as_json_has_all_data(asked, server):
+def test_show_as_json_has_all_data(run_json, server):
     """JSON has the received body, its data, other bodies, and attempts with times and results."""
-    (event,) = asked("events", "show", "leave", server=server)["events"]
+    (event,) = run_json("events", "show", "leave", server=server)["events"]
     more = {"body", "data", "conflicts", "late_callbacks", "deliveries_left_out", "audit_entries", "no_match"}
     more |= {"traceparent", "raw_body", "media_type"}
     assert set(event) == EVENT | more
@@ -171,11 +171,11 @@ def test_show_as_text(run, server):
     assert "合同" in text
 
 
-def test_several_events_of_a_flow_are_listed(run, asked, server):
+def test_several_events_of_a_flow_are_listed(run, run_json, server):
     """For two events of an instance, people get a list and programs get both."""
     result = run("events", "show", "twice", server=server)
     assert "2 events of this flow instance" in result.stdout
-    assert len(asked("events", "show", "twice", server=server)["events"]) == 2
+    assert len(run_json("events", "show", "twice", server=server)["events"]) == 2
 
 
 def test_unknown_event(run, server):

@@ -16,46 +16,46 @@ def open_shop(server):
     file.unlink()
 
 
-def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_shop):
+def test_replay_runs_dead_deliveries_again(server, run, run_json, wait_for_state, open_shop):
     """A replay by the event's id makes a second attempt, keeps the first one, and prints the counts."""
     (server.folder / "open").unlink()
     event_id = server.post("r1", **ORDER)
     (server.folder / "open").touch()
     dry = run("events", "replay", event_id, "--dry-run", server=server)
     assert dry.stdout.startswith("1 dead delivery will run again.")
-    assert settled("r1", "dead")["attempts"][-1]["number"] == 1
+    assert wait_for_state("r1", "dead")["attempts"][-1]["number"] == 1
     done = run("events", "replay", event_id, "--yes", server=server)
     assert done.exit_code == 0
     assert done.stdout.endswith("has finished: 1 succeeded, 0 failed again.\n")
-    assert [one["outcome"] for one in settled("r1", "succeeded")["attempts"]] == ["failed", "succeeded"]
-    again = asked("events", "replay", event_id, "--yes", server=server)
+    assert [one["outcome"] for one in wait_for_state("r1", "succeeded")["attempts"]] == ["failed", "succeeded"]
+    again = run_json("events", "replay", event_id, "--yes", server=server)
     assert (again["planned"], again["state"], again["server"]) == (0, "planned", True)
 
 
-def test_succeeded_deliveries_are_replayed_only_with_again(server, run, settled):
+def test_succeeded_deliveries_are_replayed_only_with_again(server, run, wait_for_state):
     """Only `--again` replays a succeeded delivery."""
     event_id = server.post("r2", processDefinitionKey="leave")
     said = run("events", "replay", event_id, "--yes", server=server).stdout
     assert said == "No matching delivery is dead.\n"
-    assert len(settled("r2", "succeeded")["attempts"]) == 1
+    assert len(wait_for_state("r2", "succeeded")["attempts"]) == 1
     run("events", "replay", "--flow", "r2", "--again", "--yes", server=server)
-    assert len(settled("r2", "succeeded")["attempts"]) == 2
+    assert len(wait_for_state("r2", "succeeded")["attempts"]) == 2
 
 
-def test_replay_selects_by_the_version_that_ran_last(server, run, asked, settled):
+def test_replay_selects_by_the_version_that_ran_last(server, run, run_json, wait_for_state):
     """`--ran-by` selects by the version that ran last; the other filters are about one attempt, and exclude others."""
     event_id = server.post("versions", processDefinitionKey="leave")
-    delivery_id = settled("versions", "succeeded")["id"]
+    delivery_id = wait_for_state("versions", "succeeded")["id"]
     earlier = "UPDATE attempts SET plugin_version = '1.4', started_at = started_at - 7200000000 WHERE delivery_id = ?"
     server.sql(earlier, delivery_id)
     one = ("--flow", "versions", "--again")
     dry = run("events", "replay", "--ran-by", "shop==2.0", *one, "--dry-run", server=server)
     assert dry.stdout == "No matching delivery is dead or succeeded.\n"
-    assert asked("events", "list", "--flow", "versions", "--trigger", "replay", server=server)["events"] == []
+    assert run_json("events", "list", "--flow", "versions", "--trigger", "replay", server=server)["events"] == []
     done = run("events", "replay", "--ran-by", "shop==1.4", *one, "--yes", server=server)
     assert done.stdout.startswith("1 succeeded delivery will run again; ")
     assert done.stdout.endswith("has finished: 1 succeeded, 0 failed again.\n")
-    assert settled("versions", "succeeded")["attempts"][-1]["trigger"] == "replay"
+    assert wait_for_state("versions", "succeeded")["attempts"][-1]["trigger"] == "replay"
     for arguments, is_listed in (
         (("--trigger", "replay"), True),
         (("--trigger", "first"), True),
@@ -70,7 +70,7 @@ def test_replay_selects_by_the_version_that_ran_last(server, run, asked, settled
         (("--attempted-since", "3h", "--trigger", "first", "--plugin", "shop==1.4"), True),
         (("--attempted-since", "2100-01-01"), False),
     ):
-        listed = asked("events", "list", "--flow", "versions", *arguments, server=server)["events"]
+        listed = run_json("events", "list", "--flow", "versions", *arguments, server=server)["events"]
         assert [event["id"] for event in listed] == ([event_id] if is_listed else []), arguments
     wrong = run("events", "list", "--plugin", "a b", server=server)
     assert wrong.exit_code == 2
@@ -86,49 +86,49 @@ def test_replay_selects_by_the_version_that_ran_last(server, run, asked, settled
         (tuple(map(str, range(1001))), "Give at most 1,000 IDs"),
     ],
 )
-def test_replay_refuses_ambiguous_or_unconfirmed_selections(server, run, settled, arguments, said):
+def test_replay_refuses_ambiguous_or_unconfirmed_selections(server, run, wait_for_state, arguments, said):
     """Without a filter, with conflicting filters, or without a terminal to confirm: exit code 2, and no change."""
     result = run("events", "replay", *arguments, server=server)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
-    assert len(settled("dead", "dead")["attempts"]) == 1
+    assert len(wait_for_state("dead", "dead")["attempts"]) == 1
 
 
-def test_replay_of_an_unknown_id_does_nothing(server, run, asked, settled):
+def test_replay_of_an_unknown_id_does_nothing(server, run, run_json, wait_for_state):
     """One unknown id, such as a flow instance's, refuses the whole command."""
-    (event,) = asked("events", "show", "dead", server=server)["events"]
+    (event,) = run_json("events", "show", "dead", server=server)["events"]
     result = run("events", "replay", event["id"], "nothing", "--yes", server=server)
     assert (result.exit_code, result.output) == (1, "Error: there is no event nothing\n")
-    assert len(settled("dead", "dead")["attempts"]) == 1
+    assert len(wait_for_state("dead", "dead")["attempts"]) == 1
 
 
-def test_replay_asks_for_confirmation(server, settled, at_a_terminal, open_shop):
+def test_replay_asks_for_confirmation(server, wait_for_state, run_at_terminal, open_shop):
     """At a terminal it prints the count and the meaning of `--again`; "n" cancels, "y" confirms."""
     (server.folder / "open").unlink()
     server.post("r3", **ORDER, businessKey="asked")
     server.post("r3-done", processDefinitionKey="leave", businessKey="asked")
     (server.folder / "open").touch()
-    said, code = at_a_terminal("events", "replay", "--business-key", "asked", "--again", typed="n\n")
+    said, code = run_at_terminal("events", "replay", "--business-key", "asked", "--again", typed="n\n")
     assert (
         "2 deliveries (1 dead, 1 succeeded) will run again; succeeded deliveries do their work a second time." in said
     )
     assert "The effects of a handler cannot be undone. Start it? [y/N]" in said
     assert code == 1
-    assert len(settled("r3", "dead")["attempts"]) == 1
-    said, code = at_a_terminal("events", "replay", "--business-key", "asked", typed="y\n")
+    assert len(wait_for_state("r3", "dead")["attempts"]) == 1
+    said, code = run_at_terminal("events", "replay", "--business-key", "asked", typed="y\n")
     assert "1 dead delivery will run again." in said
     assert code == 0
-    assert len(settled("r3", "succeeded")["attempts"]) == 2
-    assert len(settled("r3-done", "succeeded")["attempts"]) == 1
+    assert len(wait_for_state("r3", "succeeded")["attempts"]) == 2
+    assert len(wait_for_state("r3-done", "succeeded")["attempts"]) == 1
 
 
-def test_resolve_stores_the_outcome_of_an_unknown_delivery(server, run, asked, settled):
+def test_resolve_stores_the_outcome_of_an_unknown_delivery(server, run, run_json, wait_for_state):
     """A dry run shows the change, then it is made with its note; a repeat is refused."""
-    delivery_id = settled("resolved", "unknown")["id"]
+    delivery_id = wait_for_state("resolved", "unknown")["id"]
     for verdict, state in (("--did", "succeeded"), ("--did-not", "waiting"), ("--close", "closed")):
         dry = run("events", "resolve", delivery_id, verdict, "--dry-run", server=server)
         assert dry.stdout == f"Delivery {delivery_id} for shop:hang would change from unknown to {state}.\n"
-    done = asked("events", "resolve", delivery_id, "--did", "--note", "seen\x1b[31m it", "--yes", server=server)
+    done = run_json("events", "resolve", delivery_id, "--did", "--note", "seen\x1b[31m it", "--yes", server=server)
     assert done == {
         "delivery_id": delivery_id,
         "handler": "shop:hang",
@@ -137,7 +137,7 @@ def test_resolve_stores_the_outcome_of_an_unknown_delivery(server, run, asked, s
         "dry_run": False,
         "server": True,
     }
-    assert settled("resolved", "succeeded")["note"] == "seen\x1b[31m it"
+    assert wait_for_state("resolved", "succeeded")["note"] == "seen\x1b[31m it"
     assert "note           seen\\u001b[31m it" in run("events", "show", "resolved", server=server).stdout
     again = run("events", "resolve", delivery_id, "--did", "--yes", server=server)
     assert again.exit_code == 1
@@ -158,10 +158,10 @@ def test_resolve_refuses_incomplete_or_unconfirmed_commands(server, run):
         assert said in " ".join(result.stderr.split())
 
 
-def test_reroute_parked_without_a_matching_handler(server, run, asked):
+def test_reroute_parked_without_a_matching_handler(server, run, run_json):
     """Parked events stay parked while no handler matches them."""
     assert run("events", "reroute", "--parked", server=server).stdout == "No parked event matches a handler now.\n"
-    done = asked("events", "reroute", "--parked", "--dry-run", server=server)
+    done = run_json("events", "reroute", "--parked", "--dry-run", server=server)
     assert (done["delivered"], done["dry_run"], done["server"]) == (0, True, True)
 
 
@@ -191,11 +191,11 @@ def test_db_upgrade_is_refused_while_a_server_runs(server, run):
     assert f"is in use by process {server.process.pid}, whose administration is at {server.admin}" in result.stderr
 
 
-def test_concurrent_replays_run_a_delivery_once(server, spawn, open_shop, settled):
+def test_concurrent_replays_run_a_delivery_once(server, spawn, open_shop, wait_for_state):
     """Concurrent replays run a delivery again once; all other commands report that its state has changed."""
     (server.folder / "open").unlink()
     event_id = server.post("r4", **ORDER)
     (server.folder / "open").touch()
     started = [spawn("events", "replay", event_id, "--yes", server=server) for _ in range(2)]
     assert [process.communicate(timeout=60) and process.returncode for process in started] == [0, 0]
-    assert len(settled("r4", "succeeded")["attempts"]) == 2
+    assert len(wait_for_state("r4", "succeeded")["attempts"]) == 2

@@ -17,18 +17,18 @@ def trips(server):
     return park
 
 
-def states(asked, server, name):
+def states(run_json, server, name):
     """The states of events of a business key."""
-    return [one["state"] for one in asked("events", "list", "--business-key", name, server=server)["events"]]
+    return [one["state"] for one in run_json("events", "list", "--business-key", name, server=server)["events"]]
 
 
-def test_dismiss_and_undo_by_reroute(server, run, asked, trips, hostile):
+def test_dismiss_and_undo_by_reroute(server, run, run_json, trips, hostile):
     """The output of the dry run, the result and the way back; the note in `events show` without control characters."""
     (event_id, _) = trips("dr1", 2)
     words = ("--business-key", "dr1")
     dry = run("events", "dismiss", *words, "--dry-run", server=server)
     assert dry.stdout == "2 parked events would be dismissed; 2 events checked.\n"
-    assert states(asked, server, "dr1") == ["parked", "parked"]
+    assert states(run_json, server, "dr1") == ["parked", "parked"]
     done = run("events", "dismiss", event_id, "--note", f"not ours {hostile}", "--yes", server=server)
     assert (done.exit_code, done.stdout) == (0, "1 parked event is dismissed; 1 event checked.\n")
     shown = run("events", "show", event_id, server=server).stdout
@@ -40,16 +40,16 @@ def test_dismiss_and_undo_by_reroute(server, run, asked, trips, hostile):
     assert again == "0 parked events are dismissed; 1 event checked. 1 skipped: not parked.\n"
     back = run("events", "reroute", *words, "--yes", server=server)
     assert back.stdout == "2 events checked: 0 delivered (0 deliveries), 2 parked again.\n"
-    assert states(asked, server, "dr1") == ["parked", "parked"]
-    (event,) = asked("events", "show", event_id, server=server)["events"]
+    assert states(run_json, server, "dr1") == ["parked", "parked"]
+    (event,) = run_json("events", "show", event_id, server=server)["events"]
     assert [one["action"] for one in event["audit_entries"]] == ["dismiss"]
     assert event["audit_entries"][0]["detail"]["note"] == f"not ours {hostile}"
 
 
-def test_dismiss_and_reroute_as_json(server, asked, trips):
+def test_dismiss_and_reroute_as_json(server, run_json, trips):
     """JSON has the operation's response and the members that the command adds."""
     (event_id,) = trips("dr2")
-    assert asked("events", "dismiss", event_id, "--yes", server=server) == {
+    assert run_json("events", "dismiss", event_id, "--yes", server=server) == {
         "events": 1,
         "dismissed": 1,
         "skipped": 0,
@@ -58,7 +58,7 @@ def test_dismiss_and_reroute_as_json(server, asked, trips):
         "dry_run": False,
         "server": True,
     }
-    assert asked("events", "reroute", event_id, "--dry-run", server=server) == {
+    assert run_json("events", "reroute", event_id, "--dry-run", server=server) == {
         "events": 1,
         "delivered": 0,
         "deliveries": 0,
@@ -91,27 +91,27 @@ def test_ambiguous_or_unconfirmed_selections_are_refused(server, run, command, a
     assert said in result.stderr
 
 
-def test_dismiss_and_reroute_ask_for_confirmation(server, asked, at_a_terminal, trips):
+def test_dismiss_and_reroute_ask_for_confirmation(server, run_json, run_at_terminal, trips):
     """The question has the count and whether it can be undone; "n" cancels; without a match there is no question.
 
     An event that arrives after the count is not changed.
     """
     trips("dr3", 3)
     words = ("--business-key", "dr3")
-    said, code = at_a_terminal("events", "dismiss", *words, typed="n\n")
+    said, code = run_at_terminal("events", "dismiss", *words, typed="n\n")
     assert "3 parked events will be dismissed; `events reroute` undoes it. Continue? [y/N]" in said
     assert code == 1
-    assert states(asked, server, "dr3") == ["parked"] * 3
+    assert states(run_json, server, "dr3") == ["parked"] * 3
 
     def arrive():
         server.post("dr3-late", **TRIP, businessKey="dr3")
 
-    assert at_a_terminal("events", "dismiss", *words, typed="y\n", at_question=arrive)[1] == 0
-    assert sorted(states(asked, server, "dr3")) == ["dismissed"] * 3 + ["parked"]
-    said, code = at_a_terminal("events", "reroute", *words, typed="y\n")
+    assert run_at_terminal("events", "dismiss", *words, typed="y\n", at_question=arrive)[1] == 0
+    assert sorted(states(run_json, server, "dr3")) == ["dismissed"] * 3 + ["parked"]
+    said, code = run_at_terminal("events", "reroute", *words, typed="y\n")
     assert "3 dismissed events are parked again. Continue? [y/N]" in said
-    assert states(asked, server, "dr3") == ["parked"] * 4
-    said, code = at_a_terminal("events", "reroute", *words, typed="")
+    assert states(run_json, server, "dr3") == ["parked"] * 4
+    said, code = run_at_terminal("events", "reroute", *words, typed="")
     assert "4 events checked: 0 delivered (0 deliveries), 4 unchanged." in said
     assert code == 0
 
@@ -129,19 +129,19 @@ def handlers():
 '''
 
 
-def test_reroute_to_a_plugin_that_was_installed_later(left, run, asked):
+def test_reroute_to_a_plugin_that_was_installed_later(stopped_server, run, run_json):
     """Without a server the deliveries are created, wait for its start, and nothing else changes."""
-    (left.folder / "later.py").write_text(LATER)
+    (stopped_server.folder / "later.py").write_text(LATER)
     env = {"FLOWHOOKS_PLUGINS_ALLOW": "shop,later"}
-    dry = run("events", "reroute", "--all", "--dry-run", server=left, **env)
+    dry = run("events", "reroute", "--all", "--dry-run", server=stopped_server, **env)
     assert dry.stdout == "4 events checked: 4 would be delivered (4 deliveries).\n"
-    assert run("events", "reroute", "--all", "--yes", server=left, **env).stdout == (
+    assert run("events", "reroute", "--all", "--yes", server=stopped_server, **env).stdout == (
         "4 events checked: 4 delivered (4 deliveries).\n"
         "No server is running: the deliveries run once a server starts.\n"
     )
-    events = asked("events", "list", server=left)["events"]
+    events = run_json("events", "list", server=stopped_server)["events"]
     assert [[(it["handler"], it["state"]) for it in one["deliveries"]] for one in events] == [
         [("shop:book", "dead"), ("later:later", "waiting")]
     ] * 4
-    done = asked("events", "reroute", "--all", "--yes", server=left, **env)
+    done = run_json("events", "reroute", "--all", "--yes", server=stopped_server, **env)
     assert (done["skipped"], done["deliveries"]) == (4, 0)

@@ -468,10 +468,10 @@ def post(base, instance):
         return connection.getresponse().status
 
 
-def test_the_command_asks_for_confirmation(server, at_a_terminal, tmp_path):
+def test_the_command_asks_for_confirmation(server, run_at_terminal, tmp_path):
     """At a terminal the command describes its changes, also with `--json`, and "n" changes nothing."""
     for options in ((), ("--json",)):
-        said, code = at_a_terminal(
+        said, code = run_at_terminal(
             "plugins", "uninstall", "shop", "--plugins-dir", str(tmp_path), *options, typed="n\n"
         )
         plan, question, _ = said.partition("Continue? [y/N]")

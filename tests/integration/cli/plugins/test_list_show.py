@@ -110,9 +110,9 @@ def by_name(found):
     return {one["name"]: one for one in found["plugins"] if one["origin"].startswith("file ") or not one["origin"]}
 
 
-def test_every_plugin_is_listed_in_any_state(asked, env, folder):
+def test_every_plugin_is_listed_in_any_state(run_json, env, folder):
     """Loaded, quarantined and denied plugins are listed with their facts; the exit code is 0."""
-    found = asked("plugins", "list", **env)
+    found = run_json("plugins", "list", **env)
     plugins = by_name(found)
     assert {name: one["state"] for name, one in plugins.items()} == {
         "works": "loaded",
@@ -150,9 +150,9 @@ def test_list_without_plugins(run):
     assert "No plugin is installed" in installed or "denied" in installed
 
 
-def test_a_missing_plugin_is_listed_from_the_ledger(server, asked, run):
+def test_a_missing_plugin_is_listed_from_the_ledger(server, run_json, run):
     """A missing plugin is listed with its handlers, their selectors, and the number of stored deliveries."""
-    found = asked("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS="")
+    found = run_json("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS="")
     assert found["ledger"] == {"read": True, "why": ""}
     shop = by_name(found)["shop"]
     assert (shop["state"], shop["origin"], shop["package"]) == ("missing", "", "")
@@ -167,26 +167,26 @@ def test_a_missing_plugin_is_listed_from_the_ledger(server, asked, run):
     assert "flowhooks plugins uninstall NAME" in text
 
 
-def test_a_removed_handler_is_listed_as_missing(server, asked, tmp_path):
+def test_a_removed_handler_is_listed_as_missing(server, run_json, tmp_path):
     """A removed handler is listed under its plugin as missing."""
     folder = tmp_path / "newer"
     folder.mkdir()
     (folder / "shop.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return []")
-    found = asked("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder))
+    found = run_json("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder))
     assert by_name(found)["shop"]["state"] == "loaded"
     assert {one["availability"] for one in by_name(found)["shop"]["handlers"]} == {"missing"}
 
 
-def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
+def test_a_ledger_that_cannot_be_read(run, run_json, env, tmp_path):
     """An unreadable ledger is reported, and the plugins are listed."""
     (tmp_path / "flowhooks.db").write_text("not a database, and long enough to be read as none\n" * 20)
     result = run("plugins", "list", **env)
     assert result.exit_code == 0
     assert "Without the registered handlers:" in result.stderr
-    assert "file is not a database" in asked("plugins", "list", **env)["ledger"]["why"]
+    assert "file is not a database" in run_json("plugins", "list", **env)["ledger"]["why"]
 
 
-def test_show_names_the_sources_of_a_receiver(run, asked, tmp_path):
+def test_show_names_the_sources_of_a_receiver(run, run_json, tmp_path):
     """A receiver is shown with its hook and the fixed URLs that it reads, or with the setting that is missing."""
     folder = tmp_path / "plugins"
     folder.mkdir()
@@ -197,15 +197,15 @@ def test_show_names_the_sources_of_a_receiver(run, asked, tmp_path):
     assert 'receives nothing: no source has [sources.NAME.ingress] receiver = "reader"' in shown
     sections = "".join(f'[sources.{name}.ingress]\nreceiver = "reader"\n' for name in ("lark", "feishu"))
     (tmp_path / "flowhooks.toml").write_text(sections)
-    (plugin,) = asked("plugins", "show", "reader", **env)["plugins"]
+    (plugin,) = run_json("plugins", "show", "reader", **env)["plugins"]
     assert (plugin["hooks"], plugin["receives_from"]) == (["receive_request"], ["lark", "feishu"])
     shown = " ".join(run("plugins", "show", "reader", **env).stdout.split())
     assert "receives /in/lark, /in/feishu" in shown
 
 
-def test_show_as_json_has_all_data(asked, env, folder):
+def test_show_as_json_has_all_data(run_json, env, folder):
     """JSON has the selectors, retries and file of each handler, the names of settings, and schema files."""
-    (one,) = asked("plugins", "show", "works", **env)["plugins"]
+    (one,) = run_json("plugins", "show", "works", **env)["plugins"]
     assert one["documentation"] == "Grants leave; that is all."
     grant, note = one["handlers"]
     assert (grant["summary"], grant["has_probe"], grant["source_location"]) == (
@@ -255,9 +255,9 @@ def test_show_as_text(run, env, folder):
         assert line in lines, line
 
 
-def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
+def test_settings_are_shown_by_name_and_never_by_value(run, run_json, env):
     """Settings have type, default, description, required and set, without values; unknown names are listed too."""
-    (one,) = asked("plugins", "show", "works", **env)["plugins"]
+    (one,) = run_json("plugins", "show", "works", **env)["plugins"]
     settings = {setting["name"]: setting for setting in one["settings"]}
     assert [name for name in settings if ".within." not in name] == [
         "payroll",
@@ -318,14 +318,14 @@ def test_the_schema_is_shown_beside_wrong_settings(run, env, tmp_path):
     assert "hidden-value" not in text
 
 
-def test_show_of_a_broken_plugin_has_the_traceback(run, asked, env, folder):
+def test_show_of_a_broken_plugin_has_the_traceback(run, run_json, env, folder):
     """The traceback of a broken plugin is printed for its author; the exit code is 0."""
     result = run("plugins", "show", "raises", **env)
     assert result.exit_code == 0
     assert "plugin raises: quarantined" in result.stdout
     assert "    Traceback (most recent call last):" in result.stdout
     assert f'File "{folder}/raises.py", line 2, in f' in result.stdout
-    (one,) = asked("plugins", "show", "raises", **env)["plugins"]
+    (one,) = run_json("plugins", "show", "raises", **env)["plugins"]
     assert one["traceback"].startswith("Traceback")
 
 
@@ -348,12 +348,12 @@ def test_an_unknown_name_is_wrong_usage(run, env):
     assert "\x1b" not in result.stderr
 
 
-def test_a_plugin_is_shown_by_the_name_of_its_package(run, asked):
+def test_a_plugin_is_shown_by_the_name_of_its_package(run, run_json):
     """An installed plugin is shown by its package's name, with the description from its metadata."""
     from importlib.metadata import entry_points
 
     entry = next(iter(entry_points(group="flowhooks")))
-    (one,) = asked("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name)["plugins"]
+    (one,) = run_json("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name)["plugins"]
     assert (one["name"], one["package"]) == (entry.name, entry.dist.name)
     assert one["summary"] == entry.dist.metadata["Summary"]
     shown = run("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name).stdout.splitlines()

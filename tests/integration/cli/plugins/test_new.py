@@ -90,7 +90,7 @@ def test_no_prompt_with_no_input(run, tmp_path, home):
     ]
 
 
-def test_the_new_plugin_can_be_loaded(run, asked, tmp_path):
+def test_the_new_plugin_can_be_loaded(run, run_json, tmp_path):
     """The new plugin is loaded and has the given selectors."""
     run("plugins", "new", "out", "--package", "acme-leave", *KEY, "--no-input")
     (source,) = (tmp_path / "out/acme-leave/src").iterdir()

@@ -71,20 +71,20 @@ def test_only_the_last_body_is_printed(run, env):
     assert run("sources", "show", "yudao", "--body", "x", "--json", **env).exit_code == 2
 
 
-def test_a_changed_mapping_is_tried_with_an_ignored_request(run, asked, env, harness, tmp_path):
+def test_a_changed_mapping_is_tried_with_an_ignored_request(run, run_json, env, harness, tmp_path):
     """The last body of a rule, given to the preview, shows what a changed mapping makes of it."""
     ingress.ignore(harness.opened[0], "/status = 4", body="id=7&status=4", media_type="text/form")
     body = run("sources", "show", "yudao", "--body", "/status = 4", **env).stdout
-    shown = asked("sources", "test", "yudao", "--data", "-", given=body, **env)
+    shown = run_json("sources", "test", "yudao", "--data", "-", given=body, **env)
     assert shown["items"][0]["ignored_by"] == "/status = other"
     (tmp_path / "flowhooks.toml").write_text(CONFIG.replace('"2" = "complete"', '"4" = "cancel"'))
-    shown = asked("sources", "test", "yudao", "--data", "-", given=body, code=1, **env)
+    shown = run_json("sources", "test", "yudao", "--data", "-", given=body, code=1, **env)
     assert (shown["items"][0]["callback"]["kind"], shown["items"][0]["route"]["result"]) == ("cancel", "parked")
 
 
-def test_json(asked, run, env):
+def test_json(run_json, run, env):
     """The whole bodies, times and counts by rule; the list has their sum."""
-    shown = asked("sources", "show", "yudao", **env)
+    shown = run_json("sources", "show", "yudao", **env)
     assert shown["fixed_url"] == {"path": "/in/yudao", "format": "form", "receiver": None}
     other, one = shown["ignored"]
     assert (other["rule"], other["requests"], other["body"], other["media_type"]) == (
@@ -93,9 +93,9 @@ def test_json(asked, run, env):
     )
     assert (one["rule"], one["requests"], len(one["body"]), one["body_truncated"]) == ("/status = 1", 1200, 3000, False)
     assert one["first_at"] == one["last_at"] < other["first_at"]
-    shown = asked("sources", "show", "erp", **env)
+    shown = run_json("sources", "show", "erp", **env)
     assert (shown["fixed_url"], shown["ignored"]) == (None, [])
-    erp, yudao = asked("sources", "list", **env)["sources"]
+    erp, yudao = run_json("sources", "list", **env)["sources"]
     assert (erp["name"], erp["ignored"], yudao["ignored"]) == ("erp", 0, 1201)
     assert "1,201" in run("sources", "list", **env).stdout
 
