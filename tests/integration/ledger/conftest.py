@@ -18,11 +18,9 @@ from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.model.search_fields import indexed_values
 from support.waiting import WAIT_TIMEOUT
 
-SOON = WAIT_TIMEOUT
 
-
-class Hands:
-    """A ledger on which tests execute each step by hand."""
+class LedgerSteps:
+    """A ledger without a runner, on which a test executes each step itself."""
 
     def __init__(self, flow):
         self.flow = flow
@@ -61,7 +59,7 @@ class Hands:
         """Store such an event; return its id with its waiting deliveries."""
         accepted = self.store(self.new(*given, **body))
         return accepted.event_id, [
-            self.queued(one.delivery_id) for one in self.ledger.delivery_statuses(accepted.event_id)
+            self.queued(status.delivery_id) for status in self.ledger.delivery_statuses(accepted.event_id)
         ]
 
     def queued(self, delivery_id):
@@ -73,7 +71,9 @@ class Hands:
         """The stored state of a delivery."""
         return self.ledger.delivery(delivery_id)[1]
 
-    def settlement(self, queued, attempt, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None, **more):
+    def attempt_result(
+        self, queued, attempt, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None, **more
+    ):
         """The outcome of an attempt."""
         fields = {"error": "", "traceback": "", "result": None, "log": None} | more
         return AttemptResult(
@@ -92,7 +92,7 @@ class Hands:
 
     def settle(self, *given, **more):
         """Record the outcome of an attempt."""
-        return self.ledger.wait_for(self.ledger.record_result(self.settlement(*given, **more)))
+        return self.ledger.wait_for(self.ledger.record_result(self.attempt_result(*given, **more)))
 
     def bring(self, queued, state):
         """Move a waiting delivery to a state by transitions of the table."""
@@ -111,49 +111,49 @@ class Hands:
             assert self.settle(queued, claimed.attempt, ends[state], state)
 
     @contextmanager
-    def held(self):
+    def writer_blocked(self):
         """Keep the writer busy, so that work submitted in this context is committed together afterwards."""
         free, begun = threading.Event(), threading.Event()
 
         def wait(_transaction):
             begun.set()
-            free.wait(SOON)
+            free.wait(WAIT_TIMEOUT)
 
-        waiting = threading.Thread(target=self.ledger.write, args=(wait, SOON))
+        waiting = threading.Thread(target=self.ledger.write, args=(wait, WAIT_TIMEOUT))
         waiting.start()
-        assert begun.wait(SOON)
+        assert begun.wait(WAIT_TIMEOUT)
         try:
             yield
         finally:
             free.set()
             waiting.join()
 
-    def queue_up(self, *calls):
+    def run_in_one_batch(self, *calls):
         """Make these calls in threads so that all their work is in one batch; return their results or errors."""
         results, submitted = [None] * len(calls), set()
         writer, submit = self.ledger._writer, self.ledger._writer.submit
 
-        def one(place, call):
+        def run_call(number, call):
             try:
-                results[place] = call()
-            except Exception as error:  # noqa: BLE001 (handed to the test)
-                results[place] = error
+                results[number] = call()
+            except Exception as error:  # noqa: BLE001 (returned to the test)
+                results[number] = error
 
-        def submit_and_note(work, item):
+        def submit_and_record(work, item):
             future = submit(work, item)
             submitted.add(threading.current_thread())
             return future
 
-        with self.held(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writer, "submit", submit_and_note)
+        with self.writer_blocked(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writer, "submit", submit_and_record)
             threads = []
             for number, call in enumerate(calls):
-                threads.append(threading.Thread(target=one, args=(number, call)))
+                threads.append(threading.Thread(target=run_call, args=(number, call)))
                 threads[-1].start()
                 # In turn, so that a batch has a known order. A service of a started app may write meanwhile, too.
-                self.flow_until(lambda thread=threads[-1]: thread in submitted)
+                self.eventually(lambda thread=threads[-1]: thread in submitted)
         for thread in threads:
-            thread.join(SOON)
+            thread.join(WAIT_TIMEOUT)
         return results
 
 
@@ -164,14 +164,14 @@ def long_timeouts(monkeypatch):
 
 
 @pytest.fixture
-def hands(harness, eventually):
+def ledger_steps(harness, eventually):
     """A ledger without a runner."""
-    hands = Hands(harness.open(start=False))
-    hands.flow_until = eventually
-    return hands
+    ledger_steps = LedgerSteps(harness.open(start=False))
+    ledger_steps.eventually = eventually
+    return ledger_steps
 
 
 @pytest.fixture(scope="session")
-def hands_of():
-    """A function that returns `Hands` for another process's ledger."""
-    return Hands
+def ledger_steps_of():
+    """A function that returns `LedgerSteps` for another process's ledger."""
+    return LedgerSteps

@@ -36,102 +36,104 @@ def begun(flow, *, attempts=1):
     return answer.event_id
 
 
-def test_a_claim_is_recorded_with_its_attempt(hands):
+def test_a_claim_is_recorded_with_its_attempt(ledger_steps):
     """A claimed delivery is durably *running*, with an unfinished attempt of this process."""
-    event_id, (queued,) = hands.accept("i1", "p:a", businessKey="B")
-    hands.clock.advance(3)
-    claimed = hands.ledger.claim(queued)
+    event_id, (queued,) = ledger_steps.accept("i1", "p:a", businessKey="B")
+    ledger_steps.clock.advance(3)
+    claimed = ledger_steps.ledger.claim(queued)
     assert (claimed.attempt, claimed.retry_base) == (1, 0)
-    assert claimed.event == hands.ledger.event(event_id).event
-    assert hands.sql("SELECT state, attempt, due_at FROM deliveries") == [("running", 1, None)]
-    assert hands.sql("SELECT number, process, started_at, finished_at, outcome FROM attempts") == [
-        (1, hands.ledger.process, hands.clock.now(), None, None)
+    assert claimed.event == ledger_steps.ledger.event(event_id).event
+    assert ledger_steps.sql("SELECT state, attempt, due_at FROM deliveries") == [("running", 1, None)]
+    assert ledger_steps.sql("SELECT number, process, started_at, finished_at, outcome FROM attempts") == [
+        (1, ledger_steps.ledger.process, ledger_steps.clock.now(), None, None)
     ]
-    assert hands.ledger.claim(queued) is None
+    assert ledger_steps.ledger.claim(queued) is None
 
 
-def test_each_claim_has_its_own_copy_of_the_event(hands):
+def test_each_claim_has_its_own_copy_of_the_event(ledger_steps):
     """Two claimed deliveries of one event have separate copies of its data."""
-    _, (one, other) = hands.accept("i1", "p:a", "p:b", nested={"x": [1]})
-    first, second = hands.queue_up(lambda: hands.ledger.claim(one), lambda: hands.ledger.claim(other))
+    _, (one, other) = ledger_steps.accept("i1", "p:a", "p:b", nested={"x": [1]})
+    first, second = ledger_steps.run_in_one_batch(
+        lambda: ledger_steps.ledger.claim(one), lambda: ledger_steps.ledger.claim(other)
+    )
     first.event.data["nested"]["x"].append(2)
     assert second.event.data == {"nested": {"x": [1]}}
 
 
-def test_only_a_waiting_delivery_can_be_claimed(hands, harness):
+def test_only_a_waiting_delivery_can_be_claimed(ledger_steps, harness):
     """A delivery that is succeeded, dead, unknown, closed or already running cannot be claimed."""
     harness.check_books = False
     for number, state in enumerate(state for state in State if state is not State.WAITING):
-        _, (queued,) = hands.accept(f"i{number}", "p:a")
-        hands.bring(queued, state)
-        assert hands.ledger.claim(hands.queued(queued.delivery_id)) is None
-        assert hands.delivery_status(queued.delivery_id).state is state
+        _, (queued,) = ledger_steps.accept(f"i{number}", "p:a")
+        ledger_steps.bring(queued, state)
+        assert ledger_steps.ledger.claim(ledger_steps.queued(queued.delivery_id)) is None
+        assert ledger_steps.delivery_status(queued.delivery_id).state is state
 
 
-def test_the_end_of_an_attempt_is_recorded_with_all_details(hands):
+def test_the_end_of_an_attempt_is_recorded_with_all_details(ledger_steps):
     """The end of an attempt is stored with outcome, error, traceback, result and time."""
-    _, (queued,) = hands.accept("i1", "p:a")
-    hands.ledger.claim(queued)
-    hands.clock.advance(2)
-    assert hands.settle(
+    _, (queued,) = ledger_steps.accept("i1", "p:a")
+    ledger_steps.ledger.claim(queued)
+    ledger_steps.clock.advance(2)
+    assert ledger_steps.settle(
         queued,
         1,
         OutcomeKind.FAILED,
         State.WAITING,
-        hands.clock.now() + 5,
+        ledger_steps.clock.now() + 5,
         error="é\n'\"",
         traceback="T\nT",
         result='{"a": 1}',
     )
-    (attempt,) = hands.ledger.attempts(queued.delivery_id)
+    (attempt,) = ledger_steps.ledger.attempts(queued.delivery_id)
     assert (attempt.outcome, attempt.error, attempt.traceback, attempt.result, attempt.finished_at) == (
         OutcomeKind.FAILED,
         "é\n'\"",
         "T\nT",
         '{"a": 1}',
-        hands.clock.now(),
+        ledger_steps.clock.now(),
     )
-    assert hands.delivery_status(queued.delivery_id).due_at == hands.clock.now() + 5
+    assert ledger_steps.delivery_status(queued.delivery_id).due_at == ledger_steps.clock.now() + 5
 
 
-def test_a_result_is_stored_unchanged(hands):
+def test_a_result_is_stored_unchanged(ledger_steps):
     """A result is returned unchanged, although it is passed inside JSON."""
     for number, result in enumerate(RESULTS):
-        _, (queued,) = hands.accept(f"i{number}", "p:a")
-        hands.ledger.claim(queued)
-        hands.settle(queued, 1, result=result)
-        assert hands.ledger.attempts(queued.delivery_id)[0].result == result
+        _, (queued,) = ledger_steps.accept(f"i{number}", "p:a")
+        ledger_steps.ledger.claim(queued)
+        ledger_steps.settle(queued, 1, result=result)
+        assert ledger_steps.ledger.attempts(queued.delivery_id)[0].result == result
 
 
-def test_a_failed_claim_leaves_the_delivery_waiting(hands):
+def test_a_failed_claim_leaves_the_delivery_waiting(ledger_steps):
     """If the claim's transaction fails after its statements, the delivery still waits without an attempt."""
-    _, (queued,) = hands.accept("i1", "p:a")
+    _, (queued,) = ledger_steps.accept("i1", "p:a")
 
     def cut(transaction):
         assert claim(transaction, [ClaimRequest(queued, 1)], InFlightAttempts(), process="me")[0].attempt == 1
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):
-        hands.ledger.write(cut)
-    assert hands.delivery_status(queued.delivery_id).state is State.WAITING
-    assert hands.ledger.attempts(queued.delivery_id) == ()
-    assert hands.ledger.claim(queued).attempt == 1
+        ledger_steps.ledger.write(cut)
+    assert ledger_steps.delivery_status(queued.delivery_id).state is State.WAITING
+    assert ledger_steps.ledger.attempts(queued.delivery_id) == ()
+    assert ledger_steps.ledger.claim(queued).attempt == 1
 
 
-def test_a_failed_settlement_leaves_the_attempt_running(hands):
+def test_a_failed_settlement_leaves_the_attempt_running(ledger_steps):
     """If recording an outcome fails, the attempt is still running, and the outcome can be recorded again."""
-    _, (queued,) = hands.accept("i1", "p:a")
-    hands.ledger.claim(queued)
+    _, (queued,) = ledger_steps.accept("i1", "p:a")
+    ledger_steps.ledger.claim(queued)
 
     def cut(transaction):
-        assert hands.ledger._result_recorder(transaction, [hands.settlement(queued, 1)]) == [True]
+        assert ledger_steps.ledger._result_recorder(transaction, [ledger_steps.attempt_result(queued, 1)]) == [True]
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):
-        hands.ledger.write(cut)
-    assert hands.sql("SELECT state FROM deliveries") == [("running",)]
-    assert hands.sql("SELECT outcome, finished_at FROM attempts") == [(None, None)]
-    assert hands.settle(queued, 1)
+        ledger_steps.ledger.write(cut)
+    assert ledger_steps.sql("SELECT state FROM deliveries") == [("running",)]
+    assert ledger_steps.sql("SELECT outcome, finished_at FROM attempts") == [(None, None)]
+    assert ledger_steps.settle(queued, 1)
 
 
 @pytest.mark.parametrize(

@@ -17,28 +17,28 @@ ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
 
 
 @pytest.fixture
-def full(hands, harness):
+def full(ledger_steps, harness):
     """A ledger with a delivery in every state, one of them for the second time, and events without deliveries."""
     for number, state in enumerate(State):
-        _, (queued,) = hands.accept(f"i{number}", f"p:{state}")
+        _, (queued,) = ledger_steps.accept(f"i{number}", f"p:{state}")
         if state is State.CLOSED:
-            hands.bring(queued, State.DEAD)
-        hands.bring(queued, state)
-    _, (again,) = hands.accept("again", "p:again")
-    hands.bring(again, State.SUCCEEDED)
-    hands.ledger.write(
-        lambda t: hands.ledger.requeue(
-            t, [hands.delivery_status(again.delivery_id)], trigger=Trigger.REPLAY, reset_retries=True
+            ledger_steps.bring(queued, State.DEAD)
+        ledger_steps.bring(queued, state)
+    _, (again,) = ledger_steps.accept("again", "p:again")
+    ledger_steps.bring(again, State.SUCCEEDED)
+    ledger_steps.ledger.write(
+        lambda t: ledger_steps.ledger.requeue(
+            t, [ledger_steps.delivery_status(again.delivery_id)], trigger=Trigger.REPLAY, reset_retries=True
         )
     )
-    _, (retried,) = hands.accept("retried", "p:retried")
-    hands.ledger.claim(retried)
-    hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
-    hands.accept("two", "p:x", "p:y")
-    hands.accept("parked")
-    assert hands.ledger.verify().problems == []
+    _, (retried,) = ledger_steps.accept("retried", "p:retried")
+    ledger_steps.ledger.claim(retried)
+    ledger_steps.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, ledger_steps.clock.now())
+    ledger_steps.accept("two", "p:x", "p:y")
+    ledger_steps.accept("parked")
+    assert ledger_steps.ledger.verify().problems == []
     harness.check_books = False
-    return hands
+    return ledger_steps
 
 
 def test_counts_of_a_ledger_with_every_state_balance(full):
@@ -58,9 +58,9 @@ def test_counts_of_a_ledger_with_every_state_balance(full):
     assert books.attempts == 7
 
 
-def test_counts_of_an_empty_ledger_balance(hands):
+def test_counts_of_an_empty_ledger_balance(ledger_steps):
     """An empty ledger balances."""
-    assert hands.ledger.verify().is_consistent
+    assert ledger_steps.ledger.verify().is_consistent
 
 
 TAMPERING = {
@@ -160,13 +160,13 @@ def test_a_reported_fault_names_its_delivery_or_event(full):
     assert full.ledger.verify().problems == [f"delivery {dead} does not agree with its last attempt"]
 
 
-def test_a_long_list_of_faults_is_truncated(hands, harness):
+def test_a_long_list_of_faults_is_truncated(ledger_steps, harness):
     """Of many faults of one kind the first are listed, with a note that there are more."""
     harness.check_books = False
     for number in range(MAX_SHOWN + 5):
-        hands.accept(f"i{number}", "p:a")
-    hands.sql("UPDATE deliveries SET attempt = 1")
-    of_attempts = [line for line in hands.ledger.verify().problems if "attempts" in line]
+        ledger_steps.accept(f"i{number}", "p:a")
+    ledger_steps.sql("UPDATE deliveries SET attempt = 1")
+    of_attempts = [line for line in ledger_steps.ledger.verify().problems if "attempts" in line]
     assert len(of_attempts) == MAX_SHOWN + 1
     assert "more" in of_attempts[-1]
 

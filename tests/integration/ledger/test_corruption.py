@@ -123,10 +123,10 @@ UNSEEN = {
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory, hands_of):
+def ledger(tmp_path_factory, ledger_steps_of):
     """The file of a ledger in which everything happened."""
     harness = LedgerHarness(tmp_path_factory.mktemp("corruption"), ManualClock(), "")
-    fill(harness, hands_of)
+    fill(harness, ledger_steps_of)
     with closing(sqlite3.connect(harness.file)) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     return harness.file

@@ -113,16 +113,16 @@ def test_no_table_is_scanned(harness, analyzed):
 
 
 @pytest.mark.sqlite
-def test_a_page_of_errors_takes_two_statements(hands):
+def test_a_page_of_errors_takes_two_statements(ledger_steps):
     """The number of statements does not depend on the number of groups."""
     for number in range(30):
-        hands.sql(
+        ledger_steps.sql(
             "INSERT INTO error_groups VALUES (?, 'p:h', 'E', 'm', '', 1, 9, 7, 'd1', 1, ?)",
             *(f"{number:064x}", json.dumps(["1.0"])),
         )
-    hands.flow.changed = True
-    with hands.ledger.connection() as connection, taking_down(connection) as taken:
+    ledger_steps.flow.changed = True
+    with ledger_steps.ledger.connection() as connection, taking_down(connection) as taken:
         groups = error_group_queries.list_groups(connection, limit=50)
         assert len(error_group_queries.activities(connection, groups, now=10**15)) == 30
     assert len(taken) == 2
-    hands.sql("DELETE FROM error_groups")
+    ledger_steps.sql("DELETE FROM error_groups")

@@ -11,46 +11,46 @@ from flowhooks.ledger.accept_results import BatchRolledBack
 from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 
 
-def ignored(hands, rule="/status = 1", source="oa"):
+def ignored(ledger_steps, rule="/status = 1", source="oa"):
     """An ignored request."""
-    return IgnoredRequestRecord(source, rule, '{"status": 1}', "application/json", hands.clock.now())
+    return IgnoredRequestRecord(source, rule, '{"status": 1}', "application/json", ledger_steps.clock.now())
 
 
-def store(hands, items, records=()):
+def store(ledger_steps, items, records=()):
     """Store a batch, and wait until it is durable."""
-    return hands.ledger.wait_for(hands.ledger.accept_batch(items, records))
+    return ledger_steps.ledger.wait_for(ledger_steps.ledger.accept_batch(items, records))
 
 
-def counted(hands):
+def counted(ledger_steps):
     """The number of ignored requests by rule."""
-    return {rule: count for (_, rule), count in hands.ledger.ignored_counts().items()}
+    return {rule: count for (_, rule), count in ledger_steps.ledger.ignored_counts().items()}
 
 
-def test_a_batch_of_a_hundred_events_is_stored(hands):
+def test_a_batch_of_a_hundred_events_is_stored(ledger_steps):
     """All events of a batch are stored, with their deliveries, and the results are in their order."""
-    items = [hands.new(f"i{number}", "p:a", a=number) for number in range(100)]
-    results = store(hands, items, [ignored(hands), ignored(hands)])
+    items = [ledger_steps.new(f"i{number}", "p:a", a=number) for number in range(100)]
+    results = store(ledger_steps, items, [ignored(ledger_steps), ignored(ledger_steps)])
     assert [result.event_id for result in results] == [item.event.id for item in items]
     assert all(result.new for result in results)
-    assert hands.sql("SELECT count(*) FROM events") == [(100,)]
-    assert hands.sql("SELECT count(*) FROM deliveries") == [(100,)]
-    assert counted(hands) == {"/status = 1": 2}
+    assert ledger_steps.sql("SELECT count(*) FROM events") == [(100,)]
+    assert ledger_steps.sql("SELECT count(*) FROM deliveries") == [(100,)]
+    assert counted(ledger_steps) == {"/status = 1": 2}
 
 
-def test_a_batch_of_new_repeated_conflicting_and_parked_events(hands):
+def test_a_batch_of_new_repeated_conflicting_and_parked_events(ledger_steps):
     """A batch may repeat and contradict events, of itself too."""
-    first = hands.store(hands.new("i1", "p:a", a=1))
-    second = hands.store(hands.new("i2", a=1))
-    new = hands.new("i3", "p:a", a=1)
+    first = ledger_steps.store(ledger_steps.new("i1", "p:a", a=1))
+    second = ledger_steps.store(ledger_steps.new("i2", a=1))
+    new = ledger_steps.new("i3", "p:a", a=1)
     results = store(
-        hands,
+        ledger_steps,
         [
-            hands.new("i1", "p:a", a=1),
-            hands.new("i2", a=2),
+            ledger_steps.new("i1", "p:a", a=1),
+            ledger_steps.new("i2", a=2),
             new,
-            hands.new("i3", "p:a", a=1),
-            hands.new("i3", "p:a", a=2),
-            hands.new("i4"),
+            ledger_steps.new("i3", "p:a", a=1),
+            ledger_steps.new("i3", "p:a", a=2),
+            ledger_steps.new("i4"),
         ],
     )
     assert [(result.new, result.conflict, result.state) for result in results] == [
@@ -62,90 +62,96 @@ def test_a_batch_of_new_repeated_conflicting_and_parked_events(hands):
         (True, False, "parked"),
     ]
     assert [result.event_id for result in results[:5]] == [first.event_id, second.event_id, *[new.event.id] * 3]
-    assert hands.sql("SELECT sum(repeats) FROM events") == [(2,)]
-    assert hands.sql("SELECT count(*) FROM conflicts") == [(2,)]
+    assert ledger_steps.sql("SELECT sum(repeats) FROM events") == [(2,)]
+    assert ledger_steps.sql("SELECT count(*) FROM conflicts") == [(2,)]
 
 
-def test_a_batch_of_only_ignored_requests(hands):
+def test_a_batch_of_only_ignored_requests(ledger_steps):
     """A batch without events counts what is ignored."""
-    assert store(hands, [], [ignored(hands)]) == []
-    assert counted(hands) == {"/status = 1": 1}
+    assert store(ledger_steps, [], [ignored(ledger_steps)]) == []
+    assert counted(ledger_steps) == {"/status = 1": 1}
 
 
-def test_a_batch_with_a_reused_webhook_id_is_not_stored(hands):
+def test_a_batch_with_a_reused_webhook_id_is_not_stored(ledger_steps):
     """If the id of a batch was used before for something else, nothing of the batch is stored or counted."""
-    items = [replace(hands.new(f"i{number}"), webhook_id="m1", webhook_digest="a" * 64) for number in range(2)]
-    assert all(result.new for result in store(hands, items))
-    again = [replace(item, event=replace(item.event, id=hands.clock.new_id())) for item in items]
-    assert [(result.new, result.webhook_id_reused) for result in store(hands, again)] == [(False, False)] * 2
-    others = [replace(hands.new(f"i{number}"), webhook_id="m1", webhook_digest="b" * 64) for number in range(2, 4)]
-    results = store(hands, others, [ignored(hands)])
+    items = [replace(ledger_steps.new(f"i{number}"), webhook_id="m1", webhook_digest="a" * 64) for number in range(2)]
+    assert all(result.new for result in store(ledger_steps, items))
+    again = [replace(item, event=replace(item.event, id=ledger_steps.clock.new_id())) for item in items]
+    assert [(result.new, result.webhook_id_reused) for result in store(ledger_steps, again)] == [(False, False)] * 2
+    others = [
+        replace(ledger_steps.new(f"i{number}"), webhook_id="m1", webhook_digest="b" * 64) for number in range(2, 4)
+    ]
+    results = store(ledger_steps, others, [ignored(ledger_steps)])
     assert [(result.new, result.webhook_id_reused, result.event_id) for result in results] == [(False, True, "")] * 2
-    assert hands.sql("SELECT count(*) FROM events") == [(2,)]
-    assert counted(hands) == {}
+    assert ledger_steps.sql("SELECT count(*) FROM events") == [(2,)]
+    assert counted(ledger_steps) == {}
 
 
-def test_one_event_with_a_reused_webhook_id_rejects_its_batch(hands):
+def test_one_event_with_a_reused_webhook_id_rejects_its_batch(ledger_steps):
     """An id that one event of a batch reuses keeps the others of the batch out, and those of other requests in."""
-    hands.store(replace(hands.new("i1", a=1), webhook_id="m1"))
-    batch = [replace(hands.new("i2", a=1), webhook_id="m1"), hands.new("i3", a=1)]
-    results, single = hands.queue_up(lambda: store(hands, batch), lambda: hands.store(hands.new("i4", a=1)))
+    ledger_steps.store(replace(ledger_steps.new("i1", a=1), webhook_id="m1"))
+    batch = [replace(ledger_steps.new("i2", a=1), webhook_id="m1"), ledger_steps.new("i3", a=1)]
+    results, single = ledger_steps.run_in_one_batch(
+        lambda: store(ledger_steps, batch), lambda: ledger_steps.store(ledger_steps.new("i4", a=1))
+    )
     assert [result.webhook_id_reused for result in results] == [True, True]
     assert single.new
-    assert hands.sql("SELECT flow_instance_id FROM events ORDER BY id") == [("i1",), ("i4",)]
+    assert ledger_steps.sql("SELECT flow_instance_id FROM events ORDER BY id") == [("i1",), ("i4",)]
 
 
-def test_one_damaged_event_rejects_its_batch(hands):
+def test_one_damaged_event_rejects_its_batch(ledger_steps):
     """If an event of a batch repeats an unreadable one, nothing of the batch is stored; other requests are."""
-    damaged = hands.store(hands.new("i1", "p:a", a=1))
-    hands.sql("UPDATE deliveries SET state = 'x'")
-    batch = [hands.new("i2", a=1), hands.new("i1", "p:a", a=1)]
-    error, single = hands.queue_up(
-        lambda: store(hands, batch, [ignored(hands)]), lambda: hands.store(hands.new("i3", a=1))
+    damaged = ledger_steps.store(ledger_steps.new("i1", "p:a", a=1))
+    ledger_steps.sql("UPDATE deliveries SET state = 'x'")
+    batch = [ledger_steps.new("i2", a=1), ledger_steps.new("i1", "p:a", a=1)]
+    error, single = ledger_steps.run_in_one_batch(
+        lambda: store(ledger_steps, batch, [ignored(ledger_steps)]),
+        lambda: ledger_steps.store(ledger_steps.new("i3", a=1)),
     )
     assert isinstance(error, BatchRolledBack)
     assert isinstance(error, Unavailable)
     assert [bool(result.damage) for result in error.results] == [False, True]
     assert error.results[1].event_id == damaged.event_id
     assert single.new
-    assert hands.sql("SELECT flow_instance_id FROM events ORDER BY id") == [("i1",), ("i3",)]
-    assert hands.sql("SELECT sum(repeats) FROM events") == [(0,)]
-    assert counted(hands) == {}
-    hands.sql("UPDATE deliveries SET state = 'waiting'")
+    assert ledger_steps.sql("SELECT flow_instance_id FROM events ORDER BY id") == [("i1",), ("i3",)]
+    assert ledger_steps.sql("SELECT sum(repeats) FROM events") == [(0,)]
+    assert counted(ledger_steps) == {}
+    ledger_steps.sql("UPDATE deliveries SET state = 'waiting'")
 
 
-def test_an_event_the_database_rejects_undoes_its_batch(hands):
+def test_an_event_the_database_rejects_undoes_its_batch(ledger_steps):
     """If the database refuses an event of a batch, nothing of the batch is stored; other requests are."""
-    stored = hands.store(hands.new("i1", "p:a"))
-    refused = hands.new("i3", "p:a")
-    ((delivery_id,),) = hands.sql("SELECT id FROM deliveries")
+    stored = ledger_steps.store(ledger_steps.new("i1", "p:a"))
+    refused = ledger_steps.new("i3", "p:a")
+    ((delivery_id,),) = ledger_steps.sql("SELECT id FROM deliveries")
     refused = replace(refused, deliveries=[(delivery_id, "p:a")])
-    error, single = hands.queue_up(
-        lambda: store(hands, [hands.new("i2"), refused], [ignored(hands)]), lambda: hands.store(hands.new("i4"))
+    error, single = ledger_steps.run_in_one_batch(
+        lambda: store(ledger_steps, [ledger_steps.new("i2"), refused], [ignored(ledger_steps)]),
+        lambda: ledger_steps.store(ledger_steps.new("i4")),
     )
     assert isinstance(error, Unavailable)
     assert single.new
-    assert hands.sql("SELECT id FROM events ORDER BY id") == [(stored.event_id,), (single.event_id,)]
-    assert counted(hands) == {}
+    assert ledger_steps.sql("SELECT id FROM events ORDER BY id") == [(stored.event_id,), (single.event_id,)]
+    assert counted(ledger_steps) == {}
 
 
-def test_a_batch_is_written_again_after_a_lost_commit_reply(hands):
+def test_a_batch_is_written_again_after_a_lost_commit_reply(ledger_steps):
     """If the reply to a COMMIT is lost, the batch is written again: its events are still new, and no count is lost."""
-    items = [hands.new("i1", "p:a"), hands.new("i2", "p:a"), hands.new("i1", "p:a")]
+    items = [ledger_steps.new("i1", "p:a"), ledger_steps.new("i2", "p:a"), ledger_steps.new("i1", "p:a")]
     for written in (1, 2):
-        results = store(hands, items, [ignored(hands)])
+        results = store(ledger_steps, items, [ignored(ledger_steps)])
         assert [result.new for result in results] == [True, True, False]
-        assert counted(hands) == {"/status = 1": written}
-    assert hands.sql("SELECT count(*) FROM events") == [(2,)]
-    assert hands.sql("SELECT count(*) FROM deliveries") == [(2,)]
-    assert hands.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(2,)]
+        assert counted(ledger_steps) == {"/status = 1": written}
+    assert ledger_steps.sql("SELECT count(*) FROM events") == [(2,)]
+    assert ledger_steps.sql("SELECT count(*) FROM deliveries") == [(2,)]
+    assert ledger_steps.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(2,)]
 
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_batches_and_single_events_of_two_processes_do_not_deadlock(harness, hands_of, together):
+def test_batches_and_single_events_of_two_processes_do_not_deadlock(harness, ledger_steps_of, together):
     """Batches of one process and repeats, claims and ignored requests of another do not deadlock."""
-    first, second = (hands_of(harness.open(start=False)) for _ in range(2))
+    first, second = (ledger_steps_of(harness.open(start=False)) for _ in range(2))
     names = [f"i{number}" for number in range(12)]
     store(first, [first.new(name, "p:a", a=1) for name in names])
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -164,9 +170,9 @@ def test_batches_and_single_events_of_two_processes_do_not_deadlock(harness, han
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_overlapping_batches_of_two_processes_do_not_deadlock(harness, hands_of, together):
+def test_overlapping_batches_of_two_processes_do_not_deadlock(harness, ledger_steps_of, together):
     """Batches of two processes with the same events and rules in opposite orders do not deadlock."""
-    first, second = (hands_of(harness.open(start=False)) for _ in range(2))
+    first, second = (ledger_steps_of(harness.open(start=False)) for _ in range(2))
     rules = [f"/status = {number}" for number in range(5)]
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     before = first.sql(deadlocks)

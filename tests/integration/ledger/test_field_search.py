@@ -34,23 +34,23 @@ def few_candidates(monkeypatch, number):
 class Orders:
     """A ledger with purchase orders, whose amounts, vendors and states are indexed."""
 
-    def __init__(self, hands):
-        self.hands = hands
+    def __init__(self, ledger_steps):
+        self.ledger_steps = ledger_steps
         self.names = {}
         self.deliveries = {}
 
     def store(self, name, instance=None, business_key=None, handlers=("p:h",), **body):
         """Store an order of a name."""
-        self.hands.clock.time += 1_000_000
+        self.ledger_steps.clock.time += 1_000_000
         keys = {} if business_key is None else {"businessKey": business_key}
-        event_id, queued = self.hands.accept(instance or f"i-{name}", *handlers, fields=FIELDS, **keys, **body)
+        event_id, queued = self.ledger_steps.accept(instance or f"i-{name}", *handlers, fields=FIELDS, **keys, **body)
         self.names[event_id] = name
         self.deliveries[name] = [delivery.delivery_id for delivery in queued]
         return event_id
 
     def found(self, event_filter):
         """The names of the events that match, newest first, the same in each listing."""
-        ledger = self.hands.ledger
+        ledger = self.ledger_steps.ledger
         listed = [self.names[stored.event.id] for stored in ledger.find(event_filter, limit=100)]
         assert ledger.count_events(event_filter) == len(listed)
         assert [self.names[stored.event.id] for stored in ledger.page(event_filter, limit=100)] == listed[::-1]
@@ -60,7 +60,7 @@ class Orders:
     def paged(self, event_filter):
         """The same, in pages of two and windows of three."""
         names, before = [], ""
-        with self.hands.ledger.connection() as connection:
+        with self.ledger_steps.ledger.connection() as connection:
             while True:
                 page = search_events(connection, event_filter, limit=2, before=before, window=3, time_budget=60)
                 names += [self.names[event.id] for event in page.events]
@@ -70,9 +70,9 @@ class Orders:
 
 
 @pytest.fixture
-def orders(hands):
+def orders(ledger_steps):
     """Orders of two vendors, with amounts of several types."""
-    orders = Orders(hands)
+    orders = Orders(ledger_steps)
     orders.store("a", business_key="PO-2026-001", amount=1000, vendor="ACME", paid=True)
     orders.store("b", business_key="PO-2026-002", amount=999.5, vendor="ACME", paid=False)
     orders.store("c", business_key="PO-2025-001", amount="1000", vendor="Müller & Söhne")
@@ -121,7 +121,7 @@ def test_search_by_a_field_and_other_criteria(orders, monkeypatch, few):
     assert orders.found(by("/vendor=ACME", state="waiting")) == ["b", "a"]
     assert orders.found(by("/vendor=ACME", ids=(names["a"], names["c"]))) == ["a"]
     assert orders.found(by("/vendor=ACME", business_key="PO-2026-002")) == ["b"]
-    last = orders.hands.clock.now()
+    last = orders.ledger_steps.clock.now()
     assert orders.found(by("/vendor=Many", since=last - 1_000_000)) == ["n4", "n3"]
     assert orders.found(by("/vendor=Many", until=last - 3_000_000)) == ["n0"]
 
@@ -150,9 +150,9 @@ def test_search_by_ids_and_business_key(orders, monkeypatch, few):
     assert found(EventFilter(query="PO_")) == []
 
 
-def test_a_long_business_key_is_found_by_its_beginning(hands):
+def test_a_long_business_key_is_found_by_its_beginning(ledger_steps):
     """The beginning is compared by characters, and a key that is longer than the index exactly."""
-    orders = Orders(hands)
+    orders = Orders(ledger_steps)
     long = "合同" * 140
     orders.store("one", business_key=f"{long}1")
     orders.store("two", business_key=f"{long}2")
@@ -168,7 +168,7 @@ def test_search_by_a_field_pages_to_newer_events(orders, monkeypatch):
     few_candidates(monkeypatch, 0)
     names = {name: event_id for event_id, name in orders.names.items()}
     for condition in ("/vendor=Many", "/amount>=5000"):
-        with orders.hands.ledger.connection() as connection:
+        with orders.ledger_steps.ledger.connection() as connection:
             page = search_events(connection, by(condition), limit=2, after=names["n0"], window=2, time_budget=60)
         assert [orders.names[event.id] for event in page.events] == ["n2", "n1"]
 
@@ -191,7 +191,7 @@ def test_a_filter_is_converted_to_json():
 @pytest.mark.either
 def test_a_bulk_operation_by_fields_and_a_query(orders):
     """A bulk operation acts on the deliveries of the events that the list shows."""
-    context = orders.hands.flow.app.operation_context
+    context = orders.ledger_steps.flow.app.operation_context
     assert run_bulk(context, BulkAction.CLOSE, EventFilter(query="PO-2025")).released == 1
     assert orders.found(EventFilter(state="closed")) == ["c"]
 

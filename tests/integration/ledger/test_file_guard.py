@@ -26,7 +26,7 @@ def away(harness):
     return harness.file.with_name("away.db")
 
 
-def test_a_commit_to_a_moved_file_is_not_acknowledged(hands, harness, away):
+def test_a_commit_to_a_moved_file_is_not_acknowledged(ledger_steps, harness, away):
     """The work raises Unavailable and is not repeated; readers do not read."""
     done = []
 
@@ -34,25 +34,25 @@ def test_a_commit_to_a_moved_file_is_not_acknowledged(hands, harness, away):
         done.append(harness.file.rename(away))
 
     with pytest.raises(Unavailable):
-        hands.ledger.write(moved)
+        ledger_steps.ledger.write(moved)
     with pytest.raises(Unavailable):
-        hands.store(hands.new("meanwhile"))
+        ledger_steps.store(ledger_steps.new("meanwhile"))
     with pytest.raises(LedgerUnusable, match="cannot be found"):
-        hands.ledger.count_by_state()
+        ledger_steps.ledger.count_by_state()
     assert len(done) == 1
     away.rename(harness.file)
-    hands.store(hands.new("afterwards"))
+    ledger_steps.store(ledger_steps.new("afterwards"))
 
 
-def test_attempts_committed_to_a_moved_file_are_recovered(harness, listens, hands_of, away, eventually):
+def test_attempts_committed_to_a_moved_file_are_recovered(harness, listens, ledger_steps_of, away, eventually):
     """A delivery that such a transaction marked as running runs once the file is back."""
     entered = []
     flow = harness.open(listens(lambda event: entered.append(event.flow_instance_id)))
-    hands = hands_of(flow)
-    hands.flow_until = eventually
+    ledger_steps = ledger_steps_of(flow)
+    ledger_steps.eventually = eventually
     eventually(lambda: flow.app.runner._slots._free)  # a delivery is marked when it is stored only if a thread is free
-    results = hands.queue_up(
-        lambda: flow.take("i1"), lambda: hands.ledger.write(lambda _transaction: harness.file.rename(away))
+    results = ledger_steps.run_in_one_batch(
+        lambda: flow.take("i1"), lambda: ledger_steps.ledger.write(lambda _transaction: harness.file.rename(away))
     )
     assert [type(one) for one in results] == [Unavailable] * 2
     assert entered == []
@@ -68,25 +68,25 @@ def test_attempts_committed_to_a_moved_file_are_recovered(harness, listens, hand
     assert entered == ["i1"]
 
 
-def test_reading_creates_no_file(harness, hands, away):
+def test_reading_creates_no_file(harness, ledger_steps, away):
     """A reader that connects while the file is away fails, and leaves the path free for the file."""
     harness.file.rename(away)
     assert "unable to open" in engines.check_file(f"sqlite:///{harness.file}")
     assert not harness.file.exists()
     away.rename(harness.file)
-    hands.store(hands.new("afterwards"))
+    ledger_steps.store(ledger_steps.new("afterwards"))
 
 
-def test_a_whole_batch_for_a_moved_file_is_rejected(hands, harness, away):
+def test_a_whole_batch_for_a_moved_file_is_rejected(ledger_steps, harness, away):
     """No work of the batch is acknowledged."""
-    results = hands.queue_up(
-        lambda: hands.accept("i1", "p:a"),
-        lambda: hands.ledger.write(lambda _transaction: harness.file.rename(away)),
-        lambda: hands.accept("i2", "p:a"),
+    results = ledger_steps.run_in_one_batch(
+        lambda: ledger_steps.accept("i1", "p:a"),
+        lambda: ledger_steps.ledger.write(lambda _transaction: harness.file.rename(away)),
+        lambda: ledger_steps.accept("i2", "p:a"),
     )
     assert [type(one) for one in results] == [Unavailable] * 3
     away.rename(harness.file)
-    hands.accept("i1", "p:a")
+    ledger_steps.accept("i1", "p:a")
 
 
 OVERWRITE = """

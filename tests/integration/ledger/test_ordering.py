@@ -25,9 +25,9 @@ def nothing(event):
 class Lane:
     """A ledger without a runner, and an ordered handler."""
 
-    def __init__(self, flow, hands):
+    def __init__(self, flow, ledger_steps):
         self.flow = flow
-        self.hands = hands
+        self.ledger_steps = ledger_steps
         self.ledger = flow.app.ledger
 
     def take(self, instance, key="k"):
@@ -64,7 +64,7 @@ class Lane:
     def end(self, queued, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None):
         """Start an attempt and record its outcome."""
         claimed = self.begin(queued)
-        assert self.hands.settle(queued, claimed.attempt, outcome, target, due_at)
+        assert self.ledger_steps.settle(queued, claimed.attempt, outcome, target, due_at)
 
 
 @pytest.fixture
@@ -74,10 +74,10 @@ def ordered(listens):
 
 
 @pytest.fixture
-def lane(harness, ordered, hands_of):
+def lane(harness, ordered, ledger_steps_of):
     """A ledger without a runner, with an ordered handler."""
     flow = harness.open(ordered, start=False)
-    return Lane(flow, hands_of(flow))
+    return Lane(flow, ledger_steps_of(flow))
 
 
 def test_polling_returns_only_the_first_delivery_of_a_key(lane):
@@ -86,7 +86,7 @@ def test_polling_returns_only_the_first_delivery_of_a_key(lane):
     assert sorted(lane.due()) == sorted([first.delivery_id, other.delivery_id])
     lane.begin(first)
     assert lane.due() == [other.delivery_id]
-    assert lane.hands.settle(first, 1)
+    assert lane.ledger_steps.settle(first, 1)
     assert sorted(lane.due()) == sorted([second.delivery_id, other.delivery_id])
 
 
@@ -128,17 +128,19 @@ def test_a_blocked_delivery_cannot_be_claimed(lane, ordered_):
 def test_concurrent_claims_start_only_the_first_delivery_of_each_key(lane, eventually):
     """Of concurrent claims only the first delivery of each key starts, also in one batch in any order."""
     one, two, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
-    lane.hands.flow_until = eventually
-    results = lane.hands.queue_up(*[lambda queued=queued: lane.ledger.claim(queued) for queued in (two, one, other)])
+    lane.ledger_steps.eventually = eventually
+    results = lane.ledger_steps.run_in_one_batch(
+        *[lambda queued=queued: lane.ledger.claim(queued) for queued in (two, one, other)]
+    )
     assert [bool(one) for one in results] == [False, True, True]
 
 
 def test_deliveries_of_one_batch_start_in_order(lane, eventually):
     """Deliveries of one batch start in the order of their callbacks, whatever their flow instances."""
-    lane.hands.flow_until = eventually
+    lane.ledger_steps.eventually = eventually
     instances = ["z", "a", "m", "b", "y"]
     takes = [lambda one=one: lane.flow.take(one, wait=0, businessKey="k") for one in instances]
-    lane.hands.queue_up(*takes)
+    lane.ledger_steps.run_in_one_batch(*takes)
     ran = []
     while due := lane.due():
         (queued,) = [lane.queued(one) for one in due]
@@ -152,8 +154,12 @@ def test_deliveries_that_end_together_release_the_next_of_each_key(lane, eventua
     several = [[lane.take(f"{key}-{number}", key) for number in range(2)] for key in "abc"]
     for first, _ in several:
         lane.begin(first)
-    lane.hands.flow_until = eventually
-    assert all(lane.hands.queue_up(*[lambda one=first: lane.hands.settle(one, 1) for first, _ in several]))
+    lane.ledger_steps.eventually = eventually
+    assert all(
+        lane.ledger_steps.run_in_one_batch(
+            *[lambda one=first: lane.ledger_steps.settle(one, 1) for first, _ in several]
+        )
+    )
     assert sorted(lane.due()) == sorted(second.delivery_id for _, second in several)
 
 
@@ -223,7 +229,7 @@ def test_a_replayed_delivery_runs_after_all_waiting_deliveries(lane):
     lane.begin(second)
     assert replay(lane.flow.app.operation_context, lane.flow_filter(first)).released == 1
     assert lane.due() == []
-    assert lane.hands.settle(second, 1)
+    assert lane.ledger_steps.settle(second, 1)
     assert lane.due() == [third.delivery_id]
     lane.end(third)
     assert lane.due() == [first.delivery_id]
@@ -251,17 +257,17 @@ def test_a_blocked_delivery_shows_the_event_that_blocks(lane):
     assert lane.ledger.delivery(second.delivery_id)[1].blocked_by is None
 
 
-def test_a_lost_delivery_is_retried_before_later_deliveries(harness, ordered, hands_of):
+def test_a_lost_delivery_is_retried_before_later_deliveries(harness, ordered, ledger_steps_of):
     """A lost delivery is retried before later deliveries of its key."""
     flow = harness.open(ordered, start=False)
-    lane = Lane(flow, hands_of(flow))
+    lane = Lane(flow, ledger_steps_of(flow))
     first, second = lane.take("1"), lane.take("2")
     lane.begin(first)
     harness.crash(flow)
     if harness.url:
         flow.sql("UPDATE processes SET stopped_at = 1")
     again = harness.open(ordered, start=False)
-    lane = Lane(again, hands_of(again))
+    lane = Lane(again, ledger_steps_of(again))
     assert lane.state(first) is State.WAITING
     again.clock.advance(3600)
     assert lane.due() == [first.delivery_id]
@@ -269,42 +275,42 @@ def test_a_lost_delivery_is_retried_before_later_deliveries(harness, ordered, ha
     assert lane.due() == [second.delivery_id]
 
 
-def test_deliveries_of_a_missing_handler_run_in_order(harness, ordered, hands_of):
+def test_deliveries_of_a_missing_handler_run_in_order(harness, ordered, ledger_steps_of):
     """The ledger stores the order key of a missing handler, whose deliveries later run in order."""
     harness.open(ordered, start=False).close()
     away = harness.open(start=False)
     events = [away.take(str(number), wait=0, businessKey="k").event_id for number in range(3)]
     away.close()
     back = harness.open(ordered, start=False)
-    lane = Lane(back, hands_of(back))
+    lane = Lane(back, ledger_steps_of(back))
     for event_id in events:
         (due,) = lane.due()
         assert lane.ledger.delivery(due)[0].id == event_id
         lane.end(lane.queued(due))
 
 
-def test_parked_events_are_delivered_in_order(harness, ordered, hands_of):
+def test_parked_events_are_delivered_in_order(harness, ordered, ledger_steps_of):
     """Parked events are delivered oldest first, one at a time."""
     away = harness.open(start=False)
     events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
     away.close()
     back = harness.open(ordered, start=False)
     back.app._parked_rerouter.run()
-    lane = Lane(back, hands_of(back))
+    lane = Lane(back, ledger_steps_of(back))
     for event_id in events:
         (due,) = lane.due()
         assert lane.ledger.delivery(due)[0].id == event_id
         lane.end(lane.queued(due))
 
 
-def test_events_stored_before_a_handler_is_ordered_stay_unordered(harness, ordered, listens, hands_of):
+def test_events_stored_before_a_handler_is_ordered_stay_unordered(harness, ordered, listens, ledger_steps_of):
     """When a handler becomes ordered, only later events are ordered."""
     before = harness.open(listens(nothing, name="h"), start=False)
     for number in range(2):
         before.take(f"before-{number}", wait=0, businessKey="k")
     before.close()
     after = harness.open(ordered, start=False)
-    lane = Lane(after, hands_of(after))
+    lane = Lane(after, ledger_steps_of(after))
     lane.take("1"), lane.take("2")
     assert len(lane.due()) == 3
 
@@ -344,10 +350,10 @@ def test_a_trial_runs_the_first_delivery_of_its_key(lane):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_two_processes_never_start_two_deliveries_of_one_key(harness, ordered, hands_of, together):
+def test_two_processes_never_start_two_deliveries_of_one_key(harness, ordered, ledger_steps_of, together):
     """Two processes claim the first and the second delivery of a key at once: one process gets the first."""
     flows = [harness.open(ordered, start=False) for _ in range(2)]
-    lanes = [Lane(flow, hands_of(flow)) for flow in flows]
+    lanes = [Lane(flow, ledger_steps_of(flow)) for flow in flows]
     for number in range(10):
         first, second = lanes[0].take(f"{number}-1"), lanes[1].take(f"{number}-2")
         results = together(
@@ -355,15 +361,15 @@ def test_two_processes_never_start_two_deliveries_of_one_key(harness, ordered, h
         )
         assert sum(bool(one) for one in results) == 1
         assert lanes[0].state(first) is State.RUNNING
-        assert lanes[1].hands.settle(first, 1)
+        assert lanes[1].ledger_steps.settle(first, 1)
         lanes[1].end(second)
 
 
 @pytest.mark.postgresql
-def test_a_delivery_blocked_by_a_just_ended_delivery_is_found(harness, ordered, hands_of, eventually):
+def test_a_delivery_blocked_by_a_just_ended_delivery_is_found(harness, ordered, ledger_steps_of, eventually):
     """If neither of two transactions sees the other, the blocked delivery is found by a later check."""
     flows = [harness.open(ordered, start=False) for _ in range(2)]
-    lanes = [Lane(flow, hands_of(flow)) for flow in flows]
+    lanes = [Lane(flow, ledger_steps_of(flow)) for flow in flows]
     first = lanes[0].take("1")
     lanes[0].begin(first)
     stored, go_on = threading.Event(), threading.Event()
@@ -378,7 +384,7 @@ def test_a_delivery_blocked_by_a_just_ended_delivery_is_found(harness, ordered, 
     taking = threading.Thread(target=lanes[1].take, args=("2",))
     taking.start()
     assert stored.wait(WAIT_TIMEOUT)
-    assert lanes[0].hands.settle(first, 1)
+    assert lanes[0].ledger_steps.settle(first, 1)
     lanes[1].ledger._writer._before_commit = finish
     go_on.set()
     taking.join(WAIT_TIMEOUT)
@@ -405,10 +411,10 @@ def test_a_sweep_finds_missed_promotions(lane, monkeypatch):
 
 
 @pytest.fixture
-def limited(harness, listens, hands_of):
+def limited(harness, listens, ledger_steps_of):
     """A ledger without a runner, with a handler of which two deliveries run at once."""
     flow = harness.open(listens(nothing, name="h", concurrency=2), start=False)
-    return Lane(flow, hands_of(flow))
+    return Lane(flow, ledger_steps_of(flow))
 
 
 def test_no_more_deliveries_run_than_the_concurrency_limit(limited):
@@ -417,7 +423,7 @@ def test_no_more_deliveries_run_than_the_concurrency_limit(limited):
     limited.begin(several[0]), limited.begin(several[1])
     assert isinstance(limited.ledger.claim(several[2]), LimitReached)
     assert limited.state(several[2]) is State.WAITING
-    assert limited.hands.settle(several[0], 1)
+    assert limited.ledger_steps.settle(several[0], 1)
     limited.begin(several[2])
     assert isinstance(limited.ledger.claim(several[3]), LimitReached)
 
@@ -425,8 +431,10 @@ def test_no_more_deliveries_run_than_the_concurrency_limit(limited):
 def test_claims_in_one_batch_respect_the_concurrency_limit(limited, eventually):
     """Claims in one batch respect the limit."""
     several = [limited.take(str(number), None) for number in range(4)]
-    limited.hands.flow_until = eventually
-    results = limited.hands.queue_up(*[lambda queued=queued: limited.ledger.claim(queued) for queued in several])
+    limited.ledger_steps.eventually = eventually
+    results = limited.ledger_steps.run_in_one_batch(
+        *[lambda queued=queued: limited.ledger.claim(queued) for queued in several]
+    )
     assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True]
 
 
@@ -434,9 +442,9 @@ def test_ends_are_handled_before_claims_in_one_batch(limited, eventually):
     """Ended deliveries are handled first, in the order of their ends, not of their events."""
     several = [limited.take(str(number), None) for number in range(3)]
     limited.begin(several[0]), limited.begin(several[1])
-    limited.hands.flow_until = eventually
-    claimed, settled = limited.hands.queue_up(
-        lambda: limited.ledger.claim(several[2]), lambda: limited.hands.settle(several[0], 1)
+    limited.ledger_steps.eventually = eventually
+    claimed, settled = limited.ledger_steps.run_in_one_batch(
+        lambda: limited.ledger.claim(several[2]), lambda: limited.ledger_steps.settle(several[0], 1)
     )
     assert settled
     assert claimed.attempt == 1
@@ -444,10 +452,10 @@ def test_ends_are_handled_before_claims_in_one_batch(limited, eventually):
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("long_timeouts")
-def test_processes_share_the_concurrency_limit(harness, listens, hands_of, together):
+def test_processes_share_the_concurrency_limit(harness, listens, ledger_steps_of, together):
     """Polling returns each process a few more than the limit; together they start no more than the limit."""
     flows = [harness.open(listens(nothing, name="h", concurrency=2), start=False) for _ in range(2)]
-    lanes = [Lane(flow, hands_of(flow)) for flow in flows]
+    lanes = [Lane(flow, ledger_steps_of(flow)) for flow in flows]
     several = [lanes[number % 2].take(str(number), None) for number in range(8)]
     assert [len(lane.due()) for lane in lanes] == [6, 6]
     results = together(

@@ -108,7 +108,7 @@ def test_a_process_registered_during_an_expiry_check_is_not_expired(two):
     assert two[0].only(begun[1]).state is State.RUNNING
 
 
-def test_an_expired_process_stores_no_stale_outcome(two, hands_of):
+def test_an_expired_process_stores_no_stale_outcome(two, ledger_steps_of):
     """A late outcome of an attempt that another process has recorded as lost changes nothing."""
     event_id, queued, claimed = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
@@ -116,9 +116,9 @@ def test_an_expired_process_stores_no_stale_outcome(two, hands_of):
     two[1].clock.advance(3600)
     (again,) = two[1].app.ledger.due_deliveries(two[1].clock.now(), lambda _handler: 10)
     assert two[1].app.ledger.claim(again).attempt == claimed.attempt + 1
-    assert hands_of(two[0]).settle(queued, claimed.attempt) is False
+    assert ledger_steps_of(two[0]).settle(queued, claimed.attempt) is False
     assert two[1].only(event_id).state is State.RUNNING
-    assert hands_of(two[1]).settle(again, claimed.attempt + 1) is True
+    assert ledger_steps_of(two[1]).settle(again, claimed.attempt + 1) is True
 
 
 def test_an_expired_process_continues_under_a_new_id(two, logged):
@@ -244,11 +244,11 @@ def test_a_running_mark_committed_during_the_check_is_preserved(two):
     """A running mark committed together with the check for unstarted attempts is kept."""
     ledger, event_id = two[0].app.ledger, two[0].take("i1", wait=0).event_id
     (queued,) = ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
-    hands, settling = ledger._in_flight, ledger._result_recorder
+    ledger_steps, settling = ledger._in_flight, ledger._result_recorder
 
     def both(transaction):
-        claim(transaction, [ClaimRequest(queued, two[0].clock.now())], hands, process=ledger.process)
-        return recover_unstarted(transaction, settling, hands, two[0].clock.now(), process=ledger.process)
+        claim(transaction, [ClaimRequest(queued, two[0].clock.now())], ledger_steps, process=ledger.process)
+        return recover_unstarted(transaction, settling, ledger_steps, two[0].clock.now(), process=ledger.process)
 
     assert ledger.write(both) == 0
     assert two[0].only(event_id).state is State.RUNNING
@@ -265,13 +265,13 @@ def test_a_lost_connection_is_replaced_before_a_callback_is_rejected(two):
     assert two[0].app.ledger.write_error is None
 
 
-def test_an_outcome_may_be_recorded_twice(two, hands_of):
+def test_an_outcome_may_be_recorded_twice(two, ledger_steps_of):
     """A process without a reply repeats the outcome; a different outcome comes too late."""
     _, queued, claimed = begin(two[0])
-    hands = hands_of(two[0])
-    assert hands.settle(queued, claimed.attempt) is True
-    assert hands.settle(queued, claimed.attempt) is True
-    assert hands.settle(queued, claimed.attempt, outcome=OutcomeKind.FAILED, target=State.DEAD) is False
+    ledger_steps = ledger_steps_of(two[0])
+    assert ledger_steps.settle(queued, claimed.attempt) is True
+    assert ledger_steps.settle(queued, claimed.attempt) is True
+    assert ledger_steps.settle(queued, claimed.attempt, outcome=OutcomeKind.FAILED, target=State.DEAD) is False
 
 
 def lately(flow):
@@ -302,15 +302,15 @@ def test_an_expired_process_has_its_handlers_under_its_new_id(two):
     assert lately(two[1]) == [("server", {"p:h"})] * 2
 
 
-def expired(two, hands_of, eventually):
+def expired(two, ledger_steps_of, eventually):
     """The ledger of a process that others have expired, and an event with a waiting delivery."""
     event_id = two[0].take("i1", wait=0).event_id
     (queued,) = two[0].app.ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
-    hands = hands_of(two[0])
-    hands.flow_until = eventually
-    return hands, event_id, queued
+    ledger_steps = ledger_steps_of(two[0])
+    ledger_steps.eventually = eventually
+    return ledger_steps, event_id, queued
 
 
 def assert_runs_under_a_live_id(two, event_id):
@@ -320,44 +320,48 @@ def assert_runs_under_a_live_id(two, event_id):
     assert two[1].only(event_id).state is State.RUNNING
 
 
-def test_a_claim_in_the_batch_of_a_reregistration_has_the_new_id(two, hands_of, eventually):
+def test_a_claim_in_the_batch_of_a_reregistration_has_the_new_id(two, ledger_steps_of, eventually):
     """The attempt gets the id that is valid when its transaction runs."""
-    hands, event_id, queued = expired(two, hands_of, eventually)
-    _, claimed = hands.queue_up(hands.ledger.heartbeat, lambda: hands.ledger.claim(queued))
+    ledger_steps, event_id, queued = expired(two, ledger_steps_of, eventually)
+    _, claimed = ledger_steps.run_in_one_batch(ledger_steps.ledger.heartbeat, lambda: ledger_steps.ledger.claim(queued))
     assert claimed.attempt == 1
     assert_runs_under_a_live_id(two, event_id)
 
 
-def test_a_trial_before_the_heartbeat_in_its_batch_belongs_to_the_new_id(two, hands_of, eventually):
+def test_a_trial_before_the_heartbeat_in_its_batch_belongs_to_the_new_id(two, ledger_steps_of, eventually):
     """A heartbeat comes first in its transaction, because other work of the batch may start attempts."""
-    hands, event_id, _ = expired(two, hands_of, eventually)
+    ledger_steps, event_id, _ = expired(two, ledger_steps_of, eventually)
     now = two[0].clock.now()
     two[0].sql("UPDATE handlers SET paused_at = ?, circuit_opened_at = ?, circuit_retry_at = ?", now, now, now)
     trial = TrialDelivery("p:h", now + 60_000_000)
-    started, _ = hands.queue_up(lambda: hands.ledger.claim_trial_delivery(trial), hands.ledger.heartbeat)
+    started, _ = ledger_steps.run_in_one_batch(
+        lambda: ledger_steps.ledger.claim_trial_delivery(trial), ledger_steps.ledger.heartbeat
+    )
     assert started is not None
     assert_runs_under_a_live_id(two, event_id)
 
 
-def test_a_claim_belongs_to_a_stored_id_if_its_batch_was_rolled_back(two, hands_of, eventually, logged):
+def test_a_claim_belongs_to_a_stored_id_if_its_batch_was_rolled_back(two, ledger_steps_of, eventually, logged):
     """A batch that registers a process again and has a bad item is executed one by one, the claim first."""
-    hands, event_id, queued = expired(two, hands_of, eventually)
-    before = hands.ledger.process
+    ledger_steps, event_id, queued = expired(two, ledger_steps_of, eventually)
+    before = ledger_steps.ledger.process
 
     def refused(_transaction):
         raise FlowhooksError("refused")
 
-    claimed, *_ = hands.queue_up(
-        lambda: hands.ledger.claim(queued), hands.ledger.heartbeat, lambda: hands.ledger.write(refused)
+    claimed, *_ = ledger_steps.run_in_one_batch(
+        lambda: ledger_steps.ledger.claim(queued),
+        ledger_steps.ledger.heartbeat,
+        lambda: ledger_steps.ledger.write(refused),
     )
     assert claimed.attempt == 1
     assert_runs_under_a_live_id(two, event_id)
     assert [entry["process"] for entry in logged if entry["event"] == "process_expired"] == [before]
 
 
-def test_a_claim_after_a_failed_heartbeat_belongs_to_a_stored_id(two, hands_of, eventually, monkeypatch):
+def test_a_claim_after_a_failed_heartbeat_belongs_to_a_stored_id(two, ledger_steps_of, eventually, monkeypatch):
     """The COMMIT that registers a process again fails, so its next transaction starts with another heartbeat."""
-    hands, event_id, queued = expired(two, hands_of, eventually)
+    ledger_steps, event_id, queued = expired(two, ledger_steps_of, eventually)
 
     def fail(_connection):
         raise DBAPIError("COMMIT", {}, OSError("the connection was lost"))
@@ -365,15 +369,15 @@ def test_a_claim_after_a_failed_heartbeat_belongs_to_a_stored_id(two, hands_of, 
     with monkeypatch.context() as patch:
         patch.setattr(two[0].app.ledger._write_engine.dialect, "do_commit", fail)
         with pytest.raises(Unavailable):
-            hands.ledger.heartbeat()
-    assert hands.ledger.claim(queued).attempt == 1
+            ledger_steps.ledger.heartbeat()
+    assert ledger_steps.ledger.claim(queued).attempt == 1
     assert_runs_under_a_live_id(two, event_id)
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has a clock that counts while it sleeps")
-def test_a_heartbeat_precedes_a_claim_after_the_machine_slept(two, hands_of, eventually, monkeypatch):
+def test_a_heartbeat_precedes_a_claim_after_the_machine_slept(two, ledger_steps_of, eventually, monkeypatch):
     """The monotonic clock stands still meanwhile, so it does not show that others have expired this process."""
-    _, event_id, queued = expired(two, hands_of, eventually)
+    _, event_id, queued = expired(two, ledger_steps_of, eventually)
     read = time.clock_gettime
     asleep = {time.CLOCK_BOOTTIME: 2 * HEARTBEAT_TIMEOUT}
     monkeypatch.setattr(time, "clock_gettime", lambda clock: read(clock) + asleep.get(clock, 0))

@@ -158,15 +158,15 @@ def test_each_attempt_stores_the_loaded_plugin_version(harness, listens, monkeyp
     assert [PluginVersion(one.plugin_version, one.plugin_digest) for one in attempts(flow, event_id)] == [V1, V2]
 
 
-def test_the_operation_is_stored_with_the_attempt(hands):
+def test_the_operation_is_stored_with_the_attempt(ledger_steps):
     """The operation that made a delivery run again is stored with the attempt, and cleared by its result."""
-    operation = hands.clock.new_id()
-    _, (queued,) = hands.accept("i1", "p:a")
-    hands.bring(queued, State.DEAD)
-    hands.ledger.write(
-        lambda transaction: hands.ledger.requeue(
+    operation = ledger_steps.clock.new_id()
+    _, (queued,) = ledger_steps.accept("i1", "p:a")
+    ledger_steps.bring(queued, State.DEAD)
+    ledger_steps.ledger.write(
+        lambda transaction: ledger_steps.ledger.requeue(
             transaction,
-            [hands.delivery_status(queued.delivery_id)],
+            [ledger_steps.delivery_status(queued.delivery_id)],
             trigger=Trigger.REPLAY,
             actor="ann",
             operation_id=operation,
@@ -174,27 +174,27 @@ def test_the_operation_is_stored_with_the_attempt(hands):
         )
     )
     stored = "SELECT next_trigger, next_actor, operation_id FROM deliveries"
-    assert hands.sql(stored) == [("replay", "ann", operation)]
-    hands.ledger.claim(hands.queued(queued.delivery_id))
-    hands.settle(queued, 2, OutcomeKind.FAILED, State.WAITING, hands.clock.now() + SECOND)
-    assert hands.sql(stored) == [(None, None, None)]
-    second = hands.ledger.attempts(queued.delivery_id)[1]
+    assert ledger_steps.sql(stored) == [("replay", "ann", operation)]
+    ledger_steps.ledger.claim(ledger_steps.queued(queued.delivery_id))
+    ledger_steps.settle(queued, 2, OutcomeKind.FAILED, State.WAITING, ledger_steps.clock.now() + SECOND)
+    assert ledger_steps.sql(stored) == [(None, None, None)]
+    second = ledger_steps.ledger.attempts(queued.delivery_id)[1]
     assert (second.trigger, second.actor, second.operation_id) == (Trigger.REPLAY, "ann", operation)
 
 
-def test_the_trigger_is_cleared_when_the_delivery_is_closed_first(hands):
+def test_the_trigger_is_cleared_when_the_delivery_is_closed_first(ledger_steps):
     """A replayed delivery that is closed before it runs keeps no trigger for a later attempt."""
-    _, (queued,) = hands.accept("i1", "p:a")
-    hands.bring(queued, State.DEAD)
-    hands.ledger.write(
-        lambda transaction: hands.ledger.requeue(
+    _, (queued,) = ledger_steps.accept("i1", "p:a")
+    ledger_steps.bring(queued, State.DEAD)
+    ledger_steps.ledger.write(
+        lambda transaction: ledger_steps.ledger.requeue(
             transaction,
-            [hands.delivery_status(queued.delivery_id)],
+            [ledger_steps.delivery_status(queued.delivery_id)],
             trigger=Trigger.REPLAY,
             actor="ann",
             reset_retries=True,
         )
     )
-    resolve(hands.flow.app.operation_context, queued.delivery_id, Resolution.CLOSE)
-    assert hands.sql("SELECT next_trigger, next_actor FROM deliveries") == [(None, None)]
-    assert len(hands.ledger.attempts(queued.delivery_id)) == 1
+    resolve(ledger_steps.flow.app.operation_context, queued.delivery_id, Resolution.CLOSE)
+    assert ledger_steps.sql("SELECT next_trigger, next_actor FROM deliveries") == [(None, None)]
+    assert len(ledger_steps.ledger.attempts(queued.delivery_id)) == 1

@@ -7,25 +7,25 @@ from flowhooks.ledger import stats
 from flowhooks.ledger.value_checks import EARLIEST as EARLY
 
 
-def test_recent_arrivals_are_the_newest_events(hands):
+def test_recent_arrivals_are_the_newest_events(ledger_steps):
     """Arrivals are taken from ids: newest first, none before the start, and at most the requested number."""
-    start = hands.clock.time
+    start = ledger_steps.clock.time
     for second in (10, 20, 30):
-        hands.clock.time = EARLY + second * 1_000_000
-        hands.accept(f"i{second}")
-    hands.clock.time = start  # before the end, because a process must not end before it started
-    with hands.ledger.connection() as connection:
+        ledger_steps.clock.time = EARLY + second * 1_000_000
+        ledger_steps.accept(f"i{second}")
+    ledger_steps.clock.time = start  # before the end, because a process must not end before it started
+    with ledger_steps.ledger.connection() as connection:
         newest = [EARLY // 1000 + 30_000, EARLY // 1000 + 20_000]
         assert stats.arrival_times(connection, EARLY + 15_000_000, limit=9) == newest
         assert stats.arrival_times(connection, 0, limit=1) == newest[:1]
 
 
-def test_recent_deliveries_with_their_last_attempts(hands):
+def test_recent_deliveries_with_their_last_attempts(ledger_steps):
     """Each of the newest deliveries has the outcome of its last attempt."""
-    _, (first,) = hands.accept("i1", "p:a")
-    hands.bring(first, State.DEAD)
-    hands.accept("i2", "p:b")
-    with hands.ledger.connection() as connection:
+    _, (first,) = ledger_steps.accept("i1", "p:a")
+    ledger_steps.bring(first, State.DEAD)
+    ledger_steps.accept("i2", "p:b")
+    with ledger_steps.ledger.connection() as connection:
         waiting, dead = stats.recent_deliveries(connection, limit=5)
         assert stats.recent_deliveries(connection, limit=1) == [waiting]
         assert (waiting.handler, waiting.state, waiting.outcome, waiting.started_at) == (
@@ -35,20 +35,20 @@ def test_recent_deliveries_with_their_last_attempts(hands):
             None,
         )
         assert (dead.handler, dead.state, dead.outcome) == ("p:a", State.DEAD, OutcomeKind.FAILED)
-        assert dead.finished_at == hands.clock.now()
+        assert dead.finished_at == ledger_steps.clock.now()
         found, since = stats.count_by_handler(connection)
         assert ({one: called.deliveries for one, called in found.items()}, since) == ({"p:a": 1, "p:b": 1}, None)
         found, since = stats.count_by_handler(connection, limit=1)
-        assert (list(found), since) == (["p:b"], hands.clock.now())
+        assert (list(found), since) == (["p:b"], ledger_steps.clock.now())
 
 
-def test_counts_of_unfinished_deliveries_are_limited(hands):
+def test_counts_of_unfinished_deliveries_are_limited(ledger_steps):
     """Unfinished deliveries are counted by state, up to one above a limit."""
     for number, state in enumerate([*State, State.DEAD, State.DEAD]):
-        hands.bring(hands.accept(f"i{number}", "p:a")[1][0], state)
-    hands.store(hands.new("i20", "p:gone", absent={"p:gone"}))
-    hands.accept("i30")
-    with hands.ledger.connection() as connection:
+        ledger_steps.bring(ledger_steps.accept(f"i{number}", "p:a")[1][0], state)
+    ledger_steps.store(ledger_steps.new("i20", "p:gone", absent={"p:gone"}))
+    ledger_steps.accept("i30")
+    with ledger_steps.ledger.connection() as connection:
         assert stats.count_by_state(connection) == {
             "waiting": 1,
             "handler_missing": 1,
@@ -60,19 +60,19 @@ def test_counts_of_unfinished_deliveries_are_limited(hands):
         assert stats.count_by_state(connection, limit=1)["dead"] == 2
 
 
-def test_the_oldest_parked_event_and_the_longest_running_delivery(hands):
+def test_the_oldest_parked_event_and_the_longest_running_delivery(ledger_steps):
     """The result has the oldest parked event and the delivery that has run longest."""
-    with hands.ledger.connection() as connection:
+    with ledger_steps.ledger.connection() as connection:
         assert stats.oldest_parked_event(connection) is None
         assert stats.oldest_in_state(connection, State.RUNNING) is None
-    parked, _ = hands.accept("i1")
-    running, (queued,) = hands.accept("i2", "p:a")
-    hands.bring(queued, State.RUNNING)
-    began = hands.clock.now()
-    hands.clock.advance(5)
-    hands.accept("i3")
-    hands.bring(hands.accept("i4", "p:a")[1][0], State.RUNNING)
-    with hands.ledger.connection() as connection:
+    parked, _ = ledger_steps.accept("i1")
+    running, (queued,) = ledger_steps.accept("i2", "p:a")
+    ledger_steps.bring(queued, State.RUNNING)
+    began = ledger_steps.clock.now()
+    ledger_steps.clock.advance(5)
+    ledger_steps.accept("i3")
+    ledger_steps.bring(ledger_steps.accept("i4", "p:a")[1][0], State.RUNNING)
+    with ledger_steps.ledger.connection() as connection:
         assert stats.oldest_parked_event(connection) == (parked, began)
         assert stats.oldest_in_state(connection, State.RUNNING) == (running, "p:a", began)
         assert stats.oldest_in_state(connection, State.DEAD) is None

@@ -31,9 +31,9 @@ ALL_FILTERS = [
 ]
 
 
-def page(hands, wanted, **given):
+def page(ledger_steps, wanted, **given):
     """One page."""
-    with hands.ledger.connection() as connection:
+    with ledger_steps.ledger.connection() as connection:
         return search_events(connection, EventFilter(**wanted), **{"limit": 3, **given})
 
 
@@ -43,11 +43,11 @@ def ids(found):
 
 
 @pytest.fixture
-def many(hands):
+def many(ledger_steps):
     """A ledger with events of all kinds over two minutes."""
     states = [*State]
     for number in range(16):
-        hands.clock.time = number * 8_000_000
+        ledger_steps.clock.time = number * 8_000_000
         body = {"processDefinitionKey": f"k{number % 3}"} | ({"businessKey": f"B-{number % 4}"} if number % 2 else {})
         if number % 5 == 4:
             body["callBackProcessClass"] = "C"
@@ -55,13 +55,13 @@ def many(hands):
         if number % 6 == 1:
             instance, body["callBackProcessClass"] = "i1", f"C{number}"
         if number % 7 == 6:
-            parked, _ = hands.accept(instance, **body)
+            parked, _ = ledger_steps.accept(instance, **body)
             if number > 12:
-                hands.sql("UPDATE events SET state = 'dismissed' WHERE id = ?", parked)
+                ledger_steps.sql("UPDATE events SET state = 'dismissed' WHERE id = ?", parked)
             continue
-        _, (queued,) = hands.accept(instance, f"p:{'ab'[number % 2]}", **body)
-        hands.bring(queued, states[number % len(states)])
-    return hands
+        _, (queued,) = ledger_steps.accept(instance, f"p:{'ab'[number % 2]}", **body)
+        ledger_steps.bring(queued, states[number % len(states)])
+    return ledger_steps
 
 
 @pytest.mark.parametrize("window", [search.WINDOW, 2])
@@ -117,22 +117,22 @@ def test_scanning_and_windowed_search_give_the_same_result(many, monkeypatch):
             assert found.events
 
 
-def test_a_listed_event_has_every_field_but_the_body(hands):
+def test_a_listed_event_has_every_field_but_the_body(ledger_steps):
     """A listed event has every field but the body, and its deliveries."""
     body = {"processDefinitionKey": "k", "processDefinitionVersion": 3, "businessKey": "B", "callBackProcessClass": "C"}
-    event_id, _ = hands.accept("i1", "p:a", **body)
-    hands.accept("i1", "p:a", **body)
-    (one,) = page(hands, {}).events
+    event_id, _ = ledger_steps.accept("i1", "p:a", **body)
+    ledger_steps.accept("i1", "p:a", **body)
+    (one,) = page(ledger_steps, {}).events
     assert (one.id, one.flow_instance_id, one.business_key, one.callback_class) == (event_id, "i1", "B", "C")
     assert (one.process_key, one.process_version, one.source, one.kind) == ("k", 3, "default", "complete")
-    assert (one.state, one.repeats, one.received_at) == ("routed", 1, hands.clock.now())
+    assert (one.state, one.repeats, one.received_at) == ("routed", 1, ledger_steps.clock.now())
     assert [(delivery_status.handler, delivery_status.state) for delivery_status in one.delivery_statuses] == [
         ("p:a", State.WAITING)
     ]
-    with taking_down(hands.ledger._engine) as taken:
-        assert hands.ledger.find_summaries(EventFilter(flow_instance_id="i1"), limit=2) == [one]
+    with taking_down(ledger_steps.ledger._engine) as taken:
+        assert ledger_steps.ledger.find_summaries(EventFilter(flow_instance_id="i1"), limit=2) == [one]
     assert not [statement for statement, _ in taken if "body" in statement]
-    assert hands.ledger.find_summaries(EventFilter(), limit=2, after=one.id) == []
+    assert ledger_steps.ledger.find_summaries(EventFilter(), limit=2, after=one.id) == []
 
 
 @pytest.mark.sqlite

@@ -20,9 +20,9 @@ def nothing(event):
 class Rated:
     """A ledger without a runner, and a handler with a rate."""
 
-    def __init__(self, flow, hands):
+    def __init__(self, flow, ledger_steps):
         self.flow = flow
-        self.hands = hands
+        self.ledger_steps = ledger_steps
         self.ledger = flow.app.ledger
 
     def take(self, number, key=None):
@@ -49,12 +49,12 @@ class Rated:
 
 
 @pytest.fixture
-def rated(harness, listens, hands_of):
+def rated(harness, listens, ledger_steps_of):
     """A function that opens a ledger with a handler of these limits."""
 
     def open_ledger(rate, **given):
         flow = harness.open(listens(nothing, name="h", rate=rate, **given), start=False)
-        return Rated(flow, hands_of(flow))
+        return Rated(flow, ledger_steps_of(flow))
 
     return open_ledger
 
@@ -89,8 +89,8 @@ def test_claims_in_one_batch_share_the_rate(rated, eventually):
     """Of five claims in one transaction, two start."""
     lane = rated("2/s")
     ids = [lane.take(number) for number in range(5)]
-    lane.hands.flow_until = eventually
-    results = lane.hands.queue_up(*[lambda one=one: lane.claim(one) for one in ids])
+    lane.ledger_steps.eventually = eventually
+    results = lane.ledger_steps.run_in_one_batch(*[lambda one=one: lane.claim(one) for one in ids])
     assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True, True]
 
 
@@ -111,7 +111,7 @@ def test_a_retry_counts_towards_the_rate(rated):
     first = lane.take(1)
     assert lane.started(first) == [True]
     queued = ReadyDelivery(first, "p:h", 0)
-    assert lane.hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, lane.flow.clock.now())
+    assert lane.ledger_steps.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, lane.flow.clock.now())
     assert lane.started(first) == [False]
     lane.flow.clock.advance(60)
     assert lane.started(first) == [True]
@@ -133,9 +133,9 @@ def test_concurrency_and_rate_limits_apply_together(rated):
     lane = rated("2/s", concurrency=1)
     ids = [lane.take(number) for number in range(4)]
     assert lane.started(*ids[:2]) == [True, False]
-    lane.hands.settle(ReadyDelivery(ids[0], "p:h", 0), 1)
+    lane.ledger_steps.settle(ReadyDelivery(ids[0], "p:h", 0), 1)
     assert lane.started(ids[1]) == [True]
-    lane.hands.settle(ReadyDelivery(ids[1], "p:h", 0), 1)
+    lane.ledger_steps.settle(ReadyDelivery(ids[1], "p:h", 0), 1)
     assert lane.started(ids[2]) == [False]
 
 
@@ -167,7 +167,7 @@ def test_a_trial_of_an_open_circuit_counts_towards_the_rate(rated):
     lane.flow.sql(f"UPDATE handlers SET paused_at = {now}, circuit_opened_at = {now}, circuit_retry_at = {now}")
     queued, claimed = lane.ledger.claim_trial_delivery(TrialDelivery("p:h", now + 60 * SECOND))
     assert claimed.attempt == 1
-    assert lane.hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, now)
+    assert lane.ledger_steps.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, now)
     lane.flow.clock.advance(60)
     assert lane.ledger.claim_trial_delivery(TrialDelivery("p:h", now + 120 * SECOND)) is None
     assert lane.ledger.open_circuits()["p:h"].retry_at == now + 60 * SECOND  # it is due until it starts

@@ -21,7 +21,7 @@ YEARS = 30 * 365 * DAY
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def rich(request, tmp_path_factory, hands_of):
+def rich(request, tmp_path_factory, ledger_steps_of):
     """Such a ledger on either database, and an engine that writes to it."""
     folder, url = tmp_path_factory.mktemp("rich"), ""
     if request.param == "postgresql":
@@ -29,7 +29,7 @@ def rich(request, tmp_path_factory, hands_of):
         url = server.make(name)
         upgrade(url)
     harness = LedgerHarness(folder, ManualClock(), url)
-    fill(harness, hands_of)
+    fill(harness, ledger_steps_of)
     engine = database.open_engine(harness.address, writing=True)
     yield engine
     engine.dispose()
