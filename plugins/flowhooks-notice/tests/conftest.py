@@ -31,28 +31,28 @@ class MailServer(socketserver.ThreadingTCPServer):
 
     Attributes:
         mails: (receivers, mail) of each mail that was accepted.
-        says: replies that replace the normal ones, by the command in lower case or its first word.
+        replies: replies that replace the normal ones, by the command in lower case or its first word.
         commands: all commands received, in order.
         encrypted: whether each mail was received encrypted.
         silent: set to make the server send nothing more.
-        drips: set to make the next reply a list of lines without an end.
+        endless_reply: set to make the next reply a list of lines without an end.
     """
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, context: ssl.SSLContext | None, *, at_once: bool) -> None:
+    def __init__(self, context: ssl.SSLContext | None, *, implicit_tls: bool) -> None:
         super().__init__(("127.0.0.1", 0), Conversation)
         self.context = context
-        self.at_once = at_once
+        self.implicit_tls = implicit_tls
         self.mails: list[tuple[list[str], EmailMessage]] = []
         self.raw: list[bytes] = []
-        self.says: dict[str, str] = {}
+        self.replies: dict[str, str] = {}
         self.commands: list[str] = []
         self.encrypted: list[bool] = []
         self.silent = threading.Event()
-        self.drips = threading.Event()
-        self.over = threading.Event()
+        self.endless_reply = threading.Event()
+        self.stopped = threading.Event()
 
     @property
     def port(self) -> int:
@@ -71,7 +71,7 @@ class Conversation(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answer commands until the client disconnects."""
         self.secure = False
-        if self.server.at_once:
+        if self.server.implicit_tls:
             self._encrypt()
         self.receivers: list[str] = []
         self._say("220 here")
@@ -79,14 +79,14 @@ class Conversation(socketserver.StreamRequestHandler):
             command = line.decode().rstrip("\r\n")
             self.server.commands.append(command)
             if self.server.silent.is_set():
-                self.server.over.wait(30)
+                self.server.stopped.wait(30)
                 return
-            if self.server.drips.is_set():
-                self.server.drips.clear()
-                drip(self.wfile, b"250-more\r\n", self.server.over)
+            if self.server.endless_reply.is_set():
+                self.server.endless_reply.clear()
+                send_repeatedly(self.wfile, b"250-more\r\n", self.server.stopped)
             word = command.split()[0].upper()
-            if said := self.server.says.get(command.casefold()) or self.server.says.get(word):
-                self._say(said)
+            if reply := self.server.replies.get(command.casefold()) or self.server.replies.get(word):
+                self._say(reply)
             else:
                 getattr(self, f"do_{word.lower()}")(command)
             if word == "QUIT":
@@ -119,8 +119,8 @@ class Conversation(socketserver.StreamRequestHandler):
 
     def do_auth(self, command: str) -> None:
         """Accept the login of the only user."""
-        given = base64.b64decode(command.split()[2]).split(b"\0")
-        self._say("235 welcome" if given == [b"", b"flow", PASSWORD.encode()] else "535 no")
+        credentials = base64.b64decode(command.split()[2]).split(b"\0")
+        self._say("235 welcome" if credentials == [b"", b"flow", PASSWORD.encode()] else "535 no")
 
     def do_mail(self, _: str) -> None:
         """Accept any sender."""
@@ -159,27 +159,27 @@ class Hook(ThreadingHTTPServer):
 
     Attributes:
         posts: (path, body) of each post.
-        answer: (status, body) of the next response.
-        drips: the start of each response, and the part that follows it without an end.
+        response: (status, body) of the next response.
+        endless_response: the start of each response, and the part that follows it without an end.
     """
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Posted)
+        super().__init__(("127.0.0.1", 0), PostHandler)
         self.posts: list[tuple[str, dict[str, Any]]] = []
-        self.answer: tuple[int, bytes] = (200, b"ok")
+        self.response: tuple[int, bytes] = (200, b"ok")
         self.headers: dict[str, str] = {}
         self.silent = threading.Event()
-        self.drips: tuple[bytes, bytes] | None = None
-        self.over = threading.Event()
+        self.endless_response: tuple[bytes, bytes] | None = None
+        self.stopped = threading.Event()
 
     def url(self, path: str = "/hook/s3cret") -> str:
         """The address to post to."""
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
 
 
-class Posted(BaseHTTPRequestHandler):
+class PostHandler(BaseHTTPRequestHandler):
     """The handler of one post."""
 
     server: Hook
@@ -189,30 +189,30 @@ class Posted(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.posts.append((self.path, body))
         if self.server.silent.is_set():
-            self.server.over.wait(30)
+            self.server.stopped.wait(30)
             return
-        if self.server.drips is not None:
-            start, part = self.server.drips
+        if self.server.endless_response is not None:
+            start, part = self.server.endless_response
             self.wfile.write(start)
-            drip(self.wfile, part, self.server.over)
-        status, said = self.server.answer
+            send_repeatedly(self.wfile, part, self.server.stopped)
+        status, reply = self.server.response
         with suppress(OSError):
             self.send_response(status)
             for name, value in self.server.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(said)))
+            self.send_header("Content-Length", str(len(reply)))
             self.end_headers()
-            self.wfile.write(said)
+            self.wfile.write(reply)
 
     def log_message(self, *_: Any) -> None:
         """Log nothing."""
 
 
-def drip(file: Any, part: bytes, over: threading.Event) -> None:
+def send_repeatedly(file: Any, part: bytes, stopped: threading.Event) -> None:
     """Send a part twenty times a second, for a minute or until the client disconnects."""
     with suppress(OSError):
         for _ in range(1_200):
-            if over.wait(0.05):
+            if stopped.wait(0.05):
                 return
             file.write(part)
 
@@ -222,7 +222,7 @@ def running(server: Any) -> Iterator[Any]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
-    server.over.set()
+    server.stopped.set()
     server.shutdown()
     thread.join(20)
     server.server_close()
@@ -245,27 +245,27 @@ def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def context(authority: trustme.CA) -> ssl.SSLContext:
     """The TLS configuration of a server."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(made)
-    return made
+    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(ssl_context)
+    return ssl_context
 
 
 @pytest.fixture
 def starttls(context: ssl.SSLContext) -> Iterator[MailServer]:
     """A mail server that encrypts after STARTTLS."""
-    yield from running(MailServer(context, at_once=False))
+    yield from running(MailServer(context, implicit_tls=False))
 
 
 @pytest.fixture
 def tls(context: ssl.SSLContext) -> Iterator[MailServer]:
     """A mail server that encrypts from the first byte."""
-    yield from running(MailServer(context, at_once=True))
+    yield from running(MailServer(context, implicit_tls=True))
 
 
 @pytest.fixture
 def plain() -> Iterator[MailServer]:
     """A mail server that does not encrypt."""
-    yield from running(MailServer(None, at_once=False))
+    yield from running(MailServer(None, implicit_tls=False))
 
 
 @pytest.fixture

@@ -146,10 +146,10 @@ def test_the_end_is_sent_to_the_channels_that_accepted_the_alert(
 ) -> None:
     """The end is sent to the channel that accepted the alert, not to the one that did not, and then forgotten."""
     made = notice(chat(hook), email=email(plain))
-    hook.answer = (500, b"")
+    hook.response = (500, b"")
     with pytest.raises(NotDelivered):
         made.alert_raised(make_alert())
-    hook.answer = (200, b"ok")
+    hook.response = (200, b"ok")
     made.alert_resolved(make_alert(resolved_at=datetime(2026, 1, 31, 10, tzinfo=UTC)))
     assert [mail["Message-ID"] for _, mail in plain.mails] == [
         "<0197-alert@example.com>",
@@ -189,7 +189,7 @@ def test_growth_of_an_alert_in_a_chinese_chat_post(
     hook: Any, make_alert: Callable[..., Alert], form: str, said: bytes
 ) -> None:
     """The post reports how many deliveries are new and how the newest failed."""
-    hook.answer = (200, said)
+    hook.response = (200, said)
     grown = make_alert(count=3220, notification=2, new_count=3200, last_error="收款人 <!channel> 没有账号")
     notice(chat(hook, form), language="zh").alert_raised(grown)
     ((_, body),) = hook.posts
@@ -203,11 +203,11 @@ def test_a_channel_that_missed_the_first_notification_gets_the_second(
     plain: Any, hook: Any, make_alert: Callable[..., Alert]
 ) -> None:
     """A channel that missed the first notification of an alert gets the next one."""
-    hook.answer = (500, b"")
+    hook.response = (500, b"")
     made = notice(chat(hook), email=email(plain))
     with pytest.raises(NotDelivered):
         made.alert_raised(make_alert())
-    hook.answer = (200, b"ok")
+    hook.response = (200, b"ok")
     made.alert_raised(make_alert(notification=2, new_count=20))
     assert [mail["Message-ID"] for _, mail in plain.mails] == ["<0197-alert@example.com>", "<0197-alert.2@example.com>"]
 
@@ -344,11 +344,11 @@ def test_one_rejected_receiver_does_not_fail_the_mail(
     plain: Any, make_alert: Callable[..., Alert], caplog: pytest.LogCaptureFixture
 ) -> None:
     """One refused receiver is logged and the mail counts as sent; it does not if all receivers are refused."""
-    plain.says["rcpt to:<night@example.com>"] = "550 unknown"
+    plain.replies["rcpt to:<night@example.com>"] = "550 unknown"
     notice(email=email(plain)).alert_raised(make_alert())
     assert [receivers for receivers, _ in plain.mails] == [["ops@example.com"]]
     assert "rejected night@example.com" in caplog.text
-    plain.says["RCPT"] = "550 unknown"
+    plain.replies["RCPT"] = "550 unknown"
     with pytest.raises(NotDelivered, match="rejected every recipient"):
         notice(email=email(plain)).alert_raised(make_alert())
 
@@ -358,12 +358,12 @@ def test_a_mail_rejected_by_the_server_is_sent_again(
     plain: Any, make_alert: Callable[..., Alert], command: str
 ) -> None:
     """A mail that the server refused is sent at the next call, as one mail, whatever the server answers to QUIT."""
-    plain.says |= {command: "451 later", "HELO": "451 later", "QUIT": "421 idle"}
+    plain.replies |= {command: "451 later", "HELO": "451 later", "QUIT": "421 idle"}
     made = notice(email=email(plain))
     with pytest.raises(NotDelivered, match="451"):
         made.alert_raised(make_alert())
     assert plain.mails == []
-    plain.says = {"QUIT": "250 bye"}
+    plain.replies = {"QUIT": "250 bye"}
     made.alert_raised(make_alert())
     assert len(plain.mails) == 1
 
@@ -386,7 +386,7 @@ def test_time_limit_of_an_endless_mail_server_reply(
     """The time limit of a mail ends the connection although each line of the reply arrives in time."""
     monkeypatch.setattr("flowhooks_notice.deadline.TIMEOUT_FACTOR", 0.05)
     dripping = request.getfixturevalue(server)
-    dripping.drips.set()
+    dripping.endless_reply.set()
     security = {"plain": "none", "tls": "tls"}[server]
     with pytest.raises(NotDelivered, match=r"email: 127\.0\.0\.1:\d+: .*timed out"):
         notice(email=email(dripping, security=security, ca_file=ca_file)).alert_raised(make_alert())
@@ -406,7 +406,7 @@ def test_slack_and_mattermost(hook: Any, make_alert: Callable[..., Alert]) -> No
 
 def test_dingtalk_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """The signature matches DingTalk's documentation: computed over the milliseconds with the secret."""
-    hook.answer = (200, b'{"errcode": 0, "errmsg": "ok"}')
+    hook.response = (200, b'{"errcode": 0, "errmsg": "ok"}')
     notice(chat(hook, "dingtalk", url=hook.url("/robot/send?access_token=t"), secret="SEC1")).alert_raised(make_alert())
     ((path, body),) = hook.posts
     query = {name: value for name, (value,) in parse_qs(urlsplit(path).query, strict_parsing=True).items()}
@@ -420,7 +420,7 @@ def test_dingtalk_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None
 
 def test_feishu_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """The signature matches Feishu's documentation: computed over nothing, with seconds and secret as the key."""
-    hook.answer = (200, b'{"code": 0, "data": {}, "msg": "success"}')
+    hook.response = (200, b'{"code": 0, "data": {}, "msg": "success"}')
     notice(chat(hook, "feishu", secret="SEC1")).alert_raised(make_alert())
     ((_, body),) = hook.posts
     signed = hmac.new(f"{body['timestamp']}\nSEC1".encode(), b"", hashlib.sha256).digest()
@@ -432,7 +432,7 @@ def test_feishu_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
 
 def test_wecom_text_fits_the_byte_limit(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """With long or Chinese values the text keeps all its lines and has at most the 2,048 bytes that WeCom accepts."""
-    hook.answer = (200, b'{"errcode": 0, "errmsg": "ok"}')
+    hook.response = (200, b'{"errcode": 0, "errmsg": "ok"}')
     long = make_alert(cause=AlertCause.PARKED, subject="合" * 5_000, message="合" * 5_000)
     notice(chat(hook, "wecom"), language="zh", subject_prefix="流" * 100).alert_raised(long)
     ((_, body),) = hook.posts
@@ -470,7 +470,7 @@ def test_a_post_rejected_by_the_chat_is_sent_again(
 ) -> None:
     """A post that was refused is sent again, log records do not show the chat's URL, and redirects are not followed."""
     form, status, said, why = refusal
-    hook.answer, hook.headers = (status, said), {"Location": hook.url("/elsewhere")}
+    hook.response, hook.headers = (status, said), {"Location": hook.url("/elsewhere")}
     with pytest.raises(NotDelivered, match=why) as raised:
         notice(chat(hook, form)).alert_raised(make_alert())
     assert "s3cret" not in str(raised.value)
@@ -497,14 +497,14 @@ def test_time_limit_of_an_endless_chat_answer(
 ) -> None:
     """The time limit of a post ends the request although each part of the answer arrives in time."""
     monkeypatch.setattr("flowhooks_notice.deadline.TIMEOUT_FACTOR", 0.05)
-    hook.drips = drips
+    hook.endless_response = drips
     with pytest.raises(NotDelivered, match=f"{form}: it cannot be reached: timed out"):
         notice(chat(hook, form)).alert_raised(make_alert())
 
 
 def test_the_body_is_not_read_if_the_status_is_sufficient(hook: Any, make_alert: Callable[..., Alert]) -> None:
     """A Slack or Mattermost that has accepted a post is not waited for any longer."""
-    hook.drips = (b"HTTP/1.1 200 OK\r\n\r\n", b" ")
+    hook.endless_response = (b"HTTP/1.1 200 OK\r\n\r\n", b" ")
     notice(chat(hook)).alert_raised(make_alert())
     assert len(hook.posts) == 1
 
@@ -523,12 +523,12 @@ def test_a_channel_that_accepted_an_alert_is_not_notified_again(
 ) -> None:
     """When a chat fails, the mail is not sent a second time; another alert is another mail."""
     made = notice(chat(hook), email=email(plain))
-    hook.answer = (500, b"")
+    hook.response = (500, b"")
     for _ in range(3):
         with pytest.raises(NotDelivered, match=r"^alert 0197-alert was not delivered by text: it answered 500"):
             made.alert_raised(make_alert())
     assert (len(plain.mails), len(hook.posts)) == (1, 3)
-    hook.answer = (200, b"ok")
+    hook.response = (200, b"ok")
     made.alert_raised(make_alert())
     made.alert_raised(make_alert(id="another"))
     assert (len(plain.mails), len(hook.posts)) == (2, 5)
@@ -537,7 +537,7 @@ def test_a_channel_that_accepted_an_alert_is_not_notified_again(
 def test_the_number_of_tracked_alerts_is_limited(hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any) -> None:
     """The number of tracked alerts has a limit."""
     monkeypatch.setattr("flowhooks_notice.MAX_TRACKED_ALERTS", 3)
-    hook.answer = (500, b"")
+    hook.response = (500, b"")
     made = notice(chat(hook))
     for number in range(6):
         with pytest.raises(NotDelivered):
