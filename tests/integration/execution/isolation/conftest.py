@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "plugins"
 PASSWORD = "correct horse battery staple"
 
 
-class Running:
+class PoolHarness:
     """A pool that runs handlers of a plugin, without a ledger."""
 
     def __init__(self, folder: Path = FOLDER, name: str = "unruly", *, threads: int = 4, **settings):
@@ -70,28 +70,28 @@ def event_of(**data) -> Event:
 
 
 @pytest.fixture(scope="module")
-def running():
+def pool_harness():
     """A pool shared by all tests of a module."""
-    found = Running()
-    yield found
-    found.pool.close()
+    harness = PoolHarness()
+    yield harness
+    harness.pool.close()
 
 
 @pytest.fixture
-def make_running():
+def make_pool_harness():
     """A function that makes a pool."""
-    made = []
+    harnesses = []
 
-    def make(*args, **given) -> Running:
-        made.append(Running(*args, **given))
-        return made[-1]
+    def make(*args, **options) -> PoolHarness:
+        harnesses.append(PoolHarness(*args, **options))
+        return harnesses[-1]
 
     yield make
-    for one in made:
-        one.pool.close()
+    for harness in harnesses:
+        harness.pool.close()
 
 
-def gone(pid: int) -> bool:
+def has_process_exited(pid: int) -> bool:
     """Whether a process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -100,6 +100,6 @@ def gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def is_gone():
+def has_exited():
     """Whether a process has ended."""
-    return gone
+    return has_process_exited

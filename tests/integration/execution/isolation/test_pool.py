@@ -31,10 +31,10 @@ DEATHS = {
 }
 
 
-def test_an_event_reaches_the_process_unchanged(running):
+def test_an_event_reaches_the_process_unchanged(pool_harness):
     """Any JSON value and all attributes of an event and a delivery reach the process unchanged."""
     data = {"text": 'ü\u2028"\\', "number": 12345678901234567890, "half": 0.1, "list": [None, True, {}], "": {"a": []}}
-    found = running.run("echo", **data)
+    found = pool_harness.run("echo", **data)
     assert found["data"] == data
     assert found["event"] == {
         "id": "e1",
@@ -47,87 +47,87 @@ def test_an_event_reaches_the_process_unchanged(running):
     assert found["received_at"].endswith("+00:00")
 
 
-def test_a_process_is_reused_and_is_not_the_server(running):
+def test_a_process_is_reused_and_is_not_the_server(pool_harness):
     """A process is reused: a handler's second delivery finds the state that the first one left."""
-    first, second = running.run("echo"), running.run("echo")
+    first, second = pool_harness.run("echo"), pool_harness.run("echo")
     assert first["pid"] == second["pid"] != os.getpid()
     assert second["runs"] == first["runs"] + 1
 
 
-def test_handlers_do_not_share_a_process(running):
+def test_handlers_do_not_share_a_process(pool_harness):
     """A handler's state in its process reaches no other handler."""
-    assert running.run("limits") == [0, 0]
-    assert running.run("threads") == 2
-    assert running.run("nothing") is None
-    assert running.run("echo")["pid"] != running.run("leaks")
+    assert pool_harness.run("limits") == [0, 0]
+    assert pool_harness.run("threads") == 2
+    assert pool_harness.run("nothing") is None
+    assert pool_harness.run("echo")["pid"] != pool_harness.run("leaks")
 
 
-def test_a_large_event_is_sent_and_returned(running):
+def test_a_large_event_is_sent_and_returned(pool_harness):
     """An event larger than a socket's buffer is sent and returned."""
     text = "x" * 1_000_000
-    assert running.run("echo", text=text[:500_000])["data"] == {"text": text[:500_000]}
-    assert running.run("nothing", text=text) is None
+    assert pool_harness.run("echo", text=text[:500_000])["data"] == {"text": text[:500_000]}
+    assert pool_harness.run("nothing", text=text) is None
 
 
-def test_an_event_that_cannot_be_serialised(running):
+def test_an_event_that_cannot_be_serialised(pool_harness):
     """If a wrapper adds an unserialisable value, no handler runs, the error says so, and no process stays busy."""
-    invocation = running.invocation("nothing")
+    invocation = pool_harness.invocation("nothing")
     for _ in range(6):
         with pytest.raises(
             HandlerProcessUnavailable, match=r"the event cannot be sent to the handler's process: .* not JSON"
         ):
-            running.run("nothing", invocation=invocation, odd=object())
+            pool_harness.run("nothing", invocation=invocation, odd=object())
         assert not invocation.entered
-    assert not [one for one in running.pool._processes if one.busy]
-    assert running.run("nothing") is None
+    assert not [one for one in pool_harness.pool._processes if one.busy]
+    assert pool_harness.run("nothing") is None
 
 
-def test_an_exception_in_the_process_is_raised_in_the_server(running):
+def test_an_exception_in_the_process_is_raised_in_the_server(pool_harness):
     """`Reject` and `RetryAfter` keep their types; other exceptions keep name, text and traceback."""
     with pytest.raises(Reject, match="not for me"):
-        running.run("rejects")
+        pool_harness.run("rejects")
     with pytest.raises(RetryAfter, match="the archive is closed") as again:
-        running.run("asks_again")
+        pool_harness.run("asks_again")
     assert again.value.seconds == 60
     with pytest.raises(HandlerRaised) as raised:
-        running.run("fails")
+        pool_harness.run("fails")
     assert raised.value.name == "LookupError"
     assert raised.value.traceback.startswith("Traceback (most recent call last):\n  File ")
     assert "unruly.py" in raised.value.traceback
     assert "flowhooks/isolation" not in raised.value.traceback
     with pytest.raises(HandlerRaised, match="SystemExit: 3"):
-        running.run("sys_exits")
+        pool_harness.run("sys_exits")
 
 
-def test_secrets_reach_the_process_and_are_masked_in_errors(running):
+def test_secrets_reach_the_process_and_are_masked_in_errors(pool_harness):
     """Secrets are read there from the server's environment, and masked in errors before these are cut."""
-    assert running.run("secret")["password"] == "correct horse battery staple"
+    assert pool_harness.run("secret")["password"] == "correct horse battery staple"
     with pytest.raises(HandlerRaised) as raised:
-        running.run("fails")
+        pool_harness.run("fails")
     assert raised.value.text == "the password … was refused"
     assert "horse" not in raised.value.traceback
 
 
 @pytest.mark.parametrize("handler", DEATHS)
-def test_the_end_of_a_process_affects_only_its_attempt(running, handler, monkeypatch):
+def test_the_end_of_a_process_affects_only_its_attempt(pool_harness, handler, monkeypatch):
     """The caller learns how the process ended; the next delivery of any handler finds a process."""
     if handler == "killed":  # after this time, flowhooks would kill it, too, and say so
         monkeypatch.setattr(pool_module, "EXIT_STATUS_TIMEOUT", WAIT_TIMEOUT)
-    invocation = running.invocation(handler)
+    invocation = pool_harness.invocation(handler)
     with pytest.raises(HandlerLost, match=DEATHS[handler]):
-        running.run(handler, invocation=invocation)
+        pool_harness.run(handler, invocation=invocation)
     assert invocation.entered
     with pytest.raises(HandlerLost, match=DEATHS[handler]):
-        running.run(handler)
-    assert running.run("nothing") is None
+        pool_harness.run(handler)
+    assert pool_harness.run("nothing") is None
 
 
-def test_the_traceback_has_the_last_output_of_the_process(running, monkeypatch):
+def test_the_traceback_has_the_last_output_of_the_process(pool_harness, monkeypatch):
     """The attempt's traceback has the last output of the process, including the line that Python reports."""
     # However late the process gets the signal at which it prints its tracebacks.
     monkeypatch.setattr("flowhooks.execution.isolation.fork_server_manager.TRACEBACK_TIMEOUT", WAIT_TIMEOUT)
     with pytest.raises(HandlerLost) as lost:
-        running.run("segfaults")
+        pool_harness.run("segfaults")
     assert lost.value.tail.startswith("about to read what is not there\nFatal Python error: Segmentation fault")
     assert " in segfaults" in lost.value.tail
     assert "flowhooks/isolation" not in lost.value.tail
@@ -135,84 +135,84 @@ def test_the_traceback_has_the_last_output_of_the_process(running, monkeypatch):
     def is_told():
         # Repeatedly: on a busy machine, the second of the handler may be over before it has been entered.
         with pytest.raises(HandlerLost) as lost:
-            running.run("loops_in_c")
+            pool_harness.run("loops_in_c")
         return " in loops_in_c" in lost.value.tail
 
     until(is_told)
 
 
 @pytest.mark.parametrize("handler", ["allocates", "maps"])
-def test_memory_is_limited(running, handler):
+def test_memory_is_limited(pool_harness, handler):
     """Memory above the limit fails in the process; allowed amounts succeed repeatedly."""
     for _ in range(2):
-        assert running.run(handler, mebibytes=48) == 48 * 1024**2
+        assert pool_harness.run(handler, mebibytes=48) == 48 * 1024**2
         with pytest.raises(HandlerRaised) as raised:
-            running.run(handler, mebibytes=80)
+            pool_harness.run(handler, mebibytes=80)
         assert raised.value.name in {"MemoryError", "OSError"}
 
 
-def test_a_process_that_keeps_much_memory_is_replaced(running):
+def test_a_process_that_keeps_much_memory_is_replaced(pool_harness):
     """A process that keeps much memory is replaced, so the next delivery has all of it."""
-    assert len({running.run("leaks") for _ in range(4)}) == 4
-    until(lambda: "worn" in running.reasons)
+    assert len({pool_harness.run("leaks") for _ in range(4)}) == 4
+    until(lambda: "worn" in pool_harness.reasons)
 
 
-def test_a_process_is_replaced_after_many_runs(running, monkeypatch):
+def test_a_process_is_replaced_after_many_runs(pool_harness, monkeypatch):
     """A process is replaced after many runs, which frees leaked memory."""
     monkeypatch.setattr(pool_module, "MAX_RUNS_PER_PROCESS", 3)
-    pids = [running.run("limits") and running.run("echo")["pid"] for _ in range(12)]
+    pids = [pool_harness.run("limits") and pool_harness.run("echo")["pid"] for _ in range(12)]
     assert len(set(pids)) >= 4
 
 
-def test_a_hanging_handler_delays_no_other_handler(running, tmp_path):
+def test_a_hanging_handler_delays_no_other_handler(pool_harness, tmp_path):
     """A hanging handler uses its own thread and process; no other handler waits."""
     mark, go_on, ended = tmp_path / "mark", tmp_path / "go_on", []
     arguments = {"mark": str(mark), "go_on": str(go_on)}
-    thread = threading.Thread(target=lambda: ended.append(running.run("waits_for", **arguments)))
+    thread = threading.Thread(target=lambda: ended.append(pool_harness.run("waits_for", **arguments)))
     thread.start()
     until(mark.exists)
-    assert running.run("nothing") is None
+    assert pool_harness.run("nothing") is None
     assert not ended
     go_on.touch()
     thread.join(WAIT_TIMEOUT)
     assert ended == ["went on"]
 
 
-def test_an_invalid_result_is_dropped_with_a_reason(running):
+def test_an_invalid_result_is_dropped_with_a_reason(pool_harness):
     """A result that is not JSON or too large is dropped; the reason crosses instead, for the attempt."""
     for handler, why in (
         ("returns_much", "returned 52,428,802 characters of JSON, and at most 65,536 are stored; "),
         ("returns_a_set", "returned a value of type set, which is not JSON; "),
     ):
-        invocation = running.invocation(handler)
-        assert running.run(handler, invocation=invocation) is None
+        invocation = pool_harness.invocation(handler)
+        assert pool_harness.run(handler, invocation=invocation) is None
         assert invocation.result_dropped.startswith(why)
     with pytest.raises(HandlerRaised, match="HandlerError: it returned a generator"):
-        running.run("returns_a_generator")
+        pool_harness.run("returns_a_generator")
 
 
-def test_a_forked_copy_of_the_process_does_not_reply(running):
+def test_a_forked_copy_of_the_process_does_not_reply(pool_harness):
     """If a handler forks, only the original process replies and continues."""
-    before = len(running.reasons)
-    assert [running.run("forks") for _ in range(3)] == ["once"] * 3
-    assert "crashed" not in running.reasons[before:]
+    before = len(pool_harness.reasons)
+    assert [pool_harness.run("forks") for _ in range(3)] == ["once"] * 3
+    assert "crashed" not in pool_harness.reasons[before:]
 
 
-def test_a_program_that_a_handler_started_ends_with_the_process(running, tmp_path, eventually, is_gone):
+def test_a_program_that_a_handler_started_ends_with_the_process(pool_harness, tmp_path, eventually, has_exited):
     """A program that a handler left running ends with the handler's process."""
     mark = tmp_path / "mark"
     with pytest.raises(HandlerLost):
-        running.run("starts", mark=str(mark))
-    eventually(lambda: is_gone(int(mark.read_text())))
+        pool_harness.run("starts", mark=str(mark))
+    eventually(lambda: has_exited(int(mark.read_text())))
 
 
-def test_the_process_has_no_open_file_of_the_server(running, tmp_path):
+def test_the_process_has_no_open_file_of_the_server(pool_harness, tmp_path):
     """The process has none of the server's 500 open files, only a socket, two pipes, /dev/null and /proc/…/statm."""
     opened = [(tmp_path / str(number)).open("w") for number in range(500)]
     try:
         with pytest.raises(HandlerLost):
-            running.run("segfaults")  # so that a new process is started meanwhile
-        found = running.run("opens")
+            pool_harness.run("segfaults")  # so that a new process is started meanwhile
+        found = pool_harness.run("opens")
     finally:
         for one in opened:
             one.close()
@@ -221,15 +221,15 @@ def test_the_process_has_no_open_file_of_the_server(running, tmp_path):
     assert sorted(kinds) == ["null", "pipe", "pipe", "socket", "statm"]
 
 
-def test_a_transaction_is_refused_in_an_isolated_process(running):
+def test_a_transaction_is_refused_in_an_isolated_process(pool_harness):
     """`delivery.transaction()` is refused in an isolated process, with the reason."""
     with pytest.raises(HandlerRaised, match=r"TransactionError: .* only the server writes to its ledger"):
-        running.run("writes_to_the_ledger")
+        pool_harness.run("writes_to_the_ledger")
 
 
-def test_printed_text_is_logged(running, logged, eventually):
+def test_printed_text_is_logged(pool_harness, logged, eventually):
     """Printed text is logged line by line with its handler, and escaped."""
-    running.run("prints")
+    pool_harness.run("prints")
     eventually(lambda: sum(one["event"] == "handler_output" for one in logged) >= 2)
     printed = [one for one in logged if one["event"] == "handler_output"]
     assert [one["text"] for one in printed] == [
@@ -240,13 +240,13 @@ def test_printed_text_is_logged(running, logged, eventually):
     assert {(one["delivery"], one["attempt"]) for one in printed} == {("d1", 3)}
 
 
-def test_logged_lines_are_limited_per_second(running, logged, eventually):
+def test_logged_lines_are_limited_per_second(pool_harness, logged, eventually):
     """Logged lines are limited per second; the number of dropped lines is logged."""
     runs = []
 
     def is_truncated():
         # Repeatedly: a slow machine may read the lines of one run in several seconds.
-        runs.append(running.run("prints_much"))
+        runs.append(pool_harness.run("prints_much"))
         return any(record["event"] == "handler_output_truncated" for record in logged)
 
     eventually(is_truncated)
@@ -256,9 +256,9 @@ def test_logged_lines_are_limited_per_second(running, logged, eventually):
     assert logged_lines + left_out <= 5_000 * len(runs)
 
 
-def test_log_records_of_the_process_reach_the_server_log(running, logged):
+def test_log_records_of_the_process_reach_the_server_log(pool_harness, logged):
     """Log records keep their logger, level and values, and name their handler."""
-    running.run("logs")
+    pool_harness.run("logs")
     plain, of_structlog = (one for one in logged if one["event"] in {"plain words", "of_structlog"})
     about = {"handler": "unruly:logs", "delivery": "d1", "attempt": 3}
     assert plain == {"event": "plain words", "log_level": "warning", "number": 7} | about
@@ -266,32 +266,32 @@ def test_log_records_of_the_process_reach_the_server_log(running, logged):
     assert of_structlog == {"event": "of_structlog", "log_level": "error", "colour": "red"} | about
 
 
-def test_late_records_of_a_thread_are_logged_with_its_delivery(running, tmp_path, logged, eventually):
+def test_late_records_of_a_thread_are_logged_with_its_delivery(pool_harness, tmp_path, logged, eventually):
     """A thread logs between two deliveries; the server reads that record only with the second one."""
     files = {"go": str(tmp_path / "go"), "logged": str(tmp_path / "logged")}
-    running.run("logs_afterwards", **files)
+    pool_harness.run("logs_afterwards", **files)
     (tmp_path / "go").touch()
     eventually((tmp_path / "logged").exists)
     second = Delivery(id="d2", event_id="e2", handler="unruly:logs_afterwards", attempt=1)
     invocation = Invocation("d2", 1, log_fields=lambda: {"event_id": "e2"})
-    running.run("logs_afterwards", delivery=second, invocation=invocation, **files)
+    pool_harness.run("logs_afterwards", delivery=second, invocation=invocation, **files)
     assert invocation.log.text() is None
     (record,) = [one for one in logged if one["event"] == "afterwards"]
     assert (record["delivery"], record["attempt"]) == ("d1", 3)
 
 
-def test_logged_secrets_are_masked_before_records_are_cut(running, logged):
+def test_logged_secrets_are_masked_before_records_are_cut(pool_harness, logged):
     """Secrets are masked before records are cut, because the server could not recognise half a secret."""
-    running.run("logs_at_length")
+    pool_harness.run("logs_at_length")
     cut, whole = (one for one in logged if one["event"].startswith(("xxx", "with its")))
     assert cut["event"].endswith("x…")
     assert not [word for word in ("correct", "horse", "battery", "staple") if word in cut["event"] + whole["traceback"]]
 
 
-def test_no_log_record_ends_an_attempt(running, logged):
+def test_no_log_record_ends_an_attempt(pool_harness, logged):
     """An unknown level or a reserved name of a value does not make the process untrusted."""
     names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
-    assert running.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
+    assert pool_harness.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
     found = {one["event"]: one for one in logged if one["event"].startswith("at_")}
     assert found["at_35"]["log_level"] == "warning"
     assert found["at_35"]["method_name_"] == found["at_35"]["positional_args_"] == "odd"
@@ -299,11 +299,16 @@ def test_no_log_record_ends_an_attempt(running, logged):
     assert found["at_the_top"]["log_level"] == "critical"
 
 
-def test_a_probe_runs_in_a_process(running):
+def test_a_probe_runs_in_a_process(pool_harness):
     """A probe runs with the same limits, and a crash ends only its own process."""
-    assert [running.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [True, False, None, None]
+    assert [pool_harness.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [
+        True,
+        False,
+        None,
+        None,
+    ]
     with pytest.raises(HandlerLost, match="exited with code 9"):
-        running.probe("cannot_be_asked")
+        pool_harness.probe("cannot_be_asked")
 
 
 PROBED = """
@@ -324,13 +329,13 @@ def handlers():
 
 
 @pytest.fixture
-def probed(make_running, tmp_path):
+def probed(make_pool_harness, tmp_path):
     """The pool of a plugin whose handler leaves a file, and which has a probe while that file exists."""
     (tmp_path / "there").touch()
     (tmp_path / "probed.py").write_text(PROBED.format(there=tmp_path / "there", ran=tmp_path / "ran"))
-    running = make_running(tmp_path, "probed")
-    assert running.probe("work") is True
-    return running
+    pool_harness = make_pool_harness(tmp_path, "probed")
+    assert pool_harness.probe("work") is True
+    return pool_harness
 
 
 def test_changed_code_is_not_run(probed, tmp_path, logged, eventually):
@@ -363,46 +368,46 @@ def test_a_missing_probe_gives_no_answer(probed, tmp_path, logged, eventually):
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_number_of_processes_is_limited(make_running):
+def test_the_number_of_processes_is_limited(make_pool_harness):
     """At the limit, the process that was idle longest is replaced by one for another handler."""
-    running = make_running(threads=2)
-    first = running.run("echo")["pid"]
+    pool_harness = make_pool_harness(threads=2)
+    first = pool_harness.run("echo")["pid"]
     for handler in ("nothing", "limits", "threads"):
-        running.run(handler)
-        until(lambda: running.pool.alive <= 2)
-    until(lambda: "evicted" in running.reasons)
-    assert running.run("echo")["pid"] != first
+        pool_harness.run(handler)
+        until(lambda: pool_harness.pool.alive <= 2)
+    until(lambda: "evicted" in pool_harness.reasons)
+    assert pool_harness.run("echo")["pid"] != first
 
 
-def test_a_killed_idle_process_is_replaced(running, eventually, is_gone):
+def test_a_killed_idle_process_is_replaced(pool_harness, eventually, has_exited):
     """After a kill of an idle process, the next delivery gets another one."""
-    pid = running.run("echo")["pid"]
+    pid = pool_harness.run("echo")["pid"]
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: is_gone(pid))
-    invocation = running.invocation("echo")
-    assert running.run("echo", invocation=invocation)["pid"] != pid
+    eventually(lambda: has_exited(pid))
+    invocation = pool_harness.invocation("echo")
+    assert pool_harness.run("echo", invocation=invocation)["pid"] != pid
     assert invocation.entered
 
 
-def test_isolated_processes_ignore_stop_signals(running, eventually):
+def test_isolated_processes_ignore_stop_signals(pool_harness, eventually):
     """Isolated processes ignore stop signals that a service manager sends to all processes."""
-    pid = running.run("echo")["pid"]
+    pid = pool_harness.run("echo")["pid"]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(pid, number)
-        os.kill(running.pool._manager.pid, number)
-    assert running.run("echo")["pid"] == pid
+        os.kill(pool_harness.pool._manager.pid, number)
+    assert pool_harness.run("echo")["pid"] == pid
 
 
-def test_the_fork_server_is_started_again(make_running, logged, eventually):
+def test_the_fork_server_is_started_again(make_pool_harness, logged, eventually):
     """If the fork server ends, running attempts are lost, and later deliveries wait for the next fork server."""
-    running = make_running()
-    ppid = running.run("echo")["ppid"]
+    pool_harness = make_pool_harness()
+    ppid = pool_harness.run("echo")["ppid"]
     os.kill(ppid, signal.SIGKILL)
     eventually(lambda: [one for one in logged if one["event"] == "isolation_failed"])
-    assert running.run("echo")["ppid"] != ppid
+    assert pool_harness.run("echo")["ppid"] != ppid
 
 
-def test_an_exception_in_the_reader_restarts_the_fork_server(make_running, monkeypatch, logged):
+def test_an_exception_in_the_reader_restarts_the_fork_server(make_pool_harness, monkeypatch, logged):
     """An exception in the thread that reads the fork server's messages is logged, and the fork server starts again."""
     on_ready, faults = pool_module.ProcessPool._on_ready, []
 
@@ -413,16 +418,16 @@ def test_an_exception_in_the_reader_restarts_the_fork_server(make_running, monke
         on_ready(pool, ready)
 
     monkeypatch.setattr(pool_module.ProcessPool, "_on_ready", broken)
-    assert make_running().run("echo")["pid"]
+    assert make_pool_harness().run("echo")["pid"]
     errors = [entry["event"] for entry in logged if entry["log_level"] == "error"]
     assert errors == ["isolation_fault", "isolation_failed"]
 
 
-def test_an_attempt_is_lost_when_its_fork_server_ends(make_running, tmp_path):
+def test_an_attempt_is_lost_when_its_fork_server_ends(make_pool_harness, tmp_path):
     """On Linux an isolated process ends with its fork server."""
-    running = make_running()
+    pool_harness = make_pool_harness()
     mark = tmp_path / "mark"
-    ppid = running.run("echo")["ppid"]
+    ppid = pool_harness.run("echo")["ppid"]
 
     def kill():
         until(mark.exists)
@@ -431,32 +436,32 @@ def test_an_attempt_is_lost_when_its_fork_server_ends(make_running, tmp_path):
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(HandlerLost, match="its process ended together with the fork server"):
-        running.run("waits_for", mark=str(mark), go_on=str(tmp_path / "never"))
+        pool_harness.run("waits_for", mark=str(mark), go_on=str(tmp_path / "never"))
     killer.join()
 
 
-def test_closing_leaves_no_process(make_running, is_gone, eventually, tmp_path):
+def test_closing_leaves_no_process(make_pool_harness, has_exited, eventually, tmp_path):
     """Closing ends running processes, notifies their callers, and leaves no process."""
-    running = make_running()
-    found = running.run("echo")
+    pool_harness = make_pool_harness()
+    found = pool_harness.run("echo")
     mark, outcome = tmp_path / "mark", []
 
     def wait():
         try:
-            running.run("waits_for", mark=str(mark), go_on=str(tmp_path / "never"))
+            pool_harness.run("waits_for", mark=str(mark), go_on=str(tmp_path / "never"))
         except HandlerLost as lost:
             outcome.append(str(lost))
 
     thread = threading.Thread(target=wait)
     thread.start()
     until(lambda: mark.exists() and mark.read_text())
-    running.pool.close()
+    pool_harness.pool.close()
     thread.join(WAIT_TIMEOUT)
     assert outcome == ["killed because the server has stopped"]
     for pid in (found["pid"], found["ppid"], int(mark.read_text())):
-        eventually(lambda pid=pid: is_gone(pid))
+        eventually(lambda pid=pid: has_exited(pid))
     with pytest.raises(HandlerProcessUnavailable, match="the server has stopped"):
-        running.run("echo")
+        pool_harness.run("echo")
 
 
 HALF = '''
@@ -486,21 +491,21 @@ if os.getpid() != {pid}:
         ("print('out of here', flush=True); os._exit(4)", "it exited with code 4: out of here"),
     ],
 )
-def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, why):
+def test_a_plugin_that_loads_only_once_is_named(make_pool_harness, tmp_path, what, why):
     """The plugin's handlers are not entered, so the attempt may be repeated."""
     (tmp_path / "half.py").write_text(HALF.format(pid=os.getpid(), what=what))
-    running = make_running(tmp_path, "half")
-    assert why in running.pool.unavailable()["half:half"]
-    invocation = running.invocation("half")
+    pool_harness = make_pool_harness(tmp_path, "half")
+    assert why in pool_harness.pool.unavailable()["half:half"]
+    invocation = pool_harness.invocation("half")
     with pytest.raises(HandlerProcessUnavailable, match="no process could be started for the handler") as unavailable:
-        running.run("half", invocation=invocation)
+        pool_harness.run("half", invocation=invocation)
     assert why in str(unavailable.value)
     assert not invocation.entered
 
 
-def test_closing_while_a_process_is_discarded(make_running):
+def test_closing_while_a_process_is_discarded(make_pool_harness):
     """All processes are closed, even if a thread discards one while the pool closes."""
-    pool = make_running().pool
+    pool = make_pool_harness().pool
     pool.close()
     ours, theirs = socket.socketpair()
     reads, writes = os.pipe()
