@@ -17,7 +17,7 @@ def _own_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def written():
+def write_settings():
     """A function that writes a settings file into the working folder."""
 
     def write(text: str | bytes, name: str = "flowhooks.toml") -> Path:
@@ -29,14 +29,14 @@ def written():
 
 
 @pytest.fixture
-def refused(written):
+def load_errors(write_settings):
     """A function that loads invalid settings, and returns the lines of the error."""
 
-    def refuse(text: str | bytes = "", environ=(), options=()) -> list[str]:
+    def load_invalid(text: str | bytes = "", environ=(), options=()) -> list[str]:
         with pytest.raises(SettingsError) as caught:
-            settings.load(written(text), dict(environ), dict(options))
+            settings.load(write_settings(text), dict(environ), dict(options))
         lines = str(caught.value).split("\n")
         assert all(line.isprintable() and line for line in lines), lines
         return lines
 
-    return refuse
+    return load_invalid

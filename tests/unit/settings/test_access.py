@@ -8,10 +8,10 @@ from flowhooks import settings
 from flowhooks.errors import SettingsError
 
 
-def test_login_through_a_proxy(written):
+def test_login_through_a_proxy(write_settings):
     """The section names the proxy, its headers, and the role of each group in their order."""
     loaded = settings.load(
-        written("""
+        write_settings("""
         [login]
         proxy = "::ffff:10.0.0.5"
         user_header = "Remote-User"
@@ -36,10 +36,10 @@ def test_login_through_a_proxy(written):
     assert loaded.credentials("operators") == {"login.proxy"}
 
 
-def test_groups_from_the_environment(written):
+def test_groups_from_the_environment(write_settings):
     """The environment has the groups as pairs."""
     environ = {"FLOWHOOKS_LOGIN_PROXY": "10.0.0.5", "FLOWHOOKS_LOGIN_GROUPS": "ops=operate, dev team=view"}
-    loaded = settings.load(written(""), environ, {})
+    loaded = settings.load(write_settings(""), environ, {})
     assert loaded.login.groups == {"ops": "operate", "dev team": "view"}
 
 
@@ -78,22 +78,22 @@ def test_a_login_proxy_protects_a_public_listener():
         ('user_header = "x-forwarded-groups"', "give each its own header"),
     ],
 )
-def test_rejected_login_settings(refused, section, says):
+def test_rejected_login_settings(load_errors, section, says):
     """Everything that would let nobody or the wrong ones in is an error of the settings."""
-    lines = refused(f"[login]\n{section}")
+    lines = load_errors(f"[login]\n{section}")
     assert any(says in line for line in lines), lines
 
 
-def test_a_broken_list_in_the_environment(refused):
+def test_a_broken_list_in_the_environment(load_errors):
     """Pairs without an equals sign are refused."""
     environ = {"FLOWHOOKS_LOGIN_PROXY": "10.0.0.5", "FLOWHOOKS_LOGIN_GROUPS": "ops"}
-    assert any("FLOWHOOKS_LOGIN_GROUPS must be a section" in line for line in refused("", environ))
+    assert any("FLOWHOOKS_LOGIN_GROUPS must be a section" in line for line in load_errors("", environ))
 
 
-def test_roles_and_masking(written):
+def test_roles_and_masking(write_settings):
     """A role has rights, plugins and masks; operators and groups name it."""
     loaded = settings.load(
-        written("""
+        write_settings("""
         [roles.payments]
         may = "operate"
         plugins = ["payments", "contracts"]
@@ -139,7 +139,7 @@ def test_roles_and_masking(written):
         ('[login]\nproxy = "10.0.0.5"\ngroups = {ops = "payment"}', "there is no such role"),
     ],
 )
-def test_rejected_roles(refused, text, says):
+def test_rejected_roles(load_errors, text, says):
     """A role that would see more than meant, or that does not exist, is an error of the settings."""
-    lines = refused(text)
+    lines = load_errors(text)
     assert any(says in line for line in lines), lines

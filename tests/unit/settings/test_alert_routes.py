@@ -22,9 +22,9 @@ notifiers = ["notice"]
 """
 
 
-def test_routes_are_read(written):
+def test_routes_are_read(write_settings):
     """Each section is a route with its conditions, its notifiers, and its place in the file."""
-    alerts = settings.load(written(ROUTES), {}, {}).alerts
+    alerts = settings.load(write_settings(ROUTES), {}, {}).alerts
     assert alerts.poll_interval == 5
     assert alerts.routes == {
         "payments": AlertRoute(handlers=("payments:*", "erp:book"), severity="error", notifiers=("notice", "pager")),
@@ -36,9 +36,9 @@ def test_routes_are_read(written):
     ]
 
 
-def test_without_routes(written):
+def test_without_routes(write_settings):
     """Without routes, every listener is notified of every alert."""
-    assert settings.load(written(""), {}, {}).alerts.routes == {}
+    assert settings.load(write_settings(""), {}, {}).alerts.routes == {}
     assert routed_notifiers({}, AlertCause.DEAD, "p:h", ["notice"]) == ["notice"]
 
 
@@ -65,9 +65,9 @@ def test_without_routes(written):
         ('[alerts.routes."a b"]\nnotifiers = ["notice"]', "must have a name of 1 to 100 letters"),
     ],
 )
-def test_errors_are_reported_with_their_line(refused, text, line):
+def test_errors_are_reported_with_their_line(load_errors, text, line):
     """A wrong name or value is refused with the file and the line."""
-    assert any(line in problem for problem in refused(text))
+    assert any(line in problem for problem in load_errors(text))
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_errors_are_reported_with_their_line(refused, text, line):
         (AlertCause.DEAD, "(others)", ["chat", "notice", "pager"]),
     ],
 )
-def test_an_alert_notifies_the_notifiers_of_matching_routes(written, cause, subject, told):
+def test_an_alert_notifies_the_notifiers_of_matching_routes(write_settings, cause, subject, told):
     """An alert goes to the notifiers of the routes that match it, and to all if none does."""
-    routes = settings.load(written(ROUTES), {}, {}).alerts.routes
+    routes = settings.load(write_settings(ROUTES), {}, {}).alerts.routes
     assert routed_notifiers(routes, cause, subject, ["chat", "notice", "pager"]) == told
 
 
@@ -103,9 +103,9 @@ def test_an_alert_of_two_routes_notifies_both():
     assert routed_notifiers(routes, AlertCause.DEAD, "p:h", ["chat", "notice", "pager"]) == ["chat", "pager"]
 
 
-def test_a_notifier_that_receives_no_alerts_is_named(written):
+def test_a_notifier_that_receives_no_alerts_is_named(write_settings):
     """A notifier that is neither a listener nor unloaded is named with its line and a likely name."""
-    routes = settings.load(written(ROUTES), {}, {}).alerts.routes
+    routes = settings.load(write_settings(ROUTES), {}, {}).alerts.routes
     first, second = unknown_notifiers(routes, ["notices", "pager"], [])
     assert first == (
         "flowhooks.toml:8: alerts.routes.payments.notifiers names 'notice', but no plugin of this name receives "

@@ -13,10 +13,10 @@ from flowhooks.settings.secrets import read_engine_secrets, settings_redactor
 ENGINE = 'client = "fake"\nurl = "http://oa.internal:8080/rest/"'
 
 
-def test_every_setting_is_read(written):
+def test_every_setting_is_read(write_settings):
     """Each setting is read; times may have a unit; a pull-only source needs no credential."""
     loaded = settings.load(
-        written(f"""
+        write_settings(f"""
             [sources.oa]
             silent_after = "1d"
             former_names = ["default"]
@@ -75,9 +75,9 @@ def test_every_setting_is_read(written):
         (f"[sources.oa.engine]\n{ENGINE}\ngrase = 3", "sources.oa.engine.grase is not a setting; did you mean grace?"),
     ],
 )
-def test_rejected_settings(refused, content, says):
+def test_rejected_settings(load_errors, content, says):
     """Each mistake is one line, which never repeats a secret."""
-    assert refused(content) == [f"flowhooks.toml: {says}"]
+    assert load_errors(content) == [f"flowhooks.toml: {says}"]
 
 
 @pytest.mark.parametrize(
@@ -90,23 +90,23 @@ def test_rejected_settings(refused, content, says):
         ),
     ],
 )
-def test_a_credential_that_no_engine_accepts(refused, credential, says):
+def test_a_credential_that_no_engine_accepts(load_errors, credential, says):
     """A user for HTTP Basic authentication has a name without a colon."""
-    (line,) = refused(f"[sources.oa.engine]\n{ENGINE}\n{credential}")
+    (line,) = load_errors(f"[sources.oa.engine]\n{ENGINE}\n{credential}")
     assert line.removeprefix("sources.oa.engine").strip() == says
 
 
 @pytest.mark.parametrize("url", ["http://oa/rest?", "http://oa/rest#", "http://oa/rest?a=1", "http://u@oa/rest"])
-def test_a_url_to_which_no_path_can_be_appended(refused, url):
+def test_a_url_to_which_no_path_can_be_appended(load_errors, url):
     """An empty query is refused, too: the paths of the engine would become part of it."""
-    (line,) = refused(f'[sources.oa.engine]\nclient = "fake"\nurl = "{url}"')
+    (line,) = load_errors(f'[sources.oa.engine]\nclient = "fake"\nurl = "{url}"')
     assert line.endswith(", without a user, a password, a query and a fragment")
 
 
 @pytest.mark.parametrize("name", ["businessKey", "conclusion", "endTime"])
-def test_a_variable_may_not_replace_a_standard_member(refused, name):
+def test_a_variable_may_not_replace_a_standard_member(load_errors, name):
     """A variable with the name of a member that every taken-in event has is refused."""
-    (line,) = refused(f'[sources.oa.engine]\n{ENGINE}\nvariables = ["amount", "{name}"]')
+    (line,) = load_errors(f'[sources.oa.engine]\n{ENGINE}\nvariables = ["amount", "{name}"]')
     assert line.startswith(f"sources.oa.engine.variables has {name}, which is a member of every event")
 
 
@@ -119,20 +119,20 @@ def test_a_variable_may_not_replace_a_standard_member(refused, name):
         ('tenants = ["a"]', 'tenants = ["b"]', False),
     ],
 )
-def test_two_sources_may_not_read_the_same_instances(written, refused, first, second, is_refused):
+def test_two_sources_may_not_read_the_same_instances(write_settings, load_errors, first, second, is_refused):
     """Two sources on one URL with overlapping tenants are refused; with separate tenants they are not."""
     content = f'[sources.oa.engine]\n{ENGINE}\n{first}\n[sources.crm.engine]\nclient = "other"\nurl = "http://OA.internal:8080/rest"\n{second}'
     if not is_refused:
-        assert set(settings.load(written(content), {}, {}).sources) == {"oa", "crm"}
+        assert set(settings.load(write_settings(content), {}, {}).sources) == {"oa", "crm"}
         return
-    (line,) = refused(content)
+    (line,) = load_errors(content)
     assert line.startswith("sources.oa.engine and sources.crm.engine have the same url and read the same tenants")
 
 
-def test_other_urls_do_not_overlap(written):
+def test_other_urls_do_not_overlap(write_settings):
     """The same path on another port is another engine."""
     content = f'[sources.a.engine]\n{ENGINE}\n[sources.b.engine]\nclient = "fake"\nurl = "http://oa.internal/rest"'
-    assert len(settings.load(written(content), {}, {}).sources) == 2
+    assert len(settings.load(write_settings(content), {}, {}).sources) == 2
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_other_urls_do_not_overlap(written):
         ('["x"]', '["x"]', "sources.oa.former_names and sources.crm.former_names both have x: remove one"),
     ],
 )
-def test_former_names_belong_to_one_source(refused, oa, crm, says):
+def test_former_names_belong_to_one_source(load_errors, oa, crm, says):
     """A former name that is another source's name, now or formerly, is refused."""
     engines = {name: f'[sources.{name}.engine]\nclient = "fake"\nurl = "http://{name}"' for name in ("oa", "crm")}
-    assert refused(
+    assert load_errors(
         f"[sources.oa]\nformer_names = {oa}\n{engines['oa']}\n[sources.crm]\nformer_names = {crm}\n{engines['crm']}"
     ) == [says]
 

@@ -16,7 +16,7 @@ TOKEN = f'token_sha256 = ["{"a" * 64}"]'
 A_TABLE = 'a table {pointer = "/status", values = {…}}'
 
 
-def test_every_setting_is_read(written):
+def test_every_setting_is_read(write_settings):
     """Each setting of a mapping is read."""
     text = f"""{SOURCE}
         format = "form"
@@ -30,7 +30,7 @@ def test_every_setting_is_read(written):
         conclusion = {{pointer = "/status", values = {{2 = "approved", true = "审批通过"}}}}
         answer = '{{"code": 0}}'
     """
-    ingress = settings.load(written(text), {}, {}).sources["oa"].ingress
+    ingress = settings.load(write_settings(text), {}, {}).sources["oa"].ingress
     assert ingress == IngressSettings(
         format="form",
         flow_instance_id=("/dag", "/run"),
@@ -53,41 +53,41 @@ def test_every_setting_is_read(written):
     }
 
 
-def test_the_defaults(written):
+def test_the_defaults(write_settings):
     """A format and the id are enough: every request is a completion without a conclusion."""
-    ingress = settings.load(written(MAPPING), {}, {}).sources["oa"].ingress
+    ingress = settings.load(write_settings(MAPPING), {}, {}).sources["oa"].ingress
     assert ingress.flow_instance_id == ("/id",)
     assert (ingress.kind, ingress.conclusion, ingress.members, ingress.receiver) == (None, None, {}, "")
     assert (ingress.answer, ingress.answer_media_type) == ('{"success": true}', "application/json; charset=utf-8")
 
 
-def test_a_receiver_needs_no_credential(written):
+def test_a_receiver_needs_no_credential(write_settings):
     """A receiver authenticates the requests itself; the answer is still set here."""
     text = '[sources.oa.ingress]\nreceiver = "dingtalk"\nanswer = "success"'
-    source = settings.load(written(text), {}, {}).sources["oa"]
+    source = settings.load(write_settings(text), {}, {}).sources["oa"]
     assert source.ingress == IngressSettings(receiver="dingtalk", answer="success")
     assert source.has_credential
 
 
-def test_the_conclusion_may_be_a_pointer(written):
+def test_the_conclusion_may_be_a_pointer(write_settings):
     """A bare pointer takes each value as the conclusion."""
     text = f'{MAPPING}conclusion = "/result"'
-    assert settings.load(written(text), {}, {}).sources["oa"].ingress.conclusion == ValueTable(pointer="/result")
+    assert settings.load(write_settings(text), {}, {}).sources["oa"].ingress.conclusion == ValueTable(pointer="/result")
 
 
 @pytest.mark.parametrize("values", [1, 100])
-def test_the_number_of_values(written, values):
+def test_the_number_of_values(write_settings, values):
     """A table may have 1 to 100 values."""
     table = ", ".join(f'"{value}" = "complete"' for value in range(values))
     text = f'{MAPPING}kind = {{pointer = "/status", values = {{{table}}}}}'
-    assert len(settings.load(written(text), {}, {}).sources["oa"].ingress.kind.values) == values
+    assert len(settings.load(write_settings(text), {}, {}).sources["oa"].ingress.kind.values) == values
 
 
-def test_the_number_of_pointers(written):
+def test_the_number_of_pointers(write_settings):
     """At most 8 values are joined to an id."""
     pointers = [f"/{number}" for number in range(8)]
     text = f'{SOURCE}format = "json"\nflow_instance_id = {pointers}'
-    assert settings.load(written(text), {}, {}).sources["oa"].ingress.flow_instance_id == tuple(pointers)
+    assert settings.load(write_settings(text), {}, {}).sources["oa"].ingress.flow_instance_id == tuple(pointers)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ CONCLUSION = "must be a conclusion of 1 to 128 characters other than NUL, not"
         ('location = "x"', ".location is not a setting"),
     ],
 )
-def test_rejected_settings(refused, content, says):
+def test_rejected_settings(load_errors, content, says):
     """Each mistake is one line, which names the file and the line."""
-    (line,) = refused(MAPPING + content)
+    (line,) = load_errors(MAPPING + content)
     assert line.startswith(f"flowhooks.toml:6: sources.oa.ingress{says}")
 
 
@@ -216,9 +216,9 @@ def test_rejected_settings(refused, content, says):
         ("receiver = true", 4, f".receiver {KIND} true"),
     ],
 )
-def test_required_settings_of_a_mapping(refused, content, number, says):
+def test_required_settings_of_a_mapping(load_errors, content, number, says):
     """The format and the id are required; a wrong one is named with its line."""
-    (line,) = refused(SOURCE + content)
+    (line,) = load_errors(SOURCE + content)
     assert line.startswith(f"flowhooks.toml:{number}: sources.oa.ingress{says}")
 
 
@@ -236,19 +236,19 @@ def test_required_settings_of_a_mapping(refused, content, number, says):
         'conclusion = "/a"',
     ],
 )
-def test_a_mapping_beside_a_receiver(refused, content):
+def test_a_mapping_beside_a_receiver(load_errors, content):
     """The receiver reads the requests, so a mapping beside it would never be used."""
     key = content.split(" ")[0]
-    (line,) = refused(f'{SOURCE}receiver = "dingtalk"\n{content}')
+    (line,) = load_errors(f'{SOURCE}receiver = "dingtalk"\n{content}')
     assert line == (
         f"flowhooks.toml:5: sources.oa.ingress has both receiver and {key}, but the receiver reads the requests: "
         "remove one of the two"
     )
 
 
-def test_all_mistakes_are_named_at_once(refused):
+def test_all_mistakes_are_named_at_once(load_errors):
     """A wrong value does not hide a missing setting."""
-    assert refused(f'{SOURCE}answer = 5\nkind = "x"\nformat = "jsn"') == [
+    assert load_errors(f'{SOURCE}answer = 5\nkind = "x"\nformat = "jsn"') == [
         "flowhooks.toml:4: sources.oa.ingress.answer must be a text of at most 4096 characters, not 5",
         f"flowhooks.toml:5: sources.oa.ingress.kind must be {A_TABLE}, not 'x'",
         (
@@ -278,79 +278,79 @@ def test_all_mistakes_are_named_at_once(refused):
         ),
     ],
 )
-def test_the_line_is_found_however_the_file_is_written(refused, text, place):
+def test_the_line_is_found_however_the_file_is_written(load_errors, text, place):
     """The line of a mistake is found behind quoted names, inline tables, dotted keys, CRLF, comments and a BOM."""
-    (line,) = refused(text)
+    (line,) = load_errors(text)
     assert line.startswith(f"flowhooks.toml:{place}: sources.oa.ingress.format must be")
 
 
 @pytest.mark.parametrize("credential", [TOKEN, 'token_file = "token"', 'secrets = [{env = "A"}]'])
-def test_an_engine_is_no_credential(refused, written, credential):
+def test_an_engine_is_no_credential(load_errors, write_settings, credential):
     """A source that flowhooks only asks has no credential, so requests to its URL need one."""
     ingress = '[sources.oa.ingress]\nformat = "json"\nflow_instance_id = "/id"\n'
     engine = '[sources.oa.engine]\nclient = "fake"\nurl = "http://oa"\n'
-    (line,) = refused(engine + ingress)
+    (line,) = load_errors(engine + ingress)
     assert line == (
         "flowhooks.toml:4: sources.oa has a section ingress, but no token_sha256, token_file, secrets or receiver, so "
         "nobody can send requests to it"
     )
-    assert settings.load(written(f"[sources.oa]\n{credential}\n{engine}{ingress}"), {}, {}).sources["oa"].ingress
+    assert settings.load(write_settings(f"[sources.oa]\n{credential}\n{engine}{ingress}"), {}, {}).sources["oa"].ingress
 
 
-def test_without_engine_and_credential(refused):
+def test_without_engine_and_credential(load_errors):
     """A source with nothing but a mapping is refused as any source without a credential."""
-    (line,) = refused('[sources.oa.ingress]\nformat = "json"\nflow_instance_id = "/id"')
+    (line,) = load_errors('[sources.oa.ingress]\nformat = "json"\nflow_instance_id = "/id"')
     assert line.startswith("flowhooks.toml: sources.oa has no token_sha256, token_file or secrets")
 
 
 @pytest.mark.parametrize(("value", "shown"), [("5", "5"), ("[]", "a list"), ('"json"', "'json'")])
-def test_ingress_must_be_a_section(refused, value, shown):
+def test_ingress_must_be_a_section(load_errors, value, shown):
     """A single value instead of the section is refused with its line."""
-    assert refused(f"[sources.oa]\n{TOKEN}\ningress = {value}") == [
+    assert load_errors(f"[sources.oa]\n{TOKEN}\ningress = {value}") == [
         f"flowhooks.toml:3: sources.oa.ingress must be a section, [sources.oa.ingress], not {shown}"
     ]
 
 
-def test_a_reload_applies_a_changed_mapping(written):
+def test_a_reload_applies_a_changed_mapping(write_settings):
     """A reload applies a changed mapping without a restart."""
-    before = settings.load(written(MAPPING), {}, {})
-    after = settings.load(written(f'{MAPPING}answer = "ok"'), {}, {})
+    before = settings.load(write_settings(MAPPING), {}, {})
+    after = settings.load(write_settings(f'{MAPPING}answer = "ok"'), {}, {})
     difference = diff(before, after)
     assert (difference.changed, difference.needs_restart) == (("sources.oa",), ())
     assert difference.settings.sources["oa"].ingress.answer == "ok"
 
 
-def test_another_line_is_no_change(written):
+def test_another_line_is_no_change(write_settings):
     """A comment above the section moves it to another line, which changes no setting."""
-    before = settings.load(written(MAPPING), {}, {})
-    after = settings.load(written(f"# the first line\n{MAPPING}"), {}, {})
+    before = settings.load(write_settings(MAPPING), {}, {})
+    after = settings.load(write_settings(f"# the first line\n{MAPPING}"), {}, {})
     assert after.sources["oa"].ingress.location == "flowhooks.toml:4: "
     assert after.sources["oa"].ingress == replace(after.sources["oa"].ingress, location="flowhooks.toml:3: ")
     assert diff(before, after).changed == ()
 
 
 @pytest.mark.parametrize(("wait", "pointers"), [(0, []), (60, ["/timestamp", "/a~1b/0"]), (0.5, ["/a"])])
-def test_wait_and_ignored_members_of_a_source(written, wait, pointers):
+def test_wait_and_ignored_members_of_a_source(write_settings, wait, pointers):
     """A source may have its own time to wait, and its own members that are ignored in a comparison."""
     text = f"[sources.oa]\n{TOKEN}\nanswer_wait = {wait}\nignore_pointers = {pointers}"
-    source = settings.load(written(text), {}, {}).sources["oa"]
+    source = settings.load(write_settings(text), {}, {}).sources["oa"]
     assert (source.answer_wait, source.ignore_pointers) == (wait, tuple(pointers))
 
 
-def test_wrong_ignored_members(refused):
+def test_wrong_ignored_members(load_errors):
     """Each ignored member is a JSON Pointer."""
-    (line,) = refused(f'[sources.oa]\n{TOKEN}\nignore_pointers = ["/a", ""]')
+    (line,) = load_errors(f'[sources.oa]\n{TOKEN}\nignore_pointers = ["/a", ""]')
     assert line.startswith(f"flowhooks.toml: sources.oa.ignore_pointers item 2 {POINTER} ''")
 
 
 @pytest.mark.parametrize("wait", ["-1", "60.1", '"1"', "true"])
-def test_wrong_waits(refused, wait):
+def test_wrong_waits(load_errors, wait):
     """A source waits 0 to 60 seconds."""
-    (line,) = refused(f"[sources.oa]\n{TOKEN}\nanswer_wait = {wait}")
+    (line,) = load_errors(f"[sources.oa]\n{TOKEN}\nanswer_wait = {wait}")
     assert line.startswith("flowhooks.toml: sources.oa.answer_wait must be a number of seconds, 0 to 60, not")
 
 
-def test_a_source_without_its_own_wait(written):
+def test_a_source_without_its_own_wait(write_settings):
     """By default, a source has the general settings."""
-    source = settings.load(written(f"[sources.oa]\n{TOKEN}"), {}, {}).sources["oa"]
+    source = settings.load(write_settings(f"[sources.oa]\n{TOKEN}"), {}, {}).sources["oa"]
     assert (source.answer_wait, source.ignore_pointers) == (None, None)

@@ -26,11 +26,11 @@ token_sha256 = ["{digest}"]
 
 
 @pytest.fixture
-def sources(written):
+def sources(write_settings):
     """A function that reads the sources of a settings file."""
 
     def read(text, **values):
-        return settings.load(written(text.format(digest="0" * 64, **values)), {}, {}).sources
+        return settings.load(write_settings(text.format(digest="0" * 64, **values)), {}, {}).sources
 
     return read
 

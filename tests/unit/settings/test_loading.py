@@ -44,9 +44,9 @@ def test_defaults():
     assert (loaded.log.level, loaded.log.format, loaded.sources, loaded.plugins) == ("info", "auto", {}, {})
 
 
-def test_a_whole_file(written):
+def test_a_whole_file(write_settings):
     """Every section is read; sections of plugins stay as in TOML."""
-    path = written(f"""
+    path = write_settings(f"""
         database = "~/ledger.db"
         listen = "[::1]:0"
         answer_wait = 0
@@ -88,9 +88,9 @@ def test_a_whole_file(written):
     assert loaded.plugins == {"contracts": {"archive": {"url": "https://example.com", "tries": [1, 2]}}}
 
 
-def test_precedence(written):
+def test_precedence(write_settings):
     """Options override the environment, which overrides the file, which overrides defaults; None is not given."""
-    path = written(
+    path = write_settings(
         'listen = "127.0.0.1:1"\nadmin = "127.0.0.1:2"\nanswer_wait = 3\n[http]\nthreads = 4\nmax_connections = 5'
     )
     environ = {"FLOWHOOKS_ADMIN": "127.0.0.1:20", "FLOWHOOKS_ANSWER_WAIT": "30", "FLOWHOOKS_HTTP_THREADS": "40"}
@@ -136,11 +136,11 @@ def test_every_described_variable_is_read():
     assert len(environ) == 65
 
 
-def test_choice_of_the_settings_file(written, tmp_path):
+def test_choice_of_the_settings_file(write_settings, tmp_path):
     """The option names the file, otherwise FLOWHOOKS_CONFIG, otherwise ./flowhooks.toml is read if it exists."""
-    written("answer_wait = 1")
-    named = written("answer_wait = 2", "named.toml")
-    given = written("answer_wait = 3", "given.toml")
+    write_settings("answer_wait = 1")
+    named = write_settings("answer_wait = 2", "named.toml")
+    given = write_settings("answer_wait = 3", "given.toml")
 
     assert settings.load(None, {}, {}).answer_wait == 1
     assert settings.load(None, {"FLOWHOOKS_CONFIG": ""}, {}).answer_wait == 1
@@ -148,9 +148,9 @@ def test_choice_of_the_settings_file(written, tmp_path):
     assert settings.load(given, {"FLOWHOOKS_CONFIG": str(named)}, {}).answer_wait == 3
 
 
-def test_byte_order_mark(written):
+def test_byte_order_mark(write_settings):
     """A file with a byte order mark, as from Windows' Notepad, is read."""
-    assert settings.load(written(b"\xef\xbb\xbfanswer_wait = 1\r\n"), {}, {}).answer_wait == 1
+    assert settings.load(write_settings(b"\xef\xbb\xbfanswer_wait = 1\r\n"), {}, {}).answer_wait == 1
 
 
 def test_variables_that_are_not_settings_are_ignored():
@@ -176,9 +176,9 @@ def test_variables_that_are_not_settings_are_ignored():
     assert settings.load(None, environ, {}) == settings.Settings()
 
 
-def test_secrets_are_not_shown(written):
+def test_secrets_are_not_shown(write_settings):
     """Neither token hashes nor the plugins' sections are in the settings' repr."""
-    path = written(f"[sources.erp]\ntoken_sha256 = ['{HASH}']\n[plugins.mail]\npassword = '{TOKEN}'")
+    path = write_settings(f"[sources.erp]\ntoken_sha256 = ['{HASH}']\n[plugins.mail]\npassword = '{TOKEN}'")
 
     loaded = settings.load(path, {}, {})
 
@@ -198,16 +198,16 @@ def test_secrets_are_not_shown(written):
         ({}, {"listen": None, "file": None}, "default of listen"),
     ],
 )
-def test_origin_of_a_setting(written, environ, options, expected):
+def test_origin_of_a_setting(write_settings, environ, options, expected):
     """The place that decided the value is named."""
-    path = written("admin = '127.0.0.1:0'" if "file" in options else "listen = '127.0.0.1:1'")
+    path = write_settings("admin = '127.0.0.1:0'" if "file" in options else "listen = '127.0.0.1:1'")
 
     assert settings.origin("listen", path, environ, options) == expected.format(path=path)
 
 
-def test_origin_in_the_default_file(written, monkeypatch):
+def test_origin_in_the_default_file(write_settings, monkeypatch):
     """The file of `FLOWHOOKS_CONFIG` counts too; without a file the default decides."""
-    path = written("listen = '127.0.0.1:1'").absolute()
+    path = write_settings("listen = '127.0.0.1:1'").absolute()
     monkeypatch.chdir(path.parent.parent)
 
     assert settings.origin("listen", None, {"FLOWHOOKS_CONFIG": str(path)}, {}) == f"{path}: listen"

@@ -127,7 +127,7 @@ def inline(value, data):
     return str(value).lower()
 
 
-def written(table, prefix, data):
+def write_settings(table, prefix, data):
     """A table in lines: values and inline tables first, then its sections."""
     sections = {name: item for name, item in table.items() if isinstance(item, dict) and data.draw(st.booleans())}
     for name, value in table.items():
@@ -136,13 +136,13 @@ def written(table, prefix, data):
     for name, section in sections.items():
         path = f"{prefix}{written_key(name, data)}"
         yield f"[{path}]"
-        yield from written(section, f"{path}.", data)
+        yield from write_settings(section, f"{path}.", data)
 
 
 @given(table=TABLES, data=st.data())
 def test_every_key_has_a_line(table, data):
     """Of any table, however it is written, exactly its keys have lines, and each line has the key."""
-    text = "\n".join(written(table, "", data))
+    text = "\n".join(write_settings(table, "", data))
     assert tomllib.loads(text) == table
     lines = text.split("\n")
     found = key_lines(text)

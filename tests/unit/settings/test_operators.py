@@ -14,7 +14,7 @@ DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
 PASSWORD = "$argon2id$v=19$m=65536,t=3,p=4$lhvv5z4A70sVthXMZl60ew$d5vAFqxHwgX2fzPCNqS7QCZM7SLV6dGd6Wt48K+YzKM"
 
 
-def refused(path):
+def load_errors(path):
     """All problems of a file, one per line, without a secret."""
     with pytest.raises(SettingsError) as caught:
         settings.check_operators(settings.load(path, {}, {}))
@@ -24,13 +24,13 @@ def refused(path):
     return text
 
 
-def test_operators_are_read(written, tmp_path):
+def test_operators_are_read(write_settings, tmp_path):
     """An operator has a password, token hashes or a token file; the repr has none of them."""
     file = tmp_path / "token"
     file.write_text("another-token-of-twenty-characters\n")
     file.chmod(0o640)
     loaded = settings.load(
-        written(f"""
+        write_settings(f"""
         [operators.li]
         role = "operate"
         password = "{PASSWORD}"
@@ -73,9 +73,9 @@ def test_operators_are_read(written, tmp_path):
         ('role = "view"\ntoken_file = "/nowhere/token"', "cannot be read"),
     ],
 )
-def test_invalid_operators(written, section, says):
+def test_invalid_operators(write_settings, section, says):
     """Each error names the operator and the fault."""
-    found = refused(written(f"[operators.li]\n{section}"))
+    found = load_errors(write_settings(f"[operators.li]\n{section}"))
     assert says in found
     assert "operators.li" in found
 
@@ -95,7 +95,7 @@ def test_invalid_operators(written, section, says):
         (None, 0o700, "cannot be read"),
     ],
 )
-def test_unusable_token_files_are_rejected(written, tmp_path, content, mode, says):
+def test_unusable_token_files_are_rejected(write_settings, tmp_path, content, mode, says):
     """A file that all users can read or that has no token is refused; its content is not repeated."""
     file = tmp_path / "token"
     if content is None:
@@ -103,20 +103,24 @@ def test_unusable_token_files_are_rejected(written, tmp_path, content, mode, say
     else:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     file.chmod(mode)
-    found = refused(written(f'[operators.li]\nrole = "view"\ntoken_file = "{file}"'))
+    found = load_errors(write_settings(f'[operators.li]\nrole = "view"\ntoken_file = "{file}"'))
     assert says in found
     assert "operators.li.token_file" in found
 
 
-def test_a_token_belongs_to_one_operator(written, tmp_path):
+def test_a_token_belongs_to_one_operator(write_settings, tmp_path):
     """Two operators with one token are refused, in any place, and so is an engine's token for an operator."""
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o600)
     one = f'[operators.li]\nrole = "view"\ntoken_sha256 = ["{DIGEST}"]\n'
-    assert "operators li and wang" in refused(written(one + one.replace("li", "wang")))
-    assert "sources erp and operators li" in refused(written(f'[sources.erp]\ntoken_sha256 = ["{DIGEST}"]\n{one}'))
-    assert "have the same token" in refused(written(f'{one}[operators.wang]\nrole = "view"\ntoken_file = "{file}"\n'))
+    assert "operators li and wang" in load_errors(write_settings(one + one.replace("li", "wang")))
+    assert "sources erp and operators li" in load_errors(
+        write_settings(f'[sources.erp]\ntoken_sha256 = ["{DIGEST}"]\n{one}')
+    )
+    assert "have the same token" in load_errors(
+        write_settings(f'{one}[operators.wang]\nrole = "view"\ntoken_file = "{file}"\n')
+    )
 
 
 def test_operators_are_only_in_the_file():
@@ -125,11 +129,11 @@ def test_operators_are_only_in_the_file():
         settings.load(None, {"FLOWHOOKS_OPERATORS_LI_ROLE": "view"}, {})
 
 
-def test_a_password_needs_a_package(monkeypatch, written):
+def test_a_password_needs_a_package(monkeypatch, write_settings):
     """Without the package for passwords the settings are refused with its name."""
     monkeypatch.setattr("flowhooks.settings.tokens.find_spec", lambda name: None)
-    assert "pip install 'flowhooks[operators]'" in refused(
-        written(f'[operators.li]\nrole = "view"\npassword = "{PASSWORD}"')
+    assert "pip install 'flowhooks[operators]'" in load_errors(
+        write_settings(f'[operators.li]\nrole = "view"\npassword = "{PASSWORD}"')
     )
 
 

@@ -27,9 +27,9 @@ TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
         ("a = " + "[" * 100_000, "flowhooks.toml: cannot be read: it is not a settings file"),
     ],
 )
-def test_unreadable_content(refused, content, says):
+def test_unreadable_content(load_errors, content, says):
     """Invalid TOML is refused with the place of the error."""
-    assert refused(content) == [says]
+    assert load_errors(content) == [says]
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
@@ -178,9 +178,9 @@ def test_hostile_file_names(name):
         ("[handlers.'a:b']\ntime = 1", "handlers.'a:b'.time is not a setting; did you mean timeout?"),
     ],
 )
-def test_mistakes_in_the_file(refused, content, says):
+def test_mistakes_in_the_file(load_errors, content, says):
     """Each mistake in the file is one line with its place, the fault and the allowed values."""
-    assert refused(content) == [f"flowhooks.toml: {says}"]
+    assert load_errors(content) == [f"flowhooks.toml: {says}"]
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_mistakes_in_the_file(refused, content, says):
         ),
     ],
 )
-def test_unusable_or_shared_sources_are_rejected(refused, section, says):
+def test_unusable_or_shared_sources_are_rejected(load_errors, section, says):
     """A source that cannot be used, or that two engines would share, is refused."""
-    assert refused(f"[sources.erp]\n{section}") == [f"flowhooks.toml: {says}"]
+    assert load_errors(f"[sources.erp]\n{section}") == [f"flowhooks.toml: {says}"]
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_unusable_or_shared_sources_are_rejected(refused, section, says):
         f"plugins = '{TOKEN}'",
     ],
 )
-def test_secrets_are_not_repeated(refused, content):
+def test_secrets_are_not_repeated(load_errors, content):
     """An error never shows a token, its hash or a password, even in a wrong place."""
-    problems = refused(content, {"FLOWHOOKS_TOKENS": TOKEN, "FLOWHOOKS_SOURCES_ERP_TOKEN_SHA256": TOKEN})
+    problems = load_errors(content, {"FLOWHOOKS_TOKENS": TOKEN, "FLOWHOOKS_SOURCES_ERP_TOKEN_SHA256": TOKEN})
 
     assert len(problems) >= 3
     assert not any(TOKEN[:8] in line or HASH[:8] in line for line in problems)
@@ -257,9 +257,9 @@ def test_secrets_are_not_repeated(refused, content):
         ("", "x", "is not a setting"),
     ],
 )
-def test_mistakes_in_the_environment(refused, variable, text, says):
+def test_mistakes_in_the_environment(load_errors, variable, text, says):
     """Each mistake in the environment is one line that names the variable; unknown variables are mistakes."""
-    assert refused(environ={f"FLOWHOOKS_{variable}": text}) == [f"environment variable FLOWHOOKS_{variable} {says}"]
+    assert load_errors(environ={f"FLOWHOOKS_{variable}": text}) == [f"environment variable FLOWHOOKS_{variable} {says}"]
 
 
 @pytest.mark.parametrize(
@@ -280,14 +280,14 @@ def test_mistakes_in_the_environment(refused, variable, text, says):
         ("sources.erp.x", "x", "is not a setting"),
     ],
 )
-def test_mistakes_in_options(refused, name, value, says):
+def test_mistakes_in_options(load_errors, name, value, says):
     """Each mistake in an option is one line that names it."""
-    assert refused(options={name: value}) == [f"option {name} {says}"]
+    assert load_errors(options={name: value}) == [f"option {name} {says}"]
 
 
-def test_all_problems_at_once(refused):
+def test_all_problems_at_once(load_errors):
     """All problems from all places are reported at once, one per line."""
-    problems = refused(
+    problems = load_errors(
         'answer_wait = 99\n[http]\nthreads = 0\nfoo = 1\n[sources.erp]\nallow = ["x"]',
         {"FLOWHOOKS_LISTEN": "nowhere", "FLOWHOOKS_FOO": "1"},
         {"admin": "x:1:2"},
@@ -305,9 +305,9 @@ def test_all_problems_at_once(refused):
     ]
 
 
-def test_both_listeners_at_one_address(refused):
+def test_both_listeners_at_one_address(load_errors):
     """Two listeners cannot share an address, unless the system assigns their ports."""
     same = {"listen": "127.0.0.1:8080", "admin": "127.0.0.1:8080"}
 
-    assert refused(options=same) == ["listen and admin are both '127.0.0.1:8080': give each its own address"]
+    assert load_errors(options=same) == ["listen and admin are both '127.0.0.1:8080': give each its own address"]
     settings.load(None, {}, {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"})

@@ -18,7 +18,7 @@ flow_instance_id = "/id"
 """
 
 
-def test_every_setting_is_read(written):
+def test_every_setting_is_read(write_settings):
     """Each setting is read."""
     text = f"""{SOURCE}
         scheme = "hmac-sm3"
@@ -28,7 +28,7 @@ def test_every_setting_is_read(written):
         timestamp_header = "X-Timestamp"
         id_header = "X-Id"
     """
-    assert settings.load(written(text), {}, {}).sources["oa"].signature == SignatureSettings(
+    assert settings.load(write_settings(text), {}, {}).sources["oa"].signature == SignatureSettings(
         scheme="hmac-sm3",
         header="X-Signature",
         encoding="base64",
@@ -38,10 +38,10 @@ def test_every_setting_is_read(written):
     )
 
 
-def test_the_defaults(written):
+def test_the_defaults(write_settings):
     """A scheme and a header are enough: hexadecimal, over the body, without time and id."""
     text = f'{SOURCE}scheme = "hmac-sha256"\nheader = "X-Hub-Signature-256"'
-    signature = settings.load(written(text), {}, {}).sources["oa"].signature
+    signature = settings.load(write_settings(text), {}, {}).sources["oa"].signature
     assert (signature.encoding, signature.prefix, signature.timestamp_header, signature.id_header) == (
         "hex",
         "",
@@ -87,21 +87,21 @@ MUST_BE_A_HEADER = 'must be the name of a header, such as "X-Signature", not'
         ),
     ],
 )
-def test_rejected_settings(refused, content, number, says):
+def test_rejected_settings(load_errors, content, number, says):
     """Each mistake is one line, which names the file and the line, and never repeats a secret."""
-    (line,) = refused(SOURCE + content)
+    (line,) = load_errors(SOURCE + content)
     assert line.startswith(f"flowhooks.toml:{number}: sources.oa.signature{says}")
     assert "s3cret" not in line
 
 
-def test_all_mistakes_are_named_at_once(refused):
+def test_all_mistakes_are_named_at_once(load_errors):
     """A wrong value does not hide a missing setting."""
-    assert len(refused(f'{SOURCE}encoding = "x"\nprefix = 5')) == 4
+    assert len(load_errors(f'{SOURCE}encoding = "x"\nprefix = 5')) == 4
 
 
-def test_signature_must_be_a_section(refused):
+def test_signature_must_be_a_section(load_errors):
     """A single value instead of the section is refused with its line."""
-    (line,) = refused(
+    (line,) = load_errors(
         SOURCE.replace("[sources.oa.signature]\n", "").replace("[sources.oa.i", "signature = 5\n[sources.oa.i")
     )
     assert line == "flowhooks.toml:3: sources.oa.signature must be a section, [sources.oa.signature], not 5"
@@ -136,15 +136,15 @@ def test_signature_must_be_a_section(refused):
         ),
     ],
 )
-def test_a_signature_must_be_usable(refused, content, says):
+def test_a_signature_must_be_usable(load_errors, content, says):
     """A signature needs a key and requests: a section that would never be used is refused."""
-    assert refused(content) == [says]
+    assert load_errors(content) == [says]
 
 
-def test_sm3_must_be_available(refused, monkeypatch):
+def test_sm3_must_be_available(load_errors, monkeypatch):
     """Where Python's OpenSSL has no SM3, the scheme is refused at start instead of at the first request."""
     monkeypatch.setattr(hashlib, "algorithms_available", {"sha256"})
-    assert refused(f'{SOURCE}{HEADER}scheme = "hmac-sm3"') == [
+    assert load_errors(f'{SOURCE}{HEADER}scheme = "hmac-sm3"') == [
         "flowhooks.toml:8: sources.oa.signature has the scheme hmac-sm3, but the OpenSSL of this Python has no SM3"
     ]
 

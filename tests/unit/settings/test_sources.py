@@ -32,21 +32,21 @@ def private(tmp_path):
 
 
 @pytest.fixture
-def refused(written):
+def load_errors(write_settings):
     """A function that returns the reason why a section [sources.erp] is refused."""
 
     def why(section):
         with pytest.raises(SettingsError) as caught:
-            settings.load(written(f"[sources.erp]\n{section}"), {}, {})
+            settings.load(write_settings(f"[sources.erp]\n{section}"), {}, {})
         return str(caught.value)
 
     return why
 
 
-def test_all_credentials_and_limits_of_a_source(written, private):
+def test_all_credentials_and_limits_of_a_source(write_settings, private):
     """A source can have a token in a file, secrets in files and variables with expiry times, and limits."""
     token, secret = private(f"{TOKEN}\n", "token"), private(f"{SECRET}\r\n")
-    path = written(f"""
+    path = write_settings(f"""
         [http]
         trusted_proxy = "::ffff:10.0.0.1"
         [sources.erp]
@@ -108,19 +108,19 @@ def test_all_credentials_and_limits_of_a_source(written, private):
         ("token_file = 'x'\nmax_body_bytes = 2000000", "but must be at most http.max_body_bytes, 1048576"),
     ],
 )
-def test_rejected_settings(refused, section, says):
+def test_rejected_settings(load_errors, section, says):
     """The error names the allowed values, and repeats no possible credential."""
-    why = refused(section)
+    why = load_errors(section)
     assert says in why
     assert SECRET not in why
     assert TOKEN not in why
 
 
 @pytest.mark.parametrize("proxy", ["*", "10.0.0.0/8", "localhost", "10.0.0.1:80", "10.0.0.1, 10.0.0.2", "::g"])
-def test_one_proxy_by_its_address(written, proxy):
+def test_one_proxy_by_its_address(write_settings, proxy):
     """A trusted proxy is one address."""
     with pytest.raises(SettingsError, match="trusted_proxy must be one IP address"):
-        settings.load(written(f"[http]\ntrusted_proxy = '{proxy}'"), {}, {})
+        settings.load(write_settings(f"[http]\ntrusted_proxy = '{proxy}'"), {}, {})
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_one_proxy_by_its_address(written, proxy):
         ("whsec_" + "é" * 40, "does not hold a Standard Webhooks secret"),
     ],
 )
-def test_invalid_secrets_are_rejected_in_any_place(written, private, text, says):
+def test_invalid_secrets_are_rejected_in_any_place(write_settings, private, text, says):
     """An invalid secret is refused in any place, and not repeated."""
     file = private(text)
     for place in (f"file = '{file}'", "env = 'ERP'"):
-        loaded = settings.load(written(f"[sources.erp]\nsecrets = [{{{place}}}]"), {}, {})
+        loaded = settings.load(write_settings(f"[sources.erp]\nsecrets = [{{{place}}}]"), {}, {})
         with pytest.raises(SettingsError) as caught:
             settings.check_sources(loaded, {"ERP": text})
         assert says in str(caught.value)
@@ -149,12 +149,12 @@ def test_invalid_secrets_are_rejected_in_any_place(written, private, text, says)
         assert not text or text not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_used(written, private, tmp_path):
+def test_a_file_that_cannot_be_used(write_settings, private, tmp_path):
     """Each problem is a line: a missing file, one that all users can read, no token, no variable."""
     for_all = private(SECRET, "for-all")
     for_all.chmod(0o604)
     short = private("short", "short")
-    path = written(
+    path = write_settings(
         f"[sources.erp]\nsecrets = [{{file = '{tmp_path / 'none'}'}}, {{file = '{for_all}'}}, {{env = 'NONE'}}]\n"
         f"[sources.crm]\ntoken_file = '{short}'"
     )
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_used(written, private, tmp_path):
         assert says in line
 
 
-def test_a_credential_belongs_to_one_source(written, private):
+def test_a_credential_belongs_to_one_source(write_settings, private):
     """Two sources with the same secret or token are refused, in the settings or in files."""
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     file, secret = private(TOKEN, "token"), private(SECRET)
@@ -179,11 +179,13 @@ def test_a_credential_belongs_to_one_source(written, private):
         (f"token_file = '{file}'", f"[operators.li]\nrole = 'view'\ntoken_sha256 = ['{digest}']", "operators.li and"),
     )
     for one, other, who in both:
-        loaded = settings.load(written(f"[sources.erp]\n{one}\n{other}"), {}, {})
+        loaded = settings.load(write_settings(f"[sources.erp]\n{one}\n{other}"), {}, {})
         with pytest.raises(SettingsError, match=f"{who} .*have the same (token|secret)"):
             settings.check_sources(loaded, {"S": SECRET})
     loaded = settings.load(
-        written(f"[sources.erp]\ntoken_file = '{file}'\n[operators.li]\nrole = 'view'\ntoken_file = '{file}'"), {}, {}
+        write_settings(f"[sources.erp]\ntoken_file = '{file}'\n[operators.li]\nrole = 'view'\ntoken_file = '{file}'"),
+        {},
+        {},
     )
     with pytest.raises(SettingsError, match="the same token"):
         settings.operator_tokens(loaded)
@@ -195,10 +197,12 @@ MAPPING = "[sources.erp.ingress]\nformat = 'json'\nflow_instance_id = '/id'\n"
 
 @pytest.mark.parametrize("text", ["It's a Secret to Everybody", "0123456789abcdef", "x" * 1024, "密钥密钥密钥", SECRET])
 @pytest.mark.parametrize("scheme", ["hmac-sha256", "hmac-sm3"])
-def test_a_text_as_a_key(written, private, text, scheme):
+def test_a_text_as_a_key(write_settings, private, text, scheme):
     """The secret of a source with a signature scheme is a text, and its bytes are the key; also one like `whsec_…`."""
     config = f"[sources.erp]\nsecrets = [{{file = '{private(text)}'}}, {{env = 'S'}}]\n{MAPPING}{SCHEME.format(scheme)}"
-    known = settings.load_source_credentials(settings.load(written(config), {}, {}), {"S": f"{text[:1023]}-"})["erp"]
+    known = settings.load_source_credentials(settings.load(write_settings(config), {}, {}), {"S": f"{text[:1023]}-"})[
+        "erp"
+    ]
     assert known.keys[0].key == text.encode()
     assert len(known.keys) == 2
     assert text not in repr(known)
@@ -207,11 +211,11 @@ def test_a_text_as_a_key(written, private, text, scheme):
 @pytest.mark.parametrize(
     "text", ["", "fifteen-bytes-1", "x" * 1025, "two lines of a text\nas a key", "a text\x85with a break"]
 )
-def test_a_text_that_is_no_key(written, private, text):
+def test_a_text_that_is_no_key(write_settings, private, text):
     """A text that is too short or too long, or has several lines, is refused and not repeated."""
     config = f"[sources.erp]\nsecrets = [{{file = '{private(text)}'}}]\n{MAPPING}{SCHEME.format('hmac-sha256')}"
     with pytest.raises(SettingsError) as caught:
-        settings.check_sources(settings.load(written(config), {}, {}), {})
+        settings.check_sources(settings.load(write_settings(config), {}, {}), {})
     says = "does not hold a secret of 16 to 1024 bytes" if text else "is empty"
     assert str(caught.value).startswith("sources.erp.secrets: the file ")
     assert says in str(caught.value)
