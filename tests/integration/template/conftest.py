@@ -24,8 +24,8 @@ class Baked(NamedTuple):
     @property
     def files(self):
         """Every file by its path in the package."""
-        found = (one for one in self.folder.rglob("*") if one.is_file())
-        return {one.relative_to(self.folder).as_posix(): one.read_text("utf-8") for one in found}
+        files = (file for file in self.folder.rglob("*") if file.is_file())
+        return {file.relative_to(self.folder).as_posix(): file.read_text("utf-8") for file in files}
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +46,8 @@ def bake(tmp_path_factory):
 
 
 @pytest.fixture
-def refuse(bake, capfd):
-    """A function that passes answers which are refused, and returns the template's error text."""
+def template_error(bake, capfd):
+    """A function that passes invalid answers, and returns the error text of the template."""
 
     def attempt(into, **answers):
         with pytest.raises(CookiecutterException):

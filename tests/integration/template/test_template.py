@@ -237,22 +237,22 @@ def test_the_default_package_name_is_ascii(domain, package, bake, tmp_path):
 
 
 @pytest.mark.parametrize(("answers", "words"), REFUSED.values(), ids=REFUSED)
-def test_wrong_answers_are_rejected_and_leave_no_file(answers, words, refuse, tmp_path):
+def test_wrong_answers_are_rejected_and_leave_no_file(answers, words, template_error, tmp_path):
     """One line names the wrong answer and the reason, and no file is left, neither there nor beside it."""
     into = tmp_path / "here/there"
     into.mkdir(parents=True)
     fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
-    (said,) = refuse(into, **answers | fit).splitlines()
+    (said,) = template_error(into, **answers | fit).splitlines()
     assert said.startswith(words)
     assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == ["here", "here/there"]
 
 
-def test_an_existing_folder_is_unchanged(refuse, bake, tmp_path):
+def test_an_existing_folder_is_unchanged(template_error, bake, tmp_path):
     """An existing folder of the package's name does not change."""
     mine = tmp_path / "flowhooks-leave/pyproject.toml"
     mine.parent.mkdir()
     mine.write_text("mine")
-    refuse(tmp_path, domain="Leave", process_key="k")
+    template_error(tmp_path, domain="Leave", process_key="k")
     assert [one.read_text() for one in mine.parent.iterdir()] == ["mine"]
 
 

@@ -13,8 +13,8 @@ from support.asked_engine import MINUTE, Asked, grant, settings_of
 
 
 @pytest.fixture(autouse=True)
-def without_rests(monkeypatch):
-    """Rounds do not rest between pages, although other threads of this process are busy."""
+def without_pauses(monkeypatch):
+    """Rounds do not pause between pages, although other threads of this process are busy."""
     monkeypatch.setattr(pace, "MAX_SHARE", 1.0)
 
 
@@ -25,22 +25,22 @@ def engine(clock):
 
 
 @pytest.fixture
-def opened(harness, clock, engine):
-    """A function that opens an app that asks the engine; its rounds are made by the test."""
+def open_app(harness, clock, engine):
+    """A function that opens an app that asks the engine; the test starts its rounds."""
 
-    def open_app(section: dict[str, Any] | None = None, *, start: bool = False, **given: Any) -> Asked:
+    def open_with(section: dict[str, Any] | None = None, *, start: bool = False, **given: Any) -> Asked:
         plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": engine.client})}
         sources = given.pop("sources", None) or {"oa": settings_of(section)}
         flow = harness.open(plugins=plugins, sources=sources, start=start, **given)
         return Asked(harness, clock, engine, flow)
 
-    return open_app
+    return open_with
 
 
 @pytest.fixture
-def asked(opened):
+def asked(open_app):
     """An app that asks the engine, after its first contact."""
-    app = opened()
+    app = open_app()
     app.round()
     app.clock.advance(MINUTE)
     return app

@@ -18,9 +18,9 @@ HOUR = 3600
 
 
 @pytest.fixture
-def waiting(opened):
+def waiting(open_app):
     """An app with three instances that wait for an operator."""
-    asked = opened({"max_new": 2})
+    asked = open_app({"max_new": 2})
     asked.round()
     asked.clock.advance(MINUTE)
     for number in range(3):
@@ -73,13 +73,13 @@ def test_declined_instances_can_be_imported_later(waiting):
     assert len(waiting.events()) == 3
 
 
-def test_declined_instances_of_a_renamed_source_stay_declined(waiting, opened):
+def test_declined_instances_of_a_renamed_source_stay_declined(waiting, open_app):
     """Neither an overlapping window nor a start that an operator gives takes them in; `declined` does, once."""
     since = waiting.clock.now() - HOUR * SECOND
     waiting.service.decline("oa", note="")
     waiting.flow.close()
     waiting.clock.advance(MINUTE)
-    renamed = opened(sources={"ob": settings_of(former_names=("oa",))})
+    renamed = open_app(sources={"ob": settings_of(former_names=("oa",))})
     for given in ({}, {"since": since, "dry_run": True}, {"since": since}, {}):
         assert renamed.round("ob", **given).skipped == {"declined": 3}
     assert renamed.events() == {}
@@ -134,7 +134,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def restarted(waiting, harness, opened, monkeypatch):
+def restarted(waiting, harness, open_app, monkeypatch):
     """The process after one that was killed when it had declined two of three instances, a page of two."""
 
     def hit(point):
@@ -148,7 +148,7 @@ def restarted(waiting, harness, opened, monkeypatch):
             waiting.service.decline("oa", note="handled by the old system")
     assert sorted(details(waiting)) == ["i0", "i1"]
     harness.crash(waiting.flow)
-    return opened({"max_new": 2})
+    return open_app({"max_new": 2})
 
 
 def test_the_next_round_finishes_a_decline_that_was_killed(restarted):
@@ -186,12 +186,12 @@ def test_a_second_decline_finishes_the_first_decline(restarted):
     assert details(restarted) == dict.fromkeys(("i0", "i1", "i2"), "handled by the old system")
 
 
-def test_a_source_with_a_later_former_name_finishes_its_decline(restarted, opened):
+def test_a_source_with_a_later_former_name_finishes_its_decline(restarted, open_app):
     """The rest is declined with its note, although the source has a position of its own."""
     restarted.flow.close()
     for former_names in ((), ("oa",)):
         restarted.clock.advance(MINUTE)
-        renamed = opened(sources={"ob": settings_of(former_names=former_names)})
+        renamed = open_app(sources={"ob": settings_of(former_names=former_names)})
         assert renamed.round("ob").taken_in == 0
         assert renamed.events() == {}
         declined = details(renamed)

@@ -43,9 +43,9 @@ def test_an_error_of_the_engine_is_recorded_and_loses_nothing(asked, logged, rea
     assert asked.after_grace().taken_in == 1
 
 
-def test_a_history_level_that_is_too_low_is_an_error(opened):
+def test_a_history_level_that_is_too_low_is_an_error(open_app):
     """If the engine's history level is too low, no round reads it, and the error says what to do."""
-    asked = opened()
+    asked = open_app()
     asked.engine.info = EngineInfo(product="Camunda", version="7.23", problem="Set the history level to audit.")
     assert asked.failed().error == "Camunda 7.23: Set the history level to audit."
     assert asked.position().reason == "invalid"
@@ -74,9 +74,9 @@ def test_a_long_failure_is_a_gap_until_the_interval_is_read(asked, logged):
     assert asked.gaps() == [("refused", True)]
 
 
-def test_a_slow_schedule_opens_a_gap_only_after_three_failures(opened):
+def test_a_slow_schedule_opens_a_gap_only_after_three_failures(open_app):
     """A gap opens only after three rounds that fail."""
-    asked = opened({"reconcile_every": float(2 * HOUR)})
+    asked = open_app({"reconcile_every": float(2 * HOUR)})
     asked.round()
     asked.engine.fail()
     for _ in range(4):
@@ -149,7 +149,7 @@ def test_deleted_history_is_one_gap(asked):
     assert asked.gaps() == [("deleted", False)] * 2
 
 
-def test_a_closed_gap_of_deleted_history_is_not_found_again(asked, opened):
+def test_a_closed_gap_of_deleted_history_is_not_found_again(asked, open_app):
     """A closed gap is not found again after a restart; another callback without an instance is a new gap."""
     asked.flow.take("gone", source="oa", wait=0)
     for _ in range(2):
@@ -159,7 +159,7 @@ def test_a_closed_gap_of_deleted_history_is_not_found_again(asked, opened):
     now = asked.clock.now()
     assert write(lambda transaction: history_gaps.close_seen(transaction, "oa", now, now)) == 1
     asked.flow.app.close(0)
-    again = opened()
+    again = open_app()
     again.round()
     assert again.gaps() == [("deleted", True)]
     again.flow.take("gone2", source="oa", wait=0)

@@ -20,15 +20,15 @@ HOUR = 3600
 # Grace.
 
 
-def test_grace_counts_from_our_own_readiness(opened):
+def test_grace_counts_from_our_own_readiness(open_app):
     """After a start of the server, the engine gets the time to call again."""
-    asked = opened()
+    asked = open_app()
     asked.round()
     asked.finish("i1")
     asked.round()
     asked.clock.advance(HOUR)
     asked.flow.close()
-    asked = opened({"reconcile_every": 86_400.0}, start=True)
+    asked = open_app({"reconcile_every": 86_400.0}, start=True)
     assert asked.round().taken_in == 0
     asked.clock.advance(119)
     assert asked.round().taken_in == 0
@@ -36,13 +36,13 @@ def test_grace_counts_from_our_own_readiness(opened):
     assert asked.round().taken_in == 1
 
 
-def test_a_clock_that_was_ahead_at_the_start_postpones_nothing(opened, clock, monkeypatch):
+def test_a_clock_that_was_ahead_at_the_start_postpones_nothing(open_app, clock, monkeypatch):
     """Grace counts from the correction of the clock, not from the start that the clock has shown."""
-    asked = opened()
+    asked = open_app()
     asked.round()
     asked.finish("i1")
     asked.flow.close()
-    asked = opened(sources={})
+    asked = open_app(sources={})
     now = clock.now
     with monkeypatch.context() as patch:
         patch.setattr(clock, "now", lambda: now() + 48 * HOUR * SECOND)
@@ -127,17 +127,17 @@ def test_a_time_at_which_our_clock_was_ahead_postpones_nothing(asked, monkeypatc
 
 
 @pytest.mark.parametrize("calls", [True, False])
-def test_a_command_without_a_server_leaves_the_engine_time_to_call(opened, calls):
+def test_a_command_without_a_server_leaves_the_engine_time_to_call(open_app, calls):
     """A command takes in only instances whose grace ended while a server ran, unless the engine cannot call."""
     source = settings_of() if calls else settings_of(token_sha256=())
-    asked = opened(sources={"oa": source})
+    asked = open_app(sources={"oa": source})
     asked.round()
     asked.finish("early")
     asked.clock.advance(121)
     asked.finish("late")
     asked.flow.close()
     asked.clock.advance(HOUR)
-    command = opened(sources={"oa": source})
+    command = open_app(sources={"oa": source})
     command.flow.sql("UPDATE processes SET heartbeat_at = 0")
     command.flow.sql("UPDATE processes SET kind = 'command' WHERE stopped_at IS NULL")
     result = command.round()
@@ -147,9 +147,9 @@ def test_a_command_without_a_server_leaves_the_engine_time_to_call(opened, calls
 # Confirmation.
 
 
-def test_instances_that_wait_for_an_operator_stay_counted(opened):
+def test_instances_that_wait_for_an_operator_stay_counted(open_app):
     """A restart or a 503 does not end the wait for a confirmation."""
-    asked = opened({"max_new": 3})
+    asked = open_app({"max_new": 3})
     asked.round()
     for number in range(4):
         asked.finish(f"i{number}")
@@ -161,9 +161,9 @@ def test_instances_that_wait_for_an_operator_stay_counted(opened):
     assert asked.after_grace().taken_in == 4
 
 
-def test_many_new_instances_wait_for_an_operator(opened, logged):
+def test_many_new_instances_wait_for_an_operator(open_app, logged):
     """Above max_new nothing is taken in before an operator confirms; what appears later counts by itself."""
-    asked = opened({"max_new": 3})
+    asked = open_app({"max_new": 3})
     asked.round()
     for number in range(4):
         asked.finish(f"i{number}")
@@ -186,9 +186,9 @@ def test_many_new_instances_wait_for_an_operator(opened, logged):
     assert len(asked.events()) == 8
 
 
-def test_instances_that_were_not_counted_are_not_confirmed(opened):
+def test_instances_that_were_not_counted_are_not_confirmed(open_app):
     """A confirmation covers the instances that the round has counted, and none whose grace had not ended by then."""
-    asked = opened({"max_new": 3})
+    asked = open_app({"max_new": 3})
     asked.round()
     for number in range(5):
         asked.finish(f"i{number}")
@@ -204,9 +204,9 @@ def test_instances_that_were_not_counted_are_not_confirmed(opened):
     assert (result.taken_in, result.to_confirm) == (5, 50)
 
 
-def test_only_instances_shown_to_the_operator_are_confirmed(opened):
+def test_only_instances_shown_to_the_operator_are_confirmed(open_app):
     """Instances that later rounds have counted between the question and its answer are not confirmed with it."""
-    asked = opened({"max_new": 3})
+    asked = open_app({"max_new": 3})
     asked.round()
     context = asked.flow.app.operation_context
     for count, first in ((5, "i"), (7, "later")):
@@ -228,9 +228,9 @@ def test_only_instances_shown_to_the_operator_are_confirmed(opened):
         confirm_reconciliation(context, source="oa", seen_until=asked.clock.now() + 1)
 
 
-def test_a_confirmation_excludes_instances_decided_again_later(opened):
+def test_a_confirmation_excludes_instances_decided_again_later(open_app):
     """Skipped instances that an operator asks for wait for a confirmation of their own, as the dry run has shown."""
-    asked = opened({"max_new": 2})
+    asked = open_app({"max_new": 2})
     asked.round()
     asked.clock.advance(MINUTE)
     since = asked.clock.now()
@@ -251,13 +251,13 @@ def test_a_confirmation_excludes_instances_decided_again_later(opened):
     assert asked.round().taken_in == 3
 
 
-def test_a_confirmation_excludes_instances_of_a_later_former_name(opened):
+def test_a_confirmation_excludes_instances_of_a_later_former_name(open_app):
     """Instances of a former name that is added later wait for a confirmation of their own."""
     sources = {
         name: settings_of({"max_new": 2}, former_names=former)
         for name, former in (("old", ()), ("new", ()), ("both", ("old",)))
     }
-    asked = opened(sources={"old": sources["old"]})
+    asked = open_app(sources={"old": sources["old"]})
     for name in ("old", "new"):
         asked.round(name)
         asked.clock.advance(MINUTE)
@@ -275,9 +275,9 @@ def test_a_confirmation_excludes_instances_of_a_later_former_name(opened):
 
 
 @pytest.mark.parametrize("confirmed", ["ahead", "corrected", "in between"])
-def test_a_confirmation_while_our_clock_was_ahead(opened, monkeypatch, confirmed):
+def test_a_confirmation_while_our_clock_was_ahead(open_app, monkeypatch, confirmed):
     """When the clock is right again, what was confirmed is taken in, and later instances wait for an operator."""
-    asked = opened({"max_new": 2})
+    asked = open_app({"max_new": 2})
     asked.round()
     asked.clock.advance(MINUTE)
     now = asked.clock.now
@@ -308,9 +308,9 @@ def test_a_confirmation_while_our_clock_was_ahead(opened, monkeypatch, confirmed
     assert asked.service.decline("oa", note="") == 3
 
 
-def test_a_dry_run_counts_waiting_instances(opened):
+def test_a_dry_run_counts_waiting_instances(open_app):
     """A dry run counts the instances that earlier rounds have read, however long ago they ended."""
-    asked = opened({"max_new": 3})
+    asked = open_app({"max_new": 3})
     asked.round()
     for number in range(10):
         asked.finish(f"i{number}")
@@ -328,9 +328,9 @@ def test_a_dry_run_counts_waiting_instances(opened):
     assert asked.round(dry_run=True).taken_in == 1
 
 
-def test_max_new_itself_needs_no_confirmation(opened):
+def test_max_new_itself_needs_no_confirmation(open_app):
     """Exactly max_new instances are taken in."""
-    asked = opened({"max_new": 3})
+    asked = open_app({"max_new": 3})
     asked.round()
     for number in range(3):
         asked.finish(f"i{number}")
@@ -338,10 +338,10 @@ def test_max_new_itself_needs_no_confirmation(opened):
     assert asked.after_grace().taken_in == 3
 
 
-def test_waiting_instances_that_the_settings_no_longer_allow(opened):
+def test_waiting_instances_that_the_settings_no_longer_allow(open_app):
     """Rules are applied again before an instance is taken in: one that waits for an operator may be skipped by then."""
     section = {"max_new": 3, "children": True, "kinds": ("complete", "cancel")}
-    asked = opened(section)
+    asked = open_app(section)
     asked.round()
     for number in range(3):
         asked.finish(f"cancelled{number}", tenant_id="south", end_state=EndState.CANCELLED)

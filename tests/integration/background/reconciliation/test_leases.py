@@ -66,9 +66,9 @@ def test_one_request_waits_for_the_round_in_progress(asked, gate):
 
 
 @pytest.mark.postgresql
-def test_only_one_of_two_processes_makes_a_round(asked, opened, gate):
+def test_only_one_of_two_processes_makes_a_round(asked, open_app, gate):
     """While one process reads the history, the round of the other one is *busy* and reads nothing."""
-    other = opened()
+    other = open_app()
     asked.finish("i1")
     waits, may_go_on = gate()
     first = threading.Thread(target=asked.round)
@@ -84,9 +84,9 @@ def test_only_one_of_two_processes_makes_a_round(asked, opened, gate):
 
 
 @pytest.mark.postgresql
-def test_the_lease_of_a_process_that_has_ended_is_free(asked, opened):
+def test_the_lease_of_a_process_that_has_ended_is_free(asked, open_app):
     """A process that was marked as stopped does not keep others from the history."""
-    other = opened()
+    other = open_app()
     dead = asked.flow.app.ledger.process
     until = asked.clock.now() + 10**15
     asked.flow.sql("UPDATE engine_positions SET process = ?, process_until = ?", dead, until)
@@ -133,14 +133,14 @@ def test_queries_about_callbacks_renew_the_lease(asked):
 
 
 @pytest.mark.either
-def test_an_unreadable_position_does_not_end_the_thread(opened, monkeypatch):
+def test_an_unreadable_position_does_not_end_the_thread(open_app, monkeypatch):
     """The thread of the source makes its round, which reports what is wrong."""
 
     def fail(_reconciler):
         raise TypeError("round_at is a text")
 
     monkeypatch.setattr(SourceReconciler, "position", fail)
-    asked = opened(start=True)
+    asked = open_app(start=True)
     until(lambda: "finished" in [call[0] for call in asked.engine.calls])
     assert asked.service._workers["oa"].is_alive()
 
@@ -188,12 +188,12 @@ def test_a_stop_ends_a_round_within_a_page(asked, gate):
 
 
 @pytest.mark.postgresql
-def test_a_process_with_old_settings_makes_no_round_of_a_renamed_source(opened, clock, engine):
+def test_a_process_with_old_settings_makes_no_round_of_a_renamed_source(open_app, clock, engine):
     """While servers are renamed one after the other, no instance is taken in under both names."""
-    old = opened(sources={"oa": settings_of()})
+    old = open_app(sources={"oa": settings_of()})
     old.round("oa")
     clock.advance(60)
-    new = opened(sources={"ob": settings_of(former_names=("oa",))})
+    new = open_app(sources={"ob": settings_of(former_names=("oa",))})
     new.round("ob")
     assert old.failed("oa").reason == "busy"
     clock.advance(10)
@@ -208,6 +208,6 @@ def test_a_process_with_old_settings_makes_no_round_of_a_renamed_source(opened, 
     assert rows == [("ob", "called", "callback"), ("ob", "silent", "reconciled")]
     assert new.flow.sql("SELECT source FROM engine_positions") == [("ob",)]
     new.flow.close()
-    again = opened(sources={"ob": settings_of()})
+    again = open_app(sources={"ob": settings_of()})
     again.round("ob")
     old.round("oa")  # the name is free for another engine

@@ -64,9 +64,9 @@ def test_an_event_of_another_source_is_not_the_instances_event(asked):
     assert asked.after_grace().taken_in == 1
 
 
-def test_a_mapped_conclusion(opened):
+def test_a_mapped_conclusion(open_app):
     """The book and the event have the conclusion in the words of the settings, the data the engine's."""
-    asked = opened(sources={"oa": settings_of(conclusion={"agree": "approved"})})
+    asked = open_app(sources={"oa": settings_of(conclusion={"agree": "approved"})})
     asked.round()
     asked.finish("i1", variables={"conclusion": "agree"})
     asked.round()
@@ -119,9 +119,9 @@ def test_called_instances_are_skipped(asked):
     assert asked.book() == {"child": ("skipped", "child")}
 
 
-def test_called_instances_are_imported_if_configured(opened):
+def test_called_instances_are_imported_if_configured(open_app):
     """With children = true a called instance is like any other."""
-    asked = opened({"children": True})
+    asked = open_app({"children": True})
     asked.round()
     asked.finish("child", parent_id="parent")
     asked.round()
@@ -129,23 +129,23 @@ def test_called_instances_are_imported_if_configured(opened):
 
 
 @pytest.mark.parametrize(("state", "kind"), [("cancelled", "cancel"), ("error", "error"), ("terminated", "terminate")])
-def test_instances_with_another_end_state_are_skipped(asked, opened, state, kind):
+def test_instances_with_another_end_state_are_skipped(asked, open_app, state, kind):
     """Instances that ended otherwise are skipped, unless the settings name their kind."""
     asked.finish("i1", end_state=EndState(state))
     assert asked.round().skipped == {"end_state": 1}
     asked.flow.close()
-    asked = opened({"kinds": ("complete", kind)})
+    asked = open_app({"kinds": ("complete", kind)})
     asked.finish("i2", end_state=EndState(state))
     asked.round()
     assert asked.after_grace().taken_in == 1
     assert asked.flow.sql("SELECT flow_instance_id, kind FROM events") == [("i2", kind)]
 
 
-def test_instances_of_other_tenants_are_skipped(opened, engine, monkeypatch):
+def test_instances_of_other_tenants_are_skipped(open_app, engine, monkeypatch):
     """A client that returns instances of other tenants does not make them events."""
     create = engine.client
     monkeypatch.setattr(engine, "client", lambda config: create(replace(config, tenants=())))
-    asked = opened({"tenants": ("north",)})
+    asked = open_app({"tenants": ("north",)})
     asked.round()
     asked.finish("i1", tenant_id="north")
     asked.finish("i2", tenant_id="south")
@@ -232,9 +232,9 @@ def test_a_damaged_row_is_skipped(asked, damage, says):
     assert detail.startswith(says)
 
 
-def test_an_instance_without_a_matching_handler_is_parked(opened):
+def test_an_instance_without_a_matching_handler_is_parked(open_app):
     """The settings that reject a callback do not reject an instance: nobody would receive the answer."""
-    asked = opened(routing={"no_handler": "reject", "no_name": "reject"})
+    asked = open_app(routing={"no_handler": "reject", "no_name": "reject"})
     asked.round()
     asked.finish("i1", process_definition_key="nobody")
     asked.round()
@@ -242,15 +242,15 @@ def test_an_instance_without_a_matching_handler_is_parked(opened):
     assert asked.flow.sql("SELECT state FROM events") == [("parked",)]
 
 
-def test_skipped_instances_are_decided_again_only_on_request(opened):
+def test_skipped_instances_are_decided_again_only_on_request(open_app):
     """After a change of the settings, instances that were skipped stay skipped until `since` reaches them."""
-    asked = opened()
+    asked = open_app()
     asked.round()
     asked.clock.advance(1)
     asked.finish("child", parent_id="p")
     asked.round()
     asked.flow.close()
-    asked = opened({"children": True})
+    asked = open_app({"children": True})
     assert asked.round().skipped == {"child": 1}
     assert asked.round(since=asked.clock.now() - HOUR * SECOND).in_grace == 1
     assert asked.after_grace().taken_in == 1
@@ -259,9 +259,9 @@ def test_skipped_instances_are_decided_again_only_on_request(opened):
 # An operator's rounds.
 
 
-def test_older_instances_are_imported_on_request(opened):
+def test_older_instances_are_imported_on_request(open_app):
     """After a dry run that changes nothing, a round with `since` takes in what ended before the first contact."""
-    asked = opened()
+    asked = open_app()
     asked.finish("old")
     asked.clock.advance(HOUR)
     asked.round()
@@ -276,9 +276,9 @@ def test_older_instances_are_imported_on_request(opened):
     assert asked.events() == {"old": "reconciled"}
 
 
-def test_a_dry_run_before_the_first_contact(opened):
+def test_a_dry_run_before_the_first_contact(open_app):
     """A dry run needs no earlier round, and does not make the first contact."""
-    asked = opened({"max_new": 1})
+    asked = open_app({"max_new": 1})
     asked.finish("old")
     asked.finish("older")
     result = asked.round(since=asked.clock.now() - HOUR * SECOND, dry_run=True)
@@ -293,9 +293,9 @@ def test_since_does_not_skip_an_unread_interval(asked):
     assert asked.round(since=asked.clock.now()).read == 1
 
 
-def test_no_round_reads_before_the_retained_identities(opened):
+def test_no_round_reads_before_the_retained_identities(open_app):
     """A time at which purged events are not known any more is not read, also if an operator asks."""
-    asked = opened(retention={"identities": 30})
+    asked = open_app(retention={"identities": 30})
     asked.finish("old")
     asked.clock.advance(31 * DAY // SECOND)
     asked.round()
@@ -303,9 +303,9 @@ def test_no_round_reads_before_the_retained_identities(opened):
     assert windows(asked.engine)[-1][0] == to_datetime(asked.clock.now() - 30 * DAY)
 
 
-def test_the_retention_of_identities_can_change(opened):
+def test_the_retention_of_identities_can_change(open_app):
     """After SIGHUP no round reads back before the identities that the purge keeps then."""
-    asked = opened(retention={"identities": 30})
+    asked = open_app(retention={"identities": 30})
     asked.finish("old")
     asked.clock.advance(5 * DAY // SECOND)
     asked.round()
@@ -325,9 +325,9 @@ def test_an_unknown_source(asked):
 # Sources.
 
 
-def test_a_renamed_source_keeps_its_events_and_its_position(opened):
+def test_a_renamed_source_keeps_its_events_and_its_position(open_app):
     """With former_names, neither events nor instances in grace of the earlier name are taken in twice."""
-    asked = opened(sources={"old": settings_of()})
+    asked = open_app(sources={"old": settings_of()})
     asked.round("old")
     asked.flow.take("called", source="old", wait=0)
     asked.finish("called")
@@ -336,16 +336,16 @@ def test_a_renamed_source_keeps_its_events_and_its_position(opened):
     first = asked.position("old").since
     asked.flow.close()
     asked.clock.advance(121)
-    asked = opened(sources={"new": settings_of(former_names=("old",))})
+    asked = open_app(sources={"new": settings_of(former_names=("old",))})
     assert asked.round("new").taken_in == 1
     assert (asked.position("new").since, asked.position("old")) == (first, None)
     assert asked.events() == {"called": "callback", "waits": "reconciled"}
     assert asked.flow.sql("SELECT source FROM engine_instances WHERE flow_instance_id = 'waits'") == [("new",)]
 
 
-def test_a_source_that_gets_its_former_name_back(opened):
+def test_a_source_that_gets_its_former_name_back(open_app):
     """Rows that it had under this name before do not hinder the instances in grace that it has under the other one."""
-    asked = opened(sources={"oa": settings_of()})
+    asked = open_app(sources={"oa": settings_of()})
     asked.round()
     asked.finish("i1", parent_id="p")
     asked.round()
@@ -354,19 +354,19 @@ def test_a_source_that_gets_its_former_name_back(opened):
         name: settings_of({"children": True}, former_names=(former,)) for name, former in (("ob", "oa"), ("oa", "ob"))
     }
     asked.flow.close()
-    asked = opened(sources={"ob": sections["ob"]})
+    asked = open_app(sources={"ob": sections["ob"]})
     assert asked.round("ob").in_grace == 1
     asked.flow.close()
-    asked = opened(sources={"oa": sections["oa"]})
+    asked = open_app(sources={"oa": sections["oa"]})
     asked.clock.advance(121)
     assert asked.round("oa").taken_in == 1
     assert asked.flow.sql("SELECT source, disposition FROM engine_instances") == [("oa", "has_event")]
 
 
 @pytest.mark.parametrize("last", ["new", "old"])
-def test_former_names_that_are_added_later(opened, last):
+def test_former_names_that_are_added_later(open_app, last):
     """The new source, or the old one that is back, takes over the waiting instances and unread history."""
-    asked = opened(sources={"old": settings_of()})
+    asked = open_app(sources={"old": settings_of()})
     asked.round("old")
     asked.flow.take("called", source="old", wait=0)
     for name in ("called", "waits", "calls_later"):
@@ -376,7 +376,7 @@ def test_former_names_that_are_added_later(opened, last):
     asked.clock.advance(MINUTE)
     asked.finish("unread")
     asked.clock.advance(MINUTE)
-    asked = opened(sources={"new": settings_of()})
+    asked = open_app(sources={"new": settings_of()})
     asked.round("new")
     for name in ("calls_later", "called_new"):
         asked.flow.take(name, source="new", wait=0)
@@ -386,7 +386,7 @@ def test_former_names_that_are_added_later(opened, last):
     asked.flow.close()
     asked.clock.advance(121)
     former = {"new": "old", "old": "new"}[last]
-    asked = opened(sources={last: settings_of(former_names=(former,))})
+    asked = open_app(sources={last: settings_of(former_names=(former,))})
     assert asked.round(last).taken_in == 3
     taken_in, called = ("waits", "unread", "waits_new"), ("called", "calls_later", "called_new")
     assert asked.events() == dict.fromkeys(taken_in, "reconciled") | dict.fromkeys(called, "callback")
@@ -395,9 +395,9 @@ def test_former_names_that_are_added_later(opened, last):
     assert asked.position(former) is None
 
 
-def test_a_pull_only_source(opened):
+def test_a_pull_only_source(open_app):
     """A source without a credential is reconciled like any other."""
-    asked = opened(sources={"oa": settings_of(token_sha256=())})
+    asked = open_app(sources={"oa": settings_of(token_sha256=())})
     asked.round()
     asked.finish("i1")
     asked.round()
@@ -428,9 +428,9 @@ def test_a_secret_file_is_read_again(harness, engine, tmp_path, logged):
     assert [record["event"] for record in logged].count("engine_client_refused") == 1
 
 
-def test_two_sources_are_reconciled_each_by_itself(opened, engine):
+def test_two_sources_are_reconciled_each_by_itself(open_app, engine):
     """Each source has its own position and its own instances."""
-    asked = opened(sources={"a": settings_of({"tenants": ("a",)}), "b": settings_of({"tenants": ("b",)})})
+    asked = open_app(sources={"a": settings_of({"tenants": ("a",)}), "b": settings_of({"tenants": ("b",)})})
     asked.round("a")
     asked.round("b")
     asked.finish("i1", tenant_id="a")
@@ -460,9 +460,9 @@ def test_definitions_are_read_once_an_hour(asked):
     assert read() == [{"key": "leave", "version": 3, "name": "Leave", "tenant_id": None}]
 
 
-def test_old_rows_of_decided_instances_are_deleted(opened):
+def test_old_rows_of_decided_instances_are_deleted(open_app):
     """Rows of decided instances are deleted when identities of purged events are, those in grace are kept."""
-    asked = opened({"max_new": 1}, retention={"identities": 30})
+    asked = open_app({"max_new": 1}, retention={"identities": 30})
     asked.round()
     asked.finish("child", parent_id="p")
     asked.finish("w1")

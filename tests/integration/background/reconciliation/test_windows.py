@@ -60,9 +60,9 @@ class LocalTimeEngine(SilentClient):
         return FinishedPage(instances=tuple(instances), engine_time=to_datetime(self.clock.now()))
 
 
-def test_first_contact_imports_no_older_instance(opened):
+def test_first_contact_imports_no_older_instance(open_app):
     """The position of a new source is now: an instance that ended before is never read."""
-    asked = opened()
+    asked = open_app()
     asked.finish("old")
     asked.clock.advance(MINUTE)
     asked.round()
@@ -74,9 +74,9 @@ def test_first_contact_imports_no_older_instance(opened):
 
 
 @pytest.mark.parametrize("skew", [-HOUR, HOUR, -40, 40])
-def test_the_engines_clock_determines_the_window(opened, logged, skew):
+def test_the_engines_clock_determines_the_window(open_app, logged, skew):
     """With a clock that is ahead or behind, first contact, window and grace are right, and the log says it once."""
-    asked = opened()
+    asked = open_app()
     asked.engine.skew = timedelta(seconds=skew)
     asked.finish("old")
     asked.clock.advance(MINUTE)
@@ -110,9 +110,9 @@ def test_an_engines_clock_that_was_ahead(asked, every):
     assert asked.position().read_until == asked.clock.now()
 
 
-def test_an_engines_clock_that_was_ahead_at_first_contact(opened):
+def test_an_engines_clock_that_was_ahead_at_first_contact(open_app):
     """The first contact is not later than now."""
-    asked = opened()
+    asked = open_app()
     asked.engine.skew = timedelta(hours=20)
     asked.round()
     asked.engine.skew = timedelta(0)
@@ -124,9 +124,9 @@ def test_an_engines_clock_that_was_ahead_at_first_contact(opened):
     assert asked.after_grace().taken_in == 1
 
 
-def test_an_engines_clock_that_was_far_behind_at_first_contact(opened):
+def test_an_engines_clock_that_was_far_behind_at_first_contact(open_app):
     """There is no first contact before the clock is right, so what ended before it is not taken in."""
-    asked = opened()
+    asked = open_app()
     asked.finish("old")
     asked.clock.advance(3 * HOUR)
     asked.engine.skew = timedelta(days=-10)
@@ -142,9 +142,9 @@ def test_an_engines_clock_that_was_far_behind_at_first_contact(opened):
 
 
 @pytest.mark.parametrize("whose", ["engine", "ours"])
-def test_a_clock_that_is_behind_for_some_rounds(opened, monkeypatch, whose):
+def test_a_clock_that_is_behind_for_some_rounds(open_app, monkeypatch, whose):
     """The first contact stays, so what ended before it is not taken in when the clock is right again."""
-    asked = opened()
+    asked = open_app()
     asked.finish("old")
     asked.clock.advance(MINUTE)
     asked.round()
@@ -184,9 +184,9 @@ def test_our_clock_was_ahead(asked, logged, monkeypatch):
 
 
 @pytest.mark.parametrize("skew", [-HOUR, 20 * MINUTE])
-def test_the_first_contact_is_corrected_once(opened, skew):
+def test_the_first_contact_is_corrected_once(open_app, skew):
     """Rounds that fail after the first answer do not move the first contact again."""
-    asked = opened()
+    asked = open_app()
     asked.engine.skew = timedelta(seconds=skew)
     first = asked.clock.now() + skew * SECOND
     for _ in range(3):
@@ -201,9 +201,9 @@ def test_the_first_contact_is_corrected_once(opened, skew):
     assert asked.after_grace().taken_in == 1
 
 
-def test_an_engine_that_sends_no_time(opened):
+def test_an_engine_that_sends_no_time(open_app):
     """Without the engine's time, its clock counts as equal to ours."""
-    asked = opened()
+    asked = open_app()
     asked.engine.gives_time = False
     asked.round()
     asked.finish("i1")
@@ -271,9 +271,9 @@ def test_an_engine_that_stores_local_times(harness, clock, every):
     assert flow.sql("SELECT count(*) FROM engine_instances") == [(48,)]
 
 
-def test_pages_and_repeats(opened):
+def test_pages_and_repeats(open_app):
     """All pages are read; an instance on two pages, or that ends twice on a page, is one instance."""
-    asked = opened({"page_size": 3})
+    asked = open_app({"page_size": 3})
     asked.round()
     asked.clock.advance(1)
     for number in range(10):
@@ -321,9 +321,9 @@ def test_long_cursors_are_not_stored(harness):
     assert peak < 20_000_000
 
 
-def test_an_interrupted_reading_continues(opened):
+def test_an_interrupted_reading_continues(open_app):
     """If a later page fails, the pages before it are in the book, and the next round reads on from there."""
-    asked = opened({"page_size": 2})
+    asked = open_app({"page_size": 2})
     asked.round()
     for number in range(60):
         asked.clock.advance(MINUTE)
