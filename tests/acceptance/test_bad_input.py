@@ -55,7 +55,7 @@ def server(site):
 
 
 @pytest.fixture(autouse=True)
-def still_well(server):
+def server_still_works(server):
     """After each test the server responds, and its log has lines of JSON without a traceback."""
     yield
     assert server.post("warm", GOOD).body == b'{"success": true}'

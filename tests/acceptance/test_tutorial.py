@@ -33,7 +33,7 @@ ALL_TIME = 300.0
 
 A machine that also does other work takes longer.
 """
-PATIENCE = 1500.0
+WAIT_TIMEOUT = 1500.0
 """Timeout of the tutorial in seconds."""
 PORTS = (8080, 8081)
 """The listening ports of the tutorial's server."""
@@ -63,9 +63,9 @@ class Shell:
     """
 
     def __init__(self, folder, environ):
-        self._until = time.monotonic() + PATIENCE
+        self._until = time.monotonic() + WAIT_TIMEOUT
         self._said = ""
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._process = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             cwd=folder,
@@ -82,36 +82,36 @@ class Shell:
 
     def _listen(self):
         for line in self._process.stdout:
-            with self._news:
+            with self._changed:
                 self._said += line
-                self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     def type(self, command):
         """Type one command; return its exit code and its output."""
-        with self._news:
+        with self._changed:
             before = len(self._said)
         self._process.stdin.write(f'{command}\necho "ended:$?"\n')
         match = self.until(r"^ended:(\d+)\n", since=before)
-        with self._news:
+        with self._changed:
             return int(match[1]), self._said[before : match.start()]
 
     def until(self, pattern, *, since=0):
         """Wait until the output matches `pattern`."""
         wanted = re.compile(pattern, re.MULTILINE)
-        with self._news:
+        with self._changed:
             while not (match := wanted.search(self._said, since)):
                 left = self._until - time.monotonic()
-                assert left > 0, f"not within {PATIENCE:.0f} s: {pattern}\n{self._said[-3000:]}"
+                assert left > 0, f"not within {WAIT_TIMEOUT:.0f} s: {pattern}\n{self._said[-3000:]}"
                 assert self._listener.is_alive(), f"the shell has ended before {pattern}\n{self._said[-3000:]}"
-                self._news.wait(left)
+                self._changed.wait(left)
             return match
 
     @property
     def length(self):
         """The length of the output so far."""
-        with self._news:
+        with self._changed:
             return len(self._said)
 
     def close(self):
@@ -230,7 +230,7 @@ def test_both_languages_have_the_same_code():
     assert blocks(ENGLISH) == blocks(CHINESE)
 
 
-@pytest.mark.timeout(PATIENCE + 60)
+@pytest.mark.timeout(WAIT_TIMEOUT + 60)
 def test_every_command_works_as_the_tutorial_shows(newcomer, wheel, tmp_path, record_property, capsys):
     """Every command does what the page shows, up to a failure and a replay, in less than five minutes."""
     if shutil.which("bash") is None:

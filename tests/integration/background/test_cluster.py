@@ -155,28 +155,28 @@ def cut(flow):
 
 
 @pytest.fixture
-def deafness(monkeypatch, eventually, logged):
-    """A function that ends listening connections and keeps them from reconnecting until `over` is called."""
+def cut_listeners(monkeypatch, eventually, logged):
+    """A function that ends listening connections and keeps them from reconnecting until `restore` is called."""
     may_listen = threading.Event()
-    listening = notifications.database.listen
+    original_listen = notifications.database.listen
 
-    def only_then(*given):
+    def wait_then_listen(*args):
         assert may_listen.wait(20)
-        return listening(*given)
+        return original_listen(*args)
 
-    def deafen(flow):
+    def cut_and_block(flow):
         # A process that has just started may not listen yet.
         eventually(lambda: flow.sql(f"SELECT count(*) {LISTENING}") == [(2,)])
-        monkeypatch.setattr(notifications.database, "listen", only_then)
+        monkeypatch.setattr(notifications.database, "listen", wait_then_listen)
         assert cut(flow) == 2
-        eventually(lambda: len([one for one in logged if one["event"] == "notifications_disconnected"]) == 2)
+        eventually(lambda: len([record for record in logged if record["event"] == "notifications_disconnected"]) == 2)
 
-    deafen.over = may_listen.set
-    yield deafen
+    cut_and_block.restore = may_listen.set
+    yield cut_and_block
     may_listen.set()
 
 
-def test_an_outcome_during_a_lost_connection_reaches_the_waiter(having, without, answered, eventually, deafness):
+def test_an_outcome_during_a_lost_connection_reaches_the_waiter(having, without, answered, eventually, cut_listeners):
     """An outcome recorded while the connection is cut reaches the waiter afterwards."""
     gate, entered = threading.Event(), threading.Event()
 
@@ -190,11 +190,11 @@ def test_an_outcome_during_a_lost_connection_reaches_the_waiter(having, without,
     def cuts():
         assert entered.wait(20)
         (event_id,) = eventually(taker.app.waiters.pending_event_ids)
-        deafness(runs)
+        cut_listeners(runs)
         gate.set()
         runs.settled(event_id, State.SUCCEEDED)
         assert taker.app.waiters.pending_event_ids() == [event_id]
-        deafness.over()
+        cut_listeners.restore()
 
     answer = answered(taker, meanwhile=cuts)
     assert answer.status == "done"

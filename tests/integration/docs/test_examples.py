@@ -132,7 +132,7 @@ SETTINGS = {"docs/how-to/find-events.md": 'search.fields = ["/amount", "/vendor"
 LONG = {"docs/how-to/test-a-plugin.md": pytest.mark.long}
 """Pages whose tests take half a minute. `test_testing_pages.py` runs these in the short set, too."""
 
-PATIENCE = """\
+LONG_CALL_TIMEOUT = """\
 from flowhooks.web.callback import receivers
 
 receivers.CALL_TIMEOUT = 60.0
@@ -246,9 +246,9 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
         lines[block.line : block.line + len(shown)] = shown
     name = "test_" + re.sub(r"\W", "_", page.stem) + ".py"  # its lines keep their numbers of the page
     (tmp_path / name).write_text("\n".join(lines))
-    (tmp_path / "patience.py").write_text(PATIENCE)
+    (tmp_path / "long_call_timeout.py").write_text(LONG_CALL_TIMEOUT)
     done = subprocess.run(
-        [sys.executable, *pytest_words(tmp_path, "-p", "patience", "-q", "--rootdir", str(tmp_path), name)],
+        [sys.executable, *pytest_words(tmp_path, "-p", "long_call_timeout", "-q", "--rootdir", str(tmp_path), name)],
         cwd=tmp_path,
         env=Stage(tmp_path / "stage").environment | {"PYTHONPATH": f"{tmp_path}:{tmp_path / 'src'}"},
         capture_output=True,

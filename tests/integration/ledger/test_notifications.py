@@ -17,27 +17,27 @@ def nothing(event):
     """Do nothing."""
 
 
-def heard_of(messages):
-    """The news in these messages."""
-    whole = ChangeNotice()
+def parse_notices(messages):
+    """The notice that these messages contain."""
+    notice = ChangeNotice()
     for message in messages:
-        whole.add(message)
-    return whole
+        notice.add(message)
+    return notice
 
 
 def test_notifications_are_read_as_sent():
     """Ids, work, handlers and operations are read as they were sent; without news there is no message."""
     assert ChangeNotice().messages() == []
     assert not ChangeNotice()
-    came = heard_of(ChangeNotice(events=["b", "a"], work=True, handlers=True, operations=True).messages())
-    assert (came.events, came.work, came.handlers, came.operations, came.missed) == (
+    notice = parse_notices(ChangeNotice(events=["b", "a"], work=True, handlers=True, operations=True).messages())
+    assert (notice.events, notice.work, notice.handlers, notice.operations, notice.missed) == (
         {"a", "b"},
         True,
         True,
         True,
         False,
     )
-    assert heard_of(ChangeNotice(work=True).messages()).events == set()
+    assert parse_notices(ChangeNotice(work=True).messages()).events == set()
 
 
 def test_no_message_is_too_long_for_a_notification():
@@ -46,54 +46,54 @@ def test_no_message_is_too_long_for_a_notification():
     messages = ChangeNotice(events=ids).messages()
     assert len(messages) > 1
     assert all(len(message.encode()) < 8000 for message in messages)
-    assert heard_of(messages).events == ids
+    assert parse_notices(messages).events == ids
 
 
 def test_a_notification_of_unknown_kind_is_ignored():
     """A message of an unknown kind is ignored."""
-    assert not heard_of(["moon full", "", "workers"])
+    assert not parse_notices(["moon full", "", "workers"])
 
 
-class Ears:
-    """A listener and the news that it received."""
+class RecordingListener:
+    """A listener that stores the notices that it receives."""
 
     def __init__(self, url):
-        self.news = []
-        self.fails = []
-        self.came = threading.Condition()
-        self.listener = NotificationListener(url, on_change=self.hear)
+        self.notices = []
+        self.errors = []
+        self.received = threading.Condition()
+        self.listener = NotificationListener(url, on_change=self.store)
         self.listener.start()
 
-    def hear(self, one):
-        """Store the news."""
-        with self.came:
-            self.news.append(one)
-            self.came.notify_all()
-            if self.fails:
-                raise self.fails.pop()
+    def store(self, notice):
+        """Store a notice; raise the next error, if any."""
+        with self.received:
+            self.notices.append(notice)
+            self.received.notify_all()
+            if self.errors:
+                raise self.errors.pop()
 
-    def until(self, wanted):
-        """Wait until some news were received."""
-        with self.came:
-            assert self.came.wait_for(lambda: any(map(wanted, self.news)), WAIT_TIMEOUT), self.news
-            self.news.clear()
+    def until(self, condition):
+        """Wait until a notice that meets the condition was received; then forget all notices."""
+        with self.received:
+            assert self.received.wait_for(lambda: any(map(condition, self.notices)), WAIT_TIMEOUT), self.notices
+            self.notices.clear()
 
 
 @pytest.fixture
-def ears(harness, monkeypatch):
+def start_listener(harness, monkeypatch):
     """A function that starts a listener on the fixture's ledger."""
     monkeypatch.setattr(notifications, "RETRY_INTERVAL", 0.01)
-    opened = []
+    recorders = []
 
     def listen():
-        opened.append(Ears(harness.url))
-        opened[-1].until(lambda one: one.missed)
-        return opened[-1]
+        recorders.append(RecordingListener(harness.url))
+        recorders[-1].until(lambda notice: notice.missed)
+        return recorders[-1]
 
     yield listen
-    for one in opened:
-        one.listener.stop(WAIT_TIMEOUT)
-        assert not one.listener._thread.is_alive()
+    for recorder in recorders:
+        recorder.listener.stop(WAIT_TIMEOUT)
+        assert not recorder.listener._thread.is_alive()
 
 
 def cut(flow):
@@ -106,35 +106,37 @@ def cut(flow):
 
 
 @pytest.mark.postgresql
-def test_listeners_receive_settled_deliveries(harness, listens, ears):
+def test_listeners_receive_settled_deliveries(harness, listens, start_listener):
     """Each listener receives the event of a settled delivery once it is durable."""
     flow = harness.open(listens(nothing, name="h"))
-    heard = ears()
+    recorder = start_listener()
     event_id = flow.take().event_id
-    heard.until(lambda one: event_id in one.events)
+    recorder.until(lambda notice: event_id in notice.events)
 
 
 @pytest.mark.postgresql
-def test_only_deliveries_for_other_processes_are_announced(harness, listens, make_plugin, ears, eventually):
+def test_only_deliveries_for_other_processes_are_announced(harness, listens, make_plugin, start_listener, eventually):
     """Only deliveries stored for other processes are announced as work."""
     there = harness.open(listens(nothing, name="h", process_key="there"), start=False)
     here = harness.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
     eventually(lambda: here.app.runner._slots._is_polled)  # until then, others are notified of new deliveries
-    heard = ears()
+    recorder = start_listener()
     event_id = here.take("i1", key="here").event_id
-    with heard.came:
-        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), WAIT_TIMEOUT)
-        assert not any(one.work for one in heard.news)
+    with recorder.received:
+        assert recorder.received.wait_for(
+            lambda: any(event_id in notice.events for notice in recorder.notices), WAIT_TIMEOUT
+        )
+        assert not any(notice.work for notice in recorder.notices)
     here.take("i2", key="there", wait=0)
-    heard.until(lambda one: one.work)
+    recorder.until(lambda notice: notice.work)
     assert there.app.ledger.shared
 
 
 @pytest.mark.postgresql
-def test_a_rolled_back_transaction_sends_no_notification(harness, listens, ears):
+def test_a_rolled_back_transaction_sends_no_notification(harness, listens, start_listener):
     """News of a transaction that is rolled back are not sent; later news are."""
     flow = harness.open(listens(nothing, name="h"))
-    heard = ears()
+    recorder = start_listener()
 
     def fails(transaction):
         transaction.notice.events.add("undone")
@@ -144,35 +146,37 @@ def test_a_rolled_back_transaction_sends_no_notification(harness, listens, ears)
     with pytest.raises(ValueError, match="x"):
         flow.app.ledger.write(fails)
     event_id = flow.take().event_id
-    with heard.came:
-        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), WAIT_TIMEOUT)
-        assert not any("undone" in one.events for one in heard.news)
+    with recorder.received:
+        assert recorder.received.wait_for(
+            lambda: any(event_id in notice.events for notice in recorder.notices), WAIT_TIMEOUT
+        )
+        assert not any("undone" in notice.events for notice in recorder.notices)
 
 
 @pytest.mark.postgresql
-def test_the_listener_reconnects_after_a_lost_connection(harness, listens, ears, logged):
+def test_the_listener_reconnects_after_a_lost_connection(harness, listens, start_listener, logged):
     """After a reconnect the listener reports possibly missed news, and receives news as before."""
     flow = harness.open(listens(nothing, name="h"), start=False)
-    heard = ears()
+    recorder = start_listener()
     assert cut(flow) >= 1  # PostgreSQL may not have ended a session of the test before yet
-    heard.until(lambda one: one.missed)
+    recorder.until(lambda notice: notice.missed)
     flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
-    heard.until(lambda one: "e" in one.events)
-    assert [one["event"] for one in logged if one["event"].startswith("notifications_")] == [
+    recorder.until(lambda notice: "e" in notice.events)
+    assert [record["event"] for record in logged if record["event"].startswith("notifications_")] == [
         "notifications_disconnected",
         "notifications_reconnected",
     ]
 
 
 @pytest.mark.postgresql
-def test_the_listener_retries_if_the_ledger_cannot_be_read(harness, listens, ears):
+def test_the_listener_retries_if_the_ledger_cannot_be_read(harness, listens, start_listener):
     """If the ledger cannot be read the listener retries; even an exception of flowhooks does not end it."""
     flow = harness.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
-    heard = ears()
+    recorder = start_listener()
     for error in (LedgerUnusable("down"), RuntimeError("ours")):
-        heard.fails.append(error)
+        recorder.errors.append(error)
         flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
-        heard.until(lambda one: one.missed)
+        recorder.until(lambda notice: notice.missed)
 
 
 @pytest.mark.sqlite

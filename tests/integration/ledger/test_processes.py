@@ -34,16 +34,16 @@ def two(harness, listens):
     return harness.open(listener, start=False), harness.open(listener, start=False)
 
 
-def in_touch(flow):
+def backdate_connection(flow):
     """Make an app look connected to the database for longer than the expiry time."""
     flow.app.ledger._registration.heartbeats._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
 
 
-def silence(flow, process):
+def expire_heartbeat(flow, process):
     """Make a process's last heartbeat older than the expiry time, while `flow` was connected."""
-    in_touch(flow)
-    silence = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
-    flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", silence, process)
+    backdate_connection(flow)
+    age = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
+    flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", age, process)
 
 
 def begin(flow, instance="i1"):
@@ -68,7 +68,7 @@ def test_a_start_does_not_affect_attempts_of_other_processes(two, harness, liste
 def test_attempts_of_a_process_without_heartbeat_are_lost(two):
     """A process without a heartbeat expires: its attempts are retried by the process that notices it."""
     event_id, _, _ = begin(two[0])
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     assert two[1].app.ledger.recover() == {State.WAITING: 1, State.DEAD: 0, State.UNKNOWN: 0}
     assert two[1].only(event_id).state is State.WAITING
 
@@ -81,7 +81,7 @@ def test_a_locked_missed_promotion_delays_no_recovery_and_no_start(harness, list
     event_id, _, _ = begin(two[0])
     blocked = two[1].only(two[1].take("i2", wait=0, businessKey="k").event_id).delivery_id
     two[1].sql("UPDATE deliveries SET order_position = 7 WHERE id = ?", blocked)
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     engine = database.open_engine(two[1].address, writing=True)
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT id FROM deliveries WHERE id = %s FOR UPDATE", (blocked,))
@@ -101,7 +101,7 @@ def test_a_process_registered_during_an_expiry_check_is_not_expired(two):
             two[1].app.ledger.heartbeat()
             begun.append(begin(two[1])[0])
 
-    silence(two[0], two[1].app.ledger.process)
+    expire_heartbeat(two[0], two[1].app.ledger.process)
     two[0].app.ledger.recover()
     event.listen(two[0].app.ledger._write_engine, "before_cursor_execute", meanwhile)
     assert sum(two[0].app.ledger.recover().values()) == 0
@@ -111,7 +111,7 @@ def test_a_process_registered_during_an_expiry_check_is_not_expired(two):
 def test_an_expired_process_stores_no_stale_outcome(two, ledger_steps_of):
     """A late outcome of an attempt that another process has recorded as lost changes nothing."""
     event_id, queued, claimed = begin(two[0])
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     two[1].clock.advance(3600)
     (again,) = two[1].app.ledger.due_deliveries(two[1].clock.now(), lambda _handler: 10)
@@ -124,7 +124,7 @@ def test_an_expired_process_stores_no_stale_outcome(two, ledger_steps_of):
 def test_an_expired_process_continues_under_a_new_id(two, logged):
     """Its next heartbeat gives it a new id, under which its later attempts are safe."""
     before = two[0].app.ledger.process
-    silence(two[1], before)
+    expire_heartbeat(two[1], before)
     two[1].app.ledger.recover()
     two[0].app.ledger.heartbeat()
     assert two[0].app.ledger.process != before
@@ -138,7 +138,7 @@ def test_a_process_that_slept_sends_a_heartbeat_before_a_claim(two):
     """Between waking and the next heartbeat a process neither accepts nor claims under its old id."""
     before = two[0].app.ledger.process
     two[0].app.ledger._registration.heartbeats._sent_at -= 2 * HEARTBEAT_TIMEOUT
-    silence(two[1], before)
+    expire_heartbeat(two[1], before)
     two[1].app.ledger.recover()
     begin(two[0])
     assert two[0].app.ledger.process != before
@@ -189,9 +189,9 @@ def test_the_oldest_process_is_the_leader(two, harness, listens):
     assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (True, False)
     first.close()
     assert second.app.ledger.is_leader()
-    silence(second, second.app.ledger.process)
+    expire_heartbeat(second, second.app.ledger.process)
     third = harness.open(listens(nothing, name="h"), start=False)
-    in_touch(third)
+    backdate_connection(third)
     third.app.ledger.recover()
     assert third.app.ledger.is_leader()
 
@@ -199,18 +199,18 @@ def test_the_oldest_process_is_the_leader(two, harness, listens):
 def test_a_reconnecting_process_gives_other_processes_the_expiry_time(two):
     """After an outage the first process that reconnects gives all others the expiry time."""
     event_id, _, _ = begin(two[0])
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     two[1].app.ledger._registration.heartbeats._sent_at -= HEARTBEAT_TIMEOUT
     two[1].app.ledger.heartbeat()
     assert sum(two[1].app.ledger.recover().values()) == 0
     assert two[1].only(event_id).state is State.RUNNING
-    in_touch(two[1])
+    backdate_connection(two[1])
     assert two[1].app.ledger.recover()[State.WAITING] == 1
 
 
 def test_a_process_that_slept_expires_no_other_before_its_heartbeat(two):
     """A process that slept expires no others before its heartbeat, because it may have missed theirs."""
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     two[1].app.ledger._registration.heartbeats._sent_at -= HEARTBEAT_TIMEOUT
     two[1].app.ledger.recover()
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
@@ -219,7 +219,7 @@ def test_a_process_that_slept_expires_no_other_before_its_heartbeat(two):
 def test_a_new_process_expires_no_other_process_at_once(two, harness, listens):
     """A new process expires no others at once, because the database may have been down."""
     event_id, _, _ = begin(two[0])
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     harness.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
     assert two[1].only(event_id).state is State.RUNNING
 
@@ -289,13 +289,13 @@ def test_each_live_process_stores_its_kind_and_handlers(two, harness):
     assert lately(two[0]) == [("server", {"p:h"}), ("server", {"p:h"}), ("server", set())]
     two[0].close()
     assert lately(two[1]) == [("server", {"p:h"}), ("server", set())]
-    silence(two[1], two[1].app.ledger.process)
+    expire_heartbeat(two[1], two[1].app.ledger.process)
     assert lately(two[1]) == [("server", set())]
 
 
 def test_an_expired_process_has_its_handlers_under_its_new_id(two):
     """An expired process repeats the outcome under its new id."""
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     assert lately(two[1]) == [("server", {"p:h"})]
     two[0].app.ledger.heartbeat()
@@ -306,7 +306,7 @@ def expired(two, ledger_steps_of, eventually):
     """The ledger of a process that others have expired, and an event with a waiting delivery."""
     event_id = two[0].take("i1", wait=0).event_id
     (queued,) = two[0].app.ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
-    silence(two[1], two[0].app.ledger.process)
+    expire_heartbeat(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     ledger_steps = ledger_steps_of(two[0])
     ledger_steps.eventually = eventually
@@ -388,7 +388,7 @@ def test_a_heartbeat_precedes_a_claim_after_the_machine_slept(two, ledger_steps_
 def test_a_step_of_the_database_clock_expires_no_process(two, monkeypatch):
     """The heartbeats of others look old then, before the next own one and after it."""
     event_id, _, _ = begin(two[0])
-    in_touch(two[1])
+    backdate_connection(two[1])
     now = database.Now
     monkeypatch.setattr(database, "Now", lambda: now() + 3_600_000_000)
     assert sum(two[1].app.ledger.recover().values()) == 0

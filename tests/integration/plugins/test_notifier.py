@@ -42,7 +42,7 @@ def listener():
 
 
 @pytest.fixture
-def patience(monkeypatch):
+def long_stop_timeout(monkeypatch):
     """Shutdown waits long enough for the pending notifications also on a busy machine."""
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", WAIT_TIMEOUT)
 
@@ -106,7 +106,7 @@ def test_notified_changes_are_durable(harness, listens, make_plugin, eventually)
     assert sorted(seen, key=str) == sorted([("event", [(1,)]), (State.SUCCEEDED, [("succeeded",)])], key=str)
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("long_stop_timeout")
 @pytest.mark.parametrize("error", [ValueError, SystemExit, MemoryError])
 def test_a_listener_that_raises_does_not_stop_other_listeners(harness, make_plugin, listener, logged, error):
     """If one listener raises, the other plugins are notified, now and later, and the answer stays the same."""
@@ -128,7 +128,7 @@ def test_a_listener_that_raises_does_not_stop_other_listeners(harness, make_plug
     assert {entry.get("plugin") for entry in logged if entry["event"] == "hook_failed"} == {"broken"}
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("long_stop_timeout")
 def test_a_keyboard_interrupt_of_a_listener_ends_no_thread(harness, make_plugin, listener, logged):
     """A listener that raises KeyboardInterrupt does not end the thread that notifies all listeners."""
 
@@ -180,7 +180,7 @@ def test_notifications_over_the_queue_limit_are_dropped(harness, make_plugin, mo
     assert [entry["event"] for entry in logged].count("hook_notifications_dropped") == 1
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("long_stop_timeout")
 def test_shutdown_sends_pending_notifications(harness, listens, make_plugin, listener):
     """Shutdown sends the pending notifications."""
     flow = harness.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})

@@ -19,7 +19,7 @@ SECRET = "secret-of-the-plugin"
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch):
+def long_call_timeout(monkeypatch):
     """A busy machine may take longer than a second to run the thread of a call."""
     monkeypatch.setattr(receivers, "CALL_TIMEOUT", 60.0)
 
