@@ -446,7 +446,7 @@ def sharing(request, make_site, postgresql_url):
             connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
     site.database = site.url = postgresql_url
     yield site
-    site.close()  # the next test uses the same database, and a test that failed has left its processes running
+    site.close()  # the next test uses the same database, and a failed test leaves its processes running
 
 
 @pytest.fixture(scope="session")

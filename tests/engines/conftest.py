@@ -123,8 +123,10 @@ class Site:
 
         def ended():
             events = self.stored(instance)
-            done = bool(events) and all(one.state in {"succeeded", "dead"} for one in events[0].delivery_statuses)
-            return events if done else None
+            is_settled = bool(events) and all(
+                status.state in {"succeeded", "dead"} for status in events[0].delivery_statuses
+            )
+            return events if is_settled else None
 
         (event,) = until(ended)
         return event
@@ -248,10 +250,10 @@ class Pair(NamedTuple):
 def until(condition):
     """Wait until `condition` returns a true value, and return it."""
     deadline = time.monotonic() + WAIT_TIMEOUT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
-    return found
+    return result
 
 
 @pytest.fixture(scope="session")

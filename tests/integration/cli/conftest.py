@@ -169,7 +169,7 @@ def make_shop():
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Runs `flowhooks` with these arguments in this process, in an empty folder."""
+    """A function that runs `flowhooks` with these arguments in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("FLOWHOOKS_")]:
         monkeypatch.delenv(name)
@@ -183,7 +183,7 @@ def run(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run_json(run):
-    """Runs `flowhooks ... --json`, and returns its output parsed as JSON."""
+    """A function that runs `flowhooks ... --json` and returns its output parsed as JSON."""
 
     def run_command(*arguments, code=0, **more):
         result = run(*arguments, "--json", **more)
@@ -195,7 +195,7 @@ def run_json(run):
 
 @pytest.fixture
 def wait_for_state(run_json, server):
-    """Waits until the only delivery of an instance is in a state, and returns it."""
+    """A function that waits until the only delivery of an instance is in a state, and returns the delivery."""
 
     def wait(instance, state):
         def look():
@@ -216,7 +216,7 @@ def hostile():
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory):
-    """The words that run flowhooks in a process of its own with an environment, forked if possible."""
+    """A function that returns the command line of flowhooks for an environment; the command is forked if possible."""
     file = tmp_path_factory.mktemp("program") / "flowhooks"
     fork_server.program(file)
     return lambda env: [file] if fork_server.is_alike(env) else fork_server.FLOWHOOKS
@@ -224,7 +224,7 @@ def program(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def spawn(program):
-    """Starts a command in a process of its own whose output is read as text."""
+    """A function that starts a command in its own process, whose output is read as text."""
 
     def start(*arguments, server=None, **env):
         env = environment((server.env if server else {}) | env)
@@ -242,7 +242,7 @@ def spawn(program):
 
 @pytest.fixture
 def run_at_terminal(server, program):
-    """Runs a command at a terminal, typing a reply; returns its output and exit code.
+    """A function that runs a command at a terminal and types a reply; returns the output and the exit code.
 
     `at_question` is called when the command asks, before the reply is typed.
     """

@@ -15,7 +15,7 @@ from support.logging_state import logging_kept  # noqa: F401 (a fixture)
 
 @pytest.fixture
 def configure(stream):
-    """Configures logging without pytest's own handlers, which hostile values would break."""
+    """A function that configures logging without pytest's own handlers, which hostile values would break."""
 
     def do(level: str, form: str, to: io.StringIO = stream, **more: Any) -> None:
         logs.configure(level, form, to, **more)
@@ -33,7 +33,7 @@ def stream():
 
 @pytest.fixture
 def records(stream):
-    """Parses the log as JSON: each line is an object of printable characters."""
+    """A function that parses the log as JSON: each line is an object of printable characters."""
 
     def read() -> list[dict]:
         lines = stream.getvalue().splitlines()

@@ -36,11 +36,11 @@ def bake(tmp_path_factory):
     config.write_text(json.dumps({"replay_dir": str(folder), "cookiecutters_dir": str(folder)}))
 
     def make(into, template=TEMPLATE, **answers):
-        made = cookiecutter(
+        package_folder = cookiecutter(
             str(template), no_input=True, extra_context=answers, output_dir=str(into), config_file=str(config)
         )
-        package = Path(made).name
-        return Baked(Path(made), package.removeprefix("flowhooks-"), package.replace("-", "_"), answers)
+        package = Path(package_folder).name
+        return Baked(Path(package_folder), package.removeprefix("flowhooks-"), package.replace("-", "_"), answers)
 
     return make
 

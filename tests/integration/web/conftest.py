@@ -15,7 +15,7 @@ from flowhooks.web.server.server import Limits, Server
 from support.waiting import WAIT_TIMEOUT
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """One response as it was received."""
 
     status: int
@@ -34,7 +34,7 @@ class Client:
     def __init__(self, address, source):
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=WAIT_TIMEOUT, source_address=(source, 0))
-        self.rest = b""
+        self.buffer = b""
 
     def send(self, raw):
         """Send bytes; return the client."""
@@ -43,24 +43,24 @@ class Client:
 
     def answer(self, *, head_only=False):
         """The next response; None if the server closes instead."""
-        while (end := self.rest.find(b"\r\n\r\n")) < 0:
+        while (end := self.buffer.find(b"\r\n\r\n")) < 0:
             if not self._read():
-                assert not self.rest, self.rest
+                assert not self.buffer, self.buffer
                 return None
-        first, *lines = self.rest[:end].decode("latin-1").split("\r\n")
-        self.rest = self.rest[end + 4 :]
+        status_line, *lines = self.buffer[:end].decode("latin-1").split("\r\n")
+        self.buffer = self.buffer[end + 4 :]
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        status = int(first.split(" ")[1])
+        status = int(status_line.split(" ")[1])
         length = 0 if head_only or status == 100 else int(headers["content-length"])
-        while len(self.rest) < length:
+        while len(self.buffer) < length:
             assert self._read(), "the server closed in the middle of an answer"
-        body, self.rest = self.rest[:length], self.rest[length:]
-        return Answer(status, headers, body)
+        body, self.buffer = self.buffer[:length], self.buffer[length:]
+        return Response(status, headers, body)
 
     def closed(self):
         """Whether the server closes the connection without sending more."""
         try:
-            return not self.rest and not self._read()
+            return not self.buffer and not self._read()
         except ConnectionResetError:
             return True
 
@@ -70,7 +70,7 @@ class Client:
 
     def _read(self):
         data = self.socket.recv(65536)
-        self.rest += data
+        self.buffer += data
         return data
 
 

@@ -71,7 +71,7 @@ class Site:
         info.mkdir()
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: flowhooks-{name}\nVersion: {version}\n"
-            + "".join(f"Requires-Dist: {one}\n" for one in requires)
+            + "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
         )
         (info / "entry_points.txt").write_text(f"[flowhooks]\n{name} = {target or module.stem}\n")
         importlib.invalidate_caches()
@@ -87,15 +87,15 @@ class Site:
         file.write_text(textwrap.dedent(source).lstrip())
         return file
 
-    def load(self, **given: Any) -> Plugins:
+    def load(self, **options: Any) -> Plugins:
         """Load the plugins of this folder only."""
-        found = [
+        entry_points = [
             entry_point
             for distribution in metadata.distributions(path=[str(self.path)])
             for entry_point in distribution.entry_points.select(group="flowhooks")
         ]
         defaults: dict[str, Any] = {"dirs": self.dirs, "allow": (), "deny": (), "safe_mode": False, "sections": {}}
-        return Plugins.load(**(defaults | {"entry_points": found} | given))
+        return Plugins.load(**(defaults | {"entry_points": entry_points} | options))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from support.waiting import WAIT_TIMEOUT
 
 EXPECTED = "status of (401|403|404|409|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
 """Messages of Chromium about missing pages, forbidden pages, or pages without TLS."""
-# Compiling the templates takes a third of the processor time of a test that has a console of its own.
+# Compile the templates once: this takes a third of the processor time of a test with its own console.
 admin_app.Templates = cache(admin_app.Templates)
 VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect"})
 
@@ -72,15 +72,15 @@ class Parsed(HTMLParser):
         """The addresses of an action's buttons: links, and buttons that make a plan or act on the selected rows."""
         buttons = [attrs for tag, attrs in self.tags if tag == "button" and attrs.get("form") == form]
         links = self.links() if form == "plan" else []
-        given = [*links, *(attrs["formaction"] for attrs in buttons)]
-        return [one for one in given if one.startswith(f"/console/do/{name}?")]
+        addresses = [*links, *(attrs["formaction"] for attrs in buttons)]
+        return [address for address in addresses if address.startswith(f"/console/do/{name}?")]
 
     def steps(self):
         """The addresses of the forms of an operation's page, by what they do."""
         actions = [
             attrs["action"] for tag, attrs in self.tags if tag == "form" and "/operations/" in attrs.get("action", "")
         ]
-        return {one.partition("?")[0].rpartition("/")[2]: one for one in actions}
+        return {address.partition("?")[0].rpartition("/")[2]: address for address in actions}
 
     def form(self):
         """The target of the page's form and its hidden values; None without a form."""
@@ -89,10 +89,10 @@ class Parsed(HTMLParser):
             return None
         (form,) = forms
         inputs = [attrs for tag, attrs in self.tags if tag == "input" and attrs.get("type") == "hidden"]
-        return form["action"], {one["name"]: one["value"] for one in inputs}
+        return form["action"], {attrs["name"]: attrs["value"] for attrs in inputs}
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """One response as it was received."""
 
     status: int
@@ -105,7 +105,7 @@ class Answer(NamedTuple):
         return _parsed(self.body)
 
 
-@lru_cache(maxsize=16)  # to parse a page takes longer than to render it
+@lru_cache(maxsize=16)  # parsing a page takes longer than rendering it
 def _parsed(body):
     return Parsed(body.decode())
 
@@ -122,10 +122,10 @@ class Console:
         name, _, port = self.address.rpartition(":")
         connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
         try:
-            given = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, root + path, body, given | ({"Host": host} if host else {}))
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, root + path, body, header_fields | ({"Host": host} if host else {}))
+            response = connection.getresponse()
+            return Response(response.status, response.headers, response.read())
         finally:
             connection.close()
 
@@ -140,57 +140,57 @@ class Console:
                 "Origin": f"http://{self.address}",
             }
             connection.request("POST", address, body=urlencode(fields, doseq=True), headers=headers)
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            response = connection.getresponse()
+            return Response(response.status, response.headers, response.read())
         finally:
             connection.close()
 
     def act(self, address, language="en", **fields):
         """Open a button's page and submit its form; return the response and the page that asked."""
-        asking = self.ask(address, language)
-        to, hidden = asking.page.form()
-        return self.submit(to, language=language, **hidden | fields), asking.page
+        page_response = self.ask(address, language)
+        action, hidden = page_response.page.form()
+        return self.submit(action, language=language, **hidden | fields), page_response.page
 
     def ask(self, address, language="en", **rows):
         """Click an action's button: the page that asks, or the plan of the operation that it makes."""
         if ACTIONS[address.split("/")[3].partition("?")[0]].bulk is None:
-            asking = self.get(address, root="", Accept_Language=language)
+            page_response = self.get(address, root="", Accept_Language=language)
         else:
             planned = self.submit(address, language=language, **rows)
             assert planned.status == 303, planned.body.decode()
-            asking = self.get(planned.headers["Location"], root="", Accept_Language=language)
-        assert asking.status == 200, asking.body.decode()
-        return asking
+            page_response = self.get(planned.headers["Location"], root="", Accept_Language=language)
+        assert page_response.status == 200, page_response.body.decode()
+        return page_response
 
     def follow(self, answer, language="en"):
         """The page to which a browser is redirected after a form, with the new cookies."""
         assert answer.status == 303, answer.body.decode()
         cookie = answer.headers["Set-Cookie"].partition(";")[0]
-        found = self.get(answer.headers["Location"], root="", Cookie=cookie, Accept_Language=language)
-        assert found.status == 200
-        return found
+        response = self.get(answer.headers["Location"], root="", Cookie=cookie, Accept_Language=language)
+        assert response.status == 200
+        return response
 
     def post(self, path, form=None, **headers):
         """Send a form as a page of the console does."""
-        given = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"} | headers
-        return self.get(path, method="POST", body=urlencode(form or {}), **given)
+        all_headers = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"} | headers
+        return self.get(path, method="POST", body=urlencode(form or {}), **all_headers)
 
     def log_in(self, name, password, **headers):
         """Log in; return the cookie as a browser sends it back."""
-        answer = self.post("/login", {"name": name, "password": password}, **headers)
-        assert answer.status == 303, answer.body.decode()
-        return answer.headers["Set-Cookie"].partition(";")[0]
+        response = self.post("/login", {"name": name, "password": password}, **headers)
+        assert response.status == 303, response.body.decode()
+        return response.headers["Set-Cookie"].partition(";")[0]
 
     def page(self, path, language="en"):
         """An existing page in a language."""
-        answer = self.get(path, Accept_Language=language)
-        assert answer.status == 200, answer.body.decode()
-        return answer.page
+        response = self.get(path, Accept_Language=language)
+        assert response.status == 200, response.body.decode()
+        return response.page
 
 
 @pytest.fixture(autouse=True)
 def recorded_logins(monkeypatch):
-    """Logins and the use of sessions are recorded even if a busy machine takes longer than a second for a write."""
+    """Record logins and the use of sessions even if a write takes longer than a second on a busy machine."""
     monkeypatch.setattr(login_audit, "WRITE_TIMEOUT", WAIT_TIMEOUT)
 
 
@@ -245,11 +245,11 @@ def visit(browser):
         page.set_default_timeout(WAIT_TIMEOUT * 1000)
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda asked: None if console.address in asked.url else problems.append(asked.url))
+        page.on("request", lambda request: None if console.address in request.url else problems.append(request.url))
         page.goto(f"/console{path}")
         return page
 
     yield visit
     for context in contexts:
         context.close()
-    assert [one for one in problems if not re.search(EXPECTED, one)] == []
+    assert [problem for problem in problems if not re.search(EXPECTED, problem)] == []

@@ -20,7 +20,7 @@ TOKEN = "token-of-the-sender-of-these-tests"
 DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """One response as it was received."""
 
     status: int
@@ -45,13 +45,13 @@ class Client:
 
     def send(self, path, body=b"", method="POST", **headers):
         """Send a request; underscores in a header's name stand for dashes."""
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
+        raw_body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        header_fields = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
         with closing(http.client.HTTPConnection(self._host, self._port, timeout=WAIT_TIMEOUT)) as connection:
-            connection.request(method, path, raw if method == "POST" else None, named)
+            connection.request(method, path, raw_body if method == "POST" else None, header_fields)
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers, response.read())
+            return Response(response.status, headers, response.read())
 
     def post(self, name, body, content_type="application/json", **headers):
         """Send a request with a token to the fixed URL of a source."""
@@ -71,7 +71,7 @@ class Client:
 
     def rejected(self):
         """The source, the status and the reason of each rejected request, once all are stored."""
-        # Its thread may have taken requests that are not stored yet.
+        # The thread of the service may have taken requests that are not stored yet.
         self.flow.app.rejected_requests.stop(WAIT_TIMEOUT)
         self.flow.app.rejected_requests.flush()
         return self.flow.sql("SELECT source, status, reason_en FROM rejected_requests ORDER BY id")
