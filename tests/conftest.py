@@ -1,4 +1,4 @@
-"""Databases for all tests; after each test that opens a ledger its counts are checked."""
+"""Databases for all tests; the counts of each ledger are checked after the test that opened it."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ MAX_PROCESSES = 4
 """The maximum number of test processes: with more, tests that measure time get too little processor time."""
 
 TABLES = tuple(table.name for table in reversed(metadata.sorted_tables))
-"""The tables of a ledger, in the order in which they can be emptied."""
+"""The tables of a ledger, in an order in which they can be emptied."""
 JOB_TABLES = ("procrastinate_periodic_defers", "procrastinate_events", "procrastinate_jobs", "procrastinate_workers")
 
-BY_HAND = f"""
+MANUAL_JOB_CLOCK = f"""
 CREATE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.scheduled_at := {STANDSTILL}
@@ -68,8 +68,8 @@ END $$;
 CREATE TRIGGER by_hand BEFORE INSERT ON procrastinate_jobs
     FOR EACH ROW WHEN (NEW.scheduled_at IS NOT NULL) EXECUTE FUNCTION by_hand();
 """
-"""Makes jobs use a clock that is moved by hand: `RunningApp.advance` moves them. Times are rounded up by the time that
-storing takes: the sweep finds a delivery that is due a moment later."""
+"""A trigger that makes jobs use a clock that only `RunningApp.advance` moves. Due times are rounded up to whole
+seconds, because storing a job takes time: the sweep finds a delivery that is due a moment later."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -80,12 +80,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let each test process begin to collect in another folder."""
-    collection_order.begin_elsewhere(config)
+    """Make each test process start collecting in a different folder."""
+    collection_order.rotate_folders(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect databases that a test does not concern, and long tests that were not requested."""
+    """Deselect the databases that do not matter for a test, and long tests that were not requested."""
     collection_order.sort(config, items)
     items[:] = [item for item in items if _combination(item) not in _other_combinations(item)]
     for item in items:
@@ -99,7 +99,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect no garbage while tests are collected: nearly all new objects stay."""
+    """Disable garbage collection while pytest collects tests, because nearly all new objects stay."""
     gc.disable()
     try:
         return (yield)
@@ -109,7 +109,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Exclude existing objects from garbage collection, because there are thousands of tests, and collect seldom.
+    """Exclude the objects of thousands of tests from garbage collection, and collect rarely.
 
     With the standard threshold of 700 objects, collections took a seventh of the tests' processor time.
     """
@@ -120,13 +120,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-    """Print last that tests in real workflow engines were skipped, because a line among others is easily missed."""
+    """Print at the end how many tests in real workflow engines were skipped: a line among others is easily missed."""
     yield
     skipped = [
         report for report in terminalreporter.stats.get("skipped", ()) if {"java", "engine"} & report.keywords.keys()
     ]
-    for why, count in Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped).items():
-        terminalreporter.line(f"*** {count} tests in real workflow engines were SKIPPED: {why}", red=True)
+    for reason, count in Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped).items():
+        terminalreporter.line(f"*** {count} tests in real workflow engines were SKIPPED: {reason}", red=True)
 
 
 def _combination(item: pytest.Item) -> str | None:
@@ -136,9 +136,9 @@ def _combination(item: pytest.Item) -> str | None:
 
 
 def _other_combinations(item: pytest.Item, *, either: bool = False) -> set[str]:
-    """The combinations that a test does not concern: other databases, or runners that do not matter.
+    """The combinations in which a test does not run: other databases, or other runners if the runner does not matter.
 
-    With `either`, also those other than SQLite, unless the test is about processes that share a ledger.
+    With `either`, also the combinations with PostgreSQL, unless the test is about processes that share a ledger.
     """
     others = set()
     if item.get_closest_marker("sqlite") or (either and not item.get_closest_marker("postgresql")):
@@ -166,9 +166,9 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pending_migration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """A function that adds a migration to this version, which existing ledgers lack; returns its number.
+    """A function that adds a migration that existing ledgers lack, and returns its number.
 
-    Until the end of the test, and in this process only.
+    The migration exists until the end of the test, in this process only.
     """
     number = f"{int(runner.HEAD) + 1:04}"
     folder = tmp_path_factory.mktemp("versions")
@@ -231,14 +231,14 @@ def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
     upgrade(url)
     procrastinate_schema.upgrade(url)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(BY_HAND)
+        connection.execute(MANUAL_JOB_CLOCK)
     yield url
     postgresql_server.drop(name)
 
 
 @pytest.fixture
 def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same without handlers; it polls for jobs often."""
+    """The URL of that ledger, emptied. Runners poll for jobs often."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(procrastinate, "IDLE_POLL_INTERVAL", 0.05)
     monkeypatch.setattr(job_sweeper, "SWEEP_INTERVAL", 0.5)
@@ -248,7 +248,7 @@ def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql", "procrastinate"])
 def harness(request, tmp_path: Path, clock: ManualClock, new_database: Path) -> Iterator[LedgerHarness]:
-    """Opens `App`s on one database; at the end all are closed and the counts are checked.
+    """Opens `App`s on one database. At the end it closes all of them, and checks the counts.
 
     The third combination is PostgreSQL with the other runner, for tests that are marked `runners`.
     """
@@ -279,11 +279,11 @@ def make_plugin() -> Callable[..., SimpleNamespace]:
 def listens() -> Callable[..., Handler]:
     """A function that makes a handler for the key `leave`: `listens(function, retry=...)`."""
 
-    def make(function: Callable[..., Any], *, process_key: Any = "leave", **given: Any) -> Handler:
-        given.setdefault("name", getattr(function, "__name__", "h").strip("<>"))
-        if given.get("callback_class") or given.get("every"):
-            process_key = given.pop("process_key", ())
-        return handler(process_key=process_key, **given)(function)
+    def make(function: Callable[..., Any], *, process_key: Any = "leave", **options: Any) -> Handler:
+        options.setdefault("name", getattr(function, "__name__", "h").strip("<>"))
+        if options.get("callback_class") or options.get("every"):
+            process_key = options.pop("process_key", ())
+        return handler(process_key=process_key, **options)(function)
 
     return make
 
@@ -303,14 +303,14 @@ def together() -> Callable[..., list[Any]]:
         gate = threading.Barrier(len(functions))
         results: list[Any] = [None] * len(functions)
 
-        def one(place: int, function: Callable[[], Any]) -> None:
+        def call(index: int, function: Callable[[], Any]) -> None:
             gate.wait()
             try:
-                results[place] = function()
+                results[index] = function()
             except Exception as error:  # noqa: BLE001 (handed to the test)
-                results[place] = error
+                results[index] = error
 
-        threads = [threading.Thread(target=one, args=entry) for entry in enumerate(functions)]
+        threads = [threading.Thread(target=call, args=entry) for entry in enumerate(functions)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -227,7 +227,7 @@ def ask(server, maker, *, times, admin):
             status = int(came[9:12])  # the request was for a page
             assert status != 500, why(server, sent, came)
             return [status]
-        found = raw_http.answers(came, to=sent)
+        found = raw_http.parse_responses(came, request=sent)
         for answer in found:
             # A 500 must come from a handler, and say so.
             assert answer.status != 500 or "flowhooks-event" in answer.headers, why(server, sent, came)

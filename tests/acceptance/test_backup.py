@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from support.clients import calling, until_more
+from support.clients import send_callbacks, until_more
 
 PLUGIN = """
 import os
@@ -31,7 +31,7 @@ def test_backup_under_load_and_restore(make_site):
         one.plugin("p", PLUGIN)
     server = site.start(answer_wait=0.5)
     target = site.folder / "backup.db"
-    with calling([server.address], clients=6, key="backup") as (taken, problems):
+    with send_callbacks([server.address], clients=6, key="backup") as (taken, problems):
         until_more(taken, 300)
         acknowledged = list(taken)
         done = site.run("db", "backup", str(target), "--json", "--database", site.database)
@@ -69,7 +69,7 @@ def test_a_large_backup_ends_under_continuous_writes(make_site):
     padding = "x" * 200_000
     for number in range(500):
         server.post(f"large{number}", {"processDefinitionKey": "nobody", "padding": padding})
-    with calling([server.address], clients=6, key="backup") as (taken, problems):
+    with send_callbacks([server.address], clients=6, key="backup") as (taken, problems):
         until_more(taken, 50)
         done = site.run("db", "backup", str(site.folder / "backup.db"), "--json", "--database", site.database)
         during = len(taken)

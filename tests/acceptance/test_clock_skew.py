@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from support.process_trials import AGAIN, ONCE, check_books, entered, rows
+from support.process_trials import NOT_RETRYABLE, RETRYABLE, check_invariants, entered, rows
 from support.waiting import until
 
 DAY = 86_400
@@ -46,15 +46,15 @@ def test_a_worker_runs_callbacks_of_a_skewed_server(broken, shifted, seconds):
     server = shifted(lambda **given: broken.start("--no-worker", **given), seconds)
     worker = broken.start_worker("--plugins-dir", broken.plugins, **SETTINGS)
     # Before the server knows of the worker, the delivery counts as one without a process.
-    until(lambda: server.post("i0", AGAIN | {"fails": 0}, Prefer="wait=20").status == 200)
-    answers = [server.post(f"i{number}", AGAIN | {"fails": number % 2}, Prefer="wait=20") for number in range(6)]
+    until(lambda: server.post("i0", RETRYABLE | {"fails": 0}, Prefer="wait=20").status == 200)
+    answers = [server.post(f"i{number}", RETRYABLE | {"fails": number % 2}, Prefer="wait=20") for number in range(6)]
     assert {one.status for one in answers} == {200}
     # Not in the order of their ids: a delayed answer about the time of the database sets the clock back a little.
     stored = rows(broken.direct, "SELECT flow_instance_id, received_at FROM events ORDER BY flow_instance_id")
     assert [instance for instance, _ in stored] == [f"i{number}" for number in range(6)]
     assert all(abs(received_at / 1_000_000 - time.time()) < 600 for _, received_at in stored)
     told = {f"i{number}": one.event_id for number, one in enumerate(answers)}
-    check_books(broken, broken.direct, told)
+    check_invariants(broken, broken.direct, told)
     for one in (server, worker):
         assert not one.logged("process_expired")
         one.stop()
@@ -70,7 +70,7 @@ def test_a_worker_with_a_fast_clock_starts_no_retry_early(broken, shifted):
     waits = "SELECT due_at FROM deliveries WHERE state = 'waiting' AND attempt = 1"
     broken.until(lambda _ledger: rows(broken.direct, waits))
     # Send another callback: when it has run, the worker has polled. The server may not know of the worker at first.
-    until(lambda: server.post("j", ONCE, Prefer="wait=20").status == 200)
+    until(lambda: server.post("j", NOT_RETRYABLE, Prefer="wait=20").status == 200)
     ((due_at,),) = rows(broken.direct, waits)
     assert abs(due_at / 1_000_000 - time.time() - 3600) < 600
     assert [instance for instance, _, _ in entered(broken)] == ["j"]

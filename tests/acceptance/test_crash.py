@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from flowhooks.ledger.queries import EventFilter
-from support.clients import SEED, calling, until_more
-from support.load import END_TIMEOUT, asked_again, running_operations
+from support.clients import SEED, send_callbacks, until_more
+from support.load import END_TIMEOUT, operate_until_available, running_operations
 from support.waiting import until
 
 PLUGIN = '''
@@ -67,7 +67,7 @@ def crashed(make_site):
     places = [server.address]
     logs = []
     gate = site.folder / "shut"
-    with calling(places, clients=CLIENTS, key="crash") as (taken, problems):
+    with send_callbacks(places, clients=CLIENTS, key="crash") as (taken, problems):
         for number in range(ROUNDS):
             time.sleep(chance.uniform(0.1, 0.8))
             until_more(taken, 20)
@@ -225,7 +225,7 @@ def test_resolve_and_replay_still_work(crashed, stored):
     assert unknown, "no attempt of the handler without retry= was killed in the middle"
     verdicts = dict(zip((one.delivery_id for one in unknown), ["did-not", "did", "close"] * len(unknown), strict=False))
     for delivery_id, verdict in verdicts.items():
-        answer, was_unavailable = asked_again(
+        answer, was_unavailable = operate_until_available(
             crashed.server, token, "resolve", delivery_id=delivery_id, verdict=verdict, note="looked"
         )
         assert answer.status == 200 or (was_unavailable and answer.status == 409), answer
@@ -237,10 +237,14 @@ def test_resolve_and_replay_still_work(crashed, stored):
             assert delivery_status.state.value == after[verdict]
             assert delivery_status.attempt == (2 if verdict == "did-not" else 1)
     event_filter = {"state": "succeeded", "handler": "demo:plain"}
-    again, _ = asked_again(crashed.server, token, "plan_operation", action="rerun", event_filter=event_filter)
+    again, _ = operate_until_available(
+        crashed.server, token, "plan_operation", action="rerun", event_filter=event_filter
+    )
     assert again.status == 200
     assert again.json["planned"] > 0
-    started, was_unavailable = asked_again(crashed.server, token, "start_operation", operation_id=again.json["id"])
+    started, was_unavailable = operate_until_available(
+        crashed.server, token, "start_operation", operation_id=again.json["id"]
+    )
     assert started.status == 200 or (was_unavailable and started.status == 409), started
     crashed.until(lambda ledger: not running_operations(ledger), within=END_TIMEOUT)
     crashed.until(lambda ledger: not unfinished(ledger))

@@ -28,7 +28,7 @@ from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
-from support.clients import calling, until_more
+from support.clients import send_callbacks, until_more
 from support.journal import whole_lines
 from support.process_trials import rows
 from support.waiting import WAIT_TIMEOUT, until
@@ -470,7 +470,7 @@ def test_load(place, name, at, times):
     here = place(name, Cluster)
     prefix = here.begin()
     victim = here.doomed(at, times, ready=True)
-    with calling(here.places, clients=CLIENTS, key="crash", name=prefix, pause=0.005) as (taken, problems):
+    with send_callbacks(here.places, clients=CLIENTS, key="crash", name=prefix, pause=0.005) as (taken, problems):
         until_killed(victim, at, times)
         here.heir()
         until_more(taken, 2 * CLIENTS)
@@ -510,7 +510,7 @@ def test_reroute_parked(place, name, at, times):
     prefix = here.begin()
     key = f"late-{prefix[:-1]}"
     wanted = 5 if times == 1 else 505  # one transaction stores 500 of them
-    with calling(here.places, clients=CLIENTS, key=key, name=prefix) as (taken, problems):
+    with send_callbacks(here.places, clients=CLIENTS, key=key, name=prefix) as (taken, problems):
         until_more(taken, wanted)
     assert problems == []
     here.site.plugin(f"late_{prefix[:-1]}", WANTED_LATER.replace("NAME", key))
@@ -670,7 +670,7 @@ def test_purge(place, name, at, times):
     if not here.shares:
         here.doomed(at, times, ready=True)
     wanted = 5 if times == 1 else 350  # one transaction deletes 100 of them
-    with calling(here.places, clients=CLIENTS, key="held", name=prefix) as (taken, problems):
+    with send_callbacks(here.places, clients=CLIENTS, key="held", name=prefix) as (taken, problems):
         until_more(taken, wanted)
     assert problems == []
     here.until_over()
@@ -767,7 +767,7 @@ def to_copy(make_site):
     site.plugin("demo", PLUGIN)
     (site.folder / "work").mkdir()
     server = site.start(**SETTINGS, test_in_handler=700)
-    with calling([server.address], clients=CLIENTS, key="crash") as (taken, _):
+    with send_callbacks([server.address], clients=CLIENTS, key="crash") as (taken, _):
         until_killed(server, "handler", 700)
     assert taken
     return site

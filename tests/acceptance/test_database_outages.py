@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-from support.process_trials import AGAIN, ONCE, Engines, check_books, entered, shut, until_worker_known
+from support.process_trials import (
+    NOT_RETRYABLE,
+    RETRYABLE,
+    Engines,
+    check_invariants,
+    entered,
+    shut,
+    until_worker_known,
+)
 from support.waiting import until
 
 QUICK = {"ledger__heartbeat_timeout": 8.0}
@@ -89,13 +97,13 @@ def go_through(site, kind, seconds, **settings):
     processes = start(site, kind, **settings)
     gates = [shut(site, "long-again"), shut(site, "long-once")]
     told = {
-        "long-again": processes[0].post("long-again", AGAIN, Prefer="respond-async").event_id,
-        "long-once": processes[0].post("long-once", ONCE, Prefer="respond-async").event_id,
-        "later": processes[0].post("later", AGAIN | {"fails": 3}, Prefer="respond-async").event_id,
+        "long-again": processes[0].post("long-again", RETRYABLE, Prefer="respond-async").event_id,
+        "long-once": processes[0].post("long-once", NOT_RETRYABLE, Prefer="respond-async").event_id,
+        "later": processes[0].post("later", RETRYABLE | {"fails": 3}, Prefer="respond-async").event_id,
     }
     until_entered(site, "long-again", "long-once")
     engines = Engines(*processes[:2])
-    place = len(engines.answers)
+    place = len(engines.responses)
     site.until(lambda _ledger: len(engines.since(place)) > 20)
     answers = outage(site, processes, engines, seconds)
     # The processes are stopped while they reconnect.
@@ -103,17 +111,17 @@ def go_through(site, kind, seconds, **settings):
         gate.unlink()
     began = time.monotonic()
     recovered = until_ready(processes)
-    place = len(engines.answers)
+    place = len(engines.responses)
     site.until(lambda _ledger: len([one for one in engines.since(place) if one.status == 202]) > 20)
     taken = time.monotonic() - began
     told |= engines.stop()
     # The outcome arrives through LISTEN on a new connection: a server without a worker answers with it.
     processes[0].until_logged("notifications_reconnected")
     until_worker_known(processes[0])
-    last = processes[0].post("last", AGAIN, Prefer="wait=20")
+    last = processes[0].post("last", RETRYABLE, Prefer="wait=20")
     assert last.status == 200
     told["last"] = last.event_id
-    check_books(site, site.direct, told)
+    check_invariants(site, site.direct, told)
     # An attempt that ran during the outage ran once, and its outcome is recorded.
     ran = [(instance, attempt) for instance, attempt, _ in entered(site)]
     assert ran.count(("long-again", 1)) == ran.count(("long-once", 1)) == 1
@@ -138,17 +146,17 @@ def test_restarts_and_crashes(cluster):
     processes = start(site, kind, **QUICK)
     engines = Engines(*processes[:2])
     for end in (lambda: site.server.stop("fast"), lambda: site.server.stop("immediate"), site.server.kill):
-        place = len(engines.answers)
+        place = len(engines.responses)
         site.until(lambda _ledger, place=place: len(engines.since(place)) > 30)
         end()
         site.server.start()
-        place = len(engines.answers)
+        place = len(engines.responses)
         site.until(lambda _ledger, place=place: sum(one.status == 202 for one in engines.since(place)) > 30)
     told = engines.stop()
     # 200: a COMMIT of which only the reply was lost, and the handler had ended before the callback was repeated.
-    assert {answer.status for answer in engines.answers} <= {200, 202, 503}
+    assert {answer.status for answer in engines.responses} <= {200, 202, 503}
     until_ready(processes)
-    check_books(site, site.direct, told)
+    check_invariants(site, site.direct, told)
     stop(processes)
 
 

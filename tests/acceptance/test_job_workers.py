@@ -8,7 +8,7 @@ from collections import Counter
 import psycopg
 import pytest
 
-from support.process_trials import ONCE, PLUGIN, entered
+from support.process_trials import NOT_RETRYABLE, PLUGIN, entered
 
 SLOW = 64
 WITHIN = 25.0
@@ -41,7 +41,7 @@ def test_idle_workers_share_the_work_and_the_sweep(sharing):
     site.until(lambda _ledger: rows(SWEEPERS) == [(1,)])
     second = site.start_worker("--plugins-dir", site.plugins, **settings)
     for number in range(SLOW):
-        assert server.post(f"i{number}", ONCE, Prefer="respond-async").status == 202
+        assert server.post(f"i{number}", NOT_RETRYABLE, Prefer="respond-async").status == 202
     pids = {first.process.pid: 8, second.process.pid: 8}
     site.until(lambda _ledger: Counter(pid for _, _, pid in entered(site)) == pids)
     first.signal(signal.SIGSTOP)

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 import pytest
 
 from support.app_harness import LedgerHarness, until
-from support.process_trials import AGAIN, ONCE, at_rest, check_books, entered, rows, shut, until_worker_known
+from support.process_trials import (
+    NOT_RETRYABLE,
+    RETRYABLE,
+    check_invariants,
+    entered,
+    rows,
+    shut,
+    until_worker_known,
+    wait_until_finished,
+)
 from support.waiting import WAIT_TIMEOUT
 
 QUICK = {"ledger__heartbeat_timeout": 8.0}
@@ -44,19 +53,19 @@ def test_lost_commit_reply_of_an_accepted_callback(broken, kind):
     """
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
-    broken.proxy.lose_answer(accepts)
-    first = server.post("i", ONCE, Prefer="wait=10")
+    broken.proxy.lose_reply(accepts)
+    first = server.post("i", NOT_RETRYABLE, Prefer="wait=10")
     assert broken.proxy.lost.wait(60)
     # If a heartbeat was in the same commit, the event is stored again at once and recognised.
     assert first.status in {200, 202, 503}
     if first.status == 503:
         assert first.check_error(503)
         assert first.headers["Retry-After"]
-    again = server.post("i", ONCE, Prefer="wait=20")
+    again = server.post("i", NOT_RETRYABLE, Prefer="wait=20")
     assert again.status == 200
     assert rows(broken.direct, "SELECT id FROM events") == [(again.event_id,)]
     assert [instance for instance, _, _ in entered(broken)] == ["i"]
-    check_books(broken, broken.direct, {"i": again.event_id})
+    check_invariants(broken, broken.direct, {"i": again.event_id})
     server.stop()
     server.check_log()
 
@@ -67,13 +76,13 @@ def test_lost_commit_reply_of_a_running_mark(broken, kind):
     broken.database = broken.proxied
     worker = broken.start_worker("--plugins-dir", broken.plugins, runner__kind=kind, **QUICK)
     until_worker_known(server)
-    at_rest(broken.direct)  # the worker may still have to run the first probes
-    broken.proxy.lose_answer(claims)
-    answer = server.post("i", ONCE, Prefer="wait=30")
+    wait_until_finished(broken.direct)  # the worker may still have to run the first probes
+    broken.proxy.lose_reply(claims)
+    answer = server.post("i", NOT_RETRYABLE, Prefer="wait=30")
     assert broken.proxy.lost.is_set()
     assert answer.status == 200
     assert [attempt for instance, attempt, _ in entered(broken) if instance == "i"] == [2]
-    check_books(broken, broken.direct, {"i": answer.event_id})
+    check_invariants(broken, broken.direct, {"i": answer.event_id})
     for one in (server, worker):
         one.stop()
         one.check_log()
@@ -84,15 +93,15 @@ def test_lost_commit_reply_of_an_outcome(broken, kind):
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
     gate = shut(broken, "i")
-    event_id = server.post("i", ONCE, Prefer="respond-async").event_id
+    event_id = server.post("i", NOT_RETRYABLE, Prefer="respond-async").event_id
     broken.until(lambda _ledger: entered(broken))
-    broken.proxy.lose_answer(settles)
+    broken.proxy.lose_reply(settles)
     gate.unlink()
     assert broken.proxy.lost.wait(WAIT_TIMEOUT)
-    answer = server.post("i", ONCE, Prefer="wait=20")
+    answer = server.post("i", NOT_RETRYABLE, Prefer="wait=20")
     assert (answer.status, answer.event_id) == (200, event_id)
     assert len(entered(broken)) == 1
-    check_books(broken, broken.direct, {"i": event_id})
+    check_invariants(broken, broken.direct, {"i": event_id})
     server.stop()
     assert not server.logged("stale_attempt")
     server.check_log()
@@ -102,12 +111,12 @@ def test_lost_commit_reply_of_a_retry(broken, kind):
     """After a failed attempt the next attempt is made once."""
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
-    broken.proxy.lose_answer(settles)
-    answer = server.post("i", AGAIN | {"fails": 1}, Prefer="wait=20")
+    broken.proxy.lose_reply(settles)
+    answer = server.post("i", RETRYABLE | {"fails": 1}, Prefer="wait=20")
     assert broken.proxy.lost.is_set()
     assert answer.status == 200
     assert [(instance, attempt) for instance, attempt, _ in entered(broken)] == [("i", 1), ("i", 2)]
-    check_books(broken, broken.direct, {"i": answer.event_id})
+    check_invariants(broken, broken.direct, {"i": answer.event_id})
     server.stop()
     server.check_log()
 
@@ -155,7 +164,7 @@ def test_lost_commit_reply_of_several_accepted_callbacks(broken, through_proxy, 
         answers[number] = flow.take(instance)
 
     posts = [threading.Thread(target=post, args=entry) for entry in enumerate(["one", "two", "two", "three"])]
-    broken.proxy.lose_answer(accepts)
+    broken.proxy.lose_reply(accepts)
     with one_batch(flow, len(posts), monkeypatch):
         for post in posts:
             post.start()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.process_trials import ONCE, Engines, check_books, entered, shut, until_worker_known
+from support.process_trials import NOT_RETRYABLE, Engines, check_invariants, entered, shut, until_worker_known
 from support.waiting import until
 
 QUICK = {"ledger__heartbeat_timeout": 8.0}
@@ -38,7 +38,7 @@ def ready(process):
 
 def flows(site, engines, status=202, *, several=20):
     """Wait until `several` callbacks have this result; return the seconds."""
-    began, place = time.monotonic(), len(engines.answers)
+    began, place = time.monotonic(), len(engines.responses)
     site.until(lambda _ledger: sum(one.status == status for one in engines.since(place)) >= several)
     return time.monotonic() - began
 
@@ -67,8 +67,8 @@ def test_connections_that_are_reset(cluster):
     until_all_run(server, worker)
     told = engines.stop()
     # 200: the callback was stored, its response was lost, and it ran before the repeat.
-    assert {one.status for one in engines.answers} <= {200, 202, 503}
-    check_books(site, site.direct, told)
+    assert {one.status for one in engines.responses} <= {200, 202, 503}
+    check_invariants(site, site.direct, told)
     stop(server, worker)
 
 
@@ -78,12 +78,12 @@ def test_a_slow_network(broken, seconds):
     server, worker = start(broken, "embedded", ledger__write_timeout=30, ledger__heartbeat_timeout=30)
     broken.proxy.delay = seconds
     began = time.monotonic()
-    answer = server.post("slow", ONCE, Prefer="wait=60", timeout=90)
+    answer = server.post("slow", NOT_RETRYABLE, Prefer="wait=60", timeout=90)
     print(f"answered with the outcome after {time.monotonic() - began:.1f} s")  # noqa: T201 (a figure, with -s)
     assert answer.status == 200
-    broken.proxy.heal()
+    broken.proxy.restore()
     until_all_run(server, worker)
-    check_books(broken, broken.direct, {"slow": answer.event_id})
+    check_invariants(broken, broken.direct, {"slow": answer.event_id})
     for one in (server, worker):
         assert not one.logged("process_expired")
         assert not one.logged("ledger_write_failed")
@@ -95,12 +95,12 @@ def test_connections_that_drop_data(cluster):
     """If data is dropped without an error, callers get 503 in time, and new connections are made in time."""
     site, server, worker = cluster
     gate = shut(site, "long")
-    told = {"long": server.post("long", ONCE, Prefer="respond-async").event_id}
+    told = {"long": server.post("long", NOT_RETRYABLE, Prefer="respond-async").event_id}
     site.until(lambda _ledger: "long" in {instance for instance, _, _ in entered(site)})  # probes ran before
-    engines = Engines(server, several=10)
+    engines = Engines(server, count=10)
     flows(site, engines)
-    place = len(engines.answers)
-    site.proxy.swallow()
+    place = len(engines.responses)
+    site.proxy.discard()
     # The first callbacks wait for the timeout; later ones are answered at once, or the test would take minutes.
     flows(site, engines, 503, several=300)
     refused = [one for one in engines.since(place) if one.status == 503]
@@ -108,7 +108,7 @@ def test_connections_that_drop_data(cluster):
     # A process that had nothing to write finds it at its next heartbeat.
     until(lambda: not ready(server) and not ready(worker))
     gate.unlink()
-    site.proxy.heal()
+    site.proxy.restore()
     began, before = time.monotonic(), len(entered(site))
     stored = flows(site, engines)
     site.until(lambda _ledger: len(entered(site)) > before)
@@ -117,7 +117,7 @@ def test_connections_that_drop_data(cluster):
     # The backlog runs first.
     told |= engines.stop()
     until_all_run(server, worker)
-    check_books(site, site.direct, told, may_be_unknown=True)
+    check_invariants(site, site.direct, told, may_be_unknown=True)
     # The outcome was recorded late, and the delivery did not run again.
     assert [attempt for instance, attempt, _ in entered(site) if instance == "long"] == [1]
     stop(server, worker)

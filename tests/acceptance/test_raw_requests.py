@@ -459,7 +459,7 @@ def server(site):
 
 def check_honest(server):
     """Check that the server answers an ordinary callback."""
-    (answer,) = raw_http.answers(raw_http.exchange(server.address, HONEST))
+    (answer,) = raw_http.parse_responses(raw_http.exchange(server.address, HONEST))
     assert (answer.status, answer.body) == (200, b'{"success": true}')
 
 
@@ -489,7 +489,7 @@ def test_each_request_has_one_answer_and_nothing_is_smuggled(server, stored, num
     row = ROWS[number]
     own = f"row-{number:03}"
     sent = row.sent.replace(b"ID", own.encode())
-    came = raw_http.answers(raw_http.exchange(server.address, sent), to=sent)
+    came = raw_http.parse_responses(raw_http.exchange(server.address, sent), request=sent)
     assert tuple(one.status for one in came) == row.statuses, (row.why, came)
     assert stored() == {one.replace("ID", own) for one in row.stored}, row.why
     if came[-1].status not in {200, 202}:
@@ -516,7 +516,7 @@ PHASES = {
 def test_an_incomplete_request_stores_nothing(server, stored, phase, reset):
     """An incomplete request stores nothing, and the server closes the connection."""
     for _ in range(3):
-        raw_http.hang_up(server.address, PHASES[phase].replace(b"ID", b"early"), reset=reset)
+        raw_http.disconnect(server.address, PHASES[phase].replace(b"ID", b"early"), reset=reset)
     check_honest(server)
     assert stored() == set()
 
@@ -527,7 +527,7 @@ def test_a_request_is_stored_at_most_once_after_a_disconnect(server, stored, res
     own = f"late-{reset}"
     sent = GOOD.replace(b"ID", own.encode())
     for _ in range(5):
-        raw_http.hang_up(server.address, sent, reset=reset)
-    (answer,) = raw_http.answers(raw_http.exchange(server.address, LAST.replace(b"ID-last", own.encode())))
+        raw_http.disconnect(server.address, sent, reset=reset)
+    (answer,) = raw_http.parse_responses(raw_http.exchange(server.address, LAST.replace(b"ID-last", own.encode())))
     assert answer.status == 200
     assert stored() == {own}

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from support.app_harness import until
-from support.clients import calling, until_more
+from support.clients import send_callbacks, until_more
 from support.waiting import WAIT_TIMEOUT
 
 BESIDE = ("", "-wal", "-shm")
@@ -129,7 +129,7 @@ def test_a_copy_at_the_path_is_not_accepted(site):
 def test_a_file_moved_and_restored_while_engines_send_callbacks(site):
     """A file is moved away and back during transactions: it has each callback with a 2xx, and engines repeat others."""
     server = site.start()
-    with calling([server.address], clients=4, key="nobody") as (taken, problems):
+    with send_callbacks([server.address], clients=4, key="nobody") as (taken, problems):
         for _ in range(5):
             until_more(taken, 20)
             move(site.database, site.folder / "away")

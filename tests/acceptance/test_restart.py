@@ -18,12 +18,12 @@ import pytest
 from support.replaced_server import (
     ASYNC,
     GOOD,
-    alive,
     entered,
     install,
-    owner,
+    is_alive,
+    lock_owner,
+    replace_server,
     restart,
-    restarted,
     runs,
     serve,
     shut,
@@ -80,7 +80,7 @@ def test_no_callback_is_rejected(served):
     with Clients(server.address, GOOD) as clients:
         clients.until_more()
         install(served, version="2")
-        first = restarted(served)
+        first = replace_server(served)
         clients.until_more()
         server.until_logged("process_replaced", pid=server.process.pid)
         until(lambda: has_run(served, "2"))
@@ -91,15 +91,15 @@ def test_no_callback_is_rejected(served):
         until(lambda: has_run(served, "3"))
     assert first["predecessor"] == server.process.pid
     assert 0 < first["waited_seconds"] < MAX_HANDOVER_SECONDS
-    told = f"Process {owner(served)} has replaced process {first['pid']}. New connections waited "
+    told = f"Process {lock_owner(served)} has replaced process {first['pid']}. New connections waited "
     assert second.stdout.startswith(told)
     assert server.process.poll() is None
     clients.check(served)
     assert {version for version, *_ in entered(served)} == {"1", "2", "3"}
     assert not Counter(instance for _, _, instance, _ in entered(served)) - Counter(set(clients.sent))
-    successor = owner(served)
+    successor = lock_owner(served)
     server.stop()
-    until(lambda: not alive(successor))
+    until(lambda: not is_alive(successor))
     server.check_log()
 
 
@@ -119,7 +119,7 @@ def test_a_replacement_waits_for_a_running_handler(served):
         clients.until_more()
         assert runs(served, "later") == []
         install(served, version="2")
-        command = commands.submit(restarted, served)
+        command = commands.submit(replace_server, served)
         asked = ["audit", "--action", "restart", "--json"]
         until(lambda: json.loads(served.run(*asked, database=served.database).stdout)["entries"])
         gate.unlink()
@@ -131,7 +131,7 @@ def test_a_replacement_waits_for_a_running_handler(served):
     assert last != taken_over
     assert runs(served, "slow") == [("held", server.process.pid), ("ended", server.process.pid)]
     assert runs(served, "later") in ([("work", taken_over)], [("work", last)])
-    assert owner(served) == last
+    assert lock_owner(served) == last
     clients.check(served, others=next(numbers) + 1)
     server.stop()
 
@@ -151,13 +151,13 @@ def test_a_long_handler_and_a_broken_plugin(served, seconds):
         refused = restart(served)
         assert refused.returncode == 1
         assert "no module of that kind" in refused.stderr
-        assert owner(served) == server.process.pid
+        assert lock_owner(served) == server.process.pid
         assert server.post("meanwhile", GOOD, Prefer="wait=60").status == 200  # it still runs handlers
         served.remove("broken")
         assert [what for what, _ in runs(served, "slow")] == ["once"]
         opened = threading.Timer(max(0.0, began + seconds - time.monotonic()), gate.unlink)
         opened.start()
-        done = restarted(served)
+        done = replace_server(served)
         clients.until_more()
     assert done["predecessor"] == server.process.pid
     assert 0 < done["waited_seconds"] < MAX_HANDOVER_SECONDS
@@ -177,14 +177,14 @@ def test_a_handler_that_does_not_end_in_time(site):
         server.post("slow", {"processDefinitionKey": "once"}, **ASYNC)
         until(lambda: runs(site, "slow"))
         assert server.post("forks", {"processDefinitionKey": "forks"}, Prefer="wait=60").status == 200
-        restarted(site)
+        replace_server(site)
         site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 1, "unknown": 1})
-        restarted(site)  # by the supervisor; no handler is running
+        replace_server(site)  # by the supervisor; no handler is running
         server.post("again", {"processDefinitionKey": "held"}, **ASYNC)
         until(lambda: runs(site, "again"))
-        predecessor = owner(site)
-        restarted(site)
-        assert not alive(predecessor)
+        predecessor = lock_owner(site)
+        replace_server(site)
+        assert not is_alive(predecessor)
     site.until(lambda ledger: ledger.verify().deliveries == {"unknown": 1, "succeeded": 2})
     assert ("ended", predecessor) not in runs(site, "again")
     server.stop()
@@ -196,12 +196,12 @@ def test_a_failed_start_leaves_the_predecessor_running(served):
     config, numbers = served.folder / "flowhooks.toml", count(1)
 
     def is_refused(why):
-        pid = owner(served)
+        pid = lock_owner(served)
         refused = restart(served)
         assert refused.returncode == 1
         assert "the server was not replaced and continues: " in refused.stderr
         assert why in refused.stderr
-        assert owner(served) == pid
+        assert lock_owner(served) == pid
         assert server.post(f"refused-{next(numbers)}", GOOD, Prefer="wait=60").status == 200
 
     with Clients(server.address, GOOD) as clients:
@@ -219,7 +219,7 @@ def test_a_failed_start_leaves_the_predecessor_running(served):
         server.signal(signal.SIGUSR2)
         assert "answer_wait must be" in server.until_logged("process_replace_failed", times=5)["why"]
         config.write_text("")
-        restarted(served)
+        replace_server(served)
         server.until_logged("supervisor_started")
         served.plugin("broken", BROKEN)
         is_refused("no module of that kind")
@@ -266,7 +266,7 @@ def test_a_stop_during_a_replacement_without_a_supervisor(site, moment):
         gate.unlink()
     successor = server.logged("process_started")[0]["process"]
     assert server.wait() == 0
-    until(lambda: not alive(successor))
+    until(lambda: not is_alive(successor))
     assert site.balance().deliveries == {"succeeded": 1}
 
 
@@ -279,7 +279,7 @@ def test_the_service_manager_and_settings(site, tmp_path, monkeypatch):
         install(site)
         server = site.start()
         assert manager.recv(1000) == b"READY=1"
-        new = restarted(site)["pid"]
+        new = replace_server(site)["pid"]
         server.until_logged("supervisor_started")
         (site.folder / "flowhooks.toml").write_text('[log]\nlevel = "debug"\n')
         server.signal(signal.SIGHUP)

@@ -13,7 +13,18 @@ from collections import Counter
 import pytest
 
 from flowhooks.failpoints import FAILPOINTS
-from support.replaced_server import ASYNC, GOOD, alive, entered, owner, restart, restarted, runs, serve, shut
+from support.replaced_server import (
+    ASYNC,
+    GOOD,
+    entered,
+    is_alive,
+    lock_owner,
+    replace_server,
+    restart,
+    runs,
+    serve,
+    shut,
+)
 from support.steady_clients import Clients
 from support.waiting import WAIT_TIMEOUT, until
 
@@ -77,7 +88,7 @@ def test_kill_at_each_step_of_a_replacement(served, first, later):
     expected, steps = {}, [*first, *later]
 
     def kill(step):
-        before, slow = owner(served), f"slow-{len(expected)}"
+        before, slow = lock_owner(served), f"slow-{len(expected)}"
         files = arm(served, step, before if step == "loading" else "")
         with shut(served) as gate:
             server.post(slow, {"processDefinitionKey": "once"}, **ASYNC)
@@ -89,20 +100,20 @@ def test_kill_at_each_step_of_a_replacement(served, first, later):
         if step == "loaded":
             assert done.returncode == 1
             assert "continues: it was killed by SIGKILL" in done.stderr
-            assert owner(served) == before
+            assert lock_owner(served) == before
         else:
             assert done.returncode == 0, done.stderr
-            assert owner(served) != before
+            assert lock_owner(served) != before
         clients.until_more()
         is_lost = step in HANDLERS_RUN and step != "loaded"
         expected[slow] = [("once", before)] if is_lost else [("once", before), ("ended", before)]
 
-    with Clients(server.address, GOOD, patient=True) as clients:
+    with Clients(server.address, GOOD, repeat=True) as clients:
         clients.until_more()
         for step in first:
             kill(step)
         if first == ["loaded"]:
-            restarted(served)
+            replace_server(served)
         for step in later:
             kill(step)
     lost = sum(len(entries) == 1 for entries in expected.values())
@@ -127,7 +138,7 @@ def test_kill_of_a_predecessor_without_a_supervisor(served, step):
     """
     server = served.server
     first, is_killed = server.process.pid, step in HANDLERS_RUN
-    with shut(served) as gate, Clients(server.address, GOOD, patient=True) as clients:
+    with shut(served) as gate, Clients(server.address, GOOD, repeat=True) as clients:
         for key in ("once", "held"):
             server.post(f"slow-{key}", {"processDefinitionKey": key}, **ASYNC)
             until(lambda key=key: runs(served, f"slow-{key}"))
@@ -141,7 +152,7 @@ def test_kill_of_a_predecessor_without_a_supervisor(served, step):
         clients.until_more()
         gate.unlink(missing_ok=True)
         until(lambda: "ended" in dict(runs(served, "slow-held")))
-        assert restarted(served)["predecessor"] == lone
+        assert replace_server(served)["predecessor"] == lone
         clients.until_more()
     clients.check(served, others=2, unknown=int(is_killed), unsettled=int(step == "stopped"))
     once, held = runs(served, "slow-once"), runs(served, "slow-held")
@@ -155,7 +166,7 @@ def test_kill_of_a_predecessor_without_a_supervisor(served, step):
     assert server.process.wait(WAIT_TIMEOUT) == -signal.SIGKILL
     os.kill(lone, signal.SIGTERM)
     server.wait()
-    until(lambda: not alive(lone))
+    until(lambda: not is_alive(lone))
 
 
 @pytest.mark.parametrize(
@@ -173,11 +184,11 @@ def test_a_supervisor_that_is_killed(served, step):
     """The service ends in order: running handlers end, and the next start runs what is stored, once."""
     server = served.server
     supervisor = server.process.pid
-    restarted(served)
+    replace_server(served)
     server.until_logged("process_replaced")
-    predecessor = owner(served)
+    predecessor = lock_owner(served)
     slow = {key: f"slow-{key}" for key in ("once", "held")}
-    with shut(served) as gate, Clients(server.address, GOOD, patient=True) as clients:
+    with shut(served) as gate, Clients(server.address, GOOD, repeat=True) as clients:
         for key, instance in slow.items():
             server.post(instance, {"processDefinitionKey": key}, **ASYNC)
             until(lambda instance=instance: runs(served, instance))
@@ -206,11 +217,11 @@ def test_a_supervisor_that_is_killed(served, step):
 def test_a_killed_server_is_started_again(served):
     """After the first replacement a supervisor starts a killed server again, with connections waiting meanwhile."""
     server = served.server
-    restarted(served)
+    replace_server(served)
     server.until_logged("supervisor_started")
-    with Clients(server.address, GOOD, patient=True) as clients:
+    with Clients(server.address, GOOD, repeat=True) as clients:
         clients.until_more()
-        victim = owner(served)
+        victim = lock_owner(served)
         os.kill(victim, signal.SIGKILL)
         server.until_logged("process_died", process=victim, why="it was killed by SIGKILL")
         clients.until_more()

@@ -27,12 +27,12 @@ def test_connections_to_the_same_server_close_soon_after_a_timeout(broken):
 
     async def ask():
         first, second = [await Company.connect(broken.proxied, autocommit=True) for _ in range(2)]
-        broken.proxy.swallow()
+        broken.proxy.discard()
         Company.statement_timeout = 0.5
         await given_up(first)
         Company.statement_timeout = 10 * WAIT_TIMEOUT  # the second connection is closed without a wait of its own
         await given_up(second)
-        broken.proxy.heal()
+        broken.proxy.restore()
         new = await Company.connect(broken.proxied, autocommit=True)
         assert await (await new.execute("SELECT pg_sleep(1.5), 7")).fetchone() == ("", 7)
         await new.close()

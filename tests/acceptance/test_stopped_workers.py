@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from support.process_trials import AGAIN, ONCE, check_books, entered, rows, shut
+from support.process_trials import NOT_RETRYABLE, RETRYABLE, check_invariants, entered, rows, shut
 
 QUICK = {"ledger__heartbeat_timeout": 1.0}
 ATTEMPTS = (
@@ -33,8 +33,8 @@ def stopped_in_the_middle(site, server, workers, number):
     again, once = f"again-{number}", f"once-{number}"
     gates = [shut(site, again), shut(site, once)]
     told = {
-        again: server.post(again, AGAIN, Prefer="respond-async").event_id,
-        once: server.post(once, ONCE, Prefer="respond-async").event_id,
+        again: server.post(again, RETRYABLE, Prefer="respond-async").event_id,
+        once: server.post(once, NOT_RETRYABLE, Prefer="respond-async").event_id,
     }
     site.until(lambda _ledger: {again, once} <= {one for one, _, _ in entered(site)})
     # On a busy machine a worker that runs may have expired, and the next attempt begun: the last run is the one that
@@ -78,7 +78,7 @@ def test_a_stopped_worker_stores_no_stale_outcome(broken, kind, rounds):
         told |= stopped_in_the_middle(broken, server, workers, number)
     print(f"{kind}, {rounds} rounds: {(time.monotonic() - began) / rounds:.1f} s each")  # noqa: T201 (a figure, with -s)
     # A delivery without `retry=` is unknown if its own worker was stopped.
-    check_books(broken, broken.direct, told, may_be_unknown=True)
+    check_invariants(broken, broken.direct, told, may_be_unknown=True)
     for instance in told:
         outcomes, delivery = attempts_of(broken, instance)
         late = {one["attempt"] for worker in started for one in worker.logged("stale_attempt", delivery=delivery)}

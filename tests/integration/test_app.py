@@ -214,7 +214,7 @@ def test_only_the_owner_can_read_the_lock_file(harness):
 )
 def test_a_failed_start_releases_lock_threads_and_connections(harness, listens, prepare, error):
     """An unusable part is reported in one line with its cause, and no lock, thread or connection stays."""
-    harness.check_books = False
+    harness.check_at_end = False
     prepare(harness.file)
     before = set(threading.enumerate())
     with pytest.raises(LedgerUnusable, match=error) as refusal:

@@ -28,7 +28,7 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.deliverable_events import dismissed_by_handler
 from flowhooks.operations.registry import run_operation
 from model.listeners import HANDLERS, IGNORED
-from support.silent_engine import SilentClient, asked_source
+from support.silent_engine import SilentClient, silent_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -161,7 +161,7 @@ class RealLedger:
                 self._harness.open(
                     plugins=self.work.plugins(handlers),
                     start=False,
-                    sources={"default": asked_source()},
+                    sources={"default": silent_source()},
                     routing={"ignore_process_keys": (IGNORED,)},
                     ledger={"write_timeout": STEP_TIMEOUT, "heartbeat_timeout": HEARTBEAT_TIMEOUT},
                 )

@@ -17,7 +17,7 @@ from flowhooks.ledger import engine_queries
 from flowhooks.model.engine import EndState
 from flowhooks.testing.engines.fake_engine import FakeEngine
 from support.app_harness import plugin
-from support.asked_engine import Asked, grant, settings_of
+from support.asked_engine import ReconciledApp, grant, settings_of
 
 GRACE = 60
 SETTINGS = {"grace": float(GRACE), "max_new": 2, "page_size": 2}
@@ -57,7 +57,7 @@ class Rounds(RuleBasedStateMachine):
         self.ended: set[str] = set()
         self.called: set[str] = set()
         self.declined: set[str] = set()
-        self.asked: Asked
+        self.asked: ReconciledApp
         for number in range(8):
             self.engine.start(f"i{number}")
         self.open()
@@ -70,7 +70,7 @@ class Rounds(RuleBasedStateMachine):
             sources={"oa": settings_of(SETTINGS)},
             start=False,
         )
-        self.asked = Asked(self.harness, self.harness.clock, self.engine, flow)
+        self.asked = ReconciledApp(self.harness, self.harness.clock, self.engine, flow)
 
     def teardown(self) -> None:
         """Let everything be taken in; then each ended instance has its event, or was declined."""

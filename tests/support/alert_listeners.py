@@ -14,7 +14,7 @@ class Listener:
     """A plugin that records the alerts that it accepts.
 
     Attributes:
-        alerts: its notifications in order, also those that it did not accept.
+        alerts: its notifications in order, including notifications that it did not accept.
         error: the exception that it raises instead of accepting.
     """
 
@@ -38,8 +38,8 @@ class EndListener(Listener):
     """A listener that also records the ends of alerts.
 
     Attributes:
-        ended: its notifications that alerts are closed, also those that it did not accept.
-        end_error: the exception that it raises instead of accepting one.
+        ended: its notifications of closed alerts in order, including notifications that it did not accept.
+        end_error: the exception that it raises instead of accepting a notification.
     """
 
     def __init__(self):
@@ -74,22 +74,22 @@ class HangingListener(Listener):
 
 
 class WatchedApp:
-    """An app that runs nothing by itself: the test makes deliveries fail and triggers each poll."""
+    """An app without a running runner: the test makes deliveries fail and triggers each poll."""
 
     def __init__(self, flow, eventually):
         self.flow = flow
         self.eventually = eventually
         self.clock = flow.clock
 
-    def dead(self, instance, **named):
+    def dead(self, instance, **members):
         """Store a callback whose delivery fails finally."""
-        event_id = self.flow.take(instance, wait=0, **named).event_id
+        event_id = self.flow.take(instance, wait=0, **members).event_id
         self.run(event_id)
         self.eventually(lambda: {delivery.state for delivery in self.flow.delivery_statuses(event_id)} == {State.DEAD})
         return event_id
 
     def put_dead(self, count):
-        """Make `count` deliveries of the only handler dead: the missing ones fail now."""
+        """Make `count` deliveries of the only handler dead; missing deliveries are added and fail."""
         for number in range(self.flow.sql("SELECT count(*) FROM deliveries")[0][0], count):
             self.flow.take(f"n{number}", wait=0)
         self.flow.sql(
@@ -103,7 +103,7 @@ class WatchedApp:
             self.flow.app.dispatcher.execute(ReadyDelivery(delivery.delivery_id, delivery.handler, delivery.attempt))
 
     def close_dead(self):
-        """An operator closes every dead delivery."""
+        """Close every dead delivery, as an operator does."""
         self.flow.sql("UPDATE deliveries SET state = 'closed' WHERE state = 'dead'")
 
     def poll(self, times=1):
@@ -117,7 +117,7 @@ class WatchedApp:
             return alert_queries.open_alerts(connection)
 
     def rows(self):
-        """Every alert that was raised: cause, subject, count, notified, and whether its cause is gone."""
+        """Every alert that was raised: cause, subject, count, notified, and whether it is closed."""
         return self.flow.sql(
             "SELECT cause, subject, count, notified, closed_at IS NOT NULL FROM alerts ORDER BY opened_at, id"
         )

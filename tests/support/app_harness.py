@@ -40,21 +40,21 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
     from flowhooks.testing import ManualClock
 
-PATIENCE = 20.0
-"""Timeout in seconds of a caller's wait, and of a write to the database."""
+CALL_TIMEOUT = 20.0
+"""Seconds that a caller waits for the outcome, and that a write waits for the database."""
 
 STANDSTILL = "timestamptz '3000-01-01'"
 """The fixed time of PostgreSQL's clock for later jobs, which are stored as due after it."""
 
-SUMS: Final = re.compile(
+COUNT_PROBLEMS: Final = re.compile(
     r"were accepted, but|of its recorded route|an unknown state|but has no deliveries|as many attempts as it counts"
     r"|agree with its last attempt|runs at the same time as another|the database file is damaged"
 )
-"""Faults of a ledger that a manual change by a test does not excuse."""
+"""Problems of a ledger that are failures even if the test has changed rows by SQL."""
 
 
 def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
-    """A plugin with these handlers and other hooks, which are marked here."""
+    """Make a plugin with these handlers and other hooks; functions without a mark are marked as hooks."""
     marked = {
         name: function if hasattr(function, "flowhooks_impl") else hookimpl(function)
         for name, function in hooks.items()
@@ -66,16 +66,16 @@ TRACEPARENT: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def ingress_callback(instance: str = "i1", *, key: str | None = "leave", source: str = "oa", **body: Any) -> Callback:
-    """A request to the fixed URL of a source, as it is handed to the intake."""
-    whole = ({} if key is None else {"processDefinitionKey": key}) | body
+    """Make the callback of a request to the fixed URL of a source, as the intake receives it."""
+    members = ({} if key is None else {"processDefinitionKey": key}) | body
     return Callback(
         source=source,
         kind="complete",
         flow_instance_id=instance,
-        body=whole,
-        text=json.dumps(whole),
+        body=members,
+        text=json.dumps(members),
         origin="ingress",
-        raw_body=f"{json.dumps(whole | {'id': instance}, indent=2)}\n",
+        raw_body=f"{json.dumps(members | {'id': instance}, indent=2)}\n",
         media_type="application/json; charset=utf-8",
         traceparent=TRACEPARENT,
     )
@@ -98,23 +98,23 @@ class RunningApp:
         *,
         key: str | None = "leave",
         callback_class: str | None = None,
-        wait: float = PATIENCE,
+        wait: float = CALL_TIMEOUT,
         source: str = "default",
         kind: str = "complete",
         message: str | None = None,
         config: IntakeConfig | None = None,
         **body: Any,
     ) -> Answer:
-        """Send a callback; with `message` it counts as signed with that id, with `config` as begun under that one."""
+        """Send a callback; `message` is its webhook id, and `config` the configuration when it arrived."""
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
-        whole = {name: value for name, value in named.items() if value is not None} | body
+        members = {name: value for name, value in named.items() if value is not None} | body
         return self.app.intake.accept(
             Callback(
                 source=source,
                 kind=kind,
                 flow_instance_id=instance,
-                body=whole,
-                text=json.dumps(whole),
+                body=members,
+                text=json.dumps(members),
                 webhook_id=message,
             ),
             wait=wait,
@@ -133,16 +133,16 @@ class RunningApp:
         end_undecided: bool = False,
         **body: Any,
     ) -> TakenIn:
-        """Take in a finished instance, as reconciliation does."""
+        """Take in a finished instance as reconciliation does."""
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class, "endState": "completed"}
-        whole = {name: value for name, value in named.items() if value is not None} | body
+        members = {name: value for name, value in named.items() if value is not None} | body
         return self.app.intake.take_in(
             Callback(
                 source=source,
                 kind=kind,
                 flow_instance_id=instance,
-                body=whole,
-                text=json.dumps(whole),
+                body=members,
+                text=json.dumps(members),
                 origin="reconciled",
                 started_at=started_at,
                 end_undecided=end_undecided,
@@ -155,7 +155,7 @@ class RunningApp:
         return self.url or f"sqlite:///{self.file}"
 
     def advance(self, seconds: float) -> None:
-        """Move the clock, also that of the jobs, and wake the runner."""
+        """Move the clock and the due times of jobs, and wake the runner."""
         self.clock.advance(seconds)
         if self.app.settings.runner.kind == "procrastinate":
             moved = "scheduled_at - ? * interval '1 second'"
@@ -181,37 +181,40 @@ class RunningApp:
         return until(
             lambda: next(
                 (
-                    one
-                    for one in self.delivery_statuses(event_id)
-                    if one.state is state and (attempt is None or one.attempt == attempt)
+                    delivery_status
+                    for delivery_status in self.delivery_statuses(event_id)
+                    if delivery_status.state is state and (attempt is None or delivery_status.attempt == attempt)
                 ),
                 None,
             )
         )
 
-    def at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no delivery is waiting or running."""
-        tally = self.app.ledger.count_by_state()
-        return tally["waiting"] + tally["running"] == 0
+        counts = self.app.ledger.count_by_state()
+        return counts["waiting"] + counts["running"] == 0
 
-    def events(self, **wanted: Any) -> list[str]:
+    def events(self, **filters: Any) -> list[str]:
         """The ids of the events that match a filter, oldest first."""
-        return [stored.event.id for stored in self.app.ledger.page(EventFilter(**wanted), limit=10_000)]
+        return [stored.event.id for stored in self.app.ledger.page(EventFilter(**filters), limit=10_000)]
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read or write over another connection to the same database."""
         self.changed = self.changed or not statement.lstrip().upper().startswith("SELECT")
         if self.url:
             with psycopg.connect(self.url, autocommit=True) as connection:
-                found = connection.execute(statement.replace("?", "%s"), values)
-                return found.fetchall() if found.description else []
-        with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
+                cursor = connection.execute(statement.replace("?", "%s"), values)
+                return cursor.fetchall() if cursor.description else []
+        with closing(sqlite3.connect(self.file, timeout=CALL_TIMEOUT, isolation_level=None)) as connection:
             return connection.execute(statement, values).fetchall()
 
     @contextmanager
     def locked(self, *, timeout: float | None = None) -> Iterator[None]:
         """Keep the database locked against writes; other writers fail after `timeout` seconds."""
-        before, self.app.ledger.write_timeout = self.app.ledger.write_timeout, timeout or self.app.ledger.write_timeout
+        before, self.app.ledger.write_timeout = (
+            self.app.ledger.write_timeout,
+            timeout or self.app.ledger.write_timeout,
+        )
         if self.url:
             with psycopg.connect(self.url) as connection:
                 connection.execute("LOCK TABLE events, deliveries, attempts, counters IN EXCLUSIVE MODE")
@@ -221,7 +224,7 @@ class RunningApp:
                     connection.rollback()
                     self.app.ledger.write_timeout = before
             return
-        with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(self.file, timeout=CALL_TIMEOUT, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -229,10 +232,17 @@ class RunningApp:
                 connection.execute("ROLLBACK")
                 self.app.ledger.write_timeout = before
 
-    def noted_as_undecided(self, event_id: str) -> DeliveryStatus:
+    def until_undecided(self, event_id: str) -> DeliveryStatus:
         """The only delivery of an event, once it waits because its handler's condition is undecided."""
         return until(
-            lambda: next((one for one in self.delivery_statuses(event_id) if one.comment and one.due_at is None), None)
+            lambda: next(
+                (
+                    delivery_status
+                    for delivery_status in self.delivery_statuses(event_id)
+                    if delivery_status.comment and delivery_status.due_at is None
+                ),
+                None,
+            )
         )
 
     def close(self, timeout: float = WAIT_TIMEOUT) -> bool:
@@ -250,7 +260,7 @@ class LedgerHarness:
         self.folder = folder
         self.clock = clock
         self.file = folder / "flowhooks.db"
-        self.check_books = True
+        self.check_at_end = True
         self.opened: list[RunningApp] = []
 
     @property
@@ -258,12 +268,12 @@ class LedgerHarness:
         """The URL of its database."""
         return self.url or f"sqlite:///{self.file}"
 
-    def settings(self, *, allow: tuple[str, ...] = ("none",), **given: Any) -> Settings:
+    def settings(self, *, allow: tuple[str, ...] = ("none",), **values: Any) -> Settings:
         """Settings for this database, without the plugins that are installed in this environment."""
         sections: dict[str, Any] = {}
-        given["ledger"] = {"write_timeout": PATIENCE} | given.get("ledger", {})
-        given["runner"] = {"kind": self.runner} | given.get("runner", {})
-        given["circuit_breaker"] = {"failures": 0} | given.get("circuit_breaker", {})
+        values["ledger"] = {"write_timeout": CALL_TIMEOUT} | values.get("ledger", {})
+        values["runner"] = {"kind": self.runner} | values.get("runner", {})
+        values["circuit_breaker"] = {"failures": 0} | values.get("circuit_breaker", {})
         for name, section in (
             ("http", HttpSettings),
             ("runner", RunnerSettings),
@@ -275,9 +285,9 @@ class LedgerHarness:
             ("retention", RetentionSettings),
             ("search", SearchSettings),
         ):
-            if name in given:
-                sections[name] = section(**given.pop(name))
-        return Settings(database=self.url or str(self.file), plugins_allow=allow, **sections, **given)
+            if name in values:
+                sections[name] = section(**values.pop(name))
+        return Settings(database=self.url or str(self.file), plugins_allow=allow, **sections, **values)
 
     def open(
         self,
@@ -287,16 +297,16 @@ class LedgerHarness:
         sections: dict[str, dict[str, Any]] | None = None,
         environ: dict[str, str] | None = None,
         allow: tuple[str, ...] = (),
-        **given: Any,
+        **values: Any,
     ) -> RunningApp:
         """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections.
 
         Plugins of `allow` are loaded as a server loads them.
         """
         objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
-        settings = self.settings(allow=(*objects, *allow) or ("none",), plugins=sections or {}, **given)
-        installed = None if allow else ()  # to look for them takes a fifth of the start
-        app = App(settings, clock=self.clock, objects=objects, entry_points=installed, environ=environ)
+        settings = self.settings(allow=(*objects, *allow) or ("none",), plugins=sections or {}, **values)
+        entry_points = None if allow else ()  # finding them takes a fifth of the start
+        app = App(settings, clock=self.clock, objects=objects, entry_points=entry_points, environ=environ)
         flow = RunningApp(app, self.clock, self.file, self.url)
         self.opened.append(flow)
         if start:
@@ -304,7 +314,7 @@ class LedgerHarness:
         return flow
 
     def crash(self, flow: RunningApp) -> None:
-        """Leave everything as a killed process does: no attempt settles any more."""
+        """Stop an app as a kill does: no further result of an attempt is recorded."""
         flow.close(0)
 
     def end(self) -> None:
@@ -312,12 +322,12 @@ class LedgerHarness:
         for flow in self.opened:
             if not flow.closed:
                 assert flow.close(), "something was still running at the end"
-        if self.check_books and (self.url or self.file.exists()):
+        if self.check_at_end and (self.url or self.file.exists()):
             with _reading(self) as reader:
                 problems = reader.verify().problems
                 if any(flow.changed for flow in self.opened):
                     # A manual change by a test may violate other rules, but the counts must balance.
-                    problems = [line for line in problems if SUMS.search(line)]
+                    problems = [line for line in problems if COUNT_PROBLEMS.search(line)]
                 assert not problems, problems
 
 
@@ -331,20 +341,20 @@ _LINKS = tempfile.TemporaryDirectory(prefix="flowhooks-checked-")
 
 @contextmanager
 def _reading(harness: LedgerHarness) -> Iterator[Reader]:
-    """A reader of a test's database. To compile the queries of the check takes several times as long as to run them."""
-    address = harness.url
-    if not address:  # each test has a file of its own: one URL leads to one after the other
+    """Yield a reader of a test's database. Readers are reused: compiling queries takes longer than running them."""
+    url = harness.url
+    if not url:  # each test has its own file, and a link makes them share one URL
         link = Path(_LINKS.name) / "flowhooks.db"
         link.unlink(missing_ok=True)
         link.symlink_to(harness.file)
-        address = f"sqlite:///{link}"
-    if address not in _READERS:
-        _READERS[address] = Reader(address)
+        url = f"sqlite:///{link}"
+    if url not in _READERS:
+        _READERS[url] = Reader(url)
     try:
-        yield _READERS[address]
+        yield _READERS[url]
     finally:
         if not harness.url:
-            _READERS[address]._engine.dispose()
+            _READERS[url]._engine.dispose()
 
 
 def close_readers() -> None:

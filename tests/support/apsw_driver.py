@@ -1,6 +1,6 @@
 """apsw as a DB-API driver, as far as SQLAlchemy's dialect of SQLite needs.
 
-Unlike `sqlite3`, apsw lets Python replace the file system. It brings its own SQLite for that.
+Unlike `sqlite3`, apsw lets Python replace the file system. For that purpose it contains its own SQLite.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _ERRORS = {
 
 
 @contextmanager
-def _in_its_words() -> Iterator[None]:
-    """Errors of apsw as those of `sqlite3`."""
+def _sqlite3_errors() -> Iterator[None]:
+    """Raise errors of apsw as errors of `sqlite3`."""
     try:
         yield
     except apsw.Error as error:
@@ -51,22 +51,22 @@ class Cursor:
         driver, self.description = self._connection.driver, None
         cursor = driver.cursor()
 
-        def described(cursor: apsw.Cursor, *_: Any) -> bool:
+        def set_description(cursor: apsw.Cursor, *_: Any) -> bool:
             columns = cursor.get_description()
             self.description = [(name, *[None] * 6) for name, _type in columns] or None
             return True
 
-        cursor.exec_trace = described
+        cursor.exec_trace = set_description
         before = driver.total_changes()
-        with _in_its_words():
+        with _sqlite3_errors():
             self._rows = iter(cursor.execute(self._connection.sql(sql), values).fetchall())
         self.rowcount = driver.changes() if driver.total_changes() > before else -1 if self.description else 0
         self.lastrowid = driver.last_insert_rowid()
         return self
 
-    def executemany(self, sql: str, many: Sequence[Sequence[Any]]) -> Cursor:
-        """Execute a statement with each of these."""
-        self.rowcount = sum(Cursor(self._connection).execute(sql, values).rowcount for values in many)
+    def executemany(self, sql: str, value_rows: Sequence[Sequence[Any]]) -> Cursor:
+        """Execute a statement with each row of values."""
+        self.rowcount = sum(Cursor(self._connection).execute(sql, values).rowcount for values in value_rows)
         return self
 
     def fetchone(self) -> tuple[Any, ...] | None:
@@ -110,9 +110,9 @@ class Connection:
         """Roll back the open transaction, if any."""
         self._end("ROLLBACK")
 
-    def _end(self, how: str) -> None:
+    def _end(self, statement: str) -> None:
         if not self.driver.get_autocommit():
-            self.execute(how)
+            self.execute(statement)
 
     def create_function(self, name: str, parameters: int, function: Any, *, deterministic: bool = False) -> None:
         """Register a function for statements."""
@@ -133,7 +133,7 @@ def module(vfs: str, sql: Callable[[str], str] = lambda sql: sql) -> Any:
 
     def connect(database: str, *, timeout: float = 5.0, uri: bool = False, **_: Any) -> Connection:
         flags = apsw.SQLITE_OPEN_READWRITE | (0 if uri else apsw.SQLITE_OPEN_CREATE)
-        with _in_its_words():
+        with _sqlite3_errors():
             driver = apsw.Connection(url2pathname(urlsplit(database).path) if uri else database, flags, vfs)
             driver.set_busy_timeout(int(timeout * 1000))
         return Connection(driver, sql)

@@ -1,4 +1,4 @@
-"""A source whose engine is a `FakeEngine`, and what rounds of it leave in the ledger. No tests."""
+"""A source whose engine is a `FakeEngine`, and the rows that its rounds store in the ledger. No tests."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MINUTE = 60
 
 
 def settings_of(engine: dict[str, Any] | None = None, **source: Any) -> Source:
-    """A source `oa` with an engine."""
-    given = {"client": "fake", "url": "http://oa.invalid", "grace": 120.0, "variables": ("amount",)} | (engine or {})
-    return Source(engine=EngineSettings(**given), **{"token_sha256": ("0" * 64,)} | source)
+    """Make the source `oa` with an engine."""
+    options = {"client": "fake", "url": "http://oa.invalid", "grace": 120.0, "variables": ("amount",)} | (engine or {})
+    return Source(engine=EngineSettings(**options), **{"token_sha256": ("0" * 64,)} | source)
 
 
 @handler(process_key="leave")
@@ -31,8 +31,8 @@ def grant(event):
 
 
 @dataclass
-class Asked:
-    """An app that asks a `FakeEngine`, with what tests look at."""
+class ReconciledApp:
+    """An app that reconciles with a `FakeEngine`, with methods that read its results."""
 
     harness: LedgerHarness
     clock: ManualClock
@@ -44,15 +44,15 @@ class Asked:
         """The reconciliation."""
         return self.flow.app.reconciliation
 
-    def round(self, source: str = "oa", **given: Any) -> RoundResult:
-        """Make a round, which must not fail."""
-        result = self.service.reconcile_now(source, **given)
+    def round(self, source: str = "oa", **options: Any) -> RoundResult:
+        """Run a round, which must succeed."""
+        result = self.service.reconcile_now(source, **options)
         assert not result.error, result
         return result
 
-    def failed(self, source: str = "oa", **given: Any) -> RoundResult:
-        """Make a round, which must fail."""
-        result = self.service.reconcile_now(source, **given)
+    def failed(self, source: str = "oa", **options: Any) -> RoundResult:
+        """Run a round, which must fail."""
+        result = self.service.reconcile_now(source, **options)
         assert result.error, result
         return result
 
@@ -61,25 +61,25 @@ class Asked:
         return self.engine.finish(instance_id, **{"process_definition_key": "leave"} | fields).id
 
     def after_grace(self, seconds: float = 121) -> RoundResult:
-        """Let the grace end, and make a round."""
+        """Advance the clock beyond the grace period, and run a round."""
         self.clock.advance(seconds)
         return self.round()
 
     def book(self) -> dict[str, tuple[str, str]]:
-        """Disposition and rule of each instance in the book."""
+        """Return the disposition and the rule of each recorded instance."""
         rows = self.flow.sql("SELECT flow_instance_id, disposition, rule FROM engine_instances")
         return {row[0]: (row[1], row[2]) for row in rows}
 
     def events(self) -> dict[str, str]:
-        """The origin of the event of each instance that has one."""
+        """Return the origin of the event of each instance that has one."""
         return dict(self.flow.sql("SELECT flow_instance_id, origin FROM events"))
 
     def position(self, source="oa"):
-        """How far the history was read."""
+        """Return the position up to which the history was read."""
         with self.flow.app.ledger.connection() as connection:
             return engine_book.position(connection, source)
 
     def gaps(self) -> list[tuple[Any, ...]]:
-        """Reason, and whether it is closed, of each gap."""
+        """Return the reason of each gap, and whether the gap is closed."""
         rows = self.flow.sql("SELECT reason, closed_at FROM history_gaps ORDER BY since")
         return [(reason, closed_at is not None) for reason, closed_at in rows]

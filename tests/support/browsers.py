@@ -1,4 +1,4 @@
-"""A real Chromium, driven by Playwright; it is the system's own, and none is downloaded."""
+"""A real Chromium, driven by Playwright: the Chromium of the system, so that none is downloaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # The headless shell is the same browser without windows: its pages take half of the processor time.
-PLACES = (
+PROGRAM_PATHS = (
     "/usr/bin/chromium-headless-shell",
     "/usr/bin/chromium",
     "/usr/bin/chromium-browser",
@@ -16,7 +16,7 @@ PLACES = (
 FLAGS = (
     "--headless",
     "--no-sandbox",  # the tests may run as root, and open only their own pages
-    "--no-zygote",  # pages need no process from which theirs are forked
+    "--no-zygote",  # no zygote process is needed to fork the processes of pages
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -31,8 +31,8 @@ FLAGS = (
 
 def program():
     """The path of Chromium, or None."""
-    found = next((place for place in PLACES if Path(place).exists()), None)
-    return found or shutil.which("chromium")
+    path = next((path for path in PROGRAM_PATHS if Path(path).exists()), None)
+    return path or shutil.which("chromium")
 
 
 AXE_OPTIONS = {
@@ -47,11 +47,11 @@ def violations(page):
 
     page.wait_for_load_state()  # a click waits only for the start of a page, which has no style sheet then
     if not page.evaluate("'axe' in window"):
-        # Later pages load axe by themselves: to send its half a megabyte takes as long as a small page.
+        # Later pages load axe themselves: sending its half a megabyte takes as long as a small page.
         page.add_init_script(path=AXE_FILE_PATH)
         page.evaluate(Path(AXE_FILE_PATH).read_text("utf-8"))
-    found = page.evaluate("options => axe.run(options)", AXE_OPTIONS)["violations"]
-    return [(one["id"], one["nodes"][0]["html"]) for one in found]
+    results = page.evaluate("options => axe.run(options)", AXE_OPTIONS)["violations"]
+    return [(violation["id"], violation["nodes"][0]["html"]) for violation in results]
 
 
 @contextmanager

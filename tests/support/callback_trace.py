@@ -53,15 +53,15 @@ class CallbackTrace:
     def __init__(self) -> None:
         self.visits: list[Visit] = []
         self._files: dict[CodeType, str] = {}
-        self._before: Any = None
+        self._previous: Any = None
 
     def __enter__(self) -> Self:
-        self._before = threading.getprofile()
+        self._previous = threading.getprofile()
         threading.setprofile(self._profile)
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
-        threading.setprofile(self._before)
+        threading.setprofile(self._previous)
 
     def _profile(self, frame: FrameType, event: str, _argument: object) -> None:
         if event not in {"call", "return"} or not (file := self._file(frame)):

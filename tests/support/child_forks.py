@@ -1,10 +1,11 @@
 """Children of forked processes that are forked, too, such as the processes of a supervisor, and successors of a server.
 
-A process that starts flowhooks has threads and connections, so it cannot fork. Instead it has a nursery: a process that
-it forks before it runs anything. `Popen` requests forks of the nursery for commands that start flowhooks.
+A process that starts flowhooks has threads and connections, so it cannot fork. Instead it has a fork server: a process
+that it forks before it runs anything. `Popen` requests forks from it for commands that start flowhooks.
 
-A fork must be a child of the process that requests it, although the nursery forks it. So the nursery forks twice. The
-process in between exits at once, and Linux makes the orphan a child of its nearest ancestor that is a subreaper.
+A fork must be a child of the process that requests it, although the fork server forks it. So the fork server forks
+twice. The intermediate process exits at once, and Linux makes the orphan a child of its nearest ancestor that is a
+subreaper.
 """
 
 from __future__ import annotations
@@ -35,68 +36,68 @@ EVALUATOR = ("-P", "-m", "flowhooks.cli.plugins.backtest.evaluator")
 RUN_EVALUATOR = f"from {EVALUATOR[-1]} import main; main()"
 
 
-def open_nursery(become, is_alike):
-    """Fork the nursery of this process.
+def open_fork_server(apply_request, can_fork):
+    """Fork the fork server of this process.
 
     Args:
-        become: makes a process what a request describes, which comes with its standard files; returns the request.
-        is_alike: whether a fork would behave like a process started with an environment.
+        apply_request: makes a process the one that a request with its standard files describes; returns the request.
+        can_fork: whether a fork would behave like a process started with an environment.
 
     Returns:
-        None in this process; in each fork of the nursery the request.
+        None in this process; in each fork of the fork server the request.
     """
     parent = os.getpid()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client_end, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
-        theirs.close()
-        _Popen.nursery, _Popen.is_alike = _Nursery(ours), staticmethod(is_alike)
+        server_end.close()
+        _Popen.fork_server, _Popen.can_fork = _ForkServer(client_end), staticmethod(can_fork)
         subprocess.Popen = _Popen
         return None
-    ours.close()
+    client_end.close()
     _detach()
     while True:
-        _, files, _, _ = socket.recv_fds(theirs, 1, MAX_FILES)
+        _, files, _, _ = socket.recv_fds(server_end, 1, MAX_FILES)
         if not files:
             os._exit(0)
-        if _fork(theirs):
-            theirs.close()
+        if _fork(server_end):
+            server_end.close()
             assert os.getppid() == parent
-            return _become_child(files, become)
+            return _become_child(files, apply_request)
         for file in files:
             os.close(file)
 
 
 def _detach():
-    """Let the nursery keep no standard file open, and get no signal of a terminal."""
+    """Close the standard files of the fork server, and detach it from the signals of a terminal."""
     os.setpgid(0, 0)
-    nothing = os.open(os.devnull, os.O_RDWR)
+    null_file = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
-        os.dup2(nothing, number)
-    os.close(nothing)
+        os.dup2(null_file, number)
+    os.close(null_file)
 
 
 def _fork(channel):
-    """Fork an orphan, and send its number; returns whether this process is the orphan, which has its parent by then."""
-    reads, writes = os.pipe()
-    waits, starts = os.pipe()
-    between = os.fork()
-    if not between:
+    """Fork an orphan and send its process id; return whether this process is the orphan, whose parent is then set."""
+    pid_read, pid_write = os.pipe()
+    start_read, start_write = os.pipe()
+    intermediate = os.fork()
+    if not intermediate:
         if pid := os.fork():
-            os.write(writes, b"%d" % pid)
+            os.write(pid_write, b"%d" % pid)
             os._exit(0)
-        os.read(waits, 1)
+        os.read(start_read, 1)
     else:
-        pid = os.read(reads, 16)
-        os.waitpid(between, 0)
+        pid = os.read(pid_read, 16)
+        os.waitpid(intermediate, 0)
         channel.send(pid)
-        os.write(starts, b"!")
-    for end in (reads, writes, waits, starts):
+        os.write(start_write, b"!")
+    for end in (pid_read, pid_write, start_read, start_write):
         os.close(end)
-    return not between
+    return not intermediate
 
 
-def _become_child(files, become):
-    request = become(files[:4])
+def _become_child(files, apply_request):
+    request = apply_request(files[:4])
     _renumber(files[4:], request["files"])
     if request["group"] is not None:
         os.setpgid(0, request["group"])
@@ -109,7 +110,7 @@ def _become_child(files, become):
 
 
 def _renumber(files, numbers):
-    """Give open files the numbers that they have in the process which passes them."""
+    """Give open files the numbers that they have in the process that sent them."""
     free = max((*files, *numbers, 2)) + 1
     copies = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, free) for file in files]
     for file in files:
@@ -119,17 +120,17 @@ def _renumber(files, numbers):
         os.close(copy)
 
 
-class _Nursery:
-    """The connection to the nursery of this process."""
+class _ForkServer:
+    """The connection to the fork server of this process."""
 
     def __init__(self, channel):
         self._channel = channel
-        self._asking = threading.Lock()
+        self._lock = threading.Lock()
         self._prctl = ctypes.CDLL(None).prctl
 
     def fork(self, request, files):
-        """Fork what the request describes, with standard files and further ones; returns the number of this child."""
-        with self._asking, tempfile.TemporaryFile("w+") as file:
+        """Fork the process that a request describes, with standard and further files; return its process id."""
+        with self._lock, tempfile.TemporaryFile("w+") as file:
             json.dump(request, file)
             file.seek(0)
             self._prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -143,12 +144,12 @@ class _Nursery:
 class _Popen(subprocess.Popen):
     """Forks commands that start flowhooks, and starts all others."""
 
-    nursery = is_alike = None
+    fork_server = can_fork = None
 
-    def _execute_child(self, *given):
-        bound = inspect.signature(super()._execute_child).bind(*given).arguments
+    def _execute_child(self, *arguments):
+        bound = inspect.signature(super()._execute_child).bind(*arguments).arguments
         if not self._may_fork(bound):
-            super()._execute_child(*given)
+            super()._execute_child(*arguments)
             return
         command, group = bound["args"], bound["process_group"]
         code = RUN_EVALUATOR if tuple(command[1:4]) == EVALUATOR else command[3]
@@ -166,9 +167,9 @@ class _Popen(subprocess.Popen):
             "limits": [resource.getrlimit(limit) for limit in LIMITS],
         }
         standard = (bound["p2cread"], bound["c2pwrite"], bound["errwrite"])
-        files = [number if given < 0 else given for number, given in enumerate(standard)]
+        files = [number if file < 0 else file for number, file in enumerate(standard)]
         try:
-            self.pid = self.nursery.fork(request, [*files, *bound["pass_fds"]])
+            self.pid = self.fork_server.fork(request, [*files, *bound["pass_fds"]])
             self._child_created = True
         finally:
             names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -185,5 +186,5 @@ class _Popen(subprocess.Popen):
                 or tuple(command[1:4]) == EVALUATOR
                 or (tuple(command[1:3]) == FORK_SERVER and "flowhooks.execution.isolation" in command[3])
             )
-            and self.is_alike({name: it for name, it in env.items() if not name.startswith("PROMETHEUS_")})
+            and self.can_fork({name: value for name, value in env.items() if not name.startswith("PROMETHEUS_")})
         )

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 class ClientHistory:
-    """A file to which clients append what they were answered. All methods are thread-safe."""
+    """A file to which clients append the responses that they received. All methods are thread-safe."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._writing = threading.Lock()
+        self._lock = threading.Lock()
         file.touch()
 
     def add(self, instance: str, body: str, status: int | None, event_id: str | None = None) -> None:
-        """Append an answer; without a status, that none arrived."""
-        answer = {
+        """Append a response; without a status, that no response arrived."""
+        response = {
             "time": datetime.now(UTC).isoformat(),
             "flowInstanceId": instance,
             "body": body,
             "status": status,
             "event": event_id,
         }
-        with self._writing, self.file.open("a") as file:
-            file.write(json.dumps(answer) + "\n")
+        with self._lock, self.file.open("a") as file:
+            file.write(json.dumps(response) + "\n")

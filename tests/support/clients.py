@@ -19,103 +19,105 @@ class Engine(threading.Thread):
 
     Args:
         number: its number, which determines its behaviour.
-        places: (host, port) of the servers; the list may change meanwhile.
-        stop: ends it.
-        taken: gets (instance, event id, status) for each 2xx.
-        problems: gets (instance, status, body) for other responses except 503.
+        addresses: (host, port) of the servers; the list may change while the client runs.
+        stop: the event that ends it.
+        accepted: receives (instance, event id, status) for each 2xx response.
+        problems: receives (instance, status, body) for each other response except 503.
         key: the process key of its callbacks.
-        name: the start of its instances' ids.
+        name: the prefix of its instances' ids.
         pause: seconds between two callbacks.
-        backing_off: the maximum of the growing delay in seconds before it repeats a callback.
-        history: gets each response, and each missing response.
+        max_backoff: the maximum of the exponential delay in seconds before it repeats a callback.
+        history: receives each response, and each missing response.
     """
 
     def __init__(
-        self, number, places, *, stop, taken, problems, key, name="", pause=0.0, backing_off=0.0, history=None
+        self, number, addresses, *, stop, accepted, problems, key, name="", pause=0.0, max_backoff=0.0, history=None
     ):
         super().__init__(daemon=True)
         self.number = number
-        self.places = places
+        self.addresses = addresses
         self.stop = stop
-        self.taken = taken
+        self.accepted = accepted
         self.problems = problems
         self.key = key
-        self.begins = name
+        self.instance_prefix = name
         self.pause = pause
-        self.backing_off = backing_off
+        self.max_backoff = max_backoff
         self.history = history
 
     def run(self):
         """Send callbacks, instance after instance."""
-        chance = random.Random(SEED + self.number)
-        connection, turn = None, self.number
+        rng = random.Random(SEED + self.number)
+        connection, server_index = None, self.number
         for number in count():
-            instance = f"{self.begins}{self.number}-{number}"
-            again = chance.random() < 0.2
-            tried = 0
+            instance = f"{self.instance_prefix}{self.number}-{number}"
+            is_repeated = rng.random() < 0.2
+            attempts = 0
             while not self.stop.is_set():
-                tried += 1
+                attempts += 1
                 try:
-                    places = list(self.places)
-                    connection = connection or http.client.HTTPConnection(*places[turn % len(places)], timeout=10)
-                    status, event_id, body = self.call(connection, instance, chance)
+                    addresses = list(self.addresses)
+                    connection = connection or http.client.HTTPConnection(
+                        *addresses[server_index % len(addresses)], timeout=10
+                    )
+                    status, event_id, body = self.call(connection, instance, rng)
                 except (OSError, http.client.HTTPException):
                     if connection:
                         connection.close()
-                    connection, turn = None, turn + 1
-                    self.stop.wait(max(0.01, self.rest(tried)))
+                    connection, server_index = None, server_index + 1
+                    self.stop.wait(max(0.01, self.retry_delay(attempts)))
                     continue
                 if status in {200, 202}:
-                    self.taken.append((instance, event_id, status))
-                    if not again:
+                    self.accepted.append((instance, event_id, status))
+                    if not is_repeated:
                         break
-                    again = False
+                    is_repeated = False
                 elif status != 503:
                     self.problems.append((instance, status, body))
                     break
-                self.stop.wait(self.rest(tried) if status == 503 else 0)
+                self.stop.wait(self.retry_delay(attempts) if status == 503 else 0)
             if self.stop.wait(self.pause) if self.pause else self.stop.is_set():
                 break
         if connection:
             connection.close()
 
-    def rest(self, tried):
+    def retry_delay(self, attempts):
         """The delay in seconds before the next repeat."""
-        return min(self.backing_off, 0.005 * 2 ** min(tried, 10))
+        return min(self.max_backoff, 0.005 * 2 ** min(attempts, 10))
 
-    def call(self, connection, instance, chance):
+    def call(self, connection, instance, rng):
         """Send one callback."""
         headers = {"Content-Type": "application/json"}
-        if chance.random() < 0.3:
+        if rng.random() < 0.3:
             headers["Prefer"] = "respond-async"
         body = json.dumps({"processDefinitionKey": self.key, "businessKey": instance})
         status = event_id = None
         try:
             connection.request("POST", f"/flow/{instance}/call-back/complete", body, headers)
-            answer = connection.getresponse()
-            raw = answer.read()
-            status, event_id = answer.status, answer.headers["Flowhooks-Event"]
+            response = connection.getresponse()
+            response_body = response.read()
+            status, event_id = response.status, response.headers["Flowhooks-Event"]
         finally:
             if self.history is not None:
                 self.history.add(instance, body, status, event_id)
-        return status, event_id, raw
+        return status, event_id, response_body
 
 
 @contextmanager
-def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0, history=None):
-    """Engines that send callbacks during this context; yields their responses: (taken, problems)."""
-    stop, taken, problems = threading.Event(), [], []
+def send_callbacks(addresses, *, clients, key, name="", pause=0.0, max_backoff=0.0, history=None):
+    """Run engines that send callbacks during this context; yield their responses: (accepted, problems)."""
+    stop, accepted, problems = threading.Event(), [], []
     engines = [
         Engine(
             number,
-            places,
+            addresses,
             stop=stop,
-            taken=taken,
+            accepted=accepted,
             problems=problems,
             key=key,
             name=name,
             pause=pause,
-            backing_off=backing_off,
+            max_backoff=max_backoff,
             history=history,
         )
         for number in range(clients)
@@ -123,18 +125,18 @@ def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0, histor
     for engine in engines:
         engine.start()
     try:
-        yield taken, problems
+        yield accepted, problems
     finally:
         stop.set()
         for engine in engines:
             engine.join(WAIT_TIMEOUT)
 
 
-def until_more(taken, count):
-    """Wait until `count` more callbacks have been accepted; a repeated one counts once."""
+def until_more(accepted, count):
+    """Wait until `count` more callbacks have been accepted; a repeated callback counts once."""
 
     def instances():
-        return len({instance for instance, _, _ in list(taken)})
+        return len({instance for instance, _, _ in list(accepted)})
 
-    wanted = instances() + count
-    until(lambda: instances() >= wanted)
+    target = instances() + count
+    until(lambda: instances() >= target)

@@ -47,18 +47,18 @@ class Block:
 
     @property
     def where(self):
-        """The place to open when it fails."""
+        """The page and the line of the block, for messages."""
         return f"{name_of(self.page)}:{self.line}"
 
 
 def blocks(page, *languages):
     """The code blocks of a page in some languages or all."""
     text = page.read_text("utf-8")
-    found = []
+    found_blocks = []
     for match in FENCE.finditer(text):
         before = text[: match.start()].rstrip().rpartition("\n\n")[2].replace("\n", " ")
         named = NAMED.search(before)
-        found.append(
+        found_blocks.append(
             Block(
                 page=page,
                 line=text.count("\n", 0, match.start()) + 1,
@@ -67,7 +67,7 @@ def blocks(page, *languages):
                 file=named[1] if named else None,
             )
         )
-    return [one for one in found if not languages or one.language in languages]
+    return [block for block in found_blocks if not languages or block.language in languages]
 
 
 def prose(page):

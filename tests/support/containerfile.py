@@ -16,8 +16,8 @@ class Step(NamedTuple):
 
     Attributes:
         stage: the number of its stage, from 0.
-        word: such as `RUN`.
-        text: the rest on one line.
+        word: its keyword, such as `RUN`.
+        text: its arguments, on one line.
     """
 
     stage: int
@@ -36,19 +36,19 @@ class Step(NamedTuple):
 def steps():
     """Every instruction, in order."""
     lines = [line for line in FILE.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
-    found, stage = [], -1
+    found_steps, stage = [], -1
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
         if line.strip():
             word, _, text = line.partition(" ")
             stage += word == "FROM"
-            found.append(Step(stage, word, text.strip()))
-    return found
+            found_steps.append(Step(stage, word, text.strip()))
+    return found_steps
 
 
 def last(word):
     """The last instruction of a kind in the image itself."""
-    every = steps()
-    return [one for one in every if one.word == word and one.stage == every[-1].stage][-1]
+    all_steps = steps()
+    return [step for step in all_steps if step.word == word and step.stage == all_steps[-1].stage][-1]
 
 
 def environment():

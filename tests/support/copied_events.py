@@ -1,4 +1,4 @@
-"""Copies of a stored event, for tests of many alike: rows cost a thousandth of what callbacks and attempts cost."""
+"""Copies of a stored event, for tests with many events: storing rows is a thousand times faster than callbacks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CHANGED: Final = {
     "identity_sha256": "substr({0}, 1, 58) || printf('%06x', n)",
     "row_sha256": "NULL",
 }
-"""Values of a copy by column. Its ids begin with the time of the original, and no clock of tests issues them."""
+"""Values of a copy by column. Its ids begin with the time of the original, and no test clock issues them."""
 
 
 def copy(flow: RunningApp, event_id: str, count: int) -> None:
-    """Store so many copies of an event, its deliveries and their attempts; on SQLite only."""
+    """Store `count` copies of an event, its deliveries and their attempts; on SQLite only."""
     flow.sql(_insert(events, "id"), count, event_id)
     flow.sql(_insert(deliveries, "event_id"), count, event_id)
     of_event = "SELECT id FROM deliveries WHERE event_id = ?"

@@ -36,7 +36,7 @@ EXAMPLE = {
     "processDefinitionVersion": 1,
 }
 """The example of the callback's API page (which lacks the quotes around one name)."""
-WRONG = {"businessKey": True, "processDefinitionVersion": "one"}
+INVALID = {"businessKey": True, "processDefinitionVersion": "one"}
 CONFIG = """\
 database = "demo/flowhooks.db"
 plugins_allow = ["contracts"]
@@ -48,38 +48,38 @@ format = "text"
 database = "demo/contracts.db"
 outbox = "demo/contracts-outbox.txt"
 """
-START_SECONDS = 120
-STOP_SECONDS = 30
+START_TIMEOUT, STOP_TIMEOUT = 120, 30
+"""Seconds."""
 
 
-def say(text: str) -> None:
+def print_title(text: str) -> None:
     """Print the title of a step."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}")
 
 
-def shown(text: str) -> None:
+def print_output(text: str) -> None:
     """Print the output of another program, indented."""
     print("".join(f"    {line}\n" for line in text.rstrip().splitlines()), end="", flush=True)
 
 
-def start(*words: str, log: Path, sign: str, environ: Mapping[str, str] | None = None) -> tuple[Process, str]:
-    """Start a long-running command; return its process, and the word after `sign` in its log once it is ready."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+def start(*words: str, log: Path, marker: str, environ: Mapping[str, str] | None = None) -> tuple[Process, str]:
+    """Start a long-running command; return its process, and the word after `marker` in its log once it is ready."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     with log.open("w") as output:
         process = subprocess.Popen(
             [str(FLOWHOOKS), *words],
             cwd=ROOT,
-            env=kept | dict(environ or {}),
+            env=inherited | dict(environ or {}),
             stdout=output,
             stderr=output,
             text=True,
             start_new_session=True,  # Ctrl-C is for the demonstration, which then stops the server itself
         )
     try:
-        for _ in range(START_SECONDS * 20):
+        for _ in range(START_TIMEOUT * 20):
             for line in log.read_text().splitlines():
-                if sign in line:
-                    return process, line.split(sign)[1].split()[0]
+                if marker in line:
+                    return process, line.split(marker)[1].split()[0]
             if process.poll() is not None:
                 break
             time.sleep(0.05)
@@ -89,44 +89,44 @@ def start(*words: str, log: Path, sign: str, environ: Mapping[str, str] | None =
         raise
     process.kill()
     process.wait()
-    shown(log.read_text())
+    print_output(log.read_text())
     sys.exit(f"`flowhooks {words[0]}` did not start; its output is above.")
 
 
 def post(url: str, flow: str, body: object) -> int:
     """Post a callback, print it with its response, and return the status."""
     text = json.dumps(body)
-    shown(f"POST /flow/{flow}/call-back/complete\n{text}")
+    print_output(f"POST /flow/{flow}/call-back/complete\n{text}")
     request = urllib.request.Request(
         f"{url}/flow/{flow}/call-back/complete", text.encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            status, said = answer.status, answer.read().decode()
+        with urllib.request.urlopen(request, timeout=30) as response:
+            status, response_body = response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
-            status, said = error.code, error.read().decode()
-    shown(f"→ {status}\n{json.dumps(json.loads(said), indent=2, ensure_ascii=False)}")
+            status, response_body = error.code, error.read().decode()
+    print_output(f"→ {status}\n{json.dumps(json.loads(response_body), indent=2, ensure_ascii=False)}")
     return status
 
 
 def run(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
     """Run a command of flowhooks, print its output, and return its exit code."""
-    shown(f"$ flowhooks {' '.join(arguments)}")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-    done = subprocess.run(
+    print_output(f"$ flowhooks {' '.join(arguments)}")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    completed = subprocess.run(
         [str(FLOWHOOKS), *arguments],
         cwd=ROOT,
-        env=kept | dict(environ or {}),
+        env=inherited | dict(environ or {}),
         capture_output=True,
         text=True,
         check=False,
     )
-    shown(done.stdout + done.stderr)
-    return done.returncode
+    print_output(completed.stdout + completed.stderr)
+    return completed.returncode
 
 
-def work() -> list[dict[str, object]]:
+def read_contracts() -> list[dict[str, object]]:
     """Return the contracts in the plugin's own table."""
     with closing(sqlite3.connect(FOLDER / "contracts.db")) as connection:
         connection.row_factory = sqlite3.Row
@@ -138,35 +138,35 @@ def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     (FOLDER / "flowhooks.toml").write_text(CONFIG)
-    say("1. The server starts, with the example plugin `contracts`, on a new SQLite file")
+    print_title("1. The server starts, with the example plugin `contracts`, on a new SQLite file")
     ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     log = FOLDER / "server.log"
-    server, url = start("serve", "--config", "demo/flowhooks.toml", *ports, log=log, sign="call_backs=")
+    server, url = start("serve", "--config", "demo/flowhooks.toml", *ports, log=log, marker="call_backs=")
     try:
-        shown(f"$ flowhooks serve --config demo/flowhooks.toml      ({url})")
-        say("2. A workflow engine calls back: process instance 1 has completed")
-        right = post(url, "1", EXAMPLE)
-        say("3. The plugin has done its business work: a row in its own table, demo/contracts.db")
-        rows = work()
-        shown(json.dumps(rows, indent=2, ensure_ascii=False))
-        say("4. A wrong callback is rejected, and the answer has the reason")
-        wrong = post(url, "2", WRONG)
-        say("5. The event shows what happened")
-        listed = run("events", "list", "--config", "demo/flowhooks.toml")
-        verified = run("verify", "--config", "demo/flowhooks.toml")
-        say("6. The server drains and stops")
+        print_output(f"$ flowhooks serve --config demo/flowhooks.toml      ({url})")
+        print_title("2. A workflow engine calls back: process instance 1 has completed")
+        accepted_status = post(url, "1", EXAMPLE)
+        print_title("3. The plugin has done its business work: a row in its own table, demo/contracts.db")
+        rows = read_contracts()
+        print_output(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_title("4. A wrong callback is rejected, and the answer has the reason")
+        rejected_status = post(url, "2", INVALID)
+        print_title("5. The event shows what happened")
+        list_code = run("events", "list", "--config", "demo/flowhooks.toml")
+        verify_code = run("verify", "--config", "demo/flowhooks.toml")
+        print_title("6. The server drains and stops")
         server.send_signal(signal.SIGTERM)
-        code = server.wait(STOP_SECONDS)
-        shown(log.read_text())
-        shown(f"exit code {code}")
+        server_code = server.wait(STOP_TIMEOUT)
+        print_output(log.read_text())
+        print_output(f"exit code {server_code}")
     finally:
         if server.poll() is None:
             server.kill()
             server.wait()
-    good = (right, len(rows), wrong, listed, verified, code) == (200, 1, 422, 0, 0, 0)
-    if not good:
+    results = (accepted_status, len(rows), rejected_status, list_code, verify_code, server_code)
+    if results != (200, 1, 422, 0, 0, 0):
         sys.exit("A step above did not have the expected result.")
-    say("Everything worked. To start the server permanently:")
+    print_title("Everything worked. To start the server permanently:")
     print(f"\n    {FLOWHOOKS.relative_to(ROOT)} serve --config demo/flowhooks.toml\n")
 
 

@@ -1,4 +1,4 @@
-"""Commands, settings and shutdown times that the files in `docs/deploy` are compared with."""
+"""Commands, settings and shutdown times, with which tests compare the files in `docs/deploy`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from support.code_blocks import DOCS
 DEPLOY = DOCS / "deploy"
 SHUTDOWN_MARGIN = ANSWER_TIMEOUT + 3 * STOP_TIMEOUT + EXIT_TIMEOUT
 """The maximum seconds of a graceful shutdown beyond `shutdown.timeout`."""
-ENDS_WITHIN = Settings().shutdown.timeout + SHUTDOWN_MARGIN
+MAX_SHUTDOWN_SECONDS = Settings().shutdown.timeout + SHUTDOWN_MARGIN
 """The maximum seconds of a graceful shutdown with the default settings."""
 VARIABLES = {variable(name) for name, _ in iter_settings()} | {"FLOWHOOKS_CONFIG"}
 """The environment variables of settings, and of the settings file."""
 
 
-def check_words(words):
+def check_command(words):
     """Check that these words are a flowhooks command with existing options and valid values."""
     command, context = main, click.Context(main)
     words = list(words)

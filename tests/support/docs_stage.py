@@ -30,7 +30,7 @@ from support import fork_server
 if TYPE_CHECKING:
     from support.code_blocks import Block
 
-PATIENCE = 60.0
+COMMAND_TIMEOUT = 60.0
 """Timeout of a command in seconds, for busy machines."""
 HANDLERS = {
     "leave": """\
@@ -63,7 +63,7 @@ def handlers():
 """,
 }
 """The plugins of a stage: handlers that the pages name."""
-HERE = {
+REPLACEMENTS = {
     "/etc/flowhooks.toml": "{folder}/flowhooks.toml",
     "/var/lib/flowhooks/": "{folder}/",
     "/backup/": "{folder}/backup/",
@@ -71,7 +71,7 @@ HERE = {
     ".venv/bin/": "",
     "contracts:": "agreements:",  # an installed plugin has this name in the environment of these tests
 }
-"""Places and names on a reader's machine, and their replacements here."""
+"""Paths and names on a reader's machine, and their replacements in the environment of a stage."""
 FLOWHOOKS = """\
 if words[3:4] == ["send"] and "--to" not in words:
     words += ["--to", os.environ["STAGE_CALL_BACKS"]]
@@ -100,13 +100,13 @@ if words[3:4] == ["serve"]:
             server.send_signal(signal.SIGTERM)
     sys.exit(server.wait())
 """
-"""The first statements of `flowhooks` here: addresses and ids of this stage, a `serve` that stops once it serves."""
+"""The first statements of `flowhooks` in a stage: they insert addresses and ids, and stop `serve` once it serves."""
 CURL = '''\
 #!{python}
 """As much of curl as the pages use; it fails on a 4xx or 5xx only if --fail is given."""
 import http.client, os, shlex, sys
 from urllib.parse import urlsplit
-place = {{8080: os.environ["STAGE_CALL_BACKS"], 8081: os.environ["STAGE_ADMIN"]}}
+servers = {{8080: os.environ["STAGE_CALL_BACKS"], 8081: os.environ["STAGE_ADMIN"]}}
 words, headers, body, url, method, fail = iter(sys.argv[1:]), {{}}, None, None, None, False
 for word in words:
     if word in ("-H", "--header"):
@@ -127,12 +127,12 @@ for word in words:
         sys.exit(f"curl of these tests has no option {{word}}")
     else:
         url = urlsplit(word)
-connection = http.client.HTTPConnection(urlsplit(place[url.port]).netloc, timeout=30)
+connection = http.client.HTTPConnection(urlsplit(servers[url.port]).netloc, timeout=30)
 target = url.path + ("?" + url.query if url.query else "")
 connection.request(method or ("GET" if body is None else "POST"), target, body, headers)
-answer = connection.getresponse()
-sys.stdout.write(f"HTTP/1.1 {{answer.status}} {{answer.reason}}\\n\\n{{answer.read().decode()}}\\n")
-sys.exit(fail and answer.status >= 400)
+response = connection.getresponse()
+sys.stdout.write(f"HTTP/1.1 {{response.status}} {{response.reason}}\\n\\n{{response.read().decode()}}\\n")
+sys.exit(fail and response.status >= 400)
 '''
 SQLITE = '''\
 #!{python}
@@ -145,11 +145,11 @@ with sqlite3.connect(file) as connection:
 connection.close()
 '''
 PYTHON = '#!/bin/sh\nexec {python} "$@"\n'
-SIMPLE = re.compile(
+QUOTED_COMMAND = re.compile(
     r"""(?!(?:case|for|function|if|select|time|until|while)\b)(?:[\w./:=,@%+ -]|\\\n|'[^']*'|"[^"$`\\]*")+"""
     r"(?:>>? [\w./-]+)?(?: +#.*)?\n"
 )
-"""A command of words and quoted words, without operators and keywords: no shell is needed to see that it is whole."""
+"""A command of words and quoted words, without operators and keywords: complete without a check by a shell."""
 
 
 @dataclass(frozen=True)
@@ -167,43 +167,43 @@ class Command:
 
 def commands(block: Block) -> list[Command]:
     """The commands of a shell block; continued lines, quotes and here-documents stay together."""
-    found: list[Command] = []
-    open_ = ""
+    complete: list[Command] = []
+    unfinished = ""
     start = 0
     for number, line in enumerate(block.text.split("\n"), block.line + 1):
-        if not open_ and block.language == "console":
+        if not unfinished and block.language == "console":
             if not line.startswith("$ "):
-                continue  # what it prints
+                continue  # output of a command
             line = line.removeprefix("$ ")  # noqa: PLW2901
-        if not open_ and (not line.strip() or line.lstrip().startswith("#")):
+        if not unfinished and (not line.strip() or line.lstrip().startswith("#")):
             continue
-        start = start if open_ else number
-        open_ += line + "\n"
-        if _whole(open_):
-            found.append(Command(start, open_.rstrip("\n")))
-            open_ = ""
-    if open_:
-        raise ValueError(f"{block.where}: a command does not end: {open_}")
-    return found
+        start = start if unfinished else number
+        unfinished += line + "\n"
+        if _is_complete(unfinished):
+            complete.append(Command(start, unfinished.rstrip("\n")))
+            unfinished = ""
+    if unfinished:
+        raise ValueError(f"{block.where}: a command does not end: {unfinished}")
+    return complete
 
 
-_SIMPLE = re.compile(r"(?!(?:case|for|function|if|select|time|until|while)\b)[\w ./:=@%+,-]+\n")
+_PLAIN_COMMAND = re.compile(r"(?!(?:case|for|function|if|select|time|until|while)\b)[\w ./:=@%+,-]+\n")
 """A command on one line without quotes, substitutions and operators."""
 
 
 @cache
-def _whole(text: str) -> bool:
+def _is_complete(text: str) -> bool:
     """Whether the text is a complete shell command."""
-    if _SIMPLE.fullmatch(text):  # each process of the tests collects the commands: start no shell for most of them
+    if _PLAIN_COMMAND.fullmatch(text):  # all test processes collect the commands: avoid a shell for most of them
         return True
     if text.endswith("\\\n"):
         return False
-    if SIMPLE.fullmatch(text):
+    if QUOTED_COMMAND.fullmatch(text):
         return True
     if match := re.search(r"<<-?\s*['\"]?(\w+)['\"]?", text):
         return text.rstrip("\n").endswith(f"\n{match[1]}")
-    done = subprocess.run(["bash", "-n", "-c", text], capture_output=True, check=False)
-    return done.returncode == 0
+    checked = subprocess.run(["bash", "-n", "-c", text], capture_output=True, check=False)
+    return checked.returncode == 0
 
 
 class Stage:
@@ -221,7 +221,7 @@ class Stage:
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTEST_"))
         } | {
-            "FLOWHOOKS_PLUGINS_DENY": ",".join(one.name for one in entry_points(group="flowhooks")),
+            "FLOWHOOKS_PLUGINS_DENY": ",".join(entry_point.name for entry_point in entry_points(group="flowhooks")),
             "FLOWHOOKS_CONFIG": str(folder / "flowhooks.toml"),
             "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
@@ -247,27 +247,27 @@ class Stage:
             cwd=self.folder,
             env=self.environment,
         )
-        said = b""
+        output = b""
         for line in self._server.stderr:
-            said += line
+            output += line
             record = json.loads(line)
             if record["event"] == "server_started":
                 self.environment |= {"STAGE_CALL_BACKS": record["call_backs"], "STAGE_ADMIN": record["admin"]}
                 return
-        raise RuntimeError(said.decode())
+        raise RuntimeError(output.decode())
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
         """Stop the server, and the process that has replaced it."""
         if self._server:
             owner = Lock(self.folder / "flowhooks.db").owner()
-            self._server.send_signal(number)
+            self._server.send_signal(signal_number)
             # A server that is killed before it has become the supervisor of its successor leaves the successor running.
-            if number == signal.SIGKILL and owner is not None and owner.pid != self._server.pid:
+            if signal_number == signal.SIGKILL and owner is not None and owner.pid != self._server.pid:
                 with suppress(ProcessLookupError):
-                    os.kill(owner.pid, number)
+                    os.kill(owner.pid, signal_number)
             with self._server.stderr as errors:
                 errors.read()
-            self._server.wait(PATIENCE)
+            self._server.wait(COMMAND_TIMEOUT)
             self._server = None
 
     def seed(self) -> None:
@@ -277,7 +277,7 @@ class Stage:
         self.post("4711", body | {"fails": False})
         for flow in ("4712", "4713"):
             self.post(flow, {"processDefinitionKey": "hangs"}, Prefer="respond-async")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + COMMAND_TIMEOUT
         with closing(sqlite3.connect(f"file:{self.folder}/flowhooks.db?mode=ro", uri=True)) as ledger:
             while ledger.execute("SELECT count(*) FROM deliveries WHERE state = 'running'").fetchone() != (2,):
                 assert time.monotonic() < deadline, "the two deliveries never ran"
@@ -285,7 +285,7 @@ class Stage:
         self.stop(signal.SIGKILL)
         self.start()
 
-    def record_of(self, logger: str) -> dict[str, Any]:
+    def next_record(self, logger: str) -> dict[str, Any]:
         """Wait for the next record of a logger in the server's log."""
         assert self._server
         for line in self._server.stderr:
@@ -300,22 +300,22 @@ class Stage:
         try:
             os.write(keyboard, b"y\n")
             return subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", self._here(text)],
+                ["bash", "-euo", "pipefail", "-c", self._localize(text)],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=terminal,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=COMMAND_TIMEOUT,
                 check=False,
             )
         finally:
             os.close(terminal)
             os.close(keyboard)
 
-    def _here(self, text: str) -> str:
-        for path, place in HERE.items():
-            text = text.replace(path, place.format(folder=self.folder))
+    def _localize(self, text: str) -> str:
+        for original, replacement in REPLACEMENTS.items():
+            text = text.replace(original, replacement.format(folder=self.folder))
         return text
 
     def post(self, flow: str, body: dict[str, object], **headers: str) -> None:
@@ -326,6 +326,6 @@ class Stage:
             {"Content-Type": "application/json", **headers},
         )
         try:
-            urllib.request.urlopen(request, timeout=PATIENCE).close()
+            urllib.request.urlopen(request, timeout=COMMAND_TIMEOUT).close()
         except urllib.error.HTTPError as error:
             error.close()  # 500: the handler fails on purpose; 409: the conflict

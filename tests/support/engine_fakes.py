@@ -1,4 +1,4 @@
-"""A reconciler whose engines answer what a test gives them."""
+"""A reconciler whose engines return the results that a test defines."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def engine_plugin(*handlers: Handler) -> SimpleNamespace:
 
 
 class FakeReconciler:
-    """Records what it is asked for.
+    """Records the calls of its methods.
 
     Attributes:
         sources: names of the sources with an engine.
         rounds: source, since and dry_run of each reconciliation.
-        confirmed: the sources that were confirmed.
+        confirmed: names of the sources that were confirmed.
         declined: source, seen_until and note of each decline.
         results: the members of the next results that differ from the default.
         instances: the instances that the engines know, by id.
         deployed: the definitions that the engines have.
-        error: why no engine answers; `""`: each answers.
+        error: the reason why no engine responds; `""`: each engine responds.
         when_called: called when an operation waits for a round or for an engine.
-        with_declined: whether the last one takes in declined instances.
+        with_declined: whether the last reconciliation takes in declined instances.
     """
 
     with_declined = False
@@ -56,7 +56,7 @@ class FakeReconciler:
         self.when_called: Callable[[], None] = lambda: None
 
     def reconcile_now(self, source: str, *, since: int | None, declined: bool, dry_run: bool) -> RoundResult:
-        """Record it, and return a result."""
+        """Record a reconciliation, and return its result."""
         self.rounds.append((source, since, dry_run))
         self.with_declined = declined
         self.when_called()
@@ -74,11 +74,11 @@ class FakeReconciler:
         return RoundResult(**(members | self.results))
 
     def confirm(self, source: str, _seen_until: int | None) -> None:
-        """Record it."""
+        """Record the confirmation of a source."""
         self.confirmed.append(source)
 
     def decline(self, source: str, seen_until: int | None, *, note: str) -> int:
-        """Record it; all 1,200 instances are declined."""
+        """Record a decline, and report 1,200 declined instances."""
         self.when_called()
         self.declined.append((source, seen_until, note))
         return 1200
@@ -101,7 +101,7 @@ class FakeReconciler:
             raise EngineError("unreachable", self.error)
 
     def install(self, app: App) -> Self:
-        """Take the place of an app's reconciliation for operations; the real one starts and stops with the app."""
+        """Replace an app's reconciliation for operations; the real one still starts and stops with the app."""
         self.real, app.reconciliation = app.reconciliation, cast("Any", self)
         return self
 

@@ -1,4 +1,4 @@
-"""Rows about engines, as reconciliation writes them, for tests of what shows them."""
+"""Rows about engines, as reconciliation writes them, for tests of pages and commands that show them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def position(flow: RunningApp, source: str, **values: Any) -> None:
-    """Store the position of an engine, instead of an earlier one."""
+    """Store the position of an engine, and replace an earlier position."""
     now = flow.clock.now()
     row = {
         "source": source,
@@ -49,7 +49,7 @@ def definitions(*entries: tuple[str, int] | tuple[str, int, str]) -> str:
 
 
 def instance(flow: RunningApp, source: str, instance_id: str, **values: Any) -> None:
-    """Store an instance in the book."""
+    """Store the row of an instance."""
     now = flow.clock.now()
     row = {
         "source": source,
@@ -72,14 +72,14 @@ def instance(flow: RunningApp, source: str, instance_id: str, **values: Any) -> 
 
 
 def taken_in(flow: RunningApp, source: str, instance_id: str, *, reused: bool = False, **body: Any) -> str:
-    """Store an event that was taken in from the history, and return its id; `reused`: an earlier instance had it."""
+    """Store an event taken in from the history; return its id. `reused`: an earlier instance had the same id."""
     event_id = str(flow.take(instance_id, source=source, wait=0, **body).event_id)
     mark_taken_in(flow, event_id, reused=reused)
     return event_id
 
 
 def mark_taken_in(flow: RunningApp, event_id: str, *, reused: bool = False) -> None:
-    """Let an event be one that was taken in from the history."""
+    """Mark an event as taken in from the history."""
     values = {"origin": "reconciled", **({"instance_started_at": flow.clock.now()} if reused else {})}
     flow.app.ledger.write(
         lambda transaction: transaction.connection.execute(

@@ -11,7 +11,7 @@ MINUTE = 60_000_000
 
 
 def fill(transaction, source, event_id, now):
-    """Store what reconciliation knows of a source: three instances, its position, a gap; and a late callback.
+    """Store the rows of a source: three instances, its position and a gap; and a late callback.
 
     The event belongs to the instance `pulled` of the source.
     """

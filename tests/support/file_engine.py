@@ -1,4 +1,4 @@
-"""An engine whose history is a file, for servers that are processes of their own. No tests."""
+"""An engine whose history is a file, for servers in separate processes. No tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowhooks import EndState, EngineInfo, FinishedInstance, FinishedPage, Inst
 FOLDER = Path(os.environ["JOURNAL"]).parent
 
 class Client:
-    """Reads lines of the file `history`: id and end time. Waits in a page as long as the file `shut` exists."""
+    """Reads lines of the file `history`: id and end time. A page waits as long as the file `shut` exists."""
 
     def __init__(self, config):
         self.size = config.page_size
@@ -93,20 +93,20 @@ class FileEngine:
         written.write_text(before + "".join(lines))
         written.replace(self.folder / "history")
 
-    def shut(self):
-        """Let each page wait."""
+    def block(self):
+        """Make each request for a page wait."""
         (self.folder / "shut").touch()
 
-    def open(self):
-        """Let pages be answered."""
+    def unblock(self):
+        """Let all requests for pages continue."""
         (self.folder / "shut").unlink()
 
-    def asked(self):
-        """The process of each page that was asked for."""
+    def page_requests(self):
+        """Return the process id of each request for a page."""
         return self._pids("asked")
 
-    def held(self):
-        """The process of each page that had to wait."""
+    def blocked_requests(self):
+        """Return the process id of each request for a page that had to wait."""
         return self._pids("held")
 
     def _pids(self, name):

@@ -30,12 +30,12 @@ PROCESSES = PROJECT / "processes.bpmn20.xml"
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
 ZONE = "Asia/Shanghai"
 """The engine's time zone, so that a client that ignores zones is wrong by eight hours."""
-BUILDS = 400.0
+BUILD_TIMEOUT = 400.0
 """Timeout of Maven in seconds, including the first downloads."""
-CANNOT_BE_HAD = re.compile(
+MISSING_DEPENDENCY = re.compile(
     r"Could not (?:resolve|transfer|find)|could not be resolved|Non-resolvable|Failed to collect"
 )
-"""Maven's messages about missing requirements, which are no fault of the compiled code."""
+"""Maven's messages about dependencies that it cannot download, which are no fault of the compiled code."""
 
 
 @functools.cache
@@ -46,25 +46,25 @@ def class_path() -> str:
     folder = Path(tempfile.mkdtemp(prefix="flowable-rest-")) / "project"
     shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns("target"))
     try:
-        done = subprocess.run(
+        build = subprocess.run(
             ["mvn", "--batch-mode", "compile", "dependency:build-classpath"],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=BUILDS,
+            timeout=BUILD_TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"Maven had not got what it needs after {BUILDS:.0f} s")
+        pytest.skip(f"Maven had not got what it needs after {BUILD_TIMEOUT:.0f} s")
     target = folder / "target"
-    if done.returncode == 0:
+    if build.returncode == 0:
         return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-    errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR]")]
-    missing = [line for line in errors if CANNOT_BE_HAD.search(line)]
-    if missing and "COMPILATION ERROR" not in done.stdout:
+    errors = [line for line in build.stdout.splitlines() if line.startswith("[ERROR]")]
+    missing = [line for line in errors if MISSING_DEPENDENCY.search(line)]
+    if missing and "COMPILATION ERROR" not in build.stdout:
         pytest.skip(missing[0])
-    return pytest.fail("\n".join(errors or done.stdout.splitlines()[-20:]), pytrace=False)
+    return pytest.fail("\n".join(errors or build.stdout.splitlines()[-20:]), pytrace=False)
 
 
 class FlowableServer:
@@ -106,7 +106,7 @@ class FlowableServer:
         """Kill the process with SIGKILL."""
         assert self._process is not None
         self._process.kill()
-        self._ended()
+        self._wait_until_exited()
 
     def close(self) -> None:
         """End the process, if it runs."""
@@ -116,10 +116,10 @@ class FlowableServer:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(30)
             self._process.kill()
-            self._ended()
+            self._wait_until_exited()
         self._http.close()
 
-    def _ended(self) -> None:
+    def _wait_until_exited(self) -> None:
         process, self._process = self._process, None
         assert process is not None
         process.wait(60)
@@ -137,9 +137,9 @@ class FlowableServer:
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "{}\n", "".join(self._log[-60:])
 
-    def request(self, method: str, path: str, **given: Any) -> Any:
+    def request(self, method: str, path: str, **options: Any) -> Any:
         """Send a request that must succeed; return the JSON of its answer."""
-        response = self._http.request(method, f"{self.url}/{path}", **given)
+        response = self._http.request(method, f"{self.url}/{path}", **options)
         assert response.is_success, (method, path, response.status_code, response.text)
         return response.json() if response.content else None
 
@@ -157,20 +157,20 @@ class FlowableServer:
         tenant: str | None = None,
     ) -> str:
         """Start an instance; return its id."""
-        given = [
+        variable_list = [
             {"name": name, "value": value} | ({"type": "json"} if isinstance(value, dict | list) else {})
             for name, value in (variables or {}).items()
         ]
-        body = {"processDefinitionKey": key, "businessKey": business_key, "variables": given}
+        body = {"processDefinitionKey": key, "businessKey": business_key, "variables": variable_list}
         body |= {"tenantId": tenant} if tenant else {}
-        started: str = self.request("POST", "runtime/process-instances", json=body)["id"]
-        return started
+        instance_id: str = self.request("POST", "runtime/process-instances", json=body)["id"]
+        return instance_id
 
     def complete(self, instance: str, **variables: Any) -> None:
         """Complete the only task of an instance."""
         (task,) = self.request("GET", "runtime/tasks", params={"processInstanceId": instance})["data"]
-        given = [{"name": name, "value": value} for name, value in variables.items()]
-        self.request("POST", f"runtime/tasks/{task['id']}", json={"action": "complete", "variables": given})
+        variable_list = [{"name": name, "value": value} for name, value in variables.items()]
+        self.request("POST", f"runtime/tasks/{task['id']}", json={"action": "complete", "variables": variable_list})
 
     def cancel(self, instance: str, reason: str = "") -> None:
         """Delete a running instance."""
@@ -180,8 +180,8 @@ class FlowableServer:
     def instances(self, key: str) -> list[dict[str, Any]]:
         """The running and ended instances of a process."""
         query = {"processDefinitionKey": key, "size": 1000}
-        found: list[dict[str, Any]] = self.request("POST", "query/historic-process-instances", json=query)["data"]
-        return found
+        rows: list[dict[str, Any]] = self.request("POST", "query/historic-process-instances", json=query)["data"]
+        return rows
 
     def called(self, caller: str) -> str:
         """The id of the instance that an instance has called."""

@@ -1,4 +1,4 @@
-"""A server that answers like Flowable's REST API, with a history in memory, and with other answers on request."""
+"""A server that responds like Flowable's REST API, with a history in memory, and with other responses on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TYPES = {str: "string", bool: "boolean", int: "integer", float: "double", dict: 
 
 @dataclass
 class Reply:
-    """One answer in place of Flowable's.
+    """A response in place of Flowable's.
 
     Attributes:
         status: its status.
@@ -50,15 +50,15 @@ class FlowableStandIn:
         definitions: the process definitions, as the API shows them.
         models: BPMN models by the id of their definition.
         requests: the requests that arrived: method, path, query or body.
-        replies: answers to the next requests, in place of Flowable's.
+        replies: the responses to the next requests, in place of Flowable's.
         knows_names: whether it reads `includeProcessVariablesNames`, as Flowable does since 7.2.
-        max_rows: the maximum number of rows of an answer; None: no maximum.
-        says_total: whether it tells the number of all results.
+        max_rows: the maximum number of rows of a response; None: no maximum.
+        reports_total: whether a response has the total number of results.
         keeps_history: whether it has a history.
         keeps_variables: whether its history has variables.
-        before_answer: called before each answer.
+        before_answer: called before each response.
         clocks_back_at: when its local time goes back by an hour: as Flowable, it stores and compares local times, and
-            takes a time that exists twice for the later one; None: never.
+            interprets a time that exists twice as the later time; None: never.
     """
 
     def __init__(self) -> None:
@@ -70,12 +70,12 @@ class FlowableStandIn:
         self.credential: str = CREDENTIAL
         self.knows_names = True
         self.max_rows: int | None = None
-        self.says_total = True
+        self.reports_total = True
         self.keeps_history = True
         self.keeps_variables = True
         self.before_answer: Callable[[], object] = lambda: None
         self.clocks_back_at: datetime | None = None
-        self.over = threading.Event()
+        self.stopping = threading.Event()
         self.url = ""
         self._ids = 0
 
@@ -122,94 +122,97 @@ class FlowableStandIn:
         self.rows[instance] |= {"endTime": at, "endActivityId": activity, "deleteReason": reason}
         return instance
 
-    def answer(self, method: str, path: str, given: dict[str, Any]) -> tuple[int, Any]:
-        """Return the status and the JSON that Flowable would answer with."""
-        if found := re.fullmatch(r"repository/process-definitions/([^/]+)(/model)?", path):
-            return self._definition(unquote(found[1]), model=bool(found[2]))
-        answers = {
+    def answer(self, method: str, path: str, query: dict[str, Any]) -> tuple[int, Any]:
+        """Return the status and the JSON of Flowable's response."""
+        if match := re.fullmatch(r"repository/process-definitions/([^/]+)(/model)?", path):
+            return self._definition(unquote(match[1]), model=bool(match[2]))
+        results = {
             "GET management/engine": lambda: {"name": "default", "version": "7.2.0"},
-            "GET repository/process-definitions": lambda: self._listed(self._latest(), given),
-            "POST query/historic-process-instances": lambda: self._history(given),
-            "POST query/process-instances": lambda: self._running(given),
-            "POST query/historic-variable-instances": lambda: self._variables(given),
+            "GET repository/process-definitions": lambda: self._page(self._latest(), query),
+            "POST query/historic-process-instances": lambda: self._history(query),
+            "POST query/process-instances": lambda: self._running(query),
+            "POST query/historic-variable-instances": lambda: self._variables(query),
         }
-        answer = answers.get(f"{method} {path}")
+        answer = results.get(f"{method} {path}")
         return (200, answer()) if answer else (404, {"message": "Not found"})
 
-    def _history(self, given: dict[str, Any]) -> dict[str, Any]:
-        rows = [row for row in self.rows.values() if self.keeps_history and self._matches(row, given)]
-        listed = self._listed(rows, given)
-        return listed | {"data": [self._with_variables(row, given) for row in listed["data"]]}
+    def _history(self, query: dict[str, Any]) -> dict[str, Any]:
+        rows = [row for row in self.rows.values() if self.keeps_history and self._matches(row, query)]
+        page = self._page(rows, query)
+        return page | {"data": [self._with_variables(row, query) for row in page["data"]]}
 
-    def _running(self, given: dict[str, Any]) -> dict[str, Any]:
-        rows = [row for row in self.rows.values() if row["endTime"] is None and self._matches(row, given)]
-        return self._listed(rows, given)
+    def _running(self, query: dict[str, Any]) -> dict[str, Any]:
+        rows = [row for row in self.rows.values() if row["endTime"] is None and self._matches(row, query)]
+        return self._page(rows, query)
 
-    def _variables(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _variables(self, query: dict[str, Any]) -> dict[str, Any]:
         found = [
             {"executionId": row["id"], "taskId": None, "variable": variable}
             for row in self.rows.values()
-            if self.keeps_history and self.keeps_variables and self._matches(row, given)
+            if self.keeps_history and self.keeps_variables and self._matches(row, query)
             for variable in row["variables"]
-            if given.get("variableName", variable["name"]) == variable["name"]
+            if query.get("variableName", variable["name"]) == variable["name"]
         ]
-        return self._listed(found, given)
+        return self._page(found, query)
 
     def _latest(self) -> list[dict[str, Any]]:
         latest = {
-            (one["key"], one["tenantId"]): one for one in sorted(self.definitions, key=lambda one: one["version"])
+            (definition["key"], definition["tenantId"]): definition
+            for definition in sorted(self.definitions, key=lambda definition: definition["version"])
         }
         return list(latest.values())
 
     def _definition(self, definition: str, *, model: bool) -> tuple[int, Any]:
         if model:
             return (200, self.models[definition]) if definition in self.models else (404, {"message": "Not found"})
-        known = [one for one in self.definitions if one["id"] == definition]
-        return (200, known[0]) if known else (404, {"message": "Not found"})
+        matching = [candidate for candidate in self.definitions if candidate["id"] == definition]
+        return (200, matching[0]) if matching else (404, {"message": "Not found"})
 
-    def _with_variables(self, row: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-        if not given.get("includeProcessVariables"):
+    def _with_variables(self, row: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+        if not query.get("includeProcessVariables"):
             return row | {"variables": []}
-        names = given.get("includeProcessVariablesNames") if self.knows_names else None
-        return row | {"variables": [one for one in row["variables"] if names is None or one["name"] in names]}
+        names = query.get("includeProcessVariablesNames") if self.knows_names else None
+        return row | {
+            "variables": [variable for variable in row["variables"] if names is None or variable["name"] in names]
+        }
 
-    def _listed(self, rows: list[dict[str, Any]], given: dict[str, Any]) -> dict[str, Any]:
-        key = {"endTime": "endTime", "processInstanceId": "id", "id": "id"}.get(given.get("sort", ""))
+    def _page(self, rows: list[dict[str, Any]], query: dict[str, Any]) -> dict[str, Any]:
+        key = {"endTime": "endTime", "processInstanceId": "id", "id": "id"}.get(query.get("sort", ""))
         if key:
-            rows = sorted(rows, key=lambda row: self._local(row[key]) if key == "endTime" else row[key])
-        start, size = int(given.get("start", 0)), int(given.get("size", 10))
+            rows = sorted(rows, key=lambda row: self._local_time(row[key]) if key == "endTime" else row[key])
+        start, size = int(query.get("start", 0)), int(query.get("size", 10))
         if self.max_rows is not None:
             size = min(size, self.max_rows)
-        data = [self._shown(row) for row in rows[start : start + size]]
-        return {"data": data, "start": start, "size": len(data)} | ({"total": len(rows)} if self.says_total else {})
+        data = [self._with_local_end_time(row) for row in rows[start : start + size]]
+        return {"data": data, "start": start, "size": len(data)} | ({"total": len(rows)} if self.reports_total else {})
 
-    def _local(self, text: str) -> datetime:
-        """The local time of an instant, by the offset of before the clocks go back."""
-        at = datetime.fromisoformat(text)
-        return at if self.clocks_back_at is None or at < self.clocks_back_at else at - HOUR
+    def _local_time(self, text: str) -> datetime:
+        """Return the local time of an instant, by the offset that applies before the clocks go back."""
+        instant = datetime.fromisoformat(text)
+        return instant if self.clocks_back_at is None or instant < self.clocks_back_at else instant - HOUR
 
-    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _with_local_end_time(self, row: dict[str, Any]) -> dict[str, Any]:
         if self.clocks_back_at is None or row["endTime"] is None:
             return row
-        local = self._local(row["endTime"])
-        shown = local + HOUR if local >= self.clocks_back_at - HOUR else local
-        return row | {"endTime": shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+        local = self._local_time(row["endTime"])
+        moved = local + HOUR if local >= self.clocks_back_at - HOUR else local
+        return row | {"endTime": moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
 
-    def _matches(self, row: dict[str, Any], given: dict[str, Any]) -> bool:
-        ended = row["endTime"] and self._local(row["endTime"])
+    def _matches(self, row: dict[str, Any], query: dict[str, Any]) -> bool:
+        ended = row["endTime"] and self._local_time(row["endTime"])
         after, before = (
-            self._local(given[name]) if name in given else None for name in ("finishedAfter", "finishedBefore")
+            self._local_time(query[name]) if name in query else None for name in ("finishedAfter", "finishedBefore")
         )
         return (
-            (not given.get("finished") or ended is not None)
-            and given.get("processInstanceId", row["id"]) == row["id"]
-            and row["id"] in given.get("processInstanceIds", [row["id"]])
+            (not query.get("finished") or ended is not None)
+            and query.get("processInstanceId", row["id"]) == row["id"]
+            and row["id"] in query.get("processInstanceIds", [row["id"]])
             and (after is None or (ended is not None and ended >= after))
             and (before is None or (ended is not None and ended <= before))
         )
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     """Answers requests."""
 
     server: _Server
@@ -222,36 +225,36 @@ class _Answers(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self._answer("POST", self.path, body)
 
-    def _answer(self, method: str, path: str, given: dict[str, Any]) -> None:
+    def _answer(self, method: str, path: str, query: dict[str, Any]) -> None:
         stand_in = self.server.stand_in
         path = path.removeprefix("/flowable-rest/service/")
-        stand_in.requests.append((method, path, given))
+        stand_in.requests.append((method, path, query))
         stand_in.before_answer()
         if stand_in.replies:
             reply = stand_in.replies.pop(0)
         elif self.headers["authorization"] != stand_in.credential:
             reply = Reply(401)
         else:
-            status, answer = stand_in.answer(method, path, given)
+            status, answer = stand_in.answer(method, path, query)
             reply = Reply(status, json.dumps(answer).encode())
         with suppress(OSError):  # the client has given up
             self._send(reply)
 
     def _send(self, reply: Reply) -> None:
-        over = self.server.stand_in.over
+        stopping = self.server.stand_in.stopping
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.drips:
             self.end_headers()
-            while not over.wait(0.02):
+            while not stopping.wait(0.02):
                 self.wfile.write(b" ")
             return
         self.send_header("Content-Length", str(len(reply.body) + reply.hangs))
         self.end_headers()
         self.wfile.write(reply.body)
         if reply.hangs:
-            over.wait(60)
+            stopping.wait(60)
 
     def log_message(self, *args: Any) -> None:
         """Log nothing."""
@@ -261,7 +264,7 @@ class _Server(ThreadingHTTPServer):
     """The server of a stand-in."""
 
     def __init__(self, stand_in: FlowableStandIn, port: int) -> None:
-        super().__init__(("127.0.0.1", port), _Answers)
+        super().__init__(("127.0.0.1", port), _RequestHandler)
         self.stand_in = stand_in
 
 
@@ -276,6 +279,6 @@ def flowable(port: int = 0) -> Iterator[FlowableStandIn]:
         try:
             yield stand_in
         finally:
-            stand_in.over.set()
+            stand_in.stopping.set()
             server.shutdown()
             thread.join()

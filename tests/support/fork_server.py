@@ -1,15 +1,15 @@
 """Processes of flowhooks, forked from a process that has loaded it, which behave like started processes.
 
 Tests start hundreds of them, and of the 0.6 s of processor time that it takes to start one, nearly all goes into
-loading the same modules again. A fork has its own folder, environment, arguments, files and failpoint, and its own end.
-Processes with options for Python itself are started (see `is_alike`).
+loading the same modules again. A fork has its own folder, environment, arguments, files, failpoint and exit code.
+Processes with options for Python itself are started (see `can_fork`).
 
-Shell commands start forks, too: `program` makes an executable file that asks for a fork and ends as the fork ends.
+Shell commands start forks, too: `program` makes an executable file that requests a fork and exits with its exit code.
 
-`use_for` does the same for flowhooks in another environment, of which a process of its own is forked.
+`use_for` does the same for flowhooks in another environment, from a further process that has loaded it.
 
 Forks do not show whether a module imports everything that it needs. Tests of the start itself must show that. Forks of
-the same process also have the same hash seed, and share what a first run keeps, such as compiled statements. A fork
+the same process also have the same hash seed, and share the caches of a first run, such as compiled statements. A fork
 does not release its objects before it ends.
 """
 
@@ -36,17 +36,17 @@ from pathlib import Path
 FLOWHOOKS = (sys.executable, "-m", "flowhooks")
 ISOLATED = ("-P", "-m", "flowhooks")
 """The arguments of Python for flowhooks in another environment."""
-INHERITING = ("FLOWHOOKS_SUPERVISOR_FD", "FLOWHOOKS_SUPERVISOR_STATE")
+SOCKET_VARIABLES = ("FLOWHOOKS_SUPERVISOR_FD", "FLOWHOOKS_SUPERVISOR_STATE")
 """Variables with the numbers of the sockets that a process of flowhooks inherits."""
-TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS")
+STARTUP_PREFIXES = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS")
 """The prefixes of variables that are read while Python starts, or while flowhooks is loaded."""
-LATE = (
+LAZY_MODULES = (
     "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
 )
 """Modules that flowhooks loads when a process first needs them."""
-OURS = dict(os.environ)
+ORIGINAL_ENV = dict(os.environ)
 """The environment as it was before any test changed it."""
 
 
@@ -74,11 +74,11 @@ def start(
         python_path: its PYTHONPATH, which `env` lacks: a folder of packages that are not loaded before a fork.
     """
     env = dict(os.environ) if env is None else env
-    stem = _stem_of(command, env)
+    server = _server_for(command, env)
     env = env | ({"PYTHONPATH": python_path} if python_path else {})
-    if stem is not None:
-        how = {"own_session": own_session, "forks_children": forks_children, "python_path": python_path}
-        return Forked(stem, command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, **how)
+    if server is not None:
+        options = {"own_session": own_session, "forks_children": forks_children, "python_path": python_path}
+        return Forked(server, command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, **options)
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -90,10 +90,10 @@ def start(
     )
 
 
-def run(command, *, cwd=None, env=None, timeout=240, **how):
+def run(command, *, cwd=None, env=None, timeout=240, **options):
     """Run a flowhooks command to its end without input; return its exit code and its output as text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start(command, cwd=cwd, env=env, stdout=out, stderr=err, **how)
+        process = start(command, cwd=cwd, env=env, stdout=out, stderr=err, **options)
         try:
             code = process.wait(timeout)
         except BaseException:
@@ -110,18 +110,18 @@ PROGRAM = """\
 import json, os, signal, socket, sys
 words, env = {command!r} + sys.argv[1:], dict(os.environ)
 {prepare}
-asked = {{"command": words, "cwd": os.getcwd(), "env": env, "own_session": False}}
+request = {{"command": words, "cwd": os.getcwd(), "env": env, "own_session": False}}
 with socket.socket(socket.AF_UNIX) as channel:
     channel.connect({address!r})
-    request = os.memfd_create("request")
-    os.write(request, json.dumps(asked).encode())
-    os.lseek(request, 0, os.SEEK_SET)
-    socket.send_fds(channel, [b"!"], [request, 0, 1, 2])
-    answers = channel.makefile()
-    pid = int(next(answers))
+    request_file = os.memfd_create("request")
+    os.write(request_file, json.dumps(request).encode())
+    os.lseek(request_file, 0, os.SEEK_SET)
+    socket.send_fds(channel, [b"!"], [request_file, 0, 1, 2])
+    replies = channel.makefile()
+    pid = int(next(replies))
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: os.kill(pid, number))
-    code = int(next(answers))
+    code = int(next(replies))
 if code < 0:
     os.kill(os.getpid(), -code)
 sys.exit(code)
@@ -129,15 +129,15 @@ sys.exit(code)
 
 
 def program(file, prepare=""):
-    """Make `file` an executable that does as `flowhooks` does, in a fork, to which it passes signals on.
+    """Make `file` an executable that runs `flowhooks` in a fork, to which it forwards signals.
 
-    Run it only in an environment that `is_alike`.
+    Run it only in an environment for which `can_fork` is true.
 
     Args:
         file: a path where no file is yet.
         prepare: statements of Python that may change `words` (from the fourth on: the arguments) and `env`.
     """
-    _write_program(file, FLOWHOOKS, _stem().address, prepare)
+    _write_program(file, FLOWHOOKS, _default_server().address, prepare)
 
 
 def _write_program(file, command, address, prepare):
@@ -145,82 +145,88 @@ def _write_program(file, command, address, prepare):
     file.chmod(0o755)
 
 
-def is_alike(env):
+def can_fork(env):
     """Whether a fork would behave like a process started with this environment."""
-    return _to_python(env) == _to_python(OURS)
+    return _startup_variables(env) == _startup_variables(ORIGINAL_ENV)
 
 
-def _alike_with(wanted):
-    """The same for the children of a fork, which have its PYTHONPATH."""
-    path = {"PYTHONPATH": wanted["python_path"]} if wanted.get("python_path") else {}
-    return lambda env: _to_python(env) == _to_python(OURS) | path
+def _can_fork_with(request):
+    """Return `can_fork` for the children of a fork, which have its PYTHONPATH."""
+    path = {"PYTHONPATH": request["python_path"]} if request.get("python_path") else {}
+    return lambda env: _startup_variables(env) == _startup_variables(ORIGINAL_ENV) | path
 
 
 def use_for(python):
-    """Fork flowhooks in another environment, too: the commands `isolated(python)`, and those that they start.
+    """Fork flowhooks in another environment, too: its `isolated_command(python)`, and commands that this one starts.
 
-    A fork does not see what only a start of Python reads there, such as a new `.pth` file.
+    A fork does not see files that Python reads only when it starts, such as a new `.pth` file.
     """
-    stem = _Stem(python, (ISOLATED[0],), {name: it for name, it in OURS.items() if not name.startswith("PYTHON")})
-    _FURTHER[str(python)] = stem
-    atexit.register(stem.end)
+    server = _ForkServer(
+        python, (ISOLATED[0],), {name: value for name, value in ORIGINAL_ENV.items() if not name.startswith("PYTHON")}
+    )
+    _OTHER_SERVERS[str(python)] = server
+    atexit.register(server.end)
 
 
-def isolated(python):
+def isolated_command(python):
     """The words that run flowhooks in another environment."""
     return [str(python), *ISOLATED]
 
 
-def _to_python(env):
+def _startup_variables(env):
     """The part of an environment that is read before a fork; faulthandler is configured there."""
-    return {name: it for name, it in env.items() if name.startswith(TO_PYTHON) and name != "PYTHONFAULTHANDLER"}
+    return {
+        name: value for name, value in env.items() if name.startswith(STARTUP_PREFIXES) and name != "PYTHONFAULTHANDLER"
+    }
 
 
 class Forked:
     """A forked process with the interface of `Popen`."""
 
-    def __init__(self, stem, command, *, cwd, env, stdout, stderr, **how):
+    def __init__(self, server, command, *, cwd, env, stdout, stderr, **options):
         self.args = command
         self.returncode = None
-        self.stderr, told = None, stderr
+        self.stderr, error_file = None, stderr
         if stderr == subprocess.PIPE:
-            reading, told = os.pipe()
-            self.stderr = os.fdopen(reading, "rb")
-        self._listening = threading.Lock()
-        self._channel, theirs = socket.socketpair()
-        wanted = {"command": list(command), "cwd": str(cwd or Path.cwd()), "env": env, **how}
-        with tempfile.TemporaryFile() as request, Path(os.devnull).open("r+b") as nothing, theirs:
-            request.write(json.dumps(wanted).encode())
-            request.seek(0)
-            files = [nothing if one == subprocess.DEVNULL else one for one in (subprocess.DEVNULL, stdout, told)]
-            stem.ask(request, theirs, *files)
+            read_end, error_file = os.pipe()
+            self.stderr = os.fdopen(read_end, "rb")
+        self._receive_lock = threading.Lock()
+        self._channel, server_end = socket.socketpair()
+        request = {"command": list(command), "cwd": str(cwd or Path.cwd()), "env": env, **options}
+        with tempfile.TemporaryFile() as request_file, Path(os.devnull).open("r+b") as null_file, server_end:
+            request_file.write(json.dumps(request).encode())
+            request_file.seek(0)
+            files = [
+                null_file if file == subprocess.DEVNULL else file for file in (subprocess.DEVNULL, stdout, error_file)
+            ]
+            server.request_fork(request_file, server_end, *files)
         if stderr == subprocess.PIPE:
-            os.close(told)
-        self.pid = self._hear()
+            os.close(error_file)
+        self.pid = self._receive_number()
 
-    def _hear(self):
-        """The next number that its parent sends about it: its id, then its exit status."""
-        said = b""
-        while not said.endswith(b"\n"):
+    def _receive_number(self):
+        """Receive the next number that the fork server sends about the process: its id, then its exit code."""
+        received = b""
+        while not received.endswith(b"\n"):
             part = self._channel.recv(1)
             assert part, "the process that flowhooks is forked from has ended"
-            said += part
-        return int(said)
+            received += part
+        return int(received)
 
     def poll(self):
         """Its exit code if it has ended; otherwise None."""
-        return self._ended(0)
+        return self._poll(0)
 
-    def _ended(self, within):
-        with self._listening:
-            if self.returncode is None and select.select([self._channel], [], [], within)[0]:
-                self.returncode = self._hear()
+    def _poll(self, timeout):
+        with self._receive_lock:
+            if self.returncode is None and select.select([self._channel], [], [], timeout)[0]:
+                self.returncode = self._receive_number()
                 self._channel.close()
             return self.returncode
 
     def wait(self, timeout=None):
         """Wait for its end, and return its exit code."""
-        if self._ended(timeout) is None:
+        if self._poll(timeout) is None:
             raise subprocess.TimeoutExpired(self.args, timeout)
         return self.returncode
 
@@ -239,7 +245,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-class _Stem:
+class _ForkServer:
     """A process that has loaded flowhooks; it ends with this one.
 
     Attributes:
@@ -247,69 +253,69 @@ class _Stem:
         env: the environment that it was started with.
     """
 
-    def __init__(self, python=sys.executable, options=(), env=OURS):
+    def __init__(self, python=sys.executable, options=(), env=ORIGINAL_ENV):
         self.env = env
-        self._asking = threading.Lock()
-        self._control, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        self._control, child_end = socket.socketpair()
         self._folder = tempfile.TemporaryDirectory(prefix="flowhooks-fork-")
         self.address = f"{self._folder.name}/socket"
         executable = sys.executable
         if options:
             executable = Path(self._folder.name) / "python"
-            _write_program(executable, [str(python)], self.address, START_OTHERS.format(python=str(python)))
-        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            _write_program(executable, [str(python)], self.address, EXEC_OTHERS.format(python=str(python)))
+        with child_end, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
             listener.listen()
             self._process = subprocess.Popen(
-                [python, *options, __file__, str(executable), str(theirs.fileno()), str(listener.fileno())],
+                [python, *options, __file__, str(executable), str(child_end.fileno()), str(listener.fileno())],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), listener.fileno()],
+                pass_fds=[child_end.fileno(), listener.fileno()],
                 start_new_session=True,
             )
 
     def end(self):
-        """Let it end, which it does when no process can send requests."""
+        """Close the control socket: the process ends when no process can send requests."""
         self._control.close()
         self._process.wait()
         self._folder.cleanup()
 
-    def ask(self, *files):
-        """Fork a process with the request, the socket for the answer, input, output and errors."""
-        numbers = [one if isinstance(one, int) else one.fileno() for one in files]
-        with self._asking:
-            socket.send_fds(self._control, [b"!"], numbers)
+    def request_fork(self, *files):
+        """Fork a process with the request, the socket for the replies, input, output and errors."""
+        descriptors = [file if isinstance(file, int) else file.fileno() for file in files]
+        with self._lock:
+            socket.send_fds(self._control, [b"!"], descriptors)
 
 
-START_OTHERS = f"""\
-if tuple(words[1:4]) != {ISOLATED} or not env.keys().isdisjoint({INHERITING}):
+EXEC_OTHERS = f"""\
+if tuple(words[1:4]) != {ISOLATED} or not env.keys().isdisjoint({SOCKET_VARIABLES}):
     os.execv({{python!r}}, words)
 """
 """The first statements of the `sys.executable` of forks in another environment: it forks only flowhooks.
 
-It starts all else, and also a flowhooks that inherits sockets, because a request for a fork does not pass them on.
+It starts all other programs, and a flowhooks that inherits sockets, because a request for a fork does not pass them on.
 """
 
-_STEMS = []
-_FURTHER = {}
-_FIRST = threading.Lock()
+_DEFAULT_SERVERS = []
+_OTHER_SERVERS = {}
+_START_LOCK = threading.Lock()
 
 
-def _stem():
-    with _FIRST:
-        if not _STEMS:
-            _STEMS.append(_Stem())
-            atexit.register(_STEMS[0].end)
-        return _STEMS[0]
+def _default_server():
+    with _START_LOCK:
+        if not _DEFAULT_SERVERS:
+            _DEFAULT_SERVERS.append(_ForkServer())
+            atexit.register(_DEFAULT_SERVERS[0].end)
+        return _DEFAULT_SERVERS[0]
 
 
-def _stem_of(command, env):
-    """The process that a command is forked from; None if the command has to be started."""
-    if tuple(command[:3]) == FLOWHOOKS and is_alike(env):
-        return _stem()
-    stem = _FURTHER.get(str(command[0])) if tuple(command[1:4]) == ISOLATED else None
-    return stem if stem is not None and _to_python(env) == _to_python(stem.env) else None
+def _server_for(command, env):
+    """Return the process from which a command is forked; None if the command has to be started."""
+    if tuple(command[:3]) == FLOWHOOKS and can_fork(env):
+        return _default_server()
+    server = _OTHER_SERVERS.get(str(command[0])) if tuple(command[1:4]) == ISOLATED else None
+    return server if server is not None and _startup_variables(env) == _startup_variables(server.env) else None
 
 
 STANDARD_FILES = 3
@@ -320,18 +326,18 @@ def main(executable, control, listener):
     """Load flowhooks, and fork a process for each request until there are no requesters."""
     sys.executable = executable
     bind_failpoint, child_forks = _load()
-    waking, woken = os.pipe()
-    os.set_blocking(woken, False)
-    os.set_blocking(waking, False)
+    wakeup_read, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_write, False)
+    os.set_blocking(wakeup_read, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    told = {}
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+    channels = {}
     while True:
-        ready, _, _ = select.select([control, listener, waking], [], [])
-        if waking in ready:
-            os.read(waking, 512)
-            _tell(told)
-        channel, files = _request(control, listener, ready)
+        ready, _, _ = select.select([control, listener, wakeup_read], [], [])
+        if wakeup_read in ready:
+            os.read(wakeup_read, 512)
+            _report_ended(channels)
+        channel, files = _receive_request(control, listener, ready)
         if not files:
             if control in ready:
                 return None
@@ -339,23 +345,23 @@ def main(executable, control, listener):
         if not (pid := os.fork()):
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for one in (control, listener, channel, *told.values()):
-                one.close()
-            for one in (waking, woken):
-                os.close(one)
-            wanted = _become(files)
-            if wanted.get("forks_children"):
-                wanted = child_forks.open_nursery(_become, _alike_with(wanted)) or wanted
+            for inherited in (control, listener, channel, *channels.values()):
+                inherited.close()
+            for descriptor in (wakeup_read, wakeup_write):
+                os.close(descriptor)
+            request = _apply_request(files)
+            if request.get("forks_children"):
+                request = child_forks.open_fork_server(_apply_request, _can_fork_with(request)) or request
             bind_failpoint()
-            return wanted
-        told[pid] = channel
-        _say(channel, pid)
-        for one in files:
-            os.close(one)
+            return request
+        channels[pid] = channel
+        _send_number(channel, pid)
+        for file in files:
+            os.close(file)
 
 
 def _load():
-    """Load all of flowhooks; returns a function that binds the environment's failpoint, and `child_forks`."""
+    """Load all of flowhooks; return a function that binds the environment's failpoint, and `child_forks`."""
     flowhooks = import_module("flowhooks")
     failpoints = import_module("flowhooks.failpoints")
     bound = [failpoints.hit]
@@ -367,13 +373,13 @@ def _load():
         bound[0] = failpoints.bind(os.environ)
 
     failpoints.hit = hit  # before any module imports it
-    for one in pkgutil.walk_packages(flowhooks.__path__, "flowhooks."):
-        if one.name not in {
+    for module in pkgutil.walk_packages(flowhooks.__path__, "flowhooks."):
+        if module.name not in {
             "flowhooks.__main__",
             "flowhooks.ledger.migrations.env",
         }:  # some code runs when modules are imported
-            import_module(one.name)
-    for name in LATE:
+            import_module(module.name)
+    for name in LAZY_MODULES:
         import_module(name)
     child_forks = _warm_up()
     gc.collect()
@@ -382,7 +388,7 @@ def _load():
 
 
 def _warm_up():
-    """Run flowhooks once, so that all forks share what it then keeps, such as schemas; returns `child_forks`."""
+    """Run flowhooks once, so that all forks share its caches, such as schemas; return `child_forks`."""
     sys.path.append(str(Path(__file__).parents[1]))
     import_module("support.postgresql_facts").share()
     child_forks = import_module("support.child_forks")
@@ -407,8 +413,8 @@ def _warm_up():
     return child_forks
 
 
-def _request(control, listener, ready):
-    """The next request: the channel for the answer, and files; no files if there is none."""
+def _receive_request(control, listener, ready):
+    """Receive the next request: the channel for the replies, and files; no files if there is none."""
     if control in ready:
         _, files, _, _ = socket.recv_fds(control, 1, 2 + STANDARD_FILES)
         return (socket.socket(fileno=files.pop(1)) if files else None), files
@@ -419,49 +425,49 @@ def _request(control, listener, ready):
     return None, []
 
 
-def _tell(told):
+def _report_ended(channels):
     """Report all processes that have ended."""
-    while told:
+    while channels:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with told.pop(pid) as channel:
-            _say(channel, os.waitstatus_to_exitcode(status))
+        with channels.pop(pid) as channel:
+            _send_number(channel, os.waitstatus_to_exitcode(status))
 
 
-def _say(channel, number):
+def _send_number(channel, number):
     with suppress(OSError):  # no parent waits for it any more
         channel.sendall(b"%d\n" % number)
 
 
-def _become(files):
-    """Make this fork what the request describes; return the arguments."""
-    request, *standard = files
-    with os.fdopen(request, "rb") as file:
-        wanted = json.load(file)
-    if wanted["own_session"]:
+def _apply_request(files):
+    """Make this fork the process that the request describes; return the request."""
+    request_file, *standard = files
+    with os.fdopen(request_file, "rb") as file:
+        request = json.load(file)
+    if request["own_session"]:
         os.setsid()
-    for number, (name, one) in enumerate(zip(("stdin", "stdout", "stderr"), standard, strict=True)):
-        os.dup2(one, number)
-        os.close(one)
-        setattr(sys, name, _opened(number, getattr(sys, name)))
+    for number, (name, descriptor) in enumerate(zip(("stdin", "stdout", "stderr"), standard, strict=True)):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+        setattr(sys, name, _open_stream(number, getattr(sys, name)))
         setattr(sys, f"__{name}__", getattr(sys, name))
-    os.chdir(wanted["cwd"])
+    os.chdir(request["cwd"])
     os.environ.clear()
-    os.environ.update(wanted["env"])
-    sys.argv[:] = wanted.get("argv") or wanted["command"][wanted["command"].index("flowhooks") :]
-    sys.orig_argv[:] = wanted["command"]
+    os.environ.update(request["env"])
+    sys.argv[:] = request.get("argv") or request["command"][request["command"].index("flowhooks") :]
+    sys.orig_argv[:] = request["command"]
     if not sys.flags.safe_path:
-        sys.path[:1] = [] if wanted.get("code") else [wanted["cwd"]]
-        if wanted.get("python_path"):
-            sys.path.insert(1, wanted["python_path"])
+        sys.path[:1] = [] if request.get("code") else [request["cwd"]]
+        if request.get("python_path"):
+            sys.path.insert(1, request["python_path"])
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
-    return wanted
+    return request
 
 
-def _opened(number, before):
-    """A standard stream as Python opens it: the one from before has remembered whether its file could be a pipe."""
+def _open_stream(number, before):
+    """Open a standard stream as Python does: the previous stream has cached whether its file could be a pipe."""
     line_by_line = 1 if number == STANDARD_FILES - 1 else -1
     stream = open(  # noqa: SIM115 (until the end)
         number, before.mode, line_by_line, encoding=before.encoding, errors=before.errors, closefd=False
@@ -482,22 +488,22 @@ def _run(code):
             exec(code, {"__name__": "__main__"})
         else:
             runpy.run_module("flowhooks", run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        if isinstance(ended.code, str):
+    except SystemExit as exit_error:
+        if isinstance(exit_error.code, str):
             raise  # Python prints it
-        status = ended.code or 0
-    # This is how Python begins to end.
+        status = exit_error.code or 0
+    # Python itself begins its shutdown with these two calls.
     threading._shutdown()
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (OSError, ValueError):
-        sys.exit(status)  # Python reports it, in its own words
+        sys.exit(status)  # Python reports the error
     os._exit(status & 0xFF)
 
 
 if __name__ == "__main__" and (
-    wanted := main(sys.argv[1], *(socket.socket(fileno=int(number)) for number in sys.argv[2:]))
+    request := main(sys.argv[1], *(socket.socket(fileno=int(number)) for number in sys.argv[2:]))
 ):
-    _run(wanted.get("code"))
+    _run(request.get("code"))

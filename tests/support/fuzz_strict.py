@@ -22,7 +22,7 @@ SEEDS = (
     '{"名": "值 \u202e"}'.encode(),
 )
 """The first inputs."""
-WORDS = (
+DICTIONARY = (
     '"{"',
     '"}"',
     '"["',
@@ -37,62 +37,62 @@ WORDS = (
     '"NaN"',
     '"\\x00"',
 )
-"""The words that it inserts, as libFuzzer's dictionaries are written."""
+"""The words that the fuzzer inserts, in the format of libFuzzer's dictionaries."""
 
 
 def agree(body):
-    """Check that the body is read as RFC 8259 says, or refused with the right exception.
+    """Check that the body is parsed according to RFC 8259, or rejected with the right exception.
 
     Raises:
-        AssertionError: it is not.
+        AssertionError: it is neither.
     """
     from flowhooks.errors import MalformedRequest
     from flowhooks.schema import parse
 
     try:
-        expected = rfc8259.call_back(body)
+        expected = rfc8259.parse_callback(body)
     except rfc8259.InvalidBody:
         expected = None
-    found = refusal = None
+    parsed = rejection = None
     try:
-        found = parse(body)
-    except MalformedRequest as refused:
-        refusal = refused
-    if refusal:
-        assert all(refusal.text(language).isprintable() for language in ("en", "zh"))
-        assert len(refusal.text("en")) < 300
-        assert 0 < refusal.params.get("line", 1) <= body.count(b"\n") + 1, refusal.params
-        assert 0 < refusal.params.get("column", 1) <= len(body) + 1, refusal.params
-    assert same(found, expected), (found, expected)
+        parsed = parse(body)
+    except MalformedRequest as error:
+        rejection = error
+    if rejection:
+        assert all(rejection.text(language).isprintable() for language in ("en", "zh"))
+        assert len(rejection.text("en")) < 300
+        assert 0 < rejection.params.get("line", 1) <= body.count(b"\n") + 1, rejection.params
+        assert 0 < rejection.params.get("column", 1) <= len(body) + 1, rejection.params
+    assert same(parsed, expected), (parsed, expected)
 
 
-def same(one, other):
-    """Whether two values are the same JSON, numbers of one kind included."""
-    if type(one) is not type(other):
+def same(left, right):
+    """Whether two values are the same JSON, with numbers of the same type."""
+    if type(left) is not type(right):
         return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(same(left[name], right[name]) for name in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
 
 
 def main(arguments):
-    """Fuzz until a fault is found, or as long as libFuzzer's options say."""
+    """Fuzz until a fault is found, or until the time in libFuzzer's options has passed."""
     import atheris
 
     with atheris.instrument_imports(include=["flowhooks.schema", "json"]):
-        import flowhooks.schema  # noqa: F401 (instrumented by being imported here)
+        import flowhooks.schema  # noqa: F401 (the import instruments it)
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(SEEDS):
             (Path(folder) / str(number)).write_bytes(seed)
         words = Path(folder) / "words"
-        words.write_text("\n".join(WORDS))
+        words.write_text("\n".join(DICTIONARY))
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
-        given = [argument for argument in arguments if not argument.startswith("-")] or [str(corpus)]
+        corpora = [argument for argument in arguments if not argument.startswith("-")] or [str(corpus)]
         options = [argument for argument in arguments if argument.startswith("-")]
-        atheris.Setup([sys.argv[0], f"-dict={words}", *options, *given, folder], agree)
+        atheris.Setup([sys.argv[0], f"-dict={words}", *options, *corpora, folder], agree)
         atheris.Fuzz()
 
 

@@ -1,4 +1,4 @@
-"""Plugins as their authors write them: importable modules, whose work is rows of a database file."""
+"""Plugins as their authors write them: importable modules, whose handlers write rows to a database file."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def world(tmp_path):
 def module(tmp_path, monkeypatch):
     """Write a module `acme_NAME` and import it; it is removed at the end."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    made = []
+    names = []
 
     def write(name, text):
-        made.append(f"acme_{name}")
+        names.append(f"acme_{name}")
         (tmp_path / f"acme_{name}.py").write_text(dedent(text))
         importlib.invalidate_caches()
         return importlib.import_module(f"acme_{name}")
 
     yield write
-    for name in made:
+    for name in names:
         sys.modules.pop(name, None)

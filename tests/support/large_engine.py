@@ -14,23 +14,23 @@ class LargeEngine:
     """A client whose history has `count` instances, one every `step` up to `newest`.
 
     Attributes:
-        requests: the number of pages that were asked for.
+        requests: the number of requests for a page.
     """
 
     def __init__(self, count, newest, *, step=STEP):
         self.count, self.newest, self.step, self.requests, self.size = count, newest, step, 0, 1000
 
     def client(self, config):
-        """The factory."""
+        """Return the engine as the client of a config."""
         self.size = config.page_size
         return self
 
     def check(self):
-        """A product."""
+        """Return a product."""
         return EngineInfo(product="Large")
 
     def finished(self, since, until, cursor=None):
-        """A page, by end time and then by id."""
+        """Return a page, by end time and then by id."""
         self.requests += 1
         oldest = self.newest - self.step * (self.count - 1)
         first = max(0, -((oldest - since) // self.step)) if cursor is None else int(cursor)
@@ -51,12 +51,12 @@ class LargeEngine:
         return FinishedPage(instances=page, cursor=str(numbers.stop) if numbers.stop <= last else None)
 
     def instance(self, instance_id):
-        """No instance is unknown."""
+        """Report that every instance is running."""
         del instance_id
         return InstanceStatus.RUNNING
 
     def definitions(self):
-        """None."""
+        """Return no definitions."""
         return ()
 
     def close(self):

@@ -81,8 +81,8 @@ class Operator:
         with self.site.ledger() as ledger:
             (conflict,) = ledger.conflicts(event_id)
         accepted = {"event_id": event_id, "digest": conflict.digest, "note": instance}
-        answer, repeated = self.ask("accept_correction", **accepted)
-        assert answer.status == 200 or (repeated and answer.status == 409), answer
+        response, repeated = self.ask("accept_correction", **accepted)
+        assert response.status == 200 or (repeated and response.status == 409), response
         self.corrections.append(Correction(instance, event_id, conflict.digest, bodies))
 
     def run_again(self, name, number):
@@ -103,9 +103,9 @@ class Operator:
         self.start(close)
         if number % 2:
             self.change("cancel_operation", close)
-        now = self.plan("run-now", {"ids": ids})
-        self.start(now)
-        self.until_ended(now)
+        run_now = self.plan("run-now", {"ids": ids})
+        self.start(run_now)
+        self.until_ended(run_now)
         self.until_ended(close)
         self.close_scheduled([*ids, self.untouched[-1]])
 
@@ -116,9 +116,9 @@ class Operator:
         """
         is_closed = False
         while not is_closed:
-            rest = self.plan("close", {"ids": ids, "handler": "demo:scheduled"})
-            self.start(rest)
-            self.until_ended(rest)
+            close = self.plan("close", {"ids": ids, "handler": "demo:scheduled"})
+            self.start(close)
+            self.until_ended(close)
             with self.site.ledger() as ledger:
                 is_closed = not any(
                     status.handler == "demo:scheduled" and status.state in {"waiting", "running"}
@@ -142,8 +142,8 @@ class Operator:
         if not self.held:
             return
         actions = ("mark-done", "mark-not-done") if number % 2 else ("mark-not-done", "mark-done")
-        asked = {"ids": self.held, "handler": "demo:held"}
-        planned = [self.plan(action, asked, rate=rate) for action, rate in zip(actions, (10, None), strict=True)]
+        held = {"ids": self.held, "handler": "demo:held"}
+        planned = [self.plan(action, held, rate=rate) for action, rate in zip(actions, (10, None), strict=True)]
         for operation_id in planned:
             self.start(operation_id)
         for operation_id in planned:
@@ -151,20 +151,20 @@ class Operator:
 
     def plan(self, action, event_filter, **options):
         """Plan an operation; return its id. An interrupted plan stays unused, and another one is made."""
-        answer, _ = self.ask("plan_operation", action=action, event_filter=event_filter, **options)
-        assert answer.status == 200, answer
-        return answer.json["id"]
+        response, _ = self.ask("plan_operation", action=action, event_filter=event_filter, **options)
+        assert response.status == 200, response
+        return response.json["id"]
 
     def start(self, operation_id):
         """Start an operation."""
-        answer, repeated = self.ask("start_operation", operation_id=operation_id)
-        assert answer.status == 200 or (repeated and answer.status == 409), answer
+        response, repeated = self.ask("start_operation", operation_id=operation_id)
+        assert response.status == 200 or (repeated and response.status == 409), response
         self.started.add(operation_id)
 
     def change(self, name, operation_id, **options):
         """Change an operation, which may have ended before."""
-        answer, _ = self.ask(name, operation_id=operation_id, **options)
-        assert answer.status in {200, 409}, answer
+        response, _ = self.ask(name, operation_id=operation_id, **options)
+        assert response.status in {200, 409}, response
 
     def until_ended(self, operation_id):
         """Wait until a started operation is finished or cancelled, and its deliveries were executed."""
@@ -180,37 +180,37 @@ class Operator:
         self.until(has_ended)
 
     def until(self, condition):
-        """Wait until a condition on the ledger holds, however many servers are killed meanwhile."""
-        end = time.monotonic() + 3 * WAIT_TIMEOUT
+        """Wait until a condition on the ledger holds, while servers may be killed."""
+        deadline = time.monotonic() + 3 * WAIT_TIMEOUT
         with self.site.ledger() as ledger:
             while not condition(ledger):
-                assert time.monotonic() < end, "an operation was forgotten"
+                assert time.monotonic() < deadline, "an operation was forgotten"
                 assert not self.aborted.wait(0.02), "the test has failed"
 
     def post(self, instance, body):
-        """Send a callback until it is answered; return the answer."""
-        answer, _ = self.persist(lambda server: self.load.call(instance, body, server))
-        assert answer.status in {200, 202, 409, 500}, answer
-        if answer.status != 409:
-            self.load.told[instance] = answer.event_id
-        return answer
+        """Send a callback until a server responds; return the response."""
+        response, _ = self.repeat_until_answered(lambda server: self.load.call(instance, body, server))
+        assert response.status in {200, 202, 409, 500}, response
+        if response.status != 409:
+            self.load.event_ids[instance] = response.event_id
+        return response
 
     def ask(self, name, **arguments):
-        """Ask for an operation until it is answered."""
-        return self.persist(lambda server: server.operate(TOKEN, name, **arguments))
+        """Request an operation until a server responds."""
+        return self.repeat_until_answered(lambda server: server.operate(TOKEN, name, **arguments))
 
-    def persist(self, request):
-        """Repeat a request until a server answers it; return the answer, and whether another one may have done it."""
-        end, tries = time.monotonic() + 3 * WAIT_TIMEOUT, count()
+    def repeat_until_answered(self, request):
+        """Repeat a request until a server responds; return it, and whether an earlier request may have succeeded."""
+        deadline, tries = time.monotonic() + 3 * WAIT_TIMEOUT, count()
         while True:
-            assert time.monotonic() < end, "no server has answered"
+            assert time.monotonic() < deadline, "no server has answered"
             server = self.load.server
             if server is not None and server.logged("server_started"):
-                tried = next(tries)
+                earlier_requests = next(tries)
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    answer = request(server)
-                    if answer.status != 503:
-                        return answer, tried > 0
+                    response = request(server)
+                    if response.status != 503:
+                        return response, earlier_requests > 0
             assert not self.aborted.wait(0.02), "the test has failed"
 
 
@@ -229,13 +229,13 @@ def operating(load):
 
 
 def is_running(ledger, event_id):
-    """Tell whether a delivery of an event runs, or is about to run for the first time."""
+    """Return whether a delivery of an event runs, or is about to run for the first time."""
     statuses = ledger.delivery_statuses(event_id)
     return any(status.state == "running" or (status.state == "waiting" and status.attempt == 0) for status in statuses)
 
 
 def check_untouched(operator):
-    """Check that the operations left alone what is in no plan (I8): it is dead after its first attempt."""
+    """Check that the operations did not change deliveries in no plan (I8): they are dead after their first attempt."""
     with operator.site.ledger() as ledger:
         for event_id in operator.untouched:
             (delivery_status,) = [
@@ -254,20 +254,20 @@ def check_operations(operator):
         deliveries = {row.id: row for row in run("SELECT * FROM deliveries")}
         attempts = run("SELECT delivery_id, number, operation_id FROM attempts").all()
     assert operator.started <= {row.id for row in operations.values() if row.state in {"finished", "cancelled"}}
-    asked = {(row.operation_id, row.delivery_id): row.number for row in attempts if row.operation_id}
-    assert len(asked) == sum(row.operation_id is not None for row in attempts), "an operation ran a delivery twice"
+    requested = {(row.operation_id, row.delivery_id): row.number for row in attempts if row.operation_id}
+    assert len(requested) == sum(row.operation_id is not None for row in attempts), "an operation ran a delivery twice"
     released = [item for item in items if item.status == "released"]
     check_counts(operations, items)
     action = {row.id: row.action for row in operations.values()}
     closed = {(item.delivery_id, item.attempt) for item in released if action[item.operation_id] == "close"}
-    acted = Counter(
+    actions = Counter(
         (item.delivery_id, item.planned_state, item.attempt, action[item.operation_id] == "run-now")
         for item in released
     )
-    assert set(acted.values()) == {1}, "two operations acted on a delivery in one planned state"
+    assert set(actions.values()) == {1}, "two operations acted on a delivery in one planned state"
     for item in released:
         delivery = deliveries[item.delivery_id]
-        number = asked.pop((item.operation_id, item.delivery_id), None)
+        number = requested.pop((item.operation_id, item.delivery_id), None)
         match action[item.operation_id]:
             case "close":
                 assert (delivery.state, delivery.attempt, number) == ("closed", item.attempt, None)
@@ -276,20 +276,20 @@ def check_operations(operator):
             case _:
                 is_closed = number is None and (item.delivery_id, item.attempt) in closed
                 assert number == item.attempt + 1 or is_closed, (item, delivery)
-    assert not asked, "an operation ran a delivery that it did not release"
-    by_nobody = [
+    assert not requested, "an operation ran a delivery that it did not release"
+    unrequested = [
         row
         for row in attempts
         if row.number > 1 and not row.operation_id and deliveries[row.delivery_id].handler in {"demo:once", "demo:held"}
     ]
-    assert not by_nobody, "a delivery ran again, and no operation asked for it"
-    did = Counter(action[item.operation_id] for item in released)
-    assert {"replay", "close", "run-now"} <= set(did), did
-    assert set(did) & {"mark-done", "mark-not-done"}, did
+    assert not unrequested, "a delivery ran again without an operation"
+    performed = Counter(action[item.operation_id] for item in released)
+    assert {"replay", "close", "run-now"} <= set(performed), performed
+    assert set(performed) & {"mark-done", "mark-not-done"}, performed
 
 
 def check_counts(operations, items):
-    """Check the numbers of each operation, and that one which was never started did nothing."""
+    """Check the counts of each operation, and that operations which were never started released nothing."""
     statuses = Counter((item.operation_id, item.status) for item in items)
     for operation in operations.values():
         planned, released, changed = (statuses[operation.id, status] for status in ("planned", "released", "changed"))
@@ -306,8 +306,8 @@ def check_corrections(operator):
     with operator.site.ledger() as ledger, ledger.connection() as connection:
         for instance, event_id, digest, bodies in operator.corrections:
             (conflict,) = ledger.conflicts(event_id)
-            found = ledger.page(EventFilter(flow_instance_id=instance), limit=10)
-            first, second = sorted(found, key=lambda stored: stored.event.corrects is not None)
+            events = ledger.page(EventFilter(flow_instance_id=instance), limit=10)
+            first, second = sorted(events, key=lambda stored: stored.event.corrects is not None)
             assert (conflict.digest, conflict.corrected_by) == (digest, second.event.id)
             assert (first.event.id, second.event.corrects) == (event_id, event_id)
             assert tuple(json.loads(stored.body) for stored in (first, second)) == bodies
@@ -317,11 +317,11 @@ def check_corrections(operator):
             assert (entry.action, entry.detail["correction"]) == ("accept_correction", second.event.id)
     assert operator.corrections
     for instance, event_id, _digest, bodies in operator.corrections[-3:]:
-        first, second = (until(partial(_answered, operator.load, instance, body)).event_id for body in bodies)
+        first, second = (until(partial(_response, operator.load, instance, body)).event_id for body in bodies)
         assert first == event_id != second
 
 
-def _answered(load, instance, body):
-    """The answer to a callback; None if a busy machine did not store it in time."""
-    answer = load.call(instance, body)
-    return None if answer.status == 503 else answer
+def _response(load, instance, body):
+    """Return the response to a callback; None if a busy machine did not store it in time."""
+    response = load.call(instance, body)
+    return None if response.status == 503 else response

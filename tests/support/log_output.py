@@ -1,4 +1,4 @@
-"""Where records go while no test configures logging."""
+"""The output of log records while no test configures logging."""
 
 from __future__ import annotations
 

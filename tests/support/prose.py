@@ -28,7 +28,7 @@ MAX_WORDS: Final = 40
 
 
 END: Final = "\0"
-"""Between two passages, where they are searched at once."""
+"""The separator of passages that are searched together."""
 SENTENCE_START: Final = r"(?:(?:\A|(?<=\0))\s*|(?<=[.!?])\s+)"
 NO_QUESTION: Final = r"(?![^.!?\0]*\?)"
 
@@ -36,26 +36,26 @@ NO_QUESTION: Final = r"(?![^.!?\0]*\?)"
 class Rule:
     """A pattern that must not occur, and what to write instead."""
 
-    def __init__(self, pattern: str, write: str, *, of: str = "all") -> None:
+    def __init__(self, pattern: str, write: str, *, scope: str = "all") -> None:
         """Compile the pattern.
 
         Args:
             pattern: a regular expression in small letters, except of `"starts"` and `"exact"`; a space matches any
                 white space, so also the end of a line.
             write: the replacement, or words to choose from.
-            of: the passages that are searched: `"all"`; `"starts"`: where a sentence begins, headings and tables left
-                out; `"pages"`: the paragraphs of pages; `"product"`: all but tests, whose data may have any text;
+            scope: the passages that are searched: `"all"`; `"starts"`: where a sentence begins, without headings and
+                tables; `"pages"`: the paragraphs of pages; `"product"`: all but tests, whose data may have any text;
                 `"exact"`: as `"product"`, with large and small letters; `"names"`: the names of tests, as words.
         """
-        start = SENTENCE_START if of == "starts" else ""
+        start = SENTENCE_START if scope == "starts" else ""
         self.pattern = re.compile(start + pattern.replace(" ", r"\s+"))
         self.needle = _needle(pattern)
         self.write = write
-        self.of = of
+        self.scope = scope
 
 
 def _needle(pattern: str) -> str:
-    """The longest word that is in each match of a pattern; a file without it need not be searched."""
+    """Return the longest word that is in each match of a pattern; a file without the word is not searched."""
     always = GROUP.sub("\n", pattern)
     while GROUP.search(always):
         always = GROUP.sub("\n", always)
@@ -75,12 +75,12 @@ PHRASES: Final = (
     Rule(
         rf"(?:What(?! (?:happen|follow|remain|change|to |else|if ))|Who) {NO_QUESTION}",
         "a noun: the events that …, the operator who …",
-        of="starts",
+        scope="starts",
     ),
     Rule(
         r"(?:Those|Each|Every one|One|Ones|Others|Such|Nobody|Somebody) (?:that|who|which|whose)\b",
         "the noun: deliveries that …, each handler that …",
-        of="starts",
+        scope="starts",
     ),
     Rule(r"\bit is (?:said|told)\b", "the noun: the message says, the log has"),
     Rule(r"\b(?:nobody|somebody)'s\b", "the noun: of no handler, of an operator"),
@@ -133,22 +133,24 @@ TERMS: Final = (
     Rule("裁定", "人工确认"),
     Rule("操作员", "运维人员"),
     Rule("清除", "清理"),
-    Rule(rf"{CJK}\x20?Id\b", "ID", of="exact"),
+    Rule(rf"{CJK}\x20?Id\b", "ID", scope="exact"),
 )
 CHINESE: Final = (
-    Rule(rf"{CJK_END}[\x20\t]+{CJK_START}", "no space between two Chinese characters", of="product"),
-    Rule(rf"{CJK_END}\n[>\s]*{CJK_START}", "one line for a Chinese paragraph", of="pages"),
-    Rule(rf"{CJK}[,;:!?.]\x20?{CJK}", "a full-width punctuation mark", of="product"),
+    Rule(rf"{CJK_END}[\x20\t]+{CJK_START}", "no space between two Chinese characters", scope="product"),
+    Rule(rf"{CJK_END}\n[>\s]*{CJK_START}", "one line for a Chinese paragraph", scope="pages"),
+    Rule(rf"{CJK}[,;:!?.]\x20?{CJK}", "a full-width punctuation mark", scope="product"),
 )
 TEST_NAMES: Final = (
-    Rule(r"\btest (?:it|its|that|these)\b", "the noun: the handler, the event", of="names"),
+    Rule(r"\btest (?:it|its|that|these)\b", "the noun: the handler, the event", scope="names"),
     Rule(
         r"\b(?:who|whom|what|they|those|them|nobody|somebody|everybody)\b",
         "the noun: events that …, the operator, no process",
-        of="names",
+        scope="names",
     ),
-    Rule(r"\b(?:told|news|heard)\b", "reported, notified, logged; a notification", of="names"),
-    Rule(r"\b(?:ought|nought|hardly ever|for ever|written down)\b", "must, zero, rarely, forever, stored", of="names"),
+    Rule(r"\b(?:told|news|heard)\b", "reported, notified, logged; a notification", scope="names"),
+    Rule(
+        r"\b(?:ought|nought|hardly ever|for ever|written down)\b", "must, zero, rarely, forever, stored", scope="names"
+    ),
 )
 RULES: Final = (*PHRASES, *TERMS, *CHINESE, *TEST_NAMES)
 
@@ -197,7 +199,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """A text that has to be rewritten."""
+    """A text that must be rewritten."""
 
     path: str
     line: int
@@ -213,33 +215,33 @@ def find(path: str, text: str) -> list[Finding]:
 
     Args:
         path: from the project's top level; its name decides how the text is read.
-        text: what is in the file.
+        text: the content of the file.
     """
     found = []
-    every = list(passages(path, text))
+    all_passages = list(passages(path, text))
     searched = {
-        "all": every,
-        "starts": [passage for passage in every if not passage.title],
-        "pages": [passage for passage in every if passage.markdown],
-        "product": [] if "/tests/" in f"/{path}" else every,
+        "all": all_passages,
+        "starts": [passage for passage in all_passages if not passage.title],
+        "pages": [passage for passage in all_passages if passage.markdown],
+        "product": [] if "/tests/" in f"/{path}" else all_passages,
         "names": list(names_of_tests(path, text)),
     }
     searched["exact"] = searched["product"]
-    texts = {of: END.join(passage.text for passage in chosen) for of, chosen in searched.items()}
-    lowered = {of: text if of in {"starts", "exact"} else _lower(text) for of, text in texts.items()}
+    texts = {scope: END.join(passage.text for passage in chosen) for scope, chosen in searched.items()}
+    lowered = {scope: text if scope in {"starts", "exact"} else _lower(text) for scope, text in texts.items()}
     for rule in RULES:
-        joined = texts[rule.of]
-        if rule.needle not in lowered[rule.of]:
+        joined = texts[rule.scope]
+        if rule.needle not in lowered[rule.scope]:
             continue
-        for match in rule.pattern.finditer(lowered[rule.of]):
-            seen = joined[match.start() : match.end()]
-            start = match.start() + len(seen) - len(seen.lstrip())
-            passage = searched[rule.of][joined.count(END, 0, start)]
+        for match in rule.pattern.finditer(lowered[rule.scope]):
+            matched = joined[match.start() : match.end()]
+            start = match.start() + len(matched) - len(matched.lstrip())
+            passage = searched[rule.scope][joined.count(END, 0, start)]
             line = passage.line + joined.count("\n", joined.rfind(END, 0, start) + 1, start)
-            found.append(Finding(path, line, " ".join(seen.split()), rule.write))
+            found.append(Finding(path, line, " ".join(matched.split()), rule.write))
     found += [
         Finding(path, line, f"{opening} …", f"sentences of at most {MAX_WORDS} words (this one has {words})")
-        for passage in every
+        for passage in all_passages
         if passage.sentences
         for line, words, opening in long_sentences(passage)
     ]
@@ -342,10 +344,10 @@ def python_passages(text: str) -> Iterator[Passage]:
     """The docstrings, comments and strings of a module; adjacent strings and adjacent lines of comments are one."""
     pieces: list[str] = []
     first = line = 1
-    place = 0
+    end = 0
     kind = ""
     for token in TOKEN.finditer(text):
-        between = text[place : token.start()]
+        between = text[end : token.start()]
         breaks = between.count("\n")
         line += breaks
         token_kind = "string" if token["quotes"] else "comment"
@@ -364,12 +366,12 @@ def python_passages(text: str) -> Iterator[Passage]:
         pieces += ["\n" * breaks if pieces else "", piece]
         kind = token_kind
         line += token[0].count("\n")
-        place = token.end()
+        end = token.end()
     yield from _joined(first, pieces, kind)
 
 
 def _joined(first: int, pieces: list[str], kind: str) -> Iterator[Passage]:
-    """The passage that pieces make; a string with a single word, such as a key or a name, is none."""
+    """Yield the passage that pieces form; a string with a single word, such as a key or a name, is no passage."""
     text = "".join(pieces)
     if kind == "comment" or " " in text.strip() or not text.isascii():
         yield Passage(first, text)
@@ -386,7 +388,7 @@ def docstring_passages(first: int, text: str) -> Iterator[Passage]:
 
     Args:
         first: the number of its first line.
-        text: what is between the quotation marks, as it is in the file.
+        text: the text between the quotation marks, as it is in the file.
     """
     lines: list[str] = []
     start = first
@@ -395,8 +397,8 @@ def docstring_passages(first: int, text: str) -> Iterator[Passage]:
     for number, line in enumerate([*text.split("\n"), ""], first):
         blank = not line.strip()
         fence = "```" in line
-        here = len(line) - len(line.lstrip()) if number > first else 0
-        begins = blank or fence or here < indent or (hanging and here <= indent) or ITEM.match(line)
+        depth = len(line) - len(line.lstrip()) if number > first else 0
+        begins = blank or fence or depth < indent or (hanging and depth <= indent) or ITEM.match(line)
         if lines and (begins or SECTION.match(line)):
             text = "\n".join(lines)
             yield Passage(start, _shorten_code(text), sentences=not COLUMNS.search(text))
@@ -406,9 +408,9 @@ def docstring_passages(first: int, text: str) -> Iterator[Passage]:
         if blank or fence or fenced or verbatim:
             continue
         if not lines:
-            start, indent, hanging = number, here, False
+            start, indent, hanging = number, depth, False
         elif len(lines) == 1 and start > first:
-            hanging = here > indent
+            hanging = depth > indent
         lines.append(line)
 
 
@@ -513,12 +515,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the prose of the project.")
     parser.add_argument("--summary", action="store_true", help="count the findings by file, most first; exit code 0")
     parser.add_argument("paths", nargs="*", type=Path, help="files or folders; default: all files of the project")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     chosen: list[Path] = []
-    for path in given.paths:
+    for path in options.paths:
         chosen += files(path.resolve()) if path.is_dir() else [path.resolve()]
-    found = check(chosen if given.paths else files())
-    if given.summary:
+    found = check(chosen if options.paths else files())
+    if options.summary:
         for name, count in Counter(finding.path for finding in found).most_common():
             print(f"{count:5} {name}")
         print(f"{len(found):5} in all")

@@ -1,4 +1,4 @@
-"""A server on SQLite that a test replaces, with a plugin that knows when to wait and where to be killed. No tests."""
+"""A server on SQLite that a test replaces, with a plugin that waits and is killed on request. No tests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def once(event, delivery):
 
 @handler(process_key="forks")
 def forks(event):
-    """End a forked process, and leave one that runs as long as the gate is shut."""
+    """End a forked process, and leave another that runs as long as the gate is shut."""
     fork = multiprocessing.get_context("fork")
     ended, left = (fork.Process(target=wait, args=(name, event)) for name in ("ended", "left"))
     for process in (ended, left):
@@ -53,7 +53,7 @@ def forks(event):
     ended.join()
 
 def hit(name):
-    """Kill, once, at the point that a test names, the process that it names, or this one."""
+    """Kill the process that a test names, or this process, once, at the point that the test names."""
     file = JOURNAL.with_name(f"kill-{name}")
     try:
         victim = file.read_text()
@@ -83,20 +83,20 @@ def serve(site):
     install(site)
     site.forks_children = True
     # A commit may take seconds on a busy machine, and so may a test while its handlers wait.
-    patient = {"ledger__write_timeout": 20, "shutdown__timeout": 600}
-    site.server = site.start(listen="127.0.0.1:0", runner__threads=8, **patient)
+    settings = {"ledger__write_timeout": 20, "shutdown__timeout": 600}
+    site.server = site.start(listen="127.0.0.1:0", runner__threads=8, **settings)
     return site
 
 
 def entered(site):
-    """(version, what, instance, process) of each run of a handler."""
+    """Return (version, step, instance, process id) of each entry of the journal."""
     lines = whole_lines(site.journal)
-    return [(version, what, instance, int(pid)) for version, what, instance, pid in map(str.split, lines)]
+    return [(version, step, instance, int(pid)) for version, step, instance, pid in map(str.split, lines)]
 
 
 def runs(site, instance):
-    """Each run of an instance: its handler or end, and its process."""
-    return [(what, pid) for _, what, name, pid in entered(site) if name == instance]
+    """Return the entries of an instance: its handler or `ended`, and the process id."""
+    return [(step, pid) for _, step, name, pid in entered(site) if name == instance]
 
 
 def restart(site, *words):
@@ -104,19 +104,19 @@ def restart(site, *words):
     return site.run("restart", *words, database=site.database)
 
 
-def restarted(site):
-    """Replace the server by the command; return what it printed."""
-    done = restart(site, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def replace_server(site):
+    """Replace the server by the command; return the JSON that it printed."""
+    completed = restart(site, "--json")
+    assert completed.returncode == 0, completed.stderr
+    return json.loads(completed.stdout)
 
 
-def owner(site):
-    """The process that has the lock; the file is empty for the moment in which it is written."""
+def lock_owner(site):
+    """Return the id of the process that has the lock; the file is empty for a moment while it is written."""
     return json.loads(until(site.database.with_name("flowhooks.db.lock").read_text))["pid"]
 
 
-def alive(pid):
+def is_alive(pid):
     """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -126,7 +126,7 @@ def alive(pid):
 
 @contextmanager
 def shut(site):
-    """A gate that is shut: handlers that wait at it run until it opens."""
+    """Shut a gate during this context: handlers that wait at it run until it opens."""
     gate = site.folder / "shut"
     gate.touch()
     yield gate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
-DEEPEST = 64
+MAX_DEPTH = 64
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -13,14 +13,14 @@ _LITERALS = (("null", None), ("true", True), ("false", False))
 
 
 class InvalidBody(Exception):
-    """The text is no JSON, or JSON that flowhooks documents as refused."""
+    """The text is no JSON, or JSON that flowhooks rejects according to its documentation."""
 
 
-def call_back(body):
-    """The body of a callback: an object without its nulls, with integers below 2**53.
+def parse_callback(body):
+    """Parse the body of a callback: an object, whose members that are null are left out, with integers below 2**53.
 
     Raises:
-        InvalidBody: it breaks a rule of docs/reference/http.md about bodies.
+        InvalidBody: the body breaks a rule of docs/reference/http.md about bodies.
     """
     try:
         text = body.decode("utf-8", "strict")
@@ -29,7 +29,7 @@ def call_back(body):
     reader = _Reader(text)
     value = reader.value(0)
     reader.space()
-    if reader.at != len(text) or not isinstance(value, dict):
+    if reader.position != len(text) or not isinstance(value, dict):
         raise InvalidBody
     return value
 
@@ -39,24 +39,24 @@ class _Reader:
 
     def __init__(self, text):
         self.text = text
-        self.at = 0
+        self.position = 0
 
     def space(self):
         """Skip white space, of which JSON has four characters."""
-        while self.text[self.at : self.at + 1] in {" ", "\t", "\n", "\r"}:
-            self.at += 1
+        while self.text[self.position : self.position + 1] in {" ", "\t", "\n", "\r"}:
+            self.position += 1
 
     def next(self):
         """The next character."""
-        if self.at == len(self.text):
+        if self.position == len(self.text):
             raise InvalidBody
-        return self.text[self.at]
+        return self.text[self.position]
 
     def take(self, character):
         """Skip a character that must be next."""
         if self.next() != character:
             raise InvalidBody
-        self.at += 1
+        self.position += 1
 
     def value(self, depth):
         """Any value."""
@@ -69,14 +69,14 @@ class _Reader:
             case '"':
                 return self.string()
         for word, meaning in _LITERALS:
-            if self.text.startswith(word, self.at):
-                self.at += len(word)
+            if self.text.startswith(word, self.position):
+                self.position += len(word)
                 return meaning
         return self.number()
 
     def object(self, depth):
         """An object of members with different names."""
-        found, names = {}, set()
+        members, names = {}, set()
         for _ in self.parts("{", "}", depth):
             self.space()
             name = self.string()
@@ -87,16 +87,16 @@ class _Reader:
                 raise InvalidBody
             names.add(name)
             if value is not None:
-                found[name] = value
-        return found
+                members[name] = value
+        return members
 
     def array(self, depth):
         """An array."""
         return [self.value(depth) for _ in self.parts("[", "]", depth)]
 
     def parts(self, opens, closes, depth):
-        """The parts between two brackets, each to be read in turn."""
-        if depth > DEEPEST:
+        """Yield before each part between two brackets, which the caller reads."""
+        if depth > MAX_DEPTH:
             raise InvalidBody
         self.take(opens)
         self.space()
@@ -104,27 +104,27 @@ class _Reader:
             yield
             self.space()
             while self.next() == ",":
-                self.at += 1
+                self.position += 1
                 yield
                 self.space()
         self.take(closes)
 
     def string(self):
-        """A string without NUL and without half of a pair."""
+        """A string without NUL and without a lone surrogate."""
         self.take('"')
-        found = []
+        characters = []
         while (character := self.next()) != '"':
-            self.at += 1
+            self.position += 1
             if character < " ":
                 raise InvalidBody
-            found.append(self.escaped() if character == "\\" else character)
-        self.at += 1
-        return "".join(found)
+            characters.append(self.escaped() if character == "\\" else character)
+        self.position += 1
+        return "".join(characters)
 
     def escaped(self):
         """The meaning of an escape, after its backslash."""
         kind = self.next()
-        self.at += 1
+        self.position += 1
         if kind != "u":
             if kind not in _ESCAPES:
                 raise InvalidBody
@@ -143,18 +143,18 @@ class _Reader:
 
     def unit(self):
         """Four digits of an escape."""
-        digits = self.text[self.at : self.at + 4]
+        digits = self.text[self.position : self.position + 4]
         if len(digits) < 4 or not set(digits) <= _HEX:
             raise InvalidBody
-        self.at += 4
+        self.position += 4
         return int(digits, 16)
 
     def number(self):
         """A number that a double can hold, or a whole one of any size that Python reads."""
-        match = _NUMBER.match(self.text, self.at)
+        match = _NUMBER.match(self.text, self.position)
         if not match:
             raise InvalidBody
-        self.at = match.end()
+        self.position = match.end()
         if not match[1] and not match[2]:
             if len(match[0].lstrip("-")) > sys.get_int_max_str_digits():
                 raise InvalidBody

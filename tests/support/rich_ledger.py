@@ -1,4 +1,4 @@
-"""A ledger in which everything happened: every table has rows, deliveries are in every state. No tests of its own."""
+"""A ledger with rows in every table and deliveries in every state. No tests of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fails(event):
 
 
 def fill(harness, hands_of):
-    """A ledger in which everything happened; no process runs its waiting deliveries."""
+    """Fill a ledger: every table gets rows, and no process runs the waiting deliveries."""
     flow = harness.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
     body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
     flow.take("done", businessKey="k1", **body)
@@ -53,11 +53,11 @@ def fill(harness, hands_of):
     with suppress(IdentityConflict):
         flow.take("done", businessKey="k1", other=1, **body)
     assert flow.app.intake.accept_all([ingress_callback("ingress")])
-    until(flow.at_rest)
+    until(flow.is_idle)
     flow.clock.advance(86_400)
     reused = flow.take_in("pulled", started_at=flow.clock.now())
     assert reused.reused_id
-    until(flow.at_rest)
+    until(flow.is_idle)
     dismiss(flow.app.operation_context, EventFilter(flow_instance_id="dismissed"))
     (old,) = flow.events(flow_instance_id="purged")
     purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
@@ -66,31 +66,35 @@ def fill(harness, hands_of):
     flow = harness.open(start=False)
     hands = hands_of(flow)
     for state in State:
-        _, (queued,) = hands.accept(f"i-{state}", f"q:{state}")
+        _, (ready,) = hands.accept(f"i-{state}", f"q:{state}")
         if state is State.CLOSED:
-            hands.bring(queued, State.DEAD)
-        hands.bring(queued, state)
+            hands.bring(ready, State.DEAD)
+        hands.bring(ready, state)
     _, (retried,) = hands.accept("retried", "q:retried")
     hands.ledger.claim(retried)
     log = "2026-01-01T00:00:00.000Z info pay: paid\n2026-01-01T00:00:01.000Z warning pay: not booked"
     hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now(), log=log)
-    _, (again,) = hands.accept("again", "q:again")
-    hands.bring(again, State.SUCCEEDED)
+    _, (replayed,) = hands.accept("again", "q:again")
+    hands.bring(replayed, State.SUCCEEDED)
     hands.ledger.write(
-        lambda t: hands.ledger.requeue(
-            t, [hands.delivery_status(again.delivery_id)], trigger=Trigger.REPLAY, actor="ann", reset_retries=True
+        lambda transaction: hands.ledger.requeue(
+            transaction,
+            [hands.delivery_status(replayed.delivery_id)],
+            trigger=Trigger.REPLAY,
+            actor="ann",
+            reset_retries=True,
         )
     )
     hands.accept("two", "q:x", "q:y")
     hands.accept("order", fields=("/amount",), amount=1200.5)
-    hands.ledger.write(lambda t: fill_other_tables(t, hands))
-    hands.ledger.write(lambda t: operation_rows.fill(t, hands.clock.new_id(), hands.clock.now()))
-    hands.ledger.write(lambda t: engine_rows.fill(t, "oa", reused.event_id, hands.clock.now()))
+    hands.ledger.write(lambda transaction: fill_other_tables(transaction, hands))
+    hands.ledger.write(lambda transaction: operation_rows.fill(transaction, hands.clock.new_id(), hands.clock.now()))
+    hands.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", reused.event_id, hands.clock.now()))
     flow.close()
 
 
 def fill_other_tables(transaction, hands):
-    """One row in each table that no callback of the above fills."""
+    """Insert a row into each table that no callback of `fill` fills."""
     now, digest = hands.clock.now(), checksums.body_sha256("x")
     request = rejected_requests.RejectedRequest(
         id=hands.clock.new_id(),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run_bulk(
     context: OperationContext, action: BulkAction, event_filter: EventFilter | None = None, **options: Any
 ) -> Operation:
-    """Plan and start an operation, and release all its deliveries; the ones that run again may not have run yet."""
+    """Plan and start an operation, and release all its deliveries. Deliveries that run again may not have run yet."""
     planned = plan_operation(context, action, event_filter or EventFilter(), **options)
     start_operation(context, planned.id)
     return release_all(context, planned.id)

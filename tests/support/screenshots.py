@@ -46,43 +46,43 @@ from support.silent_engine import SilentClient
 from support.waiting import until
 
 FOLDER = Path(__file__).parents[2] / "docs" / "how-to" / "console"
-DESK = {"width": 1100, "height": 760}
+DESKTOP = {"width": 1100, "height": 760}
 PHONE = {"width": 360, "height": 720}
 PICTURES = (
-    ("overview", "/", DESK, "light", "en-GB"),
+    ("overview", "/", DESKTOP, "light", "en-GB"),
     ("overview-phone", "/", PHONE, "dark", "zh-CN"),
-    ("events", "/events?key=contract_approval", DESK, "dark", "en-GB"),
+    ("events", "/events?key=contract_approval", DESKTOP, "dark", "en-GB"),
     ("events-phone", "/events?state=parked", PHONE, "light", "zh-CN"),
-    ("event", "EVENT", DESK, "light", "en-GB"),
+    ("event", "EVENT", DESKTOP, "light", "en-GB"),
     ("event-phone", "EVENT", PHONE, "dark", "zh-CN"),
-    ("log", "LOG", DESK, "dark", "en-GB"),
+    ("log", "LOG", DESKTOP, "dark", "en-GB"),
     ("log-phone", "LOG", PHONE, "light", "zh-CN"),
-    ("conflict", "CONFLICT", DESK, "light", "en-GB"),
+    ("conflict", "CONFLICT", DESKTOP, "light", "en-GB"),
     ("conflict-phone", "CONFLICT", PHONE, "dark", "zh-CN"),
-    ("errors", "/errors", DESK, "light", "en-GB"),
+    ("errors", "/errors", DESKTOP, "light", "en-GB"),
     ("errors-phone", "/errors", PHONE, "dark", "zh-CN"),
-    ("error", "ERROR", DESK | {"height": 1000}, "dark", "zh-CN"),
+    ("error", "ERROR", DESKTOP | {"height": 1000}, "dark", "zh-CN"),
     ("error-phone", "ERROR", PHONE | {"height": 1560}, "light", "en-GB"),
-    ("operations", "/operations", DESK, "light", "en-GB"),
-    ("operation", "OPERATION", DESK, "dark", "en-GB"),
+    ("operations", "/operations", DESKTOP, "light", "en-GB"),
+    ("operation", "OPERATION", DESKTOP, "dark", "en-GB"),
     ("operation-phone", "OPERATION", PHONE, "light", "zh-CN"),
-    ("handlers", "/handlers", DESK, "light", "zh-CN"),
-    ("handler", "/handlers/documents:archive_contract", DESK | {"height": 1420}, "light", "en-GB"),
+    ("handlers", "/handlers", DESKTOP, "light", "zh-CN"),
+    ("handler", "/handlers/documents:archive_contract", DESKTOP | {"height": 1420}, "light", "en-GB"),
     ("handler-phone", "/handlers/documents:archive_contract", PHONE | {"height": 1500}, "dark", "zh-CN"),
-    ("parked", "/parked", DESK, "dark", "zh-CN"),
-    ("rejected-requests", "/rejected-requests", DESK, "light", "zh-CN"),
-    ("sources", "/sources", DESK, "light", "en-GB"),
-    ("source", "/sources/oa", DESK | {"height": 1500}, "light", "en-GB"),
+    ("parked", "/parked", DESKTOP, "dark", "zh-CN"),
+    ("rejected-requests", "/rejected-requests", DESKTOP, "light", "zh-CN"),
+    ("sources", "/sources", DESKTOP, "light", "en-GB"),
+    ("source", "/sources/oa", DESKTOP | {"height": 1500}, "light", "en-GB"),
     ("source-phone", "/sources/oa", PHONE, "dark", "zh-CN"),
-    ("engines", "/engines", DESK | {"height": 900}, "light", "en-GB"),
+    ("engines", "/engines", DESKTOP | {"height": 900}, "light", "en-GB"),
     ("engines-phone", "/engines", PHONE, "light", "zh-CN"),
-    ("alerts", "/alerts", DESK, "light", "en-GB"),
-    ("confirm", "/do/replay?key=contract_approval&state=dead&back=/console/events", DESK, "light", "en-GB"),
+    ("alerts", "/alerts", DESKTOP, "light", "en-GB"),
+    ("confirm", "/do/replay?key=contract_approval&state=dead&back=/console/events", DESKTOP, "light", "en-GB"),
     ("confirm-phone", "/do/dismiss?state=parked&back=/console/parked", PHONE, "dark", "zh-CN"),
-    ("twice", "AGAIN", DESK, "dark", "zh-CN"),
-    ("progress", "PROGRESS", DESK, "light", "en-GB"),
-    ("audit", "/audit", DESK, "light", "en-GB"),
-    ("storage", "/storage", DESK, "light", "en-GB"),
+    ("twice", "AGAIN", DESKTOP, "dark", "zh-CN"),
+    ("progress", "PROGRESS", DESKTOP, "light", "en-GB"),
+    ("audit", "/audit", DESKTOP, "light", "en-GB"),
+    ("storage", "/storage", DESKTOP, "light", "en-GB"),
     ("storage-phone", "/storage", PHONE, "dark", "zh-CN"),
 )
 """The content of each picture: its page, size, colours and language."""
@@ -178,8 +178,8 @@ def fill(app, clock):
     """Send the callbacks of an hour of a working day."""
 
     def take(instance, **body):
-        call_back = Callback(source="oa", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body))
-        return app.intake.accept(call_back, wait=20)
+        callback = Callback(source="oa", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body))
+        return app.intake.accept(callback, wait=20)
 
     for number in range(150):
         clock.advance(8 + (number * 37) % 31)
@@ -236,9 +236,9 @@ def observe(app, clock):
     database.display_name = lambda _url: "/var/lib/flowhooks/flowhooks.db"
 
 
-def refuse(app, clock):
+def reject_requests(app, clock):
     """Send requests that a callback listener rejects on such a day."""
-    for instance, status, key, named in (
+    for instance, status, key, params in (
         ("4711", 400, "body_not_json", {"line": 1, "column": 27}),
         ("4712", 422, "path_id", {}),
         ("4733", 409, "conflict", {}),
@@ -246,7 +246,7 @@ def refuse(app, clock):
         ("4741", 503, "ledger_slow", {}),
     ):
         clock.advance(100)
-        english, chinese = (messages.text(key, language, **named) for language in messages.LANGUAGES)
+        english, chinese = (messages.text(key, language, **params) for language in messages.LANGUAGES)
         path = f"/flow/{instance}/call-back/complete"
         app.rejected_requests.record(
             path=path,
@@ -261,7 +261,7 @@ def refuse(app, clock):
 
 
 def sources():
-    """The engine of the company's office automation, which calls, and an older one, which is only asked."""
+    """The company's office automation, which sends callbacks, and an older engine, whose history is only read."""
     engine = EngineSettings(
         client="flowable", url="http://oa.internal:8080/flowable-rest/service", username="rest", variables=("amount",)
     )
@@ -318,38 +318,40 @@ def slow_down(app, clock):
 
 def operate(app):
     """Make the changes of an operator on such a day."""
-    desk = replace(app.operation_context, by=Actor("li.wei", "console"))
+    context = replace(app.operation_context, by=Actor("li.wei", "console"))
     contracts = EventFilter(state="dead", process_key="contract_approval")
     dead = [stored.event.id for stored in app.ledger.find(contracts, limit=3)]
-    parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
+    parked = [stored.event.id for stored in app.ledger.find(EventFilter(state="parked"), limit=1)]
     (alert, *_) = _alerts(app)
-    registry.run_operation(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
-    registry.run_operation(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
-    _operation(app, desk, BulkAction.REPLAY, {"ids": dead[1:2]})
+    registry.run_operation(context, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
+    registry.run_operation(
+        context, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"}
+    )
+    _operation(app, context, BulkAction.REPLAY, {"ids": dead[1:2]})
     note = "filed by hand, says Ms Chen"
     registry.run_operation(
-        replace(desk, by=Actor("chen", "cli")),
+        replace(context, by=Actor("chen", "cli")),
         "resolve",
         {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
     )
-    registry.run_operation(desk, "dismiss", {"event_filter": {"ids": parked}, "note": "a trial of the payroll team"})
+    registry.run_operation(context, "dismiss", {"event_filter": {"ids": parked}, "note": "a trial of the payroll team"})
     _operation(
-        app, desk, BulkAction.RERUN, {"flow_instance_id": "4703", "handler": "staff:count"}, note="was not counted"
+        app, context, BulkAction.RERUN, {"flow_instance_id": "4703", "handler": "staff:count"}, note="was not counted"
     )
     failed = {"process_key": "contract_approval", "state": "dead"}
-    _operation(app, desk, BulkAction.REPLAY, failed, note="the signatures are there now", rate=0.05)
+    _operation(app, context, BulkAction.REPLAY, failed, note="the signatures are there now", rate=0.05)
 
 
-def _operation(app, desk, action, event_filter, **start):
+def _operation(app, context, action, event_filter, **start):
     arguments = {"action": action, "event_filter": event_filter}
-    planned = registry.run_operation(desk, "plan_operation", arguments)["id"]
-    registry.run_operation(desk, "start_operation", {"operation_id": planned, **start})
+    planned = registry.run_operation(context, "plan_operation", arguments)["id"]
+    registry.run_operation(context, "start_operation", {"operation_id": planned, **start})
     app.runner.wake()
 
     def has_begun():
         with app.ledger.connection() as connection:
-            found = read_operation(connection, planned)
-        return found.succeeded + found.failed > 0
+            operation = read_operation(connection, planned)
+        return operation.succeeded + operation.failed > 0
 
     until(has_begun)
 
@@ -359,15 +361,15 @@ def _event(app, instance):
 
 
 def _delivery(app, event_id):
-    return next(one.delivery_id for one in app.ledger.delivery_statuses(event_id) if one.state == "dead")
+    return next(status.delivery_id for status in app.ledger.delivery_statuses(event_id) if status.state == "dead")
 
 
 def _alerts(app):
     with app.ledger.connection() as connection:
-        return [one.id for one in alert_queries.open_alerts(connection)]
+        return [alert.id for alert in alert_queries.open_alerts(connection)]
 
 
-def leads(app, page, path, address):
+def open_page(app, page, path, address):
     """Open the object that a picture shows."""
     dead = app.ledger.find(EventFilter(state="dead"), limit=1)[0].event.id
     root = f"http://{address}/console"
@@ -378,8 +380,8 @@ def leads(app, page, path, address):
         page.goto(f"{root}/events/{_event(app, '4829' if path == 'LOG' else '4733')}")
         if path == "LOG":
             page.locator("details", has_text="erp: ").locator("summary").click()
-        shown = page.locator("article.delivery" if path == "LOG" else "#conflicts").first
-        shown.evaluate("element => element.scrollIntoView({behavior: 'instant'})")
+        element = page.locator("article.delivery" if path == "LOG" else "#conflicts").first
+        element.evaluate("element => element.scrollIntoView({behavior: 'instant'})")
         return
     if path == "ERROR":
         page.goto(f"{root}/errors")
@@ -397,18 +399,18 @@ def leads(app, page, path, address):
             page.locator("main button").click()
             page.locator(".would").wait_for()
         return
-    # As with many more of them than such a day has.
-    before = action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE
+    # With these limits few events take several requests, as many events would.
+    previous = action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE
     action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = -1.0, 3
     page.add_init_script("window.setTimeout = () => 0")
     page.goto(f"{root}/do/dismiss?state=parked&back=/console/parked")
     page.locator("main button").click()
     page.locator("progress").wait_for()
-    action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = before
+    action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = previous
 
 
-def operated(app):
-    """The same company's settings, with an operator who logs in."""
+def settings_with_operator(app):
+    """Return the settings of the same company, with an operator who logs in."""
     password = hash_password("correct horse battery staple")
     return replace(app.settings, operators={"li": OperatorSettings(role="operate", password=password)})
 
@@ -418,21 +420,21 @@ def main():
     clock = ManualClock()
     clock.advance(days=300, hours=9)
     FOLDER.mkdir(exist_ok=True)
-    given = plugins(clock)
+    objects = plugins(clock)
     with tempfile.TemporaryDirectory() as folder:
-        given["engines"] = plugin(engine_clients=lambda: dict.fromkeys(("flowable", "camunda"), SilentClient))
-        settings = Settings(database=f"{folder}/f.db", plugins_allow=tuple(given), sources=sources())
-        app = App(settings, objects=given, clock=clock)
+        objects["engines"] = plugin(engine_clients=lambda: dict.fromkeys(("flowable", "camunda"), SilentClient))
+        settings = Settings(database=f"{folder}/f.db", plugins_allow=tuple(objects), sources=sources())
+        app = App(settings, objects=objects, clock=clock)
         app.plugins = SimpleNamespace(
             **{name: getattr(app.plugins, name) for name in ("handlers", "warnings")},
-            infos=[one for one in app.plugins.infos if one.origin == "object" and one.name != "engines"],
+            infos=[info for info in app.plugins.infos if info.origin == "object" and info.name != "engines"],
         )
-        app.reconciliation = None  # its rows are made here
+        app.reconciliation = None  # this program stores its rows
         app.start()
         app.clock_watch.stop(10)  # the clock of these pictures jumps
         fill(app, clock)
         write_logs(app)
-        refuse(app, clock)
+        reject_requests(app, clock)
         reconcile(app, clock)
         slow_down(app, clock)
         observe(app, clock)
@@ -446,10 +448,10 @@ def main():
                     page = browser.new_page(
                         viewport=size, color_scheme=scheme, locale=locale, timezone_id="Asia/Shanghai"
                     )
-                    leads(app, page, path, server.address)
+                    open_page(app, page, path, server.address)
                     page.screenshot(path=FOLDER / f"{name}.png")
                     page.close()
-                app._live.change_settings(operated(app))
+                app._live.change_settings(settings_with_operator(app))
                 page = browser.new_page(viewport={"width": 1100, "height": 480}, locale="en-GB")
                 page.goto(f"http://{server.address}/console/")
                 page.get_by_label("Name").fill("li")

@@ -8,13 +8,13 @@ from sqlalchemy import event
 
 
 @contextmanager
-def taking_down(connection):
-    """The statements sent in this context, with their parameters."""
-    taken = []
+def record_statements(connection):
+    """Yield the list of the statements sent in this context, with their parameters."""
+    statements = []
 
-    def take(_connection, _cursor, statement, parameters, _context, _many):
-        taken.append((statement, parameters))
+    def record(_connection, _cursor, statement, parameters, _context, _many):
+        statements.append((statement, parameters))
 
-    event.listen(connection, "before_cursor_execute", take)
-    yield taken
-    event.remove(connection, "before_cursor_execute", take)
+    event.listen(connection, "before_cursor_execute", record)
+    yield statements
+    event.remove(connection, "before_cursor_execute", record)

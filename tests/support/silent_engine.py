@@ -1,4 +1,4 @@
-"""A source whose engine tells of no instances, so that only a test takes instances in. No tests of its own."""
+"""A source whose engine reports no instances, so that only a test takes instances in. No tests of its own."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ class SilentClient:
         del config
 
     def check(self) -> EngineInfo:
-        """A product."""
+        """Return a product."""
         return EngineInfo(product="Silent")
 
     def finished(self, since: datetime, until: datetime, cursor: str | None = None) -> FinishedPage:
-        """Nothing."""
+        """Return an empty page."""
         del since, until, cursor
         return FinishedPage(instances=())
 
     def instance(self, instance_id: str) -> FinishedInstance | InstanceStatus:
-        """No instance ends."""
+        """Report that every instance is running."""
         del instance_id
         return InstanceStatus.RUNNING
 
     def definitions(self) -> Sequence[ProcessDefinition]:
-        """None."""
+        """Return no definitions."""
         return ()
 
     def close(self) -> None:
         """Do nothing."""
 
 
-def asked_source(**given: Any) -> Source:
-    """A source whose engine flowhooks asks."""
+def silent_source(**options: Any) -> Source:
+    """Make a source with a `SilentClient`, whose history flowhooks reads."""
     engine = EngineSettings(client="silent", url="http://engine.invalid", reconcile_every=86_400.0)
-    return Source(**{"token_sha256": _TOKEN, "engine": engine} | given)
+    return Source(**{"token_sha256": _TOKEN, "engine": engine} | options)
 
 
-def asked(*handlers: Handler, **given: Any) -> dict[str, Any]:
-    """Arguments for `LedgerHarness.open`: these handlers, and the source `oa`, whose engine flowhooks asks."""
+def with_silent_engine(*handlers: Handler, **options: Any) -> dict[str, Any]:
+    """Return arguments for `LedgerHarness.open`: these handlers, and the source `oa` with a `SilentClient`."""
     return {
         "plugins": {"p": plugin(*handlers, engine_clients=lambda: {"silent": SilentClient})},
-        "sources": {"oa": asked_source(**given)},
+        "sources": {"oa": silent_source(**options)},
     }

@@ -51,9 +51,9 @@ class Clients:
     and a persistent one if the thread is delayed between two callbacks on it. The callback is then repeated.
 
     Args:
-        place: (host, port) of the server.
+        address: (host, port) of the server.
         body: the body of each callback.
-        patient: whether a callback whose connection breaks is repeated, as engines do.
+        repeat: whether a callback whose connection breaks is repeated, as engines do.
 
     Attributes:
         statuses: how often each status was answered.
@@ -62,51 +62,51 @@ class Clients:
         sent: the instance of each callback.
     """
 
-    def __init__(self, place, body, *, patient=False):
+    def __init__(self, address, body, *, repeat=False):
         self.statuses = Counter()
         self.acknowledged = set()
         self.failures = []
         self.sent = []
-        self._place = place
+        self._address = address
         self._body = json.dumps(body)
-        self._patient = patient
-        self._began = self._looked_at = 0.0
+        self._repeat = repeat
+        self._started = self._polled_at = 0.0
         self._free = deque(self._connection() for _ in range(PERSISTENT))
         self._released = {}
         self._repeats = []
         self._delayed = set()
         self._selector = selectors.DefaultSelector()
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clients")
 
     def __enter__(self):
-        self._began = self._looked_at = time.monotonic()
+        self._started = self._polled_at = time.monotonic()
         self._thread.start()
         return self
 
     def __exit__(self, *_):
-        self._over.set()
+        self._stopping.set()
         self._thread.join()  # each response arrives in time, or is given up
 
     def _connection(self):
-        return http.client.HTTPConnection(*self._place, timeout=WAIT_TIMEOUT)
+        return http.client.HTTPConnection(*self._address, timeout=WAIT_TIMEOUT)
 
     def _next_due(self):
-        return self._began + len(self.sent) / RATE
+        return self._started + len(self.sent) / RATE
 
     def _run(self):
         with self._selector:
-            while not self._over.is_set() or self._repeats or self._selector.get_map():
+            while not self._stopping.is_set() or self._repeats or self._selector.get_map():
                 repeats, self._repeats = self._repeats, []
                 for callback in repeats:
                     self._send(callback)
-                while not self._over.is_set() and self._next_due() <= time.monotonic():
+                while not self._stopping.is_set() and self._next_due() <= time.monotonic():
                     self._send(self._next())
-                pause = 1 / RATE if self._over.is_set() else max(0.0, self._next_due() - time.monotonic())
-                looked_at = time.monotonic()
+                pause = 1 / RATE if self._stopping.is_set() else max(0.0, self._next_due() - time.monotonic())
+                polled_at = time.monotonic()
                 for key, _ in self._selector.select(pause):
                     self._receive(key.data)
-                self._looked_at = looked_at
+                self._polled_at = polled_at
                 self._give_up_late()
         for connection in self._free:
             connection.close()
@@ -135,23 +135,23 @@ class Clients:
             self._selector.register(callback.connection.sock, selectors.EVENT_READ, callback)
 
     def _receive(self, callback):
-        """Read a response; a server sends it with one call, so the rest of it does not have to be waited for."""
+        """Read a response; a server sends it with one call, so reading the rest of it does not block."""
         self._selector.unregister(callback.connection.sock)
         try:
-            answer = callback.connection.getresponse()
-            answer.read()
+            response = callback.connection.getresponse()
+            response.read()
         except (OSError, http.client.HTTPException) as error:
             self._on_error(callback, error)
             return
-        if answer.status in range(200, 300):
+        if response.status in range(200, 300):
             self.acknowledged.add(callback.instance)
-        self.statuses[answer.status] += 1
+        self.statuses[response.status] += 1
         self._release(callback)
 
     def _on_error(self, callback, error):
         callback.connection.close()
         is_late = time.monotonic() >= callback.due + WAIT_TIMEOUT
-        is_repeated = self._patient or (callback.instance in self._delayed and isinstance(error, ConnectionError))
+        is_repeated = self._repeat or (callback.instance in self._delayed and isinstance(error, ConnectionError))
         if is_repeated and not is_late and not isinstance(error, ConnectionRefusedError):
             self._repeats.append(callback)
         else:
@@ -161,7 +161,7 @@ class Clients:
     def _release(self, callback):
         if callback.is_persistent:
             self._free.append(callback.connection)  # the last one, so that each is used in turn
-            self._released[callback.connection] = self._looked_at  # the response has come since then
+            self._released[callback.connection] = self._polled_at  # the response has come since then
         else:
             callback.connection.close()
 
@@ -173,15 +173,15 @@ class Clients:
 
     def until_more(self, count=20):
         """Wait until `count` more callbacks were answered."""
-        enough = sum(self.statuses.values()) + count
-        until(lambda: sum(self.statuses.values()) >= enough, why=lambda: self.failures[:3])
+        target = sum(self.statuses.values()) + count
+        until(lambda: sum(self.statuses.values()) >= target, why=lambda: self.failures[:3])
 
     def check(self, site, *, others=0, unknown=0, unsettled=0):
         """Check that no callback was refused, lost or doubled.
 
         Args:
             site: the folder of the server.
-            others: the number of callbacks that a test sent itself.
+            others: the number of further callbacks that the test itself sent.
             unknown: how many of them are *unknown*, because a process was killed while their handlers ran.
             unsettled: how many more may be, because a process was killed soon after their handlers had ended.
         """
@@ -191,9 +191,9 @@ class Clients:
         accepted = len(self.sent) + others
 
         def have_ended(ledger):
-            found = Counter(ledger.verify().deliveries)
-            lost = found["unknown"]
-            is_exact = found == Counter(succeeded=accepted - lost, unknown=lost)
+            counts = Counter(ledger.verify().deliveries)
+            lost = counts["unknown"]
+            is_exact = counts == Counter(succeeded=accepted - lost, unknown=lost)
             return is_exact and lost in range(unknown, unknown + unsettled + 1)
 
         site.until(have_ended)

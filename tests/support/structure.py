@@ -23,7 +23,7 @@ VAGUE_NAMES: Final = frozenset({"one", "told", "several", "wanted", "said"})
 """Pronouns and participles that do not say what a variable holds."""
 SHORT_LINES: Final = 40
 LONG_LINES: Final = 500
-"""Files with fewer lines and files with more lines are counted."""
+"""Files with fewer lines than the first, or with more lines than the second figure, are counted."""
 
 REQUIRED: Final = {
     "import cycles, inside packages too": 0,
@@ -33,7 +33,7 @@ REQUIRED: Final = {
     "pronouns and participles as variables": 0,
     "__init__.py files with logic": 0,
 }
-"""The highest figure that is allowed."""
+"""The highest figures that are allowed."""
 
 
 def import_cycles(package: str = "flowhooks") -> list[list[str]]:
@@ -54,10 +54,10 @@ def import_cycles(package: str = "flowhooks") -> list[list[str]]:
             elif imported in stack:
                 lowest[module] = min(lowest[module], numbers[imported])
         if lowest[module] == numbers[module]:
-            place = stack.index(module)
-            if len(stack) - place > 1:
-                cycles.append(sorted(stack[place:]))
-            del stack[place:]
+            index = stack.index(module)
+            if len(stack) - index > 1:
+                cycles.append(sorted(stack[index:]))
+            del stack[index:]
 
     for module in sorted(graph.modules):
         if module not in numbers:
@@ -123,7 +123,7 @@ def docstring_and_comment_lines(text: str, tree: ast.Module) -> tuple[int, int]:
 
 
 def main() -> int:
-    """Print the figures; 1 if one is higher than required."""
+    """Print the figures; return 1 if a figure is higher than allowed."""
     texts = {path: path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
     trees = {path: ast.parse(text) for path, text in texts.items()}
     details: dict[str, list[str]] = defaultdict(list)
@@ -141,11 +141,11 @@ def main() -> int:
         if path.name == "__init__.py" and has_logic(tree):
             details["__init__.py files with logic"].append(name)
     failed = False
-    for figure, most in REQUIRED.items():
+    for figure, limit in REQUIRED.items():
         found = details[figure]
-        failed |= len(found) > most
-        print(f"{figure:45} {len(found):6,} (at most {most})")
-        if len(found) > most and "--details" in sys.argv[1:]:
+        failed |= len(found) > limit
+        print(f"{figure:45} {len(found):6,} (at most {limit})")
+        if len(found) > limit and "--details" in sys.argv[1:]:
             print(*(f"    {detail}" for detail in found), sep="\n")
     lengths = [len(text.splitlines()) for text in texts.values()]
     counts = [docstring_and_comment_lines(texts[path], trees[path]) for path in texts]

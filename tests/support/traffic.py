@@ -23,7 +23,7 @@ class Balancer:
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
         self._next = itertools.cycle(servers)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.place: tuple[str, int] = self._listener.getsockname()
+        self.address: tuple[str, int] = self._listener.getsockname()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -34,21 +34,21 @@ class Balancer:
         with suppress(OSError):  # closed
             while True:
                 client, _ = self._listener.accept()
-                threading.Thread(target=self._join, args=(client,), daemon=True).start()
+                threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
-    def _join(self, client: socket.socket) -> None:
+    def _forward(self, client: socket.socket) -> None:
         with client, suppress(OSError), socket.create_connection(next(self._next)) as server:
-            back = threading.Thread(target=_pass_on, args=(server, client), daemon=True)
+            back = threading.Thread(target=_copy_data, args=(server, client), daemon=True)
             back.start()
-            _pass_on(client, server)
+            _copy_data(client, server)
             back.join()
 
 
-def _pass_on(one: socket.socket, other: socket.socket) -> None:
+def _copy_data(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
-        while some := one.recv(65536):
-            other.sendall(some)
-        other.shutdown(socket.SHUT_WR)
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 @dataclass(slots=True)
@@ -56,21 +56,21 @@ class CallbackSender:
     """Callbacks of an engine, and their responses.
 
     Attributes:
-        place: the address.
+        address: the host and port to which they are sent.
         bodies: their bodies, in turn.
-        a_second: the number sent per second.
+        rate: the number sent per second.
         answered: the number of responses by status; 0 is no response.
         sent: the number sent.
     """
 
-    place: tuple[str, int]
+    address: tuple[str, int]
     bodies: Sequence[object]
-    a_second: float
+    rate: float
     answered: Counter[int] = field(default_factory=Counter)
     sent: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
+    _stopping: threading.Event = field(default_factory=threading.Event)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64))
-    _counting: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
         """Send until `stop`."""
@@ -78,18 +78,18 @@ class CallbackSender:
 
     def stop(self) -> None:
         """Send no more, and wait for the responses."""
-        self._over.set()
+        self._stopping.set()
         self._pool.shutdown()
 
     def _send(self) -> None:
-        while not self._over.wait(1 / self.a_second):
+        while not self._stopping.wait(1 / self.rate):
             with suppress(RuntimeError):  # stopped in between
                 self._pool.submit(self._post, self.sent)
                 self.sent += 1
 
     def _post(self, number: int) -> None:
         body = self.bodies[number % len(self.bodies)]
-        connection = http.client.HTTPConnection(*self.place, timeout=30)
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             connection.request("POST", f"/flow/{number}/call-back/complete", json.dumps(body), headers)
@@ -98,5 +98,5 @@ class CallbackSender:
             status = 0
         finally:
             connection.close()
-        with self._counting:
+        with self._lock:
             self.answered[status] += 1

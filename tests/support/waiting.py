@@ -15,10 +15,10 @@ WAIT_TIMEOUT = 60.0
 """Seconds until a wait fails: longer than a busy machine needs, because a wait ends as soon as its condition holds."""
 POLL_INTERVAL = 0.005
 """Seconds between the first two checks of a condition."""
-SLOWER = 0.05
-"""The part of the time waited so far after which a condition is checked again, if that is longer.
+BACKOFF_FACTOR = 0.05
+"""The delay of the next check as a share of the time waited so far, if that is longer than the first delay.
 
-Each check takes processor time, for which the event may be waiting, too.
+Each check takes processor time that the awaited event may need.
 """
 
 T = TypeVar("T")
@@ -35,28 +35,28 @@ def until(
 
     Args:
         condition: called repeatedly.
-        seconds: fail the test after that many.
+        seconds: the number of seconds after which the test fails.
         poll: seconds between the first two calls.
-        why: called when the wait fails; what it returns is shown.
+        why: called when the wait fails; its result is part of the message.
 
     Returns:
         The true value.
     """
     began = time.monotonic()
-    while not (found := condition()):
+    while not (value := condition()):
         waited = time.monotonic() - began
         if waited > seconds:
             pytest.fail(f"did not happen within {seconds:g} s: {condition} {why()}")
-        time.sleep(max(poll, waited * SLOWER))
-    return found
+        time.sleep(max(poll, waited * BACKOFF_FACTOR))
+    return value
 
 
-def until_refused(place: tuple[str, int]) -> None:
-    """Wait until no process listens at `place` (host, port): a stop is logged before the sockets are closed."""
+def until_refused(address: tuple[str, int]) -> None:
+    """Wait until no process listens at `address` (host, port): a stop is logged before the sockets are closed."""
 
     def refuses() -> bool:
         try:
-            socket.create_connection(place, timeout=WAIT_TIMEOUT).close()
+            socket.create_connection(address, timeout=WAIT_TIMEOUT).close()
         except ConnectionRefusedError:
             return True
         except ConnectionResetError:

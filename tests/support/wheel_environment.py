@@ -30,7 +30,7 @@ sys.addaudithook(refuse)
 
 
 class Environment:
-    """An environment with wheels and their requirements, and nothing else, not even a network.
+    """An environment with wheels and their requirements only, and without a network.
 
     Requirements are not downloaded: each file is a link to the file in the environment of these tests.
 
@@ -58,24 +58,28 @@ class Environment:
 
     def link(self, *requirements):
         """Link requirements, such as `"flowhooks[new]"`, and those of all installed packages."""
-        here = {
+        installed = {
             canonicalize_name(distribution.name): distribution
             for distribution in distributions(path=[str(self.packages)])
         }
-        todo, seen = [Requirement(name) for name in (*here, *requirements)], set()
-        while todo:
-            one = todo.pop()
-            name, extras = canonicalize_name(one.name), one.extras or {""}
+        pending, seen = [Requirement(name) for name in (*installed, *requirements)], set()
+        while pending:
+            requirement = pending.pop()
+            name, extras = canonicalize_name(requirement.name), requirement.extras or {""}
             if (name, *extras) in seen:
                 continue
             seen.add((name, *extras))
-            found = here.get(name) or self._link(name)
-            asked = map(Requirement, found.requires or ())
-            todo += [it for it in asked if not it.marker or any(it.marker.evaluate({"extra": e}) for e in extras)]
+            package = installed.get(name) or self._link(name)
+            required = map(Requirement, package.requires or ())
+            pending += [
+                dependency
+                for dependency in required
+                if not dependency.marker or any(dependency.marker.evaluate({"extra": extra}) for extra in extras)
+            ]
 
     def _link(self, name):
-        found = distribution(name)
-        for file in found.files:
+        package = distribution(name)
+        for file in package.files:
             if ".." in file.parts:
                 continue
             _link_file(self.packages / file, file.locate())
@@ -83,22 +87,24 @@ class Environment:
                 compiled = Path(cache_from_source(file.locate()))
                 if compiled.exists():
                     _link_file(Path(cache_from_source(self.packages / file)), compiled)
-        return found
+        return package
 
     def run(self, *words, command=None, cwd=None, code=0, **environ):
-        """Run a module or `command` there and return its output; the exit code must be this one."""
-        kept = {name: value for name, value in os.environ.items() if not re.match("FLOWHOOKS_|PYTHON|PYTEST", name)}
-        ran = subprocess.run(
+        """Run a module or `command` in the environment and return its output; the exit code must be `code`."""
+        inherited = {
+            name: value for name, value in os.environ.items() if not re.match("FLOWHOOKS_|PYTHON|PYTEST", name)
+        }
+        completed = subprocess.run(
             [str(word) for word in (*(command or [self.python, "-P", "-m"]), *words)],
             cwd=cwd or self.folder,
-            env=kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | environ,
+            env=inherited | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert ran.returncode == code, ran.stdout[-3000:] + ran.stderr[-3000:]
-        return ran.stdout + ran.stderr
+        assert completed.returncode == code, completed.stdout[-3000:] + completed.stderr[-3000:]
+        return completed.stdout + completed.stderr
 
 
 def _link_file(link, file):
@@ -110,13 +116,13 @@ def _link_file(link, file):
 def build_wheel(project, folder):
     """Build the wheel of a project without downloads."""
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr[-2000:]
 
 
 @contextmanager
 def locked(path):
-    """Hold a lock among all test processes."""
+    """Hold a lock that all test processes share."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # the lock is released when the file is closed

@@ -254,7 +254,7 @@ def test_more_instances_than_a_page_end_at_once(
 @pytest.mark.parametrize("total", [True, False])
 def test_exactly_one_page_of_instances(engine: FlowableStandIn, client: FlowableClient, total: bool) -> None:
     """Exactly one page of instances has no second page with results, even if the engine does not count them."""
-    engine.says_total = total
+    engine.reports_total = total
     expected = [engine.end(engine.start(), AT.format(number)) for number in range(10)]
     assert list(dict.fromkeys(ids(read(client)))) == expected
 
@@ -712,7 +712,7 @@ def test_endless_answers_are_cut_off(engine: FlowableStandIn, config: EngineConf
     with closing(FlowableClient(replace(config, timeout=0.2))) as client:
         error = failure(client)
     assert (error.reason, "within 0.2 s" in error.why) == ("unreachable", True), error.why
-    assert not engine.over.is_set()
+    assert not engine.stopping.is_set()
 
 
 def test_a_refused_connection_is_unreachable(engine: FlowableStandIn, config: EngineConfig) -> None:

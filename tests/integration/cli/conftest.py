@@ -21,7 +21,7 @@ from flowhooks.cli.main import main
 from flowhooks.intake.callback import Callback
 from flowhooks.settings import Settings
 from support import fork_server
-from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.logging_state import restore_logging  # noqa: F401 (a fixture)
 from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = """
@@ -219,7 +219,7 @@ def program(tmp_path_factory):
     """A function that returns the command line of flowhooks for an environment; the command is forked if possible."""
     file = tmp_path_factory.mktemp("program") / "flowhooks"
     fork_server.program(file)
-    return lambda env: [file] if fork_server.is_alike(env) else fork_server.FLOWHOOKS
+    return lambda env: [file] if fork_server.can_fork(env) else fork_server.FLOWHOOKS
 
 
 @pytest.fixture(scope="session")

@@ -69,11 +69,11 @@ def ledger(tmp_path_factory):
         with suppress(IdentityConflict):
             flow.take(instance, other=1)
     flow.take("parked", key="nobody")
-    until(flow.at_rest)
+    until(flow.is_idle)
     by = replace(flow.app.operation_context, by=Actor("ann", "cli"))
     for event_id in flow.events(state="dead"):
         replay(by, EventFilter(ids=(event_id,)))
-    until(flow.at_rest)
+    until(flow.is_idle)
     flow.app.rejected_requests.record(path="/flow/x", address="192.0.2.1", status=422, english="no", chinese="否")
     flow.app.rejected_requests.flush()
     flow.app.alerts.poll()

@@ -45,7 +45,7 @@ LONG_ID = "instance-" + "7" * 90
 @pytest.fixture
 def flow(harness, tmp_path, monkeypatch):
     """A ledger with an engine `oa`, whose settings are in a file; operations run in this process on a fake engine."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(
         plugins={"p": engine_plugin()},
         start=False,

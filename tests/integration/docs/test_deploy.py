@@ -17,7 +17,7 @@ from flowhooks.settings import Settings, load
 from flowhooks.settings.addresses import host_and_port
 from support import containerfile
 from support.code_blocks import ROOT
-from support.deployment import DEPLOY, ENDS_WITHIN, VARIABLES, check_words
+from support.deployment import DEPLOY, MAX_SHUTDOWN_SECONDS, VARIABLES, check_command
 
 UNITS = ["flowhooks.service", "flowhooks-worker.service"]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text("utf-8"))
@@ -47,7 +47,7 @@ def test_commands_of_a_unit_exist(name):
     (start,) = found["Service", "ExecStart"]
     program, *words = shlex.split(start)
     assert Path(program).parts[-2:] == ("bin", "flowhooks")
-    assert check_words(words)["config"] == Path("/etc/flowhooks.toml")
+    assert check_command(words)["config"] == Path("/etc/flowhooks.toml")
     assert found["Service", "ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     (state,) = found["Service", "StateDirectory"]
     assert found["Service", "WorkingDirectory"] == [f"/var/lib/{state}"]
@@ -58,7 +58,7 @@ def test_commands_of_a_unit_exist(name):
 def test_a_unit_has_timeouts_and_restarts_by_exit_code(name):
     """The unit has time to start and stop, and restarts after a fault but not after a wrong setting."""
     found = {key: values[-1] for (_, key), values in unit(name).items()}
-    assert float(found["TimeoutStopSec"]) > ENDS_WITHIN
+    assert float(found["TimeoutStopSec"]) > MAX_SHUTDOWN_SECONDS
     assert float(found["TimeoutStartSec"]) > START_TIMEOUT
     assert (found["Type"], found["KillMode"]) == ("notify", "mixed")
     assert (found["Restart"], found["RestartPreventExitStatus"]) == ("on-failure", "2")
@@ -104,7 +104,7 @@ def test_the_image_is_slim_not_root_and_passes_signals():
     assert all(part.isdecimal() and int(part) >= 1000 for part in user.split(":"))
     assert containerfile.last("ENTRYPOINT").words == ["flowhooks"]
     assert containerfile.last("STOPSIGNAL").text == "SIGTERM"
-    check_words(containerfile.last("CMD").words)
+    check_command(containerfile.last("CMD").words)
     after = [one.word for one in steps if one.stage == 1]
     assert after.index("USER") > max(index for index, word in enumerate(after) if word in {"RUN", "COPY"})
     assert "ADD" not in after
@@ -160,10 +160,10 @@ def test_compose_services_have_existing_commands_and_settings():
         assert set(service.get("depends_on", ())) <= set(services)
         if service["image"] != "flowhooks":
             continue
-        check_words(service["command"])
+        check_command(service["command"])
         assert {one for one in service["environment"] if one.startswith("FLOWHOOKS_")} <= VARIABLES
         assert service["environment"]["FLOWHOOKS_DATABASE"].startswith("postgresql://")
-        assert seconds(service["stop_grace_period"]) > ENDS_WITHIN
+        assert seconds(service["stop_grace_period"]) > MAX_SHUTDOWN_SECONDS
         assert service["volumes"] == ["./settings:/etc/flowhooks:ro"]
         assert service["cap_drop"] == ["ALL"]
         assert service["init"] is True, name

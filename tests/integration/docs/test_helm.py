@@ -16,7 +16,7 @@ from flowhooks.cli.process.restart_delay import START_TIMEOUT
 from flowhooks.settings import check_binds, load
 from support import containerfile
 from support.code_blocks import blocks
-from support.deployment import DEPLOY, SHUTDOWN_MARGIN, VARIABLES, check_words
+from support.deployment import DEPLOY, SHUTDOWN_MARGIN, VARIABLES, check_command
 
 CHART = DEPLOY / "helm/flowhooks"
 EXAMPLES = {path.stem.removesuffix("-values"): path for path in sorted((CHART / "ci").iterdir())}
@@ -185,7 +185,7 @@ def containers(objects):
 def test_pods_run_flowhooks(rendered):
     """Commands and settings of pods are valid, and a server with the settings of the example would start."""
     for name, _, container in containers(rendered):
-        check_words(container["args"])
+        check_command(container["args"])
         environ = {variable["name"]: variable.get("value") for variable in container["env"]}
         given = {key: value for key, value in environ.items() if key.startswith("FLOWHOOKS_")}
         assert set(given) <= VARIABLES, name
@@ -245,7 +245,7 @@ def test_pods_are_replaced_without_a_gap(rendered):
         assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
         assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
         ports = {open_port["name"]: open_port["containerPort"] for open_port in container["ports"]}
-        given = check_words(container["args"])
+        given = check_command(container["args"])
         assert ports["admin"] == int(given["admin"].rpartition(":")[2])
         if name == "server":
             assert ports["callbacks"] == int(given["listen"].rpartition(":")[2])

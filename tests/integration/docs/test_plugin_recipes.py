@@ -259,7 +259,7 @@ def test_the_plugin_runs_in_a_server(package, database, erp, isolation):
     try:
         stage.post("17", ORDER | {"businessKey": "B-1"})
         stage.post("18", ORDER | {"businessKey": "B-2"})
-        record = stage.record_of("acme_purchasing")
+        record = stage.next_record("acme_purchasing")
         shown = stage.run("flowhooks events show 17 --log").stdout
     finally:
         stage.stop()

@@ -13,13 +13,13 @@ from sqlalchemy import text
 from flowhooks import Retry, State, hookimpl
 from flowhooks.model.attempt_log import MAX_RECORDS
 from flowhooks.observability import logging as logs
-from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.logging_state import restore_logging  # noqa: F401 (a fixture)
 
 log = logging.getLogger("pay")
 
 
 @pytest.fixture(autouse=True)
-def servers_log(logging_kept):  # noqa: F811 (restores the configuration)
+def servers_log(restore_logging):  # noqa: F811 (restores the configuration)
     """The log as a server configures it; returns its stream."""
     stream = io.StringIO()
     logs.configure("info", "text", stream)

@@ -64,7 +64,7 @@ def test_a_killed_process_stores_the_whole_request_or_nothing(harness, listens, 
     assert flow.app.ledger.ignored_counts() == ({("oa", "/status = 1"): 1} if is_durable else {})
     ignored = IgnoredRequestRecord("oa", "/status = 1", "{}", None, flow.clock.now())
     answers = flow.app.intake.accept_all([ingress_callback(name) for name in INSTANCES], [ignored])
-    until(flow.at_rest)
+    until(flow.is_idle)
     for answer in answers:
         (delivery,) = flow.delivery_statuses(answer.event_id)
         assert delivery.state is State.SUCCEEDED

@@ -9,7 +9,7 @@ import pytest
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database, late_callbacks
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 from support.waiting import WAIT_TIMEOUT, until
 
 AT_ONCE = 64
@@ -31,7 +31,7 @@ def test_concurrent_callbacks_and_pulls_store_one_event(harness, listens, rounds
         with lock:
             runs.append(event.flow_instance_id)
 
-    flows = [harness.open(**asked(listens(ran, name="ran"))) for _ in range(2 if harness.url else 1)]
+    flows = [harness.open(**with_silent_engine(listens(ran, name="ran"))) for _ in range(2 if harness.url else 1)]
     started_at = flows[0].clock.now() - SECOND
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for number in range(rounds):
@@ -48,7 +48,7 @@ def test_concurrent_callbacks_and_pulls_store_one_event(harness, listens, rounds
             event_ids = set(pool.map(act, range(AT_ONCE)))
             assert len(event_ids) == 1
             assert flows[0].events(flow_instance_id=instance) == list(event_ids)
-    until(flows[0].at_rest)
+    until(flows[0].is_idle)
     assert sorted(runs) == sorted(f"i{number}" for number in range(rounds))
     late = flows[0].sql("SELECT coalesce(max(repeats), 0) FROM late_callbacks")[0][0]
     assert late < AT_ONCE // 2
@@ -58,7 +58,7 @@ def test_concurrent_callbacks_and_pulls_store_one_event(harness, listens, rounds
 @pytest.mark.usefixtures("long_timeouts")
 def test_callback_and_pull_in_one_transaction(harness, listens):
     """The callback comes first, whatever their order: the pull finds its event."""
-    flow = harness.open(**asked(listens(lambda event: None, name="ran")))
+    flow = harness.open(**with_silent_engine(listens(lambda event: None, name="ran")))
     results = []
     with flow.locked():
         threads = [
@@ -77,7 +77,7 @@ def test_callback_and_pull_in_one_transaction(harness, listens):
 @pytest.mark.usefixtures("long_timeouts")
 def test_late_callbacks_of_a_batch_lock_their_events_by_id(harness, listens, monkeypatch):
     """A reroute locks events in the order of their ids; late callbacks that came in another order do, too."""
-    flow = harness.open(**asked(listens(lambda event: None, name="ran")), start=False)
+    flow = harness.open(**with_silent_engine(listens(lambda event: None, name="ran")), start=False)
     event_ids = [flow.take_in(instance).event_id for instance in ("i1", "i2")]
     locked, lock_event = [], late_callbacks.lock_event
 

@@ -15,7 +15,7 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
 from support.app_harness import TRACEPARENT, ingress_callback
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 from support.waiting import until
 
 pytestmark = pytest.mark.either
@@ -42,7 +42,7 @@ def flow(harness, listens, runs):
         return function
 
     return harness.open(
-        **asked(
+        **with_silent_engine(
             listens(ran("key"), name="key"),
             listens(ran("class"), name="class", callback_class=CLASS),
             listens(ran("every"), name="every", every=True),
@@ -65,7 +65,7 @@ def handlers_of(flow, event_id):
 
 def at_rest(flow):
     """Wait until no delivery waits or runs."""
-    until(flow.at_rest)
+    until(flow.is_idle)
 
 
 def pulled(flow, **given):
@@ -298,7 +298,7 @@ def test_a_value_missing_on_one_side_is_no_conflict(flow, left_out, side):
 
 def test_conclusions_are_compared_after_mapping(harness, listens):
     """The engine's word in the history and in the callback may differ, if the settings map both to one."""
-    flow = harness.open(**asked(listens(lambda event: None, name="key"), conclusion={"OK": "approved"}))
+    flow = harness.open(**with_silent_engine(listens(lambda event: None, name="key"), conclusion={"OK": "approved"}))
     event_id = flow.take_in(conclusion="approved").event_id
     assert flow.take(source="oa", conclusion="OK").event_id == event_id
 
@@ -328,7 +328,8 @@ def test_a_late_callback_is_accepted_despite_no_handler_reject(harness, listens,
     event_id = pulled(flow, key="leave")
     flow.close()
     flow = harness.open(
-        **asked(listens(lambda event: None, name="key")), routing={"no_handler": "reject", "no_name": "reject"}
+        **with_silent_engine(listens(lambda event: None, name="key")),
+        routing={"no_handler": "reject", "no_name": "reject"},
     )
     assert flow.take(source="oa", key=None).event_id == event_id
     with pytest.raises(InvalidCallback):
@@ -369,7 +370,7 @@ def test_a_late_callback_under_a_former_source_name_finds_its_event(harness, lis
     """A renamed source keeps its reconciled events."""
     event_id = pulled(flow)
     flow.close()
-    renamed = asked(listens(lambda event: None, name="key"), former_names=("oa",))
+    renamed = with_silent_engine(listens(lambda event: None, name="key"), former_names=("oa",))
     renamed["sources"] = {"new": renamed["sources"]["oa"]}
     flow = harness.open(**renamed)
     assert flow.take(source="new", callback_class=CLASS).event_id == event_id
@@ -386,7 +387,7 @@ def test_a_repeated_callback_is_recognised_after_its_source_was_renamed(harness,
         EventFilter(until=flow.clock.now() + 1, ids=(gone,)),
     )
     flow.close()
-    renamed = asked(listens(lambda event: runs.append(event.source), name="key"), former_names=("oa",))
+    renamed = with_silent_engine(listens(lambda event: runs.append(event.source), name="key"), former_names=("oa",))
     new = renamed["sources"]["oa"]
     renamed["sources"] = {"new": new if asks else replace(new, engine=None)}
     flow = harness.open(**renamed)
@@ -404,7 +405,7 @@ def test_a_repeated_callback_is_recognised_after_its_source_was_renamed(harness,
 
 def test_a_callback_under_a_former_source_name_belongs_to_the_source(harness, listens, runs):
     """A callback without a credential is stored under the name of the source, and is late if the instance is."""
-    given = asked(
+    given = with_silent_engine(
         listens(lambda event: runs.append(event.source), name="key"), token_sha256=(), former_names=("default",)
     )
     flow = harness.open(**given)

@@ -16,7 +16,7 @@ from flowhooks.operations.parked import count_deliverable
 from flowhooks.operations.purge import purge
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.routing import replaceable_body
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 from support.waiting import until
 
 pytestmark = pytest.mark.either
@@ -35,7 +35,7 @@ def flow(harness, listens, runs):
     def by_key(event):
         runs.append((event.flow_instance_id, event.callback_class, event.origin))
 
-    return harness.open(**asked(listens(by_key, name="by_key")))
+    return harness.open(**with_silent_engine(listens(by_key, name="by_key")))
 
 
 def stored(flow, instance="i1"):
@@ -182,7 +182,7 @@ def test_events_under_former_source_names_count(harness, listens, flow):
         EventFilter(until=flow.clock.now() + 1, ids=(gone.event_id,)),
     )
     flow.close()
-    renamed = asked(listens(lambda event: None, name="by_key"), former_names=("oa",))
+    renamed = with_silent_engine(listens(lambda event: None, name="by_key"), former_names=("oa",))
     renamed["sources"] = {"new": renamed["sources"]["oa"]}
     flow = harness.open(**renamed)
     assert flow.take_in(source="new").event_id == answer.event_id
@@ -193,7 +193,7 @@ def test_events_under_former_source_names_count(harness, listens, flow):
 
 def test_an_instance_without_a_handler_is_parked(harness, listens):
     """Also where the settings reject such callbacks: no engine would get the answer."""
-    flow = harness.open(**asked(), routing={"no_handler": "reject", "no_name": "reject"})
+    flow = harness.open(**with_silent_engine(), routing={"no_handler": "reject", "no_name": "reject"})
     for instance, key in (("i1", "leave"), ("i2", None)):
         taken_in = flow.take_in(instance, key=key)
         assert taken_in.new
@@ -215,7 +215,7 @@ def test_a_reroute_skips_undecided_ends(harness, listens, flow, runs):
     parked = flow.take("i2", key="travel").event_id
     flow.close()
     flow = harness.open(
-        **asked(
+        **with_silent_engine(
             listens(lambda event: runs.append(event.flow_instance_id), name="by_key", process_key=["leave", "travel"])
         )
     )
@@ -277,7 +277,7 @@ def test_engine_instances_has_the_event_in_the_same_transaction(flow, dispositio
 
 def test_a_source_without_an_engine_costs_no_further_statement(harness, listens):
     """Only sources with an engine cost the statements that reconciliation needs."""
-    flow = harness.open(**asked(listens(lambda event: None, name="by_key")))
+    flow = harness.open(**with_silent_engine(listens(lambda event: None, name="by_key")))
     # The first round also deletes old rows before it gives up its lease.
     until(lambda: flow.sql("SELECT 1 FROM engine_positions WHERE round_at > 0 AND process = ''"))
     engine, executed = flow.app.ledger._write_engine, {}
@@ -290,7 +290,7 @@ def test_a_source_without_an_engine_costs_no_further_statement(harness, listens)
         sqlalchemy_event.listen(engine, "before_cursor_execute", note)
         flow.take(source=source, wait=0)
         sqlalchemy_event.remove(engine, "before_cursor_execute", note)
-        until(flow.at_rest)
+        until(flow.is_idle)
     words = ("engine_instances", "instance_sha256", "advisory", "late_callbacks", "'reconciled'")
     found = {source: {word for word in words if word in "".join(executed[source])} for source in executed}
     assert {"engine_instances", "instance_sha256"} <= found["oa"]

@@ -12,7 +12,7 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.failpoints import ENV_VARIABLE
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 from support.waiting import until
 
 pytestmark = pytest.mark.either
@@ -24,11 +24,12 @@ from pathlib import Path
 from flowhooks import Retry, handler
 from flowhooks.testing import ManualClock
 from support.app_harness import LedgerHarness
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 
 folder, url, what = sys.argv[1:]
 harness = LedgerHarness(Path(folder), ManualClock(), url)
-flow = harness.open(**asked(handler(process_key="leave", name="ran", retry=Retry())(lambda event: None)), start=False)
+ran = handler(process_key="leave", name="ran", retry=Retry())(lambda event: None)
+flow = harness.open(**with_silent_engine(ran), start=False)
 flow.take_in(end_undecided=what == "late")
 flow.take(source="oa", amount=1, wait=0)
 """
@@ -60,12 +61,12 @@ def test_a_killed_process_stores_the_whole_step_or_nothing(harness, listens, poi
     harness.clock.advance(3600)  # otherwise the ids of this process would be those of the killed one
     runs = []
     ran = listens(lambda event: runs.append(event.data.get("amount")), name="ran", retry=Retry())
-    flow = harness.open(**asked(ran), ledger={"heartbeat_timeout": 2.0})
+    flow = harness.open(**with_silent_engine(ran), ledger={"heartbeat_timeout": 2.0})
     assert len(flow.events()) == durable
     taken_in = flow.take_in(end_undecided=what == "late")
     assert taken_in.new == (durable == 0)
     assert flow.take(source="oa", amount=1, wait=0).event_id == taken_in.event_id
-    until(flow.at_rest)
+    until(flow.is_idle)
     (delivery,) = flow.delivery_statuses(taken_in.event_id)
     assert delivery.state is State.SUCCEEDED
     assert runs == [1 if what == "late" else None]

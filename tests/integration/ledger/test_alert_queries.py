@@ -71,7 +71,7 @@ def test_a_ledger_without_failures_has_no_alert_causes(ledger_steps):
 
 def test_a_delivery_is_late_from_its_due_time(ledger_steps, harness):
     """A delivery is late from its due time, not from the time it was stored."""
-    harness.check_books = False
+    harness.check_at_end = False
     retried = put(ledger_steps, "retried", State.WAITING, "p:a")
     ledger_steps.sql("UPDATE deliveries SET due_at = due_at + ?", 10 * HOUR)
     put(ledger_steps, "asked", State.UNKNOWN, "p:b")
@@ -448,7 +448,7 @@ def test_a_repeated_check_costs_the_same_for_any_number_of_deliveries(ledger_ste
 
     This includes routed events of yesterday for which a condition was undecided.
     """
-    harness.check_books = False
+    harness.check_at_end = False
     ledger_steps.sql("UPDATE events SET no_match = '{}' WHERE state = 'routed'")
 
     def steps():

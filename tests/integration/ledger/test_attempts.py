@@ -62,7 +62,7 @@ def test_each_claim_has_its_own_copy_of_the_event(ledger_steps):
 
 def test_only_a_waiting_delivery_can_be_claimed(ledger_steps, harness):
     """A delivery that is succeeded, dead, unknown, closed or already running cannot be claimed."""
-    harness.check_books = False
+    harness.check_at_end = False
     for number, state in enumerate(state for state in State if state is not State.WAITING):
         _, (queued,) = ledger_steps.accept(f"i{number}", "p:a")
         ledger_steps.bring(queued, state)

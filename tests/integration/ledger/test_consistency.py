@@ -37,7 +37,7 @@ def full(ledger_steps, harness):
     ledger_steps.accept("two", "p:x", "p:y")
     ledger_steps.accept("parked")
     assert ledger_steps.ledger.verify().problems == []
-    harness.check_books = False
+    harness.check_at_end = False
     return ledger_steps
 
 
@@ -162,7 +162,7 @@ def test_a_reported_fault_names_its_delivery_or_event(full):
 
 def test_a_long_list_of_faults_is_truncated(ledger_steps, harness):
     """Of many faults of one kind the first are listed, with a note that there are more."""
-    harness.check_books = False
+    harness.check_at_end = False
     for number in range(MAX_SHOWN + 5):
         ledger_steps.accept(f"i{number}", "p:a")
     ledger_steps.sql("UPDATE deliveries SET attempt = 1")

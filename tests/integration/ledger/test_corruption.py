@@ -398,7 +398,7 @@ class Damaged:
         self.flow = harness.open(works)
         for instance, key in (("done", "leave"), ("parked", "nobody"), ("purged", "leave")):
             self.flow.take(instance, key=key)
-        until(self.flow.at_rest)
+        until(self.flow.is_idle)
         self.flow.clock.advance(60)
         (old,) = self.flow.events(flow_instance_id="purged")
         by = replace(self.flow.app.operation_context, by=Actor("ann", "cli"))
@@ -445,7 +445,7 @@ class Damaged:
 def test_a_damaged_row_causes_no_wrong_answer(harness, kind):
     """A repeated callback is answered as before, or refused with 503 or 409; never with another success."""
     app, wrong, cases = Damaged(harness), {}, 0
-    harness.check_books = False
+    harness.check_at_end = False
     assert [answer[0] for answer in app.before.values()] == ["done", "parked", "done"]
     for column in COLUMNS:
         for row in app.rows.get(column.table.name, ()):

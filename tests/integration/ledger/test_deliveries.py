@@ -26,7 +26,7 @@ def put(ledger_steps, delivery_id, state, attempt=3):
 @pytest.fixture
 def one(ledger_steps, harness):
     """A delivery whose state is set directly, so its counts need not balance."""
-    harness.check_books = False
+    harness.check_at_end = False
     _, (queued,) = ledger_steps.accept("i1", "p:a")
     return queued.delivery_id
 

@@ -11,7 +11,7 @@ from flowhooks.ledger import database, error_group_queries, error_groups, search
 from flowhooks.ledger.filtered_events import count_events, find
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.transaction import WriteTransaction
-from support.sent_statements import taking_down
+from support.sent_statements import record_statements
 
 MANY = 20_000
 FAILED = 500
@@ -61,7 +61,7 @@ def whole(connection, statement, parameters):
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_no_table_is_scanned(harness, analyzed):
     """Lists of errors, the events of an error, and the change of groups find their rows by an index."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(start=False)
     for statement in FILL:
         flow.sql(statement, MANY)
@@ -101,7 +101,7 @@ def test_no_table_is_scanned(harness, analyzed):
     with engine.connect() as connection:
         for number, call in enumerate(calls):
             with connection.begin() as transaction:
-                with taking_down(connection) as taken:
+                with record_statements(connection) as taken:
                     call(connection)
                 assert taken
                 found = [line for statement in taken for line in whole(connection, *statement)]
@@ -121,7 +121,7 @@ def test_a_page_of_errors_takes_two_statements(ledger_steps):
             *(f"{number:064x}", json.dumps(["1.0"])),
         )
     ledger_steps.flow.changed = True
-    with ledger_steps.ledger.connection() as connection, taking_down(connection) as taken:
+    with ledger_steps.ledger.connection() as connection, record_statements(connection) as taken:
         groups = error_group_queries.list_groups(connection, limit=50)
         assert len(error_group_queries.activities(connection, groups, now=10**15)) == 30
     assert len(taken) == 2

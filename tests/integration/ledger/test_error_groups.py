@@ -183,7 +183,7 @@ def test_processes_add_to_one_group_together(harness, ledger_steps_of, together)
 @pytest.mark.either
 def test_verify_compares_groups_with_attempts(ledger_steps, harness):
     """A wrong count, a missing group and impossible times are reported."""
-    harness.check_books = False
+    harness.check_at_end = False
     delivery = fail(ledger_steps, "i1", "no")
     assert not ledger_steps.ledger.verify().problems
     fingerprint = identify("p:a", "Failed", "no").fingerprint

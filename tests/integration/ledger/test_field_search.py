@@ -15,7 +15,7 @@ from flowhooks.ledger.search import search_events
 from flowhooks.model.bulk_operation import BulkAction
 from flowhooks.model.search_fields import parse_field_condition
 from support.run_bulk import run_bulk
-from support.sent_statements import taking_down
+from support.sent_statements import record_statements
 
 FIELDS = ("/amount", "/vendor", "/paid")
 
@@ -266,7 +266,7 @@ def whole(connection, statement, parameters):
 
 def test_a_narrow_range_is_found_by_one_index_range(harness):
     """A lower and an upper limit are one range, so old events in it are found although many meet each limit."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(start=False)
     for statement in FILL:
         flow.sql(statement, MANY)
@@ -280,7 +280,7 @@ def test_a_narrow_range_is_found_by_one_index_range(harness):
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_no_search_scans_a_whole_table(harness, analyzed):
     """Each statement of a page reads ranges of an index, whether few or many events match."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(start=False)
     for statement in FILL:
         flow.sql(statement, MANY)
@@ -297,7 +297,7 @@ def test_no_search_scans_a_whole_table(harness, analyzed):
     scanned = {}
     with engine.connect() as connection:
         for name, call in calls.items():
-            with taking_down(connection) as taken:
+            with record_statements(connection) as taken:
                 call(connection)
             assert taken
             if found := [line for statement in taken for line in whole(connection, *statement)]:

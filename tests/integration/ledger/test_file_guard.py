@@ -121,7 +121,7 @@ def filled(harness, monkeypatch):
     """
     monkeypatch.setattr(engines, "CHECKPOINT_PAGES", 50)
     monkeypatch.setattr(file_watch, "POLL_INTERVAL", 0.02)
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open()
     flow.app.alerts.stop(WAIT_TIMEOUT)  # its check after a second could read or write while a test overwrites the file
     for number in range(20):

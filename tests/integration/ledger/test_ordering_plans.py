@@ -13,7 +13,7 @@ from flowhooks.ledger.due_deliveries import due_deliveries
 from flowhooks.ledger.ordering import OrderScheduler, admissible, read_order_groups
 from flowhooks.ledger.transaction import OrderGroup, WriteTransaction
 from flowhooks.model.ready_delivery import ReadyDelivery
-from support.sent_statements import taking_down
+from support.sent_statements import record_statements
 
 BEHIND_ONE = 100_000
 KEYS = 10_000
@@ -45,7 +45,7 @@ class _Leaves:
 @pytest.fixture
 def fill(harness, listens):
     """A function that stores `count` deliveries of an ordered handler; `lane` and `turn` are SQL of their number."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(lambda event: None, name="h", order_by="business_key", retry=Retry()), start=False)
 
     def more(name, count, lane, turn):
@@ -110,7 +110,7 @@ def test_no_table_is_scanned(fill, shape, analyzed):
         }
         results = {}
         for name, step in steps.items():
-            with taking_down(connection) as taken:
+            with record_statements(connection) as taken:
                 results[name] = step()
             statements[name] = taken
         assert len(results["due"]) == (1 if shape == "one" else 1000)

@@ -30,7 +30,7 @@ from flowhooks.operations.purge import purge
 from flowhooks.testing import ManualClock
 from support import apsw_driver
 from support.app_harness import LedgerHarness, ingress_callback, plugin
-from support.faulty_disk import WAYS, Disk, Op, Recorder
+from support.faulty_disk import LOSS_MODES, Disk, Operation, Recorder
 from support.run_bulk import replay
 from support.waiting import until
 
@@ -58,7 +58,7 @@ class Life:
 
     def __init__(self, folder, monkeypatch, sql=lambda sql: sql):
         self.recorder = Recorder()
-        self.say = self.recorder.say
+        self.say = self.recorder.record_event
         self.clock = ManualClock()
         self.chance = random.Random(20260131)
         monkeypatch.setattr(engines, "create_engine", self._engine(self.recorder.name, sql))
@@ -134,7 +134,7 @@ class Life:
 
         def resting():
             flow.advance(10)
-            return flow.at_rest()
+            return flow.is_idle()
 
         until(resting)
         self.say("seen", self.succeeded(flow))
@@ -180,7 +180,7 @@ class Life:
             one.join()
         self.rest(flow)
         flow.close()
-        return self.recorder.ops
+        return self.recorder.operations
 
 
 class After:
@@ -261,8 +261,8 @@ class After:
 
 def moments(ops, count, chance):
     """Moments at which power is lost: half of them just after an answer was given."""
-    told = [place for place, op in enumerate(ops) if op.what == "say"]
-    disk = [place for place, op in enumerate(ops) if op.what != "say"]
+    told = [place for place, op in enumerate(ops) if op.kind == "event"]
+    disk = [place for place, op in enumerate(ops) if op.kind != "event"]
     first = disk[: len(disk) // 50]  # the tables exist by then
     some = [*chance.sample(told, count // 2), *chance.sample(first, count // 20)]
     return sorted([*some, *chance.sample(disk, count - len(some))])
@@ -270,20 +270,20 @@ def moments(ops, count, chance):
 
 def lose(ops, places, room, seed):
     """Lose power at these places; yield (place, way, missing data)."""
-    disk, said, todo, ways = Disk(), [], iter(places), itertools.cycle(WAYS)
+    disk, said, todo, ways = Disk(), [], iter(places), itertools.cycle(LOSS_MODES)
     wanted = next(todo)
     for place, op in enumerate(ops):
-        if op.what == "say":
-            said.append(op.said)
+        if op.kind == "event":
+            said.append(op.event)
         else:
-            disk.do(op)
+            disk.apply(op)
         while place == wanted:
             way = next(ways)
             folder = room / f"{place}-{way}-{seed}"
             folder.mkdir()
             chance = random.Random(f"{seed} {place} {way}")
             try:
-                missing = After(folder, disk.left(way, chance), said).missing()
+                missing = After(folder, disk.after_power_loss(way, chance), said).missing()
             except LedgerUnusable as error:  # such as a write-ahead log with an unreadable frame before readable ones
                 missing = [str(error)]
             except Exception as error:
@@ -303,7 +303,7 @@ def losses(room, seed, *, count, several=6, sql=lambda sql: sql):
     home.mkdir()
     with pytest.MonkeyPatch.context() as patching:
         ops = Life(home, patching, sql).live(several)
-    done = Counter((op.what, op.name) for op in ops)
+    done = Counter((op.kind, op.name) for op in ops)
     assert done["truncate", "flowhooks.db-wal"], "the log was never cut off"
     assert done["write", "flowhooks.db"] > 200, "the log was hardly ever copied into the file"
     yield from lose(ops, moments(ops, count, random.Random(seed)), room, seed)
@@ -345,15 +345,15 @@ def test_the_simulated_disk_preserves_synced_data():
     """Synced data is kept; unsynced data is lost, reordered, torn or complete."""
     disk = Disk()
     for op in (
-        Op("create", "a"), Op("write", "a", 0, b"1" * 512), Op("sync", "a"),
-        *(Op("write", "a", 512 * number, b"2" * 512 * number) for number in (1, 2, 3)), Op("create", "b"),
+        Operation("create", "a"), Operation("write", "a", 0, b"1" * 512), Operation("sync", "a"),
+        *(Operation("write", "a", 512 * number, b"2" * 512 * number) for number in (1, 2, 3)), Operation("create", "b"),
     ):  # fmt: skip
-        disk.do(op)
+        disk.apply(op)
     chance = random.Random(1)
-    assert dict(disk.left("none", chance)) == {"a": b"1" * 512}
-    assert {name: len(content) for name, content in disk.left("all", chance)} == {"a": 512 * 6, "b": 0}
-    some = {dict(disk.left("some", chance))["a"] for _ in range(50)}
-    torn = {dict(disk.left("torn", chance))["a"] for _ in range(50)}
+    assert dict(disk.after_power_loss("none", chance)) == {"a": b"1" * 512}
+    assert {name: len(content) for name, content in disk.after_power_loss("all", chance)} == {"a": 512 * 6, "b": 0}
+    some = {dict(disk.after_power_loss("some", chance))["a"] for _ in range(50)}
+    torn = {dict(disk.after_power_loss("torn", chance))["a"] for _ in range(50)}
     assert all(one.startswith(b"1" * 512) for one in some | torn)
     assert len(some) > 4
     assert any(b"\0" * 512 in one for one in torn)

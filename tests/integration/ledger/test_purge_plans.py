@@ -10,7 +10,7 @@ from flowhooks.clock import DAY, id_lower_bound
 from flowhooks.ledger import checksums, database, operation_retention, purge
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.transaction import WriteTransaction
-from support.sent_statements import taking_down
+from support.sent_statements import record_statements
 
 MANY = 20_000
 OLD = 100
@@ -88,7 +88,7 @@ def whole(connection, statement, parameters):
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_no_table_is_scanned(harness, analyzed):
     """No table is scanned to find or delete old events, to find a callback, for the limit or the rest of a purge."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(start=False)
     time = flow.clock.now()
     common = id_lower_bound(time)[:-6]
@@ -118,7 +118,7 @@ def test_no_table_is_scanned(harness, analyzed):
         }
         found = {}
         for name, step in steps.items():
-            with taking_down(connection) as taken:
+            with record_statements(connection) as taken:
                 result = step()
             if name == "purge":
                 assert result == (OLD, OLD)
@@ -126,7 +126,7 @@ def test_no_table_is_scanned(harness, analyzed):
                 if lines := whole(connection, statement, parameters):
                     found.setdefault(name, []).extend([statement, *lines])
         began.rollback()
-        with taking_down(flow.app.ledger._engine) as taken:
+        with record_statements(flow.app.ledger._engine) as taken:
             flow.app.retention._max_rows()
         found |= {statement: lines for statement, given in taken if (lines := whole(connection, statement, given))}
     engine.dispose()

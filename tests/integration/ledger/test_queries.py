@@ -135,7 +135,7 @@ def test_a_delivery_status_describes_its_last_attempt(ledger_steps):
 
 def test_the_tally_counts_unfinished_deliveries_and_parked_events(ledger_steps, harness):
     """Waiting, running, dead, unknown, suspended and parked are counted; finished deliveries are not."""
-    harness.check_books = False
+    harness.check_at_end = False
     for number, state in enumerate(State):
         put(ledger_steps, f"i{number}", state)
     ledger_steps.accept("away", "q:away", absent=["q:away"])
@@ -152,7 +152,7 @@ def test_the_tally_counts_unfinished_deliveries_and_parked_events(ledger_steps, 
 
 def test_polling_returns_the_longest_due_deliveries_of_each_handler(ledger_steps, harness):
     """Polling returns each handler's deliveries longest due first, up to a limit; future ones are not due."""
-    harness.check_books = False
+    harness.check_at_end = False
     for number, (handler, due) in enumerate([("a", 3), ("a", 1), ("a", 2), ("b", 1), ("c", 1), ("a", 9)]):
         _, (queued,) = ledger_steps.accept(f"i{number}", f"p:{handler}")
         ledger_steps.sql("UPDATE deliveries SET due_at = ? WHERE id = ?", due, queued.delivery_id)

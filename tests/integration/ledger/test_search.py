@@ -10,7 +10,7 @@ from flowhooks.clock import id_lower_bound
 from flowhooks.ledger import search
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
-from support.sent_statements import taking_down
+from support.sent_statements import record_statements
 
 ALL_FILTERS = [
     {},
@@ -129,7 +129,7 @@ def test_a_listed_event_has_every_field_but_the_body(ledger_steps):
     assert [(delivery_status.handler, delivery_status.state) for delivery_status in one.delivery_statuses] == [
         ("p:a", State.WAITING)
     ]
-    with taking_down(ledger_steps.ledger._engine) as taken:
+    with record_statements(ledger_steps.ledger._engine) as taken:
         assert ledger_steps.ledger.find_summaries(EventFilter(flow_instance_id="i1"), limit=2) == [one]
     assert not [statement for statement, _ in taken if "body" in statement]
     assert ledger_steps.ledger.find_summaries(EventFilter(), limit=2, after=one.id) == []

@@ -12,7 +12,7 @@ from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.ledger.trend_queries import read_trend, trend_marks
 from flowhooks.model.error_group import identify
 from flowhooks.model.trend import MINUTE, TrendKey
-from support.sent_statements import taking_down
+from support.sent_statements import record_statements
 
 MANY = 20_000
 START = 1_767_268_800 * SECOND
@@ -62,7 +62,7 @@ def whole(connection, statement, parameters):
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_no_table_is_scanned(harness, analyzed):
     """A trend, its marks, an addition, and each step of the retention find their rows by the primary key."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(start=False)
     for statement in FILL:
         flow.sql(statement, MANY)
@@ -99,7 +99,7 @@ def test_no_table_is_scanned(harness, analyzed):
     with engine.connect() as connection:
         for number, call in enumerate(calls):
             with connection.begin() as transaction:
-                with taking_down(connection) as taken:
+                with record_statements(connection) as taken:
                     call(connection)
                 assert taken
                 found = [line for statement in taken for line in whole(connection, *statement)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flowhooks.observability import logging as logs
-from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.logging_state import restore_logging  # noqa: F401 (a fixture)
 
 
 @pytest.fixture

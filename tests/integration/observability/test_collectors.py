@@ -23,7 +23,7 @@ from flowhooks.observability.collectors import COUNT_COST, STATS_TTL_SECONDS, TO
 from flowhooks.operations.bulk import cancel_operation, pause_operation, plan_operation, start_operation
 from flowhooks.operations.pause import pause, resume
 from support import engine_ledger
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 
 
 def scrape(flow):
@@ -186,7 +186,7 @@ def test_open_alerts_are_counted_with_their_deliveries(harness, listens, monoton
 
 def test_a_row_deleted_by_hand_is_an_unaccounted_event(harness, listens, monotonic):
     """A row is deleted outside flowhooks: the metric reports a difference of one."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(fine))
     flow.take("i1", key="nobody")
     flow.take("i2", key="nobody")
@@ -208,7 +208,7 @@ def test_figures_are_cached_for_some_seconds(harness, listens, monotonic):
 
 def test_process_counters_are_exported_while_the_ledger_is_down(harness, listens, logged, eventually):
     """The process's counters are exported even if the ledger is down, which is exported too."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(fine))
     flow.take()
     attempts = "flowhooks_attempts_total", "p:fine", "succeeded"
@@ -328,7 +328,7 @@ def test_handlers_with_an_open_circuit(harness, listens, monotonic, eventually):
 
 def test_metrics_of_each_engine(harness, monotonic):
     """Each engine has its position, last success, skew, gaps and instances by disposition and rule."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(start=False)
     now = flow.clock.now()
     engine_ledger.position(flow, "oa", succeeded_at=now - 300 * SECOND, read_until=now - 60 * SECOND, skew=-1_500_000)
@@ -352,7 +352,7 @@ def test_metrics_of_each_engine(harness, monotonic):
 
 def test_events_from_reconciliation_are_counted(harness):
     """Events that were taken in are counted, and those of a source that can call as missed."""
-    flow = harness.open(**asked(), start=False)
+    flow = harness.open(**with_silent_engine(), start=False)
     flow.app.metrics.taken_in("pulled", missed=False)
     callback = Callback(
         source="oa",

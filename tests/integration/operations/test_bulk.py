@@ -312,7 +312,7 @@ def test_succeeded_deliveries_run_again_only_with_rerun(harness, listens, works)
 )
 def test_unknown_deliveries_are_resolved_together(harness, listens, works, action, results):
     """A verdict on many unknown deliveries is recorded, and they run again if they did not do their work."""
-    harness.check_books = False
+    harness.check_at_end = False
     works.error = None
     flow = harness.open(listens(works, name="h"))
     events = [flow.take(f"i{number}").event_id for number in range(2)]
@@ -498,7 +498,7 @@ def test_old_operations_and_items_are_deleted(harness, listens, works):
 def test_verify_finds_operations_that_disagree_with_their_items(harness, listens, works, damage, words):
     """A running operation whose row, or whose items, were changed by hand is reported."""
     flow = harness.open(listens(works, name="h"), start=False)
-    harness.check_books = False
+    harness.check_at_end = False
     for number in range(2):
         flow.take(f"i{number}", wait=0)
     flow.sql("UPDATE deliveries SET due_at = NULL")
@@ -529,7 +529,7 @@ def test_number_of_releases_that_a_rate_allows(interval, used_until, now, number
 def test_a_high_rate_releases_several_deliveries_at_a_time(harness, listens, works, *, rate, pause, number):
     """At most ten transactions per second release deliveries, because each delays the callbacks that are stored."""
     flow = harness.open(listens(works, name="h"), start=False)
-    harness.check_books = False
+    harness.check_at_end = False
     for each in range(40):
         flow.take(f"i{each}", wait=0)
     flow.sql("UPDATE deliveries SET state = 'dead', due_at = NULL")

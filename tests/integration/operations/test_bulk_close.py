@@ -94,7 +94,7 @@ def test_a_plan_counts_and_changes_nothing(flow, context_of, audit_entries):
 
 def test_a_delivery_whose_handler_returned_is_not_closed(flow, harness):
     """A delivery that got a due time after the plan is not closed, because its handler is there again."""
-    harness.check_books = False
+    harness.check_at_end = False
     planned = plan_operation(flow.app.operation_context, BulkAction.CLOSE, GONE)
     flow.sql("UPDATE deliveries SET due_at = 1 WHERE handler = 'p:gone'")
     start_operation(flow.app.operation_context, planned.id)
@@ -114,7 +114,7 @@ def test_a_closed_delivery_stays_closed_when_the_handler_returns(flow, harness, 
         listens(nothing, name="here"),
     )
     eventually(lambda: by_handler(flow)["moved"] == ["succeeded"] * 3)
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert ran == ["moved"] * 3
     assert by_handler(flow)["gone"] == ["closed"] * 3
 

@@ -85,7 +85,7 @@ def test_a_succeeded_delivery_runs_again_only_with_rerun(harness, listens, works
 
 def test_rerun_skips_deliveries_neither_dead_nor_succeeded(harness, listens, works):
     """A rerun has no delivery in its plan that is neither dead nor succeeded."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(works, name="h"), start=False)
     for number, state in enumerate(("waiting", "running", "unknown", "closed")):
         flow.take(f"i{number}", wait=0)

@@ -377,7 +377,7 @@ def test_a_source_with_unbalanced_counts_is_copied_exactly(furnished, postgresql
     """A source whose counts do not balance is copied exactly, and the target's counts do not balance either."""
     with closing(sqlite3.connect(furnished.file)) as connection, connection:
         connection.execute("DELETE FROM attempts WHERE outcome = 'succeeded'")
-    furnished.check_books = False
+    furnished.check_at_end = False
     moved = move(furnished.address, postgresql_url)
     assert not moved.books.is_consistent
 
@@ -385,7 +385,7 @@ def test_a_source_with_unbalanced_counts_is_copied_exactly(furnished, postgresql
 @pytest.mark.sqlite
 def test_damaged_text_is_not_copied(harness, tmp_path):
     """A copy with escapes instead of the damaged bytes would not be exact."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open()
     flow.take("damaged")
     flow.sql("UPDATE events SET flow_instance_id = CAST(x'61ff62' AS TEXT)")

@@ -19,7 +19,7 @@ from flowhooks.operations.history import check_history
 from flowhooks.operations.purge import purge
 from flowhooks.operations.registry import run_operation
 from flowhooks.settings import Source
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_body_is_accepted_once(harness, books, runs):
         flow.take("i1", amount=3)
     third = flow.app.ledger.conflicts(event_id)[-1]
     assert accept(flow, event_id, third.digest[:8]).event_id not in {event_id, correction}
-    flow.at_rest()
+    flow.is_idle()
     assert len(flow.events()) == 3
 
 
@@ -268,7 +268,7 @@ def test_a_correction_stays_after_a_purge_of_its_original(harness, books, runs):
 @pytest.fixture
 def pulling(harness, books):
     """A server whose source `oa` has an engine that flowhooks asks."""
-    return harness.open(**asked(books(), books("stopped", process_key="leave", kind="cancel")))
+    return harness.open(**with_silent_engine(books(), books("stopped", process_key="leave", kind="cancel")))
 
 
 @pytest.mark.either

@@ -20,7 +20,7 @@ ENGINE = Source(engine=EngineSettings(client="fake", url="http://engine"))
 @pytest.fixture
 def opened(harness, listens):
     """A function that opens an app with handlers of these selectors, and stores the definitions of `oa`."""
-    harness.check_books = False
+    harness.check_at_end = False
 
     def opened(*selectors, definitions=(), routing=None, sources=("oa",)):
         handlers = [listens(lambda event: None, name=f"h{number}", **one) for number, one in enumerate(selectors)]

@@ -87,7 +87,7 @@ def test_the_count_reads_a_limited_number_of_events(harness, listens, counted, m
 @pytest.mark.parametrize("change", ["received_at = 'x'", "route = '{'", "route = '1'", "body = 'x'", "body = x'ff00'"])
 def test_damaged_events_are_not_counted(harness, listens, counted, change):
     """An event that cannot be read does not keep the others from being counted."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(lambda event: 1, name="a", conclusion="approved"))
     for instance in ("damaged", "sound"):
         flow.take(instance, conclusion="rejected", amount=1)

@@ -12,7 +12,7 @@ from flowhooks.operations.context import OperationContext
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.parked import count_deliverable
 from flowhooks.operations.reroute import reroute_parked
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 
 ALL = EventFilter()
 
@@ -117,7 +117,7 @@ def test_dismissal_during_a_drain(harness, listens, together):
 
 def test_an_event_replaced_by_a_late_callback_stays_parked(harness, monkeypatch):
     """A late callback replaces the body between the reading and the writing: its event stays parked."""
-    flow = harness.open(**asked())
+    flow = harness.open(**with_silent_engine())
     flow.take_in("late", key="trip")
     context = flow.app.operation_context
     change = OperationContext.change

@@ -32,7 +32,7 @@ def engines():
 @pytest.fixture
 def flow(harness):
     """An app that does nothing by itself."""
-    harness.check_books = False
+    harness.check_at_end = False
     return harness.open(start=False)
 
 

@@ -77,7 +77,7 @@ def test_one_group_is_replayed_without_the_other(erp, eventually):
     assert planned["planned"] == FAILURES
     run_operation(erp.context, "start_operation", {"operation_id": planned["id"]})
     eventually(lambda: erp.flow.app.ledger.count_by_state()["dead"] == REJECTS + FAILURES + REJECTS)
-    eventually(erp.flow.at_rest)
+    eventually(erp.flow.is_idle)
     assert sorted(erp.calls) == sorted(f"order-{number}" for number in range(FAILURES))
     status = find_error_group(erp.flow.app.ledger, fingerprint, now=erp.flow.clock.now())
     assert (status.group.count, status.activity.open) == (FAILURES, 0)

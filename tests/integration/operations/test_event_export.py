@@ -201,7 +201,7 @@ def test_a_filter_selects_the_exported_events(flow):
 
 def test_pages_are_read_one_at_a_time(harness, flow, monkeypatch):
     """The first part is yielded before the second page is read, and events that are purged meanwhile are left out."""
-    harness.check_books = False
+    harness.check_at_end = False
     monkeypatch.setattr(event_export, "PAGE_SIZE", 1)
     request = ExportRequest(event_filter=EventFilter(), export_format=ExportFormat.JSON_LINES, bodies=Bodies.STORED)
     export = EventExport(flow.app.ledger, request)

@@ -17,7 +17,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations import history
 from flowhooks.operations.purge import purge
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 
 
 @handler(process_key="leave")
@@ -207,7 +207,7 @@ def test_a_too_long_line_is_reported(compare, monkeypatch):
 @pytest.mark.either
 def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, context_of):
     """Whatever class they have; also conflicting ones, and those of a purged event."""
-    flow = harness.open(**asked(works))
+    flow = harness.open(**with_silent_engine(works))
     for instance in ("late", "gone", "conflict"):
         flow.take_in(instance, businessKey="k")
     classed = {"callback_class": "com.example.A", "n": 1}

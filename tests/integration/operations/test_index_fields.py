@@ -20,7 +20,7 @@ from flowhooks.operations.registry import run_operation
 from flowhooks.settings import SearchSettings
 from support.app_harness import ingress_callback
 from support.run_bulk import run_bulk
-from support.silent_engine import asked
+from support.silent_engine import with_silent_engine
 
 FIELDS = ("/amount", "/vendor")
 SEARCH = {"fields": FIELDS}
@@ -65,7 +65,7 @@ def index(context, **given):
 
 def test_events_of_every_origin_are_indexed(harness, listens):
     """A callback, a request to a fixed URL, a finished instance and a correction are indexed alike."""
-    flow = harness.open(**asked(listens(lambda event: 1, name="h")), search=SEARCH)
+    flow = harness.open(**with_silent_engine(listens(lambda event: 1, name="h")), search=SEARCH)
     original = flow.take("callback", amount=12.5, vendor="ACME", other=1).event_id
     flow.take("callback", amount=12.5, vendor="ACME", other=1)
     with pytest.raises(IdentityConflict):
@@ -87,7 +87,7 @@ def test_events_of_every_origin_are_indexed(harness, listens):
 
 def test_a_late_callback_replaces_the_values(harness, listens):
     """An event that takes over the body of its late callback is found by the values of that body."""
-    flow = harness.open(**asked(listens(lambda event: 1, name="h", process_key="other")), search=SEARCH)
+    flow = harness.open(**with_silent_engine(listens(lambda event: 1, name="h", process_key="other")), search=SEARCH)
     event_id = flow.take_in("late", key="leave", amount=1, vendor="A").event_id
     flow.take("late", key="leave", source="oa", amount=2)
     assert stored(flow) == [("late", "/amount", "2", 2.0)]
@@ -96,7 +96,7 @@ def test_a_late_callback_replaces_the_values(harness, listens):
 
 def test_a_callback_without_declared_fields_does_not_use_the_table(harness, listens):
     """Without declared fields, a callback does not use the table of their values: it is accepted without that table."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(lambda event: 1, name="h"))
     flow.sql("ALTER TABLE event_fields RENAME TO away")
     assert flow.take("i1", amount=1, vendor="A").status == "done"
@@ -150,7 +150,7 @@ def test_stored_events_are_indexed(harness, listens, monkeypatch):
 
 def test_a_concurrently_changed_event_is_not_indexed(harness, listens):
     """Values of a body that was replaced, or of an event that was purged, after they were read are not stored."""
-    flow = harness.open(**asked(listens(lambda event: 1, name="h", process_key="other")))
+    flow = harness.open(**with_silent_engine(listens(lambda event: 1, name="h", process_key="other")))
     flow.take_in("late", key="leave", amount=1)
     gone = flow.take("gone", key="other", amount=5).event_id
     with flow.app.ledger.connection() as connection:
@@ -167,7 +167,7 @@ def test_a_concurrently_changed_event_is_not_indexed(harness, listens):
 @pytest.mark.either
 def test_a_damaged_body_is_counted(harness, listens):
     """An event whose body is no JSON is left as it is, and the others are indexed."""
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(lambda event: 1, name="h"))
     for name in ("good", "bad"):
         flow.take(name, amount=1)

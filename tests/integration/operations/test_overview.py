@@ -114,7 +114,7 @@ def test_waiting_deliveries_are_counted_by_reason(harness, listens, monkeypatch)
         flow.take(f"p{number}", key="idle", wait=0)
     flow.sql("UPDATE deliveries SET due_at = due_at + 60000000 WHERE handler = 'p:retry'")
     pause(replace(flow.app.operation_context, by=Actor("ann", "cli")), ["p:idle"], note="the ERP is down until noon")
-    harness.check_books = False
+    harness.check_at_end = False
     found = look(flow)
     assert found.waiting == (2, 1, 2, 2)  # with the first of the ordered ones
     assert found.counts["waiting"] == 7
@@ -139,7 +139,7 @@ def test_current_failures_are_named(harness, listens):
 
     flow = harness.open(listens(function, name="h"))
     assert look(flow).failing.is_empty
-    harness.check_books = False
+    harness.check_at_end = False
     now = flow.clock.now()
     assert flow.take("i1").status == "dead"
     flow.app.ledger.write(
@@ -277,7 +277,7 @@ def test_an_error_is_named_for_each_open_state(harness, calling_erp, state):
     """Dead, unknown and retried deliveries keep an error on the overview; closed and succeeded ones do not."""
     flow = harness.open(calling_erp())
     assert flow.take("i1").status == "dead"
-    harness.check_books = False
+    harness.check_at_end = False
     flow.sql(f"UPDATE deliveries SET state = '{state}'")
     assert bool(failing_errors(flow)) == (state in {"dead", "unknown", "waiting"})
 

@@ -229,7 +229,7 @@ def test_order_and_concurrency_limits_apply_after_the_resume(harness, listens, e
     for key in "abc":
         assert [number for one, number in done if one == key] == list(range(10))
     assert most[0] <= 2
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
 
 
 def test_a_backlog_keeps_its_due_times(harness, listens, eventually):
@@ -247,7 +247,7 @@ def test_a_backlog_keeps_its_due_times(harness, listens, eventually):
     assert set(after) <= set(before)
     resume(flow.app.operation_context, ["p:h"])
     eventually(lambda: len(seen) == 300)
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert len(set(seen)) == 300
 
 
@@ -305,4 +305,4 @@ def test_jobs_of_a_large_backlog_are_created_without_a_sweep(harness, listens, e
     flow.clock.advance(60)
     resume(flow.app.operation_context, ["p:h"])
     eventually(lambda: len(done) == 100)
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)

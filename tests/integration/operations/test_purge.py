@@ -173,7 +173,7 @@ def test_events_with_open_deliveries_stay(harness, listens, state):
     flow = harness.open(listens(go, name="go"), start=False)
     event = flow.take("i1", wait=0).event_id
     if state != "waiting":
-        harness.check_books = False
+        harness.check_at_end = False
         flow.sql("UPDATE deliveries SET state = ?", state)
     flow.clock.advance(1000 * DAY)
     assert purge(flow.app.operation_context, before(flow, 1)).purged == 0

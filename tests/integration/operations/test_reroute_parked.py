@@ -15,7 +15,7 @@ from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.parked import count_deliverable, list_parked_groups
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.settings import RoutingSettings
-from support.sent_statements import taking_down
+from support.sent_statements import record_statements
 
 pytestmark = pytest.mark.runners
 
@@ -84,7 +84,7 @@ def test_a_damaged_event_does_not_block_other_parked_events(harness, listens, lo
     flow = harness.open(start=False)
     damaged, sound = (flow.take(f"i{number}", processDefinitionVersion=3, wait=0).event_id for number in range(2))
     flow.close()
-    harness.check_books = False
+    harness.check_at_end = False
     flow = harness.open(listens(lambda event: 1, name="h", versions=">=1"), start=False)
     flow.sql(
         "UPDATE events SET process_definition_version = 'x', process_definition_key = x'ff', received_at = 'x'"
@@ -201,7 +201,7 @@ def test_events_that_stay_parked_are_skipped_in_large_groups(harness, listens, m
     ids = [flow.take(f"i{number}", key="leave" if number == 5 else "else", wait=0).event_id for number in range(8)]
     flow.close()
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
-    with taking_down(flow.app.ledger._engine) as taken:
+    with record_statements(flow.app.ledger._engine) as taken:
         first = reroute_parked(flow.app.operation_context)
         second = reroute_parked(flow.app.operation_context, after=first.next)
         third = reroute_parked(flow.app.operation_context, after=ids[5])

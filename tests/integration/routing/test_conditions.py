@@ -258,7 +258,7 @@ def test_conditions_are_checked_again_before_an_attempt(harness, noted, runs):
     closed = flow.settled(ids["rejected"], State.CLOSED)
     assert closed.comment == ("not run: the handler's condition is false: conclusion 'rejected' is not one of approved")
     assert (closed.attempt, flow.app.ledger.attempts(closed.delivery_id)) == (0, ())
-    undecided = flow.noted_as_undecided(ids[""])
+    undecided = flow.until_undecided(ids[""])
     assert undecided.comment.startswith("not run: the handler's condition cannot be decided: no conclusion")
     assert (undecided.state, undecided.due_at, undecided.attempt) == (State.WAITING, None, 0)
     assert ("condition", "p:book") in alerts_of(flow)
@@ -316,7 +316,7 @@ def test_an_undecided_delivery_can_be_closed(harness, noted, runs):
     """An operator can close a delivery that stays undecided."""
     ids = waits_for_its_plugin(harness, noted, "")
     flow = harness.open(noted(conclusion="approved"))
-    undecided = flow.noted_as_undecided(ids[""])
+    undecided = flow.until_undecided(ids[""])
     resolve(flow.app.operation_context, undecided.delivery_id, Resolution.CLOSE)
     assert flow.only(ids[""]).state is State.CLOSED
     for _ in range(2):  # the monitor may have raised an alert meanwhile; the second check closes it
@@ -491,7 +491,7 @@ def test_two_versions_in_a_cluster(harness, noted, runs):
         )
     newest.settled(ids["approved"], State.SUCCEEDED)
     assert newest.only(ids["rejected"]).state is State.CLOSED
-    assert newest.noted_as_undecided(ids[""]).due_at is None
+    assert newest.until_undecided(ids[""]).due_at is None
     assert facts(newest, newest.take("new", conclusion="rejected", wait=0).event_id)[2] == "condition"
     assert runs == [("book", "approved")]
 

@@ -180,7 +180,7 @@ def test_the_fuzzer_finds_nothing(tmp_path):
 
 def test_the_reference_parsers_accept_and_reject_known_texts():
     """The reference parsers accept and refuse these texts, too."""
-    assert rfc8259.call_back(b' {"a": [null, 1.0, 1.5, {"b": null}], "\\ud83d\\ude00": "\\u0041"} ') == {
+    assert rfc8259.parse_callback(b' {"a": [null, 1.0, 1.5, {"b": null}], "\\ud83d\\ude00": "\\u0041"} ') == {
         "a": [None, 1, 1.5, {}],
         "\U0001f600": "A",
     }
@@ -196,7 +196,7 @@ def test_the_reference_parsers_accept_and_reject_known_texts():
     ]
     for body in refused:
         with pytest.raises(rfc8259.InvalidBody):
-            rfc8259.call_back(body)
+            rfc8259.parse_callback(body)
 
 
 MADE = {

@@ -54,21 +54,21 @@ def test_each_callback_is_sent_when_it_is_due(listener):
     assert clients.acknowledged == set(clients.sent)
 
 
-@pytest.mark.parametrize(("patient", "delayed"), [(False, False), (True, False), (False, True)])
-def test_a_broken_connection_is_a_failure_without_a_repeat(listener, monkeypatch, patient, delayed):
-    """It is a failure, unless its callback is repeated: by patient clients, or because it was delayed itself."""
+@pytest.mark.parametrize(("repeat", "delayed"), [(False, False), (True, False), (False, True)])
+def test_a_broken_connection_is_a_failure_without_a_repeat(listener, monkeypatch, repeat, delayed):
+    """It is a failure, unless its callback is repeated: by clients that repeat, or because the client was delayed."""
     monkeypatch.setattr(steady_clients, "MAX_DELAY", 0.0 if delayed else WAIT_TIMEOUT)
-    with ExitStack() as later, Clients(listener.getsockname(), {}, patient=patient) as clients:
+    with ExitStack() as later, Clients(listener.getsockname(), {}, repeat=repeat) as clients:
         listener.accept()[0].close()
         later.enter_context(answering(listener))
         clients.until_more(5)
-    assert [instance for instance, _ in clients.failures] == ([] if patient or delayed else clients.sent[:1])
+    assert [instance for instance, _ in clients.failures] == ([] if repeat or delayed else clients.sent[:1])
     assert clients.statuses == {202: len(clients.sent) - len(clients.failures)}
 
 
 def test_a_refused_connection_is_a_failure():
     """It is one even if callbacks on broken connections are repeated."""
-    with Clients(("127.0.0.1", free_port()), {}, patient=True) as clients:
+    with Clients(("127.0.0.1", free_port()), {}, repeat=True) as clients:
         until(lambda: clients.failures)
     assert [instance for instance, _ in clients.failures] == clients.sent
     assert "ConnectionRefusedError" in clients.failures[0][1]

@@ -43,7 +43,7 @@ LISTING = """
 
 def test_each_mutant_is_counted_once():
     """Each mutant is counted once by its result."""
-    assert mutants.counted(LISTING) == Counter(
+    assert mutants.count_results(LISTING) == Counter(
         {"killed": 1, "survived": 1, "no tests": 1, "timeout": 1, "not checked": 1}
     )
 

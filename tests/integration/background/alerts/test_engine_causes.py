@@ -28,7 +28,7 @@ HASH = "0" * 64
 def flow(harness):
     """An app with an engine that calls, an engine that is only asked, and a source that must not be silent."""
     engine = EngineSettings(client="fake", url="http://engine")
-    harness.check_books = False
+    harness.check_at_end = False
     return harness.open(
         plugins={"p": engine_plugin()},
         start=False,

@@ -55,7 +55,7 @@ def test_growth_is_notified(watch, listener, logged):
 
 def test_continuous_growth_is_notified_a_limited_number_of_times(watch, listener, listens, harness):
     """Fast growth is notified after ten minutes at the earliest, and then only if the count has doubled."""
-    harness.check_books = False
+    harness.check_at_end = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
     watched.poll()
@@ -70,7 +70,7 @@ def test_continuous_growth_is_notified_a_limited_number_of_times(watch, listener
 
 def test_new_dead_deliveries_after_a_quiet_hour_are_notified(watch, listener, listens, harness):
     """New dead deliveries are notified after an hour without any, but not soon after others."""
-    harness.check_books = False
+    harness.check_at_end = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(3)
     watched.poll()
@@ -86,7 +86,7 @@ def test_new_dead_deliveries_after_a_quiet_hour_are_notified(watch, listener, li
 
 def test_only_growth_of_an_acknowledged_alert_is_notified(watch, listener, listens, harness):
     """A listener notified of 20 acknowledged deliveries is not notified of the 21st an hour later, but of the 40th."""
-    harness.check_books = False
+    harness.check_at_end = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(3)
     watched.poll()
@@ -106,7 +106,7 @@ def test_only_growth_of_an_acknowledged_alert_is_notified(watch, listener, liste
 
 def test_growth_is_measured_from_the_remaining_count(watch, listener, listens, harness):
     """After a replay that succeeded for most of them, growth counts from those left, not from the highest count."""
-    harness.check_books = False
+    harness.check_at_end = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(100)
     watched.poll()
@@ -124,7 +124,7 @@ def test_growth_is_measured_from_the_remaining_count(watch, listener, listens, h
 
 def test_growth_that_ended_before_its_notification(watch, listener, listens, harness, monkeypatch):
     """If the count has fallen below the earlier one before a listener is notified, none of them is called new."""
-    harness.check_books = False
+    harness.check_at_end = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(10)
     watched.poll()
@@ -160,7 +160,7 @@ def test_growth_survives_a_crash(watch, listener, harness, monkeypatch):
 
 def test_growth_while_a_listener_hangs_is_notified_to_it(watch, hanging, eventually, listens, harness):
     """A listener that accepts the first notification after the alert has grown is notified of the growth, too."""
-    harness.check_books = False
+    harness.check_at_end = False
     watched = watch(hanging=hanging, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
     watched.poll()
@@ -174,7 +174,7 @@ def test_growth_while_a_listener_hangs_is_notified_to_it(watch, hanging, eventua
 
 def test_growth_is_notified_after_the_clock_was_set_back(watch, listener, listens, harness):
     """Growth is notified although the last notification seems to come from the future."""
-    harness.check_books = False
+    harness.check_at_end = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
     watched.poll()

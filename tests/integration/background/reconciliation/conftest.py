@@ -9,7 +9,7 @@ import pytest
 from flowhooks.background.reconciliation import pace
 from flowhooks.testing.engines.fake_engine import FakeEngine
 from support.app_harness import plugin
-from support.asked_engine import MINUTE, Asked, grant, settings_of
+from support.asked_engine import MINUTE, ReconciledApp, grant, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +28,11 @@ def engine(clock):
 def open_app(harness, clock, engine):
     """A function that opens an app that asks the engine; the test starts its rounds."""
 
-    def open_with(section: dict[str, Any] | None = None, *, start: bool = False, **given: Any) -> Asked:
+    def open_with(section: dict[str, Any] | None = None, *, start: bool = False, **given: Any) -> ReconciledApp:
         plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": engine.client})}
         sources = given.pop("sources", None) or {"oa": settings_of(section)}
         flow = harness.open(plugins=plugins, sources=sources, start=start, **given)
-        return Asked(harness, clock, engine, flow)
+        return ReconciledApp(harness, clock, engine, flow)
 
     return open_with
 

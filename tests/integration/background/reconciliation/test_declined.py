@@ -99,7 +99,7 @@ def test_a_clock_that_is_far_ahead_deletes_no_decision(waiting, monkeypatch, who
             patch.setattr(waiting.engine, "skew", timedelta(days=401))
         else:
             patch.setattr(waiting.clock, "now", lambda: now() + 401 * DAY)  # of both, because this engine uses it, too
-            waiting.harness.check_books = False  # a gap was found in the future
+            waiting.harness.check_at_end = False  # a gap was found in the future
         waiting.round()
         assert waiting.position().swept_at == waiting.clock.now()
     waiting.clock.advance(MINUTE)

@@ -292,7 +292,7 @@ def test_a_confirmation_while_our_clock_was_ahead(open_app, monkeypatch, confirm
             asked.service.confirm("oa")
         if confirmed == "ahead":
             assert asked.round().taken_in == 3
-            asked.harness.check_books = False  # these events are from the future
+            asked.harness.check_at_end = False  # these events are from the future
     asked.clock.advance(MINUTE)
     assert asked.round().to_confirm == (3 if confirmed == "corrected" else 0)
     if confirmed == "corrected":

@@ -10,7 +10,7 @@ import pytest
 
 from flowhooks.clock import DAY, SECOND, to_datetime
 from support.app_harness import plugin
-from support.asked_engine import Asked, grant, settings_of
+from support.asked_engine import ReconciledApp, grant, settings_of
 from support.large_engine import LargeEngine
 
 pytestmark = pytest.mark.either
@@ -36,7 +36,7 @@ def test_a_long_history_is_read_in_pages(harness, clock, count):
         sources={"oa": source},
         start=False,
     )
-    asked = Asked(harness, clock, engine, flow)
+    asked = ReconciledApp(harness, clock, engine, flow)
     asked.round()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the maximum counts from now on

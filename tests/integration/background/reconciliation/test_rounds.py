@@ -164,7 +164,7 @@ def test_a_purged_instance_is_not_imported_again(asked):
     asked.flow.take("i1", source="oa", key=None, callback_class="c", wait=0)
     ledger = asked.flow.app.ledger
     asked.flow.sql("UPDATE events SET state = 'dismissed', dismissed_by = 'operator', parked_by = NULL")
-    asked.harness.check_books = False
+    asked.harness.check_at_end = False
     cutoffs = dict.fromkeys(PURGED_BY_DEFAULT, asked.clock.now() + DAY)
     ids = asked.flow.events()
     ledger.write(lambda transaction: ledger.purge(transaction, ids, cutoffs))
@@ -220,7 +220,7 @@ def test_an_instance_with_invalid_data_is_skipped_with_the_reason(asked, fields,
 )
 def test_a_damaged_row_is_skipped(asked, damage, says):
     """A row that is not read in the history any more stops no other instance."""
-    asked.harness.check_books = False  # the change is found
+    asked.harness.check_at_end = False  # the change is found
     for name in ("i1", "i2"):
         asked.finish(name)
     asked.round()

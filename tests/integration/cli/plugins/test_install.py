@@ -87,7 +87,7 @@ class Environment:
 
     def command(self, *words):
         """A command of flowhooks there."""
-        return [*fork_server.isolated(self.python), *map(str, words)]
+        return [*fork_server.isolated_command(self.python), *map(str, words)]
 
     def environ(self):
         """The environment variables of its commands."""

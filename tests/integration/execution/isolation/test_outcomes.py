@@ -14,7 +14,7 @@ from flowhooks import State, hookimpl
 from flowhooks.errors import HandlerLost, HandlerRaised
 from flowhooks.observability.logging import configure
 from flowhooks.settings import HandlerSettings
-from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.logging_state import restore_logging  # noqa: F401 (a fixture)
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -102,7 +102,7 @@ def test_the_reason_of_a_dropped_result_is_stored(flow, logged):
 @pytest.mark.parametrize(
     ("how", "state"), [("returns", State.SUCCEEDED), ("raises", State.DEAD), ("exits", State.UNKNOWN)]
 )
-def test_the_records_of_an_isolated_handler_are_stored(flow, logging_kept, how, state):  # noqa: F811 (the fixture)
+def test_the_records_of_an_isolated_handler_are_stored(flow, restore_logging, how, state):  # noqa: F811 (the fixture)
     """All that arrived before the result, those of its threads, too, however its process ends."""
     configure("info", "text", io.StringIO())
     event_id = flow.take("1", key="logs_and_ends", how=how).event_id

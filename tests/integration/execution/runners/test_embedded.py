@@ -287,7 +287,7 @@ def test_a_backlog_of_a_fast_handler_is_claimed_in_batches(harness, listens, eve
     flow.app.runner._slots._fast_handlers.update(flow.app.runs)
     backlog(flow, 400)
     flow.app.start()
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert set(runs.values()) == {1}
     assert len(runs) == 400
     assert 1 < max(claimed) <= flow.app.runner._slots.size // 2
@@ -339,7 +339,7 @@ def test_deliveries_above_the_memory_limit_run_once(harness, listens, eventually
     backlog(flow, 150)
     flow.app.start()
     backlog(flow, 150, first=150)
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert Counter(runs) == {f"leave-{number:05}": 1 for number in range(300)}
     assert runs[:40] == [f"leave-{number:05}" for number in range(40)]
     assert max(most) <= 40
@@ -425,7 +425,7 @@ def test_a_full_disk_does_not_fill_the_log(harness, listens, eventually, logged,
     assert not_run <= 4 * (1 + (time.monotonic() - began) / embedded.FAULT_PAUSE_SECONDS)
     flow.sql("DROP TRIGGER full")
     flow.app.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert set(runs.values()) == {1}
     assert len(runs) == 300
 
@@ -478,7 +478,7 @@ def test_the_number_of_threads_is_bounded_while_handlers_hang(harness, listens, 
     assert not gate.enter(1, within=0.6)
     assert len([thread for thread in set(threading.enumerate()) - before if thread.name.startswith("runner-")]) == 4
     gate.opened.set()
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
 
 
 def test_a_thread_that_cannot_be_started_is_started_later(harness, listens, gate, eventually, logged):

@@ -253,7 +253,7 @@ def test_one_handler_gets_half_of_the_threads(harness, listens, gate, eventually
     assert len(gate.runs) == 2
     eventually(lambda: flow.app.runner.running == 2)
     gate.opened.set()
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert sorted(gate.runs) == sorted(f"i{number}" for number in range(12))
 
 
@@ -427,7 +427,7 @@ def test_a_claim_is_in_one_transaction_with_the_job_and_the_outcome(harness, lis
     assert rows[0][1] == rows[1][1]
     for _ in range(2):
         leave.release()
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
 
 
 def test_limited_deliveries_are_marked_within_their_limit(harness, listens, new_gate, backlog):
@@ -471,7 +471,7 @@ def test_idle_processes_share_the_work(harness, listens, gate, backlog, eventual
     backlog(flows[0], 64)
     eventually(lambda: [flow.app.runner.running for flow in flows] == [8, 8])
     gate.opened.set()
-    eventually(flows[0].at_rest)
+    eventually(flows[0].is_idle)
     assert len(gate.runs) == 64
 
 
@@ -495,7 +495,7 @@ def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
     sweep(flow)
     assert count_jobs(flow) == 0
     resume(flow.app.operation_context, ["p:h"])
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert runs == [1] * 3
 
 
@@ -508,7 +508,7 @@ def test_a_resume_stores_a_job_for_all_deliveries(harness, listens, eventually):
         flow.take(f"i{number}", wait=0)
     before = last_job(flow)
     resume(flow.app.operation_context, ["p:h"])
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert runs == [1] * 6
     assert 1 <= last_job(flow) - before <= 2
 
@@ -612,7 +612,7 @@ def test_no_more_jobs_are_fetched_than_slots_are_free(harness, listens, new_gate
     assert waiting[:4] == [(f"p:h{number}",) for number in range(2, 6)]
     for gate in gates:
         gate.opened.set()
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
 
 
 def test_idle_processes_hardly_use_the_database(harness, listens, eventually, monkeypatch):

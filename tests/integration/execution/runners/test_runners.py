@@ -55,7 +55,7 @@ def test_handlers_take_turns(harness, listens, eventually, backlog):
     for number in range(2):
         backlog(flow, 60, key=f"k{number}")
     flow.app.start()
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     assert {Counter(runs[:40])[n] > 4 for n in range(2)} == {True}
     assert Counter(runs) == {0: 60, 1: 60}
 
@@ -80,7 +80,7 @@ def test_no_delivery_runs_twice(harness, listens, together, eventually):
     looking = threading.Thread(target=look)
     looking.start()
     together(*[lambda: [flow.take(f"i{number}", wait=0) for number in range(40)]] * 4)
-    eventually(flow.at_rest)
+    eventually(flow.is_idle)
     stop.set()
     looking.join()
     assert len(runs) == 80

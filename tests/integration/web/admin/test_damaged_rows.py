@@ -84,17 +84,17 @@ def shown(harness, serve):
     """A served ledger, and a function that damages all rows but those of one event."""
     flow = harness.open(fails)
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a check could raise alerts again while a test puts their rows back
-    harness.check_books = False
+    harness.check_at_end = False
     for instance in ("damaged", "sound"):
         flow.take(instance)
         with suppress(IdentityConflict):
             flow.take(instance, other=1)
     flow.take("parked", key="nobody")
-    until(flow.at_rest)
+    until(flow.is_idle)
     (sound,) = flow.events(flow_instance_id="sound")
     by = replace(flow.app.operation_context, by=Actor("ann", "cli"))
     replay(by, EventFilter(ids=(sound,)))
-    until(flow.at_rest)
+    until(flow.is_idle)
     flow.app.rejected_requests.record(path="/flow/x", address="192.0.2.1", status=422, english="no", chinese="否")
     flow.app.rejected_requests.flush()
     flow.app.alerts.poll()
@@ -173,7 +173,7 @@ def test_damaged_rows_do_not_stop_alerts_and_metrics(harness):
     decides = handler(process_key="pay", name="decides", conclusion="paid", when={"/amount": 1})(lambda _event: None)
     flow = harness.open(fails, decides)
     flow.app.alerts.stop(WAIT_TIMEOUT)  # as above
-    harness.check_books = False
+    harness.check_at_end = False
     flow.take("dead")
     with suppress(IdentityConflict):
         flow.take("dead", other=1)
@@ -182,7 +182,7 @@ def test_damaged_rows_do_not_stop_alerts_and_metrics(harness):
     flow.take("unknown", key="pay", conclusion="unpaid")
     flow.take("undecided", key="pay", conclusion="paid")
     flow.take_in("reused", end_undecided=True)
-    until(flow.at_rest)
+    until(flow.is_idle)
     flow.clock.advance(4_000)
     flow.app.alerts.poll()
     raised = len(flow.sql("SELECT id FROM alerts"))

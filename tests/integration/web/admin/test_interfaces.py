@@ -15,7 +15,7 @@ from flowhooks.cli.main import main
 from flowhooks.ledger import audit
 from flowhooks.ledger.lock import publish_admin_address
 from flowhooks.settings import OperatorSettings
-from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.logging_state import restore_logging  # noqa: F401 (a fixture)
 
 PASSWORD = "correct horse battery staple"
 TOKEN = "robot-token-0123456789abcdefghij"

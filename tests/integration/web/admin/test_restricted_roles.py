@@ -463,7 +463,7 @@ def test_a_limited_role_changes_objects_of_its_plugins(console, mine):
     started = post(console, "/api/operations/start_operation", "payer", {"operation_id": planned["id"]})
     assert started.status == 200
     until(lambda: console.flow.sql("SELECT attempt FROM deliveries WHERE id = ?", mine["delivery"]) == [(2,)])
-    until(console.flow.at_rest)
+    until(console.flow.is_idle)
     body = {"delivery_id": mine["delivery"], "verdict": "close", "note": "done by hand"}
     assert post(console, "/api/operations/resolve", "payer", body).status == 200
     actions = [entry["action"] for entry in json.loads(get(console, "/api/audit", "payer").body)["entries"]]

@@ -964,7 +964,7 @@ def test_routing_with_handlers_of_a_newer_version_is_503(concluded, monkeypatch)
 
 def test_engines_and_sources(harness, serve, document):
     """Engines, the book of an instance, coverage and sources are as published, and without secrets."""
-    harness.check_books = False
+    harness.check_at_end = False
     engine = EngineSettings(client="flowable", url="http://oa", password=Secret(env="OA_PASSWORD"))
     flow = harness.open(
         plugins={"p": engine_plugin()},

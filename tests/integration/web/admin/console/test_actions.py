@@ -235,7 +235,7 @@ OFFERED = {
 @pytest.mark.parametrize("state", OFFERED)
 def test_a_search_offers_actions_with_its_own_filter(busy, harness, state):
     """A search offers the possible actions for its list, and passes its filter unchanged."""
-    harness.check_books = False
+    harness.check_at_end = False
     due = busy.flow.app.clock.now() + 10**10
     for instance in ("4711", "4713"):
         event = event_of(busy, instance)

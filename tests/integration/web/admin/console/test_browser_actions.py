@@ -236,7 +236,7 @@ def test_each_action_is_clicked_and_audited(everything, visit, looks):
     expect(page.locator("tbody")).to_contain_text(NOTE)
     page.goto(f"/console/events/{event_of(everything, 'unknown-3')}")
     expect(page.locator("main")).to_contain_text(NOTE)
-    until(flow.at_rest)
+    until(flow.is_idle)
     states = dict(
         flow.sql("SELECT flow_instance_id, deliveries.state FROM deliveries JOIN events ON events.id = event_id")
     )

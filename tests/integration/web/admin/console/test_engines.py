@@ -25,7 +25,7 @@ HOUR = 3600 * SECOND
 @pytest.fixture
 def console(harness, serve, listens, tmp_path):
     """A console with an engine with a problem, one that is fine, and a source that only calls."""
-    harness.check_books = False
+    harness.check_at_end = False
     token = tmp_path / "token"
     token.write_text("0123456789abcdefghij")
     engine = EngineSettings(

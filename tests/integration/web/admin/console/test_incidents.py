@@ -29,7 +29,7 @@ from flowhooks.web.admin.console.texts import text
 from flowhooks.web.admin.passwords import hash_password
 from support import browsers, copied_events, ingress, trend_rows
 from support.app_harness import plugin
-from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.logging_state import restore_logging  # noqa: F401 (a fixture)
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = [
@@ -368,7 +368,7 @@ def test_a_new_version_was_started(harness, serve, walk, language):
 
 
 @both_languages
-@pytest.mark.usefixtures("logging_kept")
+@pytest.mark.usefixtures("restore_logging")
 def test_a_disk_is_nearly_full(harness, serve, walk, monkeypatch, *, language):
     """The overview names the disk of the ledger, the alert is acknowledged, and the ledger is backed up and purged.
 

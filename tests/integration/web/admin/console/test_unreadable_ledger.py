@@ -59,7 +59,7 @@ ONLY_WRITES = {"record_backup", "record_change", "test_alerts"}
 def console(harness, serve, monkeypatch):
     """A console with one parked event, on a ledger with a short timeout for readers."""
     monkeypatch.setattr(engines, "BUSY_SECONDS", 0.05)
-    harness.check_books = False  # some of these tests break the database
+    harness.check_at_end = False  # some of these tests break the database
     flow = harness.open(start=False)
     FakeReconciler("oa").install(flow.app)
     console = serve(flow)
