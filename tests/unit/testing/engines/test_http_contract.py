@@ -315,7 +315,7 @@ def test_a_careless_client_fails(name, factory, arguments, match):
 
 def test_a_call_that_never_ends_fails(monkeypatch):
     """A client that waits for each byte alone is stopped by the suite."""
-    monkeypatch.setattr(http_contract, "PATIENCE", 1.0)
+    monkeypatch.setattr(http_contract, "END_TIMEOUT", 1.0)
     monkeypatch.setattr(http_contract, "SHORT_TIMEOUT", 60.0)  # for each byte
     with pytest.raises(pytest.fail.Exception, match="check: no end within 1 s"):
         SUITE.test_a_slow_answer(Patient, "body")
