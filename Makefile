@@ -12,6 +12,8 @@ UPKEEP := .upkeep
 # Tests wait more than they compute, so two processes more than there are cores.
 TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores + 2)))
 LINT = $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python tests/support/prose.py
+# pip uses one core, so two processes install half of the packages each. The lock names all dependencies.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes --only-binary :all: --requirement
 # Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -24,9 +26,11 @@ $(READY): pyproject.toml tests/data/requirements/dev.txt $(PLUGINS:%=%/pyproject
 	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install it, or give its path: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Creating $(VENV) with $$($(PYTHON) --version): about a minute, once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: --requirement tests/data/requirements/dev.txt
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; templates in packages may not compile
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
+	@awk '/^[^ #]/ { packages++ } { print > ("$(VENV)/lock-" packages % 2) }' tests/data/requirements/dev.txt
+	@status=0; $(INSTALL) $(VENV)/lock-0 & first=$$!; $(INSTALL) $(VENV)/lock-1 || status=1; wait $$first || status=1; exit $$status
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib & compiling=$$!; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %) || exit 1; \
+	wait $$compiling || true  # templates in packages may not compile
 	@touch $@
 
 demo: $(READY) ## Show one callback, the work of its plugin and one error; stops by itself
