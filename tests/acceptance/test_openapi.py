@@ -75,13 +75,14 @@ def server(make_site):
     site.balance()
 
 
-def promises(place, token, *words, folder):
+def promises(address, token, *words, folder):
     """Run Schemathesis with all of its checks; return the number of requests."""
     (folder / "schemathesis.toml").write_text(SETTINGS)
     ran = subprocess.run(
         [
             Path(sys.executable).with_name("st"),
-            *("run", "http://{}:{}/openapi.json".format(*place), "--header", f"Authorization: Bearer {TOKENS[token]}"),
+            *("run", "http://{}:{}/openapi.json".format(*address)),
+            *("--header", f"Authorization: Bearer {TOKENS[token]}"),
             *("--no-color", "--output-truncate", "false", *words),
         ],
         cwd=folder,
@@ -97,14 +98,14 @@ SHORT = ("--phases", "examples,coverage,fuzzing", "--max-examples", "3", "--gene
 LONG = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100", "--generation-database", "none")
 
 
-@pytest.mark.parametrize(("listener", "token", "fewest"), [("place", "engine", 50), ("admin", "operator", 400)])
+@pytest.mark.parametrize(("listener", "token", "fewest"), [("address", "engine", 50), ("admin", "operator", 400)])
 def test_the_server_conforms_to_the_openapi_document(server, tmp_path, listener, token, fewest):
     """Each operation at the bounds of each parameter and member, and with a few random requests of a fixed seed."""
     assert promises(getattr(server, listener), token, *SHORT, folder=tmp_path) > fewest
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("listener", "token"), [("place", "engine"), ("admin", "operator")])
+@pytest.mark.parametrize(("listener", "token"), [("address", "engine"), ("admin", "operator")])
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_conformance_to_the_openapi_document_in_a_long_run(server, tmp_path, listener, token, seed):

@@ -242,7 +242,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         elif self.request_started_at and not self.close_when_flushed:
             # Bytes that arrived while an earlier request was answered could not be read before.
             is_late = now - max(self.waiting_since, self.request_started_at) > limits.read_timeout
-            if is_late and not self._has_more:
+            if is_late and not (self._has_more and self._active_at >= now):
                 self._reject_late()
         elif now - self.waiting_since > self._max_wait or (self.server.draining and self._is_idle()):
             self.handle_close()

@@ -249,3 +249,11 @@ def test_a_stalled_loop_does_not_make_a_large_request_late(start, connect, monke
     client.send(body)
     sent.set()
     assert client.answer().status == 200
+
+
+def test_a_client_that_stops_after_a_full_read_is_ended(start, connect):
+    """A request that stops after as many bytes as one read returns is ended at its deadline."""
+    server = start(read_timeout=0.3)
+    size = server._listener.adj.recv_bytes
+    client = connect(server).send((POST + b"Content-Length: 50000\r\n\r\n").ljust(size, b"a"))
+    assert client.answer().status == 408
