@@ -41,7 +41,7 @@ def start(site, kind, **settings):
 def ready(process):
     """The response of /readyz: its status and the reasons."""
     answer = process.ask("GET", "/readyz", admin=True)
-    return answer.status, answer.json["problems"]
+    return answer.status, answer.json["trouble"]
 
 
 def until_ready(processes):

@@ -69,7 +69,7 @@ def test_a_full_disk_is_503_and_loses_no_callback(site):
     assert (ready.status, ready.json["ready"]) == (503, False)
 
     def told():
-        return [one for one in server.logged("ledger_write_failed") if one["why"] in ready.json["problems"][0]]
+        return [one for one in server.logged("ledger_write_failed") if one["why"] in ready.json["trouble"][0]]
 
     site.plugin("broken", "raise ImportError")
     server.signal(signal.SIGUSR2)
@@ -140,7 +140,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     assert len(refused) == 20
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
-    assert "free some space" in ready.json["problems"][-1]
+    assert "free some space" in ready.json["trouble"][-1]
     record = server.until_logged("ledger_write_failed")
     assert (record["level"], record["why"]) == ("error", "database or disk is full")
     assert record["next"].startswith("free some space on the disk of the database; callbacks are answered 503 until")
@@ -176,7 +176,7 @@ def test_kill_on_a_full_disk(cramped, small_disk):
     server = cramped.start(answer_wait=5)
     ready = server.ask("GET", "/readyz", admin=True)
     assert ready.status == 503
-    assert "free some space" in ready.json["problems"][-1]
+    assert "free some space" in ready.json["trouble"][-1]
     assert server.post("new", large).status == 503
     small_disk.unlink()
     for instance, event_id in taken.items():

@@ -51,7 +51,7 @@ def test_a_locked_database_is_503_and_needs_no_restart(site):
         assert answer.headers["Retry-After"]
         ready = server.ask("GET", "/readyz", admin=True)
         assert (ready.status, ready.json["ready"]) == (503, False)
-        assert "the last write to the database failed" in ready.json["problems"][0]
+        assert "the last write to the database failed" in ready.json["trouble"][0]
         assert server.ask("GET", "/healthz", admin=True).status == 200
         outside.execute("ROLLBACK")
     assert server.post("a", {"processDefinitionKey": "nobody"}).status == 202

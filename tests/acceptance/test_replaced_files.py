@@ -80,7 +80,7 @@ def test_no_callback_is_acknowledged_after_a_file_change(site, case):
         assert answer.headers["Retry-After"]
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
-    assert ready.json["problems"][0] == record["why"]
+    assert ready.json["trouble"][0] == record["why"]
     assert server.ask("GET", "/console/", admin=True).status == 503
     checked = site.run("check", "--database", site.database)
     assert checked.returncode == 1, checked.stdout
@@ -199,7 +199,7 @@ def test_a_large_damaged_file_is_found_while_the_server_works(site):
     record = server.until_logged("database_damaged")
     assert server.post("after", NOBODY).status == 503
     ready = server.ask("GET", "/readyz", admin=True)
-    assert (ready.status, ready.json["problems"][0]) == (503, record["why"])
+    assert (ready.status, ready.json["trouble"][0]) == (503, record["why"])
     server.stop()
 
 
@@ -217,7 +217,7 @@ def test_an_unreadable_page_makes_the_server_not_ready(site):
     # A write of the server itself, such as the audit entry of its start, may have found it before the reader.
     assert "malformed" in record["why"] or "another program has written to it" in record["why"]
     ready = server.ask("GET", "/readyz", admin=True)
-    assert (ready.status, ready.json["problems"][0]) == (503, record["why"])
+    assert (ready.status, ready.json["trouble"][0]) == (503, record["why"])
     assert server.post("after", NOBODY).status == 503
     assert len(server.logged("database_damaged")) == 1
     server.stop()

@@ -132,7 +132,7 @@ def test_graceful_shutdown(site):
     assert "shutting down" in json.loads(raw)["message"]
     until_refused(server.address)
     ready = server.ask("GET", "/readyz", admin=True)
-    assert (ready.status, ready.json["problems"]) == (503, ["the server is stopping"])
+    assert (ready.status, ready.json["trouble"]) == (503, ["the server is stopping"])
     assert server.process.poll() is None
     mark(site, "go").touch()
     assert server.wait() == 0

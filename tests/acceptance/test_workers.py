@@ -192,7 +192,7 @@ def test_a_worker_with_admin_serves_healthz_and_readyz(shared):
     """With --admin a worker serves /healthz and /readyz; without it, a worker does not listen."""
     one = worker(shared, "a", words=("--admin", "127.0.0.1:0"))
     assert one.ask("GET", "/healthz", admin=True).status == 200
-    assert one.ask("GET", "/readyz", admin=True).json == {"ready": True, "problems": []}
+    assert one.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
     other = worker(shared, "a")
     assert other.until_logged("worker_started")["admin"] is None
     for process in (one, other):

@@ -65,7 +65,7 @@ class ReadinessResource:
         """Answer whether the process is ready, with the reasons if it is not."""
         problems = self._app.readiness_problems()
         response.status = falcon.HTTP_503 if problems else falcon.HTTP_200
-        response.media = {"ready": not problems, "problems": problems}
+        response.media = {"ready": not problems, "trouble": problems}
         if self._app.ledger.guard is not None and self._app.ledger.guard.unchecked:
             response.media["checking"] = "the database file is being checked for damage"
 
