@@ -162,6 +162,8 @@ def test_one_of_two_servers_reconciles_and_the_other_takes_over(cluster):
     """Of two servers one reads the history at a time; after `kill -9` of it in a page, the other one continues."""
     engine = FileEngine(cluster.folder)
     servers = [cluster.start(config=CONFIG, **FAST_EXPIRY) for _ in range(2)]
+    # Instances that ended before the first contact are not taken in.
+    until(lambda: any(server.logged("reconciliation_finished") for server in servers))
     engine.finish("first")
     until_taken_in(cluster, ["first"])
     engine.block()
