@@ -26,7 +26,8 @@ $(READY): pyproject.toml tests/data/requirements/dev.txt $(PLUGINS:%=%/pyproject
 	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install it, or give its path: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Creating $(VENV) with $$($(PYTHON) --version): about a minute, once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@awk '/^[^ #]/ { packages++ } { print > ("$(VENV)/lock-" packages % 2) }' tests/data/requirements/dev.txt
+	@awk '/^[^ #]/ { part = (/^pip==/) ? "pip" : (++packages % 2) } part != "" { print > ("$(VENV)/lock-" part) }' tests/data/requirements/dev.txt
+	@$(INSTALL) $(VENV)/lock-pip  # first, so that no process replaces the pip that another one runs
 	@status=0; $(INSTALL) $(VENV)/lock-0 & first=$$!; $(INSTALL) $(VENV)/lock-1 || status=1; wait $$first || status=1; exit $$status
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib & compiling=$$!; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %) || exit 1; \
