@@ -171,10 +171,10 @@ def leave_to_nobody(cluster, said, three):
     knows.stop()
     unrun = three.second.post("d2", {"processDefinitionKey": "d"}, **LONG)
     assert unrun.status == 202
-    (missing,) = [one for one in of(said("check", code=1), "handlers") if one["mark"] == "problem"]
+    (missing,) = [finding for finding in of(said("check", code=1), "handlers") if finding["mark"] == "problem"]
     assert "no live process runs it: d:work" in missing["what"]
     assert "2 deliveries wait for it" in missing["why"]
-    (loaded,) = [one for one in of(said("check", code=1, name="d"), "handlers") if one["mark"] == "problem"]
+    (loaded,) = [finding for finding in of(said("check", code=1, name="d"), "handlers") if finding["mark"] == "problem"]
     assert loaded["what"] == "no live process runs 1 handler loaded here: d:work"
     return [parked.event_id, unrun.event_id]
 

@@ -195,9 +195,9 @@ def test_no_attempt_was_entered_twice_or_unrecorded(crashed, stored, attempts):
     succeeded = {one for one, attempt in attempts.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
     assert succeeded <= set(entered)
     events = {
-        delivery_status.delivery_id: one.event.id
-        for one in stored.values()
-        for delivery_status in one.delivery_statuses
+        delivery_status.delivery_id: stored_event.event.id
+        for stored_event in stored.values()
+        for delivery_status in stored_event.delivery_statuses
     }
     assert all(events[delivery] == event for _, event, delivery, _ in crashed.entered)
 
@@ -218,8 +218,8 @@ def test_resolve_and_replay_still_work(crashed, stored):
     token = crashed.token()
     unknown = [
         delivery_status
-        for one in stored.values()
-        for delivery_status in one.delivery_statuses
+        for stored_event in stored.values()
+        for delivery_status in stored_event.delivery_statuses
         if delivery_status.state.value == "unknown"
     ]
     assert unknown, "no attempt of the handler without retry= was killed in the middle"

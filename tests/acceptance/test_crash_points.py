@@ -376,7 +376,7 @@ class Cluster(Place):
         """Start all four processes."""
         servers = [self.site.start("--no-worker", **self.settings, ready=False) for _ in range(2)]
         self.live = [*servers, self.worker(), self.worker()]
-        self.lives = [one.address for one in servers]
+        self.lives = [server.address for server in servers]
         self.places[:] = self.lives
         for worker in self.live[len(servers) :]:
             worker.until_logged("worker_started")  # before that, `rest` would end it with a signal
@@ -644,7 +644,7 @@ def test_resolve(place, name, at, times):
         here.start()
     else:
         here.doomed(at, times, ready=True)
-    here.site.until(lambda ledger: all(delivery_status(ledger, one) == ("unknown", 1) for one in events))
+    here.site.until(lambda ledger: all(delivery_status(ledger, event_id) == ("unknown", 1) for event_id in events))
     with here.site.ledger() as ledger:
         ids = [ledger.delivery_statuses(one)[0].delivery_id for one in events]
     commanded(here, at, times, *(("resolve", one, "--did-not") for one in ids))
@@ -656,7 +656,7 @@ def test_resolve(place, name, at, times):
     assert (again.returncode == 0) == (state == "unknown"), again
     lost, entered = here.check()
     with here.site.ledger() as ledger:
-        ends = [delivery_status(ledger, one) for one in events]
+        ends = [delivery_status(ledger, event_id) for event_id in events]
     assert {state for state, _ in ends} == {"succeeded"}
     attempts = sum(attempt for _, attempt in ends)
     assert sum(one[3].startswith(prefix) for one in here.entered()) == attempts - len(lost - entered)

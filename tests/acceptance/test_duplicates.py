@@ -113,7 +113,7 @@ def test_the_same_callback_at_the_same_moment_two_hundred_times(shared):
 def all_are_one(shared, rounds):
     """Send every round, and check the responses, the stored rows and the runs."""
     servers = [shared.start(**SETTINGS) for _ in range(shared.several)]
-    answers = Callers([one.address for one in servers], rounds).run()
+    answers = Callers([server.address for server in servers], rounds).run()
     assert len(answers) == CALLERS * rounds
     assert {status for _, status, _, _ in answers} <= {200, 202}
     told = {(instance, event_id) for instance, _, event_id, _ in answers}

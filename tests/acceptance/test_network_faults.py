@@ -67,7 +67,7 @@ def test_connections_that_are_reset(cluster):
     until_all_run(server, worker)
     told = engines.stop()
     # 200: the callback was stored, its response was lost, and it ran before the repeat.
-    assert {one.status for one in engines.responses} <= {200, 202, 503}
+    assert {response.status for response in engines.responses} <= {200, 202, 503}
     check_invariants(site, site.direct, told)
     stop(server, worker)
 

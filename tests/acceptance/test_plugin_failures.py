@@ -162,7 +162,7 @@ def test_check_names_broken_plugins(troubled):
     ran = troubled.run("check", "--json", "--database", troubled.database, "--plugins-dir", troubled.plugins)
     assert ran.returncode == 1
     found = json.loads(ran.stdout)["findings"]
-    problems = " ".join(f"{one['what']} {one['why']}" for one in found if one["mark"] == "problem")
+    problems = " ".join(f"{finding['what']} {finding['why']}" for finding in found if finding["mark"] == "problem")
     for name, (_, why) in BROKEN.items():
         assert name in problems
         assert why in problems

@@ -157,7 +157,7 @@ def test_check_reports_that_a_start_would_fail(plugin_site):
     checked = plugin_site.run("check", "--json", "--database", plugin_site.database)
     assert checked.returncode == 1
     found = [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
-    assert [one["mark"] for one in found] == ["problem"]
+    assert [finding["mark"] for finding in found] == ["problem"]
     write(plugin_site, WHOLE)
     checked = plugin_site.run("check", "--json", "--database", plugin_site.database)
     assert not [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]

@@ -179,7 +179,9 @@ def test_calls_are_spread_over_the_processes(shared):
     both = pids(server)
     with Load(server, callers=8):
         until(lambda: {pid for _, _, pid in entered(shared)} == set(both))
-    assert {one["call_backs"] for one in server.logged("server_started")} == {f"http://127.0.0.1:{server.address[1]}"}
+    assert {entry["call_backs"] for entry in server.logged("server_started")} == {
+        f"http://127.0.0.1:{server.address[1]}"
+    }
     assert server.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
     cores = [os.sched_getaffinity(pid) for pid in both]
     assert [len(one) for one in cores] == [1, 1]

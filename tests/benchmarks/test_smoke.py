@@ -691,7 +691,7 @@ def test_a_soak_that_leaks_is_reported(part):
             )
             for done in range(0, 1_000_001, 5000)
         ]
-        return [one.what for one in soak.evaluate(samples, 1_000_000, 1.1) if not one.holds]
+        return [figure.what for figure in soak.evaluate(samples, 1_000_000, 1.1) if not figure.holds]
 
     assert judged() == []
     assert judged(memory=15, handles=8, threads=4, wal=40) == ["memory, MiB"]
@@ -717,7 +717,7 @@ def test_a_short_soak_distinguishes_full_caches_from_leaks(part):
             soak.Sample(done=done, memory=memory(done), handles=30, threads=45, wal=16.0)
             for done in range(0, 100_001, 500)
         ]
-        return [one.what for one in soak.evaluate(samples, 100_000, 1.1) if not one.holds]
+        return [figure.what for figure in soak.evaluate(samples, 100_000, 1.1) if not figure.holds]
 
     assert judged(lambda done: 80 + min(done, 50_000) / 2500) == []
     assert judged(lambda done: 80 + done / 2500) == ["memory, MiB"]

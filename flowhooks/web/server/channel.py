@@ -349,7 +349,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self.handle_close()
 
     def received(self, data: bytes) -> Any:
-        """Take what one read returned."""
+        """Parse the data of one read."""
         self._has_more = len(data) >= self.adj.recv_bytes
         return super().received(data)
 

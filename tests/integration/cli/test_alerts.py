@@ -32,7 +32,7 @@ def alerted(stopped_server, hostile):
 
 def test_alerts_are_listed_and_acknowledged(alerted, run, run_json, hostile):
     """Unacknowledged alerts come first; the acknowledging operator is shown; closed alerts only with `--all`."""
-    assert [one["id"] for one in run_json("alerts", "list", server=alerted)["alerts"]] == ["a1", "a2"]
+    assert [listed["id"] for listed in run_json("alerts", "list", server=alerted)["alerts"]] == ["a1", "a2"]
     done = run("alerts", "acknowledge", "a1", "--note", hostile, server=alerted, LOGNAME="ann")
     assert (done.exit_code, done.stdout) == (0, "1 alert is acknowledged.\n")
     everything = run_json("alerts", "list", "--all", server=alerted)["alerts"]
@@ -90,7 +90,7 @@ def test_a_running_server_acknowledges_alerts(server, run, run_json, eventually)
 
     (alert,) = eventually(stays_open)
     assert run("alerts", "acknowledge", alert["id"], server=server, LOGNAME="bob").exit_code == 0
-    (after,) = [one for one in run_json("alerts", "list", server=server)["alerts"] if one["id"] == alert["id"]]
+    (after,) = [listed for listed in run_json("alerts", "list", server=server)["alerts"] if listed["id"] == alert["id"]]
     assert after["acknowledged_by"] == "bob"
     (deed,) = run_json("audit", "--target", alert["id"], server=server)["entries"]
     assert (deed["actor"], deed["interface"], deed["action"]) == ("bob", "cli", "acknowledge")

@@ -109,7 +109,7 @@ def test_advice_for_a_plugin_with_wrong_settings(findings, folder):
     )
     (folder / "empty.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return [print]")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "choosy,empty"}
-    choosy, empty = (one for one in findings("plugins", code=1, **env) if one["mark"] == "problem")
+    choosy, empty = (finding for finding in findings("plugins", code=1, **env) if finding["mark"] == "problem")
     assert choosy["next"].startswith("correct the section [plugins.choosy] of the settings, and check again")
     assert empty["next"] == f"correct {folder}/empty.py, and check again"
 
@@ -146,7 +146,7 @@ def test_invalid_settings_are_findings(findings, tmp_path):
 def test_public_listeners(findings):
     """Public listeners without a credential are a failure; with `insecure`, a note."""
     found = findings("binds", code=1, FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_ADMIN="0.0.0.0:8081")
-    assert [one["mark"] for one in found] == ["problem", "problem"]
+    assert [finding["mark"] for finding in found] == ["problem", "problem"]
     (found,) = findings("binds", FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_INSECURE="1")
     assert (found["mark"], found["why"]) == ("note", "other machines can use listen without a credential (insecure)")
 

@@ -203,7 +203,9 @@ def test_plugins_show_conditions(expenses, run, run_json):
     expenses.take(PLUGIN)
     text = run("plugins", "show", "expenses", server=expenses, COLUMNS="160").stdout
     assert 'key expense, conclusion approved, /amount {"minimum": 1000}' in text
-    (plugin,) = [one for one in run_json("plugins", "list", server=expenses)["plugins"] if one["name"] == "expenses"]
+    (plugin,) = [
+        listed for listed in run_json("plugins", "list", server=expenses)["plugins"] if listed["name"] == "expenses"
+    ]
     assert [one["selectors"]["conclusions"] for one in plugin["handlers"]] == [["approved"], ["approved"]]
     assert plugin["handlers"][0]["selectors"]["when"] == {"/amount": {"minimum": 1000}}
 

@@ -43,7 +43,7 @@ def test_pause_and_resume(server, run, run_json, wait_for_state, resumed):
 def test_list(server, run, run_json, run_at_terminal, resumed):
     """The list has each handler, the start of its pause, its deliveries and selectors, within the width."""
     run_json("handlers", "pause", "shop:book", "--yes", server=server)
-    found = {one["id"]: one for one in run_json("handlers", "list", server=server)["handlers"]}
+    found = {handler["id"]: handler for handler in run_json("handlers", "list", server=server)["handlers"]}
     assert set(found) == {"shop:grant", "shop:book", "shop:copy", "shop:hang"}
     assert [name for name, one in found.items() if one["paused_at"]] == ["shop:book"]
     lines = run("handlers", "list", server=server).stdout.splitlines()

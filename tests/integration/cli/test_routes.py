@@ -210,7 +210,8 @@ def expenses(tmp_path, run_json, run):
 def test_conclusions_and_conditions_are_listed(expenses, run_json, run):
     """The conditions of each handler, in a column of the table and as JSON."""
     found = {
-        one["handler_id"]: (one["conclusions"], one["when"]) for one in run_json("routes", **expenses.env)["routes"]
+        route["handler_id"]: (route["conclusions"], route["when"])
+        for route in run_json("routes", **expenses.env)["routes"]
     }
     assert found["expenses:audit"] == (["approved", "settled"], {"/amount": {"minimum": 1000}})
     assert found["expenses:book"] == (["approved"], {})

@@ -172,7 +172,7 @@ def test_retries_follow_the_schedule_until_the_delivery_is_dead(harness, listens
     delivery_status = flow.settled(event_id, State.DEAD)
     assert (delivery_status.attempt, delivery_status.error, delivery_status.due_at) == (8, "OSError: attempt 8", None)
     assert runs == [1, 2, 3, 4, 5, 6, 7, 8]
-    outcomes = [one.outcome for one in flow.app.ledger.attempts(delivery_status.delivery_id)]
+    outcomes = [attempt.outcome for attempt in flow.app.ledger.attempts(delivery_status.delivery_id)]
     assert outcomes == [OutcomeKind.FAILED] * 8
 
 

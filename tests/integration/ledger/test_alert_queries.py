@@ -50,7 +50,7 @@ def test_failed_deliveries_are_found_by_handler(ledger_steps, state):
         ("q:c", since),
     ]
     assert [one.event_id for one in found[1:]] == [first, first]
-    assert [read(ledger_steps, alert_queries.count_failed, state, one.handler) for one in found] == [1, 2, 1]
+    assert [read(ledger_steps, alert_queries.count_failed, state, issue.handler) for issue in found] == [1, 2, 1]
     assert read(ledger_steps, alert_queries.count_failed, state, "p:other") == 0
 
 
@@ -157,7 +157,7 @@ def test_undecided_ends_by_source(ledger_steps):
     found = read(ledger_steps, undecided_ends.find_undecided_ends, times[3])
     assert [one[:3] for one in found] == [("hr", times[2], times[2]), ("oa", times[0], times[3])]
     assert [ledger_steps.flow.events(flow_instance_id=name)[0] for name in ("i2", "i3")] == [
-        one.event_id for one in found
+        issue.event_id for issue in found
     ]
     assert [read(ledger_steps, undecided_ends.count_undecided_ends, times[3], ends.source) for ends in found] == [1, 3]
     assert read(ledger_steps, undecided_ends.count_undecided_ends, times[3], "crm") == 0
@@ -183,9 +183,8 @@ def test_parked_events_by_class_and_key(ledger_steps):
     assert [one[:2] for one in found] == GROUPS
     assert {one[:2]: one.event_id for one in found} == oldest
     assert {one.since for one in found} == {now - 30 * SECOND}
-    assert [read(ledger_steps, alert_queries.count_parked, now - 20 * SECOND, *one[:2]) for one in found] == [2] * len(
-        GROUPS
-    )
+    counts = [read(ledger_steps, alert_queries.count_parked, now - 20 * SECOND, *group[:2]) for group in found]
+    assert counts == [2] * len(GROUPS)
     assert read(ledger_steps, alert_queries.parked_backlogs, now - 30 * SECOND - 1, limit=99) == ([], True)
 
 

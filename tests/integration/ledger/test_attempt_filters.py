@@ -117,7 +117,7 @@ def test_a_replay_runs_only_deliveries_last_run_by_one_version(versions):
     wanted = EventFilter(ran_by="contracts==2.0")
     assert plan_operation(ann, BulkAction.REPLAY, wanted).planned == 1
     assert run_bulk(ann, BulkAction.RERUN, wanted).released == 3
-    waiting = {one.event.id for one in ledger_steps.ledger.find(EventFilter(state="waiting"), limit=9)}
+    waiting = {stored.event.id for stored in ledger_steps.ledger.find(EventFilter(state="waiting"), limit=9)}
     assert waiting == {versions.ids[name] for name in ("new", "wrong", "fresh")} | {two}
     assert ledger_steps.delivery_status(other.delivery_id).state is State.SUCCEEDED
     first = EventFilter(trigger="first", handler="mail:send")

@@ -137,7 +137,7 @@ def test_a_stale_attempt_in_one_batch_with_the_current_one(ledger_steps):
     )
     assert results == [False, True, False]
     assert ledger_steps.delivery_status(queued.delivery_id).state is State.SUCCEEDED
-    assert [(one.outcome, one.error) for one in ledger_steps.ledger.attempts(queued.delivery_id)] == [
+    assert [(attempt.outcome, attempt.error) for attempt in ledger_steps.ledger.attempts(queued.delivery_id)] == [
         (OutcomeKind.LOST, "lost"),
         (OutcomeKind.SUCCEEDED, ""),
     ]

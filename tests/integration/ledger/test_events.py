@@ -104,7 +104,7 @@ def test_other_data_under_the_same_identity_is_a_conflict(ledger_steps):
     second = ledger_steps.new("i1", "p:a", x=2)
     answer = ledger_steps.store(second)
     assert (answer.event_id, answer.new, answer.conflict, answer.delivery_statuses) == (event_id, False, True, ())
-    assert [(one.received_at, one.body) for one in ledger_steps.ledger.conflicts(event_id)] == [
+    assert [(conflict.received_at, conflict.body) for conflict in ledger_steps.ledger.conflicts(event_id)] == [
         (ledger_steps.clock.now(), second.body)
     ]
     assert ledger_steps.ledger.event(event_id).repeats == 0
@@ -117,7 +117,9 @@ def test_each_conflict_is_stored_once_and_at_most_ten(ledger_steps):
     for number in [*range(1, 14), 1, 2]:
         ledger_steps.clock.advance(1)
         assert ledger_steps.store(ledger_steps.new("i1", "p:a", x=number)).conflict
-    assert [one.body for one in ledger_steps.ledger.conflicts(event_id)] == [f'{{"x": {n}}}' for n in range(1, 11)]
+    assert [conflict.body for conflict in ledger_steps.ledger.conflicts(event_id)] == [
+        f'{{"x": {n}}}' for n in range(1, 11)
+    ]
 
 
 def test_bodies_that_differ_only_in_ignored_members_are_equal(ledger_steps):
@@ -150,7 +152,9 @@ def test_an_event_with_long_texts_is_stored_once_and_found(ledger_steps):
         (EventFilter(business_key=body["businessKey"]), [other, new]),
         (EventFilter(callback_class=body["callBackProcessClass"], state="parked"), [new]),
     ):
-        assert [one.event.id for one in ledger_steps.ledger.find(wanted, limit=9)] == [one.event.id for one in found]
+        assert [stored.event.id for stored in ledger_steps.ledger.find(wanted, limit=9)] == [
+            stored.event.id for stored in found
+        ]
     with ledger_steps.ledger.connection() as connection:
         (backlog,), complete = parked_backlogs(connection, ledger_steps.clock.now(), limit=9)
         (unknown,) = unknown_conclusions(connection)
@@ -183,7 +187,8 @@ def test_duplicates_in_one_batch_are_one_event(ledger_steps):
     assert [one.new for one in results] == [True, False, False, False, False]
     assert {one.event_id for one in results} == {several[0].event.id}
     assert all(
-        [delivery_status.state for delivery_status in one.delivery_statuses] == [State.WAITING] for one in results[1:]
+        [delivery_status.state for delivery_status in result.delivery_statuses] == [State.WAITING]
+        for result in results[1:]
     )
     assert ledger_steps.ledger.event(several[0].event.id).repeats == 4
     assert ledger_steps.sql("SELECT count(*) FROM deliveries") == [(1,)]
@@ -229,7 +234,7 @@ def test_a_conflict_within_one_batch(ledger_steps):
     results = ledger_steps.run_in_one_batch(*(lambda new=new: ledger_steps.store(new) for new in (first, other, same)))
     assert [(one.new, one.conflict) for one in results] == [(True, False), (False, True), (False, False)]
     assert {one.event_id for one in results} == {first.event.id}
-    assert [one.body for one in ledger_steps.ledger.conflicts(first.event.id)] == [other.body]
+    assert [conflict.body for conflict in ledger_steps.ledger.conflicts(first.event.id)] == [other.body]
 
 
 def test_a_batch_of_new_repeated_and_conflicting_callbacks(ledger_steps):

@@ -169,7 +169,8 @@ def test_polling_returns_the_longest_due_deliveries_of_each_handler(ledger_steps
         ("i4", True),
     ]
     assert [
-        one.handler for one in ledger_steps.ledger.due_deliveries(3, lambda handler: 0 if handler == "p:a" else 9)
+        delivery.handler
+        for delivery in ledger_steps.ledger.due_deliveries(3, lambda handler: 0 if handler == "p:a" else 9)
     ] == [
         "p:b",
         "p:c",

@@ -113,5 +113,5 @@ def test_a_failed_reroute_leaves_all_events_parked(ledger_steps):
     bad = replace(bad, deliveries=(bad.deliveries[0], (good.deliveries[0][0], "p:b")))
     with pytest.raises(Unavailable):
         reroute(ledger_steps, [good, bad])
-    assert [ledger_steps.ledger.event(one).state for one in (first, second)] == ["parked", "parked"]
+    assert [ledger_steps.ledger.event(event_id).state for event_id in (first, second)] == ["parked", "parked"]
     assert ledger_steps.sql("SELECT count(*) FROM deliveries") == [(0,)]

@@ -90,7 +90,9 @@ def test_claims_in_one_batch_share_the_rate(rated, eventually):
     lane = rated("2/s")
     ids = [lane.take(number) for number in range(5)]
     lane.ledger_steps.eventually = eventually
-    results = lane.ledger_steps.run_in_one_batch(*[lambda one=one: lane.claim(one) for one in ids])
+    results = lane.ledger_steps.run_in_one_batch(
+        *[lambda delivery_id=delivery_id: lane.claim(delivery_id) for delivery_id in ids]
+    )
     assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True, True]
 
 

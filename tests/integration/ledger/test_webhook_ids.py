@@ -67,10 +67,10 @@ def test_a_repeat_with_a_new_id_gets_the_same_answer(ledger_steps):
 
 def test_the_first_callback_with_an_id_in_a_batch_is_stored(ledger_steps):
     """Of several with one id in a batch the first counts; unsigned callbacks are not affected."""
-    items = [signed(ledger_steps, "m1", one, a=1) for one in ("i1", "i2", "i1")]
+    items = [signed(ledger_steps, "m1", instance, a=1) for instance in ("i1", "i2", "i1")]
     items.append(ledger_steps.new("i2", a=1))
     first, other, same, plain = ledger_steps.run_in_one_batch(
-        *[lambda one=one: ledger_steps.store(one) for one in items]
+        *[lambda item=item: ledger_steps.store(item) for item in items]
     )
     assert (first.new, first.webhook_id_reused) == (True, False)
     assert other.webhook_id_reused

@@ -45,7 +45,10 @@ def test_a_dead_delivery_runs_again(harness, listens, works):
     assert (done.planned, done.released, done.changed) == (1, 1, 0)
     delivery_status = flow.settled(event_id, State.SUCCEEDED)
     assert delivery_status.attempt == 2
-    assert [one.error for one in flow.app.ledger.attempts(delivery_status.delivery_id)] == ["ValueError: broken", ""]
+    assert [attempt.error for attempt in flow.app.ledger.attempts(delivery_status.delivery_id)] == [
+        "ValueError: broken",
+        "",
+    ]
     assert works.runs == [("i1", 1), ("i1", 2)]
 
 

@@ -49,7 +49,7 @@ def test_reconcile_of_all_engines(flow, context, engines, audit_entries):
     assert [(one.source, one.read, one.taken_in, one.skipped) for one in done.sources] == [
         ("erp", 3, 1, {"child": 1}), ("oa", 3, 1, {"child": 1}),
     ]  # fmt: skip
-    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
+    assert [(entry.action, entry.target, entry.detail) for entry in audit_entries(flow)] == [
         ("reconcile", "oa", {}), ("reconcile", "erp", {}),
     ]  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_confirm_of_waiting_instances(flow, context, engines, audit_entries):
     engine_ledger.position(flow, "oa", to_confirm=1200)
     assert confirm_reconciliation(context, source="oa").instances == 1200
     assert engines.confirmed == ["oa"]
-    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
+    assert [(entry.action, entry.target, entry.detail) for entry in audit_entries(flow)] == [
         ("confirm_reconciliation", "oa", {"instances": 1200})
     ]
 
@@ -95,7 +95,7 @@ def test_decline_of_waiting_instances(flow, context, engines, audit_entries):
         decline_reconciliation(context, source="oa", seen_until=shown.seen_until + 1)
     assert decline_reconciliation(context, source="oa", instances=1200, note="old").instances == 1200
     assert engines.declined == [("oa", shown.seen_until, "old")]
-    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
+    assert [(entry.action, entry.target, entry.detail) for entry in audit_entries(flow)] == [
         ("decline_reconciliation", "oa", {"instances": 1200, "note": "old"})
     ]
 
@@ -123,7 +123,7 @@ def test_close_gaps(flow, context, audit_entries):
     with pytest.raises(SettingsError, match="later than now"):
         close_gaps(context, source="oa", found_until=flow.clock.now() + 1)
     assert close_gaps(context, source="oa", note="compared", found_until=shown.found_until).gaps == 1
-    assert [(one.action, one.target, one.detail) for one in audit_entries(flow)] == [
+    assert [(entry.action, entry.target, entry.detail) for entry in audit_entries(flow)] == [
         ("close_gaps", "oa", {"gaps": 1, "note": "compared"})
     ]
     assert close_gaps(context, source="oa", dry_run=True).gaps == 1

@@ -157,7 +157,7 @@ def test_a_whole_history(compare):
     """Lines are counted by their answers and named by their numbers; empty lines are not counted."""
     report = compare(*(filled(one, compare.ids) for one, _ in CASES.values()), b"", b"  ", line("lost", BODY, 200))
     assert report.lines == len(CASES) + 1
-    assert [one for one in report.problems if one.startswith(f"line {len(CASES) + 3}: ")]
+    assert [problem for problem in report.problems if problem.startswith(f"line {len(CASES) + 3}: ")]
     assert report.lines == report.findings["malformed"] + report.acknowledged + report.conflicts + (
         report.rejected + report.unanswered
     )

@@ -27,7 +27,7 @@ def test_replay_runs_dead_deliveries_again(server, run, run_json, wait_for_state
     done = run("events", "replay", event_id, "--yes", server=server)
     assert done.exit_code == 0
     assert done.stdout.endswith("has finished: 1 succeeded, 0 failed again.\n")
-    assert [one["outcome"] for one in wait_for_state("r1", "succeeded")["attempts"]] == ["failed", "succeeded"]
+    assert [attempt["outcome"] for attempt in wait_for_state("r1", "succeeded")["attempts"]] == ["failed", "succeeded"]
     again = run_json("events", "replay", event_id, "--yes", server=server)
     assert (again["planned"], again["state"], again["server"]) == (0, "planned", True)
 

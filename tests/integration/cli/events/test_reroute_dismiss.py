@@ -19,7 +19,7 @@ def trips(server):
 
 def states(run_json, server, name):
     """The states of events of a business key."""
-    return [one["state"] for one in run_json("events", "list", "--business-key", name, server=server)["events"]]
+    return [event["state"] for event in run_json("events", "list", "--business-key", name, server=server)["events"]]
 
 
 def test_dismiss_and_undo_by_reroute(server, run, run_json, trips, hostile):

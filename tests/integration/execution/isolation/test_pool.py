@@ -78,7 +78,7 @@ def test_an_event_that_cannot_be_serialised(pool_harness):
         ):
             pool_harness.run("nothing", invocation=invocation, odd=object())
         assert not invocation.entered
-    assert not [one for one in pool_harness.pool._processes if one.busy]
+    assert not [process for process in pool_harness.pool._processes if process.busy]
     assert pool_harness.run("nothing") is None
 
 
