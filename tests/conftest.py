@@ -25,7 +25,7 @@ from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
-from support import alembic_tables, collection_order, log_output, postgresql, postgresql_facts
+from support import alembic_tables, collection_order, log_output, postgresql, postgresql_facts, postgresql_sessions
 from support.app_harness import STANDSTILL, LedgerHarness, close_readers, plugin
 from support.waiting import until
 
@@ -201,9 +201,11 @@ def pending_migration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
 def postgresql_server() -> Iterator[postgresql.Server]:
     """A temporary PostgreSQL server."""
     with postgresql.server() as server:
+        postgresql_sessions.share(server)
         yield server
         close_readers()
         postgresql.close_connections()
+        postgresql_sessions.close_free()
 
 
 @pytest.fixture(scope="session")

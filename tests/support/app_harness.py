@@ -30,6 +30,7 @@ from flowhooks.settings import (
     SearchSettings,
     Settings,
 )
+from support.postgresql_sessions import ReusedConnection
 from support.waiting import WAIT_TIMEOUT, until
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class RunningApp:
         """Read or write over another connection to the same database."""
         self.changed = self.changed or not statement.lstrip().upper().startswith("SELECT")
         if self.url:
-            with psycopg.connect(self.url, autocommit=True) as connection:
+            with ReusedConnection.connect(self.url, autocommit=True) as connection:
                 cursor = connection.execute(statement.replace("?", "%s"), values)
                 return cursor.fetchall() if cursor.description else []
         with closing(sqlite3.connect(self.file, timeout=CALL_TIMEOUT, isolation_level=None)) as connection:
