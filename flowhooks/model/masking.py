@@ -127,7 +127,8 @@ class EventMasker:
         """Return the pseudonym of an id, such as a process instance id or a business key: the same for equal ids.
 
         It has the shape of the id: letters stay letters of the same case, digits stay digits, a UUID stays a UUID.
-        Two ids never get the same pseudonym; if a short id would, its pseudonym is longer.
+        Two ids never get the same pseudonym, and no id with a letter or a digit is its own; if a short id would, its
+        pseudonym is another or longer one.
         """
         if sum(map(str.isalnum, value)) >= MAX_UNIQUE_DIGITS:
             return self._pseudonym(value, 0)
@@ -165,11 +166,14 @@ class EventMasker:
         return mask_shape(value)
 
     def _unused_pseudonym(self, value: str) -> str:
+        own = value if any(map(str.isalnum, value)) else None
         attempt = 0
-        # After each fourth attempt one character longer: there may be no unused one of the same length.
-        while (pseudonym := self._pseudonym(value + value[-1:] * (attempt // 4), attempt)) in self._used:
+        while True:
+            # After each fourth attempt one character longer: there may be no unused one of the same length.
+            pseudonym = self._pseudonym(value + value[-1:] * (attempt // 4), attempt)
+            if pseudonym != own and pseudonym not in self._used:
+                return pseudonym
             attempt += 1
-        return pseudonym
 
     def _pseudonym(self, value: str, attempt: int) -> str:
         # A keyed SHAKE needs no HMAC: unlike SHA-256, it does not allow to extend a message.

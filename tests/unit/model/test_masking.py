@@ -112,6 +112,14 @@ def test_a_number_that_is_an_id_becomes_the_same_pseudonym():
     assert masked["n"] == 1111
 
 
+def test_no_pseudonym_is_the_id_itself():
+    """A short id has few pseudonyms, but none of them shows it."""
+    ids = [*map(str, range(1, 10)), "a", "A", "B-3", "\N{CJK UNIFIED IDEOGRAPH-5F20}"]
+    for key in range(100):
+        masker = EventMasker(bytes([key] * 32))
+        assert not [value for value in ids if masker.mask_id(value) == value]
+
+
 def test_different_ids_have_different_pseudonyms():
     """Short ids, of which there are more than pseudonyms of the same length, get longer ones."""
     masker = EventMasker(KEY)
