@@ -48,7 +48,9 @@ class Environment:
         self.python = folder / "bin/python"
         (self.packages,) = folder.glob("lib/python*/site-packages")
         if like is None:  # a copy has the same file, which processes of other copies may be reading
-            (self.packages / "sitecustomize.py").write_text(OFFLINE)
+            # Not `sitecustomize`: some distributions have their own one, which Python finds first.
+            (self.packages / "no_network.py").write_text(OFFLINE)
+            (self.packages / "no_network.pth").write_text("import no_network\n")
 
     def install(self, *wheels):
         """Install wheels, and link their requirements."""
