@@ -24,6 +24,7 @@ import pytest
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from support import fork_server
+from support.maven import JAVA, Build, skip_without_maven
 from support.ports import free_port
 
 PROJECTS = Path(__file__).parents[1] / "data/engines"
@@ -33,15 +34,6 @@ FORKS = Path(__file__).parents[2] / "docs/how-to/engines/operaton-and-cib-seven.
 """The page about the forks of Camunda 7."""
 START_TIMEOUT = 300.0
 """Timeout of the start of an engine in seconds: Spring Boot loads ten thousand classes first."""
-BUILD_TIMEOUT = 400.0
-"""Timeout of Maven in seconds, including the first downloads."""
-MISSING_REQUIREMENT = re.compile(
-    r"Could not (?:resolve|transfer|find)|could not be resolved|Failed to (?:read artifact|collect dep)|"
-    r"Failure to transfer|Unknown host|Non-resolvable"
-)
-"""Maven's messages about missing downloads, which are not errors of the compiled code."""
-JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
-"""JVM options for short-lived processes: no long compilation, and no parallel garbage collection."""
 
 
 class Response(NamedTuple):
@@ -308,45 +300,19 @@ def fork(folder, name, dependency, sed):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The Java code, compiled by Maven outside of the checkout: the folder, and Maven's output."""
-    if missing := [program for program in ("java", "mvn") if shutil.which(program) is None]:
-        pytest.skip(f"{' and '.join(missing)} not found")
+    """The Java code, compiled by Maven outside of the checkout."""
+    skip_without_maven()
     folder = tmp_path_factory.mktemp("java") / "engines"
     shutil.copytree(PROJECTS, folder, ignore=shutil.ignore_patterns("target", "__pycache__"))
     for name, dependency, sed in forks():
         fork(folder, name, dependency, sed)
-    try:
-        result = subprocess.run(
-            ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=BUILD_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"Maven was still running after {BUILD_TIMEOUT:.0f} s")
-    return folder, result.stdout
+    return Build(folder)
 
 
 @pytest.fixture(scope="session")
 def class_path(built):
     """The class path of one folder: `class_path("flowable")`; skips the test without Java or Maven's downloads."""
-    folder, output = built
-
-    def find(name):
-        target = folder / name / "target"
-        if (target / "classpath").exists():  # Maven writes this file last
-            return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-        errors = [line for line in output.splitlines() if line.startswith("[ERROR]")] or output.splitlines()[-20:]
-        missing = [line for line in errors if MISSING_REQUIREMENT.search(line)]
-        if missing and "COMPILATION ERROR" not in output:
-            pytest.skip(missing[0])
-        return pytest.fail("\n".join(errors), pytrace=False)
-
-    return find
+    return built.class_path
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from flowhooks_camunda.client import CamundaClient
 
 from flowhooks import EndState, EngineConfig, EngineError
 from flowhooks.testing import EngineClientContract, EngineDriver
+from support.maven import JAVA, Build, skip_without_maven
 from support.ports import free_port
 from support.waiting import until
 
@@ -29,12 +29,6 @@ PROJECTS = Path(__file__).parents[1] / "data/engines/camunda-rest"
 ENGINES = ["camunda-7", "operaton"]
 CREDENTIAL = ("rest", "rest-password")
 """As in `application.properties`."""
-JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
-BUILD_TIMEOUT = 400.0
-"""Timeout of Maven in seconds, including the first downloads."""
-MISSING_REQUIREMENT = re.compile(
-    r"Could not (?:resolve|transfer|find)|could not be resolved|Non-resolvable|Failed to collect"
-)
 PROCESS = (
     '<process id="{key}" isExecutable="true" camunda:historyTimeToLive="P1D">'
     '<startEvent id="{key}_s"/><sequenceFlow id="{key}_f" sourceRef="{key}_s" targetRef="{key}_e"/>'
@@ -148,36 +142,14 @@ class CamundaDriver(EngineDriver):
 @pytest.fixture(scope="module")
 def rest_path(tmp_path_factory):
     """The class path of one engine: `rest_path("operaton")`; skips where the starters cannot be had."""
-    if missing := [program for program in ("java", "mvn") if shutil.which(program) is None]:
-        pytest.skip(f"{' and '.join(missing)} not found")
+    skip_without_maven()
     folder = tmp_path_factory.mktemp("camunda-rest") / "engines"
     shutil.copytree(PROJECTS, folder, ignore=shutil.ignore_patterns("target"))
     shutil.copytree(folder / "camunda-7/src", folder / "operaton/src")
     for file in (folder / "operaton/src").rglob("*.*"):
         text = file.read_text("utf-8").replace("org.camunda.bpm", "org.operaton.bpm")
         file.write_text(re.sub("^camunda[.]", "operaton.", text, flags=re.MULTILINE), "utf-8")
-    command = ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_TIMEOUT,
-        check=False,
-    )
-    errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR]")]
-
-    def find(name):
-        target = folder / name / "target"
-        if (target / "classpath").exists():
-            return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-        missing = [line for line in errors if MISSING_REQUIREMENT.search(line)]
-        if missing and "COMPILATION ERROR" not in done.stdout:
-            pytest.skip(missing[0])
-        return pytest.fail("\n".join(errors) or done.stdout[-2000:], pytrace=False)
-
-    return find
+    return Build(folder).class_path
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 
 from support.code_blocks import blocks
+from support.maven import JAVA, Build, skip_without_maven
 from support.ports import free_port
 from support.waiting import until
 
@@ -22,9 +22,6 @@ pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]  # the first build dow
 
 PROJECTS = Path(__file__).parents[1] / "data/engines"
 PAGES = Path(__file__).parents[2] / "docs/how-to/engines"
-JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
-BUILD_TIMEOUT = 400.0
-"""Seconds that Maven gets, the first time with all that it downloads."""
 ENGINES = ["flowable", "camunda-7", "operaton"]
 CLASSES = {
     "flowable": ["FlowhooksConfiguration", "FlowableFlowhooks", "FlowhooksError"],
@@ -60,9 +57,6 @@ def refuse(event):
 def handlers():
     return [archive, refuse]
 '''
-MISSING_REQUIREMENT = re.compile(
-    r"Could not (?:resolve|transfer|find)|could not be resolved|Non-resolvable|Failed to collect"
-)
 
 
 def page_classes():
@@ -124,32 +118,10 @@ def prepare(folder):
 @pytest.fixture(scope="module")
 def application_path(tmp_path_factory):
     """The class path of one application: `application_path("flowable")`; skips where the starters cannot be had."""
-    if missing := [program for program in ("java", "mvn") if shutil.which(program) is None]:
-        pytest.skip(f"{' and '.join(missing)} not found")
+    skip_without_maven()
     folder = tmp_path_factory.mktemp("spring-boot") / "applications"
     prepare(folder)
-    command = ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_TIMEOUT,
-        check=False,
-    )
-    errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR]")]
-
-    def find(name):
-        target = folder / name / "target"
-        if (target / "classpath").exists():
-            return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-        missing = [line for line in errors if MISSING_REQUIREMENT.search(line)]
-        if missing and "COMPILATION ERROR" not in done.stdout:
-            pytest.skip(missing[0])
-        return pytest.fail("\n".join(errors), pytrace=False)
-
-    return find
+    return Build(folder).class_path
 
 
 class Started:

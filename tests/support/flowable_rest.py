@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import shutil
 import subprocess
 import tempfile
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-import pytest
 from flowhooks_flowable.client import FlowableClient
 
 from flowhooks import EndState, EngineConfig
 from flowhooks.testing import EngineDriver
+from support.maven import JAVA, Build, skip_without_maven
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -27,44 +26,17 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1] / "data/engines/flowable-rest"
 PROCESSES = PROJECT / "processes.bpmn20.xml"
-JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
 ZONE = "Asia/Shanghai"
 """The engine's time zone, so that a client that ignores zones is wrong by eight hours."""
-BUILD_TIMEOUT = 400.0
-"""Timeout of Maven in seconds, including the first downloads."""
-MISSING_DEPENDENCY = re.compile(
-    r"Could not (?:resolve|transfer|find)|could not be resolved|Non-resolvable|Failed to collect"
-)
-"""Maven's messages about dependencies that it cannot download, which are no fault of the compiled code."""
 
 
 @functools.cache
 def class_path() -> str:
     """Build the engine once, and return its class path; skip the test without Java, Maven or Maven's downloads."""
-    if missing := [program for program in ("java", "mvn") if shutil.which(program) is None]:
-        pytest.skip(f"{' and '.join(missing)} not found")
+    skip_without_maven()
     folder = Path(tempfile.mkdtemp(prefix="flowable-rest-")) / "project"
     shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns("target"))
-    try:
-        build = subprocess.run(
-            ["mvn", "--batch-mode", "compile", "dependency:build-classpath"],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"Maven had not got what it needs after {BUILD_TIMEOUT:.0f} s")
-    target = folder / "target"
-    if build.returncode == 0:
-        return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
-    errors = [line for line in build.stdout.splitlines() if line.startswith("[ERROR]")]
-    missing = [line for line in errors if MISSING_DEPENDENCY.search(line)]
-    if missing and "COMPILATION ERROR" not in build.stdout:
-        pytest.skip(missing[0])
-    return pytest.fail("\n".join(errors or build.stdout.splitlines()[-20:]), pytrace=False)
+    return Build(folder).class_path()
 
 
 class FlowableServer:
