@@ -94,13 +94,13 @@ def lines(file):
 
 def test_all_plugins_are_installed_and_listed():
     """Each package of `plugins/` is in the tests' and `make`'s environments and on the page of plugins."""
-    installed = {one.name: one.value for one in entry_points(group="flowhooks")}
+    installed = {entry_point.name: entry_point.value for entry_point in entry_points(group="flowhooks")}
     assert names().items() <= installed.items()
     folders = {file.parent.name for file in PLUGINS.glob("*/pyproject.toml")}
     assert len(folders) == len(names())
     page, makefile = (PLUGINS / "README.md").read_text(), (PLUGINS.parent / "Makefile").read_text()
-    assert {one for one in folders if f"({one}/README.md)" in page} == folders
-    assert {one for one in folders if f"plugins/{one} " in f"{makefile.replace(chr(10), ' ')} "} == folders
+    assert {folder for folder in folders if f"({folder}/README.md)" in page} == folders
+    assert {folder for folder in folders if f"plugins/{folder} " in f"{makefile.replace(chr(10), ' ')} "} == folders
 
 
 def test_all_plugins_work_together(site, outside, monkeypatch):
@@ -112,7 +112,7 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     # At its end the process gets three seconds to send the measures, which may be too short on a busy machine.
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "2000")
-    others = sorted({one.name for one in entry_points(group="flowhooks")} - names().keys())
+    others = sorted({entry_point.name for entry_point in entry_points(group="flowhooks")} - names().keys())
     server = site.start(config=CONFIG.replace("PORT", str(outside["port"])), plugins_deny=",".join(others))
     serving = server.until_logged("server_started")
     assert (serving["plugins"], serving["quarantined"]) == (len(names()), 0)
@@ -126,8 +126,13 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     with site.ledger() as ledger:
         ids = {}
         for answer in (good, refused):
-            delivery_statuses = {one.handler: one for one in ledger.delivery_statuses(answer.event_id)}
-            ids[answer.event_id] = {name: one.delivery_id for name, one in delivery_statuses.items()}
+            delivery_statuses = {
+                delivery_status.handler: delivery_status
+                for delivery_status in ledger.delivery_statuses(answer.event_id)
+            }
+            ids[answer.event_id] = {
+                name: delivery_status.delivery_id for name, delivery_status in delivery_statuses.items()
+            }
             assert delivery_statuses.keys() == {"contracts:archive_contract", "webhooks:crm", "audit:record_complete"}
             assert {delivery_statuses[name].state.value for name in ("webhooks:crm", "audit:record_complete")} == {
                 "succeeded"
@@ -156,7 +161,7 @@ def contracts(site, good, ids):
 def webhooks(outside, ids):
     """Both events were forwarded once with valid signatures, and with the engine's trace if it sent one."""
     messages = [(headers["webhook-id"], Webhook(SECRET).verify(body, headers)) for headers, body in outside["/hooks"]]
-    assert sorted((one, message["data"]["eventId"]) for one, message in messages) == sorted(
+    assert sorted((webhook_id, message["data"]["eventId"]) for webhook_id, message in messages) == sorted(
         (deliveries["webhooks:crm"], event_id) for event_id, deliveries in ids.items()
     )
     first, second = (deliveries["webhooks:crm"] for deliveries in ids.values())
@@ -185,14 +190,19 @@ def opentelemetry(outside, ids):
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans
             for scope in resource.scope_spans
             for span in scope.spans
-            for value in [{one.key: one.value.string_value for one in span.attributes}]
+            for value in [{attribute.key: attribute.value.string_value for attribute in span.attributes}]
         }
 
     first, second = ids.values()
     wanted = {
-        (f"process {name}", one, "rejected" if one == second["contracts:archive_contract"] else "succeeded", links)
+        (
+            f"process {name}",
+            delivery_id,
+            "rejected" if delivery_id == second["contracts:archive_contract"] else "succeeded",
+            links,
+        )
         for deliveries, links in ((first, ((TRACE, SPAN),)), (second, ()))
-        for name, one in deliveries.items()
+        for name, delivery_id in deliveries.items()
     }
     until(lambda: spans() == wanted)
 
@@ -210,18 +220,18 @@ def measures(outside):
 
 def timings(site, ids):
     """Each attempt was measured."""
-    settled = [one for one in lines(site.folder / "timings.jsonl") if one["what"] == "settled"]
-    assert sorted(one["delivery"] for one in settled) == sorted(
-        one for deliveries in ids.values() for one in deliveries.values()
+    settled = [record for record in lines(site.folder / "timings.jsonl") if record["what"] == "settled"]
+    assert sorted(record["delivery"] for record in settled) == sorted(
+        delivery_id for deliveries in ids.values() for delivery_id in deliveries.values()
     )
-    assert all(one["seconds"] > 0 for one in settled)
+    assert all(record["seconds"] > 0 for record in settled)
 
 
 def audit(site, ids):
     """Each event is recorded once with the outcomes of other plugins' attempts, and the trail is complete."""
     found = lines(site.folder / "audit.jsonl")
-    assert sorted(one["event"] for one in found if one["what"] == "event") == sorted(ids)
-    assert sorted((one["handler"], one["outcome"]) for one in found if one["what"] == "outcome") == [
+    assert sorted(record["event"] for record in found if record["what"] == "event") == sorted(ids)
+    assert sorted((record["handler"], record["outcome"]) for record in found if record["what"] == "outcome") == [
         ("contracts:archive_contract", "rejected"),
         ("contracts:archive_contract", "succeeded"),
         ("webhooks:crm", "succeeded"),

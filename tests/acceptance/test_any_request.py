@@ -267,7 +267,7 @@ def see_that_it_is_well(server, site):
     assert answer.body == b'{"success": true}'
     assert json.loads(server.ask("GET", "/healthz", admin=True).body) == {"alive": True}
     server.check_log()
-    assert not [one for one in server.records if one["event"] in {"request_failed", "application_failed"}]
+    assert not [record for record in server.records if record["event"] in {"request_failed", "application_failed"}]
     site.balance()
 
 

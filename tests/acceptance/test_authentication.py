@@ -121,7 +121,7 @@ def test_a_signature_or_token_authenticates_its_source(server, site_):
         )
     ):
         assert server.post(f"s-4-{number}", RAW, **headers).status == 401
-    assert {one for one in events(site_) if one[1].startswith("s-")} == {
+    assert {event for event in events(site_) if event[1].startswith("s-")} == {
         ("erp", "s-1"),
         ("erp", "s-2"),
         ("crm", "s-3"),
@@ -152,7 +152,9 @@ def test_a_copied_signature_is_rejected(server, site_):
 
     def noted(ledger):
         with ledger.connection() as connection:
-            reasons = {one.path: one.reason_en for one in latest(connection, limit=100)}
+            reasons = {
+                rejected_request.path: rejected_request.reason_en for rejected_request in latest(connection, limit=100)
+            }
         return reasons.get("/flow/r-3/call-back/complete") and reasons
 
     found = site_.until(noted)
@@ -199,14 +201,24 @@ def malformed():
         yield lines(**{name.replace("-", "_"): b""})
         yield [*lines(), f"{name}: ".encode() + value]
         yield [f"{name}: ".encode() + value]
-    for one in (b"m-1,m-1", b"m 1", b"m.1", b"m-\xe9", b"\xe6\xb6\x88", b"x" * 257, b"x" * 9000, b"m-2"):
-        yield lines(webhook_id=one)
-    for one in (b"1e9", b"-" + time_, b"+" + time_, b"0" + time_, time_ + b".0", b"0x10", b"nan", b"9" * 5000, b"0"):
-        yield lines(webhook_timestamp=one)
-    for one in (b"9" * 10, b"9" * 11, b"1", str(int(time_) + 400).encode(), str(int(time_) - 400).encode()):
-        yield lines(webhook_timestamp=one)
+    for webhook_id in (b"m-1,m-1", b"m 1", b"m.1", b"m-\xe9", b"\xe6\xb6\x88", b"x" * 257, b"x" * 9000, b"m-2"):
+        yield lines(webhook_id=webhook_id)
+    for timestamp in (
+        b"1e9",
+        b"-" + time_,
+        b"+" + time_,
+        b"0" + time_,
+        time_ + b".0",
+        b"0x10",
+        b"nan",
+        b"9" * 5000,
+        b"0",
+    ):
+        yield lines(webhook_timestamp=timestamp)
+    for timestamp in (b"9" * 10, b"9" * 11, b"1", str(int(time_) + 400).encode(), str(int(time_) - 400).encode()):
+        yield lines(webhook_timestamp=timestamp)
     yield lines(webhook_timestamp="\u0661\u0667".encode())
-    for one in (
+    for signature in (
         known[3:],
         b"v1",
         b"v1,",
@@ -216,11 +228,17 @@ def malformed():
         known + b"," + known,
         b"v1 " + known[3:],
     ):
-        yield lines(webhook_signature=one)
-    for one in (b"V1" + known[2:], b"v1a" + known[2:], b"v1," + b"\xff" * 44, b"v2" + known[2:], known[:-2] + b"*="):
-        yield lines(webhook_signature=one)
-    for one in (b" ".join([known] * 9), known + b"  " + known, b"v1," + b"A" * 9000, b"v1," + b"A" * 43 + b"="):
-        yield lines(webhook_signature=one)
+        yield lines(webhook_signature=signature)
+    for signature in (
+        b"V1" + known[2:],
+        b"v1a" + known[2:],
+        b"v1," + b"\xff" * 44,
+        b"v2" + known[2:],
+        known[:-2] + b"*=",
+    ):
+        yield lines(webhook_signature=signature)
+    for signature in (b" ".join([known] * 9), known + b"  " + known, b"v1," + b"A" * 9000, b"v1," + b"A" * 43 + b"="):
+        yield lines(webhook_signature=signature)
 
 
 def test_invalid_credentials_get_the_same_401(server, site_):
@@ -279,7 +297,11 @@ def test_the_last_address_named_by_the_proxy_counts(server, site_):
 
     def noted(ledger):
         with ledger.connection() as connection:
-            return {one.address for one in latest(connection, limit=200) if "p-4" in one.path} >= {
+            return {
+                rejected_request.address
+                for rejected_request in latest(connection, limit=200)
+                if "p-4" in rejected_request.path
+            } >= {
                 "203.0.113.1",
                 "",
                 proxy,
@@ -302,7 +324,7 @@ def test_a_source_above_its_rate_limit(make_site):
     """A source above its rate gets a Retry-After and succeeds later; other sources are not affected."""
     site = make_site()
     site.plugin("p", PLUGIN)
-    digests = [hashlib.sha256(one).hexdigest() for one in (b"slow", b"quick")]
+    digests = [hashlib.sha256(token).hexdigest() for token in (b"slow", b"quick")]
     config = "".join(
         f'[sources.{name}]\ntoken_sha256 = ["{digest}"]\nrate = {rate}\n'
         for name, digest, rate in zip(("slow", "quick"), digests, (0.5, 10_000), strict=True)
@@ -313,7 +335,7 @@ def test_a_source_above_its_rate_limit(make_site):
     assert answers[0].status == 200
     refused = answers[-1]
     if time.monotonic() - began < 1.5:
-        assert [one.status for one in answers] == [200, 429, 429]
+        assert [answer.status for answer in answers] == [200, 429, 429]
     while refused.status == 200:  # on a machine so busy that a bucket fills between two calls
         refused = server.post("l-x", GOOD, Authorization="Bearer slow")
     message = refused.check_error(429)
@@ -342,14 +364,14 @@ class Engine:
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
 
     def __enter__(self):
-        for one in self._threads:
-            one.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_):
         self._over.set()
-        for one in self._threads:
-            one.join(60)
+        for thread in self._threads:
+            thread.join(60)
 
     def until(self, condition):
         """Wait until a condition on the statuses holds."""
@@ -403,7 +425,7 @@ def test_a_secret_is_replaced_under_load(site):
     server.stop()
     server.check_log()
     books = site.balance()
-    assert books.accepted == sum(one.statuses[200] for one in (one, other, third))
+    assert books.accepted == sum(engine.statuses[200] for engine in (one, other, third))
     told = "\n".join(server.lines) + (site.folder / "flowhooks.db").read_bytes().decode("latin-1")
     assert not [key for key in (ERP, FAR, NOBODY) if key[6:40] in told]
 
@@ -456,6 +478,6 @@ def test_credentials_are_not_logged(server, site_):
         server.post("z", RAW, **headers)
     server.check_log()
     told = "\n".join(server.lines)
-    assert not [one for one in (ERP[6:], FAR[6:], NOBODY[6:], TOKEN, DIGEST) if one in told]
+    assert not [credential for credential in (ERP[6:], FAR[6:], NOBODY[6:], TOKEN, DIGEST) if credential in told]
     checked = site_.run("check", "--json").stdout
-    assert not [one for one in (ERP[6:], FAR[6:], TOKEN, DIGEST) if one in checked]
+    assert not [credential for credential in (ERP[6:], FAR[6:], TOKEN, DIGEST) if credential in checked]

@@ -27,8 +27,8 @@ def handlers():
 def test_backup_under_load_and_restore(make_site):
     """The backup has callbacks acknowledged before it began, its counts balance, and a server continues with it."""
     site, other = make_site(), make_site()
-    for one in (site, other):
-        one.plugin("p", PLUGIN)
+    for each_site in (site, other):
+        each_site.plugin("p", PLUGIN)
     server = site.start(answer_wait=0.5)
     target = site.folder / "backup.db"
     with send_callbacks([server.address], clients=6, key="backup") as (taken, problems):

@@ -277,7 +277,7 @@ def mutated(chance, good):
             case 4:
                 del raw[at:]
             case 5:
-                raw[at : at + 1] = bytes(one ^ (1 << chance.randrange(8)) for one in raw[at : at + 1])
+                raw[at : at + 1] = bytes(byte ^ (1 << chance.randrange(8)) for byte in raw[at : at + 1])
             case 6:
                 other = chance.randrange(len(raw) or 1)
                 part = raw[at : at + 5]
@@ -346,10 +346,10 @@ def test_a_flood_of_incomplete_requests_blocks_no_client(server):
             half = b"POST /flow/idle/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"[: 10 + number % 40]
             idle[-1].sendall(half)
         assert server.post("beside", GOOD, Prefer="wait=20").status == 200
-        assert all(one.recv(4096).startswith(b"HTTP/1.1 408 ") for one in idle)
+        assert all(connection.recv(4096).startswith(b"HTTP/1.1 408 ") for connection in idle)
     finally:
-        for one in idle:
-            one.close()
+        for connection in idle:
+            connection.close()
 
 
 def test_the_administration_listener_rejects_bad_input(server, site):

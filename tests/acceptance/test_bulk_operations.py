@@ -129,7 +129,7 @@ def site(request, make_site, postgresql_server):
 
 def ran(site):
     """How often each of the two handlers was entered, and whether a delivery exists twice."""
-    lines = [one.split() for one in site.journal.read_text().splitlines()] if site.journal.exists() else []
+    lines = [line.split() for line in site.journal.read_text().splitlines()] if site.journal.exists() else []
     assert len({delivery for _, delivery in lines}) == len(lines), "a delivery ran twice"
     return Counter(name for name, _ in lines)
 
@@ -174,7 +174,7 @@ def test_a_stopped_bulk_command_can_be_repeated(site, act, number, many):
         assert many - before - 500 <= done["deliveries"] <= many - before
     handler = "first" if act == "replay" else "late"
     site.until(
-        lambda ledger: sum(ledger.count_by_state()[one] for one in ("waiting", "running", "dead")) == 0, within=120
+        lambda ledger: sum(ledger.count_by_state()[state] for state in ("waiting", "running", "dead")) == 0, within=120
     )
     assert ran(site) == {handler: many}
     assert made(site, act) == many

@@ -61,7 +61,8 @@ def open_circuit(site):
 def succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
     return lambda ledger: all(
-        (found := ledger.delivery_statuses(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+        (found := ledger.delivery_statuses(event_id)) and {it.state for it in found} == {"succeeded"}
+        for event_id in event_ids
     )
 
 
@@ -74,7 +75,7 @@ def test_the_circuit_opens_and_closes_after_a_trial(site):
     assert server.post("more", {"processDefinitionKey": "leave"}, Prefer="wait=60").status == 202
     options = ("--database", site.database, "--plugins-dir", site.plugins)
     listed = site.run("handlers", "list", *options, "--json", **QUICK)
-    found = next(one for one in json.loads(listed.stdout)["handlers"] if one["id"] == "p:grant")
+    found = next(handler for handler in json.loads(listed.stdout)["handlers"] if handler["id"] == "p:grant")
     assert (found["circuit_reason"], bool(found["circuit_retry_at"])) == ("ValueError: the archive is away", True)
     assert "circuit open:" in site.run("handlers", "list", *options, **QUICK).stdout
     # The delivery of a trial is running and has no due time until it waits again.
@@ -88,7 +89,7 @@ def test_the_circuit_opens_and_closes_after_a_trial(site):
     site.until(succeeded(*first, *later))
     server.stop()
     server.check_log()
-    entries = [one["event"] for one in server.records]
+    entries = [record["event"] for record in server.records]
     assert {"circuit_opened", "circuit_half_open", "circuit_closed"} <= set(entries)
 
 

@@ -48,17 +48,17 @@ def test_a_worker_runs_callbacks_of_a_skewed_server(broken, shifted, seconds):
     # Before the server knows of the worker, the delivery counts as one without a process.
     until(lambda: server.post("i0", RETRYABLE | {"fails": 0}, Prefer="wait=20").status == 200)
     answers = [server.post(f"i{number}", RETRYABLE | {"fails": number % 2}, Prefer="wait=20") for number in range(6)]
-    assert {one.status for one in answers} == {200}
+    assert {answer.status for answer in answers} == {200}
     # Not in the order of their ids: a delayed answer about the time of the database sets the clock back a little.
     stored = rows(broken.direct, "SELECT flow_instance_id, received_at FROM events ORDER BY flow_instance_id")
     assert [instance for instance, _ in stored] == [f"i{number}" for number in range(6)]
     assert all(abs(received_at / 1_000_000 - time.time()) < 600 for _, received_at in stored)
-    told = {f"i{number}": one.event_id for number, one in enumerate(answers)}
+    told = {f"i{number}": answer.event_id for number, answer in enumerate(answers)}
     check_invariants(broken, broken.direct, told)
-    for one in (server, worker):
-        assert not one.logged("process_expired")
-        one.stop()
-        one.check_log()
+    for process in (server, worker):
+        assert not process.logged("process_expired")
+        process.stop()
+        process.check_log()
 
 
 def test_a_worker_with_a_fast_clock_starts_no_retry_early(broken, shifted):
@@ -75,9 +75,9 @@ def test_a_worker_with_a_fast_clock_starts_no_retry_early(broken, shifted):
     assert abs(due_at / 1_000_000 - time.time() - 3600) < 600
     assert [instance for instance, _, _ in entered(broken)] == ["j"]
     assert rows(broken.direct, "SELECT min(id) FROM events") == [(event_id,)]
-    for one in (server, worker):
-        one.stop()
-        one.check_log()
+    for process in (server, worker):
+        process.stop()
+        process.check_log()
 
 
 RETRY_LATER = '''

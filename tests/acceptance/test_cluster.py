@@ -54,7 +54,7 @@ def cluster(make_site, postgresql_url):
 @pytest.fixture
 def said(cluster):
     """A function that runs a command with no plugin or one plugin; returns its output as JSON."""
-    others = ",".join(one.name for one in entry_points(group="flowhooks"))
+    others = ",".join(entry_point.name for entry_point in entry_points(group="flowhooks"))
 
     def run(*words, code=0, name="", as_json=True):
         given = cluster.settings | {"database": cluster.url, "plugins_deny": others}
@@ -69,7 +69,7 @@ def said(cluster):
 
 def of(checked, about):
     """The findings about a subject."""
-    return [one for one in checked["findings"] if one["about"] == about]
+    return [finding for finding in checked["findings"] if finding["about"] == about]
 
 
 def plugin(site, name):
@@ -85,7 +85,9 @@ def entered(site):
 
 def succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
-    return lambda ledger: all({it.state for it in ledger.delivery_statuses(one)} == {"succeeded"} for one in event_ids)
+    return lambda ledger: all(
+        {it.state for it in ledger.delivery_statuses(event_id)} == {"succeeded"} for event_id in event_ids
+    )
 
 
 class Three(NamedTuple):
@@ -108,10 +110,10 @@ def test_command_output_is_true_for_all_processes(cluster, said):
         server.until_logged("routes_changed", others=2)
     assert second.post("a1", {"processDefinitionKey": "a"}, **LONG).status == 200
     assert first.post("c1", {"processDefinitionKey": "c"}, **LONG).status == 200
-    dead = [first.post(one, {"processDefinitionKey": "b"}, **LONG) for one in ("b1", "b2")]
-    assert [one.status for one in dead] == [500, 500]
-    look(said, three, {one.event_id for one in dead})
-    change(cluster, said, *(one.event_id for one in dead))
+    dead = [first.post(instance, {"processDefinitionKey": "b"}, **LONG) for instance in ("b1", "b2")]
+    assert [response.status for response in dead] == [500, 500]
+    look(said, three, {response.event_id for response in dead})
+    change(cluster, said, *(response.event_id for response in dead))
     left = leave_to_nobody(cluster, said, three)
     left.append(end_each(cluster, three))
     assert of(said("check", code=1), "deliveries")[0]["what"] == "3 waiting, 0 running; no server runs"
@@ -124,26 +126,28 @@ def test_command_output_is_true_for_all_processes(cluster, said):
     assert books.accepted == 10
     assert {state: count for state, count in books.deliveries.items() if count} == {"succeeded": 9, "closed": 1}
     # Each delivery ran once, and the replayed one twice.
-    assert {one: times for one, times in Counter(entered(cluster)).items() if times > 1} == {("b", "b1"): 2}
+    assert {run: times for run, times in Counter(entered(cluster)).items() if times > 1} == {("b", "b1"): 2}
     assert len(entered(cluster)) == 11
 
 
 def look(said, three, dead):
     """Check the output of a command without plugins."""
     checked = said("check")
-    living = [one["facts"] for one in of(checked, "processes")]
-    assert {(one["kind"], one["pid"], one["handlers"]) for one in living} == {
+    living = [finding["facts"] for finding in of(checked, "processes")]
+    assert {(live_process["kind"], live_process["pid"], live_process["handlers"]) for live_process in living} == {
         ("server", three.first.process.pid, 1),
         ("server", three.second.process.pid, 1),
         ("worker", three.worker.process.pid, 1),
     }
-    assert [one["mark"] for one in of(checked, "handlers")] == ["ok"]
+    assert [finding["mark"] for finding in of(checked, "handlers")] == ["ok"]
     assert of(checked, "deliveries")[0]["what"] == "0 waiting, 0 running"
-    found = {one["name"]: one["state"] for one in said("plugins", "list")["plugins"] if one["state"] != "denied"}
+    found = {
+        plugin["name"]: plugin["state"] for plugin in said("plugins", "list")["plugins"] if plugin["state"] != "denied"
+    }
     assert found == dict.fromkeys("abc", "elsewhere")
-    found = {one["handler_id"]: one["state"] for one in said("routes")["routes"]}
+    found = {route["handler_id"]: route["state"] for route in said("routes")["routes"]}
     assert found == {f"{name}:work": "elsewhere" for name in "abc"}
-    assert {one["id"] for one in said("events", "list", "--state", "dead")["events"]} == dead
+    assert {event["id"] for event in said("events", "list", "--state", "dead")["events"]} == dead
 
 
 def change(cluster, said, replayed, closed):
@@ -213,7 +217,9 @@ def test_a_callback_without_any_worker_is_answered_at_once(cluster, said):
     server = cluster.start("--no-worker", *plugin(cluster, "a"), **cluster.settings)
     assert server.post("a1", {"processDefinitionKey": "a"}, **LONG).status == 202
     checked = said("check", code=1, name="a")
-    assert [one["what"] for one in of(checked, "handlers")] == ["no live process runs 1 handler loaded here: a:work"]
+    assert [finding["what"] for finding in of(checked, "handlers")] == [
+        "no live process runs 1 handler loaded here: a:work"
+    ]
     assert of(checked, "jobs")[0]["mark"] == "ok"
     assert of(checked, "deliveries")[0]["what"] == "1 waiting, 0 running; no process runs handlers"
     assert server.ask("GET", "/readyz", admin=True).status == 200

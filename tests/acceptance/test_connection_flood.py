@@ -140,8 +140,8 @@ def test_incomplete_large_bodies_use_no_handler_files(start, site):
         for number in range(CONNECTIONS):
             if number % 100 == 0:  # a connection on which nobody calls for five seconds is closed for another one
                 post(engine, f"first-{number}", "nobody")
-            one = stack.enter_context(closing(socket.create_connection(server.address, timeout=60)))
-            one.sendall(head + b" " * 100_000)
+            client = stack.enter_context(closing(socket.create_connection(server.address, timeout=60)))
+            client.sendall(head + b" " * 100_000)
         until_nothing_is_accepted(server, engine)
         assert post(engine, "opens", "opens") == 200, server.lines[-3:]
         assert server.logged("body_buffer_failed") == server.logged("accept_failed") == []
@@ -166,7 +166,7 @@ def test_a_reduced_number_of_connections_is_logged_and_checked(start, site):
     assert said["max_open_files"] == 1024
     assert 2 * (said["listen"] + said["admin"]) <= 1024 - 256
     checked = site.run("check", "--json", "--database", site.database)
-    (found,) = [one for one in json.loads(checked.stdout)["findings"] if one["about"] == "connections"]
+    (found,) = [finding for finding in json.loads(checked.stdout)["findings"] if finding["about"] == "connections"]
     assert found["mark"] == "note"
     assert "1024" in found["why"]
     assert "LimitNOFILE" in found["next"]

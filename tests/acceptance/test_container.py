@@ -43,7 +43,7 @@ def sent(folder):
         else:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(CHECKOUT / name, folder / name)
-    assert not [file for file in folder.rglob("*") if any(fnmatch.fnmatch(file.name, one) for one in left_out)]
+    assert not [file for file in folder.rglob("*") if any(fnmatch.fnmatch(file.name, pattern) for pattern in left_out)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def image(tmp_path_factory):
     # Nothing is fetched: what builds and what is required comes from the environment of these tests.
     without = {"PIP_CONFIG_FILE": os.devnull}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    for step in (one for one in containerfile.steps() if one.word == "RUN" and one.stage == 0):
+    for step in (step for step in containerfile.steps() if step.word == "RUN" and step.stage == 0):
         if "--require-hashes" in step.text:
             continue
         command = step.text.replace("/opt/flowhooks", f"{folder}/flowhooks").replace("/wheels", f"{folder}/wheels")

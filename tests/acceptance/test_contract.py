@@ -161,7 +161,7 @@ def test_one_callback_from_many_clients_is_one_event(server, site):
     assert {answer.status for answer in answers} <= {200, 202}
     assert server.post("at-once", DONE).body == SUCCESS
     with site.ledger() as ledger:
-        assert [one.attempt for one in ledger.delivery_statuses(answers[0].event_id)] == [1]
+        assert [delivery_status.attempt for delivery_status in ledger.delivery_statuses(answers[0].event_id)] == [1]
         assert ledger.event(answers[0].event_id).repeats == 32
 
 
@@ -213,7 +213,7 @@ def test_a_rejected_event_is_500_and_is_not_retried(server, site):
         answer = server.post("rejected", {"processDefinitionKey": "rejects"})
         assert answer.check_error(500).endswith("demo:rejects failed: amount is negative")
     with site.ledger() as ledger:
-        assert [one.attempt for one in ledger.delivery_statuses(answer.event_id)] == [1]
+        assert [delivery_status.attempt for delivery_status in ledger.delivery_statuses(answer.event_id)] == [1]
 
 
 def test_an_answer_waits_for_quick_retries(server, site):
@@ -260,7 +260,7 @@ def test_an_unfinished_event_is_202_and_a_repeat_gets_the_outcome(server, site):
     joined = server.post("slow-1", body)
     assert (joined.status, joined.body, joined.event_id) == (200, SUCCESS, answer.event_id)
     with site.ledger() as ledger:
-        assert [one.attempt for one in ledger.delivery_statuses(answer.event_id)] == [1]
+        assert [delivery_status.attempt for delivery_status in ledger.delivery_statuses(answer.event_id)] == [1]
 
 
 def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
@@ -286,7 +286,7 @@ def test_other_data_for_one_identity_is_409_and_stored(server, site):
     assert is_chinese(server.post("conflict", other, Accept_Language="zh").check_error(409))
     assert answer.event_id == first.event_id
     with site.ledger() as ledger:
-        assert [one.body for one in ledger.conflicts(first.event_id)] == [other.decode()]
+        assert [conflict.body for conflict in ledger.conflicts(first.event_id)] == [other.decode()]
         assert ledger.event(first.event_id).event.business_key == "a"
     assert server.post("conflict", DONE | {"businessKey": "a"}).body == SUCCESS
 
@@ -423,7 +423,7 @@ def test_a_locked_database_is_503_and_a_repeat_is_safe(site, make_site):
     answer = until(taken)
     assert (answer.status, answer.body) == (200, SUCCESS)
     with other.ledger() as ledger:
-        assert [one.attempt for one in ledger.delivery_statuses(answer.event_id)] == [1]
+        assert [delivery_status.attempt for delivery_status in ledger.delivery_statuses(answer.event_id)] == [1]
     server.stop()
     server.check_log()
     assert other.balance().accepted == 1

@@ -66,17 +66,20 @@ def fill(file, count=EVENTS):
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, process_definition_key, body, "
             "digest, state, route, route_size, repeats, received_at, identity_sha256) "
             f"VALUES (?, 's', 'complete', ?, '', 'leave', ?, '{'0' * 64}', 'routed', ?, 1, 0, {MADE_AT}, ?)",
-            [(one, one, body, '{"p:h": "key leave"}', texts_sha256(("s", "complete", one, ""))) for one in ids],
+            [
+                (event_id, event_id, body, '{"p:h": "key leave"}', texts_sha256(("s", "complete", event_id, "")))
+                for event_id in ids
+            ],
         )
         connection.executemany(
             "INSERT INTO deliveries (id, event_id, handler, state, attempt, retry_base, comment, created_at, "
             f"changed_at) VALUES (?, ?, 'p:h', 'succeeded', 1, 0, '', {MADE_AT}, {MADE_AT})",
-            [(one, one) for one in ids],
+            [(event_id, event_id) for event_id in ids],
         )
         connection.executemany(
             "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
             f"VALUES (?, 1, '{PROCESS}', {MADE_AT}, {MADE_AT}, 'succeeded', '', '')",
-            [(one,) for one in ids],
+            [(delivery_id,) for delivery_id in ids],
         )
         connection.execute(f"INSERT INTO counters VALUES ('accepted', '{PROCESS}', ?)", (count,))
         connection.execute(

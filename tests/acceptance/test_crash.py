@@ -110,7 +110,7 @@ def stored(crashed):
     found, after = {}, ""
     with crashed.ledger() as ledger:
         while page := ledger.page(EventFilter(), limit=500, after=after):
-            found |= {one.event.flow_instance_id: one for one in page}
+            found |= {stored_event.event.flow_instance_id: stored_event for stored_event in page}
             after = page[-1].event.id
     return found
 
@@ -131,8 +131,10 @@ def test_the_kills_interrupted_attempts(crashed):
     """The kills interrupted attempts; otherwise the other tests of this file show nothing."""
     assert len(crashed.taken) > 20 * ROUNDS
     assert all(server.process.returncode == -9 for server in crashed.crashes)
-    lost = [one for server in (*crashed.crashes[1:], crashed.orderly) for one in server.logged("deliveries_recovered")]
-    assert sum(one["now_unknown"] + one["now_waiting"] for one in lost) > 0
+    lost = [
+        record for server in (*crashed.crashes[1:], crashed.orderly) for record in server.logged("deliveries_recovered")
+    ]
+    assert sum(record["now_unknown"] + record["now_waiting"] for record in lost) > 0
 
 
 def test_graceful_shutdown_under_load_leaves_nothing_to_recover(crashed):
@@ -165,10 +167,10 @@ def test_all_2xx_for_one_callback_name_the_same_event(crashed, stored):
 def test_every_delivery_has_the_expected_state(stored, attempts):
     """Waiting deliveries ran; a lost attempt was retried with `retry=` and is unknown without; none is dead."""
     states = Counter()
-    for one in stored.values():
-        assert len(one.delivery_statuses) == 2, one
+    for stored_event in stored.values():
+        assert len(stored_event.delivery_statuses) == 2, stored_event
         states.update(
-            (delivery_status.handler, delivery_status.state.value) for delivery_status in one.delivery_statuses
+            (delivery_status.handler, delivery_status.state.value) for delivery_status in stored_event.delivery_statuses
         )
     assert set(states) <= {("demo:plain", "succeeded"), ("demo:plain", "unknown"), ("demo:repeatable", "succeeded")}
     numbers = Counter(delivery_id for delivery_id, _ in attempts)
@@ -190,9 +192,9 @@ def test_no_handler_without_retry_was_entered_twice(crashed):
 def test_no_attempt_was_entered_twice_or_unrecorded(crashed, stored, attempts):
     """The handler's own records match the attempts that the ledger recorded before it was entered."""
     entered = Counter((delivery, attempt) for _, _, delivery, attempt in crashed.entered)
-    assert [one for one, times in entered.items() if times > 1] == []
+    assert [key for key, times in entered.items() if times > 1] == []
     assert set(entered) <= set(attempts)
-    succeeded = {one for one, attempt in attempts.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
+    succeeded = {key for key, attempt in attempts.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
     assert succeeded <= set(entered)
     events = {
         delivery_status.delivery_id: stored_event.event.id
@@ -223,7 +225,13 @@ def test_resolve_and_replay_still_work(crashed, stored):
         if delivery_status.state.value == "unknown"
     ]
     assert unknown, "no attempt of the handler without retry= was killed in the middle"
-    verdicts = dict(zip((one.delivery_id for one in unknown), ["did-not", "did", "close"] * len(unknown), strict=False))
+    verdicts = dict(
+        zip(
+            (delivery_status.delivery_id for delivery_status in unknown),
+            ["did-not", "did", "close"] * len(unknown),
+            strict=False,
+        )
+    )
     for delivery_id, verdict in verdicts.items():
         answer, was_unavailable = operate_until_available(
             crashed.server, token, "resolve", delivery_id=delivery_id, verdict=verdict, note="looked"

@@ -232,19 +232,19 @@ def rounds(by):
             more = {1, later, 3 * later if by == "load" else later} - {0, short}
             first = pytest.mark.long if at in LEFT_OUT[place] or by in BY_HAND else ()
             found += [(place, at, short, first), *((place, at, times, pytest.mark.long) for times in sorted(more))]
-    found.sort(key=lambda one: ("sqlite", "postgresql", "procrastinate").index(one[0]))
-    return [pytest.param(*one, marks=marks, id="-".join(map(str, one))) for *one, marks in found]
+    found.sort(key=lambda kill_round: ("sqlite", "postgresql", "procrastinate").index(kill_round[0]))
+    return [pytest.param(*kill_round, marks=marks, id="-".join(map(str, kill_round))) for *kill_round, marks in found]
 
 
 def test_the_table_has_every_point():
     """Each failpoint has a round that kills a process there."""
     assert set(TABLE) == {*FAILPOINTS, "handler"} - ELSEWHERE
-    every = [one for by in ROUNDS for one in rounds(by)]
-    assert {one.values[1] for one in every} == set(TABLE)
-    assert {one.values[1] for one in every if not one.marks} == {
+    every = [parameter_set for by in ROUNDS for parameter_set in rounds(by)]
+    assert {parameter_set.values[1] for parameter_set in every} == set(TABLE)
+    assert {parameter_set.values[1] for parameter_set in every if not parameter_set.marks} == {
         at for at, way in TABLE.items() if way.by not in BY_HAND
     }
-    assert len(every) == len({one.id for one in every})
+    assert len(every) == len({parameter_set.id for parameter_set in every})
 
 
 class Place:
@@ -273,9 +273,9 @@ class Place:
 
     def rest(self):
         """Stop the running server."""
-        for one in self.live:
-            if one.process.poll() is None:
-                one.stop()
+        for process in self.live:
+            if process.process.poll() is None:
+                process.stop()
         self.live = []
 
     def begin(self):
@@ -319,8 +319,8 @@ class Place:
         found, after = {}, self.after
         with self.site.ledger() as ledger:
             while page := ledger.page(EventFilter(), limit=500, after=after):
-                assert not {one.event.flow_instance_id for one in page} & set(found)
-                found |= {one.event.flow_instance_id: one for one in page}
+                assert not {stored_event.event.flow_instance_id for stored_event in page} & set(found)
+                found |= {stored_event.event.flow_instance_id: stored_event for stored_event in page}
                 after = page[-1].event.id
         return found
 
@@ -333,14 +333,18 @@ class Place:
         self.until_over()
         stored = self.events()
         assert {instance for instance, _, _ in taken} - set(stored) == set()
-        assert {(instance, stored[instance].event.id) for instance, _, _ in taken} == {one[:2] for one in taken}
+        assert {(instance, stored[instance].event.id) for instance, _, _ in taken} == {
+            callback[:2] for callback in taken
+        }
         names = {
-            one.delivery_id: one.handler.partition(":")[2] for it in stored.values() for one in it.delivery_statuses
+            delivery_status.delivery_id: delivery_status.handler.partition(":")[2]
+            for it in stored.values()
+            for delivery_status in it.delivery_statuses
         }
         marked = {}
         with self.site.ledger() as ledger:
-            for one in stored.values():
-                for delivery_status in one.delivery_statuses:
+            for stored_event in stored.values():
+                for delivery_status in stored_event.delivery_statuses:
                     attempts = ledger.attempts(delivery_status.delivery_id)
                     assert [it.number for it in attempts] == list(range(1, delivery_status.attempt + 1))
                     marked |= {(delivery_status.delivery_id, it.number): it.outcome.value for it in attempts}
@@ -348,23 +352,28 @@ class Place:
                     last = attempts[-1].outcome.value
                     assert (delivery_status.state, last) in {("succeeded", "succeeded"), ("unknown", "lost")}
             shown = {
-                one.delivery_id
+                delivery_status.delivery_id
                 for it in ledger.page(EventFilter(state="unknown"), limit=10_000)
-                for one in it.delivery_statuses
-                if one.state == "unknown"
+                for delivery_status in it.delivery_statuses
+                if delivery_status.state == "unknown"
             }
             assert ledger.verify().problems == []
-        unknown = {one.delivery_id for it in stored.values() for one in it.delivery_statuses if one.state == "unknown"}
+        unknown = {
+            delivery_status.delivery_id
+            for it in stored.values()
+            for delivery_status in it.delivery_statuses
+            if delivery_status.state == "unknown"
+        }
         assert unknown <= shown
         entered = Counter((delivery, attempt) for _, delivery, attempt, _ in self.entered() if delivery in names)
         assert set(entered.values()) <= {1}
         assert set(entered) <= set(marked)
-        assert {one for one, outcome in marked.items() if outcome == "succeeded"} <= set(entered)
+        assert {attempt for attempt, outcome in marked.items() if outcome == "succeeded"} <= set(entered)
         once = Counter(delivery for delivery, _ in entered if names[delivery] == "plain")
         assert set(once.values()) <= {1}
         done = {file.name for file in (self.site.folder / "work").iterdir()}
-        assert {one for one in names if one not in unknown} <= done
-        return {one for one, outcome in marked.items() if outcome == "lost"}, set(entered)
+        assert {delivery_id for delivery_id in names if delivery_id not in unknown} <= done
+        return {attempt for attempt, outcome in marked.items() if outcome == "lost"}, set(entered)
 
 
 class Cluster(Place):
@@ -445,9 +454,9 @@ def place(make_site, new_postgresql):
     def get(name, kind=Place):
         if name == "sqlite":
             kind = Place
-        for other, one in made.items():
+        for other, place in made.items():
             if other != (name, kind):
-                one.rest()
+                place.rest()
         if (name, kind) not in made:
             site, runner = make_site(), "procrastinate" if name == "procrastinate" else "embedded"
             if name != "sqlite":
@@ -458,9 +467,9 @@ def place(make_site, new_postgresql):
         return made[name, kind]
 
     yield get
-    for one in made.values():
-        one.rest()
-        verified = one.site.run("verify", "--database", one.site.database)
+    for place in made.values():
+        place.rest()
+        verified = place.site.run("verify", "--database", place.site.database)
         assert verified.returncode == 0, verified
 
 
@@ -489,7 +498,7 @@ def test_recover(place, name, at, times):
     gate = here.site.folder / "shut"
     gate.touch()
     events = [here.post(f"{prefix}{number}", "held", **ASYNC).event_id for number in range(2)]
-    here.site.until(lambda _ledger: sum(one[3].startswith(prefix) for one in here.entered()) == 4)
+    here.site.until(lambda _ledger: sum(run[3].startswith(prefix) for run in here.entered()) == 4)
     here.server.kill()
     gate.unlink()
     until_killed(here.doomed(at, times), at, times)
@@ -498,8 +507,8 @@ def test_recover(place, name, at, times):
     assert len(lost) == 4
     assert lost <= entered
     with here.site.ledger() as ledger:
-        for one in events:
-            found = {it.handler: (it.state.value, it.attempt) for it in ledger.delivery_statuses(one)}
+        for event_id in events:
+            found = {it.handler: (it.state.value, it.attempt) for it in ledger.delivery_statuses(event_id)}
             assert found == {"demo:held_plain": ("unknown", 1), "demo:held_again": ("succeeded", 2)}
 
 
@@ -533,8 +542,8 @@ def commanded(here, at, times, *command):
         assert killed.returncode == -signal.SIGKILL, killed
         assert f"killed at {at}:{times}" in killed.stderr
         return
-    for number, one in enumerate(command, 1):
-        done = here.site.run("events", *one, "--yes", "--database", here.site.database, **here.settings)
+    for number, subcommand in enumerate(command, 1):
+        done = here.site.run("events", *subcommand, "--yes", "--database", here.site.database, **here.settings)
         assert (done.returncode == 0) == (number < len(command)), done
     until_killed(here.server, at, times)
     here.heir()
@@ -556,18 +565,18 @@ def test_reroute(place, name, at, times):
     else:
         here.doomed(at, times, ready=True)
     with here.site.ledger() as ledger:
-        assert {len(ledger.delivery_statuses(one)) for one in events} == {2}
-    words = ("reroute", *(f"--id={one}" for one in events))
+        assert {len(ledger.delivery_statuses(event_id)) for event_id in events} == {2}
+    words = ("reroute", *(f"--id={event_id}" for event_id in events))
     commanded(here, at, times, words)
     with here.site.ledger() as ledger:
-        assert {len(ledger.delivery_statuses(one)) for one in events} == {2 if at == "reroute.written" else 3}
+        assert {len(ledger.delivery_statuses(event_id)) for event_id in events} == {2 if at == "reroute.written" else 3}
     again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
     assert again.returncode == 0, again.stderr
     lost, entered = here.check()
     assert not lost or at == "reroute.committed"  # the delivery is running by then
-    ran = [one for one in here.entered() if one[3].startswith(prefix)]
+    ran = [run for run in here.entered() if run[3].startswith(prefix)]
     assert Counter(name for name, *_ in ran if name != "again") == {"plain": 3, "late": 3 - len(lost - entered)}
-    assert {len(one.delivery_statuses) for one in here.events().values()} == {3}
+    assert {len(stored_event.delivery_statuses) for stored_event in here.events().values()} == {3}
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("dismiss"))
@@ -583,20 +592,20 @@ def test_dismiss(place, name, at, times):
     words = ("dismiss", "--key", key, "--note", key)
     commanded(here, at, times, words)
     before = "parked" if at == "dismiss.written" else "dismissed"
-    assert {one.state for one in here.events().values()} == {before}
+    assert {stored_event.state for stored_event in here.events().values()} == {before}
     again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
     assert again.returncode == 0, again.stderr
     here.check()
-    assert {one.state for one in here.events().values()} == {"dismissed"}
+    assert {stored_event.state for stored_event in here.events().values()} == {"dismissed"}
     with here.site.ledger() as ledger, ledger.connection() as connection:
-        deeds = [one for one in audit.entries(connection, limit=100) if one.detail.get("note") == key]
-    assert [one.detail["events"] for one in deeds] == [3]
+        deeds = [entry for entry in audit.entries(connection, limit=100) if entry.detail.get("note") == key]
+    assert [entry.detail["events"] for entry in deeds] == [3]
 
 
 def delivery_status(ledger, event_id):
     """The state and the attempts of an event's only delivery."""
-    (one,) = ledger.delivery_statuses(event_id)
-    return one.state.value, one.attempt
+    (only,) = ledger.delivery_statuses(event_id)
+    return only.state.value, only.attempt
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("correct"))
@@ -622,11 +631,11 @@ def test_correct(place, name, at, times):
     with here.site.ledger() as ledger, ledger.connection() as connection:
         (conflict,) = ledger.conflicts(event_id)
         assert delivery_status(ledger, conflict.corrected_by) in {("succeeded", 1), ("unknown", 1)}
-        deeds = [one for one in audit.entries(connection, limit=100) if one.detail.get("note") == prefix]
+        deeds = [entry for entry in audit.entries(connection, limit=100) if entry.detail.get("note") == prefix]
         assert ledger.verify().problems == []
-    assert [one.target for one in deeds] == [event_id]
+    assert [entry.target for entry in deeds] == [event_id]
     assert here.server.post(f"{prefix}0", body | {"businessKey": "second"}).event_id == conflict.corrected_by
-    assert sum(one[3].startswith(prefix) for one in here.entered()) == 2
+    assert sum(run[3].startswith(prefix) for run in here.entered()) == 2
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("resolve"))
@@ -637,7 +646,7 @@ def test_resolve(place, name, at, times):
     gate = here.site.folder / "shut"
     gate.touch()
     events = [here.post(f"{prefix}{number}", "held-plain", **ASYNC).event_id for number in range(times)]
-    here.site.until(lambda _ledger: sum(one[3].startswith(prefix) for one in here.entered()) == times)
+    here.site.until(lambda _ledger: sum(run[3].startswith(prefix) for run in here.entered()) == times)
     here.server.kill()
     gate.unlink()
     if here.shares:
@@ -646,8 +655,8 @@ def test_resolve(place, name, at, times):
         here.doomed(at, times, ready=True)
     here.site.until(lambda ledger: all(delivery_status(ledger, event_id) == ("unknown", 1) for event_id in events))
     with here.site.ledger() as ledger:
-        ids = [ledger.delivery_statuses(one)[0].delivery_id for one in events]
-    commanded(here, at, times, *(("resolve", one, "--did-not") for one in ids))
+        ids = [ledger.delivery_statuses(event_id)[0].delivery_id for event_id in events]
+    commanded(here, at, times, *(("resolve", delivery_id, "--did-not") for delivery_id in ids))
     with here.site.ledger() as ledger:
         state, attempt = delivery_status(ledger, events[-1])
     assert attempt == 1 if at == "resolve.written" else attempt == 2 or state == "waiting"
@@ -659,7 +668,7 @@ def test_resolve(place, name, at, times):
         ends = [delivery_status(ledger, event_id) for event_id in events]
     assert {state for state, _ in ends} == {"succeeded"}
     attempts = sum(attempt for _, attempt in ends)
-    assert sum(one[3].startswith(prefix) for one in here.entered()) == attempts - len(lost - entered)
+    assert sum(run[3].startswith(prefix) for run in here.entered()) == attempts - len(lost - entered)
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("purge"))
@@ -783,7 +792,7 @@ def test_copy(to_copy, make_site, new_postgresql, name, at, times):  # noqa: PLR
     assert killed.returncode == -signal.SIGKILL, killed
     again = site.run(*words, "--json")
     assert again.returncode == 0, again.stderr
-    kept = sum(one["kept"] for one in json.loads(again.stdout)["tables"].values())
+    kept = sum(table["kept"] for table in json.loads(again.stdout)["tables"].values())
     assert (kept > 0) == (at == "copy.committed" or times > 1)
     with to_copy.ledger() as source, closing(Reader(target)) as copied:
         assert copied.verify().accepted == source.verify().accepted

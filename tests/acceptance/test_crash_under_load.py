@@ -55,7 +55,9 @@ def test_every_point_repeatedly_under_load(site, number):
 def test_every_point_under_load_on_postgresql(site, postgresql_url):
     """On PostgreSQL all points are used except those of migrations and SQLite's checkpoints."""
     site.database = site.url = postgresql_url
-    chain = [one for one in (*SHORT, *OPERATORS, *LOAD) if one[0].partition(".")[0] not in {"migrate", "checkpoint"}]
+    chain = [
+        point for point in (*SHORT, *OPERATORS, *LOAD) if point[0].partition(".")[0] not in {"migrate", "checkpoint"}
+    ]
     kill_in_turn(SharedLoadUnderCrashes(site), chain)
 
 

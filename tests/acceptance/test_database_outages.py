@@ -47,24 +47,26 @@ def ready(process):
 def until_ready(processes):
     """Wait until all processes are ready; return the seconds."""
     began = time.monotonic()
-    until(lambda: all(ready(one)[0] == 200 for one in processes), poll=0.05, why=lambda: [*map(ready, processes)])
+    until(
+        lambda: all(ready(process)[0] == 200 for process in processes), poll=0.05, why=lambda: [*map(ready, processes)]
+    )
     return time.monotonic() - began
 
 
 def until_entered(site, *instances):
     """Wait until handlers have been entered for these instances."""
-    site.until(lambda _ledger: set(instances) <= {one for one, _, _ in entered(site)})
+    site.until(lambda _ledger: set(instances) <= {instance for instance, _, _ in entered(site)})
 
 
 def stop(processes):
     """Stop the processes in order, and check that none was restarted or expired."""
-    for one in processes:
-        assert one.process.poll() is None, "\n".join(one.lines[-20:])
-        assert not one.logged("process_expired")
-        assert not one.logged("stale_attempt")
-    for one in processes:
-        one.stop()
-        one.check_log()
+    for process in processes:
+        assert process.process.poll() is None, "\n".join(process.lines[-20:])
+        assert not process.logged("process_expired")
+        assert not process.logged("stale_attempt")
+    for process in processes:
+        process.stop()
+        process.check_log()
 
 
 def outage(site, processes, engines, seconds):
@@ -73,9 +75,9 @@ def outage(site, processes, engines, seconds):
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         time.sleep(min(1.0, seconds / 5))
-        until(lambda: all(ready(one)[0] == 503 for one in processes), poll=0.05)
-    for one in processes:
-        status, problems = ready(one)
+        until(lambda: all(ready(process)[0] == 503 for process in processes), poll=0.05)
+    for process in processes:
+        status, problems = ready(process)
         assert status == 503
         assert problems
         # Log records are one line each, without a statement or a password.
@@ -88,8 +90,8 @@ def outage(site, processes, engines, seconds):
 def check_refusals(answers):
     """Check that all responses during an outage are 503 with a Retry-After."""
     assert answers
-    assert {one.status for one in answers} == {503}
-    assert all(one.retry_after for one in answers)
+    assert {answer.status for answer in answers} == {503}
+    assert all(answer.retry_after for answer in answers)
 
 
 def go_through(site, kind, seconds, **settings):
@@ -112,7 +114,7 @@ def go_through(site, kind, seconds, **settings):
     began = time.monotonic()
     recovered = until_ready(processes)
     place = len(engines.responses)
-    site.until(lambda _ledger: len([one for one in engines.since(place) if one.status == 202]) > 20)
+    site.until(lambda _ledger: len([response for response in engines.since(place) if response.status == 202]) > 20)
     taken = time.monotonic() - began
     told |= engines.stop()
     # The outcome arrives through LISTEN on a new connection: a server without a worker answers with it.
@@ -128,7 +130,12 @@ def go_through(site, kind, seconds, **settings):
     assert ("long-again", 2) not in ran
     stop(processes)
     check_refusals(answers)
-    return {"answers": len(answers), "slowest": max(one.seconds for one in answers), "ready": recovered, "202": taken}
+    return {
+        "answers": len(answers),
+        "slowest": max(answer.seconds for answer in answers),
+        "ready": recovered,
+        "202": taken,
+    }
 
 
 @pytest.mark.timeout(240)
@@ -151,7 +158,7 @@ def test_restarts_and_crashes(cluster):
         end()
         site.server.start()
         place = len(engines.responses)
-        site.until(lambda _ledger, place=place: sum(one.status == 202 for one in engines.since(place)) > 30)
+        site.until(lambda _ledger, place=place: sum(response.status == 202 for response in engines.since(place)) > 30)
     told = engines.stop()
     # 200: a COMMIT of which only the reply was lost, and the handler had ended before the callback was repeated.
     assert {answer.status for answer in engines.responses} <= {200, 202, 503}

@@ -74,10 +74,10 @@ class Callers:
 
     def run(self):
         """Send every round; return (instance, status, event id, body) of every response."""
-        for one in self._threads:
-            one.start()
-        for one in self._threads:
-            one.join(100)
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            thread.join(100)
         assert self.errors == []
         return self.answers
 
@@ -101,16 +101,16 @@ class Callers:
 
 def test_the_same_callback_at_the_same_moment(shared):
     """Each identity has one row and one run; every response is 2xx and names one event."""
-    all_are_one(shared, shared.rounds)
+    check_one_event_each(shared, shared.rounds)
 
 
 @pytest.mark.long
 def test_the_same_callback_at_the_same_moment_two_hundred_times(shared):
     """The same with two hundred rounds, which finds rare races."""
-    all_are_one(shared, 200)
+    check_one_event_each(shared, 200)
 
 
-def all_are_one(shared, rounds):
+def check_one_event_each(shared, rounds):
     """Send every round, and check the responses, the stored rows and the runs."""
     servers = [shared.start(**SETTINGS) for _ in range(shared.several)]
     answers = Callers([server.address for server in servers], rounds).run()
@@ -120,13 +120,16 @@ def all_are_one(shared, rounds):
     assert len(told) == rounds, "one callback was answered with two events"
     shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": rounds})
     with shared.ledger() as ledger:
-        stored = {(one.event.flow_instance_id, one.event.id) for one in ledger.page(EventFilter(), limit=1000)}
-        repeats = sum(one.repeats for one in ledger.page(EventFilter(), limit=1000))
+        stored = {
+            (stored_event.event.flow_instance_id, stored_event.event.id)
+            for stored_event in ledger.page(EventFilter(), limit=1000)
+        }
+        repeats = sum(stored_event.repeats for stored_event in ledger.page(EventFilter(), limit=1000))
     assert stored == told
     assert repeats == (CALLERS - 1) * rounds
     ran = Counter(tuple(line.split()) for line in shared.journal.read_text().splitlines())
-    assert ran == Counter({(*one, "1"): 1 for one in told})
-    for one in servers:
-        one.stop()
-        one.check_log()
+    assert ran == Counter({(*pair, "1"): 1 for pair in told})
+    for server in servers:
+        server.stop()
+        server.check_log()
     assert shared.balance().accepted == rounds

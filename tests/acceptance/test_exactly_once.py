@@ -95,7 +95,7 @@ def test_each_row_exists_once_after_a_kill_at_any_moment(shared, moment):
     victim = worker(shared)
     gate = shut(shared, moment)
     event_id = server.post("i", BODY, **ASYNC).event_id
-    shared.until(lambda _ledger: [one for one in moments(shared) if one[0] == moment])
+    shared.until(lambda _ledger: [entry for entry in moments(shared) if entry[0] == moment])
     assert rows(shared) == []
     victim.kill()
     gate.unlink()
@@ -113,7 +113,7 @@ def test_a_killed_attempt_without_retry_is_unknown_and_rolled_back(shared):
     victim = worker(shared)
     shut(shared, "after")
     event_id = server.post("i", {"processDefinitionKey": "once"}, **ASYNC).event_id
-    shared.until(lambda _ledger: [one for one in moments(shared) if one[0] == "after"])
+    shared.until(lambda _ledger: [entry for entry in moments(shared) if entry[0] == "after"])
     victim.kill()
     shared.until(lambda ledger: state(event_id)(ledger) == "unknown")
     assert rows(shared) == []
@@ -128,7 +128,7 @@ def test_a_worker_stopped_until_its_expiry_writes_no_row(shared, moment):
     sleeper = worker(shared)
     gate = shut(shared, moment)
     event_id = server.post("i", BODY, **ASYNC).event_id
-    shared.until(lambda _ledger: [one for one in moments(shared) if one[0] == moment])
+    shared.until(lambda _ledger: [entry for entry in moments(shared) if entry[0] == moment])
     sleeper.freeze()
     gate.unlink()
     heir = worker(shared)
@@ -149,12 +149,12 @@ def test_each_of_many_rows_exists_once_after_workers_are_killed(shared):
     # Each worker blocks some deliveries before any continues: together fewer than a hundred.
     gate = shut(shared, "before")
     events = [server.post(f"i{number:03}", BODY, **ASYNC).event_id for number in range(100)]
-    pids = {one.process.pid for one in workers}
+    pids = {worker.process.pid for worker in workers}
     shared.until(lambda _ledger: {pid for *_, pid in moments(shared)} == pids)
     gate.unlink()
     for victim in workers[:2]:
         victim.kill()
-    shared.until(lambda ledger: all(state(one)(ledger) == "succeeded" for one in events))
+    shared.until(lambda ledger: all(state(event_id)(ledger) == "succeeded" for event_id in events))
     assert [flow for flow, _ in rows(shared)] == [f"i{number:03}" for number in range(100)]
     for process in (server, workers[2]):
         process.stop()

@@ -69,7 +69,7 @@ def test_a_full_disk_is_503_and_loses_no_callback(site):
     assert (ready.status, ready.json["ready"]) == (503, False)
 
     def told():
-        return [one for one in server.logged("ledger_write_failed") if one["why"] in ready.json["trouble"][0]]
+        return [record for record in server.logged("ledger_write_failed") if record["why"] in ready.json["trouble"][0]]
 
     site.plugin("broken", "raise ImportError")
     server.signal(signal.SIGUSR2)

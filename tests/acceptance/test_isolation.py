@@ -63,7 +63,7 @@ def _marked(site, instance):
     """The pids that a handler has written: its own, its parent's, and those it started."""
     file = Path(f"{site.journal}-{instance}")
     until(file.exists)
-    return [int(one) for one in file.read_text().split()]
+    return [int(pid) for pid in file.read_text().split()]
 
 
 def _until_gone(*pids):
@@ -91,7 +91,10 @@ def test_a_crash_kill_or_endless_loop_affects_only_its_attempt(isolated):
     isolated.until(lambda ledger: ledger.count_by_state()["unknown"] == 2)
     assert server.post("good-2", body("good"), Prefer="wait=25").status == 200
     server.until_logged("attempt_failed", times=3)
-    errors = {one["handler"]: (one["outcome"], one["state"], one["error"]) for one in server.logged("attempt_failed")}
+    errors = {
+        record["handler"]: (record["outcome"], record["state"], record["error"])
+        for record in server.logged("attempt_failed")
+    }
     killed = errors.pop("own:slow")
     assert errors == {
         "own:crashes": ("lost", "unknown", "its process was killed by signal 11 (SIGSEGV)"),
@@ -107,7 +110,7 @@ def test_a_crash_kill_or_endless_loop_affects_only_its_attempt(isolated):
     server.stop()
     server.check_log()
     printed = server.logged("handler_output", text="a line that is no JSON")
-    assert [one["handler"] for one in printed] == ["own:good"] * 2
+    assert [record["handler"] for record in printed] == ["own:good"] * 2
     isolated.balance()
 
 
@@ -171,7 +174,7 @@ def test_each_server_process_has_its_own_handler_processes(sharing):
     server.post("slow", body("slow"), Prefer="respond-async")
     pids = _marked(sharing, "slow")
     parent = int(Path(f"/proc/{pids[1]}/stat").read_text().rpartition(")")[2].split()[1])
-    both = [one["pid"] for one in server.logged("server_started")]
+    both = [record["pid"] for record in server.logged("server_started")]
     assert parent in both
     os.kill(parent, signal.SIGKILL)
     _until_gone(*pids)
@@ -182,8 +185,8 @@ def test_each_server_process_has_its_own_handler_processes(sharing):
         # The process that handlers are forked from starts first.
         assert server.post(f"good-{number}", body("good"), Prefer="wait=60", timeout=90).status == 200
     server.until_logged("handler_output", times=8, handler="own:good")
-    assert {one["pid"] for one in server.logged("handler_output")} <= {
-        one["pid"] for one in server.logged("server_started")
+    assert {record["pid"] for record in server.logged("handler_output")} <= {
+        record["pid"] for record in server.logged("server_started")
     }
     server.stop()
     server.check_log()
@@ -195,8 +198,8 @@ def test_shutdown_waits_for_isolated_handlers(isolated):
     server = isolated.start()
     server.post("slow", body("slow"), Prefer="respond-async")
     pid, fork_server, started = _marked(isolated, "slow")
-    for one in (pid, fork_server):
-        os.kill(one, signal.SIGTERM)
+    for process_id in (pid, fork_server):
+        os.kill(process_id, signal.SIGTERM)
     server.signal()
     server.until_logged("shutdown_started")
     Path(f"{isolated.journal}-go").touch()

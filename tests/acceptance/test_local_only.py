@@ -142,7 +142,7 @@ def test_callbacks_of_local_programs_are_accepted(server):
 def test_rejected_requests_are_listed_with_their_reason(server, site):
     """A rejected request is listed with its reason, and the contract is published all the same."""
     assert post(server, "listed", {"Via": "1.1 proxy"})[0] == 403
-    site.until(lambda ledger: any("through a proxy" in one for one in reasons(ledger)))
+    site.until(lambda ledger: any("through a proxy" in reason for reason in reasons(ledger)))
     assert server.ask("GET", "/openapi.json").status == 200
 
 
@@ -168,7 +168,7 @@ def test_a_source_requires_its_credential(make_site):
     site = make_site()
     site.plugin("p", PLUGIN)
     server = site.start(config=SOURCE)
-    for number, headers in enumerate([*PROXIED, *BY_A_PAGE, *({"Host": one} for one in OTHER_NAMES)]):
+    for number, headers in enumerate([*PROXIED, *BY_A_PAGE, *({"Host": host} for host in OTHER_NAMES)]):
         assert post(server, "1", headers)[0] == 401
         assert post(server, f"ok-{number}", headers | {"Authorization": f"Bearer {TOKEN}"})[0] == 200, headers
     server.stop()
@@ -222,6 +222,6 @@ def test_a_page_in_a_real_browser_creates_no_event(make_site):
             page.goto(f"http://localhost:{pages.server_port}/")
             page.wait_for_function("document.title == 'sent'")
         pages.shutdown()
-    site.until(lambda ledger: any("web page" in one for one in reasons(ledger)))
+    site.until(lambda ledger: any("web page" in reason for reason in reasons(ledger)))
     assert site.balance().stored == 0
     server.stop()

@@ -83,9 +83,9 @@ def test_lost_commit_reply_of_a_running_mark(broken, kind):
     assert answer.status == 200
     assert [attempt for instance, attempt, _ in entered(broken) if instance == "i"] == [2]
     check_invariants(broken, broken.direct, {"i": answer.event_id})
-    for one in (server, worker):
-        one.stop()
-        one.check_log()
+    for process in (server, worker):
+        process.stop()
+        process.check_log()
 
 
 def test_lost_commit_reply_of_an_outcome(broken, kind):

@@ -17,7 +17,7 @@ def handlers():
 
 def states(ledger, answer):
     """The states of a response's deliveries."""
-    return {one.state.value for one in ledger.delivery_statuses(answer.event_id)}
+    return {delivery_status.state.value for delivery_status in ledger.delivery_statuses(answer.event_id)}
 
 
 def test_deliveries_wait_until_a_missing_plugin_is_reinstalled(site):
@@ -36,7 +36,10 @@ def test_deliveries_wait_until_a_missing_plugin_is_reinstalled(site):
     assert alone.status == 202
     assert server.post("a", {"processDefinitionKey": "good"}).status == 200
     with site.ledger() as ledger:
-        states = {one.handler: (one.state.value, one.attempt) for one in ledger.delivery_statuses(both.event_id)}
+        states = {
+            delivery_status.handler: (delivery_status.state.value, delivery_status.attempt)
+            for delivery_status in ledger.delivery_statuses(both.event_id)
+        }
     assert states == {"good:good": ("succeeded", 1), "gone:good": ("waiting", 0)}
     server.stop()
     site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
@@ -44,7 +47,8 @@ def test_deliveries_wait_until_a_missing_plugin_is_reinstalled(site):
     for answer in (both, alone):
         site.until(
             lambda ledger, of=answer: (
-                {one.state.value for one in ledger.delivery_statuses(of.event_id)} == {"succeeded"}
+                {delivery_status.state.value for delivery_status in ledger.delivery_statuses(of.event_id)}
+                == {"succeeded"}
             )
         )
     assert server.post("b", {"processDefinitionKey": "good"}).body == b'{"success": true}'
@@ -87,13 +91,16 @@ def test_events_are_parked_until_a_handler_is_installed(site):
     assert server.post("p-other", {"processDefinitionKey": "nobody"}).status == 202
     with site.ledger() as ledger:
         for answer in parked:
-            states = {one.handler: (one.state.value, one.attempt) for one in ledger.delivery_statuses(answer.event_id)}
+            states = {
+                delivery_status.handler: (delivery_status.state.value, delivery_status.attempt)
+                for delivery_status in ledger.delivery_statuses(answer.event_id)
+            }
             assert states == {"watcher:audit": ("succeeded", 1), "good:good": ("succeeded", 1)}
         created = [
-            one.delivery_id
+            delivery_status.delivery_id
             for answer in parked
-            for one in ledger.delivery_statuses(answer.event_id)
-            if one.handler == "good:good"
+            for delivery_status in ledger.delivery_statuses(answer.event_id)
+            if delivery_status.handler == "good:good"
         ]
     # The attempts may begin in another order, because several threads run them.
     assert created == sorted(created)

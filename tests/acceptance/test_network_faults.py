@@ -39,7 +39,7 @@ def ready(process):
 def flows(site, engines, status=202, *, several=20):
     """Wait until `several` callbacks have this result; return the seconds."""
     began, place = time.monotonic(), len(engines.responses)
-    site.until(lambda _ledger: sum(one.status == status for one in engines.since(place)) >= several)
+    site.until(lambda _ledger: sum(response.status == status for response in engines.since(place)) >= several)
     return time.monotonic() - began
 
 
@@ -51,9 +51,9 @@ def until_all_run(*processes):
 
 def stop(*processes):
     """Stop the processes in order, and check that none was restarted or logged a fault of its own."""
-    for one in processes:
-        one.stop()
-        one.check_log()
+    for process in processes:
+        process.stop()
+        process.check_log()
 
 
 def test_connections_that_are_reset(cluster):
@@ -84,9 +84,9 @@ def test_a_slow_network(broken, seconds):
     broken.proxy.restore()
     until_all_run(server, worker)
     check_invariants(broken, broken.direct, {"slow": answer.event_id})
-    for one in (server, worker):
-        assert not one.logged("process_expired")
-        assert not one.logged("ledger_write_failed")
+    for process in (server, worker):
+        assert not process.logged("process_expired")
+        assert not process.logged("ledger_write_failed")
     stop(server, worker)
 
 
@@ -103,8 +103,8 @@ def test_connections_that_drop_data(cluster):
     site.proxy.discard()
     # The first callbacks wait for the timeout; later ones are answered at once, or the test would take minutes.
     flows(site, engines, 503, several=300)
-    refused = [one for one in engines.since(place) if one.status == 503]
-    assert all(one.retry_after for one in refused)
+    refused = [response for response in engines.since(place) if response.status == 503]
+    assert all(response.retry_after for response in refused)
     # A process that had nothing to write finds it at its next heartbeat.
     until(lambda: not ready(server) and not ready(worker))
     gate.unlink()

@@ -23,7 +23,7 @@ PATHS += ["/console/events", "/console/handlers", "/api/overview", "/api/events"
 
 def leave_none(pid):
     """Let a process open no more files; return its previous limit."""
-    taken = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    taken = {int(descriptor.name) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     free = next((number for number in range(soft) if number not in taken), soft)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
@@ -99,7 +99,7 @@ def plugin_site(site):
 
 def children(pid):
     """The child processes of a process."""
-    statuses = [(one.name, one / "status") for one in Path("/proc").iterdir() if one.name.isdecimal()]
+    statuses = [(folder.name, folder / "status") for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
     found = []
     for name, status in statuses:
         with suppress(OSError):  # the process has ended meanwhile

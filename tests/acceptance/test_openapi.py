@@ -71,7 +71,7 @@ def server(make_site):
     yield server
     assert server.process.poll() is None
     server.check_log()
-    assert not [one for one in server.records if one["event"] in {"request_failed", "application_failed"}]
+    assert not [record for record in server.records if record["event"] in {"request_failed", "application_failed"}]
     site.balance()
 
 

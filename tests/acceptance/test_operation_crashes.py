@@ -79,8 +79,12 @@ def with_dead_deliveries(site, server):
 
 def states(ledger):
     """The states and attempts of all deliveries."""
-    found = [one for stored in ledger.find(EventFilter(), limit=100) for one in stored.delivery_statuses]
-    return Counter((one.state.value, one.attempt) for one in found)
+    found = [
+        delivery_status
+        for stored in ledger.find(EventFilter(), limit=100)
+        for delivery_status in stored.delivery_statuses
+    ]
+    return Counter((delivery_status.state.value, delivery_status.attempt) for delivery_status in found)
 
 
 def done(server, name, **arguments):
@@ -114,9 +118,9 @@ def until_finished_once(site, operation_id):
         assert {state for state, _ in states(ledger)} == {"succeeded"}
         for item in items:
             # An attempt that was lost with its process is retried, and the retry is not the operation's.
-            asked = [one for one in ledger.attempts(item.delivery_id) if one.number == 2]
+            asked = [attempt for attempt in ledger.attempts(item.delivery_id) if attempt.number == 2]
             assert len(asked) == 1
-            assert all(one.outcome == "lost" for one in ledger.attempts(item.delivery_id)[1:-1])
+            assert all(attempt.outcome == "lost" for attempt in ledger.attempts(item.delivery_id)[1:-1])
         assert ledger.verify().problems == []
 
 

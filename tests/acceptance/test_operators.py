@@ -53,7 +53,7 @@ def test_a_public_administration_listener_with_operators(make_site, config):
     cookie = log_in(server)
     assert server.ask("GET", "/console/", None, there | cookie, admin=True).status == 200
     ran = site.run("check", "--json", admin="0.0.0.0:1", database=site.database)
-    (note,) = [one for one in json.loads(ran.stdout)["findings"] if one["about"] == "operators"]
+    (note,) = [finding for finding in json.loads(ran.stdout)["findings"] if finding["about"] == "operators"]
     assert (note["mark"], "without TLS" in note["why"]) == ("note", True)
     server.stop()
     for secret in (TOKEN, PASSWORD, "argon2id", cookie["Cookie"].partition("=")[2]):

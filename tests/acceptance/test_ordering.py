@@ -104,9 +104,9 @@ class Sender(threading.Thread):
 
 def spans(lines):
     """(start, end, process) of each run of one key by start; a killed run has no end."""
-    ends = {(one.instance, one.attempt): one.at for one in lines if one.what == "ends"}
-    begun = sorted((one for one in lines if one.what == "begins"), key=lambda one: one.at)
-    return [(one.at, ends.get((one.instance, one.attempt)), one.pid) for one in begun]
+    ends = {(line.instance, line.attempt): line.at for line in lines if line.what == "ends"}
+    begun = sorted((line for line in lines if line.what == "begins"), key=lambda line: line.at)
+    return [(line.at, ends.get((line.instance, line.attempt)), line.pid) for line in begun]
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_each_key_continues_in_order_after_a_worker_is_killed(shared, each):
         sender.start()
     shared.until(lambda _ledger: sum(entry.what == "done" for entry in journal(shared)) > KEYS * each // 4)
     # One worker may run all keys, so the victim is the worker that began the last run.
-    busy = [one.pid for one in journal(shared) if one.what == "begins"][-1]
-    victim, heir = sorted(workers, key=lambda one: one.process.pid != busy)
+    busy = [line.pid for line in journal(shared) if line.what == "begins"][-1]
+    victim, heir = sorted(workers, key=lambda worker: worker.process.pid != busy)
     (shared.folder / f"shut-{victim.process.pid}").touch()
     # A run that had begun before may wait, too: if the victim runs a delivery of each key, no further one begins.
-    shared.until(lambda _ledger: any(one.what == "waits" for one in journal(shared)))
+    shared.until(lambda _ledger: any(line.what == "waits" for line in journal(shared)))
     victim.kill()
     enough.set()
     for sender in senders:
@@ -139,18 +139,18 @@ def test_each_key_continues_in_order_after_a_worker_is_killed(shared, each):
     shared.until(_all_succeeded(sent))
 
     keys = defaultdict(list)
-    for one in journal(shared):
-        keys[one.key].append(one)
+    for line in journal(shared):
+        keys[line.key].append(line)
     cut_off = []
     for sender in senders:
-        done = sorted((one for one in keys[sender.key] if one.what == "done"), key=lambda one: one.at)
-        assert list(dict.fromkeys(one.instance for one in done)) == sender.instances, sender.key
+        done = sorted((line for line in keys[sender.key] if line.what == "done"), key=lambda line: line.at)
+        assert list(dict.fromkeys(line.instance for line in done)) == sender.instances, sender.key
         runs = spans(keys[sender.key])
         cut_off += [pid for _, end, pid in runs if end is None]
         for (_, end, pid), (begins, _, _) in pairwise(runs):
             assert pid == victim.process.pid if end is None else end < begins, sender.key
     assert set(cut_off) == {victim.process.pid}, "nothing was cut off: the test did not try what it says"
-    assert {one.pid for one in journal(shared)} == {one.process.pid for one in workers}
+    assert {line.pid for line in journal(shared)} == {worker.process.pid for worker in workers}
     server.stop()
     heir.stop()
     assert shared.balance().accepted == sent

@@ -54,7 +54,8 @@ def entered(site):
 def succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
     return lambda ledger: all(
-        (found := ledger.delivery_statuses(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+        (found := ledger.delivery_statuses(event_id)) and {it.state for it in found} == {"succeeded"}
+        for event_id in event_ids
     )
 
 
@@ -68,13 +69,13 @@ def test_pause_and_resume_apply_to_all_servers(shared):
     begun = entered(shared)
     # The callers request a longer wait than they get.
     answers = [servers[n % 2].post(f"i{n}", {"processDefinitionKey": "a"}, Prefer="wait=60") for n in range(30)]
-    assert {one.status for one in answers} == {202}
+    assert {answer.status for answer in answers} == {202}
     others = [servers[n % 2].post(f"o{n}", {"processDefinitionKey": "b"}, Prefer="wait=30") for n in range(4)]
-    assert {one.status for one in others} == {200}
-    assert [one for one in entered(shared) if one[0] == "a"] == begun
+    assert {answer.status for answer in others} == {200}
+    assert [run for run in entered(shared) if run[0] == "a"] == begun
     said = handlers(shared, "resume", "a:work", "--yes")
     assert "waiting deliveries released" in said
-    shared.until(succeeded(*busy, *(one.event_id for one in answers)))
+    shared.until(succeeded(*busy, *(answer.event_id for answer in answers)))
     runs = Counter(instance for name, instance, _, _ in entered(shared) if name == "a")
     assert runs == {f"i{n}": 1 for n in range(30)} | {f"before{n}": 1 for n in range(20)}
     for server in servers:

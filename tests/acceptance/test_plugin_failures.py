@@ -193,7 +193,10 @@ def test_any_exception_of_a_handler_fails_only_its_delivery(server, troubled, na
     assert message.isprintable()
     assert len(message) < 700
     with troubled.ledger() as ledger:
-        states = {one.handler: one.state.value for one in ledger.delivery_statuses(answer.event_id)}
+        states = {
+            delivery_status.handler: delivery_status.state.value
+            for delivery_status in ledger.delivery_statuses(answer.event_id)
+        }
     assert states == {"faulty:faulty": "dead", "good:good": "succeeded"}
     record = server.until_logged("attempt_failed", event_id=answer.event_id)
     assert (record["handler"], record["state"], record["attempt"]) == ("faulty:faulty", "dead", 1)
@@ -205,7 +208,11 @@ def test_a_result_that_is_not_json_is_dropped_and_logged(server, troubled, name)
     answer = server.post(f"r-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     assert (answer.status, answer.body) == (200, b'{"success": true}')
     with troubled.ledger() as ledger:
-        (found,) = [one for one in ledger.delivery_statuses(answer.event_id) if one.handler == "faulty:faulty"]
+        (found,) = [
+            delivery_status
+            for delivery_status in ledger.delivery_statuses(answer.event_id)
+            if delivery_status.handler == "faulty:faulty"
+        ]
         assert [attempt.result for attempt in ledger.attempts(found.delivery_id)] == [None]
     server.until_logged("result_dropped", handler="faulty:faulty", delivery=found.delivery_id)
 
@@ -226,7 +233,7 @@ def test_a_wrapper_error_before_the_handler_repeats_the_attempt(server, troubled
     assert record["error"] == said
     troubled.until(lambda ledger: ledger.delivery_statuses(server.held_up.event_id)[0].state == "succeeded")
     _, attempts = only(troubled, server.held_up)
-    assert [one.outcome.value for one in attempts] == ["failed", "succeeded"]
+    assert [attempt.outcome.value for attempt in attempts] == ["failed", "succeeded"]
     assert troubled.journal.read_text().splitlines().count("before 2") == 1
     assert "before 1" not in troubled.journal.read_text()
 

@@ -29,7 +29,10 @@ ALIKE = {"flowhooks-notice", "flowhooks-timings"}
 
 @pytest.mark.parametrize(
     "package",
-    [pytest.param(one, marks=pytest.mark.long if one.name in ALIKE else (), id=one.name) for one in PACKAGES],
+    [
+        pytest.param(package, marks=pytest.mark.long if package.name in ALIKE else (), id=package.name)
+        for package in PACKAGES
+    ],
 )
 def test_each_wheel_works_alone(package, environment_with_flowhooks, built, tmp_path):
     """The wheel has all its files and declares all its imports, and flowhooks accepts the plugin."""
@@ -37,8 +40,8 @@ def test_each_wheel_works_alone(package, environment_with_flowhooks, built, tmp_
     wheel = built(package)
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
-    sources = (one for one in (package / "src").rglob("*") if one.is_file() and "__pycache__" not in one.parts)
-    assert {one.relative_to(package / "src").as_posix() for one in sources} <= names
+    sources = (file for file in (package / "src").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    assert {file.relative_to(package / "src").as_posix() for file in sources} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests/")]
 

@@ -414,9 +414,9 @@ ROWS = (
     Row("a bad one before a good one, §9.3.2", b"x\r\n\r\n" + WITHIN, (400,), NONE),
     Row(
         "ten, §9.3.2",
-        b"".join(GOOD.replace(b"ID", b"ID-%d" % one) for one in range(10)) + LAST,
+        b"".join(GOOD.replace(b"ID", b"ID-%d" % number) for number in range(10)) + LAST,
         (200,) * 11,
-        {f"ID-{one}" for one in range(10)} | {"ID-last"},
+        {f"ID-{number}" for number in range(10)} | {"ID-last"},
     ),
     Row("behind one that closes, §9.6", LAST + WITHIN, (200,), BEHIND),
     Row("behind HTTP/1.0, which closes, §9.3", GOOD.replace(b"1.1", b"1.0") + WITHIN, (200,), TAKEN),
@@ -490,8 +490,8 @@ def test_each_request_has_one_answer_and_nothing_is_smuggled(server, stored, num
     own = f"row-{number:03}"
     sent = row.sent.replace(b"ID", own.encode())
     came = raw_http.parse_responses(raw_http.exchange(server.address, sent), request=sent)
-    assert tuple(one.status for one in came) == row.statuses, (row.why, came)
-    assert stored() == {one.replace("ID", own) for one in row.stored}, row.why
+    assert tuple(response.status for response in came) == row.statuses, (row.why, came)
+    assert stored() == {instance.replace("ID", own) for instance in row.stored}, row.why
     if came[-1].status not in {200, 202}:
         assert came[-1].headers["connection"] == "close"
 

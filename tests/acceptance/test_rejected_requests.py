@@ -182,14 +182,18 @@ def test_requests_rejected_by_the_http_server_are_recorded(server):
 
     def listed():
         found = json.loads(server.ask("GET", "/api/rejected-requests", admin=True).body)["rejected_requests"]
-        return {one["status"]: one for one in found if one["path"].startswith("/flow/early-")}
+        return {
+            rejected_request["status"]: rejected_request
+            for rejected_request in found
+            if rejected_request["path"].startswith("/flow/early-")
+        }
 
     until(lambda: listed().keys() == EARLY.keys())
-    for status, one in listed().items():
-        assert one["path"] == f"/flow/early-{status}/call-back/complete"
-        assert one["address"] == "127.0.0.1"
-        assert one["reason_en"]
-        assert is_chinese(one["reason_zh"])
+    for status, rejected_request in listed().items():
+        assert rejected_request["path"] == f"/flow/early-{status}/call-back/complete"
+        assert rejected_request["address"] == "127.0.0.1"
+        assert rejected_request["reason_en"]
+        assert is_chinese(rejected_request["reason_zh"])
         assert server.until_logged("requests_rejected", status=status)["why"]
         count = f'flowhooks_http_responses_total{{kind="(none)",source="(none)",status="{status}"}}'
         assert count in server.ask("GET", "/metrics", admin=True).body.decode()

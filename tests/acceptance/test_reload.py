@@ -70,14 +70,14 @@ class Engine:
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
 
     def __enter__(self):
-        for one in self._threads:
-            one.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_):
         self._over.set()
-        for one in self._threads:
-            one.join(120)
+        for thread in self._threads:
+            thread.join(120)
 
     def until(self, condition):
         """Wait until a condition on the statuses holds."""
@@ -291,7 +291,7 @@ def test_starts_and_reloads_are_in_the_audit_log(plugin_site):
     plugin_site.plugin("p", PLUGIN + '\n__version__ = "2.0"\n')
     config = f"answer_wait = 0\n[http]\nthreads = 3\n{source(OLD)}{source(NEW, name='other')}"
     server = plugin_site.start(config=config)
-    start = until(lambda: next((one for one in audited("start") if "plugins_changed" in one), None))
+    start = until(lambda: next((detail for detail in audited("start") if "plugins_changed" in detail), None))
     assert start["plugins_changed"] == {"p": f"{loaded['digest'][:16]} -> {start['plugins']['p']}"}
     assert start["plugins"]["p"].startswith("2.0 ")
     assert {"answer_wait", "http.threads", "sources.other"} <= set(start["settings_changed"])

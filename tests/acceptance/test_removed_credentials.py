@@ -156,11 +156,11 @@ def test_check_reports_that_a_start_would_fail(plugin_site):
     write(plugin_site, REST)
     checked = plugin_site.run("check", "--json", "--database", plugin_site.database)
     assert checked.returncode == 1
-    found = [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
+    found = [finding for finding in json.loads(checked.stdout)["findings"] if "no source" in finding["what"]]
     assert [finding["mark"] for finding in found] == ["problem"]
     write(plugin_site, WHOLE)
     checked = plugin_site.run("check", "--json", "--database", plugin_site.database)
-    assert not [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
+    assert not [finding for finding in json.loads(checked.stdout)["findings"] if "no source" in finding["what"]]
 
 
 def test_supervised_processes_still_require_credentials(sharing):

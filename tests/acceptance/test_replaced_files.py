@@ -51,7 +51,7 @@ def backup_over(file, folder):
 
 CASES = {
     "the file is deleted": lambda file, _folder: file.unlink(),
-    "the file is deleted with its log": lambda file, _folder: [beside(file, one).unlink() for one in BESIDE],
+    "the file is deleted with its log": lambda file, _folder: [beside(file, suffix).unlink() for suffix in BESIDE],
     "the file is moved away": lambda file, folder: move(file, folder / "away", [""]),
     "the file is moved away with its log": lambda file, folder: move(file, folder / "away"),
     "the log is deleted": lambda file, _folder: beside(file, "-wal").unlink(),
@@ -105,7 +105,7 @@ def test_the_server_continues_once_its_file_is_back_at_the_path(site, case):
     taken["after"] = server.post("after", NOBODY).event_id
     server.stop()
     with site.ledger() as ledger:
-        assert all(ledger.event(event_id).event.flow_instance_id == one for one, event_id in taken.items())
+        assert all(ledger.event(event_id).event.flow_instance_id == instance for instance, event_id in taken.items())
     assert site.balance().stored == len(taken)
 
 

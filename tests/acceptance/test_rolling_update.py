@@ -107,6 +107,8 @@ def test_a_rolling_update_loses_no_callback(shared):
     statuses = Counter(answer.status for answer in balancer.answers.values())
     assert set(statuses) <= {200, 202}, statuses
     ids = [answer.event_id for answer in balancer.answers.values()]
-    shared.until(lambda ledger: all({it.state for it in ledger.delivery_statuses(one)} == {"succeeded"} for one in ids))
+    shared.until(
+        lambda ledger: all({it.state for it in ledger.delivery_statuses(event_id)} == {"succeeded"} for event_id in ids)
+    )
     assert shared.balance().accepted == len(ids)
     assert Counter(shared.journal.read_text().split()) == Counter(list(balancer.answers))

@@ -63,8 +63,8 @@ def registered(site, pid):
 def delivery_status(site, event_id):
     """The state of an event's only delivery."""
     with site.ledger() as ledger:
-        (one,) = ledger.delivery_statuses(event_id)
-    return one
+        (only,) = ledger.delivery_statuses(event_id)
+    return only
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])

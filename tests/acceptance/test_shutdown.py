@@ -147,7 +147,7 @@ def test_graceful_shutdown(site):
     assert server.post("runs", SLOW).event_id == answer.event_id
     assert server.post("late", GOOD).status == 200
     with site.ledger() as ledger:
-        assert all(ledger.delivery_statuses(one.event_id)[0].attempt == 1 for one in queued)
+        assert all(ledger.delivery_statuses(response.event_id)[0].attempt == 1 for response in queued)
     server.stop()
 
 

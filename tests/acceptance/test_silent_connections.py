@@ -53,7 +53,7 @@ def test_a_listening_connection_is_not_closed(broken):
         line = await Company.connect(broken.proxied, autocommit=True)
         await line.execute("LISTEN something")
         Company.statement_timeout = 0.3
-        assert [one async for one in line.notifies(timeout=1)] == []
+        assert [notification async for notification in line.notifies(timeout=1)] == []
         Company.statement_timeout = WAIT_TIMEOUT
         assert await (await line.execute("SELECT 7")).fetchone() == (7,)
         await line.close()

@@ -106,11 +106,11 @@ class SlowOnes(threading.Thread):
         alive = []
         while alive or not self.stop.is_set():
             now = time.monotonic()
-            for one in list(alive):
-                if one.go_on(now):
-                    alive.remove(one)
+            for connection in list(alive):
+                if connection.go_on(now):
+                    alive.remove(connection)
                     # `now` is from before the server closed the connection.
-                    self.ended.append((one.phase, one.came, time.monotonic() - one.began))
+                    self.ended.append((connection.phase, connection.came, time.monotonic() - connection.began))
             if not self.stop.is_set() and len(alive) < SLOW:
                 alive += [Slow(self.address, next(phases), chance) for _ in range(min(20, SLOW - len(alive)))]
             if len(alive) == SLOW:
@@ -133,8 +133,8 @@ def honest(place, calls, name):
     """Let several clients send `calls` callbacks each; return the time that 99 of 100 calls did not exceed."""
     times = []
     with ThreadPoolExecutor(HONEST) as clients:
-        for one in [clients.submit(call, place, times, f"{name}-{n}", calls=calls) for n in range(HONEST)]:
-            one.result()
+        for future in [clients.submit(call, place, times, f"{name}-{n}", calls=calls) for n in range(HONEST)]:
+            future.result()
     return sorted(times)[len(times) * 99 // 100]
 
 
@@ -142,10 +142,10 @@ def held(server):
     """The number of sockets and threads of a server."""
     place = f"/proc/{server.process.pid}"
     links = []
-    for one in os.listdir(f"{place}/fd"):  # noqa: PTH208 (names)
+    for descriptor in os.listdir(f"{place}/fd"):  # noqa: PTH208 (names)
         with suppress(FileNotFoundError):
-            links.append(os.readlink(f"{place}/fd/{one}"))  # noqa: PTH115 (`socket:[1]` is no path)
-    return sum(one.startswith("socket:") for one in links), len(os.listdir(f"{place}/task"))  # noqa: PTH208 (names)
+            links.append(os.readlink(f"{place}/fd/{descriptor}"))  # noqa: PTH115 (`socket:[1]` is no path)
+    return sum(link.startswith("socket:") for link in links), len(os.listdir(f"{place}/task"))  # noqa: PTH208 (names)
 
 
 def run_beside_slow_clients(site, *, calls, read_timeout):
@@ -160,12 +160,12 @@ def run_beside_slow_clients(site, *, calls, read_timeout):
     slow.start()
     deaf = []
     for _ in range(DEAF):
-        one = socket.socket()
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        one.connect(server.address)
-        one.setblocking(False)
-        one.send(ASKING)
-        deaf.append(one)
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(server.address)
+        client.setblocking(False)
+        client.send(ASKING)
+        deaf.append(client)
     try:
         assert slow.full.wait(WAIT_TIMEOUT)
         # If slow clients used up threads, each of these calls would wait for a minute, and the test would not end.
@@ -177,8 +177,8 @@ def run_beside_slow_clients(site, *, calls, read_timeout):
         assert held(server)[1] <= threads + MORE_THREADS
     finally:
         slow.stop.set()
-        for one in deaf:
-            one.close()
+        for connection in deaf:
+            connection.close()
     assert server.memory() - memory < MAX_MEBIBYTES
     assert server.post("after", BODY).status == 200
     server.check_log()

@@ -36,7 +36,7 @@ def stopped_in_the_middle(site, server, workers, number):
         again: server.post(again, RETRYABLE, Prefer="respond-async").event_id,
         once: server.post(once, NOT_RETRYABLE, Prefer="respond-async").event_id,
     }
-    site.until(lambda _ledger: {again, once} <= {one for one, _, _ in entered(site)})
+    site.until(lambda _ledger: {again, once} <= {instance for instance, _, _ in entered(site)})
     # On a busy machine a worker that runs may have expired, and the next attempt begun: the last run is the one that
     # is stopped. Its worker may have noticed just now that it had expired, and not expire again.
     stopped = max(runs(site, again))
@@ -72,7 +72,7 @@ def test_a_stopped_worker_stores_no_stale_outcome(broken, kind, rounds):
     settings = QUICK | {"runner__kind": kind}
     server = broken.start("--no-worker", **settings)
     started = [broken.start_worker("--plugins-dir", broken.plugins, **settings) for _ in range(2)]
-    workers = {one.process.pid: one for one in started}
+    workers = {worker.process.pid: worker for worker in started}
     began, told = time.monotonic(), {}
     for number in range(rounds):
         told |= stopped_in_the_middle(broken, server, workers, number)
@@ -81,12 +81,12 @@ def test_a_stopped_worker_stores_no_stale_outcome(broken, kind, rounds):
     check_invariants(broken, broken.direct, told, may_be_unknown=True)
     for instance in told:
         outcomes, delivery = attempts_of(broken, instance)
-        late = {one["attempt"] for worker in started for one in worker.logged("stale_attempt", delivery=delivery)}
+        late = {record["attempt"] for worker in started for record in worker.logged("stale_attempt", delivery=delivery)}
         assert {outcomes[attempt] for attempt in late} <= {"lost"}, (instance, outcomes)
         assert list(outcomes.values()).count("succeeded") <= 1
         if instance.startswith("again"):
             assert 1 in late
             assert outcomes[max(outcomes)] == "succeeded"
-    for one in (server, *started):
-        one.stop()
-        one.check_log()
+    for process in (server, *started):
+        process.stop()
+        process.check_log()

@@ -74,7 +74,7 @@ def start(site, *words, ready=BOTH, processes=BOTH, **settings):
 
 def pids(server, ready="server_started"):
     """The processes that have become ready and still exist, in order."""
-    return [pid for one in server.logged(ready) if alive(pid := one["pid"])]
+    return [pid for record in server.logged(ready) if alive(pid := record["pid"])]
 
 
 def alive(pid):
@@ -111,14 +111,14 @@ class Load:
         ]
 
     def __enter__(self):
-        for one in self._threads:
-            one.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_):
         self._over.set()
-        for one in self._threads:
-            one.join(WAIT_TIMEOUT)
+        for thread in self._threads:
+            thread.join(WAIT_TIMEOUT)
 
     def _call(self, caller, keeps):
         connection, sent_at = None, 0.0
@@ -184,11 +184,11 @@ def test_calls_are_spread_over_the_processes(shared):
     }
     assert server.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
     cores = [os.sched_getaffinity(pid) for pid in both]
-    assert [len(one) for one in cores] == [1, 1]
+    assert [len(affinity) for affinity in cores] == [1, 1]
     if len(os.sched_getaffinity(0)) > 1:
         assert cores[0] != cores[1]
     server.stop()
-    assert {one["pid"] for one in server.records} == {*both, server.process.pid}
+    assert {record["pid"] for record in server.records} == {*both, server.process.pid}
     server.check_log()
     assert shared.balance().deliveries.keys() == {"succeeded"}
 
@@ -292,10 +292,10 @@ def test_a_replaced_process_waits_for_its_running_handler(shared):
     assert server.post("quick", GOOD).status == 200
     gate.unlink()
     caller.join(WAIT_TIMEOUT)
-    assert [one.status for one in answers] == [200]
+    assert [answer.status for answer in answers] == [200]
     assert answers[0].headers["Connection"] == "close"
     server.until_logged("process_replaced")
-    assert [one for one in entered(shared) if one[1] == "slow"] == [("a", "slow", runs_in)]
+    assert [run for run in entered(shared) if run[1] == "slow"] == [("a", "slow", runs_in)]
     server.stop()
 
 
@@ -376,19 +376,19 @@ def test_sigterm_ends_all_processes_in_order(shared):
         threading.Thread(target=lambda name=gate.name[5:]: answers.append(server.post(name, GOOD, Prefer="wait=60")))
         for gate in gates
     ]
-    for one in callers:
-        one.start()
+    for caller in callers:
+        caller.start()
     until(lambda: len(entered(shared)) == len(gates))
     server.signal(signal.SIGTERM)
-    for one in callers:
-        one.join(WAIT_TIMEOUT)
-    assert [one.status for one in answers] == [202] * len(gates)
+    for caller in callers:
+        caller.join(WAIT_TIMEOUT)
+    assert [answer.status for answer in answers] == [202] * len(gates)
     server.until_logged("shutdown_started", times=BOTH)
     until_refused(server.address)
     for gate in gates:
         gate.unlink()
     assert server.wait() == 0
-    assert [one["all_ended"] for one in server.logged("shutdown_finished")] == [True, True]
+    assert [record["all_ended"] for record in server.logged("shutdown_finished")] == [True, True]
     assert not any(map(alive, both))
     assert shared.balance().deliveries == {"succeeded": len(gates)}
 
@@ -468,7 +468,7 @@ def test_a_failed_first_start_logs_the_reason(shared, postgresql_server):
         postgresql_server.drop("flowhooks_no_tables")
     assert "flowhooks db upgrade" in server.lines[-1]
     assert server.lines[-1].startswith("Error: ")
-    assert not any(alive(one["process"]) for one in server.logged("process_started"))
+    assert not any(alive(record["process"]) for record in server.logged("process_started"))
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         server = shared.start("--processes", "2", listen=f"127.0.0.1:{taken.getsockname()[1]}", ready=False)
         assert server.wait() == 1
@@ -498,7 +498,9 @@ def test_worker_processes_are_supervised(shared):
     worker.signal(signal.SIGHUP)
     worker.until_logged("process_replaced")
     late = server.post("late", {"processDefinitionKey": "b"}, Prefer="respond-async").event_id
-    shared.until(lambda ledger: [one.state for one in ledger.delivery_statuses(late)] == ["succeeded"])
+    shared.until(
+        lambda ledger: [delivery_status.state for delivery_status in ledger.delivery_statuses(late)] == ["succeeded"]
+    )
     shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 3})
     last = pids(worker, "worker_started")
     worker.stop()

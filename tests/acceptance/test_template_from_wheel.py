@@ -12,7 +12,7 @@ BUILDS = ("pip", "hatchling", "editables")
 def test_the_command_without_the_extra_names_the_missing_package(environment_with_flowhooks, tmp_path):
     """Without cookiecutter the command prints in one line how to install it, and creates nothing."""
     environment = environment_with_flowhooks
-    assert not [one for one in environment.packages.iterdir() if one.name.startswith("cookiecutter")]
+    assert not [path for path in environment.packages.iterdir() if path.name.startswith("cookiecutter")]
     into = tmp_path / "empty"
     into.mkdir()
     words = ("plugins", "new", "--domain", "Leave", "--key", "leave", "--no-input")

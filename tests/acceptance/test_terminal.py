@@ -73,7 +73,7 @@ def until(process, event):
 def test_the_start_prints_where_the_console_is(serve):
     """Three lines below the log say where to send callbacks, where the console is, and how to stop."""
     with serve() as (process, person):
-        serving = next(one for one in until(process, "no_handlers") if one["event"] == "server_started")
+        serving = next(record for record in until(process, "no_handlers") if record["event"] == "server_started")
         read = ""
         while "Ctrl-C" not in read:
             read += os.read(person, 4096).decode()
@@ -94,7 +94,7 @@ def test_closing_the_terminal_ends_the_server(serve, is_replaced):
         if is_replaced:
             replace(process)
         os.close(person)
-        events = [one["event"] for one in until(process, "shutdown_finished")]
+        events = [record["event"] for record in until(process, "shutdown_finished")]
         assert process.wait(30) == 0
         events += [json.loads(line)["event"] for line in process.stderr]
     assert not {"settings_reloaded", "process_died"} & set(events)

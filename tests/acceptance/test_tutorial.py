@@ -53,7 +53,7 @@ def blocks(page):
 
 def commands(several):
     """The typed commands; a command that continues on the next line is one."""
-    return [line for one in several if one.language == "sh" for line in one.text.replace("\\\n", "").splitlines()]
+    return [line for block in several if block.language == "sh" for line in block.text.replace("\\\n", "").splitlines()]
 
 
 class Shell:
@@ -222,7 +222,7 @@ def test_the_page_states_the_number_of_commands_correctly(page):
     typed = commands(blocks(page))
     assert len(typed) == first + more
     assert typed[first - 1].startswith("flowhooks send ")
-    assert not any(one.startswith("flowhooks send ") for one in typed[: first - 1])
+    assert not any(command.startswith("flowhooks send ") for command in typed[: first - 1])
 
 
 def test_both_languages_have_the_same_code():

@@ -73,10 +73,10 @@ def test_the_wheel_has_all_needed_files(installed):
         ("flowhooks", "**/py.typed", "flowhooks"),
         ("plugins/cookiecutter-flowhooks-plugin", "**/*", "flowhooks/template"),
     ):
-        found = [one for one in (CHECKOUT / folder).glob(pattern) if one.is_file()]
-        files = [one.relative_to(CHECKOUT / folder).as_posix() for one in found]
+        found = [file for file in (CHECKOUT / folder).glob(pattern) if file.is_file()]
+        files = [file.relative_to(CHECKOUT / folder).as_posix() for file in found]
         assert files
-        assert {f"{to}/{one}" for one in files} <= names
+        assert {f"{to}/{file}" for file in files} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"flowhooks"}
@@ -88,7 +88,7 @@ def test_the_source_archive_has_exactly_the_files_of_the_repository(tmp_path):
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, CHECKOUT)
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as sources:
-        names = {one.name.partition("/")[2] for one in sources.getmembers()}
+        names = {member.name.partition("/")[2] for member in sources.getmembers()}
     assert {"Makefile", "CONTRIBUTING.md", "SECURITY.md", ".dockerignore", "tests/data/requirements/dev.txt"} <= names
     if (CHECKOUT / ".git").exists():  # the unpacked archive is no repository
         git = ["git", "-c", "safe.directory=*", "ls-files", "-z"]

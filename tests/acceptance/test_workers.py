@@ -65,7 +65,8 @@ def shut(site, instance):
 def all_succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
     return lambda ledger: all(
-        (found := ledger.delivery_statuses(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+        (found := ledger.delivery_statuses(event_id)) and {it.state for it in found} == {"succeeded"}
+        for event_id in event_ids
     )
 
 
@@ -74,7 +75,7 @@ def test_each_worker_runs_its_own_handlers_and_the_server_none(shared):
     server = shared.start("--no-worker", **shared.settings)
     early = [server.post(f"{name}0", {"processDefinitionKey": name}, **ASYNC) for name in "ab"]
     workers = {name: worker(shared, name) for name in "ab"}
-    shared.until(all_succeeded(*(one.event_id for one in early)))
+    shared.until(all_succeeded(*(answer.event_id for answer in early)))
     server.until_logged("routes_changed", others=2)
     late = [
         server.post(f"{name}{number}", {"processDefinitionKey": name}, **ASYNC)
@@ -82,9 +83,9 @@ def test_each_worker_runs_its_own_handlers_and_the_server_none(shared):
         for number in range(1, 6)
     ]
     assert {answer.status for answer in late} == {202}
-    shared.until(all_succeeded(*(one.event_id for one in late)))
+    shared.until(all_succeeded(*(answer.event_id for answer in late)))
     ran = Counter((name, pid) for name, _, _, pid in entered(shared))
-    assert ran == {(name, one.process.pid): 6 for name, one in workers.items()}
+    assert ran == {(name, worker.process.pid): 6 for name, worker in workers.items()}
     for process in (server, *workers.values()):
         process.stop()
         process.check_log()
@@ -104,7 +105,7 @@ def test_another_worker_runs_the_deliveries_of_a_killed_worker(shared):
     first = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id
     shared.until(lambda _ledger: entered(shared))
     (_, _, _, ran_by) = entered(shared)[0]
-    victim, heir = sorted(workers, key=lambda one: one.process.pid != ran_by)
+    victim, heir = sorted(workers, key=lambda worker: worker.process.pid != ran_by)
     victim.kill()
     gate.unlink()
     others = [server.post(f"j{number}", {"processDefinitionKey": "a"}, **ASYNC).event_id for number in range(5)]
@@ -175,7 +176,7 @@ def test_a_worker_runs_only_handlers_that_match_its_patterns(shared):
     events = {name: server.post(name, {"processDefinitionKey": name}, **ASYNC).event_id for name in "ab"}
     shared.until(all_succeeded(events["b"]))
     with shared.ledger() as ledger:
-        assert [one.state for one in ledger.delivery_statuses(events["a"])] == ["waiting"]
+        assert [delivery_status.state for delivery_status in ledger.delivery_statuses(events["a"])] == ["waiting"]
     assert only_b.logged("worker_started", runs=1, handlers=2)
     rest = worker(shared, "a", "b", words=("--handlers", "a:*", "--handlers", "nob*:*"), ready=False)
     assert rest.wait() == 2
@@ -213,7 +214,7 @@ def test_a_worker_without_postgresql_or_a_handler_is_refused(shared, site):
 
 def test_a_delivery_replayed_by_a_command_runs_in_a_worker(shared):
     """A delivery replayed by a command runs in a worker."""
-    one = worker(shared, "a")
+    first_worker = worker(shared, "a")
     server = shared.start("--no-worker", **shared.settings)
     event_id = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id
     shared.until(all_succeeded(event_id))
@@ -222,7 +223,7 @@ def test_a_delivery_replayed_by_a_command_runs_in_a_worker(shared):
     shared.until(
         lambda ledger: (found := ledger.delivery_statuses(event_id)[0]).attempt == 2 and found.state == "succeeded"
     )
-    for process in (server, one):
+    for process in (server, first_worker):
         process.stop()
     shared.balance()
 

@@ -265,7 +265,7 @@ def test_a_plot_shows_each_series_and_size(part):
     unknown = (*points[:2], plots.Point(size=1_000_000, cost=replace(figures.UNKNOWN, p99=500)))
     drawn = plots.svg(plots.Plot(title="Events", axis="events <stored>", series={"bare": points, "flowhooks": unknown}))
     root = ET.fromstring(drawn)
-    texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"bare", "flowhooks", "0", "10 k", "1 M", "events <stored>"} <= set(texts)
     assert drawn.count("<circle") == 1 + 6
     assert drawn.count('width="7"') == 1 + 5
@@ -284,8 +284,8 @@ def test_growth_is_measured_for_each_size_with_responses(part, tmp_path):
     bare = growth.OURS["bare"]
     found = growth._measure_sizes(quiet, {"ours": one, bare: lambda _size: one(0)}, (0, 10, 100, 1_000), "things")
     first = growth._against_first({"ours": found["ours"]}, "things")
-    assert [(one.case, one.judged) for one in first] == [("ours, 10 things", 1.1), ("ours, 100 things", 2.0)]
-    assert [one.judged for one in growth._against_bare(found, "things")] == [1.0, 1.1, 2.0]
+    assert [(figure.case, figure.judged) for figure in first] == [("ours, 10 things", 1.1), ("ours, 100 things", 2.0)]
+    assert [figure.judged for figure in growth._against_bare(found, "things")] == [1.0, 1.1, 2.0]
     plot = growth._plot("Things", "things", found)
     assert [point.size for point in plot.series["ours"]] == [0, 10, 100]
 
@@ -410,12 +410,12 @@ def test_replacements_are_measured_also_if_handlers_do_not_end(part, tmp_path):
 def test_each_tuning_variant_changes_an_existing_constant_or_setting(part):
     """Each variant changes an existing constant to another value, or is a setting."""
     for variant in part("tuning").VARIANTS[1:]:
-        for one in filter(None, variant.constants.split(",")):
-            module, name = one.split("=")[0].split(":")
+        for constant in filter(None, variant.constants.split(",")):
+            module, name = constant.split("=")[0].split(":")
             found = importlib.import_module(module)
             before = getattr(found, name)
             try:
-                part("tuned").change(one)
+                part("tuned").change(constant)
                 assert getattr(found, name) != before
                 assert type(getattr(found, name)) is type(before)
             finally:
@@ -463,12 +463,12 @@ def test_alternatives_are_compared_round_by_round(part, tmp_path):
     quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, show_progress=lambda *_args: None)
     quiet.cache["peers"] = {(name, many): found for name, found in names.items() for many in bench.CONNECTIONS}
     figures, notes = contending.ran(quiet)
-    assert [(one.case, one.judged) for one in figures] == [
+    assert [(figure.case, figure.judged) for figure in figures] == [
         (f"{many} connections, {other.name}", 2) for many in bench.CONNECTIONS
     ]
     assert any("7 answered and not run" in note for note in notes)
     figures, notes = contending.cheapest(quiet)
-    assert [(one.ours.processor, one.judged) for one in figures] == [(700, 1)] * len(bench.CONNECTIONS)
+    assert [(figure.ours.processor, figure.judged) for figure in figures] == [(700, 1)] * len(bench.CONNECTIONS)
 
 
 def test_processor_time_of_unfinished_work_is_unknown(part, tmp_path):
@@ -662,7 +662,7 @@ def test_a_small_soak_reports_only_violated_conditions(tmp_path):
     assert figures["problems"] == ["memory, MiB: last ÷ early tenth ≤ 0.01 does not hold"]
     assert figures["calls"] == 1500
     assert figures["books"]["accepted"] == figures["books"]["stored"] + figures["books"]["purged"] > 1000
-    assert {one["what"]: one["holds"] for one in figures["figures"]}.pop("file handles")
+    assert {figure["what"]: figure["holds"] for figure in figures["figures"]}.pop("file handles")
     assert "not as it should be" in ran.stdout
 
 

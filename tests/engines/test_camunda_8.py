@@ -166,7 +166,7 @@ def test_a_job_is_completed_when_its_callback_is_stored(gateway, site):
     stored = site.settled(str(number))
     shown = json.loads((PROJECTS / "payloads/camunda-8.json").read_text("utf-8"))
     assert list(json.loads(stored.body).items()) == list(shown.items())
-    assert [one.handler for one in stored.delivery_statuses] == ["deeds:archive"]
+    assert [delivery_status.handler for delivery_status in stored.delivery_statuses] == ["deeds:archive"]
     assert stored.event.source == "camunda-8"
 
 
@@ -237,4 +237,4 @@ def test_the_diagrams_are_well_formed():
     for block in blocks(PAGE, "xml"):
         text = block.text + ("</bpmn:process>" if "<bpmn:process" in block.text else "")
         (element,) = ET.fromstring(f"<x{names}>{text}</x>")
-        assert any(one.get("type") == "flowhooks-callback" for one in element.iter())
+        assert any(node.get("type") == "flowhooks-callback" for node in element.iter())

@@ -94,7 +94,7 @@ def test_a_called_instance_that_is_deleted_with_its_caller(engine, server):
     caller = server.start_instance("caller")
     child = server.called(caller)
     server.cancel(caller)
-    assert {ask(engine, one).end_state for one in (caller, child)} == {EndState.CANCELLED}
+    assert {ask(engine, instance).end_state for instance in (caller, child)} == {EndState.CANCELLED}
 
 
 def test_a_called_instance_uses_no_variables_of_its_caller(engine, server):
@@ -137,7 +137,7 @@ def test_a_page_larger_than_the_response_limit_is_read_in_parts(engine, server, 
         found, cursor = {}, None
         while True:
             page = client.finished(before, datetime.now(UTC) + timedelta(seconds=1), cursor)
-            found |= {one.id: one for one in page.instances}
+            found |= {instance.id: instance for instance in page.instances}
             cursor = page.cursor
             if cursor is None:
                 break

@@ -77,7 +77,7 @@ def payload(name, **changed):
 
 def routed(event):
     """The names of the handlers of an event's deliveries."""
-    return {one.handler.removeprefix("deeds:") for one in event.delivery_statuses}
+    return {delivery_status.handler.removeprefix("deeds:") for delivery_status in event.delivery_statuses}
 
 
 # Samples on the pages
@@ -195,11 +195,11 @@ def test_repeated_callback(site, name):
     first = site.post(instance, payload(name))
     again = site.post(instance, PAYLOADS[name].read_text("utf-8"))
     other = site.post(instance, payload(name, businessKey="C-2026-18"))
-    assert [one.status for one in (first, again, other)] == [200, 200, 409]
+    assert [answer.status for answer in (first, again, other)] == [200, 200, 409]
     assert first.event_id == again.event_id == other.event_id
     stored = site.settled(instance)
     assert stored.repeats == 1
-    assert {one.attempt for one in stored.delivery_statuses} == {1}
+    assert {delivery_status.attempt for delivery_status in stored.delivery_statuses} == {1}
     assert stored.event.business_key == payload(name)["businessKey"]
 
 
@@ -264,4 +264,4 @@ def test_the_database_cannot_be_written(make_site):
     # Not earlier: a writer that still waits for the lock reports that at once.
     time.sleep(int(answer.headers["Retry-After"]))
     assert site.post("1", payload("flowable")).status == 200
-    assert {one.attempt for one in site.settled("1").delivery_statuses} == {1}
+    assert {delivery_status.attempt for delivery_status in site.settled("1").delivery_statuses} == {1}

@@ -88,7 +88,9 @@ def test_a_process_that_ends_runs_its_handler_once(pair):
         "class": "com.example.ContractSigned",
     }
     assert data["processDefinitionId"].startswith("contract_approval:1:")
-    assert [(one.state, one.attempt) for one in stored.delivery_statuses] == [("succeeded", 1)]
+    assert [(delivery_status.state, delivery_status.attempt) for delivery_status in stored.delivery_statuses] == [
+        ("succeeded", 1)
+    ]
     pair.wait_until_sent()
 
 
@@ -281,4 +283,4 @@ def test_the_client_handles_each_status_as_the_page_states(start_engine, status_
     """The client treats each status as the page's table says, also from proxies."""
     engine = start_engine("java", url=status_server)
     said = {answer: engine.do("send", answer) for answer in ANSWERS}
-    assert {answer: (one["next"], one["waitSeconds"]) for answer, one in said.items()} == ANSWERS
+    assert {answer: (result["next"], result["waitSeconds"]) for answer, result in said.items()} == ANSWERS

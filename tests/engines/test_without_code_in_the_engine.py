@@ -211,7 +211,13 @@ def test_each_completed_instance_is_handled_once_despite_kills(engine, site):
     assert skipped == [("end_state", 3 * INSTANCES // len(WAYS))]
     with closing(Reader(f"sqlite:///{site.ledger}")) as reader:
         events = reader.page(EventFilter(), limit=1000)
-        assert Counter(one.event.flow_instance_id for one in events) == Counter(instance for _, instance in expected)
-        assert {(one.event.origin, one.event.source) for one in events} == {("reconciled", "oa")}
-        assert {status.state.value for one in events for status in one.delivery_statuses} == {"succeeded"}
+        assert Counter(stored_event.event.flow_instance_id for stored_event in events) == Counter(
+            instance for _, instance in expected
+        )
+        assert {(stored_event.event.origin, stored_event.event.source) for stored_event in events} == {
+            ("reconciled", "oa")
+        }
+        assert {status.state.value for stored_event in events for status in stored_event.delivery_statuses} == {
+            "succeeded"
+        }
         assert reader.verify().problems == []

@@ -247,7 +247,7 @@ def test_the_error_names_a_missing_folder(tmp_path, where):
     (tmp_path / "f.db").write_text("")
     with pytest.raises(LedgerUnusable, match="does not exist"):
         App(Settings(database=str(tmp_path / where), plugins_allow=("none",)))
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["f.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.db"]
 
 
 def test_a_file_name_with_special_characters(tmp_path):
@@ -256,7 +256,7 @@ def test_a_file_name_with_special_characters(tmp_path):
     app = App(Settings(database=str(file), plugins_allow=("none",)))
     app.close()
     assert file.exists()
-    assert {Path(one).suffix for one in map(str, tmp_path.iterdir())} == {".db", ".lock"}
+    assert {Path(path).suffix for path in map(str, tmp_path.iterdir())} == {".db", ".lock"}
 
 
 def test_a_second_close_does_nothing(harness, listens):
@@ -315,11 +315,17 @@ def test_an_app_does_not_store_ended_reload_threads(harness, listens, eventually
     monkeypatch.setattr(flow.app._parked_rerouter, "_repeat_delay", 0.0)
     for number in range(10):
         eventually(
-            lambda: not [one for one in flow.app._threads._threads if one.name == "reroute-parked" and one.is_alive()]
+            lambda: (
+                not [
+                    thread
+                    for thread in flow.app._threads._threads
+                    if thread.name == "reroute-parked" and thread.is_alive()
+                ]
+            )
         )
         ignored = RoutingSettings(ignore_process_keys=(f"none{number}",))
         flow.app.reload(replace(flow.app.settings, routing=ignored))
-    assert len([one for one in flow.app._threads._threads if one.name == "reroute-parked"]) == 1
+    assert len([thread for thread in flow.app._threads._threads if thread.name == "reroute-parked"]) == 1
 
 
 def test_an_app_that_was_not_started_can_be_closed(harness):
@@ -431,9 +437,9 @@ def test_a_process_routes_to_handlers_loaded_by_other_processes(harness, listens
     assert working.close()
     retire(taking.app.operation_context, ["p:h"])
     changes = eventually(
-        lambda: len(found := [one for one in logged if one["event"] == "routes_changed"]) > 1 and found
+        lambda: len(found := [record for record in logged if record["event"] == "routes_changed"]) > 1 and found
     )
-    assert [one["others"] for one in changes] == [1, 0]
+    assert [change["others"] for change in changes] == [1, 0]
     assert taking.take("i3", wait=0).status is AnswerStatus.PARKED
 
 
@@ -459,7 +465,10 @@ def test_a_process_runs_only_handlers_that_match_its_patterns(harness, listens, 
         event_id = apps[0].intake.accept(call_back, wait=0).event_id
         eventually(
             lambda: (
-                {one.handler: one.state for one in apps[0].ledger.delivery_statuses(event_id)}
+                {
+                    delivery_status.handler: delivery_status.state
+                    for delivery_status in apps[0].ledger.delivery_statuses(event_id)
+                }
                 == {"p:one": State.WAITING, "p:other": State.SUCCEEDED}
             )
         )

@@ -42,9 +42,9 @@ def locked(name):
 
 def pinned(requirement):
     """The only version that a locked requirement allows."""
-    (one,) = requirement.specifier
-    assert one.operator == "=="
-    return one.version
+    (specifier,) = requirement.specifier
+    assert specifier.operator == "=="
+    return specifier.version
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -57,7 +57,7 @@ def test_every_requirement_has_a_version_and_hashes(name):
         first, *others = entry.replace(" \\", "").splitlines()
         assert re.fullmatch(r"[a-z0-9._-]+==[\w.!+]+( ; .+)?", first), first
         assert others
-        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", one) for one in others), first
+        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line) for line in others), first
     assert "://" not in whole
 
 
@@ -69,8 +69,11 @@ def test_every_requirement_of_the_project_is_locked(name):
     has = locked(name)
     for text in asked:
         requirement = Requirement(text)
-        versions = [pinned(one) for one in has[canonicalize_name(requirement.name)]]
-        assert all(requirement.specifier.contains(one, prereleases=True) for one in versions), (text, versions)
+        versions = [pinned(locked_requirement) for locked_requirement in has[canonicalize_name(requirement.name)]]
+        assert all(requirement.specifier.contains(pinned_version, prereleases=True) for pinned_version in versions), (
+            text,
+            versions,
+        )
 
 
 def test_the_lock_covers_every_project_file():
@@ -80,9 +83,12 @@ def test_the_lock_covers_every_project_file():
         for file in (CHECKOUT / "pyproject.toml", *CHECKOUT.glob("plugins/flowhooks-*/pyproject.toml"))
     ]
     lists = []
-    for one in told:
-        lists += [one["project"]["dependencies"], one["build-system"]["requires"]]
-        lists += [*one["project"].get("optional-dependencies", {}).values(), *one.get("dependency-groups", {}).values()]
+    for pyproject in told:
+        lists += [pyproject["project"]["dependencies"], pyproject["build-system"]["requires"]]
+        lists += [
+            *pyproject["project"].get("optional-dependencies", {}).values(),
+            *pyproject.get("dependency-groups", {}).values(),
+        ]
     asked = {canonicalize_name(Requirement(text).name) for some in lists for text in some} - OURS
     assert asked <= locked("dev").keys() | locked("upkeep").keys()
 
@@ -91,7 +97,11 @@ def test_the_environment_has_the_locked_versions():
     """These tests run with the locked versions and no packages except the project and its plugins."""
     has = locked("dev")
     for name, requirements in has.items():
-        wanted = [pinned(one) for one in requirements if one.marker is None or one.marker.evaluate()]
+        wanted = [
+            pinned(requirement)
+            for requirement in requirements
+            if requirement.marker is None or requirement.marker.evaluate()
+        ]
         try:
             installed = version(name)
         except PackageNotFoundError:
@@ -102,8 +112,8 @@ def test_the_environment_has_the_locked_versions():
 def test_run_time_and_development_have_the_same_versions():
     """The wheel's dependencies have the versions with which it was tested."""
     dev, run = locked("dev"), locked("run")
-    assert {name: [pinned(one) for one in some] for name, some in run.items()} == {
-        name: [pinned(one) for one in dev[name]] for name in run
+    assert {name: [pinned(requirement) for requirement in some] for name, some in run.items()} == {
+        name: [pinned(requirement) for requirement in dev[name]] for name in run
     }
     assert not run.keys() & {"ruff", "mypy", "hypothesis", "playwright"}
 
@@ -127,20 +137,20 @@ def test_the_sbom_lists_the_requirements_of_the_wheel(sbom):
     root = sbom["metadata"]["component"]
     assert (root["name"], root["purl"]) == ("flowhooks", f"pkg:pypi/flowhooks@{root['version']}")
     assert root["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"a wheel").hexdigest()}]
-    listed = {one["name"]: one for one in sbom["components"]}
-    assert {name: one["version"] for name, one in listed.items()} == {
-        name: pinned(one[0]) for name, one in locked("run").items()
+    listed = {component["name"]: component for component in sbom["components"]}
+    assert {name: component["version"] for name, component in listed.items()} == {
+        name: pinned(requirements[0]) for name, requirements in locked("run").items()
     }
-    for name, one in listed.items():
-        assert one["purl"] == f"pkg:pypi/{name}@{one['version']}"
-        assert one["externalReferences"][0]["hashes"]
+    for name, component in listed.items():
+        assert component["purl"] == f"pkg:pypi/{name}@{component['version']}"
+        assert component["externalReferences"][0]["hashes"]
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     extras = [text for some in project["optional-dependencies"].values() for text in some]
     asked = {canonicalize_name(Requirement(text).name) for text in [*project["dependencies"], *extras]}
-    (edges,) = (one["dependsOn"] for one in sbom["dependencies"] if one["ref"] == root["bom-ref"])
+    (edges,) = (dependency["dependsOn"] for dependency in sbom["dependencies"] if dependency["ref"] == root["bom-ref"])
     assert set(edges) == {listed[name]["bom-ref"] for name in asked}
-    assert {one for some in sbom["dependencies"] for one in some.get("dependsOn", ())} == {
-        one["bom-ref"] for one in sbom["components"]
+    assert {bom_ref for some in sbom["dependencies"] for bom_ref in some.get("dependsOn", ())} == {
+        component["bom-ref"] for component in sbom["components"]
     }
     assert listed["falcon"]["licenses"][0]["license"]["id"] == "Apache-2.0"
 

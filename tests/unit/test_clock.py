@@ -35,7 +35,7 @@ def test_now_is_the_machine_time_in_microseconds():
 def test_a_random_number_is_between_0_and_1():
     """The random number is between 0 and 1 and varies."""
     drawn = [Clock().random() for _ in range(100)]
-    assert all(0 <= one < 1 for one in drawn)
+    assert all(0 <= number < 1 for number in drawn)
     assert len(set(drawn)) > 90
 
 
@@ -80,7 +80,11 @@ def test_ids_of_concurrent_threads_differ():
     """Random parts are generated in batches, and no two threads get the same."""
     clock = At(1_767_225_600_000_000)
     with ThreadPoolExecutor(8) as pool:
-        made = [one for ids in pool.map(lambda _: [clock.new_id() for _ in range(2_000)], range(8)) for one in ids]
+        made = [
+            identifier
+            for ids in pool.map(lambda _: [clock.new_id() for _ in range(2_000)], range(8))
+            for identifier in ids
+        ]
     assert len(set(made)) == len(made)
 
 

@@ -107,7 +107,8 @@ def attributes_set(owner):
 def has(owner, name):
     """Whether a module or a class has a name: on the class, on its instances, or as a parameter."""
     return hasattr(owner, name) or (
-        inspect.isclass(owner) and any(name in attributes_set(one) for one in owner.__mro__ if one is not object)
+        inspect.isclass(owner)
+        and any(name in attributes_set(class_) for class_ in owner.__mro__ if class_ is not object)
     )
 
 
@@ -168,7 +169,9 @@ def uses(tree):
             yield None, node.arg
         elif isinstance(node, ast.Call) and first_name(node) in {"getattr", "setattr", "hasattr", "delattr"}:
             yield from (
-                (None, one.value) for one in node.args if isinstance(one, ast.Constant) and is_private(one.value)
+                (None, argument.value)
+                for argument in node.args
+                if isinstance(argument, ast.Constant) and is_private(argument.value)
             )
 
 
@@ -202,14 +205,14 @@ def subclasses():
         loaded = importlib.import_module(module)
         for node in derived:
             owner = getattr(loaded, node.name)
-            base = next((one for one in owner.__mro__ if root(one.__module__)), None)
+            base = next((class_ for class_ in owner.__mro__ if root(class_.__module__)), None)
             if base is None:
                 continue
-            own = [one for one in owner.__mro__ if one.__module__.startswith("flowhooks.")]
+            own = [class_ for class_ in owner.__mro__ if class_.__module__.startswith("flowhooks.")]
             names = {
                 name
-                for one in own
-                for name in class_names(ast.parse(textwrap.dedent(inspect.getsource(one))).body[0])
+                for class_ in own
+                for name in class_names(ast.parse(textwrap.dedent(inspect.getsource(class_))).body[0])
                 if not name.startswith("__") and has(base, name)
             }
             yield owner, base, names
@@ -298,7 +301,7 @@ def test_each_library_with_listed_names_is_pinned(library):
         *asked["project"]["optional-dependencies"].values(),
         *asked["dependency-groups"].values(),
     ]
-    requirements = [one for some in lists for text in some if (one := Requirement(text)).name == library]
+    requirements = [found for some in lists for text in some if (found := Requirement(text)).name == library]
     assert requirements
     for requirement in requirements:
         (specifier,) = requirement.specifier

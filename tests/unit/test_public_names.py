@@ -119,5 +119,7 @@ def test_documentation_examples_import_only_public_names():
         for example in FENCED.findall(page.read_text()):
             for name in re.findall(r"^\s*from flowhooks import (.+)$", example, re.MULTILINE):
                 assert {
-                    one.strip(" ()").partition(" as ")[0] for one in name.split(",") if one.strip(" ()")
+                    imported_name.strip(" ()").partition(" as ")[0]
+                    for imported_name in name.split(",")
+                    if imported_name.strip(" ()")
                 } <= PROMISED

@@ -134,7 +134,7 @@ def test_a_replay_writes_no_second_record(trail: Trail, file: Path) -> None:
     assert trail.append("b", {"x": 2}) is True
     assert trail.append("a", {"x": 3}) is False
     assert Trail(file).append("b", {"x": 4}) is False
-    assert [(one["number"], one["x"]) for one in records(file)] == [(1, 1), (2, 2)]
+    assert [(record["number"], record["x"]) for record in records(file)] == [(1, 1), (2, 2)]
     assert index_path(file).stat().st_mode == file.stat().st_mode
 
 
@@ -146,7 +146,7 @@ def test_kill_between_file_and_index_writes(trail: Trail, file: Path) -> None:
     index_path(file).write_bytes(index)
     assert Trail(file).append("b", {}) is False
     assert Trail(file).append("c", {}) is True
-    assert [one["key"] for one in records(file)] == ["a", "b", "c"]
+    assert [record["key"] for record in records(file)] == ["a", "b", "c"]
     assert verify(file) == 0
 
 
@@ -178,7 +178,7 @@ def test_kill_within_a_line(trail: Trail, file: Path, kept: int) -> None:
     index_path(file).write_bytes(index)
     assert verify(file) == 1
     assert Trail(file).append("b", {}) is True
-    assert [one["key"] for one in records(file)] == ["a", "b"]
+    assert [record["key"] for record in records(file)] == ["a", "b"]
     assert verify(file) == 0
 
 
@@ -216,7 +216,7 @@ def test_a_new_file_continues_the_chain_of_a_moved_file(trail: Trail, file: Path
     assert verify("--after", records(old)[0]["hash"], file) == 1
     assert trail.append("a", {}) is False
     assert trail.append("c", {}) is True
-    assert [one["number"] for one in records(file)] == [3]
+    assert [record["number"] for record in records(file)] == [3]
     assert verify(old, file) == 0
     assert verify("--after", last, file) == 0
     assert verify(file) == 1
@@ -371,7 +371,7 @@ def test_a_full_disk_leaves_no_half_record(trail: Trail, file: Path, monkeypatch
             trail.append("b", {})
     assert not file.read_bytes().endswith(b"\n")
     assert trail.append("b", {}) is True
-    assert [one["key"] for one in records(file)] == ["a", "b"]
+    assert [record["key"] for record in records(file)] == ["a", "b"]
 
 
 def test_many_threads_record_at_once(trail: Trail, file: Path) -> None:
@@ -379,7 +379,7 @@ def test_many_threads_record_at_once(trail: Trail, file: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         written = list(pool.map(lambda n: trail.append(f"k{n % 40}", {"x": "y" * 5000}), range(80)))
     assert written.count(True) == 40
-    assert len({one["key"] for one in records(file)}) == 40
+    assert len({record["key"] for record in records(file)}) == 40
     assert verify(file) == 0
 
 
@@ -389,7 +389,7 @@ def test_two_processes_record_at_once(file: Path) -> None:
     code += "\nmodule.BUSY_TIMEOUT = 60.0"  # SQLite gives the lock to anyone, not in turn
     code += "\ntrail = module.Trail(pathlib.Path(sys.argv[1]))\nfor n in range(25): trail.append(f'k{n}', {})"
     both = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for _ in range(2)]
-    assert [one.wait(60) for one in both] == [0, 0]
+    assert [process.wait(60) for process in both] == [0, 0]
     assert len(records(file)) == 25
     assert verify(file) == 0
 
@@ -399,16 +399,16 @@ def test_plugin_without_a_file_logs_that_nothing_is_recorded(caplog: pytest.LogC
     audit = Audit()
     audit.configure(settings={})
     assert audit.handlers() == []
-    assert [one.getMessage().partition(":")[0] for one in caplog.records] == ["nothing is recorded"]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["nothing is recorded"]
 
 
 def test_each_kind_has_a_handler(file: Path) -> None:
     """The plugin has a handler for each kind in its settings; the default is `complete`."""
     audit = Audit()
     audit.configure(settings={"file": str(file)})
-    assert [one.name for one in audit.handlers()] == ["record_complete"]
+    assert [handler.name for handler in audit.handlers()] == ["record_complete"]
     audit.configure(settings={"file": str(file), "kinds": ["complete", "cancel"]})
-    assert [(one.name, one.selectors.kind, one.selectors.every) for one in audit.handlers()] == [
+    assert [(handler.name, handler.selectors.kind, handler.selectors.every) for handler in audit.handlers()] == [
         ("record_complete", "complete", True),
         ("record_cancel", "cancel", True),
     ]
@@ -430,7 +430,7 @@ def test_outcomes_are_recorded_if_configured(
     event_id = app.post("1", processDefinitionKey="leave").event_id
     refused = app.delivery(event_id, "refuse")
     app.close()  # flushes the pending notifications
-    found = {one["what"]: one for one in records(file)}
+    found = {record["what"]: record for record in records(file)}
     assert len(records(file)) == 2
     outcome = found["outcome"]
     assert {
@@ -452,7 +452,7 @@ def test_outcomes_are_not_recorded_by_default(audited: Callable[..., AppHarness]
     app = audited(refuse)
     app.post("1", processDefinitionKey="leave")
     app.close()
-    assert [one["what"] for one in records(file)] == ["event"]
+    assert [record["what"] for record in records(file)] == ["event"]
 
 
 def test_a_missing_folder_quarantines_the_plugin_at_start(tmp_path: Path, flowhooks_app: AppFactory) -> None:

@@ -307,8 +307,11 @@ def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppHarness]
     app.advance(seconds=61)
     app.wait_for(event_id, "succeeded")
     found = [dict(span.attributes or {}) for span in recorded.spans]
-    assert [(one["flowhooks.attempt"], one["flowhooks.outcome"]) for one in found] == [(1, "failed"), (2, "succeeded")]
-    assert len({one["messaging.message.id"] for one in found}) == 1
+    assert [(attributes["flowhooks.attempt"], attributes["flowhooks.outcome"]) for attributes in found] == [
+        (1, "failed"),
+        (2, "succeeded"),
+    ]
+    assert len({attributes["messaging.message.id"] for attributes in found}) == 1
     assert recorded.counts() == {("leave:later", "failed", "RetryAfter"): 1, ("leave:later", "succeeded", None): 1}
     durations = recorded.points("messaging.process.duration")
     assert [point.count for point in durations] == [1, 1]
@@ -432,10 +435,12 @@ def test_export_uses_the_environment_settings(given: dict[str, str], service: st
     traces = ExportTraceServiceRequest.FromString(received["/v1/traces"])
     (sent,) = traces.resource_spans
     assert [span.name for scope in sent.scope_spans for span in scope.spans] == ["process :fine"]
-    assert service in {one.value.string_value for one in sent.resource.attributes if one.key == "service.name"}
+    assert service in {
+        attribute.value.string_value for attribute in sent.resource.attributes if attribute.key == "service.name"
+    }
     measures = ExportMetricsServiceRequest.FromString(received["/v1/metrics"])
     (measured,) = measures.resource_metrics
-    assert {one.name for scope in measured.scope_metrics for one in scope.metrics} == {
+    assert {metric.name for scope in measured.scope_metrics for metric in scope.metrics} == {
         "flowhooks.delivery.attempts",
         "messaging.process.duration",
     }
@@ -455,7 +460,7 @@ def test_handlers_run_if_the_sdk_cannot_start(
     )
     for instance in ("1", "2"):
         assert app.delivery(app.post(instance, processDefinitionKey="fine").event_id).state == "succeeded"
-    (record,) = [one for one in caplog.records if one.name == "flowhooks_opentelemetry"]
+    (record,) = [record for record in caplog.records if record.name == "flowhooks_opentelemetry"]
     assert named in record.getMessage()
 
 

@@ -145,8 +145,10 @@ def forwarding(plugin: Webhooks, receiver: Receiver, flowhooks_app: AppFactory) 
     """Start flowhooks with one endpoint, `crm`, at the receiver, or with the given endpoints."""
 
     def start(*endpoints: dict[str, Any], **changes: Any) -> AppHarness:
-        one = {"name": "crm", "url": receiver.url, "secret": SECRET, "process_key": "leave"} | changes
-        return flowhooks_app(names={"webhooks": plugin}, settings={"webhooks": {"endpoints": list(endpoints) or [one]}})
+        endpoint = {"name": "crm", "url": receiver.url, "secret": SECRET, "process_key": "leave"} | changes
+        return flowhooks_app(
+            names={"webhooks": plugin}, settings={"webhooks": {"endpoints": list(endpoints) or [endpoint]}}
+        )
 
     return start
 
@@ -208,7 +210,7 @@ def test_a_retry_is_the_same_message(forwarding: Callable[..., AppHarness], rece
     app.advance(minutes=6)
     assert app.wait_for(event_id, "succeeded").attempt == 3
     assert len(receiver.messages) == 3
-    assert len({(one.id, one.body) for one in receiver.messages}) == 1
+    assert len({(message.id, message.body) for message in receiver.messages}) == 1
     assert not any("cookie" in message.headers for message in receiver.messages)
 
 
@@ -219,12 +221,12 @@ def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarne
         {"name": "away", "url": "http://127.0.0.1:1/", **whole}, {"name": "crm", "url": receiver.url, **whole}
     )
     event_id = app.post("1", processDefinitionKey="travel").event_id
-    assert {one.handler: one.state.value for one in app.deliveries(event_id)} == {
+    assert {delivery.handler: delivery.state.value for delivery in app.deliveries(event_id)} == {
         "webhooks:away": "waiting",
         "webhooks:crm": "succeeded",
     }
     app.settle(event_id)
-    assert {one.handler: (one.state.value, one.attempt) for one in app.deliveries(event_id)} == {
+    assert {delivery.handler: (delivery.state.value, delivery.attempt) for delivery in app.deliveries(event_id)} == {
         "webhooks:away": ("dead", 8),
         "webhooks:crm": ("succeeded", 1),
     }
@@ -352,7 +354,7 @@ def test_a_missing_answer_is_a_failed_attempt(
     app.settle(event_id)  # on a busy machine, the next response may be late, too
     assert app.delivery(event_id).state == "succeeded"
     assert len(receiver.messages) > 1
-    assert len({one.id for one in receiver.messages}) == 1
+    assert len({message.id for message in receiver.messages}) == 1
 
 
 @pytest.mark.parametrize(
@@ -403,7 +405,7 @@ def test_every_matches_events_without_another_handler(
     """`every` takes events that match no other handler."""
     app = forwarding({"name": "all", "url": receiver.url, "secret": SECRET, "every": True})
     app.post("1", processDefinitionKey="unheard of")
-    assert [one.json["data"]["flowInstanceId"] for one in receiver.messages] == ["1"]
+    assert [message.json["data"]["flowInstanceId"] for message in receiver.messages] == ["1"]
 
 
 @pytest.mark.parametrize("answer", [500, 404, HANGS, CLOSES])
@@ -424,7 +426,7 @@ def test_secrets_are_not_shown(
     shown = "".join((delivery.error, delivery.traceback, repr(app.handlers), repr(app.app.plugins)))
     for secret in ("pass-4711", "query-4711", "header-4711", SECRET, SECRET.removeprefix("whsec_")):
         assert secret not in shown
-    logged = "\n".join(one.getMessage() for one in caplog.records)
+    logged = "\n".join(record.getMessage() for record in caplog.records)
     assert "send_request_headers.complete" in logged  # the whole log is checked, including the connection's records
     assert not [secret for secret in ("pass-4711", "query-4711", "header-4711", SECRET) if secret in logged]
 
@@ -444,7 +446,7 @@ def test_many_events_are_forwarded_at_once(forwarding: Callable[..., AppHarness]
         answers = list(pool.map(lambda n: app.post(str(n), processDefinitionKey="leave"), range(40)))
     for answer in answers:
         app.wait_for(answer.event_id, "succeeded")
-    assert len({one.id for one in receiver.messages}) == 40
+    assert len({message.id for message in receiver.messages}) == 40
     assert receiver.refused == []
 
 
@@ -457,7 +459,9 @@ def test_all_messages_of_an_event_have_the_same_id(plugin: Webhooks, receiver: R
         settings={"endpoints": [section(url=receiver.url, process_key="leave")]},
         make={"processDefinitionKey": "leave"},
         lines=lines,
-        done=lambda event: len({one.id for one in receiver.messages if one.json["data"]["eventId"] == event.id}),
+        done=lambda event: len(
+            {message.id for message in receiver.messages if message.json["data"]["eventId"] == event.id}
+        ),
     )
     assert report.ok, str(report)
 
@@ -490,7 +494,7 @@ def test_message_types_of_additional_kinds(plugin: Webhooks, receiver: Receiver)
     """The type of a callback kind that a plugin added is `flow.` and the kind's name."""
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True, kind="cancel"))
     handler(make_event(kind="cancel"), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=1))
-    assert [one.json["type"] for one in receiver.messages] == ["flow.cancel"]
+    assert [message.json["type"] for message in receiver.messages] == ["flow.cancel"]
 
 
 @pytest.mark.parametrize("traceparent", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None])
@@ -540,13 +544,13 @@ def test_wrong_settings_quarantine_the_plugin(
     plugin: Webhooks, flowhooks_app: AppFactory, changes: dict[str, Any], says: str
 ) -> None:
     """One line names the endpoint and the fault, without any secret."""
-    one = section(process_key="leave") | changes
+    endpoint = section(process_key="leave") | changes
     with pytest.raises(ValueError, match=r"^endpoint 'crm' in ") as refused:
-        plugin.configure(settings={"endpoints": [one]})
+        plugin.configure(settings={"endpoints": [endpoint]})
     assert says in str(refused.value)
     assert "topsecret-4711" not in str(refused.value)
     with pytest.raises(FlowhooksError) as quarantined:
-        flowhooks_app(names={"webhooks": plugin}, settings={"webhooks": {"endpoints": [one]}})
+        flowhooks_app(names={"webhooks": plugin}, settings={"webhooks": {"endpoints": [endpoint]}})
     assert "webhooks" in str(quarantined.value)
     assert "topsecret-4711" not in str(quarantined.value)
 

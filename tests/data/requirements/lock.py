@@ -32,19 +32,24 @@ def project(folder: Path) -> dict[str, Any]:
 def run_time(told: dict[str, Any]) -> list[str]:
     """The requirements at run time, with every extra."""
     extras = told["project"].get("optional-dependencies", {})
-    return [*told["project"].get("dependencies", []), *(one for extra in extras.values() for one in extra)]
+    return [
+        *told["project"].get("dependencies", []),
+        *(requirement for extra in extras.values() for requirement in extra),
+    ]
 
 
 def requirements() -> dict[str, list[str]]:
     """The requirements of each of the files; the project itself and its plugins are built here, not downloaded."""
     mine = project(ROOT)
     groups = mine["dependency-groups"]
-    dev = [one for name, group in groups.items() if name != APART for one in group] + ["pip"]
+    dev = [requirement for name, group in groups.items() if name != APART for requirement in group] + ["pip"]
     for told in (mine, *map(project, sorted((ROOT / "plugins").glob("flowhooks-*")))):
         dev += run_time(told) + told["build-system"]["requires"]
     ours = ("flowhooks>", "flowhooks[", "flowhooks-")
     return {
-        "dev": sorted({one for one in dev if not one.startswith(ours) and one != "flowhooks"}),
+        "dev": sorted(
+            {requirement for requirement in dev if not requirement.startswith(ours) and requirement != "flowhooks"}
+        ),
         "run": sorted(set(run_time(mine))),
         APART: sorted(groups[APART]),
     }
@@ -53,7 +58,7 @@ def requirements() -> dict[str, list[str]]:
 def uv(*words: str, given: list[str]) -> None:
     """Run uv with the requirements in a file of its own, and without user configuration."""
     with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
-        file.write("".join(f"{one}\n" for one in given))
+        file.write("".join(f"{requirement}\n" for requirement in given))
         file.flush()
         command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", file.name, "--quiet", *words]
         subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"UV_NO_CONFIG": "1"})

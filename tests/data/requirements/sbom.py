@@ -45,7 +45,7 @@ def locked() -> dict[str, tuple[Requirement, list[str]]]:
 
 def component(requirement: Requirement, hashes: list[str]) -> Component:
     """One package with the licence that its installed metadata declares."""
-    (version,) = (one.version for one in requirement.specifier)
+    (version,) = (specifier.version for specifier in requirement.specifier)
     name = canonicalize_name(requirement.name)
     purl = PackageURL("pypi", name=name, version=version)
     made = Component(
@@ -58,7 +58,7 @@ def component(requirement: Requirement, hashes: list[str]) -> Component:
             ExternalReference(
                 type=ExternalReferenceType.DISTRIBUTION,
                 url=XsUri(str(purl)),
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=one) for one in hashes],
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest) for digest in hashes],
             )
         ],
     )
@@ -97,20 +97,22 @@ def bom(folder: Path) -> Bom:
         ],
     )
     packages = [component(*entry) for entry in locked().values()]
-    named = {one.name: one for one in packages}
+    named = {package.name: package for package in packages}
     made = Bom(components=packages, serial_number=uuid5(NAMESPACE_URL, f"{ours}:{LOCKED.read_text()}"))
     made.metadata.timestamp = None  # omitted, so that the file is reproducible
     made.metadata.component = root
-    extras = (one for extra in told["optional-dependencies"].values() for one in extra)
+    extras = (requirement for extra in told["optional-dependencies"].values() for requirement in extra)
     asked = {root: [*told["dependencies"], *extras]}
-    for one in packages:
+    for package in packages:
         try:
-            asked[one] = requires(one.name) or []
+            asked[package] = requires(package.name) or []
         except PackageNotFoundError:
-            asked[one] = []
-    for one, wanted in asked.items():
+            asked[package] = []
+    for package, wanted in asked.items():
         names = {canonicalize_name(Requirement(line).name) for line in wanted}
-        made.register_dependency(one, [named[name] for name in sorted(names & named.keys()) if named[name] is not one])
+        made.register_dependency(
+            package, [named[name] for name in sorted(names & named.keys()) if named[name] is not package]
+        )
     return made
 
 

@@ -43,7 +43,7 @@ def test_a_jump_is_logged(harness, eventually, logged):
     """Each jump is logged once with its seconds."""
     flow = harness.open()
     set_clock(flow, YEARS)
-    jump = eventually(lambda: next((one for one in logged if one["event"] == "clock_jumped"), None))
+    jump = eventually(lambda: next((record for record in logged if record["event"] == "clock_jumped"), None))
     assert (jump["log_level"], jump["seconds"]) == ("warning", YEARS)
     set_clock(flow, -YEARS)
     eventually(lambda: jumps(logged) == [YEARS, -YEARS])
@@ -89,7 +89,9 @@ def test_a_retry_delayed_for_years_runs(harness, listens, logged, eventually):
     set_clock(flow, -YEARS)
     flow.settled(event_id, State.SUCCEEDED)
     assert ran == [1, 2]
-    assert eventually(lambda: [one["deliveries"] for one in logged if one["event"] == "due_times_corrected"]) == [1]
+    assert eventually(
+        lambda: [record["deliveries"] for record in logged if record["event"] == "due_times_corrected"]
+    ) == [1]
 
 
 def test_a_retry_delayed_for_years_runs_after_a_restart(harness, listens):
@@ -133,7 +135,7 @@ def test_many_due_times_are_corrected_in_batches(harness, listens, monkeypatch):
     flow.sql("UPDATE deliveries SET due_at = ? WHERE event_id = ?", soon, ids[0])
     correct = flow.app.ledger.correct_due_times
     assert [flow.app.ledger.write(correct) for _ in range(4)] == [2, 2, 1, 0]
-    assert [flow.only(one).due_at for one in ids] == [soon] + [flow.clock.now()] * 5
+    assert [flow.only(event_id).due_at for event_id in ids] == [soon] + [flow.clock.now()] * 5
 
 
 @pytest.mark.sqlite
@@ -191,10 +193,10 @@ def test_a_clock_that_is_ahead_at_a_start_purges_nothing(harness, listens, monke
     flow = harness.open(listens(lambda event: None))
     # Callbacks received meanwhile do not make the clock right.
     flow.take("later")
-    eventually(lambda: [one for one in logged if one["event"] == "purge_postponed"])
+    eventually(lambda: [record for record in logged if record["event"] == "purge_postponed"])
     eventually(lambda: flow.app.retention._postponed)
     assert len(flow.events()) == 21
-    assert len([one for one in logged if one["event"] == "purge_postponed"]) == 1
+    assert len([record for record in logged if record["event"] == "purge_postponed"]) == 1
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
     eventually(lambda: len(flow.events()) == 1)
 
@@ -206,7 +208,7 @@ def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(harness, listen
     flow = harness.open(listens(lambda event: None))
     flow.take("i1")
     set_clock(flow, 500 * 86_400)
-    eventually(lambda: [one for one in logged if one["event"] == "purge_postponed"])
+    eventually(lambda: [record for record in logged if record["event"] == "purge_postponed"])
     assert len(flow.events()) == 1
 
 
@@ -255,8 +257,8 @@ def test_one_run_deletes_a_limited_number_of_events(harness, listens, monkeypatc
         flow.take(f"i{number}")
     flow.clock.advance(2 * 86_400)
     assert flow.app.retention.run(flow.clock.now())["events"] == 3
-    (capped,) = [one for one in logged if one["event"] == "purge_capped"]
+    (capped,) = [record for record in logged if record["event"] == "purge_capped"]
     assert (capped["log_level"], capped["most"]) == ("warning", 3)
     rest = flow.app.retention.run(flow.clock.now())
     assert (rest["events"], rest["deliveries"]) == (2, 4)  # deliveries have no limit of their own
-    assert len([one for one in logged if one["event"] == "purge_capped"]) == 1
+    assert len([record for record in logged if record["event"] == "purge_capped"]) == 1

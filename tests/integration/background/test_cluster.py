@@ -57,9 +57,9 @@ def answered(together):
 
     def answer(flow, *given, meanwhile=lambda: None):
         found, done = together(lambda: flow.take(*given, wait=LONG), meanwhile)
-        for one in (found, done):
-            if isinstance(one, Exception):
-                raise one
+        for result in (found, done):
+            if isinstance(result, Exception):
+                raise result
         return found
 
     return answer
@@ -283,7 +283,9 @@ def test_callbacks_without_a_running_handler_are_answered_at_once(having, withou
     has.close()
     eventually(lambda: not taker.app.cluster.handlers_with_runner)
     answers = [taker.take("i2", wait=LONG), taker.take("i2", wait=LONG)]
-    assert [(one.status, one.delivery_statuses[0].state) for one in answers] == [("pending", State.WAITING)] * 2
+    assert [(answer.status, answer.delivery_statuses[0].state) for answer in answers] == [
+        ("pending", State.WAITING)
+    ] * 2
     having()
     taker.settled(answers[0].event_id, State.SUCCEEDED)
     eventually(lambda: taker.app.cluster.handlers_with_runner)

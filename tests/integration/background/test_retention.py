@@ -51,7 +51,7 @@ def events(harness, listens, **retention):
 def left(flow, ids):
     """The names of the events that still exist."""
     there = set(flow.events())
-    return {name for name, one in ids.items() if one in there}
+    return {name for name, event_id in ids.items() if event_id in there}
 
 
 def test_finished_events_are_purged_after_400_days_by_default(harness, listens):
@@ -338,9 +338,9 @@ def test_a_database_failure_does_not_end_retention(harness, listens, monkeypatch
     flow.take("i1")
     with flow.locked():  # a shorter timeout would be another failure, if the writer began too late
         flow.clock.advance(2 * DAY)
-        eventually(lambda: [one for one in logged if one["event"] == "purge_failed"])
+        eventually(lambda: [record for record in logged if record["event"] == "purge_failed"])
     eventually(lambda: not flow.events())
-    assert len([one for one in logged if one["event"] == "purge_failed"]) == 1
+    assert len([record for record in logged if record["event"] == "purge_failed"]) == 1
 
 
 @pytest.mark.sqlite

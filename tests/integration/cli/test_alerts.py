@@ -36,7 +36,7 @@ def test_alerts_are_listed_and_acknowledged(alerted, run, run_json, hostile):
     done = run("alerts", "acknowledge", "a1", "--note", hostile, server=alerted, LOGNAME="ann")
     assert (done.exit_code, done.stdout) == (0, "1 alert is acknowledged.\n")
     everything = run_json("alerts", "list", "--all", server=alerted)["alerts"]
-    assert [(one["id"], one["acknowledged_by"]) for one in everything] == [("a2", ""), ("a1", "ann"), ("a3", "")]
+    assert [(alert["id"], alert["acknowledged_by"]) for alert in everything] == [("a2", ""), ("a1", "ann"), ("a3", "")]
     assert everything[2]["closed_at"] == "1970-01-01T00:00:05.000Z"
     text = run("alerts", "list", "--all", server=alerted).stdout
     assert re.search(r"acknowledged 2\d\d\d-", text)
@@ -86,7 +86,7 @@ def test_a_running_server_acknowledges_alerts(server, run, run_json, eventually)
     def stays_open():
         """The alert of the delivery that stays unknown; other alerts may be closed during the test or come first."""
         alerts = run_json("alerts", "list", server=server)["alerts"]
-        return [one for one in alerts if (one["cause"], one["subject"]) == ("unknown", "shop:hang")]
+        return [alert for alert in alerts if (alert["cause"], alert["subject"]) == ("unknown", "shop:hang")]
 
     (alert,) = eventually(stays_open)
     assert run("alerts", "acknowledge", alert["id"], server=server, LOGNAME="bob").exit_code == 0
@@ -109,10 +109,10 @@ def test_the_audit_log_lists_action_operator_and_object(alerted, run, run_json, 
     ):
         assert run(*arguments, server=alerted, **by).exit_code == 0
     entries = run_json("audit", server=alerted)["entries"]
-    assert [one["action"] for one in entries] == ["acknowledge", "resolve", "operation"]
+    assert [entry["action"] for entry in entries] == ["acknowledge", "resolve", "operation"]
     (operation,) = run_json("operations", "list", server=alerted)["operations"]
-    assert [one["target"] for one in entries] == ["a2", event["id"], operation["id"]]
-    assert {one["actor"] for one in entries} == {f"ann{hostile}"}
+    assert [entry["target"] for entry in entries] == ["a2", event["id"], operation["id"]]
+    assert {entry["actor"] for entry in entries} == {f"ann{hostile}"}
     text = run("audit", server=alerted, COLUMNS="400").stdout
     assert not CONTROLS.search(text)
     shown = "a\\u001b[31m\\u0007b\\nc\\u202ed[red]e[/red]\\u009b\\u007f:smile:"
@@ -127,7 +127,7 @@ def test_the_audit_log_lists_action_operator_and_object(alerted, run, run_json, 
     page = run_json("audit", "--limit", "2", server=alerted)
     assert len(page["entries"]) == 2
     rest = run_json("audit", "--limit", "2", "--after", page["next"], server=alerted)
-    assert [one["action"] for one in rest["entries"]] == ["operation"]
+    assert [entry["action"] for entry in rest["entries"]] == ["operation"]
     assert rest["next"] == ""
     # The operation has acted on the event, too.
     about = run_json("audit", "--target", event["id"], server=alerted)["entries"]

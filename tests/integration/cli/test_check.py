@@ -23,12 +23,12 @@ def findings(run_json):
     def look(about, **more):
         code = more.pop("code", 0)
         found = run_json("check", code=code, **more)
-        marks = [one["mark"] for one in found["findings"]]
+        marks = [finding["mark"] for finding in found["findings"]]
         assert (found["problems"], found["notes"]) == (marks.count("problem"), marks.count("note"))
         assert bool(found["problems"]) == bool(code)
-        for one in found["findings"]:
-            assert set(one) == {"mark", "about", "what", "why", "next", "traceback", "facts"}
-        return [one for one in found["findings"] if one["about"] == about]
+        for finding in found["findings"]:
+            assert set(finding) == {"mark", "about", "what", "why", "next", "traceback", "facts"}
+        return [finding for finding in found["findings"] if finding["about"] == about]
 
     return look
 
@@ -48,10 +48,10 @@ def test_check_beside_a_server(server, findings):
     assert holder["what"] == f"process {server.process.pid} serves; its administration is at {server.admin}"
     counts = findings("deliveries", server=server)
     assert counts[0]["mark"] == "ok"
-    dead = next(one for one in counts if one["what"].endswith(" dead"))
+    dead = next(finding for finding in counts if finding["what"].endswith(" dead"))
     assert dead["mark"] == "note"
     assert "flowhooks events list --state dead" in dead["next"]
-    parked = next(one for one in counts if one["what"].endswith(" parked"))
+    parked = next(finding for finding in counts if finding["what"].endswith(" parked"))
     assert "key ordre (1)" in parked["why"]
     assert findings("routes", server=server)[0]["what"] == "6 routes to 4 handlers"
 
@@ -59,7 +59,7 @@ def test_check_beside_a_server(server, findings):
 def test_check_changes_nothing(findings, tmp_path):
     """`check` creates no missing database, and reports it as a note."""
     database = findings("database")
-    assert {one["mark"] for one in database} <= {"note"}
+    assert {finding["mark"] for finding in database} <= {"note"}
     assert database[-1]["what"] == f"{tmp_path}/flowhooks.db does not exist yet"
     assert findings("plugins")[-1]["mark"] == "note"
     assert not list(tmp_path.iterdir())
@@ -91,7 +91,7 @@ def test_a_broken_plugin_is_a_finding(findings, folder):
     found = findings(
         "plugins", code=1, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="exits,raises,spoilt,works"
     )
-    by_name = {one["what"].split()[0]: one for one in found}
+    by_name = {finding["what"].split()[0]: finding for finding in found}
     assert [by_name[name]["mark"] for name in ("exits", "raises", "spoilt", "works")] == ["problem"] * 3 + ["ok"]
     assert by_name["raises"]["why"].endswith(f"ZeroDivisionError: division by zero ({folder}/raises.py:2)")
     assert by_name["raises"]["traceback"].startswith("Traceback")
@@ -137,7 +137,7 @@ def test_invalid_settings_are_findings(findings, tmp_path):
     """Each invalid setting is a finding, and nothing else is checked."""
     (tmp_path / "flowhooks.toml").write_text('listn = "x"\nanswer_wait = 99\n')
     found = findings("settings", code=1)
-    assert [one["what"] for one in found] == [
+    assert [finding["what"] for finding in found] == [
         "flowhooks.toml: listn is not a setting; did you mean listen?",
         "flowhooks.toml: answer_wait must be a number of seconds, 0 to 60, not 99",
     ]

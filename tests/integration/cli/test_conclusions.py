@@ -107,7 +107,7 @@ ENDS = {
 
 def flows(listed):
     """The flow instances of a listing."""
-    return {one["flow_instance_id"] for one in listed["events"]}
+    return {event["flow_instance_id"] for event in listed["events"]}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_reroute_to_one_handler(expenses, run, run_json):
     done = run_json(*words, "later:release", "--yes", server=expenses, **env)
     assert (done["delivered"], done["deliveries"]) == (1, 1)
     (event,) = run_json("events", "show", "rejected", server=expenses)["events"]
-    assert [one["handler"] for one in event["deliveries"]] == ["later:release"]
+    assert [delivery["handler"] for delivery in event["deliveries"]] == ["later:release"]
     assert event["state"] == "routed"
     assert (
         "routed 1 event again, only for later:release, with 1 new delivery"
@@ -206,7 +206,7 @@ def test_plugins_show_conditions(expenses, run, run_json):
     (plugin,) = [
         listed for listed in run_json("plugins", "list", server=expenses)["plugins"] if listed["name"] == "expenses"
     ]
-    assert [one["selectors"]["conclusions"] for one in plugin["handlers"]] == [["approved"], ["approved"]]
+    assert [handler["selectors"]["conclusions"] for handler in plugin["handlers"]] == [["approved"], ["approved"]]
     assert plugin["handlers"][0]["selectors"]["when"] == {"/amount": {"minimum": 1000}}
 
 
@@ -230,6 +230,6 @@ def test_handlers_of_a_newer_version(expenses, run, run_json):
     assert result.exit_code == 1
     assert "a newer version of flowhooks has registered expenses:book" in result.stderr
     findings = run_json("check", server=expenses, code=1, **env)["findings"]
-    (found,) = [one for one in findings if "newer version" in one["what"]]
+    (found,) = [finding for finding in findings if "newer version" in finding["what"]]
     assert (found["mark"], found["about"]) == ("problem", "handlers")
     assert "expenses:book" in found["what"]

@@ -36,8 +36,8 @@ def test_json(run_json, source, tmp_path):
     assert (done["source"], done["target"]) == (str(source), str(tmp_path / "target.db"))
     assert (done["made"], done["balanced"], done["problems"]) == (True, True, [])
     assert done["tables"].keys() == metadata.tables.keys()
-    for one in done["tables"].values():
-        assert (one["rows"], one["kept"], len(one["digest"])) == (0, 0, 64)
+    for table in done["tables"].values():
+        assert (table["rows"], table["kept"], len(table["digest"])) == (0, 0, 64)
     assert not run_json("db", "copy", str(source), "target.db")["made"]
 
 

@@ -88,7 +88,7 @@ def test_backup(run, run_json, empty, tmp_path):
     assert result.exit_code == 0, result.output
     assert f"Copied {empty} to {target}: 0." in result.stdout
     assert result.stdout.splitlines()[-1] == "The counts balance."
-    assert [one.name for one in target.parent.iterdir()] == ["copy.db"]
+    assert [path.name for path in target.parent.iterdir()] == ["copy.db"]
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     with closing(Reader(f"sqlite:///{target}")) as reader:
         assert reader.quick_check() is None

@@ -231,7 +231,10 @@ def test_coverage(flow, engines):
     assert shown.stdout.endswith("2 definitions, 1 not covered.\n")
     assert "shop:grant" in engines("coverage", "--all").stdout
     document = json.loads(engines("coverage", "--json").stdout)
-    assert [(one["key"], one["covered"]) for one in document["definitions"]] == [("travel", False), ("leave", True)]
+    assert [(definition["key"], definition["covered"]) for definition in document["definitions"]] == [
+        ("travel", False),
+        ("leave", True),
+    ]
 
 
 def test_fresh_coverage_queries_the_engine(flow, engines):
@@ -275,7 +278,7 @@ def test_events_by_origin(flow, run):
     called = flow.take("called", source="oa", wait=0).event_id
     for origin, event_id in (("reconciled", pulled), ("callback", called)):
         document = json.loads(run("events", "list", "--origin", origin, "--json").stdout)
-        assert [(one["id"], one["origin"]) for one in document["events"]] == [(event_id, origin)]
+        assert [(event["id"], event["origin"]) for event in document["events"]] == [(event_id, origin)]
 
 
 def test_show_an_instance_skipped_or_in_grace(flow, engines):
@@ -308,7 +311,7 @@ def test_show_without_the_engine(flow, engines, monkeypatch):
 def commands():
     """The commands that the messages of alerts about engines name."""
     templates = [value for value in vars(engine_causes).values() if isinstance(value, engine_causes.MessageTemplate)]
-    return sorted({text for one in templates for text in re.findall(r"`flowhooks ([^`]+)`", one.text)})
+    return sorted({text for template in templates for text in re.findall(r"`flowhooks ([^`]+)`", template.text)})
 
 
 @pytest.mark.parametrize("named", commands())

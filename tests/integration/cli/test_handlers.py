@@ -45,7 +45,7 @@ def test_list(server, run, run_json, run_at_terminal, resumed):
     run_json("handlers", "pause", "shop:book", "--yes", server=server)
     found = {handler["id"]: handler for handler in run_json("handlers", "list", server=server)["handlers"]}
     assert set(found) == {"shop:grant", "shop:book", "shop:copy", "shop:hang"}
-    assert [name for name, one in found.items() if one["paused_at"]] == ["shop:book"]
+    assert [name for name, handler in found.items() if handler["paused_at"]] == ["shop:book"]
     lines = run("handlers", "list", server=server).stdout.splitlines()
     assert lines[-1] == "4 handlers, 1 paused."
     (row,) = [line for line in lines if "shop:book" in line]
@@ -104,5 +104,7 @@ def test_without_a_server(make_shop, tmp_path, run):
         "No server is running: the deliveries run once a server starts.\n"
     )
     reader = Reader(f"sqlite:///{folder / 'shop.db'}")
-    assert [(one.state, one.attempt) for one in reader.delivery_statuses(event_id)] == [("waiting", 0)]
+    assert [
+        (delivery_status.state, delivery_status.attempt) for delivery_status in reader.delivery_statuses(event_id)
+    ] == [("waiting", 0)]
     reader.close()

@@ -55,7 +55,7 @@ def test_a_plan_is_printed_and_its_operation_followed(shop, run, run_json):
     for words in ("selection      --handler shop:book", "note           the ERP is up", "rate           no limit"):
         assert words in shown
     items = run_json("operations", "items", operation["id"], "--limit", "3", server=shop)
-    assert [one["status"] for one in items["items"]] == ["released"] * 3
+    assert [item["status"] for item in items["items"]] == ["released"] * 3
     rest = run_json("operations", "items", operation["id"], "--after", items["next"], server=shop)
     assert (len(rest["items"]), rest["next"]) == (1, "")
     assert "succeeded" in run("operations", "items", operation["id"], server=shop).stdout
@@ -141,7 +141,7 @@ def test_ctrl_c_leaves_the_operation_running(shop, run, run_json, monkeypatch):
     run_json("operations", "rate", operation["id"], "--unlimited", server=shop)
     until(lambda: states(shop) == {"succeeded": 4})
     events = run_json("events", "list", server=shop)["events"]
-    assert [one["attempts"] for event in events for one in event["deliveries"]] == [2] * 4
+    assert [delivery["attempts"] for event in events for delivery in event["deliveries"]] == [2] * 4
     until(lambda: run_json("operations", "list", "--active", server=shop)["operations"] == [])
 
     def cancels(_seconds):

@@ -27,16 +27,16 @@ def test_a_password(tmp_path):
     assert ran.exit_code == 0, ran.output
     assert PASSWORD not in ran.output
     (tmp_path / "f.toml").write_text(ran.stdout)
-    one = load(tmp_path / "f.toml", {}, {}).operators["li.wei"]
-    assert one.role == "operate"
-    assert PasswordVerifier().verify(PASSWORD, one.password)
+    operator = load(tmp_path / "f.toml", {}, {}).operators["li.wei"]
+    assert operator.role == "operate"
+    assert PasswordVerifier().verify(PASSWORD, operator.password)
 
 
 def test_a_terminal_prompts_again_for_an_invalid_password(monkeypatch):
     """Different or short passwords are requested again, and are not shown."""
     monkeypatch.setattr("flowhooks.cli.operators._is_terminal", lambda: True)
     answers = ["short", "short", PASSWORD, "another one", PASSWORD, PASSWORD]
-    ran = run("new", "li", "--role", "view", given="".join(f"{one}\n" for one in answers))
+    ran = run("new", "li", "--role", "view", given="".join(f"{answer}\n" for answer in answers))
     assert ran.exit_code == 0, ran.output
     assert "12 to 256 characters" in ran.stderr
     assert PASSWORD not in ran.output

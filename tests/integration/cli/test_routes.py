@@ -58,7 +58,7 @@ def test_order_key_concurrency_and_rate_are_listed(run_json, run, tmp_path):
     (tmp_path / "turns.py").write_text(TURNS)
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "turns"}
     routes = run_json("routes", **env)["routes"]
-    found = {one["handler_id"]: (one["order_by"], one["concurrency"], one["rate"]) for one in routes}
+    found = {route["handler_id"]: (route["order_by"], route["concurrency"], route["rate"]) for route in routes}
     assert found == {
         "turns:change": ("business_key", 4, None),
         "turns:slow": (None, 2, "10/s"),
@@ -95,8 +95,8 @@ def test_a_lookup_is_explained(server, run_json, options, verdicts):
     """Each candidate matches or not, with the reason; without a match the exit code is 1."""
     won = any(verdicts.values())
     found = run_json("routes", *options, server=server, code=0 if won else 1)
-    assert {one["handler_id"]: one["matched"] for one in found["candidates"]} == verdicts
-    assert all(one["reason"] for one in found["candidates"])
+    assert {candidate["handler_id"]: candidate["matched"] for candidate in found["candidates"]} == verdicts
+    assert all(candidate["reason"] for candidate in found["candidates"])
     assert set(found["handlers"]) == {name for name, has in verdicts.items() if has}
     assert found["result"] == ("delivered" if won else "parked")
 
@@ -146,11 +146,11 @@ def test_unavailable_handlers_are_routes_too(server, run_json, run, tmp_path):
         ({"FLOWHOOKS_PLUGINS_DENY": "shop"}, "denied"),
     ):
         routes = run_json("routes", server=server, **env)["routes"]
-        assert {one["state"] for one in routes} == {state}
+        assert {route["state"] for route in routes} == {state}
     (tmp_path / "shop.py").write_text("import nothing_of_this_name")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path)}
     found = run_json("routes", server=server, **env)
-    assert {one["state"] for one in found["routes"]} == {"quarantined"}
+    assert {route["state"] for route in found["routes"]} == {"quarantined"}
     assert "nothing_of_this_name" in found["quarantined"][0]["error"]
     text = run("routes", "--key", "leave", server=server, **env).stdout
     assert "It is delivered to shop:grant.\nA handler that is not present still gets its delivery" in text
@@ -241,7 +241,10 @@ def test_a_body_explained(expenses, tmp_path, given, verdict, gets):
     found = expenses("--data", str(tmp_path / "body.json"), *options, code=code)
     assert found["result"] == verdict
     assert found["state"] == {"delivered": "routed", "rejected": None}.get(verdict, verdict)
-    won = {one["handler_id"]: None if one["undecidable"] else one["matched"] for one in found["candidates"]}
+    won = {
+        candidate["handler_id"]: None if candidate["undecidable"] else candidate["matched"]
+        for candidate in found["candidates"]
+    }
     assert {f"expenses:{name}": value for name, value in gets.items()}.items() <= won.items()
     if verdict == "rejected":
         assert "/conclusion: must be of type string" in found["schema_error"]
@@ -254,8 +257,11 @@ def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
     (tmp_path / "body.json").write_text(json.dumps({"processDefinitionKey": "expense", "conclusion": "agree"}))
     found = expenses("--data", str(tmp_path / "body.json"))
     assert (found["event"]["conclusion"], found["event"]["conclusion_sent"]) == ("approved", "agree")
-    (audit,) = [one for one in found["candidates"] if one["handler_id"] == "expenses:audit"]
-    assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", None)]
+    (audit,) = [candidate for candidate in found["candidates"] if candidate["handler_id"] == "expenses:audit"]
+    assert [(condition["member"], condition["holds"]) for condition in audit["conditions"]] == [
+        ("conclusion", True),
+        ("/amount", None),
+    ]
     text = expenses("--data", str(tmp_path / "body.json"), text=True)
     assert "with key expense, conclusion approved (sent as agree):" in text
     assert '/amount is absent, but the condition {"minimum": 1000} needs it' in text

@@ -104,7 +104,7 @@ def test_the_list_of_sources(tmp_path):
     assert ran.exit_code == 0, ran.output
     for text in ("1 token", "10.0.0.0/8", "1,000 bytes", "token in hr", "5 per second", "anywhere", "(expired)"):
         assert text in " ".join(ran.output.split())
-    listed = {one["name"]: one for one in json.loads(run("sources", "list", "--json").stdout)["sources"]}
+    listed = {source["name"]: source for source in json.loads(run("sources", "list", "--json").stdout)["sources"]}
     assert listed["erp"]["secrets"][0] == {"file": "new", "env": None, "not_after": None, "ended": False}
     assert listed["erp"]["secrets"][1]["ended"] is True
     assert (listed["crm"]["tokens"], listed["crm"]["allow"], listed["crm"]["max_body_bytes"]) == (
@@ -166,7 +166,9 @@ def test_a_secret_is_rotated(tmp_path):
 def test_credentials_that_cannot_be_rotated(tmp_path):
     """A refusal comes before any file is written."""
     config = tmp_path / "flowhooks.toml"
-    config.write_text(f"[sources.erp]\nsecrets = [{', '.join(f'{{file = {one!r}}}' for one in 'abcdefgh')}]\n")
+    config.write_text(
+        f"[sources.erp]\nsecrets = [{', '.join(f'{{file = {file_name!r}}}' for file_name in 'abcdefgh')}]\n"
+    )
     ran = run("sources", "rotate", "erp")
     assert (ran.exit_code, "erp has 8 secrets, which is the maximum" in ran.output) == (2, True)
     ran = run("sources", "rotate", "erp", "--keep", "nan")
@@ -316,18 +318,18 @@ def test_check_reports_expired_credentials(tmp_path):
     def found(text):
         config.write_text(f"safe_mode = true\ndatabase = '{tmp_path}/t.db'\n{text}")
         listed = json.loads(run("check", "--json", E=SECRET.replace("Z", "Y")).stdout)["findings"]
-        return [(one["mark"], one["what"]) for one in listed if one["about"] == "sources"]
+        return [(finding["mark"], finding["what"]) for finding in listed if finding["about"] == "sources"]
 
     now = datetime.now(UTC)
     past, soon, later = ((now + timedelta(days=days)).isoformat() for days in (-1, 3, 300))
-    one = f"[sources.erp]\nsecrets = [{{file = '{secret}', not_after = "
-    assert found(f"{one}{past}}}]\n")[0] == ("problem", "every secret of erp has expired")
-    assert found(f"{one}{soon}}}]\n")[0][0] == "note"
-    assert found(f"{one}{soon}}}]\n")[0][1].startswith("the last secret of erp expires at")
-    assert found(f"{one}{later}}}]\n") == [("ok", "1 source can send callbacks: erp")]
-    assert found(f"{one}{past}}}, {{env = 'E'}}]\n")[0] == ("note", "a secret of erp has expired")
-    assert found(f"listen = '0.0.0.0:1'\n{one}{later}}}]\n")[0][0] == "note"
-    assert found(f"listen = '0.0.0.0:1'\nhttp.trusted_proxy = '10.0.0.1'\n{one}{later}}}]\n")[0][0] == "ok"
+    section = f"[sources.erp]\nsecrets = [{{file = '{secret}', not_after = "
+    assert found(f"{section}{past}}}]\n")[0] == ("problem", "every secret of erp has expired")
+    assert found(f"{section}{soon}}}]\n")[0][0] == "note"
+    assert found(f"{section}{soon}}}]\n")[0][1].startswith("the last secret of erp expires at")
+    assert found(f"{section}{later}}}]\n") == [("ok", "1 source can send callbacks: erp")]
+    assert found(f"{section}{past}}}, {{env = 'E'}}]\n")[0] == ("note", "a secret of erp has expired")
+    assert found(f"listen = '0.0.0.0:1'\n{section}{later}}}]\n")[0][0] == "note"
+    assert found(f"listen = '0.0.0.0:1'\nhttp.trusted_proxy = '10.0.0.1'\n{section}{later}}}]\n")[0][0] == "ok"
     secret.chmod(0o644)
-    ((mark, what),) = found(f"{one}{later}}}]\n")
+    ((mark, what),) = found(f"{section}{later}}}]\n")
     assert (mark, "chmod o=" in what) == ("problem", True)

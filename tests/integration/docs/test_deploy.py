@@ -92,10 +92,10 @@ def test_systemd_accepts_a_unit(name, tmp_path):
 def test_the_image_is_slim_not_root_and_passes_signals():
     """The image has two stages on a slim Python, is not root, and passes signals without a shell."""
     steps = containerfile.steps()
-    bases = [one.text.partition(" ")[0] for one in steps if one.word == "FROM"]
+    bases = [step.text.partition(" ")[0] for step in steps if step.word == "FROM"]
     assert len(bases) == 2
     assert len(set(bases)) == 1, "what is installed in the one is run in the other"
-    arguments = dict(one.text.split("=", 1) for one in steps if one.word == "ARG")
+    arguments = dict(step.text.split("=", 1) for step in steps if step.word == "ARG")
     assert (list(arguments), bases[0]) == (["BASE"], "${BASE}")
     base = re.fullmatch(r"python:(\d+)\.(\d+)-slim@sha256:[0-9a-f]{64}", arguments["BASE"])
     assert base is not None
@@ -105,7 +105,7 @@ def test_the_image_is_slim_not_root_and_passes_signals():
     assert containerfile.last("ENTRYPOINT").words == ["flowhooks"]
     assert containerfile.last("STOPSIGNAL").text == "SIGTERM"
     check_command(containerfile.last("CMD").words)
-    after = [one.word for one in steps if one.stage == 1]
+    after = [step.word for step in steps if step.stage == 1]
     assert after.index("USER") > max(index for index, word in enumerate(after) if word in {"RUN", "COPY"})
     assert "ADD" not in after
 
@@ -113,7 +113,9 @@ def test_the_image_is_slim_not_root_and_passes_signals():
 def test_packages_of_the_image_are_locked():
     """Each package has a hash in a lock file that is sent to the build; what is built there is fetched from nowhere."""
     installs = [
-        one.text for one in containerfile.steps() if one.word == "RUN" and re.search(r"\bpip (install|wheel)", one.text)
+        step.text
+        for step in containerfile.steps()
+        if step.word == "RUN" and re.search(r"\bpip (install|wheel)", step.text)
     ]
     fetching = [text for text in installs if "--no-index" not in text]
     assert len(fetching) == 2
@@ -139,7 +141,7 @@ def test_the_image_sets_settings_but_no_credentials():
     assert host_and_port(read.listen)[1] == int(containerfile.last("EXPOSE").text)
     assert not read.insecure
     words = containerfile.FILE.read_text().upper()
-    assert not [one for one in ("PASSWORD", "SECRET=", "TOKEN=") if one in words]
+    assert not [word for word in ("PASSWORD", "SECRET=", "TOKEN=") if word in words]
 
 
 def test_the_image_has_a_health_check():
@@ -161,7 +163,7 @@ def test_compose_services_have_existing_commands_and_settings():
         if service["image"] != "flowhooks":
             continue
         check_command(service["command"])
-        assert {one for one in service["environment"] if one.startswith("FLOWHOOKS_")} <= VARIABLES
+        assert {variable for variable in service["environment"] if variable.startswith("FLOWHOOKS_")} <= VARIABLES
         assert service["environment"]["FLOWHOOKS_DATABASE"].startswith("postgresql://")
         assert seconds(service["stop_grace_period"]) > MAX_SHUTDOWN_SECONDS
         assert service["volumes"] == ["./settings:/etc/flowhooks:ro"]

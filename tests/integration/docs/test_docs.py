@@ -120,9 +120,9 @@ def test_every_setting_is_documented():
     """The reference has exactly the settings, with variable, default, values and description."""
     documented = {row[0]: row for row in rows(reference("settings.md")) if row[0] != "setting"}
     expected = {}
-    for one in describe():
-        name = f"{one.name}<br>{one.variable}" if one.variable else one.name
-        expected[name] = (name, one.default or "none", generate.with_separators(one.type), one.doc)
+    for setting in describe():
+        name = f"{setting.name}<br>{setting.variable}" if setting.variable else setting.name
+        expected[name] = (name, setting.default or "none", generate.with_separators(setting.type), setting.doc)
     assert documented == expected
 
 
@@ -182,7 +182,7 @@ def test_every_transition_is_documented():
     assert re.findall(r'data-arrow="(\S+) (\w+)"', drawn) == arrows
     assert re.findall(r'data-by="(\S+) (\w+)"', drawn) == arrows
     said = [
-        html.unescape("".join(re.findall(r"<tspan[^>]*>(.*?)</tspan>", one))) for one in drawn.split("data-by=")[1:]
+        html.unescape("".join(re.findall(r"<tspan[^>]*>(.*?)</tspan>", part))) for part in drawn.split("data-by=")[1:]
     ]
     assert said == [row.by for row in TRANSITIONS]
 
@@ -346,7 +346,7 @@ def test_a_chinese_page_has_the_parts_of_the_english_one(page):
     """Both pages have the same headings, code, rows of tables, list items and linked files in order."""
     chinese = page.with_suffix(".zh-CN.md")
     drawing = "──▶"
-    shown = [[one for one in code(each) if drawing not in one[1]] for each in (page, chinese)]
+    shown = [[block for block in code(each) if drawing not in block[1]] for each in (page, chinese)]
     assert shown[0] == shown[1]
     parts = []
     for text in (prose(page), prose(chinese)):
@@ -374,13 +374,13 @@ def english_target(page, target):
 
 def code(page):
     """The code blocks of a page with their languages."""
-    return [(one.language, one.text) for one in blocks(page)]
+    return [(block.language, block.text) for block in blocks(page)]
 
 
 TOML = [(page, block) for page in PAGES for block in blocks(page, "toml")]
 
 
-@pytest.mark.parametrize(("page", "block"), TOML, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
+@pytest.mark.parametrize(("page", "block"), TOML, ids=lambda value: name_of(value) if isinstance(value, Path) else "")
 def test_every_toml_block_is_valid(page, block, tmp_path):
     """Every TOML block parses, and is a pyproject.toml or loadable settings."""
     table = tomllib.loads(block.text)
@@ -393,7 +393,7 @@ def test_every_toml_block_is_valid(page, block, tmp_path):
 JSON = [(page, block) for page in PAGES for block in blocks(page, "json")]
 
 
-@pytest.mark.parametrize(("page", "block"), JSON, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
+@pytest.mark.parametrize(("page", "block"), JSON, ids=lambda value: name_of(value) if isinstance(value, Path) else "")
 def test_every_json_block_is_valid(page, block):
     """Every JSON block parses."""
     json.loads(block.text)
@@ -424,11 +424,11 @@ def test_the_callback_bodies_on_the_engines_page():
 
 def test_sources_are_as_shown(tmp_path):
     """The settings of the page on sources load, with the secrets that its commands would make."""
-    (settings,) = [one.text for one in blocks(DOCS / "how-to/let-engines-in.md", "toml")]
+    (settings,) = [block.text for block in blocks(DOCS / "how-to/let-engines-in.md", "toml")]
     file = tmp_path / "flowhooks.toml"
     file.write_text(settings)
     loaded = load(file, {}, {})
-    assert [one.file for one in loaded.sources["erp"].secrets] == ["/etc/flowhooks/erp"]
+    assert [secret.file for secret in loaded.sources["erp"].secrets] == ["/etc/flowhooks/erp"]
     assert (loaded.sources["crm"].token_file, loaded.http.trusted_proxy) == ("/etc/flowhooks/crm", "10.0.0.5")
 
 
@@ -485,7 +485,7 @@ def test_mentioned_files_exist(page):
         if re.search(r"NNNN|NAME|KIND|example", path):
             continue
         assert any((place / path).exists() for place in places), path
-    shown = {one.file for one in blocks(page)}
+    shown = {block.file for block in blocks(page)}
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
         assert name in EXAMPLES | shown or re.search(r"NAME|NNNN", name) or name in ends_of_python_files(), name
 
@@ -493,7 +493,10 @@ def test_mentioned_files_exist(page):
 def command_lines(page):
     """Every flowhooks command line in a page's code, as words without the surrounding shell."""
     pieces = [
-        line for one in blocks(page) if one.language != "text" for line in one.text.replace("\\\n", "").split("\n")
+        line
+        for block in blocks(page)
+        if block.language != "text"
+        for line in block.text.replace("\\\n", "").split("\n")
     ]
     pieces += [line for line in prose(page).split("\n") if line.startswith("    ")]
     pieces += re.findall(r"`([^`]+)`", prose(page))
@@ -572,7 +575,9 @@ class Running(NamedTuple):
 def environment():
     """This process's environment without flowhooks' settings and installed plugins."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-    return kept | {"FLOWHOOKS_PLUGINS_DENY": ",".join(one.name for one in entry_points(group="flowhooks"))}
+    return kept | {
+        "FLOWHOOKS_PLUGINS_DENY": ",".join(entry_point.name for entry_point in entry_points(group="flowhooks"))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -583,7 +588,7 @@ def running(tmp_path_factory):
     for page, name in ((ROOT / "README.md", "leave"), (DOCS / "reference/http.md", "archive")):
         (block,) = blocks(page, "python")
         (folder / f"handlers/{name}.py").write_text(block.text)
-    (serve,) = [one.text for one in blocks(ROOT / "README.md", "sh") if " serve " in one.text]
+    (serve,) = [block.text for block in blocks(ROOT / "README.md", "sh") if " serve " in block.text]
     command = [sys.executable, "-m", "flowhooks", *shlex.split(serve)[1:]]
     process = subprocess.Popen(
         [*command, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
@@ -637,7 +642,7 @@ CONTRACT = [ROOT / "README.md", DOCS / "reference/http.md", DOCS / "reference/ht
 def test_answers_are_as_shown(page, running):
     """Each curl command of the page gets the status, headers and body shown below it."""
     shown = list(exchanges(page))
-    assert len(shown) == sum(one.text.startswith("curl ") for one in blocks(page))
+    assert len(shown) == sum(block.text.startswith("curl ") for block in blocks(page))
     for command, answer in shown:
         compare(running, command, answer)
 
@@ -653,7 +658,7 @@ def test_the_last_command_of_the_readme_shows_the_result(running):
     ((command, _),) = exchanges(ROOT / "README.md")
     for _ in range(2):
         assert running.ask(command)[3] == {"success": True}
-    (show,) = [one.text for one in blocks(ROOT / "README.md", "sh") if "events show" in one.text]
+    (show,) = [block.text for block in blocks(ROOT / "README.md", "sh") if "events show" in block.text]
     done = running.run(*shlex.split(show)[1:])
     assert done.returncode == 0, done.stderr
     assert 'returned "granted: leave-2026-0042"' in done.stdout

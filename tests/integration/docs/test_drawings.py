@@ -99,7 +99,7 @@ def test_texts_fit_their_boxes_and_overlap_nothing(name):
             faults.append(f"{text}: across a border")
         if any(area.left <= x <= area.right and area.top <= y <= area.bottom for x, y in arrows):
             faults.append(f"{text}: on an arrow")
-    faults += [f"{one}: on {other}" for (one, a), (other, b) in combinations(lines, 2) if a.touches(b)]
+    faults += [f"{text}: on {other}" for (text, a), (other, b) in combinations(lines, 2) if a.touches(b)]
     assert faults == []
 
 

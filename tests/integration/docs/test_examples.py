@@ -165,7 +165,7 @@ def chosen(page):
         if block.language == "python":
             if not excuse(block, block.text):
                 yield block, []
-        elif todo := [one for one in commands(block) if not excuse(block, one.text)]:
+        elif todo := [command for command in commands(block) if not excuse(block, command.text)]:
             yield block, todo
 
 
@@ -201,7 +201,7 @@ def test_every_excuse_is_used():
         for block in blocks(page):
             used.add(excuse(block, block.text))
             if block.language in RUN - {"python"}:
-                used |= {excuse(block, one.text) for one in commands(block)}
+                used |= {excuse(block, command.text) for command in commands(block)}
     assert not set(NOT_RUN) - used
     pages = {name_of(page) for page in PAGES}
     assert {*ELSEWHERE, *FILES, *PLUGINS, *(page for page, _ in EXITS)} <= pages
@@ -241,7 +241,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
     lines = [""] * len(page.read_text("utf-8").splitlines())
-    for block in (one for one in PYTHON if one.page == page and is_test(one)):
+    for block in (block for block in PYTHON if block.page == page and is_test(block)):
         shown = block.text.splitlines()
         lines[block.line : block.line + len(shown)] = shown
     name = "test_" + re.sub(r"\W", "_", page.stem) + ".py"  # its lines keep their numbers of the page
@@ -267,7 +267,7 @@ def test_commands_run(page, tmp_path):
     handlers, settings = {}, SETTINGS.get(name, "")
     if name in PLUGINS:
         plugin, words = PLUGINS[name]
-        (handlers[plugin],) = [one.text for one in blocks(page, "python") if words in one.text]
+        (handlers[plugin],) = [block.text for block in blocks(page, "python") if words in block.text]
         kinds = tmp_path / "schemas/call-back"
         kinds.mkdir(parents=True)
         (kinds / f"{plugin}.schema.json").write_text(blocks(page, "json")[0].text)
@@ -277,11 +277,13 @@ def test_commands_run(page, tmp_path):
     try:
         if "flowhooks send 4711" not in page.read_text("utf-8"):
             stage.seed()
-        for one in (one for _, todo in TO_RUN[page] for one in todo):
-            wanted = [code for (where, start), code in EXITS.items() if where == name and one.text.startswith(start)]
-            done = stage.run(one.text)
+        for command in (command for _, todo in TO_RUN[page] for command in todo):
+            wanted = [
+                code for (where, start), code in EXITS.items() if where == name and command.text.startswith(start)
+            ]
+            done = stage.run(command.text)
             assert [done.returncode] == (wanted or [0]), (
-                f"{name}:{one.line}: exit code {done.returncode} of\n{one.text}\n{done.stdout}{done.stderr}"
+                f"{name}:{command.line}: exit code {done.returncode} of\n{command.text}\n{done.stdout}{done.stderr}"
             )
     finally:
         stage.stop(signal.SIGKILL)  # a hanging handler would be waited for

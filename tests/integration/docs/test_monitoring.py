@@ -51,13 +51,13 @@ def rules():
 
 def panels():
     """Every panel of the dashboard with a query."""
-    return [one for one in json.loads(DASHBOARD.read_text("utf-8"))["panels"] if one["type"] != "row"]
+    return [panel for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"] if panel["type"] != "row"]
 
 
 def queries():
     """Every query of both with its place."""
     yield from ((name, rule["expr"]) for name, rule in rules().items())
-    yield from ((one["title"], target["expr"]) for one in panels() for target in one["targets"])
+    yield from ((panel["title"], target["expr"]) for panel in panels() for target in panel["targets"])
     for row in re.findall(r"\| .* \| (`.*`)", (DOCS / "how-to/monitor.md").read_text("utf-8")):
         yield from (("monitor.md", query.replace("\\|", "|")) for query in re.findall("`([^`]*flowhooks_[^`]*)`", row))
 
@@ -74,7 +74,7 @@ def test_queried_metrics_and_labels_exist(told, where, query):
         assert set(re.findall(r"(\w+)\s*(?:=~|!=|=)", narrowed)) <= told[name] | OF_PROMETHEUS, where
         labels |= told[name]
     for grouped in re.findall(r"by \(([^)]*)\)", query):
-        assert {one.strip() for one in grouped.split(",")} <= labels | OF_PROMETHEUS, where
+        assert {label.strip() for label in grouped.split(",")} <= labels | OF_PROMETHEUS, where
 
 
 @pytest.mark.parametrize("name", list(rules()))
@@ -85,7 +85,7 @@ def test_an_alert_states_the_problem_and_the_first_step(name):
     assert set(rule["annotations"]) == {"summary", "description"}
     named = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
     grouped = re.findall(r"by \(([^)]*)\)", rule["expr"])
-    there = {one.strip() for one in ",".join(grouped).split(",")} if grouped else {"instance", "job"}
+    there = {label.strip() for label in ",".join(grouped).split(",")} if grouped else {"instance", "job"}
     assert named <= there
 
 
@@ -102,15 +102,15 @@ def test_commands_in_rules_exist():
 def test_panels_do_not_overlap():
     """No two panels share an id or overlap, and each has a unit."""
     everything = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
-    assert len({one["id"] for one in everything}) == len(everything)
+    assert len({panel["id"] for panel in everything}) == len(everything)
     taken = {}
-    for one in everything:
-        place = one["gridPos"]
+    for panel in everything:
+        place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         for x in range(place["x"], place["x"] + place["w"]):
             for y in range(place["y"], place["y"] + place["h"]):
-                assert taken.setdefault((x, y), one["title"]) == one["title"]
-    assert all(one["fieldConfig"]["defaults"]["unit"] for one in panels())
+                assert taken.setdefault((x, y), panel["title"]) == panel["title"]
+    assert all(panel["fieldConfig"]["defaults"]["unit"] for panel in panels())
 
 
 def test_the_settings_of_prometheus_are_as_shown():

@@ -74,7 +74,7 @@ def variables():
 
 def test_mentioned_settings_exist():
     """`section.name` in a page is a setting, and a link to the reference leads to its section."""
-    known = {one.name for one in describe()}
+    known = {setting.name for setting in describe()}
     for name, where in pages_with(rf"`((?:{'|'.join(sorted(SECTIONS))})\.[a-z_]+)`").items():
         assert name in known, (name, where)
     linked = pages_with(r"\[`([\w.]+)`\]\([^)]*settings\.md#([\w-]+)\)")
@@ -88,7 +88,7 @@ def test_mentioned_settings_exist():
 def test_mentioned_variables_exist():
     """Each `FLOWHOOKS_...` in a page or an installed file is read by flowhooks, or is a secret."""
     of_tests = {"FLOWHOOKS_MODEL_SEED"}  # read by tests/model/test_model.py
-    known = {one.variable for one in describe()} | variables() | of_tests
+    known = {setting.variable for setting in describe()} | variables() | of_tests
     texts = {page: page.read_text("utf-8") for page in CURRENT}
     for file in [ROOT / "Makefile", *(file for file in (DOCS / "deploy").rglob("*") if file.is_file())]:
         texts[file] = file.read_text("utf-8")
@@ -156,7 +156,7 @@ def test_mentioned_paths_exist():
     )
     assert "/api/events" in mentioned
     for path, where in mentioned.items():
-        assert any(one.fullmatch(path) for one in patterns), (path, where)
+        assert any(pattern.fullmatch(path) for pattern in patterns), (path, where)
 
 
 def test_every_path_is_documented():

@@ -121,13 +121,13 @@ def test_links_have_existing_targets(site, read):
 
 def test_no_file_is_loaded_from_another_host(site, read):
     """Files that the pages load are part of the site: no fonts, scripts or pictures from other hosts."""
-    loaded = {(name, one) for name, page in read.items() for one in page.loaded}
+    loaded = {(name, url) for name, page in read.items() for url in page.loaded}
     assert loaded
-    for name, one in loaded:
-        assert not urlsplit(one).netloc, f"{name}: {one}"
-        assert ((site / name).parent / urlsplit(one).path.lstrip("/" if name == "404.html" else "")).exists(), (
+    for name, url in loaded:
+        assert not urlsplit(url).netloc, f"{name}: {url}"
+        assert ((site / name).parent / urlsplit(url).path.lstrip("/" if name == "404.html" else "")).exists(), (
             name,
-            one,
+            url,
         )
     for file in site.rglob("*.css"):
         assert not re.search(r"(?:@import|url\()\s*['\"]?(?:https?:)?//", file.read_text("utf-8")), file
@@ -135,7 +135,7 @@ def test_no_file_is_loaded_from_another_host(site, read):
 
 def test_words_are_found_in_both_languages(search):
     """The search has the pages of both languages, in a file that a browser loads without a server."""
-    texts = {one["location"]: one["text"] for one in search["docs"]}
+    texts = {document["location"]: document["text"] for document in search["docs"]}
     assert any("idempotency" in text for text in texts.values())
     assert any("唯一标识" in text for place, text in texts.items() if place.startswith("reference/http.zh-CN"))
 

@@ -47,7 +47,7 @@ def test_every_member_and_argument_is_documented(name):
     """Each public member and argument is in the section of its name and has a docstring."""
     thing = getattr(testing, name)
     assert inspect.getdoc(thing)
-    members = {one for one in vars(thing) if not one.startswith("_")} if inspect.isclass(thing) else set()
+    members = {member for member in vars(thing) if not member.startswith("_")} if inspect.isclass(thing) else set()
     for member in members:
         value = inspect.getattr_static(thing, member)
         if inspect.isfunction(value) or isinstance(value, property):
@@ -144,4 +144,4 @@ def test_the_report_that_is_shown(tmp_path):
     said = [without_places(line.removeprefix("E")) for line in done.stdout.split("\n") if line.startswith("E ")]
     for line in shown.strip().split("\n"):
         wanted = without_places(line.strip().removesuffix("…"))
-        assert any(wanted in one for one in said), (wanted, done.stdout)
+        assert any(wanted in report_line for report_line in said), (wanted, done.stdout)

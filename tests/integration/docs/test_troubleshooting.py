@@ -226,7 +226,7 @@ def test_both_pages_have_the_same_commands():
     assert FENCE.findall(ENGLISH.read_text("utf-8")) == FENCE.findall(CHINESE.read_text("utf-8"))
     for english, chinese in zip(ENGLISH_ENTRIES, CHINESE_ENTRIES, strict=True):
         code = [
-            {" ".join(one.split()) for one in re.findall(r"`(flowhooks [^`]+)`", entry.body)}
+            {" ".join(command.split()) for command in re.findall(r"`(flowhooks [^`]+)`", entry.body)}
             for entry in (english, chinese)
         ]
         assert code[0] == code[1], english.symptom

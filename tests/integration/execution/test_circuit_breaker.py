@@ -65,9 +65,9 @@ def test_the_circuit_opens_after_failures(broken, logged):
     assert answer.status == "pending"
     assert flow.only(answer.event_id).attempt == 0
     assert works.entered == 3
-    one = circuits(flow)["p:h"]
-    assert "the archive is away" in one.reason
-    assert one.retry_at == one.opened_at + 60_000_000
+    circuit = circuits(flow)["p:h"]
+    assert "the archive is away" in circuit.reason
+    assert circuit.retry_at == circuit.opened_at + 60_000_000
     flow.advance(40)  # the retries are due, and do not start
     flow.app.runner.wake()
     assert flow.take("again", wait=600).status == "pending"
@@ -82,8 +82,8 @@ def test_a_successful_trial_releases_all_deliveries(broken, eventually):
     flow.advance(61)
     flow.settled(later, State.SUCCEEDED, attempt=1)
     eventually(lambda: not circuits(flow))
-    for one in flow.events():
-        flow.settled(one, State.SUCCEEDED)
+    for event_id in flow.events():
+        flow.settled(event_id, State.SUCCEEDED)
 
 
 def test_a_failed_trial_leaves_the_circuit_open(broken, eventually):
@@ -93,10 +93,16 @@ def test_a_failed_trial_leaves_the_circuit_open(broken, eventually):
         flow.advance(61)
         eventually(lambda trial=trial: works.entered == 3 + trial)
         eventually(
-            lambda: not any(one.state is State.RUNNING for id_ in flow.events() for one in flow.delivery_statuses(id_))
+            lambda: (
+                not any(
+                    delivery_status.state is State.RUNNING
+                    for id_ in flow.events()
+                    for delivery_status in flow.delivery_statuses(id_)
+                )
+            )
         )
         assert circuits(flow)
-    attempts = sorted(flow.only(one).attempt for one in flow.events())
+    attempts = sorted(flow.only(event_id).attempt for event_id in flow.events())
     assert attempts == [2, 2, 2]  # deliveries with the fewest attempts first, so that no delivery uses up its attempts
 
 
@@ -194,8 +200,8 @@ def test_a_trial_runs_if_its_thread_cannot_be_started(broken, eventually, monkey
     monkeypatch.setattr(threading.Thread, "start", starts)
     flow.advance(61)
     eventually(lambda: works.entered > 3 and not circuits(flow))
-    for one in flow.events():
-        flow.settled(one, State.SUCCEEDED)
+    for event_id in flow.events():
+        flow.settled(event_id, State.SUCCEEDED)
 
 
 def test_resume_by_an_operator_closes_the_circuit(broken):
@@ -205,8 +211,8 @@ def test_resume_by_an_operator_closes_the_circuit(broken):
     flow.advance(31)
     assert resume(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
     assert circuits(flow) == {}
-    for one in flow.events():
-        flow.settled(one, State.SUCCEEDED)
+    for event_id in flow.events():
+        flow.settled(event_id, State.SUCCEEDED)
 
 
 def test_no_trial_runs_while_an_operator_pauses_the_handler(broken):
@@ -235,8 +241,8 @@ def test_another_release_closes_the_circuit(harness, listens, broken, monkeypatc
     flow = harness.open(handler, circuit_breaker=breaker())
     assert circuits(flow) == {}
     flow.advance(31)
-    for one in flow.events():
-        flow.settled(one, State.SUCCEEDED)
+    for event_id in flow.events():
+        flow.settled(event_id, State.SUCCEEDED)
 
 
 @pytest.mark.parametrize("error", [Reject("not mine"), RetryAfter(5)])

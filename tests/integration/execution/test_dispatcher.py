@@ -75,7 +75,9 @@ def run(harness, listens, make_plugin):
 
     def many(functions, *, wrapper=None, **declared):
         """The same for several functions, each with its own key."""
-        handlers = [listens(one, name=f"h{n}", process_key=f"k{n}", **declared) for n, one in enumerate(functions)]
+        handlers = [
+            listens(function, name=f"h{n}", process_key=f"k{n}", **declared) for n, function in enumerate(functions)
+        ]
         plugins = {"p": make_plugin(*handlers)} | ({"w": make_plugin(run_handler=wrapper)} if wrapper else {})
         flow = harness.open(plugins=plugins)
         for number in range(len(functions)):
@@ -432,7 +434,10 @@ def test_each_attempt_has_its_own_copy_of_the_event(harness, listens, eventually
     flow = harness.open(*handlers)
     answer = flow.take(order={"lines": [1, 2]}, wait=0)
     eventually(
-        lambda: [one.due_at for one in flow.delivery_statuses(answer.event_id)] == [flow.clock.now() + SECOND] * 3
+        lambda: (
+            [delivery_status.due_at for delivery_status in flow.delivery_statuses(answer.event_id)]
+            == [flow.clock.now() + SECOND] * 3
+        )
     )
     assert seen == [[1, 2]] * 3
     flow.advance(1)
@@ -543,7 +548,7 @@ def test_a_probe_decides_the_outcome_of_a_lost_attempt(harness, listens, verdict
     if verdict is True:
         assert delivery_status.comment == "its probe says that its work was done"
     if state is State.UNKNOWN:
-        due = eventually(lambda: (one := flow.only(event_id)).due_at != harness.clock.now() and one.due_at)
+        due = eventually(lambda: (probed := flow.only(event_id)).due_at != harness.clock.now() and probed.due_at)
         assert due == harness.clock.now() + 60 * SECOND
         flow.advance(59)
         assert flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9) == []

@@ -94,7 +94,7 @@ def test_the_answer_is_done_when_all_handlers_succeed(harness, listens):
     flow = harness.open(listens(lambda event: 1, name="a"), listens(lambda event: 2, name="b"))
     answer = flow.take()
     assert answer.status == "done"
-    assert [(one.handler, one.state) for one in answer.delivery_statuses] == [
+    assert [(delivery_status.handler, delivery_status.state) for delivery_status in answer.delivery_statuses] == [
         ("p:a", State.SUCCEEDED),
         ("p:b", State.SUCCEEDED),
     ]
@@ -153,7 +153,7 @@ def test_the_answer_distinguishes_running_from_waiting_deliveries(harness, liste
     flow.app.waiters.cancel_all()  # a wait of a second may be over before both handlers have run
     answer = later.result()
     assert answer.status == "pending"
-    assert {one.handler: one.state for one in answer.delivery_statuses} == {
+    assert {delivery_status.handler: delivery_status.state for delivery_status in answer.delivery_statuses} == {
         "p:gate": State.RUNNING,
         "p:later": State.WAITING,
     }
@@ -193,7 +193,7 @@ def test_the_answer_does_not_wait_for_a_missing_handler(harness, listens, gate, 
         flow.app.waiters.cancel_all()
     answer = later.result()
     assert answer.status == "pending"
-    assert {one.handler: one.state for one in answer.delivery_statuses} == {
+    assert {delivery_status.handler: delivery_status.state for delivery_status in answer.delivery_statuses} == {
         "p:here": State.SUCCEEDED,
         "p:away": State.WAITING,
     }
@@ -208,9 +208,9 @@ def test_half_of_the_server_threads_may_wait(harness, listens, gate, eventually)
     eventually(lambda: flow.app.waiters._unreplaced._value == 0)  # both wait, not only their deliveries run
     for number in range(2, 6):
         assert flow.take(f"i{number}", wait=30).status == "pending"
-    assert all(one.waiting for one in waiting)
+    assert all(call.waiting for call in waiting)
     gate.opened.set()
-    assert [one.result().status for one in waiting] == ["done", "done"]
+    assert [call.result().status for call in waiting] == ["done", "done"]
     assert flow.take("again", wait=30).status == "done"
 
 
@@ -259,10 +259,10 @@ def test_concurrent_callbacks_with_different_data_conflict(harness, listens, tog
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.id), name="h"))
     answers = together(*[lambda n=n: flow.take(x=n) for n in range(8)])
-    conflicts = [one for one in answers if isinstance(one, IdentityConflict)]
-    (answer,) = [one for one in answers if not isinstance(one, IdentityConflict)]
+    conflicts = [result for result in answers if isinstance(result, IdentityConflict)]
+    (answer,) = [result for result in answers if not isinstance(result, IdentityConflict)]
     assert len(conflicts) == 7
-    assert {one.event_id for one in conflicts} == {answer.event_id}
+    assert {conflict.event_id for conflict in conflicts} == {answer.event_id}
     assert runs == [answer.event_id]
     assert len(flow.app.ledger.conflicts(answer.event_id)) == 7
 
@@ -591,7 +591,7 @@ def test_callbacks_are_rejected_at_once_when_the_queue_is_full(harness, listens,
     assert refusal.value.key == "ledger_full"
     free.set()
     busy.result()
-    assert [one.result().status for one in others] == ["pending", "pending"]
+    assert [call.result().status for call in others] == ["pending", "pending"]
     eventually(lambda: flow.app.ledger.count_by_state()["waiting"] + flow.app.ledger.count_by_state()["running"] == 0)
     assert flow.take("one more").status == "done"
 

@@ -128,7 +128,7 @@ def test_a_request_that_repeats_a_damaged_event_stores_nothing(harness, listens,
         flow.app.intake.accept_all([ingress_callback("i2"), ingress_callback("i1")], [ignored(flow)])
     assert flow.events() == [damaged.event_id]
     assert flow.app.ledger.ignored_counts() == {}
-    (record,) = (one for one in logged if one["event"] == "event_damaged")
+    (record,) = (entry for entry in logged if entry["event"] == "event_damaged")
     assert record["event_id"] == damaged.event_id
     flow.sql("UPDATE deliveries SET state = 'succeeded'")
 

@@ -55,12 +55,15 @@ def flow(harness, listens, runs):
 
 def late(flow, event_id):
     """The bodies beside that of an event, each with the number of its repeats."""
-    return [(json.loads(one.body), one.repeats) for one in flow.app.ledger.late_callbacks(event_id)]
+    return [(json.loads(callback.body), callback.repeats) for callback in flow.app.ledger.late_callbacks(event_id)]
 
 
 def handlers_of(flow, event_id):
     """The states of the deliveries of an event, by handler."""
-    return {one.handler.removeprefix("p:"): one.state for one in flow.delivery_statuses(event_id)}
+    return {
+        delivery_status.handler.removeprefix("p:"): delivery_status.state
+        for delivery_status in flow.delivery_statuses(event_id)
+    }
 
 
 def at_rest(flow):

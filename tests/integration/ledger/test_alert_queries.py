@@ -44,12 +44,12 @@ def test_failed_deliveries_are_found_by_handler(ledger_steps, state):
     put(ledger_steps, "second", state, "p:b")
     ledger_steps.bring(late, state)
     found = read(ledger_steps, alert_queries.failed, state)
-    assert [(one.handler, one.since) for one in found] == [
+    assert [(issue.handler, issue.since) for issue in found] == [
         ("p:a", since + 10 * SECOND),
         ("p:b", since),
         ("q:c", since),
     ]
-    assert [one.event_id for one in found[1:]] == [first, first]
+    assert [issue.event_id for issue in found[1:]] == [first, first]
     assert [read(ledger_steps, alert_queries.count_failed, state, issue.handler) for issue in found] == [1, 2, 1]
     assert read(ledger_steps, alert_queries.count_failed, state, "p:other") == 0
 
@@ -79,8 +79,8 @@ def test_a_delivery_is_late_from_its_due_time(ledger_steps, harness):
     put(ledger_steps, "running", State.RUNNING, "p:c")
     now = ledger_steps.clock.now()
     assert read(ledger_steps, alert_queries.overdue, now + 10 * HOUR - 1) == []
-    (one,) = read(ledger_steps, alert_queries.overdue, now + 10 * HOUR)
-    assert one == ("p:a", retried, now + 10 * HOUR)
+    (late,) = read(ledger_steps, alert_queries.overdue, now + 10 * HOUR)
+    assert late == ("p:a", retried, now + 10 * HOUR)
     assert read(ledger_steps, alert_queries.count_overdue, now + 10 * HOUR, "p:a") == 1
     assert read(ledger_steps, alert_queries.count_overdue, now + 10 * HOUR, "p:b") == 0
 
@@ -92,7 +92,7 @@ def test_the_longest_late_delivery_of_each_handler(ledger_steps):
         events.append(put(ledger_steps, f"i{number}", State.WAITING, "p:a", "p:b"))
         ledger_steps.clock.advance(60)
     found = read(ledger_steps, alert_queries.overdue, ledger_steps.clock.now() - 60 * SECOND)
-    assert [(one.handler, one.event_id) for one in found] == [("p:a", events[0]), ("p:b", events[0])]
+    assert [(issue.handler, issue.event_id) for issue in found] == [("p:a", events[0]), ("p:b", events[0])]
     assert read(ledger_steps, alert_queries.count_overdue, ledger_steps.clock.now() - 60 * SECOND, "p:a") == 3
     assert read(ledger_steps, alert_queries.count_overdue, ledger_steps.clock.now() - 61 * SECOND, "p:a") == 2
 
@@ -155,7 +155,7 @@ def test_undecided_ends_by_source(ledger_steps):
     at = ledger_steps.clock.now()
     times = [at - seconds * SECOND for seconds in (50, 40, 30, 20, 10)]
     found = read(ledger_steps, undecided_ends.find_undecided_ends, times[3])
-    assert [one[:3] for one in found] == [("hr", times[2], times[2]), ("oa", times[0], times[3])]
+    assert [issue[:3] for issue in found] == [("hr", times[2], times[2]), ("oa", times[0], times[3])]
     assert [ledger_steps.flow.events(flow_instance_id=name)[0] for name in ("i2", "i3")] == [
         issue.event_id for issue in found
     ]
@@ -180,9 +180,9 @@ def test_parked_events_by_class_and_key(ledger_steps):
     now = ledger_steps.clock.now()
     found, complete = read(ledger_steps, alert_queries.parked_backlogs, now, limit=99)
     assert complete
-    assert [one[:2] for one in found] == GROUPS
-    assert {one[:2]: one.event_id for one in found} == oldest
-    assert {one.since for one in found} == {now - 30 * SECOND}
+    assert [group[:2] for group in found] == GROUPS
+    assert {group[:2]: group.event_id for group in found} == oldest
+    assert {group.since for group in found} == {now - 30 * SECOND}
     counts = [read(ledger_steps, alert_queries.count_parked, now - 20 * SECOND, *group[:2]) for group in found]
     assert counts == [2] * len(GROUPS)
     assert read(ledger_steps, alert_queries.parked_backlogs, now - 30 * SECOND - 1, limit=99) == ([], True)
@@ -195,7 +195,7 @@ def test_the_number_of_class_and_key_groups_is_limited(ledger_steps):
     now = ledger_steps.clock.now()
     for most in (1, 5, 6, 7):
         found, complete = read(ledger_steps, alert_queries.parked_backlogs, now, limit=most)
-        assert [one[:2] for one in found] == GROUPS[:most]
+        assert [group[:2] for group in found] == GROUPS[:most]
         assert complete is (most >= len(GROUPS))
 
 

@@ -58,7 +58,7 @@ class Versions:
         listed = [names[stored.event.id] for stored in self.ledger_steps.ledger.find(event_filter, limit=100)]
         with self.ledger_steps.ledger.connection() as connection:
             page = search_events(connection, event_filter, limit=100, window=2, time_budget=60)
-        assert [names[one.id] for one in page.events] == listed
+        assert [names[event.id] for event in page.events] == listed
         assert self.ledger_steps.ledger.count_events(event_filter) == len(listed)
         assert [names[stored.event.id] for stored in self.ledger_steps.ledger.page(event_filter, limit=100)] == listed[
             ::-1

@@ -240,7 +240,7 @@ def differing(before, after):
         if len(rows) != len(others):
             found |= {str(column) for column in table.c}
         for row, other in zip(rows, others, strict=False):
-            found |= {str(column) for column, one, two in zip(table.c, row, other, strict=True) if one != two}
+            found |= {str(column) for column, value, two in zip(table.c, row, other, strict=True) if value != two}
     return found
 
 

@@ -24,36 +24,36 @@ def put(ledger_steps, delivery_id, state, attempt=3):
 
 
 @pytest.fixture
-def one(ledger_steps, harness):
+def delivery_id(ledger_steps, harness):
     """A delivery whose state is set directly, so its counts need not balance."""
     harness.check_at_end = False
     _, (queued,) = ledger_steps.accept("i1", "p:a")
     return queued.delivery_id
 
 
-def test_only_transitions_of_the_table_succeed(ledger_steps, one):
+def test_only_transitions_of_the_table_succeed(ledger_steps, delivery_id):
     """A transition of the table succeeds; any other is refused and changes nothing."""
     for source, target in itertools.product(State, State):
-        put(ledger_steps, one, source)
-        before = state_of(ledger_steps, one)
-        change = StateChange(one, source, target, 3, ledger_steps.clock.now())
+        put(ledger_steps, delivery_id, source)
+        before = state_of(ledger_steps, delivery_id)
+        change = StateChange(delivery_id, source, target, 3, ledger_steps.clock.now())
         if (source, target) in IN_TABLE:
             assert ledger_steps.ledger.write(
                 lambda transaction, change=change: apply_changes(transaction, [change])
-            ) == {one}
-            assert state_of(ledger_steps, one)[0] == target
+            ) == {delivery_id}
+            assert state_of(ledger_steps, delivery_id)[0] == target
         else:
             with pytest.raises(InvalidTransition, match=f"from {source} to {target}"):
                 ledger_steps.ledger.write(lambda transaction, change=change: apply_changes(transaction, [change]))
-            assert state_of(ledger_steps, one) == before
+            assert state_of(ledger_steps, delivery_id) == before
 
 
-def test_one_illegal_transition_rejects_the_whole_batch(ledger_steps, one):
+def test_one_illegal_transition_rejects_the_whole_batch(ledger_steps, delivery_id):
     """Transitions made together are checked before any is made."""
     _, (other,) = ledger_steps.accept("i2", "p:a")
     moves = [
         StateChange(other.delivery_id, State.WAITING, State.CLOSED, 0, ledger_steps.clock.now()),
-        StateChange(one, State.WAITING, State.SUCCEEDED, 0, ledger_steps.clock.now()),
+        StateChange(delivery_id, State.WAITING, State.SUCCEEDED, 0, ledger_steps.clock.now()),
     ]
     with pytest.raises(InvalidTransition):
         ledger_steps.ledger.write(lambda transaction: apply_changes(transaction, moves))
@@ -61,13 +61,13 @@ def test_one_illegal_transition_rejects_the_whole_batch(ledger_steps, one):
 
 
 @pytest.mark.parametrize(("state", "attempt"), [(State.RUNNING, 2), (State.RUNNING, 4), (State.DEAD, 3)])
-def test_a_stale_transition_changes_nothing(ledger_steps, one, state, attempt):
+def test_a_stale_transition_changes_nothing(ledger_steps, delivery_id, state, attempt):
     """A transition that expects another attempt or state has no effect."""
-    put(ledger_steps, one, state)
-    before = state_of(ledger_steps, one)
-    change = StateChange(one, State.RUNNING, State.SUCCEEDED, attempt, ledger_steps.clock.now(), comment="mine")
+    put(ledger_steps, delivery_id, state)
+    before = state_of(ledger_steps, delivery_id)
+    change = StateChange(delivery_id, State.RUNNING, State.SUCCEEDED, attempt, ledger_steps.clock.now(), comment="mine")
     assert ledger_steps.ledger.write(lambda transaction: apply_changes(transaction, [change])) == set()
-    assert state_of(ledger_steps, one) == before
+    assert state_of(ledger_steps, delivery_id) == before
 
 
 def test_an_empty_list_of_transitions_changes_nothing(ledger_steps):
@@ -75,27 +75,27 @@ def test_an_empty_list_of_transitions_changes_nothing(ledger_steps):
     assert ledger_steps.ledger.write(lambda transaction: apply_changes(transaction, [])) == set()
 
 
-def test_a_transition_changes_only_the_given_columns(ledger_steps, one):
+def test_a_transition_changes_only_the_given_columns(ledger_steps, delivery_id):
     """Number of attempts, schedule's start and note stay unless the transition sets them."""
     ledger_steps.sql(
-        "UPDATE deliveries SET comment = 'said', retry_base = 2, attempt = 3, state = 'dead' WHERE id = ?", one
+        "UPDATE deliveries SET comment = 'said', retry_base = 2, attempt = 3, state = 'dead' WHERE id = ?", delivery_id
     )
-    change = StateChange(one, State.DEAD, State.WAITING, 3, ledger_steps.clock.now(), due_at=77)
+    change = StateChange(delivery_id, State.DEAD, State.WAITING, 3, ledger_steps.clock.now(), due_at=77)
     ledger_steps.ledger.write(lambda transaction: apply_changes(transaction, [change]))
-    assert state_of(ledger_steps, one) == ("waiting", 3, 77, "said", 2)
+    assert state_of(ledger_steps, delivery_id) == ("waiting", 3, 77, "said", 2)
     change = StateChange(
-        one, State.WAITING, State.RUNNING, 3, 9, attempt_after=4, retry_base=3, comment='it\'s "new"\n'
+        delivery_id, State.WAITING, State.RUNNING, 3, 9, attempt_after=4, retry_base=3, comment='it\'s "new"\n'
     )
     ledger_steps.ledger.write(lambda transaction: apply_changes(transaction, [change]))
-    assert state_of(ledger_steps, one) == ("running", 4, None, 'it\'s "new"\n', 3)
-    assert ledger_steps.sql("SELECT changed_at FROM deliveries WHERE id = ?", one) == [(9,)]
+    assert state_of(ledger_steps, delivery_id) == ("running", 4, None, 'it\'s "new"\n', 3)
+    assert ledger_steps.sql("SELECT changed_at FROM deliveries WHERE id = ?", delivery_id) == [(9,)]
 
 
 def test_at_most_one_of_many_claims_wins(ledger_steps, together):
     """Of sixteen concurrent claims of one delivery exactly one succeeds, in any batches."""
     _, (queued,) = ledger_steps.accept("i1", "p:a")
     results = together(*[lambda: ledger_steps.ledger.claim(queued)] * 16)
-    assert [one.attempt for one in results if one is not None] == [1]
+    assert [result.attempt for result in results if result is not None] == [1]
     assert len(ledger_steps.ledger.attempts(queued.delivery_id)) == 1
 
 
@@ -103,7 +103,7 @@ def test_at_most_one_claim_of_a_batch_wins(ledger_steps):
     """Of several claims of one delivery in one batch, one succeeds."""
     _, (queued,) = ledger_steps.accept("i1", "p:a")
     results = ledger_steps.run_in_one_batch(*[lambda: ledger_steps.ledger.claim(queued)] * 5)
-    assert [one.attempt for one in results if one is not None] == [1]
+    assert [result.attempt for result in results if result is not None] == [1]
     assert len(ledger_steps.ledger.attempts(queued.delivery_id)) == 1
 
 
@@ -160,17 +160,19 @@ def test_two_settlements_of_one_attempt_in_a_batch(ledger_steps):
     )
 
 
-def test_postponing_changes_no_state(ledger_steps, one):
+def test_postponing_changes_no_state(ledger_steps, delivery_id):
     """Postponing affects only a due *unknown* delivery, once; any other is unchanged."""
-    put(ledger_steps, one, State.UNKNOWN)
-    now = state_of(ledger_steps, one)[2]
+    put(ledger_steps, delivery_id, State.UNKNOWN)
+    now = state_of(ledger_steps, delivery_id)[2]
 
     def put_off(now, until):
-        return ledger_steps.ledger.write(lambda transaction: defer_probe(transaction, one, now=now, until=until))
+        return ledger_steps.ledger.write(
+            lambda transaction: defer_probe(transaction, delivery_id, now=now, until=until)
+        )
 
     assert put_off(now, now + 99)
-    assert state_of(ledger_steps, one)[:3] == ("unknown", 3, now + 99)
+    assert state_of(ledger_steps, delivery_id)[:3] == ("unknown", 3, now + 99)
     assert not put_off(now, now + 100)
-    put(ledger_steps, one, State.DEAD)
+    put(ledger_steps, delivery_id, State.DEAD)
     assert not put_off(now + 99, now + 200)
-    assert state_of(ledger_steps, one)[:3] == ("dead", 3, now + 99)
+    assert state_of(ledger_steps, delivery_id)[:3] == ("dead", 3, now + 99)

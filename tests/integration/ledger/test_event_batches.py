@@ -179,9 +179,9 @@ def test_overlapping_batches_of_two_processes_do_not_deadlock(harness, ledger_st
     for turn in range(30):
         names = [f"i{turn}-{number}" for number in range(20)] + ["always"]
 
-        def batch(one, order, names=names):
-            items = [one.new(name, "p:a", a=1) for name in order(names)]
-            return store(one, items, [ignored(one, rule) for rule in order(rules)])
+        def batch(steps, order, names=names):
+            items = [steps.new(name, "p:a", a=1) for name in order(names)]
+            return store(steps, items, [ignored(steps, rule) for rule in order(rules)])
 
         found = together(
             lambda: batch(first, list),

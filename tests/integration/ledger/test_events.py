@@ -43,7 +43,10 @@ def test_an_event_is_stored_with_its_deliveries(ledger_steps):
     assert stored.event == new.event
     assert stored.body == new.body
     assert stored.route == {"p:a": "key k", "p:b": "key k"}
-    assert [(one.handler, one.state, one.attempt, one.due_at) for one in stored.delivery_statuses] == [
+    assert [
+        (delivery_status.handler, delivery_status.state, delivery_status.attempt, delivery_status.due_at)
+        for delivery_status in stored.delivery_statuses
+    ] == [
         ("p:a", State.WAITING, 0, ledger_steps.clock.now()),
         ("p:b", State.WAITING, 0, ledger_steps.clock.now()),
     ]
@@ -56,7 +59,7 @@ def test_an_identical_callback_finds_the_stored_event(ledger_steps):
     ledger_steps.settle(queued, claimed.attempt)
     again = ledger_steps.store(ledger_steps.new("i1", "p:a", "p:b", x=1))
     assert (again.event_id, again.new, again.conflict) == (event_id, False, False)
-    assert [one.state for one in again.delivery_statuses] == [State.SUCCEEDED]
+    assert [delivery_status.state for delivery_status in again.delivery_statuses] == [State.SUCCEEDED]
     assert ledger_steps.ledger.event(event_id).repeats == 1
     assert ledger_steps.sql("SELECT count(*) FROM deliveries") == [(1,)]
 
@@ -184,8 +187,8 @@ def test_duplicates_in_one_batch_are_one_event(ledger_steps):
     """Of five equal callbacks in one batch one is stored, and all callers get its event."""
     several = [ledger_steps.new("i1", "p:a", x=1) for _ in range(5)]
     results = ledger_steps.run_in_one_batch(*(lambda new=new: ledger_steps.store(new) for new in several))
-    assert [one.new for one in results] == [True, False, False, False, False]
-    assert {one.event_id for one in results} == {several[0].event.id}
+    assert [result.new for result in results] == [True, False, False, False, False]
+    assert {result.event_id for result in results} == {several[0].event.id}
     assert all(
         [delivery_status.state for delivery_status in result.delivery_statuses] == [State.WAITING]
         for result in results[1:]
@@ -202,8 +205,8 @@ def test_a_batch_repeated_after_its_commit_gets_the_same_answers(ledger_steps):
     results = ledger_steps.run_in_one_batch(
         *(lambda new=new: ledger_steps.store(new) for new in (new, again, conflict))
     )
-    assert [(one.new, one.conflict) for one in results] == [(True, False), (False, False), (False, True)]
-    assert {one.event_id for one in results} == {new.event.id}
+    assert [(result.new, result.conflict) for result in results] == [(True, False), (False, False), (False, True)]
+    assert {result.event_id for result in results} == {new.event.id}
     assert ledger_steps.ledger.event(new.event.id).repeats == 1
     assert ledger_steps.sql("SELECT count(*) FROM deliveries") == [(1,)]
     assert ledger_steps.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(1,)]
@@ -232,8 +235,8 @@ def test_a_conflict_within_one_batch(ledger_steps):
         ledger_steps.new("i1", "p:a", x=1),
     )
     results = ledger_steps.run_in_one_batch(*(lambda new=new: ledger_steps.store(new) for new in (first, other, same)))
-    assert [(one.new, one.conflict) for one in results] == [(True, False), (False, True), (False, False)]
-    assert {one.event_id for one in results} == {first.event.id}
+    assert [(result.new, result.conflict) for result in results] == [(True, False), (False, True), (False, False)]
+    assert {result.event_id for result in results} == {first.event.id}
     assert [conflict.body for conflict in ledger_steps.ledger.conflicts(first.event.id)] == [other.body]
 
 
@@ -249,7 +252,7 @@ def test_a_batch_of_new_repeated_and_conflicting_callbacks(ledger_steps):
         ledger_steps.new("old", "p:a", x=1),
     ]
     results = ledger_steps.run_in_one_batch(*(lambda new=new: ledger_steps.store(new) for new in batch))
-    assert [(one.new, one.conflict) for one in results] == [
+    assert [(result.new, result.conflict) for result in results] == [
         (True, False),
         (False, True),
         (True, False),
@@ -257,7 +260,7 @@ def test_a_batch_of_new_repeated_and_conflicting_callbacks(ledger_steps):
         (True, False),
         (False, False),
     ]
-    assert [one.event_id for one in results] == [
+    assert [result.event_id for result in results] == [
         batch[0].event.id,
         stored,
         batch[2].event.id,
@@ -276,7 +279,7 @@ def test_a_delivery_for_a_missing_handler_has_no_due_time(ledger_steps):
     assert ledger_steps.delivery_status(here.delivery_id).due_at == ledger_steps.clock.now()
     assert ledger_steps.delivery_status(away.delivery_id).due_at is None
     due = ledger_steps.ledger.due_deliveries(ledger_steps.clock.now() + 10**9 * SECOND, lambda _handler: 100)
-    assert [one.delivery_id for one in due] == [here.delivery_id]
+    assert [delivery.delivery_id for delivery in due] == [here.delivery_id]
 
 
 def test_an_event_and_its_deliveries_are_stored_atomically(ledger_steps):
@@ -343,7 +346,7 @@ def test_a_full_disk_causes_unavailable_and_no_data_loss(ledger_steps, logged):
         (stored if accepted else refused).append(f"i{number}")
     assert refused
     assert ledger_steps.ledger.write_error
-    failed = next(one for one in logged if one["event"] == "ledger_write_failed")
+    failed = next(record for record in logged if record["event"] == "ledger_write_failed")
     assert failed["next"] == (
         "free some space on the disk of the database; callbacks are answered 503 until the database works again"
     )

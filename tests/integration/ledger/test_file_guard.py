@@ -54,7 +54,7 @@ def test_attempts_committed_to_a_moved_file_are_recovered(harness, listens, ledg
     results = ledger_steps.run_in_one_batch(
         lambda: flow.take("i1"), lambda: ledger_steps.ledger.write(lambda _transaction: harness.file.rename(away))
     )
-    assert [type(one) for one in results] == [Unavailable] * 2
+    assert [type(result) for result in results] == [Unavailable] * 2
     assert entered == []
     away.rename(harness.file)
     eventually(lambda: flow.sql("SELECT state FROM deliveries") == [("succeeded",)])
@@ -84,7 +84,7 @@ def test_a_whole_batch_for_a_moved_file_is_rejected(ledger_steps, harness, away)
         lambda: ledger_steps.ledger.write(lambda _transaction: harness.file.rename(away)),
         lambda: ledger_steps.accept("i2", "p:a"),
     )
-    assert [type(one) for one in results] == [Unavailable] * 3
+    assert [type(result) for result in results] == [Unavailable] * 3
     away.rename(harness.file)
     ledger_steps.accept("i1", "p:a")
 

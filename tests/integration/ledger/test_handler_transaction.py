@@ -281,7 +281,9 @@ def test_session_settings_of_a_block_are_reset(harness, listens, contracts, even
 
     def sets(event, delivery):
         with delivery.transaction() as connection:
-            shown = [connection.execute(text(f"SHOW {one}")).scalar() for one in ("search_path", "lock_timeout")]
+            shown = [
+                connection.execute(text(f"SHOW {setting}")).scalar() for setting in ("search_path", "lock_timeout")
+            ]
             seen.append((connection.connection.driver_connection.info.backend_pid, *shown))
             connection.execute(text("SET search_path = pg_catalog"))
             connection.execute(text("SET lock_timeout = '1h'"))

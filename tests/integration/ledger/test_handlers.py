@@ -71,7 +71,7 @@ def test_a_reloaded_handler_has_its_new_selectors(harness, listens):
     harness.open(listens(nothing), start=False).close()
     harness.open(listens(nothing, process_key="other"), start=False).close()
     flow = harness.open(start=False)
-    assert [one.selectors.process_keys for one in flow.app.ledger.registered_handlers()] == [("other",)]
+    assert [handler.selectors.process_keys for handler in flow.app.ledger.registered_handlers()] == [("other",)]
 
 
 @pytest.mark.sqlite
@@ -107,7 +107,7 @@ def test_deliveries_of_a_missing_handler_are_due_after_its_reload(harness, liste
     third = harness.open(listens(nothing), start=False)
     assert third.only(event_id).due_at == harness.clock.now()
     assert third.app.ledger.count_by_state()["handler_missing"] == 0
-    assert [one.handler for one in due(third)] == ["p:nothing"]
+    assert [delivery.handler for delivery in due(third)] == ["p:nothing"]
 
 
 def test_a_restart_does_not_change_the_due_time_of_a_retry(harness, listens):
@@ -131,7 +131,7 @@ def test_a_lost_delivery_of_a_missing_handler_waits_for_the_handler(harness, lis
     assert due(second) == []
     second.close()
     third = harness.open(listens(nothing, **declared), start=False)
-    assert [one.probe for one in due(third)] == ["probe" in declared]
+    assert [delivery.probe for delivery in due(third)] == ["probe" in declared]
 
 
 # On a shared ledger another process may have a handler that is missing here.
@@ -140,7 +140,7 @@ def test_an_unknown_delivery_without_a_probe_is_not_polled(harness, listens, the
     """An *unknown* delivery without a probe or handler is not polled."""
     event_id = lost(harness, listens(nothing, probe=did))
     second = harness.open(listens(nothing, probe=did), start=False)
-    assert [one.probe for one in due(second)] == [True]
+    assert [delivery.probe for delivery in due(second)] == [True]
     second.close()
     third = harness.open(*[listens(nothing)] * there, start=False)
     assert third.only(event_id).state is State.UNKNOWN

@@ -118,13 +118,13 @@ def test_several_writers_lose_no_count(harness, ledger_steps_of, together):
     writers = [ledger_steps_of(harness.open(start=False)) for _ in range(3)]
     for turn in range(20):
         given = [
-            [ignored(one), *[ignored(one, f"{place}-{turn}-{number}") for number in range(8)]]
-            for place, one in enumerate(writers)
+            [ignored(writer), *[ignored(writer, f"{place}-{turn}-{number}") for number in range(8)]]
+            for place, writer in enumerate(writers)
         ]
         together(
             *[
-                lambda one=one, records=records: count(one, *records)
-                for one, records in zip(writers, given, strict=True)
+                lambda writer=writer, records=records: count(writer, *records)
+                for writer, records in zip(writers, given, strict=True)
             ]
         )
     counts = writers[0].ledger.ignored_counts()

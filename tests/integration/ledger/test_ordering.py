@@ -45,7 +45,10 @@ class Lane:
 
     def due(self):
         """The ids of the due deliveries that polling returns."""
-        return [one.delivery_id for one in self.ledger.due_deliveries(self.flow.clock.now(), lambda _handler: 1000)]
+        return [
+            delivery.delivery_id
+            for delivery in self.ledger.due_deliveries(self.flow.clock.now(), lambda _handler: 1000)
+        ]
 
     def flow_filter(self, queued):
         """A filter for the event of a delivery."""
@@ -132,18 +135,18 @@ def test_concurrent_claims_start_only_the_first_delivery_of_each_key(lane, event
     results = lane.ledger_steps.run_in_one_batch(
         *[lambda queued=queued: lane.ledger.claim(queued) for queued in (two, one, other)]
     )
-    assert [bool(one) for one in results] == [False, True, True]
+    assert [bool(result) for result in results] == [False, True, True]
 
 
 def test_deliveries_of_one_batch_start_in_order(lane, eventually):
     """Deliveries of one batch start in the order of their callbacks, whatever their flow instances."""
     lane.ledger_steps.eventually = eventually
     instances = ["z", "a", "m", "b", "y"]
-    takes = [lambda one=one: lane.flow.take(one, wait=0, businessKey="k") for one in instances]
+    takes = [lambda instance=instance: lane.flow.take(instance, wait=0, businessKey="k") for instance in instances]
     lane.ledger_steps.run_in_one_batch(*takes)
     ran = []
     while due := lane.due():
-        (queued,) = [lane.queued(one) for one in due]
+        (queued,) = [lane.queued(delivery_id) for delivery_id in due]
         ran.append(lane.ledger.delivery(queued.delivery_id)[0].flow_instance_id)
         lane.end(queued)
     assert ran == instances
@@ -157,7 +160,7 @@ def test_deliveries_that_end_together_release_the_next_of_each_key(lane, eventua
     lane.ledger_steps.eventually = eventually
     assert all(
         lane.ledger_steps.run_in_one_batch(
-            *[lambda one=first: lane.ledger_steps.settle(one, 1) for first, _ in several]
+            *[lambda delivery=first: lane.ledger_steps.settle(delivery, 1) for first, _ in several]
         )
     )
     assert sorted(lane.due()) == sorted(second.delivery_id for _, second in several)
@@ -219,7 +222,7 @@ def test_events_without_the_key_are_not_ordered(lane):
     """Events without the key are not ordered."""
     several = [lane.take(str(number), key) for number, key in enumerate([None, None, ""])]
     assert sorted(lane.due()) == sorted(queued.delivery_id for queued in several)
-    assert [bool(lane.begin(one)) for one in several] == [True] * 3
+    assert [bool(lane.begin(delivery)) for delivery in several] == [True] * 3
 
 
 def test_a_replayed_delivery_runs_after_all_waiting_deliveries(lane):
@@ -251,7 +254,10 @@ def test_a_blocked_delivery_shows_the_event_that_blocks(lane):
     """A blocked delivery shows the event of the first delivery of its key; other deliveries show none."""
     first, second, third, other = lane.take("1"), lane.take("2"), lane.take("3"), lane.take("4", "other")
     event_id = lane.ledger.delivery(first.delivery_id)[0].id
-    behind = [lane.ledger.delivery(one.delivery_id)[1].blocked_by for one in (first, second, third, other)]
+    behind = [
+        lane.ledger.delivery(ready_delivery.delivery_id)[1].blocked_by
+        for ready_delivery in (first, second, third, other)
+    ]
     assert behind == [None, event_id, event_id, None]
     lane.end(first)
     assert lane.ledger.delivery(second.delivery_id)[1].blocked_by is None
@@ -357,9 +363,13 @@ def test_two_processes_never_start_two_deliveries_of_one_key(harness, ordered, l
     for number in range(10):
         first, second = lanes[0].take(f"{number}-1"), lanes[1].take(f"{number}-2")
         results = together(
-            *[lambda lane=lane, one=one: lane.ledger.claim(one) for lane in lanes for one in (second, first)]
+            *[
+                lambda lane=lane, delivery=delivery: lane.ledger.claim(delivery)
+                for lane in lanes
+                for delivery in (second, first)
+            ]
         )
-        assert sum(bool(one) for one in results) == 1
+        assert sum(bool(result) for result in results) == 1
         assert lanes[0].state(first) is State.RUNNING
         assert lanes[1].ledger_steps.settle(first, 1)
         lanes[1].end(second)
@@ -435,7 +445,7 @@ def test_claims_in_one_batch_respect_the_concurrency_limit(limited, eventually):
     results = limited.ledger_steps.run_in_one_batch(
         *[lambda queued=queued: limited.ledger.claim(queued) for queued in several]
     )
-    assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True]
+    assert [isinstance(result, LimitReached) for result in results] == [False, False, True, True]
 
 
 def test_ends_are_handled_before_claims_in_one_batch(limited, eventually):
@@ -464,5 +474,5 @@ def test_processes_share_the_concurrency_limit(harness, listens, ledger_steps_of
             for number, queued in enumerate(several)
         ]
     )
-    assert sum(bool(one) and not isinstance(one, LimitReached) for one in results) == 2
+    assert sum(bool(result) and not isinstance(result, LimitReached) for result in results) == 2
     assert [lane.due() for lane in lanes] == [[], []]

@@ -70,7 +70,7 @@ def whole(connection, statement, parameters, *, small):
             if re.search(r"Seq Scan on (deliveries|events|attempts)|deliveries_route", line)
             or (re.search(r"Index (Only )?Scan .*deliveries_", line) and "Index Cond" not in following)
         ]
-    return [line for line in read if not any(one in line for one in small)]
+    return [line for line in read if not any(index in line for index in small)]
 
 
 @pytest.mark.parametrize("analyzed", [True, False])

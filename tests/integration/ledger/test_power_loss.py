@@ -108,15 +108,25 @@ class Life:
                     self.say("conflict", instance)
 
         clients = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
-        for one in clients:
-            one.start()
+        for thread in clients:
+            thread.start()
         return clients
 
     def take(self, flow, instance, key, **given):
         """Send one callback, and record the answer."""
         answer = flow.take(instance, key=key, **given)
-        done = {one.delivery_id for one in answer.delivery_statuses if one.state is State.SUCCEEDED}
-        self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, done)
+        done = {
+            delivery_status.delivery_id
+            for delivery_status in answer.delivery_statuses
+            if delivery_status.state is State.SUCCEEDED
+        }
+        self.say(
+            "taken",
+            instance,
+            answer.event_id,
+            {delivery_status.handler for delivery_status in answer.delivery_statuses},
+            done,
+        )
 
     def take_batch(self, flow, name, key, rule):
         """Send a request with two callbacks and one ignored request, and record the answers."""
@@ -126,7 +136,13 @@ class Life:
             [ingress_callback(instance, key=key, source="default") for instance in instances], [ignored]
         )
         for instance, answer in zip(instances, answers, strict=True):
-            self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, set())
+            self.say(
+                "taken",
+                instance,
+                answer.event_id,
+                {delivery_status.handler for delivery_status in answer.delivery_statuses},
+                set(),
+            )
         self.say("ignored", rule)
 
     def rest(self, flow):
@@ -143,7 +159,12 @@ class Life:
     def succeeded(flow):
         """The ids of the deliveries that have succeeded."""
         page = flow.app.ledger.page(EventFilter(), limit=100_000)
-        return {one.delivery_id for it in page for one in it.delivery_statuses if one.state is State.SUCCEEDED}
+        return {
+            delivery_status.delivery_id
+            for it in page
+            for delivery_status in it.delivery_statuses
+            if delivery_status.state is State.SUCCEEDED
+        }
 
     def operate(self, flow):
         """Purge old events, replay dead deliveries and dismiss parked events as operators meanwhile."""
@@ -154,9 +175,9 @@ class Life:
         assert done.purged == len(gone) > 0
         self.say("purged", gone)
         dead = {
-            one.delivery_id
+            delivery_status.delivery_id
             for it in flow.app.ledger.page(EventFilter(state="dead"), limit=10_000)
-            for one in it.delivery_statuses
+            for delivery_status in it.delivery_statuses
         }
         assert dead
         replay(flow.app.operation_context)
@@ -167,8 +188,8 @@ class Life:
     def live(self, several=6):
         """Run it; return all writes to the disk, and the answers."""
         flow = self.harness.open(*self.handlers(), runner={"threads": 4})
-        for one in self.call(flow, "a", several):
-            one.join()
+        for thread in self.call(flow, "a", several):
+            thread.join()
         self.rest(flow)
         flow.close()
         self.clock.advance(10 * DAY)
@@ -176,8 +197,8 @@ class Life:
         flow = self.harness.open(plugins=objects, runner={"threads": 4})
         clients = self.call(flow, "b", several)
         self.operate(flow)
-        for one in clients:
-            one.join()
+        for thread in clients:
+            thread.join()
         self.rest(flow)
         flow.close()
         return self.recorder.operations
@@ -220,17 +241,19 @@ class After:
         events = {event_id: (instance, state) for event_id, instance, state in read(
             "SELECT id, flow_instance_id, state FROM events"
         )}  # fmt: skip
-        deliveries = {one.id: one for one in read("SELECT id, event_id, handler, state, attempt FROM deliveries")}
+        deliveries = {
+            delivery.id: delivery for delivery in read("SELECT id, event_id, handler, state, attempt FROM deliveries")
+        }
         handlers = {event_id: set() for event_id in events}
-        for one in deliveries.values():
-            handlers[one.event_id].add(one.handler)
+        for delivery in deliveries.values():
+            handlers[delivery.event_id].add(delivery.handler)
         attempts = set(read("SELECT delivery_id, number FROM attempts"))
         # A batch is durable as a whole.
         batches = Counter(name.rpartition("-")[0] for name, _ in events.values() if name.startswith("batch-"))
         if not purging:
             yield from (f"half of {name}" for name, count in batches.items() if count != 2)
         by_instance = Counter(instance for instance, _ in events.values())
-        succeeded = {one for one, row in deliveries.items() if row.state == "succeeded"}
+        succeeded = {delivery_id for delivery_id, row in deliveries.items() if row.state == "succeeded"}
         may_be_gone = set()
         for instance, event_id, wanted, done in self.of("taken"):
             if event_id in purging:
@@ -242,21 +265,27 @@ class After:
                 yield f"deliveries of {event_id}: {wanted - handlers[event_id]}"
             elif not done <= succeeded:
                 yield f"success of {done - succeeded}"
-        yield from (f"purge of {one}" for one in purged & set(events))
+        yield from (f"purge of {event_id}" for event_id in purged & set(events))
         counted = dict(tuple(row) for row in read("SELECT rule, count FROM ignored_requests"))
         told = Counter(rule for (rule,) in self.of("ignored"))
         yield from (f"count of {rule}" for rule, count in told.items() if counted.get(rule, 0) < count)
         if not purging:
-            lost = [one for one in self.of("entered") if tuple(one) not in attempts]
-            yield from (f"mark of attempt {one}" for one in lost)
-            yield from (f"success of {one}" for one in self.ids("seen") - succeeded)
-        still = {one for one in self.ids("replayed") & set(deliveries) if deliveries[one].state == "dead"}
-        yield from (f"replay of {one}" for one in still if deliveries[one].attempt == 1)
+            lost = [attempt for attempt in self.of("entered") if tuple(attempt) not in attempts]
+            yield from (f"mark of attempt {attempt}" for attempt in lost)
+            yield from (f"success of {delivery_id}" for delivery_id in self.ids("seen") - succeeded)
+        still = {
+            delivery_id
+            for delivery_id in self.ids("replayed") & set(deliveries)
+            if deliveries[delivery_id].state == "dead"
+        }
+        yield from (f"replay of {delivery_id}" for delivery_id in still if deliveries[delivery_id].attempt == 1)
         dismissed = self.ids("dismissed")
-        yield from (f"dismissal of {one}" for one in dismissed if events.get(one, ("", ""))[1] != "dismissed")
+        yield from (
+            f"dismissal of {event_id}" for event_id in dismissed if events.get(event_id, ("", ""))[1] != "dismissed"
+        )
         kept = {instance for (instance,) in read("SELECT flow_instance_id FROM events JOIN conflicts ON event_id = id")}
         if not purging:
-            yield from (f"conflict of {one}" for (one,) in self.of("conflict") if one not in kept)
+            yield from (f"conflict of {instance}" for (instance,) in self.of("conflict") if instance not in kept)
 
 
 def moments(ops, count, chance):
@@ -320,14 +349,14 @@ def test_no_acknowledged_data_is_lost(room):
     """Power is lost at a hundred moments, with several states of unsynced data."""
     found = list(losses(room, 1, count=SHORT))
     assert len(found) == SHORT
-    assert [one for one in found if one[2]] == []
+    assert [loss for loss in found if loss[2]] == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 2 + LIVES))
 def test_no_acknowledged_data_is_lost_at_two_thousand_moments(room, seed):
     """The same in several runs, each in another order."""
-    assert [one for one in losses(room, seed, count=EACH, several=10) if one[2]] == []
+    assert [loss for loss in losses(room, seed, count=EACH, several=10) if loss[2]] == []
 
 
 def test_acknowledged_data_is_lost_with_synchronous_normal(room):
@@ -354,6 +383,6 @@ def test_the_simulated_disk_preserves_synced_data():
     assert {name: len(content) for name, content in disk.after_power_loss("all", chance)} == {"a": 512 * 6, "b": 0}
     some = {dict(disk.after_power_loss("some", chance))["a"] for _ in range(50)}
     torn = {dict(disk.after_power_loss("torn", chance))["a"] for _ in range(50)}
-    assert all(one.startswith(b"1" * 512) for one in some | torn)
+    assert all(content.startswith(b"1" * 512) for content in some | torn)
     assert len(some) > 4
-    assert any(b"\0" * 512 in one for one in torn)
+    assert any(b"\0" * 512 in content for content in torn)

@@ -50,9 +50,9 @@ def begin(flow, instance="i1"):
     """A delivery that `flow` has started."""
     event_id = flow.take(instance, wait=0).event_id
     (queued,) = [
-        one
-        for one in flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
-        if one.delivery_id == flow.only(event_id).delivery_id
+        delivery
+        for delivery in flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
+        if delivery.delivery_id == flow.only(event_id).delivery_id
     ]
     return event_id, queued, flow.app.ledger.claim(queued)
 
@@ -278,8 +278,8 @@ def lately(flow):
     """Kind and handlers of the running processes, the oldest first."""
     with flow.app.ledger.connection() as connection:
         return [
-            (one.kind, set(one.handlers))
-            for one in processes.live_processes(connection, heartbeat_timeout=HEARTBEAT_TIMEOUT)
+            (process.kind, set(process.handlers))
+            for process in processes.live_processes(connection, heartbeat_timeout=HEARTBEAT_TIMEOUT)
         ]
 
 

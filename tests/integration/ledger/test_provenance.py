@@ -155,7 +155,10 @@ def test_each_attempt_stores_the_loaded_plugin_version(harness, listens, monkeyp
         flow.settled(event_id, State.DEAD, attempt=1 if version == V1 else 2)
         assert flow.close()
     flow = harness.open(handler)
-    assert [PluginVersion(one.plugin_version, one.plugin_digest) for one in attempts(flow, event_id)] == [V1, V2]
+    assert [PluginVersion(attempt.plugin_version, attempt.plugin_digest) for attempt in attempts(flow, event_id)] == [
+        V1,
+        V2,
+    ]
 
 
 def test_the_operation_is_stored_with_the_attempt(ledger_steps):

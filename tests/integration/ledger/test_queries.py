@@ -162,7 +162,7 @@ def test_polling_returns_the_longest_due_deliveries_of_each_handler(ledger_steps
         row[0]: row[1]
         for row in ledger_steps.sql("SELECT d.id, e.flow_instance_id FROM deliveries d, events e WHERE e.id = event_id")
     }
-    assert [(whose[one.delivery_id], one.probe) for one in found] == [
+    assert [(whose[delivery.delivery_id], delivery.probe) for delivery in found] == [
         ("i1", False),
         ("i2", False),
         ("i3", False),

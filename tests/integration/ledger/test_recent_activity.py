@@ -37,7 +37,10 @@ def test_recent_deliveries_with_their_last_attempts(ledger_steps):
         assert (dead.handler, dead.state, dead.outcome) == ("p:a", State.DEAD, OutcomeKind.FAILED)
         assert dead.finished_at == ledger_steps.clock.now()
         found, since = stats.count_by_handler(connection)
-        assert ({one: called.deliveries for one, called in found.items()}, since) == ({"p:a": 1, "p:b": 1}, None)
+        assert ({handler_id: called.deliveries for handler_id, called in found.items()}, since) == (
+            {"p:a": 1, "p:b": 1},
+            None,
+        )
         found, since = stats.count_by_handler(connection, limit=1)
         assert (list(found), since) == (["p:b"], ledger_steps.clock.now())
 

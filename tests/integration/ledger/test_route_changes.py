@@ -57,7 +57,10 @@ def test_a_parked_event_gets_its_deliveries(ledger_steps):
     assert reroute(ledger_steps, [item], absent={"q:away"}) == {event_id}
     stored = ledger_steps.ledger.event(event_id)
     assert (stored.state, stored.route) == ("routed", {"p:a": "key k", "q:away": "key k"})
-    assert [(one.handler, one.state, one.due_at) for one in stored.delivery_statuses] == [
+    assert [
+        (delivery_status.handler, delivery_status.state, delivery_status.due_at)
+        for delivery_status in stored.delivery_statuses
+    ] == [
         ("p:a", State.WAITING, ledger_steps.clock.now()),
         ("q:away", State.WAITING, None),
     ]
@@ -100,7 +103,11 @@ def test_an_event_changed_meanwhile_is_not_rerouted(ledger_steps):
     assert reroute(ledger_steps, [rerouted(ledger_steps, event_id, "p:c", before=["p:a"], seen="routed")]) == {event_id}
     assert reroute(ledger_steps, [stale]) == set()
     stored = ledger_steps.ledger.event(event_id)
-    assert list(stored.route) == [one.handler for one in stored.delivery_statuses] == ["p:a", "p:c"]
+    assert (
+        list(stored.route)
+        == [delivery_status.handler for delivery_status in stored.delivery_statuses]
+        == ["p:a", "p:c"]
+    )
 
 
 def test_a_failed_reroute_leaves_all_events_parked(ledger_steps):

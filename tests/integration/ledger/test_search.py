@@ -39,7 +39,7 @@ def page(ledger_steps, wanted, **given):
 
 def ids(found):
     """The events of a page."""
-    return [one.id for one in found.events]
+    return [event.id for event in found.events]
 
 
 @pytest.fixture
@@ -68,20 +68,20 @@ def many(ledger_steps):
 def test_pages_contain_each_match_of_a_filter_once(many, window):
     """Paging to older events and back finds each event of a filter once, in order."""
     for wanted in ALL_FILTERS:
-        expected = [one.event.id for one in many.ledger.find(EventFilter(**wanted), limit=100)]
+        expected = [stored_event.event.id for stored_event in many.ledger.find(EventFilter(**wanted), limit=100)]
         found, before = [], ""
         while True:
-            one = page(many, wanted, before=before, window=window, time_budget=60)
-            found += ids(one)
-            assert one.searched_until is None
-            if not (before := one.older):
+            found_page = page(many, wanted, before=before, window=window, time_budget=60)
+            found += ids(found_page)
+            assert found_page.searched_until is None
+            if not (before := found_page.older):
                 break
         assert found == expected, wanted
         back, after = [], id_lower_bound(0)
         while after:
-            one = page(many, wanted, after=after, window=window, time_budget=60)
-            back = ids(one) + back
-            after = one.newer
+            found_page = page(many, wanted, after=after, window=window, time_budget=60)
+            back = ids(found_page) + back
+            after = found_page.newer
         assert back == expected, wanted
 
 
@@ -97,14 +97,14 @@ def test_pages_link_to_the_newer_and_older_page(many):
 def test_a_search_without_an_index_stops_at_its_limit(many):
     """A search without an index stops at its limit, returns its position and continues from there."""
     for wanted in ({"process_key": "none"}, {"handler": "nobody"}, {"state": "closed", "handler": "x"}):
-        one, looks, times = page(many, wanted, window=5, time_budget=0), 1, []
-        while one.older:
-            assert one.events == ()
-            times.append(one.searched_until)
-            one, looks = page(many, wanted, before=one.older, window=5, time_budget=0), looks + 1
+        found_page, looks, times = page(many, wanted, window=5, time_budget=0), 1, []
+        while found_page.older:
+            assert found_page.events == ()
+            times.append(found_page.searched_until)
+            found_page, looks = page(many, wanted, before=found_page.older, window=5, time_budget=0), looks + 1
         assert looks == 4
         assert times == sorted(times, reverse=True)
-        assert one.searched_until is None
+        assert found_page.searched_until is None
 
 
 def test_scanning_and_windowed_search_give_the_same_result(many, monkeypatch):
@@ -113,7 +113,9 @@ def test_scanning_and_windowed_search_give_the_same_result(many, monkeypatch):
         monkeypatch.setattr(search, "MAX_CANDIDATES", few)
         for state in ("waiting", "running", "dead", "unknown", "parked"):
             found = page(many, {"state": state}, limit=100)
-            assert ids(found) == [one.event.id for one in many.ledger.find(EventFilter(state=state), limit=100)]
+            assert ids(found) == [
+                stored_event.event.id for stored_event in many.ledger.find(EventFilter(state=state), limit=100)
+            ]
             assert found.events
 
 
@@ -122,17 +124,22 @@ def test_a_listed_event_has_every_field_but_the_body(ledger_steps):
     body = {"processDefinitionKey": "k", "processDefinitionVersion": 3, "businessKey": "B", "callBackProcessClass": "C"}
     event_id, _ = ledger_steps.accept("i1", "p:a", **body)
     ledger_steps.accept("i1", "p:a", **body)
-    (one,) = page(ledger_steps, {}).events
-    assert (one.id, one.flow_instance_id, one.business_key, one.callback_class) == (event_id, "i1", "B", "C")
-    assert (one.process_key, one.process_version, one.source, one.kind) == ("k", 3, "default", "complete")
-    assert (one.state, one.repeats, one.received_at) == ("routed", 1, ledger_steps.clock.now())
-    assert [(delivery_status.handler, delivery_status.state) for delivery_status in one.delivery_statuses] == [
+    (listed,) = page(ledger_steps, {}).events
+    assert (listed.id, listed.flow_instance_id, listed.business_key, listed.callback_class) == (
+        event_id,
+        "i1",
+        "B",
+        "C",
+    )
+    assert (listed.process_key, listed.process_version, listed.source, listed.kind) == ("k", 3, "default", "complete")
+    assert (listed.state, listed.repeats, listed.received_at) == ("routed", 1, ledger_steps.clock.now())
+    assert [(delivery_status.handler, delivery_status.state) for delivery_status in listed.delivery_statuses] == [
         ("p:a", State.WAITING)
     ]
     with record_statements(ledger_steps.ledger._engine) as taken:
-        assert ledger_steps.ledger.find_summaries(EventFilter(flow_instance_id="i1"), limit=2) == [one]
+        assert ledger_steps.ledger.find_summaries(EventFilter(flow_instance_id="i1"), limit=2) == [listed]
     assert not [statement for statement, _ in taken if "body" in statement]
-    assert ledger_steps.ledger.find_summaries(EventFilter(), limit=2, after=one.id) == []
+    assert ledger_steps.ledger.find_summaries(EventFilter(), limit=2, after=listed.id) == []
 
 
 @pytest.mark.sqlite

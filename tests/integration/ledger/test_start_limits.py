@@ -93,7 +93,7 @@ def test_claims_in_one_batch_share_the_rate(rated, eventually):
     results = lane.ledger_steps.run_in_one_batch(
         *[lambda delivery_id=delivery_id: lane.claim(delivery_id) for delivery_id in ids]
     )
-    assert [isinstance(one, LimitReached) for one in results] == [False, False, True, True, True]
+    assert [isinstance(result, LimitReached) for result in results] == [False, False, True, True, True]
 
 
 def test_a_poll_reads_only_deliveries_that_may_start(rated):

@@ -55,8 +55,8 @@ def of_delivery(handler_id, change):
 
 def of_attempt(handler_id, change):
     """A case that changes a delivery's only attempt."""
-    one = DELIVERY.format(handler_id)
-    return one, [f"UPDATE attempts SET {change} WHERE delivery_id = {one}"]
+    delivery = DELIVERY.format(handler_id)
+    return delivery, [f"UPDATE attempts SET {change} WHERE delivery_id = {delivery}"]
 
 
 def of_conflict(change):

@@ -98,9 +98,16 @@ def test_two_processes_with_one_id_at_the_same_time(harness, ledger_steps_of, to
     """Of two flows with one id, one stores it; the other gets an error, and is not stored."""
     two = [ledger_steps_of(harness.open(start=False)) for _ in range(2)]
     for number in range(20):
-        items = [signed(one, f"m{number}", f"i{number}-{place}", a=1) for place, one in enumerate(two)]
-        found = together(*[lambda one=one, item=item: one.store(item) for one, item in zip(two, items, strict=True)])
-        assert sorted(one.webhook_id_reused for one in found) == [False, True]
+        items = [
+            signed(ledger_steps, f"m{number}", f"i{number}-{place}", a=1) for place, ledger_steps in enumerate(two)
+        ]
+        found = together(
+            *[
+                lambda ledger_steps=ledger_steps, item=item: ledger_steps.store(item)
+                for ledger_steps, item in zip(two, items, strict=True)
+            ]
+        )
+        assert sorted(result.webhook_id_reused for result in found) == [False, True]
     assert two[0].sql("SELECT count(*) FROM events") == [(20,)]
     assert len(ids(two[0])) == 20
 

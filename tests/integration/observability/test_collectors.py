@@ -229,7 +229,7 @@ def test_process_counters_are_exported_while_the_ledger_is_down(harness, listens
     assert found["flowhooks_ledger_up",] == 0
     assert found[attempts] == 1
     assert ("flowhooks_unaccounted_events",) not in found
-    assert [one for one in logged if one["event"] == "ledger_metrics_failed"]
+    assert [record for record in logged if record["event"] == "ledger_metrics_failed"]
 
 
 def test_only_event_counts_are_omitted_after_a_timeout(harness, listens, monkeypatch, monotonic, logged):

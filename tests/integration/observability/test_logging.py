@@ -72,7 +72,7 @@ def test_each_record_has_the_pid_of_its_process(records, configure):
     log.info("two", pid=4711)
     log.info("three", pid=4712)
 
-    assert [{name: value for name, value in one.items() if "pid" in name} for one in records()] == [
+    assert [{name: value for name, value in record.items() if "pid" in name} for record in records()] == [
         {"pid": 4711},
         {"pid": 4711},
         {"pid": 4711, "pid_": 4712},
@@ -147,8 +147,8 @@ def test_levels(level, heard, get_logger, records, configure):
     """Records below the level are not logged, from flowhooks or libraries."""
     configure(level, "json")
 
-    for one in ("debug", "info", "warning", "error", "critical"):
-        getattr(get_logger("flowhooks.x"), one)("said")
+    for method in ("debug", "info", "warning", "error", "critical"):
+        getattr(get_logger("flowhooks.x"), method)("said")
 
     assert [record["level"] for record in records()] == heard
 

@@ -42,7 +42,7 @@ def test_an_alert_is_acknowledged(flow, context_of, audit_entries):
     assert unacknowledged(flow) == 2
     done = acknowledge(context_of(flow), [first.id], note="ringing the archive")
     assert (done.alerts, done.skipped, done.dry_run) == ((first.id,), (), False)
-    found = {one.id: one for one in still_open(flow)}
+    found = {alert.id: alert for alert in still_open(flow)}
     assert (found[first.id].acknowledged_at, found[first.id].acknowledged_by) == (flow.clock.now(), "ann")
     assert (found[second.id].acknowledged_at, found[second.id].acknowledged_by) == (None, "")
     assert unacknowledged(flow) == 1
@@ -79,10 +79,10 @@ def test_a_cause_that_recurs_opens_a_new_alert(flow, context_of):
     flow.sql("UPDATE deliveries SET state = 'closed' WHERE handler = ?", first.subject)
     flow.app.alerts.poll()
     flow.app.alerts.poll()
-    assert first.subject not in {one.subject for one in still_open(flow)}
+    assert first.subject not in {alert.subject for alert in still_open(flow)}
     flow.sql("UPDATE deliveries SET state = 'dead' WHERE handler = ?", first.subject)
     flow.app.alerts.poll()
-    (again,) = [one for one in still_open(flow) if one.subject == first.subject]
+    (again,) = [alert for alert in still_open(flow) if alert.subject == first.subject]
     assert again.id != first.id
     assert again.acknowledged_at is None
 

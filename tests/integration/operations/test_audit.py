@@ -128,7 +128,7 @@ def test_a_resolution_and_a_retirement_are_recorded(flow):
     }
     (retired,) = entries(flow, target=delivery_status.handler)
     assert (retired.action, retired.detail) == ("retire", {"handlers": [delivery_status.handler]})
-    assert [one.id for one in entries(flow)] == [retired.id, closed.id]
+    assert [entry.id for entry in entries(flow)] == [retired.id, closed.id]
     assert entries(flow, before=retired.id) == [closed]
 
 

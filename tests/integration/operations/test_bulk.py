@@ -65,7 +65,7 @@ def test_a_plan_has_the_exact_count_and_changes_no_delivery(harness, listens, wo
     assert (plan.actor, plan.interface, plan.note, plan.rate) == ("ann", "cli", "ERP is up", 5)
     assert plan.event_filter == {"handler": "p:h"}
     listed = items(flow, plan.id)
-    assert [(one.event_id, one.handler, one.status, one.state) for one in listed] == [
+    assert [(item.event_id, item.handler, item.status, item.state) for item in listed] == [
         (event_id, "p:h", ItemStatus.PLANNED, State.DEAD) for event_id in dead
     ]
     assert flow.sql("SELECT * FROM deliveries ORDER BY id") == before
@@ -172,9 +172,9 @@ def test_dead_deliveries_run_again_until_all_are_executed(harness, listens, work
     assert (done.planned, done.released, done.changed) == (3, 3, 0)
     assert (done.succeeded, done.failed, done.remaining) == (2, 1, 0)
     assert done.finished_at is not None
-    assert {one.status for one in items(flow, operation_id)} == {ItemStatus.RELEASED}
-    assert [one.event_id for one in items(flow, operation_id, status=ItemResult.FAILED)] == [still]
-    assert [one.event_id for one in items(flow, operation_id, status=ItemResult.SUCCEEDED)] == [dead[0], dead[2]]
+    assert {item.status for item in items(flow, operation_id)} == {ItemStatus.RELEASED}
+    assert [item.event_id for item in items(flow, operation_id, status=ItemResult.FAILED)] == [still]
+    assert [item.event_id for item in items(flow, operation_id, status=ItemResult.SUCCEEDED)] == [dead[0], dead[2]]
     for event_id in dead:
         delivery_status = flow.only(event_id)
         assert (delivery_status.attempt, delivery_status.comment) == (2, "ERP is up")
@@ -231,8 +231,8 @@ def test_a_delivery_that_changed_after_the_plan_is_skipped(harness, listens, wor
         (State.CLOSED, "mine"),
         (State.CLOSED, "not needed"),
     ]
-    assert [one.event_id for one in items(flow, plan.id, status=ItemStatus.CHANGED)] == events[:2]
-    assert [one.event_id for one in items(flow, plan.id, status=ItemResult.SUCCEEDED)] == events[2:]
+    assert [item.event_id for item in items(flow, plan.id, status=ItemStatus.CHANGED)] == events[:2]
+    assert [item.event_id for item in items(flow, plan.id, status=ItemResult.SUCCEEDED)] == events[2:]
     assert items(flow, plan.id, status=ItemResult.FAILED) == ()
     resolved, closed = (flow.only(event_id).delivery_id for event_id in events[1:])
     with flow.app.ledger.connection() as connection:
@@ -260,7 +260,7 @@ def test_a_paused_operation_releases_nothing_until_it_is_resumed(harness, listen
     assert ended(flow, operation_id).succeeded == 4
     with flow.app.ledger.connection() as connection:
         entries = audit.entries(connection, limit=10, target=operation_id)
-    assert [one.detail["change"] for one in reversed(entries)] == ["started", "paused", "rate", "resumed"]
+    assert [entry.detail["change"] for entry in reversed(entries)] == ["started", "paused", "rate", "resumed"]
 
 
 def all_of(flow):
@@ -331,14 +331,19 @@ def test_a_scheduled_retry_runs_now(harness, listens, works):
         listens(works, name="paused", retry=Retry(attempts=3, delays=(3600,))),
     )
     event_id = flow.take(wait=0).event_id
-    until(lambda: all(one.attempt == 1 and one.due_at for one in flow.delivery_statuses(event_id)))
-    until(lambda: {one.state for one in flow.delivery_statuses(event_id)} == {State.WAITING})
+    until(
+        lambda: all(
+            delivery_status.attempt == 1 and delivery_status.due_at
+            for delivery_status in flow.delivery_statuses(event_id)
+        )
+    )
+    until(lambda: {delivery_status.state for delivery_status in flow.delivery_statuses(event_id)} == {State.WAITING})
     pause(flow.app.operation_context, ["p:paused"])
     works.error = None
     operation_id = run(flow, BulkAction.RUN_NOW)
     done = ended(flow, operation_id)
     assert (done.planned, done.succeeded) == (1, 1)
-    assert {one.handler: one.state for one in flow.delivery_statuses(event_id)} == {
+    assert {delivery_status.handler: delivery_status.state for delivery_status in flow.delivery_statuses(event_id)} == {
         "p:h": State.SUCCEEDED,
         "p:paused": State.WAITING,
     }
@@ -387,9 +392,11 @@ def test_a_filter_by_ids_plans_only_the_selected_deliveries(harness, listens, wo
     """A filter by ids of deliveries plans these deliveries only, also of an event with several."""
     flow = harness.open(listens(works, name="h"), listens(works, name="other"))
     event_id = flow.take().event_id
-    chosen = next(one for one in flow.delivery_statuses(event_id) if one.handler == "p:other")
+    chosen = next(
+        delivery_status for delivery_status in flow.delivery_statuses(event_id) if delivery_status.handler == "p:other"
+    )
     plan = bulk.plan_operation(by_ann(flow), BulkAction.REPLAY, EventFilter(delivery_ids=(chosen.delivery_id,)))
-    assert [one.delivery_id for one in items(flow, plan.id)] == [chosen.delivery_id]
+    assert [item.delivery_id for item in items(flow, plan.id)] == [chosen.delivery_id]
     assert plan.event_filter == {"delivery_ids": [chosen.delivery_id]}
 
 

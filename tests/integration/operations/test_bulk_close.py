@@ -59,7 +59,7 @@ def test_the_listed_suspended_deliveries_are_closed(flow):
     """A search for the state `suspended` finds the events whose deliveries are closed, and none after that."""
     (first, *_) = flow.events()
     with flow.app.ledger.connection() as connection:
-        listed = [one.id for one in search_events(connection, GONE, limit=10).events]
+        listed = [event.id for event in search_events(connection, GONE, limit=10).events]
     assert sorted(listed) == sorted(flow.events(state="suspended", handler="p:gone")) == sorted(flow.events())
     assert flow.events(state="suspended", handler="p:here") == []
     assert run_bulk(flow.app.operation_context, BulkAction.CLOSE, replace(GONE, ids=(first,))).released == 1

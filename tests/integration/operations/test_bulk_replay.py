@@ -105,7 +105,7 @@ def test_a_handler_filter_selects_only_its_deliveries(harness, listens, works):
     answer = flow.take()
     works.error = other.error = None
     assert replay(flow.app.operation_context, EventFilter(handler="p:h")).released == 1
-    (repaired,) = [one for one in answer.delivery_statuses if one.handler == "p:h"]
+    (repaired,) = [delivery_status for delivery_status in answer.delivery_statuses if delivery_status.handler == "p:h"]
     flow.settled(answer.event_id, State.SUCCEEDED)
     assert flow.app.ledger.delivery(repaired.delivery_id)[1].attempt == 2
     assert len(other.runs) == 1
@@ -181,7 +181,7 @@ def test_concurrent_replays_run_each_delivery_once(harness, listens, works, toge
         flow.settled(event_id, State.DEAD)
     works.error = None
     results = together(*[lambda: replay(flow.app.operation_context, EventFilter(state="dead"))] * 4)
-    assert sum(one.released for one in results) == 10
+    assert sum(result.released for result in results) == 10
     for event_id in flow.events():
         flow.settled(event_id, State.SUCCEEDED, attempt=2)
     assert len(works.runs) == 20

@@ -41,7 +41,7 @@ def app(tmp_path_factory):
         source="default", kind="complete", flow_instance_id="1", body={"processDefinitionKey": "leave"}, text="{}"
     )
     answer = app.intake.accept(call_back, wait=WAIT_TIMEOUT)
-    assert {one.handler: one.state for one in answer.delivery_statuses} == {
+    assert {delivery_status.handler: delivery_status.state for delivery_status in answer.delivery_statuses} == {
         "two:fails": State.DEAD,
         "two:works": State.SUCCEEDED,
     }

@@ -33,7 +33,7 @@ def findings(harness):
 
     def look(flow, about, jobs=unasked, **settings):
         found = check(harness.settings(**settings), lambda: (flow.app.schemas, flow.app.plugins), jobs=jobs)
-        return [one for one in found if one.about == about]
+        return [finding for finding in found if finding.about == about]
 
     return look
 
@@ -85,7 +85,7 @@ def test_a_handler_run_by_another_process_is_not_missing(harness, listens, bare,
 def test_settings_of_an_unknown_handler_are_reported(harness, listens, findings):
     """Settings of an unknown handler are reported, because a misspelt id would have no effect."""
     flow = harness.open(listens(nothing), start=False)
-    given = {one: HandlerSettings(isolation="process") for one in ("p:nothing", "p:nothin")}
+    given = {handler_id: HandlerSettings(isolation="process") for handler_id in ("p:nothing", "p:nothin")}
     (found,) = findings(flow, "handlers", handlers=given)
     assert (found.mark, found.what) == ("note", "the settings configure p:nothin, but no such handler is registered")
 

@@ -214,7 +214,7 @@ def test_a_copy_to_postgresql_and_back_keeps_every_row(furnished, empty, tmp_pat
     there = move(furnished.address, empty)
     assert there.made
     assert there.books.is_consistent
-    assert {name: (one.rows, one.kept) for name, one in there.tables.items()} == {
+    assert {name: (table.rows, table.kept) for name, table in there.tables.items()} == {
         name: (len(before[name]), 0) for name in NAMES
     }
     assert rows(furnished.address) == before, "the source stays as it is"
@@ -222,8 +222,8 @@ def test_a_copy_to_postgresql_and_back_keeps_every_row(furnished, empty, tmp_pat
 
     back = move(empty, f"sqlite:///{tmp_path / 'back.db'}")
     assert rows(f"sqlite:///{tmp_path / 'back.db'}") == before
-    assert {name: one.digest for name, one in back.tables.items()} == {
-        name: one.digest for name, one in there.tables.items()
+    assert {name: table.digest for name, table in back.tables.items()} == {
+        name: table.digest for name, table in there.tables.items()
     }
 
 
@@ -305,10 +305,10 @@ def test_an_interrupted_copy_is_resumed(furnished, postgresql_url):
             connection.execute(lost)
         left = {name: len(found) for name, found in rows(postgresql_url).items()}
         moved = move(furnished.address, postgresql_url)
-        assert {name: one.kept for name, one in moved.tables.items()} == left
+        assert {name: table.kept for name, table in moved.tables.items()} == left
         assert rows(postgresql_url) == whole
     moved = move(furnished.address, postgresql_url)
-    assert all(one.kept == one.rows for one in moved.tables.values())
+    assert all(table.kept == table.rows for table in moved.tables.values())
     assert not moved.made
 
 

@@ -80,7 +80,7 @@ def test_the_alert_ends_when_every_body_is_accepted(harness, books):
     event_id, digest = conflict_with(flow)
     with pytest.raises(IdentityConflict):
         flow.take("i1", amount=3)
-    other = next(one.digest for one in flow.app.ledger.conflicts(event_id) if one.digest != digest)
+    other = next(conflict.digest for conflict in flow.app.ledger.conflicts(event_id) if conflict.digest != digest)
     assert open_alerts(flow) == [2]
     accept(flow, event_id, digest)
     assert open_alerts(flow) == [1]
@@ -104,7 +104,7 @@ def test_the_second_body_runs_its_handlers_once(harness, books, runs):
     flow.settled(result.event_id, State.SUCCEEDED, attempt=1)
     assert runs == [("books", 1, None), ("books", 2, event_id)]
     first, second = flow.app.ledger.event(event_id), flow.app.ledger.event(result.event_id)
-    assert [json.loads(one.body)["amount"] for one in (first, second)] == [1, 2]
+    assert [json.loads(stored_event.body)["amount"] for stored_event in (first, second)] == [1, 2]
     assert (second.event.origin, second.event.corrects, second.event.flow_instance_id) == ("correction", event_id, "i1")
     (conflict,) = flow.app.ledger.conflicts(event_id)
     assert conflict.corrected_by == result.event_id
@@ -130,7 +130,7 @@ def test_repeats_of_both_bodies_are_acknowledged(harness, books, runs):
     with pytest.raises(IdentityConflict) as raised:
         flow.take("i1", amount=3)
     assert raised.value.event_id == event_id
-    assert [flow.app.ledger.event(one).repeats for one in (event_id, correction)] == [1, 2]
+    assert [flow.app.ledger.event(stored_event_id).repeats for stored_event_id in (event_id, correction)] == [1, 2]
     assert len(runs) == 2
     assert flow.app.ledger.verify().problems == []
 
@@ -223,7 +223,9 @@ def test_the_second_body_is_routed_by_its_own_conclusion(harness, listens, runs)
     for other in ("yes", "maybe"):
         with pytest.raises(IdentityConflict):
             flow.take("i1", source="oa", conclusion=other)
-    digests = {json.loads(one.body)["conclusion"]: one.digest for one in flow.app.ledger.conflicts(event_id)}
+    digests = {
+        json.loads(conflict.body)["conclusion"]: conflict.digest for conflict in flow.app.ledger.conflicts(event_id)
+    }
     result = accept(flow, event_id, digests["yes"])
     flow.settled(result.event_id, State.SUCCEEDED)
     assert runs == ["approved"]

@@ -23,7 +23,9 @@ def opened(harness, listens):
     harness.check_at_end = False
 
     def opened(*selectors, definitions=(), routing=None, sources=("oa",)):
-        handlers = [listens(lambda event: None, name=f"h{number}", **one) for number, one in enumerate(selectors)]
+        handlers = [
+            listens(lambda event: None, name=f"h{number}", **selector) for number, selector in enumerate(selectors)
+        ]
         flow = harness.open(
             plugins={"p": engine_plugin(*handlers)},
             start=False,
@@ -68,9 +70,10 @@ def test_a_definition_without_a_matching_handler_is_not_covered(opened):
         definitions=[("leave", 1), ("order", 1)],
     )
     found = compared(flow)
-    assert [(one.key, one.no_handler, one.handlers, one.versions) for one in found.definitions] == [
-        ("leave", True, (), ()), ("order", True, (), ()),
-    ]  # fmt: skip
+    assert [
+        (definition.key, definition.no_handler, definition.handlers, definition.versions)
+        for definition in found.definitions
+    ] == [("leave", True, (), ()), ("order", True, (), ())]
     assert (found.is_complete, found.uncovered) == (False, 2)
 
 
@@ -105,7 +108,10 @@ def test_a_conclusion_without_a_handler_is_not_covered(opened):
     for instance, conclusion in (("1", "approved"), ("2", "aproved"), ("3", "aproved"), ("4", "withdrawn")):
         flow.take(instance, source="oa", key="leave", conclusion=conclusion, wait=0)
     definition = only(flow)
-    assert [(one.conclusion, one.version, one.events) for one in definition.conclusions] == [("aproved", None, 2)]
+    assert [
+        (uncovered_conclusion.conclusion, uncovered_conclusion.version, uncovered_conclusion.events)
+        for uncovered_conclusion in definition.conclusions
+    ] == [("aproved", None, 2)]
     assert definition.conclusions[0].event_id == flow.events(flow_instance_id="3")[0]
     assert not definition.is_covered
 
@@ -126,15 +132,15 @@ def test_the_comparison_is_incomplete_without_an_engine_answer(opened):
     """An engine that was never asked makes the comparison incomplete; a fresh answer is used instead, or its error."""
     flow = opened(sources=("oa", "erp"), definitions=[("leave", 1)])
     found = compared(flow)
-    assert [(one.source, one.error) for one in found.unread] == [("erp", "")]
+    assert [(engine.source, engine.error) for engine in found.unread] == [("erp", "")]
     assert not found.is_complete
     assert compared(flow, source="oa").unread == ()
     fresh = compared(flow, fresh={"oa": [ProcessDefinition(key="order", version=9)]}, errors={"erp": "HTTP 500"})
-    assert [(one.key, one.version) for one in fresh.definitions] == [("order", 9)]
-    assert [(one.source, one.error) for one in fresh.unread] == [("erp", "HTTP 500")]
+    assert [(definition.key, definition.version) for definition in fresh.definitions] == [("order", 9)]
+    assert [(engine.source, engine.error) for engine in fresh.unread] == [("erp", "HTTP 500")]
 
 
 def test_uncovered_definitions_are_listed_first(opened):
     """Definitions that are not covered precede the others."""
     flow = opened({"process_key": "b"}, definitions=[("b", 1), ("c", 1), ("a", 1)])
-    assert [one.key for one in compared(flow).definitions] == ["a", "c", "b"]
+    assert [definition.key for definition in compared(flow).definitions] == ["a", "c", "b"]

@@ -19,7 +19,10 @@ ALL = EventFilter()
 
 def states(flow):
     """The state of each event by its instance."""
-    return {one.event.flow_instance_id: one.state for one in flow.app.ledger.page(ALL, limit=1000)}
+    return {
+        stored_event.event.flow_instance_id: stored_event.state
+        for stored_event in flow.app.ledger.page(ALL, limit=1000)
+    }
 
 
 @pytest.fixture
@@ -97,7 +100,10 @@ def test_each_call_handles_one_page(flow, monkeypatch):
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     first = dismiss(flow.app.operation_context, ALL)
     rest = dismiss(flow.app.operation_context, ALL, after=first.next)
-    assert [(one.events, one.dismissed, bool(one.next)) for one in (first, rest)] == [(2, 2, True), (1, 1, False)]
+    assert [(result.events, result.dismissed, bool(result.next)) for result in (first, rest)] == [
+        (2, 2, True),
+        (1, 1, False),
+    ]
 
 
 def test_dismissal_during_a_drain(harness, listens, together):

@@ -46,9 +46,10 @@ def test_reconcile_of_all_engines(flow, context, engines, audit_entries):
     """Without a source every engine is reconciled; the result has the counts of each, and each is recorded."""
     done = reconcile(context)
     assert engines.rounds == [("erp", None, False), ("oa", None, False)]
-    assert [(one.source, one.read, one.taken_in, one.skipped) for one in done.sources] == [
-        ("erp", 3, 1, {"child": 1}), ("oa", 3, 1, {"child": 1}),
-    ]  # fmt: skip
+    rounds = [
+        (reconciled.source, reconciled.read, reconciled.taken_in, reconciled.skipped) for reconciled in done.sources
+    ]
+    assert rounds == [("erp", 3, 1, {"child": 1}), ("oa", 3, 1, {"child": 1})]
     assert [(entry.action, entry.target, entry.detail) for entry in audit_entries(flow)] == [
         ("reconcile", "oa", {}), ("reconcile", "erp", {}),
     ]  # fmt: skip
@@ -139,7 +140,7 @@ def test_lookup_of_an_instance_at_each_engine(context, engines):
     (answer,) = ask_engine(context, instance="4711", source="oa").answers
     assert (answer.status, answer.end_state, answer.ended_at) == ("finished", "completed", ended.isoformat())
     assert (answer.process_definition_key, answer.conclusion, answer.started_at) == ("leave", "OK", None)
-    assert [one.status for one in ask_engine(context, instance="4712").answers] == ["running", "running"]
+    assert [answer.status for answer in ask_engine(context, instance="4712").answers] == ["running", "running"]
     assert ask_engine(context, instance="4713", source="oa").answers[0].status == "absent"
     engines.error = "no route\nto host"
     (answer,) = ask_engine(context, instance="4711", source="erp").answers
@@ -149,7 +150,7 @@ def test_lookup_of_an_instance_at_each_engine(context, engines):
 def test_definitions_of_each_engine(context, engines):
     """The definitions of each engine are read; an engine that does not answer has a reason."""
     engines.deployed = [ProcessDefinition(key="leave", version=3)]
-    assert [(one.source, one.definitions) for one in read_definitions(context).sources] == [
+    assert [(source_entry.source, source_entry.definitions) for source_entry in read_definitions(context).sources] == [
         ("erp", (ProcessDefinition(key="leave", version=3),)), ("oa", (ProcessDefinition(key="leave", version=3),)),
     ]  # fmt: skip
     engines.error = "refused"

@@ -50,7 +50,10 @@ def compare(harness, context_of):
     reader = Reader(flow.address)
 
     def compare(*lines):
-        text = b"\n".join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines)
+        text = b"\n".join(
+            history_line if isinstance(history_line, bytes) else json.dumps(history_line).encode()
+            for history_line in lines
+        )
         return history.check_history(reader, io.BytesIO(text), flow.app.settings)
 
     compare.ids = ids
@@ -135,16 +138,16 @@ CASES = {
 }
 
 
-def filled(one, ids):
+def filled(history_line, ids):
     """A line with the ids of the events that it names."""
-    if isinstance(one, bytes) or not isinstance(one.get("event"), str):
-        return one
-    return one | {"event": one["event"].format(**ids)}
+    if isinstance(history_line, bytes) or not isinstance(history_line.get("event"), str):
+        return history_line
+    return history_line | {"event": history_line["event"].format(**ids)}
 
 
 def test_each_line_gets_its_finding(compare):
     """Each finding has its kind, and names the line and the flow instance; all else agrees."""
-    found = {case: compare(filled(one, compare.ids)) for case, (one, _) in CASES.items()}
+    found = {case: compare(filled(history_line, compare.ids)) for case, (history_line, _) in CASES.items()}
     kinds = {case: [*report.findings] for case, report in found.items()}
     assert kinds == {case: [kind] if kind else [] for case, (_, kind) in CASES.items()}
     for case, report in found.items():
@@ -155,7 +158,9 @@ def test_each_line_gets_its_finding(compare):
 
 def test_a_whole_history(compare):
     """Lines are counted by their answers and named by their numbers; empty lines are not counted."""
-    report = compare(*(filled(one, compare.ids) for one, _ in CASES.values()), b"", b"  ", line("lost", BODY, 200))
+    report = compare(
+        *(filled(history_line, compare.ids) for history_line, _ in CASES.values()), b"", b"  ", line("lost", BODY, 200)
+    )
     assert report.lines == len(CASES) + 1
     assert [problem for problem in report.problems if problem.startswith(f"line {len(CASES) + 3}: ")]
     assert report.lines == report.findings["malformed"] + report.acknowledged + report.conflicts + (

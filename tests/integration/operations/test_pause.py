@@ -72,7 +72,7 @@ def test_claims_check_the_pause_in_the_database(harness, listens, eventually):
     event_id = flow.take(wait=0).event_id
     flow.app.ledger.pauses.replace([])
     due = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
-    assert [one.delivery_id for one in due] == [flow.only(event_id).delivery_id]
+    assert [delivery.delivery_id for delivery in due] == [flow.only(event_id).delivery_id]
     for _ in range(3):
         assert flow.app.ledger.claim(due[0]) is None
     assert flow.only(event_id).attempt == 0
@@ -145,10 +145,10 @@ def test_a_pause_survives_a_restart(harness, listens):
     (known,) = flow.app.ledger.registered_handlers()
     assert known.paused_at == flow.clock.now()
     second = flow.take("2", wait=LONG).event_id
-    assert [flow.only(one).attempt for one in (first, second)] == [0, 0]
+    assert [flow.only(event_id).attempt for event_id in (first, second)] == [0, 0]
     resume(flow.app.operation_context, ["p:h"])
-    for one in (first, second):
-        flow.settled(one, State.SUCCEEDED)
+    for event_id in (first, second):
+        flow.settled(event_id, State.SUCCEEDED)
 
 
 def test_an_attempt_killed_during_a_pause_is_recovered_and_waits(harness, listens):
@@ -227,7 +227,7 @@ def test_order_and_concurrency_limits_apply_after_the_resume(harness, listens, e
     resume(flow.app.operation_context, ["p:h"])
     eventually(lambda: len(done) == 30)
     for key in "abc":
-        assert [number for one, number in done if one == key] == list(range(10))
+        assert [number for business_key, number in done if business_key == key] == list(range(10))
     assert most[0] <= 2
     eventually(flow.is_idle)
 
@@ -288,7 +288,7 @@ def test_the_operation_is_called_by_name_and_audited(harness, listens):
     run_operation(desk, "resume", {"handlers": ["p:h"], "dry_run": False})
     with flow.app.ledger.connection() as connection:
         entries = audit.entries(connection, limit=10)
-    assert [(one.action, one.target, dict(one.detail)) for one in entries] == [
+    assert [(entry.action, entry.target, dict(entry.detail)) for entry in entries] == [
         ("resume", "p:h", {"handlers": ["p:h"]}),
         ("pause", "p:h", {"handlers": ["p:h"], "note": "the archive moves"}),
     ]

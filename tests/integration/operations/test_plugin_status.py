@@ -24,19 +24,19 @@ def failing(event):
 def look(flow):
     """The status of a flow's plugins by name."""
     with closing(Reader(flow.address)) as reader:
-        return {one.name: one for one in list_plugins(flow.app.plugins, reader)}
+        return {plugin.name: plugin for plugin in list_plugins(flow.app.plugins, reader)}
 
 
 def test_only_loaded_plugins_are_listed_without_a_ledger(harness, listens):
     """Without a ledger each loaded plugin has its handlers, without stored data."""
     flow = harness.open(listens(nothing), start=False)
-    one = next(one for one in list_plugins(flow.app.plugins, None) if one.name == "p")
-    assert (one.state, [(handler.id, handler.availability) for handler in one.handlers]) == (
+    listed = next(plugin for plugin in list_plugins(flow.app.plugins, None) if plugin.name == "p")
+    assert (listed.state, [(handler.id, handler.availability) for handler in listed.handlers]) == (
         "loaded",
         [("p:nothing", "present")],
     )
-    assert one.handlers[0].handler is flow.app.plugins.handlers["p:nothing"]
-    assert one.handlers[0].backlog.is_empty
+    assert listed.handlers[0].handler is flow.app.plugins.handlers["p:nothing"]
+    assert listed.handlers[0].backlog.is_empty
 
 
 def test_the_first_of_two_plugins_with_one_name_decides_the_status(harness, listens, tmp_path):
@@ -49,8 +49,11 @@ def test_the_first_of_two_plugins_with_one_name_decides_the_status(harness, list
         ("p", "loaded"),
         ("p", "quarantined"),
     ]
-    (first,) = {one.handlers for one in list_plugins(flow.app.plugins, flow.app.ledger) if one.handlers}
-    assert [(one.id, one.availability) for one in first] == [("p:failing", "missing"), ("p:nothing", "present")]
+    (first,) = {plugin.handlers for plugin in list_plugins(flow.app.plugins, flow.app.ledger) if plugin.handlers}
+    assert [(handler.id, handler.availability) for handler in first] == [
+        ("p:failing", "missing"),
+        ("p:nothing", "present"),
+    ]
 
 
 def test_every_status_of_a_handler(harness, listens, make_plugin):
@@ -63,20 +66,20 @@ def test_every_status_of_a_handler(harness, listens, make_plugin):
     first.close()
     flow = harness.open(plugins={"a": make_plugin(listens(nothing))}, start=False)
     found = look(flow)
-    assert [(one.id, one.availability) for one in found["a"].handlers] == [
+    assert [(handler.id, handler.availability) for handler in found["a"].handlers] == [
         ("a:failing", "missing"),
         ("a:nothing", "present"),
     ]
-    assert (found["b"].state, found["b"].info, [one.availability for one in found["b"].handlers]) == (
+    assert (found["b"].state, found["b"].info, [handler.availability for handler in found["b"].handlers]) == (
         "missing",
         None,
         ["missing"],
     )
     assert found["b"].handlers[0].selectors == listens(nothing).selectors
     retire(flow.app.operation_context, ["b:nothing"])
-    (one,) = look(flow)["b"].handlers
-    assert (look(flow)["b"].state, one.availability, one.selectors) == ("retired", "retired", None)
-    assert one.backlog == HandlerBacklog(waiting=1)
+    (listed,) = look(flow)["b"].handlers
+    assert (look(flow)["b"].state, listed.availability, listed.selectors) == ("retired", "retired", None)
+    assert listed.backlog == HandlerBacklog(waiting=1)
 
 
 def test_stored_deliveries_are_counted_by_state(harness, listens):
@@ -109,7 +112,7 @@ def test_parked_events_that_match_a_handler_are_counted(harness, listens):
     flow.take("other", key="other", wait=0)
     flow.close()
     flow = harness.open(listens(nothing), listens(failing, every=True), start=False)
-    stored = {one.id: one.backlog for one in look(flow)["p"].handlers}
+    stored = {handler.id: handler.backlog for handler in look(flow)["p"].handlers}
     assert stored == {"p:nothing": HandlerBacklog(parked=3), "p:failing": HandlerBacklog()}
 
 
@@ -123,7 +126,7 @@ def test_a_plugin_that_other_processes_run_is_elsewhere(harness, listens, make_p
 
     def delivery_statuses():
         found = look(flow)["b"]
-        return found.state, [one.availability for one in found.handlers]
+        return found.state, [handler.availability for handler in found.handlers]
 
     assert delivery_statuses() == ("elsewhere", ["elsewhere", "elsewhere"])
     whole.close()

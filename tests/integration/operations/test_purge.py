@@ -77,7 +77,7 @@ def before(flow, days, **more):
 def left(flow, ids):
     """The names of the events that still exist."""
     there = set(flow.events())
-    return {name for name, one in ids.items() if one in there}
+    return {name for name, event_id in ids.items() if event_id in there}
 
 
 def test_finished_events_are_deleted_with_all_their_rows(full):
@@ -148,8 +148,8 @@ def test_a_state_filter_deletes_only_events_in_the_state(full, state):
         ("dismissed", {"succeeded"}, {"dismissed"}),
         ("dismissed", {"dead"}, {"dead"}),
         ("routed", set(), set()),
-        *(("routed", {"succeeded", one}, set()) for one in ("waiting", "running", "unknown")),
-        *(("parked", {one}, set()) for one in ("waiting", "running", "unknown")),
+        *(("routed", {"succeeded", state}, set()) for state in ("waiting", "running", "unknown")),
+        *(("parked", {state}, set()) for state in ("waiting", "running", "unknown")),
     ],
 )
 def test_the_gravest_state_decides(event, of_deliveries, decide):
@@ -303,7 +303,7 @@ def test_new_and_purged_events_in_one_batch(full, together):
         *(lambda: flow.take("s", key="go", wait=0) for _ in range(3)),
         *(lambda number=number: flow.take(f"new{number}", key="go") for number in range(5)),
     )
-    assert len({one.event_id for one in answers}) == 6
+    assert len({answer.event_id for answer in answers}) == 6
     assert flow.app.ledger.verify().problems == []
 
 
@@ -349,7 +349,7 @@ class TestRaces:
             began.commit()
             caller.join(WAIT_TIMEOUT)
         engine.dispose()
-        assert [(one.status, one.event_id) for one in answers] == [("done", ids["succeeded"])]
+        assert [(answer.status, answer.event_id) for answer in answers] == [("done", ids["succeeded"])]
         assert ids["succeeded"] not in flow.events()
         assert flow.app.ledger.verify().problems == []
 
@@ -405,8 +405,8 @@ class TestRaces:
                 over.set()
 
         answers, _ = together(called, purging_on)
-        assert not any(isinstance(one, Exception) for one in answers), answers
-        assert all(one == answers[0] for one in answers)
+        assert not any(isinstance(answer, Exception) for answer in answers), answers
+        assert all(answer == answers[0] for answer in answers)
         books = third.app.ledger.verify()
         assert (books.accepted, books.problems) == (20, [])
 

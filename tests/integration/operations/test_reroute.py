@@ -59,10 +59,14 @@ def test_a_plugin_installed_later_gets_earlier_events(harness, noted, runs):
     flow = harness.open(first, dead, noted("late"))
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
     flow.settled(event_id, State.SUCCEEDED, attempt=1)
-    late = next(one for one in flow.delivery_statuses(event_id) if one.handler == "p:late")
-    assert [one for one in flow.delivery_statuses(event_id) if one is not late and one.handler != "p:late"] == list(
-        before
+    late = next(
+        delivery_status for delivery_status in flow.delivery_statuses(event_id) if delivery_status.handler == "p:late"
     )
+    assert [
+        delivery_status
+        for delivery_status in flow.delivery_statuses(event_id)
+        if delivery_status is not late and delivery_status.handler != "p:late"
+    ] == list(before)
     assert flow.app.ledger.event(event_id).route == {
         "p:first": "key leave",
         "p:dead": "key leave",
@@ -175,7 +179,7 @@ def test_a_filter_and_a_dry_run(harness, noted, context_of, audit_entries):
     assert flow.app.ledger.event(ids[1]).state == "parked"
     assert audit_entries(flow) == []
     reroute(context_of(flow), meant)
-    assert [flow.app.ledger.event(one).state for one in ids] == ["parked", "routed", "parked"]
+    assert [flow.app.ledger.event(event_id).state for event_id in ids] == ["parked", "routed", "parked"]
     (entry,) = audit_entries(flow, target=ids[1])
     assert (entry.actor, entry.action) == ("ann", "reroute")
     assert entry.detail == {"event_filter": {"ids": [ids[1]]}, "events": 1, "deliveries": 1}
@@ -200,10 +204,10 @@ def test_ordered_deliveries_run_oldest_first(harness, noted, runs):
     flow.close()
     flow = harness.open(noted("h", order_by="business_key"), start=False)
     reroute(flow.app.operation_context, ALL)
-    assert [flow.only(one).blocked_by for one in ids] == [None, ids[0], ids[0], ids[0]]
+    assert [flow.only(event_id).blocked_by for event_id in ids] == [None, ids[0], ids[0], ids[0]]
     flow.app.start()
-    for one in ids:
-        flow.settled(one, State.SUCCEEDED)
+    for event_id in ids:
+        flow.settled(event_id, State.SUCCEEDED)
     assert runs == [("h", f"i{number}") for number in range(4)]
 
 
@@ -215,8 +219,10 @@ def test_concurrent_reroutes_deliver_once(harness, noted, together):
     flow.close()
     flow = harness.open(noted("h"), start=False)
     done = together(*[lambda: reroute(flow.app.operation_context, ALL)] * 4)
-    assert sum(one.delivered for one in done) == sum(one.deliveries for one in done) == 10
-    assert sum(one.events for one in done) == sum(one.delivered + one.skipped + one.changed_meanwhile for one in done)
+    assert sum(result.delivered for result in done) == sum(result.deliveries for result in done) == 10
+    assert sum(result.events for result in done) == sum(
+        result.delivered + result.skipped + result.changed_meanwhile for result in done
+    )
     assert flow.sql("SELECT count(*) FROM deliveries") == [(10,)]
 
 
@@ -228,20 +234,25 @@ def test_concurrent_reroutes_with_different_handlers(harness, noted, together):
     a, b = noted("a"), noted("b")
     flow = harness.open(a, b, start=False)
     desks = [
-        replace(flow.app.operation_context, router=Router([one for one in _candidates(flow) if one.handler_id == name]))
+        replace(
+            flow.app.operation_context,
+            router=Router([candidate for candidate in _candidates(flow) if candidate.handler_id == name]),
+        )
         for name in ("p:a", "p:b")
     ]
     together(*[lambda desk=desk: reroute(desk, ALL) for desk in desks])
     for desk in desks:
         reroute(desk, ALL)
     assert set(flow.app.ledger.event(event_id).route) == {"p:a", "p:b"}
-    assert sorted(one.handler for one in flow.delivery_statuses(event_id)) == ["p:a", "p:b"]
+    assert sorted(delivery_status.handler for delivery_status in flow.delivery_statuses(event_id)) == ["p:a", "p:b"]
 
 
 def _candidates(flow):
     from flowhooks.routing.index import Candidate
 
-    return [Candidate(one.id, one.selectors, one.order_by) for one in flow.app.plugins.handlers.values()]
+    return [
+        Candidate(handler.id, handler.selectors, handler.order_by) for handler in flow.app.plugins.handlers.values()
+    ]
 
 
 def test_each_call_handles_one_page(harness, noted, monkeypatch):

@@ -60,7 +60,7 @@ def test_a_dry_run_counts_and_changes_nothing(harness, listens):
     flow = harness.open(listens(lambda event: 1, name="a"), listens(lambda event: 1, name="b"), start=False)
     done = reroute_parked(flow.app.operation_context, dry_run=True)
     assert (done.events, done.delivered, done.dismissed, done.deliveries, done.dry_run) == (3, 3, 0, 6, True)
-    assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3
+    assert [flow.app.ledger.event(event_id).state for event_id in ids] == ["parked"] * 3
     assert flow.sql("SELECT count(*) FROM deliveries") == [(0,)]
     assert count_deliverable(flow.app.operation_context) == 3
 
@@ -113,7 +113,7 @@ def test_keys_that_need_no_handler_are_dismissed(harness):
     flow = harness.open(routing={"ignore_process_keys": ("leave",)}, start=False)
     done = reroute_parked(flow.app.operation_context)
     assert (done.delivered, done.dismissed, done.deliveries) == (0, 3, 0)
-    assert [flow.app.ledger.event(one).state for one in ids] == ["dismissed"] * 3
+    assert [flow.app.ledger.event(event_id).state for event_id in ids] == ["dismissed"] * 3
     assert flow.take("i0").status == "done"
 
 
@@ -235,7 +235,7 @@ def test_concurrent_drains_deliver_once(harness, listens, together):
     ids = parked(harness)
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     together(*[lambda: reroute_parked(flow.app.operation_context)] * 4)
-    assert [len(flow.delivery_statuses(one)) for one in ids] == [1, 1, 1]
+    assert [len(flow.delivery_statuses(event_id)) for event_id in ids] == [1, 1, 1]
 
 
 def test_a_drain_without_parked_events(harness, listens):
@@ -252,5 +252,5 @@ def test_a_failed_drain_changes_nothing(harness, listens, monkeypatch):
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     with flow.locked(), pytest.raises(Unavailable):
         reroute_parked(flow.app.operation_context)
-    assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3
+    assert [flow.app.ledger.event(event_id).state for event_id in ids] == ["parked"] * 3
     assert reroute_parked(flow.app.operation_context).delivered == 3

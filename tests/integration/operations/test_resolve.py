@@ -34,9 +34,9 @@ def put(harness, listens):
             resolve(flow.app.operation_context, delivery_status.delivery_id, Resolution.CLOSE)
         elif state is not State.WAITING:
             found = [
-                one
-                for one in flow.app.ledger.due_deliveries(flow.clock.now(), lambda _h: 99)
-                if one.delivery_id == delivery_status.delivery_id
+                delivery
+                for delivery in flow.app.ledger.due_deliveries(flow.clock.now(), lambda _h: 99)
+                if delivery.delivery_id == delivery_status.delivery_id
             ]
             flow.app.ledger.claim(found[0])
             if state is not State.RUNNING:
@@ -162,7 +162,7 @@ def test_only_the_first_of_two_concurrent_verdicts_is_stored(harness, listens, t
     flow = harness.open(listener, start=False)
     delivery_id = flow.only(event_id).delivery_id
     results = together(*[lambda: resolve(flow.app.operation_context, delivery_id, Resolution.CLOSE)] * 4)
-    assert sum(not isinstance(one, InvalidTransition) for one in results) == 1
+    assert sum(not isinstance(result, InvalidTransition) for result in results) == 1
 
 
 def lost(harness, listener):

@@ -40,7 +40,7 @@ def test_a_dry_run_changes_nothing(harness, listens):
     flow = harness.open(start=False)
     done = retire(flow.app.operation_context, ["p:nothing", "p:other"], dry_run=True)
     assert (done.handlers, done.skipped, done.dry_run) == (("p:nothing",), ("p:other",), True)
-    assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
+    assert [handler.id for handler in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
 def test_unknown_and_retired_handlers_are_skipped(harness, listens):
@@ -94,7 +94,7 @@ def test_a_reinstalled_handler_gets_its_waiting_deliveries(harness, listens):
     flow.close()
     flow = harness.open(listens(nothing))
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 1
-    assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
+    assert [handler.id for handler in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
 @pytest.mark.sqlite
@@ -118,7 +118,7 @@ def test_replayed_deliveries_wait_for_a_retired_handler(harness, listens):
     replay(flow.app.operation_context, EventFilter(handler="p:h"))
     assert flow.only(dead).state is State.WAITING
     assert due(flow) == []
-    assert [flow.only(one).attempt for one in (dead, lost)] == [1, 1]
+    assert [flow.only(event_id).attempt for event_id in (dead, lost)] == [1, 1]
 
 
 def test_the_operation_is_called_by_name(harness, listens):

@@ -69,9 +69,9 @@ def test_a_crash_loop_is_one_audit_entry(flow):
     for _ in range(50):
         started(flow, OLD)
         flow.advance(10)
-    (one,) = entries(flow)
-    assert one.detail["count"] == 50
-    assert ", 50 times until 2026-01-01 00:08:10" in describe(one)
+    (entry,) = entries(flow)
+    assert entry.detail["count"] == 50
+    assert ", 50 times until 2026-01-01 00:08:10" in describe(entry)
     flow.advance(3700)
     started(flow, OLD)
     assert len(entries(flow)) == 2

@@ -79,8 +79,14 @@ def test_a_schema_applies_only_to_its_own_plugin(harness, listens, with_schemas,
     answer = flow.take(other=1)
     states = eventually(
         lambda: (
-            {one.handler: one.state for one in flow.delivery_statuses(answer.event_id)}
-            if all(one.state in {State.DEAD, State.SUCCEEDED} for one in flow.delivery_statuses(answer.event_id))
+            {
+                delivery_status.handler: delivery_status.state
+                for delivery_status in flow.delivery_statuses(answer.event_id)
+            }
+            if all(
+                delivery_status.state in {State.DEAD, State.SUCCEEDED}
+                for delivery_status in flow.delivery_statuses(answer.event_id)
+            )
             else None
         )
     )
@@ -119,7 +125,9 @@ def test_a_repeat_of_a_rejected_body_gets_the_stored_error(harness, listens, wit
     flow.advance(3600)
     again = flow.take()
     assert again.event_id == first.event_id
-    assert [(one.state, one.attempt) for one in again.delivery_statuses] == [(State.DEAD, 1)]
+    assert [(delivery_status.state, delivery_status.attempt) for delivery_status in again.delivery_statuses] == [
+        (State.DEAD, 1)
+    ]
 
 
 def test_replay_after_the_schema_was_fixed(harness, listens, with_schemas):
@@ -171,7 +179,14 @@ def nowhere(harness, eventually, logged):
 
     def look(flow, answer):
         def failed():
-            return next((one for one in flow.delivery_statuses(answer.event_id) if one.error), None)
+            return next(
+                (
+                    delivery_status
+                    for delivery_status in flow.delivery_statuses(answer.event_id)
+                    if delivery_status.error
+                ),
+                None,
+            )
 
         delivery_status = eventually(failed)
         assert "…" in delivery_status.error

@@ -78,7 +78,7 @@ def test_only_new_events_are_notified(harness, listens, make_plugin, listener, e
     flow.take("i2", key="nobody")
     eventually(lambda: len(listener.told) == 3)
     flow.close()
-    assert [one for one in listener.told if one[0] == "accepted"] == [
+    assert [notification for notification in listener.told if notification[0] == "accepted"] == [
         ("accepted", "i1", ("p:h",)),
         ("accepted", "i2", ()),
     ]
@@ -141,7 +141,7 @@ def test_a_keyboard_interrupt_of_a_listener_ends_no_thread(harness, make_plugin,
     for number in range(3):
         flow.take(f"i{number}")
     flow.close()
-    assert [one[1] for one in listener.told] == ["i0", "i1", "i2"]
+    assert [notification[1] for notification in listener.told] == ["i0", "i1", "i2"]
 
 
 def test_a_slow_listener_delays_nothing(harness, listens, make_plugin, monkeypatch):

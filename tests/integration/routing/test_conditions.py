@@ -75,7 +75,7 @@ def test_only_approved_processes_run_the_handler(harness, noted, runs):
     assert facts(flow, rejected.event_id) == ("dismissed", None, "condition", [])
     assert facts(flow, missing.event_id) == ("parked", "condition", None, [])
     assert runs == [("book", "a")]
-    reasons = [flow.app.ledger.event(one.event_id).no_match for one in (approved, rejected, missing)]
+    reasons = [flow.app.ledger.event(answer.event_id).no_match for answer in (approved, rejected, missing)]
     assert reasons[0] is None
     assert reasons[1] == ({"p:book": "conclusion 'rejected' is not one of approved"}, 1)
     assert reasons[2] == ({"p:book": "no conclusion, but the handler requires one of approved"}, 1)
@@ -149,7 +149,7 @@ def test_another_conclusion_version_or_business_key_is_a_conflict(harness, noted
     event_id = flow.take("a", **body).event_id
     with pytest.raises(IdentityConflict):
         flow.take("a", **(body | other))
-    (kept,) = [one.body for one in flow.app.ledger.conflicts(event_id)]
+    (kept,) = [conflict.body for conflict in flow.app.ledger.conflicts(event_id)]
     assert json.loads(kept) == body | other | {"processDefinitionKey": "leave"}
     assert alerts_of(flow) == [("conflict", "default")]
     assert runs == [("book", "a")]
@@ -173,7 +173,10 @@ def test_conclusions_of_a_source_are_mapped(harness, noted, runs):
 def test_installation_of_two_handlers_in_sequence(harness, noted, runs):
     """Handlers for approved, then for rejected: an installation delivers parked events, but no dismissed ones."""
     flow = harness.open()
-    waited = {one: flow.take(one, conclusion=one or "").event_id for one in ("approved", "rejected", "")}
+    waited = {
+        conclusion: flow.take(conclusion, conclusion=conclusion or "").event_id
+        for conclusion in ("approved", "rejected", "")
+    }
     flow.close()
 
     flow = harness.open(noted("a", conclusion="approved"))
@@ -245,7 +248,7 @@ def test_kinds_without_a_handler_are_dismissed(harness, noted, runs):
 def waits_for_its_plugin(harness, noted, *instances, **given):
     """The ids of events by conclusion whose deliveries wait while their plugin is replaced."""
     flow = harness.open(noted(**given), start=False)
-    ids = {one: flow.take(one, conclusion=one, wait=0).event_id for one in instances}
+    ids = {instance: flow.take(instance, conclusion=instance, wait=0).event_id for instance in instances}
     harness.crash(flow)
     return ids
 
@@ -363,7 +366,7 @@ def test_a_handler_stored_by_a_newer_version_stops_routing(harness, noted, runs)
     newer(flow)
     flow.close()
     flow = harness.open()
-    assert any("newer version of flowhooks" in one for one in flow.app.readiness_problems())
+    assert any("newer version of flowhooks" in problem for problem in flow.app.readiness_problems())
     with pytest.raises(Unavailable) as refused:
         flow.take("i", conclusion="approved")
     assert refused.value.key == "newer_handlers"
@@ -483,7 +486,10 @@ def test_two_versions_in_a_cluster(harness, noted, runs):
     """Each process checks the conditions of its own version: the newer one closes what the older one accepted."""
     newest = harness.open(noted(conclusion="approved"), start=False)
     older = harness.open(noted(), start=False)
-    ids = {one: older.take(one, conclusion=one, wait=0).event_id for one in ("approved", "rejected", "")}
+    ids = {
+        conclusion: older.take(conclusion, conclusion=conclusion, wait=0).event_id
+        for conclusion in ("approved", "rejected", "")
+    }
     for event_id in ids.values():
         delivery_status = older.only(event_id)
         newest.app.dispatcher.execute(
@@ -518,16 +524,16 @@ def test_a_newer_version_joins_a_cluster(harness, noted, eventually):
 def test_a_reroute_for_an_every_handler_changes_no_state(harness, noted, runs):
     """Only that handler gets the event, and the event stays dismissed or parked for the handlers of its key."""
     flow = harness.open(noted("book", conclusion="approved"))
-    ids = {one: flow.take(one, conclusion=one).event_id for one in ("rejected", "")}
-    before = {one: flow.app.ledger.event(ids[one]) for one in ids}
+    ids = {conclusion: flow.take(conclusion, conclusion=conclusion).event_id for conclusion in ("rejected", "")}
+    before = {conclusion: flow.app.ledger.event(ids[conclusion]) for conclusion in ids}
     flow.close()
     flow = harness.open(noted("book", conclusion="rejected"), noted("audit", every=True), start=False)
     done = reroute(flow.app.operation_context, EventFilter(), handler="p:audit")
     assert (done.events, done.deliveries, done.skipped) == (2, 2, 0)
     assert facts(flow, ids["rejected"]) == ("dismissed", None, "condition", ["p:audit"])
     assert facts(flow, ids[""]) == ("parked", "condition", None, ["p:audit"])
-    for one, event_id in ids.items():
-        assert flow.app.ledger.event(event_id).no_match == before[one].no_match
+    for conclusion, event_id in ids.items():
+        assert flow.app.ledger.event(event_id).no_match == before[conclusion].no_match
     assert reroute(flow.app.operation_context, EventFilter(), handler="p:audit").skipped == 2
     assert reroute(flow.app.operation_context, EventFilter(), handler="p:book").delivered == 1
     assert facts(flow, ids["rejected"]) == ("routed", None, None, ["p:audit", "p:book"])

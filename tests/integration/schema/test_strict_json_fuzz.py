@@ -115,7 +115,7 @@ class Writer:
 def deep(chance):
     """An object near the maximum depth."""
     opening = chance.choices(['{"a":', "[", '{"[":', '[{"b":1},', '[[],"]",'], k=chance.randrange(58, 68))
-    closing = "".join("}" if one.startswith("{") else "]" for one in reversed(opening))
+    closing = "".join("}" if fragment.startswith("{") else "]" for fragment in reversed(opening))
     return '{"n":' + "".join(opening) + "1" + closing + "}"
 
 

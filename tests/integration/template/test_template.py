@@ -119,7 +119,7 @@ def test_generated_files_contain_the_answers_unchanged(baked):
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "handler"
     ]
-    listens = {one.arg: ast.literal_eval(one.value) for one in decorator.keywords if one.arg != "retry"}
+    listens = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords if keyword.arg != "retry"}
     expected = {"conclusion": "approved"} | given
     assert listens == {
         name: expected[name] for name in ("callback_class", "process_key", "conclusion") if expected.get(name)
@@ -146,7 +146,7 @@ def test_compiled_files_are_not_copied_into_a_package(bake, tmp_path):
     compileall.compile_dir(template, quiet=2)
     assert list(template.rglob("*.pyc"))
     baked = bake(tmp_path, template=template, **ANSWERS["both"])
-    assert {one for one in baked.folder.rglob("*") if "__pycache__" in one.parts} == set()
+    assert {path for path in baked.folder.rglob("*") if "__pycache__" in path.parts} == set()
 
 
 # Created packages work
@@ -244,7 +244,7 @@ def test_wrong_answers_are_rejected_and_leave_no_file(answers, words, template_e
     fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
     (said,) = template_error(into, **answers | fit).splitlines()
     assert said.startswith(words)
-    assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == ["here", "here/there"]
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["here", "here/there"]
 
 
 def test_an_existing_folder_is_unchanged(template_error, bake, tmp_path):
@@ -253,7 +253,7 @@ def test_an_existing_folder_is_unchanged(template_error, bake, tmp_path):
     mine.parent.mkdir()
     mine.write_text("mine")
     template_error(tmp_path, domain="Leave", process_key="k")
-    assert [one.read_text() for one in mine.parent.iterdir()] == ["mine"]
+    assert [path.read_text() for path in mine.parent.iterdir()] == ["mine"]
 
 
 def test_answers_typed_at_the_cookiecutter_prompts(tmp_path):
@@ -267,7 +267,7 @@ def test_answers_typed_at_the_cookiecutter_prompts(tmp_path):
 
     def answer(*lines):
         return subprocess.run(
-            command, cwd=into, input="".join(f"{one}\n" for one in lines), capture_output=True, text=True, check=False
+            command, cwd=into, input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, check=False
         )
 
     refused = answer("{{ 7 * 7 }}", "flowhooks-x", "", "k", "", "")
@@ -277,7 +277,7 @@ def test_answers_typed_at_the_cookiecutter_prompts(tmp_path):
     assert not any(into.iterdir())
     made = answer("假期", "", "", "leave_request", " ", "")
     assert made.returncode == 0, made.stderr
-    assert [one.name for one in into.iterdir()] == ["flowhooks-jia-qi"]
+    assert [path.name for path in into.iterdir()] == ["flowhooks-jia-qi"]
     (source,) = into.glob("flowhooks-jia-qi/src/*/__init__.py")
     assert "conclusion=" not in source.read_text()
 

@@ -56,7 +56,7 @@ def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
     given = {entry_point.name: make_plugin() for entry_point in entry_points(group="flowhooks")}
     assert given
     app = app_of(names={**given, "listener": make_plugin(alert_raised=alert_raised)})
-    assert {(one.name, one.origin, one.state) for one in app.app.plugins.infos} == {
+    assert {(plugin_info.name, plugin_info.origin, plugin_info.state) for plugin_info in app.app.plugins.infos} == {
         (name, "object", "loaded") for name in (*given, "listener")
     }
     app.app.alerts.poll()
@@ -128,7 +128,9 @@ def test_the_log_of_the_last_attempt(app_of, caplog):
     assert "\n" not in log
     for app in apps:
         app.close()
-    assert not [one for one in logging.getLogger().handlers if isinstance(one, AttemptLogHandler)]
+    assert not [
+        log_handler for log_handler in logging.getLogger().handlers if isinstance(log_handler, AttemptLogHandler)
+    ]
 
 
 def test_a_body_rejected_by_the_schema_gets_the_engines_response(app_of):
@@ -182,7 +184,7 @@ def test_settle_runs_all_attempts(app_of):
     app.settle(answers[0].event_id)
     assert app.delivery(answers[0].event_id).state is State.DEAD
     app.settle()
-    assert {app.delivery(one.event_id).state for one in answers} == {State.DEAD}
+    assert {app.delivery(answer.event_id).state for answer in answers} == {State.DEAD}
     assert len(attempts) == 8
 
 
@@ -585,7 +587,7 @@ def test_an_event_with_two_deliveries_needs_the_handler_name(app_of):
         app.delivery(event_id)
     with pytest.raises(AssertionError, match="has no delivery of 'told', only of"):
         app.delivery(event_id, "told")
-    assert [one.handler for one in app.deliveries(event_id, "tell")] == ["handlers:tell"]
+    assert [delivery.handler for delivery in app.deliveries(event_id, "tell")] == ["handlers:tell"]
 
 
 def test_a_ledger_changed_from_outside_is_reported_at_close():
@@ -647,7 +649,7 @@ def test_a_handler_that_does_not_end_is_reported(monkeypatch, eventually):
         app = AppHarness(grant)
         apps.append(app.app)
         event_id = app.post("1", wait=0, processDefinitionKey="leave").event_id
-        eventually(lambda app=app, one=event_id: app.delivery(one).state is State.RUNNING)
+        eventually(lambda app=app, event_id=event_id: app.delivery(event_id).state is State.RUNNING)
         with monkeypatch.context() as patched:  # not earlier: the ledger may take this long for a write
             patched.setattr("flowhooks.testing.waiting.WAIT_TIMEOUT", 0.2)
             patched.setattr("flowhooks.testing.app.WAIT_TIMEOUT", 0.2)

@@ -61,7 +61,7 @@ def test_strict_pyright_reports_nothing(tmp_path):
     command = [PYRIGHT, "--project", str(tmp_path), "--pythonpath", sys.executable, "--outputjson"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [
-        f"{Path(one['file']).relative_to(tmp_path)}:{one['range']['start']['line'] + 1} {one['message']}"
-        for one in json.loads(ran.stdout)["generalDiagnostics"]
+        f"{Path(error['file']).relative_to(tmp_path)}:{error['range']['start']['line'] + 1} {error['message']}"
+        for error in json.loads(ran.stdout)["generalDiagnostics"]
     ]
     assert not found, "\n".join(found)

@@ -78,5 +78,5 @@ def test_the_reason_of_a_failed_process_start_is_logged_and_stored(seen_by):
         pytest.raises(HandlerProcessUnavailable, match=f"{MAX_TRIES} .*: {NO_FILES}$"),
     ):
         call(Pool(seen_by), options, make_event(), delivery, probe=False)
-    assert [(one["event"], one["why"]) for one in logs] == [("process_spawn_failed", NO_FILES)] * MAX_TRIES
+    assert [(record["event"], record["why"]) for record in logs] == [("process_spawn_failed", NO_FILES)] * MAX_TRIES
     assert not invocation.entered

@@ -105,16 +105,16 @@ class Paper:
     def record_result(self, settlement):
         """Record an outcome, unless the queue is full."""
         self.written.append(("settle", settlement))
-        one = self.settles.pop(0)
-        if isinstance(one, Full):
+        settle = self.settles.pop(0)
+        if isinstance(settle, Full):
             raise Unavailable("busy")
-        if isinstance(one, Future):
-            return one
+        if isinstance(settle, Future):
+            return settle
         future = Future()
-        if isinstance(one, BaseException):
-            future.set_exception(one)
+        if isinstance(settle, BaseException):
+            future.set_exception(settle)
         else:
-            future.set_result(one)
+            future.set_result(settle)
         return future
 
     def wait_for(self, future):
@@ -201,19 +201,19 @@ class Paper:
 
     def of(self, what):
         """The recorded calls of one kind."""
-        return [one[1:] for one in self.written if one[0] == what]
+        return [call[1:] for call in self.written if call[0] == what]
 
     def kinds(self):
         """The recorded calls, in order."""
-        return [one[0] for one in self.written]
+        return [call[0] for call in self.written]
 
 
 def answer(answers):
     """The next configured answer, or the configured error."""
-    one = answers.pop(0)
-    if isinstance(one, BaseException):
-        raise one
-    return one
+    next_answer = answers.pop(0)
+    if isinstance(next_answer, BaseException):
+        raise next_answer
+    return next_answer
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from flowhooks.settings import HandlerSettings, RunnerSettings, Settings
 def found(declared, said, general):
     """The option that decides where a handler runs."""
     given = {} if declared is None else {"isolation": declared}
-    one = replace(handler(process_key="k", name="h", **given)(lambda event: None), plugin="p")
+    made = replace(handler(process_key="k", name="h", **given)(lambda event: None), plugin="p")
     handlers = {} if said is None else {"p:h": HandlerSettings(isolation=said)}
-    return resolve_run_options(one, Settings(runner=RunnerSettings(isolation=general), handlers=handlers)).isolation
+    return resolve_run_options(made, Settings(runner=RunnerSettings(isolation=general), handlers=handlers)).isolation
 
 
 @pytest.mark.parametrize("general", ["thread", "process"])

@@ -112,7 +112,7 @@ class Paper:
 
     def of(self, what):
         """The recorded calls of one kind."""
-        return [one[1:] for one in self.asked if one[0] == what]
+        return [call[1:] for call in self.asked if call[0] == what]
 
     def takes_another(self):
         """Whether the only place to wait is free."""
@@ -446,7 +446,7 @@ def test_a_waiter_is_answered_when_all_deliveries_have_settled(paper, intake):
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
     answer = intake().accept(CALL_BACK, wait=LONG)
     assert answer.status == AnswerStatus.DONE
-    assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED] * 2
+    assert [status.state for status in answer.delivery_statuses] == [State.SUCCEEDED] * 2
     assert paper.of("delivery_statuses") == []
     assert paper.takes_another()
 
@@ -459,7 +459,7 @@ def test_unsettled_deliveries_are_answered_with_their_current_state(paper, intak
     answer = intake().accept(CALL_BACK, wait=0.2)
     assert time.monotonic() - started >= 0.2
     assert answer.status == AnswerStatus.PENDING
-    assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
+    assert [status.state for status in answer.delivery_statuses] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
     assert paper.of("delivery_statuses") == [(answer.event_id,)]
 
 
@@ -560,11 +560,11 @@ def test_a_repeat_with_other_data_is_a_conflict(paper, intake, state, key):
 )
 def test_a_repeat_is_answered_with_the_gravest_state_of_its_event(paper, intake, states, state, status):
     """The gravest state decides; no notification of a repeated event is sent."""
-    delivery_statuses = [delivery_status(f"h{number}", one) for number, one in enumerate(states)]
+    delivery_statuses = [delivery_status(f"h{number}", delivery_state) for number, delivery_state in enumerate(states)]
     came_before(paper, *delivery_statuses, state=state)
     answer = intake().accept(CALL_BACK, wait=0)
     assert (answer.event_id, answer.status, list(answer.delivery_statuses)) == ("before", status, delivery_statuses)
-    assert [one[0] for one in paper.asked] == ["accept"]
+    assert [call[0] for call in paper.asked] == ["accept"]
 
 
 def ago(paper, seconds):
@@ -615,15 +615,15 @@ def test_a_repeat_waits_for_running_or_due_deliveries(paper, intake):
     def told_later():
         while not paper.watches.pending_event_ids():
             time.sleep(0.001)
-        for one in (runs, waits):
-            paper.watches.notify("before", replace(one, state=State.SUCCEEDED))
+        for status in (runs, waits):
+            paper.watches.notify("before", replace(status, state=State.SUCCEEDED))
 
     teller = threading.Thread(target=told_later)
     teller.start()
     answer = intake().accept(CALL_BACK, wait=LONG)
     teller.join()
     assert answer.status == AnswerStatus.DONE
-    assert [one.delivery_id for one in answer.delivery_statuses] == ["d-done", "d-runs", "d-waits"]
+    assert [status.delivery_id for status in answer.delivery_statuses] == ["d-done", "d-runs", "d-waits"]
     assert len(paper.of("delivery_statuses")) == 1
     assert paper.takes_another()
 

@@ -102,5 +102,5 @@ def test_any_bytes_become_objects_or_are_rejected(body, name, content_type):
         objects = decoded(name, body, content_type, BINARY if content_type is None else {})
     except (InvalidCallback, MalformedRequest, UnsupportedMedia):
         return
-    assert all(isinstance(one, dict) for one in objects)
+    assert all(isinstance(json_object, dict) for json_object in objects)
     assert "\\u0000" not in json.dumps(objects)

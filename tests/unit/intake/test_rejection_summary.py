@@ -32,7 +32,7 @@ def test_a_flood_is_logged_once_a_minute_for_each_status_and_source(times):
         for number in range(100):
             times.add(401, path=f"/flow/{number}")
             times.add(429, "oa", path=f"/flow/{number}")
-        assert [(one["status"], one["source"], one["count"], one["path"]) for one in logs] == [
+        assert [(record["status"], record["source"], record["count"], record["path"]) for record in logs] == [
             (401, "", 1, "/flow/0"),
             (429, "oa", 1, "/flow/0"),
         ]
@@ -42,11 +42,11 @@ def test_a_flood_is_logged_once_a_minute_for_each_status_and_source(times):
         times.now += LOG_INTERVAL
         assert times.summary.seconds_until_due() == 0
         times.summary.log_due()
-    assert [(one["status"], one["count"], one["path"]) for one in logs[2:]] == [
+    assert [(record["status"], record["count"], record["path"]) for record in logs[2:]] == [
         (401, 99, "/flow/99"),
         (429, 99, "/flow/99"),
     ]
-    assert {(one["event"], one["log_level"]) for one in logs} == {("requests_rejected", "warning")}
+    assert {(record["event"], record["log_level"]) for record in logs} == {("requests_rejected", "warning")}
     assert times.summary.seconds_until_due() is None
 
 
@@ -63,7 +63,7 @@ def test_a_rejection_after_a_quiet_minute_is_logged_at_once(times):
         times.summary.log_due()
         times.now += LOG_INTERVAL
         assert not times.add(401)
-    assert [one["count"] for one in logs] == [1, 1, 1, 1]
+    assert [record["count"] for record in logs] == [1, 1, 1, 1]
 
 
 def test_remaining_counts_are_logged_at_shutdown(times):
@@ -73,7 +73,7 @@ def test_remaining_counts_are_logged_at_shutdown(times):
             times.add(408)
         times.summary.log_due(everything=True)
         times.summary.log_due(everything=True)
-    assert [one["count"] for one in logs] == [1, 2]
+    assert [record["count"] for record in logs] == [1, 2]
 
 
 def test_groups_without_a_recent_rejection_are_discarded(times):

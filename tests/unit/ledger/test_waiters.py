@@ -38,7 +38,7 @@ def test_a_wait_ends_when_no_delivery_can_change_by_itself(watches, state):
     assert not over(watch)
     watches.notify("e", delivery_status("b", State.SUCCEEDED))
     assert over(watch)
-    assert {one.state for one in watch.delivery_statuses.values()} == {state, State.SUCCEEDED}
+    assert {status.state for status in watch.delivery_statuses.values()} == {state, State.SUCCEEDED}
 
 
 def test_a_retry_counts_if_due_within_the_wait(watches, clock):
@@ -68,7 +68,10 @@ def test_an_older_read_state_does_not_replace_a_notification(watches):
     watches.notify("e", delivery_status("a", State.SUCCEEDED))
     watch.apply_snapshot([delivery_status("a", State.RUNNING), delivery_status("b", State.DEAD)])
     assert over(watch)
-    assert {name: one.state for name, one in watch.delivery_statuses.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
+    assert {name: status.state for name, status in watch.delivery_statuses.items()} == {
+        "a": State.SUCCEEDED,
+        "b": State.DEAD,
+    }
 
 
 def test_a_notification_of_an_earlier_attempt_does_not_end_the_wait(watches):
@@ -120,7 +123,7 @@ def test_a_state_settled_by_another_process_ends_a_wait(watches):
     assert not over(watch)
     watches.notify_snapshot("e", [delivery_status("a", State.DEAD), delivery_status("b", State.CLOSED)])
     assert over(watch)
-    assert {name: one.state for name, one in watch.delivery_statuses.items()} == {
+    assert {name: status.state for name, status in watch.delivery_statuses.items()} == {
         "a": State.SUCCEEDED,
         "b": State.CLOSED,
     }

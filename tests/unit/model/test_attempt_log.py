@@ -62,8 +62,8 @@ def test_several_threads_add_records_to_an_attempt_log():
     with ThreadPoolExecutor() as threads:
         written = [threads.submit(write, number) for number in range(4)]
         ready.wait()
-        while not all(one.done() for one in written):
+        while not all(future.done() for future in written):
             log.text()
-        for one in written:
-            one.result()
+        for future in written:
+            future.result()
     assert log.text().startswith("(3,950 earlier records left out)\n")

@@ -281,5 +281,7 @@ def test_constants_compare_like_json_schema_const(left, right):
 def test_conditions_are_json():
     """Conditions read from the ledger's JSON are equal to the declared ones."""
     when = {"/a": {"minimum": 1}, "/b": ["x", 1, None, True], "/c": None}
-    again = parse_conditions(json.loads(json.dumps({one.pointer: one.expected for one in parse_conditions(when)})))
+    again = parse_conditions(
+        json.loads(json.dumps({condition.pointer: condition.expected for condition in parse_conditions(when)}))
+    )
     assert again == parse_conditions(when)

@@ -37,8 +37,12 @@ KeyError: 'x'"""
 def test_chain_of_exceptions_and_folded_frames():
     """Each exception has its relation to the one before; only frames that passed on the call are folded."""
     first, second, third = parse_chain(TEXT)
-    assert [one.relation for one in (first, second, third)] == ["", CAUSE, CONTEXT]
-    assert [one.error for one in (first, second, third)] == ["erp.Down: no answer", "ValueError: no", "KeyError: 'x'"]
+    assert [exception.relation for exception in (first, second, third)] == ["", CAUSE, CONTEXT]
+    assert [exception.error for exception in (first, second, third)] == [
+        "erp.Down: no answer",
+        "ValueError: no",
+        "KeyError: 'x'",
+    ]
     assert [(part.frames, part.folded) for part in first.parts] == [(2, "")]
     heading, folded, shown = second.parts
     assert heading == TracebackPart("Traceback (most recent call last):", 0, "")
@@ -66,5 +70,5 @@ def test_an_empty_traceback_has_no_chain():
 @given(st.text(alphabet=st.sampled_from([*'File "x", line 1, in f\n :|+', "\ud800", "\0"]), max_size=400))
 def test_any_traceback_text_is_shown_completely(text):
     """No text raises, and no visible line is lost."""
-    shown = [line for one in parse_chain(text) for part in one.parts for line in part.text.splitlines()]
+    shown = [line for exception in parse_chain(text) for part in exception.parts for line in part.text.splitlines()]
     assert [line for line in shown if line.strip()] == [line for line in text.splitlines() if line.strip()]

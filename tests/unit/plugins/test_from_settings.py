@@ -231,7 +231,7 @@ def test_secrets_are_masked_in_the_log_of_a_failing_listener(hook, logged, event
         "alert_raised": (None, "hooks"),
     }
     getattr(plugins, hook)(*arguments[hook])
-    (entry,) = [one for one in logged if one["event"] == "hook_failed"]
+    (entry,) = [record for record in logged if record["event"] == "hook_failed"]
     assert (entry["plugin"], entry["hook"], entry["log_level"]) == ("hooks", hook, "error")
     assert "ConnectionError: refused …" in entry["traceback"]
     assert SECRET not in str(logged)
@@ -249,18 +249,18 @@ def test_check_reports_a_missing_secret(tmp_path):
         plugins={"hooks": {"token": {"env": "HOOKS_TOKEN"}}},
     )
     missing = [
-        one
-        for one in check(settings, lambda: load_app(settings, environ={}), jobs=lambda: None)
-        if one.about == "plugins"
+        finding
+        for finding in check(settings, lambda: load_app(settings, environ={}), jobs=lambda: None)
+        if finding.about == "plugins"
     ]
     assert "the environment variable HOOKS_TOKEN is not set" in str(missing)
     found = [
-        one
-        for one in check(settings, lambda: load_app(settings, environ={"HOOKS_TOKEN": SECRET}), jobs=lambda: None)
-        if one.about == "plugins"
+        finding
+        for finding in check(settings, lambda: load_app(settings, environ={"HOOKS_TOKEN": SECRET}), jobs=lambda: None)
+        if finding.about == "plugins"
     ]
     assert "is loaded" in str(found)
-    assert "quarantined" not in str([one for one in found if "hooks" in str(one)])
+    assert "quarantined" not in str([finding for finding in found if "hooks" in str(finding)])
 
 
 def test_secrets_default_to_the_environment_of_the_process(tmp_path, monkeypatch, capsys):

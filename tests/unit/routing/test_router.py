@@ -211,15 +211,15 @@ def test_each_condition_is_explained():
         kind={"process_keys": ("k",), "kind": "cancel", "conclusions": ("rejected",)},
     )
     explanation = router.explain(process_key="k", conclusion="approved", data={"amount": 7})
-    found = {one.handler_id: one for one in explanation.verdicts}
-    values = {name: [(each.member, each.holds) for each in one.conditions] for name, one in found.items()}
+    found = {verdict.handler_id: verdict for verdict in explanation.verdicts}
+    values = {name: [(each.member, each.holds) for each in verdict.conditions] for name, verdict in found.items()}
     assert values == {
         "p:true": [("conclusion", True), ("/amount", True)],
         "p:false": [("conclusion", False), ("/cost", None)],
         "p:undecidable": [("/amount", True), ("/cost", None)],
         "p:kind": [],
     }
-    assert [name for name, one in found.items() if one.undecidable] == ["p:undecidable"]
+    assert [name for name, verdict in found.items() if verdict.undecidable] == ["p:undecidable"]
     assert (
         found["p:false"].conditions[0].reason
         == found["p:false"].reason
@@ -340,8 +340,13 @@ def test_order_key_of_an_ordered_handler():
         Candidate("p:none", Selectors(every=True)),
     ]
     router = Router(candidates)
-    every = [one.handler_id for one in candidates]
-    assert [router.order_by(one) for one in (*every, "p:unknown")] == ["business_key", "process_key", None, None]
+    every = [candidate.handler_id for candidate in candidates]
+    assert [router.order_by(handler_id) for handler_id in (*every, "p:unknown")] == [
+        "business_key",
+        "process_key",
+        None,
+        None,
+    ]
     both = make_event(business_key="b", process_definition_key="k")
     assert router.order_keys(both, every) == {"p:business": "b", "p:process": "k"}
     assert router.order_keys(both, ["p:process", "p:unknown"]) == {"p:process": "k"}

@@ -26,8 +26,12 @@ def event_of(key="k", data=None, **given):
 
 def router_of(*candidates, **given):
     """A router of numbered handlers of the key k, with these selectors."""
-    several = [{"process_keys": ("k",)} | one if "every" not in one else one for one in candidates]
-    return Router([Candidate(f"p:{number}", Selectors(**one)) for number, one in enumerate(several)], **given)
+    several = [
+        {"process_keys": ("k",)} | candidate if "every" not in candidate else candidate for candidate in candidates
+    ]
+    return Router(
+        [Candidate(f"p:{number}", Selectors(**candidate)) for number, candidate in enumerate(several)], **given
+    )
 
 
 def outcome(route):
@@ -37,7 +41,7 @@ def outcome(route):
         route.state.value,
         reason and reason.value,
         route.undecided,
-        [one.partition(":")[2] for one in route.handlers],
+        [handler_id.partition(":")[2] for handler_id in route.handlers],
     )
 
 
@@ -53,7 +57,7 @@ def test_every_row_of_the_routing_table(candidates, event, expected, every):
         "undecided": [EVERY | {"when": {"/flag": "yes"}}],
     }[every]
     kind = {"kind": event["kind"]} if "kind" in event else {}
-    router = router_of(*candidates, *(one | kind for one in beside))
+    router = router_of(*candidates, *(candidate | kind for candidate in beside))
     given = event | {"data": {**event.get("data", {}), "flag": True}}
     state, reason, undecided, handlers = outcome(router.route(event_of(**given)))
     gets_it = [str(len(candidates))] if every in {"unconditional", "true"} else []

@@ -46,9 +46,9 @@ def refusal(body: bytes) -> MalformedRequest:
 def without_nulls(value):
     """The expected result of `parse` for a value of `json.loads`."""
     if isinstance(value, dict):
-        return {name: without_nulls(one) for name, one in value.items() if one is not None}
+        return {name: without_nulls(member_value) for name, member_value in value.items() if member_value is not None}
     if isinstance(value, list):
-        return [without_nulls(one) for one in value]
+        return [without_nulls(element) for element in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value

@@ -19,14 +19,14 @@ def test_reference():
     described = list(settings.describe())
 
     assert len({setting.name for setting in described}) == len(described) == 127
-    for one in described:
-        assert one.type
-        assert one.doc.endswith(".")
-        assert "\n" not in one.doc
-        if one.default:
-            tomllib.loads(f"x = {one.default}")
-        if one.variable:
-            assert one.variable == "FLOWHOOKS_" + one.name.upper().replace(".", "_")
+    for described_setting in described:
+        assert described_setting.type
+        assert described_setting.doc.endswith(".")
+        assert "\n" not in described_setting.doc
+        if described_setting.default:
+            tomllib.loads(f"x = {described_setting.default}")
+        if described_setting.variable:
+            assert described_setting.variable == "FLOWHOOKS_" + described_setting.name.upper().replace(".", "_")
     assert (
         settings.SettingReference(
             name="http.threads",
@@ -37,29 +37,32 @@ def test_reference():
         )
         in described
     )
-    assert [one.name for one in described if not one.variable] == [
-        *(f"alerts.routes.NAME.{one}" for one in ("notifiers", "handlers", "causes", "severity")),
-        *(f"sources.NAME.{one}" for one in ("token_sha256", "token_file", "secrets")),
-        *(f"sources.NAME.{one}" for one in ("allow", "rate", "burst", "conclusion", "max_body_bytes")),
-        *(f"sources.NAME.{one}" for one in ("silent_after", "former_names", "answer_wait", "ignore_pointers")),
-        *(f"sources.NAME.engine.{one}" for one in ("client", "url", "username", "password", "token", "timeout")),
-        *(f"sources.NAME.engine.{one}" for one in ("page_size", "reconcile_every", "grace", "kinds", "children")),
-        *(f"sources.NAME.engine.{one}" for one in ("conclusion_from", "conclusion_variable", "class_variable")),
-        *(f"sources.NAME.engine.{one}" for one in ("variables", "tenants", "max_new")),
-        *(f"sources.NAME.ingress.{one}" for one in ("format", "flow_instance_id", "process_definition_key")),
-        *(f"sources.NAME.ingress.{one}" for one in ("process_definition_id", "process_definition_version")),
-        *(f"sources.NAME.ingress.{one}" for one in ("business_key", "call_back_process_class", "kind", "conclusion")),
-        *(f"sources.NAME.ingress.{one}" for one in ("answer", "receiver")),
-        *(f"sources.NAME.signature.{one}" for one in ("scheme", "header", "encoding", "prefix")),
-        *(f"sources.NAME.signature.{one}" for one in ("timestamp_header", "id_header")),
+    assert [setting.name for setting in described if not setting.variable] == [
+        *(f"alerts.routes.NAME.{member}" for member in ("notifiers", "handlers", "causes", "severity")),
+        *(f"sources.NAME.{member}" for member in ("token_sha256", "token_file", "secrets")),
+        *(f"sources.NAME.{member}" for member in ("allow", "rate", "burst", "conclusion", "max_body_bytes")),
+        *(f"sources.NAME.{member}" for member in ("silent_after", "former_names", "answer_wait", "ignore_pointers")),
+        *(f"sources.NAME.engine.{member}" for member in ("client", "url", "username", "password", "token", "timeout")),
+        *(f"sources.NAME.engine.{member}" for member in ("page_size", "reconcile_every", "grace", "kinds", "children")),
+        *(f"sources.NAME.engine.{member}" for member in ("conclusion_from", "conclusion_variable", "class_variable")),
+        *(f"sources.NAME.engine.{member}" for member in ("variables", "tenants", "max_new")),
+        *(f"sources.NAME.ingress.{member}" for member in ("format", "flow_instance_id", "process_definition_key")),
+        *(f"sources.NAME.ingress.{member}" for member in ("process_definition_id", "process_definition_version")),
+        *(
+            f"sources.NAME.ingress.{member}"
+            for member in ("business_key", "call_back_process_class", "kind", "conclusion")
+        ),
+        *(f"sources.NAME.ingress.{member}" for member in ("answer", "receiver")),
+        *(f"sources.NAME.signature.{member}" for member in ("scheme", "header", "encoding", "prefix")),
+        *(f"sources.NAME.signature.{member}" for member in ("timestamp_header", "id_header")),
         "operators.NAME.role",
         "operators.NAME.password",
         "operators.NAME.token_sha256",
         "operators.NAME.token_file",
         *(f"roles.NAME.{member}" for member in ("may", "plugins", "masked")),
         *(
-            f'handlers."PLUGIN:NAME".{one}'
-            for one in ("isolation", "timeout", "memory_mib", "circuit_breaker_failures")
+            f'handlers."PLUGIN:NAME".{member}'
+            for member in ("isolation", "timeout", "memory_mib", "circuit_breaker_failures")
         ),
         "plugins.NAME",
     ]
@@ -67,15 +70,15 @@ def test_reference():
 
 def test_variables_are_unambiguous():
     """No two settings share an environment variable."""
-    variables = [one.variable for one in settings.describe() if one.variable]
+    variables = [setting.variable for setting in settings.describe() if setting.variable]
 
     assert len(set(variables)) == len(variables)
 
 
 def test_every_field_is_documented():
     """Each field of each section has its line."""
-    for one in dataclasses.fields(settings.Settings):
-        assert one.metadata["doc"]
+    for field in dataclasses.fields(settings.Settings):
+        assert field.metadata["doc"]
 
 
 def test_settings_are_immutable():

@@ -130,7 +130,11 @@ def test_text_of_environment_and_options(name, text, value):
 
 def test_every_described_variable_is_read():
     """Each setting that the reference lists with a variable can be set by it, to its own default."""
-    environ = {one.variable: one.default.strip('"').replace("[]", "") for one in settings.describe() if one.variable}
+    environ = {
+        setting.variable: setting.default.strip('"').replace("[]", "")
+        for setting in settings.describe()
+        if setting.variable
+    }
 
     assert settings.load(None, environ, {}) == settings.Settings()
     assert len(environ) == 65

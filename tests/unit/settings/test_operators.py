@@ -113,13 +113,13 @@ def test_a_token_belongs_to_one_operator(write_settings, tmp_path):
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o600)
-    one = f'[operators.li]\nrole = "view"\ntoken_sha256 = ["{DIGEST}"]\n'
-    assert "operators li and wang" in load_errors(write_settings(one + one.replace("li", "wang")))
+    section = f'[operators.li]\nrole = "view"\ntoken_sha256 = ["{DIGEST}"]\n'
+    assert "operators li and wang" in load_errors(write_settings(section + section.replace("li", "wang")))
     assert "sources erp and operators li" in load_errors(
-        write_settings(f'[sources.erp]\ntoken_sha256 = ["{DIGEST}"]\n{one}')
+        write_settings(f'[sources.erp]\ntoken_sha256 = ["{DIGEST}"]\n{section}')
     )
     assert "have the same token" in load_errors(
-        write_settings(f'{one}[operators.wang]\nrole = "view"\ntoken_file = "{file}"\n')
+        write_settings(f'{section}[operators.wang]\nrole = "view"\ntoken_file = "{file}"\n')
     )
 
 

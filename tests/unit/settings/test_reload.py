@@ -89,6 +89,6 @@ def test_live_settings_are_listed():
     )
     assert not {"database", "listen", "plugins.NAME"} & set(listed)
     assert len(listed) == len(set(listed))
-    assert len([one for one in fields(Settings) if one.metadata.get("live")]) + len(
-        [name for name, one in iter_settings() if "." in name and one.metadata["live"]]
+    assert len([field for field in fields(Settings) if field.metadata.get("live")]) + len(
+        [name for name, field in iter_settings() if "." in name and field.metadata["live"]]
     ) == len(listed)

@@ -72,10 +72,14 @@ def test_all_credentials_and_limits_of_a_source(write_settings, private):
     assert (erp.rate, erp.burst, erp.max_body_bytes, loaded.http.trusted_proxy) == (50.0, 200, 65536, "10.0.0.1")
     known = settings.load_source_credentials(loaded, environ)["erp"]
     assert known.tokens == (hashlib.sha256(TOKEN.encode()).hexdigest(),)
-    assert [one.key for one in known.keys] == [KEY, KEY[::-1] * 2, bytes(24)]
-    assert [one.not_after for one in known.keys] == [None, *[int(END.timestamp()) * 1_000_000] * 2]
+    assert [signing_key.key for signing_key in known.keys] == [KEY, KEY[::-1] * 2, bytes(24)]
+    assert [signing_key.not_after for signing_key in known.keys] == [None, *[int(END.timestamp()) * 1_000_000] * 2]
     for text in (repr(loaded), repr(known)):
-        assert not [one for one in (TOKEN, SECRET, other, KEY.hex(), repr(KEY), known.tokens[0]) if one in text]
+        assert not [
+            credential
+            for credential in (TOKEN, SECRET, other, KEY.hex(), repr(KEY), known.tokens[0])
+            if credential in text
+        ]
 
 
 @pytest.mark.parametrize(
@@ -178,8 +182,8 @@ def test_a_credential_belongs_to_one_source(write_settings, private):
         (f"secrets = [{{file = '{secret}'}}]", "[sources.crm]\nsecrets = [{env = 'S'}]", "sources.erp and sources.crm"),
         (f"token_file = '{file}'", f"[operators.li]\nrole = 'view'\ntoken_sha256 = ['{digest}']", "operators.li and"),
     )
-    for one, other, who in both:
-        loaded = settings.load(write_settings(f"[sources.erp]\n{one}\n{other}"), {}, {})
+    for line, other, who in both:
+        loaded = settings.load(write_settings(f"[sources.erp]\n{line}\n{other}"), {}, {})
         with pytest.raises(SettingsError, match=f"{who} .*have the same (token|secret)"):
             settings.check_sources(loaded, {"S": SECRET})
     loaded = settings.load(

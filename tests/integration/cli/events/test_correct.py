@@ -50,4 +50,4 @@ def test_a_conflicting_body_is_shown_accepted_and_linked(server, run, run_json, 
 
 def _succeeded(run_json, server, event_id):
     (event,) = run_json("events", "show", event_id, server=server)["events"]
-    return event if [one["state"] for one in event["deliveries"]] == ["succeeded"] else None
+    return event if [delivery["state"] for delivery in event["deliveries"]] == ["succeeded"] else None

@@ -55,7 +55,7 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 def flows(listed):
     """The flow instances of a listing in order."""
-    return [one["flow_instance_id"] for one in listed["events"]]
+    return [event["flow_instance_id"] for event in listed["events"]]
 
 
 def test_list_has_stable_names(run_json, server):
@@ -90,7 +90,9 @@ def test_list_has_stable_names(run_json, server):
 def test_each_filter_works_separately_and_combined(run_json, server, options, expected):
     """Each filter works alone and with others."""
     found = set(flows(run_json("events", "list", *options, "--limit", "1000", server=server)))
-    assert {one for one in found if one in server.OWN} == expected  # other tests send callbacks, too
+    assert {
+        flow_instance_id for flow_instance_id in found if flow_instance_id in server.OWN
+    } == expected  # other tests send callbacks, too
 
 
 def test_list_continues_from_page_to_page(run_json, run, server):

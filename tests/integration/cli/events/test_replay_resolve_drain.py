@@ -48,11 +48,11 @@ def test_replay_selects_by_the_version_that_ran_last(server, run, run_json, wait
     delivery_id = wait_for_state("versions", "succeeded")["id"]
     earlier = "UPDATE attempts SET plugin_version = '1.4', started_at = started_at - 7200000000 WHERE delivery_id = ?"
     server.sql(earlier, delivery_id)
-    one = ("--flow", "versions", "--again")
-    dry = run("events", "replay", "--ran-by", "shop==2.0", *one, "--dry-run", server=server)
+    selection = ("--flow", "versions", "--again")
+    dry = run("events", "replay", "--ran-by", "shop==2.0", *selection, "--dry-run", server=server)
     assert dry.stdout == "No matching delivery is dead or succeeded.\n"
     assert run_json("events", "list", "--flow", "versions", "--trigger", "replay", server=server)["events"] == []
-    done = run("events", "replay", "--ran-by", "shop==1.4", *one, "--yes", server=server)
+    done = run("events", "replay", "--ran-by", "shop==1.4", *selection, "--yes", server=server)
     assert done.stdout.startswith("1 succeeded delivery will run again; ")
     assert done.stdout.endswith("has finished: 1 succeeded, 0 failed again.\n")
     assert wait_for_state("versions", "succeeded")["attempts"][-1]["trigger"] == "replay"

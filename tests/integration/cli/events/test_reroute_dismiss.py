@@ -42,7 +42,7 @@ def test_dismiss_and_undo_by_reroute(server, run, run_json, trips, hostile):
     assert back.stdout == "2 events checked: 0 delivered (0 deliveries), 2 parked again.\n"
     assert states(run_json, server, "dr1") == ["parked", "parked"]
     (event,) = run_json("events", "show", event_id, server=server)["events"]
-    assert [one["action"] for one in event["audit_entries"]] == ["dismiss"]
+    assert [entry["action"] for entry in event["audit_entries"]] == ["dismiss"]
     assert event["audit_entries"][0]["detail"]["note"] == f"not ours {hostile}"
 
 
@@ -140,7 +140,7 @@ def test_reroute_to_a_plugin_that_was_installed_later(stopped_server, run, run_j
         "No server is running: the deliveries run once a server starts.\n"
     )
     events = run_json("events", "list", server=stopped_server)["events"]
-    assert [[(it["handler"], it["state"]) for it in one["deliveries"]] for one in events] == [
+    assert [[(it["handler"], it["state"]) for it in event["deliveries"]] for event in events] == [
         [("shop:book", "dead"), ("later:later", "waiting")]
     ] * 4
     done = run_json("events", "reroute", "--all", "--yes", server=stopped_server, **env)

@@ -82,7 +82,9 @@ class Environment:
         self.env = {
             "FLOWHOOKS_DATABASE": str(self.database),
             # Packages installed for these tests are on the path, too.
-            "FLOWHOOKS_PLUGINS_DENY": ",".join(sorted({one.name for one in entry_points(group="flowhooks")})),
+            "FLOWHOOKS_PLUGINS_DENY": ",".join(
+                sorted({entry_point.name for entry_point in entry_points(group="flowhooks")})
+            ),
         }
 
     def command(self, *words):
@@ -140,7 +142,7 @@ class Environment:
 
     def plugin(self, name="leave", **more):
         """The entry of a plugin in `plugins list`, or None."""
-        found = {one["name"]: one for one in self.ask("plugins", "list", **more)["plugins"]}
+        found = {plugin["name"]: plugin for plugin in self.ask("plugins", "list", **more)["plugins"]}
         return found.get(name)
 
     @property
@@ -206,7 +208,7 @@ def store(there, key, count, kind="complete"):
 def known(there):
     """The registered handlers."""
     with closing(Reader(f"sqlite:///{there.database}")) as reader:
-        return [one.id for one in reader.registered_handlers()]
+        return [handler.id for handler in reader.registered_handlers()]
 
 
 def audited(there):
@@ -260,9 +262,9 @@ def test_editable_package(there):
     """Changes of an editable package take effect at once; uninstalling it keeps the folder."""
     folder = there.package()
     done = there.ask("plugins", "install", "-e", "./acme-leave", *PIP, **STARTED)
-    assert [one["name"] for one in done["new"]] == ["leave"]
+    assert [plugin["name"] for plugin in done["new"]] == ["leave"]
     (folder / "acme_leave.py").write_text(PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
-    assert [one["id"] for one in there.plugin(**STARTED)["handlers"]] == ["leave:book"]
+    assert [handler["id"] for handler in there.plugin(**STARTED)["handlers"]] == ["leave:book"]
     there.run("plugins", "uninstall", "leave", "--yes", **STARTED)
     assert (folder / "acme_leave.py").exists()
 
@@ -348,9 +350,9 @@ def test_an_environment_without_pip(there, tmp_path):
     venv.create(bare, with_pip=False, symlinks=True)
     (packages,) = bare.glob("lib/python*/site-packages")
     # Links to everything except pip and editable packages.
-    for one in Path(sysconfig.get_path("purelib")).iterdir():
-        if not one.name.startswith("pip") and one.suffix != ".pth":
-            (packages / one.name).symlink_to(one)
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith("pip") and path.suffix != ".pth":
+            (packages / path.name).symlink_to(path)
     (packages / "flowhooks.pth").write_text(f"{CHECKOUT}\n")
     there.python = bare / "bin/python"
     there.run("plugins", "install", "./acme-leave", code=1)
@@ -412,7 +414,7 @@ def test_dismissed_events_that_match_a_new_handler_are_counted(there, ledger):
 
 def test_a_package_outside_the_environment_is_not_uninstalled(there):
     """A package outside the environment, which pip skips without an error, is a failure here."""
-    entry = next(one for one in entry_points(group="flowhooks"))
+    entry = next(entry_point for entry_point in entry_points(group="flowhooks"))
     there.run("plugins", "uninstall", entry.name, "--yes", code=1)
     assert f"pip did not uninstall {entry.dist.name}" in there.said
 
@@ -480,7 +482,7 @@ def test_the_command_asks_for_confirmation(server, run_at_terminal, tmp_path):
         assert question
         assert code == 1
     with closing(Reader(f"sqlite:///{server.env['FLOWHOOKS_DATABASE']}")) as reader:
-        assert "shop:grant" in [one.id for one in reader.registered_handlers()]
+        assert "shop:grant" in [handler.id for handler in reader.registered_handlers()]
 
 
 def test_a_running_server_is_replaced(there, ledger):

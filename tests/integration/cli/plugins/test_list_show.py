@@ -107,14 +107,18 @@ def env(folder):
 
 def by_name(found):
     """The plugins of a document by name, without those installed in this environment."""
-    return {one["name"]: one for one in found["plugins"] if one["origin"].startswith("file ") or not one["origin"]}
+    return {
+        plugin["name"]: plugin
+        for plugin in found["plugins"]
+        if plugin["origin"].startswith("file ") or not plugin["origin"]
+    }
 
 
 def test_every_plugin_is_listed_in_any_state(run_json, env, folder):
     """Loaded, quarantined and denied plugins are listed with their facts; the exit code is 0."""
     found = run_json("plugins", "list", **env)
     plugins = by_name(found)
-    assert {name: one["state"] for name, one in plugins.items()} == {
+    assert {name: plugin["state"] for name, plugin in plugins.items()} == {
         "works": "loaded",
         "raises": "quarantined",
         "kept": "denied",
@@ -122,7 +126,7 @@ def test_every_plugin_is_listed_in_any_state(run_json, env, folder):
     works = plugins["works"]
     assert (works["version"], works["package"], works["error"]) == ("1.2", "", "")
     assert works["hooks"] == ["configure", "schemas", "handlers"]
-    assert [(one["id"], one["availability"]) for one in works["handlers"]] == [
+    assert [(handler["id"], handler["availability"]) for handler in works["handlers"]] == [
         ("works:grant", "present"),
         ("works:note-down", "present"),
     ]
@@ -156,9 +160,9 @@ def test_a_missing_plugin_is_listed_from_the_ledger(server, run_json, run):
     assert found["ledger"] == {"read": True, "why": ""}
     shop = by_name(found)["shop"]
     assert (shop["state"], shop["origin"], shop["package"]) == ("missing", "", "")
-    handlers = {one["id"]: one for one in shop["handlers"]}
+    handlers = {handler["id"]: handler for handler in shop["handlers"]}
     assert set(handlers) == {"shop:book", "shop:copy", "shop:grant", "shop:hang"}
-    assert {one["availability"] for one in handlers.values()} == {"missing"}
+    assert {handler["availability"] for handler in handlers.values()} == {"missing"}
     assert handlers["shop:book"]["selectors"]["process_keys"] == ["order"]
     assert handlers["shop:book"]["backlog"]["dead"] >= 1
     assert handlers["shop:hang"]["backlog"]["unknown"] >= 1
@@ -174,7 +178,7 @@ def test_a_removed_handler_is_listed_as_missing(server, run_json, tmp_path):
     (folder / "shop.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return []")
     found = run_json("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder))
     assert by_name(found)["shop"]["state"] == "loaded"
-    assert {one["availability"] for one in by_name(found)["shop"]["handlers"]} == {"missing"}
+    assert {handler["availability"] for handler in by_name(found)["shop"]["handlers"]} == {"missing"}
 
 
 def test_a_ledger_that_cannot_be_read(run, run_json, env, tmp_path):
@@ -205,9 +209,9 @@ def test_show_names_the_sources_of_a_receiver(run, run_json, tmp_path):
 
 def test_show_as_json_has_all_data(run_json, env, folder):
     """JSON has the selectors, retries and file of each handler, the names of settings, and schema files."""
-    (one,) = run_json("plugins", "show", "works", **env)["plugins"]
-    assert one["documentation"] == "Grants leave; that is all."
-    grant, note = one["handlers"]
+    (plugin,) = run_json("plugins", "show", "works", **env)["plugins"]
+    assert plugin["documentation"] == "Grants leave; that is all."
+    grant, note = plugin["handlers"]
     assert (grant["summary"], grant["has_probe"], grant["source_location"]) == (
         "Grant it.",
         False,
@@ -225,8 +229,8 @@ def test_show_as_json_has_all_data(run_json, env, folder):
         "every": False,
     }
     assert (note["id"], note["retry"], note["has_probe"]) == ("works:note-down", None, True)
-    assert one["kinds"] == [{"kind": "withdraw", "file": f"{folder}/works-schemas/call-back/withdraw.schema.json"}]
-    assert one["data"] == [
+    assert plugin["kinds"] == [{"kind": "withdraw", "file": f"{folder}/works-schemas/call-back/withdraw.schema.json"}]
+    assert plugin["data"] == [
         {"by": "key", "value": "leave", "file": f"{folder}/works-schemas/data/key/leave.schema.json"}
     ]
 
@@ -257,8 +261,8 @@ def test_show_as_text(run, env, folder):
 
 def test_settings_are_shown_by_name_and_never_by_value(run, run_json, env):
     """Settings have type, default, description, required and set, without values; unknown names are listed too."""
-    (one,) = run_json("plugins", "show", "works", **env)["plugins"]
-    settings = {setting["name"]: setting for setting in one["settings"]}
+    (plugin,) = run_json("plugins", "show", "works", **env)["plugins"]
+    settings = {setting["name"]: setting for setting in plugin["settings"]}
     assert [name for name in settings if ".within." not in name] == [
         "payroll",
         "days",
@@ -298,7 +302,7 @@ def test_settings_are_shown_by_name_and_never_by_value(run, run_json, env):
     assert (settings["mail.to"]["type"], settings["mail.to"]["set"]) == ("array of string", False)
     assert (settings["extra"]["set"], settings["extra"]["described"]) == (True, False)
     text = run("plugins", "show", "works", **env)
-    assert "hidden-value" not in text.output + json.dumps(one)
+    assert "hidden-value" not in text.output + json.dumps(plugin)
     lines = text.stdout.splitlines()
     assert "  payroll: string, required, set" in lines
     assert "    Where leave is booked." in lines
@@ -325,8 +329,8 @@ def test_show_of_a_broken_plugin_has_the_traceback(run, run_json, env, folder):
     assert "plugin raises: quarantined" in result.stdout
     assert "    Traceback (most recent call last):" in result.stdout
     assert f'File "{folder}/raises.py", line 2, in f' in result.stdout
-    (one,) = run_json("plugins", "show", "raises", **env)["plugins"]
-    assert one["traceback"].startswith("Traceback")
+    (plugin,) = run_json("plugins", "show", "raises", **env)["plugins"]
+    assert plugin["traceback"].startswith("Traceback")
 
 
 def test_show_of_a_denied_or_missing_plugin(run, server, env):
@@ -353,12 +357,12 @@ def test_a_plugin_is_shown_by_the_name_of_its_package(run, run_json):
     from importlib.metadata import entry_points
 
     entry = next(iter(entry_points(group="flowhooks")))
-    (one,) = run_json("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name)["plugins"]
-    assert (one["name"], one["package"]) == (entry.name, entry.dist.name)
-    assert one["summary"] == entry.dist.metadata["Summary"]
+    (plugin,) = run_json("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name)["plugins"]
+    assert (plugin["name"], plugin["package"]) == (entry.name, entry.dist.name)
+    assert plugin["summary"] == entry.dist.metadata["Summary"]
     shown = run("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name).stdout.splitlines()
-    assert shown[1] == f"  {one['summary']}"
-    assert one["documentation"] not in {line.strip() for line in shown}
+    assert shown[1] == f"  {plugin['summary']}"
+    assert plugin["documentation"] not in {line.strip() for line in shown}
 
 
 def test_control_characters_of_a_plugin_are_not_printed(run, folder, env):

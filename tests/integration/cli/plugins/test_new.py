@@ -72,7 +72,7 @@ def test_no_prompt_with_no_input(run, tmp_path, home):
     """The package is made from options and defaults; no other folder is written."""
     result = run("plugins", "new", "--domain", "Expenses", "--class", "com.example.Paid", "--no-input")
     assert result.exit_code == 0, result.output
-    assert [one.name for one in tmp_path.iterdir()] == ["flowhooks-expenses"]
+    assert [path.name for path in tmp_path.iterdir()] == ["flowhooks-expenses"]
     assert list(home.iterdir()) == []
     project = tomllib.loads((tmp_path / "flowhooks-expenses/pyproject.toml").read_text())["project"]
     assert project["name"] == "flowhooks-expenses"
@@ -253,7 +253,7 @@ def test_an_existing_folder_is_not_changed(run, tmp_path):
     result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
     assert result.exit_code == 2
     assert "the folder acme-leave exists already" in result.stderr
-    assert [one.name for one in (tmp_path / "acme-leave").iterdir()] == ["mine"]
+    assert [path.name for path in (tmp_path / "acme-leave").iterdir()] == ["mine"]
 
 
 def test_a_folder_that_cannot_be_written(run, tmp_path):
@@ -281,9 +281,9 @@ def test_the_users_cookiecutter_configuration_is_not_read(run, tmp_path, home):
     result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
     assert result.exit_code == 0, result.output
     assert not [
-        one for one in (tmp_path / "acme-leave").rglob("*") if one.is_file() and "Somebody Else" in one.read_text()
+        path for path in (tmp_path / "acme-leave").rglob("*") if path.is_file() and "Somebody Else" in path.read_text()
     ]
-    assert [one.name for one in home.iterdir()] == [".cookiecutterrc"]
+    assert [path.name for path in home.iterdir()] == [".cookiecutterrc"]
 
 
 def test_a_name_that_is_already_installed_is_reported(run):

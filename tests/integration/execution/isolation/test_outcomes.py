@@ -80,7 +80,7 @@ def test_outcomes_of_attempts_in_a_process(flow, logged):
     assert attempt.traceback.endswith("LookupError: the password … was refused\n")
     (attempt,) = flow.app.ledger.attempts(flow.only(taken["in_thread"]).delivery_id)
     assert int(attempt.result) != os.getpid(), "the operator has the last word"
-    outcomes = {one["handler"]: one["outcome"] for one in logged if one["event"] == "attempt_failed"}
+    outcomes = {record["handler"]: record["outcome"] for record in logged if record["event"] == "attempt_failed"}
     assert outcomes["unruly:os_exits_well"] == "lost"
     assert outcomes["unruly:rejects"] == "rejected"
     flow.advance(10)
@@ -93,7 +93,7 @@ def test_the_reason_of_a_dropped_result_is_stored(flow, logged):
     (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
     assert attempt.result is None
     assert attempt.result_dropped.startswith("handler returns_a_set of plugin unruly returned a value of type set, ")
-    assert [one["why"] for one in logged if one["event"] == "result_dropped"] == [attempt.result_dropped]
+    assert [record["why"] for record in logged if record["event"] == "result_dropped"] == [attempt.result_dropped]
     event_id = flow.take("2", key="returns_a_deep_list").event_id
     (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
     assert "nested" in attempt.result_dropped
@@ -128,7 +128,7 @@ def test_a_probe_runs_in_a_process_after_a_crash(flow, logged, eventually):
     done = flow.take("1", key="can_tell", done=True).event_id
     flow.settled(done, State.SUCCEEDED)
     asked = flow.take("2", key="cannot_be_asked", wait=0).event_id
-    eventually(lambda: [one for one in logged if one["event"] == "probe_failed"])
+    eventually(lambda: [record for record in logged if record["event"] == "probe_failed"])
     assert flow.only(asked).state is State.UNKNOWN
 
 

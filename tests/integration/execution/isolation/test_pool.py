@@ -214,9 +214,9 @@ def test_the_process_has_no_open_file_of_the_server(pool_harness, tmp_path):
             pool_harness.run("segfaults")  # so that a new process is started meanwhile
         found = pool_harness.run("opens")
     finally:
-        for one in opened:
-            one.close()
-    kinds = [one.partition(":[")[0].rpartition("/")[2] for one in found]
+        for file in opened:
+            file.close()
+    kinds = [target.partition(":[")[0].rpartition("/")[2] for target in found]
     kinds = [kind for kind in kinds if not kind.startswith("libffi.so")]  # newer versions open themselves
     assert sorted(kinds) == ["null", "pipe", "pipe", "socket", "statm"]
 
@@ -230,14 +230,14 @@ def test_a_transaction_is_refused_in_an_isolated_process(pool_harness):
 def test_printed_text_is_logged(pool_harness, logged, eventually):
     """Printed text is logged line by line with its handler, and escaped."""
     pool_harness.run("prints")
-    eventually(lambda: sum(one["event"] == "handler_output" for one in logged) >= 2)
-    printed = [one for one in logged if one["event"] == "handler_output"]
-    assert [one["text"] for one in printed] == [
+    eventually(lambda: sum(record["event"] == "handler_output" for record in logged) >= 2)
+    printed = [record for record in logged if record["event"] == "handler_output"]
+    assert [record["text"] for record in printed] == [
         "{not json}\x1b[2J",
         "half a line and \N{REPLACEMENT CHARACTER} the rest",
     ]
-    assert {one["handler"] for one in printed} == {"unruly:prints"}
-    assert {(one["delivery"], one["attempt"]) for one in printed} == {("d1", 3)}
+    assert {record["handler"] for record in printed} == {"unruly:prints"}
+    assert {(record["delivery"], record["attempt"]) for record in printed} == {("d1", 3)}
 
 
 def test_logged_lines_are_limited_per_second(pool_harness, logged, eventually):
@@ -259,7 +259,7 @@ def test_logged_lines_are_limited_per_second(pool_harness, logged, eventually):
 def test_log_records_of_the_process_reach_the_server_log(pool_harness, logged):
     """Log records keep their logger, level and values, and name their handler."""
     pool_harness.run("logs")
-    plain, of_structlog = (one for one in logged if one["event"] in {"plain words", "of_structlog"})
+    plain, of_structlog = (record for record in logged if record["event"] in {"plain words", "of_structlog"})
     about = {"handler": "unruly:logs", "delivery": "d1", "attempt": 3}
     assert plain == {"event": "plain words", "log_level": "warning", "number": 7} | about
     assert of_structlog.pop("traceback").endswith("KeyError: 'inner'\n")
@@ -276,14 +276,14 @@ def test_late_records_of_a_thread_are_logged_with_its_delivery(pool_harness, tmp
     invocation = Invocation("d2", 1, log_fields=lambda: {"event_id": "e2"})
     pool_harness.run("logs_afterwards", delivery=second, invocation=invocation, **files)
     assert invocation.log.text() is None
-    (record,) = [one for one in logged if one["event"] == "afterwards"]
+    (record,) = [entry for entry in logged if entry["event"] == "afterwards"]
     assert (record["delivery"], record["attempt"]) == ("d1", 3)
 
 
 def test_logged_secrets_are_masked_before_records_are_cut(pool_harness, logged):
     """Secrets are masked before records are cut, because the server could not recognise half a secret."""
     pool_harness.run("logs_at_length")
-    cut, whole = (one for one in logged if one["event"].startswith(("xxx", "with its")))
+    cut, whole = (record for record in logged if record["event"].startswith(("xxx", "with its")))
     assert cut["event"].endswith("x…")
     assert not [word for word in ("correct", "horse", "battery", "staple") if word in cut["event"] + whole["traceback"]]
 
@@ -292,7 +292,7 @@ def test_no_log_record_ends_an_attempt(pool_harness, logged):
     """An unknown level or a reserved name of a value does not make the process untrusted."""
     names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
     assert pool_harness.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
-    found = {one["event"]: one for one in logged if one["event"].startswith("at_")}
+    found = {record["event"]: record for record in logged if record["event"].startswith("at_")}
     assert found["at_35"]["log_level"] == "warning"
     assert found["at_35"]["method_name_"] == found["at_35"]["positional_args_"] == "odd"
     assert found["at_35"]["handler"] == "unruly:logs_oddly"
@@ -342,7 +342,7 @@ def test_changed_code_is_not_run(probed, tmp_path, logged, eventually):
     """A restarted fork server that would load changed code is not used."""
     (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
     os.kill(probed.pool._manager.pid, signal.SIGKILL)
-    eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
+    eventually(lambda: [record for record in logged if record["event"] == "isolated_handler_missing"])
     why = (
         "a file of plugin 'probed' has changed since the server was started, but the server runs the old content: "
         "restart it"
@@ -403,7 +403,7 @@ def test_the_fork_server_is_started_again(make_pool_harness, logged, eventually)
     pool_harness = make_pool_harness()
     ppid = pool_harness.run("echo")["ppid"]
     os.kill(ppid, signal.SIGKILL)
-    eventually(lambda: [one for one in logged if one["event"] == "isolation_failed"])
+    eventually(lambda: [record for record in logged if record["event"] == "isolation_failed"])
     assert pool_harness.run("echo")["ppid"] != ppid
 
 

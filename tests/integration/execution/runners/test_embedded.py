@@ -455,15 +455,15 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(harness, listens, gat
     assert gate.enter(2)
     assert not gate.enter(1, within=0.8)
     overdue = eventually(
-        lambda: len(found := [one for one in logged if one["event"] == "attempt_overdue"]) > 1 and found
+        lambda: len(found := [record for record in logged if record["event"] == "attempt_overdue"]) > 1 and found
     )
-    assert [one["handler"] for one in overdue] == ["p:hangs", "p:hangs"]
+    assert [record["handler"] for record in overdue] == ["p:hangs", "p:hangs"]
     assert flow.take("o", key="other").status == "done"
     eventually(lambda: flow.app.runner.running == 2)
     gate.opened.set()
-    for one in hanging:
-        assert flow.settled(one, State.SUCCEEDED).attempt == 1
-    eventually(lambda: len([one for one in threading.enumerate() if one.name.startswith("runner-")]) == 2)
+    for event_id in hanging:
+        assert flow.settled(event_id, State.SUCCEEDED).attempt == 1
+    eventually(lambda: len([thread for thread in threading.enumerate() if thread.name.startswith("runner-")]) == 2)
     assert flow.app.runner._slots._abandoned == 0
 
 
@@ -495,14 +495,14 @@ def test_a_thread_that_cannot_be_started_is_started_later(harness, listens, gate
         start(thread)
 
     def runners():
-        return sum(one.name.startswith("runner-") for one in threading.enumerate())
+        return sum(thread.name.startswith("runner-") for thread in threading.enumerate())
 
     eventually(lambda: runners() == 2)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(threading.Thread, "start", starts)
         hanging = flow.take("h", wait=0).event_id
         assert gate.enter(1)
-        eventually(lambda: [one for one in logged if one["event"] == "thread_start_failed"])
+        eventually(lambda: [record for record in logged if record["event"] == "thread_start_failed"])
         assert flow.take("o", key="other").status == "done"
         assert runners() == 2
         busy = flow.take("b", key="busy", wait=0).event_id
@@ -515,7 +515,7 @@ def test_a_thread_that_cannot_be_started_is_started_later(harness, listens, gate
     more.set()
     gate.opened.set()
     flow.settled(hanging, State.SUCCEEDED)
-    assert len([one for one in logged if one["event"] == "thread_start_failed"]) == 1
+    assert len([record for record in logged if record["event"] == "thread_start_failed"]) == 1
 
 
 def test_each_handler_has_its_own_timeout(harness, listens, gate, eventually, logged):
@@ -527,7 +527,7 @@ def test_each_handler_has_its_own_timeout(harness, listens, gate, eventually, lo
     flow.take("s", wait=0)
     flow.take("q", key="q", wait=0)
     assert gate.enter(2)
-    eventually(lambda: [one["handler"] for one in logged if one["event"] == "attempt_overdue"] == ["p:quick"])
+    eventually(lambda: [record["handler"] for record in logged if record["event"] == "attempt_overdue"] == ["p:quick"])
     gate.opened.set()
 
 

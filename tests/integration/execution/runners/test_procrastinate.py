@@ -67,7 +67,7 @@ def test_a_callback_is_answered_with_its_handlers_outcome(harness, listens, even
     runs = []
     flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=ONLY_JOBS)
     answers = [flow.take(f"i{number}") for number in range(5)]
-    assert {one.delivery_statuses[0].state for one in answers} == {State.SUCCEEDED}
+    assert {answer.delivery_statuses[0].state for answer in answers} == {State.SUCCEEDED}
     assert sorted(runs) == [f"i{number}" for number in range(5)]
     eventually(lambda: count_jobs(flow) == 0)
 
@@ -276,7 +276,7 @@ def test_shutdown_waits_only_for_running_deliveries(harness, listens, gate, even
     ending = threading.Timer(0.1, gate.opened.set)
     ending.start()
     assert flow.close()
-    states = Counter(one.state for event_id in events for one in _stored(harness, event_id))
+    states = Counter(delivery_status.state for event_id in events for delivery_status in _stored(harness, event_id))
     assert states == {State.SUCCEEDED: 1, State.WAITING: 3}
     again = harness.open(listens(gate, name="gate"), runner=KIND)
     for event_id in events:

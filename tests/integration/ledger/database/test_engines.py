@@ -184,7 +184,7 @@ def test_keys_are_ordered_by_their_bytes_on_every_database():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("url", "other", "same"),
     [
         ("sqlite:////var/a.db", "sqlite:////var/../var/a.db", True),
         ("sqlite:////var/a.db", "sqlite:////var/b.db", False),
@@ -196,9 +196,9 @@ def test_keys_are_ordered_by_their_bytes_on_every_database():
         ("postgresql:///a?host=/run&port=1", "postgresql:///a?host=/run&port=2", False),
     ],
 )
-def test_urls_that_name_the_same_database(one, other, same):
+def test_urls_that_name_the_same_database(url, other, same):
     """URLs with the same host, port and name are the same database, for any user."""
-    assert database.is_same_database(one, other) is same
+    assert database.is_same_database(url, other) is same
 
 
 def test_an_invalid_url_is_recognised():

@@ -107,7 +107,11 @@ def test_migrations_create_the_schema_of_the_tables(two_engines):
     with engine.begin() as connection, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*expression-based index")
         different = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
-    assert [one for one in different if not (isinstance(one, list) and one[0][0] == "modify_comment")] == []
+    assert [
+        difference
+        for difference in different
+        if not (isinstance(difference, list) and difference[0][0] == "modify_comment")
+    ] == []
 
 
 def test_migrations_create_identical_tables_and_indexes_on_postgresql(two_engines):
@@ -402,7 +406,9 @@ def goes_on(harness, address, handlers, dead, parked):
     flow = harness.open(*handlers, alerts={"parked_after": 0.0})
     assert flow.only(dead).state is State.DEAD
     assert flow.app.ledger.event(parked).state == "parked"
-    assert {one.body for one in flow.app.ledger.conflicts(dead)} == {'{"processDefinitionKey": "leave", "other": 1}'}
+    assert {conflict.body for conflict in flow.app.ledger.conflicts(dead)} == {
+        '{"processDefinitionKey": "leave", "other": 1}'
+    }
     flow.app.alerts.poll()
     assert {dead, parked} <= {row[0] for row in flow.sql("SELECT event_id FROM alerts")}
     assert flow.take("new", key="order", businessKey="k").status == "done"

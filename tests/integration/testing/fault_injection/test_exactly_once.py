@@ -97,7 +97,7 @@ def tried(module, world):
 
 def bad(report):
     """The scenarios with a fault, each with the number of times that the work was done."""
-    return {(one.scenario, one.times, one.verdict) for one in report.findings if not one.ok}
+    return {(finding.scenario, finding.times, finding.verdict) for finding in report.findings if not finding.ok}
 
 
 def test_a_handler_that_stores_the_id_with_its_work(tried):
@@ -115,7 +115,7 @@ def grant(event, delivery):
     assert report.exactly_once, str(report)
     assert report.ok
     assert report.notes == ()
-    assert list(dict.fromkeys(one.scenario for one in report.findings)) == [
+    assert list(dict.fromkeys(finding.scenario for finding in report.findings)) == [
         "baseline",
         "failure",
         "duplicate",
@@ -125,8 +125,8 @@ def grant(event, delivery):
         "crash-during",
         "crash-after",
     ]
-    assert {one.state for one in report.findings} == {State.SUCCEEDED}
-    lines = [one.place for one in report.findings if one.scenario == "crash-during"]
+    assert {finding.state for finding in report.findings} == {State.SUCCEEDED}
+    lines = [finding.place for finding in report.findings if finding.scenario == "crash-during"]
     assert len(lines) >= 4  # including those of `connect`
     assert all(place.startswith("acme_leave.py:") for place in lines)
     assert str(report).startswith("acme_leave:grant: the work was done exactly once in every scenario\n")
@@ -240,7 +240,9 @@ def grant(event):
     )
     assert report.ok, str(report)
     assert not report.exactly_once
-    held = {(one.scenario, one.times, one.state) for one in report.findings if one.verdict == "held"}
+    held = {
+        (finding.scenario, finding.times, finding.state) for finding in report.findings if finding.verdict == "held"
+    }
     assert ("crash-before", 0, State.UNKNOWN) in held
     assert ("crash-after", 1, State.UNKNOWN) in held
     assert ("failure", 0, State.DEAD) in held
@@ -339,7 +341,11 @@ def grant(event):
         lines=1,
         duplicates=5,
     )
-    assert {one.scenario: one.times for one in report.findings if one.scenario in {"duplicate", "concurrent"}} == {
+    assert {
+        finding.scenario: finding.times
+        for finding in report.findings
+        if finding.scenario in {"duplicate", "concurrent"}
+    } == {
         "duplicate": 1,
         "concurrent": 1,
     }
@@ -373,8 +379,8 @@ def grant(event):
     )
     assert bad(report) == expected
     assert words in str(report)
-    crashed = [one for one in report.findings if one.scenario.startswith("crash")]
-    assert all(one.verdict == "once" for one in crashed) == (answer == "booked(event)")
+    crashed = [finding for finding in report.findings if finding.scenario.startswith("crash")]
+    assert all(finding.verdict == "once" for finding in crashed) == (answer == "booked(event)")
 
 
 def test_a_handler_that_catches_everything(tried):
@@ -425,8 +431,8 @@ def grant(event, delivery):
 """,
         lines=20,
     )
-    crashed = [one for one in report.findings if one.scenario.startswith("crash")]
-    assert all(one.verdict == "once" for one in crashed), str(report)
+    crashed = [finding for finding in report.findings if finding.scenario.startswith("crash")]
+    assert all(finding.verdict == "once" for finding in crashed), str(report)
     assert len(crashed) >= 10
 
 
@@ -472,7 +478,7 @@ def test_a_kill_before_a_committing_wrapper_repeats_the_work(module, world):
         for number, line in enumerate(sys.modules["acme_wrapped"].__loader__.get_source("acme_wrapped").split("\n"), 1)
         if "commit()" in line
     ]
-    assert commit in {one.place for one in report.findings if one.scenario == "crash-during"}
+    assert commit in {finding.place for finding in report.findings if finding.scenario == "crash-during"}
 
 
 def test_each_kill_at_a_line_uses_a_new_process(tried):
@@ -498,9 +504,9 @@ def grant(event, delivery):
         lines=20,
     )
     assert "Not tried" not in str(report)
-    killed = [one for one in report.findings if one.scenario == "crash-during"]
+    killed = [finding for finding in report.findings if finding.scenario == "crash-during"]
     assert len(killed) == 12
-    twice = [one for one in killed if one.times == 2]
+    twice = [finding for finding in killed if finding.times == 2]
     assert twice == killed[-1:], str(report)  # only the line after the booking
 
 
@@ -516,7 +522,7 @@ def test_kills_of_a_long_handler_are_spread_evenly(world):
             connection.execute(query, (event.flow_instance_id,) * 2)
 
     report = exactly_once(grant, done=world.booked, make=LEAVE, lines=3)
-    places = [one.place for one in report.findings if one.scenario == "crash-during"]
+    places = [finding.place for finding in report.findings if finding.scenario == "crash-during"]
     first = grant.function.__code__.co_firstlineno
     assert len(places) == 3
     assert places[0] == f"test_exactly_once.py:{first + 2}"
@@ -555,8 +561,8 @@ def test_the_example_plugin(tmp_path, name, key):
         lines=4,
     )
     assert report.ok, str(report)
-    crashed = [one for one in report.findings if one.scenario.startswith("crash")]
-    assert all(one.verdict == "once" for one in crashed), str(report)
+    crashed = [finding for finding in report.findings if finding.scenario.startswith("crash")]
+    assert all(finding.verdict == "once" for finding in crashed), str(report)
     flowhooks_contracts.configure({})
 
 
@@ -597,7 +603,7 @@ def test_a_failing_plain_run_is_shown_with_its_error(world):
         raise OSError("payroll does not answer")
 
     report = exactly_once(grant, done=world.booked, make=LEAVE)
-    assert [one.state for one in report.findings] == [State.DEAD]
+    assert [finding.state for finding in report.findings] == [State.DEAD]
     assert "OSError: payroll does not answer" in str(report)
 
 

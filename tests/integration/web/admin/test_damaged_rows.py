@@ -218,12 +218,14 @@ def test_a_damaged_delivery_waits_until_its_row_is_readable(harness, logged, eve
     ((sound,),) = flow.sql(f"SELECT {name} FROM {table}")
     flow.sql(f"UPDATE {table} SET {name} = 'x'")
     flow.app.start()
-    eventually(lambda: [one for one in logged if one["event"] == "delivery_damaged"])
+    eventually(lambda: [record for record in logged if record["event"] == "delivery_damaged"])
     for _ in range(5):
         flow.app.runner.wake()
     flow.take("two")
     assert entered == ["two"]
-    (record,) = [one for one in logged if one["event"] in {"delivery_damaged", "runner_fault", "delivery_not_run"}]
+    (record,) = [
+        record for record in logged if record["event"] in {"delivery_damaged", "runner_fault", "delivery_not_run"}
+    ]
     assert "cannot be read" in record["why"]
     flow.sql(f"UPDATE {table} SET {name} = ? WHERE {key} = ?", sound, event_id)
     flow.advance(61)

@@ -152,9 +152,9 @@ def test_a_repeat_and_a_conflict(client, logged):
     assert len(client.rows()) == 2
     client.rejected()
     found = client.flow.sql("SELECT source, status, event_id, path FROM rejected_requests ORDER BY id")
-    ids = [one.headers["flowhooks-event"] for one in (first, second)]
+    ids = [answer.headers["flowhooks-event"] for answer in (first, second)]
     assert [tuple(row) for row in found] == [("oa", 409, event_id, "/in/oa") for event_id in ids]
-    assert [one["event_id"] for one in logged if one["event"] == "callback_conflict"] == ids
+    assert [record["event_id"] for record in logged if record["event"] == "callback_conflict"] == ids
     assert client.flow.sql("SELECT count(*) FROM conflicts") == [(2,)]
 
 

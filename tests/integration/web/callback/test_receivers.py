@@ -230,7 +230,7 @@ def test_a_receiver_that_raises_is_503(receive, logged):
     client = receive(fail)
     answer = send(client, {})
     assert (answer.status, SECRET in answer.body.decode()) == (503, False)
-    (record,) = [one for one in logged if one["event"] == "receiver_failed"]
+    (record,) = [record for record in logged if record["event"] == "receiver_failed"]
     assert (record["plugin"], record["source"]) == ("r", "feishu")
 
 

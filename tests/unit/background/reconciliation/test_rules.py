@@ -75,7 +75,7 @@ def test_the_last_ended_instance_of_each_id_remains():
         FinishedInstance(id=name, ended_at=TIME + timedelta(seconds=at), end_state=EndState.COMPLETED)
         for name, at in (("a", 2), ("b", 1), ("a", 3), ("a", 1))
     ]
-    assert [(one.id, one.ended_at.second) for one in rules.last_of_each(made)] == [("a", 3), ("b", 1)]
+    assert [(instance.id, instance.ended_at.second) for instance in rules.last_of_each(made)] == [("a", 3), ("b", 1)]
 
 
 def test_order_of_the_skip_rules(row):

@@ -22,7 +22,7 @@ def plugin(name="leave", **more):
 def told(before, after):
     """The names of new, changed and removed plugins."""
     found = diff_plugins(before, after)
-    return tuple([one["name"] for one in found[word]] for word in ("new", "changed", "gone"))
+    return tuple([plugin["name"] for plugin in found[word]] for word in ("new", "changed", "gone"))
 
 
 def test_unchanged_plugins_are_not_reported():

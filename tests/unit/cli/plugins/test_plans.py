@@ -71,9 +71,9 @@ def test_two_packages_with_the_same_plugin_name():
     everything = [first, second]
     with pytest.raises(SettingsError, match="the packages acme-leave and other-leave both have a plugin leave"):
         plan_for_plugin("leave", everything, everything)
-    for one in everything:
-        plan = plan_for_plugin(one["package"], [one], everything)
-        assert (plan.package, plan.unretired) == (one["package"], [])
+    for listed_plugin in everything:
+        plan = plan_for_plugin(listed_plugin["package"], [listed_plugin], everything)
+        assert (plan.package, plan.unretired) == (listed_plugin["package"], [])
 
 
 def test_a_single_file_is_not_uninstalled():
@@ -130,9 +130,9 @@ def test_a_single_handler(name):
 )
 def test_a_handler_that_may_still_be_loaded_is_not_retired(availability, said):
     """A handler that may still be loaded is not retired, because the next start would register it again."""
-    one = plugin("leave", "acme-leave", handler("leave:grant", availability))
+    installed = plugin("leave", "acme-leave", handler("leave:grant", availability))
     with pytest.raises(SettingsError, match=f"handler leave:grant cannot be retired: {said}"):
-        plan_for_handlers([one], ["grant"], [one])
+        plan_for_handlers([installed], ["grant"], [installed])
 
 
 def test_a_handler_of_a_denied_plugin():

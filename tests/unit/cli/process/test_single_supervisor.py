@@ -68,12 +68,12 @@ def supervisor(monkeypatch):
         command=["flowhooks"], sockets={}, configured={}, control=0, pid=1, number=1, has_command=True, stopped_at=1.0,
         stop_timeout=30.0, had_terminal=True, notify="", log_level="info", log_format="json",
     )  # fmt: skip
-    one = SingleSupervisor(inheritance=inheritance, sockets={}, successor=Child())
-    one.successor.has_loaded, one.successor.ready_at = True, 2.0
-    advance(one)
-    assert one._current is not None
-    assert one.successor is None
-    return one
+    made = SingleSupervisor(inheritance=inheritance, sockets={}, successor=Child())
+    made.successor.has_loaded, made.successor.ready_at = True, 2.0
+    advance(made)
+    assert made._current is not None
+    assert made.successor is None
+    return made
 
 
 SELECTOR = SimpleNamespace(register=lambda *_: None)

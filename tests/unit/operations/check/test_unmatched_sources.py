@@ -23,5 +23,5 @@ ENGINE = EngineSettings(client="fake", url="http://oa.internal")
 )
 def test_callbacks_without_a_credential(sources, warns):
     """A pull-only source is named, unless callbacks without a credential are refused or belong to a source."""
-    found = [one for one in findings(Settings(sources=sources)) if "without a credential" in one.what]
-    assert [(one.mark, "belong to oa" in one.what) for one in found] == ([("note", True)] if warns else [])
+    found = [finding for finding in findings(Settings(sources=sources)) if "without a credential" in finding.what]
+    assert [(finding.mark, "belong to oa" in finding.what) for finding in found] == ([("note", True)] if warns else [])

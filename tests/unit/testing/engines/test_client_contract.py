@@ -135,7 +135,11 @@ def changes(**fields):
     return type(
         "Changes",
         (Wrong,),
-        {"changed": lambda self, one: replace(one, **{name: change(self, one) for name, change in fields.items()})},
+        {
+            "changed": lambda self, instance: replace(
+                instance, **{name: change(self, instance) for name, change in fields.items()}
+            )
+        },
     )
 
 
@@ -155,7 +159,7 @@ class ByTime(Wrong):
     def finished(self, since, until, cursor=None):
         """Skip the end time that was read."""
         after = datetime.fromisoformat(cursor) if cursor else since - timedelta(days=1)
-        found = [one for one in self.all(since, until) if one.ended_at > after][: self.config.page_size]
+        found = [instance for instance in self.all(since, until) if instance.ended_at > after][: self.config.page_size]
         more = len(found) == self.config.page_size
         return FinishedPage(instances=found, cursor=found[-1].ended_at.isoformat() if more else None)
 
@@ -218,15 +222,19 @@ def method(name, function):
     return type("Method", (Wrong,), {name: function})
 
 
-def variables(one, client):
+def variables(instance, client):
     """All variables of an instance."""
-    return next(row.variables for row in client.inner._engine._rows() if row.instance.id == one.id)
+    return next(row.variables for row in client.inner._engine._rows() if row.instance.id == instance.id)
 
 
-def parents_class(client, one):
+def parents_class(client, instance):
     """The class of the instance, or that of its parent."""
-    parent = client.inner.instance(one.parent_id) if one.parent_id else one
-    return one.callback_class or getattr(parent, "callback_class", None) or "com.example.Leave" * bool(one.parent_id)
+    parent = client.inner.instance(instance.parent_id) if instance.parent_id else instance
+    return (
+        instance.callback_class
+        or getattr(parent, "callback_class", None)
+        or "com.example.Leave" * bool(instance.parent_id)
+    )
 
 
 WRONG = [
@@ -248,15 +256,27 @@ WRONG = [
         status(running=InstanceStatus.ABSENT),
         "must return <InstanceStatus.RUNNING",
     ),
-    ("an_instance_has_its_ids", changes(process_definition_version=lambda _, one: None), "process_definition_version"),
-    ("an_instance_has_its_ids", changes(business_key=lambda _, one: one.business_key[:10]), "business_key must be"),
+    (
+        "an_instance_has_its_ids",
+        changes(process_definition_version=lambda _, instance: None),
+        "process_definition_version",
+    ),
+    (
+        "an_instance_has_its_ids",
+        changes(business_key=lambda _, instance: instance.business_key[:10]),
+        "business_key must be",
+    ),
     (
         "an_instance_without_a_business_key_has_none",
-        changes(business_key=lambda _, one: ""),
+        changes(business_key=lambda _, instance: ""),
         "must be None",
     ),
-    ("times_are_aware", changes(ended_at=lambda _, one: one.ended_at.replace(tzinfo=None)), "an aware time"),
-    ("times_are_aware", changes(started_at=lambda _, one: one.ended_at + timedelta(1)), "ends before it starts"),
+    ("times_are_aware", changes(ended_at=lambda _, instance: instance.ended_at.replace(tzinfo=None)), "an aware time"),
+    (
+        "times_are_aware",
+        changes(started_at=lambda _, instance: instance.ended_at + timedelta(1)),
+        "ends before it starts",
+    ),
     ("pages_and_single_instances_are_equal", changes(conclusion=lambda *_: str(next(NUMBERS))), r"instance\(\) says"),
     ("both_ends_of_the_window_are_included", window(1, 0), "both ends belong to the window"),
     ("both_ends_of_the_window_are_included", window(0, -1), "both ends belong to the window"),
@@ -268,20 +288,20 @@ WRONG = [
     ("many_instances_with_one_end_time", ByTime, "the same end time, and the pages of two miss"),
     ("a_cursor_can_be_used_again", Stateful, "the same cursor must give the same page"),
     ("history_deleted_between_two_pages", ByOffset, "does not page by an offset"),
-    ("only_named_variables_are_read", changes(variables=lambda c, one: variables(one, c)), "do not name"),
+    ("only_named_variables_are_read", changes(variables=lambda c, instance: variables(instance, c)), "do not name"),
     (
         "only_named_variables_are_read",
-        changes(variables=lambda _, one: dict.fromkeys(["missing"]) | one.variables),
+        changes(variables=lambda _, instance: dict.fromkeys(["missing"]) | instance.variables),
         "must be left out",
     ),
     (
         "only_named_variables_are_read",
-        changes(variables=lambda _, one: {name: str(value) for name, value in one.variables.items()}),
+        changes(variables=lambda _, instance: {name: str(value) for name, value in instance.variables.items()}),
         "must be the JSON values",
     ),
     (
         "structured_variables_are_json",
-        changes(variables=lambda _, one: {name: str(value) for name, value in one.variables.items()}),
+        changes(variables=lambda _, instance: {name: str(value) for name, value in instance.variables.items()}),
         "the variable must be",
     ),
     ("a_large_variable_does_not_stop_the_others", changes(variables=lambda *_: {}), "must not be cut"),

@@ -23,7 +23,9 @@ def sha256(token: str) -> str:
 
 def known(sources):
     """Sources whose tokens are all in the settings."""
-    return Credentials(sources, {name: SourceCredentials(tokens=one.token_sha256) for name, one in sources.items()})
+    return Credentials(
+        sources, {name: SourceCredentials(tokens=source.token_sha256) for name, source in sources.items()}
+    )
 
 
 @pytest.fixture

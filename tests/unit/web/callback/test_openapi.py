@@ -61,8 +61,10 @@ def everything(value, path=()):
     """Every object in a JSON value with its path."""
     if isinstance(value, dict):
         yield path, value
-    for name, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from everything(one, (*path, name))
+    for name, child in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from everything(child, (*path, name))
 
 
 def resolve(document, reference):
@@ -106,7 +108,7 @@ def test_operation(document):
     assert identity["schema"] == {"$ref": "#/components/schemas/flow-instance-id"}
     operation = path["post"]
     parameters = resolved(document, operation["parameters"])
-    assert [(one["name"], one["in"], one.get("required", False)) for one in parameters] == [
+    assert [(parameter["name"], parameter["in"], parameter.get("required", False)) for parameter in parameters] == [
         ("Prefer", "header", False),
         ("Accept-Language", "header", False),
     ]
@@ -199,23 +201,29 @@ def test_components_are_the_files(document):
 
 def test_the_document_is_valid_openapi(document, foreign):
     """The document follows OpenAPI's rules: references resolve, names are valid, ids are unique."""
-    for one in (document, foreign):
-        assert all(resolve(one, reference) is not None for reference in references(one))
-        operations = [path[method] for path in one["paths"].values() for method in ("post", "get") if method in path]
+    for openapi_document in (document, foreign):
+        assert all(resolve(openapi_document, reference) is not None for reference in references(openapi_document))
+        operations = [
+            path[method] for path in openapi_document["paths"].values() for method in ("post", "get") if method in path
+        ]
         assert len({operation["operationId"] for operation in operations}) == len(operations)
-        for components in one["components"].values():
+        for components in openapi_document["components"].values():
             assert all(re.fullmatch(r"[a-zA-Z0-9._-]+", name) for name in components)
-        for path, item in one["paths"].items():
-            parameters = resolved(one, item["parameters"])
+        for path, item in openapi_document["paths"].items():
+            parameters = resolved(openapi_document, item["parameters"])
             declared = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
             assert declared == set(re.findall(r"\{(\w+)\}", path))
-        for name, schema in one["components"]["schemas"].items():
+        for name, schema in openapi_document["components"]["schemas"].items():
             Draft202012Validator.check_schema(schema)
-            assert component(one, name).is_valid({}) in (True, False)  # every reference is followed
+            assert component(openapi_document, name).is_valid({}) in (True, False)  # every reference is followed
             assert not {"$id", "$schema", "$anchor"} & schema.keys()
         for operation in operations:
-            assert all(response["description"] for response in resolved(one, operation["responses"].values()))
-        assert all(set(header) == {"description", "schema"} for header in one["components"]["headers"].values())
+            assert all(
+                response["description"] for response in resolved(openapi_document, operation["responses"].values())
+            )
+        assert all(
+            set(header) == {"description", "schema"} for header in openapi_document["components"]["headers"].values()
+        )
 
 
 def test_descriptions_are_in_both_languages(document):

@@ -67,7 +67,7 @@ def test_an_exception(logged, error):
     """Any exception is a failure, which is logged with the plugin's name and without its secrets, once a minute."""
     calls = calls_of(raises(error))
     assert [failure(calls), failure(calls)] == ["receiver_failed"] * 2
-    (record,) = [one for one in logged if one["event"] == "receiver_failed"]
+    (record,) = [entry for entry in logged if entry["event"] == "receiver_failed"]
     assert (record["plugin"], record["source"]) == ("p", "feishu")
     assert type(error).__name__ in record["traceback"]
     assert SECRET not in record["traceback"]
@@ -77,7 +77,7 @@ def test_an_exception(logged, error):
 def test_a_wrong_result(logged, result):
     """A result of another type or with another status is a failure of the plugin."""
     assert failure(calls_of(lambda _source, _request: result)) == "receiver_failed"
-    assert [one["plugin"] for one in logged if one["event"] == "receiver_failed"] == ["p"]
+    assert [record["plugin"] for record in logged if record["event"] == "receiver_failed"] == ["p"]
 
 
 def test_data_that_cannot_be_stored(logged):
@@ -107,7 +107,7 @@ def test_a_call_that_hangs(monkeypatch, logged):
     assert [failure(calls) for _ in range(MAX_CALLS)] == ["receiver_slow"] * MAX_CALLS
     assert failure(calls) == "receiver_unavailable"
     until(lambda: len(entered) == MAX_CALLS)
-    reasons = [one["why"] for one in logged if one["event"] == "receiver_failed"]
+    reasons = [record["why"] for record in logged if record["event"] == "receiver_failed"]
     assert reasons == ["it did not return within 0.01 s", "8 of its calls for this source are still running"]
     monkeypatch.setattr(receivers, "CALL_TIMEOUT", 60.0)
     assert calls.call("p", "wecom", REQUEST) is None

@@ -107,12 +107,12 @@ MALFORMED = [
     *({name: None} for name in (signatures.ID_HEADER, signatures.TIMESTAMP_HEADER, signatures.SIGNATURE_HEADER)),
     *({name: ""} for name in (signatures.ID_HEADER, signatures.TIMESTAMP_HEADER, signatures.SIGNATURE_HEADER)),
     *(
-        {signatures.ID_HEADER: one}
-        for one in ("a,a", "a, a", "a b", " a", "a.b", "é", "a\n", "a\x00", "x" * 257, "消息")
+        {signatures.ID_HEADER: message_id}
+        for message_id in ("a,a", "a, a", "a b", " a", "a.b", "é", "a\n", "a\x00", "x" * 257, "消息")
     ),
     *(
-        {signatures.TIMESTAMP_HEADER: one}
-        for one in (
+        {signatures.TIMESTAMP_HEADER: timestamp}
+        for timestamp in (
             *(
                 "1e9",
                 " 1782000000",
@@ -140,8 +140,8 @@ MALFORMED = [
         )
     ),
     *(
-        {signatures.SIGNATURE_HEADER: one}
-        for one in (
+        {signatures.SIGNATURE_HEADER: signature}
+        for signature in (
             *("v1", "v1,", "v1,=", f"v1,{'A' * 43}", f"v1,{'A' * 44}", f"v1,{'-' * 43}=", f"v1,{'é' * 43}=", GOOD[3:]),
             *(f"{GOOD}, {GOOD}", f"{GOOD},{GOOD}", f"{GOOD}  {GOOD}", f" {GOOD}", f"{GOOD} ", f"{GOOD}\n"),
             *(" ".join([GOOD] * 9), f"v1a,{'x' * 88}", f"{GOOD} nonsense", f"{GOOD} v1,xx", f"V1,{GOOD[3:]}"),

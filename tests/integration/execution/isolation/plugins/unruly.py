@@ -25,7 +25,7 @@ RUNS = []
 def alone(function=None, /, **given):
     """Declare an isolated handler that listens to the key of its own name."""
     if function is None:
-        return lambda one: alone(one, **given)
+        return lambda handler_function: alone(handler_function, **given)
     given = {"isolation": "process", "timeout": 60} | given
     made = handler(process_key=function.__name__, **given)(function)
     HANDLERS.append(made)
@@ -154,8 +154,8 @@ def hangs(event):
 @alone(timeout=1)
 def loops(event):
     """Loop in Python, and ignore signals."""
-    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGABRT):
-        signal.signal(one, signal.SIG_IGN)
+    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGABRT):
+        signal.signal(signal_number, signal.SIG_IGN)
     while True:
         pass
 
@@ -224,7 +224,7 @@ def returns_a_deep_list(event):
 @alone
 def returns_a_generator(event):
     """Return a generator."""
-    return (one for one in range(3))
+    return (number for number in range(3))
 
 
 @alone

@@ -202,7 +202,7 @@ def busy(harness, serve, listens, make_plugin):
             reason_en="no",
             reason_zh="否",
         )
-        flow.app.ledger.write(lambda transaction, one=refusal: rejected_requests.store(transaction, [one]))
+        flow.app.ledger.write(lambda transaction, request=refusal: rejected_requests.store(transaction, [request]))
     return serve(flow)
 
 
@@ -215,14 +215,14 @@ def document():
 def strict(document):
     """The published description, which permits no undescribed member."""
     schemas = document["components"]["schemas"]
-    ours = {name: one | {"additionalProperties": False} for name, one in schemas.items() if "$ref" not in one}
+    ours = {name: schema | {"additionalProperties": False} for name, schema in schemas.items() if "$ref" not in schema}
     return document["components"] | {"schemas": schemas | ours | {"answer": schemas["answer"]}}
 
 
 def check(document, schema, value):
     """Check that a value matches its schema, and has no undescribed member."""
     whole = {"components": strict(document)} | schema
-    errors = [f"{one.json_path}: {one.message}" for one in Draft202012Validator(whole).iter_errors(value)]
+    errors = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(whole).iter_errors(value)]
     assert errors == []
 
 
@@ -243,7 +243,7 @@ def test_the_document_is_valid_openapi(document):
     validate(document)
     assert list(document["paths"]) == [
         *(resource.path for resource in (*RESOURCES, *FILES)),
-        *(f"/api/operations/{one}" for one in OPERATIONS),
+        *(f"/api/operations/{name}" for name in OPERATIONS),
     ]
     for path in document["paths"].values():
         for method, operation in path.items():
@@ -261,7 +261,7 @@ def test_paths_and_parameters_are_described_in_both_languages(document):
     """Descriptions are in English, then in Chinese."""
     for path in document["paths"].values():
         for operation in path.values():
-            said = [one["description"] for one in operation["parameters"]]
+            said = [parameter["description"] for parameter in operation["parameters"]]
             for text in said + ([operation["summary"]] if operation["operationId"].startswith("get-") else []):
                 english, chinese = text.split(" / ")
                 assert english.isascii()
@@ -273,8 +273,8 @@ def test_published_operation_arguments_have_types(document):
     for name, (_, takes) in OPERATIONS.items():
         body = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
         assert list(body["schema"]["properties"]) == list(takes)
-        for one in body["schema"]["properties"].values():
-            assert {"type", "$ref", "anyOf", "allOf"} & one.keys()
+        for schema in body["schema"]["properties"].values():
+            assert {"type", "$ref", "anyOf", "allOf"} & schema.keys()
     resolve = document["paths"]["/api/operations/resolve"]["post"]["requestBody"]["content"]["application/json"]
     assert resolve["schema"]["required"] == ["delivery_id", "verdict"]
     assert resolve["schema"]["properties"]["verdict"]["enum"] == ["did", "did-not", "close"]
@@ -398,10 +398,12 @@ def test_events_equal_the_output_of_the_command_line(busy):
     """`flowhooks events list --json` and `show --json` have the same members with the same values."""
     reader = busy.flow.app.ledger
     found = reader.find(EventFilter(), limit=100)
-    assert busy.get("/api/events")["events"] == json.loads(json.dumps([event_to_json(one) for one in found]))
-    for one in found:
-        whole = json.loads(json.dumps(whole_event_to_json(reader, one)))
-        assert busy.get(f"/api/events/{one.event.id}") == whole
+    assert busy.get("/api/events")["events"] == json.loads(
+        json.dumps([event_to_json(stored_event) for stored_event in found])
+    )
+    for stored_event in found:
+        whole = json.loads(json.dumps(whole_event_to_json(reader, stored_event)))
+        assert busy.get(f"/api/events/{stored_event.event.id}") == whole
 
 
 def test_events_are_filtered(busy):
@@ -425,7 +427,7 @@ def test_events_are_filtered(busy):
         ({"flow": "'; DROP TABLE events"}, set()),
     ):
         found = busy.get("/api/events", **query)
-        assert {one["flow_instance_id"] for one in found["events"]} == instances, query
+        assert {event["flow_instance_id"] for event in found["events"]} == instances, query
         assert (found["next"], found["searched_until"]) == ("", None)
 
 
@@ -470,9 +472,9 @@ def test_an_event_has_all_its_details(busy):
     assert whole["body"] == '{"processDefinitionKey": "contract", "businessKey": "B-bad"}'
     assert whole["route"] == {"shop:archive": "key contract"}
     (delivery,) = whole["deliveries"]
-    assert [one["number"] for one in delivery["attempts"]] == [1, 2, 3]
+    assert [attempt["number"] for attempt in delivery["attempts"]] == [1, 2, 3]
     assert "no such contract" in delivery["attempts"][0]["error"]
-    assert [(one["actor"], one["interface"], one["action"]) for one in whole["audit_entries"]] == [
+    assert [(entry["actor"], entry["interface"], entry["action"]) for entry in whole["audit_entries"]] == [
         ("ann", "console", "resolve"),
         *[("ann", "console", "operation")] * 2,  # the fixture has replayed it
     ]
@@ -493,17 +495,17 @@ def test_a_response_omits_and_counts_older_attempts(busy, harness, listens, serv
     assert (whole["deliveries"], whole["deliveries_left_out"]) == ([], 1)
     monkeypatch.setattr(resources, "MAX_DELIVERIES", 1)
     (delivery,) = busy.get(f"/api/events/{busy.flow.dead}")["deliveries"]
-    assert [one["number"] for one in delivery["attempts"]] == [2, 3]
+    assert [attempt["number"] for attempt in delivery["attempts"]] == [2, 3]
 
 
 def test_plugins_and_handlers(busy):
     """Broken plugins with errors come first; handlers have selectors, states and names."""
     found = busy.get("/api/handlers")
-    assert [(one["name"], one["state"]) for one in found["plugins"][:2]] == [
+    assert [(plugin["name"], plugin["state"]) for plugin in found["plugins"][:2]] == [
         ("payroll", "quarantined"),
         ("shop", "loaded"),
     ]
-    assert {one["state"] for one in found["plugins"][2:]} <= {"denied"}  # plugins installed in this environment
+    assert {plugin["state"] for plugin in found["plugins"][2:]} <= {"denied"}  # plugins installed in this environment
     assert "payroll needs a table" in found["plugins"][0]["error"]
     archive, idle = found["plugins"][1]["handlers"]
     assert archive["selectors"]["process_keys"] == ["contract"]
@@ -515,7 +517,7 @@ def test_plugins_and_handlers(busy):
     first = busy.get("/api/handlers", limit="1")
     assert (len(first["plugins"][1]["handlers"]), first["next"]) == (1, "1")
     second = busy.get("/api/handlers", limit="1", after="1")
-    assert ([one["id"] for one in second["plugins"][0]["handlers"]], second["next"]) == (["shop:idle"], "")
+    assert ([handler["id"] for handler in second["plugins"][0]["handlers"]], second["next"]) == (["shop:idle"], "")
 
 
 def test_parked_events_are_grouped(busy):
@@ -530,13 +532,13 @@ def test_parked_events_are_grouped(busy):
 def test_open_and_closed_alerts(busy):
     """Open alerts, and closed ones."""
     found = busy.get("/api/alerts")["alerts"]
-    assert all(one["closed_at"] is None for one in found)
-    (mine,) = [one for one in found if one["id"] == "alert NULL"]
+    assert all(alert["closed_at"] is None for alert in found)
+    (mine,) = [alert for alert in found if alert["id"] == "alert NULL"]
     assert (mine["cause"], mine["subject"], mine["started_at"]) == ("parked", "leave", "1970-01-01T00:00:00.000Z")
     everything = busy.get("/api/alerts", all="true")["alerts"]
     assert mine in everything
     assert mine in busy.get("/api/alerts", all="false")["alerts"]
-    (over,) = [one for one in everything if one["id"] == "alert 1"]
+    (over,) = [alert for alert in everything if alert["id"] == "alert 1"]
     assert (over["notified_plugins"], over["closed_at"]) == (["p"], "1970-01-01T00:00:00.000Z")
 
 
@@ -564,7 +566,7 @@ def test_next_pages_through_all_events(busy, word, total):
     found, query = [], {"limit": "1"}
     while True:
         page = busy.get(f"/api/{word}", **query)
-        found += [one["id"] for one in page["entries" if word == "audit" else word.replace("-", "_")]]
+        found += [entry["id"] for entry in page["entries" if word == "audit" else word.replace("-", "_")]]
         if not page["next"]:
             break
         query["after"] = page["next"]
@@ -585,7 +587,7 @@ def test_rejected_requests_are_filtered(busy):
 
     def paths(**query):
         found = busy.get(f"/api/rejected-requests?{urlencode(query)}")
-        return [one["path"][:7] for one in found["rejected_requests"]]
+        return [request["path"][:7] for request in found["rejected_requests"]]
 
     assert paths(status="400", source="(none)", since="2020-01-01") == ["/flow/2", "/flow/1", "/flow/0"]
     assert paths(since="2h") == ["/flow/2", "/flow/1", "/flow/0"]
@@ -606,7 +608,7 @@ def test_a_search_without_an_index_stops_and_continues(busy, monkeypatch):
         assert page["searched_until"] is not None
         page = busy.get("/api/events", key="contract", after=page["next"])
         seen, steps = seen + page["events"], steps + 1
-    assert [one["flow_instance_id"] for one in seen] == ["4713", "4712", "4711"]
+    assert [event["flow_instance_id"] for event in seen] == ["4713", "4712", "4711"]
     assert steps >= 3
 
 
@@ -750,7 +752,7 @@ def test_an_unreadable_database_is_503(api, logged, monkeypatch):
         assert answer.status == 503
         assert answer.headers["Retry-After"] == "5"
         assert "SELECT" not in answer.body.decode()
-    assert {one["event"] for one in logged} >= {"api_request_failed"}
+    assert {record["event"] for record in logged} >= {"api_request_failed"}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -815,7 +817,9 @@ def test_payloads_are_returned_unchanged(harness, serve, listens):
     assert (error["message"], error["newest"]["attempt"]["traceback"]) == (text, text)
     assert answers["/api/rejected-requests"]["rejected_requests"][0]["path"] == text
     assert answers["/api/audit"]["entries"][0]["detail"] == {text: text}
-    (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise others
+    (alert,) = [
+        alert for alert in answers["/api/alerts"]["alerts"] if alert["id"] == "a"
+    ]  # the server may raise others
     assert alert["message"] == text
     assert api.get("/api/events", business_key=text)["events"][0]["id"]
 
@@ -831,11 +835,11 @@ def names():
 @given(data=st.data())
 def test_no_query_is_an_internal_error(client, names, data):
     """A query of any bytes is 200 or refused with the contract's body."""
-    path = data.draw(st.sampled_from([path_of(one, "1") for one in RESOURCES]))
+    path = data.draw(st.sampled_from([path_of(resource, "1") for resource in RESOURCES]))
     value = st.one_of(st.text(), st.binary(), st.sampled_from(["1", "dead", "2h", "2026-01-01", *HOSTILE.values()]))
     pair = st.tuples(st.sampled_from(names) | st.text(), value)
     drawn = data.draw(st.lists(pair, max_size=6))
-    encoded = [f"{quote(name, errors='replace')}={encode(one)}" for name, one in drawn]
+    encoded = [f"{quote(name, errors='replace')}={encode(value)}" for name, value in drawn]
     query = "&".join(encoded) if data.draw(st.booleans()) else data.draw(st.text(st.characters(max_codepoint=255)))
     environ = {"QUERY_STRING": query}
     answer = client.simulate_get(path, headers={"Host": "127.0.0.1"}, extras=environ)
@@ -893,7 +897,7 @@ def test_events_are_filtered_by_conclusion_and_dismissal(concluded):
         ({"dismissed_by": "condition", "conclusion": "approved"}, set()),
     ):
         found = concluded.get("/api/events", **query)
-        assert {one["flow_instance_id"] for one in found["events"]} == instances, query
+        assert {event["flow_instance_id"] for event in found["events"]} == instances, query
 
 
 def test_why_an_event_is_parked_or_dismissed(concluded):
@@ -919,9 +923,12 @@ def test_an_event_is_explained_with_the_current_routes(concluded, document):
     assert (found["approved"]["state"], list(found["approved"]["handlers"])) == ("routed", ["books:book"])
     book, audit = found["approved"]["candidates"]
     assert (book["matched"], audit["matched"], audit["undecidable"]) == (True, False, False)
-    assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", False)]
+    assert [(condition["member"], condition["holds"]) for condition in audit["conditions"]] == [
+        ("conclusion", True),
+        ("/amount", False),
+    ]
     assert (found["silent"]["parked_by"], found["silent"]["undecided"]) == ("condition", "conclusion")
-    assert [one["undecidable"] for one in found["silent"]["candidates"]] == [True, True]
+    assert [candidate["undecidable"] for candidate in found["silent"]["candidates"]] == [True, True]
     assert (found["rejected"]["dismissed_by"], found["rejected"]["unknown_conclusion"]) == ("condition", True)
     assert (found["left"]["dismissed_by"], found["left"]["candidates"][0]["conditions"]) == ("kind", [])
     assert concluded.ask("/api/events/019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11/explanation").status == 404
@@ -993,7 +1000,7 @@ def test_engines_and_sources(harness, serve, document):
     (entry,) = api.get(f"/api/engines/instances/{quote('a/b%2Fc', safe='')}")["book"]
     assert entry["flow_instance_id"] == "a/b%2Fc"
     found = api.get("/api/coverage")
-    assert ([one["key"] for one in found["definitions"]], found["unread"]) == (
+    assert ([definition["key"] for definition in found["definitions"]], found["unread"]) == (
         ["leave"], [{"source": "hr", "error": ""}],
     )  # fmt: skip
     assert api.get("/api/coverage", source="hr")["definitions"] == []

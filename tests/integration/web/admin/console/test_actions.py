@@ -73,10 +73,10 @@ def everything(flow):
 def unknown(console, instance="4711"):
     """Make an event's delivery *unknown*, as after a kill."""
     flow = console.flow
-    one = flow.only(event_of(console, instance))
-    flow.sql("UPDATE deliveries SET state = 'unknown' WHERE id = ?", one.delivery_id)
-    flow.sql("UPDATE attempts SET outcome = 'lost' WHERE delivery_id = ?", one.delivery_id)
-    return one.delivery_id
+    delivery_status = flow.only(event_of(console, instance))
+    flow.sql("UPDATE deliveries SET state = 'unknown' WHERE id = ?", delivery_status.delivery_id)
+    flow.sql("UPDATE attempts SET outcome = 'lost' WHERE delivery_id = ?", delivery_status.delivery_id)
+    return delivery_status.delivery_id
 
 
 def test_a_dead_delivery_is_replayed_from_its_event_page(busy, repaired):
@@ -132,7 +132,7 @@ def test_two_operators_at_the_same_time_cause_one_change(busy, repaired, togethe
     to, hidden = busy.ask(address).page.form()
     repaired.append(True)
     answers = together(*[lambda: busy.submit(to, **hidden)] * 4)
-    assert sorted(one.status for one in answers) == [303, 409, 409, 409]
+    assert sorted(answer.status for answer in answers) == [303, 409, 409, 409]
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
     assert len(audit(busy)) == 1
 
@@ -273,7 +273,7 @@ def test_an_alert_links_to_its_events_or_its_cause(busy):
             " VALUES (?, ?, ?, '', 0, 1, '', 0, '[]')",
             f"{cause} {subject}", cause, subject,
         )  # fmt: skip
-    links = [one for one in busy.page("/alerts").links() if "state=" in one or "handler=" in one]
+    links = [link for link in busy.page("/alerts").links() if "state=" in link or "handler=" in link]
     assert sorted(links) == [
         "/console/events?state=dead",
         "/console/events?state=dead&handler=p%3Aarchive",
@@ -381,13 +381,13 @@ def test_a_handler_is_paused_and_resumed(busy):
     waiting = busy.page(f"/events/{event}")
     assert "Paused since" in waiting.text
     (address,) = there.to_do("resume")
-    assert [one.partition("&")[0] for one in waiting.to_do("resume")] == [address.partition("&")[0]]
+    assert [url.partition("&")[0] for url in waiting.to_do("resume")] == [address.partition("&")[0]]
     answer, asking = busy.act(address, language="zh")
     assert "将恢复的处理器：1 个" in asking.text
     assert "等待该处理器的投递：1 个" in asking.text
     assert busy.flow.settled(event, State.SUCCEEDED)
     assert "Paused since" not in busy.follow(answer).page.text
-    assert [one[2:4] for one in audit(busy)] == [("pause", "p:archive"), ("resume", "p:archive")]
+    assert [entry[2:4] for entry in audit(busy)] == [("pause", "p:archive"), ("resume", "p:archive")]
 
 
 def test_the_deliveries_of_a_removed_handler_are_closed(harness, serve, listens, eventually):
@@ -400,7 +400,7 @@ def test_the_deliveries_of_a_removed_handler_are_closed(harness, serve, listens,
     console = serve(harness.open(here))
     (address,) = console.page("/handlers").to_do("close_all")
     listed = console.page("/events?state=suspended&handler=p:gone")
-    assert [one.partition("&back=")[0] for one in listed.to_do("close_all")] == [
+    assert [address.partition("&back=")[0] for address in listed.to_do("close_all")] == [
         "/console/do/close_all?handler=p%3Agone&state=suspended"
     ]
     answer, asking = console.act(address, language="zh", note="由人工办理")
@@ -627,7 +627,7 @@ def test_the_role_view_has_no_buttons(busy, monkeypatch):
     """With the role view no page has a button, and the question has no form."""
     monkeypatch.setattr("flowhooks.web.admin.auth.LOCAL", Operator(name="visitor", role=Role.VIEW))
     for path in ("/events?key=contract", f"/events/{event_of(busy, '4711')}", "/parked", "/handlers", "/alerts"):
-        assert not [one for one in busy.page(path).links() if one.startswith("/console/do/")]
+        assert not [link for link in busy.page(path).links() if link.startswith("/console/do/")]
     asking = busy.page("/do/dismiss?state=parked")
     assert asking.form() is None
     assert "role operate" in asking.text
@@ -666,7 +666,7 @@ def test_the_audit_log_page(busy):
     for number in range(150):
         busy.flow.sql("INSERT INTO audit_log VALUES (?, 1, 'o', 'api', 'odd', ?, '{}')", f"0-{number:03}", f"s{number}")
     page = busy.page("/audit")
-    (older,) = [one for one in page.links() if "before=" in one]
+    (older,) = [link for link in page.links() if "before=" in link]
     rest = busy.get(older, root="").page
     assert len(page.texts) > 300
     assert "s149" in page.text

@@ -95,7 +95,7 @@ def test_a_routed_event_links_to_the_reasons_for_each_handler(approvals, serve, 
     """A link on the page of a routed event leads to the reasons for and against each handler."""
     console = serve(approvals)
     assert "p:audit" not in page_of(console, "yes").text
-    (link,) = [one for one in page_of(console, "yes").links() if "explain=1" in one]
+    (link,) = [link for link in page_of(console, "yes").links() if "explain=1" in link]
     page = console.get(link.partition("#")[0], root="", Accept_Language="en").page
     assert ("section", {"id": "explanation", "aria-labelledby": "explained"}) in page.tags
     assert "p:book matches key contract, conclusion approved" in page.text
@@ -179,8 +179,8 @@ def test_events_are_filtered_by_conclusion_and_dismissal_reason(approvals, serve
         ]
         assert set(cells) == instances, query
     chosen = [attributes for tag, attributes in console.page("/events?dismissed_by=kind").tags if tag == "option"]
-    assert [one["value"] for one in chosen if "selected" in one] == ["kind"]
-    assert {*DismissedBy} <= {one["value"] for one in chosen}
+    assert [option["value"] for option in chosen if "selected" in option] == ["kind"]
+    assert {*DismissedBy} <= {option["value"] for option in chosen}
     assert re.search(
         r"no – contract rejected dismissed condition false", console.page("/events?conclusion=rejected").text
     )
@@ -234,8 +234,8 @@ def test_a_group_is_dismissed_with_its_conclusion(harness, serve):
     flow.take("2", conclusion="rejected")
     flow.take("3", key="other")
     console = serve(flow)
-    queries = [parse_qs(urlsplit(one).query) for one in console.page("/parked").to_do("dismiss")]
-    found = {(one["key"][0], one.get("conclusion", [""])[0]) for one in queries}
+    queries = [parse_qs(urlsplit(address).query) for address in console.page("/parked").to_do("dismiss")]
+    found = {(query["key"][0], query.get("conclusion", [""])[0]) for query in queries}
     assert found == {("leave", "approved"), ("leave", "rejected"), ("other", "")}
 
 

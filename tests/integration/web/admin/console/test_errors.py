@@ -119,9 +119,11 @@ def test_events_are_filtered_and_replayed_by_their_error(console):
     everything = console.page("/events")
     assert everything.links().count(f"/console/errors/{failed}") == 2
     assert "RuntimeError: the ERP <did> not take it" in everything.text
-    one = console.page(f"/events?error_group={failed[:8]}")
-    assert ("order-1" in one.text, "wrong" in one.text) == (True, False)
-    (link,) = [link for link in one.links() if f"/{console.flow.events(flow_instance_id='order-2')[0]}?" in link]
+    page_of_error = console.page(f"/events?error_group={failed[:8]}")
+    assert ("order-1" in page_of_error.text, "wrong" in page_of_error.text) == (True, False)
+    (link,) = [
+        link for link in page_of_error.links() if f"/{console.flow.events(flow_instance_id='order-2')[0]}?" in link
+    ]
     assert "Next in the list: order-1" in console.get(link, root="").page.text
     assert "No matching events." in console.page("/events?error_group=00000000").text
     wrong = console.page("/events?error_group=x")

@@ -39,7 +39,7 @@ TOGETHER = {
     "script": ("script",),
     "long": ("long",),
 }
-TOGETHER = {name: " ".join(PAYLOADS[one] for one in several) for name, several in TOGETHER.items()}
+TOGETHER = {name: " ".join(PAYLOADS[payload_name] for payload_name in several) for name, several in TOGETHER.items()}
 """The payloads that are tested in one value, because a page for each would take long and show no more."""
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 PAGES = (
@@ -197,7 +197,7 @@ def looked_at(console, event, payload):
         f"/events/{event}?list={given}",
         f"/operations/o-paused?items={given}&after={given}&back={given}",
         f"/operations?before={given}",
-        *(f"/events/{one}" for state in ("parked", "dismissed") for one in console.flow.events(state=state)),
+        *(f"/events/{event_id}" for state in ("parked", "dismissed") for event_id in console.flow.events(state=state)),
         f"/handlers?q={given}&from={given}",
         f"/events?conclusion={given}",
         f"/events?conclusion={given}&dismissed_by={given}",
@@ -244,11 +244,13 @@ def test_payloads_add_no_elements_to_a_page(hostile, name):
         assert not FORBIDDEN.search(text)
         assert "pwned" not in [*answer.page.texts, *(tag for tag, _ in answer.page.tags)]
         for tag, attributes in answer.page.tags:
-            assert not [one for one in attributes if one.startswith("on") or one in {"style", "srcdoc"}]
+            assert not [
+                attribute for attribute in attributes if attribute.startswith("on") or attribute in {"style", "srcdoc"}
+            ]
             assert tag != "script" or attributes["src"].startswith("/console/static/console.js")
             assert tag != "img" or attributes["src"].startswith("/console/static/icon.svg")
-            for one in ("href", "src", "action", "formaction"):
-                assert re.match(r"[/#]", attributes.get(one, "/"))
+            for attribute in ("href", "src", "action", "formaction"):
+                assert re.match(r"[/#]", attributes.get(attribute, "/"))
         assert len(text) < 1_500_000
 
 
@@ -294,7 +296,7 @@ EXPECTED = {
 @pytest.mark.postgresql
 def test_all_payloads_are_harmless_on_postgresql(hostile):
     """All payloads together in one value are harmless on PostgreSQL too."""
-    payload = " ".join(one for name, one in PAYLOADS.items() if name != "long")
+    payload = " ".join(text for name, text in PAYLOADS.items() if name != "long")
     console, event = hostile(payload)
     for answer in looked_at(console, event, payload):
         assert not FORBIDDEN.search(answer.body.decode())
@@ -309,4 +311,7 @@ def test_a_payload_is_shown_as_text(hostile):
     assert text.count(PAYLOADS["script"]) > 5
     assert PAYLOADS["script"] in console.page("/handlers").text
     assert PAYLOADS["script"] in console.page("/alerts").text
-    assert {one.state for one in console.flow.delivery_statuses(event)} == {State.DEAD, State.SUCCEEDED}
+    assert {delivery_status.state for delivery_status in console.flow.delivery_statuses(event)} == {
+        State.DEAD,
+        State.SUCCEEDED,
+    }

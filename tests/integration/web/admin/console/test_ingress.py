@@ -188,7 +188,7 @@ def test_a_request_as_received_is_reached_by_two_clicks(console, visit, look):
     def check():
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         violations = Axe().run(page).response["violations"]
-        assert [(one["id"], one["nodes"][0]["html"]) for one in violations] == []
+        assert [(violation["id"], violation["nodes"][0]["html"]) for violation in violations] == []
 
     check()
     page.get_by_role("link", name="1,202").click()

@@ -80,7 +80,7 @@ def test_no_page_is_served_without_a_login(console):
         (form,) = (attributes for tag, attributes in answer.page.tags if tag == "form")
         assert form["action"].startswith("/console/login?next=%2Fconsole%2F")
         assert "Content-Security-Policy" in answer.headers
-        assert [one for one in answer.page.links() if "lang=" not in one] == ["#main", "/console/"]
+        assert [link for link in answer.page.links() if "lang=" not in link] == ["#main", "/console/"]
     # A form that was sent without a session: its own address asks again, other forms lead to the overview.
     for path, after in (("/do/dismiss?id=a", "/console/do/dismiss?id=a"), ("/logout", "/console/")):
         (form,) = (attributes for tag, attributes in console.post(path).page.tags if tag == "form")
@@ -101,7 +101,7 @@ def test_logging_in_and_out(console):
     answer = console.post("/login?next=/console/events%3Fkey%3Dx", {"name": "li", "password": PASSWORD})
     assert (answer.status, answer.headers["Location"]) == (303, "/console/events?key=x")
     cookie, *attributes = answer.headers["Set-Cookie"].split("; ")
-    assert {one.lower() for one in attributes} == {"httponly", "path=/", "samesite=strict"}
+    assert {attribute.lower() for attribute in attributes} == {"httponly", "path=/", "samesite=strict"}
     secret = cookie.partition("=")[2]
     assert re.fullmatch(r"flowhooks_session=[\w-]{43}", cookie)
     ((digest, operator, *_),) = kept(console)
@@ -412,7 +412,7 @@ TOKENS = [
 @pytest.mark.sqlite
 def test_malformed_credentials_are_401(console):
     """An invalid cookie or header is 401 on a page and elsewhere, never 500."""
-    for headers in [*({"Cookie": one} for one in COOKIES), *({"Authorization": one} for one in TOKENS)]:
+    for headers in [*({"Cookie": cookie} for cookie in COOKIES), *({"Authorization": token} for token in TOKENS)]:
         for root, path in (("/console", "/"), ("/console", "/events"), ("", "/metrics"), ("", "/api/events")):
             assert console.get(path, root=root, **headers).status == 401, (headers, path)
         posted = console.get("", method="POST", root="/api/operations/reroute_parked", body="{}", **headers)
@@ -482,7 +482,7 @@ def test_a_flood_of_logins_does_not_block_an_operator(console, monkeypatch, even
         assert console.get("", root="/healthz").status == 200
         slow.set()
         assert operator.result()
-        assert {one.result().status for one in flood} == {401}
+        assert {future.result().status for future in flood} == {401}
 
 
 @pytest.mark.sqlite
@@ -506,11 +506,17 @@ def test_logs_have_failed_logins_but_no_secrets(console):
     [
         ("/console/events?key=x&a=%2F", "/console/events?key=x&a=%2F"),
         ("/console/events/0%00a", "/console/events/0%00a"),
-        *((one, "/console/") for one in ("", "//evil.example/console/", "https://evil.example/console/", "/events")),
-        *((one, "/console/") for one in ("/console/\r\nX: y", "/\\evil.example", "/console/login", "/console/logout")),
         *(
-            (one, "/console/")
-            for one in ("javascript:alert(1)", "/console/请", "/console/live", "/console", "http://[")
+            (address, "/console/")
+            for address in ("", "//evil.example/console/", "https://evil.example/console/", "/events")
+        ),
+        *(
+            (address, "/console/")
+            for address in ("/console/\r\nX: y", "/\\evil.example", "/console/login", "/console/logout")
+        ),
+        *(
+            (address, "/console/")
+            for address in ("javascript:alert(1)", "/console/请", "/console/live", "/console", "http://[")
         ),
         ("/console/" + "a" * 3000, "/console/"),
     ],
@@ -572,7 +578,7 @@ def test_the_session_hash_depends_on_secret_and_password():
 def audited(console):
     """The audit entries: actor, action and detail, oldest first."""
     with console.flow.app.ledger.connection() as connection:
-        return [(one.actor, one.action, one.detail) for one in audit.entries(connection, limit=100)][::-1]
+        return [(entry.actor, entry.action, entry.detail) for entry in audit.entries(connection, limit=100)][::-1]
 
 
 def test_logins_are_in_the_audit_log(console):

@@ -108,7 +108,7 @@ def test_a_delivery_that_dies_after_the_plan_stays_dead(many, repaired, eventual
     assert {f"{address}?items={result}#items" for result in ("succeeded", "failed", "planned")} <= set(done.links())
     for result, instances in (("succeeded", ("p1", "p2", "p3", "p4")), ("failed", ("a0",))):
         shown = {
-            one for one in many.get(f"{address}?items={result}", root="").page.links() if "/console/events/" in one
+            link for link in many.get(f"{address}?items={result}", root="").page.links() if "/console/events/" in link
         }
         assert shown == {f"/console/events/{event_of(many, instance)}" for instance in instances}
 
@@ -164,7 +164,7 @@ def test_an_operation_is_paused_and_resumed_with_another_rate(many, repaired, ev
     live = many.get(f"{address}/live", root="")
     assert live.status == 200
     assert "data-at-rest" in live.body.decode()
-    changes = [json.loads(one)["change"] for (one,) in many.flow.sql("SELECT detail FROM audit_log ORDER BY id")]
+    changes = [json.loads(detail)["change"] for (detail,) in many.flow.sql("SELECT detail FROM audit_log ORDER BY id")]
     assert changes == ["started", "paused", "rate", "resumed"]
 
 
@@ -306,13 +306,13 @@ def test_a_scheduled_retry_runs_now(harness, serve, listens, eventually):
 def test_an_event_links_to_the_next_event_of_its_list(many, repaired):
     """An event that was opened from a list of dead deliveries leads to the next one, also after acting on it."""
     flow = many.flow
-    listed = [one for one in many.page("/events?state=dead&key=pay").links() if one.startswith("/console/events/")]
+    listed = [link for link in many.page("/events?state=dead&key=pay").links() if link.startswith("/console/events/")]
     assert len(listed) == 5
     newest = many.get(listed[0], root="").page
-    (following,) = [one for one in newest.links() if one.partition("?")[0] == listed[1].partition("?")[0]]
+    (following,) = [link for link in newest.links() if link.partition("?")[0] == listed[1].partition("?")[0]]
     assert following == listed[1]
     assert "/console/events?state=dead&key=pay" in newest.links() or any(
-        dict(parse_qsl(urlsplit(one).query)) == {"state": "dead", "key": "pay"} for one in newest.links()
+        dict(parse_qsl(urlsplit(link).query)) == {"state": "dead", "key": "pay"} for link in newest.links()
     )
     (address,) = newest.to_do("close")
     answer, _ = many.act(address)
@@ -370,7 +370,7 @@ def test_operations_are_listed_newest_first(many):
         )  # fmt: skip
     page = many.page("/operations", "zh")
     assert "note 50 <b>" in page.text
-    (older,) = [one for one in page.links() if "before=" in one]
+    (older,) = [link for link in page.links() if "before=" in link]
     rest = many.get(older, root="").page
     assert "note 0 <b>" in rest.text
     assert "note 50 <b>" not in rest.text

@@ -127,8 +127,8 @@ def test_no_link_is_broken(busy):
         assert answer.status == 200, address
         if answer.headers["Content-Type"].startswith("text/html"):
             left += answer.page.links()
-    assert {one.partition("?")[0] for one in seen} >= {f"/console{path}" for path in PAGES if path != "/live"}
-    assert len([one for one in seen if "/events/" in one]) > 4
+    assert {address.partition("?")[0] for address in seen} >= {f"/console{path}" for path in PAGES if path != "/live"}
+    assert len([address for address in seen if "/events/" in address]) > 4
 
 
 def test_the_overview(busy):
@@ -141,7 +141,7 @@ def test_the_overview(busy):
     assert busy.page("/live").text.partition(" Outstanding ")[2] in busy.page("/").text
     charts = [attributes for tag, attributes in busy.page("/live").tags if tag == "svg"]
     assert len(charts) == 3
-    assert all(one["role"] == "img" and one["aria-label"] for one in charts)
+    assert all(chart["role"] == "img" and chart["aria-label"] for chart in charts)
     assert "handler missing 0 none" in text
     busy.flow.sql("UPDATE deliveries SET due_at = NULL WHERE state = 'waiting'")
     assert "handler missing 1 oldest:" in busy.page("/").text
@@ -245,7 +245,7 @@ def test_addresses_of_pages_have_absolute_times(harness, serve):
     for number in range(60):
         flow.take(f"i{number}")
     page = serve(flow).page("/events?since=2026-01-01T08:00&zone=Asia/Shanghai")
-    (older, _) = [one for one in page.links() if "before=" in one]
+    (older, _) = [link for link in page.links() if "before=" in link]
     assert "since=2026-01-01T00%3A00%3A00%2B00%3A00" in older
 
 
@@ -294,8 +294,8 @@ def test_paging_through_events(harness, serve):
         found.append(re.findall(r"\bi\d+\b", page.text))
         address = next((attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "next"), None)
         assert address is None or "key=leave" in address
-    assert [len(one) for one in found] == [50, 50, 20]
-    assert [one for several in found for one in several] == [f"i{number}" for number in reversed(range(120))]
+    assert [len(listing) for listing in found] == [50, 50, 20]
+    assert [instance for several in found for instance in several] == [f"i{number}" for number in reversed(range(120))]
     back = next(attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "prev")
     assert re.findall(r"\bi\d+\b", console.get(back, root="").page.text) == found[1]
 
@@ -368,7 +368,7 @@ def test_an_event_lists_the_actions_of_operators(busy):
     """The page lists operator, interface, action and note, newest first, if there were any."""
     (dead,) = busy.flow.events(flow_instance_id="4712")
     (parked,) = busy.flow.events(flow_instance_id="4714")
-    assert not any("/audit?target=" in one for one in busy.page(f"/events/{parked}").links())
+    assert not any("/audit?target=" in link for link in busy.page(f"/events/{parked}").links())
     desk = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
     dismiss(desk, EventFilter(ids=(parked,)), note="sent by a test")
     reroute(replace(desk, by=Actor("bob", "cli")), EventFilter(ids=(parked,)))
@@ -536,7 +536,7 @@ def test_an_alert_has_the_next_step_and_a_link(busy, eventually):
 def test_the_language_is_remembered(busy):
     """The switch keeps the page, and a cookie keeps the choice against the browser's own."""
     page = busy.page("/events?state=dead&since=2025-01-01")
-    (switch,) = [one for one in page.links() if "lang=" in one]
+    (switch,) = [link for link in page.links() if "lang=" in link]
     assert "state=dead" in switch
     assert "since=2025-01-01" in switch
     answer = busy.get(switch, root="")
@@ -592,7 +592,7 @@ def test_errors_are_shown_as_a_page(harness, serve, logged, monkeypatch):
         assert answer.status == status
         assert "server log" in answer.page.text
         assert b"secret" not in answer.body
-        assert [one for one in logged if one["event"] == told]
+        assert [record for record in logged if record["event"] == told]
 
 
 def test_static_files_are_cached(busy):

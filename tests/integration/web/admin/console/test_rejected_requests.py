@@ -65,9 +65,9 @@ def test_rejections_are_shown_with_the_reason(harness, serve):
         assert send("/favicon.ico") == 404
     flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush of its own could return too early
     found = kept(flow)
-    assert [one.status for one in found] == [409, 405, 404, 422, 400]
-    assert {one.address for one in found} == {"127.0.0.1"}
-    assert [bool(one.event_id) for one in found] == [True, False, False, False, False]
+    assert [request.status for request in found] == [409, 405, 404, 422, 400]
+    assert {request.address for request in found} == {"127.0.0.1"}
+    assert [bool(request.event_id) for request in found] == [True, False, False, False, False]
     assert flow.events(flow_instance_id="i1") == [found[0].event_id]
     assert found[0].user_agent == "Engine/1\\u009b"
     console = serve(flow)
@@ -96,7 +96,7 @@ def test_stored_rejections_are_limited(harness, monkeypatch):
     for number in range(300):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
     flow.app.rejected_requests.flush()
-    assert [one.path for one in kept(flow)] == [f"/flow/{number}" for number in range(299, 199, -1)]
+    assert [request.path for request in kept(flow)] == [f"/flow/{number}" for number in range(299, 199, -1)]
     for source in range(11):
         for number in range(150):
             flow.app.rejected_requests.record(
@@ -110,9 +110,11 @@ def test_stored_rejections_are_limited(harness, monkeypatch):
         flow.app.rejected_requests.flush()
     found = kept(flow)
     displaced = {"": MIN_KEPT_PER_GROUP, "s0": MIN_KEPT_PER_GROUP}
-    assert Counter(one.source for one in found) == displaced | {f"s{source}": 100 for source in range(1, 11)}
-    assert [one.source for one in found[:MAX_STORED]].count("s1") == 100
-    assert all(len(one.path) <= rejected_requests.MAX_PATH_CHARS and one.path.isprintable() for one in found)
+    assert Counter(request.source for request in found) == displaced | {f"s{source}": 100 for source in range(1, 11)}
+    assert [request.source for request in found[:MAX_STORED]].count("s1") == 100
+    assert all(
+        len(request.path) <= rejected_requests.MAX_PATH_CHARS and request.path.isprintable() for request in found
+    )
 
 
 def test_pending_rejections_are_limited(harness):
@@ -126,7 +128,7 @@ def test_pending_rejections_are_limited(harness):
     flow.app.rejected_requests.flush()
     found = kept(flow)
     assert len(found) == rejected_requests.MAX_PENDING
-    assert sum(one.status == 422 for one in found) == 20
+    assert sum(request.status == 422 for request in found) == 20
 
 
 def test_a_throttled_source_displaces_nothing(harness, serve):
@@ -150,7 +152,7 @@ def test_a_throttled_source_displaces_nothing(harness, serve):
     flood, *rest = kept(flow)
     assert (flood.status, flood.source, flood.count, flood.path) == (429, "erp", 4_000, "/flow/3-999")
     assert started < flood.first_rejected_at < flood.rejected_at == flow.clock.now()
-    assert {(one.status, one.source, one.count) for one in rest} == {(*other, 1) for other in others}
+    assert {(request.status, request.source, request.count) for request in rest} == {(*other, 1) for other in others}
     console = serve(flow)
     page = console.page("/rejected-requests")
     assert "4,000 times since" in page.text
@@ -172,7 +174,7 @@ def test_an_engine_with_a_wrong_path_displaces_nothing(harness, batches):
             record(f"/flow/{batch}-{number}/call-back/done", "192.0.2.1")
         flow.app.rejected_requests.flush()
     found = kept(flow)
-    assert Counter(one.address for one in found) == {"192.0.2.1": MAX_STORED_PER_ADDRESS, "192.0.2.2": 1}
+    assert Counter(request.address for request in found) == {"192.0.2.1": MAX_STORED_PER_ADDRESS, "192.0.2.2": 1}
     assert found[0].path == f"/flow/{batches - 1}-99/call-back/done"
 
 
@@ -189,7 +191,7 @@ def test_equal_requests_share_a_row(harness):
     flow.app.rejected_requests.flush()
     flow.app.rejected_requests.record(**first)
     flow.app.rejected_requests.flush()
-    assert sorted(one.count for one in kept(flow)) == [1] * 8 + [3] * 4
+    assert sorted(request.count for request in kept(flow)) == [1] * 8 + [3] * 4
     newest = kept(flow)[0]
     assert (newest.path, newest.status, newest.count) == ("/flow/1", 400, 3)
 
@@ -208,7 +210,7 @@ def test_rejections_stay_in_memory_while_the_ledger_is_unwritable(harness, monke
         flow.app.rejected_requests.flush()
     assert kept(flow) == []
     flow.app.rejected_requests.flush()
-    assert [one.path for one in kept(flow)] == ["/flow/2", "/flow/1"]
+    assert [request.path for request in kept(flow)] == ["/flow/2", "/flow/1"]
 
 
 def test_rejections_are_filtered(harness, serve, listens):
@@ -241,7 +243,7 @@ def test_rejections_are_filtered(harness, serve, listens):
     assert shown("?flow=a/b") == ["a%2Fb"]
     assert shown("?path=i1/call") == ["i1/"]
     assert shown("?source=oa&status=409") == ["i4/"]
-    since = to_text(next(one.rejected_at for one in kept(flow) if one.status == 409))
+    since = to_text(next(request.rejected_at for request in kept(flow) if request.status == 409))
     assert shown(f"?until={since}&zone=UTC") == ["i1/", "a%2Fb"]
     assert shown("?status=x") == shown("?since=nonsense") == shown("?source=nobody") == []
     assert shown(f"?status={2**64}") == shown(f"?status={'4' * 5_000}") == []

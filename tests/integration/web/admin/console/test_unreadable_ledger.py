@@ -104,7 +104,7 @@ def see_that_it_says_so(console, logged, *, but=()):
         assert json.loads(answer.body)["status"] == 503
     assert console.get("/healthz", root="").status == 200
     assert b"flowhooks_ledger_up 0.0" in console.get("/metrics", root="").body
-    told = {one["event"] for one in logged}
+    told = {record["event"] for record in logged}
     assert {"page_failed", "api_request_failed"} <= told
     assert not {"request_failed", "application_failed"} & told
 
@@ -123,7 +123,7 @@ def test_no_connection_is_free(console, logged):
         for _ in range(READERS):
             taken.enter_context(console.flow.app.ledger.connection())
         see_that_it_says_so(console, logged)
-    why = {one["why"] for one in logged if one["event"] in {"page_failed", "api_request_failed"}}
+    why = {record["why"] for record in logged if record["event"] in {"page_failed", "api_request_failed"}}
     assert why == {"the database cannot be read: no connection to it was free within 0.05 seconds"}
     assert console.get("/").status == 200
 

@@ -68,7 +68,13 @@ def test_lengths_of_time_in_chinese():
 def test_numbers_and_shares():
     """Thousands are separated; a share below all is never shown as 100 %."""
     assert (format_number(1234567), format_number(2.05), format_number(1234.5)) == ("1,234,567", "2.0", "1,234")
-    assert [format_percent(one) for one in (1, 0.99999, 0.5, 0, None)] == ["100 %", "99.9 %", "50 %", "0 %", "\u2013"]
+    assert [format_percent(share) for share in (1, 0.99999, 0.5, 0, None)] == [
+        "100 %",
+        "99.9 %",
+        "50 %",
+        "0 %",
+        "\u2013",
+    ]
 
 
 def test_templates_are_loaded_at_startup(tmp_path, monkeypatch):

@@ -143,9 +143,9 @@ def test_texts_exist_in_both_languages():
     for key, texts in TEXTS.items():
         assert tuple(texts) == LANGUAGES, key
         assert placeholders(texts["en"]) == placeholders(texts["zh"]), key
-        for one in texts.values():
-            assert one.isprintable(), key
-            assert one == one.strip(), key
+        for value in texts.values():
+            assert value.isprintable(), key
+            assert value == value.strip(), key
         assert texts["en"].isascii(), key
         assert not texts["zh"].isascii(), key
 
