@@ -142,10 +142,10 @@ def held(server):
     """The number of sockets and threads of a server."""
     place = f"/proc/{server.process.pid}"
     links = []
-    for descriptor in os.listdir(f"{place}/fd"):  # noqa: PTH208 (names)
+    for descriptor in os.listdir(f"{place}/fd"):  # noqa: PTH208 (numbers, not paths)
         with suppress(FileNotFoundError):
             links.append(os.readlink(f"{place}/fd/{descriptor}"))  # noqa: PTH115 (`socket:[1]` is no path)
-    return sum(link.startswith("socket:") for link in links), len(os.listdir(f"{place}/task"))  # noqa: PTH208 (names)
+    return sum(link.startswith("socket:") for link in links), len(os.listdir(f"{place}/task"))  # noqa: PTH208 (numbers, not paths)
 
 
 def run_beside_slow_clients(site, *, calls, read_timeout):

@@ -36,7 +36,7 @@ _finished.finish()
 def share(server: Server) -> None:
     """Let connections of flowhooks to this server use free sessions from now on."""
     ReusedConnection.servers.add(_address(server.dsn))
-    postgresql_timeouts.TimedConnection = ReusedConnection  # type: ignore[misc]  # a subclass
+    postgresql_timeouts.TimedConnection = ReusedConnection  # type: ignore[misc]  # mypy lets no class be replaced; this one is a subclass of it
 
 
 def close_free() -> None:
@@ -84,10 +84,16 @@ def _take(options: str) -> pq.PGconn | None:
             session = free.pop()
         except IndexError:  # another thread took the last one
             return None
-        if not select.select([session.socket], [], [], 0)[0]:  # it would be readable if the server had ended it
+        if not _is_readable(session.socket):  # it would be readable if the server had ended it
             return session
         session.finish()
     return None
+
+
+def _is_readable(socket: int) -> bool:
+    poll = select.poll()  # `select.select` takes no file number above 1,023
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _reset(session: pq.PGconn) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
+from contextlib import ExitStack
+
 import psycopg
 import pytest
 
@@ -105,3 +109,20 @@ def test_few_sessions_are_kept(connect, monkeypatch):
     with connect() as third, connect() as fourth:
         assert pid_of(third) == pid
         assert pid_of(fourth) not in {pid, pid_of(third)}
+
+
+def test_sessions_of_a_process_with_many_open_files(connect):
+    """A session is used again whatever the number of its socket is."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+        for _ in range(1_100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        first = connect()
+        pid = pid_of(first)
+        assert first.pgconn.socket > 1_023
+        first.close()
+        with connect() as second:
+            assert pid_of(second) == pid
+        postgresql_sessions.close_free()
