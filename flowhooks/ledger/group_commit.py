@@ -339,6 +339,7 @@ class GroupCommitWriter:
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
+                database.keep_temporary_data_in_memory(self._connection)
             opened = self._connection.begin()
         except SQLAlchemyError as error:
             self._disconnect()

@@ -170,6 +170,20 @@ def _replaced(connection: Connection, name: str, value: Any) -> Iterator[None]:
         setattr(driver_connection, name, before)
 
 
+def keep_temporary_data_in_memory(connection: Connection) -> None:
+    """Let SQLite keep in memory what it stores to undo a statement, instead of in a file.
+
+    Otherwise it creates such a file for each statement that changes more than 64 KiB, which is the insert of eight
+    events. It also keeps the rows of large sorts in memory, so this is for connections that sort few rows.
+
+    Args:
+        connection: a connection without an open transaction; one to PostgreSQL is not changed.
+    """
+    if connection.dialect.name != POSTGRESQL:
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute("PRAGMA temp_store=MEMORY")
+
+
 def _open_sqlite(url: str, options: dict[str, Any], *, writing: bool) -> Engine:
     file = None if writing else database_file(url)
     engine = create_engine(

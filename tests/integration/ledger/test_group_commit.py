@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event
@@ -382,3 +383,32 @@ def test_a_broken_connection_is_replaced(bench):
             continue
     assert bench.words()[:1] == ["a"]
     assert bench.words()[-1] == "d"
+
+
+def read_link(link):
+    """The file of a descriptor; `""` if it was closed meanwhile."""
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
+
+
+def test_a_large_statement_creates_no_file(bench):
+    """SQLite keeps the former pages of a large statement in memory, because a file would take as long as the statement."""
+    with closing(sqlite3.connect(bench.path)) as connection, connection:
+        connection.executemany("INSERT INTO words (word) VALUES (?)", ((f"{n}" * 100,) for n in range(2_000)))
+
+    def open_files(transaction):
+        found = set()
+
+        def look(word):
+            found.update(target for link in Path("/proc/self/fd").iterdir() if (target := read_link(link)))
+            return word
+
+        transaction.connection.connection.driver_connection.create_function("look", 1, look)
+        transaction.connection.exec_driver_sql("UPDATE words SET word = look(word) || '.' WHERE rowid % 50 = 0")
+        return found
+
+    opened = bench.writer.submit(call_each, open_files).result(SOON)
+    assert str(bench.path) in opened
+    assert [name for name in opened if "etilqs_" in name] == []
