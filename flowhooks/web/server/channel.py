@@ -11,12 +11,14 @@ import logging
 import socket
 import threading
 import time
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import falcon
 import structlog
 import waitress.task  # type: ignore[import-untyped]  # waitress has no types
 from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[import-untyped]  # no types
+from waitress.utilities import build_http_date  # type: ignore[import-untyped]  # no types
 
 from flowhooks import messages
 from flowhooks.web import errors, negotiation
@@ -35,6 +37,7 @@ MAX_LINGER_BYTES: Final = 64 * 1024 * 1024
 REPEATED_HEADERS: Final = "flowhooks.repeated_headers"
 """Names of the headers that a request has more than once, in its environ: in upper case, with `_` for `-`."""
 
+_http_date = lru_cache(maxsize=2)(build_http_date)
 _log = structlog.get_logger(__name__)
 
 
@@ -134,6 +137,8 @@ class _WaitressTask(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  
             if is_last:
                 channel.linger = True
                 self.request.headers["CONNECTION"] = "close"
+        # waitress would format the same second again for each response.
+        self.response_headers.append(("Date", _http_date(int(self.start_time))))
         head: bytes = super().build_response_header()
         return head
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -141,6 +143,18 @@ def test_head_and_body_are_sent_together(server, connect, monkeypatch):
     for number in (1, 2):
         assert client.send(POST + b"Content-Length: 3\r\n\r\nabc").answer().status == 200
         assert len(sent) == number
+
+
+@pytest.mark.parametrize("raw", [GOOD, b"hello\r\n\r\n"], ids=["accepted", "rejected"])
+def test_a_response_has_its_date(server, raw):
+    """A response has one `Date`, the second in which its request was started."""
+    before = int(time.time())
+    with socket.create_connection(server.address.split(":"), WAIT_TIMEOUT) as connection:
+        connection.sendall(raw)
+        head = connection.recv(65536).decode()
+    (date,) = re.findall(r"^Date: (.+)\r$", head, re.MULTILINE)
+    assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
+    assert date.endswith(" GMT")
 
 
 @pytest.mark.parametrize("name", REFUSED)
