@@ -6,13 +6,10 @@ These rules keep an id on one line of a log, and make it readable, searchable an
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from flowhooks.errors import InvalidCallback
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_BYTES: Final = 512
 """Maximum length of an id in UTF-8."""
@@ -41,12 +38,13 @@ def decode(segment: str) -> str:
         raise InvalidCallback("path_id_encoding") from None
 
 
-def find_violations(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the message key and the params of each rule that a decoded id breaks."""
+def find_violations(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the message key and the params of each rule that a decoded id breaks."""
     if match := _FORBIDDEN.search(text):
-        yield "schema.id_character", {"code": f"U+{ord(match[0]):04X}"}
-        return
+        return [("schema.id_character", {"code": f"U+{ord(match[0]):04X}"})]
+    broken_rules: list[tuple[str, dict[str, Any]]] = []
     if text != text.strip():
-        yield "schema.id_edges", {}
+        broken_rules.append(("schema.id_edges", {}))
     if len(text.encode()) > MAX_BYTES:
-        yield "schema.id_bytes", {"limit": MAX_BYTES}
+        broken_rules.append(("schema.id_bytes", {"limit": MAX_BYTES}))
+    return broken_rules

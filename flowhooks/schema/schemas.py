@@ -163,10 +163,9 @@ class Schemas:
         Raises:
             InvalidCallback: the text is not a flowInstanceId.
         """
-        broken_rules = list(flow_instance_id.find_violations(text))
-        if not broken_rules:
-            violations_found = _find_violations(self._validators[FLOW_INSTANCE_ID], text)
-            broken_rules = [(key, params) for _, key, params in _first_violations(violations_found)]
+        broken_rules = flow_instance_id.find_violations(text)
+        if not broken_rules and (found := _find_violations(self._validators[FLOW_INSTANCE_ID], text)):
+            broken_rules = [(key, params) for _, key, params in _first_violations(found)]
         if broken_rules:
             raise InvalidCallback("path_id", [("flowInstanceId", key, params) for key, params in broken_rules])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from flowhooks.errors import UnsupportedMedia
@@ -11,6 +12,8 @@ from flowhooks.text import escape_control
 MAX_HEADER_CHARS: Final = 1000
 """Number of characters of a header that are parsed. The rest is ignored, so that the work is bounded under any server.
 """
+CACHED_HEADERS: Final = 64
+"""Number of different values of a header whose meaning is kept."""
 MAX_SHOWN_CHARS: Final = 100
 """Maximum number of characters of a header in an error message."""
 MAX_WAIT_SECONDS: Final = 60
@@ -36,8 +39,14 @@ def parse_accept_language(accept_language: str | None) -> str:
     Returns:
         `"zh"` if the caller prefers Chinese, of any script or country; otherwise `"en"`.
     """
+    return _preferred_language(accept_language[:MAX_HEADER_CHARS]) if accept_language else "en"
+
+
+# An engine sends the same headers with each callback.
+@lru_cache(maxsize=CACHED_HEADERS)
+def _preferred_language(accept_language: str) -> str:
     best, liked = 0.0, "en"
-    for item in (accept_language or "")[:MAX_HEADER_CHARS].split(","):
+    for item in accept_language.split(","):
         if not (match := _RANGE.fullmatch(item.strip())):
             continue
         primary = match["tag"].lower().replace("_", "-").partition("-")[0]
@@ -62,9 +71,15 @@ def parse_prefer_wait(prefer: str | None, default: float) -> tuple[float, str | 
         The seconds, at most `MAX_WAIT_SECONDS` if the caller stated them, and the value of `Preference-Applied`, or
         None.
     """
+    seconds, applied = _parse_prefer(prefer[:MAX_HEADER_CHARS]) if prefer else (None, None)
+    return (default if seconds is None else seconds), applied
+
+
+@lru_cache(maxsize=CACHED_HEADERS)
+def _parse_prefer(prefer: str) -> tuple[float | None, str | None]:
     seconds: int | None = None
     at_once = False
-    for item in _ITEM.findall((prefer or "")[:MAX_HEADER_CHARS]):
+    for item in _ITEM.findall(prefer):
         name, _, value = (part.strip() for part in item.partition(";")[0].partition("="))
         if len(value) > 1 and value[0] == value[-1] == '"':
             value = value[1:-1]
@@ -73,7 +88,7 @@ def parse_prefer_wait(prefer: str | None, default: float) -> tuple[float, str | 
         elif name.lower() == "wait" and seconds is None and _NUMBER.fullmatch(value):
             seconds = min(int(value), MAX_WAIT_SECONDS)
     if seconds is None:
-        return (0.0, "respond-async") if at_once else (default, None)
+        return (0.0, "respond-async") if at_once else (None, None)
     return float(seconds), f"respond-async, wait={seconds}" if at_once else f"wait={seconds}"
 
 
