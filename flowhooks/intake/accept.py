@@ -143,7 +143,7 @@ class Intake:
         new, route = self._build_event(callback, config or self.config)
         started = time.monotonic()
         with self._open_waiter(new, wait) as waiter:
-            accepted = self._ledger.wait_for(self._ledger.accept(new))
+            accepted = self._store(new, waiter, wait, spare_threads)
             _check(accepted, callback)
             if accepted.new:
                 self._notifier.event_accepted(new.event, list(new.route))
@@ -235,6 +235,18 @@ class Intake:
         if wait <= 0 or not awaited:
             return nullcontext()
         return self._waiters.open(new.event.id, awaited, wait) or nullcontext()
+
+    def _store(
+        self, new: NewEvent, waiter: Waiter | None, seconds: float, spare_threads: SpareThreads | None
+    ) -> AcceptResult:
+        """Store an event; return its result, which may be after the outcomes that the waiter waits for."""
+        stored, left = self._ledger.accept(new), self._ledger.write_timeout
+        # Plugins are notified of a stored event by this thread, and not later than its handlers end.
+        if waiter is not None and not self._notifier.has_subscribers:
+            started = time.monotonic()
+            waiter.wait_from_storing(stored, dict(new.deliveries), min(seconds, left), spare_threads)
+            left -= time.monotonic() - started
+        return self._ledger.wait_for(stored, max(0.0, left))
 
     def _wait_for_outcomes(
         self, new: NewEvent, waiter: Waiter | None, seconds: float, spare_threads: SpareThreads | None

@@ -17,9 +17,11 @@ from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from concurrent.futures import Future
     from typing import Self
 
     from flowhooks.clock import Clock
+    from flowhooks.ledger.accept_results import AcceptResult
     from flowhooks.ledger.delivery_settled import DeliverySettled
     from flowhooks.ledger.queries import DeliveryStatus
 
@@ -97,17 +99,53 @@ class Waiter:
 
     def notify(self, status: DeliveryStatus) -> None:
         """Record a delivery's new status; wake the thread if it was the last one to wait for."""
-        if status.state is State.DEAD and status.attempt <= self._retried.get(status.delivery_id, 0):
-            return
-        self.delivery_statuses[status.delivery_id] = status
-        if not self._may_settle(status):
-            self.stop_waiting_for(status.delivery_id)
+        if self.record(status):
+            self.cancel()
+
+    def record(self, status: DeliveryStatus) -> bool:
+        """Record a delivery's new status; return whether there is nothing to wait for, so that `cancel` is due."""
+        if status.state is not State.DEAD or status.attempt > self._retried.get(status.delivery_id, 0):
+            self.delivery_statuses[status.delivery_id] = status
+            if not self._may_settle(status):
+                self._pending.discard(status.delivery_id)
+        return not self._pending
 
     def stop_waiting_for(self, delivery_id: str) -> None:
         """Stop waiting for a delivery."""
         self._pending.discard(delivery_id)
         if not self._pending:
             self.cancel()
+
+    def wait_from_storing(
+        self,
+        stored: Future[AcceptResult],
+        handlers: Mapping[str, str],
+        seconds: float,
+        spare_threads: SpareThreads | None = None,
+    ) -> None:
+        """Wait until the event is stored and, if it is new, until no delivery can settle before the deadline.
+
+        The thread sleeps once. To wait for the result first and then for the deliveries, it would sleep twice, and to
+        wake it costs about as much as to insert its event.
+
+        Args:
+            stored: the result of the event's transaction.
+            handlers: the handler id of each delivery, by delivery id.
+            seconds: maximum duration of the wait.
+            spare_threads: as of `wait`.
+        """
+        stored.add_done_callback(partial(self._on_stored, handlers))
+        self.wait(seconds, spare_threads)
+
+    def _on_stored(self, handlers: Mapping[str, str], stored: Future[AcceptResult]) -> None:
+        if stored.cancelled() or stored.exception() is not None or not stored.result().new:
+            self.cancel()
+            return
+        paused = self._paused()
+        for delivery_id, handler in handlers.items():
+            # A pause after the routing did not find the delivery in the ledger.
+            if handler in paused:
+                self.stop_waiting_for(delivery_id)
 
     def apply_snapshot(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:
         """Record statuses that were read from the ledger and may be older than those that `notify` has recorded."""
@@ -229,8 +267,10 @@ class WaiterRegistry:
         """Notify the waiters of an event that a delivery has changed; call it after the change is durable."""
         if event_id in self._waiters:
             with self._lock:
-                for waiter in self._waiters.get(event_id, ()):
-                    waiter.notify(status)
+                over = [waiter for waiter in self._waiters.get(event_id, ()) if waiter.record(status)]
+            # After the lock is released, which each thread that wakes needs to close its waiter.
+            for waiter in over:
+                waiter.cancel()
 
     def stop_waiting_for(self, event_id: str, delivery_ids: Iterable[str]) -> None:
         """Stop waiting for these deliveries of an event, because they will not settle in time."""

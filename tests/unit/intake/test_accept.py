@@ -26,6 +26,7 @@ from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
 from flowhooks.settings import IdentitySettings, RoutingSettings, SearchSettings, Settings, Source
 from flowhooks.testing import ManualClock
+from support.waiting import WAIT_TIMEOUT
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = Callback(
@@ -41,7 +42,7 @@ class Paper:
 
     def __init__(self):
         self.clock = ManualClock()
-        self.watches = WaiterRegistry(clock=self.clock, max_waiters=1, max_unreplaced=1)
+        self.watches = WaiterRegistry(clock=self.clock, max_waiters=1, max_unreplaced=1, paused=lambda: self.idle)
         self.asked = []
         self.become = lambda new: AcceptResult(event_id=new.event.id, new=True, state=new.state)
         self.meanwhile = lambda new: None
@@ -50,12 +51,16 @@ class Paper:
         self.taken_in = set()
         self.idle = set()
         self.has_subscribers = False
+        self.write_timeout = 5.0
+        self.timeouts = []
 
     def accept(self, new):
         """Store an event."""
         self.asked.append(("accept", new))
         future = Future()
-        future.set_result(self.become(new))
+        result = self.become(new)
+        if result is not None:
+            future.set_result(result)
         self.meanwhile(new)
         return future
 
@@ -70,9 +75,10 @@ class Paper:
             future.set_result(results)
         return future
 
-    def wait_for(self, future):
+    def wait_for(self, future, timeout=5.0):
         """Wait until an event is stored."""
-        return future.result(0)
+        self.timeouts.append(timeout)
+        return future.result(timeout)
 
     def is_stored(self, identity):
         """Whether the event is stored."""
@@ -489,6 +495,36 @@ def test_response_is_immediate_without_a_free_waiter_place(paper, intake):
     assert paper.watches.open("other", ["d"], 1)
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
     assert len(paper.of("accept")) == 1
+
+
+@pytest.mark.parametrize("has_subscribers", [False, True])
+def test_plugins_are_notified_before_the_outcomes(paper, intake, together, has_subscribers):
+    """If plugins are notified of stored events, a callback does not wait for its outcomes before the notification."""
+    paper.has_subscribers = has_subscribers
+    stored, is_stored, notified = [], threading.Event(), threading.Event()
+    paper.meanwhile = lambda new: (stored.append(new), is_stored.set())
+    paper.event_accepted = lambda _event, _handlers: notified.set()
+
+    def settle():
+        assert is_stored.wait(WAIT_TIMEOUT)
+        assert notified.wait(WAIT_TIMEOUT if has_subscribers else 0.1) is has_subscribers
+        tell(paper, stored[0], State.SUCCEEDED)
+
+    answer, error = together(lambda: intake().accept(CALL_BACK, wait=LONG), settle)
+    assert error is None
+    assert answer.status == AnswerStatus.DONE
+    assert notified.is_set()
+
+
+@pytest.mark.parametrize(("wait", "left"), [(0.1, 0.2), (LONG, 0.0)])
+def test_an_event_that_is_not_stored_in_time(paper, intake, wait, left):
+    """A callback waits for the storing no longer than a write may take, also if it waits for outcomes meanwhile."""
+    paper.write_timeout, paper.become = 0.3, lambda _new: None
+    with pytest.raises(TimeoutError):
+        intake().accept(CALL_BACK, wait=wait)
+    (timeout,) = paper.timeouts
+    assert 0.0 <= timeout <= left
+    assert paper.takes_another()
 
 
 def test_a_failed_store_frees_the_waiter_place(paper, intake):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
 
 from flowhooks import State
 from flowhooks.clock import SECOND
+from flowhooks.ledger.accept_results import AcceptResult
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.ledger.waiters import WaiterRegistry
+from support.waiting import WAIT_TIMEOUT
 
 
 def delivery_status(delivery_id, state, due_at=None):
@@ -235,3 +238,72 @@ def test_replaced_threads_need_no_waiter_place(clock):
         assert some.added == 0
         over_already.cancel()
         assert over_already.wait(0, none)
+
+
+@pytest.fixture
+def storing(clock):
+    """A thread that waits for the deliveries `a` and `b` of an event that is being stored, and how to end it."""
+    paused = set()
+    watches = WaiterRegistry(clock=clock, max_waiters=1, max_unreplaced=1, paused=lambda: paused)
+    watch, stored = watches.open("e", ["a", "b"], 10), Future()
+    handlers = {"a": "p:one", "b": "p:two"}
+    waiting = threading.Thread(target=watch.wait_from_storing, args=(stored, handlers, 3600), daemon=True)
+    waiting.start()
+    yield watches, stored, paused, waiting
+    watches.cancel_all()
+    waiting.join(WAIT_TIMEOUT)
+    assert not waiting.is_alive()
+
+
+def result(*, new):
+    """The result of the event's transaction."""
+    return AcceptResult(event_id="e", new=new, state="routed")
+
+
+def test_a_new_event_ends_no_wait(storing):
+    """A thread that waits from the storing sleeps until the last delivery has settled, whichever comes first."""
+    watches, stored, _, waiting = storing
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
+    stored.set_result(result(new=True))
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    watches.notify("e", delivery_status("b", State.SUCCEEDED))
+    waiting.join(WAIT_TIMEOUT)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda stored: stored.set_result(result(new=False)),
+        lambda stored: stored.set_exception(OSError("disk full")),
+        lambda stored: stored.cancel(),
+    ],
+    ids=["stored before", "not stored", "withdrawn"],
+)
+def test_an_event_that_is_not_new_ends_the_wait(storing, end):
+    """A thread does not wait for deliveries that its transaction has not stored."""
+    _, stored, _, waiting = storing
+    end(stored)
+    waiting.join(WAIT_TIMEOUT)
+    assert not waiting.is_alive()
+
+
+def test_a_pause_before_the_storing_ends_the_wait(storing):
+    """Nobody waits for deliveries of handlers that were paused before they were stored, but for those of others."""
+    watches, stored, paused, waiting = storing
+    paused.add("p:one")
+    stored.set_result(result(new=True))
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    watches.notify("e", delivery_status("b", State.SUCCEEDED))
+    waiting.join(WAIT_TIMEOUT)
+    assert not waiting.is_alive()
+
+
+def test_a_thread_that_wakes_finds_the_registry_unlocked(watches, monkeypatch):
+    """The lock that each thread needs to close its waiter is free when a notification wakes the thread."""
+    watch, locked = watches.open("e", ["a"], 10), []
+    monkeypatch.setattr(type(watch), "cancel", lambda _watch: locked.append(watches._lock.locked()))
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
+    assert locked == [False]
