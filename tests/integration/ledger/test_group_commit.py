@@ -394,7 +394,7 @@ def read_link(link):
 
 
 def test_a_large_statement_creates_no_file(bench):
-    """SQLite keeps the former pages of a large statement in memory, because a file would take as long as the statement."""
+    """SQLite keeps in memory what it needs to undo a large statement, because a file would double its time."""
     with closing(sqlite3.connect(bench.path)) as connection, connection:
         connection.executemany("INSERT INTO words (word) VALUES (?)", ((f"{n}" * 100,) for n in range(2_000)))
 
