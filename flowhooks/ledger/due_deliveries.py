@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import CTE, ColumnElement, bindparam, exists, func, literal, select
 
-from flowhooks.ledger import processes
+from flowhooks.ledger import database, processes
 from flowhooks.ledger.ordering import IS_FIRST
 from flowhooks.ledger.tables import IS_SCHEDULED, deliveries, events
 from flowhooks.model.delivery import State
@@ -105,7 +105,8 @@ def next_due(connection: Connection, now: int, handler: str, limit: int, *, lock
         lock: whether to lock the rows, and to leave out those that another process has locked.
     """
     parameters = {"handler": handler, "now": now, "most": limit}
-    return connection.execute(_LOCK_NEXT if lock else _NEXT, parameters).all()
+    with database.in_index_order(connection):
+        return connection.execute(_LOCK_NEXT if lock else _NEXT, parameters).all()
 
 
 def due_handlers(connection: Connection, now: int) -> list[str]:

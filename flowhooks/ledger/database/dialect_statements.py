@@ -296,6 +296,25 @@ def listen(url: str, on_message: Callable[[str], None]) -> Iterator[tuple[int, C
         engine.dispose()
 
 
+@contextmanager
+def in_index_order(connection: Connection) -> Iterator[None]:
+    """Let PostgreSQL read rows in the order of an index within the block, so that a LIMIT ends the reading.
+
+    If its statistics are older than a backlog, PostgreSQL expects few rows, and prefers to collect all of them with a
+    bitmap and to sort them.
+
+    Args:
+        connection: a connection with an open transaction.
+    """
+    if connection.dialect.name != POSTGRESQL:
+        yield
+        return
+    connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off").close()
+    yield
+    # Not after an error: the end of the transaction, which then takes no statement, restores it as well.
+    connection.exec_driver_sql("SET LOCAL enable_bitmapscan = on").close()
+
+
 class _DoNothing(OnConflictDoNothing):
     inherit_cache = True
     constraint_target = None  # for PostgreSQL's compiler
