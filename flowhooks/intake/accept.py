@@ -239,9 +239,9 @@ class Intake:
     def _store(
         self, new: NewEvent, waiter: Waiter | None, seconds: float, spare_threads: SpareThreads | None
     ) -> AcceptResult:
-        """Store an event; return its result, which may be after the outcomes that the waiter waits for."""
+        """Store an event, and wait at once for its outcomes if there is a waiter; return the result of the storing."""
         stored, left = self._ledger.accept(new), self._ledger.write_timeout
-        # Plugins are notified of a stored event by this thread, and not later than its handlers end.
+        # If plugins are notified of stored events, this thread has to queue the notification before the handlers end.
         if waiter is not None and not self._notifier.has_subscribers:
             started = time.monotonic()
             waiter.wait_from_storing(stored, dict(new.deliveries), min(seconds, left), spare_threads)

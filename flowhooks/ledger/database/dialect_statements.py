@@ -300,8 +300,7 @@ def listen(url: str, on_message: Callable[[str], None]) -> Iterator[tuple[int, C
 def in_index_order(connection: Connection) -> Iterator[None]:
     """Let PostgreSQL read rows in the order of an index within the block, so that a LIMIT ends the reading.
 
-    If its statistics are older than a backlog, PostgreSQL expects few rows, and prefers to collect all of them with a
-    bitmap and to sort them.
+    While a table has no statistics, PostgreSQL expects few rows. So it collects all rows with a bitmap, and sorts them.
 
     Args:
         connection: a connection with an open transaction.
@@ -311,7 +310,7 @@ def in_index_order(connection: Connection) -> Iterator[None]:
         return
     connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off").close()
     yield
-    # Not after an error: the end of the transaction, which then takes no statement, restores it as well.
+    # Not after an error: the transaction then accepts no statement, and its end restores the setting.
     connection.exec_driver_sql("SET LOCAL enable_bitmapscan = on").close()
 
 
