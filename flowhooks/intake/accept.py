@@ -244,7 +244,7 @@ class Intake:
         # If plugins are notified of stored events, this thread has to queue the notification before the handlers end.
         if waiter is not None and not self._notifier.has_subscribers:
             started = time.monotonic()
-            waiter.wait_from_storing(stored, dict(new.deliveries), min(seconds, left), spare_threads)
+            waiter.wait_from_storing(stored, new.deliveries, min(seconds, left), spare_threads)
             left -= time.monotonic() - started
         return self._ledger.wait_for(stored, max(0.0, left))
 

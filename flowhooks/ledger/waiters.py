@@ -119,7 +119,7 @@ class Waiter:
     def wait_from_storing(
         self,
         stored: Future[AcceptResult],
-        handlers: Mapping[str, str],
+        deliveries: Iterable[tuple[str, str]],
         seconds: float,
         spare_threads: SpareThreads | None = None,
     ) -> None:
@@ -130,19 +130,19 @@ class Waiter:
 
         Args:
             stored: the result of the event's transaction.
-            handlers: the handler id of each delivery, by delivery id.
+            deliveries: (delivery id, handler id) for each delivery of the event.
             seconds: maximum duration of the wait.
             spare_threads: as of `wait`.
         """
-        stored.add_done_callback(partial(self._on_stored, handlers))
+        stored.add_done_callback(partial(self._on_stored, deliveries))
         self.wait(seconds, spare_threads)
 
-    def _on_stored(self, handlers: Mapping[str, str], stored: Future[AcceptResult]) -> None:
+    def _on_stored(self, deliveries: Iterable[tuple[str, str]], stored: Future[AcceptResult]) -> None:
         if stored.cancelled() or stored.exception() is not None or not stored.result().new:
             self.cancel()
             return
         paused = self._paused()
-        for delivery_id, handler in handlers.items():
+        for delivery_id, handler in deliveries:
             # A pause after the routing did not find the delivery in the ledger.
             if handler in paused:
                 self.stop_waiting_for(delivery_id)

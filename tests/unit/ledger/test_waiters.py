@@ -246,8 +246,8 @@ def storing(clock):
     paused = set()
     watches = WaiterRegistry(clock=clock, max_waiters=1, max_unreplaced=1, paused=lambda: paused)
     watch, stored = watches.open("e", ["a", "b"], 10), Future()
-    handlers = {"a": "p:one", "b": "p:two"}
-    waiting = threading.Thread(target=watch.wait_from_storing, args=(stored, handlers, 3600), daemon=True)
+    its_deliveries = [("a", "p:one"), ("b", "p:two")]
+    waiting = threading.Thread(target=watch.wait_from_storing, args=(stored, its_deliveries, 3600), daemon=True)
     waiting.start()
     yield watches, stored, paused, waiting
     watches.cancel_all()
@@ -260,16 +260,21 @@ def result(*, new):
     return AcceptResult(event_id="e", new=new, state="routed")
 
 
+def waits_for_the_last(watches, waiting):
+    """Whether the thread waits until the delivery `b` has settled."""
+    waiting.join(0.1)
+    waited = waiting.is_alive()
+    watches.notify("e", delivery_status("b", State.SUCCEEDED))
+    waiting.join(WAIT_TIMEOUT)
+    return waited and not waiting.is_alive()
+
+
 def test_a_new_event_ends_no_wait(storing):
     """A thread that waits from the storing sleeps until the last delivery has settled, whichever comes first."""
     watches, stored, _, waiting = storing
     watches.notify("e", delivery_status("a", State.SUCCEEDED))
     stored.set_result(result(new=True))
-    waiting.join(0.1)
-    assert waiting.is_alive()
-    watches.notify("e", delivery_status("b", State.SUCCEEDED))
-    waiting.join(WAIT_TIMEOUT)
-    assert not waiting.is_alive()
+    assert waits_for_the_last(watches, waiting)
 
 
 @pytest.mark.parametrize(
@@ -294,11 +299,7 @@ def test_a_pause_before_the_storing_ends_the_wait(storing):
     watches, stored, paused, waiting = storing
     paused.add("p:one")
     stored.set_result(result(new=True))
-    waiting.join(0.1)
-    assert waiting.is_alive()
-    watches.notify("e", delivery_status("b", State.SUCCEEDED))
-    waiting.join(WAIT_TIMEOUT)
-    assert not waiting.is_alive()
+    assert waits_for_the_last(watches, waiting)
 
 
 def test_a_thread_that_wakes_finds_the_registry_unlocked(watches, monkeypatch):
