@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
     type=click.IntRange(1, 1000),
     metavar="N",
     help="Maximum number of deliveries that run at a time [default: the setting runner.threads]. One handler uses at "
-    "most half of them.",
+    "most three quarters of them.",
 )
 @click.option(
     "--handlers",

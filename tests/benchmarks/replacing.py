@@ -27,6 +27,7 @@ from bench import LATER
 from profiling import replace_parts
 from servers import RUNNER_THREADS, Site
 
+from flowhooks.execution.runners.runner import max_per_handler
 from flowhooks.ledger.upgrade import upgrade
 from support.steady_clients import Clients
 from support.waiting import until
@@ -62,7 +63,7 @@ def handlers():
     return [nothing, endless]
 '''
 ENDLESS = {"callBackProcessClass": "com.cnooc.test.Endless"}
-MAX_RUNNING = RUNNER_THREADS // 2
+MAX_RUNNING = max_per_handler(RUNNER_THREADS)
 """The maximum number of attempts of one handler that run at the same time."""
 SETTINGS = {"FLOWHOOKS_SHUTDOWN_TIMEOUT": "1"}
 """A handler that does not end delays the replacement for this time, during which connections are accepted."""

@@ -7,6 +7,8 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.execution.runners.runner import max_per_handler
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
@@ -26,7 +28,7 @@ class HandlerSlots:
     are marked than threads can run at once.
 
     Args:
-        threads: number of slots. One handler takes at most half of them, but at least one.
+        threads: number of slots. One handler takes at most three quarters of them, but at least one.
         limit: the concurrency limit of a handler id; None: limited only by the slots.
         on_freed: called when a slot is free that a handler may have waited for; it must return quickly.
     """
@@ -37,7 +39,7 @@ class HandlerSlots:
         self.threads = threads
         self.on_freed = on_freed
         self._limit = limit
-        self._share = max(1, threads // 2)
+        self._share = max_per_handler(threads)
         self._taken: Counter[str] = Counter()
         self._free = threads
         self._started: deque[StartedDelivery] = deque()

@@ -1,4 +1,4 @@
-"""The methods of a runner that the server uses. The default runner is `flowhooks.execution.runners.embedded`."""
+"""The methods of a runner that the server uses, and the number of slots that one handler may take."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ if TYPE_CHECKING:
     from threading import Event as Flag
 
     from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
+
+
+def max_per_handler(slots: int) -> int:
+    """Return how many of a process's slots one handler may take: at most three quarters, but at least one.
+
+    The others are for handlers whose deliveries it would delay, above all if it hangs.
+    """
+    return max(1, slots * 3 // 4)
 
 
 class ExecuteFn(Protocol):

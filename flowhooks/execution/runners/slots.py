@@ -15,7 +15,7 @@ A delivery reaches a thread in one of two ways:
    many deliveries as the handler has free slots, claims them together, and runs them one after another.
 
 Fairness: handlers that have something to run are in one round-robin queue (`_ready_handlers`), and one handler gets
-at most half of the slots. A handler that hangs, or has a backlog of a million deliveries, delays no other one.
+at most three quarters of the slots. So a handler that hangs, or has a backlog of a million deliveries, delays no other.
 
 Overdue attempts: Python cannot end a thread from outside. A thread whose attempt exceeds its timeout is *abandoned*: it
 keeps running, another thread takes its slot, and it ends with its attempt. At most as many threads are abandoned as
@@ -42,6 +42,7 @@ from flowhooks.execution.runners.handler_queue import (
     log_fields,
 )
 from flowhooks.execution.runners.next_poll import seconds_to_poll
+from flowhooks.execution.runners.runner import max_per_handler
 from flowhooks.model.ready_delivery import ClaimedAttempt
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class SlotPool:
     """The queued deliveries and the free slots of one process. The ledger's queue for `EmbeddedRunner`.
 
     Args:
-        size: number of slots. One handler uses at most half of them, but at least one.
+        size: number of slots. One handler uses at most three quarters of them, but at least one.
         runtime: how this process runs each handler.
         clock: current time.
 
@@ -78,7 +79,7 @@ class SlotPool:
     def __init__(self, size: int, runtime: HandlerRuntime, clock: Clock) -> None:
         self.size = size
         self.poll_now = threading.Event()
-        self._max_per_handler = max(1, size // 2)
+        self._max_per_handler = max_per_handler(size)
         self._runtime = runtime
         self._clock = clock
         self._running_attempts: dict[threading.Thread, RunningAttempt] = {}

@@ -13,6 +13,7 @@ import pytest
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.execution.runners import embedded, slots
+from flowhooks.execution.runners.runner import max_per_handler
 from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 from flowhooks.settings import HandlerSettings
 from support.waiting import WAIT_TIMEOUT, until
@@ -64,22 +65,22 @@ class NothingDue:
         return []
 
 
-def test_one_handler_gets_half_of_the_pool(harness, listens, gate, new_gate):
-    """With a backlog, one handler gets three of six threads, and another handler gets the rest."""
+def test_one_handler_gets_three_quarters_of_the_pool(harness, listens, gate, new_gate):
+    """With a backlog, one handler gets six of eight threads, and another handler gets the rest."""
     other = new_gate()
     flow = harness.open(
-        listens(gate, name="gate"), listens(other, name="other", process_key="other"), runner={"threads": 6}
+        listens(gate, name="gate"), listens(other, name="other", process_key="other"), runner={"threads": 8}
     )
     for number in range(10):
         flow.take(f"i{number}", wait=0)
-    assert gate.enter(3)
+    assert gate.enter(6)
     assert not gate.enter(1, within=0.3)
-    assert flow.app.runner.running == 3
+    assert flow.app.runner.running == 6
     for number in range(10):
         flow.take(f"o{number}", key="other", wait=0)
-    assert other.enter(3)
+    assert other.enter(2)
     assert not other.enter(1, within=0.2)
-    assert flow.app.runner.running == 6
+    assert flow.app.runner.running == 8
     gate.opened.set()
     other.opened.set()
 
@@ -100,12 +101,12 @@ def test_new_deliveries_leave_a_slot_for_each_queued_delivery(clock):
     for _ in range(8):
         pool.add()
     pool.put([ReadyDelivery(name, "p:a", 0) for name in ("a1", "a2")])
-    new = [ReadyDelivery(name, "p:a", 0) for name in ("new1", "new2", "new3")]
-    assert pool._reserve(new) == new[:2]
+    new = [ReadyDelivery(f"new{number}", "p:a", 0) for number in range(5)]
+    assert pool._reserve(new) == new[:4]
     assert pool.take().queued.delivery_id == "a1"
-    assert pool._reserve(new[2:]) == []
+    assert pool._reserve(new[4:]) == []
     assert pool.take().queued.delivery_id == "a2"
-    assert pool.running == 4
+    assert pool.running == 6
 
 
 def test_queued_deliveries_of_a_hanging_handler_are_read_once(clock):
@@ -179,7 +180,7 @@ def test_a_free_thread_wakes_no_other_thread(clock, monkeypatch):
 
 @pytest.fixture
 def fast_pool(clock, monkeypatch):
-    """A pool of eight slots that knows two handlers as fast: four slots for each handler."""
+    """A pool of eight slots that knows two handlers as fast: six slots for each handler."""
     monkeypatch.setattr(slots, "FAST_THRESHOLD_SECONDS", 60.0)  # on a busy machine, too
     pool = slots.SlotPool(8, Anywhere(), clock)
     pool._fast_handlers |= {"p:a", "p:conditions"}
@@ -195,19 +196,19 @@ def others_of(attempt):
 
 def test_a_thread_claims_as_many_deliveries_as_a_fast_handler_has_slots(fast_pool):
     """They are claimed together, started after the thread's own one, and their slots are taken meanwhile."""
-    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(6)])
+    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(8)])
     attempt = fast_pool.take()
-    assert others_of(attempt) == ["a1", "a2", "a3"]
-    assert fast_pool.running == 4
+    assert others_of(attempt) == ["a1", "a2", "a3", "a4", "a5"]
+    assert fast_pool.running == 6
     claims = [ClaimedAttempt(event=None, attempt=number, retry_base=0) for number in (1, 2)]
-    fast_pool.start_others(attempt, [claims[0], None, claims[1]])
+    fast_pool.start_others(attempt, [claims[0], None, claims[1], None, None])
     assert fast_pool.running == 3
     fast_pool.give_back(attempt)
     for name, claimed in (("a1", claims[0]), ("a3", claims[1])):
         attempt = fast_pool.take()
         assert (attempt.queued.delivery_id, attempt.claimed, attempt.others) == (name, claimed, None)
         fast_pool.give_back(attempt)
-    assert others_of(fast_pool.take()) == ["a5"]
+    assert others_of(fast_pool.take()) == ["a7"]
 
 
 @pytest.mark.parametrize(
@@ -252,12 +253,12 @@ def test_one_thread_at_a_time_claims_for_a_fast_handler(fast_pool):
     """Slots that become free while a thread claims are filled by the next claim, together."""
     fast_pool.put([ReadyDelivery("a0", "p:a", 0)])
     attempt = fast_pool.take()
-    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(1, 5)])
+    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(1, 7)])
     fast_pool.put([ReadyDelivery("b", "p:b", 0)])
     assert fast_pool.take().queued.delivery_id == "b"
     assert not fast_pool._ready_handlers
     fast_pool.start_others(attempt, [])
-    assert others_of(fast_pool.take()) == ["a2", "a3"]
+    assert others_of(fast_pool.take()) == ["a2", "a3", "a4", "a5"]
 
 
 def test_threads_wait_for_deliveries_that_are_claimed_during_a_stop(fast_pool):
@@ -290,7 +291,7 @@ def test_a_backlog_of_a_fast_handler_is_claimed_in_batches(harness, listens, eve
     eventually(flow.is_idle)
     assert set(runs.values()) == {1}
     assert len(runs) == 400
-    assert 1 < max(claimed) <= flow.app.runner._slots.size // 2
+    assert 1 < max(claimed) <= max_per_handler(flow.app.runner._slots.size)
 
 
 def test_one_delivery_that_cannot_be_claimed_delays_no_other(harness, listens, eventually, backlog, logged):
@@ -317,11 +318,11 @@ def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate,
     )
     backlog(flow, 3000)
     flow.app.start()
-    assert gate.enter(2)
+    assert gate.enter(3)
     for number in range(20):
         assert flow.take(f"k{number}", key="k").status == "done"
-    assert len(gate.runs) == 2
-    eventually(lambda: flow.app.runner.running == 2)  # the thread of the last callback is free after its answer
+    assert len(gate.runs) == 3
+    eventually(lambda: flow.app.runner.running == 3)  # the thread of the last callback is free after its answer
     assert len(flow.app.runner._slots._delivery_ids) <= slots.MAX_QUEUED_PER_HANDLER
 
 
@@ -451,7 +452,7 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(harness, listens, gat
     other = listens(lambda event: None, name="other", process_key="other", timeout=60.0)
     flow = harness.open(listens(gate, name="hangs"), other, runner={"threads": 2, "timeout": 0.2})
     hanging = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
-    # Half of two threads is one. The first is abandoned, so another one starts; the abandoned one keeps its place.
+    # A handler gets one of two threads. The first is abandoned, so another starts; the abandoned one keeps its place.
     assert gate.enter(2)
     assert not gate.enter(1, within=0.8)
     overdue = eventually(

@@ -238,7 +238,7 @@ def test_a_retry_is_on_time_with_a_wrong_local_clock(harness, listens, days):
     ) == [(True, True)]
 
 
-def test_one_handler_gets_half_of_the_threads(harness, listens, gate, eventually):
+def test_one_handler_gets_three_quarters_of_the_threads(harness, listens, gate, eventually):
     """With a backlog of one handler, another handler runs meanwhile, and then the rest of the backlog."""
     flow = harness.open(
         listens(gate, name="gate"),
@@ -247,11 +247,11 @@ def test_one_handler_gets_half_of_the_threads(harness, listens, gate, eventually
     )
     for number in range(12):
         flow.take(f"i{number}", wait=0)
-    assert gate.enter(2)
+    assert gate.enter(3)
     for number in range(6):
         assert flow.take(f"o{number}", key="other").delivery_statuses[0].state is State.SUCCEEDED
-    assert len(gate.runs) == 2
-    eventually(lambda: flow.app.runner.running == 2)
+    assert len(gate.runs) == 3
+    eventually(lambda: flow.app.runner.running == 3)
     gate.opened.set()
     eventually(flow.is_idle)
     assert sorted(gate.runs) == sorted(f"i{number}" for number in range(12))
@@ -366,18 +366,18 @@ def test_one_job_for_the_retries_of_a_second(harness, listens):
 
 def test_at_most_the_free_slots_are_marked(harness, listens, gate, backlog):
     """Of a backlog, a process marks as many deliveries as it can run; after a crash only these are unknown."""
-    flow = harness.open(listens(gate, name="gate"), start=False, runner=KIND | {"threads": 16})
+    flow = harness.open(listens(gate, name="gate"), start=False, runner=KIND | {"threads": 8})
     backlog(flow, 300)
     flow.app.start()
-    assert gate.enter(8)
+    assert gate.enter(6)
     running = "SELECT count(*) FROM deliveries WHERE state = 'running'"
-    assert flow.sql(running) == [(8,)]
+    assert flow.sql(running) == [(6,)]
     harness.crash(flow)
     gate.opened.set()
     again = harness.open(listens(gate, name="gate"), start=False, runner=KIND)
     assert again.sql("SELECT state, count(*) FROM deliveries GROUP BY 1 ORDER BY 1") == [
-        ("unknown", 8),
-        ("waiting", 292),
+        ("unknown", 6),
+        ("waiting", 294),
     ]
 
 
@@ -469,7 +469,7 @@ def test_idle_processes_share_the_work(harness, listens, gate, backlog, eventual
     """Slow deliveries of one transaction are run by all processes that have free threads."""
     flows = [harness.open(listens(gate, name="gate"), runner=KIND | {"threads": 16}) for _ in range(2)]
     backlog(flows[0], 64)
-    eventually(lambda: [flow.app.runner.running for flow in flows] == [8, 8])
+    eventually(lambda: [flow.app.runner.running for flow in flows] == [12, 12])
     gate.opened.set()
     eventually(flows[0].is_idle)
     assert len(gate.runs) == 64

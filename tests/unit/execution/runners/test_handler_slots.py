@@ -8,6 +8,7 @@ import pytest
 
 from flowhooks.execution.runners import handler_slots
 from flowhooks.execution.runners.handler_slots import HandlerSlots
+from flowhooks.execution.runners.runner import max_per_handler
 from flowhooks.ledger.attempts import StartedDelivery
 from flowhooks.model.ready_delivery import ReadyDelivery
 from support.waiting import WAIT_TIMEOUT
@@ -24,19 +25,19 @@ def started(handler, number=0):
     return StartedDelivery(ReadyDelivery(f"d{number}", handler, 0), None)
 
 
-def test_a_handler_gets_at_most_half_of_the_slots_and_its_limit(slots):
-    """The share of a handler is half of the slots or its concurrency, as long as slots are free."""
-    assert [slots.take(handler) for handler in ("p:a", "p:a", "p:two", "p:b", "p:c")] == [4, 0, 2, 2, 0]
+def test_a_handler_gets_at_most_three_quarters_of_the_slots_and_its_limit(slots):
+    """A handler gets three quarters of the slots or its concurrency, as long as slots are free."""
+    assert [slots.take(handler) for handler in ("p:two", "p:two", "p:a", "p:a", "p:b")] == [2, 0, 6, 0, 0]
     assert slots.taken == 8
-    slots.release("p:a", 3)
-    assert slots.take("p:b") == 2
-    assert slots.take("p:c") == 1
+    slots.release("p:a", 4)
+    assert slots.take("p:b") == 4
+    assert slots.take("p:c") == 0
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_handler_gets_a_slot_even_if_only_one_slot_exists(threads):
-    """A handler gets a slot however few there are."""
-    assert HandlerSlots(threads, {}.get).take("p:a") == 1
+@pytest.mark.parametrize(("slots", "most"), [(1, 1), (2, 1), (3, 2), (4, 3), (8, 6), (24, 18)])
+def test_one_handler_leaves_slots_for_others(slots, most):
+    """One handler leaves at least one slot for others, unless there is only one."""
+    assert max_per_handler(slots) == most
 
 
 def test_a_new_delivery_leaves_one_slot_for_jobs(slots):
@@ -60,7 +61,7 @@ def test_handlers_that_need_no_job(slots):
     slots.take("p:a")
     slots.set_backlog("p:b", has_more=True)
     assert slots.closed() == {"p:a", "p:b"}
-    assert slots.closed(claiming=4) is None
+    assert slots.closed(claiming=2) is None
     slots.take("p:b")
     assert slots.closed() is None
 
