@@ -7,16 +7,13 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.execution.runners.runner import max_per_handler
+from flowhooks.execution.runners.runner import FAST_THRESHOLD_SECONDS, max_per_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from flowhooks.ledger.attempts import StartedDelivery
 
-# To wake a thread costs more than such a delivery.
-FAST_THRESHOLD_SECONDS: Final = 0.001
-"""Deliveries of a handler whose last attempt took less run one after another in one thread."""
 TURN_SECONDS: Final = 0.1
 """Seconds after which a handler with more due deliveries lets others take its slots, if no slot is free."""
 

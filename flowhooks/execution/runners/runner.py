@@ -1,13 +1,18 @@
-"""The methods of a runner that the server uses, and the number of slots that one handler may take."""
+"""The methods of a runner that the server uses, and the limits that all runners have in common."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from threading import Event as Flag
 
     from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
+
+
+# To wake a thread costs more than such a delivery. If one takes longer this time, other threads take the rest.
+FAST_THRESHOLD_SECONDS: Final = 0.001
+"""Deliveries of a handler whose last attempt took less run one after another in one thread."""
 
 
 def max_per_handler(slots: int) -> int:

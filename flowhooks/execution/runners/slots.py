@@ -15,7 +15,7 @@ A delivery reaches a thread in one of two ways:
    many deliveries as the handler has free slots, claims them together, and runs them one after another.
 
 Fairness: handlers that have something to run are in one round-robin queue (`_ready_handlers`), and one handler gets
-at most three quarters of the slots. So a handler that hangs, or has a backlog of a million deliveries, delays no other.
+at most three quarters of the slots. So the others continue if one hangs, or has a backlog of a million deliveries.
 
 Overdue attempts: Python cannot end a thread from outside. A thread whose attempt exceeds its timeout is *abandoned*: it
 keeps running, another thread takes its slot, and it ends with its attempt. At most as many threads are abandoned as
@@ -42,7 +42,7 @@ from flowhooks.execution.runners.handler_queue import (
     log_fields,
 )
 from flowhooks.execution.runners.next_poll import seconds_to_poll
-from flowhooks.execution.runners.runner import max_per_handler
+from flowhooks.execution.runners.runner import FAST_THRESHOLD_SECONDS, max_per_handler
 from flowhooks.model.ready_delivery import ClaimedAttempt
 
 if TYPE_CHECKING:
@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 
 MAX_QUEUED_PER_HANDLER: Final = 1_000
 """Maximum number of deliveries of one handler in memory. The others wait in the ledger."""
-# To wake a thread costs more than such a delivery. If it takes longer this time, the next poll wakes more threads.
-FAST_THRESHOLD_SECONDS: Final = 0.001
-"""Deliveries of a handler whose last attempt took less run one after another in one thread."""
 MAX_NOT_JOINING: Final = 100
 """Number of deliveries that are remembered because they failed to be claimed together with others."""
 log = structlog.get_logger(__name__)
