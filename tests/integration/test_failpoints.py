@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from flowhooks import failpoints
 from flowhooks.errors import SettingsError
 
 PACKAGE = Path(flowhooks.__file__).parent
+DELIVERY = PACKAGE.parent / "docs" / "explanation" / "delivery.md"
 
 
 def ran(program, at=None):
@@ -121,3 +123,12 @@ def test_the_list_and_the_code_name_the_same_failpoints():
         for name in re.findall(r'(?:hit\(|hit, |failpoint=)"([^"]*)"', file.read_text())
     }
     assert named == set(failpoints.FAILPOINTS)
+
+
+def test_the_documentation_names_the_result_of_a_crash_at_each_failpoint():
+    """Each point is in the table of the crashes, by its name or as `group.*`, and each name there is a point."""
+    table = DELIVERY.read_text().partition("| killed | result | point |")[2].partition("\n\n")[0]
+    names = re.findall(r"`([a-z_]+\.[a-z_*]+)`", "\n".join(row.split("|")[3] for row in table.splitlines()[2:]))
+    points = {name: {point for point in failpoints.FAILPOINTS if fnmatch(point, name)} for name in names}
+    assert all(points.values()), points
+    assert set().union(*points.values()) == set(failpoints.FAILPOINTS)
