@@ -241,7 +241,7 @@ class Intake:
     ) -> AcceptResult:
         """Store an event, and wait at once for its outcomes if there is a waiter; return the result of the storing."""
         stored, left = self._ledger.accept(new), self._ledger.write_timeout
-        # If plugins are notified of stored events, this thread has to queue the notification before the handlers end.
+        # If plugins are notified of stored events, this thread queues the notification, and waits for handlers then.
         if waiter is not None and not self._notifier.has_subscribers:
             started = time.monotonic()
             waiter.wait_from_storing(stored, new.deliveries, min(seconds, left), spare_threads)
@@ -263,15 +263,30 @@ class Intake:
             for delivery_id, handler in new.deliveries
         }
         if waiter is not None:
-            for delivery_id, handler in new.deliveries:
-                # A pause after the routing did not find the waiter's deliveries in the ledger.
-                if not self._runs_somewhere(handler):
-                    waiter.stop_waiting_for(delivery_id)
+            self._stop_waiting_for_idle(new, waiter)
             waiter.wait(max(0.0, seconds), spare_threads)
+            is_pending = waiter.is_pending  # before the copy, which would lack an outcome that is recorded in between
             statuses |= waiter.delivery_statuses
-            if waiter.is_pending:
+            if is_pending:
                 statuses |= self._read_statuses(new.event.id)
         return statuses.values()
+
+    def _stop_waiting_for_idle(self, new: NewEvent, waiter: Waiter) -> None:
+        """Stop waiting for deliveries that have not started, and whose handler no process runs any more.
+
+        A pause, a stop or the end of a process after the routing did not find the deliveries in the ledger.
+        """
+        idle = [
+            delivery_id
+            for delivery_id, handler in new.deliveries
+            if waiter.is_waiting_for(delivery_id) and not self._runs_somewhere(handler)
+        ]
+        if idle:
+            found = self._read_statuses(new.event.id)
+            waiter.apply_snapshot(found.values())
+            for delivery_id in idle:
+                if delivery_id not in found or found[delivery_id].state is not State.RUNNING:
+                    waiter.stop_waiting_for(delivery_id)
 
     def _build_event(self, callback: Callback, config: IntakeConfig) -> tuple[NewEvent, Route]:
         now = self._clock.now()
@@ -362,8 +377,9 @@ class Intake:
                 if waiter is not None:
                     waiter.apply_snapshot(self._read_statuses(accepted.event_id).values())
                     waiter.wait(max(0.0, wait - (time.monotonic() - started)), spare_threads)
+                    is_pending = waiter.is_pending  # before the copy, as above
                     latest = {status.delivery_id: status for status in delivery_statuses} | waiter.delivery_statuses
-                    if waiter.is_pending:
+                    if is_pending:
                         latest |= self._read_statuses(accepted.event_id)
                     delivery_statuses = tuple(latest.values())
         return _build_answer(accepted.event_id, accepted.state, delivery_statuses, route)

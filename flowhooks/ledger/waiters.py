@@ -1,12 +1,13 @@
 """Let an HTTP thread wait until the deliveries of its event have settled.
 
-Statuses arrive in the ledger's writer thread, which only records them here and wakes the thread that waits. That thread
-does everything else.
+Most statuses arrive in the ledger's writer thread, which only records them here and wakes the thread that waits. That
+thread does everything else.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
@@ -126,7 +127,8 @@ class Waiter:
         """Wait until the event is stored and, if it is new, until no delivery can settle before the deadline.
 
         The thread sleeps once. To wait for the result first and then for the deliveries, it would sleep twice, and to
-        wake it costs about as much as to insert its event.
+        wake it costs about as much as to insert its event. It returns earlier if a handler is paused: a delivery that
+        was stored after the pause does not start, and only the ledger knows whether it was.
 
         Args:
             stored: the result of the event's transaction.
@@ -135,17 +137,14 @@ class Waiter:
             spare_threads: as of `wait`.
         """
         stored.add_done_callback(partial(self._on_stored, deliveries))
-        self.wait(seconds, spare_threads)
+        if not self._is_over:
+            self._sleep(seconds, spare_threads)
 
     def _on_stored(self, deliveries: Iterable[tuple[str, str]], stored: Future[AcceptResult]) -> None:
         if stored.cancelled() or stored.exception() is not None or not stored.result().new:
             self.cancel()
-            return
-        paused = self._paused()
-        for delivery_id, handler in deliveries:
-            # A pause after the routing did not find the delivery in the ledger.
-            if handler in paused:
-                self.stop_waiting_for(delivery_id)
+        elif (paused := self._paused()) and any(handler in paused for _, handler in deliveries):
+            self._wake()
 
     def apply_snapshot(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:
         """Record statuses that were read from the ledger and may be older than those that `notify` has recorded."""
@@ -158,9 +157,16 @@ class Waiter:
         """Whether there are deliveries to wait for."""
         return bool(self._pending)
 
+    def is_waiting_for(self, delivery_id: str) -> bool:
+        """Return whether it waits for this delivery."""
+        return delivery_id in self._pending
+
     def cancel(self) -> None:
         """Stop waiting for all deliveries."""
         self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
         with suppress(RuntimeError):  # the lock was released before
             self._done.release()
 
@@ -173,8 +179,15 @@ class Waiter:
             seconds: maximum duration of the wait.
             spare_threads: the server that has called this thread; None if it cannot replace the thread.
         """
-        if self._is_over:
-            return True
+        while not self._is_over:
+            started = time.monotonic()
+            if not self._sleep(seconds, spare_threads):
+                return self._is_over
+            seconds = max(0.0, seconds - (time.monotonic() - started))
+        return True
+
+    def _sleep(self, seconds: float, spare_threads: SpareThreads | None) -> bool:
+        """Sleep until the thread is woken; return whether it was."""
         if spare_threads is not None and spare_threads.add_thread():
             try:
                 return self._done.acquire(timeout=seconds)
@@ -271,13 +284,6 @@ class WaiterRegistry:
             # After the lock is released, which each thread that wakes needs to close its waiter.
             for waiter in over:
                 waiter.cancel()
-
-    def stop_waiting_for(self, event_id: str, delivery_ids: Iterable[str]) -> None:
-        """Stop waiting for these deliveries of an event, because they will not settle in time."""
-        with self._lock:
-            for waiter in self._waiters.get(event_id, ()):
-                for delivery_id in delivery_ids:
-                    waiter.stop_waiting_for(delivery_id)
 
     def pending_event_ids(self, event_ids: Iterable[str] | None = None) -> list[str]:
         """Return the given events, or all, that have a waiter with unsettled deliveries."""

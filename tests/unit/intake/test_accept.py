@@ -17,7 +17,7 @@ from flowhooks.intake.callback import Answer, AnswerStatus, Callback, TakenIn
 from flowhooks.ledger.accept_results import AcceptResult, BatchRolledBack
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
-from flowhooks.ledger.waiters import WaiterRegistry
+from flowhooks.ledger.waiters import Waiter, WaiterRegistry
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import NoMatch, digest
 from flowhooks.model.search_fields import indexed_values
@@ -26,7 +26,7 @@ from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
 from flowhooks.settings import IdentitySettings, RoutingSettings, SearchSettings, Settings, Source
 from flowhooks.testing import ManualClock
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = Callback(
@@ -488,6 +488,72 @@ def test_a_pause_during_storing_ends_the_wait(paper, intake):
 
     paper.become = become
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
+
+
+@pytest.mark.parametrize("has_subscribers", [False, True])
+def test_a_started_delivery_is_awaited_although_others_do_not_start(paper, intake, together, has_subscribers):
+    """After a pause or at a stop, the answer has the outcome of a running delivery, and the others as they are."""
+    paper.has_subscribers = has_subscribers
+
+    def become(new):
+        paper.idle = {"p:one", "p:two"}
+        (one, _), (two, _) = new.deliveries
+        running = DeliveryStatus(delivery_id=one, handler="p:one", state=State.RUNNING, attempt=1, due_at=None)
+        waiting = DeliveryStatus(delivery_id=two, handler="p:two", state=State.WAITING, attempt=0, due_at=1)
+        paper.there = [running, waiting]
+        return AcceptResult(event_id=new.event.id, new=True, state=new.state)
+
+    def settle():
+        until(lambda: paper.of("delivery_statuses"))
+        ((new,),) = paper.of("accept")
+        tell(paper, new, State.SUCCEEDED, until=1)
+
+    paper.become = become
+    answer, error = together(lambda: intake().accept(CALL_BACK, wait=LONG), settle)
+    assert error is None
+    assert [status.state for status in answer.delivery_statuses] == [State.SUCCEEDED, State.WAITING]
+
+
+def test_a_stop_shows_running_deliveries(paper, intake):
+    """A stop ends the wait; the answer has the states of the ledger, also those of running deliveries."""
+
+    def meanwhile(new):
+        paper.idle = {"p:one", "p:two"}
+        paper.there = [
+            DeliveryStatus(delivery_id=delivery_id, handler=name, state=State.RUNNING, attempt=1, due_at=None)
+            for delivery_id, name in new.deliveries
+        ]
+        paper.watches.cancel_all()
+
+    paper.meanwhile = meanwhile
+    answer = intake().accept(CALL_BACK, wait=LONG)
+    assert [status.state for status in answer.delivery_statuses] == [State.RUNNING] * 2
+
+
+def test_an_outcome_at_the_end_of_the_wait_is_read(paper, intake, monkeypatch):
+    """An outcome that is recorded just after the statuses were copied is in the answer."""
+    slot, read_before = Waiter.delivery_statuses, []
+
+    def read(waiter):
+        statuses = slot.__get__(waiter)
+        if read_before:
+            return statuses
+        copied = dict(statuses)
+        read_before.append(copied)
+        ((new,),) = paper.of("accept")
+        tell(paper, new, State.SUCCEEDED)
+        return copied
+
+    paper.meanwhile = lambda new: setattr(
+        paper,
+        "there",
+        [
+            DeliveryStatus(delivery_id=delivery_id, handler=name, state=State.SUCCEEDED, attempt=1, due_at=None)
+            for delivery_id, name in new.deliveries
+        ],
+    )
+    monkeypatch.setattr(Waiter, "delivery_statuses", property(read, slot.__set__))
+    assert intake().accept(CALL_BACK, wait=0.01).status == AnswerStatus.DONE
 
 
 def test_response_is_immediate_without_a_free_waiter_place(paper, intake):

@@ -153,7 +153,7 @@ def test_release_between_any_two_lines_of_wait(watches):
     released = []
 
     def trace(frame, event, _):
-        if frame.f_code is not type(watch).wait.__code__:
+        if frame.f_code not in (type(watch).wait.__code__, type(watch)._sleep.__code__):
             return None
         if event == "line":
             released.append(frame.f_lineno)
@@ -294,12 +294,27 @@ def test_an_event_that_is_not_new_ends_the_wait(storing, end):
     assert not waiting.is_alive()
 
 
-def test_a_pause_before_the_storing_ends_the_wait(storing):
-    """Nobody waits for deliveries of handlers that were paused before they were stored, but for those of others."""
+def test_a_pause_before_the_storing_wakes_the_thread(storing):
+    """If a handler was paused before its delivery was stored, the thread returns to read whether it has started."""
     watches, stored, paused, waiting = storing
     paused.add("p:one")
     stored.set_result(result(new=True))
-    assert waits_for_the_last(watches, waiting)
+    waiting.join(WAIT_TIMEOUT)
+    assert not waiting.is_alive()
+    assert watches.pending_event_ids() == ["e"]
+
+
+def test_a_wake_up_does_not_end_a_wait(watches):
+    """A thread that was woken too late, after its wait for the storing, waits for the deliveries all the same."""
+    watch, answers = watches.open("e", ["a"], 10), []
+    watch._wake()
+    waiting = threading.Thread(target=lambda: answers.append(watch.wait(WAIT_TIMEOUT)))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
+    waiting.join(WAIT_TIMEOUT)
+    assert answers == [True]
 
 
 def test_a_thread_that_wakes_finds_the_registry_unlocked(watches, monkeypatch):
