@@ -7,9 +7,9 @@ each delivery in it can be read again.
 
 A delivery reaches a thread in one of two ways:
 
-1. *Reserved.* While a callback is being stored, `reserve` checks for a free slot. If there is one, and one for each
-   delivery in the handler's queue too, the delivery is stored as *running* in the same transaction, and its thread
-   starts after the COMMIT. The attempt costs no commit of its own to start.
+1. *Reserved.* While a callback is being stored, `reserve` checks for a free slot. If there is one, and the handler may
+   run the delivery beside all that it has in its queue, the delivery is stored as *running* in the same transaction,
+   and its thread starts after the COMMIT. The attempt costs no commit of its own to start.
 2. *Queued.* All other deliveries are put into their handler's queue, by `enqueue` after a commit or by the runner's
    poll. The thread that takes one claims it first, which is one commit. If the handler is fast, the thread takes as
    many deliveries as the handler has free slots, claims them together, and runs them one after another.
@@ -200,7 +200,7 @@ class SlotPool:
             self._wake_for_ready()
 
     def _reserve(self, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """Reserve a free thread for each delivery, but leave one for each that is queued; return those that got one."""
+        """Reserve a free thread for each delivery that its handler may run beside its queued ones; return these."""
         reserved = []
         with self._changed:
             for queued in deliveries:
@@ -338,25 +338,25 @@ class SlotPool:
         The thread of the attempt takes them itself, unless the attempt takes long.
         """
         with self._changed:
-            self._end_claim(attempt.queued.handler)
             for queued, claimed in zip(attempt.others or (), results, strict=True):
                 self._reserved -= 1
                 if isinstance(claimed, ClaimedAttempt):
                     self._claimed.append((queued, claimed))
                 else:
                     self._free_slot(queued)
+            self._end_claim(attempt.queued.handler)  # last, because it wakes a thread for the free slots
             if self._stopping:
                 self._changed.notify_all()
 
     def split(self, attempt: RunningAttempt) -> None:
         """Free the slots of the others of an attempt that could not be claimed together; each is claimed alone next."""
         with self._changed:
-            self._end_claim(attempt.queued.handler)
             self._not_joining.append(attempt.queued.delivery_id)
             for queued in attempt.others or ():
                 self._reserved -= 1
                 self._not_joining.append(queued.delivery_id)
                 self._free_slot(queued)
+            self._end_claim(attempt.queued.handler)
 
     def _end_claim(self, handler: str) -> None:
         queue = self._queues[handler]

@@ -249,6 +249,20 @@ def test_deliveries_that_cannot_be_claimed_together_are_claimed_alone(fast_pool)
     assert [fast_pool.take().others for _ in deliveries] == [None] * 3
 
 
+@pytest.mark.parametrize("end", [lambda pool, it: pool.start_others(it, [None] * 5), slots.SlotPool.split])
+def test_slots_that_a_claim_frees_wake_a_thread(fast_pool, monkeypatch, end):
+    """If a claim frees slots, a thread is woken for a handler that waits for one."""
+    fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(6)])
+    attempt = fast_pool.take()
+    fast_pool.put([ReadyDelivery(name, f"p:{name}", 0) for name in ("b", "c")])
+    assert {fast_pool.take().queued.handler for _ in range(2)} == {"p:b", "p:c"}
+    fast_pool.put([ReadyDelivery("d", "p:d", 0)])
+    woken = []
+    monkeypatch.setattr(fast_pool._changed, "notify", lambda n=1: woken.append(n))
+    end(fast_pool, attempt)
+    assert woken == [1]
+
+
 def test_one_thread_at_a_time_claims_for_a_fast_handler(fast_pool):
     """Slots that become free while a thread claims are filled by the next claim, together."""
     fast_pool.put([ReadyDelivery("a0", "p:a", 0)])
