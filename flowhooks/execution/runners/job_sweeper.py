@@ -45,6 +45,8 @@ CHECK_INTERVAL: Final = 1.75
 """Seconds until a process looks again whether another one still sweeps."""
 MAX_CHECK_INTERVAL: Final = 5.0
 """The same for a process that many started before."""
+WAKE_INTERVAL: Final = 0.2
+"""Seconds after which a started delivery gets another thread if its intended one is still busy."""
 CLEANING_INTERVAL: Final = 10.0
 """Seconds between removals of the jobs of dead workers."""
 LOST_JOB_THRESHOLD_SECONDS: Final = 0.5
@@ -81,7 +83,6 @@ class JobSweeper:
         """Store jobs for due deliveries whose handler has none, until `stop` is set."""
         is_woken = True
         while not stop.is_set():
-            self._queue.slots.wake()
             try:
                 if is_woken:
                     self.sweep_own()
@@ -94,10 +95,16 @@ class JobSweeper:
                 # A defect in flowhooks must not end the sweeps: deliveries without a job would never run.
                 self._has_failed.set()
                 log.exception("sweep_failed")
-            self._wakeup.wait(self._pause())
+            self._wait(self._pause())
             # A delivery that could not be marked has lost its job, even if it became due only now.
             is_woken = any([_take(self._wakeup), _take(self._has_failed)])
         self._lock.release()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the next turn; meanwhile wake threads for started deliveries."""
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0 and not self._wakeup.wait(min(left, WAKE_INTERVAL)):
+            self._queue.slots.wake()
 
     def wake(self) -> None:
         """Sweep for the handlers of this process at once."""

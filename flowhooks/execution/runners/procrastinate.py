@@ -111,6 +111,7 @@ class ProcrastinateRunner:
         self.sweeper = JobSweeper(url, queue=queue, ledger=ledger, clock=clock, handlers=self._queues.keys())
         self._claiming: dict[str, bool] = {}
         self._to_claim_again: set[str] = set()
+        self._waits_for_claims = False
         self._claiming_changed = threading.Lock()
         self._claimed_jobs: set[int] = set()
         self._skipped: dict[str, dict[str, float]] = {}
@@ -231,9 +232,11 @@ class ProcrastinateRunner:
         """Return the queues of the handlers for which a job can start deliveries."""
         with self._claiming_changed:
             claiming = frozenset(self._claiming)
+            self._waits_for_claims = bool(claiming)
         closed = self._slots.closed(len(claiming))
         if closed is None:
             return []
+        self._waits_for_claims = False
         closed, now = claiming.union(closed), self._clock.now()
         return [
             queue
@@ -273,6 +276,8 @@ class ProcrastinateRunner:
             again = self._claiming.pop(claim.handler)
             if again:
                 self._to_claim_again.add(claim.handler)
+            # It may have left a slot that was kept for it.
+            again = again or self._waits_for_claims
         if not claim.is_committed:
             # The next sweep stores a job for the deliveries that are still due.
             self._slots.set_backlog(claim.handler, has_more=False)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -27,7 +28,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import RunnerSettings, Settings
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.postgresql
 
@@ -473,6 +474,42 @@ def test_idle_processes_share_the_work(harness, listens, gate, backlog, eventual
     gate.opened.set()
     eventually(flows[0].is_idle)
     assert len(gate.runs) == 64
+
+
+def test_other_threads_start_the_deliveries_of_a_hanging_thread(harness, listens, gate, monkeypatch):
+    """A delivery that was to start after one that hangs is started by another thread, without a sweep."""
+    for name in ("SWEEP_INTERVAL", "CHECK_INTERVAL", "MAX_CHECK_INTERVAL"):
+        monkeypatch.setattr(job_sweeper, name, 3600.0)
+    runs = []
+    flow = harness.open(
+        listens(gate, name="first"), listens(lambda event: runs.append(1), name="second"), runner=KIND | {"threads": 4}
+    )
+    runner = flow.app.runner
+    # Not with `eventually`, which wakes the sweeper.
+    until(lambda: len(runner._slots._changed._waiters) == 4 and runner.sweeper._wakeup._cond._waiters)
+    runner._slots._fast_handlers |= {"p:first", "p:second"}
+    flow.take("i1", wait=0)
+    until(lambda: runs == [1])
+    assert runner._slots._taken["p:first"] == 1
+    gate.opened.set()
+
+
+def test_a_claim_that_leaves_a_slot_wakes_the_thread_that_takes_jobs(harness, listens):
+    """If no job was taken because a claim might need the last slot, the end of the claim is announced."""
+    handlers = [listens(lambda event: None, name=name) for name in ("h", "other")]
+    flow = harness.open(*handlers, start=False, runner=KIND | {"threads": 2})
+    runner, woken = flow.app.runner, []
+    runner._wake_fetching = lambda: woken.append(1)
+    claim = SimpleNamespace(handler="p:h", is_committed=True, has_more=True)
+    runner._claiming["p:h"] = False
+    assert runner._open_queues() == ["p:other"]
+    runner._on_claim_done(claim)
+    assert woken == []
+    runner._claiming["p:h"] = False
+    runner._slots.take("p:other")
+    assert runner._open_queues() == []
+    runner._on_claim_done(claim)
+    assert woken == [1]
 
 
 def last_job(flow):
