@@ -65,27 +65,30 @@ class CircuitBreaker:
         self._retry_interval = int(retry_interval * SECOND)
         self._clock = clock
         self._failures: dict[str, int] = {}
+        self._counting = threading.Lock()
         self._changes: SimpleQueue[tuple[str, str | None]] = SimpleQueue()
         self._wakeup = threading.Event()
         self._failing: set[str] = set()
         self._damaged: dict[str, int] = {}
 
     def on_settled(self, settled: DeliverySettled) -> None:
-        """Count an attempt's durable outcome. Called in the ledger's writer thread, so it must not block.
+        """Count an attempt's durable outcome. Most calls are in the ledger's writer thread, so it must not block.
 
         Rejections and `RetryAfter` do not count: they do not show whether the handler works.
         """
         handler, outcome = settled.delivery.handler, settled.outcome
         if outcome is None:
             return
-        if outcome.succeeded:
-            if self._failures.pop(handler, 0) or handler in self._ledger.pauses.handlers:
-                self._request_change(handler, None)
-        elif outcome.kind is not OutcomeKind.REJECTED and outcome.retry_after is None:
-            failures = self._failures[handler] = self._failures.get(handler, 0) + 1
-            max_failures = self._max_failures.get(handler, 0)
-            if max_failures and failures >= max_failures and handler not in self._ledger.pauses.handlers:
-                self._request_change(handler, settled.status.error)
+        # A handler's own transaction publishes its outcome in the thread of its runner.
+        with self._counting:
+            if outcome.succeeded:
+                if self._failures.pop(handler, 0) or handler in self._ledger.pauses.handlers:
+                    self._request_change(handler, None)
+            elif outcome.kind is not OutcomeKind.REJECTED and outcome.retry_after is None:
+                failures = self._failures[handler] = self._failures.get(handler, 0) + 1
+                max_failures = self._max_failures.get(handler, 0)
+                if max_failures and failures >= max_failures and handler not in self._ledger.pauses.handlers:
+                    self._request_change(handler, settled.status.error)
 
     def _request_change(self, handler: str, why: str | None) -> None:
         """Open the circuit of a handler for the reason `why`; None closes it."""

@@ -21,7 +21,7 @@ _TRIGGERS: Final = frozenset(Trigger)
 
 
 class InFlightAttempts:
-    """The attempts that this process has started and that have not ended. Used by the writer's thread only.
+    """The attempts that this process has started and that have not ended.
 
     If the reply to a COMMIT is lost, the database may list attempts as running that this process never started. They
     are recognized by being absent here.

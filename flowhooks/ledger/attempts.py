@@ -262,7 +262,7 @@ def claim_next(
     limits: Mapping[str, StartLimits],
     ordered: Collection[str] = (),
 ) -> None:
-    """Mark the next due deliveries of handlers as running: one statement for each handler, and two for all.
+    """Mark the next due deliveries of handlers as running: a query for each handler, and two statements for all.
 
     Args:
         transaction: the open transaction.

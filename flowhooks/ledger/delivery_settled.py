@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class DeliverySettled(NamedTuple):
     """A delivery got another state, and the change is durable.
 
-    Subscribers are called in the ledger's writer thread, so they must return quickly.
+    Subscribers must return quickly, because they are called in the ledger's writer thread, or in the thread that made
+    the attempt.
 
     Attributes:
         event: the event.
