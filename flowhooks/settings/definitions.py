@@ -90,7 +90,7 @@ class RunnerSettings:
         "(procrastinate).",
     )
     threads: int = setting(
-        24, types.integer(1, 1000), "Threads that run handlers. One handler uses at most three quarters of them."
+        32, types.integer(1, 1000), "Threads that run handlers. One handler uses at most three quarters of them."
     )
     isolation: Literal["thread", "process"] = setting(
         "thread",

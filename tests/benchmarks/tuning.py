@@ -52,7 +52,7 @@ VARIANTS = (
     Variant(name="4 HTTP threads instead of 16", settings={"FLOWHOOKS_HTTP_THREADS": "4"}),
     Variant(name="8 HTTP threads", settings={"FLOWHOOKS_HTTP_THREADS": "8"}),
     Variant(name="64 HTTP threads", settings={"FLOWHOOKS_HTTP_THREADS": "64"}),
-    Variant(name="4 threads of the runner instead of 24", settings={"FLOWHOOKS_RUNNER_THREADS": "4"}),
+    Variant(name="4 threads of the runner instead of 32", settings={"FLOWHOOKS_RUNNER_THREADS": "4"}),
     Variant(name="64 threads of the runner", settings={"FLOWHOOKS_RUNNER_THREADS": "64"}),
     Variant(name="batches of 8 at most instead of 256", constants=f"{BATCH}=8"),
     Variant(name="batches of 32 at most", constants=f"{BATCH}=32"),

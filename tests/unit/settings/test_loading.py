@@ -35,7 +35,7 @@ def test_defaults():
         idle_timeout=60.0,
         max_connections=1000,
     )
-    assert (loaded.runner.threads, loaded.ledger.max_queued_writes, loaded.ledger.write_timeout) == (24, 10000, 5.0)
+    assert (loaded.runner.threads, loaded.ledger.max_queued_writes, loaded.ledger.write_timeout) == (32, 10000, 5.0)
     assert (loaded.shutdown.timeout, loaded.identity.ignore_pointers, loaded.routing.ignore_process_keys) == (
         30.0,
         (),
