@@ -143,7 +143,9 @@ class Waiter:
     def _on_stored(self, deliveries: Iterable[tuple[str, str]], stored: Future[AcceptResult]) -> None:
         if stored.cancelled() or stored.exception() is not None or not stored.result().new:
             self.cancel()
-        elif (paused := self._paused()) and any(handler in paused for _, handler in deliveries):
+            return
+        paused = self._paused()
+        if any(handler in paused and delivery_id in self._pending for delivery_id, handler in deliveries):
             self._wake()
 
     def apply_snapshot(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:

@@ -304,6 +304,15 @@ def test_a_pause_before_the_storing_wakes_the_thread(storing):
     assert watches.pending_event_ids() == ["e"]
 
 
+def test_a_pause_of_settled_deliveries_wakes_nothing(storing):
+    """A paused handler whose delivery is not awaited does not wake the thread."""
+    watches, stored, paused, waiting = storing
+    watches.notify("e", delivery_status("a", State.SUCCEEDED))
+    paused.add("p:one")
+    stored.set_result(result(new=True))
+    assert waits_for_the_last(watches, waiting)
+
+
 def test_a_wake_up_does_not_end_a_wait(watches):
     """A thread that was woken too late, after its wait for the storing, waits for the deliveries all the same."""
     watch, answers = watches.open("e", ["a"], 10), []
