@@ -103,8 +103,8 @@ def receive_request(source: str, request: ReceivedRequest) -> ReceivedCallback |
 
     Called only for the sources whose settings name this plugin, `[sources.SOURCE.ingress] receiver = "…"`, and for no
     other request. flowhooks has checked the address, the size and the rate of the request, and nothing else: the body
-    may be from anybody. Called in a thread of its own, several at a time. After one second the request is answered with
-    503, whatever the plugin then returns.
+    may be from anybody. Called in a thread of its own, up to eight at a time for each source; a further request is
+    answered with 503. After one second a request is answered with 503, too, whatever the plugin then returns.
 
     Return a `ReceivedCallback` once the request is authenticated: flowhooks checks it against the schemas, stores it,
     and answers. Return a `ReceiverResponse` for a handshake, or for a request that becomes no callback: nothing is
@@ -120,9 +120,10 @@ def receive_request(source: str, request: ReceivedRequest) -> ReceivedCallback |
 def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome | None:
     """Run one attempt of one delivery. Plugins wrap this hook to add transactions, tracing or timing.
 
-    Called once for each attempt, in a thread of the runner, after the attempt was durably marked as running. The
-    built-in implementation runs last: it calls the handler's function and returns the `Outcome`. An exception of the
-    function passes through the wrappers. A wrapper looks like this and returns the result of `yield`:
+    Called once for each attempt, in a thread of the runner, after the attempt was durably marked as running. It is not
+    called if the attempt ends before: the plugin's schema rejects the data, or a condition of the handler is no longer
+    true. The built-in implementation runs last: it calls the handler's function and returns the `Outcome`. An exception
+    of the function passes through the wrappers. A wrapper looks like this and returns the result of `yield`:
 
         @hookimpl(wrapper=True)
         def run_handler(handler, event, delivery):

@@ -131,7 +131,8 @@ class Event:
     Attributes:
         id: the event's id in flowhooks: a UUID version 7 (RFC 9562), so ids sort by creation time.
         source: the engine that sent the callback, named by the credential it used; `"default"` without a credential.
-        kind: the kind of callback: the last part of its path. flowhooks ships with `"complete"`; plugins add others.
+        kind: the kind of callback: the last part of its path. flowhooks ships with `"complete"`, `"cancel"`,
+            `"error"` and `"terminate"`; plugins and the setting `schemas_dir` add others.
         flow_instance_id: the engine's process instance id.
         business_key: `businessKey`, or None.
         callback_class: `callBackProcessClass`, or None. Used only to look up handlers; never imported.
@@ -142,7 +143,7 @@ class Event:
             format `key:version:uuid`; otherwise None.
         conclusion: how the process ended in business terms, such as `"approved"` or `"rejected"`: the callback's
             `conclusion`, mapped by the settings' table `[sources.NAME.conclusion]`; None if the engine sends none.
-        data: the whole body without its nulls. Each delivery gets its own copy.
+        data: the whole body without members that are null. Each delivery gets its own copy.
         received_at: when flowhooks received the callback or took the instance in, or when an operator accepted the
             correction, in UTC.
         origin: `"callback"`, `"ingress"` for a request to the fixed URL of a source, `"reconciled"` if reconciliation

@@ -249,7 +249,7 @@ class WholeEventJson(_EventFields):
     Attributes:
         no_match: why handlers that share the event's class or key do not get it; null: it is routed, or there are none.
         body: the body as received; of a request to a fixed URL: the data as JSON.
-        data: the body without its nulls, as handlers receive it.
+        data: the body without members that are null, as handlers receive it.
         raw_body: body of the request to the fixed URL, as received; null: the event has another origin.
         media_type: Content-Type of that request; null: it had none, or the event has another origin.
         conflicts: other bodies that were sent for the event's identity.
