@@ -66,6 +66,7 @@ class CircuitBreaker:
         self._clock = clock
         self._failures: dict[str, int] = {}
         self._counting = threading.Lock()
+        self._unapplied: dict[str, str | None] = {}
         self._changes: SimpleQueue[tuple[str, str | None]] = SimpleQueue()
         self._wakeup = threading.Event()
         self._failing: set[str] = set()
@@ -137,19 +138,19 @@ class CircuitBreaker:
             self._failing.discard(handler)
 
     def _apply_changes(self) -> None:
-        # A change that fails is requested again by the next attempt's end.
-        changes: dict[str, str | None] = {}
+        changes = self._unapplied
         while True:
             try:
                 handler, why = self._changes.get_nowait()
             except Empty:
                 break
             changes[handler] = why  # the newest change of a handler applies
-        for handler, why in changes.items():
+        for handler, why in list(changes.items()):
             if why is not None:
                 self._open(handler, why)
             elif handler in self._ledger.pauses.handlers and self._close([handler]):
                 log.info("circuit_closed", handlers=[handler], why="an attempt has succeeded")
+            del changes[handler]  # a change that fails is tried again next time
 
     def _open(self, handler: str, why: str) -> None:
         now = self._clock.now()
