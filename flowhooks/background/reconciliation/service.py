@@ -306,9 +306,9 @@ class _ReconcilerThread:
         return self._thread.is_alive()
 
     def _loop(self) -> None:
-        wait = self._seconds_until_due()
+        wait, is_asked = self._seconds_until_due(), False
         while not self._is_stopping:
-            is_asked = self._wake.wait(wait)
+            is_asked = self._wake.wait(wait) or is_asked
             self._wake.clear()
             if self._is_stopping:
                 return
@@ -316,6 +316,8 @@ class _ReconcilerThread:
                 continue  # another process has made the round meanwhile
             result = self.reconciler.run()
             every = self.reconciler.engine.reconcile_every
+            # The round of another process may have begun before an operator asked for one.
+            is_asked = is_asked and result.reason == BUSY
             wait = min(every, MAX_BUSY_WAIT) if result.reason == BUSY else every
 
     def _seconds_until_due(self) -> float:
