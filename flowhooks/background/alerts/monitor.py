@@ -184,6 +184,7 @@ class AlertMonitor:
 
     def _update_alerts_locked(self) -> tuple[list[OpenAlert], list[DueResolution]]:
         if not self._ledger.is_leader():
+            self._missing_once = set()  # its next poll, if it leads again, does not follow its last one
             return [], []  # the leader polls for all processes on the ledger, so that no listener is notified twice
         now = self._clock.now()
         self._maintenance.record_size(self._ledger, now)
@@ -224,10 +225,14 @@ class AlertMonitor:
         result = self._unstored.get(alert.id)
         if result is None:
             return alert
-        alert = replace(alert, accepted_plugins=result.accepted_plugins)
-        if result.notifications != alert.notifications:
-            return alert
-        return replace(alert, notified_plugins=result.notified_plugins, notification_errors=result.notification_errors)
+        # Another process may have notified other plugins, and stored that, while it was the leader.
+        result = replace(result, accepted_plugins=_union(alert.accepted_plugins, result.accepted_plugins))
+        if result.notifications == alert.notifications:
+            notified = _union(alert.notified_plugins, result.notified_plugins)
+            result = replace(result, notified_plugins=notified)
+            alert = replace(alert, notified_plugins=notified, notification_errors=result.notification_errors)
+        self._unstored[alert.id] = result
+        return replace(alert, accepted_plugins=result.accepted_plugins)
 
     def _pending_resolutions(
         self, resolutions: Mapping[str, DueResolution], closing: Sequence[OpenAlert]
@@ -373,7 +378,7 @@ class AlertMonitor:
         self._count_result(alert.id, name, error)
         after = alert
         if error is None:
-            after = replace(after, accepted_plugins=tuple(dict.fromkeys((*alert.accepted_plugins, name))))
+            after = replace(after, accepted_plugins=_union(alert.accepted_plugins, (name,)))
         if notification.alert.notification == alert.notifications:  # otherwise it has grown and is sent again
             accepted = (*alert.notified_plugins, name) if error is None else alert.notified_plugins
             after = replace(after, notified_plugins=accepted, notification_errors=_with_error(alert, name, error))
@@ -396,6 +401,10 @@ class AlertMonitor:
 def _with_error(alert: OpenAlert, name: str, error: str | None) -> dict[str, str]:
     others = {plugin: text for plugin, text in alert.notification_errors.items() if plugin != name}
     return others if error is None else {**others, name: error}
+
+
+def _union(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, *others)))
 
 
 def _limit_per_cause(causes: Mapping[_Key, Cause], before: Mapping[_Key, OpenAlert]) -> dict[_Key, Cause]:

@@ -57,6 +57,44 @@ def test_a_crash_before_the_notification_is_stored(watch, listener, harness, mon
     assert len({alert.id for alert in listener.alerts}) == 2
 
 
+def test_results_that_another_leader_has_stored_are_kept(watch, listener, monkeypatch):
+    """If a result could not be stored, and another process has notified others meanwhile, both results are stored."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    ledger = watched.flow.app.ledger
+    real = ledger.write
+
+    def write(function):
+        if listener.alerts:
+            raise Unavailable("ledger_down")
+        return real(function)
+
+    monkeypatch.setattr(ledger, "write", write)
+    with pytest.raises(Unavailable):
+        watched.poll()
+    watched.flow.sql("""UPDATE alerts SET notified = '["chat"]', accepted = '["chat"]'""")
+    monkeypatch.setattr(ledger, "write", real)
+    watched.poll(3)
+    assert {(alert.notified_plugins, alert.accepted_plugins) for alert in watched.open()} == {(("chat", "mail"),) * 2}
+
+
+def test_polls_before_another_process_led_do_not_count(watch, listener, monkeypatch):
+    """An alert is closed after two polls in a row without its cause; a time without the lead starts them again."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    watched.poll()
+    watched.close_dead()
+    watched.poll()
+    is_open = watched.open()
+    with monkeypatch.context() as patched:
+        patched.setattr(watched.flow.app.ledger, "is_leader", lambda: False)
+        watched.poll()
+    watched.poll()
+    assert watched.open() == is_open
+    watched.poll()
+    assert watched.open() != is_open
+
+
 def test_an_accepted_notification_is_not_repeated_while_the_database_is_locked(watch, listener, monkeypatch):
     """An accepted notification is remembered until it is stored, so that it is not repeated at each check."""
     watched = watch(mail=listener)
