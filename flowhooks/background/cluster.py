@@ -154,8 +154,8 @@ class ClusterSync:
             routes = _routes(missing, retired)
             if routes == self._routes:
                 return False
-            self._routes, self._retired = routes, retired
             self._on_routes_changed(missing, retired)
+            self._routes, self._retired = routes, retired  # last: if that fails, the next poll repeats it
         log.info("routes_changed", others=len(missing), retired=len(retired))
         return True
 

@@ -70,6 +70,29 @@ def follows(flow, key, eventually):
     eventually(lambda: flow.app.router.explain(process_key=key).route.handlers)
 
 
+def test_routes_that_could_not_be_applied_are_applied_by_the_next_poll(having, without, monkeypatch):
+    """An error while new routes are applied does not make a process keep its old ones."""
+    taker = without(start=False)
+    cluster = taker.app.cluster
+    cluster.poll()
+    having()
+    apply, tries = cluster._on_routes_changed, []
+
+    def fail_once(*given):
+        tries.append(given)
+        if len(tries) == 1:
+            raise RuntimeError("no thread can be started")
+        apply(*given)
+
+    monkeypatch.setattr(cluster, "_on_routes_changed", fail_once)
+    with pytest.raises(RuntimeError):
+        cluster.poll()
+    cluster.poll()
+    assert taker.app.router.explain(process_key="leave").route.handlers
+    cluster.poll()
+    assert len(tries) == 2
+
+
 @pytest.mark.parametrize(("function", "status"), [(nothing, "done"), (refuses, "dead")])
 def test_a_waiter_receives_the_outcome_of_another_process(having, without, answered, function, status):
     """The first response of a process without the plugin has any outcome of the other process."""
