@@ -116,7 +116,7 @@ class CircuitBreakerSettings:
         10,
         types.integer(0, 10_000),
         "Consecutive failed attempts in one process after which a handler's circuit opens and the handler is paused; "
-        "0: never. `Reject` and `RetryAfter` do not count.",
+        "0: never. Reject and RetryAfter do not count.",
     )
     retry_interval: float = setting(
         60.0,

@@ -35,18 +35,18 @@ def test_a_call_at_the_end_of_a_sweep_causes_another_sweep(name, monkeypatch):
     """A failed delivery, or a resumed handler, causes one more sweep for the handlers of this process."""
     turns, swept, stop = [], [], threading.Event()
 
-    def wake():
+    def is_leader():
         turns.append(1)
         if len(turns) == TURNS:
             stop.set()
+        return False
 
-    sweeper = JobSweeper(
-        "postgresql://", queue=SimpleNamespace(slots=SimpleNamespace(wake=wake)), ledger=None, clock=None, handlers=()
-    )
+    slots = SimpleNamespace(wake=lambda: None)
+    sweeper = JobSweeper("postgresql://", queue=SimpleNamespace(slots=slots), ledger=None, clock=None, handlers=())
     monkeypatch.setattr(sweeper, "sweep_own", lambda: swept.append(len(turns)))
-    monkeypatch.setattr(sweeper, "_is_leader", lambda: False)
+    monkeypatch.setattr(sweeper, "_is_leader", is_leader)
     monkeypatch.setattr(sweeper, "_pause", lambda: 0.0)
     monkeypatch.setattr(sweeper, name, SetMeanwhile())
     sweeper.run(stop)
-    assert swept[0] == 1
+    assert swept[0] == 0
     assert len(swept) == 2
