@@ -272,21 +272,14 @@ class Intake:
         return statuses.values()
 
     def _stop_waiting_for_idle(self, new: NewEvent, waiter: Waiter) -> None:
-        """Stop waiting for deliveries that have not started, and whose handler no process runs any more.
-
-        A pause, a stop or the end of a process after the routing did not find the deliveries in the ledger.
-        """
-        idle = [
-            delivery_id
-            for delivery_id, handler in new.deliveries
-            if waiter.is_waiting_for(delivery_id) and not self._runs_somewhere(handler)
-        ]
-        if idle:
-            found = self._read_statuses(new.event.id)
-            waiter.apply_snapshot(found.values())
-            for delivery_id in idle:
-                if delivery_id not in found or found[delivery_id].state is not State.RUNNING:
-                    waiter.stop_waiting_for(delivery_id)
+        """Stop waiting for deliveries that have not started, and whose handler no process runs since the routing."""
+        of_idle = {delivery_id for delivery_id, handler in new.deliveries if not self._runs_somewhere(handler)}
+        awaited = waiter.pending_of(of_idle) if of_idle else ()
+        found = self._read_statuses(new.event.id) if awaited else {}
+        waiter.apply_snapshot(found.values())
+        for delivery_id in awaited:
+            if delivery_id not in found or found[delivery_id].state is not State.RUNNING:
+                waiter.stop_waiting_for(delivery_id)
 
     def _build_event(self, callback: Callback, config: IntakeConfig) -> tuple[NewEvent, Route]:
         now = self._clock.now()
@@ -414,14 +407,11 @@ class Intake:
         return statuses_of
 
     def _read_statuses(self, event_id: str) -> dict[str, DeliveryStatus]:
-        """Return the statuses of an event's deliveries by delivery id; empty if the ledger cannot be read.
-
-        The event is stored at that point, so an error must not fail the callback.
-        """
+        """Return the statuses of an event's deliveries by delivery id; empty if the ledger cannot be read."""
         try:
             return {status.delivery_id: status for status in self._ledger.delivery_statuses(event_id)}
         except LedgerUnusable:
-            return {}
+            return {}  # the event is stored, so an error must not fail the callback
 
     def _may_retry(self, status: DeliveryStatus, now: int) -> bool:
         handler = self._handlers.get(status.handler)

@@ -159,9 +159,9 @@ class Waiter:
         """Whether there are deliveries to wait for."""
         return bool(self._pending)
 
-    def is_waiting_for(self, delivery_id: str) -> bool:
-        """Return whether it waits for this delivery."""
-        return delivery_id in self._pending
+    def pending_of(self, delivery_ids: set[str]) -> set[str]:
+        """Return those of these deliveries that it waits for."""
+        return self._pending & delivery_ids
 
     def cancel(self) -> None:
         """Stop waiting for all deliveries."""

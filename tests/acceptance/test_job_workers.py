@@ -42,7 +42,7 @@ def test_idle_workers_share_the_work_and_the_sweep(sharing):
     second = site.start_worker("--plugins-dir", site.plugins, **settings)
     for number in range(SLOW):
         assert server.post(f"i{number}", NOT_RETRYABLE, Prefer="respond-async").status == 202
-    pids = {first.process.pid: 8, second.process.pid: 8}
+    pids = {first.process.pid: 12, second.process.pid: 12}
     site.until(lambda _ledger: Counter(pid for _, _, pid in entered(site)) == pids)
     first.signal(signal.SIGSTOP)
     lose_jobs()
@@ -50,7 +50,7 @@ def test_idle_workers_share_the_work_and_the_sweep(sharing):
     second.kill()
     lose_jobs()
     gate.unlink()
-    site.until(lambda ledger: ledger.verify().deliveries.get("succeeded") == SLOW - 8)
+    site.until(lambda ledger: ledger.verify().deliveries.get("succeeded") == SLOW - 12)
     for process in (server, first):
         process.stop()
         process.check_log()

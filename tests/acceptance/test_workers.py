@@ -275,7 +275,7 @@ COPIES = (
 
 @pytest.mark.parametrize("sharing", ["embedded", "procrastinate"], indirect=True)
 def test_a_kill_leaves_only_deliveries_in_running_slots_unknown(shared):
-    """Of ten thousand due deliveries, only those in the eight slots of the killed worker's handler are unknown."""
+    """Of ten thousand due deliveries, only those in the six slots of the killed worker's handler are unknown."""
     shared.settings |= FAST_EXPIRY
     folder = shared.folder / "c"
     folder.mkdir()
@@ -285,12 +285,12 @@ def test_a_kill_leaves_only_deliveries_in_running_slots_unknown(shared):
     with psycopg.connect(shared.url) as connection:
         for copies in COPIES:
             connection.execute(copies)
-    victim = worker(shared, "c", runner__threads=16)
-    shared.until(lambda _ledger: len(entered(shared)) == 8)
+    victim = worker(shared, "c", runner__threads=8)
+    shared.until(lambda _ledger: len(entered(shared)) == 6)
     victim.kill()
     shared.until(lambda ledger: ledger.count_by_state()["running"] == 0)
     with shared.ledger() as ledger:
         tally = ledger.count_by_state()
-    assert (tally["unknown"], tally["waiting"]) == (8, 9_992)
-    assert len(entered(shared)) == 8
+    assert (tally["unknown"], tally["waiting"]) == (6, 9_994)
+    assert len(entered(shared)) == 6
     server.stop()  # the next test uses the same database
