@@ -83,6 +83,7 @@ class JobSweeper:
         """Store jobs for due deliveries whose handler has none, until `stop` is set."""
         is_woken = True
         while not stop.is_set():
+            self._queue.slots.wake()
             try:
                 if is_woken:
                     self.sweep_own()

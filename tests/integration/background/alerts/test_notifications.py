@@ -57,10 +57,8 @@ def test_a_crash_before_the_notification_is_stored(watch, listener, harness, mon
     assert len({alert.id for alert in listener.alerts}) == 2
 
 
-def test_results_that_another_leader_has_stored_are_kept(watch, listener, monkeypatch):
-    """If a result could not be stored, and another process has notified others meanwhile, both results are stored."""
-    watched = watch(mail=listener)
-    watched.dead("i1")
+def refuse_writes_after_notification(watched, listener, monkeypatch):
+    """Let the database refuse all writes as soon as the listener was notified."""
     ledger = watched.flow.app.ledger
     real = ledger.write
 
@@ -70,10 +68,17 @@ def test_results_that_another_leader_has_stored_are_kept(watch, listener, monkey
         return real(function)
 
     monkeypatch.setattr(ledger, "write", write)
-    with pytest.raises(Unavailable):
-        watched.poll()
+
+
+def test_results_that_another_leader_has_stored_are_kept(watch, listener, monkeypatch):
+    """If a result could not be stored, and another process has notified others meanwhile, both results are stored."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    with monkeypatch.context() as patched:
+        refuse_writes_after_notification(watched, listener, patched)
+        with pytest.raises(Unavailable):
+            watched.poll()
     watched.flow.sql("""UPDATE alerts SET notified = '["chat"]', accepted = '["chat"]'""")
-    monkeypatch.setattr(ledger, "write", real)
     watched.poll(3)
     assert {(alert.notified_plugins, alert.accepted_plugins) for alert in watched.open()} == {(("chat", "mail"),) * 2}
 
@@ -99,15 +104,7 @@ def test_an_accepted_notification_is_not_repeated_while_the_database_is_locked(w
     """An accepted notification is remembered until it is stored, so that it is not repeated at each check."""
     watched = watch(mail=listener)
     watched.dead("i1")
-    ledger = watched.flow.app.ledger
-    real = ledger.write
-
-    def write(function):
-        if listener.alerts:
-            raise Unavailable("ledger_down")
-        return real(function)
-
-    monkeypatch.setattr(ledger, "write", write)
+    refuse_writes_after_notification(watched, listener, monkeypatch)
     for _ in range(3):
         with pytest.raises(Unavailable):
             watched.poll()
