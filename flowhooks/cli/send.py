@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_MARGIN: Final = 15.0
 """Seconds added to the longest wait that a server grants."""
-MAX_WAIT_SECONDS: Final = 60.0
+MAX_WAIT_SECONDS: Final = 60
 _HEADERS: Final = {
     "flowhooks-event": "Flowhooks-Event",
     "preference-applied": "Preference-Applied",
@@ -60,7 +60,10 @@ _MEMBERS: Final = {
     help="The body: JSON, @ and the name of a file, or - for the standard input.",
 )
 @click.option(
-    "--wait", type=click.FloatRange(0, MAX_WAIT_SECONDS), metavar="SECONDS", help="Seconds to wait for the handlers."
+    "--wait",
+    type=click.IntRange(0, MAX_WAIT_SECONDS),
+    metavar="SECONDS",
+    help="Whole seconds to wait for the handlers, at most 60.",
 )
 @click.option("--async", "at_once", is_flag=True, help="Do not wait for the handlers.")
 @click.option("--language", type=click.Choice(["zh", "en"]), help="Language of the message in the answer.")
@@ -85,7 +88,7 @@ def command(
     config: Path | None,
     kind: str,
     data: str | None,
-    wait: float | None,
+    wait: int | None,
     at_once: bool,
     language: str | None,
     token_file: Path | None,
@@ -115,7 +118,7 @@ def command(
         raise click.UsageError("FLOW_ID is empty.")
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if at_once or wait is not None:
-        headers["Prefer"] = "respond-async" if at_once else f"wait={wait:g}"
+        headers["Prefer"] = "respond-async" if at_once else f"wait={wait}"
     if language:
         headers["Accept-Language"] = language
     # A file given as an option takes precedence over all environment variables.

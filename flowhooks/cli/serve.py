@@ -152,7 +152,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         log.info("server_started", **listeners, **serving.startup_fields(app))
         serving.report_start(app, "server")
         if not app.plugins.handlers and not no_worker:
-            log.warning("no_handlers", why="no plugin has a handler: every callback will be stored and parked")
+            log.warning("no_handlers", why="no loaded plugin has a handler, so this process runs none")
         if unmatched := app.settings.unmatched_sources:
             log.warning(
                 "callbacks_not_matched",

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
 
 TEST_PATH: Final = "/flow/flowhooks%20sources%20test/call-back/complete"
-"""Path of the test request. Its id has blanks, so an authenticated request is answered 422 and nothing is stored."""
+"""Path of the test request."""
 TEST_BODY: Final = b'["flowhooks sources test"]'
-"""Body of the test request: a list, which no callback is."""
+"""Body of the test request: a list, which no callback is. If it is authenticated, it is rejected and not stored."""
 UNKNOWN_TYPE: Final = {"Content-Type": "text/x-flowhooks-test"}
 """Header of a test request to `/in/NAME`. No format has this type, so an authenticated request is answered 415 and is
 neither stored nor ignored."""

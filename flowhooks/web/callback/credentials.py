@@ -198,7 +198,11 @@ class CredentialStore:
             try:
                 credentials = Credentials(settings.calling_sources, load_source_credentials(settings, self._environ))
             except SettingsError as error:
-                _log.error("sources_read_failed", why=str(error), next="the credentials read before stay valid")
+                _log.error(
+                    "sources_read_failed",
+                    why=str(error),
+                    next="the credentials of unchanged sources stay valid; fix the error, then reload the settings",
+                )
                 credentials = _unchanged(settings.calling_sources, self._versions[0][1])
             self._versions = (settings, credentials), self._versions[0]
             return credentials

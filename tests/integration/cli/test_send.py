@@ -186,6 +186,7 @@ def test_an_invalid_http_response(run, said):
         (("--data", "@nothing.json"), "the file nothing.json cannot be read: No such file or directory"),
         (("--wait", "1", "--async"), "--wait and --async exclude each other"),
         (("--wait", "61"), "--wait"),
+        (("--wait", "0.5"), "--wait"),
         (("--to", "127.0.0.1:8080"), "is not the address of a server; write http://HOST:PORT"),
         (("--to", "ftp://127.0.0.1"), "is not the address of a server"),
         (("--to", "http://127.0.0.1:port"), "is not the address of a server"),
