@@ -28,7 +28,7 @@ from flowhooks.background.retention import Retention
 from flowhooks.background.trends import TrendRecorder
 from flowhooks.errors import SettingsError
 from flowhooks.execution.circuit_breaker import CircuitBreaker
-from flowhooks.execution.cpu_affinity import HandlerAffinity
+from flowhooks.execution.cpu_affinity import HandlerAffinity, unpin
 from flowhooks.execution.dispatcher import Dispatcher
 from flowhooks.execution.handler_runtime import HandlerRuntime
 from flowhooks.execution.isolation import ATTEMPT_END_TIMEOUT, ProcessPool, callers
@@ -319,7 +319,7 @@ def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock 
         clock_watch=ClockWatch(ledger, trust, base.clock),
         order_sweeper=OrderSweeper(ledger),
         retention=Retention(ledger=ledger, settings=settings.retention, trust=trust),
-        file_watch=None if lock is None else FileWatch(ledger, lock),
+        file_watch=None if lock is None else FileWatch(ledger, lock, unpin=partial(unpin, base.cores)),
         alerts=AlertMonitor(
             ledger=ledger,
             plugins=base.plugins,

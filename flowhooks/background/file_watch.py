@@ -11,6 +11,8 @@ import structlog
 from flowhooks.errors import FlowhooksError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.lock import Lock
 
@@ -26,11 +28,13 @@ class FileWatch:
     Args:
         ledger: the open ledger.
         lock: the ledger's lock.
+        unpin: called in the thread that checks a large file: lets it use all CPU cores of the process.
     """
 
-    def __init__(self, ledger: Ledger, lock: Lock) -> None:
+    def __init__(self, ledger: Ledger, lock: Lock, *, unpin: Callable[[], None]) -> None:
         self._ledger = ledger
         self._lock = lock
+        self._unpin = unpin
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="file-watch", daemon=True)
         self._checker: threading.Thread | None = None
@@ -84,6 +88,8 @@ class FileWatch:
     def _check_damage(self) -> None:
         guard = self._ledger.guard
         if guard is not None:
+            # The check needs no interpreter lock. On the core of the server's own threads it would slow callbacks down.
+            self._unpin()
             began = time.monotonic()
             guard.check()
             log.info("database_checked", seconds=round(time.monotonic() - began, 1), problem=guard.find_problem())

@@ -22,6 +22,7 @@ import processor
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
 
+from flowhooks.ledger.file_guard import MAX_BYTES_CHECKED_AT_ONCE
 from flowhooks.settings import RunnerSettings
 from support.ports import free_port, free_ports
 
@@ -41,6 +42,8 @@ UNFINISHED = (
 )
 """The number of waiting or running unordered deliveries. Each half uses a partial index, because reading a million
 finished deliveries repeatedly would slow down the measured server."""
+CHECK_TIMEOUT = 600.0
+"""Seconds in which the check of a large database file must end."""
 STOP_TIMEOUT = 60.0
 """Seconds after which a server that does not stop is killed."""
 
@@ -131,6 +134,8 @@ class Site:
     ) -> Iterator[Server]:
         """Run `flowhooks serve` here; without its plugin, deliveries to the registered handlers wait.
 
+        The check of a large database file, which follows the start, has ended before the server is yielded.
+
         Args:
             plugin: whether the server has its plugin.
             threads: HTTP threads, and threads of the runner if they are more than its default.
@@ -157,7 +162,10 @@ class Site:
         }
         environ |= settings or {}
         ready = (admin, "/readyz")
+        is_checked = self.database.exists() and self.database.stat().st_size > MAX_BYTES_CHECKED_AT_ONCE
         with run_server(command, folder=self.folder, port=listen, ready=ready, environ=environ, cores=cores) as server:
+            if is_checked:
+                _wait_for_check(_log_of(command, self.folder, listen))
             yield server
 
     def plugins(self) -> Path:
@@ -240,7 +248,7 @@ def run_server(
             lines of its log.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-    log = folder / f"{Path(command[0]).name}-{port}.log"
+    log = _log_of(command, folder, port)
     with log.open("wb") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -268,6 +276,18 @@ def run_server(
             raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_last_lines(log)}")
     finally:
         _stop(process)
+
+
+def _log_of(command: Sequence[str], folder: Path, port: int) -> Path:
+    return folder / f"{Path(command[0]).name}-{port}.log"
+
+
+def _wait_for_check(log: Path) -> None:
+    end = time.monotonic() + CHECK_TIMEOUT
+    while b"database_checked" not in log.read_bytes():
+        if time.monotonic() > end:
+            raise ServerError(f"the check of the database file did not end:\n{_last_lines(log)}")
+        time.sleep(0.1)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -6,14 +6,18 @@ import json
 import os
 import sys
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from flowhooks.app import App
+from flowhooks.background.file_watch import FileWatch
 from flowhooks.cli.process import serving
 from flowhooks.execution import cpu_affinity
 from flowhooks.intake.callback import Callback
 from flowhooks.settings import Settings
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no core affinity")
 
@@ -27,53 +31,74 @@ def in_a_thread(function):
     return found[0]
 
 
-def test_gathered_threads_and_their_children_use_one_core():
-    """After `gather`, a thread and its children use one core, one of its previous cores."""
+def test_pinned_threads_and_their_children_use_one_core():
+    """After `pin`, a thread and its children use one core, one of its previous cores."""
     before = os.sched_getaffinity(0)
 
-    def gathered():
+    def pinned():
         had = cpu_affinity.pin()
         return had, os.sched_getaffinity(0), in_a_thread(lambda: os.sched_getaffinity(0))
 
-    had, own, inherited = in_a_thread(gathered)
+    had, own, inherited = in_a_thread(pinned)
     assert had == before
     assert len(own) == 1
     assert own <= before
     assert inherited == own
 
 
-def test_several_processes_spread_over_the_cores():
+def test_several_processes_are_pinned_to_the_cores_in_turn():
     """Each process takes the next core in rotation; its handlers return to that core."""
     before = sorted(os.sched_getaffinity(0), reverse=True)
 
-    def gathered(number):
+    def pinned(number):
         room = cpu_affinity.HandlerAffinity(cpu_affinity.pin(number))
         own = os.sched_getaffinity(0)
         return own, seen_by(room, "p:h")[1]
 
-    found = [in_a_thread(lambda number=number: gathered(number)) for number in range(len(before) + 1)]
+    found = [in_a_thread(lambda number=number: pinned(number)) for number in range(len(before) + 1)]
     assert found == [({core}, {core}) for core in (*before, before[0])]
 
 
-def test_spread_gives_a_thread_all_its_cores():
-    """`spread` undoes `gather` for the calling thread."""
+def test_unpin_gives_a_thread_all_its_cores():
+    """`unpin` undoes `pin` for the calling thread."""
 
-    def spread():
+    def unpinned():
         cpu_affinity.unpin(cpu_affinity.pin())
         return os.sched_getaffinity(0)
 
-    assert in_a_thread(spread) == os.sched_getaffinity(0)
+    assert in_a_thread(unpinned) == os.sched_getaffinity(0)
 
 
-def test_spread_to_empty_or_impossible_cores_changes_nothing():
+def test_unpin_to_empty_or_impossible_cores_changes_nothing():
     """An empty or impossible set of cores does not move a thread."""
 
-    def spread():
+    def unpinned():
         cpu_affinity.unpin(frozenset())
         cpu_affinity.unpin(frozenset({100_000}))
         return os.sched_getaffinity(0)
 
-    assert in_a_thread(spread) == os.sched_getaffinity(0)
+    assert in_a_thread(unpinned) == os.sched_getaffinity(0)
+
+
+def test_a_large_file_is_checked_on_all_cores():
+    """The check of a large database file does not compete with the server's own threads for their core."""
+    used = []
+
+    def check():
+        guard.unchecked = False
+        used.append(os.sched_getaffinity(0))
+
+    guard = SimpleNamespace(unchecked=True, unconfirmed=False, check=check, find_problem=lambda: None)
+
+    def watched():
+        unpin = partial(cpu_affinity.unpin, cpu_affinity.pin())
+        watch = FileWatch(SimpleNamespace(guard=guard), SimpleNamespace(restore=lambda: None), unpin=unpin)
+        watch.start()
+        watch.stop(WAIT_TIMEOUT)
+
+    in_a_thread(watched)
+    until(lambda: used)
+    assert used == [os.sched_getaffinity(0)]
 
 
 def seen_by(room, handler, *, seconds=0.0):
