@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import threading
@@ -55,6 +56,7 @@ def handlers():
     return []
 """
 FIRST, SECOND = 1, 2
+OK = 200
 EXIT_USAGE = 2
 MAX_HANDOVER_SECONDS = 10.0
 """Limit of the time for which connections wait: a hand-over takes less than a second, but several on a busy machine.
@@ -330,6 +332,26 @@ def test_replacement_of_one_process_on_postgresql(site, postgresql_url):
     refused = restart(site)
     assert refused.returncode == 1
     assert "on PostgreSQL this command cannot find the server: send SIGUSR2" in refused.stderr
+    server.stop()
+
+
+def test_the_working_folder_of_a_plugin_is_not_used(site):
+    """A handler changes the working folder: a new process has the ledger of before, whose path is relative."""
+    install(site)
+    server = site.start("--database", site.database.name)
+    moved = {"processDefinitionKey": "moves"}
+    assert server.post("one", moved, Prefer="wait=60").status == OK
+    replace_server(site)
+    server.until_logged("process_replaced")
+    assert server.post("two", moved, Prefer="wait=60").status == OK
+    successor = lock_owner(site)
+    os.kill(successor, signal.SIGKILL)
+    until(lambda: lock_owner(site) != successor)
+    until(lambda: server.post("three", moved, Prefer="wait=60").status == OK)
+    for instance in ("one", "two", "three"):
+        assert server.post(instance, moved, Prefer="wait=60").status == OK
+        assert [step for step, _ in runs(site, instance)] == ["moves"]
+    assert list((site.folder / "elsewhere").iterdir()) == []
     server.stop()
 
 

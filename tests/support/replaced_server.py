@@ -42,6 +42,14 @@ def held(event, delivery):
 def once(event, delivery):
     wait("once", event)
 
+@handler(process_key="moves")
+def moves(event):
+    """Change the working folder of the process."""
+    note("moves", event)
+    folder = JOURNAL.with_name("elsewhere")
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+
 @handler(process_key="forks")
 def forks(event):
     """End a forked process, and leave another that runs as long as the gate is shut."""
@@ -67,7 +75,7 @@ for module in (flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.pro
 
 @hookimpl
 def handlers():
-    return [work, held, once, forks]
+    return [work, held, once, moves, forks]
 '''
 GOOD = {"processDefinitionKey": "a"}
 ASYNC = {"Prefer": "respond-async"}

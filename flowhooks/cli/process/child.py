@@ -64,6 +64,7 @@ class ChildProcess:
         start_timeout: maximum seconds until the process is ready, or has loaded if it is a successor that waits.
         command: command line; default: that of this process.
         environ: environment; default: that of this process.
+        folder: working folder; default: that of this process.
         is_only: whether it is the only process, and not one of several.
         is_successor: whether it loads first, and waits until its predecessor has released the ledger.
         parent_is_predecessor: whether this process is the predecessor.
@@ -99,6 +100,7 @@ class ChildProcess:
         start_timeout: float,
         command: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        folder: Path | None = None,
         is_only: bool = False,
         is_successor: bool = False,
         parent_is_predecessor: bool = False,
@@ -123,6 +125,7 @@ class ChildProcess:
                     configured=dict(configured),
                     metrics_number=metrics_number,
                 ),
+                cwd=folder,
                 pass_fds=[sock.fileno() for sock in (*sockets.values(), child_end)],
                 stdin=subprocess.DEVNULL,
                 process_group=0,

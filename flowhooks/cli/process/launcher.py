@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -16,6 +17,7 @@ from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.socket_activation import take_sockets, with_addresses
 from flowhooks.cli.process.supervisor import Supervisor
+from flowhooks.errors import FlowhooksError
 from flowhooks.observability import logging
 from flowhooks.observability.shared_counts import continue_counts
 from flowhooks.settings import check_processes, check_removed, diff
@@ -64,7 +66,7 @@ def run(
     service_manager = ServiceManager.from_environ(os.environ)
     inherited = InheritedSockets.from_environ(os.environ)
     activated = take_sockets(os.environ, listeners)
-    environ = dict(os.environ)
+    environ, folder = dict(os.environ), _working_folder()
     if inherited is not None:
         with inherited.report_failure():
             loaded = source.load()
@@ -88,6 +90,7 @@ def run(
                 reread_settings=_rereader(lambda: _keep_addresses(inherited, checked()), check=check, redact=redact),
                 configure_log=configure_log,
                 environ=environ,
+                folder=folder,
                 configured=inherited.configured,
             )
             work(settings, context)
@@ -105,6 +108,7 @@ def run(
             reread_settings=_rereader(checked, check=check, redact=redact),
             configure_log=configure_log,
             environ=environ,
+            folder=folder,
             configured={name: getattr(source.load(), name) for name in listeners},
             activated=activated,
         )
@@ -123,6 +127,13 @@ def run(
         service_manager=service_manager,
     )
     raise SystemExit(supervisor.run())
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise FlowhooksError(f"the working folder cannot be used: {error.strerror or error}") from None
 
 
 def _rereader(

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -153,6 +154,7 @@ class Replacement:
                 metrics_dir=None,
                 start_timeout=START_TIMEOUT,
                 environ=context.environ,
+                folder=context.folder,
                 is_only=True,
                 is_successor=True,
                 parent_is_predecessor=True,
@@ -287,8 +289,10 @@ class Replacement:
         for file in (inheritance.control, *inheritance.sockets.values()):
             os.set_inheritable(file, True)
         unpin(self.cores)
-        sys.stdout.flush()
+        with suppress(Exception):  # a plugin may have closed or replaced it, or its disk is full
+            sys.stdout.flush()
         try:
+            os.chdir(context.folder)
             os.execve(inheritance.command[0], inheritance.command, environ)  # noqa: S606 (the own command line)
         except OSError as error:
             # The successor sees that this process ends, takes over, and continues without a supervisor.
