@@ -33,6 +33,18 @@ from support.steady_clients import Clients
 from support.waiting import WAIT_TIMEOUT, until, until_refused
 
 BROKEN = "raise ImportError('no module of that kind')"
+TICKS = """
+import signal
+from flowhooks import hookimpl
+
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+
+@hookimpl
+def handlers():
+    return []
+"""
+"""A plugin with a timer, as profilers have it."""
 NEWER = """
 from flowhooks import hookimpl
 from flowhooks.ledger.migrations import runner
@@ -332,6 +344,16 @@ def test_replacement_of_one_process_on_postgresql(site, postgresql_url):
     refused = restart(site)
     assert refused.returncode == 1
     assert "on PostgreSQL this command cannot find the server: send SIGUSR2" in refused.stderr
+    server.stop()
+
+
+def test_the_timer_of_a_plugin_does_not_end_the_service(site):
+    """A server with a timer is replaced. It executes a supervisor in its place, which does not inherit the timer."""
+    site.plugin("ticks", TICKS)
+    server = serve(site).server
+    replace_server(site)
+    server.until_logged("process_replaced", pid=server.process.pid)
+    replace_server(site)
     server.stop()
 
 

@@ -26,7 +26,7 @@ import structlog
 from flowhooks.cli.process import STATE_VARIABLE, serving
 from flowhooks.cli.process.child import ChildProcess, own_command
 from flowhooks.cli.process.restart_delay import START_TIMEOUT
-from flowhooks.cli.process.signals import has_terminal
+from flowhooks.cli.process.signals import has_terminal, stop_timers
 from flowhooks.cli.process.single_supervisor import NEXT, SUPERVISOR_SIGNALS, Inheritance
 from flowhooks.errors import SettingsError
 from flowhooks.execution.cpu_affinity import unpin
@@ -289,6 +289,7 @@ class Replacement:
         for file in (inheritance.control, *inheritance.sockets.values()):
             os.set_inheritable(file, True)
         unpin(self.cores)
+        stop_timers()  # they would outlive the execution
         with suppress(Exception):  # a plugin may have closed or replaced it, or its disk is full
             sys.stdout.flush()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter
@@ -45,6 +46,7 @@ class ShutdownSignal(SignalWaiter):
     def __exit__(self, *error: object) -> None:
         for number in STOP_SIGNALS:  # the handlers of the others stay, so that a late request does not end the process
             signal.signal(number, self.previous_handlers[number])
+        stop_timers()
         super().__exit__(*error)
 
     def finish_loading(self) -> None:
@@ -70,7 +72,7 @@ class ShutdownSignal(SignalWaiter):
         """Wait until shutdown is requested. Other signals, which plugins may use, are ignored.
 
         Args:
-            timeout: maximum seconds to wait, from the last signal on; default: no limit.
+            timeout: maximum seconds to wait, however many signals arrive meanwhile; default: no limit.
             on_hangup: called in this thread at each SIGHUP; default: SIGHUP is ignored.
             on_replace: called in this thread at each SIGUSR2; returns whether to stop waiting as if shutdown was
                 requested. Default: SIGUSR2 is ignored.
@@ -80,7 +82,8 @@ class ShutdownSignal(SignalWaiter):
         """
         poll = select.poll()
         poll.register(self.reader, select.POLLIN)
-        while poll.poll(None if timeout is None else timeout * 1000):
+        end = None if timeout is None else time.monotonic() + timeout
+        while poll.poll(None if end is None else max(0.0, end - time.monotonic()) * 1000):
             for number in self.read(1):
                 if number in STOP_SIGNALS:
                     return True
@@ -98,6 +101,12 @@ class ShutdownSignal(SignalWaiter):
         if self.was_received or self._loading:
             os._exit(128 + number)
         self.was_received = True
+
+
+def stop_timers() -> None:
+    """Stop the timers of plugins. Their signals end a program that does not handle them, or that ends just now."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
 
 
 def depends_on_terminal(signals: SignalWaiter) -> bool:

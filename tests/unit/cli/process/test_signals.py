@@ -59,6 +59,26 @@ def test_a_shutdown_request_during_the_start_sends_sigterm(monkeypatch):
     assert sent == [(os.getpid(), signal.SIGTERM)]
 
 
+def test_signals_of_a_timer_do_not_prolong_a_wait():
+    """A plugin may have a timer, as profilers do, whose signals come more often than the wait is long."""
+    ticks, last = [], 400
+
+    def tick(*_):
+        ticks.append(1)
+        if len(ticks) == last:  # otherwise the test would not end if the wait does not
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    earlier = signal.signal(signal.SIGALRM, tick)
+    try:
+        with signals.ShutdownSignal() as shutdown_signal:
+            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+            assert not shutdown_signal.wait(0.05)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    assert len(ticks) < last
+
+
 @pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
 def test_sighup_after_the_terminal_closed(monkeypatch, before, ends):
     """It stops a process; a process that was started with `nohup` takes the signal for a request to reload."""
