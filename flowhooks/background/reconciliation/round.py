@@ -46,6 +46,8 @@ DEFINITIONS_INTERVAL: Final = 3600 * SECOND
 """Microseconds between two readings of the deployed definitions."""
 MAX_SKEW: Final = 30 * SECOND
 """Difference in microseconds between the engine's clock and ours from which on it is logged and raises an alert."""
+IGNORED_SKEW: Final = 2 * SECOND
+"""Difference in microseconds up to which the clocks count as equal."""
 MAX_BEHIND_AT_FIRST_CONTACT: Final = 3600 * SECOND
 """Maximum microseconds by which the engine's clock may be behind ours at the first contact. When the clock is corrected
 later, instances that ended in as much time before the first contact look new, and their handlers would run."""
@@ -54,6 +56,8 @@ GAP_AFTER: Final = 3600.0
 GAP_ROUNDS: Final = 3
 """Minimum number of rounds, by `reconcile_every`, after which it is."""
 DELETE_BATCH: Final = 1000
+_TIME_RESOLUTION: Final = SECOND
+"""Microseconds by which the engine's time can be later than the header that tells it, which has whole seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -250,21 +254,25 @@ class Round:
     def _read_skew(self) -> None:
         """Ask for an empty window, to learn the engine's time."""
         now = to_datetime(self._began_at)
+        asked_at = self._context.clock.now()
         page = self._context.client.finished(now, now)
         if page.engine_time is not None:
-            self._note_skew(rules.to_microseconds(page.engine_time))
+            self._note_skew(rules.to_microseconds(page.engine_time), asked_at)
 
-    def _note_skew(self, engine_time: int) -> None:
+    def _note_skew(self, engine_time: int, asked_at: int) -> None:
+        """Note what an answer that was asked for at a time says about the engine's clock."""
         context = self._context
-        skew = engine_time - context.clock.now()
-        # The header has whole seconds, and an answer can take some time.
-        self._skew = 0 if abs(skew) <= 2 * SECOND else skew
+        # The engine has told its time at any moment of the call, which can be one of many requests.
+        smallest, largest = engine_time - context.clock.now(), engine_time - asked_at
+        if not smallest <= self._skew <= largest + _TIME_RESOLUTION:
+            skew = max(smallest, min(self._skew, largest))
+            self._skew = 0 if abs(skew) <= IGNORED_SKEW else skew
         is_large = abs(self._skew) > MAX_SKEW
         if is_large and not context.has_reported_skew:
             log.warning(
                 "engine_clock_skew",
                 source=context.name,
-                seconds=round(skew / SECOND),
+                seconds=round(self._skew / SECOND),
                 why="the engine's clock differs from this machine's",
                 next="set the clocks of both machines",
             )
@@ -282,12 +290,13 @@ class Round:
         since, until = to_datetime(window.since), to_datetime(window.until)
         before: frozenset[str] = frozenset()
         while True:
+            asked_at = self._context.clock.now()
             page = client.finished(since, until, cursor)
             if self._context.stopping.is_set():
                 raise RoundStopped
             engine_time = None if page.engine_time is None else rules.to_microseconds(page.engine_time)
             if engine_time is not None:
-                self._note_skew(engine_time)
+                self._note_skew(engine_time, asked_at)
             if outside := [item for item in page.instances if not rules.is_near(item, window)]:
                 raise EngineError(
                     "invalid",

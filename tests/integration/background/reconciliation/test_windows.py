@@ -94,6 +94,31 @@ def test_the_engines_clock_determines_the_window(open_app, logged, skew):
     assert len([record for record in logged if record["event"] == "engine_clock_skew"]) == 1
 
 
+@pytest.mark.parametrize(("skew", "measured"), [(0, 0), (20, 0), (-HOUR, -HOUR), (HOUR, HOUR - 40)])
+def test_a_slow_page_is_no_difference_of_the_clocks(asked, logged, skew, measured):
+    """The engine tells its time at any moment of a call, so only a difference that the call does not explain counts."""
+    before = len(windows(asked.engine))
+    asked.engine.skew = timedelta(seconds=skew)
+    asked.engine.after_page = lambda: asked.clock.advance(40)
+    asked.round()
+    assert asked.position().skew == measured * SECOND
+    assert len(windows(asked.engine)) - before == (2 if measured else 1)
+    reported = [record["seconds"] for record in logged if record["event"] == "engine_clock_skew"]
+    assert reported == ([measured] if measured else [])
+
+
+def test_a_difference_within_that_of_a_slow_page_stays(asked):
+    """A slow page says less than a quick one, and does not replace what that has measured."""
+    asked.engine.skew = timedelta(seconds=50)
+    asked.round()
+    asked.engine.after_page = lambda: asked.clock.advance(40)
+    asked.round()
+    assert asked.position().skew == 50 * SECOND
+    asked.engine.skew = timedelta(seconds=-50)
+    asked.round()
+    assert asked.position().skew == -50 * SECOND
+
+
 @pytest.mark.parametrize("every", [5, 30])
 def test_an_engines_clock_that_was_ahead(asked, every):
     """After a correction of the engine's clock the next round reads what ended since the one before."""
