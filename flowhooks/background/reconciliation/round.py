@@ -78,6 +78,7 @@ class Round:
         self._book = PageWriter(context, result, self._lease)
         self._skew = 0
         self._skew_of_window = 0
+        self._has_engine_time = False
         self._began_at = context.clock.now()
 
     # The steps.
@@ -94,6 +95,8 @@ class Round:
         sweeps = not 0 <= self._began_at - position.swept_at < DAY
         position, window = self._choose_window(position, sweeps=sweeps, since=since)
         read_until = self._read(window, position, again=again)
+        if not self._has_engine_time:
+            self._set_skew(0)  # one that was measured in a round before says nothing any more
         if self._has_clock_changed():
             # The window was chosen by the clock as it was in the round before.
             position = self._position()
@@ -261,18 +264,22 @@ class Round:
 
     def _note_skew(self, engine_time: int, asked_at: int) -> None:
         """Note what an answer that was asked for at a time says about the engine's clock."""
-        context = self._context
+        self._has_engine_time = True
         # The engine has told its time at any moment of the call, which can be one of many requests.
-        smallest, largest = engine_time - context.clock.now(), engine_time - asked_at
-        if not smallest <= self._skew <= largest + _TIME_RESOLUTION:
-            skew = max(smallest, min(self._skew, largest))
-            self._skew = 0 if abs(skew) <= IGNORED_SKEW else skew
-        is_large = abs(self._skew) > MAX_SKEW
+        smallest, largest = engine_time - self._context.clock.now(), engine_time - asked_at
+        skew = self._skew
+        if not smallest <= skew <= largest + _TIME_RESOLUTION:
+            skew = max(smallest, min(skew, largest))
+        self._set_skew(0 if abs(skew) <= IGNORED_SKEW else skew)
+
+    def _set_skew(self, skew: int) -> None:
+        context, self._skew = self._context, skew
+        is_large = abs(skew) > MAX_SKEW
         if is_large and not context.has_reported_skew:
             log.warning(
                 "engine_clock_skew",
                 source=context.name,
-                seconds=round(self._skew / SECOND),
+                seconds=round(skew / SECOND),
                 why="the engine's clock differs from this machine's",
                 next="set the clocks of both machines",
             )

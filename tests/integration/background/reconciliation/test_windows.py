@@ -236,6 +236,21 @@ def test_an_engine_that_sends_no_time(open_app):
     assert asked.after_grace().taken_in == 1
 
 
+@pytest.mark.parametrize("skew", [-3 * HOUR, 3 * HOUR])
+def test_an_engine_that_sends_no_time_any_more(asked, skew):
+    """A difference that was measured before does not stay, for example after a proxy has removed the header."""
+    asked.engine.skew = timedelta(seconds=skew)
+    asked.round()
+    asked.engine.gives_time = False
+    asked.engine.skew = timedelta(0)
+    asked.clock.advance(20 * MINUTE)
+    asked.finish("i1")
+    asked.round()
+    assert (asked.book(), asked.position().skew) == ({"i1": ("in_grace", "")}, 0)
+    assert asked.position().read_until == asked.clock.now()
+    assert asked.after_grace().taken_in == 1
+
+
 def test_an_instance_from_the_future_is_imported(asked):
     """A wrong end time cannot postpone an instance by more than the grace after it was first read."""
     asked.engine.gives_time = False
