@@ -194,7 +194,8 @@ class DueInstances:
 
     def _take_in_pages(self, due: Due, seen_until: int | None) -> None:
         context, after = self._context, None
-        unstored: list[tuple[BookRow, Unavailable]] = []
+        # The errors themselves are not kept: their tracebacks have the bodies of all rows.
+        unstored, first = 0, ""
         while True:
             with context.ledger.connection() as connection:
                 page = engine_book.due_page(connection, due, seen_until=seen_until, after=after, limit=PAGE_OF_DUE)
@@ -205,16 +206,14 @@ class DueInstances:
                 try:
                     self._take_in(row)
                 except Unavailable as error:
-                    unstored.append((row, error))
+                    unstored += 1
+                    first = first or f"{row.flow_instance_id}: {storage_text(error)}"
             if len(page) < PAGE_OF_DUE:
                 break
             after = page[-1]
         if unstored:
-            row, first = unstored[0]
             self._result.reason = STORAGE
-            self._result.error = (
-                f"{len(unstored):,} instances are not stored, first {row.flow_instance_id}: {storage_text(first)}"
-            )
+            self._result.error = f"{unstored:,} instances are not stored, first {first}"
             log.warning(
                 "reconciliation_postponed",
                 source=context.name,

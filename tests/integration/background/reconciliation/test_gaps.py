@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from flowhooks.background.alerts.engine_causes import UNSTORED, EngineCauseFinder
-from flowhooks.background.reconciliation import callback_checks
+from flowhooks.background.reconciliation import callback_checks, due
 from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import EngineError, Unavailable
+from flowhooks.intake.callback import Callback
 from flowhooks.ledger import engine_book, history_gaps
+from flowhooks.ledger.engine_book import BookRow
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.engine import EngineInfo
 from support.asked_engine import MINUTE, settings_of
@@ -383,3 +386,27 @@ def test_an_unstorable_instance_does_not_delay_other_instances(asked, monkeypatc
         assert asked.position().succeeded_at < asked.clock.now()
     assert asked.round().taken_in == 1
     assert asked.position().succeeded_at == asked.clock.now()
+
+
+def test_instances_that_are_not_stored_do_not_stay_in_memory(open_app, monkeypatch):
+    """While the ledger refuses writes, a round has the rows of two pages in memory, however many instances are due."""
+    monkeypatch.setattr(due, "PAGE_OF_DUE", 10)
+    asked = open_app({"max_new": 1000})
+    asked.round()
+    asked.clock.advance(1)
+    for number in range(100):
+        asked.finish(f"i{number:02}", variables={"amount": "x" * 1000})
+    asked.round()
+    asked.clock.advance(121)
+    in_memory = []
+
+    def refuse(callback):
+        if callback.flow_instance_id == "i99":
+            gc.collect()
+            in_memory.extend(item for item in gc.get_objects() if type(item) in {BookRow, Callback})
+        raise Unavailable("ledger_full")
+
+    monkeypatch.setattr(asked.service._workers["oa"].reconciler._context, "take_in", refuse)
+    expected = "100 instances are not stored, first i00: too many other writes wait for the database"
+    assert asked.failed().error == expected
+    assert 0 < len(in_memory) <= 25
