@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import structlog
 
@@ -249,6 +249,21 @@ class BoundedClient:
         return escape_control(self._redact(text), MAX_ERROR_CHARS)
 
 
+class _RefusedClient:
+    """Has the place of a client that cannot be created: each call says why."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def _refuse(self, *_arguments: object, **_named: object) -> NoReturn:
+        raise EngineError("invalid", self._why)
+
+    check = finished = instance = definitions = _refuse
+
+    def close(self) -> None:
+        """Do nothing, because there is no connection."""
+
+
 def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ: Mapping[str, str]) -> BoundedClient:
     """Create the engine client of a source.
 
@@ -289,6 +304,17 @@ def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ
         why = escape_control(redact(f"{type(error).__name__}: {error}"), MAX_ERROR_CHARS)
         raise SettingsError(f"sources.{source}.engine: the client {engine.client} refuses it: {why}") from None
     return BoundedClient(client, source=source, limit=call_limit(engine), redact=redact)
+
+
+def create_refused_client(source: str, engine: EngineSettings, why: str) -> BoundedClient:
+    """Return a client in place of one that cannot be created: each call raises an `EngineError`.
+
+    Args:
+        source: the name of the source.
+        engine: its section `engine`.
+        why: the text of the error.
+    """
+    return BoundedClient(_RefusedClient(why), source=source, limit=call_limit(engine))
 
 
 def call_limit(engine: EngineSettings) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from flowhooks.background.reconciliation.clients import create_client
+from flowhooks.background.reconciliation.clients import create_client, create_refused_client
 from flowhooks.background.reconciliation.context import BUSY
 from flowhooks.background.reconciliation.reconciler import RoundLock, SourceReconciler
 from flowhooks.clock import SECOND
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 MAX_BUSY_WAIT: Final = 30.0
 """Maximum seconds until a process that found another one at work looks again."""
+
+YIELD_FACTOR: Final = 1.2
+"""How much later than due a source whose client is refused makes its round, which can only record why. Another process
+on the same ledger, whose client was created, has made a real round by then.
+"""
 
 _CORRECT: Final = "correct the settings and send SIGHUP; until then this source is not reconciled"
 _CORRECT_FILE: Final = "correct the file and send SIGHUP; until then the previous secret is used"
@@ -84,6 +89,7 @@ class Reconciliation:
         self._ready_since = 0
         self._not_ready_at = 0
         self._sources: dict[str, Source] = {}
+        self._refused: set[str] = set()
         self._secrets: dict[str, dict[str, str]] = {}
         self._rounds: dict[str, RoundLock] = {}
         self._workers: dict[str, _ReconcilerThread] = {}
@@ -136,13 +142,16 @@ class Reconciliation:
     def reconfigure(self, settings: Settings) -> None:
         """Use the sources of new settings from now on. The files of passwords and tokens are read again.
 
-        A source whose engine client cannot be created is not reconciled until the settings are corrected.
+        A source whose engine client cannot be created is not reconciled until the settings are corrected. Each of its
+        rounds fails, and says why.
         """
         with self._lock:
             self._identity_days = settings.retention.identities
             for name, before in list(self._sources.items()):
-                if settings.sources.get(name) != before or self._has_new_secrets(name, before):
+                is_refused = name in self._refused
+                if is_refused or settings.sources.get(name) != before or self._has_new_secrets(name, before):
                     del self._sources[name]
+                    self._refused.discard(name)
                     worker = self._workers.pop(name)
                     worker.begin_stop()
                     self._closed = [*(closed for closed in self._closed if closed.is_alive()), worker]
@@ -153,9 +162,9 @@ class Reconciliation:
                     worker = self._add(name, source)
                 except SettingsError as error:
                     log.error("engine_client_refused", source=name, why=str(error), next=_CORRECT)  # noqa: TRY400 (one line says it)
-                else:
-                    if self._is_started:
-                        worker.start()
+                    worker = self._add_refused(name, source, str(error))
+                if self._is_started:
+                    worker.start()
 
     def _has_new_secrets(self, name: str, source: Source) -> bool:
         try:
@@ -235,6 +244,19 @@ class Reconciliation:
             raise ValueError(f"source {name} has no engine")
         client = create_client(name, source.engine, self._plugins, self._environ)
         self._secrets[name] = read_engine_secrets(source.engine, self._environ)
+        return self._add_worker(name, source, client)
+
+    def _add_refused(self, name: str, source: Source, why: str) -> _ReconcilerThread:
+        """Add a source whose client cannot be created, so that the error is recorded as that of an engine is."""
+        if source.engine is None:
+            raise ValueError(f"source {name} has no engine")
+        self._refused.add(name)
+        client = create_refused_client(name, source.engine, f"{why}; send SIGHUP when it is corrected")
+        worker = self._add_worker(name, source, client)
+        worker.wake()
+        return worker
+
+    def _add_worker(self, name: str, source: Source, client: BoundedClient) -> _ReconcilerThread:
         reconciler = SourceReconciler(
             name,
             source,
@@ -248,7 +270,7 @@ class Reconciliation:
             not_ready_at=lambda: self._not_ready_at,
             rounds=self._rounds.setdefault(name, RoundLock()),
         )
-        worker = self._workers[name] = _ReconcilerThread(reconciler, self._clock)
+        worker = self._workers[name] = _ReconcilerThread(reconciler, self._clock, is_refused=name in self._refused)
         self._sources[name] = source
         return worker
 
@@ -274,8 +296,9 @@ class OnTakenIn(Protocol):
 class _ReconcilerThread:
     """The thread of one source."""
 
-    def __init__(self, reconciler: SourceReconciler, clock: Clock) -> None:
+    def __init__(self, reconciler: SourceReconciler, clock: Clock, *, is_refused: bool = False) -> None:
         self.reconciler = reconciler
+        self._every = reconciler.engine.reconcile_every * (YIELD_FACTOR if is_refused else 1)
         self._clock = clock
         self._wake = threading.Event()
         self._is_stopping = False
@@ -315,10 +338,9 @@ class _ReconcilerThread:
             if not is_asked and (wait := self._seconds_until_due()) > 0:
                 continue  # another process has made the round meanwhile
             result = self.reconciler.run()
-            every = self.reconciler.engine.reconcile_every
             # The round of another process may have begun before an operator asked for one.
             is_asked = is_asked and result.reason == BUSY
-            wait = min(every, MAX_BUSY_WAIT) if result.reason == BUSY else every
+            wait = min(self._every, MAX_BUSY_WAIT) if result.reason == BUSY else self._every
 
     def _seconds_until_due(self) -> float:
         """Return the seconds until a round is due, because any process made the last one; 0 if it is due."""
@@ -329,6 +351,5 @@ class _ReconcilerThread:
         if position is None:
             return 0.0
         passed = (self._clock.now() - position.round_at) / SECOND
-        every = self.reconciler.engine.reconcile_every
         # A little early counts: otherwise the process that made the last round would make the next one too late.
-        return every - passed if 0 <= passed < every * 0.9 else 0.0
+        return self._every - passed if 0 <= passed < self._every * 0.9 else 0.0

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from flowhooks.background.alerts.engine_causes import UNREACHABLE, EngineCauseFinder
 from flowhooks.clock import DAY, SECOND, to_datetime
 from flowhooks.errors import NotFound
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
 from flowhooks.model.engine import EndState
+from flowhooks.operations.engines import ask_engine, reconcile
 from flowhooks.settings.signing_keys import Secret
 from support.app_harness import plugin
 from support.asked_engine import MINUTE, grant, settings_of
+from support.waiting import until
 
 pytestmark = pytest.mark.either
 HOUR = 3600
@@ -425,6 +429,53 @@ def test_a_secret_file_is_read_again(harness, engine, tmp_path, logged):
     file.unlink()
     flow.app.reload(flow.app.settings)
     assert flow.app.reconciliation.reconcile_now("oa").error == ""
+    assert [record["event"] for record in logged].count("engine_client_refused") == 1
+
+
+@pytest.fixture
+def without_token(tmp_path):
+    """A function that lets an app read the token of its engine from a file that does not exist; it returns its path."""
+    file = tmp_path / "token"
+
+    def change(app):
+        app.reload(replace(app.settings, sources={"oa": settings_of({"token": Secret(file=str(file))})}))
+        return str(file)
+
+    return change
+
+
+def test_a_refused_client_is_a_failure_of_each_round(asked, without_token):
+    """After SIGHUP with a client that cannot be created, rounds, operations and the alert say why."""
+    app = asked.flow.app
+    settings, file = app.settings, without_token(app)
+    for _ in range(3):
+        failed = asked.failed()
+        assert (failed.reason, file in failed.error) == ("invalid", True)
+    position = asked.position()
+    assert (position.reason, position.error, position.failures) == ("invalid", failed.error, 3)
+    (result,) = reconcile(app.operation_context, source="oa", dry_run=True).sources
+    assert result.error == failed.error
+    (answer,) = ask_engine(app.operation_context, instance="i1").answers
+    assert answer.error == failed.error
+    with app.ledger.connection() as connection:
+        (cause,) = EngineCauseFinder(lambda: app.settings).find(connection, asked.clock.now())
+    assert cause.template == UNREACHABLE
+    app.reload(settings)
+    asked.round()
+    assert (asked.position().error, asked.service.sources) == ("", ("oa",))
+
+
+def test_a_refused_client_is_recorded_at_once(open_app, without_token, logged):
+    """Nobody needs to wait for the next round, and the next SIGHUP tries again although the settings are the same."""
+    asked = open_app(start=True)
+    until(lambda: asked.position() and asked.position().succeeded_at)
+    file = without_token(asked.flow.app)
+    until(lambda: file in asked.position().error)
+    Path(file).write_text("secret")
+    Path(file).chmod(0o600)
+    without_token(asked.flow.app)
+    asked.round()
+    assert asked.position().error == ""
     assert [record["event"] for record in logged].count("engine_client_refused") == 1
 
 
