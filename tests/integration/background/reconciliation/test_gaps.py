@@ -239,7 +239,8 @@ def test_an_engine_error_for_one_callback_fails_no_round(asked, logged):
     asked.engine.fail(EngineError("invalid", "400 for this id"), method="instance", times=1)
     asked.round()
     assert [record["flow_instance_id"] for record in logged if record["event"] == "instance_not_read"] == ["bad"]
-    assert asked.flow.sql("SELECT detail LIKE '%gone%' FROM history_gaps") == [(1,)]
+    ((detail,),) = asked.flow.sql("SELECT detail FROM history_gaps")
+    assert "gone" in detail
     asked.clock.advance(10 * MINUTE)
     asked.round()
     assert [call[1] for call in asked.engine.calls if call[0] == "instance"] == ["bad", "gone", "bad"]
