@@ -211,11 +211,14 @@ class SlotRequest(Protocol):
     Attributes:
         handler: the handler's id.
         skipped: ids of due deliveries that are left out, because they could not be run just now.
+        probing: ids of *unknown* deliveries that are left out, because this process is calling their probe. They are
+            not left out once an operator has made them wait.
         with_probes: whether *unknown* deliveries are included, whose probe is called.
     """
 
     handler: str
     skipped: Collection[str]
+    probing: Collection[str]
     with_probes: bool
 
     def take(self, transaction: WriteTransaction) -> int:
@@ -284,11 +287,12 @@ def claim_next(
         slots = request.take(transaction)
         # Locked rows of other processes are skipped. Where `_mark` waits for other locks, it must not hold these.
         is_constrained = request.handler in limits or request.handler in ordered
-        limit = slots + 1 + len(request.skipped)
+        limit = slots + 1 + len(request.skipped) + len(request.probing)
         rows = [
             row
             for row in next_due(transaction.connection, now, request.handler, limit, lock=not is_constrained)
-            if row.delivery_id not in request.skipped and (request.with_probes or row.state != State.UNKNOWN)
+            if row.delivery_id not in request.skipped
+            and (row.state != State.UNKNOWN or (request.with_probes and row.delivery_id not in request.probing))
         ][: slots + 1]
         candidates = [_to_started(row, request) for row in rows[:slots]]
         claims |= {

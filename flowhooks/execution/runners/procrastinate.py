@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.event import Event
+    from flowhooks.model.ready_delivery import ReadyDelivery
 
 POLL_INTERVAL: Final = 1.0
 """Seconds between polls for jobs that have become due, such as those of retries."""
@@ -115,6 +116,8 @@ class ProcrastinateRunner:
         self._claiming_changed = threading.Lock()
         self._claimed_jobs: set[int] = set()
         self._skipped: dict[str, dict[str, float]] = {}
+        self._probing: dict[str, str] = {}
+        self._probing_changed = threading.Lock()
         self._wake_fetching: Callable[[], None] = lambda: None
         self._active_until = 0.0
         self._last_error: str | None = None
@@ -259,6 +262,7 @@ class ProcrastinateRunner:
             queue=self._queue,
             passes=self._runtime.passes,
             skipped=self._skipped_of(handler),
+            probing=self._probing_of(handler),
             jobs=self._claimed_jobs,
             is_job=job_id is not None,
         )
@@ -290,10 +294,10 @@ class ProcrastinateRunner:
             queued, began = started.queued, time.monotonic()
             try:
                 claimed = started.claimed or queued.to_claimed_attempt()
-                if claimed is not None or not stop.is_set():
+                if claimed is not None:
                     execute(queued, claimed)
-                if claimed is None:
-                    self._skip(queued.handler, queued.delivery_id)
+                elif not stop.is_set():
+                    self._run_unclaimed(queued, execute)
             except FlowhooksError as error:
                 self.sweeper.on_failed()
                 log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
@@ -307,6 +311,32 @@ class ProcrastinateRunner:
                 self._slots.on_ended(queued.handler, time.monotonic() - began)
                 if not stop.is_set() and self._slots.should_refill(queued.handler):
                     self._claim(queued.handler)
+
+    def _run_unclaimed(self, queued: ReadyDelivery, execute: ExecuteFn) -> None:
+        """Run a delivery that is not marked as running: only this process knows that it is run."""
+        if queued.probe and not self._begin_probe(queued):
+            return
+        try:
+            execute(queued, None)
+            self._skip(queued.handler, queued.delivery_id)
+        finally:
+            if queued.probe:
+                self._end_probe(queued)
+
+    def _begin_probe(self, queued: ReadyDelivery) -> bool:
+        """Return whether no other thread calls this probe. While a call hangs, the delivery is due each minute."""
+        with self._probing_changed:
+            is_first = queued.delivery_id not in self._probing
+            self._probing[queued.delivery_id] = queued.handler
+            return is_first
+
+    def _end_probe(self, queued: ReadyDelivery) -> None:
+        with self._probing_changed:
+            del self._probing[queued.delivery_id]
+
+    def _probing_of(self, handler: str) -> frozenset[str]:
+        with self._probing_changed:
+            return frozenset(key for key, its_handler in self._probing.items() if its_handler == handler)
 
     def _skip(self, handler: str, delivery_id: str) -> None:
         now = time.monotonic()
@@ -329,11 +359,13 @@ class _Claim:
         queue: JobQueue,
         passes: Callable[[str, Event], bool],
         skipped: Collection[str],
+        probing: Collection[str],
         jobs: set[int],
         is_job: bool,
     ) -> None:
         self.handler = handler
         self.skipped = skipped
+        self.probing = probing
         self.with_probes = not queue.is_paused(handler)
         self.is_committed = self.has_more = False
         self._slots = slots

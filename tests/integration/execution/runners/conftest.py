@@ -52,6 +52,26 @@ def gate(new_gate):
 
 
 @pytest.fixture
+def open_hanging_probe(harness, listens, gate):
+    """A function that opens an app with the settings given, in which `gate` is the probe of a lost delivery.
+
+    It returns the app and the delivery's event, once the probe hangs.
+    """
+
+    def open_app(function, **settings):
+        listener = listens(function, name="h", probe=lambda event, _delivery: gate(event))
+        lost = harness.open(listener, start=False, **settings)
+        event_id = lost.take(wait=0).event_id
+        assert lost.app.ledger.claim(lost.app.ledger.due_deliveries(lost.clock.now(), lambda _handler: 1)[0])
+        harness.crash(lost)
+        flow = harness.open(listener, **settings)
+        assert gate.enter(1)
+        return flow, event_id
+
+    return open_app
+
+
+@pytest.fixture
 def backlog():
     """A function that stores many events of a key in one transaction, in order."""
 

@@ -41,6 +41,15 @@ def test_a_hanging_handler_does_not_block_other_handlers(harness, listens, gate)
     assert len(gate.runs) == 1  # which one is not defined: they are due at the same time
 
 
+def test_a_hanging_probe_keeps_one_thread(open_hanging_probe, gate, eventually):
+    """While a probe hangs, its delivery is due again each minute, but no other thread calls the probe."""
+    flow, _ = open_hanging_probe(lambda event: None, runner={"threads": 4})
+    for _ in range(3):
+        flow.advance(60)
+        assert not gate.enter(1, within=0.3)
+    eventually(lambda: flow.app.runner.running == 1)
+
+
 def test_handlers_take_turns(harness, listens, eventually, backlog):
     """Of two handlers with a backlog each, neither finishes before the other has run several deliveries."""
     runs, both = [], threading.Barrier(2)
