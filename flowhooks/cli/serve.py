@@ -112,7 +112,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
             cores=cores,
             run=() if no_worker else ("*",),
             credential_kinds=CREDENTIAL_KINDS,
-            on_loaded=shutdown_signal.finish_loading,
+            on_loaded=partial(context.finish_loading, shutdown_signal),
             before_lock=context.before_lock(partial(check_successor, settings, credential_kinds=CREDENTIAL_KINDS)),
         )
         try:

@@ -6,6 +6,7 @@ import secrets
 import threading
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -105,7 +106,7 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
             run=patterns or ("*",),
             kind="worker",
             credential_kinds=("operators",) if has_admin else (),
-            on_loaded=shutdown_signal.finish_loading,
+            on_loaded=partial(context.finish_loading, shutdown_signal),
         )
         try:
             _check_handlers(app.plugins.handlers, patterns)

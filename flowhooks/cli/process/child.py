@@ -61,7 +61,7 @@ class ChildProcess:
         sockets: sockets to inherit, by name.
         metrics_dir: folder of the metrics that the processes share; None if they share none.
         metrics_number: number of the files in this folder in which the process counts.
-        start_timeout: maximum seconds until the process is ready, or has loaded if it is a successor that waits.
+        start_timeout: maximum seconds until the process has loaded its plugins.
         command: command line; default: that of this process.
         environ: environment; default: that of this process.
         folder: working folder; default: that of this process.
@@ -77,7 +77,7 @@ class ChildProcess:
         ready_at: time when the process became ready, by `time.monotonic`; None if it is not ready.
         stop_timeout: seconds that it may take for an orderly end, by the settings with which it became ready; None if
             it is not ready.
-        has_loaded: whether it has loaded everything, so that it can take the ledger over.
+        has_loaded: whether it has loaded everything. A successor can take the ledger over.
         released: since when it accepts no connections, by `time.monotonic`, once it has released the ledger; otherwise
             None.
         has_ended: whether all attempts had ended when it released the ledger.
@@ -193,9 +193,16 @@ class ChildProcess:
         elif "released" in message:
             self.released, self.has_ended = message["released"], message["ended"]
         else:
-            self.has_loaded |= "loaded" in message
+            if "loaded" in message:
+                self.note_loaded()
             self.wants_replacement |= "replace" in message
             self.has_reloaded |= "reloaded" in message
+
+    def note_loaded(self) -> None:
+        """Note that the process has loaded everything, so that it is no longer killed if its start takes long."""
+        self.has_loaded = True
+        if not self.stop_requested:
+            self.kill_at = 0.0
 
     def retire(self, *, timeout: float) -> None:
         """Tell the process to retire because a successor has taken over."""
@@ -212,14 +219,12 @@ class ChildProcess:
         """Tell the only process to hand the ledger over to a successor that has loaded."""
         self._send_command(HAND_OVER_COMMAND, timeout)
 
-    def take_over(self, stopped_at: float, *, timeout: float) -> None:
+    def take_over(self, stopped_at: float) -> None:
         """Tell a successor that its predecessor has released the ledger.
 
         Args:
             stopped_at: since when no connection is accepted, by `time.monotonic`.
-            timeout: maximum seconds until it is ready.
         """
-        self.kill_at = time.monotonic() + timeout
         self._send(TAKE_OVER_COMMAND + f": {stopped_at}\n".encode())
 
     def report_refused(self, why: str, started: float) -> None:

@@ -81,6 +81,12 @@ class ProcessContext:
         if self.inherited is not None:
             self.inherited.watch_supervisor(shutdown_signal)
 
+    def finish_loading(self, shutdown_signal: ShutdownSignal) -> None:
+        """Report that the plugins are loaded. From now on, the first signal requests a graceful shutdown."""
+        shutdown_signal.finish_loading()
+        if self.inherited is not None:
+            self.inherited.report_loaded()
+
     def before_lock(self, check: Callable[[Plugins], None]) -> Callable[[Plugins], None] | None:
         """Return what a successor does before it takes the lock of the ledger; None for any other process.
 

@@ -139,10 +139,14 @@ class InheritedSockets:
         """
         self._send({"ready": True, "stop_timeout": stop_timeout})
 
+    def report_loaded(self) -> None:
+        """Report that this process has loaded everything, so that the rest of its start may take long."""
+        self._send({"loaded": True})
+
     def wait_for_predecessor(self) -> None:
         """Report that this process has loaded everything, and wait until its predecessor has released the ledger."""
         hit("restart.loaded")
-        self._send({"loaded": True})
+        self.report_loaded()
         self._may_take_over.wait()
 
     def seconds_refusing(self) -> float | None:

@@ -118,7 +118,7 @@ class Replacement:
 
         while not child.has_loaded:
             child.receive()
-            if child.has_exited() or time.monotonic() > child.kill_at:
+            if child.has_exited() or (child.kill_at and time.monotonic() > child.kill_at):
                 child.receive_last()
                 self._give_up(child)
                 why = child.exit_reason() if child.has_exited() else "it does not start in time"
@@ -255,7 +255,7 @@ class Replacement:
             self._give_up(self._successor)
             return
         if ended:
-            self._successor.take_over(stopped_at, timeout=START_TIMEOUT)
+            self._successor.take_over(stopped_at)
         serving.run_exit_functions()
         self._read_signals(shutdown_signal)  # of plugins' threads, which do not block them
         if shutdown_signal.was_received:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 START_TIMEOUT: Final = 120.0
-"""Seconds in which a process must be ready. Otherwise it is killed and counts as failed."""
+"""Seconds in which a process must have loaded its plugins. Otherwise it is killed and counts as failed.
+
+Its work on the ledger after that has no limit. A kill would roll it back, and the next start would take as long again.
+"""
 MIN_RESTART_DELAY: Final = 0.2
 """Seconds until a failed process is restarted; doubled each time that it soon fails again."""
 MAX_RESTART_DELAY: Final = 30.0

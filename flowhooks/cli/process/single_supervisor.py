@@ -143,7 +143,7 @@ class SingleSupervisor:
             selector.register(signals.reader, selectors.EVENT_READ)
             log.info("supervisor_started", processes=1)
             if self.successor is not None:
-                self.successor.has_loaded = True
+                self.successor.note_loaded()
                 self.successor.report_supervised()
                 selector.register(self.successor.control, selectors.EVENT_READ, self.successor)
             while not self._stopping or any(self._children()):
@@ -308,19 +308,17 @@ class SingleSupervisor:
             elif current.released is not None and current.has_ended:
                 self._let_take_over(successor, current.released)
             elif not current.stop_requested and current.ready_at is not None:
-                successor.kill_at = 0.0  # it waits as long as the handlers of its predecessor run
                 current.hand_over(timeout=self._stop_timeout(current))
         if successor.ready_at is not None:
             if current is not None:
                 self._leaving.append(current)
             self._current, self.successor = successor, None
             self._reload_pending, self._reload_again = self._reload_pending or self._reload_again, False
-            successor.kill_at = 0.0
             log.info("process_replaced", processes=1)
 
     def _let_take_over(self, successor: ChildProcess, stopped_at: float) -> None:
         self._has_command = True
-        successor.take_over(stopped_at, timeout=START_TIMEOUT)
+        successor.take_over(stopped_at)
 
     def _start(self, selector: selectors.BaseSelector, *, is_successor: bool) -> ChildProcess | None:
         try:

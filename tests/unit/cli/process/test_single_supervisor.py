@@ -39,7 +39,7 @@ class Child:
         self.kill_at = time.monotonic() + timeout
         self.received.append("hand over")
 
-    def take_over(self, stopped_at, *, timeout):
+    def take_over(self, stopped_at):
         """Record the command."""
         self.received.append(("take over", stopped_at))
 
