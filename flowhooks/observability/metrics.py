@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from flowhooks.clock import to_datetime
 from flowhooks.model.delivery import State
-from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
+from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE, is_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -94,8 +94,8 @@ class Metrics:
         self._looked_up = CollectorRegistry()
         shared_dir = os.environ.get(SHARED_DIR_VARIABLE)
         self.shared_dir: Final = None if shared_dir is None else Path(shared_dir)
-        if self.is_multiprocess:
-            MultiProcessCollector(self._looked_up)  # type: ignore[no-untyped-call]  # it has no types
+        if self.shared_dir is not None:
+            self._looked_up.register(_SharedCounts(self.shared_dir))
         self.handler_label: Final = _BoundedLabels(MAX_HANDLERS)
         self._source_label = _BoundedLabels(MAX_SOURCES)
         self._received = Counter(
@@ -290,6 +290,18 @@ class _BoundedLabels:
             with self._lock:
                 label = self._labels.setdefault(name, name if len(self._labels) < self._limit else OTHERS)
         return label
+
+
+class _SharedCounts(Collector):
+    """The sums over all processes that count in a folder; none while another user could have written them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        if is_private(self._folder):
+            yield from MultiProcessCollector(None, str(self._folder)).collect()  # type: ignore[no-untyped-call]  # it has no types
 
 
 class _WithoutCreated(Collector):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import threading
@@ -220,6 +222,21 @@ def test_each_scrape_has_the_sum_over_all_processes(shared):
             assert family.name == "process_cpu_seconds" or all(reported.values())
     assert "process_open_fds{" in text
     server.stop()
+
+
+def test_a_process_is_restarted_after_its_temporary_files_were_removed(shared):
+    """The folder in which the processes count together is created again."""
+    server = start(shared)
+    victim, other = pids(server)
+    (folder,) = set(re.findall(r"/\S*flowhooks-counts-[^/]+", Path(f"/proc/{victim}/maps").read_text()))
+    shutil.rmtree(folder)
+    os.kill(victim, signal.SIGKILL)
+    (successor,) = until(lambda: set(pids(server)) - {victim, other})
+    assert server.logged("counts_incomplete", pid=successor)
+    assert [file.read_text() for file in Path(folder).glob("*.pid")] == [str(successor)]
+    assert server.ask("GET", "/metrics", admin=True).status == 200
+    server.stop()
+    assert not Path(folder).exists()
 
 
 def test_a_killed_process_is_restarted(shared):

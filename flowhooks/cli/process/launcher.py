@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 ADDRESSES_KEPT: Final = "a server that is replaced keeps its sockets: stop and start it to change its addresses"
 PROCESSES_KEPT: Final = "a single process is replaced by a single process: stop and start it to run several processes"
+COUNT_AGAIN: Final = (
+    "send SIGHUP to the supervisor, so that all processes count together again; restart it if this is logged then"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -74,11 +77,11 @@ def run(
             if inherited.is_successor:  # a process that is started after a crash is not refused
                 check_processes(settings)
             check(settings)
-            if inherited.metrics_number is not None:
-                continue_counts(inherited.metrics_number)
             redact = inherited.redact = SettingsRedactor(os.environ)
             configure_log = partial(_configure_logging, redact=redact, of_several=True)
             configure_log(settings)
+            if inherited.metrics_number is not None and (why := continue_counts(inherited.metrics_number)):
+                log.warning("counts_incomplete", why=why, next=COUNT_AGAIN)
             _report_addresses(inherited, loaded)
             if inherited.is_only and settings.processes > 1:
                 log.warning("restart_needed", settings=["processes"], why=PROCESSES_KEPT)

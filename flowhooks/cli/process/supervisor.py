@@ -11,7 +11,6 @@ import itertools
 import os
 import selectors
 import signal
-import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from flowhooks.cli.process.child import ChildProcess
 from flowhooks.cli.process.restart_delay import START_TIMEOUT, next_restart_delay
 from flowhooks.cli.process.signals import depends_on_terminal, has_terminal
 from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.observability.shared_counts import shared_folder
 from flowhooks.settings import check_removed
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter
 from flowhooks.web.server.sockets import bound_address
@@ -111,7 +111,7 @@ class Supervisor:
         """
         self._slots = [Slot(number) for number in range(self.settings.processes)]
         # The process that is asked for metrics reports those of all processes, because a client cannot choose one.
-        with tempfile.TemporaryDirectory(prefix="flowhooks-counts-", ignore_cleanup_errors=True) as self._metrics_dir:
+        with shared_folder() as self._metrics_dir:
             self._supervise()
         if self._start_failure is not None:
             why, code = self._start_failure
