@@ -331,7 +331,8 @@ class Round:
         since = max(position.since - self._skew, self._began_at - DAY)
         asked = ask_about_callbacks(context, self._lease, since=since, until=until)
         if asked.found:
-            self._book.write(asked.found, position, again=Again(), skew=self._skew)
+            # An instance can have called more than once.
+            self._book.write(rules.last_of_each(asked.found), position, again=Again(), skew=self._skew)
         if asked.absent:
             times = [callback.received_at + self._skew for callback in asked.absent]
             event_id, instance_id, _ = asked.absent[0]
