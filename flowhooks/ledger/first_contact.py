@@ -84,10 +84,12 @@ def take_over(
         _delete(connection, former, _ids_in_grace(former).where(engine_instances.c.flow_instance_id.in_(decided)))
         # Seen now, so that no earlier confirmation of the source covers them.
         _rename_in_grace(connection, former, source, first_seen_at=now, changed_at=now)
-        history_gaps.rename(connection, former, source)
         skew = before.skew if own.skew is None else own.skew
         # A position without a difference of the clocks is by our clock: the engine has not answered yet.
         own_shift, shift = (skew or 0 if position.skew is None else 0 for position in (own, before))
+        history_gaps.shift(connection, source, own_shift)
+        history_gaps.shift(connection, former, shift)
+        history_gaps.rename(connection, former, source)
         since = max(before.since, before.read_until - overlap) + shift
         values = {
             # The history that the former name has read is not read again: the decisions are under that name.

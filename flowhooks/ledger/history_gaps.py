@@ -87,6 +87,19 @@ def rename(connection: Connection, former: str, source: str) -> None:
     connection.execute(update(table).where(columns.source == former).values(source=source))
 
 
+def shift(connection: Connection, source: str, skew: int) -> None:
+    """Let the gaps of a source be by the engine's clock; until it has answered, they were by ours.
+
+    Args:
+        connection: a writing connection.
+        source: the source.
+        skew: the engine's clock minus ours, in microseconds.
+    """
+    columns = table.c
+    ours = update(table).where(columns.source == source)
+    connection.execute(ours.values(since=columns.since + skew, until=columns.until + skew))
+
+
 def close_seen(transaction: WriteTransaction, source: str, found_until: int, now: int) -> int:
     """Close the open gaps that an operator has looked at; return their number.
 
@@ -99,6 +112,46 @@ def close_seen(transaction: WriteTransaction, source: str, found_until: int, now
     columns = table.c
     seen = update(table).where(columns.source == source, columns.closed_at.is_(None), columns.found_at <= found_until)
     return int(transaction.connection.execute(seen.values(closed_at=now)).rowcount)
+
+
+def trim(transaction: WriteTransaction, source: str, interval: tuple[int, int], now: int) -> int:
+    """Take an interval that was read from the gaps that begin in it: close a gap or move its start.
+
+    A gap of deleted history stays as it is.
+
+    Args:
+        transaction: the open transaction.
+        source: the source.
+        interval: its first and last end time.
+        now: microseconds since 1970.
+
+    Returns:
+        The number of closed gaps.
+    """
+    since, until = interval
+    columns, connection = table.c, transaction.connection
+    is_begun = and_(
+        columns.source == source,
+        columns.since.between(since, until),
+        columns.closed_at.is_(None),
+        columns.reason != DELETED,
+    )
+    closed = connection.execute(update(table).where(is_begun, columns.until <= until).values(closed_at=now)).rowcount
+    left = select(columns.since).where(is_begun).order_by(columns.since.desc())
+    for start in connection.execute(left).scalars().all():
+        _move_start(connection, source, start, until)
+    return int(closed)
+
+
+def _move_start(connection: Connection, source: str, start: int, until: int) -> None:
+    """Let a gap begin at `until`, or a microsecond earlier for each other gap that begins there."""
+    columns = table.c
+    between = select(columns.since).where(columns.source == source, columns.since > start, columns.since <= until)
+    taken = set(connection.execute(between).scalars())
+    while until in taken:
+        until -= 1
+    gap = update(table).where(columns.source == source, columns.since == start)
+    connection.execute(gap.values(since=until))
 
 
 def close(transaction: WriteTransaction, source: str, since: int, now: int) -> int:

@@ -1,4 +1,4 @@
-"""Record an interval of an engine's history that could not be read."""
+"""Record and log intervals of an engine's history that could not be read."""
 
 from __future__ import annotations
 
@@ -47,3 +47,9 @@ def open_gap(context: SourceContext, lease: Lease, interval: tuple[int, int], *,
             why=detail,
             next=f"`flowhooks engines list` shows the gaps of {context.name}",
         )
+
+
+def report_closed(source: str, gaps: int) -> None:
+    """Log the number of gaps that were read after all, if there are any."""
+    if gaps:
+        log.info("history_gap_closed", source=source, gaps=gaps)

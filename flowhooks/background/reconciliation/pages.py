@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.background.reconciliation import rules
+from flowhooks.background.reconciliation.gaps import report_closed
 from flowhooks.background.reconciliation.rules import Known, Rule
 from flowhooks.failpoints import hit
-from flowhooks.ledger import checksums, engine_book
+from flowhooks.ledger import checksums, engine_book, history_gaps
 from flowhooks.ledger.engine_book import Disposition
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.background.reconciliation.context import Lease, RoundResult, SourceContext
-    from flowhooks.background.reconciliation.rules import Again
+    from flowhooks.background.reconciliation.rules import Again, Window
     from flowhooks.ledger.engine_book import BookRow
     from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.ledger.transaction import WriteTransaction
@@ -47,7 +48,7 @@ class PageWriter:
         *,
         again: Again,
         skew: int,
-        read_until: int | None = None,
+        read: Window | None = None,
     ) -> None:
         """Decide the instances of a page, and write what has changed.
 
@@ -56,7 +57,7 @@ class PageWriter:
             position: how far the history was read.
             again: which skipped instances are decided again.
             skew: the engine's clock minus ours, in microseconds.
-            read_until: the end time up to which the history is read with this page; None: not known.
+            read: the interval of the history that is read with this page; None: not known.
         """
         with self._context.ledger.connection() as connection:
             undecided = self.undecided(connection, instances, again=again)
@@ -65,23 +66,28 @@ class PageWriter:
         for begin in range(0, len(undecided), MAX_WRITTEN):
             is_last = begin + MAX_WRITTEN >= len(undecided)
             rows = undecided[begin : begin + MAX_WRITTEN]
-            self._write_rows(rows, position, skew=skew, read_until=read_until if is_last else None)
+            self._write_rows(rows, position, skew=skew, read=read if is_last else None)
             hit("reconcile.page_committed")
 
     def _write_rows(
-        self, undecided: Sequence[BookRow], position: EnginePosition, *, skew: int, read_until: int | None
+        self, undecided: Sequence[BookRow], position: EnginePosition, *, skew: int, read: Window | None
     ) -> None:
         """Decide instances and write their rows in one transaction."""
+        context = self._context
 
-        def write(transaction: WriteTransaction) -> list[BookRow]:
+        def write(transaction: WriteTransaction) -> tuple[list[BookRow], int]:
+            closed = 0
             decided = self.decide(transaction.connection, undecided, position.since, skew=skew)
             engine_book.write(transaction, decided)
-            if read_until is not None and read_until > position.read_until:
-                engine_book.update_position(transaction, self._context.name, {"read_until": read_until})
+            if read is not None and read.until > position.read_until:
+                engine_book.update_position(transaction, context.name, {"read_until": read.until})
+                closed = history_gaps.trim(transaction, context.name, read, context.clock.now())
             hit("reconcile.page_written")
-            return decided
+            return decided, closed
 
-        self.count(self._lease.write(write))
+        decided, closed = self._lease.write(write)
+        self.count(decided)
+        report_closed(context.name, closed)
 
     def _to_rows(self, instances: Sequence[FinishedInstance]) -> list[BookRow]:
         now = self._context.clock.now()

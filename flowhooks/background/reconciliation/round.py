@@ -23,7 +23,7 @@ from flowhooks.background.reconciliation.context import (
     first_position,
 )
 from flowhooks.background.reconciliation.due import DueInstances, correct_future_times, finish_decline
-from flowhooks.background.reconciliation.gaps import open_gap
+from flowhooks.background.reconciliation.gaps import open_gap, report_closed
 from flowhooks.background.reconciliation.pages import PageWriter
 from flowhooks.background.reconciliation.rules import Again, Window
 from flowhooks.clock import DAY, SECOND, to_datetime, to_text
@@ -137,7 +137,7 @@ class Round:
                 again=again,
                 skew=self._skew,
                 # So a round that is interrupted does not begin from the start. The next one reads the overlap again.
-                read_until=min(last_end, read_until) if is_ordered else None,
+                read=Window(window.since, min(last_end, read_until)) if is_ordered else None,
             )
             self._context.pace.rest(self._context.stopping)
         return read_until
@@ -191,7 +191,13 @@ class Round:
             )
         # The first contact was noted by our clock.
         values = {name: getattr(position, name) + self._skew for name in ("since", "position", "read_until")}
-        self._update(values | {"skew": self._skew})  # so that a round after an error does not correct it again
+        values["skew"] = self._skew  # so that a round after an error does not correct it again
+
+        def correct(transaction: WriteTransaction) -> None:
+            engine_book.update_position(transaction, self._context.name, values)
+            history_gaps.shift(transaction.connection, self._context.name, self._skew)
+
+        self._lease.write(correct)
         return self._position()
 
     def _choose_window(
@@ -403,8 +409,7 @@ class Round:
         closed = self._lease.write(finish)
         if self._is_wide(position):
             context.widened_at = self._began_at
-        if closed:
-            log.info("history_gap_closed", source=context.name, gaps=closed)
+        report_closed(context.name, closed)
         if self.result.taken_in or not position.round_at:
             log.info(
                 "reconciliation_finished",

@@ -77,6 +77,71 @@ def test_a_long_failure_is_a_gap_until_the_interval_is_read(asked, logged):
     assert asked.gaps() == [("refused", True)]
 
 
+def test_an_interrupted_reading_of_a_gap_continues(open_app, monkeypatch, logged):
+    """The pages before the interruption are no part of the gap any more, and the next round closes the rest."""
+    asked = open_app({"page_size": 2})
+    asked.round()
+    asked.engine.fail()
+    for number in range(16):
+        asked.clock.advance(3 * HOUR)
+        asked.finish(f"i{number:02}")
+        asked.failed()
+    ((_, end),) = asked.flow.sql("SELECT since, until FROM history_gaps")
+    asked.engine.recover()
+    ledger, pages = asked.flow.app.ledger, asked.engine.pages
+
+    def busy(function):
+        raise Unavailable("ledger_slow")
+
+    with monkeypatch.context() as patch:
+        read = len(pages)
+        asked.engine.after_page = lambda: len(pages) == read + 5 and patch.setattr(ledger, "write", busy)
+        assert asked.failed().reason == "database"
+        asked.engine.after_page = None
+    assert len(asked.book()) == 8
+    read_until = asked.position().read_until
+    assert asked.flow.sql("SELECT since, until, closed_at FROM history_gaps") == [(read_until, end, None)]
+    asked.clock.advance(MINUTE)
+    asked.round()
+    assert len(asked.book()) == 16
+    assert asked.gaps() == [("unreachable", True)]
+    assert [record["gaps"] for record in logged if record["event"] == "history_gap_closed"] == [1]
+
+
+@pytest.mark.parametrize("skew", [-5, 5])
+def test_a_first_contact_that_fails_for_long(open_app, skew):
+    """The gap begins by our clock; the first answer corrects it, as it does the first contact."""
+    asked = open_app()
+    asked.engine.skew = timedelta(seconds=skew)
+    first = asked.clock.now() + skew * SECOND
+    asked.engine.fail()
+    for _ in range(3):
+        asked.failed()
+        asked.clock.advance(HOUR)
+    assert asked.gaps() == [("unreachable", False)]
+    asked.engine.recover()
+    asked.round()
+    assert asked.gaps() == [("unreachable", True)]
+    assert asked.flow.sql("SELECT since FROM history_gaps") == [(first,)]
+    assert asked.position().since == first
+
+
+def test_the_gap_of_a_former_name_without_contact(open_app):
+    """The former name has never reached the engine, so its gap is by our clock, too."""
+    asked = open_app(sources={"old": settings_of()})
+    asked.engine.skew = timedelta(seconds=5)
+    asked.engine.fail()
+    for _ in range(3):
+        asked.failed("old")
+        asked.clock.advance(HOUR)
+    asked.engine.recover()
+    settings = asked.flow.app.settings
+    for former_names in ((), ("old",)):
+        asked.flow.app.reload(replace(settings, sources={"new": settings_of(former_names=former_names)}))
+        asked.round("new")
+    assert asked.gaps() == [("unreachable", True)]
+
+
 def test_a_slow_schedule_opens_a_gap_only_after_three_failures(open_app):
     """A gap opens only after three rounds that fail."""
     asked = open_app({"reconcile_every": float(2 * HOUR)})
@@ -194,6 +259,18 @@ def test_overlapping_gaps_are_merged(asked):
     assert write_gap(asked, 500, 600)
     assert not write_gap(asked, 500, 700, "unreachable")
     assert intervals(asked) == [(150, 400, "refused"), (500, 700, "unreachable")]
+
+
+def test_an_interval_that_was_read_is_taken_from_the_gaps(asked):
+    """A gap that was read is closed, the rest of others stays open, and no gap replaces another one."""
+    for gap in [(100, 200), (130, 140, "unreachable"), (150, 600, "invalid"), (180, 500, "unreachable")]:
+        write_gap(asked, *gap)
+    write_gap(asked, 300, 900, "deleted")
+    ledger, now = asked.flow.app.ledger, asked.clock.now()
+    assert ledger.write(lambda transaction: history_gaps.trim(transaction, "oa", (120, 300), now)) == 1
+    rest = [(298, 600, "invalid"), (299, 500, "unreachable"), (300, 900, "deleted")]
+    assert intervals(asked) == [(100, 200, "refused"), (130, 140, "unreachable"), *rest]
+    assert asked.flow.sql("SELECT since FROM history_gaps WHERE closed_at IS NOT NULL") == [(130,)]
 
 
 def test_old_gaps_are_deleted(asked):
