@@ -333,6 +333,7 @@ class Intake:
             read=self._notifier.has_subscribers,
             locks_instance=locks_instance,
             started_at=callback.started_at,
+            ended_at=callback.ended_at,
             former_names=former_names,
             now=now,
             raw_body=callback.raw_body,

@@ -39,6 +39,7 @@ class Callback:
             from the engine's history.
         started_at: when that instance started, in microseconds since 1970 by our clock: the engine's time, corrected by
             its skew; None: not known.
+        ended_at: when it ended, likewise.
         end_undecided: whether the history does not tell how that instance ended, so that its event is parked.
         raw_body: the body as received, of a request to a fixed URL; otherwise None.
         media_type: the `Content-Type` of `raw_body`, or None.
@@ -54,6 +55,7 @@ class Callback:
     webhook_id: str | None = None
     origin: str = Origin.CALLBACK.value
     started_at: int | None = None
+    ended_at: int | None = None
     end_undecided: bool = False
     raw_body: str | None = None
     media_type: str | None = None

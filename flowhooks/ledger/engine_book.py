@@ -102,10 +102,12 @@ class EventOfInstance(NamedTuple):
 
     Attributes:
         event_id: its id.
+        kind: its kind.
         received_at: when it was received, in microseconds since 1970.
     """
 
     event_id: str
+    kind: str
     received_at: int
 
 
@@ -144,7 +146,7 @@ _SOURCES: Final = database.string_array("sources")
 _DIGESTS: Final = database.string_array("digests")
 _ROWS_OF_IDS: Final = _ROWS.where(engine_instances.c.flow_instance_id.in_(_IDS))
 _PREFIXES: Final = database.string_array("prefixes")
-_EVENTS: Final = select(events.c.id, events.c.flow_instance_id, events.c.received_at).where(
+_EVENTS: Final = select(events.c.id, events.c.kind, events.c.flow_instance_id, events.c.received_at).where(
     indexed(events.c.flow_instance_id).in_(_PREFIXES),
     events.c.source.in_(_SOURCES),
     events.c.origin != Origin.CORRECTION.value,  # as in `instance_events`
@@ -261,7 +263,7 @@ def events_of(connection: Connection, sources: Sequence[str], ids: Collection[st
     found: dict[str, list[EventOfInstance]] = defaultdict(list)
     for row in connection.execute(_EVENTS, parameters):
         if row.flow_instance_id in instance_ids:
-            found[row.flow_instance_id].append(EventOfInstance(row.id, row.received_at))
+            found[row.flow_instance_id].append(EventOfInstance(row.id, row.kind, row.received_at))
     return found
 
 

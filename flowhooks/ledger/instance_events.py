@@ -21,10 +21,11 @@ from flowhooks.ledger.tables import (
     indexed,
     purged_identities,
 )
+from flowhooks.model.engine import KIND_OF_END
 from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -36,6 +37,8 @@ REUSE_TOLERANCE: Final = 60 * SECOND
 
 CLOCK_TOLERANCE: Final = DAY
 """Microseconds by which a clock can have been wrong when an event was received, such as one with a wrong time zone."""
+END_KINDS: Final = frozenset(KIND_OF_END.values())
+"""The kinds of callback that report an end, whenever they come. Others can come while the instance runs."""
 
 
 class InstanceEvent(NamedTuple):
@@ -43,12 +46,14 @@ class InstanceEvent(NamedTuple):
 
     Attributes:
         event_id: its id.
+        kind: its kind; None if only its identity is left.
         received_at: when it was received, in microseconds since 1970.
         state: its state; None if only its identity is left.
         has_reused_id: whether an earlier instance with the same id has an event.
     """
 
     event_id: str
+    kind: str | None
     received_at: int
     state: str | None
     has_reused_id: bool
@@ -64,6 +69,7 @@ _OF_INSTANCE: Final = and_(
 _FIND: Final = (
     select(
         events.c.id,
+        events.c.kind,
         events.c.source,
         events.c.flow_instance_id,
         events.c.received_at,
@@ -110,6 +116,12 @@ _LINK: Final = (
             engine_instances.c.started_at.is_(None),
             events.c.received_at >= engine_instances.c.started_at - func.coalesce(_SKEW, 0) - REUSE_TOLERANCE,
         ),
+        # As in `precedes_end`.
+        or_(
+            _LINKS.c.certainty != _FOUND,
+            *(events.c.kind == kind for kind in sorted(END_KINDS)),
+            events.c.received_at >= engine_instances.c.ended_at - func.coalesce(_SKEW, 0) - REUSE_TOLERANCE,
+        ),
     )
     .values(
         disposition="has_event",
@@ -124,7 +136,8 @@ _LINK: Final = (
 def find(connection: Connection, items: Sequence[NewEvent], *, reconciled: bool) -> dict[str, InstanceEvent]:
     """Return the newest event of the instance of each item, by the item's event id; purged events included.
 
-    Corrections are left out: they belong to the event that they correct.
+    Corrections are left out: they belong to the event that they correct. So are callbacks that were sent while the
+    instance ran, if the item has its end.
 
     A stored event comes before a purged one that was received later.
 
@@ -138,21 +151,30 @@ def find(connection: Connection, items: Sequence[NewEvent], *, reconciled: bool)
     stored: dict[tuple[str, str], list[InstanceEvent]] = defaultdict(list)
     for row in connection.execute(query, {"instances": json.dumps(instances)}):
         stored[row.source, row.flow_instance_id].append(
-            InstanceEvent(row.id, row.received_at, row.state, row.instance_started_at is not None)
+            InstanceEvent(row.id, row.kind, row.received_at, row.state, row.instance_started_at is not None)
         )
     digests = {checksums.instance_sha256(*instance): instance for instance in instances}
     purged: dict[tuple[str, str], list[InstanceEvent]] = defaultdict(list)
     for digest, event_id, received_at in connection.execute(purged_query, {"digests": json.dumps(sorted(digests))}):
-        purged[digests[digest]].append(InstanceEvent(event_id, received_at, None, has_reused_id=False))
+        purged[digests[digest]].append(InstanceEvent(event_id, None, received_at, None, has_reused_id=False))
     newest = {}
     for item in items:
-        of_item = [
-            max((event for instance in instances_of(item) for event in found[instance]), key=_age, default=None)
-            for found in (stored, purged)
-        ]
+        of_item = [_newest(item, found) for found in (stored, purged)]
         if (event := next((event for event in of_item if event is not None), None)) is not None:
             newest[item.event.id] = event
     return newest
+
+
+def _newest(item: NewEvent, found: Mapping[tuple[str, str], Sequence[InstanceEvent]]) -> InstanceEvent | None:
+    events_of_item = (event for instance in instances_of(item) for event in found.get(instance, ()))
+    return max((event for event in events_of_item if not _is_of_running(item, event)), key=_age, default=None)
+
+
+def _is_of_running(item: NewEvent, event: InstanceEvent) -> bool:
+    """Return whether an event is a callback that was sent while the instance of an item ran."""
+    if item.ended_at is None or event.kind is None or is_older(item, event):
+        return False
+    return precedes_end(event.kind, event.received_at, item.ended_at)
 
 
 def _age(event: InstanceEvent) -> tuple[int, str]:
@@ -175,6 +197,17 @@ def is_older(item: NewEvent, event: InstanceEvent) -> bool:
     return item.started_at is not None and event.received_at < item.started_at - REUSE_TOLERANCE
 
 
+def precedes_end(kind: str, received_at: int, ended_at: int) -> bool:
+    """Return whether a callback of this kind can have been sent while its instance ran, so that it reports no end.
+
+    Args:
+        kind: its kind.
+        received_at: when it was received, in microseconds since 1970.
+        ended_at: when the instance ended, by the same clock.
+    """
+    return kind not in END_KINDS and received_at < ended_at - REUSE_TOLERANCE
+
+
 def is_certainly_older(item: NewEvent, event: InstanceEvent) -> bool:
     """Return whether an event is older than the instance of an item, even if a clock was wrong."""
     return item.started_at is not None and event.received_at < item.started_at - CLOCK_TOLERANCE
@@ -183,7 +216,8 @@ def is_certainly_older(item: NewEvent, event: InstanceEvent) -> bool:
 def link(connection: Connection, items: Iterable[tuple[NewEvent, str]], now: int) -> None:
     """Record in `engine_instances` that these items have an event; an instance that is not recorded stays so.
 
-    An event that was stored before is recorded only if it was not received before the instance started.
+    An event that was stored before is recorded only if it was not received before the instance started, nor sent while
+    it ran.
 
     Args:
         connection: a writing connection.

@@ -43,6 +43,7 @@ class NewEvent:
             source about finished instances, or has learned of this one so.
         started_at: when its instance started, in microseconds since 1970, if reconciliation takes it in; None: not
             known.
+        ended_at: when that instance ended, likewise.
         former_names: the earlier names of its source, if its instance is locked.
         instance_started_at: the same as `started_at`, if an earlier instance with its id has an event; otherwise None.
         now: when it was received, in microseconds since 1970.
@@ -71,6 +72,7 @@ class NewEvent:
     read: bool = True
     locks_instance: bool = False
     started_at: int | None = None
+    ended_at: int | None = None
     former_names: tuple[str, ...] = ()
     instance_started_at: int | None = None
     now: int

@@ -131,6 +131,7 @@ class RunningApp:
         source: str = "oa",
         kind: str = "complete",
         started_at: int | None = None,
+        ended_at: int | None = None,
         end_undecided: bool = False,
         **body: Any,
     ) -> TakenIn:
@@ -146,6 +147,7 @@ class RunningApp:
                 text=json.dumps(members),
                 origin="reconciled",
                 started_at=started_at,
+                ended_at=ended_at,
                 end_undecided=end_undecided,
             )
         )

@@ -14,7 +14,7 @@ from flowhooks.clock import DAY, SECOND, to_text
 from flowhooks.errors import InvalidCallback, MalformedRequest
 from flowhooks.intake.callback import Callback
 from flowhooks.ledger.engine_book import MAX_DETAIL_CHARS, BookRow, Disposition
-from flowhooks.ledger.instance_events import REUSE_TOLERANCE
+from flowhooks.ledger.instance_events import REUSE_TOLERANCE, precedes_end
 from flowhooks.model.engine import KIND_OF_END, MAX_VARIABLES_BYTES, EndState
 from flowhooks.model.event import Origin, from_body
 from flowhooks.text import escape_control, to_storable
@@ -350,7 +350,7 @@ def decide(candidate: BookRow, known: Known, *, since: int, skew: int) -> BookRo
     if known.row is not None and _is_same_instance(known.row, candidate):
         row = replace(row, first_seen_at=known.row.first_seen_at)
     started_at = our_start(candidate, skew)
-    if (event := newest_event(known.events, started_at)) is not None:
+    if (event := newest_event(known.events, started_at=started_at, ended_at=our_end(candidate, skew))) is not None:
         return replace(
             row, disposition=Disposition.HAS_EVENT.value, rule="", detail="", event_id=event.event_id, body=None
         )
@@ -367,9 +367,20 @@ def _is_in_grace(row: BookRow | None) -> bool:
     return row is not None and row.disposition == Disposition.IN_GRACE
 
 
-def newest_event(events: Sequence[EventOfInstance], started_at: int) -> EventOfInstance | None:
-    """Return the newest event that was not received before the instance started, by our clock; None: there is none."""
-    of_instance = [event for event in events if event.received_at >= started_at - REUSE_TOLERANCE]
+def newest_event(events: Sequence[EventOfInstance], *, started_at: int, ended_at: int) -> EventOfInstance | None:
+    """Return the newest event that reports the end of an instance; None: there is none.
+
+    Args:
+        events: the events with its id; one from before its start is that of an earlier instance.
+        started_at: when it started, by our clock, in microseconds since 1970.
+        ended_at: when it ended.
+    """
+    of_instance = [
+        event
+        for event in events
+        if event.received_at >= started_at - REUSE_TOLERANCE
+        and not precedes_end(event.kind, event.received_at, ended_at)
+    ]
     return max(of_instance, key=lambda event: (event.received_at, event.event_id), default=None)
 
 
@@ -380,6 +391,11 @@ def our_start(row: BookRow, skew: int) -> int:
     instance only if it is older than this one with the skew and without it.
     """
     return 0 if row.started_at is None else row.started_at - max(skew, 0)
+
+
+def our_end(row: BookRow, skew: int) -> int:
+    """Return the earliest time by our clock at which an instance can have ended, with the skew or without it."""
+    return row.ended_at - max(skew, 0)
 
 
 def to_callback(row: BookRow, skew: int) -> Callback:
@@ -398,6 +414,7 @@ def to_callback(row: BookRow, skew: int) -> Callback:
         text=body,
         origin=Origin.RECONCILED.value,
         started_at=None if row.started_at is None else our_start(row, skew),
+        ended_at=our_end(row, skew),
         end_undecided=end_state is EndState.UNDECIDED,
     )
 

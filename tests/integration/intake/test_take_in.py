@@ -73,6 +73,32 @@ def test_an_instance_with_a_callback_is_not_reconciled(flow, body):
     assert len(stored(flow)) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "seconds", "counts"), [("suspend", 60, True), ("suspend", 61, False), ("cancel", 3600, True)]
+)
+def test_a_callback_of_a_running_instance_is_not_found(flow, kind, seconds, counts):
+    """A kind that reports no end counts only from a minute before the end on, also without a start."""
+    started_at = flow.clock.now()
+    answer = flow.take(source="oa", kind=kind, wait=0)
+    flow.clock.advance(seconds)
+    for known in (started_at, None):
+        taken_in = flow.take_in(started_at=known, ended_at=flow.clock.now())
+        assert (taken_in.event_id == answer.event_id) is counts
+        assert (taken_in.new, taken_in.reused_id) == (not counts and known is not None, False)
+    assert len(stored(flow)) == (1 if counts else 2)
+
+
+def test_a_callback_of_an_earlier_instance_with_the_id_is_found(flow):
+    """Whatever its kind: a clock may have been wrong when it was received."""
+    flow.take(source="oa", kind="suspend", wait=0)
+    flow.clock.advance(3600)
+    started_at = flow.clock.now()
+    flow.clock.advance(600)
+    taken_in = flow.take_in(started_at=started_at, ended_at=flow.clock.now())
+    assert taken_in.reused_id
+    assert flow.app.ledger.event(taken_in.event_id).parked_by == "reused_id"
+
+
 def test_an_instance_that_reuses_an_id_is_reconciled(flow, runs):
     """An event that was received before the instance started belongs to an earlier instance."""
     first = flow.take(source="oa").event_id

@@ -117,18 +117,37 @@ def test_the_body_has_no_nulls_and_only_named_variables(row):
 def test_event_of_an_instance(row, started_at, received, skew, found):
     """An event counts if it was received after the start, with or without the skew, with a tolerance of a minute."""
     candidate = replace(row(), started_at=started_at)
-    known = Known(None, [EventOfInstance(f"e{number}", at) for number, at in enumerate(received)])
+    known = Known(None, [EventOfInstance(f"e{number}", "complete", at) for number, at in enumerate(received)])
     decided = rules.decide(candidate, known, since=0, skew=skew)
     assert (decided.disposition, decided.event_id) == (("has_event", "e0") if found else ("in_grace", None))
     purged = rules.decide(candidate, Known(None, (), max(received, default=None)), since=0, skew=skew)
     assert purged.rule == ("purged" if found else "")
 
 
+@pytest.mark.parametrize(
+    ("kind", "received", "skew", "found"),
+    [
+        ("finished", NOW - 60 * SECOND, 0, True),
+        ("finished", NOW - 61 * SECOND, 0, False),
+        ("finished", NOW - 61 * SECOND, 3600 * SECOND, True),
+        ("finished", NOW - 61 * SECOND, -3600 * SECOND, False),
+        ("finished", NOW + 3600 * SECOND, -3600 * SECOND, True),
+        ("cancel", NOW - DAY, 0, True),
+    ],
+)
+def test_event_of_an_end(row, kind, received, skew, found):
+    """A kind that reports no end counts only if it came at the end, with or without the skew, or later."""
+    candidate = replace(row(), started_at=NOW - 2 * DAY)
+    events = [EventOfInstance("e0", kind, received), EventOfInstance("e1", "suspend", NOW - DAY + SECOND)]
+    decided = rules.decide(candidate, Known(None, events), since=0, skew=skew)
+    assert decided.event_id == ("e0" if found else None)
+
+
 def test_an_event_has_precedence_over_every_rule(row):
     """An instance that a rule would skip, and that has an event, has an event."""
     child = row(parent_id="p")
     assert child.rule == "child"
-    decided = rules.decide(child, Known(None, [EventOfInstance("e1", NOW)]), since=NOW + DAY, skew=0)
+    decided = rules.decide(child, Known(None, [EventOfInstance("e1", "complete", NOW)]), since=NOW + DAY, skew=0)
     assert (decided.disposition, decided.rule, decided.detail) == ("has_event", "", "")
 
 
