@@ -209,6 +209,14 @@ def _position(stored: Any) -> EnginePosition:
     return EnginePosition(**values)
 
 
+def present_name(connection: Connection, former_name: str) -> str:
+    """Return the source that reads the history of its former name; `""`: there is none."""
+    columns = engine_positions.c
+    owned = json.dumps(former_name)
+    rows = connection.execute(select(columns.source, columns.former_names).order_by(columns.source))
+    return next((row.source for row in rows if owned in str(row.former_names)), "")
+
+
 def parse_definitions(text: str | None) -> tuple[ProcessDefinition, ...] | None:
     """Return the definitions that a position stores; None if they were never read, or are damaged."""
     if text is None:

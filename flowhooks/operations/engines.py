@@ -313,7 +313,7 @@ def decline_reconciliation(
     Raises:
         NotFound: there is no such source, or it has no engine.
         SettingsError: `seen_until` is later than the last reconciliation, or more instances wait than `instances`.
-        LedgerError: another process reconciles the source, or another request waits for its reconciliation. Nothing was
+        LedgerError: the source cannot be reconciled now: the message says why, such as another process. Nothing was
             declined, or a part, and the next reconciliation declines the rest.
         Unavailable: the ledger could not be written. Nothing was declined, or a part, as above.
     """

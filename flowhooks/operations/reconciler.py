@@ -51,7 +51,7 @@ class Reconciler(Protocol):
             note: why.
 
         Raises:
-            LedgerError: another process reconciles the source, or another request waits for its reconciliation. Nothing
+            LedgerError: the source cannot be reconciled now: the message says why, such as another process. Nothing
                 was declined, or a part, and the next reconciliation declines the rest.
             Unavailable: it was not stored, or only a part, and the next reconciliation declines the rest.
         """

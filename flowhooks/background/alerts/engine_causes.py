@@ -55,6 +55,10 @@ OVERDUE: Final = MessageTemplate(
     "`flowhooks engines reconcile --source {quoted}`: its result says what stops it. The log has the reason as "
     "`reconciliation_postponed` or `reconciliation_fault`."
 )
+RENAMED: Final = MessageTemplate(
+    "The history of engine {subject} was last read completely before {since}: it is read as {why}. Add that name to "
+    "former_names of {subject}, unless a server still uses it."
+)
 MISSED: Final = MessageTemplate(
     "{many} of engine {subject} {have} completed without a callback, the first taken in at {since}. Their events were "
     "made from the engine's history. `flowhooks events show {why}` shows one of them. Find out why the engine does "
@@ -148,14 +152,16 @@ class EngineCauseFinder:
             if position is not None:
                 yield from _of_position(connection, position, now)
             if position is None or not _is_failing(position):
-                yield from self._overdue(name, source, position, now)
+                yield from self._overdue(connection, name, source, position=position, now=now)
             if source.has_credential:  # nobody expects callbacks of another one
                 yield from _missed(connection, name, now)
             yield from _gap(name, gaps.get(name, ()))
             yield from _reused(connection, name, now)
             yield from _invalid(connection, name, now)
 
-    def _overdue(self, name: str, source: Source, position: EnginePosition | None, now: int) -> Iterator[Cause]:
+    def _overdue(
+        self, connection: Connection, name: str, source: Source, *, position: EnginePosition | None, now: int
+    ) -> Iterator[Cause]:
         """Find a source whose rounds neither succeed nor fail, whatever keeps them from it."""
         if source.engine is None or self._first_check_at is None:
             return
@@ -165,12 +171,14 @@ class EngineCauseFinder:
         succeeded_at = None if position is None else position.succeeded_at
         started_at = self._first_check_at if succeeded_at is None else succeeded_at
         if now - started_at > limit and now - self._first_check_at > min(rounds, limit):
+            present_name = "" if position is not None else engine_queries.present_name(connection, name)
             yield Cause(
                 cause=AlertCause.ENGINE_UNREACHABLE,
                 subject=name,
                 since=started_at,
                 count=lambda _: 1,
-                template=OVERDUE,
+                template=RENAMED if present_name else OVERDUE,
+                why=present_name,
             )
 
     def _silent(self, connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:

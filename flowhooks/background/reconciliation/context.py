@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUSY: Final = "busy"
-"""Reason of a round that did not start because another process reconciles the source, or another request waits."""
+"""Reason of a round that did not start: another process reconciles the source, its history is read under another name,
+or another request waits."""
 STOPPED: Final = "stopped"
 """Reason of a round that the stop of the process, or the loss of the lease, has ended."""
 STORAGE: Final = "database"
@@ -80,7 +81,8 @@ class RoundResult:
             callbacks, so that the engine may call again.
         to_confirm: the number of instances that wait for an operator, or would.
         reason: why the round ended early: `"unreachable"`, `"refused"` or `"invalid"` for the engine, `"busy"` if
-            another process reconciles the source or another request waits, `"stopped"`, `"database"`; `""`: it did not.
+            another process reconciles the source, its history is read under another name or another request waits,
+            `"stopped"`, `"database"`; `""`: it did not.
         error: the same, in one sentence for operators.
     """
 

@@ -186,22 +186,25 @@ class SourceReconciler:
             note: why.
 
         Raises:
-            LedgerError: another process reconciles the source, another request waits for the round in progress, or it
-                was not stored.
+            LedgerError: another process reconciles the source, its history is read under another name, another request
+                waits for the round in progress, or it was not stored.
         """
-        busy = f"another process reconciles {self.name}: try again when its round has ended"
         with self._rounds.held_for_request() as is_held:
             if not is_held:
                 raise LedgerError(self._awaited_text)
             process = self._ledger.process
-            if not self._take_lease(process):
-                raise LedgerError(busy)
+            if refusal := self._take_lease(process):
+                raise LedgerError(refusal)
             try:
                 return decline(self._context, Lease(self._context, process), seen_until, note)
             except RoundStopped:
-                raise LedgerError(busy) from None
+                raise LedgerError(self._busy_text) from None
             finally:
                 self._release_lease(process)
+
+    @property
+    def _busy_text(self) -> str:
+        return f"another process reconciles {self.name}: try again when its round has ended"
 
     @property
     def _awaited_text(self) -> str:
@@ -236,9 +239,8 @@ class SourceReconciler:
             Round(self._context, result, "").preview(since, declined=declined)
             return
         process = self._ledger.process
-        if not self._take_lease(process):
-            result.reason = BUSY
-            result.error = f"another process reconciles {self.name}"
+        if refusal := self._take_lease(process):
+            result.reason, result.error = BUSY, refusal
             return
         try:
             hit("reconcile.leased")
@@ -311,17 +313,22 @@ class SourceReconciler:
             return  # it is logged, and `flowhooks_engine_last_success_age_seconds` grows
         self._uncounted, self._uncounted_since = 0, 0
 
-    def _take_lease(self, process: str) -> bool:
-        def take(transaction: WriteTransaction) -> bool:
+    def _take_lease(self, process: str) -> str:
+        """Take the lease; return why that is not possible, or `""` if it is taken."""
+
+        def take(transaction: WriteTransaction) -> str:
             now, former_names = self._clock.now(), self._context.names[1:]
             present = first_contact.make_first_contact(transaction, self.name, former_names, now)
-            if present != self.name or not engine_book.take_lease(
-                transaction, self.name, process, self._context.lease_seconds
-            ):
-                return False
+            if present != self.name:
+                return (
+                    f"the history of {self.name} is read as {present}: add {present} to former_names of {self.name}, "
+                    f"unless a server still uses the name {present}"
+                )
+            if not engine_book.take_lease(transaction, self.name, process, self._context.lease_seconds):
+                return self._busy_text
             rule = Rule.DECLINED.value
             first_contact.take_over(transaction, self.name, former_names, overlap=OVERLAP, rule=rule, now=now)
-            return True
+            return ""
 
         return self._ledger.write(take)
 

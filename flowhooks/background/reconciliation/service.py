@@ -219,7 +219,7 @@ class Reconciliation:
 
         Raises:
             NotFound: there is no source with an engine of this name.
-            LedgerError: another process reconciles the source, or another request waits for its reconciliation. Nothing
+            LedgerError: the source cannot be reconciled now: the message says why, such as another process. Nothing
                 was declined, or a part, and the next reconciliation declines the rest.
             Unavailable: it was not stored, or only a part, and the next reconciliation declines the rest.
         """

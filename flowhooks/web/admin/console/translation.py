@@ -15,6 +15,7 @@ from flowhooks.background.alerts.engine_causes import (
     NO_ENGINE,
     OVERDUE,
     REJECTED,
+    RENAMED,
     REUSED,
     SILENT,
     SKEW,
@@ -117,6 +118,10 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "流程引擎 {subject} 的历史自 {since} 之后没有完整读取过，也没有记录错误。"
         "请执行 `flowhooks engines reconcile --source {quoted}`，其结果说明是什么原因。"
         "日志中的原因是 `reconciliation_postponed` 或 `reconciliation_fault`。"
+    ),
+    RENAMED: (
+        "流程引擎 {subject} 的历史自 {since} 之后没有完整读取过：现在以 {why} 的名称读取。"
+        "请在 {subject} 的 former_names 中加入该名称，除非仍有服务器使用它。"
     ),
     NO_ENGINE: (
         "来源 {subject} 有 {count:,} 个已结束的流程实例没有事件，也不会补收，因为设置中不再有其流程引擎，"

@@ -99,6 +99,19 @@ def test_a_first_reconciliation_that_never_ends(flow):
     assert alerts[AlertCause.ENGINE_UNREACHABLE, "oa"].started_at == start
 
 
+def test_the_history_is_read_under_another_name(flow):
+    """If a rename was taken back, no round of the source ends; the alert has the name that the settings lack."""
+    engine_ledger.position(flow, "oa2", former_names='["erp", "oa"]')
+    engine_ledger.position(flow, "oa3", former_names='["oa4"]')
+    assert found(flow) == {}
+    flow.clock.advance(3601)
+    alert = found(flow)[AlertCause.ENGINE_UNREACHABLE, "oa"]
+    assert alert.message.endswith(
+        ": it is read as oa2. Add that name to former_names of oa, unless a server still uses it."
+    )
+    assert "is read as" not in found(flow)[AlertCause.ENGINE_UNREACHABLE, "pulled"].message
+
+
 def test_servers_that_were_stopped_for_long(flow):
     """After a start, the first rounds have time to end before the old success raises an alert."""
     for name in ("oa", "pulled"):

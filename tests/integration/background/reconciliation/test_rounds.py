@@ -10,7 +10,7 @@ import pytest
 
 from flowhooks.background.alerts.engine_causes import UNREACHABLE, EngineCauseFinder
 from flowhooks.clock import DAY, SECOND, to_datetime
-from flowhooks.errors import NotFound
+from flowhooks.errors import LedgerError, NotFound
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
 from flowhooks.model.engine import EndState
 from flowhooks.operations.engines import ask_engine, reconcile
@@ -365,6 +365,22 @@ def test_a_source_that_gets_its_former_name_back(open_app):
     asked.clock.advance(121)
     assert asked.round("oa").taken_in == 1
     assert asked.flow.sql("SELECT source, disposition FROM engine_instances") == [("oa", "has_event")]
+
+
+def test_a_rename_that_is_taken_back(asked):
+    """The history stays with the new name, and each request says so, until the settings name it as a former name."""
+    settings = asked.flow.app.settings
+    asked.flow.app.reload(replace(settings, sources={"oa2": settings_of(former_names=("oa",))}))
+    asked.round("oa2")
+    asked.flow.app.reload(settings)
+    asked.finish("i1")
+    result = asked.failed()
+    says = "the history of oa is read as oa2: add oa2 to former_names of oa, unless a server still uses the name oa2"
+    assert (result.reason, result.error) == ("busy", says)
+    with pytest.raises(LedgerError, match=says):
+        asked.service.decline("oa", note="")
+    asked.flow.app.reload(replace(settings, sources={"oa": settings_of(former_names=("oa2",))}))
+    assert asked.round().in_grace == 1
 
 
 @pytest.mark.parametrize("last", ["new", "old"])
