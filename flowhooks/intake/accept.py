@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.intake.callback import Callback
+    from flowhooks.intake.config import IntakeConfig
     from flowhooks.ledger.accept_results import AcceptResult
     from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
     from flowhooks.ledger.ledger import Ledger
@@ -43,28 +43,12 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.notifier import HookNotifier
-    from flowhooks.routing.router import Router
     from flowhooks.settings import RoutingSettings, Settings, Source
 
 REVIVE_COOLDOWN: Final = 60 * SECOND
 """Microseconds after its last attempt before a repeated callback can retry a dead delivery: one minute."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeConfig:
-    """The configuration for a callback, from its credential to its route. One object, so that it changes atomically.
-
-    Attributes:
-        settings: the current settings.
-        router: selects the handlers of an event.
-        missing_handlers: ids of handlers that are missing or retired, so that their deliveries are suspended.
-    """
-
-    settings: Settings
-    router: Router
-    missing_handlers: frozenset[str]
 
 
 class Intake:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from flowhooks.intake.accept import IntakeConfig
+from flowhooks.intake.config import IntakeConfig
 from flowhooks.operations.lookup import build_router
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from support.waiting import WAIT_TIMEOUT, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowhooks.intake.accept import IntakeConfig
+    from flowhooks.intake.config import IntakeConfig
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.handler import Handler
     from flowhooks.testing import ManualClock

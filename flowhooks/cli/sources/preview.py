@@ -20,8 +20,8 @@ import falcon
 from flowhooks.cli import routes_text
 from flowhooks.clock import Clock
 from flowhooks.errors import CallbackRejected, InvalidCallback, MalformedRequest, Unavailable
-from flowhooks.intake.accept import IntakeConfig
 from flowhooks.intake.callback import Answer, AnswerStatus
+from flowhooks.intake.config import IntakeConfig
 from flowhooks.intake.ingress_request import FORM, check_media_type, decode
 from flowhooks.intake.mapping import IgnoredRequest, MappedCallback, map_request
 from flowhooks.model.event import ParkedBy, from_body

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.clock import Clock
-    from flowhooks.intake.accept import Intake, IntakeConfig
+    from flowhooks.intake.accept import Intake
+    from flowhooks.intake.config import IntakeConfig
     from flowhooks.model.receiver import ReceivedCallback
     from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import IngressSettings

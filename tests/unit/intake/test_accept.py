@@ -12,8 +12,9 @@ import pytest
 from flowhooks import Event, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, Unauthorized, Unavailable
-from flowhooks.intake.accept import Intake, IntakeConfig
+from flowhooks.intake.accept import Intake
 from flowhooks.intake.callback import Answer, AnswerStatus, Callback, TakenIn
+from flowhooks.intake.config import IntakeConfig
 from flowhooks.ledger.accept_results import AcceptResult, BatchRolledBack
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
