@@ -9,10 +9,14 @@ An *order group* is a handler together with one order key. Each delivery of a gr
 - `0` (`NEXT`): it may start.
 - above `0`: it is blocked by the deliveries before it.
 
-**Only `admissible` decides**, in the transaction that starts an attempt. It locks the groups and the limited handlers
-concerned, then reads which delivery is first of its group and how many deliveries of the handler run. The lock is held
-until COMMIT, so two processes never start two deliveries of one group, nor one more than the limit. A handler's rate is
-counted there, too (`start_limits.py`).
+**Only `admissible` decides**, in the transaction that starts an attempt. It locks the limited handlers and then the
+groups concerned, then reads which delivery is first of its group and how many deliveries of the handler run. The locks
+are held until COMMIT, so two processes never start two deliveries of one group, nor one more than the limit. A
+handler's rate is counted there, too (`start_limits.py`).
+
+**Handlers are locked before groups**, because a claim for free slots locks its handlers before it reads which
+deliveries are due, and so which groups they are of. If a claim had a group and waited for a handler, both could wait
+for each other.
 
 **Stored positions are a hint.** They keep blocked deliveries out of the index that runners poll, and they let the next
 delivery be found in one index lookup. A wrong hint delays a delivery; it never starts one too early.
@@ -44,7 +48,6 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
-    union,
     update,
 )
 
@@ -136,12 +139,10 @@ _SET_POSITIONS: Final = (
 
 _CANDIDATES: Final = deliveries.c.id.in_(database.string_array("ids"))
 _LOCK: Final = database.lock_statement(
-    union(
-        select((deliveries.c.handler + " " + deliveries.c.order_key).label("name")).where(
-            _CANDIDATES, deliveries.c.order_key.is_not(None)
-        ),
-        database.string_array("handlers"),
-    )
+    database.string_array("handlers"),
+    select((deliveries.c.handler + " " + deliveries.c.order_key).label("name")).where(
+        _CANDIDATES, deliveries.c.order_key.is_not(None)
+    ),
 )
 _LOCK_HANDLERS: Final = database.lock_statement(database.string_array("handlers"))
 _ADMISSIBLE: Final = select(deliveries.c.id).where(_CANDIDATES, deliveries.c.state == State.WAITING.value, IS_FIRST)

@@ -18,10 +18,12 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    literal_column,
     null,
     select,
     text,
     type_coerce,
+    union_all,
 )
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite.dml import OnConflictDoNothing, OnConflictDoUpdate
@@ -37,7 +39,7 @@ from flowhooks.ledger.database.engines import POSTGRESQL, STATEMENT_TIMEOUT, ope
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from sqlalchemy import CompoundSelect, Connection, Select
+    from sqlalchemy import Connection, Select
 
 _CHANNEL: Final = "flowhooks"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
@@ -212,17 +214,21 @@ def existing_tables(connection: Connection, names: Collection[str]) -> set[str]:
     return set(connection.exec_driver_sql(statement).scalars())
 
 
-def lock_statement(names: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
+def lock_statement(*kinds: Select[Any]) -> Select[Any]:
     """Return a statement for `lock`.
 
     Args:
-        names: selects, in its one column, the names to lock. They are locked in one order, so that two transactions do
-            not deadlock.
+        *kinds: each selects, in its one column, names to lock. All names of one kind are locked before those of the
+            next kind, and the names of a kind in one order, so that two transactions do not deadlock.
     """
-    each = names.subquery("names")
-    name = next(iter(each.c))
-    ordered = select(func.hashtextextended(name, 0).label("key")).distinct().order_by("key").subquery("ordered")
+    keys = union_all(*[_keys(names, rank) for rank, names in enumerate(kinds)])
+    ordered = keys.order_by("rank", "key").subquery("ordered")
     return select(func.pg_advisory_xact_lock(ordered.c.key))
+
+
+def _keys(names: Select[Any], rank: int) -> Select[Any]:
+    (name,) = names.subquery(f"names_{rank}").c
+    return select(literal_column(str(rank)).label("rank"), func.hashtextextended(name, 0).label("key")).distinct()
 
 
 def lock(connection: Connection, statement: Select[Any], parameters: Mapping[str, Any]) -> None:

@@ -1,0 +1,169 @@
+"""Claims of processes that share a ledger lock handlers before order groups."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from sqlalchemy import event
+
+from flowhooks.ledger import attempts, database
+from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.postgresql
+
+LIMITED = {"concurrency": 1}
+ORDERED = {"order_by": "business_key"}
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+IS_FREE = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
+WAITING = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND NOT granted
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+KEY_BEFORE_HANDLER = """
+SELECT 'k' || n FROM generate_series(1, 1000) AS n
+WHERE hashtextextended(? || ' k' || n, 0) < hashtextextended(?, 0) LIMIT 1
+"""
+"""An order key whose group has a lower number than another name, by which locks of one kind are sorted."""
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+class Slots:
+    """The two free slots of a handler."""
+
+    skipped = probing = ()
+    with_probes = False
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.started = []
+
+    def take(self, _transaction):
+        """Take both slots."""
+        return 2
+
+    def passes(self, _event):
+        """The handler has no conditions."""
+        return True
+
+    def on_claimed(self, _transaction, started, **_more):
+        """Keep the deliveries that start."""
+        self.started = [delivery.queued.delivery_id for delivery in started]
+
+
+@pytest.fixture
+def opened(harness, listens, long_timeouts, monkeypatch):
+    """A function that opens a ledger without a runner, with handlers of these names and options."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", WAIT_TIMEOUT)
+
+    def open_ledger(**handlers):
+        return harness.open(
+            *[listens(nothing, name=name, process_key=name, **options) for name, options in handlers.items()],
+            start=False,
+        )
+
+    return open_ledger
+
+
+@pytest.fixture
+def blocker(harness):
+    """A session with an open transaction, whose locks others wait for; it ends before the ledgers are closed."""
+    with psycopg.connect(harness.url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def pool(blocker):
+    """Threads in which tests make calls that wait, until the session `blocker` has ended its transaction."""
+    with ThreadPoolExecutor() as threads:
+        yield threads
+        blocker.rollback()
+
+
+def take(flow, handler, key="k", instance="i1"):
+    """Store a callback for a handler; return its delivery as a runner would read it."""
+    event_id = flow.take(f"{handler}-{instance}", key=handler, wait=0, businessKey=key).event_id
+    stored = flow.only(event_id)
+    return ReadyDelivery(stored.delivery_id, stored.handler, stored.attempt, ordered=stored.ordered)
+
+
+def is_waiting(flow):
+    """Whether a transaction waits for an advisory lock."""
+    return flow.sql(WAITING) != [(0,)]
+
+
+def scalar(connection, statement, *values):
+    """The only value that a statement returns."""
+    return connection.execute(statement, values).fetchone()[0]
+
+
+def test_two_processes_claim_a_limited_and_ordered_handler(opened, eventually, monkeypatch):
+    """One process fills free slots while another one claims the delivery: one of them starts it, and none fails."""
+    first, second = (opened(h=LIMITED | ORDERED) for _ in range(2))
+    ((key,),) = first.sql(KEY_BEFORE_HANDLER, "p:h", "p:h")
+    queued, slots = take(first, "h", key), Slots("p:h")
+    is_locked, go_on, read = threading.Event(), threading.Event(), attempts.next_due
+
+    def next_due(*given, **options):
+        is_locked.set()
+        assert go_on.wait(WAIT_TIMEOUT)
+        return read(*given, **options)
+
+    monkeypatch.setattr(attempts, "next_due", next_due)
+    filled = first.app.ledger.claim_next(slots)
+    assert is_locked.wait(WAIT_TIMEOUT)
+    with ThreadPoolExecutor() as threads:
+        try:
+            claimed = threads.submit(second.app.ledger.claim, queued)
+            eventually(lambda: is_waiting(second))
+        finally:
+            go_on.set()
+        filled.result(WAIT_TIMEOUT)
+        assert isinstance(claimed.result(WAIT_TIMEOUT), LimitReached)
+    assert slots.started == [queued.delivery_id]
+
+
+def test_a_claim_that_waits_for_a_handler_holds_no_group(opened, blocker, pool, eventually):
+    """The group is locked after the handler of another delivery, also if it has a lower number."""
+    flow = opened(limited=LIMITED, ordered=ORDERED)
+    ((key,),) = flow.sql(KEY_BEFORE_HANDLER, "p:ordered", "p:limited")
+    several = [take(flow, "ordered", key), take(flow, "limited")]
+    blocker.execute(LOCK, ("p:limited",))
+    claimed = pool.submit(flow.app.ledger.claim_all, several)
+    eventually(lambda: is_waiting(flow))
+    assert scalar(blocker, IS_FREE, f"p:ordered {key}")
+    blocker.rollback()
+    assert [isinstance(result, ClaimedAttempt) for result in claimed.result(WAIT_TIMEOUT)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "of_claim", "of_slots"), [({}, 0, 0), (LIMITED, 1, 2), (ORDERED, 1, 1), (LIMITED | ORDERED, 1, 2)]
+)
+def test_a_claim_sends_few_lock_statements(opened, options, of_claim, of_slots):
+    """A claim locks all with one statement, and free slots their handlers before; other handlers need no lock."""
+    flow = opened(given=options, slots=options)
+    queued, other, slots = take(flow, "given"), take(flow, "slots"), Slots("p:slots")
+    assert count_locks(flow, lambda: flow.app.ledger.claim(queued)) == of_claim
+    assert count_locks(flow, lambda: flow.app.ledger.claim_next(slots).result(WAIT_TIMEOUT)) == of_slots
+    assert slots.started == [other.delivery_id]
+
+
+def count_locks(flow, claim):
+    """Return the number of statements with advisory locks that a claim sends."""
+    sent = []
+
+    def record(_connection, _cursor, statement, *_rest):
+        sent.append(statement)
+
+    engine = flow.app.ledger._write_engine
+    event.listen(engine, "before_cursor_execute", record)
+    claim()
+    event.remove(engine, "before_cursor_execute", record)
+    return sum("pg_advisory_xact_lock" in statement for statement in sent)
