@@ -163,21 +163,16 @@ def claim(
 
 def claim_batch(
     transaction: WriteTransaction,
-    requests: Sequence[list[ClaimRequest] | SlotRequest],
+    batches: Sequence[list[ClaimRequest]],
     in_flight: InFlightAttempts,
     *,
     process: str,
     now: int,
-    limits: Mapping[str, StartLimits],
-    ordered: Collection[str],
-) -> list[list[ClaimedAttempt | LimitReached | None] | None]:
-    """Claim given deliveries with `claim`, and the next ones of handlers with `claim_next`."""
-    given = [request for request in requests if isinstance(request, list)]
-    claims = [claim_request for request in given for claim_request in request]
-    results = iter(claim(transaction, claims, in_flight, process=process, now=now) if claims else ())
-    if of_slots := [request for request in requests if not isinstance(request, list)]:
-        claim_next(transaction, of_slots, in_flight, process=process, now=now, limits=limits, ordered=ordered)
-    return [list(islice(results, len(request))) if isinstance(request, list) else None for request in requests]
+) -> list[list[ClaimedAttempt | LimitReached | None]]:
+    """Claim the deliveries of several callers with `claim`; return the results for each of them."""
+    requests = [request for batch in batches for request in batch]
+    results = iter(claim(transaction, requests, in_flight, process=process, now=now))
+    return [list(islice(results, len(batch))) for batch in batches]
 
 
 def _mark(

@@ -6,7 +6,7 @@ A commit waits for the disk, and that wait is the same for one row and for a hun
 
 1. `submit` puts a `WriteRequest` (a work function and one item) into a queue and returns at once.
 2. The writer thread takes up to `MAX_BATCH_SIZE` requests, groups them by work function, and calls each function once
-   with all its items, in one transaction.
+   with all its items, in one transaction (see `run_last` for the exception).
 3. After the COMMIT it runs the transaction's callbacks, then gives each request its result, which wakes its caller.
 
 While one COMMIT is under way the next batch queues up. The busier the process, the larger its batches and the cheaper
@@ -25,9 +25,10 @@ Rules that the rest of the package relies on:
   `after_rollback` callbacks only if it has not.
 - **`on_begin`** is called first in every transaction, also when the items of a batch are executed one by one. It stores
   a heartbeat that is due, so that no work of the transaction runs under the id of an expired process.
-- **`run_last`** names the work function that takes row locks other processes wait for. It runs at the end of the
-  transaction, so that these locks are short.
-- **`before_commit` callbacks** run after it, because they change rows that all processes change. Every process locks
+- **`run_last`** names the work functions that take locks other processes wait for. They run at the end of a
+  transaction, so that these locks are short. A transaction runs only one of them. Each takes its locks in one order,
+  but two of them, one after the other, would not, and two processes could wait for each other.
+- **`before_commit` callbacks** run after them, because they change rows that all processes change. Every process locks
   these rows in the order of `SharedRows`.
 """
 
@@ -37,6 +38,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -48,7 +50,7 @@ from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
 
@@ -119,7 +121,7 @@ class GroupCommitWriter:
         max_queued: maximum number of queued requests; more are refused.
         on_commit: called after each commit with the number of requests and the seconds that it took.
         on_begin: called within each transaction, at its start.
-        run_last: the work function that is called last in a transaction, because it takes locks that others wait for.
+        run_last: the work functions that take locks that others wait for. A transaction calls one of them, last.
         before_commit: called within each transaction, at its end.
         guard: checks that the file being written is the one at its path; None for a database that is not a file.
 
@@ -134,7 +136,7 @@ class GroupCommitWriter:
         max_queued: int = 10_000,
         on_commit: Callable[[int, float], None] = lambda _items, _seconds: None,
         on_begin: Callable[[WriteTransaction], None] = lambda _transaction: None,
-        run_last: Callable[..., Any] | None = None,
+        run_last: Collection[Callable[..., Any]] = (),
         before_commit: Callable[[WriteTransaction], None] = lambda _transaction: None,
         guard: FileGuard | None = None,
     ) -> None:
@@ -234,8 +236,17 @@ class GroupCommitWriter:
                 except Empty:
                     break
             if batch:
-                self._commit(batch)
+                self._commit_each(self._split(batch))
         self._disconnect()
+
+    def _split(self, batch: list[WriteRequest]) -> list[list[WriteRequest]]:
+        """Return the requests of each transaction, in which those of a function of `run_last` come last."""
+        others: list[WriteRequest] = []
+        last: dict[Any, list[WriteRequest]] = {}
+        for request in batch:
+            (last.setdefault(request.work, []) if request.work in self._run_last else others).append(request)
+        first, *rest = last.values() or [[]]
+        return [others + first, *rest]
 
     def _commit(self, batch: list[WriteRequest], *, retry: bool = True) -> bool:
         """Execute a batch and set its results; return whether the database was available.
@@ -261,7 +272,7 @@ class GroupCommitWriter:
                 is_available = False
             if is_available and len(batch) > 1:
                 # One bad item must not take the others with it.
-                return self._commit_one_by_one(batch, cause)
+                return self._commit_each([[request] for request in batch], cause)
             # Damaged text in one row is no failure of the database.
             if isinstance(cause, SQLAlchemyError) and not database.is_undecodable(cause):
                 self._log_health(database.error_text(cause), damage=database.is_damage(cause))
@@ -276,11 +287,11 @@ class GroupCommitWriter:
         self._on_commit(len(batch), time.monotonic() - began)
         return True
 
-    def _commit_one_by_one(self, batch: list[WriteRequest], cause: BaseException | None) -> bool:
-        """Execute each request in a transaction of its own; return whether the database stayed available."""
-        for index, request in enumerate(batch):
-            if not self._commit([request]):
-                for unprocessed in batch[index + 1 :]:
+    def _commit_each(self, batches: Sequence[list[WriteRequest]], cause: BaseException | None = None) -> bool:
+        """Execute each batch in a transaction of its own; return whether the database stayed available."""
+        for index, batch in enumerate(batches):
+            if not self._commit(batch):
+                for unprocessed in chain.from_iterable(batches[index + 1 :]):
                     _fail(unprocessed, cause if isinstance(cause, SQLAlchemyError) else Unavailable("ledger_down"))
                 return False
         return True
@@ -299,8 +310,6 @@ class GroupCommitWriter:
         groups: dict[Any, list[WriteRequest]] = {}
         for request in batch:
             groups.setdefault(request.work, []).append(request)
-        if self._run_last in groups:
-            groups[self._run_last] = groups.pop(self._run_last)
         results: list[tuple[WriteRequest, Any]] = []
         transaction, complete = None, False
         if self._guard is not None and self._guard.find_problem_quickly():

@@ -157,7 +157,7 @@ class Ledger(Reader):
             max_queued=max_queued_writes,
             on_commit=on_commit,
             on_begin=self._send_due_heartbeat,
-            run_last=self._claim_batch,
+            run_last=(self._claim_batch, self._claim_slots),
             before_commit=self._order_scheduler.before_commit,
             guard=self.guard,
         )
@@ -284,19 +284,25 @@ class Ledger(Reader):
         Raises:
             Unavailable: the request was not queued.
         """
-        return self._writer.submit(self._claim_batch, request)
+        return self._writer.submit(self._claim_slots, request)
 
-    def _claim_batch(self, transaction: WriteTransaction, claims: list[Any]) -> list[Any]:
+    def _claim_batch(self, transaction: WriteTransaction, batches: list[list[ClaimRequest]]) -> list[Any]:
         # `self.process` is read here, in the writer's thread: this transaction may have changed it.
-        return attempts.claim_batch(
+        process, now = self.process, self._clock.now()
+        return attempts.claim_batch(transaction, batches, self._in_flight, process=process, now=now)
+
+    def _claim_slots(self, transaction: WriteTransaction, requests: list[SlotRequest]) -> list[None]:
+        process, now, limits = self.process, self._clock.now(), self._order_scheduler.limits
+        attempts.claim_next(
             transaction,
-            claims,
+            requests,
             self._in_flight,
-            process=self.process,
-            now=self._clock.now(),
-            limits=self._order_scheduler.limits,
+            process=process,
+            now=now,
+            limits=limits,
             ordered=self._ordered_handlers,
         )
+        return [None] * len(requests)
 
     def record_result(self, result: AttemptResult) -> Future[bool]:
         """Record the result of an attempt.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy import event
 
 from flowhooks.ledger import attempts, database
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.postgresql
 
@@ -99,12 +100,30 @@ def is_waiting(flow):
     return flow.sql(WAITING) != [(0,)]
 
 
+def lock_name(handler, options):
+    """The name that a claim of a delivery of this handler locks."""
+    return handler if options is LIMITED else f"{handler} k"
+
+
 def scalar(connection, statement, *values):
     """The only value that a statement returns."""
     return connection.execute(statement, values).fetchone()[0]
 
 
-def test_two_processes_claim_a_limited_and_ordered_handler(opened, eventually, monkeypatch):
+@pytest.fixture
+def one_batch(ledger_steps_of):
+    """A context in which two requests are submitted, which the writer takes together."""
+
+    @contextmanager
+    def submitting(flow):
+        with ledger_steps_of(flow).writer_blocked():
+            yield
+            until(lambda: flow.app.ledger.queue_size == 2)
+
+    return submitting
+
+
+def test_two_processes_claim_a_limited_and_ordered_handler(opened, monkeypatch):
     """One process fills free slots while another one claims the delivery: one of them starts it, and none fails."""
     first, second = (opened(h=LIMITED | ORDERED) for _ in range(2))
     ((key,),) = first.sql(KEY_BEFORE_HANDLER, "p:h", "p:h")
@@ -122,7 +141,7 @@ def test_two_processes_claim_a_limited_and_ordered_handler(opened, eventually, m
     with ThreadPoolExecutor() as threads:
         try:
             claimed = threads.submit(second.app.ledger.claim, queued)
-            eventually(lambda: is_waiting(second))
+            until(lambda: is_waiting(second))
         finally:
             go_on.set()
         filled.result(WAIT_TIMEOUT)
@@ -130,17 +149,34 @@ def test_two_processes_claim_a_limited_and_ordered_handler(opened, eventually, m
     assert slots.started == [queued.delivery_id]
 
 
-def test_a_claim_that_waits_for_a_handler_holds_no_group(opened, blocker, pool, eventually):
+def test_a_claim_that_waits_for_a_handler_holds_no_group(opened, blocker, pool):
     """The group is locked after the handler of another delivery, also if it has a lower number."""
     flow = opened(limited=LIMITED, ordered=ORDERED)
     ((key,),) = flow.sql(KEY_BEFORE_HANDLER, "p:ordered", "p:limited")
     several = [take(flow, "ordered", key), take(flow, "limited")]
     blocker.execute(LOCK, ("p:limited",))
     claimed = pool.submit(flow.app.ledger.claim_all, several)
-    eventually(lambda: is_waiting(flow))
+    until(lambda: is_waiting(flow))
     assert scalar(blocker, IS_FREE, f"p:ordered {key}")
     blocker.rollback()
     assert [isinstance(result, ClaimedAttempt) for result in claimed.result(WAIT_TIMEOUT)] == [True, True]
+
+
+@pytest.mark.parametrize("options", [LIMITED, ORDERED])
+def test_free_slots_wait_while_no_group_is_held(opened, blocker, pool, one_batch, options):
+    """A claim of the same batch holds no group while the claim for free slots waits for a handler, or for a group."""
+    flow = opened(given=ORDERED, slots=options)
+    queued, other, slots = take(flow, "given"), take(flow, "slots"), Slots("p:slots")
+    blocker.execute(LOCK, (lock_name("p:slots", options),))
+    with one_batch(flow):
+        filled = flow.app.ledger.claim_next(slots)
+        claimed = pool.submit(flow.app.ledger.claim, queued)
+    until(lambda: is_waiting(flow))
+    assert scalar(blocker, IS_FREE, "p:given k")
+    blocker.rollback()
+    filled.result(WAIT_TIMEOUT)
+    assert isinstance(claimed.result(WAIT_TIMEOUT), ClaimedAttempt)
+    assert slots.started == [other.delivery_id]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks.errors import Unavailable
-from flowhooks.ledger import database
+from flowhooks.ledger import database, group_commit
 from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each, wait_for
 from support.waiting import WAIT_TIMEOUT
 
@@ -103,6 +103,72 @@ def test_concurrent_items_need_fewer_commits_than_items(bench, together):
     assert results == [[f"{n}-{i}" for i in range(25)] for n in range(16)]
     assert len(bench.words()) == 400
     assert bench.commits < 400
+
+
+class LockingWork:
+    """Two work functions that take locks, another one, and the items of each transaction."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.transactions = {}
+        bench.writer._run_last = (self.lock, self.lock_too)
+
+    def lock(self, transaction, items):
+        """Work that takes locks."""
+        return self.work(transaction, items)
+
+    def lock_too(self, transaction, items):
+        """Other work that takes locks."""
+        return self.work(transaction, items)
+
+    def work(self, transaction, items):
+        """Other work."""
+        self.transactions.setdefault(transaction, []).extend(items)
+        return self.bench.insert(transaction, items)
+
+    def submit(self, first="a"):
+        """Queue items of all three, which the writer takes together; return their futures."""
+        works = (self.lock, self.work, self.lock_too, self.lock, self.work)
+        return [self.bench.writer.submit(work, item) for work, item in zip(works, (first, *"bcde"), strict=True)]
+
+
+def test_a_transaction_takes_the_locks_of_one_work_function(bench):
+    """It does so last. The items of another function that takes locks are committed by another transaction."""
+    locking = LockingWork(bench)
+    bench.hold()
+    tickets = locking.submit()
+    bench.free()
+    assert [ticket.result(SOON) for ticket in tickets] == list("ABCDE")
+    assert list(locking.transactions.values()) == [["b", "e", "a", "d"], ["c"]]
+
+
+def test_a_failing_item_does_not_affect_work_with_other_locks(bench):
+    """Only its caller gets the error, and all other items of both transactions are stored."""
+    locking = LockingWork(bench)
+    bench.hold()
+    tickets = locking.submit("bad")
+    bench.free()
+    with pytest.raises(ValueError, match="bad"):
+        tickets[0].result(SOON)
+    assert [ticket.result(SOON) for ticket in tickets[1:]] == list("BCDE")
+
+
+def test_no_further_transaction_is_tried_while_the_database_is_down(bench, monkeypatch):
+    """If the first transaction of the items that were taken together cannot begin, all callers get the error."""
+    tries = []
+
+    def begin():
+        tries.append(1)
+        raise group_commit._BeginFailed from Unavailable("ledger_down")
+
+    bench.hold()
+    tickets = LockingWork(bench).submit()
+    monkeypatch.setattr(bench.writer, "_begin", begin)
+    bench.free()
+    for ticket in tickets:
+        with pytest.raises(Unavailable):
+            ticket.result(SOON)
+    assert tries == [1]
 
 
 def test_the_batch_size_is_limited(bench):
