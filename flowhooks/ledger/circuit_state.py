@@ -18,7 +18,7 @@ from flowhooks.errors import DamagedRow
 from flowhooks.ledger import database
 from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import CLAIM_TRIAL, ClaimRequest
-from flowhooks.ledger.ordering import IS_FIRST
+from flowhooks.ledger.ordering import IS_FIRST, lock_handlers
 from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses, to_circuit
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
 from flowhooks.logger import get_logger
@@ -206,6 +206,9 @@ def claim_trial_delivery(
     ).one_or_none()
     if candidate is None:
         return None
+    if trial.limits is not None:
+        # Before the handler's row, which a claim with this lock may change.
+        lock_handlers(transaction, [handler])
     # Of several processes at this point, each waits for the one before it, and finds that the trial is no longer due.
     if connection.execute(select(handlers.c.id).where(*due).with_for_update(key_share=True)).first() is None:
         return None

@@ -157,7 +157,7 @@ class Ledger(Reader):
             max_queued=max_queued_writes,
             on_commit=on_commit,
             on_begin=self._send_due_heartbeat,
-            run_last=(self._claim_batch, self._claim_slots),
+            run_last=(self._claim_batch, self._claim_slots, self._claim_trials),
             before_commit=self._order_scheduler.before_commit,
             guard=self.guard,
         )
@@ -292,15 +292,10 @@ class Ledger(Reader):
         return attempts.claim_batch(transaction, batches, self._in_flight, process=process, now=now)
 
     def _claim_slots(self, transaction: WriteTransaction, requests: list[SlotRequest]) -> list[None]:
-        process, now, limits = self.process, self._clock.now(), self._order_scheduler.limits
+        process, now = self.process, self._clock.now()
+        limits, ordered = self._order_scheduler.limits, self._ordered_handlers
         attempts.claim_next(
-            transaction,
-            requests,
-            self._in_flight,
-            process=process,
-            now=now,
-            limits=limits,
-            ordered=self._ordered_handlers,
+            transaction, requests, self._in_flight, process=process, now=now, limits=limits, ordered=ordered
         )
         return [None] * len(requests)
 
@@ -352,8 +347,14 @@ class Ledger(Reader):
     def claim_trial_delivery(self, trial: circuit_state.TrialDelivery) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_state`."""
         trial = trial._replace(limits=self._order_scheduler.limits.get(trial.handler))
-        start, now = circuit_state.claim_trial_delivery, self._clock.now
-        return self.write(lambda transaction: start(transaction, trial, self._in_flight, self.process, now()))
+        return self.wait_for(self._writer.submit(self._claim_trials, trial), certain=True)
+
+    def _claim_trials(
+        self, transaction: WriteTransaction, trials: list[circuit_state.TrialDelivery]
+    ) -> list[tuple[ReadyDelivery, ClaimedAttempt] | None]:
+        # One, because the circuit breaker makes one trial after the other.
+        start, process, now = circuit_state.claim_trial_delivery, self.process, self._clock.now()
+        return [start(transaction, trial, self._in_flight, process, now) for trial in trials]
 
     def purge(
         self, transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs, *, kept_from: int = 0

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks.ledger import attempts, database
+from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
 from support.waiting import WAIT_TIMEOUT, until
 
@@ -177,6 +178,44 @@ def test_free_slots_wait_while_no_group_is_held(opened, blocker, pool, one_batch
     filled.result(WAIT_TIMEOUT)
     assert isinstance(claimed.result(WAIT_TIMEOUT), ClaimedAttempt)
     assert slots.started == [other.delivery_id]
+
+
+def open_circuit(flow, handler):
+    """Open the circuit of a handler; return a trial, which is due."""
+    now = flow.clock.now()
+    values = "paused_at = ?, circuit_opened_at = ?, circuit_retry_at = ?"
+    flow.sql(f"UPDATE handlers SET {values} WHERE id = ?", now, now, now, handler)
+    return TrialDelivery(handler, now + 60_000_000)
+
+
+@pytest.mark.parametrize("options", [LIMITED, ORDERED])
+def test_a_claim_waits_while_no_trial_is_started(opened, blocker, pool, one_batch, options):
+    """A trial of the same batch holds neither its handler nor its group while a claim waits for a handler."""
+    flow = opened(tried=options, limited=LIMITED)
+    _, queued = take(flow, "tried"), take(flow, "limited")
+    trial = open_circuit(flow, "p:tried")
+    blocker.execute(LOCK, ("p:limited",))
+    with one_batch(flow):
+        started = pool.submit(flow.app.ledger.claim_trial_delivery, trial)
+        claimed = pool.submit(flow.app.ledger.claim, queued)
+    until(lambda: is_waiting(flow))
+    assert scalar(blocker, IS_FREE, lock_name("p:tried", options))
+    blocker.rollback()
+    assert started.result(WAIT_TIMEOUT) is not None
+    assert isinstance(claimed.result(WAIT_TIMEOUT), ClaimedAttempt)
+
+
+def test_a_trial_locks_its_limited_handler_first(opened, blocker, pool):
+    """A claim of the handler may change the row of the handler while the trial waits for the claim."""
+    flow = opened(h=LIMITED)
+    take(flow, "h")
+    trial = open_circuit(flow, "p:h")
+    blocker.execute(LOCK, ("p:h",))
+    started = pool.submit(flow.app.ledger.claim_trial_delivery, trial)
+    until(lambda: is_waiting(flow))
+    blocker.execute("SELECT FROM handlers WHERE id = 'p:h' FOR NO KEY UPDATE NOWAIT")
+    blocker.rollback()
+    assert started.result(WAIT_TIMEOUT) is not None
 
 
 @pytest.mark.parametrize(
