@@ -136,8 +136,8 @@ def claim(
         statements: the statements that mark the deliveries.
 
     Returns:
-        For each request its attempt; None if the delivery has changed since it was read or is not first of its order
-        group; `LimitReached` if the handler is at its concurrency limit or at its rate.
+        For each request its attempt; None if the delivery has changed since it was read, is being changed, or is not
+        first of its order group; `LimitReached` if the handler is at its concurrency limit or at its rate.
     """
     # Of several claims of one delivery in a batch only the last one is made, and only its caller gets the event.
     latest = {request.queued.delivery_id: request for request in requests}
@@ -308,7 +308,7 @@ def claim_next(
         started = [
             candidate for candidate in candidates if candidate.claimed is None or candidate.queued.delivery_id in marked
         ]
-        # If fewer were started, the handler is paused or at a limit, or another process starts its deliveries.
+        # If fewer were started, the handler is paused or at a limit, or others start or change its deliveries.
         request.on_claimed(
             transaction,
             started,

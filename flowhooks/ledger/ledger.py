@@ -267,8 +267,8 @@ class Ledger(Reader):
     def claim_all(self, deliveries: Sequence[ReadyDelivery]) -> list[ClaimedAttempt | LimitReached | None]:
         """Mark deliveries as running, durably in one commit, and return the attempt of each.
 
-        None if it has changed since its runner read it, or if it is not first of its order group; `LimitReached` if the
-        handler is at its concurrency limit or at its rate.
+        None if it has changed since its runner read it, is being changed, or is not first of its order group;
+        `LimitReached` if the handler is at its concurrency limit or at its rate.
 
         Raises:
             Unavailable, DamagedRow: the claims could not be made in time, or one of them failed; nothing is marked.

@@ -17,6 +17,7 @@ handler's rate is counted there, too (`start_limits.py`).
 **Handlers are locked before groups**, because a claim for free slots locks its handlers before it reads which
 deliveries are due, and so which groups they are of. If a claim had a group and waited for a handler, both could wait
 for each other. For the same reason a transaction makes claims of one kind only (`run_last` in `group_commit.py`).
+A claim that has its locks waits for no delivery: a transaction that changes one may itself wait for these locks.
 
 **Stored positions are a hint.** They keep blocked deliveries out of the index that runners poll, and they let the next
 delivery be found in one index lookup. A wrong hint delays a delivery; it never starts one too early.
@@ -145,7 +146,12 @@ _LOCK: Final = database.lock_statement(
     ),
 )
 _LOCK_HANDLERS: Final = database.lock_statement(database.string_array("handlers"))
-_ADMISSIBLE: Final = select(deliveries.c.id).where(_CANDIDATES, deliveries.c.state == State.WAITING.value, IS_FIRST)
+# A delivery that another transaction changes is skipped: that transaction may wait for a lock of this one.
+_ADMISSIBLE: Final = (
+    select(deliveries.c.id)
+    .where(_CANDIDATES, deliveries.c.state == State.WAITING.value, IS_FIRST)
+    .with_for_update(of=deliveries, key_share=True, skip_locked=True)
+)
 _RUNNING: Final = (
     select(deliveries.c.handler, func.count())
     .where(
@@ -285,7 +291,8 @@ class Admission(NamedTuple):
 def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest], now: int) -> Admission:
     """Return the deliveries that may start: first of their order group, and below the limits of their handler.
 
-    Until the transaction ends, no other transaction starts deliveries of these order groups or limited handlers.
+    Until the transaction ends, no other transaction starts deliveries of these order groups or limited handlers, or
+    changes one of those that may start. A delivery that another transaction is changing may not start.
 
     Args:
         transaction: the open transaction.

@@ -1,4 +1,4 @@
-"""Claims of processes that share a ledger lock handlers before order groups."""
+"""Claims of processes that share a ledger lock handlers before order groups, and wait for no delivery afterwards."""
 
 from __future__ import annotations
 
@@ -216,6 +216,17 @@ def test_a_trial_locks_its_limited_handler_first(opened, blocker, pool):
     blocker.execute("SELECT FROM handlers WHERE id = 'p:h' FOR NO KEY UPDATE NOWAIT")
     blocker.rollback()
     assert started.result(WAIT_TIMEOUT) is not None
+
+
+@pytest.mark.parametrize("options", [LIMITED, ORDERED])
+def test_a_claim_waits_for_no_changed_delivery(opened, blocker, options):
+    """A delivery that another transaction changes is not started; other claims wait for the same locks."""
+    flow = opened(h=options)
+    queued = take(flow, "h")
+    blocker.execute("UPDATE deliveries SET changed_at = changed_at")
+    assert flow.app.ledger.claim(queued) is None
+    blocker.rollback()
+    assert flow.app.ledger.claim(queued).attempt == 1
 
 
 @pytest.mark.parametrize(
