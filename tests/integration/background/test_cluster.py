@@ -173,7 +173,7 @@ LISTENING = (
 
 def cut(flow):
     """Make the server end every listening connection; return their number."""
-    (ended,) = flow.sql(f"SELECT count(pg_terminate_backend(pid)) {LISTENING}")
+    (ended,) = flow.sql(f"SELECT count(pg_terminate_backend(pid, 60000)) {LISTENING}")
     return ended[0]
 
 

@@ -390,7 +390,7 @@ def test_a_lost_connection_of_the_pool_is_replaced(harness, listens, contracts):
     flow = harness.open(listens(archive))
     assert flow.take("i").status == "done"
     flow.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowhooks'"
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'flowhooks'"
         " AND query LIKE '%%UNLISTEN%%'"
     )
     assert flow.take("j").status == "done"

@@ -63,7 +63,7 @@ def test_one_process_has_the_leader_lock_until_its_end(new_lock, is_free, postgr
     first.release()
     eventually(second.take)  # PostgreSQL ends the session a moment after its connection is closed
     with psycopg.connect(postgresql_url) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", (second.read(pid),))
+        connection.execute("SELECT pg_terminate_backend(%s, 60000)", (second.read(pid),))
     eventually(first.take)
     assert second.read(pid) is None
     assert not second.is_held

@@ -99,7 +99,7 @@ def start_listener(harness, monkeypatch):
 def cut(flow):
     """Make the server end every listening connection; return their number."""
     (ended,) = flow.sql(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1') AND pid <> pg_backend_pid()"
     )
     return ended[0]

@@ -257,8 +257,9 @@ def test_a_running_mark_committed_during_the_check_is_preserved(two):
 def test_a_lost_connection_is_replaced_before_a_callback_is_rejected(two):
     """After a restart of the database the first callback is stored over a new connection."""
     assert two[0].take("before", wait=0)
+    # It waits until each session has ended. Otherwise a free session could be taken that is about to end.
     two[1].sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     assert two[0].take("after", wait=0)

@@ -303,7 +303,7 @@ def test_a_worker_continues_after_its_connections_are_cut(harness, listens, even
     flow = harness.open(listens(lambda event: None, name="h"), runner=KIND)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     others = "pid <> pg_backend_pid() AND datname = current_database()"
-    assert flow.sql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}")[0][0] > 0
+    assert flow.sql(f"SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity WHERE {others}")[0][0] > 0
 
     def taken():
         try:

@@ -61,7 +61,7 @@ def test_a_connection_check_uses_no_separate_transaction(postgresql_url):
             assert before.info.transaction_status == TransactionStatus.INTRANS
             assert line.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "repeatable read"
         with psycopg.connect(postgresql_url) as other:
-            other.execute("SELECT pg_terminate_backend(%s)", (before.info.backend_pid,))
+            other.execute("SELECT pg_terminate_backend(%s, 60000)", (before.info.backend_pid,))
         with engine.connect() as line:
             assert line.connection.driver_connection is not before
             assert line.exec_driver_sql("SELECT 1").scalar_one() == 1
