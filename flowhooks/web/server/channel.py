@@ -172,7 +172,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     Attributes:
         waiting_since: the time, by `time.monotonic`, since which the server has been waiting for the client: when it
-            connected, or when its last response ended.
+            connected, or when its last response was sent.
         answered: whether a request has been answered on this connection.
         network: the client's address, or its /64 network.
         linger: whether the client may still be sending after its last response. Closing at once would then reset the
@@ -240,8 +240,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         if self._lingering:
             if now - self.waiting_since > LINGER_SECONDS:
                 self.handle_close()
-        elif self.requests:
-            # The server is busy with the request. Only a response that is too large to send waits for the client.
+        elif self.requests or self.total_outbufs_len:
+            # The server is busy with the request, or the client is reading its response: it may read slowly.
             if self.total_outbufs_len and now - self._active_at > limits.idle_timeout:
                 self.handle_close()
         elif self.request_started_at and not self.close_when_flushed:
@@ -361,7 +361,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     def handle_write(self) -> None:
         """Send buffered output; then close the connection or start to linger, if that is due."""
         if not self.linger:
+            had_output = self.total_outbufs_len
             super().handle_write()
+            if had_output and not self.total_outbufs_len:
+                self.waiting_since = time.monotonic()
             return
         if self.total_outbufs_len:
             self._flush_exception(self._flush_some_if_lockable if self.requests else self._flush_some)

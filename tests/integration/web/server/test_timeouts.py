@@ -184,6 +184,47 @@ def test_a_client_that_does_not_read_blocks_nothing(start, connect):
     assert other.answer().status == 400
 
 
+def test_a_client_that_reads_slowly_gets_its_whole_response(start, connect, monkeypatch, step_clock):
+    """The rest of a response may take longer than the idle timeout, which starts when the client has all of it."""
+    size, limit, checked = 12_000_000, WAIT_TIMEOUT, threading.Semaphore(0)  # below the mark where the thread waits
+
+    def large(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(size))])
+        return (b"a" * 1_000_000 for _ in range(size // 1_000_000))
+
+    check = Channel.check
+
+    def check_and_count(channel, at):
+        check(channel, at)
+        checked.release()
+
+    def until_checked():
+        while checked.acquire(blocking=False):
+            pass
+        for _ in range(2):  # the first check may have begun before
+            assert checked.acquire(timeout=WAIT_TIMEOUT)
+
+    monkeypatch.setattr(Channel, "check", check_and_count)
+    server = start(large, threads=1, idle_timeout=limit)
+    client = connect(server)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client.send(GOOD)
+    (channel,) = until(lambda: list(server._listener.active_channels.values()))
+    until(lambda: channel.total_outbufs_len and not channel.requests)
+    received, before = 0, channel.total_outbufs_len
+    step_clock(0.75 * limit)
+    while channel.total_outbufs_len == before:
+        received += len(client.socket.recv(100_000))
+    step_clock(1.5 * limit)
+    until_checked()
+    while received < size:
+        received += len(data := client.socket.recv(100_000))
+        assert data
+    until(lambda: not channel.total_outbufs_len)
+    until_checked()
+    assert client.send(GOOD).socket.recv(100_000)
+
+
 def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connect, monkeypatch, eventually):
     """If the clock is set forward by an hour, a client that reads its response keeps its connection."""
     size, checked = 40_000_000, threading.Semaphore(0)
