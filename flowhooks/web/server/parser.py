@@ -143,14 +143,15 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
 
     def _parse_target(self) -> None:
         target: str = self.request_uri
-        host = self.headers.get("HOST", "" if self.version == "1.0" else None)
+        field = host = self.headers.get("HOST", "" if self.version == "1.0" else None)
         if absolute := _ABSOLUTE.fullmatch(target):
-            # RFC 9112 §3.2.2: every server accepts this form, and its host takes precedence over the Host field.
+            # RFC 9112 §3.2.2: every server accepts this form, and its host takes precedence over the Host field, which
+            # must be there and be valid all the same (§3.2).
             host = self.headers["HOST"] = absolute[1] or None
             target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
         elif not target.startswith("/") and (self.command, target) != ("OPTIONS", "*"):
             raise LocalizedHTTPError(400, "bad_request")
-        if host is None or not _HOST.fullmatch(host) or "#" in target:
+        if not _is_host(field) or not _is_host(host) or "#" in target:
             raise LocalizedHTTPError(400, "bad_request")
         self.request_uri = target
         path, _, self.query = target.partition("?")
@@ -274,6 +275,10 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
                 raise LocalizedHTTPError(400, "bad_request")
         else:
             self.completed = True
+
+
+def _is_host(host: str | None) -> bool:
+    return host is not None and _HOST.fullmatch(host) is not None
 
 
 def _split_field(line: bytes) -> tuple[bytes, bytes] | None:
