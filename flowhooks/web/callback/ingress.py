@@ -291,17 +291,17 @@ class IngressResource:
         request.context.kind = callback.kind
         default = config.settings.sources[callback.source].answer_wait or 0.0
         seconds, applied = negotiation.parse_prefer_wait(request.env.get("HTTP_PREFER"), default)
-        if applied is not None:
-            response.set_header("Preference-Applied", applied)
         try:
             event_id = self._intake.accept(
                 callback, wait=seconds, config=config, spare_threads=thread_pool(request.env)
             ).event_id
         except IdentityConflict as conflict:
             self._record_conflict(request, conflict, callback)
-            event_id = conflict.event_id
+            event_id, applied = conflict.event_id, None
         hit("answer.made")
         response.set_header("Flowhooks-Event", event_id)
+        if applied is not None:
+            response.set_header("Preference-Applied", applied)
 
     def _record_conflict(self, request: falcon.Request, conflict: IdentityConflict, callback: Callback) -> None:
         _log.warning(

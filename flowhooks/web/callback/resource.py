@@ -89,8 +89,6 @@ class CallbackResource:
         seconds, applied = negotiation.parse_prefer_wait(
             environ.get("HTTP_PREFER"), _answer_wait(settings, authenticated.source)
         )
-        if applied is not None:
-            response.set_header("Preference-Applied", applied)
         answer = self._intake.accept(
             Callback(
                 source=authenticated.source,
@@ -107,6 +105,8 @@ class CallbackResource:
         )
         hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)
+        if applied is not None:
+            response.set_header("Preference-Applied", applied)
         _respond(request, response, answer, body)
 
 

@@ -84,6 +84,20 @@ def test_a_request_with_prefer_wait_waits_for_the_outcome(harness, listens, sour
     assert (answer.status, answer.headers["preference-applied"], done) == (200, "wait=60", ["1"])
 
 
+def test_a_request_that_stores_nothing_applies_no_preference(harness, listens, sources, listen):
+    """The response to a conflict, or to a callback that cannot be stored, does not say that it has waited."""
+    flow = harness.open(listens(lambda _event: None), sources=sources(SETTINGS.format(seconds=0)))
+    client = listen(flow)
+    assert call(client, "1", Prefer="wait=60").headers["preference-applied"] == "wait=60"
+    answers = [call(client, "1", {"days": 1}, Prefer="wait=60")]
+    answers.append(client.post("oa", {"id": "1", "key": "leave", "days": 1}, Prefer="wait=60"))
+    with flow.locked(timeout=0.1):
+        answers.append(call(client, "2", Prefer="wait=60"))
+        answers.append(client.post("oa", {"id": "2", "key": "leave"}, Prefer="wait=60"))
+    assert [answer.status for answer in answers] == [409, 200, 503, 503]
+    assert [answer.headers.get("preference-applied") for answer in answers] == [None] * 4
+
+
 def test_an_event_with_a_null_conclusion_is_parked(harness, listens, sources, listen):
     """An explicit null is no conclusion: the event is parked, and the response names the member."""
     flow = harness.open(
