@@ -45,7 +45,7 @@ def command(settings: Settings, *, as_json: bool, history_file: BinaryIO | None)
       status                the HTTP status; null: no answer arrived; required
       body, or bodySha256   the body as sent, or the SHA-256 of its bytes; one of them is required
       event                 the header Flowhooks-Event of the answer
-      source                the name of the source; default: default
+      source                the name of the source, or a former name; default: default
       kind                  the last part of the path; default: complete
       callBackProcessClass  default: the member of the body
       time                  when the answer arrived

@@ -268,7 +268,7 @@ class Intake:
     def _build_event(self, callback: Callback, config: IntakeConfig) -> tuple[NewEvent, Route]:
         now = self._clock.now()
         settings, router = config.settings, config.router
-        name = _current_name(settings, callback.source)
+        name = settings.source_name(callback.source)
         source = settings.sources.get(name)
         event: Event = from_body(
             callback.body,
@@ -440,13 +440,6 @@ def _check_all(results: Sequence[AcceptResult], callbacks: Sequence[Callback]) -
     for result, callback in zip(results, callbacks, strict=True):
         if not result.conflict:
             _check(result, callback)
-
-
-def _current_name(settings: Settings, source: str) -> str:
-    """Return the name of a source, by which its events are stored also if the callback came under a former name."""
-    if source in settings.sources:
-        return source
-    return next((name for name, other in settings.sources.items() if source in other.former_names), source)
 
 
 def _ignore_pointers(settings: Settings, source: Source | None) -> Sequence[str]:

@@ -62,13 +62,11 @@ class StoredCallbacks(NamedTuple):
     """The stored rows of several callbacks.
 
     Attributes:
-        events: the body of each stored event, by the SHA-256 of its identity.
-        purged: the purged events, in the same way.
+        events: the body of each stored event, and what is left of each purged one, by the SHA-256 of its identity.
         conflicts: the conflicting bodies of each of the stored events, by its id.
     """
 
-    events: dict[str, StoredBody]
-    purged: dict[str, purge.PurgedIdentity]
+    events: dict[str, StoredBody | purge.PurgedIdentity]
     conflicts: dict[str, list[StoredBody]]
 
 
@@ -80,7 +78,7 @@ def find_callbacks(connection: Connection, identities_sha256: Collection[str]) -
     conflicting = defaultdict(list)
     for row in connection.execute(_CONFLICTS, {"event_ids": json.dumps([body.event_id for body in stored.values()])}):
         conflicting[row.event_id].append(StoredBody(row.event_id, row.digest, row.body_sha256))
-    return StoredCallbacks(stored, purge.find_purged(connection, digests), dict(conflicting))
+    return StoredCallbacks({**purge.find_purged(connection, digests), **stored}, dict(conflicting))
 
 
 def bodies_of_instance(connection: Connection, sources: Collection[str], flow_instance_id: str) -> list[StoredBody]:

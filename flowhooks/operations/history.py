@@ -24,7 +24,9 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import checksums, history
 from flowhooks.ledger.consistency import MAX_SHOWN
 from flowhooks.ledger.events import MAX_CONFLICTS
+from flowhooks.ledger.history import StoredBody
 from flowhooks.ledger.late_callbacks import MAX_LATE_CALLBACKS
+from flowhooks.ledger.purge import PurgedIdentity
 from flowhooks.model.event import digest
 from flowhooks.operations.time_parsing import parse_time
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.history import StoredBody, StoredCallbacks
+    from flowhooks.ledger.history import StoredCallbacks
     from flowhooks.ledger.reader import Reader
     from flowhooks.settings import Settings
 
@@ -106,8 +108,9 @@ class _Line:
 
     Attributes:
         number: its number, from 1.
-        identity: the SHA-256 of the callback's identity.
-        source: the engine.
+        sources: all names of the engine, the present one first.
+        identity: the SHA-256 of the callback's identity, under the name in the line.
+        identities: the same under each of `sources`.
         flow_instance_id: the process instance.
         status: the HTTP status; 0 without an answer.
         event_id: the header Flowhooks-Event of the answer; `""` if it had none.
@@ -117,14 +120,20 @@ class _Line:
     """
 
     number: int
+    sources: tuple[str, ...]
     identity: str
-    source: str
+    identities: tuple[str, ...]
     flow_instance_id: str
     status: int
     event_id: str
     body_sha256: str
     data: dict[str, Any] | None
     sent_at: int | None
+
+    @property
+    def key(self) -> bytes:
+        """The identity under the present name, which the lines under all names of a source share."""
+        return bytes.fromhex(self.identities[0])
 
     @property
     def is_acknowledged(self) -> bool:
@@ -147,7 +156,7 @@ def check_history(reader: Reader, file: BinaryIO, settings: Settings) -> History
         reader: the ledger.
         file: the history, open for reading bytes.
         settings: `identity.ignore_pointers`, `retention.identities` and the former names of sources are used, as the
-            server does.
+            server does: a line under any name of a source is compared with the events of all its names.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -164,7 +173,7 @@ class _Check:
     def __init__(self, reader: Reader, settings: Settings, notes: sqlite3.Connection) -> None:
         self._reader = reader
         self._pointers = settings.identity.ignore_pointers
-        self._former_names = {name: source.former_names for name, source in settings.sources.items()}
+        self._settings = settings
         days = settings.retention.identities
         self._kept_from = time.time_ns() // 1000 - days * DAY if days else 0
         self._notes = notes
@@ -179,17 +188,17 @@ class _Check:
         lines = []
         for number, text in batch:
             try:
-                lines.append(_parse(number, text))
+                lines.append(_parse(number, text, self._settings))
             except _Malformed as error:
                 self._find("malformed", f"line {number}: {error}")
         self._counts["lines"] += len(batch)
         self._notes.execute("BEGIN")
         self._notes.executemany(
             "INSERT OR IGNORE INTO sent VALUES (?)",
-            ((bytes.fromhex(line.identity),) for line in lines if not line.is_rejected),
+            ((line.key,) for line in lines if not line.is_rejected),
         )
         with self._reader.connection() as connection:
-            stored = history.find_callbacks(connection, [line.identity for line in lines])
+            stored = history.find_callbacks(connection, [key for line in lines for key in line.identities])
             for line in lines:
                 self._compare(connection, line, stored)
         self._notes.execute("COMMIT")
@@ -230,7 +239,8 @@ class _Check:
 
     def _compare_acknowledged(self, connection: Connection, line: _Line, stored: StoredCallbacks) -> None:
         begin = f"line {line.number}: flow instance {line.flow_instance_id!r}"
-        if (event := stored.events.get(line.identity)) is not None:
+        event = _find_event(line, stored)
+        if isinstance(event, StoredBody):
             is_same = self._is_same_body(connection, line, event, is_conflict=False)
             if not is_same and (correction := self._correction(connection, line, event.event_id)):
                 self._compare_event_id(line, correction)
@@ -241,14 +251,12 @@ class _Check:
                     "other_body",
                     f"{begin} was acknowledged with {line.status}, but event {event.event_id} stores another body",
                 )
-        elif (purged := stored.purged.get(line.identity)) is not None:
+        elif event is not None:
             self._counts["purged"] += 1
-            self._compare_event_id(line, self._correction(connection, line, purged.event_id) or purged.event_id)
+            self._compare_event_id(line, self._correction(connection, line, event.event_id) or event.event_id)
         elif self._is_late(connection, line):
             pass  # it is stored beside the event of its instance
-        elif (
-            event_id := history.purged_event_of_instance(connection, self._sources(line), line.flow_instance_id)
-        ) and (line.event_id in {"", event_id}):
+        elif _is_late_for_purged(connection, line):
             self._counts["purged"] += 1
         elif line.event_id and (other := history.event_identities(connection, [line.event_id]).get(line.event_id)):
             source, kind, instance, callback_class = other
@@ -277,10 +285,10 @@ class _Check:
             )
 
     def _compare_conflict(self, connection: Connection, line: _Line, stored: StoredCallbacks) -> None:
-        if (purged := stored.purged.get(line.identity)) is not None:
-            self._compare_event_id(line, purged.event_id)  # no conflicting body is kept for it
+        event = _find_event(line, stored)
+        if isinstance(event, PurgedIdentity):
+            self._compare_event_id(line, event.event_id)  # no conflicting body is kept for it
             return
-        event = stored.events.get(line.identity)
         if event is not None:
             self._compare_event_id(line, event.event_id)
             kept = stored.conflicts.get(event.event_id, [])
@@ -294,7 +302,8 @@ class _Check:
         self._find("conflict_lost", f"line {line.number}: flow instance {line.flow_instance_id!r} got 409, but {what}")
 
     def _compare_rejected(self, connection: Connection, line: _Line, stored: StoredCallbacks) -> None:
-        if (event := stored.events.get(line.identity)) is None:
+        event = _find_event(line, stored)
+        if not isinstance(event, StoredBody):
             return
         bodies = [(event, False), *((body, True) for body in stored.conflicts.get(event.event_id, []))]
         if any(self._is_same_body(connection, line, body, is_conflict=is_conflict) for body, is_conflict in bodies):
@@ -302,13 +311,11 @@ class _Check:
                 f"line {line.number}: flow instance {line.flow_instance_id!r} was rejected with {line.status}, "
                 f"but is stored as event {event.event_id}"
             )
-            self._notes.execute(
-                "INSERT INTO rejected VALUES (?, ?, ?)", (bytes.fromhex(line.identity), line.number, sentence)
-            )
+            self._notes.execute("INSERT INTO rejected VALUES (?, ?, ?)", (line.key, line.number, sentence))
 
     def _is_late(self, connection: Connection, line: _Line) -> bool:
         """Tell whether a line is a late callback of an event that reconciliation took in, whatever class or kind."""
-        bodies = history.bodies_of_instance(connection, self._sources(line), line.flow_instance_id)
+        bodies = history.bodies_of_instance(connection, line.sources, line.flow_instance_id)
         per_event = Counter(body.event_id for body in bodies)
         for body in bodies:
             # Of more bodies than these, some are not stored.
@@ -318,9 +325,6 @@ class _Check:
                 self._compare_event_id(line, body.event_id)
                 return True
         return False
-
-    def _sources(self, line: _Line) -> set[str]:
-        return {line.source, *self._former_names.get(line.source, ())}
 
     def _is_same_body(self, connection: Connection, line: _Line, body: StoredBody, *, is_conflict: bool) -> bool:
         """Tell whether a line's body has the bytes, or at least the JSON values, of a stored one."""
@@ -334,6 +338,22 @@ class _Check:
         # The pointers may have been changed after the event was stored.
         text = None if is_conflict or not self._pointers else history.event_body(connection, body.event_id)
         return text is not None and (values := _values(text)) is not None and digest(values, self._pointers) == sent
+
+
+def _find_event(line: _Line, stored: StoredCallbacks) -> StoredBody | PurgedIdentity | None:
+    """Return the event of a line's callback, stored or purged; None if there is none.
+
+    During a rolling rename, a callback can become an event of each name: then the one that was answered, or that of the
+    line's name.
+    """
+    found = [stored.events[key] for key in (line.identity, *line.identities) if key in stored.events]
+    return next((event for event in found if event.event_id == line.event_id), found[0] if found else None)
+
+
+def _is_late_for_purged(connection: Connection, line: _Line) -> bool:
+    """Tell whether a line may be a late callback of a purged event, whatever class or kind."""
+    event_id = history.purged_event_of_instance(connection, line.sources, line.flow_instance_id)
+    return bool(event_id) and line.event_id in {"", event_id}
 
 
 def _batches(file: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
@@ -356,7 +376,7 @@ def _batches(file: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:
         yield batch
 
 
-def _parse(number: int, text: bytes | None) -> _Line:
+def _parse(number: int, text: bytes | None, settings: Settings) -> _Line:
     given = _read_members(text)
     status, event_id = given.get("status", 0), given.get("event", "")
     if not (status == 0 or 100 <= status <= 599):  # noqa: PLR2004 (HTTP)
@@ -365,15 +385,22 @@ def _parse(number: int, text: bytes | None) -> _Line:
         raise _Malformed("event is not the id of an event")
     body_sha256, data = _read_body(given)
     callback_class = given.get("callBackProcessClass", (data or {}).get("callBackProcessClass"))
-    return _Line(
-        number=number,
-        identity=history.identity_sha256(
-            source=given.get("source", "default"),
+    source = given.get("source", "default")
+    names = settings.source_names(source)
+    identities = {
+        name: history.identity_sha256(
+            source=name,
             kind=given.get("kind", "complete"),
             flow_instance_id=given["flowInstanceId"],
             callback_class=callback_class if isinstance(callback_class, str) else "",
-        ),
-        source=given.get("source", "default"),
+        )
+        for name in names
+    }
+    return _Line(
+        number=number,
+        sources=names,
+        identity=identities[source],
+        identities=tuple(identities.values()),
         flow_instance_id=given["flowInstanceId"],
         status=status,
         event_id=event_id,

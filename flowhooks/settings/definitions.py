@@ -375,6 +375,26 @@ class Settings:
         """The sources with a credential. If there are none, callbacks need no credential."""
         return {name: source for name, source in self.sources.items() if source.has_credential}
 
+    def source_name(self, name: str) -> str:
+        """Return the present name of a source, by which events are stored that arrive under a former name, too.
+
+        Args:
+            name: the present name, a former one, or one that the settings do not have, which is returned.
+        """
+        if name in self.sources:
+            return name
+        return next((present for present, source in self.sources.items() if name in source.former_names), name)
+
+    def source_names(self, name: str) -> tuple[str, ...]:
+        """Return all names of a source, the present one first: events under each of them are its events.
+
+        Args:
+            name: as for `source_name`.
+        """
+        present = self.source_name(name)
+        source = self.sources.get(present)
+        return (present, *(source.former_names if source is not None else ()))
+
     @property
     def unmatched_sources(self) -> list[str]:
         """The pull-only sources whose engine can also call as `default`: an instance would become two events."""

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations import history
 from flowhooks.operations.purge import purge
+from flowhooks.settings import Source
 from support.silent_engine import with_silent_engine
 
 
@@ -241,3 +243,59 @@ def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, contex
     assert compared(right).problems == []
     assert compared(right).purged == 1
     assert compared(wrong).findings == {"lost": 1, "conflict_lost": 1}
+
+
+@pytest.mark.either
+def test_a_renamed_source_has_the_callbacks_of_its_former_name(harness, context_of):
+    """A line under either name is compared with the event, whichever name stores it; other findings remain."""
+    flow = harness.open(works)
+    first = {instance: flow.take(instance, n=1).event_id for instance in ("repeated", "before", "gone")}
+    flow.close()
+    flow = harness.open(works, sources={"oa": Source(former_names=("default",))})
+    assert flow.take("repeated", source="oa", n=1).event_id == first["repeated"]
+    with pytest.raises(IdentityConflict):
+        flow.take("repeated", source="oa", n=2)
+    after = {instance: flow.take(instance, n=1).event_id for instance in ("after", "purged")}
+    flow.advance(60)
+    assert purge(context_of(flow), EventFilter(ids=(first["gone"], after["purged"]), until=flow.clock.now()))
+    assert flow.take("gone", source="oa", n=1).event_id == first["gone"]
+    event_ids, body = first | after, LEAVE | {"n": 1}
+
+    def compared(*lines):
+        text = "\n".join(map(json.dumps, lines)).encode()
+        return history.check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings)
+
+    for named in ({}, {"source": "oa"}):
+        for instance, event_id in event_ids.items():
+            report = compared(line(instance, body, 200, event=event_id, **named), line(instance, body, 200, **named))
+            assert (report.problems, report.purged) == ([], 2 * (instance in {"gone", "purged"}))
+        conflict = line("repeated", LEAVE | {"n": 2}, 409, event=event_ids["repeated"], **named)
+        assert compared(conflict).problems == []
+        wrong = [
+            line("before", LEAVE | {"n": 2}, 200, **named),
+            line("before", LEAVE | {"n": 2}, 409, **named),
+            line("before", body, 200, event=event_ids["after"], **named),
+            line("purged", body, 200, event=event_ids["after"], **named),
+            line("nothing", body, 200, **named),
+        ]
+        assert compared(*wrong).findings == {"lost": 1, "other_event": 2, "other_body": 1, "conflict_lost": 1}
+        for instance in ("before", "after"):
+            rejected = line(instance, body, 401, **named)
+            assert compared(rejected).findings == {"rejected_but_stored": 1}
+            assert compared(rejected, line(instance, body, 200)).problems == []
+            assert compared(line(instance, body, 200, source="oa"), rejected).problems == []
+    assert compared(line("before", body, 200, source="other")).findings == {"lost": 1}
+
+
+@pytest.mark.either
+def test_a_callback_that_two_names_of_a_source_store(harness):
+    """During a rolling rename, a callback can become an event of each name. Each line finds its own."""
+    flow = harness.open(works, sources={"oa": Source()})
+    event_ids = {source: flow.take("twice", source=source, n=n).event_id for source, n in (("oa", 1), ("default", 2))}
+    flow.app.reload(replace(flow.app.settings, sources={"oa": Source(former_names=("default",))}))
+    lines = [line("twice", LEAVE | {"n": n}, 200, source=source) for source, n in (("oa", 1), ("default", 2))]
+    # The server answers a repeat under the present name with the event of the former one.
+    lines += [line("twice", LEAVE | {"n": 2}, 200, source="oa", event=event_ids["default"])]
+    text = "\n".join(map(json.dumps, lines)).encode()
+    report = history.check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings)
+    assert report.problems == []
