@@ -296,7 +296,11 @@ class _Check:
                 self._is_same_body(connection, line, body, is_conflict=True) for body in kept
             ):
                 return
-        elif self._is_late(connection, line) or (line.sent_at is not None and line.sent_at < self._kept_from):
+        elif (
+            self._is_late(connection, line)
+            or _is_late_for_purged(connection, line)
+            or (line.sent_at is not None and line.sent_at < self._kept_from)
+        ):
             return
         what = "is not stored" if event is None else f"is stored as event {event.event_id} without this other body"
         self._find("conflict_lost", f"line {line.number}: flow instance {line.flow_instance_id!r} got 409, but {what}")

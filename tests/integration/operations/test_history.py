@@ -215,34 +215,42 @@ def test_a_too_long_line_is_reported(compare, monkeypatch):
 def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, context_of):
     """Whatever class they have; also conflicting ones, and those of a purged event."""
     flow = harness.open(**with_silent_engine(works))
-    for instance in ("late", "gone", "conflict"):
+    taken_in = {instance: flow.take_in(instance, businessKey="k").event_id for instance in ("never", "conflict")}
+    for instance in ("late", "gone"):
         flow.take_in(instance, businessKey="k")
     classed = {"callback_class": "com.example.A", "n": 1}
     event_ids = {instance: flow.take(instance, source="oa", **classed).event_id for instance in ("late", "gone")}
     with suppress(IdentityConflict):
         flow.take("conflict", source="oa", businessKey="other", **classed)
     flow.advance(60)
-    assert purge(context_of(flow), EventFilter(ids=(event_ids["gone"],), until=flow.clock.now()))
+    purged = (event_ids["gone"], taken_in["never"])
+    assert purge(context_of(flow), EventFilter(ids=purged, until=flow.clock.now()))
+    with pytest.raises(IdentityConflict):
+        flow.take("never", source="oa", **classed)
     body = LEAVE | {"callBackProcessClass": "com.example.A", "n": 1}
     right = [
         line("late", body, 200, event=event_ids["late"], source="oa"),
         line("gone", body, 200, event=event_ids["gone"], source="oa"),
-        line(
-            "conflict",
-            LEAVE | {"callBackProcessClass": "com.example.A", "businessKey": "other", "n": 1},
-            409,
-            source="oa",
-        ),
+        line("never", body, 409, event=taken_in["never"], source="oa"),
+        line("never", body, 409, source="oa"),
     ]
-    wrong = [line("late", body | {"n": 2}, 200, source="oa"), line("conflict", body | {"n": 2}, 409, source="oa")]
+    conflict = line("conflict", body | {"businessKey": "other"}, 409, source="oa")
+    wrong = [
+        line("late", body | {"n": 2}, 200, source="oa"),
+        line("conflict", body | {"n": 2}, 409, source="oa"),
+        line("never", body, 409, event=event_ids["late"], source="oa"),
+        line("nothing", body, 409, source="oa"),
+    ]
 
     def compared(lines):
         text = "\n".join(map(json.dumps, lines)).encode()
         return history.check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings)
 
-    assert compared(right).problems == []
+    assert compared([*right, conflict]).problems == []
     assert compared(right).purged == 1
-    assert compared(wrong).findings == {"lost": 1, "conflict_lost": 1}
+    assert compared(wrong).findings == {"lost": 1, "conflict_lost": 3}
+    assert purge(context_of(flow), EventFilter(ids=(taken_in["conflict"],), until=flow.clock.now()))
+    assert compared([*right, conflict]).problems == []
 
 
 @pytest.mark.either
