@@ -36,7 +36,8 @@ def start_command(
 ) -> None:
     r"""Start an operation that was planned and not started, and follow it until its deliveries have been executed.
 
-    The effects of a handler cannot be undone. `flowhooks operations show` has the plan.
+    The effects of a handler cannot be undone. `flowhooks operations show` has the plan. Without --rate and --note, the
+    operation has those of the plan.
 
     \b
     Examples:

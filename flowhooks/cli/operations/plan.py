@@ -84,7 +84,9 @@ def run_planned(asked: PlannedCommand, action: BulkAction) -> None:
     if asked.dry_run:
         _show_preview(asked, action)
         return
+    # The plan has the note and the rate, so `operations start` uses them as well.
     arguments: dict[str, Any] = {"action": action.value, "event_filter": asked.event_filter.to_json()}
+    arguments |= _given(asked.note, asked.rate)
     planned = operations_client.run_step(asked.settings, "plan_operation", arguments, "nothing was started")
     operation_id = str(planned["id"])
     with closing(Reader(database_url(asked.settings))) as reader:
@@ -106,20 +108,26 @@ def run_planned(asked: PlannedCommand, action: BulkAction) -> None:
         except click.Abort:
             output.print_line(f"Not started. To start it: flowhooks operations start {operation_id}", err=True)
             raise
-    run_to_the_end(
-        asked.settings, operation_id, note=asked.note, rate=asked.rate, detach=asked.detach, as_json=asked.as_json
-    )
+    run_to_the_end(asked.settings, operation_id, detach=asked.detach, as_json=asked.as_json)
 
 
 def run_to_the_end(
-    settings: Settings, operation_id: str, *, note: str, rate: float | None, detach: bool, as_json: bool
+    settings: Settings, operation_id: str, *, note: str = "", rate: float | None = None, detach: bool, as_json: bool
 ) -> None:
-    """Start an operation and follow it. Without a server, release its deliveries here."""
-    arguments = {"operation_id": operation_id} | ({"note": note} if note else {})
+    """Start an operation and follow it. Without a server, release its deliveries here.
+
+    Args:
+        settings: settings with the ledger's database.
+        operation_id: the operation.
+        note: the operator's reason; `""`: the one of the plan.
+        rate: maximum number of deliveries released per second; None: the rate of the plan.
+        detach: whether not to follow the operation.
+        as_json: whether to print JSON.
+    """
     started = operations_client.run_step(
         settings,
         "start_operation",
-        arguments | ({} if rate is None else {"rate": rate}),
+        {"operation_id": operation_id} | _given(note, rate),
         f"`flowhooks operations show {operation_id}` tells whether the operation was started",
     )
     server, is_complete = bool(started["server"]), True
@@ -160,6 +168,11 @@ def print_after_change(settings: Settings, operation_id: str, *, server: bool, a
         output.print_line("No server is running: the deliveries run once a server starts.")
     elif operation.state is OperationState.RUNNING:
         print_commands(operation_id)
+
+
+def _given(note: str, rate: float | None) -> dict[str, Any]:
+    """Return the arguments of an operation for the options that were given."""
+    return ({"note": note} if note else {}) | ({} if rate is None else {"rate": rate})
 
 
 def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:

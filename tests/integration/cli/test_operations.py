@@ -121,6 +121,21 @@ def test_a_plan_is_started_later(shop, run, run_json, monkeypatch):
     assert json.loads(started.stdout)["planned"] == 4
 
 
+def test_a_declined_plan_keeps_its_rate_and_note(shop, run, run_json, monkeypatch):
+    """The command that is printed starts the plan as it was asked for, and the audit log has one entry of it."""
+    monkeypatch.setattr("flowhooks.cli.events.bulk.require_terminal", lambda unless: None)
+    options = ("--rate", "5/s", "--note", "the ERP is up")
+    refused = run("events", "replay", "--all", *options, given="n\n", server=shop)
+    (planned,) = run_json("operations", "list", server=shop)["operations"]
+    assert (planned["state"], planned["rate"], planned["note"]) == ("planned", 5.0, "the ERP is up")
+    assert run_json("audit", "--action", "operation", server=shop)["entries"] == []
+    command = re.search(r"flowhooks (operations start \S+)", refused.output)[1].split()
+    started = run_json(*command, "--detach", server=shop)
+    assert (started["id"], started["rate"], started["note"]) == (planned["id"], 5.0, "the ERP is up")
+    (entry,) = run_json("audit", "--action", "operation", server=shop)["entries"]
+    assert (entry["detail"]["rate"], entry["detail"]["note"]) == (5.0, "the ERP is up")
+
+
 def test_ctrl_c_leaves_the_operation_running(shop, run, run_json, monkeypatch):
     """Ctrl-C ends the command with exit code 130 and hints; an operation that a colleague cancels, with 1."""
     (shop.folder / "open").touch()
