@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, func, literal, null, or_, select
 
+from flowhooks.errors import InvalidTransition
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.attempt_filters import WITHOUT
@@ -79,6 +80,19 @@ def states_of(action: BulkAction, event_filter: EventFilter) -> tuple[str, ...]:
     if event_filter.state == SUSPENDED:
         return (SUSPENDED,) if action is BulkAction.CLOSE else ()
     return tuple(state for state in states if state == event_filter.state)
+
+
+def check_states(action: BulkAction, event_filter: EventFilter) -> None:
+    """Refuse a filter whose state the action never changes: an empty plan would not say why it is empty.
+
+    Raises:
+        InvalidTransition: the action changes no delivery in the filter's state.
+    """
+    if not states_of(action, event_filter):
+        states = ", ".join(STATES_OF_ACTION[action])
+        raise InvalidTransition(
+            f"{action} acts on deliveries that are {states}; with the state {event_filter.state} there is none"
+        )
 
 
 def candidate_pages(

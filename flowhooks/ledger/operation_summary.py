@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, select
 
 from flowhooks.ledger import database
-from flowhooks.ledger.bulk_plans import Plan, candidate_pages
+from flowhooks.ledger.bulk_plans import Plan, candidate_pages, check_states
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.tables import IS_LAST_ATTEMPT, attempts, deliveries, error_groups, events, operation_items
 
@@ -124,7 +124,11 @@ def preview_plan(reader: Reader, action: BulkAction, event_filter: EventFilter, 
         action: what would be done with each delivery.
         event_filter: which deliveries.
         now: microseconds since 1970.
+
+    Raises:
+        InvalidTransition: the action changes no delivery in the filter's state.
     """
+    check_states(action, event_filter)
     by_handler: dict[str, int] = {}
     by_state: dict[str, int] = {}
     oldest = newest = ""

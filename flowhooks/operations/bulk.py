@@ -70,11 +70,7 @@ def plan_operation(
     """
     _check_rate(rate)
     event_filter = complete_filter(context.reader, event_filter, context.settings.search.fields)
-    if not bulk_plans.states_of(action, event_filter):
-        states = ", ".join(bulk_plans.STATES_OF_ACTION[action])
-        raise InvalidTransition(
-            f"{action} acts on deliveries that are {states}; with the state {event_filter.state} there is none"
-        )
+    bulk_plans.check_states(action, event_filter)
     ledger, now = context.ledger, context.clock.now()
     operation = Operation(
         id=context.clock.new_id(),

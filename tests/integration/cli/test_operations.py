@@ -136,6 +136,24 @@ def test_a_declined_plan_keeps_its_rate_and_note(shop, run, run_json, monkeypatc
     assert (entry["detail"]["rate"], entry["detail"]["note"]) == (5.0, "the ERP is up")
 
 
+@pytest.mark.parametrize(
+    ("command", "states_of_action"),
+    [
+        (("replay", "--state", "suspended"), "replay acts on deliveries that are dead"),
+        (("replay", "--state", "succeeded"), "replay acts on deliveries that are dead"),
+        (("run-now", "--state", "dead"), "run-now acts on deliveries that are waiting"),
+    ],
+    ids=["replay suspended", "replay succeeded", "run-now dead"],
+)
+def test_a_dry_run_refuses_the_same_states(stopped_server, run, command, states_of_action):
+    """A state that the action never changes is an error, with and without `--dry-run`."""
+    says = f"Error: {states_of_action}; with the state {command[-1]} there is none"
+    for how in ("--dry-run", "--yes"):
+        result = run("events", *command, how, server=stopped_server)
+        # Without a server, the command may load the plugin, which prints a line before.
+        assert (result.exit_code, result.stdout, result.stderr.splitlines()[-1]) == (1, "", says)
+
+
 def test_ctrl_c_leaves_the_operation_running(shop, run, run_json, monkeypatch):
     """Ctrl-C ends the command with exit code 130 and hints; an operation that a colleague cancels, with 1."""
     (shop.folder / "open").touch()
