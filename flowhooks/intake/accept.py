@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.notifier import HookNotifier
-    from flowhooks.settings import RoutingSettings, Settings, Source
+    from flowhooks.settings import RoutingSettings
 
 REVIVE_COOLDOWN: Final = 60 * SECOND
 """Microseconds after its last attempt before a repeated callback can retry a dead delivery: one minute."""
@@ -303,7 +303,7 @@ class Intake:
         new = NewEvent(
             event=event,
             body=callback.text,
-            digest=digest(callback.body, _ignore_pointers(settings, source)),
+            digest=digest(callback.body, settings.ignore_pointers(name)),
             state=route.state,
             parked_by=route.parked_by,
             dismissed_by=route.dismissed_by,
@@ -440,12 +440,6 @@ def _check_all(results: Sequence[AcceptResult], callbacks: Sequence[Callback]) -
     for result, callback in zip(results, callbacks, strict=True):
         if not result.conflict:
             _check(result, callback)
-
-
-def _ignore_pointers(settings: Settings, source: Source | None) -> Sequence[str]:
-    if source is None or source.ignore_pointers is None:
-        return settings.identity.ignore_pointers
-    return source.ignore_pointers
 
 
 def _rejection_key(route: Route, routing: RoutingSettings) -> str | None:

@@ -155,8 +155,8 @@ def check_history(reader: Reader, file: BinaryIO, settings: Settings) -> History
     Args:
         reader: the ledger.
         file: the history, open for reading bytes.
-        settings: `identity.ignore_pointers`, `retention.identities` and the former names of sources are used, as the
-            server does: a line under any name of a source is compared with the events of all its names.
+        settings: `ignore_pointers`, `retention.identities` and the former names of sources are used, as the server
+            does: a line under any name of a source is compared with the events of all its names.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -172,7 +172,6 @@ def check_history(reader: Reader, file: BinaryIO, settings: Settings) -> History
 class _Check:
     def __init__(self, reader: Reader, settings: Settings, notes: sqlite3.Connection) -> None:
         self._reader = reader
-        self._pointers = settings.identity.ignore_pointers
         self._settings = settings
         days = settings.retention.identities
         self._kept_from = time.time_ns() // 1000 - days * DAY if days else 0
@@ -274,7 +273,7 @@ class _Check:
         """Return the id of the event's correction that has the body of a line; `""` if none has."""
         if line.data is None:
             return ""
-        return history.correction_of(connection, event_id, {digest(line.data, self._pointers), digest(line.data)})
+        return history.correction_of(connection, event_id, {digest(line.data, self._pointers(line)), digest(line.data)})
 
     def _compare_event_id(self, line: _Line, event_id: str) -> None:
         if line.event_id not in {"", event_id}:
@@ -336,12 +335,16 @@ class _Check:
             return True
         if line.data is None:
             return False
-        sent = digest(line.data, self._pointers)
+        pointers = self._pointers(line)
+        sent = digest(line.data, pointers)
         if body.digest in {sent, digest(line.data)}:
             return True
         # The pointers may have been changed after the event was stored.
-        text = None if is_conflict or not self._pointers else history.event_body(connection, body.event_id)
-        return text is not None and (values := _values(text)) is not None and digest(values, self._pointers) == sent
+        text = None if is_conflict or not pointers else history.event_body(connection, body.event_id)
+        return text is not None and (values := _values(text)) is not None and digest(values, pointers) == sent
+
+    def _pointers(self, line: _Line) -> tuple[str, ...]:
+        return self._settings.ignore_pointers(line.sources[0])
 
 
 def _find_event(line: _Line, stored: StoredCallbacks) -> StoredBody | PurgedIdentity | None:

@@ -37,17 +37,16 @@ from flowhooks.settings.definitions import (
     RoutingSettings,
     RunnerSettings,
     SearchSettings,
-    SettingReference,
     Settings,
     ShutdownSettings,
     database_url,
-    describe,
 )
 from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.ingress import IngressSettings, ValueTable
 from flowhooks.settings.ingress_checks import unknown_kinds, unknown_receivers
 from flowhooks.settings.loading import default_file, load, origin
 from flowhooks.settings.named_sections import HandlerSettings, Network, OperatorSettings, Source
+from flowhooks.settings.reference import SettingReference, describe
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
 from flowhooks.settings.signature import SignatureSettings
 from flowhooks.settings.signing_keys import Secret

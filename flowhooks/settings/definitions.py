@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flowhooks.errors import SettingsError
 from flowhooks.model.search_fields import MAX_FIELDS
 from flowhooks.settings import addresses, types
 from flowhooks.settings.access import LoginSettings, MaskingSettings, RoleSettings
-from flowhooks.settings.alerts import AlertRoute, AlertsSettings
-from flowhooks.settings.engine import EngineSettings
+from flowhooks.settings.alerts import AlertsSettings
 from flowhooks.settings.field import setting
-from flowhooks.settings.ingress import IngressSettings
-from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
-from flowhooks.settings.signature import SignatureSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from dataclasses import Field
+
+    from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _DAY_SECONDS: Final = 86400.0
@@ -395,6 +392,15 @@ class Settings:
         source = self.sources.get(present)
         return (present, *(source.former_names if source is not None else ()))
 
+    def ignore_pointers(self, source: str) -> tuple[str, ...]:
+        """Return the JSON pointers of members that are not compared between two callbacks of one identity.
+
+        Args:
+            source: the present name of the source.
+        """
+        own = self.sources[source].ignore_pointers if source in self.sources else None
+        return self.identity.ignore_pointers if own is None else own
+
     @property
     def unmatched_sources(self) -> list[str]:
         """The pull-only sources whose engine can also call as `default`: an instance would become two events."""
@@ -443,56 +449,6 @@ def iter_settings(settings: type = Settings, prefix: str = "") -> Iterator[tuple
 def variable(name: str) -> str:
     """Return the environment variable of a setting, such as FLOWHOOKS_HTTP_THREADS for http.threads."""
     return "FLOWHOOKS_" + name.upper().replace(".", "_")
-
-
-class SettingReference(NamedTuple):
-    """A setting as listed in the reference.
-
-    Attributes:
-        name: dotted name; NAME is a part chosen by the user.
-        type: allowed values, in words.
-        default: default as written in TOML; `""` if there is none.
-        variable: environment variable; `""` if only the file can set it.
-        doc: description, one line.
-    """
-
-    name: str
-    type: str
-    default: str
-    variable: str
-    doc: str
-
-
-USER_NAMED: Final[Mapping[str, type]] = {
-    "alerts.routes.NAME": AlertRoute,
-    "sources.NAME": Source,
-    "sources.NAME.engine": EngineSettings,
-    "sources.NAME.ingress": IngressSettings,
-    "sources.NAME.signature": SignatureSettings,
-    "operators.NAME": OperatorSettings,
-    "roles.NAME": RoleSettings,
-    'handlers."PLUGIN:NAME"': HandlerSettings,
-}
-"""The sections with names that the user chooses."""
-
-
-def describe() -> Iterator[SettingReference]:
-    """Yield all settings in the order of a settings file."""
-    for name, spec in iter_settings():
-        yield _reference(name, spec, variable(name))
-    for section, kind in USER_NAMED.items():
-        for spec in fields(kind):
-            if "kind" in spec.metadata:
-                yield _reference(f"{section}.{spec.name}", spec, "")
-    whole = next(spec for spec in fields(Settings) if spec.name == "plugins")
-    yield SettingReference(
-        "plugins.NAME", "a section of any shape, at most 64 levels deep", "", "", whole.metadata["doc"]
-    )
-
-
-def _reference(name: str, spec: Field[Any], variable: str) -> SettingReference:
-    default = "" if spec.default in (MISSING, None) else json.dumps(spec.default)
-    return SettingReference(name, spec.metadata["kind"].allowed, default, variable, spec.metadata["doc"])
 
 
 def database_url(settings: Settings) -> str:

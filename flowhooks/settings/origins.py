@@ -8,9 +8,10 @@ import tomllib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.settings.definitions import USER_NAMED, iter_settings, variable
+from flowhooks.settings.definitions import iter_settings, variable
 from flowhooks.settings.loading import default_file
 from flowhooks.settings.locations import Locations
+from flowhooks.settings.reference import USER_NAMED
 from flowhooks.settings.secrets import secret_reference
 
 if TYPE_CHECKING:

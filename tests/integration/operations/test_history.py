@@ -254,6 +254,18 @@ def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, contex
 
 
 @pytest.mark.either
+def test_members_that_only_one_source_ignores(harness):
+    """A repeat that differs in a member which its source ignores was answered 200, and is no other body."""
+    flow = harness.open(works, sources={"oa": Source(ignore_pointers=("/sentAt",), former_names=("old",))})
+    flow.take("repeated", source="oa", sentAt="now")
+    flow.take("repeated", source="oa", sentAt="later")
+    lines = [line("repeated", LEAVE | {"sentAt": "later"}, 200, source=source) for source in ("oa", "old")]
+    lines.append(line("repeated", LEAVE | {"n": 1}, 200, source="oa"))
+    text = "\n".join(map(json.dumps, lines)).encode()
+    report = history.check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings)
+    assert report.findings == {"other_body": 1}
+
+
 def test_a_renamed_source_has_the_callbacks_of_its_former_name(harness, context_of):
     """A line under either name is compared with the event, whichever name stores it; other findings remain."""
     flow = harness.open(works)
