@@ -274,7 +274,13 @@ def record_backup_command(settings: Settings, *, name: str, as_json: bool) -> No
     metavar="STATE",
     help=f"Only events that are {', '.join(_STATES[:-1])} or {_STATES[-1]} [default: the first three].",
 )
-@click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="Only events with a delivery for this handler.")
+@click.option(
+    "--handler",
+    type=utf8,
+    metavar="PLUGIN:NAME",
+    help="Only events with a delivery for this handler. With --state succeeded or closed, that delivery must be in "
+    "this state. With --state dead, all dead deliveries of the event must be for this handler.",
+)
 @click.option("--key", "process_key", type=utf8, metavar="KEY", help="Only events with this process definition key.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation; required without a terminal.")

@@ -194,7 +194,7 @@ def find_purgeable(
     Args:
         connection: any connection.
         cutoffs: the states and their times.
-        event_filter: the events to purge; its `state` and `until` are ignored.
+        event_filter: the events to purge; its `until` is ignored, and its `state` only limits its `handler`.
         after: the id after which to continue; `""`: start with the oldest.
         limit: number of events to examine.
     """
@@ -213,7 +213,7 @@ def find_purgeable(
     ids = tuple(
         row.id
         for row in rows
-        if _matches(row, {delivery.handler for delivery in deliveries_of[row.id]}, event_filter)
+        if _matches(row, deliveries_of[row.id], event_filter)
         and _is_purgeable(row, deliveries_of[row.id], cutoffs, received_beside=received[row.id])
     )
     n_deliveries = sum(len(deliveries_of[event_id]) for event_id in ids)
@@ -229,14 +229,21 @@ def count_candidates(connection: Connection, cutoffs: Cutoffs, *, since: int | N
     return int(connection.execute(_COUNT_CANDIDATES, {"after": first, "until": until}).scalar_one())
 
 
-def _matches(row: Any, handlers: Collection[str], event_filter: EventFilter) -> bool:
+def _matches(row: Any, its_deliveries: Sequence[Any], event_filter: EventFilter) -> bool:
     criteria = {column: getattr(event_filter, field) for field, column in _EXACT.items()}
     return (
         all(value is None or getattr(row, name) == value for name, value in criteria.items())
-        and (event_filter.handler is None or event_filter.handler in handlers)
+        and (event_filter.handler is None or _has_handler(its_deliveries, event_filter.handler, event_filter.state))
         and (not event_filter.ids or row.id in event_filter.ids)
         and (event_filter.since is None or shown_time(row.received_at) >= event_filter.since)
     )
+
+
+def _has_handler(its_deliveries: Sequence[Any], handler: str, state: str | None) -> bool:
+    """Return whether an event has a delivery of a handler, in a state if it is one of deliveries."""
+    handlers = {delivery.handler for delivery in its_deliveries if state not in set(State) or delivery.state == state}
+    # A purge cannot be undone, so it gives up no dead delivery of a handler that was not named.
+    return handlers == {handler} if state == State.DEAD else handler in handlers
 
 
 def deciding_states(state: str, of_deliveries: Collection[str]) -> set[str]:

@@ -65,6 +65,9 @@ def purge(
     dismissed. With a state it deletes only events in that state, which may also be *dead* or *parked*: the operator
     decides that nothing more is needed of them.
 
+    With a handler it deletes only events with a delivery for this handler. With the state *succeeded* or *closed*,
+    that delivery must be in the state. With *dead*, all dead deliveries of the event must be for this handler.
+
     The identities of all deleted events are kept, in case the clock is wrong. Retention deletes those that are older
     than `retention.identities`.
 

@@ -25,6 +25,7 @@ FILTERS = st.sampled_from(
     + [{"state": state} for state in ("dead", "succeeded", "unknown", "waiting", "suspended", "parked", "dismissed")]
 )
 PURGE_STATES = st.sampled_from([None, None, "succeeded", "closed", "dismissed", "dead", "parked"])
+PURGE_HANDLERS = st.sampled_from([None, None, None, "p:again", "q:every", "r:large"])
 HANDLER_PATTERNS = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once", "r:large"], ["nobody:*"]])
 HANDLER_FILTERS = st.sampled_from(["", "", "r:books", "r:large", "r:watch", "p:again", "q:every"])
 MIN_STEPS_BETWEEN_CRASHES = 6
@@ -99,12 +100,12 @@ class Acting(Operating):
         self._perform(which, "pause" if pause else "resume", expected, handlers=handlers, dry_run=dry)
 
     @precondition(lambda self: self.model.events)
-    @rule(state=PURGE_STATES, age=st.sampled_from([0, 0, 60, 86_400]), dry=DRY, which=WHICH)
-    def purge(self, state: str | None, age: int, dry: bool, which: int) -> None:
+    @rule(state=PURGE_STATES, handler=PURGE_HANDLERS, age=st.sampled_from([0, 0, 60, 86_400]), dry=DRY, which=WHICH)
+    def purge(self, state: str | None, handler: str | None, age: int, dry: bool, which: int) -> None:
         """Purge old events."""
-        until = self.model.now + 1 - age * SECOND
-        wanted = {"until": until} | ({"state": state} if state else {})
-        expected = desk.purge(self.model, until, state, dry_run=dry)
+        given = {"until": self.model.now + 1 - age * SECOND, "state": state, "handler": handler}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        expected = desk.purge(self.model, wanted, dry_run=dry)
         self._perform(which, "purge", expected, event_filter=wanted, dry_run=dry)
 
     @precondition(lambda self: self.model.deliveries())

@@ -177,10 +177,15 @@ def dismiss(model: LedgerModel, event_filter: Mapping[str, Any], *, dry_run: boo
     }
 
 
-def purge(model: LedgerModel, until: int, state: str | None, *, dry_run: bool) -> dict[str, int]:
+def purge(model: LedgerModel, event_filter: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
     """Delete old events; only their identities are kept for a limited time."""
+    until, state, handler = event_filter["until"], event_filter.get("state"), event_filter.get("handler")
     states = {state} if state else {"succeeded", "closed", "dismissed"}
-    purged = [event for event in model.events.values() if _is_purgeable(event, states, until)]
+    purged = [
+        event
+        for event in model.events.values()
+        if _is_purgeable(event, states, until) and _is_of_handler(event, state, handler)
+    ]
     if not dry_run:
         for event in purged:
             del model.events[event.id]
@@ -204,6 +209,16 @@ def _is_purgeable(event: Event, states: set[str], until: int) -> bool:
     if unresolved or event.state == "dismissed":
         return (unresolved or {"dismissed"}) <= states
     return bool(delivery_states) and (State.CLOSED if State.CLOSED in delivery_states else State.SUCCEEDED) in states
+
+
+def _is_of_handler(event: Event, state: str | None, handler: str | None) -> bool:
+    """Whether a purge with this handler may delete an event; no dead delivery of another one is deleted."""
+    if handler is None:
+        return True
+    dead = {delivery.handler for delivery in event.deliveries.values() if delivery.state is State.DEAD}
+    of_deliveries = state if state in set(State) else None
+    matching = any(matches_delivery(delivery, handler, of_deliveries) for delivery in event.deliveries.values())
+    return matching and dead <= {handler}
 
 
 def pause(model: LedgerModel, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:

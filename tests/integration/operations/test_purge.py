@@ -195,6 +195,55 @@ def test_a_filter_limits_the_purge_to_matching_events(full, narrower, stay):
     assert left(flow, ids) == stay | {"dead", "parked"}
 
 
+@pytest.fixture
+def mixed(harness, listens):
+    """A ledger with an event 100 days old, of which `p:good` has succeeded, and `p:bad` and `p:worse` are dead."""
+    flow = harness.open(listens(go, name="good"), listens(fail, name="bad"), listens(fail, name="worse"))
+    flow.take("i")
+    flow.clock.advance(100 * DAY)
+    return flow
+
+
+def close(flow, *handlers):
+    """Close the deliveries of these handlers, and let 100 days pass."""
+    for delivery_id, handler in flow.sql("SELECT id, handler FROM deliveries"):
+        if handler in handlers:
+            resolve(flow.app.operation_context, delivery_id, Resolution.CLOSE)
+    flow.clock.advance(100 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("closed", "handler", "purged"),
+    [
+        ((), "p:good", 0),
+        ((), "p:bad", 0),
+        (("p:worse",), "p:good", 0),
+        (("p:worse",), "p:worse", 0),
+        (("p:worse",), "p:bad", 1),
+    ],
+)
+def test_no_dead_delivery_of_another_handler_is_deleted(mixed, closed, handler, purged):
+    """With a handler, an event is deleted only if all its dead deliveries are of this handler."""
+    close(mixed, *closed)
+    assert purge(mixed.app.operation_context, before(mixed, 90, state="dead", handler=handler)).purged == purged
+
+
+def test_a_delivery_of_the_handler_is_in_the_state(mixed):
+    """With a handler and a state, one delivery has both; without a state, the event needs a delivery of the handler."""
+    close(mixed, "p:bad", "p:worse")
+    context = mixed.app.operation_context
+    found = {
+        (state, handler): purge(context, before(mixed, 90, state=state, handler=handler), dry_run=True).purged
+        for state in ("succeeded", "closed", None)
+        for handler in ("p:good", "p:bad", "p:other")
+    }
+    assert {key for key, number in found.items() if number} == {
+        ("closed", "p:bad"),
+        (None, "p:good"),
+        (None, "p:bad"),
+    }
+
+
 def test_a_dry_run_changes_nothing(full):
     """A dry run returns the counts."""
     flow, ids = full
