@@ -302,7 +302,7 @@ def purge_command(
     By default it deletes succeeded events, events with a closed delivery, and dismissed events. Dead and parked events
     are deleted only with --state dead or --state parked. Waiting, running and unknown events are never deleted. The
     identities of purged events are kept for a while. A repeated callback of such an event is answered as done and runs
-    no handler.
+    no handler. Events that an operation counts as failed are kept until the operation has ended.
 
     \b
     Examples:

@@ -47,7 +47,7 @@ IS_EXECUTING: Final = and_(
     or_(operations.c.action != BulkAction.RUN_NOW.value, ~_ASKED_ATTEMPT_HAS_ENDED),
 )
 """Released deliveries that have no result yet, of a query that joins operations, items and deliveries."""
-# A purged event has no delivery any more. It was purged after the delivery had been executed.
+# A purged event has no delivery any more. Of an operation that has not ended, it had succeeded: see `counted_failures`.
 _WITH_DELIVERIES: Final = items.join(operations, operations.c.id == items.c.operation_id).outerjoin(
     deliveries, deliveries.c.id == items.c.delivery_id
 )
@@ -68,6 +68,16 @@ _OPERATIONS_OF: Final = (
         items.c.status == ItemStatus.RELEASED.value,
     )
     .order_by(items.c.delivery_id, items.c.operation_id.desc())
+)
+_COUNTED_FAILURES: Final = (
+    select(items.c.delivery_id)
+    .join(operations, operations.c.id == items.c.operation_id)
+    .where(
+        items.c.delivery_id.in_(database.string_array("delivery_ids")),
+        items.c.status == ItemStatus.RELEASED.value,
+        IS_OPEN_OPERATION,
+        operations.c.action.not_in([action.value for action in DONE_AT_ONCE]),
+    )
 )
 
 
@@ -227,6 +237,13 @@ def count_results(connection: Connection, operation_ids: Sequence[str]) -> Mappi
         elif not row.executing:
             failed[row.operation_id] += row.number
     return {operation_id: (succeeded[operation_id], failed[operation_id]) for operation_id in operation_ids}
+
+
+def counted_failures(connection: Connection, delivery_ids: Sequence[str]) -> set[str]:
+    """Return which of these deliveries, all dead or closed, an operation that has not ended counts as failed."""
+    if not delivery_ids:
+        return set()
+    return set(connection.execute(_COUNTED_FAILURES, {"delivery_ids": json.dumps(list(delivery_ids))}).scalars())
 
 
 def results_of(connection: Connection, operation_id: str, action: str, released: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from sqlalchemy import Text, bindparam, delete, func, select, union_all
 from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database, webhook_ids
+from flowhooks.ledger.bulk_operations import counted_failures
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.error_groups import remove_attempts
@@ -210,12 +211,13 @@ def find_purgeable(
     for delivery in connection.execute(_DELIVERIES_OF, parameters):
         deliveries_of[delivery.event_id].append(delivery)
     received = _received_beside(connection, parameters)
-    ids = tuple(
-        row.id
+    purgeable = [
+        row
         for row in rows
         if _matches(row, deliveries_of[row.id], event_filter)
         and _is_purgeable(row, deliveries_of[row.id], cutoffs, received_beside=received[row.id])
-    )
+    ]
+    ids = tuple(row.id for row in _without_counted_failures(connection, purgeable, deliveries_of))
     n_deliveries = sum(len(deliveries_of[event_id]) for event_id in ids)
     return PurgePage(len(rows), ids, n_deliveries, rows[-1].id if len(rows) == limit else "")
 
@@ -291,6 +293,17 @@ def _is_purgeable(
     return bool(states) and all(state in cutoffs and last < cutoffs[state] for state in states)
 
 
+def _without_counted_failures(
+    connection: Connection, rows: Sequence[Any], deliveries_of: Mapping[str, Sequence[Any]]
+) -> list[Any]:
+    """Return the events without those of which an operation that has not ended counts a delivery as failed."""
+    unsuccessful = {
+        delivery.id: row.id for row in rows for delivery in deliveries_of[row.id] if delivery.state != State.SUCCEEDED
+    }
+    kept = {unsuccessful[delivery_id] for delivery_id in counted_failures(connection, list(unsuccessful))}
+    return [row for row in rows if row.id not in kept]
+
+
 def purge(
     transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs, *, kept_from: int, process: str
 ) -> PurgeCounts:
@@ -313,6 +326,7 @@ def purge(
     purgeable = [
         row for row in rows if _is_purgeable(row, deliveries_of[row.id], cutoffs, received_beside=received[row.id])
     ]
+    purgeable = _without_counted_failures(connection, purgeable, deliveries_of)
     if not purgeable:
         return PurgeCounts(0, 0)
     delivery_ids = [delivery.id for row in purgeable for delivery in deliveries_of[row.id]]

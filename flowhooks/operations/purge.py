@@ -68,6 +68,8 @@ def purge(
     With a handler it deletes only events with a delivery for this handler. With the state *succeeded* or *closed*,
     that delivery must be in the state. With *dead*, all dead deliveries of the event must be for this handler.
 
+    It keeps the events that a bulk operation counts as failed until the operation has ended.
+
     The identities of all deleted events are kept, in case the clock is wrong. Retention deletes those that are older
     than `retention.identities`.
 

@@ -44,13 +44,14 @@ class Item:
 
 @dataclass(slots=True)
 class Operation:
-    """A bulk operation: its items by the ids of their deliveries, and the process that has its lease."""
+    """A bulk operation: its items by the ids of their deliveries, the process that has its lease, whether it ended."""
 
     action: str
     event_filter: Mapping[str, Any]
     items: dict[str, Item]
     state: str = "planned"
     process: str = ""
+    ended: bool = False
 
     def count(self, status: str) -> int:
         """The number of items with a status."""
@@ -119,10 +120,14 @@ def _act(model: LedgerModel, operation: Operation, item: Item, delivery: Deliver
 
 
 def finish(model: LedgerModel) -> None:
-    """End each running operation whose deliveries were all released and executed."""
+    """End each operation that releases no further delivery and whose released ones were all executed."""
     for operation in model.operations.values():
-        if operation.state == "running" and not operation.count("planned") and not _is_executing(model, operation):
-            operation.state = "finished"
+        is_released = operation.state == "cancelled" or (
+            operation.state == "running" and not operation.count("planned")
+        )
+        if is_released and not _is_executing(model, operation):
+            operation.ended = True
+            operation.state = "finished" if operation.state == "running" else operation.state
 
 
 def _is_executing(model: LedgerModel, operation: Operation) -> bool:

@@ -184,7 +184,9 @@ def purge(model: LedgerModel, event_filter: Mapping[str, Any], *, dry_run: bool)
     purged = [
         event
         for event in model.events.values()
-        if _is_purgeable(event, states, until) and _is_of_handler(event, state, handler)
+        if _is_purgeable(event, states, until)
+        and _is_of_handler(event, state, handler)
+        and not _counts_as_failed(model, event)
     ]
     if not dry_run:
         for event in purged:
@@ -219,6 +221,18 @@ def _is_of_handler(event: Event, state: str | None, handler: str | None) -> bool
     of_deliveries = state if state in set(State) else None
     matching = any(matches_delivery(delivery, handler, of_deliveries) for delivery in event.deliveries.values())
     return matching and dead <= {handler}
+
+
+def _counts_as_failed(model: LedgerModel, event: Event) -> bool:
+    """Whether an operation that has not ended counts a delivery of an event that is at rest as failed."""
+    return any(
+        item.event == event.id
+        and item.status == "released"
+        and event.deliveries[item.handler].state is not State.SUCCEEDED
+        for operation in model.operations.values()
+        if not operation.ended and operation.action not in {"close", "mark-done"}
+        for item in operation.items.values()
+    )
 
 
 def pause(model: LedgerModel, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:

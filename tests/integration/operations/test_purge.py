@@ -12,16 +12,19 @@ from sqlalchemy import event, text
 
 from flowhooks import Reject, Retry
 from flowhooks.errors import IdentityConflict, InvalidCallback, NotFound, SettingsError, Unavailable
-from flowhooks.ledger import database, identities
+from flowhooks.ledger import bulk_operations, database, identities
 from flowhooks.ledger import purge as purging
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import BulkAction, OperationState
+from flowhooks.operations import bulk
 from flowhooks.operations import purge as module
 from flowhooks.operations.context import Actor
 from flowhooks.operations.dismiss import dismiss
+from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.registry import run_operation
 from flowhooks.operations.resolve import Resolution, resolve
-from support.waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT, until
 
 DAY = 86_400
 
@@ -242,6 +245,68 @@ def test_a_delivery_of_the_handler_is_in_the_state(mixed):
         (None, "p:good"),
         (None, "p:bad"),
     }
+
+
+@pytest.fixture
+def operated(harness, listens):
+    """A function that opens a ledger with an open operation; returns the flow and the operation's id.
+
+    Of the operation's deliveries, that of `p:bad` has failed again, that of `p:good` has succeeded, and that of
+    `p:held` waits, because its handler is paused.
+    """
+
+    def open_with(action=BulkAction.RERUN):
+        flow = harness.open(
+            listens(fail, name="bad", process_key="bad"),
+            listens(go, name="good", process_key="good"),
+            listens(go, name="held", process_key="held"),
+        )
+        for key in ("bad", "good", "held"):
+            flow.take(key, key=key)
+        pause(flow.app.operation_context, ("p:held",))
+        plan = bulk.plan_operation(flow.app.operation_context, action, EventFilter())
+        bulk.start_operation(flow.app.operation_context, plan.id)
+        until(lambda: operation(flow, plan.id).remaining == (action is BulkAction.RERUN))
+        flow.clock.advance(100 * DAY)
+        return flow, plan.id
+
+    return open_with
+
+
+def operation(flow, operation_id):
+    """An operation as stored."""
+    with flow.app.ledger.connection() as connection:
+        return bulk_operations.read_operation(connection, operation_id)
+
+
+def results(flow, operation_id):
+    """The state of an operation, and its numbers of succeeded and failed deliveries."""
+    found = operation(flow, operation_id)
+    return found.state, found.succeeded, found.failed
+
+
+def test_the_results_of_an_open_operation_stay(operated):
+    """An event stays as long as its delivery counts as failed in an operation that has not ended."""
+    flow, operation_id = operated()
+    context = flow.app.operation_context
+    for state, purged in (("dead", 0), ("succeeded", 1)):
+        assert purge(context, before(flow, 90, state=state), dry_run=True).purged == purged
+        assert purge(context, before(flow, 90, state=state)).purged == purged
+    assert results(flow, operation_id) == (OperationState.RUNNING, 1, 1)
+    resume(context, ("p:held",))
+    until(lambda: operation(flow, operation_id).state is OperationState.FINISHED)
+    assert purge(context, before(flow, 90, state="dead")).purged == 1
+    assert results(flow, operation_id) == (OperationState.FINISHED, 2, 1)
+
+
+def test_the_transaction_that_deletes_looks_for_open_operations(operated):
+    """An event that was selected before its operation was released stays."""
+    flow, _ = operated()
+    cutoffs = {"dead": flow.clock.now() - 90 * DAY * 1_000_000}
+    dead = flow.events(state="dead")
+    ledger = flow.app.ledger
+    assert len(dead) == 1
+    assert not ledger.write(lambda transaction: ledger.purge(transaction, dead, cutoffs))
 
 
 def test_a_dry_run_changes_nothing(full):
