@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 EARLIEST: Final = 10**15
 """Times before this one, in 2001, are older than flowhooks; in microseconds since 1970."""
+# An engine client may return 1970 in any time zone, and an event's start is earlier if the engine's clock is ahead.
+_EARLIEST_OF_INSTANCES: Final = -365 * DAY
 _SEPARATOR: Final = "\x1f"
 _NEWEST: Final = bindparam("newest", type_=BigInteger)
 _HEXADECIMAL: Final = "0123456789abcdef"
@@ -92,8 +94,13 @@ def _is_due_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def _is_engine_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether a number can be a time by an engine's clock, which may be wrong by any amount."""
-    return column.between(1, literal(2**53, BigInteger))
+    """Whether a number can be a time by an engine's clock, which may be wrong by any amount; 0: the whole history."""
+    return column.between(0, literal(2**53, BigInteger))
+
+
+def _is_instance_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a number can be a time of an instance as an engine client returns it."""
+    return column.between(literal(_EARLIEST_OF_INSTANCES, BigInteger), literal(2**53, BigInteger))
 
 
 def _is_difference(column: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -141,7 +148,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "row_sha256": _is_sha256,
         "identity_sha256": _is_sha256,
         "origin": _one_of(*Origin),
-        "instance_started_at": _is_engine_time,
+        "instance_started_at": _is_instance_time,
         "corrects": _is_id,
         "traceparent": _is_traceparent,
         "rerouted_at": _is_time,
@@ -296,8 +303,8 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "row_sha256": _is_sha256,
     },
     "engine_instances": {
-        "ended_at": _is_engine_time,
-        "started_at": _is_engine_time,
+        "ended_at": _is_instance_time,
+        "started_at": _is_instance_time,
         "end_state": _one_of(*EndState),
         "process_definition_version": _is_small_count,
         "disposition": _one_of("has_event", "skipped", "in_grace"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,21 @@ def test_since_does_not_skip_an_unread_interval(asked):
     asked.finish("i1")
     asked.clock.advance(HOUR)
     assert asked.round(since=asked.clock.now()).read == 1
+
+
+@pytest.mark.parametrize("since", [0, -8 * HOUR * SECOND])
+def test_a_round_from_the_beginning_of_time_leaves_a_valid_ledger(open_app, since):
+    """With identities kept forever, the whole history is read, and `verify` accepts all times, also before 1970."""
+    asked = open_app(retention={"identities": 0})
+    asked.finish("old", started_at=datetime(1970, 1, 1, tzinfo=timezone(timedelta(hours=8))))
+    asked.finish("oldest", started_at=datetime(1970, 1, 1, tzinfo=UTC))
+    asked.round()
+    assert asked.round(since=since).read == 2
+    assert asked.position().since == 0
+    asked.after_grace()
+    started = dict(asked.flow.sql("SELECT flow_instance_id, started_at FROM engine_instances"))
+    assert started == {"old": -8 * HOUR * SECOND, "oldest": 0}
+    assert asked.flow.app.ledger.verify().problems == []
 
 
 def test_no_round_reads_before_the_retained_identities(open_app):
