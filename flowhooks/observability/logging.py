@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
+MAX_BYTES: Final = 131_072
+"""Maximum number of bytes of a value that are searched for secrets, before it is shortened. A secret has half of it."""
 MAX_VALUE_CHARS: Final = 8192
 """Maximum number of characters that are logged of one value."""
 MAX_TRACEBACK_CHARS: Final = 32768
@@ -386,7 +388,8 @@ class _Clipper:
                 return float(value) if math.isfinite(value) else repr(float(value))
             case date() | PurePath() | UUID() | Decimal():
                 return self._clip(str(value))
-        return self._clip(repr(value[: MAX_VALUE_CHARS + 1] if isinstance(value, bytes | bytearray) else value))
+        # Far behind what is kept, so that the cut halves no secret that is kept.
+        return self._clip(repr(value[:MAX_BYTES] if isinstance(value, bytes | bytearray) else value))
 
     def _clip(self, text: str) -> str:
         text = self._redact(text)  # before a cut could halve a secret

@@ -278,9 +278,9 @@ _READERS: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     """Return a function that replaces each occurrence of a secret in a text with `…`.
 
-    A secret of at least 4 characters is found unchanged, as written by `repr`, JSON and URLs, with its white space
-    collapsed, and, if it has several lines, by its longer lines. Values that a plugin derives from a secret, such as a
-    hash, are not found.
+    A secret of at least 4 characters is found unchanged, as written by `repr`, JSON and URLs, in JSON that `repr` or
+    JSON has written, with its white space collapsed, and, if it has several lines, by its longer lines. Values that a
+    plugin derives from a secret, such as a hash, are not found.
 
     Args:
         secrets: the values.
@@ -296,11 +296,15 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
 def _forms(secret: str) -> Iterator[str]:
     """Yield the forms in which a text may contain a secret."""
     yield secret
-    yield repr(secret)[1:-1]
-    yield ascii(secret)[1:-1]
-    yield repr(secret.encode())[2:-1]
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    for text in (secret, *in_json):
+        yield text
+        yield json.dumps(text)[1:-1]
+        # Within a text with a `"`, `repr` escapes each `'`.
+        for quotes in ("", '"'):
+            yield repr(quotes + text)[1 + len(quotes) : -1]
+            yield ascii(quotes + text)[1 + len(quotes) : -1]
+            yield repr((quotes + text).encode())[2 + len(quotes) : -1]
     yield quote(secret, safe="")
     yield quote(secret)
     yield quote_plus(secret)

@@ -376,6 +376,7 @@ def test_secrets_are_masked(form, stream):
     theirs.info("using %s", secret, extra={"key": Path(secret)})
     theirs.info("x" * (logs.MAX_VALUE_CHARS - 3) + secret)
     theirs.error("failed", exc_info=ValueError(secret))
+    ours.info("sent", body=b"x" * (logs.MAX_VALUE_CHARS - 5) + secret.encode())
     ours.error("failed", traceback="y" * (logs.MAX_TRACEBACK_CHARS // 2 - 3) + secret + "z" * logs.MAX_TRACEBACK_CHARS)
     said = stream.getvalue()
     assert "hun" not in said

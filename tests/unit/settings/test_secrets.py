@@ -221,6 +221,23 @@ def test_masks_of_an_escaped_secret(write):
     assert not {"begin", "sixteen", "second"} & set(redactor([secret])(f"got {write(secret)}!").split())
 
 
+@pytest.mark.parametrize("secret", ["ab'cdef", 'ab"cdef', "ab\\cdef", "äb'cdef"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda secret: repr(f'"{secret}"'),
+        lambda secret: ascii(f'"{secret}"'),
+        lambda secret: repr(f'"{secret}"'.encode()),
+        lambda secret: repr(json.dumps({"password": secret, "it's": 1})),
+        lambda secret: repr(json.dumps({"password": secret}, ensure_ascii=False).encode()),
+        lambda secret: json.dumps(json.dumps({"password": secret})),
+    ],
+)
+def test_masks_of_a_secret_in_an_escaped_text(secret, write):
+    """A secret is found in the `repr` of a text with other quotes, and in JSON within such a text."""
+    assert "cdef" not in redactor([secret])(write(secret))
+
+
 @given(st.text(min_size=4).filter(lambda text: len(text.strip()) >= 4), st.text(), st.text())
 def test_no_secret_is_left(secret, before, after):
     """Any secret is masked between any text."""
