@@ -44,13 +44,22 @@ def command(*, file: Path) -> None:
     """
     shown = escape_control(str(file))
     try:
-        with file.open("x", encoding="utf-8") as written:
-            written.write(template())
+        written = file.open("x", encoding="utf-8")
     except FileExistsError:
         raise SettingsError(f"{shown} exists already and was not changed; give another FILE") from None
     except OSError as error:
-        raise SettingsError(f"{shown} cannot be written: {error.strerror}") from None
+        raise _not_written(shown, error) from None
+    try:
+        with written:
+            written.write(template())
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise _not_written(shown, error) from None
     output.print_line(f"{file} is written. Next: read it, then start `flowhooks serve`.")
+
+
+def _not_written(file: str, error: OSError) -> SettingsError:
+    return SettingsError(f"{file} cannot be written: {error.strerror}")
 
 
 def template() -> str:

@@ -81,7 +81,11 @@ def _is_terminal() -> bool:
 
 def _password(name: str) -> str:
     if not _is_terminal():
-        line = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        encoding = sys.stdin.encoding
+        try:
+            line = sys.stdin.buffer.readline().decode(encoding).removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise SettingsError(f"the password on the standard input is not {encoding.upper()}") from None
         if not line:
             raise SettingsError("the standard input holds no password; write it there in one line, or use a terminal")
         return line

@@ -85,22 +85,29 @@ def require_credential(name: str, settings: Settings) -> Source:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a new file that only its owner can read.
+    """Write a new file that only its owner can read, or none.
 
     Raises:
         SettingsError: the file exists or cannot be written.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"the file {path} exists already and was not changed; choose another file") from None
+    except (OSError, ValueError) as error:
+        raise _not_written(path, error) from None
+    try:
         with open(descriptor, "w", encoding="ascii") as opened:  # noqa: PTH123 (it is open already)
             opened.write(f"{text}\n")
             opened.flush()
             os.fsync(descriptor)
-    except FileExistsError:
-        raise SettingsError(f"the file {path} exists already and was not changed; choose another file") from None
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise SettingsError(f"the file {path} cannot be written: {why}") from None
+        path.unlink(missing_ok=True)
+        raise _not_written(path, error) from None
+
+
+def _not_written(path: Path, error: OSError | ValueError) -> SettingsError:
+    return SettingsError(f"the file {path} cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def _toml_string(value: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from flowhooks.cli import init
 from flowhooks.settings import describe, load
 
 TOKEN_SHA256 = "a" * 64
@@ -125,6 +127,18 @@ def test_init_changes_no_file(run):
         assert "exists already" in result.output or "cannot be written" in result.output
     assert Path("flowhooks.toml").read_text() == "mine"
     assert not Path("missing.toml").exists()
+
+
+def test_init_leaves_no_part_of_a_file(run, monkeypatch):
+    """If the file cannot be written completely, it is removed, so that the command can be repeated."""
+
+    def template():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(init, "template", template)
+    result = run("init")
+    assert (result.exit_code, "No space left on device" in result.output) == (2, True)
+    assert not Path("flowhooks.toml").exists()
 
 
 def test_json_is_one_document(run):

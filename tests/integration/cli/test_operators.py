@@ -61,6 +61,7 @@ def test_a_token():
         (("new", "li wei", "--role", "view"), PASSWORD, "a name must have 1 to 100 letters"),
         (("new", "", "--role", "view"), PASSWORD, "a name must have 1 to 100 letters"),
         (("new", "li", "--role", "view"), "", "the standard input holds no password"),
+        (("new", "li", "--role", "view"), b"p\xe4ssword-123456\n", "the password on the standard input is not UTF-8"),
         (("new", "li", "--role", "view"), "short\n", "12 to 256 characters"),
         (("new", "li", "--role", "view"), "x" * 300, "12 to 256 characters"),
         (("new", "li", "--role", "view", PASSWORD), "", "unexpected extra argument"),

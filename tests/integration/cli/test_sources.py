@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import stat
 import threading
 import tomllib
@@ -70,6 +72,18 @@ def test_a_credential_in_a_file(tmp_path, option, what):
     assert again.exit_code == 2
     assert "exists already" in again.output
     assert run("sources", "new", "erp", "--signed", "--token").exit_code == 2
+
+
+def test_a_credential_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
+    """The command can be repeated once there is space on the disk."""
+
+    def fsync(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    ran = run("sources", "new", "erp", "--file", tmp_path / "erp")
+    assert (ran.exit_code, "No space left on device" in ran.output) == (2, True)
+    assert not (tmp_path / "erp").exists()
 
 
 def test_a_secret_that_is_shown_once(tmp_path):
