@@ -322,13 +322,25 @@ def test_a_repeated_short_retry_after_follows_the_schedule(
 
 
 def test_retry_after_has_a_minimum_after_a_replay(plugin: Webhooks, receiver: Receiver) -> None:
-    """After the schedule's last attempt, the receiver's Retry-After applies, with a minimum of seconds."""
+    """After a replay the receiver's Retry-After applies, with the schedule's first delay as the minimum."""
     receiver.answers = [(429, {"retry-after": "1"}), (429, {"retry-after": "60"})]
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True))
     for seconds in (5, 60):
         with pytest.raises(RetryAfter) as asked:
             handler(make_event(), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=9))
         assert asked.value.seconds == seconds
+
+
+@pytest.mark.parametrize(("attempt", "seconds"), [(9, 5), (10, 300), (11, 1_800), (15, 36_000), (17, 5)])
+def test_a_short_retry_after_follows_the_schedule_after_a_replay(
+    plugin: Webhooks, receiver: Receiver, attempt: int, seconds: float
+) -> None:
+    """A replay starts the schedule again, although the attempts are numbered on."""
+    receiver.answers = [(429, {"retry-after": "1"})]
+    (handler,) = handlers_of(plugin, section(url=receiver.url, every=True))
+    with pytest.raises(RetryAfter) as asked:
+        handler(make_event(), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=attempt))
+    assert asked.value.seconds == seconds
 
 
 def timeout_for(answer: int) -> float:
