@@ -569,6 +569,18 @@ def test_two_chats_with_the_same_name_are_rejected(hook: Any) -> None:
         notice(chat(hook), chat(hook))
 
 
+def test_a_chat_with_the_name_of_the_mail_server_is_rejected(plain: Any, hook: Any) -> None:
+    """A chat named like the mail server is refused, because an alert that one accepted would not go to the other."""
+    with pytest.raises(ValueError, match="the name email is that of the mail server; give the chat another name"):
+        notice(chat(hook, name="email"), email=email(plain))
+
+
+def test_a_chat_can_be_named_email_without_a_mail_server(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """Without a mail server, a chat named `email` gets alerts."""
+    notice(chat(hook, name="email")).alert_raised(make_alert())
+    assert len(hook.posts) == 1
+
+
 @pytest.mark.parametrize("url", ["http://[x", "http://:80/s3cret", "http://h:99999/s3cret"])
 def test_an_invalid_url_is_not_shown(hook: Any, url: str) -> None:
     """The error names the chat, but not its secret URL."""

@@ -59,14 +59,19 @@ class Notice:
         """Apply the section `[plugins.notice]`, after checks that its schema cannot express.
 
         Raises:
-            ValueError: two chats have the same name, the URL of a chat is invalid, the file of certificates cannot be
-                used, or the time zone is not known.
+            ValueError: two channels have the same name, the URL of a chat is invalid, the file of certificates cannot
+                be used, or the time zone is not known.
         """
         chats = [Chat.from_settings(section) for section in settings.get("chats", ())]
         names = [chat.name for chat in chats]
         if duplicates := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"[[plugins.notice.chats]] has two chats named {', '.join(duplicates)}")
         mail_servers = [MailServer.from_settings(settings["email"])] if "email" in settings else []
+        # Accepted alerts are recorded by the name of the channel, so no chat must have the name of the mail server.
+        if shared := next((server.name for server in mail_servers if server.name in names), None):
+            raise ValueError(
+                f"[[plugins.notice.chats]]: the name {shared} is that of the mail server; give the chat another name"
+            )
         self._channels = (*mail_servers, *chats)
         self._causes = frozenset(settings["causes"]) if "causes" in settings else None
         self._language = settings.get("language", LANGUAGES[0])
