@@ -241,25 +241,21 @@ def _equal(left: Any, right: Any) -> bool:
 
 def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
     # Imported here because the import is slow and most handlers have no schema in a condition.
-    from flowhooks.schema.validator import Validator  # noqa: PLC0415 (only handlers with `when=` need jsonschema)
+    from flowhooks.schema.decision import DecidingValidator, decide  # noqa: PLC0415 (only handlers with `when=` need jsonschema)
 
     _check_json(schema)
     _check_schema(schema)
     try:
-        as_declared = Validator(_compile_patterns(schema))
+        validator = DecidingValidator(_compile_patterns(_with_expected_types(schema)))
     except ValueError as error:
         raise HandlerError(str(error)) from None
-    typed = Validator(_compile_patterns(_with_types(schema)))
     types = _types_of(schema)
 
     def check(value: Any) -> bool | None:
         if value is None or (types is not None and _type_of(value) not in types):
             return None
         try:
-            if not as_declared.is_valid(value):
-                return False
-            # If only `typed` fails, a keyword ignored a value of another type, so the condition is undecided.
-            return True if typed.is_valid(value) else None
+            return decide(validator, value)
         except Exception:  # noqa: BLE001 (a limit of jsonschema, such as the depth of calls: undecided, so the event is parked)
             return None
 
@@ -309,14 +305,15 @@ def _compile_patterns(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _with_types(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema in which each keyword rejects values of other types."""
+def _with_expected_types(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema in which values of other types than a keyword constrains are undecided."""
+    from flowhooks.schema.decision import EXPECTED_TYPES  # noqa: PLC0415 (as above)
     from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
 
     schema = copy.deepcopy(schema)
     for _, part in list(subschemas(schema)):
         if isinstance(part, dict) and "type" not in part and (types := _types_of(part)) is not None:
-            part["type"] = sorted(types)
+            part[EXPECTED_TYPES] = sorted(types)
     return schema
 
 

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -76,6 +76,24 @@ def decide(expected, value, pointer="/x"):
         ({"properties": {"a": {"enum": ["x", None]}}}, [{"a": "x"}, {"a": None}], [{"a": "y"}], [ABSENT, "x"]),
         ({"properties": {"a": {"not": {"type": "integer"}}}}, [{"a": 1.5}], [{"a": 1}], [ABSENT, {"a": "1"}]),
         ({"if": {"minimum": 3}, "then": {"maximum": 5}, "else": {"const": 0}}, [4, 0], [9, 1], [ABSENT]),
+        ({"properties": {"a": {"not": {"minimum": 5}}}}, [{"a": 3}, {}], [{"a": 7}], [ABSENT, {"a": "3"}]),
+        ({"not": {"properties": {"a": {"minimum": 5}}}}, [{"a": 3}], [{"a": 7}, {}], [ABSENT, {"a": "3"}]),
+        ({"items": {"not": {"not": {"minimum": 5}}}}, [[7], []], [[3], ["7", 3]], [ABSENT, ["7"], ["3"], [7, "3"]]),
+        ({"items": {"oneOf": [{"minimum": 3}, {"maximum": 5}]}}, [[1, 9]], [[4]], [ABSENT, ["4"], [True]]),
+        ({"items": {"oneOf": [{"minimum": 3}, {"const": "a"}]}}, [[4]], [[2]], [ABSENT, ["a"], ["b"]]),
+        ({"items": {"if": {"minimum": 3}, "then": {"maximum": 5}}}, [[4, 1]], [[9]], [ABSENT, ["4"]]),
+        ({"items": {"if": {"minimum": 3}, "then": {"const": "a"}, "else": {"const": 0}}}, [[0]], [[4], ["b"]], [["a"]]),
+        ({"contains": {"not": {"minimum": 3}}}, [[1], ["4", 1]], [[3], []], [["1"], [3, "1"]]),
+        ({"propertyNames": {"not": {"maxLength": 1}}}, [{"ab": 1}, {}], [{"a": 1}], [ABSENT, "a"]),
+        ({"propertyNames": {"not": {"minimum": 3}}}, [{}], [], [{"a": 1}]),
+        ({"dependentSchemas": {"a": {"not": {"properties": {"b": {"minimum": 3}}}}}}, [{"b": 4}], [{"a": 1}], [ABSENT]),
+        (
+            {"anyOf": [{"properties": {"a": {"minimum": 3}}}], "unevaluatedProperties": False},
+            [{"a": 4}],
+            [{"a": 1}, {"a": 4, "b": 1}],
+            [ABSENT, {"a": "4"}],
+        ),
+        ({"prefixItems": [{"not": {"minimum": 3}}], "unevaluatedItems": False}, [[1]], [[1, 2], [4]], [["1"], 1]),
         ({}, [1, "", False, [], {}], [], [ABSENT]),
         ({"title": "Anything"}, [1, ""], [], [ABSENT]),
     ],
@@ -259,6 +277,54 @@ def test_a_check_beyond_the_jsonschema_nesting_limit_is_undecided():
         return decide_within(calls - 1) if calls else condition.decide({"x": 1})
 
     assert (condition.decide({"x": 1}), decide_within(800)) == (True, None)
+
+
+_LEAVES = st.sampled_from([("minimum", 2, "number"), ("maximum", 3, "number"), ("minLength", 2, "string")])
+
+
+@st.composite
+def _completed_schemas(draw, depth=3):
+    """A schema, and the same one in which each keyword accepts or rejects the values of other types."""
+    kind = draw(st.sampled_from(("leaf", "not", "allOf", "anyOf", "oneOf", "if", "items", "contains", "properties")))
+    if kind == "leaf" or not depth:
+        keyword, operand, expected = draw(_LEAVES)
+        declared = {keyword: operand}
+        return declared, (declared | {"type": expected} if draw(st.booleans()) else declared)
+    parts = [draw(_completed_schemas(depth - 1)) for _ in range(draw(st.integers(2, 3)))]
+    return tuple(_combine(kind, [part[index] for part in parts]) for index in (0, 1))
+
+
+def _combine(kind, parts):
+    if kind in {"allOf", "anyOf", "oneOf"}:
+        return {kind: parts}
+    if kind == "if":
+        return dict(zip(("if", "then", "else"), parts, strict=False))
+    if kind == "properties":
+        return {"type": "object", kind: dict(zip("abc", parts, strict=False))}
+    return {kind: parts[0]} if kind == "not" else {"type": "array", kind: parts[0]}
+
+
+_VALUES = st.recursive(
+    st.integers(0, 5) | st.sampled_from(["", "2", "abc", True]),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.sampled_from("abc"), children, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(_completed_schemas(), _VALUES)
+def test_a_result_does_not_depend_on_values_of_other_types(schemas, value):
+    """A condition is true or false only if it is so whether keywords accept or reject values of other types."""
+    declared, completed = schemas
+    decided = decide(declared, value)
+    assert decided in {None, Draft202012Validator(completed).is_valid(value)}
+
+
+@given(_completed_schemas(), st.integers(0, 5))
+def test_numbers_are_decided_as_json_schema_does(schemas, number):
+    """A condition with keywords for numbers only decides each number as JSON Schema does."""
+    declared = json.loads(json.dumps(schemas[0]).replace("minLength", "exclusiveMaximum"))
+    assume(not {"items", "contains", "properties"} & set(re.findall(r"[a-z]+", json.dumps(declared))))
+    assert decide(declared, number) is Draft202012Validator(declared).is_valid(number)
 
 
 _JSON = st.recursive(
