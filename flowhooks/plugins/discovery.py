@@ -111,11 +111,24 @@ def _installed(warnings: list[str]) -> list[EntryPoint]:
         if not ours:
             continue
         name = re.sub(r"[-_.]+", "-", _name(distribution)).lower()
-        if name not in seen:
+        if name not in seen and _is_first(distribution, name):
             entry_points += ours
         if name:
             seen.add(name)
     return entry_points
+
+
+def _is_first(distribution: metadata.Distribution, name: str) -> bool:
+    """Return whether no package with this name is in an earlier folder of `sys.path`; True if that is unknown.
+
+    The earlier package may have no entry points. It is searched by the names of folders, because reading the metadata
+    of every package would slow down each start.
+    """
+    try:
+        first = metadata.distribution(name)
+        return str(first.locate_file("")) == str(distribution.locate_file(""))
+    except Exception:  # noqa: BLE001 (its folder has another name, or its metadata has no name)
+        return True
 
 
 def _name(distribution: metadata.Distribution | None) -> str:

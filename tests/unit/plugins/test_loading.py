@@ -13,6 +13,7 @@ import pytest
 
 from flowhooks import hookimpl
 from flowhooks.errors import SettingsError
+from flowhooks.plugins.discovery import discover
 from flowhooks.plugins.plugins import Plugins
 
 BROKEN = {
@@ -141,6 +142,33 @@ def test_the_first_copy_of_a_distribution_counts(site, good, info_of):
     finally:
         sys.path.remove(str(older))
     assert info_of(plugins, "good").version == "2.0"
+
+
+def test_entry_points_of_a_hidden_older_copy_do_not_count(site, monkeypatch):
+    """An older copy further down `sys.path` is no plugin if the first copy has no entry points any more."""
+    newer = site.path / "acme_leave-2.0.dist-info"
+    newer.mkdir()
+    (newer / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-leave\nVersion: 2.0\n")
+    folder = site.path.parent / "older"
+    older = folder / "Acme.Leave-1.0.dist-info"
+    older.mkdir(parents=True)
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: Acme.Leave\nVersion: 1.0\n")
+    (older / "entry_points.txt").write_text("[flowhooks]\nleave = acme_leave\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    assert "leave" not in {plugin.name for plugin in discover(objects={}, entry_points=None, dirs=())[0]}
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    assert "leave" in {plugin.name for plugin in discover(objects={}, entry_points=None, dirs=())[0]}
+
+
+@pytest.mark.parametrize("metadata", ["", "Metadata-Version: 2.1\nName: another-name\nVersion: 1\n"])
+def test_a_package_that_its_name_does_not_find_counts(metadata, site):
+    """The entry points of a package count, even if its metadata is missing or has another name than its folder."""
+    folder = site.path / "acme_leave-1.0.dist-info"
+    folder.mkdir()
+    (folder / "entry_points.txt").write_text("[flowhooks]\nleave = acme_leave\n")
+    if metadata:
+        (folder / "METADATA").write_text(metadata)
+    assert "leave" in {plugin.name for plugin in discover(objects={}, entry_points=None, dirs=())[0]}
 
 
 def test_two_plugins_with_the_same_name(site, good):
