@@ -30,8 +30,8 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _POINTER_ESCAPES: Final = re.compile(r"(?:[^~]|~[01])*")
 _ANNOTATIONS: Final = ("title", "description", "$comment", "examples", "default", "deprecated")
 """Annotation keywords of JSON Schema. They are allowed because they validate nothing."""
-_CONDITIONAL_KEYWORDS: Final = frozenset({"if", "then", "else"})
-"""Keywords that jsonschema validates together under `if`."""
+_DEPENDENT_KEYWORDS: Final = frozenset({"then", "else", "minContains", "maxContains"})
+"""Keywords that jsonschema validates together with `if` and `contains`."""
 _TYPE_BY_KEYWORD: Final[Mapping[str, str]] = (
     dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number")
     | dict.fromkeys(("minLength", "maxLength", "pattern"), "string")
@@ -274,7 +274,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
         Draft202012Validator.check_schema(schema, format_checker=FORMATS)
     except SchemaError as error:
         raise HandlerError(f"it is not a JSON Schema: {error.message}") from None
-    keywords = {*Draft202012Validator.VALIDATORS, *_ANNOTATIONS, *_CONDITIONAL_KEYWORDS} - {
+    keywords = {*Draft202012Validator.VALIDATORS, *_ANNOTATIONS, *_DEPENDENT_KEYWORDS} - {
         "$ref",
         "$dynamicRef",
         "format",

@@ -56,6 +56,8 @@ def decide(expected, value, pointer="/x"):
         ({"pattern": "^HT-[0-9]+$"}, ["HT-7"], ["ht-7", "HT-7\n", "HT-\u0667"], [ABSENT, 7]),
         ({"minItems": 1}, [[1]], [[]], [ABSENT, "x", {}]),
         ({"contains": {"const": 1}}, [[1, 2]], [[2]], [ABSENT, 1]),
+        ({"contains": {"const": 1}, "minContains": 2}, [[1, 1]], [[1, 2]], [ABSENT, 1]),
+        ({"contains": {"const": 1}, "maxContains": 1}, [[1, 2]], [[1, 1]], [ABSENT, 1]),
         ({"required": ["a"]}, [{"a": 1}], [{}], [ABSENT, []]),
         ({"properties": {"a": {"const": 1}}}, [{"a": 1}, {}], [{"a": 2}], [ABSENT, "a"]),
         ({"properties": {"a": {"minimum": 1}}}, [{"a": 1}, {}], [{"a": 0}], [ABSENT, {"a": "1"}, {"a": True}]),
