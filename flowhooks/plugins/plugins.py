@@ -204,7 +204,7 @@ class Plugins:
 
         A plugin that is denied or quarantined may receive alerts when it is loaded again.
         """
-        return unknown_notifiers(routes, self.alert_listeners, self._unloaded)
+        return unknown_notifiers(routes, self.alert_listeners, self.unloaded)
 
     def ingress_problems(self, sources: Mapping[str, Source]) -> list[str]:
         """Return a sentence for each kind of callback and each receiver of an ingress that does not exist.
@@ -213,11 +213,12 @@ class Plugins:
         """
         return [
             *unknown_kinds(sources, self.schemas.kinds),
-            *unknown_receivers(sources, self.receivers.names, self._unloaded),
+            *unknown_receivers(sources, self.receivers.names, self.unloaded),
         ]
 
     @property
-    def _unloaded(self) -> list[str]:
+    def unloaded(self) -> list[str]:
+        """Names of the plugins that are denied or quarantined. Nothing is known about what they offer."""
         return [info.name for info in self.infos if info.state != "loaded"]
 
     def alert_raised(self, alert: Alert, name: str) -> str | None:

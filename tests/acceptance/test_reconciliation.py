@@ -183,9 +183,23 @@ def test_one_of_two_servers_reconciles_and_the_other_takes_over(cluster):
 
 def test_a_client_that_is_not_installed_prevents_the_start(make_site):
     """A server whose settings name an unknown client does not start, and says which plugin to install."""
-    server = make_site().start(config=CONFIG.replace('"file"', '"flowable"'), ready=False)
+    # No plugin is denied, because one that is denied could offer the client.
+    server = make_site().start(config=CONFIG.replace('"file"', '"other"'), ready=False, plugins_deny="")
     assert server.wait() == 2
-    assert "such as flowhooks-flowable" in "\n".join(server.lines)
+    assert "such as flowhooks-other" in "\n".join(server.lines)
+
+
+def test_the_safe_mode_starts_without_the_client(make_site):
+    """Safe mode starts a server whose source has an engine, and the check has no problem with it."""
+    site = make_site()
+    site.plugin("engine", PLUGIN)
+    server = site.start(config=CONFIG, safe_mode="true")
+    assert "without it" in server.until_logged("engine_client_refused")["next"]
+    server.until_logged("reconciliation_failed")
+    checked = site.run("check", "--plugins-dir", site.plugins, safe_mode="true")
+    assert "safe mode: the engine of oa is not asked" in checked.stdout
+    assert checked.returncode == 0, checked.stdout
+    server.stop()
 
 
 def test_a_reload_adds_and_removes_engines(place):

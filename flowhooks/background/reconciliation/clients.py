@@ -46,6 +46,8 @@ MAX_ERROR_CHARS: Final = 1000
 MAX_DEFINITIONS: Final = 100_000
 MAX_DEFINITIONS_CHARS: Final = 8_000_000
 """Maximum size of the texts of all definitions: each look at the position of the source reads them."""
+MAX_NAMED: Final = 10
+"""Maximum number of plugins that an error names."""
 _TEXTS: Final = (
     "process_definition_id",
     "process_definition_key",
@@ -306,6 +308,17 @@ def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ
     return BoundedClient(client, source=source, limit=call_limit(engine), redact=redact)
 
 
+def is_unloaded(client: str, plugins: Plugins, *, safe_mode: bool) -> bool:
+    """Return whether no plugin offers a client, but one that is not loaded may: it is denied or quarantined.
+
+    Args:
+        client: the name of the client.
+        plugins: offer the factories.
+        safe_mode: whether no plugin is loaded.
+    """
+    return client not in plugins.engine_clients and (safe_mode or bool(plugins.unloaded))
+
+
 def create_refused_client(source: str, engine: EngineSettings, why: str) -> BoundedClient:
     """Return a client in place of one that cannot be created: each call raises an `EngineError`.
 
@@ -347,6 +360,9 @@ def _unknown_client(source: str, client: str, plugins: Plugins) -> str:
     text += did_you_mean(client, plugins.engine_clients)
     if names := ", ".join(sorted(plugins.engine_clients)):
         text += f"; the loaded engine clients are: {names}"
+    if unloaded := sorted(set(plugins.unloaded)):
+        more = ", …" if len(unloaded) > MAX_NAMED else ""
+        return f"{text}; a plugin that is not loaded may offer it: {', '.join(unloaded[:MAX_NAMED])}{more}"
     return f"{text}; install the plugin that offers it, such as flowhooks-{client}; `flowhooks check` lists the plugins"
 
 

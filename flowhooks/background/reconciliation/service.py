@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from flowhooks.background.reconciliation.clients import create_client, create_refused_client
+from flowhooks.background.reconciliation.clients import create_client, create_refused_client, is_unloaded
 from flowhooks.background.reconciliation.context import BUSY
 from flowhooks.background.reconciliation.reconciler import RoundLock, SourceReconciler
 from flowhooks.clock import SECOND
@@ -37,7 +37,9 @@ YIELD_FACTOR: Final = 1.2
 on the same ledger, whose client was created, has made a real round by then.
 """
 
-_CORRECT: Final = "correct the settings and send SIGHUP; until then this source is not reconciled"
+_CORRECT: Final = "send SIGHUP when it is corrected"
+_LOAD: Final = "restart the server when the plugin can be loaded, or send SIGHUP when the settings are corrected"
+_END_SAFE_MODE: Final = "safe mode loads no plugin: restart the server without it"
 _CORRECT_FILE: Final = "correct the file and send SIGHUP; until then the previous secret is used"
 
 log = structlog.get_logger(__name__)
@@ -60,7 +62,8 @@ class Reconciliation:
         clock: the time.
 
     Raises:
-        SettingsError: an engine client cannot be created; one line for each source.
+        SettingsError: an engine client cannot be created; one line for each source. A client whose plugin may be
+            denied or quarantined prevents no start, so that callbacks are stored; each round of its source fails.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Reconciliation:
         self._on_taken_in = on_taken_in
         self._schemas = schemas
         self._clock = clock
+        self._safe_mode = settings.safe_mode
         self._identity_days = settings.retention.identities
         self._lock = threading.Lock()
         self._is_started = False
@@ -100,7 +104,12 @@ class Reconciliation:
                 try:
                     self._add(name, source)
                 except SettingsError as error:
-                    problems.append(str(error))
+                    if is_unloaded(source.engine.client, plugins, safe_mode=self._safe_mode):
+                        # Its round is not made at once: repeated starts must not raise the alert beside a server
+                        # that reconciles the source.
+                        self._add_refused(name, source, str(error))
+                    else:
+                        problems.append(str(error))
         if problems:
             self.stop(0)
             raise SettingsError("\n".join(problems))
@@ -161,8 +170,8 @@ class Reconciliation:
                 try:
                     worker = self._add(name, source)
                 except SettingsError as error:
-                    log.error("engine_client_refused", source=name, why=str(error), next=_CORRECT)  # noqa: TRY400 (one line says it)
                     worker = self._add_refused(name, source, str(error))
+                    worker.wake()
                 if self._is_started:
                     worker.start()
 
@@ -250,11 +259,21 @@ class Reconciliation:
         """Add a source whose client cannot be created, so that the error is recorded as that of an engine is."""
         if source.engine is None:
             raise ValueError(f"source {name} has no engine")
+        to_do = self._to_do(source.engine.client)
+        log.error(
+            "engine_client_refused",
+            source=name,
+            why=why,
+            next=f"{to_do}; until then this server does not reconcile the source",
+        )
         self._refused.add(name)
-        client = create_refused_client(name, source.engine, f"{why}; send SIGHUP when it is corrected")
-        worker = self._add_worker(name, source, client)
-        worker.wake()
-        return worker
+        client = create_refused_client(name, source.engine, f"{why}; {to_do}")
+        return self._add_worker(name, source, client)
+
+    def _to_do(self, client: str) -> str:
+        if self._safe_mode:
+            return _END_SAFE_MODE
+        return _LOAD if is_unloaded(client, self._plugins, safe_mode=False) else _CORRECT
 
     def _add_worker(self, name: str, source: Source, client: BoundedClient) -> _ReconcilerThread:
         reconciler = SourceReconciler(

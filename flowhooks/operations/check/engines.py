@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.background.reconciliation.clients import create_client
+from flowhooks.background.reconciliation.clients import create_client, is_unloaded
 from flowhooks.errors import EngineError, SettingsError
-from flowhooks.operations.check.finding import ok, problem
+from flowhooks.operations.check.finding import note, ok, problem
 from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
@@ -27,13 +27,18 @@ def findings(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -
     """Yield the findings about each engine; none if no source has one."""
     for name, source in sorted(settings.sources.items()):
         if source.engine is not None:
-            yield _finding(name, source.engine, plugins, environ)
+            if settings.safe_mode:
+                yield note("engines", f"safe mode: the engine of {name} is not asked", "each of its rounds fails")
+            else:
+                yield _finding(name, source.engine, plugins, environ)
 
 
 def _finding(name: str, engine: EngineSettings, plugins: Plugins, environ: Mapping[str, str]) -> CheckFinding:
     try:
         client = create_client(name, engine, plugins, environ)
     except SettingsError as error:
+        if is_unloaded(engine.client, plugins, safe_mode=False):
+            return problem("engines", str(error), "a server starts with it, but cannot reconcile the source")
         return problem("engines", str(error), "a server does not start with it")
     try:
         info = client.check()

@@ -29,7 +29,7 @@ def open_app(harness, clock, engine):
     """A function that opens an app that asks the engine; the test starts its rounds."""
 
     def open_with(section: dict[str, Any] | None = None, *, start: bool = False, **given: Any) -> ReconciledApp:
-        plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": engine.client})}
+        plugins = given.pop("plugins", {"p": plugin(grant, engine_clients=lambda: {"fake": engine.client})})
         sources = given.pop("sources", None) or {"oa": settings_of(section)}
         flow = harness.open(plugins=plugins, sources=sources, start=start, **given)
         return ReconciledApp(harness, clock, engine, flow)

@@ -11,11 +11,12 @@ import pytest
 
 from flowhooks.background.alerts.engine_causes import UNREACHABLE, EngineCauseFinder
 from flowhooks.clock import DAY, SECOND, to_datetime
-from flowhooks.errors import LedgerError, NotFound
+from flowhooks.errors import LedgerError, NotFound, SettingsError
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
 from flowhooks.model.engine import EndState
 from flowhooks.operations.engines import ask_engine, reconcile
 from flowhooks.settings.signing_keys import Secret
+from flowhooks.testing.engines.fake_engine import FakeEngine
 from support.app_harness import plugin
 from support.asked_engine import MINUTE, grant, settings_of
 from support.waiting import until
@@ -509,6 +510,54 @@ def test_a_refused_client_is_recorded_at_once(open_app, without_token, logged):
     asked.round()
     assert asked.position().error == ""
     assert [record["event"] for record in logged].count("engine_client_refused") == 1
+
+
+def broken():
+    """Make a plugin that is quarantined; it would offer the client `fake`."""
+
+    def configure(settings):
+        raise RuntimeError("broken upgrade")
+
+    return plugin(configure=configure, engine_clients=lambda: {"fake": FakeEngine})
+
+
+@pytest.mark.parametrize(
+    ("plugins", "settings", "to_do"),
+    [
+        ({}, {"safe_mode": True}, "restart the server without it"),
+        ({"p": plugin(grant)}, {"safe_mode": True}, "restart the server without it"),
+        ({"p": plugin(grant)}, {"plugins_deny": ("p",)}, "when the plugin can be loaded"),
+        ({"p": broken()}, {}, "when the plugin can be loaded"),
+    ],
+    ids=["safe mode without plugins", "safe mode", "denied", "quarantined"],
+)
+def test_a_server_starts_without_the_plugin_of_a_client(open_app, logged, plugins, settings, to_do):
+    """It stores callbacks, and each round fails and says why, also after SIGHUP."""
+    asked = open_app(plugins=plugins, **settings)
+    assert asked.flow.take("i1", wait=0).event_id
+    assert to_do in asked.failed().error
+    asked.flow.app.reload(asked.flow.app.settings)
+    failed = asked.failed()
+    position = asked.position()
+    assert (position.reason, position.error, position.failures) == ("invalid", failed.error, 2)
+    refused = [record for record in logged if record["event"] == "engine_client_refused"]
+    assert [to_do in record["next"] for record in refused] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("client", "settings", "says"),
+    [("flowable", {}, "flowhooks-flowable"), ("fake", {"plugins_deny": ("q",)}, "refuses it: ValueError: no url")],
+    ids=["unknown", "refused by the client"],
+)
+def test_a_client_that_no_plugin_can_offer_prevents_the_start(harness, client, settings, says):
+    """No start is tolerated if every plugin is loaded, or if the client refuses its settings."""
+
+    def refuses(config):
+        raise ValueError("no url")
+
+    plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": refuses}), "q": plugin()}
+    with pytest.raises(SettingsError, match=says):
+        harness.open(plugins=plugins, sources={"oa": settings_of({"client": client})}, start=False, **settings)
 
 
 def test_two_sources_are_reconciled_each_by_itself(open_app, engine):

@@ -53,7 +53,7 @@ def raises(error):
 @pytest.fixture
 def plugins():
     """Plugins that offer a client named `flowable`, which keeps its configuration."""
-    return SimpleNamespace(engine_clients={"flowable": lambda config: SimpleNamespace(config=config)})
+    return SimpleNamespace(engine_clients={"flowable": lambda config: SimpleNamespace(config=config)}, unloaded=[])
 
 
 def engine(**given):
@@ -101,6 +101,19 @@ def test_an_unknown_client(plugins, client, offered, says):
         create_client("oa", engine(client=client), plugins, {})
     assert str(caught.value).startswith(f"sources.oa.engine.client is {client}, but no loaded plugin offers")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("unloaded", "ends"),
+    [(["b", "a", "b"], "may offer it: a, b"), ([f"p{number}" for number in range(10, 22)], "p18, p19, …")],
+)
+def test_an_unknown_client_whose_plugin_may_be_denied(plugins, unloaded, ends):
+    """The error names the plugins that are not loaded, instead of a plugin to install."""
+    plugins.unloaded = unloaded
+    with pytest.raises(SettingsError) as caught:
+        create_client("oa", engine(client="camunda"), plugins, {})
+    assert str(caught.value).endswith(ends)
+    assert "install" not in str(caught.value)
 
 
 def test_all_client_problems_are_reported_together(plugins):

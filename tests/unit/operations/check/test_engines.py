@@ -14,7 +14,7 @@ from flowhooks.settings import EngineSettings, Secret, Settings, Source
 FLOWABLE = EngineInfo(product="Flowable", version="7.1.0")
 
 
-def check(answer=FLOWABLE, *, client="fake", **engine):
+def check(answer=FLOWABLE, *, client="fake", unloaded=(), safe_mode=False, **engine):
     """The only finding about a source whose engine answers like this, or raises this."""
 
     def answered():
@@ -23,10 +23,12 @@ def check(answer=FLOWABLE, *, client="fake", **engine):
         return answer
 
     plugins = SimpleNamespace(
-        engine_clients={"fake": lambda _config: SimpleNamespace(check=answered, close=lambda: None)}
+        engine_clients={"fake": lambda _config: SimpleNamespace(check=answered, close=lambda: None)},
+        unloaded=unloaded,
     )
     source = Source(engine=EngineSettings(client=client, url="http://oa.internal/rest", **engine))
-    (finding,) = findings(Settings(sources={"oa": source, "crm": Source()}), plugins, {"P": "s3cret"})
+    settings = Settings(sources={"oa": source, "crm": Source()}, safe_mode=safe_mode)
+    (finding,) = findings(settings, plugins, {"P": "s3cret"})
     assert finding.about == "engines"
     return finding
 
@@ -61,3 +63,18 @@ def test_a_client_that_is_not_installed():
     finding = check(client="flowable")
     assert finding.mark == "problem"
     assert "install the plugin that offers it, such as flowhooks-flowable" in finding.what
+    assert finding.why == "a server does not start with it"
+
+
+def test_a_client_whose_plugin_may_be_denied():
+    """It stays a problem, because nothing is reconciled, but a server starts with it."""
+    finding = check(client="flowable", unloaded=["flowable"])
+    assert finding.mark == "problem"
+    assert finding.what.endswith("a plugin that is not loaded may offer it: flowable")
+    assert finding.why == "a server starts with it, but cannot reconcile the source"
+
+
+def test_no_engine_is_asked_in_safe_mode():
+    """Safe mode loads no client, which is no problem of the settings."""
+    finding = check(EngineError("unreachable", "not asked"), safe_mode=True)
+    assert (finding.mark, finding.what) == ("note", "safe mode: the engine of oa is not asked")
