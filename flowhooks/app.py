@@ -133,7 +133,7 @@ class App:
         writing = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier, self.order_sweeper)
         watching = (self.cluster, self.clock_watch, self.bulk_operations, self.file_watch, self.reconciliation)
         self._background: list[Service] = [service for service in (*writing, *watching) if service is not None]
-        composition.register_collectors(base, self.notifier)
+        composition.register_collectors(base, live, self.notifier)
 
     @property
     def settings(self) -> Settings:

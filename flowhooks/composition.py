@@ -379,7 +379,7 @@ def build_operation_context(
     )
 
 
-def register_collectors(base: Base, notifier: HookNotifier) -> None:
+def register_collectors(base: Base, live: LiveConfig, notifier: HookNotifier) -> None:
     """Add the metrics that are read only at a scrape."""
     metrics, ledger = base.metrics, base.ledger
     info = ProcessInfo(
@@ -394,4 +394,12 @@ def register_collectors(base: Base, notifier: HookNotifier) -> None:
     metrics.add(ProcessCollector(info))
     metrics.add(ResourceCollector(metrics.shared_dir))
     url = database_url(base.settings)
-    metrics.add(LedgerCollector(ledger, url=url, clock=base.clock, handler_label=metrics.handler_label))
+    metrics.add(
+        LedgerCollector(
+            ledger,
+            url=url,
+            clock=base.clock,
+            handler_label=metrics.handler_label,
+            engine_names=lambda: live.current.settings.engine_names,
+        )
+    )

@@ -22,7 +22,7 @@ from flowhooks.ledger import database
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
@@ -120,11 +120,21 @@ class LedgerCollector(Collector):
         url: the URL of its database.
         clock: the clock that ages are measured with.
         handler_label: returns the label value for a handler's id.
+        engine_names: returns the present and former names of the sources that have an engine now.
     """
 
-    def __init__(self, ledger: Reader, *, url: str, clock: Clock, handler_label: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        ledger: Reader,
+        *,
+        url: str,
+        clock: Clock,
+        handler_label: Callable[[str], str],
+        engine_names: Callable[[], Collection[str]],
+    ) -> None:
         self._clock = clock
         self._handler_label = handler_label
+        self._engine_names = engine_names
         file = database.database_file(url)
         self._file = file and file.resolve()  # SQLite's write-ahead log is beside the file that a link leads to
         self._stats = _TTLCache(lambda: ledger.read_stats(clock.now()), STATS_TTL_SECONDS)
@@ -238,7 +248,9 @@ class LedgerCollector(Collector):
         )
 
     def _engine_gauges(self, engines: EngineStats) -> Iterator[Metric]:
-        known = engines.positions
+        # The ledger keeps the position of a removed engine, which nobody reads any more.
+        names = self._engine_names()
+        known = {source: position for source, position in engines.positions.items() if source in names}
         for name, text, values in (
             (
                 "flowhooks_engine_up",

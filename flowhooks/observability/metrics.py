@@ -1,9 +1,9 @@
 """The counters and histograms of this process, for Prometheus.
 
 Each process counts for itself, so the values of all processes are added up. Processes of one supervisor report their
-common sum. The number of label values is bounded: all handlers beyond the first `MAX_HANDLERS` share one, and so do all
-sources beyond the first `MAX_SOURCES`. Metrics that are read only at a scrape are in
-`flowhooks.observability.collectors`.
+common sum. The number of label values is bounded: all handlers beyond the first `MAX_HANDLERS` share one, and so do, in
+the metrics of requests, all sources beyond the first `MAX_SOURCES`. The other metrics have each source of the settings.
+Metrics that are read only at a scrape are in `flowhooks.observability.collectors`.
 """
 
 from __future__ import annotations

@@ -87,7 +87,9 @@ def families() -> Iterator[tuple[str, Metric]]:
         book_totals=lambda: {("oa", "skipped", "child"): 1},
         ignored_counts=lambda: {("oa", "/status = 1"): 1},
     )
-    ledger = LedgerCollector(reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str)
+    ledger = LedgerCollector(
+        reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str, engine_names=lambda: {"oa"}
+    )
     yield from (("ledger", family) for family in ledger.collect())
 
 

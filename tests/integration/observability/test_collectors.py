@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,7 +24,7 @@ from flowhooks.observability.collectors import COUNT_COST, STATS_TTL_SECONDS, TO
 from flowhooks.operations.bulk import cancel_operation, pause_operation, plan_operation, start_operation
 from flowhooks.operations.pause import pause, resume
 from support import engine_ledger
-from support.silent_engine import with_silent_engine
+from support.silent_engine import silent_source, with_silent_engine
 
 
 def scrape(flow):
@@ -329,7 +330,8 @@ def test_handlers_with_an_open_circuit(harness, listens, monotonic, eventually):
 def test_metrics_of_each_engine(harness, monotonic):
     """Each engine has its position, last success, skew, gaps and instances by disposition and rule."""
     harness.check_at_end = False
-    flow = harness.open(start=False)
+    engines = with_silent_engine()
+    flow = harness.open(plugins=engines["plugins"], sources={"oa": silent_source(), "hr": silent_source()}, start=False)
     now = flow.clock.now()
     engine_ledger.position(flow, "oa", succeeded_at=now - 300 * SECOND, read_until=now - 60 * SECOND, skew=-1_500_000)
     engine_ledger.position(
@@ -348,6 +350,32 @@ def test_metrics_of_each_engine(harness, monotonic):
     assert [found["flowhooks_engine_history_gaps", source] for source in ("oa", "hr")] == [1, 0]
     assert found["flowhooks_engine_instances", "has_event", "", "oa"] == 1
     assert found["flowhooks_engine_instances", "skipped", "child", "oa"] == 1
+
+
+def test_a_removed_engine_has_no_metrics(harness, monotonic):
+    """A position stays in the ledger, but its age grows in no metric while the settings have no engine of its source.
+
+    A position may be under a former name until the first round of a renamed source.
+    """
+    harness.check_at_end = False
+    engines = with_silent_engine()
+    flow = harness.open(plugins=engines["plugins"], start=False)
+    engine_ledger.position(flow, "oa", skew=0)
+
+    def sources():
+        monotonic(STATS_TTL_SECONDS + 1)
+        shown = {"up", "position_age_seconds", "last_success_age_seconds", "clock_skew_seconds", "to_confirm"}
+        names = {f"flowhooks_engine_{name}" for name in shown | {"history_gaps"}}
+        found = [name for name in scrape(flow) if name[0] in names]
+        assert len(found) in {0, len(names)}
+        return {source for _, source in found}
+
+    assert sources() == set()
+    for name, source in (("oa", silent_source()), ("new", silent_source(former_names=("oa",)))):
+        flow.app.reload(replace(flow.app.settings, sources={name: source}))
+        assert sources() == {"oa"}
+    flow.app.reload(replace(flow.app.settings, sources={"oa": silent_source(engine=None)}))
+    assert sources() == set()
 
 
 def test_events_from_reconciliation_are_counted(harness):
