@@ -351,6 +351,7 @@ def open_reconciliation(
         environ=environ,
         ledger=base.ledger,
         take_in=intake.take_in,
+        on_source=base.metrics.expect_engine,
         on_taken_in=base.metrics.taken_in,
         schemas=schemas,
         clock=base.clock,
@@ -391,6 +392,7 @@ def register_collectors(base: Base, live: LiveConfig, notifier: HookNotifier) ->
         notifications_dropped=lambda: notifier.dropped,
         is_single_process=not metrics.is_multiprocess,
     )
+    metrics.expect_notifications(base.plugins.alert_listeners)
     metrics.add(ProcessCollector(info))
     metrics.add(ResourceCollector(metrics.shared_dir))
     url = database_url(base.settings)
@@ -400,6 +402,6 @@ def register_collectors(base: Base, live: LiveConfig, notifier: HookNotifier) ->
             url=url,
             clock=base.clock,
             handler_label=metrics.handler_label,
-            engine_names=lambda: live.current.settings.engine_names,
+            engine_intervals=lambda: live.current.settings.engine_intervals,
         )
     )

@@ -22,7 +22,7 @@ from flowhooks.ledger import database
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
@@ -120,7 +120,7 @@ class LedgerCollector(Collector):
         url: the URL of its database.
         clock: the clock that ages are measured with.
         handler_label: returns the label value for a handler's id.
-        engine_names: returns the present and former names of the sources that have an engine now.
+        engine_intervals: returns `reconcile_every` of each source that has an engine now, by present and former names.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class LedgerCollector(Collector):
         url: str,
         clock: Clock,
         handler_label: Callable[[str], str],
-        engine_names: Callable[[], Collection[str]],
+        engine_intervals: Callable[[], Mapping[str, float]],
     ) -> None:
         self._clock = clock
         self._handler_label = handler_label
-        self._engine_names = engine_names
+        self._engine_intervals = engine_intervals
         file = database.database_file(url)
         self._file = file and file.resolve()  # SQLite's write-ahead log is beside the file that a link leads to
         self._stats = _TTLCache(lambda: ledger.read_stats(clock.now()), STATS_TTL_SECONDS)
@@ -249,8 +249,8 @@ class LedgerCollector(Collector):
 
     def _engine_gauges(self, engines: EngineStats) -> Iterator[Metric]:
         # The ledger keeps the position of a removed engine, which nobody reads any more.
-        names = self._engine_names()
-        known = {source: position for source, position in engines.positions.items() if source in names}
+        intervals = self._engine_intervals()
+        known = {source: position for source, position in engines.positions.items() if source in intervals}
         for name, text, values in (
             (
                 "flowhooks_engine_up",
@@ -269,6 +269,11 @@ class LedgerCollector(Collector):
                     source: self._age(position.since if position.succeeded_at is None else position.succeeded_at)
                     for source, position in known.items()
                 },
+            ),
+            (
+                "flowhooks_engine_reconcile_every_seconds",
+                "Seconds between two reconciliations with the engine, by source: the setting reconcile_every.",
+                {source: intervals[source] for source in known},
             ),
             (
                 "flowhooks_engine_clock_skew_seconds",

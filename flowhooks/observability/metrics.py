@@ -262,6 +262,17 @@ class Metrics:
         if missed:
             self._missed.labels(source).inc()
 
+    def expect_engine(self, source: str) -> None:
+        """Export the counts of an engine's history with the value 0; see `_new_source`."""
+        self._taken_in.labels(source)
+        self._missed.labels(source)
+
+    def expect_notifications(self, plugins: Iterable[str]) -> None:
+        """Export the counts of notifications by these plugins with the value 0; see `_new_source`."""
+        for plugin in plugins:
+            for result in ("accepted", "failed"):
+                self._alert_notifications.labels(plugin, result)
+
     def alert_notified(self, plugin: str, accepted: bool) -> None:
         """Count a notification of an alert that a plugin accepted, or failed to deliver."""
         self._alert_notifications.labels(plugin, "accepted" if accepted else "failed").inc()

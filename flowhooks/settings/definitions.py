@@ -373,10 +373,14 @@ class Settings:
         return {name: source for name, source in self.sources.items() if source.has_credential}
 
     @property
-    def engine_names(self) -> frozenset[str]:
-        """The names of the sources with an engine, and their former names, under which a position may still be."""
-        with_engine = (name for name, source in self.sources.items() if source.engine is not None)
-        return frozenset(known for name in with_engine for known in self.source_names(name))
+    def engine_intervals(self) -> dict[str, float]:
+        """`reconcile_every` of each source with an engine, also by former names, which a position may still have."""
+        return {
+            known: source.engine.reconcile_every
+            for name, source in self.sources.items()
+            if source.engine is not None
+            for known in self.source_names(name)
+        }
 
     def source_name(self, name: str) -> str:
         """Return the present name of a source, by which events are stored that arrive under a former name, too.

@@ -88,7 +88,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         ignored_counts=lambda: {("oa", "/status = 1"): 1},
     )
     ledger = LedgerCollector(
-        reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str, engine_names=lambda: {"oa"}
+        reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str, engine_intervals=lambda: {"oa": 300.0}
     )
     yield from (("ledger", family) for family in ledger.collect())
 

@@ -57,6 +57,7 @@ class Reconciliation:
         environ: the environment from which secrets are read.
         ledger: has the book and the events.
         take_in: stores an instance as an event: `Intake.take_in`.
+        on_source: called with the name of each source that is reconciled from now on.
         on_taken_in: called with the source of each new event, and whether a callback was expected: `missed`.
         schemas: the schemas of callbacks.
         clock: the time.
@@ -74,6 +75,7 @@ class Reconciliation:
         environ: Mapping[str, str],
         ledger: Ledger,
         take_in: Callable[[Callback], TakenIn],
+        on_source: Callable[[str], None],
         on_taken_in: OnTakenIn,
         schemas: Schemas,
         clock: Clock,
@@ -82,6 +84,7 @@ class Reconciliation:
         self._environ = environ
         self._ledger = ledger
         self._take_in = take_in
+        self._on_source = on_source
         self._on_taken_in = on_taken_in
         self._schemas = schemas
         self._clock = clock
@@ -276,6 +279,7 @@ class Reconciliation:
         return _LOAD if is_unloaded(client, self._plugins, safe_mode=False) else _CORRECT
 
     def _add_worker(self, name: str, source: Source, client: BoundedClient) -> _ReconcilerThread:
+        self._on_source(name)
         reconciler = SourceReconciler(
             name,
             source,

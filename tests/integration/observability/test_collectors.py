@@ -365,7 +365,7 @@ def test_a_removed_engine_has_no_metrics(harness, monotonic):
     def sources():
         monotonic(STATS_TTL_SECONDS + 1)
         shown = {"up", "position_age_seconds", "last_success_age_seconds", "clock_skew_seconds", "to_confirm"}
-        names = {f"flowhooks_engine_{name}" for name in shown | {"history_gaps"}}
+        names = {f"flowhooks_engine_{name}" for name in shown | {"history_gaps", "reconcile_every_seconds"}}
         found = [name for name in scrape(flow) if name[0] in names]
         assert len(found) in {0, len(names)}
         return {source for _, source in found}
@@ -376,6 +376,15 @@ def test_a_removed_engine_has_no_metrics(harness, monotonic):
         assert sources() == {"oa"}
     flow.app.reload(replace(flow.app.settings, sources={"oa": silent_source(engine=None)}))
     assert sources() == set()
+
+
+def test_counts_of_rare_events_begin_with_zero(harness):
+    """Prometheus sees no increase in the first value of a series, and these are 0 for years."""
+    flow = harness.open(**with_silent_engine(), start=False)
+    flow.app.metrics.expect_notifications(["mail"])
+    found = scrape(flow)
+    assert found["flowhooks_engine_reconciled_total", "oa"] == found["flowhooks_engine_missed_total", "oa"] == 0
+    assert 'flowhooks_alert_notifications_total{plugin="mail",result="failed"} 0.0' in flow.app.metrics.text().decode()
 
 
 def test_events_from_reconciliation_are_counted(harness):
