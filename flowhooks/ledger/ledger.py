@@ -397,7 +397,7 @@ class Ledger(Reader):
             now = self._clock.now()
             heartbeats = self._registration.heartbeats
             if self.shared and heartbeats.covers_window():
-                processes.expire_stale(transaction, now, before=heartbeats.expiry_cutoff())
+                processes.expire_stale(transaction, now, heartbeats.expiry_limits())
             recorder, random = self._result_recorder, self._clock.random
             lost = recovery.recover_lost(
                 transaction, recorder, now, random=random, shared=self.shared, missing_handlers=missing_handlers

@@ -11,8 +11,11 @@ wrongly taken for failed by *fencing*.
   Attempts that the expired process was running are then recorded as lost.
 - A process expires others only if it was itself connected during that whole time (`HeartbeatState.covers_window`).
   Otherwise the first process that reconnects after a database outage would expire all the others.
-- If the database's clock steps ahead, the last heartbeats of all processes look old. A process therefore compares those
-  of others with its own last one, and counts a step between two of its own like a gap (`HeartbeatState.on_sent`).
+- If the database's clock steps, the last heartbeats of all processes look old, or are in the future. So a process
+  compares those of others with its own last one, and counts a step between two of its own like a gap
+  (`HeartbeatState.on_sent`). It expires nobody after a step that it has not counted yet (`ExpiryLimits`).
+- A process that died while the database's clock was ahead has left a heartbeat in the future. A live process replaces
+  such a heartbeat soon, so one that is still there after the gap belongs to a process that has died.
 - An expired process may still be running: it was suspended, or cut off from the database. Its next heartbeat updates no
   row, because `stopped_at` is set. It then continues under a new id.
 - **Fencing**: an attempt is identified by its delivery and its number. Every result is written on the condition that
@@ -34,7 +37,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 
 from flowhooks.clock import SECOND, seconds_since_boot
 from flowhooks.ledger import database
@@ -90,6 +93,22 @@ class Heartbeat(NamedTuple):
     stored_at: int
 
 
+class ExpiryLimits(NamedTuple):
+    """Which heartbeats are of processes that have expired: times of the database's clock, in microseconds since 1970.
+
+    Attributes:
+        before: a heartbeat from before this time is too old.
+        after: one from after this time was stored while the clock was ahead, and was not replaced since.
+        now_from: the earliest present time, unless the clock has stepped back.
+        now_until: the latest present time, unless the clock has stepped ahead.
+    """
+
+    before: int
+    after: int
+    now_from: int
+    now_until: int
+
+
 def register(transaction: WriteTransaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> int:
     """Register this process and the handlers whose deliveries it runs; return the time of its first heartbeat."""
     if transaction.connection.dialect.name == "sqlite":
@@ -128,10 +147,12 @@ def heartbeat(transaction: WriteTransaction, process: str) -> int | None:
     return stored_at
 
 
-def expire_stale(transaction: WriteTransaction, now: int, *, before: int) -> list[str]:
-    """Mark processes as stopped whose last heartbeat is from before that time; return their ids."""
-    silent = processes.c.heartbeat_at < before
-    ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
+def expire_stale(transaction: WriteTransaction, now: int, limits: ExpiryLimits) -> list[str]:
+    """Mark processes as stopped whose last heartbeat is outside the limits; return their ids."""
+    silent = or_(processes.c.heartbeat_at < limits.before, processes.c.heartbeat_at > limits.after)
+    # Within the statement that reads the heartbeats: another process may have sent one after a step of the clock.
+    is_steady = database.Now().between(limits.now_from, limits.now_until)
+    ended = update(processes).where(processes.c.stopped_at.is_(None), silent, is_steady).values(stopped_at=now)
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
     transaction.notice.handlers |= bool(buried)
     return buried
@@ -155,9 +176,11 @@ def count_earlier(connection: Connection, process: str) -> int:
 def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[LiveProcess]:
     """Return the processes that are registered and not stopped, in the order of their start.
 
-    A process whose last heartbeat is older than `heartbeat_timeout` seconds is left out.
+    A process whose last heartbeat is older than `heartbeat_timeout` seconds is left out. So is one whose last heartbeat
+    is that far in the future: the database's clock was ahead, and the process may have died since.
     """
-    is_alive = processes.c.heartbeat_at >= database.Now() - int(heartbeat_timeout * SECOND)
+    timeout = int(heartbeat_timeout * SECOND)
+    is_alive = processes.c.heartbeat_at.between(database.Now() - timeout, database.Now() + timeout)
     query = select(processes).where(processes.c.stopped_at.is_(None), is_alive).order_by(processes.c.id)
     return [
         LiveProcess(
@@ -209,20 +232,21 @@ class HeartbeatState:
 
     def on_started(self, heartbeat: Heartbeat) -> None:
         """Record the first heartbeat."""
-        self._sent_at = self._in_touch_since = heartbeat.sent_at
-        self._stored_at = heartbeat.stored_at
+        self._in_touch_since = heartbeat.sent_at
+        self._sent_at, self._confirmed_at, self._stored_at = heartbeat
 
     def on_sent(self, heartbeat: Heartbeat) -> None:
         """Record a heartbeat. After a long gap, or a step of the database's clock, the time without a gap starts again.
 
         A long gap means that the database was unavailable.
         """
-        # The database read its clock twice within this time, so only a step lets that clock advance further.
-        elapsed = heartbeat.confirmed_at - self._sent_at
-        step = (heartbeat.stored_at - self._stored_at) / SECOND - elapsed
-        if heartbeat.sent_at - self._sent_at > self._max_gap or step > self._interval:
+        # The database read its clock before each reply, so only a step lets that clock advance by less or by more.
+        least, most = heartbeat.sent_at - self._confirmed_at, heartbeat.confirmed_at - self._sent_at
+        advanced = (heartbeat.stored_at - self._stored_at) / SECOND
+        is_step = not least - self._interval <= advanced <= most + self._interval
+        if heartbeat.sent_at - self._sent_at > self._max_gap or is_step:
             self._in_touch_since = heartbeat.sent_at
-        self._sent_at, self._stored_at = heartbeat.sent_at, heartbeat.stored_at
+        self._sent_at, self._confirmed_at, self._stored_at = heartbeat
 
     def is_overdue(self) -> bool:
         """Return whether other processes may soon expire this one."""
@@ -238,9 +262,15 @@ class HeartbeatState:
         now = seconds_since_boot()
         return now - self._sent_at < self._max_gap and now - self._in_touch_since >= self._heartbeat_timeout
 
-    def expiry_cutoff(self) -> int:
-        """Return a time of the database's clock: processes whose last heartbeat is from before it have expired."""
-        return self._stored_at - int(self._heartbeat_timeout * SECOND)
+    def expiry_limits(self) -> ExpiryLimits:
+        """Return which heartbeats are of processes that have expired, if `covers_window`."""
+        now, timeout = seconds_since_boot(), int(self._heartbeat_timeout * SECOND)
+        return ExpiryLimits(
+            before=self._stored_at - timeout,
+            after=self._stored_at + timeout,
+            now_from=self._stored_at + int((now - self._confirmed_at - self._max_gap) * SECOND),
+            now_until=self._stored_at + int((now - self._sent_at + self._max_gap) * SECOND),
+        )
 
     @property
     def _interval(self) -> float:

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.postgresql
 
 HEARTBEAT_TIMEOUT = 30.0
 """Seconds; the default."""
+HOUR = 3_600_000_000
+"""Microseconds."""
 
 
 def nothing(event):
@@ -398,6 +400,73 @@ def test_a_step_of_the_database_clock_expires_no_process(two, monkeypatch):
     assert two[1].only(event_id).state is State.RUNNING
     ((first, second),) = two[1].sql("SELECT min(heartbeat_at), max(heartbeat_at) FROM processes")
     assert second - first > 3_600_000_000 - 600_000_000
+
+
+def step_database_clock(monkeypatch, microseconds):
+    """Set the database's clock ahead, or back if negative."""
+    now = database.Now
+    monkeypatch.setattr(database, "Now", lambda: now() + microseconds)
+
+
+def live_rows(flow):
+    """The number of processes that are not marked as stopped."""
+    ((number,),) = flow.sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL")
+    return number
+
+
+def die_while_the_database_clock_is_ahead(two, monkeypatch):
+    """Let the first app begin a delivery and send its last heartbeat; then the database's clock is right again."""
+    event_id, _, _ = begin(two[0])
+    with monkeypatch.context() as patch:
+        step_database_clock(patch, HOUR)
+        for flow in two:
+            flow.app.ledger.heartbeat()
+    two[1].app.ledger.heartbeat()
+    return event_id
+
+
+def test_a_process_that_died_while_the_database_clock_was_ahead_expires(two, monkeypatch):
+    """Its last heartbeat stays in the future, so it is expired when live processes have replaced theirs."""
+    event_id = die_while_the_database_clock_is_ahead(two, monkeypatch)
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    backdate_connection(two[1])
+    two[1].app.ledger.heartbeat()
+    assert two[1].app.ledger.recover()[State.WAITING] == 1
+    assert two[1].only(event_id).state is State.WAITING
+    assert two[1].app.ledger.is_leader()
+
+
+def test_a_heartbeat_from_the_future_is_of_no_live_process(two, monkeypatch):
+    """Handlers of such a process have no runner, and the process is not listed, before it has expired."""
+    die_while_the_database_clock_is_ahead(two, monkeypatch)
+    assert live_rows(two[1]) == 2
+    assert lately(two[1]) == [("server", {"p:h"})]
+
+
+def test_a_step_of_the_database_clock_to_the_past_expires_no_process(two, monkeypatch):
+    """The heartbeats of others are from the future then: they have the expiry time for another one."""
+    event_id, _, _ = begin(two[0])
+    backdate_connection(two[1])
+    step_database_clock(monkeypatch, -HOUR)
+    two[1].app.ledger.heartbeat()
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    two[0].app.ledger.heartbeat()
+    backdate_connection(two[1])
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].only(event_id).state is State.RUNNING
+    assert live_rows(two[1]) == 2
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_process_that_has_not_noticed_a_step_expires_no_other(two, monkeypatch, step):
+    """Its own last heartbeat is from before the step, and that of the other process from after it."""
+    event_id, _, _ = begin(two[0])
+    backdate_connection(two[1])
+    step_database_clock(monkeypatch, step)
+    two[0].app.ledger.heartbeat()
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].only(event_id).state is State.RUNNING
+    assert live_rows(two[1]) == 2
 
 
 def test_a_heartbeat_after_the_deregistration_registers_nothing(two, monkeypatch, logged):
