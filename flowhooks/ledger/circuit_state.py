@@ -8,7 +8,7 @@ starts a trial also stores from when the next one may start.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.exc import DBAPIError
@@ -28,7 +28,7 @@ from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Row, Select
 
     from flowhooks.ledger.attempt_starts import InFlightAttempts
     from flowhooks.ledger.pauses import PausedHandlers
@@ -45,6 +45,10 @@ IS_OPEN: Final = IS_PAUSED & handlers.c.circuit_opened_at.is_not(None)
 MAX_TRIAL_AHEAD: Final = 86_400 * SECOND
 """Microseconds by which a stored trial time may be later than the time of the next trial. If it is later, the trial is
 due at once."""
+
+MAX_TRIAL_CANDIDATES: Final = 1_000
+"""Maximum number of due deliveries, oldest first, among which a trial chooses the one with the fewest attempts. A
+handler may have a million of them, and its trials run in the thread that stores callbacks."""
 
 _RUNNING: Final = (
     select(deliveries.c.id)
@@ -168,6 +172,29 @@ def _is_trial_due(next_retry_at: int, now: int) -> ColumnElement[bool]:
     return or_(handlers.c.circuit_retry_at <= now, handlers.c.circuit_retry_at > next_retry_at + MAX_TRIAL_AHEAD)
 
 
+def _choose_candidate(connection: Connection, trial: TrialDelivery, due: Select[str], now: int) -> Row[Any] | None:
+    """Return the delivery that a trial would run; None if `due` finds no handler, or no delivery could run."""
+    oldest = (
+        select(
+            deliveries.c.id,
+            deliveries.c.attempt,
+            deliveries.c.order_key,
+            deliveries.c.due_at,
+            (deliveries.c.attempt - deliveries.c.retry_base).label("made"),
+        )
+        .where(IS_SCHEDULED, deliveries.c.handler == trial.handler, deliveries.c.due_at <= now, IS_FIRST)
+        .where(deliveries.c.state == State.WAITING.value)
+        .where(deliveries.c.id.not_in(database.string_array("skipped", trial.skipped)))
+        .order_by(deliveries.c.due_at)
+        .limit(MAX_TRIAL_CANDIDATES)
+        .subquery("oldest")
+    )
+    # The delivery with the fewest attempts, so that trials do not use up all attempts of one delivery.
+    fewest = select(oldest).where(due.exists()).order_by(oldest.c.made, oldest.c.due_at, oldest.c.id).limit(1)
+    with database.in_index_order(connection):
+        return connection.execute(fewest).one_or_none()
+
+
 def claim_trial_delivery(
     transaction: WriteTransaction, trial: TrialDelivery, in_flight: InFlightAttempts, process: str, now: int
 ) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
@@ -193,24 +220,14 @@ def claim_trial_delivery(
         return None  # its rate forbids an attempt, so no candidate is searched
     if connection.execute(_RUNNING, {"handler": handler}).first():
         return None
-    due = (IS_OPEN, handlers.c.id == handler, _is_trial_due(trial.next_retry_at, now))
-    # The delivery with the fewest attempts, so that trials do not use up all attempts of one delivery.
-    candidate = connection.execute(
-        select(deliveries.c.id, deliveries.c.attempt, deliveries.c.order_key)
-        .join(handlers, handlers.c.id == deliveries.c.handler)
-        .where(IS_SCHEDULED, deliveries.c.handler == handler, deliveries.c.due_at <= now, IS_FIRST, *due)
-        .where(deliveries.c.state == State.WAITING.value)
-        .where(deliveries.c.id.not_in(database.string_array("skipped", trial.skipped)))
-        .order_by(deliveries.c.attempt - deliveries.c.retry_base, deliveries.c.due_at, deliveries.c.id)
-        .limit(1)
-    ).one_or_none()
-    if candidate is None:
+    due = select(handlers.c.id).where(IS_OPEN, handlers.c.id == handler, _is_trial_due(trial.next_retry_at, now))
+    if (candidate := _choose_candidate(connection, trial, due, now)) is None:
         return None
     if trial.limits is not None:
         # Before the handler's row, which a claim with this lock may change.
         lock_handlers(transaction, [handler])
     # Of several processes at this point, each waits for the one before it, and finds that the trial is no longer due.
-    if connection.execute(select(handlers.c.id).where(*due).with_for_update(key_share=True)).first() is None:
+    if connection.execute(due.with_for_update(key_share=True)).first() is None:
         return None
     queued = ReadyDelivery(candidate.id, handler, candidate.attempt, ordered=candidate.order_key is not None)
     request = ClaimRequest(queued, now, trial.limits)

@@ -6,12 +6,18 @@ import pytest
 from sqlalchemy import text
 
 from flowhooks.ledger import database
+from flowhooks.ledger.circuit_state import MAX_TRIAL_CANDIDATES, TrialDelivery, claim_trial_delivery
 from flowhooks.ledger.due_deliveries import next_due
+from flowhooks.ledger.transaction import WriteTransaction
 from support.sent_statements import record_statements
 
 # With fewer rows and no statistics, PostgreSQL expects one due delivery, for which it uses the index anyway.
 BACKLOG = 12_000
 SLOTS = 17
+FEW = 1_200
+"""More deliveries than a trial chooses from."""
+FEWEST = f"d{1_000_000 + MAX_TRIAL_CANDIDATES}"
+"""The last delivery that a trial chooses from."""
 FILL = (
     """
     INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,
@@ -79,6 +85,61 @@ def test_a_claim_reads_the_events_of_its_slots_only(backlog, analyzed, lock):
     engine.dispose()
     assert [row.delivery_id for row in rows] == [f"d{1_000_001 + index}" for index in range(SLOTS)]
     assert [row.id for row in rows] == [f"e{row.delivery_id[1:]}" for row in rows]
+
+
+def work_of_trial(flow):
+    """The work that the start of a trial takes: steps of SQLite's machine, or rows that PostgreSQL reads."""
+    engine = database.open_engine(flow.address, writing=True)
+    with engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            steps = []
+            driver = connection.connection.dbapi_connection
+            driver.set_progress_handler(lambda: steps.append(1), 1)
+            statements_of_trial(flow, connection)
+            driver.set_progress_handler(None, 0)
+            work = len(steps)
+        else:
+            sent = statements_of_trial(flow, connection)
+            with connection.begin():
+                work = sum(rows_of_statement(connection, *statement) for statement in sent)
+    engine.dispose()
+    return work
+
+
+def statements_of_trial(flow, connection):
+    """The statements that start a trial; what they change is rolled back."""
+    ledger, now = flow.app.ledger, flow.clock.now()
+    trial = TrialDelivery("p:h", now + 60_000_000)
+    with connection.begin() as transaction, record_statements(connection) as sent:
+        started = claim_trial_delivery(WriteTransaction(connection), trial, ledger._in_flight, ledger.process, now)
+        transaction.rollback()
+    assert started[0].delivery_id == FEWEST
+    return sent
+
+
+def rows_of_statement(connection, statement, parameters):
+    """The number of rows that PostgreSQL reads for a query; another statement is executed."""
+    if not statement.startswith("SELECT"):
+        if statement.startswith("SET"):
+            connection.exec_driver_sql(statement)
+        return 0
+    ((plan,),) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+    return sum(rows_read(plan[0]["Plan"]).values())
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_the_start_of_a_trial_reads_a_part_of_the_backlog(backlog, analyzed):
+    """A trial chooses the delivery with the fewest attempts among the oldest ones, however many wait behind them."""
+    now = backlog.clock.now()
+    backlog.sql("UPDATE handlers SET paused_at = ?, circuit_opened_at = ?, circuit_retry_at = ?", now, now, now)
+    backlog.sql("UPDATE deliveries SET attempt = 1 WHERE id < ?", FEWEST)
+    if analyzed:
+        backlog.sql("ANALYZE")
+    work_of_many = work_of_trial(backlog)
+    backlog.sql("DELETE FROM deliveries WHERE id > ?", f"d{1_000_000 + FEW}")
+    if analyzed:
+        backlog.sql("ANALYZE")
+    assert work_of_many <= 1.1 * work_of_trial(backlog)
 
 
 def test_a_claim_leaves_the_settings_of_the_session(backlog):
