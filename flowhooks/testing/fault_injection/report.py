@@ -60,8 +60,11 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether the work was neither done more than once nor lost unnoticed."""
-        return self.verdict in {"once", "held"}
+        """Whether the work was neither done more than once nor lost unnoticed.
+
+        A delivery may wait for an operator only after a fault: a handler that fails without one does not work.
+        """
+        return self.verdict == "once" or (self.verdict == "held" and self.scenario != "baseline")
 
     @property
     def tried(self) -> str:
@@ -87,8 +90,9 @@ class Report:
     def ok(self) -> bool:
         """Whether the work was never done more than once, and never lost unnoticed.
 
-        A delivery that waits for an operator is allowed: it is shown, and its work is not done again before an operator
-        decides. A handler without `retry=` and `probe=` gets such a delivery after a crash.
+        A delivery that waits for an operator after a fault is allowed: it is shown, and its work is not done again
+        before an operator decides. A handler without `retry=` and `probe=` gets such a delivery after a crash. Without
+        a fault it is not allowed, because the handler then failed by itself and nothing else was tried.
         """
         return bool(self.findings) and all(finding.ok for finding in self.findings)
 
@@ -102,6 +106,8 @@ class Report:
             head = "the work was done exactly once in every scenario"
         elif self.ok:
             head = "the work was never done twice and never lost unnoticed; in some scenarios an operator must decide"
+        elif any(finding.scenario == "baseline" and finding.verdict == "held" for finding in self.findings):
+            head = "it does not succeed even without a fault; nothing else was tried"
         else:
             head = "the work was done twice, or lost unnoticed"
         lines = [f"{self.handler}: {head}", "", f"{'done':>6}  {'delivery':<10} when"]

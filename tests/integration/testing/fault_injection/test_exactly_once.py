@@ -9,7 +9,7 @@ import threading
 import flowhooks_contracts
 import pytest
 
-from flowhooks import FlowhooksError, Retry, State, handler, hookimpl
+from flowhooks import FlowhooksError, Reject, Retry, State, handler, hookimpl
 from flowhooks.testing import exactly_once
 from flowhooks.testing.fault_injection.runner import ExactlyOnceRunner
 from support.waiting import WAIT_TIMEOUT
@@ -596,7 +596,7 @@ def test_work_that_is_not_counted_ends_the_trial(world):
 
 
 def test_a_failing_plain_run_is_shown_with_its_error(world):
-    """A plain run that fails is shown with its error."""
+    """A plain run that fails is shown with its error, and is not ok: no fault was tried."""
 
     @handler(process_key="leave")
     def grant(event):
@@ -604,7 +604,39 @@ def test_a_failing_plain_run_is_shown_with_its_error(world):
 
     report = exactly_once(grant, done=world.booked, make=LEAVE)
     assert [finding.state for finding in report.findings] == [State.DEAD]
+    assert "it does not succeed even without a fault; nothing else was tried" in str(report)
     assert "OSError: payroll does not answer" in str(report)
+    assert not report.ok
+
+
+def test_a_rejected_plain_run_is_not_ok(world):
+    """An event that the handler rejects, such as one without a field, is no event to try faults with."""
+
+    @handler(process_key="leave")
+    def grant(event):
+        if "days" not in event.data:
+            raise Reject("The callback has no days.")
+        world.book(event.flow_instance_id)
+
+    report = exactly_once(grant, done=world.booked, make=LEAVE)
+    assert [(finding.times, finding.verdict) for finding in report.findings] == [(0, "held")]
+    assert "The callback has no days." in str(report)
+    assert not report.ok
+    assert exactly_once(grant, done=world.booked, make=LEAVE | {"days": 3}, lines=1).ok
+
+
+def test_a_plain_run_that_fails_after_its_work_is_not_ok(world):
+    """A plain run that does the work and then fails is not ok either."""
+
+    @handler(process_key="leave")
+    def grant(event):
+        world.book(event.flow_instance_id)
+        raise TypeError("no message can be made")
+
+    report = exactly_once(grant, done=world.booked, make=LEAVE)
+    assert [(finding.times, finding.verdict) for finding in report.findings] == [(1, "held")]
+    assert "TypeError: no message can be made" in str(report)
+    assert not report.ok
 
 
 def test_done_must_count_one_event(world):

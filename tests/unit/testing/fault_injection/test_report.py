@@ -34,6 +34,18 @@ def test_the_verdict_of_a_report():
     assert (report().ok, report().exactly_once) == (False, False)
 
 
+def test_a_handler_that_fails_without_a_fault_is_not_ok():
+    """Held is ok after a fault only, and the head says that nothing was tried."""
+    held = finding(scenario="baseline", place="", times=0, state=State.DEAD, verdict="held", words="The work …")
+    assert (held.ok, report(held).ok, report(held).exactly_once) == (False, False, False)
+    assert str(report(held)).splitlines()[:4] == [
+        "leave:grant: it does not succeed even without a fault; nothing else was tried",
+        "",
+        "  done  delivery   when",
+        "!  0 x  dead       it runs without faults [1]",
+    ]
+
+
 def test_the_table_of_a_report():
     """Equal results share a line, faults are marked, and advice is given once."""
     places = [finding(place=f"leave.py:{number}") for number in range(1, 6)]
