@@ -45,16 +45,17 @@ def world(tmp_path):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Write a module `acme_NAME` and import it; it is removed at the end."""
+    """Write a module `acme_NAME` and import it; it is removed at the end. Without a text it is there already."""
     monkeypatch.syspath_prepend(str(tmp_path))
     names = []
 
-    def write(name, text):
+    def write(name, text=None):
         names.append(f"acme_{name}")
-        (tmp_path / f"acme_{name}.py").write_text(dedent(text))
+        if text is not None:
+            (tmp_path / f"acme_{name}.py").write_text(dedent(text))
         importlib.invalidate_caches()
         return importlib.import_module(f"acme_{name}")
 
     yield write
-    for name in names:
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+        del sys.modules[name]

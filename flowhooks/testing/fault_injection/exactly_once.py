@@ -59,7 +59,9 @@ def exactly_once(
     - Unlike in a real kill, context managers are left and `finally` blocks run, with the effects that they have. Code
       that catches `BaseException` continues, and so do threads that the handler has started.
     - The kill happens between lines, never within one, and only in the handler's own code: its top-level package, or
-      its module if that is a test. Lines in `finally` blocks are left out.
+      its module if that is a test. Lines in `finally` blocks are left out. A module is a test if a part of its name is
+      `test`, `tests` or `conftest`, begins with `test_` or ends with `_test`. The name of a top-level package that is
+      given as the plugin does not count.
     - As in a real kill, the memory of the plugin's modules is reset: module-level variables, and the objects reached
       from them. Open connections that are not reached in this way, locks and counters are not reset.
     - The memory of your tests is not reset, because your tests represent the world outside.
@@ -96,7 +98,8 @@ def exactly_once(
         raise ValueError("lines must be at least 1, and duplicates at least 2")
     plugins = plugin_names.name_plugins([], {name: plugin}) if name else plugin_names.name_plugins([plugin], {})
     injector = FaultInjector()
-    state = ModuleState(_modules_of(plugin))
+    package = _package_of(plugin)
+    state = ModuleState(_modules_of(plugin, package))
     with warnings.catch_warnings(), _only_new_objects_collected():
         # A killed function's objects are released without being closed. That is not a fault of the handler.
         warnings.simplefilter("ignore", ResourceWarning)
@@ -107,7 +110,13 @@ def exactly_once(
             database=database,
         ) as app:
             runner = ExactlyOnceRunner(
-                app, injector, done=done, make=make, kind=kind, forget=lambda: _forget(state, forget)
+                app,
+                injector,
+                done=done,
+                make=make,
+                kind=kind,
+                forget=lambda: _forget(state, forget),
+                package=package,
             )
             report = runner.report(handler, lines=lines, duplicates=duplicates)
         gc.collect()  # while ResourceWarning is still ignored
@@ -136,7 +145,15 @@ def _has_frozen_objects() -> bool:
     return gc.get_freeze_count() > 0
 
 
-def _modules_of(plugin: object) -> list[ModuleType]:
+def _package_of(plugin: object) -> str:
+    """Return the name of a plugin that is a package; `""` for any other plugin.
+
+    A package that is given as the plugin is no test, whatever its name. A single module may be one.
+    """
+    return plugin.__name__ if isinstance(plugin, ModuleType) and hasattr(plugin, "__path__") else ""
+
+
+def _modules_of(plugin: object, package: str) -> list[ModuleType]:
     """Return the imported modules of a plugin's package, whose state a killed process loses."""
     if isinstance(plugin, ModuleType):
         names = {plugin.__name__}
@@ -144,7 +161,7 @@ def _modules_of(plugin: object) -> list[ModuleType]:
         attributes = getattr(plugin, "__dict__", {})  # an object with slots has none
         objects = [plugin.function] if isinstance(plugin, Handler) else [type(plugin), *attributes.values()]
         names = {str(getattr(inspect.unwrap(item) if callable(item) else item, "__module__", "")) for item in objects}
-    return modules_of(name.partition(".")[0] for name in names)
+    return modules_of((name.partition(".")[0] for name in names), package)
 
 
 def _forget(state: ModuleState, more: Callable[[], object] | None) -> None:

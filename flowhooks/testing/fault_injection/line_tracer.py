@@ -32,24 +32,35 @@ class Failure(Exception):
     """A simulated failure of a type that the handler cannot know."""
 
 
-def is_test_code(module: str) -> bool:
-    """Return whether a module is a test, by its name. Tests represent the world outside the plugin."""
+def is_test_code(module: str, plugin: str = "") -> bool:
+    """Return whether a module is a test, by its name. Tests represent the world outside the plugin.
+
+    Args:
+        module: the module's name.
+        plugin: the top-level package that is the plugin. Its own name may look like that of a test.
+    """
     parts = module.split(".")
+    if parts[0] == plugin:
+        del parts[0]
     return module == "__main__" or any(
         part in {"test", "tests", "conftest"} or part.startswith("test_") or part.endswith("_test") for part in parts
     )
 
 
-def belongs_to(handler: Handler) -> Callable[[str], bool]:
+def belongs_to(handler: Handler, plugin: str = "") -> Callable[[str], bool]:
     """Return a function that tells whether the module of a name belongs to the handler's own code.
 
     The handler's own code is that of its top-level package, or of its module if that is a test.
+
+    Args:
+        handler: the handler.
+        plugin: as in `is_test_code`.
     """
     home = str(getattr(inspect.unwrap(handler.function), "__module__", ""))
-    if is_test_code(home):
+    if is_test_code(home, plugin):
         return home.__eq__
     package = home.partition(".")[0]
-    return lambda module: module.partition(".")[0] == package and not is_test_code(module)
+    return lambda module: module.partition(".")[0] == package and not is_test_code(module, plugin)
 
 
 class LineTracer:

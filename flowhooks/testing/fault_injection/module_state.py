@@ -28,13 +28,18 @@ _EMPTY: Final = object()
 T = TypeVar("T")
 
 
-def modules_of(packages: Iterable[str]) -> list[ModuleType]:
-    """Return the imported modules of these top-level packages, without their tests."""
+def modules_of(packages: Iterable[str], plugin: str = "") -> list[ModuleType]:
+    """Return the imported modules of these top-level packages, without their tests.
+
+    Args:
+        packages: the names of the packages.
+        plugin: as in `is_test_code`.
+    """
     top_level = {name for name in packages if name not in {"", "flowhooks", "builtins"}}
     return [
         module
         for name, module in sorted(sys.modules.items())
-        if name.partition(".")[0] in top_level and not is_test_code(name) and isinstance(module, ModuleType)
+        if name.partition(".")[0] in top_level and not is_test_code(name, plugin) and isinstance(module, ModuleType)
     ]
 
 

@@ -10,7 +10,7 @@ from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.testing import text
 from flowhooks.testing.events import event_of
 from flowhooks.testing.fault_injection.faults import Fault, FaultInjector, KilledAfter, KilledAt, KilledBefore, Stalled
-from flowhooks.testing.fault_injection.line_tracer import Failure, LineTracer, belongs_to
+from flowhooks.testing.fault_injection.line_tracer import Failure, Killed, LineTracer, belongs_to
 from flowhooks.testing.fault_injection.report import Report
 from flowhooks.testing.fault_injection.verdicts import judge
 from flowhooks.testing.waiting import until, wait_until_idle
@@ -38,6 +38,7 @@ class ExactlyOnceRunner:
         make: the body, or a function that returns the body for the event with the given number.
         kind: the kind of callback.
         forget: called after each kill.
+        package: the plugin's top-level package, if it is one; see `is_test_code`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ExactlyOnceRunner:
         make: Mapping[str, Any] | Callable[[int], Mapping[str, Any]],
         kind: str,
         forget: Callable[[], object],
+        package: str = "",
     ) -> None:
         self._app = app
         self._injector = injector
@@ -56,6 +58,7 @@ class ExactlyOnceRunner:
         self._make = make
         self._kind = kind
         self._forget = forget
+        self._package = package
         self._run = uuid.uuid4().hex[:8]
         self._made = 0
         self._handler: Handler
@@ -105,7 +108,7 @@ class ExactlyOnceRunner:
         """Raise an exception at each line."""
         for at, place in _choose(self._executed_lines(), max_lines):
             flow, body = self._new_call_back()
-            lines = LineTracer(belongs_to(self._handler), at=at, error=Failure)
+            lines = self._trace(at=at, error=Failure)
             self._injector.planned[flow] = Fault(lines)
             answer = self._post(flow, body)
             self._settle(f"an exception was raised at {place}", answer.event_id)
@@ -115,7 +118,7 @@ class ExactlyOnceRunner:
     def _executed_lines(self) -> list[str]:
         """Return the place of each line that the handler executes for a new event."""
         flow, body = self._new_call_back()
-        lines = LineTracer(belongs_to(self._handler))
+        lines = self._trace()
         self._injector.planned[flow] = Fault(lines)
         self._app.settle(self._post(flow, body).event_id)
         if not lines.places:
@@ -123,6 +126,9 @@ class ExactlyOnceRunner:
                 "kills and exceptions at lines of the handler, because it runs no Python code of its own"
             )
         return lines.places
+
+    def _trace(self, *, at: int = 0, error: type[BaseException] = Killed) -> LineTracer:
+        return LineTracer(belongs_to(self._handler, self._package), at=at, error=error)
 
     def _repeated(self) -> Finding:
         """Send the same callback again at once, and again later."""
@@ -185,7 +191,7 @@ class ExactlyOnceRunner:
         for at, place in _choose(first, max_lines):
             if first != later:  # such as a connection that the first run of a process opens
                 self._restart()
-            yield from self._kill("crash-during", KilledAt(LineTracer(belongs_to(self._handler), at=at)), place)
+            yield from self._kill("crash-during", KilledAt(self._trace(at=at)), place)
         yield from self._kill("crash-after", KilledAfter())
 
     def _kill(self, scenario: Scenario, fault: Fault, place: str = "") -> Iterator[Finding]:

@@ -67,6 +67,11 @@ def _package(package: str) -> str | None:
     known = module in sys.stdlib_module_names or module in TAKEN or keyword.iskeyword(module)
     if known or (not module.startswith("flowhooks_") and find_spec(module)):
         return f"package {package!r} would create a module {module}, which exists already: choose another name"
+    if module.startswith("test_") or module.endswith("_test"):
+        return (
+            f"package {package!r} would create a module {module}, which would count as a test in flowhooks.testing:"
+            " choose another name"
+        )
     if package == "flowhooks-flowhooks":
         return f"package {package!r} would create a plugin flowhooks, but that name is reserved: choose another name"
     return None

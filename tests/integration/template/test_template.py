@@ -217,6 +217,18 @@ REFUSED = {
     "Python's": ({"package": "email"}, "package 'email' would create a module email, which exists already"),
     "a word of Python's": ({"package": "lambda"}, "package 'lambda' would create a module lambda, which exists"),
     "somebody else's": ({"package": "click"}, "package 'click' would create a module click, which exists already"),
+    "a test by its end": (
+        {"package": "flowhooks-drug-test"},
+        "package 'flowhooks-drug-test' would create a module flowhooks_drug_test, which would count as a test",
+    ),
+    "a test by its beginning": (
+        {"package": "test-leave"},
+        "package 'test-leave' would create a module test_leave, which would count as a test in flowhooks.testing: ",
+    ),
+    "a domain that makes a test": (
+        {"domain": "Test"},
+        "package 'flowhooks-test' would create a module flowhooks_test, which would count as a test",
+    ),
     "reserved": ({"package": "flowhooks-flowhooks"}, "package 'flowhooks-flowhooks' would create a plugin flowhooks"),
 }
 

@@ -79,6 +79,39 @@ def late(event):
     return newest is not None and event.received_at < newest
 """
 
+WORK_IN_MEMORY = """
+import sqlite3
+from contextlib import closing
+
+seen = set()
+
+def book(database, event, delivery):
+    if delivery.id not in seen:
+        seen.add(delivery.id)
+        with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+        len("work")
+"""
+CALLS_WORK = """
+from flowhooks import Retry, handler, hookimpl
+
+from acme_test.work import book
+
+chosen = {}
+
+@hookimpl
+def configure(settings):
+    chosen.update(settings)
+
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    book(chosen["database"], event, delivery)
+
+@hookimpl
+def handlers():
+    return [grant]
+"""
+
 IN_TURN = "change places: the earlier event, which still ran first because it is ordered, the later event, which waited"
 
 
@@ -193,6 +226,20 @@ def grant(event, delivery):
 """
     )
     assert ("crash-after", 2, "twice") in bad(report)
+
+
+def test_a_plugin_package_may_be_named_like_a_test(module, world, tmp_path):
+    """Other modules of a package that is the plugin are traced and reset, although its name ends with `_test`."""
+    package = tmp_path / "acme_test"
+    package.mkdir()
+    (package / "work.py").write_text(WORK_IN_MEMORY)
+    (package / "__init__.py").write_text(CALLS_WORK)
+    plugin = module("test")
+    settings = {"database": str(world.file)}
+    report = exactly_once(plugin, done=world.booked, make=LEAVE, settings=settings)
+    assert ("crash-after", 2, "twice") in bad(report), str(report)
+    twice = {finding.place for finding in report.findings if finding.verdict == "twice"}
+    assert any(place.startswith("work.py:") for place in twice), str(report)
 
 
 def test_data_of_a_test_module_survives_kills():

@@ -118,6 +118,8 @@ def test_selection_of_traced_modules(module):
         False,
         False,
     ]
+    named = belongs_to(handler(every=True)(acme.work), "acme_lines")
+    assert [named(name) for name in ("acme_lines.deep", "acme_lines.tests.test_it")] == [True, False]
     here = belongs_to(handler(every=True, name="here")(lambda event: None))
     assert here(__name__)
     assert not here(f"{__name__}.more")
@@ -138,3 +140,18 @@ def test_selection_of_traced_modules(module):
 def test_tests_are_recognised_by_name(name, is_test):
     """A test is recognised by its name."""
     assert is_test_code(name) is is_test
+
+
+@pytest.mark.parametrize(
+    ("name", "is_test"),
+    [
+        ("leave_test", False),
+        ("leave_test.work", False),
+        ("leave_test.tests.fakes", True),
+        ("leave_test.leave_test", True),
+        ("other.leave_test", True),
+    ],
+)
+def test_the_name_of_the_plugin_does_not_make_a_test(name, is_test):
+    """Only the parts below the plugin's own package are compared."""
+    assert is_test_code(name, "leave_test") is is_test
