@@ -41,6 +41,15 @@ def names(schema, prefix=""):
         yield from names(described, f"{prefix}{name}.") if "properties" in described else [prefix + name]
 
 
+def texts(schema):
+    """The last name of each value that may be any text, such as the name of a Secret."""
+    for name, described in schema["properties"].items():
+        if "properties" in described:
+            yield from texts(described)
+        elif described.get("type") == "string":
+            yield name
+
+
 def is_valid(values):
     """Whether the schema of the chart allows these values."""
     return jsonschema.Draft7Validator(SCHEMA).is_valid(values)
@@ -126,6 +135,15 @@ def test_the_chart_creates_no_secret():
     for name, text in TEMPLATES.items():
         assert not re.search(r"^kind: Secret$", text, re.MULTILINE), name
     assert "secretKeyRef" in TEMPLATES["_helpers.tpl"]
+
+
+def test_names_are_quoted():
+    """Templates quote the names that a user chooses: unquoted, YAML reads `2024` as a number and `no` as a boolean."""
+    for name, text in TEMPLATES.items():
+        unquoted = re.findall(r": \{\{-? ([.$][\w.]*) \}\}", text)
+        chosen = [used for used in unquoted if used == "." or used.rpartition(".")[2] in {*texts(SCHEMA)}]
+        assert chosen == [], name
+        assert not [used for used in unquoted if used.endswith("Release.Name")], name
 
 
 def test_a_pod_has_time_to_stop():
@@ -290,6 +308,42 @@ def test_the_readme_s_example_can_be_installed(helm, tmp_path):
     file.write_text(block.text)
     done = helm("template", "flowhooks", str(CHART), "--values", str(file))
     assert done.returncode == 0, done.stderr
+
+
+NUMERIC = {
+    "settings": {"existingSecret": "1", "key": "2"},
+    "secretFiles": {"existingSecret": "3"},
+    "database": {"existingSecret": "4", "passwordKey": "1", "caSecret": "1e3"},
+    "networkPolicy": {"callbacks": {"namespaces": ["no", "123"]}, "dnsNamespace": "53"},
+    "serviceMonitor": {"tokenSecret": {"name": "5", "key": "null"}},
+}
+"""Names that YAML would read as another type. Kubernetes allows them."""
+NAMED = {"labels", "selector", "matchLabels", "secretKeyRef", "credentials", "secret"}
+
+
+def named(node, inside=False):
+    """Each value below labels and references to Secrets, except for the mode of files."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key != "defaultMode":
+                yield from named(value, inside or key in NAMED)
+    elif isinstance(node, list):
+        for value in node:
+            yield from named(value, inside)
+    elif inside:
+        yield node
+
+
+def test_names_stay_texts(helm, tmp_path):
+    """Labels and references to Secrets are texts, even if the names look like numbers or booleans."""
+    assert is_valid(NUMERIC)
+    file = tmp_path / "flowhooks-values.json"
+    file.write_text(json.dumps(NUMERIC))
+    done = helm("template", "2024", str(CHART), "--values", str(EXAMPLES["worker"]), "--values", str(file))
+    assert done.returncode == 0, done.stderr
+    found = [value for document in yaml.safe_load_all(done.stdout) for value in named(document)]
+    assert [value for value in found if not isinstance(value, str)] == []
+    assert set(found) >= {"2024", "no", "123", "53", "null", "1e3", *"12345"}
 
 
 @pytest.mark.parametrize(

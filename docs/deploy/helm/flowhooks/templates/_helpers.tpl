@@ -5,7 +5,7 @@
 
 {{- define "flowhooks.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -78,7 +78,7 @@ securityContext:
 - name: FLOWHOOKS_RUNNER_KIND
   value: {{ $.Values.runnerKind }}
 - name: PGPASSWORD
-  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .passwordKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .passwordKey | quote }}}}
 - name: PGSSLMODE
   value: {{ .sslMode }}
 {{- if .caSecret }}
@@ -146,19 +146,19 @@ readinessProbe:
 - name: settings
   {{- if .Values.settings.existingSecret }}
   secret:
-    secretName: {{ .Values.settings.existingSecret }}
+    secretName: {{ .Values.settings.existingSecret | quote }}
     defaultMode: 0440
-    items: [{key: {{ .Values.settings.key }}, path: flowhooks.toml}]
+    items: [{key: {{ .Values.settings.key | quote }}, path: flowhooks.toml}]
   {{- else }}
   configMap: {name: {{ include "flowhooks.fullname" . }}}
   {{- end }}
 {{- with .Values.secretFiles.existingSecret }}
 - name: secret-files
-  secret: {secretName: {{ . }}, defaultMode: 0440}  # flowhooks refuses secrets that every user can read
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}  # flowhooks refuses secrets that every user can read
 {{- end }}
 {{- with .Values.database.caSecret }}
 - name: database-ca
-  secret: {secretName: {{ . }}, defaultMode: 0440}
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
@@ -226,7 +226,7 @@ spec:
 {{/* Namespaces and networks as peers of a network policy. */}}
 {{- define "flowhooks.peers" -}}
 {{- range .namespaces }}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . | quote }}}}
 {{- end }}
 {{- range .cidrs }}
 - ipBlock: {cidr: {{ . | quote }}}
