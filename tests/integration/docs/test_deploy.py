@@ -174,6 +174,16 @@ def test_compose_services_have_existing_commands_and_settings():
     assert int(words[words.index("--processes") + 1]) > 1
 
 
+def test_compose_databases_are_healthy_only_by_tcp():
+    """PostgreSQL is checked by TCP, because on its first start a temporary server listens only on the Unix socket."""
+    databases = [service for service in COMPOSE["services"].values() if service["image"].startswith("postgres:")]
+    assert databases
+    for service in databases:
+        command = service["healthcheck"]["test"]
+        assert command[:2] == ["CMD", "pg_isready"]
+        assert "--host=127.0.0.1" in command
+
+
 def test_compose_secrets_are_in_files():
     """No variable has a password: each names a file of a secret that the service and the whole composition have."""
     files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
