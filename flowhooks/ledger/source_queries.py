@@ -103,26 +103,30 @@ class SeenFields(NamedTuple):
     event_id: str
 
 
-def recent_callbacks(connection: Connection, now: int) -> dict[str, CallbackRate]:
-    """Return the callbacks of the last 24 hours by source, from the newest events."""
+def recent_callbacks(connection: Connection, now: int) -> tuple[dict[str, CallbackRate], bool]:
+    """Return the callbacks of the last 24 hours by source, from the newest events, and whether there may be more.
+
+    If there may be more, a source without an entry may also have called.
+    """
     newest = (
         select(events.c.source, events.c.received_at, events.c.origin)
         .where(events.c.id >= id_lower_bound(now - DAY))
         .order_by(events.c.id.desc())
         .limit(MAX_RECENT_EVENTS)
     )
-    rows = [row for row in connection.execute(newest) if type(row.received_at) is int]
+    rows = connection.execute(newest).all()
     truncated = len(rows) == MAX_RECENT_EVENTS
-    calls = [row for row in rows if row.origin in CALLBACK_ORIGINS]
+    calls = [row for row in rows if type(row.received_at) is int and row.origin in CALLBACK_ORIGINS]
     day = Counter(row.source for row in calls)
     hour = Counter(row.source for row in calls if row.received_at >= now - HOUR)
     last: dict[str, int] = {}
     for row in calls:
         last[row.source] = max(row.received_at, last.get(row.source, 0))
-    return {
+    rates = {
         source: CallbackRate(last_at=last[source], last_hour=hour[source], last_day=count, truncated=truncated)
         for source, count in day.items()
     }
+    return rates, truncated
 
 
 def last_callback(connection: Connection, source: str) -> int | None:

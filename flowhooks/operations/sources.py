@@ -110,13 +110,13 @@ def source_statuses(reader: Reader, settings: Settings, now: int, names: Collect
     """
     statuses = []
     with reader.connection() as connection:
-        rates = source_queries.recent_callbacks(connection, now)
+        rates, truncated = source_queries.recent_callbacks(connection, now)
         positions = engine_queries.positions(connection)
         for name in names:
             source = settings.sources.get(name)
             asks = source is not None and source.engine is not None
             calls = source is None or source.has_credential
-            rate = rates.get(name, CallbackRate())
+            rate = rates.get(name, CallbackRate(truncated=truncated))
             if rate.last_at is None and len(names) == 1:  # a search among older events, for one source only
                 rate = replace(rate, last_at=source_queries.last_callback(connection, name))
             missed = engine_queries.taken_in(connection, name, now - 86_400 * SECOND).missed if asks and calls else None

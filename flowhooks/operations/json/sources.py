@@ -94,7 +94,8 @@ class SourceJson(TypedDict):
     Attributes:
         name: its name.
         pull_only: whether it has no credential, so that flowhooks only asks its engine.
-        last_callback_at: when its last callback was received, of the last 24 hours; null: there is none.
+        last_callback_at: when its last callback was received, of the last 24 hours; null: there is none. If truncated,
+            null: there is none among the newest events.
         last_hour: number of its callbacks in the last hour.
         last_day: number of its callbacks in the last 24 hours.
         truncated: whether there may be more callbacks than were counted.

@@ -23,7 +23,9 @@ def test_requests_to_fixed_urls_are_callbacks(harness):
     flow.take_in("i4", source="oa")
     now = flow.clock.now()
     with flow.app.ledger.connection() as connection:
-        rate = source_queries.recent_callbacks(connection, now)["oa"]
+        rates, truncated = source_queries.recent_callbacks(connection, now)
+        rate = rates["oa"]
+        assert not truncated
         assert (rate.last_at, rate.last_day) == (at, 3)
         assert source_queries.last_callback(connection, "oa") == at
         assert source_queries.newest_callbacks(connection, now - DAY, now + SECOND) == {"oa": at}

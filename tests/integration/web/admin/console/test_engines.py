@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from flowhooks.clock import DAY, SECOND
-from flowhooks.ledger import rejected_requests
+from flowhooks.ledger import rejected_requests, source_queries
+from flowhooks.operations.sources import source_statuses
 from flowhooks.settings import Secret, Source
 from flowhooks.settings.engine import EngineSettings
 from support import engine_ledger
@@ -192,6 +193,20 @@ def test_a_source_shows_a_callback_older_than_a_day(console):
     console.flow.clock.advance(3 * DAY // SECOND)
     assert "Last callback 2026-01-01 00:00:00 UTC" in console.page("/sources/erp").text
     assert "Last callback none among the newest events" in console.page("/sources/oa").text
+
+
+def test_a_quiet_source_of_a_busy_ledger_is_not_called_silent(console, monkeypatch):
+    """If not all events of a day are counted, a source without a counted callback may also have called."""
+    flow = console.flow
+    flow.take("c2", source="oa", wait=0)
+    flow.take("c3", source="erp", wait=0)
+    monkeypatch.setattr(source_queries, "MAX_RECENT_EVENTS", 1)
+    statuses = source_statuses(flow.app.ledger, flow.app.settings, flow.clock.now(), ["erp", "oa", "pulled"])
+    assert [(status.rate.last_day, status.rate.truncated) for status in statuses] == [(1, True), (0, True), (0, True)]
+    text = console.page("/sources").text
+    assert "none in 24 h" not in text
+    assert "oa none among the newest events ≥ 0 ≥ 0" in text
+    assert "最新的事件中没有" in console.page("/sources", "zh").text
 
 
 def test_events_are_filtered_by_origin(console):
