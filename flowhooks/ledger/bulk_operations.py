@@ -47,6 +47,18 @@ IS_EXECUTING: Final = and_(
     or_(operations.c.action != BulkAction.RUN_NOW.value, ~_ASKED_ATTEMPT_HAS_ENDED),
 )
 """Released deliveries that have no result yet, of a query that joins operations, items and deliveries."""
+_IS_DONE_AT_ONCE: Final = operations.c.action.in_([action.value for action in DONE_AT_ONCE])
+# The items that `Operation.remaining` counts. A delivery that runs again after the results of the operation were stored
+# is no longer executed for it.
+_REMAINS: Final = or_(
+    items.c.status == ItemStatus.PLANNED.value,
+    and_(
+        items.c.status == ItemStatus.RELEASED.value,
+        operations.c.succeeded.is_(None),
+        ~_IS_DONE_AT_ONCE,
+        IS_EXECUTING,
+    ),
+)
 # A purged event has no delivery any more. Of an operation that has not ended, it had succeeded: see `counted_failures`.
 _WITH_DELIVERIES: Final = items.join(operations, operations.c.id == items.c.operation_id).outerjoin(
     deliveries, deliveries.c.id == items.c.delivery_id
@@ -189,7 +201,7 @@ def operation_items(
     Args:
         connection: any connection.
         operation_id: the operation.
-        status: only items with this status, or released ones with this result at present; None: all.
+        status: only items with this status, or with this result at present; None: all.
         after: the id of the delivery after which to continue; `""`: start with the first.
         limit: maximum number of items.
     """
@@ -200,7 +212,9 @@ def operation_items(
         .order_by(items.c.delivery_id)
         .limit(limit)
     )
-    if isinstance(status, ItemResult):
+    if status is ItemResult.REMAINING:
+        query = query.where(_REMAINS)
+    elif isinstance(status, ItemResult):
         query = query.where(items.c.status == ItemStatus.RELEASED.value, _has_result(status))
     elif status is not None:
         query = query.where(items.c.status == status.value)
@@ -209,11 +223,10 @@ def operation_items(
 
 def _has_result(result: ItemResult) -> ColumnElement[bool]:
     """Return the condition that a released delivery has a result, as `count_results` counts it."""
-    is_done_at_once = operations.c.action.in_([action.value for action in DONE_AT_ONCE])
     state = deliveries.c.state
     if result is ItemResult.SUCCEEDED:
-        return or_(is_done_at_once, state.is_(None), state == State.SUCCEEDED.value)
-    return and_(~is_done_at_once, state != State.SUCCEEDED.value, ~IS_EXECUTING)
+        return or_(_IS_DONE_AT_ONCE, state.is_(None), state == State.SUCCEEDED.value)
+    return and_(~_IS_DONE_AT_ONCE, state != State.SUCCEEDED.value, ~IS_EXECUTING)
 
 
 def operations_of(connection: Connection, delivery_ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:

@@ -60,12 +60,16 @@ class ItemStatus(StrEnum):
 
 
 class ItemResult(StrEnum):
-    """The present result of a delivery that an operation has released."""
+    """The present result of a delivery of an operation's plan."""
 
     SUCCEEDED = "succeeded"
-    """It has succeeded, or the operation's action needed no attempt of it."""
+    """It was released and has succeeded, or the operation's action needed no attempt of it."""
     FAILED = "failed"
-    """It is dead, unknown or closed again; or the attempt that `run-now` asked for failed, and it waits again."""
+    """It was released and is dead, unknown or closed again; or the attempt that `run-now` asked for failed, and it
+    waits again."""
+    REMAINING = "remaining"
+    """It is not released, or it was released and is not executed yet. Once the operation has ended, only deliveries
+    that were not released remain."""
 
 
 ITEM_CHOICES: Final = (*(status.value for status in ItemStatus), *(result.value for result in ItemResult))

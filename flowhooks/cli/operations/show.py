@@ -115,7 +115,8 @@ def show_command(settings: Settings, *, operation_id: str, following: bool, as_j
     type=click.Choice(ITEM_CHOICES),
     metavar="STATUS",
     help="List only deliveries that are not released yet (planned), released, or left alone because they had changed "
-    "since the plan (changed); or released ones that have succeeded now, or failed again (failed).",
+    "since the plan (changed); released ones that have succeeded now, or failed again (failed); or those that are not "
+    "released or not executed yet (remaining).",
 )
 @limit_option("deliveries")
 @click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this delivery.")

@@ -365,6 +365,7 @@ def test_run_now_finishes_after_one_attempt_of_each_delivery(harness, listens, w
         assert flow.only(event_id).state is State.WAITING
     assert len(items(flow, operation_id, status=ItemResult.FAILED)) == 2
     assert items(flow, operation_id, status=ItemResult.SUCCEEDED) == ()
+    assert items(flow, operation_id, status=ItemResult.REMAINING) == ()
     works.error = None
     flow.advance(3601)
     for event_id in events:

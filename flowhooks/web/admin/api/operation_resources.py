@@ -135,8 +135,8 @@ class OperationItemsResource(Resource):
     parameters = (
         Parameter(
             name="status",
-            description="Only deliveries with this status, or released ones with this result at present. / "
-            "只看该状态的投递，或已释放且目前为该结果的投递。",
+            description="Only deliveries with this status, or with this result at present; remaining: not released or "
+            "not executed yet. / 只看该状态的投递，或目前为该结果的投递；remaining：尚未释放或尚未执行。",
             schema={"type": "string", "enum": list(ITEM_CHOICES)},
         ),
         limit_parameter(PAGE_SIZE),

@@ -1434,6 +1434,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "item_status.changed": {"en": "changed meanwhile", "zh": "期间已变化"},
     "item_status.succeeded": {"en": "succeeded", "zh": "成功"},
     "item_status.failed": {"en": "failed again", "zh": "再次失败"},
+    "item_status.remaining": {"en": "remaining", "zh": "剩余"},
     # Walk through a list.
     "walk.pages": {"en": "Walk through the list", "zh": "逐个处理列表"},
     "walk.back": {"en": "Back to the list", "zh": "返回列表"},

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -11,9 +12,12 @@ import pytest
 
 from flowhooks import Reject, Retry, State
 from flowhooks.ledger import search
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.registry import run_operation
 from flowhooks.web.admin.console import list_walk, operations
 from flowhooks.web.admin.operators import Operator, Role
+from support.run_bulk import replay
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -111,6 +115,38 @@ def test_a_delivery_that_dies_after_the_plan_stays_dead(many, repaired, eventual
             link for link in many.get(f"{address}?items={result}", root="").page.links() if "/console/events/" in link
         }
         assert shown == {f"/console/events/{event_of(many, instance)}" for instance in instances}
+
+
+def assert_tiles_agree(console, address):
+    """Assert that each tile has the number of deliveries at its address; return the numbers by result."""
+    body = console.get(address, root="").body.decode()
+    tiles = re.findall(r'<li class="tile[^"]*"><a href="([^"]+)">.*?<span class="tile-count">(\d+)</span>', body)
+    numbers = {}
+    for link, number in tiles:
+        shown = console.get(link.partition("#")[0], root="").page.links()
+        events = [path for path in shown if path.startswith("/console/events/")]
+        assert len(events) == int(number), link
+        numbers[link.partition("items=")[2].partition("#")[0]] = int(number)
+    return numbers
+
+
+def test_each_tile_has_the_number_of_deliveries_at_its_address(many, eventually):
+    """Released deliveries that wait for their paused handler remain; those that run again after the end do not."""
+    flow = many.flow
+    pause(flow.app.operation_context, ["p:pay"])
+    page, address = planned(many)
+    assert many.submit(page.form()[0]).status == 303
+    eventually(lambda: attempts(many)["a0"] == 2 and flow.sql("SELECT released FROM operations") == [(6,)])
+    eventually(lambda: "Failed again 1" in many.get(address, root="").page.text)
+    assert assert_tiles_agree(many, address) == {"succeeded": 0, "failed": 1, "remaining": 5, "changed": 0}
+    assert "剩余" in many.get(f"{address}?items=remaining", root="", Accept_Language="zh").page.text
+    resume(flow.app.operation_context, ["p:pay"])
+    eventually(lambda: state_of(many, address) == "finished")
+    pause(flow.app.operation_context, ["p:pay"])
+    replay(flow.app.operation_context, EventFilter(ids=(event_of(many, "p0"),)))
+    assert "Remaining 0" in many.get(address, root="").page.text
+    left = many.get(f"{address}?items=remaining", root="").page
+    assert not [link for link in left.links() if link.startswith("/console/events/")]
 
 
 def test_the_only_delivery_has_changed_since_the_plan(many, monkeypatch):
