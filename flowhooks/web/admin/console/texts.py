@@ -138,6 +138,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "due {due}, retrying {retrying}, blocked {blocked}, paused {paused}",
         "zh": "到期 {due}，待重试 {retrying}，排队 {blocked}，已暂停 {paused}",
     },
+    "overview.also_waiting": {
+        "en": "The list also has those of missing handlers: {count}.",
+        "zh": "列表还包含处理器缺失的投递：{count} 个。",
+    },
     "overview.states": {"en": "Outstanding", "zh": "待处理"},
     "overview.oldest": {"en": "oldest: {age}", "zh": "最早：{age}前"},
     "tile.waiting": {"en": "on time", "zh": "正常"},

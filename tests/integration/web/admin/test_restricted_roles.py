@@ -304,6 +304,22 @@ def test_a_limited_role_sees_objects_of_its_plugins(console, mine, monkeypatch):
     assert "At most 3 of each kind are counted" in get(console, "/console/handlers", "payer").page.text
 
 
+def test_parked_events_are_counted_without_a_link_for_a_limited_role(console, harness):
+    """All roles see how many parked events a handler matches now; a limited one gets no link to its empty list."""
+    harness.check_at_end = False
+    console.flow.sql("UPDATE events SET process_definition_key = 'pay' WHERE flow_instance_id = 'covert-parked'")
+    for who, links in (
+        ("payer", []),
+        ("both", []),
+        ("boss", ["/console/parked"]),
+        ("clerk", ["/console/events?state=parked"]),
+    ):
+        for path in ("/console/handlers", "/console/handlers/pay%3Abook"):
+            (counted,) = re.findall(r"<li>(?:(?!</li>).)*>parked<.*?</li>", get(console, path, who).body.decode())
+            assert counted.endswith((" 1</li>", " 1</a></li>"))
+            assert re.findall(r'href="([^"]+)"', counted) == links, (who, path)
+
+
 def test_export_audit_entries_have_the_restriction_of_the_role(console):
     """The audit entry of an export has the restriction of the role; other roles see it only if it is theirs."""
     for who in ("boss", "payer", "clerk"):

@@ -148,6 +148,43 @@ def test_the_overview(busy):
     assert "处理器缺失 1" in busy.page("/", "zh").text
 
 
+def events_at(console, address):
+    """The ids of the events that a list shows; those of the groups on the page of parked events."""
+    links = console.get(address, root="").page.links()
+    if address == "/console/parked":
+        groups = [link for link in links if link.startswith("/console/events?")]
+        return set().union(*(events_at(console, group) for group in groups))
+    return {link.partition("?")[0] for link in links if link.startswith("/console/events/")}
+
+
+def test_each_tile_has_the_number_of_events_at_its_address(busy):
+    """Each tile leads to what it counts; below *waiting* are those that its list has and the other tile counts."""
+    flow = busy.flow
+    flow.take("4715", key="contract", businessKey="B-later", wait=0)
+    flow.settled(flow.events(flow_instance_id="4715")[0], State.WAITING, attempt=1)
+    ours = flow.only(flow.events(flow_instance_id="4713")[0]).delivery_id
+    flow.sql("UPDATE deliveries SET due_at = NULL WHERE id = ?", ours)
+    tiles = re.findall(
+        r'<li class="tile[^"]*">\s*<a href="([^"]+)">\s*<span class="tile-name">([^<]+)</span>\s*'
+        r'<span class="tile-count">(\d+)</span>\s*</a>(.*?)</li>',
+        busy.get("/live").body.decode(),
+        re.DOTALL,
+    )
+    assert {name: int(number) for _, name, number, _ in tiles} == {
+        "waiting": 1,
+        "running": 0,
+        "dead": 1,
+        "unknown": 0,
+        "handler missing": 1,
+        "parked": 1,
+    }
+    for address, name, number, below in tiles:
+        also = re.search(r"The list also has those of missing handlers: (\d+)", below)
+        assert bool(also) == (name == "waiting")
+        assert len(events_at(busy, address)) == int(number) + (int(also[1]) if also else 0), address
+    assert "列表还包含处理器缺失的投递：1 个" in busy.page("/", "zh").text
+
+
 def test_events_are_filtered_by_each_field(busy):
     """Each field of the form filters the list, is in the address, and is filled in again."""
     for query, instances in (
