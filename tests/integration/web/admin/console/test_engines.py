@@ -209,6 +209,30 @@ def test_a_quiet_source_of_a_busy_ledger_is_not_called_silent(console, monkeypat
     assert "最新的事件中没有" in console.page("/sources", "zh").text
 
 
+@pytest.mark.parametrize(("many", "marks"), [(20, 0), (21, 2)])
+def test_cut_lists_of_a_definition_are_marked(harness, serve, listens, many, marks):
+    """Of the versions and conclusions that no handler takes, 20 each are shown; a mark says that there are more."""
+    engine = EngineSettings(client="flowable", url="http://oa:8080")
+    harness.check_at_end = False
+    flow = harness.open(
+        plugins={
+            "p": engine_plugin(listens(lambda event: None, process_key="leave", versions=">=99", conclusion="approved"))
+        },
+        start=False,
+        sources={"oa": Source(token_sha256=("5" * 64,), engine=engine)},
+    )
+    definitions = engine_ledger.definitions(("leave", 1))
+    engine_ledger.position(flow, "oa", definitions=definitions, definitions_at=flow.clock.now())
+    for number in range(1, many + 1):
+        flow.take(f"v{number}", source="oa", key="leave", processDefinitionVersion=number, wait=0)
+        other = {"processDefinitionVersion": 99, "conclusion": f"c{number}"}
+        flow.take(f"c{number}", source="oa", key="leave", wait=0, **other)
+    body = serve(flow).get("/sources/oa").body.decode()
+    (cell,) = re.findall(r'<td data-label="Not covered">.*?</td>', body, re.DOTALL)
+    assert (cell.count("takes version"), cell.count("takes the conclusion")) == (20, 20)
+    assert cell.count('<li class="quiet">…</li>') == marks
+
+
 def test_events_are_filtered_by_origin(console):
     """The list of events can be limited to events that were taken in; the address has the choice."""
     page = console.page("/events?origin=reconciled")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from playwright.sync_api import expect
 
@@ -74,6 +76,19 @@ def test_an_event_links_to_its_error_handler_and_source(console):
     for link in (f"/console/errors/{attempt.error_group}", "/console/handlers/p%3Apay", "/console/sources/default"):
         assert link in page.links()
         assert console.get(link, root="").status == 200
+
+
+@pytest.mark.parametrize(("handlers", "said"), [(100, False), (103, True)])
+def test_a_cut_route_is_marked(console, handlers, said):
+    """The route has at most 100 handlers; below them is the number of the others."""
+    path = path_of(console, "twice")
+    route = json.dumps({f"p:h{number}": "key k" for number in range(handlers)})
+    console.flow.sql("UPDATE events SET route = ? WHERE id = ?", route, path.rpartition("/")[2])
+    page = console.page(path).text
+    assert "p:h99" in page
+    assert "p:h100" not in page
+    assert ("Handlers not shown: 3" in page) == said
+    assert (text("event.no_match_more", "zh", count="3") in console.page(path, "zh-CN").text) == said
 
 
 def test_the_log_of_an_attempt(console):
