@@ -87,6 +87,8 @@ class SlotPool:
         self._free = 0
         self._reserved = 0
         self._delivery_ids: set[str] = set()
+        # In a set of their own, because a delivery whose probe hangs runs if an operator decides so.
+        self._probe_ids: set[str] = set()
         self._fast_handlers: set[str] = set()
         self._not_joining: deque[str] = deque(maxlen=MAX_NOT_JOINING)
         self._changed = threading.Condition(threading.Lock())
@@ -185,16 +187,17 @@ class SlotPool:
             return 0 if is_enough else queue.size + MAX_QUEUED_PER_HANDLER
 
     def put(self, deliveries: Sequence[ReadyDelivery]) -> None:
-        """Queue deliveries that are due, except those in memory already."""
+        """Queue deliveries that are due, except those in memory already, each to run or to be probed."""
         with self._changed:
             for queued in deliveries:
-                if queued.delivery_id in self._delivery_ids or not self._can_run(queued.handler):
+                ids = self._probe_ids if queued.probe else self._delivery_ids
+                if queued.delivery_id in ids or not self._can_run(queued.handler):
                     continue
                 queue = self._queue_of(queued.handler)
                 if queue.size >= MAX_QUEUED_PER_HANDLER:
                     queue.has_more = True
                     continue
-                self._delivery_ids.add(queued.delivery_id)
+                ids.add(queued.delivery_id)
                 queue.deliveries.append(queued._replace(load_event=None))
                 self._schedule(queued.handler, queue)
             self._wake_for_ready()
@@ -261,7 +264,8 @@ class SlotPool:
                 self._ready_handlers.remove(handler)
 
     def _clear(self, queue: HandlerQueue) -> None:
-        self._delivery_ids.difference_update(queued.delivery_id for queued in queue.deliveries)
+        for queued in queue.deliveries:
+            (self._probe_ids if queued.probe else self._delivery_ids).discard(queued.delivery_id)
         queue.deliveries.clear()
 
     def _schedule(self, handler: str, queue: HandlerQueue) -> None:
@@ -385,7 +389,7 @@ class SlotPool:
                 self._wake_for_ready()
 
     def _free_slot(self, queued: ReadyDelivery, *, abandoned: bool = False) -> None:
-        self._delivery_ids.discard(queued.delivery_id)
+        (self._probe_ids if queued.probe else self._delivery_ids).discard(queued.delivery_id)
         queue = self._queues[queued.handler]
         if abandoned:
             queue.abandoned -= 1

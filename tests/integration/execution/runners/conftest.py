@@ -19,12 +19,15 @@ class Gate:
         self.runs = []
         self.entered = threading.Semaphore(0)
         self.opened = threading.Event()
+        self.verdict = None
 
     def __call__(self, event):
-        """Block until released."""
+        """Block until released; return the verdict, if it is used as a probe."""
         self.runs.append(event.flow_instance_id)
         self.entered.release()
-        assert self.opened.wait(WAIT_TIMEOUT)
+        # Longer than tests wait, so that what a test waits for does not come only because this call has ended.
+        assert self.opened.wait(2 * WAIT_TIMEOUT)
+        return self.verdict
 
     def enter(self, times, within=WAIT_TIMEOUT):
         """Whether the handler was entered `times` more times within the timeout."""
@@ -58,8 +61,8 @@ def open_hanging_probe(harness, listens, gate):
     It returns the app and the delivery's event, once the probe hangs.
     """
 
-    def open_app(function, **settings):
-        listener = listens(function, name="h", probe=lambda event, _delivery: gate(event))
+    def open_app(function, *, order_by=None, **settings):
+        listener = listens(function, name="h", order_by=order_by, probe=lambda event, _delivery: gate(event))
         lost = harness.open(listener, start=False, **settings)
         event_id = lost.take(wait=0).event_id
         assert lost.app.ledger.claim(lost.app.ledger.due_deliveries(lost.clock.now(), lambda _handler: 1)[0])

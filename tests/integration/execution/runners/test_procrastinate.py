@@ -27,7 +27,6 @@ from flowhooks.ledger.database.engines import IDLE_SECONDS
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.pause import pause, resume
-from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.settings import RunnerSettings, Settings
 from support.waiting import WAIT_TIMEOUT, until
 
@@ -164,13 +163,6 @@ def test_a_probe_of_a_lost_attempt_is_called(harness, listens, eventually):
     flow.app.start()
     eventually(lambda: asked == [1])
     eventually(lambda: count_jobs(flow) == 0)
-
-
-def test_an_operator_decides_while_the_probe_hangs(open_hanging_probe):
-    """A delivery whose probe hangs runs when an operator says that it did not do its work."""
-    flow, event_id = open_hanging_probe(lambda event: None, runner=KIND)
-    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.DID_NOT, note="by hand")
-    flow.settled(event_id, State.SUCCEEDED, attempt=2)
 
 
 def test_a_delivery_whose_claim_failed_gets_another_job(harness, listens, monkeypatch):

@@ -12,6 +12,7 @@ from flowhooks.clock import to_datetime
 from flowhooks.execution.runners import embedded
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.event import from_body
+from flowhooks.operations.resolve import Resolution, resolve
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.runners
@@ -48,6 +49,34 @@ def test_a_hanging_probe_keeps_one_thread(open_hanging_probe, gate, eventually):
         flow.advance(60)
         assert not gate.enter(1, within=0.3)
     eventually(lambda: flow.app.runner.running == 1)
+
+
+def test_an_operator_decides_while_the_probe_hangs(open_hanging_probe):
+    """A delivery whose probe hangs runs when an operator says that it did not do its work."""
+    flow, event_id = open_hanging_probe(lambda event: None)
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.DID_NOT, note="by hand")
+    flow.settled(event_id, State.SUCCEEDED, attempt=2)
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+def test_a_late_verdict_of_a_probe_changes_nothing(open_hanging_probe, gate, eventually, verdict):
+    """A probe that returns after an operator has decided changes neither the delivery nor those of its key behind it.
+
+    The attempt that the operator asked for fails, so that each verdict would be seen.
+    """
+
+    def fails(event):
+        raise OSError("on purpose")
+
+    gate.verdict = verdict
+    flow, event_id = open_hanging_probe(fails, order_by="process_key")
+    behind = flow.take("behind", wait=0).event_id
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.DID_NOT, note="by hand")
+    flow.settled(event_id, State.DEAD, attempt=2)
+    flow.settled(behind, State.DEAD, attempt=1)
+    gate.opened.set()
+    eventually(lambda: flow.app.runner.running == 0)
+    assert (flow.only(event_id).state, flow.only(event_id).attempt) == (State.DEAD, 2)
 
 
 def test_handlers_take_turns(harness, listens, eventually, backlog):
