@@ -173,8 +173,11 @@ _PROMOTE: Final = (
     )
     .values(
         order_position=NEXT,
-        # It was not late while it was blocked.
-        due_at=case((deliveries.c.due_at < bindparam("now"), bindparam("now")), else_=deliveries.c.due_at),
+        # It was not late while it was blocked. A delivery that was not blocked keeps its time.
+        due_at=case(
+            (and_(deliveries.c.order_position > NEXT, deliveries.c.due_at < bindparam("now")), bindparam("now")),
+            else_=deliveries.c.due_at,
+        ),
     )
     .returning(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.due_at)
 )

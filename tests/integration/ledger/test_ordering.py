@@ -13,6 +13,7 @@ from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.stats import backlog
 from flowhooks.model.ready_delivery import LimitReached, ReadyDelivery
+from flowhooks.operations.pause import pause
 from flowhooks.operations.resolve import Resolution, resolve
 from support.run_bulk import replay
 from support.waiting import WAIT_TIMEOUT
@@ -57,6 +58,10 @@ class Lane:
     def state(self, queued):
         """The state of a delivery."""
         return self.ledger.delivery(queued.delivery_id)[1].state
+
+    def due_at(self, queued):
+        """From when a delivery may run."""
+        return self.ledger.delivery(queued.delivery_id)[1].due_at
 
     def begin(self, queued):
         """Start an attempt, which must be possible."""
@@ -216,6 +221,28 @@ def test_closing_a_delivery_releases_the_next_of_its_key(lane):
     assert lane.due() == [first.delivery_id]
     resolve(lane.flow.app.operation_context, first.delivery_id, Resolution.CLOSE)
     assert lane.due() == [third.delivery_id]
+
+
+@pytest.mark.parametrize("closed", ["blocked", "dead"])
+def test_closing_another_delivery_keeps_the_due_time_of_the_first(lane, closed):
+    """The first delivery of a key, which a pause delays, stays late when one behind or a dead one is closed."""
+    dead = lane.take("0")
+    lane.end(dead, OutcomeKind.FAILED, State.DEAD)
+    first, blocked = lane.take("1"), lane.take("2")
+    pause(lane.flow.app.operation_context, ["p:h"])
+    before = lane.due_at(first)
+    lane.flow.clock.advance(3600)
+    other = {"blocked": blocked, "dead": dead}[closed]
+    resolve(lane.flow.app.operation_context, other.delivery_id, Resolution.CLOSE)
+    assert lane.due_at(first) == before
+
+
+def test_a_delivery_is_not_late_while_it_is_blocked(lane):
+    """The time of a blocked delivery starts when it is the first of its key."""
+    first, second = lane.take("1"), lane.take("2")
+    lane.flow.clock.advance(3600)
+    lane.end(first)
+    assert lane.due_at(second) == lane.flow.clock.now()
 
 
 def test_events_without_the_key_are_not_ordered(lane):
