@@ -405,7 +405,8 @@ class Intake:
             and status.outcome is not OutcomeKind.REJECTED
             and handler is not None
             and handler.retry is not None
-            and (status.finished_at is None or now - status.finished_at >= REVIVE_COOLDOWN)
+            # A much later time is that of a clock that was ahead. The clocks of processes differ a little.
+            and (status.finished_at is None or abs(now - status.finished_at) >= REVIVE_COOLDOWN)
         )
 
 

@@ -313,7 +313,7 @@ class LedgerModel:
                 and delivery.handler in self.loaded
                 and HANDLERS[delivery.handler].retry
                 and last.outcome != "rejected"
-                and self.now - last.finished >= REVIVE_COOLDOWN
+                and abs(self.now - last.finished) >= REVIVE_COOLDOWN
             ):
                 delivery.move(State.WAITING, self.now, self.now)
 

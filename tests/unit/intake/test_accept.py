@@ -681,6 +681,8 @@ def ago(paper, seconds):
         ("again", {}, True),
         ("again", {"finished_at": 60}, True),
         ("again", {"finished_at": 59.999999}, False),
+        ("again", {"finished_at": -3600}, True),  # the clock was ahead
+        ("again", {"finished_at": -1}, False),  # the clock of another process is ahead
         ("again", {"outcome": OutcomeKind.FAILED}, True),
         ("again", {"outcome": OutcomeKind.REJECTED}, False),
         ("once", {}, False),
