@@ -346,7 +346,8 @@ def shown_delivery_statuses(connection: Connection, event_ids: Sequence[str]) ->
 def find_damage(state: str, route_size: int, statuses: Sequence[DeliveryStatus]) -> str:
     """Return why a repeated callback cannot be answered from these values of its event; `""` if it can.
 
-    Only damaged rows contradict each other. An answer made of them could say that all is done.
+    Only damaged rows contradict each other, or have a time that is no number. An answer made of them could say that all
+    is done.
     """
     if state not in set(EventState):
         return f"the event's state is {state!r}"
@@ -355,6 +356,9 @@ def find_damage(state: str, route_size: int, statuses: Sequence[DeliveryStatus])
     for status in statuses:
         if status.state is State.SUCCEEDED and status.outcome not in {OutcomeKind.SUCCEEDED, OutcomeKind.LOST}:
             return f"delivery {status.delivery_id} has succeeded, but its last attempt has not"
+        # SQLite keeps values of any type. Whether the delivery is awaited or retried depends on these times.
+        if any(type(time) is not int for time in (status.due_at, status.finished_at) if time is not None):
+            return f"a time of delivery {status.delivery_id} is no number"
     return ""
 
 

@@ -333,6 +333,25 @@ def test_a_repeated_callback_retries_a_dead_delivery_once_a_minute(harness, list
     assert runs == [1, 2, 3, 4]
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "damage", ["UPDATE attempts SET finished_at = 'x'", "UPDATE deliveries SET state = 'waiting', due_at = 'x'"]
+)
+def test_a_repeat_of_a_delivery_with_a_damaged_time_is_rejected(harness, listens, damage):
+    """A repeat that needs a time which is no number is answered 503, as for other damaged rows."""
+
+    def fails(event):
+        raise OSError("on purpose")
+
+    flow = harness.open(listens(fails, name="h", retry=Retry(attempts=1)))
+    harness.check_at_end = False
+    assert flow.take("i1", wait=WAIT_TIMEOUT).status == "dead"
+    flow.sql(damage)
+    with pytest.raises(Unavailable) as refusal:
+        flow.take("i1", wait=1)
+    assert refusal.value.key == "event_damaged"
+
+
 def test_concurrent_repeated_callbacks_retry_a_dead_delivery_once(harness, listens, together):
     """Sixteen repeats at the same moment retry a dead delivery once."""
     runs = []
