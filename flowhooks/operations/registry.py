@@ -240,7 +240,10 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
         plan_operation,
         {"action": _action, "event_filter": filter_from_json, "note": _string, "rate": _rate},
     ),
-    "start_operation": (start_operation, {"operation_id": _string, "note": _string, "rate": _rate}),
+    "start_operation": (
+        start_operation,
+        {"operation_id": _string, "note": _string, "rate": _rate, "unlimited": _boolean},
+    ),
     "pause_operation": (pause_operation, {"operation_id": _string}),
     "resume_operation": (resume_operation, {"operation_id": _string}),
     "cancel_operation": (cancel_operation, {"operation_id": _string}),

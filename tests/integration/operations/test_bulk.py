@@ -97,6 +97,22 @@ def test_a_start_is_audited_once_and_a_second_start_is_refused(harness, listens,
     }
 
 
+def test_a_start_can_drop_the_rate_of_the_plan(harness, listens, works):
+    """An unlimited start has no rate, and is audited so; it excludes a rate, and changes no running operation."""
+    flow = harness.open(listens(works, name="h"), start=False)
+    plan = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL, rate=3)
+    with pytest.raises(SettingsError, match="unlimited excludes a rate"):
+        bulk.start_operation(by_ann(flow), plan.id, rate=5, unlimited=True)
+    assert bulk.start_operation(by_ann(flow), plan.id, unlimited=True).rate is None
+    limited = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL, rate=3)
+    bulk.start_operation(by_ann(flow), limited.id)
+    with pytest.raises(InvalidTransition, match="is running: it cannot be started"):
+        bulk.start_operation(by_ann(flow), limited.id, unlimited=True)
+    with flow.app.ledger.connection() as connection:
+        assert bulk_operations.read_operation(connection, limited.id).rate == 3
+        assert [entry.detail["rate"] for entry in audit.entries(connection, limit=10)] == [3, None]
+
+
 def test_an_event_has_the_operations_that_acted_on_it(harness, listens, works):
     """The audit log of an event and its deliveries name the bulk operations that acted on them, and no others."""
     flow = harness.open(listens(works, name="h"))

@@ -234,11 +234,9 @@ class OperationStep(OperationPage):
             arguments |= {} if rate is None else {"rate": rate}
         if step == "start":
             arguments["note"] = one_line(form.get("note", ""))[:MAX_NOTE_CHARS]
-        context = operation_context(self.app, request, "console")
-        if step == "start" and rate is None and operation.rate is not None:
             # A start without a rate keeps the one of the plan, but an empty field means no limit.
-            run_operation(context, "set_operation_rate", {"operation_id": operation.id})
-        run_operation(context, STEPS[step], arguments)
+            arguments |= {"unlimited": True} if rate is None else {}
+        run_operation(operation_context(self.app, request, "console"), STEPS[step], arguments)
         self.app.runner.wake()
         is_single = step == "start" and operation.planned == 1 and request.get_param("back")
         if is_single and (done := self._wait(request, operation)) is not None:

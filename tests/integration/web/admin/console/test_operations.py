@@ -238,6 +238,20 @@ def test_the_form_of_a_plan_states_its_rate_and_note(many):
         started = many.page(f"/operations/{plan['id']}").text
         assert ("no limit" in started) == (not entered)
         assert ("0.00025" in started) == bool(entered)
+    changes = [json.loads(detail) for (detail,) in many.flow.sql("SELECT detail FROM audit_log ORDER BY id")]
+    assert [(change["change"], change["rate"]) for change in changes] == [("started", 0.00025), ("started", None)]
+
+
+def test_a_start_from_a_stale_plan_keeps_the_rate(many):
+    """A start without a rate, from the page of a plan that already runs, does not remove the limit."""
+    page, address = planned(many, "key=pay")
+    to_start = page.form()[0]
+    assert many.submit(to_start, rate="0.001").status == 303
+    assert many.submit(to_start, rate="").status == 409
+    assert state_of(many, address) == "running"
+    assert many.flow.sql("SELECT release_interval FROM operations") == [(1_000_000_000,)]
+    changes = [json.loads(detail)["change"] for (detail,) in many.flow.sql("SELECT detail FROM audit_log")]
+    assert changes == ["started"]
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "x", "1e3", "5/s", "10001", "1" * 50, "NaN"])
