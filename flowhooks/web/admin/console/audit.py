@@ -60,6 +60,7 @@ class AuditPage(Page):
         times = {"since": query["since"]} if "since" in query else {}
         entered = parse_times(times, query_text(request, "zone"), ends=())
         query |= entered.given
+        pinned = query | entered.absolute
         problem = entered.problems.get("since", "")
         only = {name: query.get(name) for name in FILTERS if name != "since"}
         page: SeenPage[AuditEntry] = SeenPage((), "")
@@ -79,8 +80,8 @@ class AuditPage(Page):
             "twice": entered.twice,
             "actions": sorted(NAMED_ACTIONS),
             "rows": [to_row(entry, access) for entry in page.items],
-            "newest": f"{PATH}?{urlencode(query)}" if before else "",
-            "older": f"{PATH}?{urlencode({**query, 'before': page.next})}" if page.next else "",
+            "newest": f"{PATH}?{urlencode(pinned)}" if before else "",
+            "older": f"{PATH}?{urlencode({**pinned, 'before': page.next})}" if page.next else "",
         }
 
 

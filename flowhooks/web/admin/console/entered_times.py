@@ -35,6 +35,11 @@ class EnteredTimes(NamedTuple):
     twice: frozenset[str]
     local: Mapping[str, str]
 
+    @property
+    def absolute(self) -> dict[str, str]:
+        """The valid times with their dates, because `2h` means another time a minute later."""
+        return {name: to_datetime(time).isoformat() for name, time in self.times.items()}
+
 
 def parse_times(
     given: Mapping[str, str], zone_name: str, *, ends: Collection[str], now: int | None = None

@@ -98,13 +98,13 @@ class EventsPage(Page):
             "triggers": tuple(Trigger),
             "by_attempt": any(parsed.given.get(name) for name in FIELDS),
             "path": PATH,
-            "exports": {name: _export_url(parsed, name) for name in ExportFormat},
+            "exports": {name: parsed.pinned_address(EXPORT_PATH, format=name) for name in ExportFormat},
             "export_most": MAX_EVENTS,
             "page": page,
             "rows": [_row(access.summary(event)) for event in page.events] if page else [],
-            "newest": parsed.address(PATH) if before or after else "",
-            "newer": parsed.address(PATH, after=page.newer) if page and page.newer else "",
-            "older": parsed.address(PATH, before=page.older) if page and page.older else "",
+            "newest": parsed.pinned_address(PATH) if before or after else "",
+            "newer": parsed.pinned_address(PATH, after=page.newer) if page and page.newer else "",
+            "older": parsed.pinned_address(PATH, before=page.older) if page and page.older else "",
             "onwards": "newer" if after and not before else "older",
         }
 
@@ -152,11 +152,6 @@ def _searched_event(parsed: ParsedFilter, page: SearchPage | None) -> str:
     (event,) = page.events
     ids = {event.id, *(status.delivery_id for status in event.delivery_statuses)}
     return event.id if parsed.given["q"] in ids else ""
-
-
-def _export_url(parsed: ParsedFilter, export_format: str) -> str:
-    times = {name: value for name, value in parsed.pinned.items() if name in TIMES}
-    return parsed.address(EXPORT_PATH, **times, format=export_format)
 
 
 def _row(event: EventSummary) -> dict[str, Any]:

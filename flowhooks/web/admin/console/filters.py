@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from flowhooks.clock import to_datetime
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.attempt_filters import parse_plugin
 from flowhooks.ledger.queries import ERROR_GROUP_CHARS, STATES, EventFilter
@@ -94,12 +93,8 @@ class ParsedFilter:
 
     @property
     def pinned(self) -> dict[str, str]:
-        """The entered values with absolute times, because `2h` means another time a minute later."""
-        times = {name: getattr(self.event_filter, name, None) for name in TIMES}
-        return {
-            **self.given,
-            **{name: to_datetime(time).isoformat() for name, time in times.items() if time is not None},
-        }
+        """The entered values with absolute times."""
+        return {**self.given, **self.entered.absolute}
 
     def address(self, path: str, **more: str) -> str:
         """Return the URL of `path` with this filter and with `more` in its query."""
@@ -110,6 +105,10 @@ class ParsedFilter:
             if item
         ]
         return f"{path}?{urlencode(query)}" if query else path
+
+    def pinned_address(self, path: str, **more: str) -> str:
+        """Return the same with absolute times."""
+        return self.address(path, **self.entered.absolute, **more)
 
 
 def filter_from_request(request: falcon.Request) -> ParsedFilter:

@@ -36,6 +36,8 @@ class RejectedRequestsPage(Page):
         parsed = filter_from_request(request)
         given = {name: value for name in _OWN if (value := query_text(request, name))}
         given |= {name: parsed.given[name] for name in _SHARED if name in parsed.given}
+        # The next page starts at the same moment, and not a minute later.
+        pinned = given | {name: parsed.pinned[name] for name in _SHARED if name in parsed.pinned}
         before = query_text(request, "before")
         status = given.get("status", "")
         with self.app.ledger.connection() as connection:
@@ -69,8 +71,8 @@ class RejectedRequestsPage(Page):
             "no_source": NO_SOURCE,
             "path": PATH,
             "requests": entries,
-            "newest": to_address(given) if before else "",
-            "older": to_address({**given, "before": entries[-1].id}) if more else "",
+            "newest": to_address(pinned) if before else "",
+            "older": to_address({**pinned, "before": entries[-1].id}) if more else "",
         }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from types import SimpleNamespace
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
@@ -22,9 +22,10 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
+from flowhooks.operations.record_backup import record_backup
 from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Resolution, resolve
-from flowhooks.web.admin.console import handlers, parked
+from flowhooks.web.admin.console import audit, events, handlers, parked, rejected_requests
 from support.run_bulk import replay
 from support.waiting import WAIT_TIMEOUT
 
@@ -284,6 +285,33 @@ def test_addresses_of_pages_have_absolute_times(harness, serve):
     page = serve(flow).page("/events?since=2026-01-01T08:00&zone=Asia/Shanghai")
     (older, _) = [link for link in page.links() if "before=" in link]
     assert "since=2026-01-01T00%3A00%3A00%2B00%3A00" in older
+
+
+@pytest.mark.parametrize("path", ["/events", "/rejected-requests", "/audit"])
+def test_all_pages_of_a_relative_search_start_at_one_time(harness, serve, monkeypatch, path):
+    """`since=520w` means the same moment on each page of a list; the link to the other language repeats it."""
+    for module in (audit, events, rejected_requests):
+        monkeypatch.setattr(module, "PAGE_SIZE", 1)
+    flow = harness.open(start=False)
+    for number in range(3):
+        flow.take(f"i{number}", wait=0)
+        flow.app.rejected_requests.record(path=f"/{number}", address="", status=400, english="a", chinese="b")
+        record_backup(replace(flow.app.operation_context, by=Actor("ann", "cli")))
+    flow.app.rejected_requests.flush()
+    console = serve(flow)
+    first = console.page(f"{path}?since=520w")
+    assert any("since=520w" in link for link in first.links())
+    older = linked(first, "next")
+    since = parse_qs(urlsplit(older).query)["since"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", since[0])
+    second = console.get(older, root="").page
+    assert parse_qs(urlsplit(linked(second, "next")).query)["since"] == since
+    assert {"since": since} in [parse_qs(urlsplit(address).query) for address in second.links()]
+
+
+def linked(page, relation):
+    """The address of the next or the previous page of a list."""
+    return next(attributes["href"] for _, attributes in page.tags if attributes.get("rel") == relation)
 
 
 @pytest.mark.parametrize(
