@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     help="List only operations on this event (with bulk operations), handler or alert.",
 )
 @click.option("--actor", type=utf8, metavar="NAME", help="List only what this operator did.")
-@click.option("--action", type=utf8, metavar="ACTION", help="List only this action, such as replay, login or start.")
+@click.option("--action", type=utf8, metavar="ACTION", help="List only this action, such as operation, login or start.")
 @click.option("--since", type=timestamp, metavar="TIME", help="List only actions at or after TIME, such as 2h.")
 @page_options("entries", "entry")
 @json_option
@@ -54,7 +54,7 @@ def command(
     Examples:
       flowhooks audit
       flowhooks audit --target 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
-      flowhooks audit --actor li --action replay --since 7d
+      flowhooks audit --actor li --action operation --since 7d
       flowhooks audit --limit 500 --json | jq -r '.entries[].actor'
 
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.

@@ -22,6 +22,8 @@ from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import Settings, describe
 from flowhooks.settings.definitions import iter_settings
 from flowhooks.web.admin.api import openapi as administration
+from flowhooks.web.admin.api.resources import AuditResource
+from flowhooks.web.admin.console.audit import NAMED_ACTIONS
 from flowhooks.web.callback import openapi as callback
 from support.code_blocks import DOCS, PAGES, PLUGINS, ROOT, name_of
 from support.fork_server import FLOWHOOKS, run
@@ -198,6 +200,17 @@ def commands_with_json():
 def test_every_command_with_json_is_in_the_table():
     """The table has each command with `--json`, and no other."""
     assert {name.partition(" --")[0] for name in json_table()} == set(commands_with_json())
+
+
+def test_mentioned_actions_are_recorded():
+    """Each action that the help of `flowhooks audit`, the API and the guides name as a filter is in the audit log."""
+    in_commands = pages_with(r"flowhooks audit\b[^\n`]*--action[= ](\w+)")
+    described = pages_with(r"nly this action, such as ([^.]+)\.")
+    (parameter,) = [each for each in AuditResource.parameters if each.name == "action"]
+    (english,), (chinese,) = (re.findall(rf"{words} ?(\w+)", parameter.description) for words in ("such as", "例如"))
+    mentioned = {*in_commands, *re.findall(r"\w+", " ".join(described)), english, chinese} - {"or"}
+    assert {"login", "start", english} <= mentioned
+    assert mentioned <= NAMED_ACTIONS
 
 
 OPERATIONS = {

@@ -326,7 +326,9 @@ class AuditResource(Resource):
         ),
         Parameter(name="actor", description="Only actions of this operator. / 只看该运维人员的操作。", schema=TEXT),
         Parameter(
-            name="action", description="Only this action, such as replay. / 只看该操作，例如 replay。", schema=TEXT
+            name="action",
+            description="Only this action, such as operation. / 只看该操作，例如 operation。",
+            schema=TEXT,
         ),
         SINCE,
         limit_parameter(PAGE_SIZE),
