@@ -52,6 +52,13 @@ function live(box) {
     return within;
   }
 
+  // A page that answers a form has the address of that form, and a reload would send it again.
+  function renew() {
+    const page = box.querySelector(".live-reload");
+    if (page.pathname === location.pathname) location.reload();
+    else location.replace(page.href);
+  }
+
   async function refresh() {
     if (paused || asking || pressed || document.hidden) return;
     if (focused()) return;
@@ -61,13 +68,13 @@ function live(box) {
     try {
       const headers = { Accept: "text/html" };
       const answer = await fetch(box.dataset.live, { headers, credentials: "same-origin", signal: request.signal });
-      if (answer.status === 401) return location.reload(); // the session has ended
+      if (answer.status === 401) return renew(); // the session has ended
       if (!answer.ok) return (says.textContent = room.dataset.failed.replace("{status}", answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (pressed || focused()) return; // since the request
       if (!paused) {
         // At its end, other parts of the page have changed, too, and it does not refresh itself any more.
-        if (fresh.querySelector("[data-at-rest]")) return location.reload();
+        if (fresh.querySelector("[data-at-rest]")) return renew();
         const fields = [...part.querySelectorAll("input")];
         const entered = fields.filter((field) => field.value !== field.defaultValue || field.matches("[aria-invalid]"));
         part.replaceChildren(...fresh.body.childNodes);

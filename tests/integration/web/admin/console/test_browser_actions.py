@@ -456,6 +456,27 @@ def test_next_event_of_a_list_and_cancelling_an_operation(unpaid, visit, locale,
     assert [unpaid.flow.only(event_of(unpaid, f"p{number}")).state for number in (0, 1)].count(State.DEAD) >= 1
 
 
+def test_a_page_that_answers_a_wrong_rate_refreshes_to_the_end(unpaid, visit):
+    """At the end, the page about a wrong rate becomes that of the operation, and the form is not sent again."""
+    context = unpaid.flow.app.operation_context
+    pause(context, ["p:pay"])  # the operation could have ended before the rate is sent
+    page = visit(unpaid, "/events?state=dead")
+    page.locator("p.acts").get_by_role("button", name="Replay failed deliveries").click()
+    step(page, "start", "en")
+    page.get_by_label(text("operation.rate_field", "en")).fill("x")
+    step(page, "rate", "en")
+    expect(page.locator("#wrong-rate")).to_be_visible()
+    sent = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.locator("h1").click()  # while the field has the focus, the page does not refresh itself
+    resume(context, ["p:pay"])
+    expect(page.locator(".o-finished")).to_have_text("finished")
+    expect(page.locator(".live")).to_have_count(0)
+    expect(page.locator("#wrong-rate")).to_have_count(0)
+    expect(page).to_have_url(re.compile(r"/console/operations/[^/]+\?back="))
+    assert sent == []
+
+
 def test_each_step_of_an_operation_is_clicked():
     """The two tests above click each step that a page of an operation offers."""
     source = Path(__file__).read_text("utf-8")
