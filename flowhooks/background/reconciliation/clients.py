@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
@@ -300,12 +301,39 @@ def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ
         page_size=engine.page_size,
         timeout=engine.timeout,
     )
+    limit = call_limit(engine)
     try:
-        client = factory(config)
+        client = _create_in_time(factory, config, limit)
+    except _NotCreated:
+        raise SettingsError(
+            f"sources.{source}.engine: the client {engine.client} was not created within {limit:g} seconds"
+        ) from None
     except Exception as error:  # noqa: BLE001 (a plugin may raise anything)
         why = escape_control(redact(f"{type(error).__name__}: {error}"), MAX_ERROR_CHARS)
         raise SettingsError(f"sources.{source}.engine: the client {engine.client} refuses it: {why}") from None
-    return BoundedClient(client, source=source, limit=call_limit(engine), redact=redact)
+    return BoundedClient(client, source=source, limit=limit, redact=redact)
+
+
+class _NotCreated(Exception):
+    """A factory has not returned in time."""
+
+
+def _create_in_time(
+    factory: Callable[[EngineConfig], EngineClient], config: EngineConfig, limit: float
+) -> EngineClient:
+    """Call a factory in a thread of its own, so that one that hangs does not hold up the start forever."""
+    created: Future[EngineClient] = Future()
+
+    def create() -> None:
+        try:
+            created.set_result(factory(config))
+        except BaseException as error:  # noqa: BLE001 (raised by the caller)
+            created.set_exception(error)
+
+    threading.Thread(target=create, name=f"engine-{config.source}-new", daemon=True).start()
+    if not wait([created], timeout=limit).done:
+        raise _NotCreated
+    return created.result()
 
 
 def is_unloaded(client: str, plugins: Plugins, *, safe_mode: bool) -> bool:

@@ -159,8 +159,9 @@ class Reconciliation:
         """
         with self._lock:
             self._identity_days = settings.retention.identities
+            refused_before = frozenset(self._refused)
             for name, before in list(self._sources.items()):
-                is_refused = name in self._refused
+                is_refused = name in refused_before
                 if is_refused or settings.sources.get(name) != before or self._has_new_secrets(name, before):
                     del self._sources[name]
                     self._refused.discard(name)
@@ -174,7 +175,9 @@ class Reconciliation:
                     worker = self._add(name, source)
                 except SettingsError as error:
                     worker = self._add_refused(name, source, str(error))
-                    worker.wake()
+                    # Once: its failure delays the next round of another process, whose client was created.
+                    if name not in refused_before:
+                        worker.wake()
                 if self._is_started:
                     worker.start()
 

@@ -512,6 +512,15 @@ def test_a_refused_client_is_recorded_at_once(open_app, without_token, logged):
     assert [record["event"] for record in logged].count("engine_client_refused") == 1
 
 
+def test_a_client_that_is_refused_again_makes_no_round_at_once(open_app, without_token):
+    """Its failure delays the round of another process, so repeated reloads must not record it repeatedly."""
+    app, woken = open_app().flow.app, []
+    for _ in range(2):
+        without_token(app)
+        woken.append(app.reconciliation._workers["oa"]._wake.is_set())
+    assert woken == [True, False]
+
+
 def broken():
     """Make a plugin that is quarantined; it would offer the client `fake`."""
 
