@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,7 +16,7 @@ from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.socket_activation import take_sockets, with_addresses
 from flowhooks.cli.process.supervisor import Supervisor
-from flowhooks.errors import FlowhooksError
+from flowhooks.cli.process.working_folder import working_folder
 from flowhooks.observability import logging
 from flowhooks.observability.shared_counts import continue_counts
 from flowhooks.settings import check_processes, check_removed, diff
@@ -69,7 +68,7 @@ def run(
     service_manager = ServiceManager.from_environ(os.environ)
     inherited = InheritedSockets.from_environ(os.environ)
     activated = take_sockets(os.environ, listeners)
-    environ, folder = dict(os.environ), _working_folder()
+    environ, folder = dict(os.environ), working_folder()
     if inherited is not None:
         with inherited.report_failure():
             loaded = source.load()
@@ -130,13 +129,6 @@ def run(
         service_manager=service_manager,
     )
     raise SystemExit(supervisor.run())
-
-
-def _working_folder() -> Path:
-    try:
-        return Path.cwd()
-    except OSError as error:
-        raise FlowhooksError(f"the working folder cannot be used: {error.strerror or error}") from None
 
 
 def _rereader(
