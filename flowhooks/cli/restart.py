@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL: Final = 0.1
 """Seconds between two looks at the lock file."""
 MARGIN: Final = 60.0
-"""Seconds that a replacement may take beyond the start of the new process and the end of running handlers."""
+"""Seconds that a replacement may take beyond the loading of the new process and the end of running handlers."""
 
 SIGNALS: Final = "send SIGUSR2 to a single process, or SIGHUP to the supervisor of several processes"
 """How a server on PostgreSQL is replaced."""
@@ -159,7 +159,7 @@ def _wait(lock: Lock, before: LockOwner, requested: float, handlers_timeout: flo
             return Replaced(before.pid, owner.pid, owner.waited)
         if owner.pid != current.pid:  # the successor of an earlier request, which is replaced in turn
             current, seen_at = owner, time.monotonic()
-    raise FlowhooksError("the new server does not serve yet; its log has the reason")
+    raise FlowhooksError("the new server does not serve yet, but may be starting: look for `server_started` in its log")
 
 
 def _request(owner: LockOwner, lock_file: Path) -> bool:

@@ -63,7 +63,7 @@ _MEMBERS: Final = {
     "--wait",
     type=click.IntRange(0, MAX_WAIT_SECONDS),
     metavar="SECONDS",
-    help="Whole seconds to wait for the handlers, at most 60.",
+    help="Whole seconds to wait for the handlers.",
 )
 @click.option("--async", "at_once", is_flag=True, help="Do not wait for the handlers.")
 @click.option("--language", type=click.Choice(["zh", "en"]), help="Language of the message in the answer.")

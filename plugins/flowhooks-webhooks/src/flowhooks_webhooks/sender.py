@@ -115,7 +115,8 @@ class Sender:
             return
         if status in _TEMPORARY_STATUSES and (seconds := _parse_retry_after(retry_after)) is not None:
             # A retry may be later than requested. A retry before the schedule could use all attempts within seconds.
-            # The numbers of attempts go on after a replay, which starts the schedule again.
+            # The numbers of attempts go on after a replay, which starts the schedule again. If the one before was not
+            # used up, the position is another one, and the minimum is that of a later or earlier attempt.
             position = (attempt - 1) % self._retry.attempts + 1
             min_seconds = self._retry.delay(position, 0.0) or self._retry.delays[-1]
             raise RetryAfter(min(max(seconds, min_seconds), MAX_RETRY_AFTER_SECONDS), reason)
