@@ -116,17 +116,15 @@ def start_operation(
         operation_id: id of the operation.
         note: reason; default: the one of the plan.
         rate: maximum number of deliveries released per second; None: the rate of the plan.
-        unlimited: no limit, even if the plan has a rate.
+        unlimited: whether to ignore the rate of the plan. A given `rate` applies anyway.
 
     Raises:
         NotFound: there is no such operation.
         InvalidTransition: it is not in state `planned`.
-        SettingsError: the rate is too low or too high, or it is given with `unlimited`.
+        SettingsError: the rate is too low or too high.
         Unavailable: the ledger could not be written; the operation is not started.
     """
     _check_rate(rate)
-    if unlimited and rate is not None:
-        raise SettingsError("unlimited excludes a rate")
     plan = _read(context, operation_id)
     note, rate = note or plan.note, plan.rate if rate is None and not unlimited else rate
     interval = bulk_operations.to_interval(rate)

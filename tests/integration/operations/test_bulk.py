@@ -98,11 +98,9 @@ def test_a_start_is_audited_once_and_a_second_start_is_refused(harness, listens,
 
 
 def test_a_start_can_drop_the_rate_of_the_plan(harness, listens, works):
-    """An unlimited start has no rate, and is audited so; it excludes a rate, and changes no running operation."""
+    """An unlimited start has no rate, is audited so, and changes no running operation."""
     flow = harness.open(listens(works, name="h"), start=False)
     plan = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL, rate=3)
-    with pytest.raises(SettingsError, match="unlimited excludes a rate"):
-        bulk.start_operation(by_ann(flow), plan.id, rate=5, unlimited=True)
     assert bulk.start_operation(by_ann(flow), plan.id, unlimited=True).rate is None
     limited = bulk.plan_operation(by_ann(flow), BulkAction.CLOSE, ALL, rate=3)
     bulk.start_operation(by_ann(flow), limited.id)
