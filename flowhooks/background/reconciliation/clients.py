@@ -37,7 +37,7 @@ from flowhooks.text import escape_control
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowhooks.model.engine import EngineClient
+    from flowhooks.model.engine import EngineClient, EngineClientFactory
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import EngineSettings, Settings
 
@@ -301,27 +301,24 @@ def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ
         page_size=engine.page_size,
         timeout=engine.timeout,
     )
-    limit = call_limit(engine)
     try:
-        client = _create_in_time(factory, config, limit)
+        client = _create_in_time(factory, config)
     except _NotCreated:
         raise SettingsError(
-            f"sources.{source}.engine: the client {engine.client} was not created within {limit:g} seconds"
+            f"sources.{source}.engine: the client {engine.client} was not created within {engine.timeout:g} seconds"
         ) from None
     except Exception as error:  # noqa: BLE001 (a plugin may raise anything)
         why = escape_control(redact(f"{type(error).__name__}: {error}"), MAX_ERROR_CHARS)
         raise SettingsError(f"sources.{source}.engine: the client {engine.client} refuses it: {why}") from None
-    return BoundedClient(client, source=source, limit=limit, redact=redact)
+    return BoundedClient(client, source=source, limit=call_limit(engine), redact=redact)
 
 
 class _NotCreated(Exception):
     """A factory has not returned in time."""
 
 
-def _create_in_time(
-    factory: Callable[[EngineConfig], EngineClient], config: EngineConfig, limit: float
-) -> EngineClient:
-    """Call a factory in a thread of its own, so that one that hangs does not hold up the start forever."""
+def _create_in_time(factory: EngineClientFactory, config: EngineConfig) -> EngineClient:
+    """Call a factory in a thread of its own, for at most `timeout`, so that it cannot hold up a start forever."""
     created: Future[EngineClient] = Future()
 
     def create() -> None:
@@ -331,7 +328,7 @@ def _create_in_time(
             created.set_exception(error)
 
     threading.Thread(target=create, name=f"engine-{config.source}-new", daemon=True).start()
-    if not wait([created], timeout=limit).done:
+    if not wait([created], timeout=config.timeout).done:
         raise _NotCreated
     return created.result()
 
