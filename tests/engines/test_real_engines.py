@@ -241,6 +241,16 @@ def test_a_rejected_callback_is_stored_with_the_message(platform_site, start_eng
     assert platform_site.settled(instance).event.business_key == "C-2026-23"
 
 
+def test_two_users_end_one_flow_at_once(platform_site, start_engine, wait_until):
+    """The second user gets an error, and only the conclusion of the first one is sent."""
+    engine = start_engine("java", url=platform_site.url, token=TOKEN)
+    instance = engine.do("start", "contract_approval", "C-2026-27")["id"]
+    refused = engine.ask("act", "complete-twice", instance, "second")
+    assert f"There is no running flow {instance}" in refused.get("error", "")
+    assert json.loads(platform_site.settled(instance).body)["conclusion"] == "first"
+    wait_until(lambda: engine.outbox() == [])
+
+
 def test_an_id_with_special_characters_arrives_unchanged(platform_site, start_engine, wait_until):
     """A platform's own id arrives as it is, with blanks, slashes, plus signs and other languages."""
     engine = start_engine("java", url=platform_site.url, token=TOKEN)

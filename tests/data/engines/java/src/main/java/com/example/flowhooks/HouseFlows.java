@@ -34,15 +34,23 @@ public final class HouseFlows {
 
     /** Ends a flow in the transaction of the caller, who has to commit and then call {@link Outbox#wake}. */
     public void end(Connection connection, String flowInstanceId, String conclusion) throws SQLException {
+        // This is first: if two users end the flow at once, the second one waits here, and then finds it completed.
+        try (PreparedStatement update = connection.prepareStatement(
+                "UPDATE house_flow SET state = 'completed' WHERE id = ? AND state = 'running'")) {
+            update.setString(1, flowInstanceId);
+            if (update.executeUpdate() != 1) {
+                throw new IllegalStateException("There is no running flow " + flowInstanceId);
+            }
+        }
         CallBack callBack = new CallBack(flowInstanceId);
         try (PreparedStatement select = connection.prepareStatement(
                 "SELECT f.business_key, COALESCE(f.call_back_class, d.call_back_class), d.id, d.definition_key,"
                         + " d.version FROM house_flow f JOIN house_definition d ON d.id = f.definition_id"
-                        + " WHERE f.id = ? AND f.state = 'running'")) {
+                        + " WHERE f.id = ?")) {
             select.setString(1, flowInstanceId);
             try (ResultSet flow = select.executeQuery()) {
                 if (!flow.next()) {
-                    throw new IllegalStateException("There is no running flow " + flowInstanceId);
+                    throw new IllegalStateException("There is no definition of the flow " + flowInstanceId);
                 }
                 callBack.with("businessKey", flow.getString(1))
                         .withCallBackProcessClass(flow.getString(2))
@@ -51,11 +59,6 @@ public final class HouseFlows {
                         .with("processDefinitionKey", flow.getString(4))
                         .with("processDefinitionVersion", flow.getInt(5));
             }
-        }
-        try (PreparedStatement update = connection.prepareStatement(
-                "UPDATE house_flow SET state = 'completed' WHERE id = ?")) {
-            update.setString(1, flowInstanceId);
-            update.executeUpdate();
         }
         outbox.add(connection, callBack);
     }

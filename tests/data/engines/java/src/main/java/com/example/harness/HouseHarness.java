@@ -9,6 +9,8 @@ import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.Map;
 import java.util.UUID;
+import java.util.concurrent.FutureTask;
+import java.util.concurrent.TimeUnit;
 import org.h2.jdbcx.JdbcDataSource;
 
 /** A platform: two tables, and a database file that outlives the process. */
@@ -77,6 +79,37 @@ public final class HouseHarness implements Console.Engine {
                         "UPDATE house_flow SET state = 'cancelled' WHERE id = ?")) {
             update.setString(1, instanceId);
             update.executeUpdate();
+        }
+    }
+
+    /** Two users end one flow at once: the second one waits for the transaction of the first one. */
+    @Override
+    public void act(String name, String instanceId, String conclusion) throws Exception {
+        if (!name.equals("complete-twice")) {
+            throw new UnsupportedOperationException(name);
+        }
+        FutureTask<Void> second = new FutureTask<>(() -> {
+            flows.complete(instanceId, conclusion);
+            return null;
+        });
+        try (Connection first = dataSource.getConnection()) {
+            first.setAutoCommit(false);
+            flows.end(first, instanceId, "first");
+            new Thread(second).start();
+            while (!waiting() && !second.isDone()) {
+                Thread.sleep(10);
+            }
+            first.commit();
+        }
+        second.get(30, TimeUnit.SECONDS);
+    }
+
+    private boolean waiting() throws SQLException {
+        try (Connection connection = dataSource.getConnection();
+                Statement statement = connection.createStatement();
+                ResultSet found = statement.executeQuery(
+                        "SELECT 1 FROM INFORMATION_SCHEMA.SESSIONS WHERE BLOCKER_ID IS NOT NULL")) {
+            return found.next();
         }
     }
 
