@@ -191,6 +191,11 @@ class Engine:
         assert "error" not in response, (response, "".join(self._log[-60:]))
         return response
 
+    @property
+    def log(self):
+        """The text that the process has written to its log."""
+        return "".join(self._log)
+
     def outbox(self):
         """The callbacks that the engine has not sent successfully."""
         return self.do("look")["outbox"]

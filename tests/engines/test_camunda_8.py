@@ -229,6 +229,21 @@ def test_the_python_worker_follows_no_redirect(monkeypatch):
     assert body["errorMessage"].startswith("302 ")
 
 
+def test_the_python_worker_strips_its_token(site, monkeypatch):
+    """A token that was read from a file may end in a newline: the callback is stored."""
+    (block,) = blocks(PAGE, "python")
+    worker = {"__name__": "camunda_worker"}
+    exec(block.text, worker)
+    actions = []
+    worker["act"] = lambda job, action, body: actions.append(action)
+    worker["FLOWHOOKS"] = site.url
+    monkeypatch.setenv("FLOWHOOKS_TOKEN", "the-token\n")
+    number = next(numbers)
+    worker["handle"](job(number, conclusion="approved"))
+    assert actions == ["completion"]
+    assert site.settled(str(number)).event.source == "camunda-8"
+
+
 def test_the_diagrams_are_well_formed():
     """The page's parts of diagrams can be pasted."""
     names = (

@@ -251,6 +251,19 @@ def test_two_users_end_one_flow_at_once(platform_site, start_engine, wait_until)
     wait_until(lambda: engine.outbox() == [])
 
 
+def test_a_token_that_ends_in_a_newline(platform_site, start_engine, wait_until):
+    """The line end of a file is no part of the token: the callback is sent, and the log never has the token."""
+    engine = start_engine("java", url=platform_site.url, token=f"{TOKEN}\n")
+    instance = engine.do("start", "contract_approval", "C-2026-28")["id"]
+    engine.do("complete", instance)
+    try:
+        wait_until(lambda: engine.outbox() == [])
+    finally:
+        engine.close()
+        assert TOKEN not in engine.log
+    assert platform_site.settled(instance).event.source == "java"
+
+
 def test_an_id_with_special_characters_arrives_unchanged(platform_site, start_engine, wait_until):
     """A platform's own id arrives as it is, with blanks, slashes, plus signs and other languages."""
     engine = start_engine("java", url=platform_site.url, token=TOKEN)

@@ -45,7 +45,7 @@ public final class FlowhooksClient {
     /** @param url such as https://flowhooks.example:8443; @param token of this engine, or null without sources */
     public FlowhooksClient(String url, String token) {
         this.url = url;
-        this.token = token;
+        this.token = token == null || token.isBlank() ? null : token.strip(); // a file's text may end in a newline
     }
 
     /** Sends the callback. A connection that fails or times out gives an answer, too. */
