@@ -205,6 +205,19 @@ def test_flowhooks_is_down_when_flows_end(both):
     assert len(both.site.records(flow)) == 1
 
 
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_a_token_that_ends_in_a_newline(name, site_of, application):
+    """As read from a file: the callback is stored, and no log has the token."""
+    site, token = site_of(name)
+    both = Both(name, site, application(name, url=site.url, token=f"{token}\n"))
+    flow = both.start()
+    both.app.do("complete", flow)
+    until(lambda: both.app.outbox() == [] or both.app.log)
+    both.app.close()
+    assert token not in both.app.log
+    assert site.settled(flow).event.source == name
+
+
 class Relay(ThreadingHTTPServer):
     """Passes callbacks on to flowhooks. From a certain one on it keeps flowhooks' answers to itself."""
 

@@ -400,6 +400,13 @@ def test_airflows_task_fails_if_the_callback_is_rejected(airflow, monkeypatch):
         airflow("contract_approval", "refused")
 
 
+def test_airflows_task_sends_a_token_that_ends_in_a_newline(senders, airflow, monkeypatch):
+    """As read from a file: Python refuses a newline in a header, and its error shows the token in Airflow's log."""
+    monkeypatch.setenv("FLOWHOOKS_TOKEN", f"{token('airflow')}\n")
+    airflow("contract_approval", "newline")
+    assert senders.event("airflow", "contract_approval/newline").kind == "complete"
+
+
 class ApplicationError(Exception):
     """As in Temporal's library."""
 
@@ -469,6 +476,13 @@ def test_temporals_activity_sends_the_request_of_the_page(senders, temporal):
     assert (event.kind, event.process_definition_key) == ("complete", "ContractApproval")
     assert (event.business_key, event.conclusion, event.origin) == ("order/2026/17", "approved", "callback")
     assert (event.repeats, json.loads(event.body)) == (before.repeats + 1, json.loads(before.body))
+
+
+def test_temporals_activity_sends_a_token_that_ends_in_a_newline(senders, temporal, monkeypatch):
+    """As read from a file: Python refuses a newline in a header, and Temporal would repeat the activity without end."""
+    monkeypatch.setenv("FLOWHOOKS_TOKEN", f"{token('temporal')}\n")
+    temporal("newline", "approved", "order/2026/21")
+    assert senders.event("temporal", "newline").conclusion == "approved"
 
 
 def test_temporals_activity_is_not_repeated_if_the_callback_is_rejected(temporal, monkeypatch):
