@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psycopg
 import pytest
@@ -273,6 +274,61 @@ def test_the_plugin_runs_in_a_server(package, database, erp, isolation):
     same = ("event", "level", "logger", "handler", "flow_instance_id", "business_key", "source", "attempt")
     assert {name: record[name] for name in same} == {name: example[name] for name in same}
     assert "info acme_purchasing: booking order B-1" in shown
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    """Redirects each POST to the server `elsewhere`, and answers each GET as the ERP would answer an order."""
+
+    def do_POST(self):
+        """Answer with a redirect."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(302, b"")
+
+    def do_GET(self):
+        """Answer with a number."""
+        self._answer(200, b'{"number": "PO-1"}')
+
+    def _answer(self, status, body):
+        self.server.seen.append((self.command, self.headers["Authorization"]))
+        self.send_response(status)
+        self.send_header("Location", f"{self.server.elsewhere}/login")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture
+def two_servers():
+    """An ERP that redirects each order, and the server to which it redirects."""
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) for _ in range(2)]
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for server, thread in zip(servers, threads, strict=True):
+        server.seen, server.elsewhere = [], f"http://localhost:{servers[1].server_port}"
+        thread.start()
+    yield servers
+    for server, thread in zip(servers, threads, strict=True):
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_redirect_of_the_erp_is_a_failed_attempt(package, database, two_servers):
+    """The server to which it leads gets no request, and so no token; no number is stored."""
+    erp, other = two_servers
+    stage = stage_of(package, database, f"http://127.0.0.1:{erp.server_port}", "thread")
+    stage.start()
+    try:
+        stage.post("17", ORDER | {"businessKey": "B-1"}, Prefer="respond-async")
+        until(lambda: "HTTP Error 302" in stage.run("flowhooks events show 17").stdout or other.seen)
+    finally:
+        stage.stop()
+    assert other.seen == []
+    assert set(erp.seen) == {("POST", "Bearer secret-of-the-erp")}
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT erp_number FROM purchasing.orders").fetchall() == [(None,)]
 
 
 def test_the_commands_of_the_page_run(package, database):
