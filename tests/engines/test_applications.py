@@ -18,6 +18,7 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from support.code_blocks import blocks
@@ -297,6 +298,40 @@ def test_the_application_is_killed_while_it_sends(name, site_of, application, re
     assert sum(site.settled(flow).repeats for flow in flows) == 1
     assert app.do("look")["running"] == 1
     assert site.stored(unended) == []
+
+
+BREAK = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
+
+
+@pytest.mark.parametrize("name", [ENGINES[1]])
+def test_a_pool_survives_a_restart_of_the_database(name, site_of, application, tmp_path):
+    """Its idle connections break, the process lives, and a flow that ends then is delivered."""
+    site, token = site_of(name)
+    app = application(name, tmp_path, url=site.url, token=token)
+    flow = Both(name, site, app).start()
+    with psycopg.connect((tmp_path / "database").read_text(), autocommit=True) as connection:
+        broken = connection.execute(BREAK, (connection.info.backend_pid,)).fetchall()
+    assert broken
+    until(lambda: "error" not in app.ask("look"))
+    app.do("complete", flow)
+    site.settled(flow)
+    until(lambda: app.outbox() == [])
+    assert len(site.records(flow)) == 1
+    assert "A connection to the database broke" in app.log
+
+
+@pytest.mark.parametrize("name", [ENGINES[1]])
+def test_a_transaction_survives_a_restart_of_the_database(name, both_of):
+    """Its connection breaks before the commit: the flow still runs, the process lives, and the flow can end."""
+    both = both_of(name)
+    flow = both.start()
+    running = both.app.do("look")["running"]
+    assert "connection" in both.app.do("lose", flow)["lost"]
+    assert both.app.do("look") == {"running": running, "outbox": []}
+    assert both.site.stored(flow) == []
+    both.app.do("complete", flow)
+    assert both.site.settled(flow).repeats == 0
+    until(lambda: both.app.outbox() == [])
 
 
 ANSWERS = {

@@ -65,6 +65,21 @@ async function refuse(id) {
   return {};
 }
 
+/** Ends a flow in a transaction whose connection breaks before the commit. */
+async function lose(id) {
+  try {
+    await inTransaction(async (client) => {
+      await end(client, id, 'approved');
+      const { rows: [{ pid }] } = await client.query('SELECT pg_backend_pid() AS pid');
+      await pool.query('SELECT pg_terminate_backend($1)', [pid]);
+      await new Promise((resolve) => setTimeout(resolve, 300)); // until Node has noticed it
+    });
+  } catch (error) {
+    return { lost: String(error) };
+  }
+  return {};
+}
+
 async function look() {
   const { rows: [{ running }] } = await pool.query("SELECT COUNT(*)::int AS running FROM flow WHERE state = 'running'");
   const { rows } = await pool.query(
@@ -77,6 +92,7 @@ const commands = {
   start,
   look,
   refuse,
+  lose,
   complete: (id, variables) => complete(id, variables ?? {}),
   call: async (id, body) => {
     await outbox.add(pool, id, body);
