@@ -90,8 +90,9 @@ def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:  #
     """Return factories of engine clients, by the name that the settings use: `[sources.NAME.engine] client = "…"`.
 
     Called once, at start. flowhooks calls the factory with the section's values for each source that names it. The
-    factory must not connect; it raises an exception to refuse the values, and the server then does not start. Two
-    plugins must not offer the same name: the second one is quarantined.
+    factory must not connect. It raises an exception to refuse the values, and the server then does not start. The same
+    happens if it does not return within `timeout` of the section. Two plugins must not offer the same name: the second
+    one is quarantined.
 
     `flowhooks.testing` has a fake engine and a suite of tests for such a client.
     """
