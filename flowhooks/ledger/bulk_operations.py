@@ -88,7 +88,7 @@ _COUNTED_FAILURES: Final = (
         items.c.delivery_id.in_(database.string_array("delivery_ids")),
         items.c.status == ItemStatus.RELEASED.value,
         IS_OPEN_OPERATION,
-        operations.c.action.not_in([action.value for action in DONE_AT_ONCE]),
+        ~_IS_DONE_AT_ONCE,
     )
 )
 
