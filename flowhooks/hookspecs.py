@@ -89,10 +89,11 @@ def handlers() -> Sequence[Handler]:  # type: ignore[empty-body]  # a specificat
 def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:  # type: ignore[empty-body]  # as above
     """Return factories of engine clients, by the name that the settings use: `[sources.NAME.engine] client = "…"`.
 
-    Called once, at start. flowhooks calls the factory with the section's values for each source that names it. The
-    factory must not connect. It raises an exception to refuse the values, and the server then does not start. The same
-    happens if it does not return within `timeout` of the section. Two plugins must not offer the same name: the second
-    one is quarantined.
+    Called once, at start. flowhooks calls the factory with the section's values for each source that names it, each
+    time in a new thread, and for several sources at the same time. The factory must not connect. It raises an exception
+    to refuse the values, and the server then does not start. The same happens if it does not return within `timeout` of
+    the section; a client that it returns later is closed. Two plugins must not offer the same name: the second one is
+    quarantined.
 
     `flowhooks.testing` has a fake engine and a suite of tests for such a client.
     """

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
@@ -37,9 +37,9 @@ from flowhooks.text import escape_control
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowhooks.model.engine import EngineClient, EngineClientFactory
+    from flowhooks.model.engine import EngineClient
     from flowhooks.plugins.plugins import Plugins
-    from flowhooks.settings import EngineSettings, Settings
+    from flowhooks.settings import EngineSettings
 
 CALL_LIMIT_FACTOR: Final = 10
 """How many requests of `timeout` seconds one call of a client may take: a page can need several."""
@@ -90,20 +90,22 @@ class BoundedClient:
         client: the plugin's client.
         source: the name of the source.
         limit: the maximum seconds of one call.
-        redact: masks secrets in errors.
+        secrets: the secrets that it was created with, which errors do not show.
 
     Attributes:
+        secrets: as given.
         calls: the number of calls so far.
         pace: measures the processor time of the calls.
     """
 
-    def __init__(self, client: EngineClient, *, source: str, limit: float, redact: Callable[[str], str] = str) -> None:
+    def __init__(self, client: EngineClient, *, source: str, limit: float, secrets: Mapping[str, str]) -> None:
+        self.secrets = secrets
         self.calls = 0
         self.pace = Pace()
         self._client = client
         self._source = source
         self._limit = limit
-        self._redact = redact
+        self._redact = redactor(secrets.values())
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._turn = threading.Lock()
@@ -242,11 +244,7 @@ class BoundedClient:
             exc_info=error,
             next="report this to the author of the client's plugin; the next round tries again",
         )
-        try:
-            text = str(error)
-        except Exception:  # noqa: BLE001 (an exception whose text cannot be made)
-            text = ""
-        return EngineError("invalid", self._to_line(f"{method}() raised {type(error).__name__}: {text}"))
+        return EngineError("invalid", self._to_line(f"{method}() raised {_describe(error)}"))
 
     def _to_line(self, text: str) -> str:
         return escape_control(self._redact(text), MAX_ERROR_CHARS)
@@ -277,8 +275,66 @@ def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ
         environ: the environment from which secrets are read.
 
     Raises:
-        SettingsError: no plugin offers such a client, a secret cannot be read, or the client refuses the settings.
+        SettingsError: no plugin offers such a client, a secret cannot be read, the client refuses the settings, or it
+            is not created within `timeout`.
     """
+    client = create_clients({source: engine}, plugins, environ)[source]
+    if isinstance(client, SettingsError):
+        raise client
+    return client
+
+
+def create_clients(
+    engines: Mapping[str, EngineSettings], plugins: Plugins, environ: Mapping[str, str]
+) -> dict[str, BoundedClient | SettingsError]:
+    """Create engine clients at the same time, so that factories that hang hold up the caller together.
+
+    Args:
+        engines: the section `engine` of each source, by the name of the source.
+        plugins: offer the factories.
+        environ: the environment from which secrets are read.
+
+    Returns:
+        The client of each source, or why it cannot be created, as with `create_client`.
+    """
+    begun_at = time.monotonic()
+    creations = {source: _begin(source, engine, plugins, environ) for source, engine in engines.items()}
+    clients: dict[str, BoundedClient | SettingsError] = {}
+    for source, created in creations.items():
+        engine = engines[source]
+        wait([created], max(0.0, begun_at + engine.timeout - time.monotonic()))
+        if created.cancel():
+            clients[source] = SettingsError(
+                f"sources.{source}.engine: the client {engine.client} was not created within {engine.timeout:g} seconds"
+            )
+        else:
+            clients[source] = created.result()
+    return clients
+
+
+def _begin(
+    source: str, engine: EngineSettings, plugins: Plugins, environ: Mapping[str, str]
+) -> Future[BoundedClient | SettingsError]:
+    """Begin to create a client in a thread of its own. If the result is cancelled, the client is closed."""
+    created: Future[BoundedClient | SettingsError] = Future()
+
+    def create() -> None:
+        client: BoundedClient | SettingsError
+        try:
+            client = _create(source, engine, plugins, environ)
+        except SettingsError as error:
+            client = error
+        try:
+            created.set_result(client)
+        except InvalidStateError:  # it was cancelled
+            if isinstance(client, BoundedClient):
+                client.close()
+
+    threading.Thread(target=create, name=f"engine-{source}-new", daemon=True).start()
+    return created
+
+
+def _create(source: str, engine: EngineSettings, plugins: Plugins, environ: Mapping[str, str]) -> BoundedClient:
     factory = plugins.engine_clients.get(engine.client)
     if factory is None:
         raise SettingsError(_unknown_client(source, engine.client, plugins))
@@ -286,7 +342,6 @@ def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ
         secrets = read_engine_secrets(engine, environ)
     except ValueError as error:
         raise SettingsError(f"sources.{source}.engine.{error}") from None
-    redact = redactor(secrets.values())
     config = EngineConfig(
         source=source,
         url=engine.url,
@@ -302,35 +357,18 @@ def create_client(source: str, engine: EngineSettings, plugins: Plugins, environ
         timeout=engine.timeout,
     )
     try:
-        client = _create_in_time(factory, config)
-    except _NotCreated:
-        raise SettingsError(
-            f"sources.{source}.engine: the client {engine.client} was not created within {engine.timeout:g} seconds"
-        ) from None
-    except Exception as error:  # noqa: BLE001 (a plugin may raise anything)
-        why = escape_control(redact(f"{type(error).__name__}: {error}"), MAX_ERROR_CHARS)
+        client = factory(config)
+    except BaseException as error:  # noqa: BLE001 (a plugin may raise anything, also SystemExit)
+        why = escape_control(redactor(secrets.values())(_describe(error)), MAX_ERROR_CHARS)
         raise SettingsError(f"sources.{source}.engine: the client {engine.client} refuses it: {why}") from None
-    return BoundedClient(client, source=source, limit=call_limit(engine), redact=redact)
+    return BoundedClient(client, source=source, limit=call_limit(engine), secrets=secrets)
 
 
-class _NotCreated(Exception):
-    """A factory has not returned in time."""
-
-
-def _create_in_time(factory: EngineClientFactory, config: EngineConfig) -> EngineClient:
-    """Call a factory in a thread of its own, for at most `timeout`, so that it cannot hold up a start forever."""
-    created: Future[EngineClient] = Future()
-
-    def create() -> None:
-        try:
-            created.set_result(factory(config))
-        except BaseException as error:  # noqa: BLE001 (raised by the caller)
-            created.set_exception(error)
-
-    threading.Thread(target=create, name=f"engine-{config.source}-new", daemon=True).start()
-    if not wait([created], timeout=config.timeout).done:
-        raise _NotCreated
-    return created.result()
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:  # noqa: BLE001 (an exception whose text cannot be made)
+        return f"{type(error).__name__}: "
 
 
 def is_unloaded(client: str, plugins: Plugins, *, safe_mode: bool) -> bool:
@@ -352,32 +390,12 @@ def create_refused_client(source: str, engine: EngineSettings, why: str) -> Boun
         engine: its section `engine`.
         why: the text of the error.
     """
-    return BoundedClient(_RefusedClient(why), source=source, limit=call_limit(engine))
+    return BoundedClient(_RefusedClient(why), source=source, limit=call_limit(engine), secrets={})
 
 
 def call_limit(engine: EngineSettings) -> float:
     """Return the maximum seconds of one call of a client."""
     return CALL_LIMIT_FACTOR * engine.timeout
-
-
-def create_clients(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> dict[str, BoundedClient]:
-    """Create the engine client of each source with an engine, by the name of the source.
-
-    Raises:
-        SettingsError: as with `create_client`; one line for each source.
-    """
-    clients, problems = {}, []
-    for name, source in settings.sources.items():
-        if source.engine is not None:
-            try:
-                clients[name] = create_client(name, source.engine, plugins, environ)
-            except SettingsError as error:
-                problems.append(str(error))
-    if problems:
-        for client in clients.values():
-            client.close()
-        raise SettingsError("\n".join(problems))
-    return clients
 
 
 def _unknown_client(source: str, client: str, plugins: Plugins) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from flowhooks.background.reconciliation.clients import create_client, create_refused_client, is_unloaded
+from flowhooks.background.reconciliation.clients import create_clients, create_refused_client, is_unloaded
 from flowhooks.background.reconciliation.context import BUSY
 from flowhooks.background.reconciliation.reconciler import RoundLock, SourceReconciler
 from flowhooks.clock import SECOND
@@ -97,22 +97,20 @@ class Reconciliation:
         self._not_ready_at = 0
         self._sources: dict[str, Source] = {}
         self._refused: set[str] = set()
-        self._secrets: dict[str, dict[str, str]] = {}
         self._rounds: dict[str, RoundLock] = {}
         self._workers: dict[str, _ReconcilerThread] = {}
         self._closed: list[_ReconcilerThread] = []
         problems = []
-        for name, source in settings.sources.items():
-            if source.engine is not None:
-                try:
-                    self._add(name, source)
-                except SettingsError as error:
-                    if is_unloaded(source.engine.client, plugins, safe_mode=self._safe_mode):
-                        # Its round is not made at once: repeated starts must not raise the alert beside a server
-                        # that reconciles the source.
-                        self._add_refused(name, source, str(error))
-                    else:
-                        problems.append(str(error))
+        for name, client in self._create_clients(settings).items():
+            source = settings.sources[name]
+            if not isinstance(client, SettingsError):
+                self._add(name, source, client)
+            elif self._is_unloaded(source):
+                # Its round is not made at once: repeated starts must not raise the alert beside a server that
+                # reconciles the source.
+                self._add_refused(name, source, str(client))
+            else:
+                problems.append(str(client))
         if problems:
             self.stop(0)
             raise SettingsError("\n".join(problems))
@@ -168,23 +166,34 @@ class Reconciliation:
                     worker = self._workers.pop(name)
                     worker.begin_stop()
                     self._closed = [*(closed for closed in self._closed if closed.is_alive()), worker]
-            for name, source in settings.sources.items():
-                if source.engine is None or name in self._sources or self._is_stopping:
-                    continue
-                try:
-                    worker = self._add(name, source)
-                except SettingsError as error:
-                    worker = self._add_refused(name, source, str(error))
+            if self._is_stopping:
+                return
+            for name, client in self._create_clients(settings).items():
+                source = settings.sources[name]
+                if not isinstance(client, SettingsError):
+                    worker = self._add(name, source, client)
+                else:
+                    worker = self._add_refused(name, source, str(client))
                     # Once: its failure delays the next round of another process, whose client was created.
                     if name not in refused_before:
                         worker.wake()
                 if self._is_started:
                     worker.start()
 
+    def _create_clients(self, settings: Settings) -> dict[str, BoundedClient | SettingsError]:
+        """Create the client of each source that has none yet."""
+        engines = {
+            name: source.engine
+            for name, source in settings.sources.items()
+            if source.engine is not None and name not in self._sources
+        }
+        return create_clients(engines, self._plugins, self._environ)
+
     def _has_new_secrets(self, name: str, source: Source) -> bool:
         try:
             return (
-                source.engine is not None and read_engine_secrets(source.engine, self._environ) != self._secrets[name]
+                source.engine is not None
+                and read_engine_secrets(source.engine, self._environ) != self.client(name).secrets
             )
         except ValueError as error:
             log.error("engine_client_refused", source=name, why=str(error), next=_CORRECT_FILE)  # noqa: TRY400 (one line says it)
@@ -254,18 +263,11 @@ class Reconciliation:
             raise NotFound(f"there is no source {source} with an engine; the sources with one are: {known}")
         return worker
 
-    def _add(self, name: str, source: Source) -> _ReconcilerThread:
-        if source.engine is None:
-            raise ValueError(f"source {name} has no engine")
-        client = create_client(name, source.engine, self._plugins, self._environ)
-        self._secrets[name] = read_engine_secrets(source.engine, self._environ)
-        return self._add_worker(name, source, client)
-
     def _add_refused(self, name: str, source: Source, why: str) -> _ReconcilerThread:
         """Add a source whose client cannot be created, so that the error is recorded as that of an engine is."""
         if source.engine is None:
             raise ValueError(f"source {name} has no engine")
-        to_do = self._to_do(source.engine.client)
+        to_do = self._to_do(source)
         log.error(
             "engine_client_refused",
             source=name,
@@ -274,14 +276,17 @@ class Reconciliation:
         )
         self._refused.add(name)
         client = create_refused_client(name, source.engine, f"{why}; {to_do}")
-        return self._add_worker(name, source, client)
+        return self._add(name, source, client)
 
-    def _to_do(self, client: str) -> str:
+    def _to_do(self, source: Source) -> str:
         if self._safe_mode:
             return _END_SAFE_MODE
-        return _LOAD if is_unloaded(client, self._plugins, safe_mode=False) else _CORRECT
+        return _LOAD if self._is_unloaded(source) else _CORRECT
 
-    def _add_worker(self, name: str, source: Source, client: BoundedClient) -> _ReconcilerThread:
+    def _is_unloaded(self, source: Source) -> bool:
+        return source.engine is not None and is_unloaded(source.engine.client, self._plugins, safe_mode=self._safe_mode)
+
+    def _add(self, name: str, source: Source, client: BoundedClient) -> _ReconcilerThread:
         self._on_source(name)
         reconciler = SourceReconciler(
             name,

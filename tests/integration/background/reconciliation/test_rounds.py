@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -15,6 +17,7 @@ from flowhooks.errors import LedgerError, NotFound, SettingsError
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
 from flowhooks.model.engine import EndState
 from flowhooks.operations.engines import ask_engine, reconcile
+from flowhooks.settings import Source
 from flowhooks.settings.signing_keys import Secret
 from flowhooks.testing.engines.fake_engine import FakeEngine
 from support.app_harness import plugin
@@ -477,13 +480,30 @@ def without_token(tmp_path):
     return change
 
 
-def test_a_refused_client_is_a_failure_of_each_round(asked, without_token):
+def exits(_config):
+    """Refuse the settings as a command does."""
+    sys.exit("the url is wrong")
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"token": Secret(file="/none/token")}, "/none/token"),
+        ({"client": "exits"}, "the client exits refuses it: SystemExit: the url is wrong; send SIGHUP"),
+    ],
+    ids=["a token without its file", "SystemExit"],
+)
+def test_a_refused_client_is_a_failure_of_each_round(open_app, engine, section, says):
     """After SIGHUP with a client that cannot be created, rounds, operations and the alert say why."""
+    clients = {"fake": engine.client, "exits": exits}
+    asked = open_app(plugins={"p": plugin(grant, engine_clients=lambda: clients)})
+    asked.round()
     app = asked.flow.app
-    settings, file = app.settings, without_token(app)
+    settings = app.settings
+    app.reload(replace(settings, sources={"oa": settings_of(section)}))
     for _ in range(3):
         failed = asked.failed()
-        assert (failed.reason, file in failed.error) == ("invalid", True)
+        assert (failed.reason, says in failed.error) == ("invalid", True), failed
     position = asked.position()
     assert (position.reason, position.error, position.failures) == ("invalid", failed.error, 3)
     (result,) = reconcile(app.operation_context, source="oa", dry_run=True).sources
@@ -498,6 +518,21 @@ def test_a_refused_client_is_a_failure_of_each_round(asked, without_token):
     assert (asked.position().error, asked.service.sources) == ("", ("oa",))
 
 
+def test_a_reload_creates_all_clients_at_the_same_time(open_app, logged):
+    """So a signal to stop waits for one time limit at most, however many factories hang."""
+    together = threading.Barrier(2)
+
+    def factory(config):
+        together.wait(5)
+        return FakeEngine().client(config)
+
+    plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": factory})}
+    app = open_app(plugins=plugins, sources={"x": Source()}).flow.app
+    app.reload(replace(app.settings, sources={"a": settings_of(), "b": settings_of()}))
+    assert app.reconciliation.sources == ("a", "b")
+    assert not [record for record in logged if record["event"] == "engine_client_refused"]
+
+
 def test_a_refused_client_is_recorded_at_once(open_app, without_token, logged):
     """Nobody needs to wait for the next round, and the next SIGHUP tries again although the settings are the same."""
     asked = open_app(start=True)
@@ -510,6 +545,24 @@ def test_a_refused_client_is_recorded_at_once(open_app, without_token, logged):
     asked.round()
     assert asked.position().error == ""
     assert [record["event"] for record in logged].count("engine_client_refused") == 1
+
+
+def test_a_secret_that_changes_while_the_client_is_created(open_app, engine, tmp_path):
+    """The next SIGHUP creates the client with the new secret."""
+    file, tokens = tmp_path / "token", []
+
+    def factory(config):
+        tokens.append(config.token)
+        file.write_text("second")
+        return engine.client(config)
+
+    file.touch(0o600)
+    file.write_text("first")
+    plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": factory})}
+    app = open_app({"token": Secret(file=str(file))}, plugins=plugins).flow.app
+    for _ in range(2):
+        app.reload(app.settings)
+    assert tokens == ["first", "second"]
 
 
 def test_a_client_that_is_refused_again_makes_no_round_at_once(open_app, without_token):

@@ -19,7 +19,7 @@ from flowhooks.model.engine import (
     InstanceStatus,
     ProcessDefinition,
 )
-from flowhooks.settings import EngineSettings, Secret, Settings, Source
+from flowhooks.settings import EngineSettings, Secret
 from support.waiting import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,13 +32,13 @@ def instance(**fields):
     return FinishedInstance(**(GOOD | fields))
 
 
-def bounded(limit=60.0, redact=str, **methods):
+def bounded(limit=60.0, secrets=None, **methods):
     """A client with these methods, each a function or the value that it returns."""
     functions = {
         name: value if callable(value) else lambda *_, value=value: value
         for name, value in ({"close": None} | methods).items()
     }
-    return BoundedClient(SimpleNamespace(**functions), source="oa", limit=limit, redact=redact)
+    return BoundedClient(SimpleNamespace(**functions), source="oa", limit=limit, secrets=secrets or {})
 
 
 def raises(error):
@@ -64,13 +64,73 @@ def engine(**given):
 # Creation.
 
 
-def test_a_factory_that_hangs_is_given_up():
-    """A plugin that waits for its engine without a time-out does not keep a server from starting or reloading."""
-    released = threading.Event()
-    hangs = SimpleNamespace(engine_clients={"flowable": lambda _config: released.wait()}, unloaded=[])
+def offers(factory):
+    """Plugins whose client `flowable` is made by a factory."""
+    return SimpleNamespace(engine_clients={"flowable": factory}, unloaded=[])
+
+
+def test_a_client_that_is_created_too_late_is_closed():
+    """A factory that hangs keeps no server from starting or reloading; its client is closed once there is one."""
+    released, closed = threading.Event(), threading.Event()
+
+    def close():
+        closed.set()
+        raise SystemExit
+
+    def factory(_config):
+        released.wait(60)
+        return SimpleNamespace(close=close)
+
     with pytest.raises(SettingsError, match=r"the client flowable was not created within 0\.05 seconds"):
-        create_client("oa", engine(timeout=0.05), hangs, {})
+        create_client("oa", engine(timeout=0.05), offers(factory), {})
+    assert not closed.is_set()
     released.set()
+    assert closed.wait(60)
+
+
+def test_clients_are_created_at_the_same_time():
+    """Factories that hang hold up their caller together, not one after the other, and no other client."""
+    together, released = threading.Barrier(3), threading.Event()
+
+    def factory(config):
+        together.wait(5)
+        if config.source != "good":
+            released.wait(60)
+        return SimpleNamespace(close=lambda: None)
+
+    engines = {"a": engine(timeout=0.05), "good": engine(), "b": engine(timeout=0.05)}
+    clients = create_clients(engines, offers(factory), {})
+    released.set()
+    assert {source: type(client) for source, client in clients.items()} == {
+        "a": SettingsError,
+        "good": BoundedClient,
+        "b": SettingsError,
+    }
+
+
+class WithoutText(BaseException):
+    """An exception whose text cannot be made."""
+
+    def __str__(self):
+        raise SystemExit(SECRET)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError(SECRET), "ValueError: …"),
+        (SystemExit(f"{SECRET}\n"), "SystemExit: …\\n"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (WithoutText(), "WithoutText: "),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_factory_may_raise_anything(error, says):
+    """Whatever it raises refuses the settings: the error names it on one line, without secrets."""
+    section = engine(token=Secret(env="T"))
+    with pytest.raises(SettingsError) as caught:
+        create_client("oa", section, offers(raises(error)), {"T": SECRET})
+    assert str(caught.value) == f"sources.oa.engine: the client flowable refuses it: {says}"
 
 
 def test_client_factory_receives_its_section_and_secrets(plugins):
@@ -125,25 +185,24 @@ def test_an_unknown_client_whose_plugin_may_be_denied(plugins, unloaded, ends):
     assert "install" not in str(caught.value)
 
 
-def test_all_client_problems_are_reported_together(plugins):
-    """Each source whose client cannot be created is one line: an unknown client, a missing secret, a refusal."""
+def test_each_client_has_its_own_problem(plugins):
+    """A source whose client cannot be created has its error: an unknown client, a missing secret, a refusal."""
     plugins.engine_clients["strict"] = raises(ValueError(f"no {SECRET}, please"))
-    sources = {
-        "a": Source(engine=engine(client="x")),
-        "b": Source(engine=engine(password=Secret(env="MISSING"))),
-        "c": Source(engine=engine(client="strict", token=Secret(env="T"))),
-        "d": Source(engine=engine()),
+    engines = {
+        "a": engine(client="x"),
+        "b": engine(password=Secret(env="MISSING")),
+        "c": engine(client="strict", token=Secret(env="T")),
+        "d": engine(),
     }
-    with pytest.raises(SettingsError) as caught:
-        create_clients(Settings(sources=sources), plugins, {"T": SECRET})
-    lines = str(caught.value).split("\n")
-    assert [line.split(":")[0].split(".client")[0] for line in lines] == [
+    a, b, c, d = create_clients(engines, plugins, {"T": SECRET}).values()
+    assert [str(error).split(":")[0].split(".client")[0] for error in (a, b, c)] == [
         "sources.a.engine",
         "sources.b.engine.password",
         "sources.c.engine",
     ]
-    assert "MISSING" in lines[1]
-    assert lines[2].endswith("ValueError: no …, please")
+    assert "MISSING" in str(b)
+    assert str(c).endswith("ValueError: no …, please")
+    assert isinstance(d, BoundedClient)
 
 
 # Calls.
@@ -169,7 +228,7 @@ def test_valid_results_are_returned_unchanged():
 )
 def test_any_exception_is_an_error_without_secrets(logged, error):
     """Whatever a client raises is an `EngineError` that says what was raised, and a traceback in the log."""
-    client = bounded(check=raises(error), redact=lambda text: text.replace(SECRET, "…"))
+    client = bounded(check=raises(error), secrets={"token": SECRET})
     with pytest.raises(EngineError) as caught:
         client.check()
     assert caught.value.reason == "invalid"
@@ -181,9 +240,7 @@ def test_any_exception_is_an_error_without_secrets(logged, error):
 @pytest.mark.parametrize("reason", ["unreachable", "refused", "invalid"])
 def test_an_engine_error_has_the_reason_of_the_client(reason):
     """An `EngineError` passes on, on one line and without secrets."""
-    client = bounded(
-        check=raises(EngineError(reason, f"401\nof {SECRET}\x1b[1m")), redact=lambda text: text.replace(SECRET, "…")
-    )
+    client = bounded(check=raises(EngineError(reason, f"401\nof {SECRET}\x1b[1m")), secrets={"token": SECRET})
     with pytest.raises(EngineError) as caught:
         client.check()
     assert caught.value.reason == reason
