@@ -86,9 +86,8 @@ class SlotPool:
         self._claimed: deque[tuple[ReadyDelivery, ClaimedAttempt | None]] = deque()
         self._free = 0
         self._reserved = 0
-        self._delivery_ids: set[str] = set()
-        # In a set of their own, because a delivery whose probe hangs runs if an operator decides so.
-        self._probe_ids: set[str] = set()
+        # Each with whether it is probed, because a delivery whose probe hangs runs if an operator decides so.
+        self._in_memory: set[tuple[str, bool]] = set()
         self._fast_handlers: set[str] = set()
         self._not_joining: deque[str] = deque(maxlen=MAX_NOT_JOINING)
         self._changed = threading.Condition(threading.Lock())
@@ -190,14 +189,14 @@ class SlotPool:
         """Queue deliveries that are due, except those in memory already, each to run or to be probed."""
         with self._changed:
             for queued in deliveries:
-                ids = self._probe_ids if queued.probe else self._delivery_ids
-                if queued.delivery_id in ids or not self._can_run(queued.handler):
+                key = (queued.delivery_id, queued.probe)
+                if key in self._in_memory or not self._can_run(queued.handler):
                     continue
                 queue = self._queue_of(queued.handler)
                 if queue.size >= MAX_QUEUED_PER_HANDLER:
                     queue.has_more = True
                     continue
-                ids.add(queued.delivery_id)
+                self._in_memory.add(key)
                 queue.deliveries.append(queued._replace(load_event=None))
                 self._schedule(queued.handler, queue)
             self._wake_for_ready()
@@ -216,10 +215,10 @@ class SlotPool:
                 if (
                     queued.probe
                     or queue.running + len(queue.deliveries) >= queue.max_running
-                    or queued.delivery_id in self._delivery_ids
+                    or (queued.delivery_id, False) in self._in_memory
                 ):
                     continue
-                self._delivery_ids.add(queued.delivery_id)
+                self._in_memory.add((queued.delivery_id, False))
                 queue.running += 1
                 self._free -= 1
                 self._reserved += 1
@@ -265,7 +264,7 @@ class SlotPool:
 
     def _clear(self, queue: HandlerQueue) -> None:
         for queued in queue.deliveries:
-            (self._probe_ids if queued.probe else self._delivery_ids).discard(queued.delivery_id)
+            self._in_memory.discard((queued.delivery_id, queued.probe))
         queue.deliveries.clear()
 
     def _schedule(self, handler: str, queue: HandlerQueue) -> None:
@@ -389,7 +388,7 @@ class SlotPool:
                 self._wake_for_ready()
 
     def _free_slot(self, queued: ReadyDelivery, *, abandoned: bool = False) -> None:
-        (self._probe_ids if queued.probe else self._delivery_ids).discard(queued.delivery_id)
+        self._in_memory.discard((queued.delivery_id, queued.probe))
         queue = self._queues[queued.handler]
         if abandoned:
             queue.abandoned -= 1

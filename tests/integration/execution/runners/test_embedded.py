@@ -337,7 +337,7 @@ def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate,
         assert flow.take(f"k{number}", key="k").status == "done"
     assert len(gate.runs) == 3
     eventually(lambda: flow.app.runner.running == 3)  # the thread of the last callback is free after its answer
-    assert len(flow.app.runner._slots._delivery_ids) <= slots.MAX_QUEUED_PER_HANDLER
+    assert len(flow.app.runner._slots._in_memory) <= slots.MAX_QUEUED_PER_HANDLER
 
 
 def test_deliveries_above_the_memory_limit_run_once(harness, listens, eventually, monkeypatch, backlog):
@@ -348,7 +348,7 @@ def test_deliveries_above_the_memory_limit_run_once(harness, listens, eventually
 
     def function(event):
         runs.append(event.flow_instance_id)
-        most.append(len(flow.app.runner._slots._delivery_ids))
+        most.append(len(flow.app.runner._slots._in_memory))
 
     flow = harness.open(listens(function), start=False, runner={"threads": 2})
     backlog(flow, 150)
