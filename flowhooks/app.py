@@ -111,13 +111,13 @@ class App:
             on_error.callback(self.ledger.close)
             required_credentials.check(self.ledger, settings, credential_kinds)
             required_credentials.record(self.ledger, settings, credential_kinds, self.clock)
-            self._connect(base, kind)
+            self._connect(base)
             if before_lock:
                 hit("restart.recovered")
             on_error.pop_all()
 
-    def _connect(self, base: Base, kind: str) -> None:
-        registration = self.registration = register(self.ledger, self.plugins, is_command=kind == "command")
+    def _connect(self, base: Base) -> None:
+        registration = self.registration = register(self.ledger, self.plugins, is_command=base.kind == "command")
         live = self._live = LiveConfig(base.settings, registration.routed, registration.missing, registration.suspended)
         path = composition.build_path(base, live, registration, threads=self._threads, stop=self._stop)
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
@@ -128,7 +128,7 @@ class App:
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
         self.order_sweeper = services.order_sweeper
         self.alerts, self.file_watch, self.clock_watch = services.alerts, services.file_watch, services.clock_watch
-        self.reconciliation = self.open_reconciliation() if kind == "server" else None
+        self.reconciliation = self.open_reconciliation() if base.kind == "server" else None
         # They stop in reverse order. `trends` is the last one, because it counts the results of the last attempts.
         writing = (self.trends, self.retention, self.rejected_requests, self.alerts, self.notifier, self.order_sweeper)
         watching = (self.cluster, self.clock_watch, self.bulk_operations, self.file_watch, self.reconciliation)

@@ -73,6 +73,7 @@ class Base:
     settings: Settings
     plugins: Plugins
     clock: Clock
+    kind: str
     cores: frozenset[int]
     runs: frozenset[str]
     run_options: Mapping[str, RunOptions]
@@ -154,6 +155,7 @@ def open_base(
         settings=settings,
         plugins=plugins,
         clock=clock,
+        kind=kind,
         cores=cores,
         runs=runs,
         run_options=run_options,
@@ -355,6 +357,7 @@ def open_reconciliation(
         on_taken_in=base.metrics.taken_in,
         schemas=schemas,
         clock=base.clock,
+        is_server=base.kind == "server",
     )
 
 

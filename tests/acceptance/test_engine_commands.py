@@ -27,9 +27,9 @@ def engines(site, *words, code=0):
     return json.loads(ran.stdout) if "--json" in words else ran.stdout
 
 
-def run(site, *words):
+def run(site, *words, **settings):
     """Run `flowhooks engines` to its end."""
-    return site.run("engines", *words, "--database", site.database, "--plugins-dir", site.plugins)
+    return site.run("engines", *words, "--database", site.database, "--plugins-dir", site.plugins, **settings)
 
 
 def until_reconciled(site, text, *words, code=0):
@@ -57,6 +57,9 @@ def test_reconciliation_with_and_without_a_server(site):
     assert [(answer["source"], answer["status"]) for answer in shown["engines"]] == [("oa", "running")]
     assert engines(site, "coverage", "--fresh") == "There is no definition to compare.\n"
     server.stop()
+    refused = run(site, "reconcile", safe_mode="true")
+    assert (refused.returncode, "no loaded plugin offers" in refused.stderr) == (2, True), refused
+    assert "up to date" in engines(site, "list")
     history.finish("i3")
     for _ in range(2):
         until_reconciled(site, ", 1 would be taken in", "--dry-run")

@@ -300,6 +300,7 @@ class LedgerHarness:
         sections: dict[str, dict[str, Any]] | None = None,
         environ: dict[str, str] | None = None,
         allow: tuple[str, ...] = (),
+        kind: str = "server",
         **values: Any,
     ) -> RunningApp:
         """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections.
@@ -309,7 +310,7 @@ class LedgerHarness:
         objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
         settings = self.settings(allow=(*objects, *allow) or ("none",), plugins=sections or {}, **values)
         entry_points = None if allow else ()  # finding them takes a fifth of the start
-        app = App(settings, clock=self.clock, objects=objects, entry_points=entry_points, environ=environ)
+        app = App(settings, clock=self.clock, objects=objects, entry_points=entry_points, environ=environ, kind=kind)
         flow = RunningApp(app, self.clock, self.file, self.url)
         self.opened.append(flow)
         if start:

@@ -61,10 +61,12 @@ class Reconciliation:
         on_taken_in: called with the source of each new event, and whether a callback was expected: `missed`.
         schemas: the schemas of callbacks.
         clock: the time.
+        is_server: whether this process is a server. A client whose plugin may be denied or quarantined does not prevent
+            its start, so that callbacks are stored; each round of the source fails. A command must not record such a
+            failure, because a server that has the plugin may reconcile the source.
 
     Raises:
-        SettingsError: an engine client cannot be created; one line for each source. A client whose plugin may be
-            denied or quarantined prevents no start, so that callbacks are stored; each round of its source fails.
+        SettingsError: an engine client cannot be created; one line for each source.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Reconciliation:
         on_taken_in: OnTakenIn,
         schemas: Schemas,
         clock: Clock,
+        is_server: bool,
     ) -> None:
         self._plugins = plugins
         self._environ = environ
@@ -105,7 +108,7 @@ class Reconciliation:
             source = settings.sources[name]
             if not isinstance(client, SettingsError):
                 self._add(name, source, client)
-            elif self._is_unloaded(source):
+            elif is_server and self._is_unloaded(source):
                 # Its round is not made at once: repeated starts must not raise the alert beside a server that
                 # reconciles the source.
                 self._add_refused(name, source, str(client))

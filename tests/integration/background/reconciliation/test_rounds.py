@@ -606,6 +606,17 @@ def test_a_server_starts_without_the_plugin_of_a_client(open_app, logged, plugin
     assert [to_do in record["next"] for record in refused] == [True, True]
 
 
+@pytest.mark.parametrize("settings", [{"plugins_deny": ("p",)}, {"safe_mode": True}], ids=["denied", "safe mode"])
+def test_a_command_without_the_plugin_of_a_client_is_refused(asked, open_app, settings):
+    """It writes nothing: the engine has not failed, and servers elsewhere may have the plugin."""
+    before = asked.position()
+    asked.flow.close()
+    command = open_app(kind="command", **settings)
+    with pytest.raises(SettingsError, match="no loaded plugin offers"):
+        command.flow.app.open_reconciliation().reconcile_now("oa")
+    assert command.position() == before
+
+
 @pytest.mark.parametrize(
     ("client", "settings", "says"),
     [("flowable", {}, "flowhooks-flowable"), ("fake", {"plugins_deny": ("q",)}, "refuses it: ValueError: no url")],
