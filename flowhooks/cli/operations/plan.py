@@ -18,6 +18,7 @@ from flowhooks.ledger import circuit_state, pauses
 from flowhooks.ledger.operation_summary import MAX_GROUPS, plan_summary, preview_plan
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.bulk_operation import OperationState
+from flowhooks.operations.bulk import MAX_RATE, MIN_RATE
 from flowhooks.operations.error_groups import complete_filter
 from flowhooks.settings import database_url
 
@@ -40,7 +41,10 @@ def to_rate(value: str) -> float:
     match = _RATE.fullmatch(value)
     if match is None or not float(match[1]):
         raise click.BadParameter(f"{value!r} is not a rate, such as 5/s, 30/min or 100/h")
-    return float(match[1]) / _SECONDS[match[2] or "s"]
+    rate = float(match[1]) / _SECONDS[match[2] or "s"]
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise click.BadParameter(f"a rate must be from {MIN_RATE} to {MAX_RATE:,} per second, not {value}")
+    return rate
 
 
 note_option: Final = click.option(

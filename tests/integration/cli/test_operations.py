@@ -276,6 +276,8 @@ def test_many_deliveries_run_now_or_are_resolved(  # noqa: PLR0917 (fixtures and
         (("close", "--state", "succeeded", "--yes"), "Only waiting, suspended, dead and unknown deliveries"),
         (("run-now", "--all"), "There is no terminal"),
         (("replay", "--all", "--rate", "fast", "--yes"), "'fast' is not a rate"),
+        (("replay", "--all", "--rate", "20000/s", "--dry-run"), "from 0.0001 to 10,000 per second, not 20000/s"),
+        (("resolve", "--verdict", "done", "--all", "--rate", "0.3/h", "--dry-run"), "not 0.3/h"),
     ],
 )
 def test_an_ambiguous_selection_or_outcome_is_refused(server, run, arguments, said):
