@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, delete, select, update
 
-from flowhooks.ledger import database, engine_book, history_gaps
+from flowhooks.ledger import database, engine_book, engine_queries, history_gaps
 from flowhooks.ledger.tables import IS_IN_GRACE, engine_instances, engine_positions
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ def make_first_contact(transaction: WriteTransaction, source: str, former_names:
             _rename_in_grace(connection, former, source)
             history_gaps.rename(connection, former, source)
             return source
-    for owner, owned in connection.execute(select(columns.source, columns.former_names)):
-        if source in json.loads(owned):
-            return str(owner)
+    if owner := engine_queries.present_name(connection, source):
+        return owner
     first = dict.fromkeys(("since", "position", "read_until", "swept_at"), now)
     contact = database.insert(engine_positions).values(source=source, former_names=names, round_at=0, **first)
     connection.execute(contact.on_conflict_do_nothing())

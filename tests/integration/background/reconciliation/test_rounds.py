@@ -403,6 +403,15 @@ def test_a_rename_that_is_taken_back(asked):
     assert asked.round().in_grace == 1
 
 
+def test_damaged_former_names_of_another_source(asked):
+    """The first contact of a source does not depend on the row of another one."""
+    asked.flow.sql("UPDATE engine_positions SET former_names = '['")
+    settings = asked.flow.app.settings
+    asked.flow.app.reload(replace(settings, sources={**settings.sources, "other": settings_of()}))
+    asked.round("other")
+    assert asked.position("other") is not None
+
+
 @pytest.mark.parametrize("last", ["new", "old"])
 def test_former_names_that_are_added_later(open_app, last):
     """The new source, or the old one that is back, takes over the waiting instances and unread history."""
