@@ -30,13 +30,9 @@ _LATE: Final = select(late_callbacks.c.event_id, late_callbacks.c.digest, late_c
 _RECONCILED: Final = select(events.c.id, events.c.digest, events.c.body_sha256).where(
     events.c.origin == Origin.RECONCILED.value
 )
-_PURGED_RECONCILED: Final = (
-    select(purged_identities.c.event_id)
-    .where(
-        purged_identities.c.instance_sha256.in_(database.string_array("digests")),
-        purged_identities.c.origin == Origin.RECONCILED.value,
-    )
-    .order_by(purged_identities.c.received_at.desc())
+_PURGED_RECONCILED: Final = select(purged_identities.c.event_id).where(
+    purged_identities.c.instance_sha256.in_(database.string_array("digests")),
+    purged_identities.c.origin == Origin.RECONCILED.value,
 )
 _IDENTITIES: Final = select(
     events.c.id, events.c.source, events.c.kind, events.c.flow_instance_id, events.c.callback_class
@@ -100,16 +96,16 @@ def bodies_of_instance(connection: Connection, sources: Collection[str], flow_in
     return found
 
 
-def purged_event_of_instance(connection: Connection, sources: Collection[str], flow_instance_id: str) -> str:
-    """Return the id of a purged event of a process instance that reconciliation took in; `""` if there is none.
+def purged_events_of_instance(connection: Connection, sources: Collection[str], flow_instance_id: str) -> set[str]:
+    """Return the ids of purged events that reconciliation took in for a process instance id, which may be reused.
 
     Args:
         connection: any connection.
         sources: the source and its former names.
-        flow_instance_id: the process instance.
+        flow_instance_id: the id of the process instances.
     """
     digests = [checksums.instance_sha256(source, flow_instance_id) for source in sorted(sources)]
-    return connection.execute(_PURGED_RECONCILED, {"digests": json.dumps(digests)}).scalars().first() or ""
+    return set(connection.execute(_PURGED_RECONCILED, {"digests": json.dumps(digests)}).scalars())
 
 
 def correction_of(connection: Connection, event_id: str, digests: Collection[str]) -> str:

@@ -359,8 +359,8 @@ def _find_event(line: _Line, stored: StoredCallbacks) -> StoredBody | PurgedIden
 
 def _is_late_for_purged(connection: Connection, line: _Line) -> bool:
     """Tell whether a line may be a late callback of a purged event, whatever class or kind."""
-    event_id = history.purged_event_of_instance(connection, line.sources, line.flow_instance_id)
-    return bool(event_id) and line.event_id in {"", event_id}
+    event_ids = history.purged_events_of_instance(connection, line.sources, line.flow_instance_id)
+    return bool(event_ids) and line.event_id in {"", *event_ids}
 
 
 def _batches(file: BinaryIO) -> Iterator[list[tuple[int, bytes | None]]]:

@@ -254,6 +254,26 @@ def test_late_callbacks_are_found_with_the_event_of_the_instance(harness, contex
 
 
 @pytest.mark.either
+def test_late_callbacks_of_instances_with_the_same_id(harness, context_of):
+    """Each line is compared with the event that it was answered with, also if a later instance had the same id."""
+    flow = harness.open(**with_silent_engine(works))
+    event_ids, lines = [], []
+    for n in range(2):
+        started_at = flow.clock.now()
+        event_ids.append(flow.take_in("i1", started_at=started_at, ended_at=started_at).event_id)
+        flow.take("i1", source="oa", callback_class=f"com.example.C{n}", n=n)
+        body = LEAVE | {"callBackProcessClass": f"com.example.C{n}", "n": n}
+        lines.append(line("i1", body, 200, event=event_ids[n], source="oa"))
+        flow.advance(3 * 86_400)
+    assert len({*event_ids}) == 2
+    assert purge(context_of(flow), EventFilter(ids=tuple(event_ids), until=flow.clock.now())).purged == 2
+    lines.append(lines[0] | {"event": flow.clock.new_id()})
+    text = "\n".join(map(json.dumps, lines)).encode()
+    report = history.check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings)
+    assert (report.purged, report.findings) == (2, {"lost": 1})
+
+
+@pytest.mark.either
 def test_members_that_only_one_source_ignores(harness):
     """A repeat that differs in a member which its source ignores was answered 200, and is no other body."""
     flow = harness.open(works, sources={"oa": Source(ignore_pointers=("/sentAt",), former_names=("old",))})
