@@ -1,7 +1,8 @@
 """Late callbacks: callbacks for an instance that reconciliation has taken in before.
 
-A late callback is kept beside the event of its instance, whatever class or kind it has. An event that is parked or
-dismissed takes over the body of its late callback, and gets the deliveries of that body. A routed event stays as it is.
+A late callback is kept beside the event of its instance, whatever class it has. One of another kind is a conflict,
+unless it decides an end that the history does not tell. An event that is parked or dismissed takes over the body of its
+late callback, and gets the deliveries of that body. A routed event stays as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sqlalchemy import select, update
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database, event_fields
 from flowhooks.ledger.damaged_rows import repair
+from flowhooks.ledger.instance_events import END_KINDS
 from flowhooks.ledger.route_changes import add_deliveries
 from flowhooks.ledger.tables import events, late_callbacks
 from flowhooks.model.event import UNDECIDED, EventState, ParkedBy
@@ -79,8 +81,9 @@ def lock_event(connection: Connection, event_id: str) -> Any:
 
 def contradicts(row: Any, item: NewEvent) -> bool:
     """Return whether the event and its late callback both have a named value, and the two differ."""
-    # Nobody knows the kind of an end that is undecided.
-    compared = [name for name in COMPARED if name != "kind" or row.parked_by != ParkedBy.END_STATE]
+    # Nobody knows the kind of an end that is undecided. A kind that reports no end does not decide it.
+    decides = row.parked_by == ParkedBy.END_STATE and item.event.kind in END_KINDS
+    compared = [name for name in COMPARED if name != "kind" or not decides]
     pairs = [(getattr(row, name), getattr(item.event, name)) for name in compared]
     return any(stored != sent for stored, sent in pairs if stored not in (None, "") and sent not in (None, ""))
 

@@ -251,6 +251,19 @@ def test_the_late_callback_sets_the_kind_of_an_undecided_end(flow, runs):
     assert events(flow)[0].event.kind == "cancel"
 
 
+def test_a_kind_that_reports_no_end_does_not_decide_an_undecided_end(flow, runs):
+    """A callback that was sent while the instance ran is a conflict, and the callback of the end still decides."""
+    event_id = pulled(flow, key="stop", end_undecided=True)
+    before = events(flow)
+    with pytest.raises(IdentityConflict) as caught:
+        flow.take(source="oa", key="stop", kind="suspend")
+    assert caught.value.event_id == event_id
+    assert [conflict.kind for conflict in flow.app.ledger.conflicts(event_id)] == ["suspend"]
+    assert events(flow) == before
+    assert flow.take(source="oa", key="stop", kind="cancel").status == "done"
+    assert [name for name, *_ in runs] == ["cancel"]
+
+
 HISTORY = {
     "businessKey": "k1",
     "processDefinitionVersion": 3,
