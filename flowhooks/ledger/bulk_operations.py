@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, insert, or_, select, tuple_, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
@@ -89,6 +89,24 @@ _COUNTED_FAILURES: Final = (
         items.c.status == ItemStatus.RELEASED.value,
         IS_OPEN_OPERATION,
         ~_IS_DONE_AT_ONCE,
+    )
+)
+_KEY: Final = (items.c.operation_id, items.c.delivery_id)
+# SKIP LOCKED: another transaction deletes the item, which then needs no result.
+_RECORD_PURGED: Final = (
+    update(items)
+    .where(
+        tuple_(*_KEY).in_(
+            select(*_KEY)
+            .where(
+                items.c.delivery_id.in_(database.string_array("delivery_ids")),
+                items.c.status == ItemStatus.RELEASED.value,
+            )
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(
+        purged_state=select(deliveries.c.state).where(deliveries.c.id == items.c.delivery_id).scalar_subquery(),
     )
 )
 
@@ -224,9 +242,10 @@ def operation_items(
 def _has_result(result: ItemResult) -> ColumnElement[bool]:
     """Return the condition that a released delivery has a result, as `count_results` counts it."""
     state = deliveries.c.state
+    has_failed = items.c.purged_state.is_not(None)
     if result is ItemResult.SUCCEEDED:
-        return or_(_IS_DONE_AT_ONCE, state.is_(None), state == State.SUCCEEDED.value)
-    return and_(~_IS_DONE_AT_ONCE, state != State.SUCCEEDED.value, ~IS_EXECUTING)
+        return or_(_IS_DONE_AT_ONCE, and_(state.is_(None), ~has_failed), state == State.SUCCEEDED.value)
+    return and_(~_IS_DONE_AT_ONCE, or_(has_failed, and_(state != State.SUCCEEDED.value, ~IS_EXECUTING)))
 
 
 def operations_of(connection: Connection, delivery_ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
@@ -257,6 +276,17 @@ def counted_failures(connection: Connection, delivery_ids: Sequence[str]) -> set
     if not delivery_ids:
         return set()
     return set(connection.execute(_COUNTED_FAILURES, {"delivery_ids": json.dumps(list(delivery_ids))}).scalars())
+
+
+def record_purged(connection: Connection, delivery_ids: Sequence[str]) -> None:
+    """Store the states of deliveries that have not succeeded and are about to be purged, for the lists of operations.
+
+    Args:
+        connection: a writing connection, whose transaction has locked the deliveries.
+        delivery_ids: their ids.
+    """
+    if delivery_ids:
+        connection.execute(_RECORD_PURGED, {"delivery_ids": json.dumps(list(delivery_ids))})
 
 
 def results_of(connection: Connection, operation_id: str, action: str, released: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from sqlalchemy import Text, bindparam, delete, func, select, union_all
 from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database, webhook_ids
-from flowhooks.ledger.bulk_operations import counted_failures
+from flowhooks.ledger.bulk_operations import counted_failures, record_purged
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.error_groups import remove_attempts
@@ -329,7 +329,9 @@ def purge(
     purgeable = _without_counted_failures(connection, purgeable, deliveries_of)
     if not purgeable:
         return PurgeCounts(0, 0)
-    delivery_ids = [delivery.id for row in purgeable for delivery in deliveries_of[row.id]]
+    purged = [delivery for row in purgeable for delivery in deliveries_of[row.id]]
+    delivery_ids = [delivery.id for delivery in purged]
+    record_purged(connection, [delivery.id for delivery in purged if delivery.state != State.SUCCEEDED])
     deleted = {"event_ids": json.dumps([row.id for row in purgeable]), "delivery_ids": json.dumps(delivery_ids)}
     remove_attempts(transaction, delivery_ids)
     for deletion in _DELETIONS:

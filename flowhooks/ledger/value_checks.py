@@ -227,6 +227,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "attempt": _is_small_count,
         "status": _one_of(*ItemStatus),
         "released_at": _is_time,
+        "purged_state": _one_of(State.DEAD, State.CLOSED),
     },
     "handlers": {
         "id": _is_handler_id,

@@ -60,7 +60,7 @@ class ItemStatus(StrEnum):
 
 
 class ItemResult(StrEnum):
-    """The present result of a delivery of an operation's plan."""
+    """The present result of a delivery of an operation's plan; of a purged one, the result that it had."""
 
     SUCCEEDED = "succeeded"
     """It was released and has succeeded, or the operation's action needed no attempt of it."""

@@ -63,6 +63,7 @@ operation_items: Final = Table(
     Column("attempt", Integer, nullable=False, comment="the delivery's number of attempts when it was planned"),
     Column("status", Text, nullable=False, comment="planned, released or changed"),
     Column("released_at", BigInteger, comment="when the operation acted on it; null: not yet"),
+    Column("purged_state", Text, comment="the delivery's state when its event was purged; null: none, or succeeded"),
     PrimaryKeyConstraint("operation_id", "delivery_id"),
     sqlite_with_rowid=False,
 )

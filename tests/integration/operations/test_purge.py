@@ -15,7 +15,7 @@ from flowhooks.errors import IdentityConflict, InvalidCallback, NotFound, Settin
 from flowhooks.ledger import bulk_operations, database, identities
 from flowhooks.ledger import purge as purging
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.model.bulk_operation import BulkAction, OperationState
+from flowhooks.model.bulk_operation import BulkAction, ItemResult, ItemStatus, OperationState
 from flowhooks.operations import bulk
 from flowhooks.operations import purge as module
 from flowhooks.operations.context import Actor
@@ -285,6 +285,13 @@ def results(flow, operation_id):
     return found.state, found.succeeded, found.failed
 
 
+def listed(flow, operation_id, status):
+    """The states of the deliveries that an operation lists under a status or result."""
+    with flow.app.ledger.connection() as connection:
+        found = bulk_operations.operation_items(connection, operation_id, status=status, limit=10)
+    return [item.state for item in found]
+
+
 def test_the_results_of_an_open_operation_stay(operated):
     """An event stays as long as its delivery counts as failed in an operation that has not ended."""
     flow, operation_id = operated()
@@ -297,6 +304,30 @@ def test_the_results_of_an_open_operation_stay(operated):
     until(lambda: operation(flow, operation_id).state is OperationState.FINISHED)
     assert purge(context, before(flow, 90, state="dead")).purged == 1
     assert results(flow, operation_id) == (OperationState.FINISHED, 2, 1)
+
+
+def test_the_lists_of_an_ended_operation_keep_purged_deliveries(operated):
+    """A purged delivery is listed under the result that the operation counts it as."""
+    flow, operation_id = operated()
+    resume(flow.app.operation_context, ("p:held",))
+    until(lambda: operation(flow, operation_id).state is OperationState.FINISHED)
+    assert listed(flow, operation_id, ItemResult.FAILED) == ["dead"]
+    for state in ("dead", "succeeded"):
+        assert purge(flow.app.operation_context, before(flow, 90, state=state)).purged == 1
+    assert results(flow, operation_id) == (OperationState.FINISHED, 2, 1)
+    assert listed(flow, operation_id, ItemResult.FAILED) == ["purged"]
+    assert listed(flow, operation_id, ItemResult.SUCCEEDED) == ["purged", "succeeded"]
+    assert listed(flow, operation_id, ItemStatus.RELEASED) == ["purged", "purged", "succeeded"]
+    assert flow.app.ledger.verify().problems == []
+
+
+def test_a_purged_delivery_that_an_operation_closed_succeeded(operated):
+    """An operation that closes deliveries counts them as succeeded, also in its lists."""
+    flow, operation_id = operated(BulkAction.CLOSE)
+    assert purge(flow.app.operation_context, before(flow, 90, state="closed")).purged == 1
+    assert results(flow, operation_id)[1:] == (1, 0)
+    assert listed(flow, operation_id, ItemResult.SUCCEEDED) == ["purged"]
+    assert listed(flow, operation_id, ItemResult.FAILED) == []
 
 
 def test_the_transaction_that_deletes_looks_for_open_operations(operated):

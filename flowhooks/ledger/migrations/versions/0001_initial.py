@@ -453,6 +453,7 @@ def _create_operations() -> None:
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("released_at", sa.BigInteger),
+        sa.Column("purged_state", sa.Text),
         sa.PrimaryKeyConstraint("operation_id", "delivery_id"),
         sqlite_with_rowid=False,
     )
