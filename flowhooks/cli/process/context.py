@@ -83,10 +83,15 @@ class ProcessContext:
             self.inherited.watch_supervisor(shutdown_signal)
 
     def finish_loading(self, shutdown_signal: ShutdownSignal) -> None:
-        """Report that the plugins are loaded. From now on, the first signal requests a graceful shutdown."""
+        """Report that the plugins are loaded. From now on, the first signal requests a graceful shutdown.
+
+        The rest of the start works on the ledger, and has no limit.
+        """
         shutdown_signal.finish_loading()
         if self.inherited is not None:
             self.inherited.report_loaded()
+        else:
+            self.service_manager.keep_extending_start(lambda: not shutdown_signal.was_received)
 
     def before_lock(self, check: Callable[[Plugins], None]) -> Callable[[Plugins], None] | None:
         """Return what a successor does before it takes the lock of the ledger; None for any other process.

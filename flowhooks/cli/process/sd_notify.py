@@ -6,16 +6,21 @@ The protocol is that of sd_notify(3): a datagram to the socket in NOTIFY_SOCKET.
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
 NOTIFY_SOCKET_VARIABLE: Final = "NOTIFY_SOCKET"
 """Environment variable with the service manager's socket."""
+EXTENSION_INTERVAL: Final = 10.0
+"""Seconds between two notifications that a start goes on."""
+EXTENSION_SECONDS: Final = 60
+"""Seconds after such a notification within which the next one must arrive, if the start exceeds its timeout."""
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +38,7 @@ class ServiceManager:
     def __init__(self, address: str) -> None:
         self.address = address
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._is_ready = threading.Event()
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
@@ -41,7 +47,21 @@ class ServiceManager:
 
     def ready(self) -> None:
         """Notify that the process is ready, also at the end of a reload."""
+        self._is_ready.set()
         self._send("READY=1")
+
+    def extend_start(self) -> None:
+        """Notify that the start goes on, and may exceed its timeout."""
+        self._send(f"EXTEND_TIMEOUT_USEC={EXTENSION_SECONDS * 1_000_000}")
+
+    def keep_extending_start(self, goes_on: Callable[[], bool]) -> None:
+        """Notify in a thread that the start goes on, until `ready`, while the main thread runs and `goes_on()`."""
+        if self._address:
+            threading.Thread(target=self._extend, args=(goes_on,), name="start", daemon=True).start()
+
+    def _extend(self, goes_on: Callable[[], bool]) -> None:
+        while not self._is_ready.wait(EXTENSION_INTERVAL) and threading.main_thread().is_alive() and goes_on():
+            self.extend_start()
 
     def reloading(self) -> None:
         """Notify that the process reloads its settings; `ready` ends the reload."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from flowhooks.cli.process import sd_notify
 from flowhooks.cli.process.child import ChildProcess
 from flowhooks.cli.process.restart_delay import START_TIMEOUT, next_restart_delay
 from flowhooks.cli.process.signals import depends_on_terminal, has_terminal
@@ -96,12 +97,16 @@ class Supervisor:
     _generation: int = field(init=False, default=0)
     _replacing: bool = field(init=False, default=False)
     _ready_pending: bool = field(init=False, default=True)
+    _extend_at: float = field(init=False, default=0.0)
     _stopping: bool = field(init=False, default=False)
     _was_ready: bool = field(init=False, default=False)
     _start_failure: tuple[str, int] | None = field(init=False, default=None)
     _exit_code: int = field(init=False, default=0)
     _metrics_dir: str = field(init=False, default="")
     _had_terminal: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self._extend_at = time.monotonic() + sd_notify.EXTENSION_INTERVAL
 
     def run(self) -> int:
         """Run until shutdown; return the exit code.
@@ -139,6 +144,7 @@ class Supervisor:
                             self._close_child(child, selector)
                             self._on_exit(slot, child)
                 self._continue_replacement(selector)
+                self._extend_start()
                 self._notify_when_ready()
 
     def _addresses(self) -> dict[str, Any]:
@@ -152,6 +158,7 @@ class Supervisor:
         """Return the seconds until the next timeout; None if there is none."""
         times = [child.kill_at for child in self._children() if child.kill_at and not child.killed]
         times += [slot.restart_at for slot in self._slots if slot.is_vacant and not self._stopping]
+        times += [self._extend_at] if self._extend_at else []
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _stop_timeout(self, child: ChildProcess) -> float:
@@ -176,6 +183,7 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         self._stopping = True
+        self._extend_at = 0.0
         self.service_manager.stopping()
         for sock in self.sockets.values():
             sock.close()  # connections are refused once the last process has closed it
@@ -336,8 +344,17 @@ class Supervisor:
         self._replacing = False
         log.info("process_replaced", processes=len(self._slots))
 
+    def _extend_start(self) -> None:
+        """Extend the first start while a process works on the ledger. A process that loads has a limit of its own."""
+        now = time.monotonic()
+        if self._extend_at and self._extend_at <= now:
+            self._extend_at = now + sd_notify.EXTENSION_INTERVAL
+            if any(child.has_loaded and child.ready_at is None for child in self._children()):
+                self.service_manager.extend_start()
+
     def _notify_when_ready(self) -> None:
         ready = all(slot.current is not None and slot.current.ready_at is not None for slot in self._slots)
         if self._ready_pending and ready and not self._replacing and not self._stopping:
             self._ready_pending = False
+            self._extend_at = 0.0
             self.service_manager.ready()

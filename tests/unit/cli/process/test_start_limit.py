@@ -1,23 +1,32 @@
-"""The limit of a start: a process that loads for too long is killed, but not one that works on the ledger for long."""
+"""The limit of a start: a process that loads for too long is killed, but not one that works on the ledger for long.
+
+Meanwhile the process notifies the service manager, which has a limit of its own, that the start goes on.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from flowhooks.cli.process import sd_notify
 from flowhooks.cli.process.child import ChildProcess
 from flowhooks.cli.process.context import ProcessContext
 from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.restart_delay import START_TIMEOUT
+from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.single_supervisor import Inheritance, SingleSupervisor
 from flowhooks.cli.process.supervisor import Slot, Supervisor
 from flowhooks.settings import Settings
+from support.waiting import WAIT_TIMEOUT, until
 
+EXTENSION = b"EXTEND_TIMEOUT_USEC=60000000"
 SELECTOR = SimpleNamespace()
 
 
@@ -35,13 +44,82 @@ def child(request):
         yield made
 
 
-def finish_loading(link):
-    """Do what any process does when it has loaded its plugins."""
+def finish_loading(link, service_manager=None, **signals):
+    """Do what any process does when it has loaded its plugins; return its context."""
     context = ProcessContext(
-        started=0.0, source=None, inherited=link, service_manager=None, reread_settings=None, configure_log=None,
-        environ={}, folder=Path(), configured={},
+        started=0.0, source=None, inherited=link, service_manager=service_manager, reread_settings=None,
+        configure_log=None, environ={}, folder=Path(), configured={},
     )  # fmt: skip
-    context.finish_loading(SimpleNamespace(finish_loading=lambda: None))
+    context.finish_loading(SimpleNamespace(finish_loading=lambda: None, **signals))
+    return context
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """The socket of a service manager."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.settimeout(WAIT_TIMEOUT)
+        bound.bind(str(tmp_path / "notify"))
+        yield bound
+
+
+@pytest.fixture
+def notified(manager, monkeypatch):
+    """The service manager, to which a start that goes on is reported every 50 ms."""
+    monkeypatch.setattr(sd_notify, "EXTENSION_INTERVAL", 0.05)
+    return ServiceManager(manager.getsockname())
+
+
+def threads():
+    """The threads that extend the start of a process."""
+    return [thread for thread in threading.enumerate() if thread.name == "start"]
+
+
+def received(manager):
+    """The messages that have arrived."""
+    messages = []
+    manager.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            messages.append(manager.recv(1000))
+    return messages
+
+
+def test_a_start_that_works_on_the_ledger_is_extended_until_it_is_ready(manager, notified):
+    """The service manager is notified repeatedly, and not any more after the process is ready."""
+    context = finish_loading(None, notified, was_received=False)
+    assert [manager.recv(1000) for _ in range(2)] == [EXTENSION] * 2
+    context.report_ready(Settings())
+    until(lambda: not threads())
+    assert [message for message in received(manager) if message != EXTENSION] == [b"READY=1"]
+
+
+def test_a_start_that_has_to_stop_is_not_extended(manager, notified):
+    """After SIGTERM the service manager has another limit, which is kept."""
+    finish_loading(None, notified, was_received=True)
+    until(lambda: not threads())
+    assert received(manager) == []
+
+
+def test_a_start_without_a_service_manager_has_no_thread():
+    """There is nobody to notify."""
+    finish_loading(None, ServiceManager(""), was_received=False)
+    assert threads() == []
+
+
+def test_a_supervisor_extends_the_start_of_processes_that_have_loaded(child, manager, notified):
+    """A process that loads has a limit of its own."""
+    supervisor = Supervisor(settings=Settings(), sockets={}, load=None, on_settings=None, service_manager=notified)
+    supervisor._slots = [Slot(0, current=child)]
+    assert supervisor._seconds_until_due() <= sd_notify.EXTENSION_INTERVAL
+    until(lambda: supervisor._seconds_until_due() == 0)
+    supervisor._extend_start()
+    assert received(manager) == [EXTENSION] * child.has_loaded
+    child.ready_at = time.monotonic()
+    supervisor._notify_when_ready()
+    assert received(manager) == [b"READY=1"]
+    child.kill_at = 0.0
+    assert supervisor._seconds_until_due() is None
 
 
 @pytest.fixture
