@@ -110,7 +110,7 @@ securityContext:
 startupProbe:
   httpGet: {path: /healthz, port: admin}
   periodSeconds: 2
-  failureThreshold: 90
+  failureThreshold: {{ div .Values.startTimeoutSeconds 2 }}
   timeoutSeconds: 5
 # The process answers. A database that is down does not restart it.
 livenessProbe:
