@@ -6,6 +6,9 @@ import threading
 
 import pytest
 
+from flowhooks import State
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.purge import purge
 from support.waiting import until
 
 pytestmark = pytest.mark.either
@@ -127,3 +130,29 @@ def test_a_reused_id_is_a_repeat_or_a_conflict(harness, listens, sources, listen
     assert call(client, "2", {"startTime": None}).status == 200
     assert call(client, "2", {"startTime": None}).status == 200
     assert done == ["1", "2"]
+
+
+def test_each_success_names_its_event(harness, listens, sources, listen):
+    """A 2xx has the id of an event, also if it is dismissed, parked, repeated or purged: a client can rely on it."""
+    flow = harness.open(
+        listens(lambda _event: None, conclusion="approved"), sources=sources(SETTINGS.format(seconds=60))
+    )
+    client = listen(flow)
+    bodies = [{"conclusion": "approved"}, {"conclusion": "rejected"}, {"processDefinitionKey": "nobody"}]
+    answers = [call(client, str(number), body) for number, body in enumerate(bodies)]
+    assert [answer.status for answer in answers] == [200, 200, 202]
+    ids = [event_id for (event_id,) in client.rows("id")]
+    assert [state for (state,) in client.rows("state")] == ["routed", "dismissed", "parked"]
+
+    def repeat():
+        answers = [call(client, str(number), body) for number, body in enumerate(bodies)]
+        return [(answer.status, answer.headers["flowhooks-event"]) for answer in answers]
+
+    assert [answer.headers["flowhooks-event"] for answer in answers] == ids
+    assert repeat() == list(zip([200, 200, 202], ids, strict=True))
+    flow.settled(ids[0], State.SUCCEEDED)
+    flow.clock.advance(86_400)
+    for state in (None, "parked"):  # a parked event is purged only if it is asked for
+        purge(flow.app.operation_context, EventFilter(until=flow.clock.now(), state=state))
+    assert client.rows("id") == []
+    assert repeat() == [(200, event_id) for event_id in ids]
