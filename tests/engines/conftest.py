@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import os
 import queue
 import re
@@ -378,6 +379,80 @@ def status_server():
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+class Relay(ThreadingHTTPServer):
+    """Passes callbacks on to flowhooks, or answers each with a login page while `shows_login` is true.
+
+    From a certain callback on it keeps flowhooks' answers to itself.
+    """
+
+    def __init__(self, site_url, passed):
+        super().__init__(("127.0.0.1", 0), RelayHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.site_url, self.left = site_url, passed
+        self.shows_login = False
+        self.kept = threading.Event()
+        self.over = threading.Event()
+
+
+class RelayHandler(BaseHTTPRequestHandler):
+    """One request of an engine."""
+
+    def do_POST(self):
+        """Pass it on; answer, or wait until the tests are over and answer nothing."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.shows_login:
+            self._answer(200, {"Content-Type": "text/html"}, b"<form>Log in, please</form>")
+            return
+        headers = {name: self.headers[name] for name in ("Content-Type", "Authorization", "Prefer")}
+        address = self.server.site_url.removeprefix("http://")
+        with closing(http.client.HTTPConnection(address, timeout=WAIT_TIMEOUT)) as connection:
+            try:
+                connection.request("POST", self.path, body, headers)
+            except ConnectionRefusedError:
+                self.close_connection = True
+                return
+            answer = connection.getresponse()
+            said = answer.read()
+        self.server.left -= 1
+        if self.server.left < 0:
+            self.server.kept.set()
+            self.server.over.wait()
+            self.close_connection = True
+            return
+        event_id = answer.headers["Flowhooks-Event"]
+        self._answer(answer.status, {"Flowhooks-Event": event_id} if event_id else {}, said)
+
+    def _answer(self, status, headers, body):
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Log nothing."""
+
+
+@pytest.fixture(scope="module")
+def relay():
+    """Start a relay: `relay(url)` answers all callbacks, and `relay(url, 5)` the first five."""
+    started = []
+
+    def start(site_url, passed=math.inf):
+        server = Relay(site_url, passed)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        started.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in started:
+        server.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
@@ -219,67 +216,12 @@ def test_a_token_that_ends_in_a_newline(name, site_of, application):
     assert site.settled(flow).event.source == name
 
 
-class Relay(ThreadingHTTPServer):
-    """Passes callbacks on to flowhooks. From a certain one on it keeps flowhooks' answers to itself."""
-
-    def __init__(self, url, passed):
-        super().__init__(("127.0.0.1", 0), RelayHandler)
-        self.site, self.left = url, passed
-        self.kept = threading.Event()
-        self.over = threading.Event()
-
-
-class RelayHandler(BaseHTTPRequestHandler):
-    """One request of the application."""
-
-    def do_POST(self):
-        """Pass it on; answer, or wait until the test is over and answer nothing."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        names = ("Content-Type", "Authorization", "Prefer")
-        headers = {name: self.headers[name] for name in names}
-        with urllib.request.urlopen(urllib.request.Request(self.server.site + self.path, body, headers)) as answer:
-            status, said = answer.status, answer.read()
-        self.server.left -= 1
-        if self.server.left < 0:
-            self.server.kept.set()
-            self.server.over.wait()
-            self.close_connection = True
-            return
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, *args):
-        """Say nothing."""
-
-
-@pytest.fixture
-def relay(request):
-    """Start a relay: `relay(url, 5)` answers the first five callbacks."""
-    started = []
-
-    def start(url, passed):
-        server = Relay(url, passed)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        started.append((server, thread))
-        return server
-
-    yield start
-    for server, thread in started:
-        server.over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_application_is_killed_while_it_sends(name, site_of, application, relay, tmp_path):
     """Killed with kill -9 before it read an answer, it loses nothing, and no handler runs twice."""
     site, token = site_of(name)
     between = relay(site.url, ROWS // 2)
-    app = application(name, tmp_path, url=f"http://127.0.0.1:{between.server_port}", token=token)
+    app = application(name, tmp_path, url=between.url, token=token)
     both = Both(name, site, app)
     flows = [both.start(f"C-2026-{number}") for number in range(ROWS)]
     unended = both.start("C-2026-99")
@@ -298,6 +240,24 @@ def test_the_application_is_killed_while_it_sends(name, site_of, application, re
     assert sum(site.settled(flow).repeats for flow in flows) == 1
     assert app.do("look")["running"] == 1
     assert site.stored(unended) == []
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_a_login_page_is_not_the_answer_of_flowhooks(name, site_of, application, relay):
+    """A proxy answers 200 with a page of its own: the callback stays, the log says why, and it is sent again."""
+    site, token = site_of(name)
+    between = relay(site.url)
+    between.shows_login = True
+    both = Both(name, site, application(name, url=between.url, token=token))
+    flow = both.start()
+    both.app.do("complete", flow)
+    (row,) = until(lambda: [row for row in both.app.outbox() if row["tries"] >= 1])
+    assert (row["id"], row["problem"], site.stored(flow)) == (flow, None, [])
+    assert f"{flow} is sent again: HTTP 200 without Flowhooks-Event: not answered by flowhooks" in both.app.log
+    between.shows_login = False
+    assert site.settled(flow).body == row["body"]
+    until(lambda: both.app.outbox() == [])
+    assert site.settled(flow).repeats == 0
 
 
 BREAK = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
@@ -335,9 +295,12 @@ def test_a_transaction_survives_a_restart_of_the_database(name, both_of):
 
 
 ANSWERS = {
-    "200": ("sent", 0),
-    "202": ("sent", 0),
+    "200-stored": ("sent", 0),
+    "202-stored": ("sent", 0),
     "500-stored": ("sent", 0),
+    "200": ("again", 1),
+    "202": ("again", 1),
+    "204": ("again", 1),
     "500": ("again", 1),
     "502": ("again", 1),
     "503-7": ("again", 7),
@@ -348,7 +311,7 @@ ANSWERS = {
     "302": ("problem", 0),
     "401": ("problem", 0),
     "404": ("problem", 0),
-    "409": ("problem", 0),
+    "409-stored": ("problem", 0),
     "422": ("problem", 0),
 }
 """What happens to a row at each answer, and how many seconds it waits at least."""
@@ -376,7 +339,7 @@ def test_the_outbox_handles_each_response_by_its_status(name, application, statu
         if consequence == "again":
             assert rows[answer]["due_at"] >= before + 1000 * seconds, answer
         if consequence == "problem":
-            assert rows[answer]["problem"].startswith(answer)
+            assert rows[answer]["problem"].startswith(answer.removesuffix("-stored"))
 
 
 # Engines

@@ -131,7 +131,7 @@ def site(make_site, source):
 
 
 @pytest.fixture(params=WORKERS, scope="module")
-def gateway(request, site, tmp_path_factory):
+def gateway(request, site, relay, tmp_path_factory):
     """A worker that asks a stand-in for its jobs."""
     folder = tmp_path_factory.mktemp("worker")
     if request.param == "java":
@@ -142,10 +142,11 @@ def gateway(request, site, tmp_path_factory):
         (folder / block.file).write_text(block.text, "utf-8")
         command = [sys.executable, block.file]
     server = Gateway()
+    server.relay = relay(site.url)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     more = {"CAMUNDA_URL": f"http://127.0.0.1:{server.server_port}"}
-    more |= {"FLOWHOOKS_URL": site.url, "FLOWHOOKS_TOKEN": "the-token"}
+    more |= {"FLOWHOOKS_URL": server.relay.url, "FLOWHOOKS_TOKEN": "the-token"}
     process = subprocess.Popen(command, cwd=folder, env=os.environ | more, stdin=subprocess.PIPE)
     yield server
     process.kill()
@@ -186,6 +187,19 @@ def test_flowhooks_is_down(gateway, site):
     assert (action, body["retries"]) == ("failure", 3)
     assert body["retryBackOff"] >= 30_000
     site.start()
+    assert gateway.run(number, conclusion="approved")[0] == "completion"
+    assert site.settled(str(number)).repeats == 0
+
+
+def test_a_login_page_is_not_the_answer_of_flowhooks(gateway, site):
+    """A proxy answers 200 with a page of its own: the job fails with all of its retries, and is completed later."""
+    number = next(numbers)
+    gateway.relay.shows_login = True
+    action, body = gateway.run(number, conclusion="approved")
+    gateway.relay.shows_login = False
+    assert (action, body["retries"]) == ("failure", 3)
+    assert body["errorMessage"] == "HTTP 200 without Flowhooks-Event: not answered by flowhooks"
+    assert site.stored(str(number)) == []
     assert gateway.run(number, conclusion="approved")[0] == "completion"
     assert site.settled(str(number)).repeats == 0
 

@@ -283,10 +283,29 @@ def test_a_callback_with_a_wrong_token_stays_with_the_response(platform_site, st
     assert platform_site.stored(instance) == []
 
 
+def test_a_login_page_is_not_the_answer_of_flowhooks(platform_site, start_engine, relay, wait_until):
+    """A proxy answers 200 with a page of its own: the callback stays, the log says why, and it is sent again."""
+    between = relay(platform_site.url)
+    between.shows_login = True
+    engine = start_engine("java", url=between.url, token=TOKEN)
+    instance = engine.do("start", "contract_approval", "C-2026-29")["id"]
+    engine.do("complete", instance)
+    (row,) = wait_until(lambda: [row for row in engine.outbox() if row["tries"] >= 1])
+    assert (row["id"], row["problem"], platform_site.stored(instance)) == (instance, None, [])
+    assert f"{instance} is sent again: HTTP 200 without Flowhooks-Event: not answered by flowhooks" in engine.log
+    between.shows_login = False
+    assert platform_site.settled(instance).body == row["body"]
+    wait_until(lambda: engine.outbox() == [])
+    assert platform_site.settled(instance).repeats == 0
+
+
 ANSWERS = {
-    "200": ("DONE", 0),
-    "202": ("DONE", 0),
+    "200-stored": ("DONE", 0),
+    "202-stored": ("DONE", 0),
     "500-stored": ("DONE", 0),
+    "200": ("AGAIN", 0),
+    "202": ("AGAIN", 0),
+    "204": ("AGAIN", 0),
     "500": ("AGAIN", 0),
     "502": ("AGAIN", 0),
     "503-7": ("AGAIN", 7),
@@ -297,7 +316,7 @@ ANSWERS = {
     "302": ("WRONG", 0),
     "401": ("WRONG", 0),
     "404": ("WRONG", 0),
-    "409": ("WRONG", 0),
+    "409-stored": ("WRONG", 0),
     "422": ("WRONG", 0),
 }
 

@@ -76,8 +76,11 @@ public final class FlowhooksClient {
         int status = response.statusCode();
         String said = status + " " + response.body();
         boolean stored = response.headers().firstValue("Flowhooks-Event").isPresent();
-        if (status / 100 == 2 || status == 500 && stored) { // 500 with an event id: stored, but a handler failed
+        if (stored && (status / 100 == 2 || status == 500)) { // 500: stored, but a handler failed
             return new Answer(Next.DONE, 0, said);
+        }
+        if (status / 100 == 2) { // such as the login page of a proxy
+            return new Answer(Next.AGAIN, 0, "HTTP " + status + " without Flowhooks-Event: not answered by flowhooks");
         }
         if (status >= 500 || status == 408 || status == 429) {
             String after = response.headers().firstValue("Retry-After").orElse("");
