@@ -110,7 +110,7 @@ def command(
       flowhooks send 4711 --data @body.json --wait 30 --language zh
       flowhooks send 4711 --to https://flowhooks.example.com --secret-file /etc/flowhooks/erp
 
-    Exit codes: 0 the answer is a success (2xx), 1 it is not or there is no answer, 2 wrong usage.
+    Exit codes: 0 the answer is a success (2xx) of flowhooks, 1 it is not or there is no answer, 2 wrong usage.
     """
     if at_once and wait is not None:
         raise click.UsageError("--wait and --async exclude each other.")
@@ -137,6 +137,8 @@ def command(
     (_print_response_json if as_json else _print_response)(answer)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's successes)
         raise SystemExit(1)
+    if "flowhooks-event" not in answer.headers:  # such as the login page of a proxy
+        raise click.ClickException(f"HTTP {answer.status} without Flowhooks-Event: not answered by flowhooks")
 
 
 def _signature(key: bytes, body: bytes) -> dict[str, str]:

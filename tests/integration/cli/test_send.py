@@ -31,7 +31,7 @@ def other():
             pass
 
     class Kept(HTTPServer):
-        answers = (200, {}, b'{"success": true}')
+        answers = (200, {"Flowhooks-Event": "0197-1"}, b'{"success": true}')
 
     with Kept(("127.0.0.1", 0), Handler) as kept:
         kept.url = f"http://127.0.0.1:{kept.server_port}"
@@ -134,6 +134,16 @@ def test_no_proxy_and_no_redirect_is_used(other, run):
     result = run("send", "i", "--to", other.url, FLOWHOOKS_TOKEN="t", http_proxy="http://127.0.0.1:1")
     assert result.exit_code == 1
     assert result.stdout.startswith("307 ")
+
+
+def test_an_answer_of_another_program_is_no_success(other, run, run_json):
+    """A proxy answers 200 with a page of its own: the answer is shown, but nothing is stored, and the exit code is 1."""
+    other.answers = (200, {"Content-Type": "text/html"}, b"<form>Log in, please</form>")
+    result = run("send", "i", "--to", other.url)
+    assert result.exit_code == 1
+    assert result.stdout == "200 OK\n\n<form>Log in, please</form>\n"
+    assert result.stderr == "Error: HTTP 200 without Flowhooks-Event: not answered by flowhooks\n"
+    assert run_json("send", "i", "--to", other.url, code=1)["status"] == 200
 
 
 def test_a_hostile_answer_is_inert(other, run):
