@@ -16,14 +16,22 @@ from support.code_blocks import DOCS, blocks
 OUTBOX_PAGE = DOCS / "how-to/engines/java.md"
 PAGE = DOCS / "how-to/connect-a-sender-with-one-url.md"
 INTERFACES = {
-    "cn.iocoder.yudao.module.bpm.api.event.BpmProcessInstanceStatusEvent": "public class {name} {{}}",
+    "cn.iocoder.yudao.module.bpm.api.event.BpmProcessInstanceStatusEvent": """public class {name} {{
+        public Integer getStatus() {{ return null; }}
+    }}""",
     "cn.iocoder.yudao.module.bpm.framework.flowable.core.util.BpmHttpRequestUtils": """public class {name} {{
-        public static Object sendHttpRequest(
+        public static org.springframework.http.ResponseEntity<String> sendHttpRequest(
                 String url, org.springframework.util.MultiValueMap<String, String> headers, Object body,
                 org.springframework.web.client.RestTemplate rest) {{ return null; }}
     }}""",
     "org.springframework.beans.factory.annotation.Value": "public @interface {name} {{ String value(); }}",
     "org.springframework.context.event.EventListener": "public @interface {name} {{}}",
+    "org.springframework.http.ResponseEntity": """public class {name}<T> {{
+        public static class Headers {{ public String getFirst(String name) {{ return null; }} }}
+        public static class Status {{ public int value() {{ return 0; }} }}
+        public Headers getHeaders() {{ return null; }}
+        public Status getStatusCode() {{ return null; }}
+    }}""",
     "org.springframework.stereotype.Component": "public @interface {name} {{}}",
     "org.springframework.util.MultiValueMap": "public interface {name}<K, V> {{ void add(K key, V value); }}",
     "org.springframework.util.LinkedMultiValueMap": """public class {name}<K, V> implements MultiValueMap<K, V> {{

@@ -287,11 +287,12 @@ def test_camundas_template_makes_the_request_of_the_page(senders):
 
 
 def test_camundas_error_expression_lists_the_rejection_statuses():
-    """The statuses that become an incident at once are those of the page."""
+    """The statuses that become an incident at once are those of the page; a success needs the header of flowhooks."""
     template = json.loads(TEMPLATE.read_text("utf-8"))
     (expression,) = [
         each["value"] for each in template["properties"] if each["binding"].get("key") == "errorExpression"
     ]
+    assert 'get entries(response.headers).key satisfies lower case(name) = "flowhooks-event") then {}' in expression
     listed = json.loads(expression[expression.index("[") : expression.index("]") + 1])
     assert listed == ["400", "401", "403", "413", "415", "422"]
     assert f"{', '.join(listed[:-1])} or {listed[-1]}" in PAGE.read_text("utf-8").replace("\n  ", " ")
@@ -339,6 +340,18 @@ def program(name):
     """The program of the page with this name."""
     (block,) = [block for block in blocks(PAGE, "python") if block.file == name]
     return compile(block.text, block.where, "exec")
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """A function that lets another program answer each request from now on: `answer(200, body, **headers)`."""
+
+    def begin(status, body, **headers):
+        response = SimpleNamespace(status=status, headers=headers, read=lambda: body)
+        monkeypatch.setattr(http.client.HTTPConnection, "request", lambda *_: None)
+        monkeypatch.setattr(http.client.HTTPConnection, "getresponse", lambda _: response)
+
+    return begin
 
 
 @pytest.fixture
@@ -501,15 +514,30 @@ def test_temporals_activity_is_repeated_if_flowhooks_is_down(temporal, monkeypat
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-def test_temporals_activity_is_not_repeated_if_a_handler_has_failed(temporal, monkeypatch, is_stored):
+def test_temporals_activity_is_not_repeated_if_a_handler_has_failed(temporal, answer, is_stored):
     """500 with the id of an event says that the callback is stored; another 500 is repeated."""
-    headers = {"Flowhooks-Event": "0199f6a2-6f57-7d1c-8d7e-2b9a4b6c1d55"} if is_stored else {}
-    response = SimpleNamespace(status=500, headers=headers, read=lambda: b"failed")
-    connection = SimpleNamespace(request=lambda *_: None, getresponse=lambda: response, close=lambda: None)
-    monkeypatch.setitem(vars(sys.modules["flowhooks_activity"]), "CONNECT", lambda *_, **__: connection)
+    answer(500, b"failed", **({"Flowhooks-Event": "0199f6a2-6f57-7d1c-8d7e-2b9a4b6c1d55"} if is_stored else {}))
     with nullcontext() if is_stored else pytest.raises(ApplicationError, match="answered 500: failed") as raised:
         temporal("failed", "approved", "order/2026/20")
     assert is_stored or not raised.value.non_retryable
+
+
+NOT_FLOWHOOKS = "HTTP 200 without Flowhooks-Event: not answered by flowhooks"
+
+
+def test_temporals_activity_is_repeated_if_a_login_page_answers(temporal, answer):
+    """A proxy answers 200 with a page of its own: the callback is not stored."""
+    answer(200, b"<form>Log in, please</form>")
+    with pytest.raises(ApplicationError, match=NOT_FLOWHOOKS) as raised:
+        temporal("login", "approved", "order/2026/22")
+    assert not raised.value.non_retryable
+
+
+def test_airflows_task_fails_if_a_login_page_answers(airflow, answer):
+    """Airflow repeats the task."""
+    answer(200, b"<form>Log in, please</form>")
+    with pytest.raises(RuntimeError, match=NOT_FLOWHOOKS):
+        airflow("contract_approval", "login")
 
 
 def test_the_commands_of_the_page_run(senders):
