@@ -66,21 +66,23 @@ def page_classes():
 
 
 def diagram():
-    """A process with the HTTP task of the page, repeated after a second, and one without `failStatusCodes`."""
+    """A process with the HTTP task of the page, repeated after a second, and one without its checks of the answer."""
     (task,) = (block.text for block in blocks(PAGES / "flowable-http-task.md", "xml"))
     task = task.replace("PT30S", "PT1S")
-    unguarded = re.sub(r" *<flowable:field name=\"failStatusCodes\">.*\n", "", task)
-    assert unguarded != task
+    checks = r' *<flowable:field name="failStatusCodes">.*\n| *<conditionExpression.*\n'
+    unguarded, count = re.subn(checks, "", task)
+    assert count == 2
     processes = ""
     for key, text in (("http_task", task), ("unguarded", unguarded)):
         nodes = (
             '<startEvent id="s"/><sequenceFlow id="f1" sourceRef="s" targetRef="decide"/><userTask id="decide"/>'
             f'<sequenceFlow id="f2" sourceRef="decide" targetRef="call_back"/>{text}'
-            '<sequenceFlow id="f3" sourceRef="call_back" targetRef="e"/><endEvent id="e"/>'
+            '<endEvent id="end"/>'
         )
         nodes = re.sub(r'\b(id|sourceRef|targetRef)="', rf'\1="{key}_', nodes)  # an id is unique in its file
         processes += f'<process id="{key}">{nodes}</process>'
     names = 'xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL" xmlns:flowable="http://flowable.org/bpmn"'
+    names += ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
     return f'<definitions {names} targetNamespace="https://flowhooks.example/processes">{processes}</definitions>'
 
 
@@ -246,7 +248,7 @@ def test_the_http_task_loses_nothing_while_flowhooks_is_down(http_task):
 
 
 def test_an_instance_does_not_end_when_its_callback_is_rejected(application_path, http_task, start_process):
-    """With a wrong token it stays; without `failStatusCodes` it ends, and its callback is lost, as the page warns."""
+    """With a wrong token it stays; without the checks it ends, and its callback is lost, as the page warns."""
     command = [*JAVA, "-cp", application_path("flowable"), "com.example.harness.HttpTaskApplication"]
     other = Started("flowable", http_task.site, start_process(command, url=http_task.site.url, token="a-wrong-token"))
     guarded = other.end("http_task", "C-2026-30")
@@ -254,6 +256,23 @@ def test_an_instance_does_not_end_when_its_callback_is_rejected(application_path
     unguarded = other.end("unguarded", "C-2026-31")
     until(lambda: other.app.do("look")["running"] == 1)
     assert other.site.stored(guarded) == other.site.stored(unguarded) == []
+
+
+def test_a_login_page_is_not_the_answer_of_flowhooks(application_path, http_task, start_process, relay):
+    """A proxy answers 200 with a page of its own: the job fails and is repeated; without the checks it would be lost."""
+    between = relay(http_task.site.url)
+    between.shows_login = True
+    command = [*JAVA, "-cp", application_path("flowable"), "com.example.harness.HttpTaskApplication"]
+    other = Started("flowable", http_task.site, start_process(command, url=between.url, token="the-token"))
+    unguarded = other.end("unguarded", "C-2026-32")
+    until(lambda: other.app.do("look")["running"] == 0)
+    guarded = other.end("http_task", "C-2026-33", conclusion="approved")
+    until(lambda: other.app.do("start", "failed jobs", None)["id"] == "1")
+    assert other.site.stored(guarded) == other.site.stored(unguarded) == []
+    between.shows_login = False
+    assert other.site.settled(guarded).repeats == 0
+    until(lambda: other.app.do("look")["running"] == 0)
+    assert other.site.stored(unguarded) == []
 
 
 # HTTP clients
