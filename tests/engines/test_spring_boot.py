@@ -259,7 +259,7 @@ def test_an_instance_does_not_end_when_its_callback_is_rejected(application_path
 
 
 def test_a_login_page_is_not_the_answer_of_flowhooks(application_path, http_task, start_process, relay):
-    """A proxy answers 200 with a page of its own: the job fails and is repeated; without the checks it would be lost."""
+    """A proxy answers 200 with a page of its own: the job fails and is repeated; without checks it would be lost."""
     between = relay(http_task.site.url)
     between.shows_login = True
     command = [*JAVA, "-cp", application_path("flowable"), "com.example.harness.HttpTaskApplication"]

@@ -455,7 +455,8 @@ def json_passages(text: str) -> Iterator[Passage]:
         value = "" if token["key"] else json.loads(token[0])
         if " " in value.strip() or not value.isascii():
             line = text.count("\n", 0, token.start()) + 1
-            yield Passage(line, _shorten_code(value.replace("\n", " ")), sentences=True)
+            is_expression = value.startswith("=")  # of FEEL, in the element template
+            yield Passage(line, _shorten_code(value.replace("\n", " ")), sentences=not is_expression)
 
 
 SENTENCE_END: Final = re.compile(r"(?<=[.!?])[\"')\]*_]*\s+(?=[\"'(\[*_`]*[A-Z0-9`_])|(?<=[。！？])")

@@ -137,7 +137,7 @@ def test_no_proxy_and_no_redirect_is_used(other, run):
 
 
 def test_an_answer_of_another_program_is_no_success(other, run, run_json):
-    """A proxy answers 200 with a page of its own: the answer is shown, but nothing is stored, and the exit code is 1."""
+    """A proxy answers 200 with a page of its own: the answer is shown, nothing is stored, and the exit code is 1."""
     other.answers = (200, {"Content-Type": "text/html"}, b"<form>Log in, please</form>")
     result = run("send", "i", "--to", other.url)
     assert result.exit_code == 1

@@ -210,6 +210,7 @@ def test_long_sentences_are_found_in_pages_and_docstrings():
         assert "41" in finding.write
     assert texts("schemas/x.json", f'{{"title":\n "{words(41)}"}}') == [(2, "Word word word word …")]
     assert not prose.find("flowhooks/module.py", f'print("{words(50)}")\n# {words(50)}\n')
+    assert not prose.find("docs/examples/x.json", f'{{"value": "=if {words(41)}"}}')
 
 
 @pytest.mark.parametrize(
