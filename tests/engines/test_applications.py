@@ -82,8 +82,8 @@ def write_files(folder, name):
         (folder / block.file).write_text(block.text, "utf-8")
     (table,) = blocks(PAGES / f"{page}.md", "sql")
     (folder / "table.sql").write_text(table.text, "utf-8")
-    for file in (harness, "expense.bpmn"):
-        shutil.copy(PROJECTS / page / file, folder)
+    for file in (PROJECTS / page / harness, *(PROJECTS / page).glob("*.bpmn")):
+        shutil.copy(file, folder)
     return harness
 
 
@@ -377,6 +377,18 @@ def test_a_variable_is_the_conclusion(name, both_of):
     until(lambda: both.app.outbox() == [])
     (stored,) = both.site.stored(flow)
     assert stored.event.conclusion == "withdrawn"
+
+
+@pytest.mark.parametrize("name", [ENGINES[1]])
+def test_ends_before_a_resume_count(name, both_of):
+    """A process that reached one end before its state was stored, and one after it was resumed, has no conclusion."""
+    both = both_of(name)
+    flow = both.app.do("start", "two_ends", "C-2026-18")["id"]
+    both.app.do("complete", flow)
+    until(lambda: both.app.outbox() == [])
+    (stored,) = both.site.stored(flow)
+    assert json.loads(stored.body)["conclusion"] is None
+    assert both.site.records(flow) == []
 
 
 @pytest.mark.parametrize("name", WAYS)

@@ -12,10 +12,12 @@ const { endEvents, conclusion } = require('./conclusions.cjs');
 const FLOWS = 'CREATE TABLE IF NOT EXISTS flow'
   + ' (id TEXT PRIMARY KEY, business_key TEXT, state TEXT NOT NULL, workflow TEXT)';
 
+const MODELS = { two_ends: 'two-ends.bpmn' };
+
 /** Starts a process that waits for its task, and stores its state. */
 async function start(key, businessKey) {
   const id = randomUUID();
-  const engine = new Engine({ name: key, source: fs.readFileSync('expense.bpmn', 'utf8') });
+  const engine = new Engine({ name: key, source: fs.readFileSync(MODELS[key] ?? 'expense.bpmn', 'utf8') });
   const { listener } = endEvents();
   const waits = new Promise((resolve) => listener.once('activity.wait', resolve));
   await engine.execute({ listener });
@@ -29,8 +31,9 @@ async function start(key, businessKey) {
 /** Resumes a process, and completes its task. */
 async function complete(id, { decision = 'approved', ...output }) {
   const { rows } = await pool.query('SELECT workflow FROM flow WHERE id = $1', [id]);
-  const engine = new Engine().recover(JSON.parse(rows[0].workflow));
-  const { listener, ids } = endEvents();
+  const state = JSON.parse(rows[0].workflow);
+  const engine = new Engine().recover(state);
+  const { listener, ids } = endEvents(state);
   listener.once('activity.wait', (task) => {
     if (decision === 'cancelled') {
       engine.stop();
