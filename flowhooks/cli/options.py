@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
+from flowhooks.cli.working_folder import WorkingFolder
 from flowhooks.errors import SettingsError
 from flowhooks.settings import default_file, load, origin
 from flowhooks.text import escape_control
@@ -56,10 +57,12 @@ class SettingsSource:
     Attributes:
         config: the settings file; None: the default one.
         options: values by setting name; None means not given.
+        folder: the folder where relative paths start.
     """
 
     config: Path | None
     options: Mapping[str, Any]
+    folder: WorkingFolder = field(default_factory=WorkingFolder.current)
 
     @property
     def arguments(self) -> list[str]:
@@ -71,7 +74,7 @@ class SettingsSource:
 
     def pin(self) -> Self:
         """Return a copy bound to the current settings file, so that a reload reports the file if it is missing."""
-        return self if self.config is not None else replace(self, config=default_file(os.environ))
+        return self if self.config is not None else replace(self, config=default_file(os.environ, self.folder.path))
 
     def load(self) -> Settings:
         """Read the settings.
@@ -79,11 +82,11 @@ class SettingsSource:
         Raises:
             SettingsError: settings cannot be used; all problems, one per line.
         """
-        return load(self.config, os.environ, self.options)
+        return load(self.config, os.environ, self.options, self.folder.path)
 
     def origin(self, name: str) -> str:
         """Return where the value of the setting `name` comes from, for a message."""
-        return origin(name, self.config, os.environ, self.options)
+        return origin(name, self.config, os.environ, self.options, self.folder.path)
 
 
 def settings_source_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ engine_checks checks that concern several sources or settings of engines
 secrets       secrets of plugins and engines, from the environment or files
 signing_keys  locations of the secrets with which engines sign
 locations     locations in the settings file, for error messages
+paths         makes relative paths absolute
 start_checks  checks before a start or a reload
 tokens        bearer tokens, in particular of operators
 credentials   credentials of sources, read from their locations

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote, unquote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*)(\.[A-Za-z0-9_-]+)*")
@@ -20,6 +23,9 @@ _POSTGRESQL: Final = re.compile(
     r"(?P<rest>[/?].*)?"
 )
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SQLITE: Final = "sqlite:///"
+_FILE_OPTIONS: Final = frozenset({"passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert"})
+"""Options of a PostgreSQL URL whose values are paths."""
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -77,11 +83,12 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def database_url(database: str) -> str:
+def database_url(database: str, folder: Path = Path()) -> str:
     """Return the SQLAlchemy URL of a database given as a path, as `sqlite:///path` or as `postgresql://…`.
 
     Args:
         database: a path, in which `~` is the home folder, or a URL.
+        folder: where a relative path starts; default: the working folder.
 
     Returns:
         The URL. A path becomes absolute and is percent-encoded; `postgres://` becomes `postgresql://`.
@@ -93,10 +100,10 @@ def database_url(database: str) -> str:
         raise ValueError("a ledger in memory is lost at a restart: give the path of a file")
     if not database or not database.isprintable():
         raise ValueError("a path must not be empty and must have only printable characters")
-    if database.startswith("sqlite:///"):
+    if database.startswith(_SQLITE):
         if "?" in database:
             raise ValueError("remove the '?' and the text after it: the ledger sets its own options")
-        if not database.removeprefix("sqlite:///"):
+        if not database.removeprefix(_SQLITE):
             raise ValueError("the path is missing after sqlite:///")
         return database
     if scheme := _SCHEME.match(database):
@@ -108,11 +115,35 @@ def database_url(database: str) -> str:
             )
         _check_postgresql(database)
         return f"postgresql://{database[scheme.end() :]}"
+    return _SQLITE + quote(str(_absolute(database, folder)))
+
+
+def _absolute(path: str, folder: Path) -> Path:
     try:
-        path = Path(database).expanduser()
+        return (folder / Path(path).expanduser()).absolute()
     except RuntimeError:
         raise ValueError("'~' cannot be expanded: there is no home folder") from None
-    return "sqlite:///" + quote(str(path.absolute()))
+    except OSError as error:
+        raise ValueError(f"the working folder cannot be used: {error.strerror}") from None
+
+
+def resolve_database(database: str, resolve: Callable[[str], str]) -> str:
+    """Return a database that `database_url` accepts, with each of its paths replaced by the result of `resolve`."""
+    if database.startswith(_SQLITE):
+        return _SQLITE + quote(resolve(unquote(database.removeprefix(_SQLITE))))
+    if not _SCHEME.match(database):
+        return resolve(database)
+    rest = match["rest"] or "" if (match := _POSTGRESQL.fullmatch(database)) else ""
+    name, mark, query = rest.partition("?")
+    options = "&".join(_resolve_option(option, resolve) for option in query.split("&"))
+    return f"{database.removesuffix(rest)}{name}{mark}{options}"
+
+
+def _resolve_option(option: str, resolve: Callable[[str], str]) -> str:
+    name, _, value = option.partition("=")
+    if name not in _FILE_OPTIONS or value in {"", "system"}:
+        return option
+    return f"{name}={quote(resolve(unquote_plus(value)))}"
 
 
 def _check_postgresql(url: str) -> None:

@@ -288,7 +288,7 @@ class Settings:
     plugins_dirs: tuple[str, ...] = setting(
         (),
         types.list_of(types.folder()),
-        "Folders of single-file plugins. Relative paths start at the working directory.",
+        "Folders of single-file plugins.",
     )
     plugins_allow: tuple[str, ...] = setting(
         (), types.list_of(types.name()), "Names of the plugins to load; empty: all."

@@ -20,6 +20,7 @@ from flowhooks.settings.engine_checks import find_problems
 from flowhooks.settings.ingress import IngressSettings
 from flowhooks.settings.locations import Locations
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
+from flowhooks.settings.paths import absolute, resolve_paths
 from flowhooks.settings.secrets import secret_variables
 from flowhooks.settings.signature import SignatureSettings
 from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_line, format_value
@@ -53,7 +54,9 @@ _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HANDLER: Final = re.compile(rf"(?:{NAME.pattern}):(?:{NAME.pattern})")
 
 
-def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, Any]) -> Settings:
+def load(
+    config: Path | None, environ: Mapping[str, str], options: Mapping[str, Any], folder: Path | None = Path()
+) -> Settings:
     """Read the settings: defaults, then the file, then the environment, then options. Each overrides the previous ones.
 
     Args:
@@ -62,13 +65,15 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
             and no.
         options: values by dotted name, such as `{"http.threads": 4}`; None means not given. A string is parsed like an
             environment variable. A list replaces the list in the file.
+        folder: the folder where relative paths start; None if the working folder cannot be used. Default: paths in the
+            settings stay relative.
 
     Raises:
         SettingsError: settings cannot be used; all problems, one per line.
     """
     problems: list[str] = []
-    path = default_file(environ) if config is None else Path(config)
-    table, locations = _read(path, problems) if path else ({}, Locations(None))
+    path = default_file(environ, folder) if config is None else Path(config)
+    table, locations = _read(path, folder, problems) if path else ({}, Locations(None))
     has_routes = isinstance(table.get("alerts"), dict) and "routes" in table["alerts"]
     routes = table["alerts"].pop("routes") if has_routes else {}
     values, named, plugins = _from_table(table, path, locations, problems)
@@ -94,22 +99,28 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     problems += access.find_problems(settings.login, settings.masking, settings.roles, settings.operators)
     if problems:
         raise SettingsError("\n".join(problems))
-    return settings
+    return resolve_paths(settings, folder)
 
 
 def _dotted(*keys: str) -> str:
     return ".".join(key if _BARE_KEY.fullmatch(key) else format_value(key) for key in keys)
 
 
-def default_file(environ: Mapping[str, str]) -> Path | None:
+def default_file(environ: Mapping[str, str], folder: Path | None = Path()) -> Path | None:
     """Return the settings file that `load` reads if none is given; None if there is none."""
     if named := environ.get("FLOWHOOKS_CONFIG"):
         return Path(named)
     # A dangling link must be an error: starting with the defaults instead would be a surprise.
-    return Path(DEFAULT_FILE) if os.path.lexists(DEFAULT_FILE) else None
+    return Path(DEFAULT_FILE) if folder is not None and os.path.lexists(folder / DEFAULT_FILE) else None
 
 
-def origin(name: str, config: Path | None, environ: Mapping[str, str], options: Mapping[str, Any]) -> str:
+def origin(
+    name: str,
+    config: Path | None,
+    environ: Mapping[str, str],
+    options: Mapping[str, Any],
+    folder: Path | None = Path(),
+) -> str:
     """Return where the value of a setting comes from: an option, a variable, the settings file or the default.
 
     Args:
@@ -117,20 +128,21 @@ def origin(name: str, config: Path | None, environ: Mapping[str, str], options: 
         config: as for `load`.
         environ: as for `load`.
         options: as for `load`.
+        folder: as for `load`.
     """
     if options.get(name) is not None:
         return f"option --{name}"
     if variable(name) in environ:
         return f"environment variable {variable(name)}"
-    path = default_file(environ) if config is None else config
-    if path and name in _read(path, [])[0]:
+    path = default_file(environ, folder) if config is None else config
+    if path and name in _read(path, folder, [])[0]:
         return f"{format_line(path)}: {name}"
     return f"default of {name}"
 
 
-def _read(path: Path, problems: list[str]) -> tuple[dict[str, Any], Locations]:
+def _read(path: Path, folder: Path | None, problems: list[str]) -> tuple[dict[str, Any], Locations]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = absolute(path, folder).read_bytes().decode("utf-8-sig")
         return tomllib.loads(text), Locations(path, text)
     except OSError as error:
         problems.append(f"{format_line(path)}: cannot be read: {error.strerror}")

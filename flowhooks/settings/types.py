@@ -331,7 +331,7 @@ def database() -> SettingType:
         if not isinstance(value, str):
             raise _invalid("a file's path", value)
         try:
-            database_url(value)
+            database_url(value, Path("/"))  # the working folder may not exist
         except ValueError as error:
             raise ValueError(f"must be a file's path or a database URL: {error}") from None
         return value

@@ -225,7 +225,7 @@ def test_a_failed_start_leaves_the_predecessor_running(served):
         is_refused("its tables are at version 0001 of 0002: run `flowhooks db upgrade`")
         served.remove("broken")
         config.write_text('schemas_dir = "nowhere"\n')
-        is_refused("the folder of schema files nowhere does not exist")
+        is_refused(f"the folder of schema files {served.folder}/nowhere does not exist")
         config.write_text("processes = 2\n")
         is_refused("processes = 2 needs PostgreSQL")
         config.write_text("answer_wait = 1000\n")
@@ -358,11 +358,20 @@ def test_the_timer_of_a_plugin_does_not_end_the_service(site):
 
 
 def test_the_working_folder_of_a_plugin_is_not_used(site):
-    """A handler changes the working folder: a new process has the ledger of before, whose path is relative."""
+    """A handler changes the working folder: a reload and a new process use the files of before, by relative paths."""
     install(site)
-    server = site.start("--database", site.database.name)
+    operator = '[operators.li]\nrole = "view"\ntoken_file = "li.token"\n'
+    token = site.folder / "li.token"
+    token.touch(0o600)
+    token.write_text("a-token-of-li-" * 2)
+    server = site.start("--database", site.database.name, config=operator)
     moved = {"processDefinitionKey": "moves"}
     assert server.post("one", moved, Prefer="wait=60").status == OK
+    other_settings = site.folder / "elsewhere" / "flowhooks.toml"
+    other_settings.write_text("answer_wait = 1\n[operators]\n")
+    assert server.reload()["changed"] == []
+    (site.folder / "flowhooks.toml").write_text(f"answer_wait = 7\n{operator}")
+    assert server.reload()["changed"] == ["answer_wait"]
     replace_server(site)
     server.until_logged("process_replaced")
     assert server.post("two", moved, Prefer="wait=60").status == OK
@@ -373,7 +382,7 @@ def test_the_working_folder_of_a_plugin_is_not_used(site):
     for instance in ("one", "two", "three"):
         assert server.post(instance, moved, Prefer="wait=60").status == OK
         assert [step for step, _ in runs(site, instance)] == ["moves"]
-    assert list((site.folder / "elsewhere").iterdir()) == []
+    assert list(other_settings.parent.iterdir()) == [other_settings]
     server.stop()
 
 

@@ -15,7 +15,6 @@ from flowhooks.operations import server_audit
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from flowhooks.app import App
     from flowhooks.cli.options import SettingsSource
@@ -55,8 +54,6 @@ class ProcessContext:
         reread_settings: reads and checks the settings again, and returns the difference to the given ones.
         configure_log: applies the log settings of new settings.
         environ: the environment of this process before plugins were loaded, which may change it.
-        folder: the working folder of this process before plugins were loaded; None if it was removed. Relative paths
-            are relative to it.
         configured: the addresses in the settings with which the listening sockets were opened, by the setting's name.
         activated: the listening sockets that the service manager has opened, by the setting's name.
     """
@@ -68,7 +65,6 @@ class ProcessContext:
     reread_settings: Callable[[Settings], SettingsDiff]
     configure_log: Callable[[Settings], None]
     environ: Mapping[str, str]
-    folder: Path | None
     configured: Mapping[str, str]
     activated: Mapping[str, socket.socket] = field(default_factory=dict)
 

@@ -16,7 +16,6 @@ from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.socket_activation import take_sockets, with_addresses
 from flowhooks.cli.process.supervisor import Supervisor
-from flowhooks.cli.process.working_folder import working_folder
 from flowhooks.observability import logging
 from flowhooks.observability.shared_counts import continue_counts
 from flowhooks.settings import check_processes, check_removed, diff
@@ -68,7 +67,7 @@ def run(
     service_manager = ServiceManager.from_environ(os.environ)
     inherited = InheritedSockets.from_environ(os.environ)
     activated = take_sockets(os.environ, listeners)
-    environ, folder = dict(os.environ), working_folder()
+    environ = dict(os.environ)
     if inherited is not None:
         with inherited.report_failure():
             loaded = source.load()
@@ -92,7 +91,6 @@ def run(
                 reread_settings=_rereader(lambda: _keep_addresses(inherited, checked()), check=check, redact=redact),
                 configure_log=configure_log,
                 environ=environ,
-                folder=folder,
                 configured=inherited.configured,
             )
             work(settings, context)
@@ -110,7 +108,6 @@ def run(
             reread_settings=_rereader(checked, check=check, redact=redact),
             configure_log=configure_log,
             environ=environ,
-            folder=folder,
             configured={name: getattr(source.load(), name) for name in listeners},
             activated=activated,
         )

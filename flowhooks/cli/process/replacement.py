@@ -28,7 +28,6 @@ from flowhooks.cli.process.child import ChildProcess, own_command
 from flowhooks.cli.process.restart_delay import START_TIMEOUT
 from flowhooks.cli.process.signals import has_terminal, stop_timers
 from flowhooks.cli.process.single_supervisor import NEXT, SUPERVISOR_SIGNALS, Inheritance
-from flowhooks.cli.process.working_folder import left_folder
 from flowhooks.errors import SettingsError
 from flowhooks.execution.cpu_affinity import unpin
 from flowhooks.failpoints import hit
@@ -155,7 +154,7 @@ class Replacement:
                 metrics_dir=None,
                 start_timeout=START_TIMEOUT,
                 environ=context.environ,
-                folder=left_folder(context.folder),
+                folder=context.source.folder.path_if_left(),
                 is_only=True,
                 is_successor=True,
                 parent_is_predecessor=True,
@@ -293,9 +292,10 @@ class Replacement:
         stop_timers()  # they would outlive the execution
         with suppress(Exception):  # a plugin may have closed or replaced it, or its disk is full
             sys.stdout.flush()
-        try:
-            if folder := left_folder(context.folder):
+        with suppress(OSError):  # it was moved or removed after the successor was started there
+            if folder := context.source.folder.path_if_left():
                 os.chdir(folder)
+        try:
             os.execve(inheritance.command[0], inheritance.command, environ)  # noqa: S606 (the own command line)
         except OSError as error:
             # The successor sees that this process ends, takes over, and continues without a supervisor.

@@ -60,12 +60,12 @@ class ForkServerConfig:
         """Create the configuration that loads the same plugins as `settings` do in this process."""
         return cls(
             path=tuple(sys.path),
-            dirs=tuple(Path(folder).absolute() for folder in settings.plugins_dirs),
+            dirs=tuple(map(Path, settings.plugins_dirs)),
             allow=settings.plugins_allow,
             deny=settings.plugins_deny,
             safe_mode=settings.safe_mode,
             sections={name: dict(section) for name, section in settings.plugins.items()},
-            schemas_dir=str(Path(settings.schemas_dir).absolute()) if settings.schemas_dir else "",
+            schemas_dir=settings.schemas_dir,
             cores=cores,
             level=logging.getLogger().level,
         )

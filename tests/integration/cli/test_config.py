@@ -58,7 +58,10 @@ def test_each_origin(shown, tmp_path):
         "location": "FLOWHOOKS_ANSWER_WAIT",
     }
     assert (found["http.threads"]["value"], found["http.threads"]["location"]) == (4, "flowhooks.toml:5")
-    assert (found["plugins_dirs"]["origin"], found["plugins_dirs"]["value"]) == ("option", ["more"])
+    assert (found["plugins_dirs"]["origin"], found["plugins_dirs"]["value"]) == (
+        "option",
+        [str(tmp_path / "more")],
+    )
     assert (found["listen"]["origin"], found["listen"]["location"]) == ("default", "")
     assert found['sources."erp.main".rate']["location"] == "flowhooks.toml:9"
     assert found['sources."erp.main".conclusion']["value"] == {"agree": "approved"}

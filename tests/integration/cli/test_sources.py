@@ -116,10 +116,16 @@ def test_the_list_of_sources(tmp_path):
     )
     ran = run("sources", "list")
     assert ran.exit_code == 0, ran.output
-    for text in ("1 token", "10.0.0.0/8", "1,000 bytes", "token in hr", "5 per second", "anywhere", "(expired)"):
+    file = f"token in {tmp_path}/hr"
+    for text in ("1 token", "10.0.0.0/8", "1,000 bytes", file, "5 per second", "anywhere", "(expired)"):
         assert text in " ".join(ran.output.split())
     listed = {source["name"]: source for source in json.loads(run("sources", "list", "--json").stdout)["sources"]}
-    assert listed["erp"]["secrets"][0] == {"file": "new", "env": None, "not_after": None, "ended": False}
+    assert listed["erp"]["secrets"][0] == {
+        "file": str(tmp_path / "new"),
+        "env": None,
+        "not_after": None,
+        "ended": False,
+    }
     assert listed["erp"]["secrets"][1]["ended"] is True
     assert (listed["crm"]["tokens"], listed["crm"]["allow"], listed["crm"]["max_body_bytes"]) == (
         1,

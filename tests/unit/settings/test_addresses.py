@@ -105,6 +105,16 @@ def test_paths_become_urls(name, tmp_path, monkeypatch):
     assert (url.drivername, url.database, dict(url.query)) == ("sqlite", str(tmp_path / name), {})
 
 
+def test_a_path_in_a_removed_working_folder(tmp_path, monkeypatch):
+    """Settings that were made without `load` have an error, too; a setting is checked without the folder."""
+    (tmp_path / "removed").mkdir()
+    monkeypatch.chdir(tmp_path / "removed")
+    (tmp_path / "removed").rmdir()
+    with pytest.raises(SettingsError, match="database: the working folder cannot be used: No such file or directory"):
+        settings.database_url(settings.Settings())
+    assert settings.load(None, {}, {"database": "f.db"}, tmp_path).database == str(tmp_path / "f.db")
+
+
 def test_home_folder():
     """`~` is the home folder."""
     url = settings.database_url(settings.Settings(database="~/flowhooks.db"))

@@ -71,7 +71,7 @@ def test_a_whole_file(write_settings):
 
     loaded = settings.load(path, {}, {})
 
-    assert (loaded.database, loaded.listen, loaded.answer_wait) == ("~/ledger.db", "[::1]:0", 0.0)
+    assert (loaded.database, loaded.listen, loaded.answer_wait) == (str(Path.home() / "ledger.db"), "[::1]:0", 0.0)
     assert loaded.plugins_dirs == (str(Path("~/one").expanduser()), "two")
     assert (loaded.http.threads, loaded.http.read_timeout, loaded.http.idle_timeout) == (4, 2.0, 60.0)
     assert isinstance(loaded.http.read_timeout, float)

@@ -337,7 +337,7 @@ def test_wrong_settings_are_found_before_pip_is_run(there):
     assert "FLOWHOOKS_LISTN is not a setting" in there.said
     assert there.plugin() is None
     there.run("plugins", "install", "./acme-leave", *PIP, code=1, FLOWHOOKS_PLUGINS_DIRS="missing-folder")
-    assert "the plugins folder missing-folder cannot be read" in there.said
+    assert "missing-folder cannot be read: No such file" in there.said
     shared = {"FLOWHOOKS_DATABASE": "postgresql://127.0.0.1/none"}
     there.run("plugins", "install", "./acme-leave", "--restart", *PIP, code=2, **shared)
     assert "--restart cannot find a server on PostgreSQL" in there.said

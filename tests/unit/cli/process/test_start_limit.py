@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -48,7 +47,7 @@ def finish_loading(link, service_manager=None, **signals):
     """Do what any process does when it has loaded its plugins; return its context."""
     context = ProcessContext(
         started=0.0, source=None, inherited=link, service_manager=service_manager, reread_settings=None,
-        configure_log=None, environ={}, folder=Path(), configured={},
+        configure_log=None, environ={}, configured={},
     )  # fmt: skip
     context.finish_loading(SimpleNamespace(finish_loading=lambda: None, **signals))
     return context
