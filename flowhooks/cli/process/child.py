@@ -138,13 +138,14 @@ class ChildProcess:
         self._reset(start_timeout)
 
     @classmethod
-    def adopt(cls, pid: int, number: int, control: socket.socket, *, start_timeout: float) -> Self:
-        """Return a child process that this process started before it executed another program."""
+    def adopt(cls, pid: int, number: int, control: socket.socket) -> Self:
+        """Return a child process that this process started, and that loaded, before it executed another program."""
         child = cls.__new__(cls)
         child.number, child.generation, child.control = number, 0, control
         child.metrics_number = None
         child._process = _AdoptedProcess(pid)  # noqa: SLF001 (its own class)
-        child._reset(start_timeout)  # noqa: SLF001 (as above)
+        child._reset(0.0)  # noqa: SLF001 (as above)
+        child._note_loaded()  # noqa: SLF001 (as above)
         return child
 
     def _reset(self, start_timeout: float) -> None:
@@ -194,15 +195,14 @@ class ChildProcess:
             self.released, self.has_ended = message["released"], message["ended"]
         else:
             if "loaded" in message:
-                self.note_loaded()
+                self._note_loaded()
             self.wants_replacement |= "replace" in message
             self.has_reloaded |= "reloaded" in message
 
-    def note_loaded(self) -> None:
-        """Note that the process has loaded everything, so that it is no longer killed if its start takes long."""
+    def _note_loaded(self) -> None:
         self.has_loaded = True
         if not self.stop_requested:
-            self.kill_at = 0.0
+            self.kill_at = 0.0  # the rest of the start may take long
 
     def retire(self, *, timeout: float) -> None:
         """Tell the process to retire because a successor has taken over."""

@@ -100,7 +100,7 @@ def supervise(inherited: str) -> int:
     sockets = {name: socket.socket(fileno=number) for name, number in inheritance.sockets.items()}
     for sock in (control, *sockets.values()):
         sock.set_inheritable(False)
-    successor = ChildProcess.adopt(inheritance.pid, inheritance.number, control, start_timeout=START_TIMEOUT)
+    successor = ChildProcess.adopt(inheritance.pid, inheritance.number, control)
     return SingleSupervisor(inheritance=inheritance, sockets=sockets, successor=successor).run()
 
 
@@ -143,7 +143,6 @@ class SingleSupervisor:
             selector.register(signals.reader, selectors.EVENT_READ)
             log.info("supervisor_started", processes=1)
             if self.successor is not None:
-                self.successor.note_loaded()
                 self.successor.report_supervised()
                 selector.register(self.successor.control, selectors.EVENT_READ, self.successor)
             while not self._stopping or any(self._children()):
@@ -286,8 +285,6 @@ class SingleSupervisor:
 
     def _serve_requests(self, current: ChildProcess, selector: selectors.BaseSelector) -> None:
         """Do what the running process asks for, and what it is asked for."""
-        if not current.stop_requested:
-            current.kill_at = 0.0
         if current.wants_replacement:
             current.wants_replacement = False
             self._replace(selector)

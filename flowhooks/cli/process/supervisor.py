@@ -224,7 +224,6 @@ class Supervisor:
                 selector.unregister(child.control)
         if child.ready_at is None or was_ready or child.stop_requested:
             return
-        child.kill_at = 0.0
         self._was_ready = True
         slot = self._slots[child.number]
         if child is slot.successor:

@@ -269,7 +269,7 @@ def test_an_exited_process_with_an_open_link_in_its_child(supervisor):
     """The supervisor does not wait for the end of what still has the other end of its link open."""
     ours, theirs = socket.socketpair()
     with ours, theirs, selectors.DefaultSelector() as selector:
-        child = ChildProcess.adopt(os.getpid(), 0, ours, start_timeout=1)
+        child = ChildProcess.adopt(os.getpid(), 0, ours)
         theirs.sendall(b'{"failed": "no settings", "code": 2}\n')
         supervisor._close(child, selector)
         assert child.exit_reason() == "no settings"

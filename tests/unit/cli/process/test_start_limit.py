@@ -34,7 +34,8 @@ def child(request):
     """A process that is started, and has loaded its plugins or not."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        made = ChildProcess.adopt(os.getpid(), 0, ours, start_timeout=START_TIMEOUT)
+        made = ChildProcess.adopt(os.getpid(), 0, ours)
+        made.has_loaded, made.kill_at = False, made.started + START_TIMEOUT  # as if it was started here
         made._process = SimpleNamespace(kill=lambda: None)
         if request.param == "loaded":
             finish_loading(InheritedSockets(0, {}, theirs))

@@ -134,7 +134,7 @@ def test_a_ready_process_gets_no_second_signal():
     signalled = []
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        child = ChildProcess.adopt(1, 0, ours, start_timeout=1)
+        child = ChildProcess.adopt(1, 0, ours)
         child._process = SimpleNamespace(terminate=lambda: signalled.append(child))
         child.stop(timeout=1)
         assert signalled == [child]
@@ -147,7 +147,7 @@ def test_the_reported_shutdown_timeout_of_a_process_applies(supervisor):
     """Each process has read `shutdown.timeout` at its own start; the limit of one that is not ready is estimated."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        child = ChildProcess.adopt(os.getpid(), 0, ours, start_timeout=1)
+        child = ChildProcess.adopt(os.getpid(), 0, ours)
         InheritedSockets(0, {}, theirs).report_ready(910.0)
         child.receive()
     timeouts = {}
