@@ -24,6 +24,14 @@ def _handlers_of_the_test_process():
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def stopped(monkeypatch):
+    """One entry for each time that timers would be stopped. The time limit of a test is one of them."""
+    stops = []
+    monkeypatch.setattr(signals, "stop_timers", lambda: stops.append(1))
+    return stops
+
+
 @pytest.fixture
 def exits(monkeypatch):
     """The exit codes with which the process would end."""
@@ -69,14 +77,24 @@ def test_signals_of_a_timer_do_not_prolong_a_wait():
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     earlier = signal.signal(signal.SIGALRM, tick)
+    limit = signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
     try:
         with signals.ShutdownSignal() as shutdown_signal:
-            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
             assert not shutdown_signal.wait(0.05)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, earlier)
+        signal.setitimer(signal.ITIMER_REAL, *limit)
     assert len(ticks) < last
+
+
+def test_the_time_limit_of_a_test_is_kept(stopped):
+    """A process stops the timers of its plugins at its end, but not in these tests."""
+    limit = signal.getitimer(signal.ITIMER_REAL)
+    with signals.ShutdownSignal():
+        pass
+    assert stopped == [1]
+    assert bool(signal.getitimer(signal.ITIMER_REAL)[0]) is bool(limit[0])
 
 
 @pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
