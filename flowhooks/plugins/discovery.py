@@ -111,24 +111,32 @@ def _installed(warnings: list[str]) -> list[EntryPoint]:
         if not ours:
             continue
         name = re.sub(r"[-_.]+", "-", _name(distribution)).lower()
-        if name not in seen and _is_first(distribution, name):
+        if name not in seen and _is_first(distribution, name, warnings):
             entry_points += ours
         if name:
             seen.add(name)
     return entry_points
 
 
-def _is_first(distribution: metadata.Distribution, name: str) -> bool:
+def _is_first(distribution: metadata.Distribution, name: str, warnings: list[str]) -> bool:
     """Return whether no package with this name is in an earlier folder of `sys.path`; True if that is unknown.
 
     The earlier package may have no entry points. It is searched by the names of folders, because reading the metadata
-    of every package would slow down each start.
+    of every package would slow down each start. A folder without a name in its metadata is no package: a removal that
+    was interrupted has left it.
     """
+    folder = str(distribution.locate_file(""))
     try:
-        first = metadata.distribution(name)
-        return str(first.locate_file("")) == str(distribution.locate_file(""))
-    except Exception:  # noqa: BLE001 (its folder has another name, or its metadata has no name)
+        for earlier in metadata.distributions(name=name) if name else ():
+            if (other := str(earlier.locate_file(""))) == folder:
+                break
+            if _name(earlier):
+                return False
+            why = f"{name} in {other} has no readable metadata, so that in {folder} is used; remove what is left of it"
+            warnings.append(printable_line(why))
+    except Exception:  # noqa: BLE001 (a folder of `sys.path` may raise any error)
         return True
+    return True
 
 
 def _name(distribution: metadata.Distribution | None) -> str:

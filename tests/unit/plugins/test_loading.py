@@ -171,6 +171,22 @@ def test_a_package_that_its_name_does_not_find_counts(metadata, site):
     assert "leave" in {plugin.name for plugin in discover(objects={}, entry_points=None, dirs=())[0]}
 
 
+def test_the_remains_of_a_removed_copy_hide_no_plugin(site, monkeypatch):
+    """A folder without metadata is no package, although it has the name and is first; a warning names both folders."""
+    remains = site.path.parent / "removed"
+    (remains / "acme_leave-1.9.dist-info").mkdir(parents=True)
+    folder = site.path / "acme_leave-2.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-leave\nVersion: 2.0\n")
+    (folder / "entry_points.txt").write_text("[flowhooks]\nleave = acme_leave\n")
+    monkeypatch.setattr(sys, "path", [str(remains), *sys.path])
+    plugins, warnings = discover(objects={}, entry_points=None, dirs=())
+    assert "leave" in {plugin.name for plugin in plugins}
+    (warning,) = (text for text in warnings if "acme-leave" in text)
+    assert str(remains) in warning
+    assert str(site.path) in warning
+
+
 def test_two_plugins_with_the_same_name(site, good):
     """The second plugin of a name is quarantined, even if the first failed, and both origins are named."""
     site.install("twin", "raise ValueError")
