@@ -28,7 +28,8 @@ FlowhooksError
     ├── RateLimited      the source exceeds its rate limit; safe to repeat later
     ├── IdentityConflict an earlier callback with this identity had other data
     └── Unavailable      not known to be stored; safe to repeat
-        └── DamagedRow   a stored row cannot be read
+        ├── DamagedRow   a stored row cannot be read
+        └── ProcessExpired   other processes have taken this process for stopped, or it is shutting down
 
 Reject, RetryAfter       raised by handlers to set the outcome of their attempt
 """
@@ -323,6 +324,13 @@ class DamagedRow(Unavailable):
     def __init__(self, why: str) -> None:
         super().__init__("event_damaged")
         self.why = why
+
+
+class ProcessExpired(Unavailable):
+    """No attempt can start, because the ledger lists this process as stopped. It continues under a new id."""
+
+    def __init__(self) -> None:
+        super().__init__("draining")  # while it shuts down, it gets no new id
 
 
 class Reject(Exception):

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sqlalchemy import Text, bindparam, select
+
+from flowhooks.errors import ProcessExpired
 from flowhooks.ledger import database
-from flowhooks.ledger.tables import attempts
+from flowhooks.ledger.tables import attempts, processes
 from flowhooks.model.delivery import Trigger
 from flowhooks.model.event import Origin
 from flowhooks.model.plugin_version import UNKNOWN_VERSION, PluginVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from flowhooks.ledger.deliveries import ClaimRequest
     from flowhooks.ledger.transaction import WriteTransaction
 
-_INSERT: Final = database.BulkInsert(attempts)
+# Its row is locked, so that no other process expires it before the COMMIT. A process that is being expired is skipped:
+# if the transaction waited, it would hold deliveries for which the other process may wait.
+_LIVE_PROCESS: Final = (
+    select(processes.c.id)
+    .where(processes.c.id == bindparam("live_process", type_=Text), processes.c.stopped_at.is_(None))
+    .with_for_update(read=True, key_share=True, skip_locked=True)
+    .scalar_subquery()
+)
+_INSERT: Final = database.BulkInsert(attempts, also_read=_LIVE_PROCESS)
 _TRIGGERS: Final = frozenset(Trigger)
 
 
@@ -26,12 +37,17 @@ class InFlightAttempts:
     If the reply to a COMMIT is lost, the database may list attempts as running that this process never started. They
     are recognized by being absent here.
 
+    Args:
+        on_expired: called, within its transaction, if an attempt cannot start because this process has expired.
+
     Attributes:
+        on_expired: as given.
         plugin_versions: the version of the plugin of each loaded handler, by handler id. Each attempt stores it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_expired: Callable[[], None] = lambda: None) -> None:
         self._attempts: set[tuple[str, int]] = set()
+        self.on_expired = on_expired
         self.plugin_versions: Mapping[str, PluginVersion] = {}
 
     def add(self, attempts: Iterable[tuple[str, int]]) -> None:
@@ -95,16 +111,24 @@ def first_trigger(origin: str | None) -> Trigger:
 def start_attempts(
     transaction: WriteTransaction, starts: Collection[AttemptStart], in_flight: InFlightAttempts, *, process: str
 ) -> None:
-    """Store started attempts. The same transaction marks their deliveries as *running*."""
+    """Store started attempts. The same transaction marks their deliveries as *running*.
+
+    Raises:
+        ProcessExpired: other processes of a shared ledger have expired this one, or are about to.
+    """
     keys = [(start.delivery_id, start.number) for start in starts]
     versions = in_flight.plugin_versions
     # Before the commit, because other work of the same transaction may read it.
     in_flight.add(keys)
     transaction.after_rollback(lambda: in_flight.discard(keys))
-    _INSERT(
-        transaction.connection,
-        [_row(start, versions.get(start.handler, UNKNOWN_VERSION), process) for start in starts],
-    )
+    rows = [_row(start, versions.get(start.handler, UNKNOWN_VERSION), process) for start in starts]
+    if transaction.connection.dialect.name == "sqlite":  # no other process writes
+        _INSERT(transaction.connection, rows)
+        return
+    _, live_process = _INSERT.insert_and_read(transaction.connection, rows, live_process=process)
+    if live_process is None:
+        in_flight.on_expired()
+        raise ProcessExpired
 
 
 def _row(start: AttemptStart, version: PluginVersion, process: str) -> dict[str, Any]:

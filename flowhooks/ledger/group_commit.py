@@ -20,7 +20,8 @@ Rules that the rest of the package relies on:
 - **A lost COMMIT reply is not success.** Work may then have been done although its caller gets an error, and it may be
   executed again. Every work function therefore has to be repeatable: inserts are keyed by identity, updates by the
   state and attempt that they expect.
-- **A connection that was lost before the COMMIT was sent** is replaced, and the batch is executed once more.
+- **A connection that was lost before the COMMIT was sent** is replaced, and the batch is executed once more. So is the
+  batch of a process that has expired (`ProcessExpired`): `on_begin` gives the process a new id.
 - **Callbacks follow durability.** `after_commit` callbacks run only after the COMMIT has been confirmed,
   `after_rollback` callbacks only if it has not.
 - **`on_begin`** is called first in every transaction, also when the items of a batch are executed one by one. It stores
@@ -44,7 +45,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from flowhooks.errors import Unavailable
+from flowhooks.errors import ProcessExpired, Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.logger import get_logger
@@ -254,7 +255,7 @@ class GroupCommitWriter:
         Args:
             batch: the requests.
             retry: whether to try once more if the connection was lost before the COMMIT was sent, as after a restart of
-                the server.
+                the server, or if this process has expired.
         """
         began = time.monotonic()
         if self._blocked_since is None:
@@ -266,10 +267,10 @@ class GroupCommitWriter:
                 self._blocked_since = None
             cause = error.__cause__ if isinstance(error, _BeginFailed | _RolledBack) else error
             is_available = not isinstance(error, _BeginFailed)
-            if isinstance(error, _RolledBack) and _is_lost(cause):
-                if retry:
-                    return self._commit(batch, retry=False)
-                is_available = False
+            is_lost = isinstance(error, _RolledBack) and _is_lost(cause)
+            if retry and (is_lost or isinstance(cause, ProcessExpired)):
+                return self._commit(batch, retry=False)
+            is_available = is_available and not is_lost
             if is_available and len(batch) > 1:
                 # One bad item must not take the others with it.
                 return self._commit_each([[request] for request in batch], cause)

@@ -135,7 +135,7 @@ class Ledger(Reader):
             clock, kind=kind, handlers=handler_ids, heartbeat_timeout=heartbeat_timeout
         )
         self.runner = runner
-        self._in_flight = in_flight = InFlightAttempts()
+        self._in_flight = in_flight = InFlightAttempts(self._registration.request_heartbeat)
         self.pauses = pauses or PausedHandlers()
         self._order_scheduler = OrderScheduler(
             runner=runner,

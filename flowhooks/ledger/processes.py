@@ -24,6 +24,9 @@ wrongly taken for failed by *fencing*.
   transaction of a handler is checked in the same way before its COMMIT (`handler_transaction`).
 - A process whose own heartbeat is overdue starts its next transaction with one (`HeartbeatState.is_overdue`). It thus
   learns that it was expired before it starts work under the old id. The time in which its machine slept counts.
+- The clocks of a virtual machine stand still while it is paused. So the statement that starts attempts also reads and
+  locks the row of their process (`attempt_starts`). If the process has expired, the transaction is rolled back, and its
+  batch is executed again after a heartbeat. A process that holds this lock is expired after its transaction.
 - A heartbeat counts once it is durable. After a failed one, every transaction starts with another one until it is
   (`ProcessRegistration`), because attempts under an id that is not stored would be recorded as lost while they run.
 """
@@ -152,7 +155,10 @@ def expire_stale(transaction: WriteTransaction, now: int, limits: ExpiryLimits) 
     silent = or_(processes.c.heartbeat_at < limits.before, processes.c.heartbeat_at > limits.after)
     # Within the statement that reads the heartbeats: another process may have sent one after a step of the clock.
     is_steady = database.Now().between(limits.now_from, limits.now_until)
-    ended = update(processes).where(processes.c.stopped_at.is_(None), silent, is_steady).values(stopped_at=now)
+    is_stale = processes.c.stopped_at.is_(None) & silent & is_steady
+    # A locked process has an open transaction that starts attempts: it is expired once that transaction has ended.
+    stale = select(processes.c.id).where(is_stale).with_for_update(skip_locked=True)
+    ended = update(processes).where(processes.c.id.in_(stale), is_stale).values(stopped_at=now)
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
     transaction.notice.handlers |= bool(buried)
     return buried

@@ -14,7 +14,7 @@ import stations
 from sqlalchemy import event
 
 from flowhooks.clock import Clock
-from flowhooks.ledger import database
+from flowhooks.ledger import database, processes
 from flowhooks.ledger.attempt_starts import InFlightAttempts
 from flowhooks.ledger.attempts import ResultRecorder, claim
 from flowhooks.ledger.deliveries import ClaimRequest
@@ -54,9 +54,12 @@ def collect_plans(url: str) -> str:
             database_transaction = connection.begin()
             transaction = WriteTransaction(connection)
             in_flight = InFlightAttempts()
+            processes.register(transaction, "plans", kind="command", handlers=(), now=clock.now())
             accepting = EventInserter(runner=runner, process="plans", in_flight=in_flight)
             settling = ResultRecorder(runner=runner, in_flight=in_flight)
             new_events = [stations._new_event(clock, text) for _ in range(BATCH)]
+
+            statements_so_far.clear()
 
             def step(name: str) -> None:
                 steps.append((name, statements_so_far.copy()))

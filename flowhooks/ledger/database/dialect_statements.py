@@ -404,12 +404,15 @@ class BulkInsert:
             return self._selected_rows(connection, {"rows": json.dumps(rows, ensure_ascii=False)})
         return self._listed_rows(connection, rows)
 
-    def insert_and_read(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], Any]:
+    def insert_and_read(
+        self, connection: Connection, rows: Sequence[dict[str, Any]], **parameters: str
+    ) -> tuple[list[Any], Any]:
         """Insert rows; return the first primary key column of each stored row, and the value of `also_read`.
 
-        The value is None if no row was stored, and on SQLite, where the only process knows it.
+        The value is None if no row was stored, and on SQLite, where the only process knows it. `parameters` are those
+        of `also_read`.
         """
         if connection.dialect.name != POSTGRESQL:
             return [row[0] for row in self._listed_keys(connection, rows)], None
-        inserted = self._selected_and_read(connection, {"rows": json.dumps(rows, ensure_ascii=False)})
+        inserted = self._selected_and_read(connection, {"rows": json.dumps(rows, ensure_ascii=False), **parameters})
         return [row[0] for row in inserted], inserted[0].beside if inserted else None

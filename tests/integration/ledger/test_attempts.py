@@ -108,9 +108,10 @@ def test_a_result_is_stored_unchanged(ledger_steps):
 def test_a_failed_claim_leaves_the_delivery_waiting(ledger_steps):
     """If the claim's transaction fails after its statements, the delivery still waits without an attempt."""
     _, (queued,) = ledger_steps.accept("i1", "p:a")
+    process = ledger_steps.ledger.process
 
     def cut(transaction):
-        assert claim(transaction, [ClaimRequest(queued, 1)], InFlightAttempts(), process="me")[0].attempt == 1
+        assert claim(transaction, [ClaimRequest(queued, 1)], InFlightAttempts(), process=process)[0].attempt == 1
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError
 
 from flowhooks import Retry, State
-from flowhooks.errors import FlowhooksError, Unavailable
+from flowhooks.errors import FlowhooksError, ProcessExpired, Unavailable
 from flowhooks.ledger import database, processes
 from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.recovery import recover_unstarted
 from flowhooks.model.delivery import OutcomeKind
+from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.postgresql
 
@@ -23,6 +26,9 @@ HEARTBEAT_TIMEOUT = 30.0
 """Seconds; the default."""
 HOUR = 3_600_000_000
 """Microseconds."""
+WAITING_SESSIONS = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'
+"""
 
 
 def nothing(event):
@@ -385,6 +391,89 @@ def test_a_heartbeat_precedes_a_claim_after_the_machine_slept(two, ledger_steps_
     asleep = {time.CLOCK_BOOTTIME: 2 * HEARTBEAT_TIMEOUT}
     monkeypatch.setattr(time, "clock_gettime", lambda clock: read(clock) + asleep.get(clock, 0))
     two[0].app.ledger.claim(queued)
+    assert_runs_under_a_live_id(two, event_id)
+
+
+def claim_next(flow, queued):
+    """Claim the next deliveries of the handler for two free slots."""
+    request = SimpleNamespace(
+        handler=queued.handler,
+        skipped=(),
+        probing=(),
+        with_probes=False,
+        take=lambda _transaction: 2,
+        passes=lambda _event: True,
+        on_claimed=lambda _transaction, _started, **_more: None,
+    )
+    flow.app.ledger.claim_next(request).result(WAIT_TIMEOUT)
+
+
+@pytest.mark.parametrize("start", [lambda flow, queued: flow.app.ledger.claim(queued), claim_next])
+def test_an_expired_process_claims_under_a_new_id(two, ledger_steps_of, eventually, start):
+    """Its machine was paused, and so was its clock: nothing tells it that a heartbeat is due."""
+    _, event_id, queued = expired(two, ledger_steps_of, eventually)
+    start(two[0], queued)
+    assert_runs_under_a_live_id(two, event_id)
+
+
+def test_an_expired_process_accepts_under_a_new_id(two, ledger_steps_of, eventually, monkeypatch):
+    """An attempt that starts with the acceptance of its event belongs to the new id, like the others of its batch."""
+    ledger_steps, _, queued = expired(two, ledger_steps_of, eventually)
+    monkeypatch.setattr(ledger_steps.ledger.runner, "reserve", lambda _transaction, deliveries: deliveries)
+    accepted, claimed = ledger_steps.run_in_one_batch(
+        lambda: two[0].take("i2", wait=0), lambda: ledger_steps.ledger.claim(queued)
+    )
+    assert claimed.attempt == 1
+    assert two[0].sql("SELECT process FROM attempts") == [(ledger_steps.ledger.process,)] * 2
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].only(accepted.event_id).state is State.RUNNING
+
+
+def test_a_process_is_not_expired_while_it_starts_an_attempt(two):
+    """Its machine was paused before the COMMIT: others do not wait for it, and expire it after the COMMIT."""
+    ledger, event_id = two[0].app.ledger, two[0].take("i1", wait=0).event_id
+    (queued,) = ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
+
+    def start(transaction):
+        claim(transaction, [ClaimRequest(queued, two[0].clock.now())], ledger._in_flight, process=ledger.process)
+        expire_heartbeat(two[1], ledger.process)
+        two[1].app.ledger.recover()
+        return two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL")
+
+    assert ledger.write(start) == [(2,)]
+    assert two[1].only(event_id).state is State.RUNNING
+    assert two[1].app.ledger.recover()[State.WAITING] == 1
+
+
+def test_a_process_that_has_stopped_starts_no_attempt(two):
+    """A claim after the deregistration of its process fails, because the process gets no new id."""
+    ledger, event_id = two[0].app.ledger, two[0].take("i1", wait=0).event_id
+    (queued,) = ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
+    ledger._closing = True
+    ledger.write(lambda transaction: processes.deregister(transaction, ledger.process, two[0].clock.now()))
+    with pytest.raises(ProcessExpired):
+        ledger.claim(queued)
+    assert two[1].only(event_id).state is State.WAITING
+
+
+def test_a_claim_waits_for_the_expiry_of_its_process(long_timeouts, two):
+    """While another process expires this one, it starts no attempt, and it holds no delivery meanwhile."""
+    first, second = (flow.app.ledger for flow in two)
+    event_id = two[0].take("i1", wait=0).event_id
+    (queued,) = first.due_deliveries(two[0].clock.now(), lambda _handler: 10)
+    expire_heartbeat(two[1], first.process)
+
+    def expire(transaction):
+        limits = second._registration.heartbeats.expiry_limits()
+        assert processes.expire_stale(transaction, two[1].clock.now(), limits) == [first.process]
+        claimed = threads.submit(first.claim, queued)
+        until(lambda: two[1].sql(WAITING_SESSIONS))
+        lock = "SELECT FROM deliveries FOR UPDATE NOWAIT"
+        assert transaction.connection.exec_driver_sql(lock).rowcount == 1
+        return claimed
+
+    with ThreadPoolExecutor() as threads:
+        assert second.write(expire).result(WAIT_TIMEOUT).attempt == 1
     assert_runs_under_a_live_id(two, event_id)
 
 
