@@ -158,7 +158,9 @@ class CircuitBreaker:
         plugin_version = str(self._plugin_versions.get(handler, UNKNOWN_VERSION))
         circuit = circuit_state.OpenCircuit(handler, why[:MAX_REASON_CHARS], plugin_version, retry_at)
         pauses = self._ledger.pauses
-        if self._ledger.write(lambda transaction: circuit_state.open_circuit(transaction, circuit, now, pauses)):
+        if self._ledger.write(
+            lambda transaction: circuit_state.open_circuit(transaction, circuit, now, pauses), alone=True
+        ):
             log.error(
                 "circuit_opened",
                 handler=handler,
@@ -170,7 +172,9 @@ class CircuitBreaker:
 
     def _close(self, handlers: Collection[str]) -> frozenset[str]:
         now, pauses = self._clock.now(), self._ledger.pauses
-        return self._ledger.write(lambda transaction: circuit_state.close_circuits(transaction, handlers, now, pauses))
+        return self._ledger.write(
+            lambda transaction: circuit_state.close_circuits(transaction, handlers, now, pauses), alone=True
+        )
 
     def _run_trials(self, execute: ExecuteFn, stop: threading.Event) -> Iterator[threading.Thread]:
         """Start a trial for each open circuit whose retry time has come; yield their threads."""

@@ -6,7 +6,7 @@ A commit waits for the disk, and that wait is the same for one row and for a hun
 
 1. `submit` puts a `WriteRequest` (a work function and one item) into a queue and returns at once.
 2. The writer thread takes up to `MAX_BATCH_SIZE` requests, groups them by work function, and calls each function once
-   with all its items, in one transaction (see `run_last` for the exception).
+   with all its items, in one transaction (see `run_last` and `call_alone` for the exceptions).
 3. After the COMMIT it runs the transaction's callbacks, then gives each request its result, which wakes its caller.
 
 While one COMMIT is under way the next batch queues up. The busier the process, the larger its batches and the cheaper
@@ -29,8 +29,10 @@ Rules that the rest of the package relies on:
 - **`run_last`** names the work functions that take locks other processes wait for. They run at the end of a
   transaction, so that these locks are short. A transaction runs only one of them. Each takes its locks in one order,
   but two of them, one after the other, would not, and two processes could wait for each other.
-- **`before_commit` callbacks** run after them, because they change rows that all processes change. Every process locks
-  these rows in the order of `SharedRows`.
+- **`call_alone`** is the work function for changes of rows that claims change as well, while they have other locks. It
+  runs each function in a transaction of its own, which waits for these rows only before it has any lock.
+- **`before_commit` callbacks** run after all work functions, because they change rows that all processes change. Every
+  process locks these rows in the order of `SharedRows`.
 """
 
 from __future__ import annotations
@@ -244,10 +246,14 @@ class GroupCommitWriter:
         """Return the requests of each transaction, in which those of a function of `run_last` come last."""
         others: list[WriteRequest] = []
         last: dict[Any, list[WriteRequest]] = {}
+        alone: list[list[WriteRequest]] = []
         for request in batch:
-            (last.setdefault(request.work, []) if request.work in self._run_last else others).append(request)
+            if request.work is call_alone:
+                alone.append([request])
+            else:
+                (last.setdefault(request.work, []) if request.work in self._run_last else others).append(request)
         first, *rest = last.values() or [[]]
-        return [others + first, *rest]
+        return [requests for requests in (others + first, *rest, *alone) if requests]
 
     def _commit(self, batch: list[WriteRequest], *, retry: bool = True) -> bool:
         """Execute a batch and set its results; return whether the database was available.
@@ -391,3 +397,8 @@ class _RolledBack(Exception):
 def call_each(transaction: WriteTransaction, functions: list[Callable[[WriteTransaction], Any]]) -> list[Any]:
     """Call functions with the transaction: the work function for work that has no batch form."""
     return [function(transaction) for function in functions]
+
+
+def call_alone(transaction: WriteTransaction, functions: list[Callable[[WriteTransaction], Any]]) -> list[Any]:
+    """Call one function with a transaction of its own."""
+    return call_each(transaction, functions)

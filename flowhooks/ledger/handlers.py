@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, bindparam, case, select, update
 from flowhooks.errors import DamagedRow, FlowhooksError, NewerSelectorsError
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair, shown_time
-from flowhooks.ledger.pauses import CircuitState, to_circuit
+from flowhooks.ledger.pauses import CircuitState, lock_in_order, to_circuit
 from flowhooks.ledger.tables import (
     IS_BLOCKED,
     IS_RUNNING_OR_FAILED,
@@ -203,9 +203,11 @@ def retire(transaction: WriteTransaction, ids: Iterable[str], now: int) -> froze
 
     Their deliveries stay stored.
     """
-    is_registered = handlers.c.id.in_(database.string_array("ids")) & handlers.c.retired_at.is_(None)
-    statement = update(handlers).where(is_registered).values(retired_at=now).returning(handlers.c.id)
-    retired_ids = frozenset(transaction.connection.execute(statement, {"ids": json.dumps(list(ids))}).scalars())
+    is_registered = handlers.c.retired_at.is_(None)
+    selected = lock_in_order(is_registered, handlers.c.id.in_(database.string_array("ids")))
+    statement = update(handlers).where(is_registered, handlers.c.id.in_(selected)).values(retired_at=now)
+    rows = transaction.connection.execute(statement.returning(handlers.c.id), {"ids": json.dumps(list(ids))})
+    retired_ids = frozenset(rows.scalars())
     transaction.notice.handlers |= bool(retired_ids)
     return retired_ids
 

@@ -29,7 +29,7 @@ from flowhooks.ledger.database.guarded_session import SessionPool
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.due_deliveries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.events import EventInserter
-from flowhooks.ledger.group_commit import GroupCommitWriter, call_each, wait_for
+from flowhooks.ledger.group_commit import GroupCommitWriter, call_alone, call_each, wait_for
 from flowhooks.ledger.handler_transaction import HandlerTransaction
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.ordering import OrderScheduler
@@ -198,17 +198,23 @@ class Ledger(Reader):
         database.dispose(self._write_engine)
 
     def write(
-        self, function: Callable[[WriteTransaction], T], timeout: float | None = None, *, certain: bool = True
+        self,
+        function: Callable[[WriteTransaction], T],
+        timeout: float | None = None,
+        *,
+        certain: bool = True,
+        alone: bool = False,
     ) -> T:
         """Call `function` in the writer's thread, in a transaction, and wait until the transaction is durable.
 
-        `function` may be called again if the transaction failed; `timeout` and `certain` are those of `wait_for`.
+        `function` may be called again if the transaction failed; `timeout` and `certain` are those of `wait_for`. A
+        function that changes rows of `handlers` needs a transaction that does nothing else: `alone`.
 
         Raises:
             Unavailable: the work was not done, or not in time.
             FlowhooksError: the error that `function` raised; nothing was changed.
         """
-        future: Future[T] = self._writer.submit(call_each, function)
+        future: Future[T] = self._writer.submit(call_alone if alone else call_each, function)
         return self.wait_for(future, timeout, certain=certain)
 
     def wait_for(self, future: Future[T], timeout: float | None = None, *, certain: bool = False) -> T:

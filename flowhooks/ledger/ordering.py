@@ -16,8 +16,9 @@ handler's rate is counted there, too (`start_limits.py`).
 
 **Handlers are locked before groups**, because a claim for free slots locks its handlers before it reads which
 deliveries are due, and so which groups they are of. If a claim had a group and waited for a handler, both could wait
-for each other. For the same reason a transaction makes claims of one kind only (`run_last` in `group_commit.py`).
-A claim that has its locks waits for no delivery: a transaction that changes one may itself wait for these locks.
+for each other. For the same reason a transaction makes claims of one kind only, and pauses, resumes or otherwise
+changes handlers only if it does nothing else (`run_last` and `call_alone` in `group_commit.py`). A claim that has its
+locks waits for no delivery: a transaction that changes one may itself wait for these locks.
 
 **Stored positions are a hint.** They keep blocked deliveries out of the index that runners poll, and they let the next
 delivery be found in one index lookup. A wrong hint delays a delivery; it never starts one too early.

@@ -20,7 +20,7 @@ from flowhooks.ledger.tables import deliveries, handlers
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from flowhooks.ledger.transaction import WriteTransaction
 
@@ -157,13 +157,20 @@ def clear_pauses(
     return changed
 
 
+def lock_in_order(*conditions: ColumnElement[bool]) -> Select[str]:
+    """Return a query for the ids of handlers, which locks their rows in one order, as claims do (`StartBudget.use`)."""
+    ordered = select(handlers.c.id).where(*conditions).order_by(database.bytewise_order(handlers.c.id))
+    return ordered.with_for_update(key_share=True)
+
+
 def _write(
     transaction: WriteTransaction,
     condition: ColumnElement[bool],
     ids: Iterable[str],
     values: dict[str, int | str | None],
 ) -> frozenset[str]:
-    change = update(handlers).where(condition, handlers.c.id.in_(database.string_array("ids"))).values(values)
+    selected = lock_in_order(condition, handlers.c.id.in_(database.string_array("ids")))
+    change = update(handlers).where(condition, handlers.c.id.in_(selected)).values(values)
     rows = transaction.connection.execute(change.returning(handlers.c.id), {"ids": json.dumps(sorted(ids))})
     changed = frozenset(rows.scalars())
     transaction.notice.handlers |= bool(changed)

@@ -100,12 +100,19 @@ class OperationContext:
             raise TypeError("a dry run does not write")
         return self.reader
 
-    def change(self, write: Callable[[WriteTransaction], T], audit_record: Callable[[T], AuditRecord]) -> T:
+    def change(
+        self,
+        write: Callable[[WriteTransaction], T],
+        audit_record: Callable[[T], AuditRecord],
+        *,
+        alone: bool = False,
+    ) -> T:
         """Change the ledger and write the audit record of the change in one transaction.
 
         Args:
             write: makes the change and returns what it changed; a false value writes no audit record.
             audit_record: makes the audit record from the result of `write`.
+            alone: as in `Ledger.write`.
 
         Raises:
             Unavailable: the ledger could not be written; nothing was changed.
@@ -128,4 +135,4 @@ class OperationContext:
                 audit.record(transaction, entry, after=made.after, next_page=made.next_page)
             return result
 
-        return self.ledger.write(changed)
+        return self.ledger.write(changed, alone=alone)

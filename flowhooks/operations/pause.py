@@ -109,6 +109,7 @@ def _apply(
         changed = context.change(
             lambda transaction: change(transaction, selected, now, pauses),
             lambda them: _audit_record(action, them, note),
+            alone=True,
         )
     backlogs = [stored.get(handler_id, HandlerBacklog()) for handler_id in changed]
     return PauseResult(

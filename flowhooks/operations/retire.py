@@ -63,6 +63,7 @@ def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
             lambda retired: AuditRecord(
                 "retire", handler_ids[0] if len(handler_ids) == 1 else "", {"handlers": sorted(retired)}
             ),
+            alone=True,
         )
     with context.reader.connection() as connection:
         stored = backlog(connection)

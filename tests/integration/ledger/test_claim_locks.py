@@ -13,6 +13,8 @@ from sqlalchemy import event
 from flowhooks.ledger import attempts, database
 from flowhooks.ledger.circuit_state import TrialDelivery
 from flowhooks.model.ready_delivery import ClaimedAttempt, LimitReached, ReadyDelivery
+from flowhooks.operations.pause import pause, resume
+from flowhooks.operations.retire import retire
 from support.waiting import WAIT_TIMEOUT, until
 
 pytestmark = pytest.mark.postgresql
@@ -25,6 +27,9 @@ WAITING = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND NOT granted
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+WAITING_FOR_A_ROW = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'
 """
 KEY_BEFORE_HANDLER = """
 SELECT 'k' || n FROM generate_series(1, 1000) AS n
@@ -216,6 +221,57 @@ def test_a_trial_locks_its_limited_handler_first(opened, blocker, pool):
     blocker.execute("SELECT FROM handlers WHERE id = 'p:h' FOR NO KEY UPDATE NOWAIT")
     blocker.rollback()
     assert started.result(WAIT_TIMEOUT) is not None
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (False, lambda flow: pause(flow.app.operation_context, ["p:h"])),
+        (False, lambda flow: retire(flow.app.operation_context, ["p:h"])),
+        (False, lambda flow: flow.app.circuit_breaker._open("p:h", "it fails")),
+        (True, lambda flow: resume(flow.app.operation_context, ["p:h"])),
+        (True, lambda flow: flow.app.circuit_breaker._close(["p:h"])),
+    ],
+    ids=["pause", "retire", "open", "resume", "close"],
+)
+def test_a_handler_is_not_changed_while_a_claim_waits(opened, blocker, pool, one_batch, case):
+    """A claim of the same batch waits for another process, which then changes the handler's row, without a deadlock."""
+    flow, (is_paused, change) = opened(h=LIMITED), case
+    queued = take(flow, "h")
+    if is_paused:
+        open_circuit(flow, "p:h")
+    blocker.execute("SET LOCAL deadlock_timeout = '10ms'")  # so that this session gets the error
+    blocker.execute(LOCK, ("p:h",))
+    with one_batch(flow):
+        changed = pool.submit(change, flow)
+        claimed = pool.submit(flow.app.ledger.claim, queued)
+    until(lambda: is_waiting(flow))
+    blocker.execute("UPDATE handlers SET rate_next_at = 1 WHERE id = 'p:h'")
+    blocker.rollback()
+    assert changed.result(WAIT_TIMEOUT) is not False
+    assert isinstance(claimed.result(WAIT_TIMEOUT), ClaimedAttempt) is not is_paused
+
+
+@pytest.mark.parametrize(
+    ("is_paused", "change"),
+    [
+        (False, lambda context, _handlers: pause(context, ["p:*"])),
+        (False, retire),
+        (True, lambda context, _handlers: resume(context, ["p:*"])),
+    ],
+    ids=["pause", "retire", "resume"],
+)
+def test_several_handlers_are_changed_in_the_order_of_their_ids(opened, blocker, pool, is_paused, change):
+    """A claim changes the rows of rated handlers in this order, too."""
+    flow = opened(**{name: {} for name in "abcdefgh"})
+    ids = [f"p:{name}" for name in "hgfedcba"]
+    flow.sql("UPDATE handlers SET paused_at = ?", 1 if is_paused else None)
+    blocker.execute("SELECT FROM handlers WHERE id = 'p:a' FOR NO KEY UPDATE")
+    changed = pool.submit(change, flow.app.operation_context, ids)
+    until(lambda: flow.sql(WAITING_FOR_A_ROW) != [(0,)])
+    blocker.execute("SELECT FROM handlers WHERE id <> 'p:a' FOR NO KEY UPDATE NOWAIT")
+    blocker.rollback()
+    assert set(changed.result(WAIT_TIMEOUT).handlers) == set(ids)
 
 
 @pytest.mark.parametrize("options", [LIMITED, ORDERED])

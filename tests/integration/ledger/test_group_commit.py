@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database, group_commit
-from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each, wait_for
+from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_alone, call_each, wait_for
 from support.waiting import WAIT_TIMEOUT
 
 SOON = WAIT_TIMEOUT
@@ -130,6 +130,20 @@ class LockingWork:
         """Queue items of all three, which the writer takes together; return their futures."""
         works = (self.lock, self.work, self.lock_too, self.lock, self.work)
         return [self.bench.writer.submit(work, item) for work, item in zip(works, (first, *"bcde"), strict=True)]
+
+
+def test_work_that_must_be_alone_shares_no_transaction(bench):
+    """The transactions of the other items of its batch come first."""
+    locking = LockingWork(bench)
+    bench.hold()
+    alone = [
+        bench.writer.submit(call_alone, lambda transaction, item=item: locking.work(transaction, [item])[0])
+        for item in "xy"
+    ]
+    tickets = locking.submit()
+    bench.free()
+    assert [ticket.result(SOON) for ticket in [*alone, *tickets]] == list("XYABCDE")
+    assert [sorted(items) for items in locking.transactions.values()] == [["a", "b", "d", "e"], ["c"], ["x"], ["y"]]
 
 
 def test_a_transaction_takes_the_locks_of_one_work_function(bench):

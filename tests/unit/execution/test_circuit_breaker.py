@@ -47,7 +47,8 @@ def test_a_change_that_fails_is_tried_again(clock):
     """If the database refuses a change, neither this change nor those after it are lost."""
     written, pauses = [], SimpleNamespace(handlers=frozenset({"p:two"}))
 
-    def write(work):
+    def write(work, *, alone):
+        assert alone
         written.append(work)
         if len(written) == 1:
             raise Unavailable("ledger_down")
