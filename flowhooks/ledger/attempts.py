@@ -229,11 +229,13 @@ class SlotRequest(Protocol):
         *,
         has_more: bool,
         waits_for_rate: bool = False,
+        passed_over: Collection[str] = (),
     ) -> None:
         """Receive, within the transaction, the deliveries that start after the commit.
 
         `has_more` says whether further deliveries of the handler are due that could start; `waits_for_rate` whether
-        some of them cannot, because the handler is at its rate.
+        some of them cannot, because the handler is at its rate. If slots are left although further deliveries are due,
+        `passed_over` has the ids of the deliveries that these slots were for: others start or change them.
         """
 
 
@@ -297,13 +299,14 @@ def claim_next(
         }
         origins |= {row.delivery_id: row.origin for row in rows}
         found.append((request, slots, candidates, len(rows) > slots))
-    marked, at_rate = dict[str, Any](), set[str]()
+    marked, at_limit, at_rate = dict[str, Any](), set[str](), set[str]()
     if claims:
-        marked, _, at_rate = _mark(transaction, claims.values(), CLAIM, now)
+        marked, at_limit, at_rate = _mark(transaction, claims.values(), CLAIM, now)
     if marked:
         starts = [to_start(claims[row.id], row, origins[row.id], CLAIM.trigger) for row in marked.values()]
         start_attempts(transaction, starts, in_flight, process=process)
         hit("claim.written")
+    passed_over = claims.keys() - marked.keys() - at_limit - at_rate
     for request, slots, candidates, is_more_due in found:
         started = [
             candidate for candidate in candidates if candidate.claimed is None or candidate.queued.delivery_id in marked
@@ -314,6 +317,9 @@ def claim_next(
             started,
             has_more=is_more_due and len(started) == slots,
             waits_for_rate=any(candidate.queued.delivery_id in at_rate for candidate in candidates),
+            passed_over=passed_over.intersection(candidate.queued.delivery_id for candidate in candidates)
+            if is_more_due
+            else (),
         )
 
 

@@ -9,7 +9,8 @@ deliveries are marked as can run.
 
 While more deliveries of the handler are due, the transaction that records the outcomes of its attempts also marks the
 next deliveries for their slots. If no slot is free for other handlers, the handler lets them have a turn: it stores a
-job instead, behind those of the others.
+job instead, behind those of the others. A claim passes over ordered or limited deliveries that another transaction has
+locked. It is then repeated once without them, for the slots that are left.
 
 One process of those that share the ledger looks for due deliveries whose job is missing every `SWEEP_INTERVAL`
 (`job_sweeper.py`). Retries are found in this way, too, so an idle process polls rarely for the jobs of retries, for
@@ -111,7 +112,7 @@ class ProcrastinateRunner:
         self._queues = {handler: queue_of(handler) for handler in sorted(handlers)}
         self.sweeper = JobSweeper(url, queue=queue, ledger=ledger, clock=clock, handlers=self._queues.keys())
         self._claiming: dict[str, bool] = {}
-        self._to_claim_again: set[str] = set()
+        self._to_claim_again: dict[str, Collection[str]] = {}
         self._waits_for_claims = False
         self._claiming_changed = threading.Lock()
         self._claimed_jobs: set[int] = set()
@@ -213,9 +214,9 @@ class ProcrastinateRunner:
     async def _take_jobs(self, manager: JobManager, worker_id: int) -> None:
         """Take jobs of handlers with free slots while there are any."""
         with self._claiming_changed:
-            again, self._to_claim_again = self._to_claim_again, set()
-        for handler in again.union(self._slots.to_refill()):
-            self._claim(handler)
+            again, self._to_claim_again = self._to_claim_again, {}
+        for handler in {*again, *self._slots.to_refill()}:
+            self._claim(handler, passed_over=again.get(handler, ()))
         while queues := self._open_queues():
             job = await manager.fetch_job(queues=queues, worker_id=worker_id)
             if job is None:
@@ -247,8 +248,11 @@ class ProcrastinateRunner:
             if handler not in closed and not self._runtime.is_at_rate(handler, now)
         ]
 
-    def _claim(self, handler: str, job_id: int | None = None) -> None:
-        """Fill the free slots of a handler with its next due deliveries, in the background."""
+    def _claim(self, handler: str, job_id: int | None = None, *, passed_over: Collection[str] = ()) -> None:
+        """Fill the free slots of a handler with its next due deliveries, in the background.
+
+        Those in `passed_over` are left out, because the previous claim could not start them.
+        """
         with self._claiming_changed:
             if job_id is not None:
                 self._claimed_jobs.add(job_id)
@@ -261,10 +265,11 @@ class ProcrastinateRunner:
             slots=self._slots,
             queue=self._queue,
             passes=self._runtime.passes,
-            skipped=self._skipped_of(handler),
+            skipped=self._skipped_of(handler).union(passed_over),
             probing=self._probing_of(handler),
             jobs=self._claimed_jobs,
             is_job=job_id is not None,
+            is_repeat=bool(passed_over),
         )
         try:
             future = self._ledger.claim_next(claim)
@@ -278,8 +283,8 @@ class ProcrastinateRunner:
         # In the ledger's writer thread, so the thread `runner` makes the next claim.
         with self._claiming_changed:
             again = self._claiming.pop(claim.handler)
-            if again:
-                self._to_claim_again.add(claim.handler)
+            if again or claim.passed_over:
+                self._to_claim_again[claim.handler] = claim.passed_over
             # It may have left a slot that was kept for it.
             again = again or self._waits_for_claims
         if not claim.is_committed:
@@ -362,17 +367,20 @@ class _Claim:
         probing: Collection[str],
         jobs: set[int],
         is_job: bool,
+        is_repeat: bool,
     ) -> None:
         self.handler = handler
         self.skipped = skipped
         self.probing = probing
         self.with_probes = not queue.is_paused(handler)
         self.is_committed = self.has_more = False
+        self.passed_over: Collection[str] = ()
         self._slots = slots
         self._queue = queue
         self._passes = passes
         self._jobs = jobs
-        self._is_job = is_job
+        self._stores_job = is_job or is_repeat
+        self._is_repeat = is_repeat
         self._lets_others_run = not is_job and slots.is_turn_over(handler)
         self._taken = 0
 
@@ -391,20 +399,30 @@ class _Claim:
         *,
         has_more: bool,
         waits_for_rate: bool = False,
+        passed_over: Collection[str] = (),
     ) -> None:
         jobs = frozenset(self._jobs)
         self._queue.delete(transaction, jobs)
         if waits_for_rate:
             # It stays in its queue until a process may start an attempt, without any process taking it before.
             self._queue.defer(transaction, [self.handler], 0, most=1)
-        elif has_more and (self._is_job or not started):
+        elif has_more and (self._stores_job or not started):
             self._queue.defer(transaction, [self.handler], 0)
         if jobs:
             hit("job.done")
-        transaction.after_commit(partial(self._on_committed, started, jobs, has_more=has_more))
+        # Only once, because the others may still be changing deliveries.
+        passed_over = () if self._is_repeat else passed_over
+        transaction.after_commit(partial(self._on_committed, started, jobs, has_more=has_more, passed_over=passed_over))
 
-    def _on_committed(self, started: Sequence[StartedDelivery], jobs: Collection[int], *, has_more: bool) -> None:
-        self.is_committed, self.has_more = True, has_more and bool(started)
+    def _on_committed(
+        self,
+        started: Sequence[StartedDelivery],
+        jobs: Collection[int],
+        *,
+        has_more: bool,
+        passed_over: Collection[str],
+    ) -> None:
+        self.is_committed, self.has_more, self.passed_over = True, has_more and bool(started), passed_over
         self._slots.set_backlog(self.handler, has_more=self.has_more)
         self._slots.start(started)
         self._slots.release(self.handler, self._taken - len(started))

@@ -454,6 +454,40 @@ def test_limited_deliveries_are_marked_within_their_limit(harness, listens, new_
     ]
 
 
+@pytest.mark.parametrize("options", [{"order_by": "business_key"}, {"concurrency": 2}])
+def test_a_delivery_that_others_change_leaves_no_slot_free(harness, listens, gate, monkeypatch, options):
+    """The next due delivery starts, without a sweep, while another transaction has the first one locked."""
+    monkeypatch.setattr(job_sweeper, "SWEEP_INTERVAL", 600.0)
+    flow = harness.open(listens(gate, name="h", **options), start=False, runner=KIND | {"threads": 3})  # two slots
+    first, *others = [flow.take(f"i{number}", wait=0, businessKey=f"k{number}").event_id for number in range(3)]
+    with psycopg.connect(harness.url) as connection:
+        connection.execute("SELECT FROM deliveries WHERE event_id = %s FOR UPDATE", (first,))
+        flow.app.start()
+        assert gate.enter(2)
+        assert {flow.only(event_id).state for event_id in others} == {State.RUNNING}
+
+
+def test_a_claim_is_repeated_once(harness, listens, backlog):
+    """A repeated claim leaves out the deliveries that were passed over, and is not repeated if others are locked."""
+    listener = listens(lambda event: None, name="h", concurrency=2)
+    flow = harness.open(listener, start=False, runner=KIND | {"threads": 3})
+    backlog(flow, 5)
+    runner, claims = flow.app.runner, []
+
+    def is_idle():
+        with runner._claiming_changed:
+            return not runner._claiming
+
+    with psycopg.connect(harness.url) as connection:
+        connection.execute("SELECT FROM deliveries FOR UPDATE")
+        for _ in range(2):
+            claims.append(runner._to_claim_again.pop("p:h", ()))
+            runner._claim("p:h", passed_over=claims[-1])
+            until(is_idle)
+    assert [len(passed_over) for passed_over in claims] == [0, 2]
+    assert runner._to_claim_again == {}
+
+
 def test_a_load_stores_one_job(harness, listens, backlog):
     """However many deliveries wait for a handler, a process that loads it stores one job, unless one waits."""
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
@@ -500,7 +534,7 @@ def test_a_claim_that_leaves_a_slot_wakes_the_thread_that_takes_jobs(harness, li
     flow = harness.open(*handlers, start=False, runner=KIND | {"threads": 2})
     runner, woken = flow.app.runner, []
     runner._wake_fetching = lambda: woken.append(1)
-    claim = SimpleNamespace(handler="p:h", is_committed=True, has_more=True)
+    claim = SimpleNamespace(handler="p:h", is_committed=True, has_more=True, passed_over=())
     runner._claiming["p:h"] = False
     assert runner._open_queues() == ["p:other"]
     runner._on_claim_done(claim)
