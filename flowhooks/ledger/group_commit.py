@@ -29,6 +29,7 @@ Rules that the rest of the package relies on:
 - **`run_last`** names the work functions that take locks other processes wait for. They run at the end of a
   transaction, so that these locks are short. A transaction runs only one of them. Each takes its locks in one order,
   but two of them, one after the other, would not, and two processes could wait for each other.
+- **`before_last`** is called before them: it changes deliveries, for which it may have to wait.
 - **`call_alone`** is the work function for changes of rows that claims change as well, while they have other locks. It
   runs each function in a transaction of its own, which waits for these rows only before it has any lock.
 - **`before_commit` callbacks** run after all work functions, because they change rows that all processes change. Every
@@ -125,7 +126,7 @@ class GroupCommitWriter:
         on_commit: called after each commit with the number of requests and the seconds that it took.
         on_begin: called within each transaction, at its start.
         run_last: the work functions that take locks that others wait for. A transaction calls one of them, last.
-        before_commit: called within each transaction, at its end.
+        before_last: called within each transaction, before the function of `run_last` if there is one.
         guard: checks that the file being written is the one at its path; None for a database that is not a file.
 
     Attributes:
@@ -140,7 +141,7 @@ class GroupCommitWriter:
         on_commit: Callable[[int, float], None] = lambda _items, _seconds: None,
         on_begin: Callable[[WriteTransaction], None] = lambda _transaction: None,
         run_last: Collection[Callable[..., Any]] = (),
-        before_commit: Callable[[WriteTransaction], None] = lambda _transaction: None,
+        before_last: Callable[[WriteTransaction], None] = lambda _transaction: None,
         guard: FileGuard | None = None,
     ) -> None:
         self._engine = engine
@@ -148,7 +149,7 @@ class GroupCommitWriter:
         self._on_commit = on_commit
         self._on_begin = on_begin
         self._run_last = run_last
-        self._before_commit = before_commit
+        self._before_last = before_last
         self._max_queued = max_queued
         self._queue: SimpleQueue[WriteRequest | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -325,10 +326,9 @@ class GroupCommitWriter:
             with self._begin() as connection:
                 transaction = WriteTransaction(connection)
                 self._on_begin(transaction)
-                for work, requests in groups.items():
-                    group_results = work(transaction, [request.item for request in requests])
-                    results.extend(zip(requests, group_results, strict=True))
-                self._before_commit(transaction)
+                results += self._execute(transaction, groups, last=False)
+                self._before_last(transaction)
+                results += self._execute(transaction, groups, last=True)
                 transaction.run_before_commit()
                 # Once for the whole batch, because PostgreSQL commits transactions that notify one at a time.
                 transaction.notice.notify(connection)
@@ -348,6 +348,13 @@ class GroupCommitWriter:
             self._guard.accepted = transaction.accepted or self._guard.accepted
         transaction.run_callbacks(durable=True)
         return results
+
+    def _execute(
+        self, transaction: WriteTransaction, groups: dict[Any, list[WriteRequest]], *, last: bool
+    ) -> Iterator[tuple[WriteRequest, Any]]:
+        for work, requests in groups.items():
+            if (work in self._run_last) is last:
+                yield from zip(requests, work(transaction, [request.item for request in requests]), strict=True)
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:

@@ -158,7 +158,7 @@ class Ledger(Reader):
             on_commit=on_commit,
             on_begin=self._send_due_heartbeat,
             run_last=(self._claim_batch, self._claim_slots, self._claim_trials),
-            before_commit=self._order_scheduler.before_commit,
+            before_last=self._order_scheduler.promote_next,
             guard=self.guard,
         )
         self._writer.start()
@@ -317,7 +317,7 @@ class Ledger(Reader):
 
     def handler_transaction(self, delivery_id: str, attempt: int) -> HandlerTransaction:
         """Return the transaction that the handler of an attempt may open, for the thread that runs it."""
-        recorder, before_commit = self._result_recorder, self._order_scheduler.before_commit
+        recorder, before_commit = self._result_recorder, self._order_scheduler.promote_next
         return HandlerTransaction(
             self._handler_sessions, delivery_id, attempt, result_recorder=recorder, before_commit=before_commit
         )

@@ -24,7 +24,7 @@ locks waits for no delivery: a transaction that changes one may itself wait for 
 delivery be found in one index lookup. A wrong hint delays a delivery; it never starts one too early.
 
 - `assign_positions` puts a new delivery behind the last one of its group.
-- When a delivery leaves its group, `OrderScheduler.before_commit` promotes the next one in the same transaction.
+- When a delivery leaves its group, `OrderScheduler.promote_next` promotes the next one in the same transaction.
 - Two transactions at once may each miss what the other does: one adds a delivery behind another, which leaves its group
   in a transaction that does not see the new one. So a group with a newly blocked delivery is checked again a few times
   (`RECHECK_INTERVAL`), and `background.order_sweeper` reads all groups periodically, in pages.
@@ -382,8 +382,8 @@ class OrderScheduler:
         self._rechecks_lock = threading.Lock()
         self.limits = limits
 
-    def before_commit(self, transaction: WriteTransaction) -> None:
-        """Promote and enqueue the next delivery of each group that a delivery has left; called before each COMMIT.
+    def promote_next(self, transaction: WriteTransaction) -> None:
+        """Promote and enqueue the next delivery of each group that a delivery has left; called in each transaction.
 
         On a shared ledger, also fill the free slots of limited handlers, and schedule checks of newly blocked groups.
         """

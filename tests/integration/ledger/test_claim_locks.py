@@ -274,6 +274,24 @@ def test_several_handlers_are_changed_in_the_order_of_their_ids(opened, blocker,
     assert set(changed.result(WAIT_TIMEOUT).handlers) == set(ids)
 
 
+def test_a_promotion_that_waits_holds_no_handler(opened, blocker, pool, one_batch, ledger_steps_of):
+    """The next delivery of a group is promoted before a claim of the same batch locks its handler."""
+    flow = opened(h=LIMITED | ORDERED, other=LIMITED)
+    first, second = take(flow, "h"), take(flow, "h", instance="i2")
+    other, slots = take(flow, "other"), Slots("p:other")
+    attempt = flow.app.ledger.claim(first).attempt
+    blocker.execute("UPDATE deliveries SET state = 'closed', due_at = NULL WHERE id = %s", (second.delivery_id,))
+    with one_batch(flow):
+        recorded = pool.submit(ledger_steps_of(flow).settle, first, attempt)
+        filled = flow.app.ledger.claim_next(slots)
+    until(lambda: flow.sql(WAITING_FOR_A_ROW) != [(0,)])
+    assert scalar(blocker, IS_FREE, "p:other")
+    blocker.rollback()
+    assert recorded.result(WAIT_TIMEOUT)
+    filled.result(WAIT_TIMEOUT)
+    assert slots.started == [other.delivery_id]
+
+
 @pytest.mark.parametrize("options", [LIMITED, ORDERED])
 def test_a_claim_waits_for_no_changed_delivery(opened, blocker, options):
     """A delivery that another transaction changes is not started; other claims wait for the same locks."""

@@ -410,19 +410,19 @@ def test_a_delivery_blocked_by_a_just_ended_delivery_is_found(harness, ordered, 
     first = lanes[0].take("1")
     lanes[0].begin(first)
     stored, go_on = threading.Event(), threading.Event()
-    finish = lanes[1].ledger._order_scheduler.before_commit
+    finish = lanes[1].ledger._order_scheduler.promote_next
 
     def slowly(transaction):
         stored.set()
         assert go_on.wait(WAIT_TIMEOUT)
         finish(transaction)
 
-    lanes[1].ledger._writer._before_commit = slowly
+    lanes[1].ledger._writer._before_last = slowly
     taking = threading.Thread(target=lanes[1].take, args=("2",))
     taking.start()
     assert stored.wait(WAIT_TIMEOUT)
     assert lanes[0].ledger_steps.settle(first, 1)
-    lanes[1].ledger._writer._before_commit = finish
+    lanes[1].ledger._writer._before_last = finish
     go_on.set()
     taking.join(WAIT_TIMEOUT)
     (second,) = eventually(lanes[0].due)

@@ -19,7 +19,7 @@ def test_a_failed_thread_start_does_not_prevent_later_checks(monkeypatch, starte
     def block():
         transaction = WriteTransaction(None)
         transaction.blocked_groups.add(OrderGroup("p:h", "k"))
-        scheduler.before_commit(transaction)
+        scheduler.promote_next(transaction)
         transaction.run_callbacks(durable=True)
 
     def start(timer):
