@@ -75,13 +75,15 @@ class FastPathValidator:
 
     Args:
         validator: the validator of the schema, of which it uses the two methods below.
+        fast_schema: the schema that the fast path is made of, if the caller checks its other keywords. Default: that of
+            the validator.
     """
 
     __slots__ = ("_tests", "_validator")
 
-    def __init__(self, validator: Validator) -> None:
+    def __init__(self, validator: Validator, fast_schema: Mapping[str, Any] | None = None) -> None:
         self._validator = validator
-        self._tests = _compile(validator.schema) or {}
+        self._tests = _compile(validator.schema if fast_schema is None else fast_schema) or {}
 
     def is_valid(self, value: Any) -> bool:
         """Return whether a value is valid."""

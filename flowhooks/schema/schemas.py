@@ -101,15 +101,15 @@ class Schemas:
     def _of(cls, documents: dict[str, files.Document]) -> Schemas:
         files.check_references(documents)
         ready, registry = _prepare(documents)
-        check = {name: _validator(document, registry) for name, document in ready.items()}
-        bodies: dict[str, tuple[FastPathValidator, ...]] = {FLOW_INSTANCE_ID: (check[FLOW_INSTANCE_ID],)}
+        shared = _validator(ready[SHARED_SCHEMA], registry)
+        bodies: dict[str, tuple[FastPathValidator, ...]] = {
+            FLOW_INSTANCE_ID: (_validator(ready[FLOW_INSTANCE_ID], registry),)
+        }
         kinds = sorted(files.names_in(documents, _KIND_FOLDER))
         for kind in kinds:
             name = f"{_KIND_FOLDER}{kind}{files.SUFFIX}"
-            own = _without_shared(name, ready[name])
-            bodies[kind] = (check[SHARED_SCHEMA],)
-            if Validator.VALIDATORS.keys() & own.keys():
-                bodies[kind] += (_validator(own, registry),)
+            own = Validator(ready[name], registry=registry)
+            bodies[kind] = (shared, FastPathValidator(own, _without_shared(name, ready[name])))
         return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(bodies))
 
     def check_body(self, kind: str, body: Mapping[str, Any]) -> None:
@@ -220,20 +220,7 @@ def _first_violations(violations_found: list[Violation]) -> list[tuple[str, str,
 
 
 def _without_shared(name: str, document: files.Document) -> files.Document:
-    """Remove what a kind's schema repeats of the shared schema, which is checked anyway."""
-    if "unevaluatedProperties" in document:  # depends on the members that the reference has evaluated
-        return document
-    remaining = {key: value for key, value in document.items() if key not in {"$ref", "allOf"}}
-    if "$ref" in document and not _is_shared(name, document):
-        remaining["$ref"] = document["$ref"]
-    if others := [subschema for subschema in document.get("allOf", ()) if not _is_shared(name, subschema)]:
-        remaining["allOf"] = others
-    return remaining
-
-
-def _is_shared(name: str, schema: Any) -> bool:
-    return (
-        isinstance(schema, dict)
-        and "$ref" in schema
-        and files.resolve_reference(name, schema["$ref"]) == (SHARED_SCHEMA, "")
-    )
+    """Return a kind's schema for the fast path, without a reference to the shared schema, which is checked before."""
+    if "$ref" in document and files.resolve_reference(name, document["$ref"]) == (SHARED_SCHEMA, ""):
+        return {key: value for key, value in document.items() if key != "$ref"}
+    return document

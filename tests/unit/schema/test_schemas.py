@@ -509,6 +509,45 @@ def test_a_kind_that_adds_to_the_shared_schema(folder):
         assert schemas.check_body(kind, {"by": "Li", "at": 1}) is None
 
 
+@pytest.mark.parametrize(
+    ("schema", "body", "violations"),
+    [
+        (
+            {"allOf": [{"$ref": SHARED, "properties": {"by": {"type": "string"}}, "required": ["reason"]}]},
+            {"by": 1},
+            [("", "schema.required"), ("/by", "schema.type")],
+        ),
+        (
+            {"allOf": [{"$ref": SHARED, "unevaluatedProperties": False}]},
+            {"by": 1},
+            [("", "schema.unevaluatedProperties")],
+        ),
+        ({"$ref": SHARED, "required": ["reason"]}, {"by": 1}, [("", "schema.required")]),
+    ],
+)
+def test_keywords_beside_a_reference_to_the_shared_schema(kind, schema, body, violations):
+    """Keywords beside the reference apply, at the root and in `allOf`."""
+    assert found(kind(schema, body)) == violations
+
+
+def test_a_kind_that_refers_to_a_part_of_its_file(kind, folder):
+    """References into the kind's own file find the schemas at the places that the file has."""
+    part = {
+        "allOf": [{"$ref": SHARED}, {"properties": {"net": {"type": "number"}}}],
+        "properties": {"gross": {"$ref": "#/allOf/1/properties/net"}},
+    }
+    schemas = Schemas.load([folder({"call-back/special.schema.json": part})])
+    assert schemas.check_body("special", {"gross": 1}) is None
+    assert found(kind(part, {"gross": "1"})) == [("/gross", "schema.type")]
+
+
+def test_a_kind_whose_nested_values_are_of_the_same_kind(kind):
+    """A reference to the file itself includes the shared schema."""
+    tree = {"$ref": SHARED, "properties": {"children": {"items": {"$ref": "#"}}}}
+    error = kind(tree, {"children": [{"businessKey": "x" * 600}]})
+    assert found(error) == [("/children/0/businessKey", "schema.maxLength")]
+
+
 def test_a_missing_member_that_another_member_requires(kind):
     """A violation is only a missing member whose other member is present."""
     schema = {"dependentRequired": {"a": ["b", "c"], "d": ["e"]}}
