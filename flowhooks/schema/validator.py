@@ -1,4 +1,4 @@
-"""The validator of all JSON Schemas: jsonschema's, with decimals that are exact."""
+"""The validator of all JSON Schemas: jsonschema's, with decimals that are exact and checks that take little time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 def _check_multiple(validator: Any, step: float, value: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -29,8 +29,14 @@ def _exact(number: float) -> Fraction:
     return Fraction(number if isinstance(number, int) else repr(number))
 
 
+def _check_pattern(validator: Any, pattern: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    # A text beyond `maxLength` is refused anyway, and a search in it can take quadratic time.
+    if not (validator.is_type(value, "string") and len(value) > schema.get("maxLength", math.inf)):
+        yield from Draft202012Validator.VALIDATORS["pattern"](validator, pattern, value, schema)
+
+
 Validator: Final = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema has no types here
-    Draft202012Validator, {"multipleOf": _check_multiple}
+    Draft202012Validator, {"multipleOf": _check_multiple, "pattern": _check_pattern}
 )
 """The class of the validators. Schemas have no `$schema`, because jsonschema would replace the class by its own.
 

@@ -271,6 +271,11 @@ def test_patterns_are_compiled_once(schema, monkeypatch):
     assert compiled == []
 
 
+def test_no_pattern_is_searched_in_a_text_that_is_too_long():
+    """A text beyond `maxLength` decides at once: the search would take longer than the time limit of tests."""
+    assert decide({"pattern": "^.*.*=$", "maxLength": 100}, "a" * 2_000_000) is False
+
+
 def test_a_check_beyond_the_jsonschema_nesting_limit_is_undecided():
     """A check that needs too many nested calls parks the event, and raises nothing."""
     condition = Condition("/x", nested({"const": 1}, 100))

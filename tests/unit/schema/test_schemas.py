@@ -374,6 +374,15 @@ def test_dollars_that_are_not_the_end(folder, pattern, text):
     assert refusal(lambda: schemas.check_body("special", {"x": f"{text}\n"}))
 
 
+@pytest.mark.parametrize("keywords", [("maxLength", "pattern"), ("pattern", "maxLength")])
+def test_no_pattern_is_searched_in_a_text_that_is_too_long(kind, keywords):
+    """A text beyond `maxLength` is refused for its length alone: the search would take minutes."""
+    schema = {"maxLength": 100, "pattern": "^.*.*=$"}
+    error = kind(member({keyword: schema[keyword] for keyword in keywords}), {"x": "a" * 200_000})
+    assert found(error) == [("/x", "schema.maxLength")]
+    assert found(kind(member(schema), {"x": "a" * 100})) == [("/x", "schema.pattern")]
+
+
 def test_names_that_are_like_keywords(folder):
     """A member may be named like a keyword, and constants may look like schemas."""
     schema = {
