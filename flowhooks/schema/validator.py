@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
@@ -35,8 +36,31 @@ def _check_pattern(validator: Any, pattern: Any, value: Any, schema: Mapping[str
         yield from Draft202012Validator.VALIDATORS["pattern"](validator, pattern, value, schema)
 
 
+def _check_unique(validator: Any, unique: bool, items: Any, _schema: Any) -> Iterator[ValidationError]:
+    # jsonschema compares each pair of objects. Texts, because a sender could choose numbers of the same hash.
+    if unique and validator.is_type(items, "array"):
+        texts = {json.dumps(_with_floats(item), default=repr, sort_keys=True) for item in items}
+        if len(texts) < len(items):
+            yield ValidationError("the items are not unique")
+
+
+def _with_floats(value: Any) -> Any:
+    """Return a JSON value in which each number is the float that equals it, if there is one."""
+    if isinstance(value, dict):
+        return {name: _with_floats(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value) + 0.0  # -0.0 becomes 0.0
+        except OverflowError:
+            return value
+        return number if number == value else value
+    return value
+
+
 Validator: Final = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema has no types here
-    Draft202012Validator, {"multipleOf": _check_multiple, "pattern": _check_pattern}
+    Draft202012Validator, {"multipleOf": _check_multiple, "pattern": _check_pattern, "uniqueItems": _check_unique}
 )
 """The class of the validators. Schemas have no `$schema`, because jsonschema would replace the class by its own.
 
