@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flowhooks.model.handler import Handler
 
-_EXEMPT_FUNCTIONS: Final = frozenset({"__exit__", "__del__"})
+_EXEMPT_FUNCTIONS: Final = frozenset({"__exit__", "__aexit__", "__del__"})
 """Cleanup functions, in which no exception is raised: a lock would stay locked that a real kill releases."""
 
 
@@ -97,6 +97,9 @@ class LineTracer:
         code = frame.f_code
         if self.reached or code.co_name in _EXEMPT_FUNCTIONS or not self._ours(str(frame.f_globals.get("__name__"))):
             return None
+        resumed = getattr(frame.f_trace, "__self__", None)  # of a generator or a coroutine
+        if isinstance(resumed, _InFrame) and resumed.tracer is self:
+            return resumed.line
         return _InFrame(self, *_excluded_lines(code)).line
 
     def count(self, frame: FrameType) -> None:
@@ -110,10 +113,10 @@ class LineTracer:
 class _InFrame:
     """One call of a function, with the lines that are not counted."""
 
-    __slots__ = ("_headers", "_lines", "_met", "_nowhere")
+    __slots__ = ("_headers", "_met", "_nowhere", "tracer")
 
-    def __init__(self, lines: LineTracer, headers: frozenset[int], nowhere: frozenset[int]) -> None:
-        self._lines = lines
+    def __init__(self, tracer: LineTracer, headers: frozenset[int], nowhere: frozenset[int]) -> None:
+        self.tracer = tracer
         self._headers = headers
         self._nowhere = nowhere
         self._met: set[int] = set()
@@ -126,7 +129,7 @@ class _InFrame:
             again = number in self._headers and number in self._met
             self._met.add(number)
             if not again and number not in self._nowhere:
-                self._lines.count(frame)
+                self.tracer.count(frame)
         return self.line
 
 
@@ -140,7 +143,7 @@ def _excluded_lines(code: CodeType) -> tuple[frozenset[int], frozenset[int]]:
     headers: set[int] = set()
     nowhere: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.With):
+        if isinstance(node, ast.With | ast.AsyncWith):
             last = max(item.context_expr.end_lineno or node.lineno for item in node.items)
             headers.update(range(node.lineno, last + 1))
         elif isinstance(node, ast.Try | ast.TryStar):

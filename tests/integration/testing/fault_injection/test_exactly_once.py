@@ -454,8 +454,15 @@ def test_locks_and_transactions_are_released_after_a_kill(tried):
     """Locks in `with` and `finally` and a transaction on an open connection are released after a kill."""
     report = tried(
         """
+from contextlib import contextmanager
+
 lock = threading.Lock()
 kept = None
+
+@contextmanager
+def locked():
+    with lock:
+        yield
 
 def transaction():
     global kept
@@ -465,7 +472,7 @@ def transaction():
 
 @handler(process_key="leave", retry=Retry())
 def grant(event, delivery):
-    with lock:
+    with locked():
         connection = transaction()
         if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
             connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))

@@ -84,6 +84,84 @@ def test_an_exception_before_any_line_leaves_no_lock(module, error):
     assert not lines.reached
 
 
+GENERATORS = """
+    import asyncio
+    import threading
+    from contextlib import asynccontextmanager, contextmanager
+
+    lock = threading.Lock()
+
+    class Held:
+        async def __aenter__(self):
+            lock.acquire()
+
+        async def __aexit__(self, *_):
+            lock.release()
+
+    @contextmanager
+    def held():
+        with lock:
+            yield
+
+    @asynccontextmanager
+    async def held_async():
+        async with Held():
+            await asyncio.sleep(0)
+            yield
+
+    async def wait():
+        async with held_async():
+            await asyncio.sleep(0)
+
+    def work():
+        with held():
+            len("work")
+        asyncio.run(wait())
+"""
+
+
+@pytest.mark.parametrize("error", [Killed, Failure])
+def test_an_exception_leaves_no_lock_of_a_generator(module, error):
+    """A resumed generator or coroutine exits its `with` blocks, too: the line of `with` is traced on entry only."""
+    acme = module("generators", GENERATORS)
+    lines = lines_of(acme)
+    with lines.trace():
+        acme.work()
+    executed = lines.places
+    text = acme.__loader__.get_source("acme_generators").split("\n")
+    shown = [text[int(place.rpartition(":")[2]) - 1].strip() for place in executed]
+    assert [line for line in shown if "with " in line] == [
+        "with held():",
+        "with lock:",
+        "async with held_async():",
+        "async with Held():",
+    ]
+    for at in range(1, len(executed) + 1):
+        lines = lines_of(acme, at=at, error=error)
+        with pytest.raises(error), lines.trace():
+            acme.work()
+        assert lines.places == executed[:at]
+        assert not acme.lock.locked(), lines.places[-1]
+
+
+def test_a_generator_that_outlives_its_tracer(module):
+    """A generator that another tracer has started is traced by the tracer that is active when it is resumed."""
+    acme = module(
+        "lasting",
+        """
+        def numbers():
+            yield 1
+            yield 2
+    """,
+    )
+    numbers = acme.numbers()
+    first, second = lines_of(acme), lines_of(acme)
+    for lines in (first, second):
+        with lines.trace():
+            next(numbers)
+    assert [len(lines.places) for lines in (first, second)] == [1, 1]
+
+
 def test_the_trace_function_is_restored(module):
     """An earlier tracer, such as coverage, continues; other threads are never traced."""
     acme = module("lines", CODE)
