@@ -63,7 +63,8 @@ def exactly_once(
       `test`, `tests` or `conftest`, begins with `test_` or ends with `_test`. The name of a top-level package that is
       given as the plugin does not count.
     - As in a real kill, the memory of the plugin's modules is reset: module-level variables, and the objects reached
-      from them. Open connections that are not reached in this way, locks and counters are not reset.
+      from them. Open connections that are not reached in this way, locks and counters are not reset, and neither are
+      objects of a library's classes, such as a cache of cachetools: reset those in `forget`.
     - The memory of your tests is not reset, because your tests represent the world outside.
 
     Args:
@@ -78,7 +79,7 @@ def exactly_once(
         name: the plugin's name. Default: as for `AppHarness`.
         handler: the name of the handler to check; needed if several handlers of the plugin match the event.
         forget: called after each kill, to reset memory that a killed process loses and that is not in the plugin's
-            modules, such as a set in your test's own module.
+            modules, such as a set in your test's own module, or in an object of a library's class.
         lines: the maximum number of lines at which the handler is killed, and at which an exception is raised. If more
             lines are executed, the lines are chosen evenly.
         duplicates: the number of callbacks sent at the same moment; at least 2.

@@ -1,31 +1,36 @@
 """A snapshot of the memory of a plugin's modules, restored after a simulated kill of the process.
 
 Only the given modules are changed. Restored are module-level variables, class attributes, closures and defaults, and
-the contents of lists, dicts, sets and objects of the package's own classes that are reached from them. Objects that
-Python cannot look into (open files, locks, counters) are left alone.
+the contents of lists, dicts, sets and objects of the package's own classes that are reached from them. Objects of other
+packages' classes, and objects that Python cannot look into (open files, locks, counters), are left alone.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from types import CellType, FunctionType, MemberDescriptorType, ModuleType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.model.handler import Handler
 from flowhooks.testing.fault_injection.line_tracer import is_test_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-_SEQUENCES: Final = (list, deque)
-_MAPPINGS: Final = (dict, OrderedDict, defaultdict, Counter)
+_ADD_BY_TYPE: Final[Mapping[Any, Callable[..., object]]] = {
+    list: list.append,
+    deque: deque.append,
+    set: set.add,
+    OrderedDict: OrderedDict.__setitem__,  # before `dict`, whose methods would break its order
+    dict: dict.__setitem__,
+}
+"""The types whose contents are restored, also those of their subclasses, and how an item is added."""
 _CACHED: Final = type(functools.cache(len))
 _CODE: Final = (FunctionType, type, _CACHED)
 """Types whose objects state their module themselves. For any other object, its class states the module."""
 _EMPTY: Final = object()
-T = TypeVar("T")
 
 
 def modules_of(packages: Iterable[str], plugin: str = "") -> list[ModuleType]:
@@ -86,29 +91,32 @@ class ModuleState:
         if id(value) in self._seen:
             return
         kind = type(value)
-        inside: Iterable[Any] = ()
-        if kind in _SEQUENCES:
-            inside = self._save_contents(value, list(value), value.extend)
-        elif kind in _MAPPINGS:
-            inside = self._save_contents(value, dict(value), value.update).values()
-        elif kind is set:
-            inside = self._save_contents(value, set(value), value.update)
-        elif kind in {tuple, frozenset}:
-            inside = value
-        elif kind is Handler:
-            inside = (value.function, value.probe)
-        elif self._ours(getattr(value if isinstance(value, _CODE) else kind, "__module__", None)):
-            inside = self._save_own(value)
+        is_ours = self._ours(getattr(value if isinstance(value, _CODE) else kind, "__module__", None))
+        inside: list[Any] = []
+        if is_ours or kind.__module__ in {"builtins", "collections"}:
+            if base := next((base for base in _ADD_BY_TYPE if issubclass(kind, base)), None):
+                inside += self._save_contents(base, value)
+            elif issubclass(kind, tuple | frozenset):
+                inside += value
+        if kind is Handler:
+            inside += (value.function, value.probe)
+        elif is_ours:
+            inside += self._save_own(value)
         self._seen[id(value)] = value
         self._todo.extend(inside)
 
-    def _save_contents(self, value: Any, before: T, fill: Callable[[T], object]) -> T:
+    def _save_contents(self, base: Any, value: Any) -> list[Any]:
+        """Save the contents of a container, with the methods of `base`: those of a subclass may do something else."""
+        add = _ADD_BY_TYPE[base]
+        before = list(base.items(value)) if issubclass(base, dict) else [(item,) for item in base.__iter__(value)]
+
         def put_back() -> None:
-            value.clear()
-            fill(before)
+            base.clear(value)
+            for item in before:
+                add(value, *item)
 
         self._restorers.append(put_back)
-        return before
+        return [item[-1] for item in before]
 
     def _save_own(self, value: Any) -> Iterable[Any]:
         if isinstance(value, FunctionType):

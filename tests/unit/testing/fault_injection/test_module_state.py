@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import pytest
@@ -122,6 +123,98 @@ def test_module_state_is_restored(module):
         memory.restore()
 
 
+CONTAINERS = """
+    from collections import OrderedDict, UserDict, deque, namedtuple
+
+    class Seen(set):
+        added = 0
+
+        def add(self, item):
+            self.added += 1
+            super().add(item)
+
+        def clear(self):
+            raise NotImplementedError
+
+        def __iter__(self):
+            return iter(())
+
+    class Table(dict):
+        __slots__ = ("last",)
+
+        def __setitem__(self, name, value):
+            self.last = name
+            super().__setitem__(name, value)
+
+        def items(self):
+            return []
+
+        keys = __iter__ = items
+
+    class Newest(OrderedDict):
+        def __setitem__(self, name, value):
+            super().__setitem__(name, value)
+            if len(self) > 2:
+                self.popitem(last=False)
+
+    class Words(list):
+        def extend(self, words):
+            raise NotImplementedError
+
+    class Recent(deque):
+        pass
+
+    class Wrapped(UserDict):
+        pass
+
+    Pair = namedtuple("Pair", "left right")
+
+    seen = Seen([1])
+    table = Table(a=[1])
+    newest = Newest(a=1, b=2)
+    words = Words(["one"])
+    recent = Recent([1], maxlen=2)
+    wrapped = Wrapped(a=1)
+    pair = Pair([1], {2})
+
+    def change():
+        seen.add(2)
+        dict.__getitem__(table, "a").append(2)
+        table["b"] = 2
+        newest["c"] = 3
+        words.append("two")
+        recent.extend([2, 3])
+        wrapped["b"] = 2
+        pair.left.append(2)
+        pair.right.clear()
+
+    def contents():
+        return (
+            set.copy(seen),
+            seen.added,
+            list(dict.items(table)),
+            getattr(table, "last", None),
+            list(newest.items()),
+            list(words),
+            list(recent),
+            dict(wrapped),
+            pair,
+        )
+"""
+
+
+def test_subclasses_of_containers_are_restored(module):
+    """Of a subclass of a container the contents and the attributes are reset, without its own methods."""
+    kept = module("containers", CONTAINERS)
+    memory = ModuleState([kept])
+    before = copy.deepcopy(kept.contents())
+    for _ in range(2):
+        kept.change()
+        assert all(value != earlier for value, earlier in zip(kept.contents(), before, strict=True))
+        memory.restore()
+        assert kept.contents() == before
+
+
 def test_objects_of_other_packages_are_not_reset(module):
     """An object of another package's class keeps its state, even in a module's variable; so do imports."""
     kept = module("kept", CODE)
@@ -132,12 +225,17 @@ def test_objects_of_other_packages_are_not_reset(module):
         def __init__(self):
             self.sent = []
 
+    class Outbox(list):
+        """A fake that is a container."""
+
     kept.gateway = Fake()
+    kept.outbox = Outbox()
     memory = ModuleState([kept])
     kept.gateway.sent.append("message")
+    kept.outbox.append("message")
     kept.sqlite3 = pytest.importorskip("sqlite3")
     memory.restore()
-    assert kept.gateway.sent == ["message"]
+    assert kept.gateway.sent == kept.outbox == ["message"]
     assert kept.sqlite3
 
 
