@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -64,19 +65,44 @@ def test_every_member_and_argument_is_documented(name):
     assert members <= known
 
 
-def test_signatures_are_as_shown():
-    """The defaults in the reference are those of the code."""
-    for name in ("make_event", "exactly_once", "AppHarness"):
-        (shown,) = TEXT.findall(section(name))
-        given = dict(re.findall(r"(\w+)=([^,)]+(?:\(\))?)", shown.partition("->")[0].replace("()", "(,)")))
-        for parameter in inspect.signature(getattr(testing, name)).parameters.values():
-            if parameter.default is parameter.empty:
-                assert parameter.name in shown
-                assert parameter.name not in given
-            else:
-                default = given.pop(parameter.name).replace("(", "()")
-                assert eval(default) == (parameter.default if default != "{}" else dict(parameter.default))
-        assert given == {}
+def arguments(function):
+    """The arguments of a function: their names, whether they are given by position or by name, and their defaults."""
+    by_position = inspect.Parameter.POSITIONAL_ONLY
+    return [
+        (
+            parameter.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD if parameter.kind is by_position else parameter.kind,
+            dict(parameter.default) if isinstance(parameter.default, Mapping) else parameter.default,
+        )
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self" and not parameter.name.startswith("_")
+    ]
+
+
+def shown_arguments(text):
+    """The arguments in a signature that the reference shows."""
+    shown = {}
+    exec(f"from __future__ import annotations\ndef shown{text[text.index('(') :].strip()}: ...", shown)
+    return arguments(shown["shown"])
+
+
+@pytest.mark.parametrize("name", ["make_event", "stored_events", "exactly_once", "AppHarness", "AppFactory"])
+def test_signatures_are_as_shown(name):
+    """The arguments in the reference are those of the code, with the same defaults."""
+    (text,) = TEXT.findall(section(name))
+    thing = getattr(testing, name)
+    assert shown_arguments(text) == arguments(thing.__call__ if name == "AppFactory" else thing)
+
+
+@pytest.mark.parametrize("name", ["AppHarness", "ManualClock"])
+def test_methods_are_as_shown(name):
+    """The arguments of each method in a table of the reference are those of the code, with the same defaults."""
+    cells = re.findall(r"^\| (`\w+\(.*?`) \|", section(name), re.MULTILINE)
+    methods = [text for cell in cells for text in re.findall(r"`([^`]+)`", cell)]
+    assert methods
+    for text in methods:
+        method = getattr(getattr(testing, name), text.partition("(")[0])
+        assert shown_arguments(text) == arguments(method), text
 
 
 def test_the_plugin_and_tests_of_the_page_pass(tmp_path):
