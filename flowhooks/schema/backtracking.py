@@ -82,7 +82,7 @@ class _Repetition:
 
 @dataclass(frozen=True, slots=True)
 class _Opaque:
-    """An anchor, a back reference or an atomic group, which is not compared with other parts."""
+    """An anchor or a back reference, which is not compared with other parts."""
 
 
 _Node = _Character | _Sequence | _Choice | _Repetition | _Opaque
@@ -113,7 +113,7 @@ class _Parser:
     """Parses an expression.
 
     Attributes:
-        separate: the parts in look-arounds and atomic groups, which `re` matches on their own.
+        separate: the parts in look-arounds, which `re` matches on their own.
     """
 
     def __init__(self, expression: str) -> None:
@@ -146,11 +146,13 @@ class _Parser:
             if "x" in piece:
                 raise ValueError("the flag x is not supported")
             flags = _change_flags(flags, piece[2:-1])
+        if piece == "(?>":
+            raise ValueError("the group (?>...) is not supported; write (?:...)")
         inner = self.parse(flags)
         self._next += 1  # the closing parenthesis
-        if piece in {"(?=", "(?!", "(?<=", "(?<!", "(?>"}:
+        if piece in {"(?=", "(?!", "(?<=", "(?<!"}:
             self.separate.append(inner)
-            return _Opaque() if piece == "(?>" else _Sequence(())
+            return _Sequence(())
         return inner
 
     def _repeated(self, node: _Node, start: int) -> _Node:
@@ -160,12 +162,10 @@ class _Parser:
         counts = _counts(piece)
         if counts is None:
             return node
+        if piece.endswith("+") and len(piece) > 1:
+            raise ValueError(f"the quantifier {piece} is not supported; leave out its last +")
         self._next += 1
-        repetition = _Repetition(node, *counts, (start, end))
-        if piece.endswith("+") and len(piece) > 1:  # possessive, like an atomic group
-            self.separate.append(repetition)
-            return _Opaque()
-        return repetition
+        return _Repetition(node, *counts, (start, end))
 
 
 def _change_flags(flags: str, change: str) -> str:
