@@ -249,10 +249,9 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
         validator = DecidingValidator(_compile_patterns(_with_expected_types(schema)))
     except ValueError as error:
         raise HandlerError(str(error)) from None
-    types = _types_of(schema)
 
     def check(value: Any) -> bool | None:
-        if value is None or (types is not None and _type_of(value) not in types):
+        if value is None:
             return None
         try:
             return decide(validator, value)
@@ -306,13 +305,13 @@ def _compile_patterns(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_expected_types(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema in which values of other types than a keyword constrains are undecided."""
+    """Return a schema in which values of other types than a schema in it constrains are undecided."""
     from flowhooks.schema.decision import EXPECTED_TYPES  # noqa: PLC0415 (as above)
     from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
 
     schema = copy.deepcopy(schema)
     for _, part in list(subschemas(schema)):
-        if isinstance(part, dict) and "type" not in part and (types := _types_of(part)) is not None:
+        if isinstance(part, dict) and (types := _types_of(part)) is not None:
             part[EXPECTED_TYPES] = sorted(types)
     return schema
 

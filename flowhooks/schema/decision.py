@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 EXPECTED_TYPES: Final = "expectedTypes"
-"""Keyword of this validator: a list of types. A value of another type is undecided."""
+"""Keyword of this validator: a list of types. A value of another type is undecided, whatever the other keywords say."""
 
 
 class _Undecided(ValidationError):
@@ -34,6 +34,11 @@ def decide(validator: Any, value: Any) -> bool | None:
     return _decide(validator, value, validator.schema)
 
 
+def _is_unexpected(validator: Any, value: Any, schema: Any) -> bool:
+    types = schema.get(EXPECTED_TYPES) if isinstance(schema, dict) else None
+    return types is not None and not any(validator.is_type(value, name) for name in types)
+
+
 def _decide(validator: Any, value: Any, schema: Any) -> bool | None:
     is_undecided = False
     for error in validator.descend(value, schema):
@@ -41,6 +46,13 @@ def _decide(validator: Any, value: Any, schema: Any) -> bool | None:
             return False
         is_undecided = True
     return None if is_undecided else True
+
+
+def _decide_alternative(validator: Any, value: Any, schema: Any) -> bool | None:
+    """Return the result for one of several schemas. A schema with types or constants rejects values of other types."""
+    if _is_unexpected(validator, value, schema) and schema.keys() & {"type", "const", "enum"}:
+        return False
+    return _decide(validator, value, schema)
 
 
 def _errors(result: bool | None) -> Iterator[ValidationError]:
@@ -59,8 +71,8 @@ def _decide_count(results: Sequence[bool | None], *, least: float, most: float) 
     return True if true >= least and possible <= most else None
 
 
-def _check_types(validator: Any, types: list[str], value: Any, _schema: Any) -> Iterator[ValidationError]:
-    if not any(validator.is_type(value, name) for name in types):
+def _check_types(validator: Any, _types: list[str], value: Any, schema: Any) -> Iterator[ValidationError]:
+    if _is_unexpected(validator, value, schema):
         yield from _errors(None)
 
 
@@ -70,12 +82,12 @@ def _check_not(validator: Any, negated: Any, value: Any, _schema: Any) -> Iterat
 
 
 def _check_any_of(validator: Any, branches: list[Any], value: Any, _schema: Any) -> Iterator[ValidationError]:
-    results = [_decide(validator, value, branch) for branch in branches]
+    results = [_decide_alternative(validator, value, branch) for branch in branches]
     yield from _errors(_decide_count(results, least=1, most=len(results)))
 
 
 def _check_one_of(validator: Any, branches: list[Any], value: Any, _schema: Any) -> Iterator[ValidationError]:
-    results = [_decide(validator, value, branch) for branch in branches]
+    results = [_decide_alternative(validator, value, branch) for branch in branches]
     yield from _errors(_decide_count(results, least=1, most=1))
 
 
@@ -87,8 +99,9 @@ def _check_contains(validator: Any, contained: Any, value: Any, schema: Any) -> 
 
 
 def _check_if(validator: Any, condition: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-    keywords = {True: ("then",), False: ("else",), None: ("then", "else")}[_decide(validator, value, condition)]
-    results = {_decide(validator, value, schema.get(keyword, True)) for keyword in keywords}
+    result = _decide_alternative(validator, value, condition)
+    keywords = {True: ("then",), False: ("else",), None: ("then", "else")}[result]
+    results = {_decide_alternative(validator, value, schema.get(keyword, True)) for keyword in keywords}
     # If it is undecided which branch applies, only equal results of both decide.
     yield from _errors(results.pop() if len(results) == 1 else None)
 
@@ -97,25 +110,39 @@ def _check_unevaluated(keyword: str) -> Callable[..., Iterator[ValidationError]]
     check = Validator.VALIDATORS[keyword]
 
     def check_both(validator: Any, part: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-        # jsonschema knows two results only, and counts an undecided schema as one that evaluates nothing. The declared
-        # schema accepts values of other types. If the results differ, they depend on such a value.
-        results = {not any(check(each, part, value, schema)) for each in (validator, Validator(schema))}
+        # jsonschema knows two results only, and counts an undecided schema as one that evaluates nothing. The result is
+        # undecided if it differs when such schemas accept the value, or when types count as in JSON Schema.
+        checkers = (validator, _AcceptingValidator(schema), Validator(schema))
+        results = {not any(check(checker, part, value, schema)) for checker in checkers}
         yield from _errors(results.pop() if len(results) == 1 else None)
 
     return check_both
 
 
+def _accept_unexpected(check: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
+    def check_expected(validator: Any, part: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+        if not _is_unexpected(validator, value, schema):
+            yield from check(validator, part, value, schema)
+
+    return check_expected
+
+
+_AcceptingValidator: Final = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema has no types here
+    Validator, {keyword: _accept_unexpected(check) for keyword, check in Validator.VALIDATORS.items()}
+)
+"""The class of validators that accept each value of another type than expected."""
+
+_CHECKS: Final[dict[str, Callable[..., Iterator[ValidationError]]]] = {
+    "not": _check_not,
+    "anyOf": _check_any_of,
+    "oneOf": _check_one_of,
+    "contains": _check_contains,
+    "if": _check_if,
+    "unevaluatedItems": _check_unevaluated("unevaluatedItems"),
+    "unevaluatedProperties": _check_unevaluated("unevaluatedProperties"),
+}
 DecidingValidator: Final = validators.extend(  # type: ignore[no-untyped-call]  # jsonschema has no types here
-    Validator,
-    {
-        EXPECTED_TYPES: _check_types,
-        "not": _check_not,
-        "anyOf": _check_any_of,
-        "oneOf": _check_one_of,
-        "contains": _check_contains,
-        "if": _check_if,
-        "unevaluatedItems": _check_unevaluated("unevaluatedItems"),
-        "unevaluatedProperties": _check_unevaluated("unevaluatedProperties"),
-    },
+    _AcceptingValidator,
+    {keyword: _accept_unexpected(check) for keyword, check in _CHECKS.items()} | {EXPECTED_TYPES: _check_types},
 )
 """The class of the validators for `decide`. All other keywords require that each of their schemas accepts its value."""

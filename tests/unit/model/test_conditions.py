@@ -61,7 +61,7 @@ def decide(expected, value, pointer="/x"):
         ({"required": ["a"]}, [{"a": 1}], [{}], [ABSENT, []]),
         ({"properties": {"a": {"const": 1}}}, [{"a": 1}, {}], [{"a": 2}], [ABSENT, "a"]),
         ({"properties": {"a": {"minimum": 1}}}, [{"a": 1}, {}], [{"a": 0}], [ABSENT, {"a": "1"}, {"a": True}]),
-        ({"items": {"enum": ["x"]}}, [["x"], []], [["y"], [1]], [ABSENT, "x"]),
+        ({"items": {"enum": ["x"]}}, [["x"], []], [["y"]], [ABSENT, "x", [1], ["x", 1]]),
         ({"type": "string"}, ["", "x"], [], [ABSENT, 1]),
         ({"type": "integer"}, [1, 1.0], [1.5], [ABSENT, "1", True]),
         ({"type": ["integer", "string"]}, [1, "1"], [1.5], [ABSENT, True]),
@@ -96,6 +96,29 @@ def decide(expected, value, pointer="/x"):
             [ABSENT, {"a": "4"}],
         ),
         ({"prefixItems": [{"not": {"minimum": 3}}], "unevaluatedItems": False}, [[1]], [[1, 2], [4]], [["1"], 1]),
+        ({"properties": {"a": {"const": 1}}}, [{"a": 1.0}], [{"a": 2}], [{"a": "1"}, {"a": True}]),
+        ({"properties": {"a": {"type": "number", "minimum": 9}}}, [{"a": 9}, {}], [{"a": 8}], [{"a": "9"}, {"a": []}]),
+        ({"not": {"properties": {"a": {"type": "number", "minimum": 9}}}}, [{"a": 8}], [{"a": 9}, {}], [{"a": "9"}]),
+        ({"properties": {"a": {"type": "integer"}}}, [{"a": 1.0}], [{"a": 1.5}], [{"a": "1"}, {"a": True}]),
+        ({"properties": {"a": {"type": ["string", "integer"]}}}, [{"a": ""}], [{"a": 1.5}], [{"a": [1]}]),
+        ({"properties": {"a": {"type": "number", "not": {"maxLength": 9}}}}, [{}], [], [{"a": 1}, {"a": "1"}]),
+        ({"items": {"allOf": [{"type": "number"}, {"minimum": 9}]}}, [[9]], [[8]], [["9"], [None]]),
+        ({"contains": {"const": 1}}, [["1", 1]], [[2]], [["1"], [2, "1"]]),
+        ({"items": {"anyOf": [{"type": "string"}, {"type": "number", "minimum": 9}]}}, [["", 9]], [[8]], [[True]]),
+        ({"items": {"oneOf": [{"enum": ["a"]}, {"const": 1}]}}, [["a", 1]], [["b"], [2]], [[True]]),
+        ({"if": {"type": "string"}, "then": {"minLength": 2}, "else": {"minimum": 9}}, ["ab", 9], ["a", 8], [True]),
+        (
+            {"anyOf": [{"properties": {"a": {"type": "number"}}}], "unevaluatedProperties": False},
+            [{"a": 4}],
+            [{"b": 1}],
+            [{"a": "4"}],
+        ),
+        (
+            {"unevaluatedProperties": {"maxItems": 3, "not": {"const": {}}}},
+            [{"a": {"b": 1}}],
+            [{"a": {}}],
+            [{"a": [1]}, {"a": 1}],
+        ),
         ({}, [1, "", False, [], {}], [], [ABSENT]),
         ({"title": "Anything"}, [1, ""], [], [ABSENT]),
     ],
@@ -286,7 +309,15 @@ def test_a_check_beyond_the_jsonschema_nesting_limit_is_undecided():
     assert (condition.decide({"x": 1}), decide_within(800)) == (True, None)
 
 
-_LEAVES = st.sampled_from([("minimum", 2, "number"), ("maximum", 3, "number"), ("minLength", 2, "string")])
+_LEAVES = st.sampled_from(
+    [
+        ("minimum", 2, "number"),
+        ("maximum", 3, "number"),
+        ("minLength", 2, "string"),
+        ("const", 3, "number"),
+        ("enum", ["abc", ""], "string"),
+    ]
+)
 
 
 @st.composite
@@ -295,7 +326,7 @@ def _completed_schemas(draw, depth=3):
     kind = draw(st.sampled_from(("leaf", "not", "allOf", "anyOf", "oneOf", "if", "items", "contains", "properties")))
     if kind == "leaf" or not depth:
         keyword, operand, expected = draw(_LEAVES)
-        declared = {keyword: operand}
+        declared = {keyword: operand} | ({"type": expected} if draw(st.booleans()) else {})
         return declared, (declared | {"type": expected} if draw(st.booleans()) else declared)
     parts = [draw(_completed_schemas(depth - 1)) for _ in range(draw(st.integers(2, 3)))]
     return tuple(_combine(kind, [part[index] for part in parts]) for index in (0, 1))
@@ -329,8 +360,9 @@ def test_a_result_does_not_depend_on_values_of_other_types(schemas, value):
 @given(_completed_schemas(), st.integers(0, 5))
 def test_numbers_are_decided_as_json_schema_does(schemas, number):
     """A condition with keywords for numbers only decides each number as JSON Schema does."""
-    declared = json.loads(json.dumps(schemas[0]).replace("minLength", "exclusiveMaximum"))
-    assume(not {"items", "contains", "properties"} & set(re.findall(r"[a-z]+", json.dumps(declared))))
+    text = json.dumps(schemas[0]).replace("minLength", "exclusiveMaximum").replace("string", "number")
+    declared = json.loads(text)
+    assume(not {"items", "contains", "properties", "enum"} & set(re.findall(r"[a-z]+", json.dumps(declared))))
     assert decide(declared, number) is Draft202012Validator(declared).is_valid(number)
 
 
