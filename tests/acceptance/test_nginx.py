@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from flowhooks.operations.event_export import ExportFormat
 from flowhooks.settings import Settings
 from flowhooks.web.admin.passwords import hash_password
 from flowhooks.web.negotiation import MAX_WAIT_SECONDS
@@ -214,16 +216,21 @@ def test_other_host_names_get_no_response(nginx):
         nginx.ask("elsewhere.example.com", "GET", "/")
 
 
-def test_the_console_is_served_only_by_its_host_name(nginx):
-    """The console's host name serves only the console, after login and from an allowed address."""
-    assert nginx.ask(CONSOLE, "GET", "/console/")[0].status == 401
+def log_in(nginx):
+    """Log Anna in; return the header with her session."""
     form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"https://{CONSOLE}"}
     answer, _ = nginx.ask(CONSOLE, "POST", "/console/login", "name=anna&password=secret+of+anna", form)
     assert answer.status == 303
     cookie = answer.headers["Set-Cookie"]
     assert cookie.startswith("__Host-")
     assert "Secure" in cookie
-    logged_in = {"Cookie": cookie.partition(";")[0]}
+    return {"Cookie": cookie.partition(";")[0]}
+
+
+def test_the_console_is_served_only_by_its_host_name(nginx):
+    """The console's host name serves only the console, after login and from an allowed address."""
+    assert nginx.ask(CONSOLE, "GET", "/console/")[0].status == 401
+    logged_in = log_in(nginx)
     answer, body = nginx.ask(CONSOLE, "GET", "/console/", headers=logged_in)
     assert answer.status == 200
     assert b"anna" in body
@@ -233,6 +240,19 @@ def test_the_console_is_served_only_by_its_host_name(nginx):
     assert nginx.ask(CONSOLE, "GET", "/console/", headers=logged_in, sni=ENGINES)[0].status == 421
     for path in ("/metrics", "/readyz", "/api/operations/reroute_parked", "/flow/1/call-back/complete"):
         assert nginx.ask(CONSOLE, "GET", path, headers=logged_in)[0].status == 404
+
+
+def test_downloads_of_the_console_are_served(nginx):
+    """The links of a search to its file lead to the file, for an operator only."""
+    assert nginx.post("n-8", GOOD)[0].status == 200
+    logged_in = log_in(nginx)
+    _, page = nginx.ask(CONSOLE, "GET", "/console/events?key=good", headers=logged_in)
+    links = [html.unescape(link) for link in re.findall(r'href="([^"]*format=[^"]*)"', page.decode())]
+    assert len(links) == len(ExportFormat)
+    for link in links:
+        answer, _ = nginx.ask(CONSOLE, "GET", link, headers=logged_in)
+        assert (answer.status, answer.headers["Content-Disposition"][:11]) == (200, "attachment;"), link
+        assert nginx.ask(CONSOLE, "GET", link)[0].status == 401
 
 
 def test_engines_get_503_while_the_server_is_down(tmp_path, site, nginx, server):

@@ -52,10 +52,14 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
         admin: its WSGI app.
         app: a started `App`.
     """
-    for resource in (*RESOURCES, *FILES):
+    for resource in RESOURCES:
         # The server has decoded %2F.
         path = resource.path.replace("{id}", "{id:path}") if resource.id_has_slashes else resource.path
         admin.add_route(path, resource(app))
+    for file in FILES:
+        resource_of_file = file(app)
+        admin.add_route(file.path, resource_of_file)
+        admin.add_route(file.console_path, resource_of_file)
     admin.add_route("/openapi.json", AdminOpenApiResource(app))
     admin.add_sink(_not_found, API_ROOT)
 

@@ -19,6 +19,7 @@ from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_intege
 from flowhooks.web.admin.api.resource import Resource
 from flowhooks.web.admin.console.urls import EXPORT_PATH
 from flowhooks.web.admin.operators import operator_of
+from flowhooks.web.admin.origin_check import is_page
 from flowhooks.web.server.thread_pool import spare_thread
 
 if TYPE_CHECKING:
@@ -44,15 +45,18 @@ class FileResource(Resource):
 
     Attributes:
         media_types: the media types of its files.
+        console_path: its path for the links of the console.
     """
 
     media_types: ClassVar[tuple[str, ...]]
+    console_path: ClassVar[str]
 
 
 class EventExportResource(FileResource):
-    """`GET /api/events/export`."""
+    """`GET /api/events/export`, and the download of the console."""
 
-    path = EXPORT_PATH
+    path = "/api/events/export"
+    console_path = EXPORT_PATH
     description = (
         "The events of a search with their deliveries as a file, newest first, at most 100,000. If there are more, the "
         "last line says after which event to continue. / 查询到的事件及其投递，以文件形式返回，最新的在前，"
@@ -158,12 +162,10 @@ class EventExportResource(FileResource):
 
     def _audit(self, export: EventExport, request: falcon.Request) -> ExportAudit:
         operator = operator_of(request)
-        # The console has only a link to this path.
-        is_browser = request.context.logged_in or request.get_header("Sec-Fetch-Site") is not None
         return ExportAudit(
             self.app.ledger,
             self.app.clock,
-            Actor(operator.name, "console" if is_browser else "api"),
+            Actor(operator.name, "console" if is_page(request.path) else "api"),
             role=operator.role_name or operator.role.value,
             address=request.remote_addr or "",
             request=export.request,

@@ -15,8 +15,8 @@ ACTION_ROOT: Final = f"{CONSOLE_ROOT}/do"
 """Path prefix of all actions."""
 OPERATIONS_ROOT: Final = f"{CONSOLE_ROOT}/operations"
 """Path of the list of operations, and path prefix of each."""
-EXPORT_PATH: Final = "/api/events/export"
-"""Path of the API that sends the events of a search as a file."""
+EXPORT_PATH: Final = f"{CONSOLE_ROOT}/events/export"
+"""Path of the file with the events of a search. A proxy may pass on the console only, and not the API."""
 _CONSOLE_URL: Final = re.compile(re.escape(CONSOLE_ROOT) + r"/[A-Za-z0-9._~%/:-]*(\?[A-Za-z0-9._~%/:?&=+-]*)?")
 """The form in which `current_url` writes URLs: without characters that browsers may interpret differently."""
 

@@ -87,6 +87,7 @@ PATHS = {
     "/console/errors": (PART, REFUSED, None),
     "/console/errors/{error_id}": (PART, REFUSED, "error"),
     "/console/events": (PART, PART, None),
+    "/console/events/export": (PART, PART, None),
     "/console/events/{event_id}": (PART, PART, "event"),
     "/console/events/{event_id}/body": (PART, PART, "event"),
     "/console/handlers": (PART, PART, None),
@@ -498,11 +499,11 @@ def test_purged_events_of_other_plugins_are_reported_as_missing(console, others)
     assert get(console, purged, "payer").page.text == get(console, unknown, "payer").page.text
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("path", ["/api/events/export?format=csv", "/console/events/export?format=jsonl"])
 @pytest.mark.parametrize("bodies", ["bodies=true", "masked=true"])
-def test_exports_are_restricted(console, mine, others, form, bodies):
+def test_exports_are_restricted(console, mine, others, path, bodies):
     """A file has the events of the operator's plugins only, and no hidden value."""
-    address = f"/api/events/export?format={form}&{bodies}"
+    address = f"{path}&{bodies}"
     texts = {who: get(console, address, who).body.decode() for who in ("boss", "payer", "clerk", "both")}
     assert "secretive:watch" in texts["boss"]
     assert "secretive:watch" in texts["clerk"]

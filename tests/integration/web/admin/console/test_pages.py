@@ -155,7 +155,7 @@ def events_at(console, address):
     if address == "/console/parked":
         groups = [link for link in links if link.startswith("/console/events?")]
         return set().union(*(events_at(console, group) for group in groups))
-    return {link.partition("?")[0] for link in links if link.startswith("/console/events/")}
+    return {link.partition("?")[0] for link in links if link.startswith("/console/events/0")}
 
 
 def test_each_tile_has_the_number_of_events_at_its_address(busy):
