@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import structlog
 
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject
-from flowhooks.execution.result_encoding import EncodedResult, encode_result
+from flowhooks.execution.result_encoding import EncodedResult, encode_result, to_json
 from flowhooks.model.delivery import Outcome, OutcomeKind
 from flowhooks.plugins.error_text import error_to_line, retry_delay, traceback_text
 from flowhooks.text import one_line, to_storable
@@ -151,7 +151,7 @@ class OutcomeBuilder:
             return EncodedResult(None, why)
         text = encoded.text
         if text is not None and (redact := self._plugins.redact)(text) != text:
-            text = json.dumps(_redact(json.loads(text), redact))
+            text = to_json(_redact(json.loads(text), redact))
         return EncodedResult(text)
 
 

@@ -39,7 +39,7 @@ def encode_result(value: Any, max_chars: int = MAX_RESULT_CHARS) -> EncodedResul
     if value is None:
         return EncodedResult(None)
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = to_json(value)
     except BaseException as error:  # noqa: BLE001 (reading a plugin's value may run any code)
         return EncodedResult(None, f"returned {_problem(value, error)}; {_ADVICE}")
     if len(text) > max_chars:
@@ -52,6 +52,15 @@ def encode_result(value: Any, max_chars: int = MAX_RESULT_CHARS) -> EncodedResul
             None, f"returned lists and dicts nested more than {MAX_RESULT_DEPTH} levels deep; {_SHORTEN}"
         )
     return EncodedResult(text)
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON that a reader of any language can read. Lone surrogates, which UTF-8 lacks, are escaped.
+
+    Raises:
+        Exception: the value is not JSON, or cannot be read.
+    """
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_too_deep(text: str) -> bool:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-MAX_FRAME_BYTES: Final = 4 * 1024**2
+MAX_FRAME_BYTES: Final = 5 * 1024**2
 """Maximum bytes of a frame from a handler process."""
 # More than `result_encoding.MAX_RESULT_CHARS`, which the ledger stores: wrappers receive larger results, too.
 MAX_VALUE_CHARS: Final = 1024**2
-"""Maximum characters of a handler's result as JSON that is sent to the server."""
+"""Maximum characters of a handler's result as JSON that is sent to the server. Each has at most four bytes."""
 MAX_DROPPED_CHARS: Final = 2_000
 """Maximum characters of the reason why a result is not sent."""
 _LENGTH: Final = struct.Struct("!I")
@@ -43,7 +43,8 @@ class ProtocolError(Exception):
 
 def encode_frame(message: Mapping[str, Any]) -> bytes:
     """Encode a message as a frame."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    body = text.encode("utf-8", "backslashreplace")  # escapes lone surrogates as JSON does
     return _LENGTH.pack(len(body)) + body
 
 

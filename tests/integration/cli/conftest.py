@@ -33,7 +33,7 @@ HERE = pathlib.Path(__file__).parent
 
 @handler(process_key="leave", callback_class=["com.example.Leave", "com.example.Other"])
 def grant(event):
-    return {"days": 3}
+    return {"days": 3, "status": "已归档"}
 
 @handler(process_key="order", versions=">=2")
 def book(event):

@@ -259,10 +259,10 @@ def test_a_wrapper_outcome_contains_no_secret(secretive, nowhere):
 
 def test_a_handler_result_contains_no_secret(secretive, harness):
     """A handler's result is stored and shown with `…` in place of a secret, and is still JSON."""
-    flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
+    flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: "已归档 \0\ud800"})
     (delivery_status,) = flow.take().delivery_statuses
     (attempt,) = flow.app.ledger.attempts(delivery_status.delivery_id)
-    assert json.loads(attempt.result) == {"sent": ["as …", 3], "…": True}
+    assert attempt.result == '{"sent": ["as …", 3], "…": "已归档 \\u0000\\ud800"}'
     flow.close()
     for file in harness.folder.glob("flowhooks.db*"):
         assert b"hunter2" not in file.read_bytes()

@@ -31,6 +31,13 @@ def test_json_values_are_encoded(value):
     assert encoded.dropped == ""
 
 
+def test_text_is_stored_readably():
+    """Text of any language is stored as it is; NUL and lone surrogates, which databases refuse, as their escapes."""
+    assert encode_result({"状态": "已归档"}).text == '{"状态": "已归档"}'
+    assert encode_result("é\0\ud800😀").text == '"é\\u0000\\ud800😀"'
+    assert encode_result("归" * (MAX_RESULT_CHARS - 2)).text
+
+
 def test_none_is_no_result():
     """A handler without a return value stores nothing and drops nothing."""
     assert encode_result(None) == (None, "")

@@ -67,6 +67,8 @@ def test_a_large_event_is_sent_and_returned(pool_harness):
     text = "x" * 1_000_000
     assert pool_harness.run("echo", text=text[:500_000])["data"] == {"text": text[:500_000]}
     assert pool_harness.run("nothing", text=text) is None
+    longest = "😀" * 1_000_000
+    assert pool_harness.run("echo", text=longest)["data"] == {"text": longest}
 
 
 def test_an_event_that_cannot_be_serialised(pool_harness):

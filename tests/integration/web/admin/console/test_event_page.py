@@ -28,6 +28,7 @@ def flow(harness, listens):
             raise RuntimeError("the bank is closed")
         if event.flow_instance_id == "dies":
             raise Reject("the account does not exist")
+        return "已归档" if event.flow_instance_id == "archived" else None
 
     flow = harness.open(listens(pay, name="pay", retry=Retry(attempts=4, delays=[24], jitter=0)))
     flow.ran = ran
@@ -48,6 +49,12 @@ def console(flow, serve):
 def path_of(console, instance):
     """The path of the oldest event of an instance."""
     return f"/events/{console.flow.events(flow_instance_id=instance)[0]}"
+
+
+def test_a_result_is_shown_in_its_language(console):
+    """A result with Chinese text is readable on the page."""
+    console.flow.take("archived")
+    assert 'Returned "已归档"' in console.page(path_of(console, "archived")).text
 
 
 def test_a_delivery_shows_its_next_step(console):
