@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, pass_context
-from markupsafe import Markup, escape
+from markupsafe import Markup, escape, escape_silent
 
 from flowhooks.clock import to_datetime, to_text
 from flowhooks.operations.time_parsing import parse_time
@@ -171,6 +171,7 @@ class Templates:
             "alert_message": pass_context(lambda context, alert: alert_message(alert, context["language"])),
             "duration": pass_context(lambda context, value: format_duration(value, context["language"])),
             "first_sentence": first_sentence,
+            "entered": escape_silent,  # for values of forms, which must stay those that are searched
             "field_name": pass_context(
                 # A field of a later version is shown by its own name.
                 lambda context, key: text(key, context["language"]) if key in TEXTS else key

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,8 @@ from flowhooks.web.admin.console.rendering import (
     shorten,
     with_time_elements,
 )
+
+SOURCES = {file.name: file.read_text() for file in Path(rendering.__file__).with_name("templates").glob("*.html")}
 
 
 def test_a_listing_is_brief():
@@ -75,6 +79,13 @@ def test_numbers_and_shares():
         "0 %",
         "\u2013",
     ]
+
+
+def test_forms_have_their_values_as_entered():
+    """Each value of a form has the filter that changes nothing, so that a form sends the value that was entered."""
+    for name, source in SOURCES.items():
+        for value in re.findall(r'<(?:input|option|button)\b[^>]*? value="({{.*?}})"|<textarea[^>]*>({{.*?}})', source):
+            assert "".join(value).endswith("| entered }}"), (name, value)
 
 
 def test_templates_are_loaded_at_startup(tmp_path, monkeypatch):
