@@ -214,3 +214,10 @@ class Attempt:
     operation_id: str = ""
     error_group: str = ""
     log: str = ""
+
+    @property
+    def run_time(self) -> int | None:
+        """How long the attempt ran, in microseconds; None while it runs, and if it was lost at an unknown time."""
+        if self.finished_at is None or self.outcome is OutcomeKind.LOST:
+            return None
+        return max(0, self.finished_at - self.started_at)

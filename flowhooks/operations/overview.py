@@ -76,7 +76,7 @@ class Point(NamedTuple):
     Attributes:
         succeeded: number of attempts that succeeded.
         failed: number of attempts that did not succeed.
-        slowest: longest duration of an attempt in microseconds; 0 if there was none.
+        slowest: longest duration of an attempt that was not lost, in microseconds; 0 if there was none.
     """
 
     succeeded: int
@@ -93,8 +93,8 @@ class Performance:
         deliveries: number of its deliveries in the sample.
         succeeded: number of last attempts that succeeded.
         failed: number of last attempts that did not succeed.
-        median: median duration of the attempts in microseconds; None if none has ended.
-        p95: 95th percentile of the durations in microseconds; None if none has ended.
+        median: median duration of the attempts that were not lost, in microseconds; None if there is none.
+        p95: 95th percentile of these durations in microseconds; None if there is none.
         points: the same over time, oldest first.
     """
 
@@ -234,11 +234,13 @@ def _handler_performance(handler: str, recent: Sequence[RecentDelivery], start: 
             continue
         has_succeeded = delivery.outcome is OutcomeKind.SUCCEEDED
         succeeded, failed = succeeded + has_succeeded, failed + (not has_succeeded)
-        length = max(0, delivery.finished_at - delivery.started_at)
-        lengths.append(length)
         index = (delivery.finished_at - start) * SERIES_POINTS // max(1, now + 1 - start)
         point = points[min(SERIES_POINTS - 1, max(0, index))]
         point[0 if has_succeeded else 1] += 1
+        if delivery.outcome is OutcomeKind.LOST:
+            continue  # only the time when it was found is known
+        length = max(0, delivery.finished_at - delivery.started_at)
+        lengths.append(length)
         point[2] = max(point[2], length)
     lengths.sort()
     return Performance(

@@ -187,11 +187,7 @@ def _print_no_match(stored: StoredEvent) -> None:
 
 
 def _print_attempt(handler: str, attempt: Attempt, *, traceback: bool, log: bool) -> None:
-    ended = (
-        ""
-        if attempt.finished_at is None
-        else f" after {output.format_duration(attempt.finished_at - attempt.started_at)}"
-    )
+    ended = "" if attempt.run_time is None else f" after {output.format_duration(attempt.run_time)}"
     output.print_line(
         f"  {f'attempt {attempt.number}':<14} {output.format_time(attempt.started_at)} UTC: "
         f"{attempt.outcome or 'running'}{ended}"

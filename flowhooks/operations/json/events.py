@@ -76,7 +76,7 @@ class AttemptJson(TypedDict):
         number: number of the attempt, from 1.
         started_at: when the attempt started.
         finished_at: when the attempt ended; null while it runs.
-        seconds: duration; null while the attempt runs.
+        seconds: duration; null while the attempt runs, and if it was lost.
         outcome: outcome; null while the attempt runs.
         error: error, one line; empty if the attempt succeeded.
         traceback: traceback of the handler; empty if there is none.
@@ -363,7 +363,7 @@ def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
             "number": attempt.number,
             "started_at": to_text(attempt.started_at),
             "finished_at": to_text(attempt.finished_at),
-            "seconds": None if attempt.finished_at is None else (attempt.finished_at - attempt.started_at) / 1_000_000,
+            "seconds": None if attempt.run_time is None else attempt.run_time / 1_000_000,
             "outcome": attempt.outcome,
             "error": attempt.error,
             "traceback": attempt.traceback,

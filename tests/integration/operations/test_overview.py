@@ -33,6 +33,22 @@ def look(flow):
     return overview(flow.app.ledger, flow.clock.now())
 
 
+def test_a_lost_attempt_has_no_run_time(harness, listens):
+    """The time until a lost attempt is found is down time, and no run time of its handler."""
+    flow = harness.open(listens(lambda event: None, name="h"), start=False)
+    flow.take(wait=0)
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
+    assert flow.app.ledger.claim(queued)
+    harness.crash(flow)
+    harness.clock.advance(3600)
+    flow = harness.open(listens(lambda event: None, name="h"))
+    (performance,) = look(flow).performance
+    assert (performance.failed, performance.median, performance.p95) == (1, None, None)
+    assert {point.slowest for point in performance.points} == {0}
+    (attempt,) = flow.app.ledger.attempts(flow.only(flow.events()[0]).delivery_id)
+    assert (attempt.finished_at - attempt.started_at, attempt.run_time) == (3_600_000_000, None)
+
+
 def test_an_overview_without_events(harness):
     """Without events everything is zero, and there is no rate."""
     found = look(harness.open(start=False))

@@ -158,7 +158,7 @@ def test_show_as_json_has_all_data(run_json, server):
     assert re.fullmatch("[0-9a-f]{64}", attempt["plugin_digest"])
 
 
-def test_show_as_text(run, server):
+def test_show_as_text(run, run_json, server):
     """The text has members, routing reasons, attempts, errors and the next steps; a traceback only on request."""
     text = run("events", "show", "leave", server=server).stdout
     for part in ("received again 1 time", "why            key leave", "rejected with 409"):
@@ -170,6 +170,9 @@ def test_show_as_text(run, server):
     assert "flowhooks events replay " in text
     assert "Traceback" not in text
     assert "Traceback" in run("events", "show", "dead", "--traceback", server=server).stdout
+    assert re.search(r"attempt 1 .* UTC: lost\n", run("events", "show", "killed", server=server).stdout)
+    (event,) = run_json("events", "show", "killed", server=server)["events"]
+    assert event["deliveries"][0]["attempts"][0]["seconds"] is None
     text = run("events", "show", "parked", server=server).stdout
     assert "`flowhooks routes --source=default --kind=complete --key=ordre` explains" in text
     assert "合同" in text

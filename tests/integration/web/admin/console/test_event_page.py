@@ -57,6 +57,17 @@ def test_a_result_is_shown_in_its_language(console):
     assert 'Returned "已归档"' in console.page(path_of(console, "archived")).text
 
 
+def test_a_lost_attempt_has_no_run_time(console):
+    """Only when a lost attempt started is known."""
+    flow = console.flow
+    delivery = flow.only(flow.take("lost").event_id).delivery_id
+    path = path_of(console, "lost")
+    assert "UTC · 0 s" in console.page(path).text
+    flow.sql("UPDATE deliveries SET state = 'unknown' WHERE id = ?", delivery)
+    flow.sql("UPDATE attempts SET outcome = 'lost' WHERE delivery_id = ?", delivery)
+    assert "UTC · 0 s" not in console.page(path).text
+
+
 def test_a_delivery_shows_its_next_step(console):
     """The number of the attempt and of all attempts, and what keeps a delivery from running instead."""
     flow = console.flow
