@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from flowhooks import Reject
 from flowhooks.clock import SECOND
+from flowhooks.ledger import circuit_state
 from flowhooks.operations.context import Actor
 from flowhooks.operations.pause import pause
 from flowhooks.settings import OperatorSettings
@@ -42,23 +43,28 @@ PAGES = (
     "/storage",
     "/nothing",
 )
-LONG = "a-business-key-without-any-place-to-break-" * 8
+LONG = "a_value_without_any_place_to_break_it_" * 9
 
 
 @pytest.fixture
-def console(harness, serve, listens):
+def console(harness, serve, listens, make_plugin, tmp_path):
     """A console with data of every kind, including long values."""
+    folder = tmp_path / LONG[:200]
+    folder.mkdir()
+    (folder / "broken.py").write_text(f"raise ValueError({LONG!r})\n")
 
     def archive(event):
         if event.business_key == LONG:
             raise Reject(f"<script>document.title = 'pwned'</script> {LONG}")
 
     when = {"/" + "member" * 40: {"minimum": 1000, "description": LONG}}
-    flow = harness.open(
+    plugin = make_plugin(
         listens(archive, process_key="contract"),
         listens(archive, name="book", process_key="approval", conclusion=["approved", LONG[:128]]),
         listens(archive, name="large", process_key="approval", conclusion="approved", when=when),
+        listens(archive, name="stuck", process_key="stuck"),
     )
+    flow = harness.open(plugins={"p": plugin}, allow=("broken",), plugins_dirs=(str(folder),))
     flow.take("4711", key="contract", businessKey=LONG, more="<img src=x onerror=\"document.title='pwned'\">")
     for number in range(55):
         flow.take(f"i{number}", key="contract", businessKey=f"B-{number}")
@@ -86,6 +92,12 @@ def console(harness, serve, listens):
             event_id=conflict,
         )
     flow.app.rejected_requests.flush()
+    circuit = circuit_state.OpenCircuit("p:stuck", LONG, "1", now + 3600 * SECOND)
+    flow.app.ledger.write(
+        lambda transaction: circuit_state.open_circuit(transaction, circuit, now, flow.app.ledger.pauses)
+    )
+    flow.take("stuck", key="stuck", wait=0)
+    flow.app.alerts.poll()
     return serve(flow)
 
 
@@ -100,14 +112,18 @@ def event_of(console, instance="4711"):
 def test_no_page_scrolls_sideways_or_fails_an_accessibility_check(console, visit, widths, scheme, locale):
     """On a phone, a tablet and a desktop, in each language, axe finds nothing and no page is too wide."""
     page = visit(console, "/nothing", scheme=scheme, locale=locale)
-    states = [event_of(console, instance) for instance in ("4711", "rejected", "undecided")]
-    for path in (*PAGES, *states, f"{event_of(console, 'approved')}?explain=1", "/events?dismissed_by=condition"):
+    states = [event_of(console, instance) for instance in ("4711", "rejected", "undecided", "stuck")]
+    too_wide = []
+    more = (f"{event_of(console, 'approved')}?explain=1", "/events?dismissed_by=condition", "/handlers/p:stuck")
+    for path in (*PAGES, *states, *more):
         page.goto(f"/console{path}")
         for width in widths:
             page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+            if page.evaluate("document.documentElement.scrollWidth") > width:
+                too_wide.append((path, width))
         assert (path, browsers.violations(page)) == (path, [])
         assert "pwned" not in page.title()
+    assert too_wide == []
 
 
 def test_the_explanation_of_a_route_opens_by_click_and_key(console, visit):
@@ -193,14 +209,14 @@ def test_the_overview_refreshes_automatically(console, visit):
             "en-GB",
             (
                 *("Failing now", "source silent crm The CRM is silent. · acknowledged by ann", "paused since"),
-                *("by ann: the ERP is down", "in the last hour: 1", "due 0, retrying 0, blocked 0, paused 1"),
+                *("by ann: the ERP is down", "in the last hour: 1", "due 0, retrying 0, blocked 0, paused 2"),
             ),
         ),
         (
             "zh-CN",
             (
                 *("当前故障", "来源无回调 crm The CRM is silent. · 已由 ann 确认", "已暂停，始于"),
-                *("运维人员：ann: the ERP is down", "最近一小时失败 1 次", "到期 0，待重试 0，排队 0，已暂停 1"),
+                *("运维人员：ann: the ERP is down", "最近一小时失败 1 次", "到期 0，待重试 0，排队 0，已暂停 2"),
             ),
         ),
     ],
