@@ -70,7 +70,7 @@ class PausedHandler(NamedTuple):
     Attributes:
         handler: the handler's id.
         since: when it was paused, in microseconds since 1970.
-        by: the operator; `""` if not known.
+        by: the operator who paused it last; `""` if not known.
         note: the operator's note; `""` if there is none.
     """
 
@@ -151,14 +151,20 @@ def failing_now(connection: Connection, open_alerts: Sequence[OpenAlert], now: i
             OpenCircuitFact(handler, circuit.opened_at, printable_line(circuit.reason))
             for handler, circuit in list(circuits.items())[:MAX_SHOWN]
         ),
-        paused=_paused(connection, dict(list(paused.items())[:MAX_SHOWN])),
+        paused=paused_handlers(connection, dict(list(paused.items())[:MAX_SHOWN])),
         left_out=sum(max(0, len(problems) - MAX_SHOWN) for problems in (conditions, circuits, paused)),
         error_groups=_growing(connection, now - RECENT_PERIOD),
         alerts=tuple(newest[:MAX_ALERTS]),
     )
 
 
-def _paused(connection: Connection, paused: dict[str, int]) -> tuple[PausedHandler, ...]:
+def paused_handlers(connection: Connection, paused: Mapping[str, int]) -> tuple[PausedHandler, ...]:
+    """Return who paused handlers, and why.
+
+    Args:
+        connection: any connection.
+        paused: since when each handler is paused, in microseconds since 1970, by its id.
+    """
     found = []
     for handler, since in paused.items():
         # The target of a pause of several handlers is empty.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import NotFound
 from flowhooks.ledger import stats
-from flowhooks.ledger.audit import entries
 from flowhooks.model.trend import TrendKind
 from flowhooks.operations.deliverable_events import reroute_command
 from flowhooks.operations.error_groups import list_error_groups
+from flowhooks.operations.failing_now import paused_handlers
 from flowhooks.operations.plugin_status import (
     filter_handlers,
     find_handler,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from flowhooks.operations.plugin_status import HandlerStatus, PluginStatus
 
 PAGE_SIZE: Final = 200
-MAX_AUDIT_ENTRIES: Final = 20
-"""Number of audit entries that are searched for the operator who paused a handler."""
 MAX_START_DIGITS: Final = 8
 MAX_ERRORS: Final = 5
 """Maximum number of error groups on the page of a handler, the ones seen last."""
@@ -69,20 +67,15 @@ class _HandlerPages(Page):
             "narrows": _restrictions(handler.selectors),
             "reroute_command": reroute_command(handler.id, handler.dismissed) if handler.dismissed else "",
             "called": called.get(handler.id),
-            "paused_by": "" if handler.paused_at is None else self._paused_by(handler.id),
+            "paused_by": self._paused_by(handler),
         }
 
-    def _paused_by(self, handler: str) -> str:
-        """Return the operator who paused a handler last; `""` if no recent audit entry has it."""
+    def _paused_by(self, handler: HandlerStatus) -> str:
+        if handler.paused_at is None:
+            return ""
         with self.app.ledger.connection() as connection:
-            candidates = [
-                *entries(connection, limit=MAX_AUDIT_ENTRIES, target=handler),
-                *entries(connection, limit=MAX_AUDIT_ENTRIES, target=""),
-            ]
-        pauses = [
-            entry for entry in candidates if entry.action == "pause" and handler in entry.detail.get("handlers", ())
-        ]
-        return max(pauses, key=lambda entry: entry.id).actor if pauses else ""
+            (paused,) = paused_handlers(connection, {handler.id: handler.paused_at})
+        return paused.by
 
 
 class HandlersPage(_HandlerPages):
