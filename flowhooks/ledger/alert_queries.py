@@ -16,6 +16,7 @@ from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.due_deliveries import each_handler
 from flowhooks.ledger.tables import (
+    IS_BLOCKED,
     IS_FAILED,
     IS_LAST_ATTEMPT,
     IS_RUNNING_OR_FAILED,
@@ -163,8 +164,9 @@ def latest_failed(connection: Connection, state: State, handler: str) -> LatestO
 
 
 def count_waiting(connection: Connection, handler: str) -> int:
-    """Return the number of a handler's deliveries that wait and are scheduled."""
-    return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, IS_WAITING)
+    """Return the number of a handler's deliveries that wait, also behind others, but not for a missing handler."""
+    of_handler = (deliveries.c.handler == handler, IS_WAITING)
+    return sum(_count(connection, *of_handler, part) for part in (IS_SCHEDULED, IS_BLOCKED))
 
 
 def running(connection: Connection) -> list[HandlerIssue]:

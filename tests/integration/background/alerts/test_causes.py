@@ -161,22 +161,26 @@ def test_waiting_deliveries_of_a_paused_handler(watch, listener):
     assert [row[-1] for row in watched.rows()] == [1]
 
 
-def test_an_open_circuit(watch, listener):
-    """An open circuit raises an alert with its last error and the number of waiting deliveries, until it is resumed."""
-    watched = watch(mail=listener)
+def test_an_open_circuit(watch, listener, listens):
+    """An open circuit raises an alert with its last error and the number of waiting deliveries, until it is resumed.
+
+    Deliveries that others of their order key block are counted, too.
+    """
+    watched = watch(handlers=[listens(fail, name="h", order_by="business_key")], mail=listener)
     app = watched.flow.app
     wish = circuit_state.OpenCircuit("p:h", "ValueError: the archive is away", "1", watched.clock.now())
     app.ledger.write(
         lambda transaction: circuit_state.open_circuit(transaction, wish, watched.clock.now(), app.ledger.pauses)
     )
-    watched.flow.take("w1", wait=0)
+    for number in range(3):
+        watched.flow.take(f"w{number}", businessKey="k", wait=0)
     watched.poll(2)
     assert listener.notified == [(AlertCause.CIRCUIT_OPEN, "p:h")]
     assert "ValueError: the archive is away" in listener.alerts[0].message
-    assert "1 delivery has to wait" in listener.alerts[0].message
+    assert "3 deliveries have to wait" in listener.alerts[0].message
     resume(app.operation_context, ["p:h"])
     watched.poll(2)
-    assert watched.rows() == [("circuit_open", "p:h", 1, '["mail"]', 1)]
+    assert watched.rows() == [("circuit_open", "p:h", 3, '["mail"]', 1)]
 
 
 def test_an_overdue_attempt(watch, listener):
