@@ -36,7 +36,8 @@ def command() -> None:
     "--source",
     type=utf8,
     metavar="NAME",
-    help=f'Of this source; "{rejected_requests.NO_SOURCE}" is for requests without a valid credential.',
+    help=f'Of this source; "{rejected_requests.NO_SOURCE}" is for requests whose source is not known: without a valid '
+    "credential, or rejected before it was checked.",
 )
 @click.option("--flow", "flow_instance_id", type=utf8, metavar="ID", help="Process instance id of the engine.")
 @click.option("--path", type=utf8, metavar="TEXT", help="With this text in the path.")

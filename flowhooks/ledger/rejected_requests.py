@@ -42,7 +42,8 @@ PATH_INDEPENDENT_STATUSES: Final = frozenset({401, 403, 429})
 """Statuses that depend on the sender and not on the path. Requests that differ only in their path count as equal. A 401
 of a known source is an exception: its `webhook-id` was used before for another path."""
 NO_SOURCE: Final = "(none)"
-"""Stands for requests without a valid credential in filters of operators. No source has this name."""
+"""Stands for a source that is not known in filters of operators: the request had no valid credential, or was rejected
+before it was checked. No source has this name."""
 _FLOW_INSTANCE_ID: Final = re.compile("/+flow/+([^/]+)")
 
 _INSERT: Final = database.insert(rejected_requests)
@@ -144,7 +145,7 @@ class RejectedFilter:
 
     Attributes:
         status: the HTTP status of the answer.
-        source: the source that sent them; `""`: those without a valid credential.
+        source: the source that sent them; `""`: those whose source is not known.
         flow_instance_id: the flow instance id in their path, decoded.
         path: a part of their path, as it was sent.
         since: last rejected at or after this time, in microseconds since 1970.

@@ -204,7 +204,7 @@ def rejections(connection: Connection, source: str) -> list[Rejections]:
 
     Args:
         connection: any connection.
-        source: the name of the source; `""`: of requests without a valid credential.
+        source: the name of the source; `""`: of requests whose source is not known.
     """
     merged: dict[tuple[int, str], Rejections] = {}
     rows = connection.execute(

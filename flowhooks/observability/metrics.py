@@ -39,7 +39,8 @@ OTHERS: Final = "(others)"
 NO_KIND: Final = "(none)"
 """Label value for requests whose path is not that of a callback. No kind has this name."""
 NO_SOURCE: Final = "(none)"
-"""Label value for requests without a valid credential. No source has this name."""
+"""Label value for requests whose source is not known: they had no valid credential, or were rejected before it was
+checked. No source has this name."""
 
 REQUEST_DURATION_BUCKETS: Final = (
     0.001,
@@ -101,7 +102,8 @@ class Metrics:
         self._received = Counter(
             "flowhooks_http_requests",
             "Requests to the callback listener, by kind and source. Kind (none): the path is not that of a callback, "
-            "or a request to a fixed URL became none. Source (none): no valid credential.",
+            "or a request to a fixed URL became none. Source (none): no valid credential, or "
+            "rejected before it was checked.",
             ["kind", "source"],
             registry=self.registry,
         )
@@ -200,7 +202,7 @@ class Metrics:
             return dict(sorted(self._answers.items()))
 
     def expect(self, kinds: Iterable[str]) -> None:
-        """Export kinds of callbacks with the value 0 for requests without a valid credential."""
+        """Export kinds of callbacks with the value 0 for requests whose source is not known."""
         for kind in kinds:
             self._by_source(kind, NO_SOURCE)
 

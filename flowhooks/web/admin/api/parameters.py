@@ -184,8 +184,9 @@ REJECTED_FILTER: Final = (
     ),
     Parameter(
         name="source",
-        description=f"Of this source; {NO_SOURCE}: without a valid credential. / "
-        f"来自该来源；{NO_SOURCE}：没有有效凭证的请求。",
+        description=f"Of this source; {NO_SOURCE}: the source is not known, because the request had no valid "
+        "credential or was rejected before the credential was checked. / "
+        f"来自该来源；{NO_SOURCE}：来源未知的请求，即没有有效凭证，或在检查凭证之前被拒绝。",
         schema=TEXT,
     ),
     Parameter(

@@ -607,7 +607,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rejected.pages": {"en": "Pages of rejected requests", "zh": "被拒绝的请求翻页"},
     "rejected.none": {"en": "No rejected requests.", "zh": "没有被拒绝的请求。"},
     "rejected.none_match": {"en": "No rejected requests match the filter.", "zh": "没有符合条件的被拒绝的请求。"},
-    "rejected.no_source": {"en": "no valid credential", "zh": "没有有效凭证"},
+    "rejected.no_source": {
+        "en": "not known (no valid credential, or rejected before it was checked)",
+        "zh": "未知（没有有效凭证，或在检查凭证之前被拒绝）",
+    },
     "rejected.part_of_path": {"en": "Part of the path", "zh": "路径包含"},
     "rejected.event": {"en": "The event that it contradicts", "zh": "与之冲突的事件"},
     # Engines.
@@ -720,8 +723,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "media_type": {"en": "Content-Type:", "zh": "媒体类型（Content-Type）："},
     "sources.unattributed": {
-        "en": "Rejected requests without a valid credential, which belong to no source: {count}.",
-        "zh": "没有有效凭证、不属于任何来源的被拒绝请求：{count} 个。",
+        "en": "Rejected requests whose source is not known (no valid credential, or rejected before it was checked): "
+        "{count}.",
+        "zh": "来源未知的被拒绝请求（没有有效凭证，或在检查凭证之前被拒绝）：{count} 个。",
     },
     "sources.requests": {"en": "Requests", "zh": "请求数"},
     "sources.last_rejected": {"en": "Last one", "zh": "最近一次"},

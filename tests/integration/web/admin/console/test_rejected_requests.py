@@ -238,6 +238,9 @@ def test_rejections_are_filtered(harness, serve, listens):
 
     assert shown("?status=401") == ["i1/"]
     assert shown("?source=oa") == ["a%2Fb", "i4/"]
+    reason = "no valid credential, or rejected before it was checked"
+    assert f"source is not known ({reason}): 1" in console.page("/sources").text
+    assert f"not known ({reason})" in console.page("/rejected-requests").text
     (unattributed,) = [link for link in console.page("/sources").links() if "/rejected-requests?" in link]
     assert shown(unattributed.removeprefix("/console/rejected-requests")) == ["i1/"]
     assert shown("?flow=a/b") == ["a%2Fb"]
