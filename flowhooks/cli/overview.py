@@ -144,7 +144,8 @@ def _failing_lines(failing: FailingNow, alerts: list[OpenAlert]) -> Iterator[str
 def _print_counts(counts: Mapping[str, int], waiting: WaitingCounts) -> None:
     for state in _STATES:
         reasons = ", ".join(
-            f"{_number(number, stats.MAX_GROUPED)} {name}" for name, number in waiting._asdict().items()
+            f"{_number(number, stats.MAX_GROUPED)} {'paused or circuit open' if name == 'paused' else name}"
+            for name, number in waiting._asdict().items()
         )
         number = _number(counts[state], stats.MAX_COUNTED)
         output.print_line(f"{state.replace('_', ' '):<16} {number:>8}{f'  ({reasons})' if state == 'waiting' else ''}")

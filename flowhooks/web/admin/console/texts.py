@@ -135,8 +135,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "overview.more_failing": {"en": "{count} more are not listed here:", "zh": "另有 {count} 项未列出："},
     "overview.errors": {"en": "failures in the last hour: {count}, last", "zh": "最近一小时失败 {count} 次，最近"},
     "overview.waiting": {
-        "en": "due {due}, retrying {retrying}, blocked {blocked}, paused {paused}",
-        "zh": "到期 {due}，待重试 {retrying}，排队 {blocked}，已暂停 {paused}",
+        "en": "due {due}, retrying {retrying}, blocked {blocked}, paused or circuit open {paused}",
+        "zh": "到期 {due}，待重试 {retrying}，排队 {blocked}，已暂停或已熔断 {paused}",
     },
     "overview.also_waiting": {
         "en": "The list also has those of missing handlers: {count}.",

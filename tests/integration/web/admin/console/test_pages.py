@@ -721,12 +721,16 @@ def test_the_operator_of_a_pause_stays_known(busy):
 def test_an_open_circuit(busy):
     """The page of handlers and each waiting delivery have the reason and the time of the next trial."""
     app = busy.flow.app
+    assert "on time" in busy.page("/").text
     wish = circuit_state.OpenCircuit("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
     app.ledger.write(
         lambda transaction: circuit_state.open_circuit(transaction, wish, app.clock.now(), app.ledger.pauses)
     )
     event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
     overview = busy.page("/")
+    assert "paused or circuit open 2" in overview.text
+    assert "on time" not in overview.text
+    assert "正常" not in busy.page("/", "zh").text
     assert re.search(r"circuit open contracts:archive circuit open since [-0-9: UTC]+: <b>away</b>", overview.text)
     assert "/console/handlers/contracts%3Aarchive" in overview.links()
     assert "已熔断 contracts:archive 已熔断，始于" in busy.page("/", "zh").text
