@@ -39,6 +39,7 @@ CONDITIONS: Final = (
 )
 """Causes of alerts that last until somebody acts, in the order in which they are named. The other causes are counts of
 deliveries and events, which the overview has, or occurrences of the last 24 hours."""
+_NAMED_CAUSES: Final = frozenset({*CONDITIONS, AlertCause.CIRCUIT_OPEN})
 MAX_ALERTS: Final = 3
 MAX_ERROR_GROUPS: Final = 5
 MAX_RECENT_GROUPS: Final = 500
@@ -112,7 +113,8 @@ class FailingNow:
         left_out: number of conditions, open circuits and paused handlers that are not named because of these limits.
         error_groups: the groups with the most failures in the last hour, at most 5. Groups whose deliveries have all
             succeeded since, or are closed, are left out.
-        alerts: of the other alerts the three newest that are not acknowledged, newest first.
+        alerts: of the other alerts, without those about circuits, the three newest that are not acknowledged, newest
+            first.
     """
 
     conditions: tuple[OpenAlert, ...]
@@ -143,7 +145,7 @@ def failing_now(connection: Connection, open_alerts: Sequence[OpenAlert], now: i
         key=lambda alert: (CONDITIONS.index(alert.cause), alert.subject),
     )
     newest = [
-        alert for alert in reversed(open_alerts) if alert.acknowledged_at is None and alert.cause not in CONDITIONS
+        alert for alert in reversed(open_alerts) if alert.acknowledged_at is None and alert.cause not in _NAMED_CAUSES
     ]
     return FailingNow(
         conditions=tuple(conditions[:MAX_SHOWN]),

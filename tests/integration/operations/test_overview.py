@@ -181,6 +181,29 @@ def test_current_failures_are_named(harness, listens):
     assert look(flow).failing.error_groups == ()
 
 
+def test_circuits_displace_no_other_alert(harness, listens):
+    """Each open circuit has a line of its own, and its alert takes the place of no other alert."""
+
+    def function(event):
+        raise ValueError("no")
+
+    flow = harness.open(*(listens(function, name=f"h{number}") for number in range(4)))
+    harness.check_at_end = False
+    assert flow.take("i1").status == "dead"
+    flow.app.alerts.poll()
+    flow.clock.advance(60)
+    now, pauses = flow.clock.now(), flow.app.ledger.pauses
+    for number in range(1, 4):
+        circuit = circuit_state.OpenCircuit(f"p:h{number}", "OSError: away", "1.0", now)
+        flow.app.ledger.write(
+            lambda transaction, circuit=circuit: circuit_state.open_circuit(transaction, circuit, now, pauses)
+        )
+    flow.app.alerts.poll()
+    failing = look(flow).failing
+    assert len(failing.circuits) == 3
+    assert {alert.cause for alert in failing.alerts} == {"dead"}
+
+
 def test_open_conditions_are_named(harness, monkeypatch):
     """Silent sources and a full disk are named beside newer alerts and once acknowledged, up to a limit."""
     monkeypatch.setattr("flowhooks.composition.free_disk_bytes", lambda _url: 600 * MIB)
