@@ -201,7 +201,7 @@ function copies(button) {
 // Move the focus from row to row of the list.
 function moveRow(step) {
   const rows = [...document.querySelectorAll("main tbody tr")];
-  const links = rows.map((row) => row.querySelector("th a[href]")).filter(Boolean);
+  const links = rows.map((row) => row.querySelector("a[href]")).filter(Boolean);
   const at = links.findIndex((link) => link.closest("tr").contains(document.activeElement));
   const next = links[at < 0 ? (step > 0 ? 0 : links.length - 1) : at + step];
   next?.focus();
