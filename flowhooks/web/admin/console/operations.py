@@ -151,15 +151,13 @@ class OperationPage(Page):
         chosen = parse_item_choice(status) if status in ITEM_CHOICES else None
         with self.app.ledger.connection() as connection:
             items = operation_items(connection, operation.id, status=chosen, after=after, limit=PAGE_SIZE + 1)
-        path = _path(operation)
         query = {"items": chosen.value} if chosen else {}
         return {
             **operation_values(request, operation),
             "items": items[:PAGE_SIZE],
             "chosen": chosen.value if chosen else "",
-            "statuses": ITEM_CHOICES,
-            "first": f"{path}?{urlencode(query)}#items" if after else "",
-            "next": f"{path}?{urlencode({**query, 'after': items[PAGE_SIZE - 1].delivery_id})}#items"
+            "first": _items_url(request, operation, **query) if after else "",
+            "next": _items_url(request, operation, **query, after=items[PAGE_SIZE - 1].delivery_id)
             if len(items) > PAGE_SIZE
             else "",
         }
@@ -279,8 +277,9 @@ def operation_values(request: falcon.Request, operation: Operation) -> dict[str,
         "doing": name,
         "what": ACTIONS[name],
         "meant": selection_values(operation.event_filter),
-        "path": path,
         "reload": _page_url(request, operation),
+        "all_items": _items_url(request, operation),
+        "items_by_status": {status: _items_url(request, operation, items=status) for status in ITEM_CHOICES},
         "live": f"{path}/live{query}",
         "steps": {
             step: f"{path}/{step}{query}" for step, states in STATES_OF_STEPS.items() if operation.state in states
@@ -333,13 +332,18 @@ def _path(operation: Operation) -> str:
     return f"{OPERATIONS_ROOT}/{quote(operation.id, safe='')}"
 
 
-def _back_query(request: falcon.Request) -> str:
-    back = back_url(request, "")
-    return f"?{urlencode({'back': back})}" if back else ""
+def _back_query(request: falcon.Request, **query: str) -> str:
+    if back := back_url(request, ""):
+        query["back"] = back
+    return f"?{urlencode(query)}" if query else ""
 
 
-def _page_url(request: falcon.Request, operation: Operation) -> str:
-    return f"{_path(operation)}{_back_query(request)}"
+def _page_url(request: falcon.Request, operation: Operation, **query: str) -> str:
+    return f"{_path(operation)}{_back_query(request, **query)}"
+
+
+def _items_url(request: falcon.Request, operation: Operation, **query: str) -> str:
+    return f"{_page_url(request, operation, **query)}#items"
 
 
 def _redirect(response: falcon.Response, url: str) -> None:

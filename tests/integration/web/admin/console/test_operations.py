@@ -13,6 +13,7 @@ import pytest
 from flowhooks import Reject, Retry, State
 from flowhooks.ledger import search
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.bulk_operation import ITEM_CHOICES
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.registry import run_operation
 from flowhooks.web.admin.console import list_walk, operations
@@ -115,6 +116,26 @@ def test_a_delivery_that_dies_after_the_plan_stays_dead(many, repaired, eventual
             link for link in many.get(f"{address}?items={result}", root="").page.links() if "/console/events/" in link
         }
         assert shown == {f"/console/events/{event_of(many, instance)}" for instance in instances}
+
+
+def test_the_way_back_survives_each_link_of_an_operation(many, monkeypatch, eventually):
+    """The tiles, the states and the pages of the deliveries lead back to the page from which it was planned."""
+    monkeypatch.setattr(operations, "PAGE_SIZE", 2)
+    pause(many.flow.app.operation_context, ["p:pay"])
+    page, address = planned(many)
+    assert many.submit(page.form()[0]).status == 303
+    shown = f"{address}?back=/console/errors"
+    running = many.get(f"{shown}&after=0", root="").page
+    links = [link for link in running.links() if link.endswith("#items")]
+    assert len(links) == 4 + 1 + len(ITEM_CHOICES) + 2  # tiles, states with "any", first and next page
+    for link in links:
+        assert dict(parse_qsl(urlsplit(link).query))["back"] == "/console/errors", link
+        assert "/console/errors" in many.get(link.partition("#")[0], root="").page.links()
+    # The table is not refreshed with the tiles, so it says from when it is.
+    assert running.text.count("As of 20") == 2
+    resume(many.flow.app.operation_context, ["p:pay"])
+    eventually(lambda: state_of(many, address) == "finished")
+    assert many.get(shown, root="").page.text.count("As of 20") == 1
 
 
 def assert_tiles_agree(console, address):
