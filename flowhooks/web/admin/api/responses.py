@@ -216,8 +216,9 @@ class PerformanceJson(TypedDict):
         succeeded: the number of their last attempts that succeeded.
         failed: the number of their last attempts that did not succeed.
         success_rate: the share that succeeded, from 0 to 1; null if none has ended.
-        median_seconds: the median duration of the attempts, in seconds; null if none has ended.
-        p95_seconds: the 95th percentile of the durations, in seconds; null if none has ended.
+        median_seconds: the median duration of the attempts that were not lost, with storing their start, in seconds;
+            null if there is none.
+        p95_seconds: the 95th percentile of these durations, in seconds; null if there is none.
         points: the attempts over time, the oldest first.
     """
 
