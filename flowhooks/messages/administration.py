@@ -81,7 +81,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     },
     "query_field_unknown": {
         "en": "The parameter {name} may name only the fields of the setting search.fields: {names}.",
-        "zh": "参数 {name} 只能使用设置 search.fields 列出的字段：{names}。",
+        "zh": "参数 {name} 只能使用配置项 search.fields 列出的字段：{names}。",
     },
     "query_number": {
         "en": "The parameter {name} must be a whole number from {low} to {high}.",

@@ -903,7 +903,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "parked_by.condition": {"en": "condition undecided", "zh": "条件无法判断"},
     "parked_by.name": {"en": "neither class nor key", "zh": "既无处理类也无流程 Key"},
     "parked_by.end_state": {"en": "end not known", "zh": "结束方式不明"},
-    "parked_by.reused_id": {"en": "instance id used again", "zh": "流程实例 id 重复"},
+    "parked_by.reused_id": {"en": "instance id used again", "zh": "流程实例 ID 重复"},
     "dismissed_by.condition": {"en": "condition false", "zh": "条件不成立"},
     "dismissed_by.kind": {"en": "handlers listen to other kinds", "zh": "回调类型不同"},
     "dismissed_by.setting": {"en": "ignored by a setting", "zh": "配置指定"},
@@ -935,7 +935,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.parked_by.reused_id": {
         "en": "Parked: an event that was received less than a day before this instance started has the same process "
         "instance id. Compare both with the engine; then reroute the event if it is another instance, or dismiss it.",
-        "zh": "暂存：在该流程实例启动前不到一天，已收到流程实例 id 相同的事件。请与流程引擎核对两者；"
+        "zh": "暂存：在该流程实例启动前不到一天，已收到流程实例 ID 相同的事件。请与流程引擎核对两者；"
         "如果是另一个流程实例，请重新路由该事件，否则请忽略它。",
     },
     "event.dismissed_by.condition": {
@@ -1004,7 +1004,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "events.unknown_field": {
         "en": "Events can be searched only by the fields that the setting search.fields names: {fields}",
-        "zh": "只能按设置 search.fields 列出的字段查找事件：{fields}",
+        "zh": "只能按配置项 search.fields 列出的字段查找事件：{fields}",
     },
     "events.no_origin": {"en": "Unknown origin. Choose one from the list.", "zh": "由来无效，请从列表中选择。"},
     "events.no_reason": {"en": "Unknown reason. Choose one from the list.", "zh": "原因无效，请从列表中选择。"},

@@ -150,6 +150,12 @@ def test_texts_exist_in_both_languages():
         assert not texts["zh"].isascii(), key
 
 
+def test_chinese_texts_have_one_term_for_one_thing():
+    """Chinese texts write ID in capitals, and call a setting by one word."""
+    for key, texts in TEXTS.items():
+        assert not re.search(r"\bid\b|设置 ?[a-z]+\.", texts["zh"], re.ASCII), key
+
+
 def test_keys_in_templates_exist():
     """Every key that a template uses is a text."""
     assert set(said()) - set(TEXTS) == set()
