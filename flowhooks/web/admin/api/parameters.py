@@ -251,7 +251,7 @@ def filter_from_query(query: Mapping[str, list[str]], *, now: int) -> EventFilte
     others = {"id", "limit", "after", CONDITIONS}
     parsed = parse_filter({name: values[0] for name, values in query.items() if name not in others}, now=now)
     if parsed.event_filter is None:
-        name = parsed.wrong[0]
+        name = next(iter(parsed.problems))
         if name == "error_group":
             raise LocalizedHTTPError(422, "query_id", name=name)
         if name == "trace_id":

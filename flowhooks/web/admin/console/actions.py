@@ -208,7 +208,7 @@ def _select_events(request: falcon.Request, action: Action, now: int, rows: Sequ
     ids = _selected_ids(request, rows)
     delivery_id = query_text(request, "delivery") if action.bulk else ""
     if parsed.event_filter is None:
-        raise SettingsError(f"{' and '.join(parsed.wrong)} cannot be used")
+        raise SettingsError(f"{' and '.join(parsed.problems)} cannot be used")
     # A misspelt parameter must not widen the selection.
     ours = ("lang", "back", "id", "selected", *(("delivery",) if action.bulk else ()))
     unknown = sorted(set(query_of(request, *ours)) - set(parsed.given))

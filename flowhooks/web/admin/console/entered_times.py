@@ -25,7 +25,7 @@ class EnteredTimes(NamedTuple):
             each zone.
         times: the parsed times, in microseconds since 1970.
         problems: the keys of the texts about invalid ones.
-        twice: the names of times that are ambiguous in their zone.
+        twice: the names of times that are ambiguous in their zone, because the clocks are set back then.
         local: valid local times in their zone, with its name.
     """
 

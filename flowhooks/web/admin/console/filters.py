@@ -82,16 +82,6 @@ class ParsedFilter:
     entered: EnteredTimes
 
     @property
-    def twice(self) -> frozenset[str]:
-        """The names of times that are ambiguous in their zone, because the clocks are set back then."""
-        return self.entered.twice
-
-    @property
-    def wrong(self) -> tuple[str, ...]:
-        """The names of the parameters with invalid values."""
-        return tuple(self.problems)
-
-    @property
     def pinned(self) -> dict[str, str]:
         """The entered values with absolute times."""
         return {**self.given, **self.entered.absolute}

@@ -46,16 +46,6 @@ class ParsedRange(NamedTuple):
     problems: Mapping[str, str]
 
     @property
-    def twice(self) -> frozenset[str]:
-        """The names of times that are ambiguous in their zone."""
-        return self.entered.twice
-
-    @property
-    def wrong(self) -> tuple[str, ...]:
-        """The names of the parameters with invalid values."""
-        return tuple(self.problems)
-
-    @property
     def preset(self) -> str:
         """The preset that was chosen; `""` if none was."""
         given = self.entered.given
