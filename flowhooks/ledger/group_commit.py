@@ -127,6 +127,7 @@ class GroupCommitWriter:
         on_begin: called within each transaction, at its start.
         run_last: the work functions that take locks that others wait for. A transaction calls one of them, last.
         before_last: called within each transaction, before the function of `run_last` if there is one.
+        before_commit: called within each transaction, after all work functions.
         guard: checks that the file being written is the one at its path; None for a database that is not a file.
 
     Attributes:
@@ -142,6 +143,7 @@ class GroupCommitWriter:
         on_begin: Callable[[WriteTransaction], None] = lambda _transaction: None,
         run_last: Collection[Callable[..., Any]] = (),
         before_last: Callable[[WriteTransaction], None] = lambda _transaction: None,
+        before_commit: Callable[[WriteTransaction], None] = lambda _transaction: None,
         guard: FileGuard | None = None,
     ) -> None:
         self._engine = engine
@@ -150,6 +152,7 @@ class GroupCommitWriter:
         self._on_begin = on_begin
         self._run_last = run_last
         self._before_last = before_last
+        self._before_commit = before_commit
         self._max_queued = max_queued
         self._queue: SimpleQueue[WriteRequest | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -329,6 +332,7 @@ class GroupCommitWriter:
                 results += self._execute(transaction, groups, last=False)
                 self._before_last(transaction)
                 results += self._execute(transaction, groups, last=True)
+                self._before_commit(transaction)
                 transaction.run_before_commit()
                 # Once for the whole batch, because PostgreSQL commits transactions that notify one at a time.
                 transaction.notice.notify(connection)

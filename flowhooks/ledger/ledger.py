@@ -159,6 +159,7 @@ class Ledger(Reader):
             on_begin=self._send_due_heartbeat,
             run_last=(self._claim_batch, self._claim_slots, self._claim_trials),
             before_last=self._order_scheduler.promote_next,
+            before_commit=self._order_scheduler.fill_free_slots,
             guard=self.guard,
         )
         self._writer.start()
@@ -317,7 +318,7 @@ class Ledger(Reader):
 
     def handler_transaction(self, delivery_id: str, attempt: int) -> HandlerTransaction:
         """Return the transaction that the handler of an attempt may open, for the thread that runs it."""
-        recorder, before_commit = self._result_recorder, self._order_scheduler.promote_next
+        recorder, before_commit = self._result_recorder, self._order_scheduler.before_commit
         return HandlerTransaction(
             self._handler_sessions, delivery_id, attempt, result_recorder=recorder, before_commit=before_commit
         )

@@ -385,15 +385,26 @@ class OrderScheduler:
     def promote_next(self, transaction: WriteTransaction) -> None:
         """Promote and enqueue the next delivery of each group that a delivery has left; called in each transaction.
 
-        On a shared ledger, also fill the free slots of limited handlers, and schedule checks of newly blocked groups.
+        On a shared ledger, also schedule checks of newly blocked groups.
         """
         if transaction.freed_groups:
             self._promote(transaction, transaction.freed_groups, least=NEXT)
-        if self._shared and transaction.freed_handlers:
-            self._fill_free_slots(transaction, transaction.freed_handlers)
         if self._shared and transaction.blocked_groups:
             blocked = transaction.blocked_groups
             transaction.after_commit(lambda: self._schedule_rechecks(blocked))
+
+    def fill_free_slots(self, transaction: WriteTransaction) -> None:
+        """On a shared ledger, enqueue deliveries for free slots of limited handlers; called before each COMMIT.
+
+        Claims of the same transaction may have filled these slots.
+        """
+        if self._shared and transaction.freed_handlers:
+            self._fill_free_slots(transaction, transaction.freed_handlers)
+
+    def before_commit(self, transaction: WriteTransaction) -> None:
+        """Call both in a transaction without claims."""
+        self.promote_next(transaction)
+        self.fill_free_slots(transaction)
 
     def limit_to_free_slots(self, connection: Connection, limit_for: Callable[[str], int]) -> Callable[[str], int]:
         """Return `limit_for`, capped at what the limits of each handler allow now.

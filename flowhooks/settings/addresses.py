@@ -143,7 +143,11 @@ def _resolve_option(option: str, resolve: Callable[[str], str]) -> str:
     name, _, value = option.partition("=")
     if name not in _FILE_OPTIONS or value in {"", "system"}:
         return option
-    return f"{name}={quote(resolve(unquote_plus(value)))}"
+    path = unquote_plus(value)
+    # `sslkey` may be `engine:key`, so a colon would change the meaning of a path, too.
+    if name == "sslkey" and (":" in path or ":" in resolve(path)):
+        return option
+    return f"{name}={quote(resolve(path))}"
 
 
 def _check_postgresql(url: str) -> None:

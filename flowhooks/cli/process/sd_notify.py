@@ -60,8 +60,9 @@ class ServiceManager:
             threading.Thread(target=self._extend, args=(goes_on,), name="start", daemon=True).start()
 
     def _extend(self, goes_on: Callable[[], bool]) -> None:
-        while not self._is_ready.wait(EXTENSION_INTERVAL) and threading.main_thread().is_alive() and goes_on():
+        while threading.main_thread().is_alive() and goes_on() and not self._is_ready.is_set():
             self.extend_start()
+            self._is_ready.wait(EXTENSION_INTERVAL)
 
     def reloading(self) -> None:
         """Notify that the process reloads its settings; `ready` ends the reload."""

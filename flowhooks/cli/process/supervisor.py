@@ -218,10 +218,12 @@ class Supervisor:
         log.info("process_replacing", processes=len(self._slots))
 
     def _receive(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
-        was_ready = child.ready_at is not None
+        was_ready, had_loaded = child.ready_at is not None, child.has_loaded
         if not child.receive():
             with contextlib.suppress(KeyError):
                 selector.unregister(child.control)
+        if child.has_loaded and not had_loaded and self._extend_at:
+            self._extend_at = time.monotonic()  # the loading may have taken most of the service manager's limit
         if child.ready_at is None or was_ready or child.stop_requested:
             return
         self._was_ready = True

@@ -81,6 +81,10 @@ def test_no_setting_with_a_path_is_forgotten(write_settings):
         ("sqlite:////var/a%20b.db", "sqlite:////var/a%20b.db"),
         ("postgresql://db/flows", "postgresql://db/flows"),
         (
+            "postgresql://db/flows?sslkey=pkcs11:token%3Dx&sslcert=c.pem",
+            "postgresql://db/flows?sslkey=pkcs11:token%3Dx&sslcert=/srv/flow%20hooks/c.pem",
+        ),
+        (
             "postgresql://u:p?w@db/flows?sslmode=verify-full&sslrootcert=ca%201.pem&sslkey=/etc/key",
             "postgresql://u:p?w@db/flows?sslmode=verify-full&sslrootcert=/srv/flow%20hooks/ca%201.pem&sslkey=/etc/key",
         ),

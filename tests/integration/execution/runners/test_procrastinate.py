@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 
 import psycopg
@@ -54,6 +54,25 @@ def no_jobs(postgresql_url):
 def count_jobs(flow):
     """The number of jobs."""
     return flow.sql("SELECT count(*) FROM procrastinate_jobs")[0][0]
+
+
+@contextmanager
+def writer_held(flow):
+    """A context in which the writer waits, so that it then commits together what is queued meanwhile."""
+    is_writing, may_commit = threading.Event(), threading.Event()
+
+    def hold(_transaction):
+        is_writing.set()
+        assert may_commit.wait(WAIT_TIMEOUT)
+
+    holder = threading.Thread(target=flow.app.ledger.write, args=(hold,))
+    holder.start()
+    assert is_writing.wait(WAIT_TIMEOUT)
+    try:
+        yield
+    finally:
+        may_commit.set()
+        holder.join(WAIT_TIMEOUT)
 
 
 def sweep(flow):
@@ -408,24 +427,46 @@ def test_a_claim_is_in_one_transaction_with_the_job_and_the_outcome(harness, lis
     assert flow.sql("SELECT xmin::text FROM deliveries WHERE state = 'running'")[0] in flow.sql(
         "SELECT xmin::text FROM procrastinate_jobs"
     )
-    is_writing, may_commit = threading.Event(), threading.Event()
-
-    def hold(_transaction):
-        is_writing.set()
-        assert may_commit.wait(WAIT_TIMEOUT)
-
-    holder = threading.Thread(target=flow.app.ledger.write, args=(hold,))
-    holder.start()
-    assert is_writing.wait(WAIT_TIMEOUT)
-    leave.release()
-    # The claim is queued behind the outcome, and does not wait until that is stored.
-    eventually(lambda: len(claims) == 2)
-    may_commit.set()
-    holder.join(WAIT_TIMEOUT)
+    with writer_held(flow):
+        leave.release()
+        # The claim is queued behind the outcome, and does not wait until that is stored.
+        eventually(lambda: len(claims) == 2)
     assert entered.acquire(timeout=WAIT_TIMEOUT)
     rows = flow.sql("SELECT state, xmin::text FROM deliveries WHERE state <> ? ORDER BY 1", "waiting")
     assert [state for state, _ in rows] == ["running", "succeeded"]
     assert rows[0][1] == rows[1][1]
+    for _ in range(2):
+        leave.release()
+    eventually(flow.is_idle)
+
+
+def test_a_slot_that_is_filled_at_once_gets_no_job(harness, listens, backlog, eventually, monkeypatch):
+    """The transaction that records an outcome of a limited handler, and starts its next delivery, stores no job."""
+    entered, leave = threading.Semaphore(0), threading.Semaphore(0)
+
+    def handle(event):
+        entered.release()
+        assert leave.acquire(timeout=WAIT_TIMEOUT)
+
+    flow = harness.open(listens(handle, name="h", concurrency=1), start=False, runner=KIND | {"threads": 4})
+    backlog(flow, 3)
+    ledger, claims = flow.app.ledger, []
+    claim_next = ledger.claim_next
+    flow.app.start()
+    assert entered.acquire(timeout=WAIT_TIMEOUT)
+
+    def count_claims(request):
+        future = claim_next(request)
+        claims.append(request)
+        return future
+
+    monkeypatch.setattr(ledger, "claim_next", count_claims)
+    with writer_held(flow):
+        leave.release()
+        eventually(lambda: len(claims) == 1)
+    assert entered.acquire(timeout=WAIT_TIMEOUT)
+    (succeeded,) = flow.sql("SELECT xmin::text FROM deliveries WHERE state = 'succeeded'")
+    assert succeeded not in flow.sql("SELECT xmin::text FROM procrastinate_jobs")
     for _ in range(2):
         leave.release()
     eventually(flow.is_idle)

@@ -94,6 +94,31 @@ def test_a_start_that_works_on_the_ledger_is_extended_until_it_is_ready(manager,
     assert [message for message in received(manager) if message != EXTENSION] == [b"READY=1"]
 
 
+def test_a_start_is_extended_as_soon_as_the_plugins_are_loaded(manager):
+    """The loading may have taken most of the service manager's limit."""
+    context = finish_loading(None, ServiceManager(manager.getsockname()), was_received=False)
+    assert manager.recv(1000) == EXTENSION
+    context.report_ready(Settings())
+    until(lambda: not threads())
+
+
+def test_a_supervisor_extends_a_start_as_soon_as_a_process_has_loaded(manager):
+    """Not only after the next interval."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = ChildProcess.adopt(os.getpid(), 0, ours)
+        child.has_loaded = False  # as if it was started here
+        supervisor = Supervisor(
+            settings=Settings(), sockets={}, load=None, on_settings=None,
+            service_manager=ServiceManager(manager.getsockname()),
+        )  # fmt: skip
+        supervisor._slots = [Slot(0, current=child)]
+        finish_loading(InheritedSockets(0, {}, theirs))
+        supervisor._receive(child, SELECTOR)
+        supervisor._extend_start()
+        assert received(manager) == [EXTENSION]
+
+
 def test_a_start_that_has_to_stop_is_not_extended(manager, notified):
     """After SIGTERM the service manager has another limit, which is kept."""
     finish_loading(None, notified, was_received=True)
