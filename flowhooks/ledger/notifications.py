@@ -88,8 +88,8 @@ class ChangeNotice:
             self.operations = True
 
     def notify(self, connection: Connection) -> None:
-        """Send the changes to all listeners once the connection's transaction is committed."""
-        if self:
+        """Send the changes to all listeners once the transaction is committed. On SQLite there are no listeners."""
+        if connection.dialect.name != "sqlite" and self:
             database.notify(connection, self.messages())
 
 

@@ -273,9 +273,8 @@ _NOTIFY: Final = DriverStatement(select(func.pg_notify(_CHANNEL, _MESSAGES.c.val
 
 
 def notify(connection: Connection, messages: Sequence[str]) -> None:
-    """Notify all listening processes once this transaction is committed. On SQLite this does nothing."""
-    if connection.dialect.name == POSTGRESQL:
-        _NOTIFY(connection, {"messages": json.dumps(list(messages))})
+    """Notify all listening processes of a PostgreSQL database once this transaction is committed."""
+    _NOTIFY(connection, {"messages": json.dumps(list(messages))})
 
 
 @contextmanager
