@@ -236,8 +236,18 @@ class Intake:
         self, new: NewEvent, waiter: Waiter | None, seconds: float, spare_threads: SpareThreads | None
     ) -> Collection[DeliveryStatus]:
         """Wait for the deliveries of a stored event; return their statuses."""
+        known: dict[str, DeliveryStatus] = {}
+        if waiter is not None:
+            if waiter.is_pending:
+                self._stop_waiting_for_idle(new, waiter)
+                waiter.wait(max(0.0, seconds), spare_threads)
+            is_pending = waiter.is_pending  # before the copy, which would lack an outcome that is recorded in between
+            known |= waiter.delivery_statuses
+            if is_pending:
+                known |= self._read_statuses(new.event.id)
         statuses = {
-            delivery_id: DeliveryStatus(
+            delivery_id: known.get(delivery_id)
+            or DeliveryStatus(
                 delivery_id=delivery_id,
                 handler=handler,
                 state=State.WAITING,
@@ -246,14 +256,7 @@ class Intake:
             )
             for delivery_id, handler in new.deliveries
         }
-        if waiter is not None:
-            self._stop_waiting_for_idle(new, waiter)
-            waiter.wait(max(0.0, seconds), spare_threads)
-            is_pending = waiter.is_pending  # before the copy, which would lack an outcome that is recorded in between
-            statuses |= waiter.delivery_statuses
-            if is_pending:
-                statuses |= self._read_statuses(new.event.id)
-        return statuses.values()
+        return (statuses | known).values()
 
     def _stop_waiting_for_idle(self, new: NewEvent, waiter: Waiter) -> None:
         """Stop waiting for deliveries that have not started, and whose handler no process runs since the routing."""
