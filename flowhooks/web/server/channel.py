@@ -24,7 +24,8 @@ from flowhooks import messages
 from flowhooks.web import errors, negotiation
 from flowhooks.web.client_network import client_network
 from flowhooks.web.server.parser import RequestParser
-from flowhooks.web.server.trusted_proxy import FORWARDED_FOR, client_address
+from flowhooks.web.server.thread_pool import POOL
+from flowhooks.web.server.trusted_proxy import FORWARDED_FOR, client_address, set_client_address
 
 SEND_BUFFER_BYTES: Final = 65536
 """Size in bytes up to which a response is sent when it is complete, not while it is written."""
@@ -103,9 +104,12 @@ class _WaitressTask(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  
     """A request for the application."""
 
     def get_environment(self) -> dict[str, Any]:
-        """Return the WSGI environ, with the names of repeated headers."""
+        """Return the WSGI environ with the client's address, the names of repeated headers and the pool of threads."""
         environ: dict[str, Any] = super().get_environment()
+        server = self.channel.server
         environ[REPEATED_HEADERS] = self.request.repeated
+        environ[POOL] = server.task_dispatcher
+        set_client_address(environ, server.limits.trusted_proxy)
         return environ
 
     def execute(self) -> None:

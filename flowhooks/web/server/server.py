@@ -25,8 +25,7 @@ from flowhooks.settings import is_loopback
 from flowhooks.web.client_network import client_network, plain_ipv4
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
 from flowhooks.web.server.sockets import LISTEN_BACKLOG, bound_address, open_listener
-from flowhooks.web.server.thread_pool import ThreadPool, offer_threads
-from flowhooks.web.server.trusted_proxy import TrustedProxy
+from flowhooks.web.server.thread_pool import ThreadPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -337,7 +336,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._closing = threading.Lock()
         self.connections_by_network: Counter[str] = Counter()
         super().__init__(
-            TrustedProxy(offer_threads(app, dispatcher), lambda: self.limits.trusted_proxy),
+            app,
             map=channels,
             _sock=listening,
             dispatcher=dispatcher,
@@ -347,7 +346,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 max_request_header_size=limits.max_header_bytes,
                 inbuf_overflow=MAX_BODY_BYTES_IN_MEMORY,
                 channel_request_lookahead=0,
-                clear_untrusted_proxy_headers=False,  # `TrustedProxy` does that, with the current settings
+                clear_untrusted_proxy_headers=False,  # `set_client_address` does that, with the current settings
                 expose_tracebacks=False,
                 log_socket_errors=False,
             ),

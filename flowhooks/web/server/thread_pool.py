@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from wsgiref.types import StartResponse, WSGIApplication
 
 SPARE_THREAD_SECONDS: Final = 30.0
 """Seconds after which an idle thread ends if the pool has more than it needs."""
 LOG_INTERVAL: Final = 60.0
 """Minimum number of seconds between two log records about threads that cannot be started."""
-_POOL: Final = "flowhooks.thread_pool"
+POOL: Final = "flowhooks.thread_pool"
+"""The pool whose thread runs a request, in its environ."""
 
 _log = structlog.get_logger(__name__)
 
@@ -236,19 +236,9 @@ class ThreadPool:
             )
 
 
-def offer_threads(application: WSGIApplication, pool: ThreadPool) -> WSGIApplication:
-    """Return a WSGI application that can call `spare_thread` and `thread_pool`."""
-
-    def offering(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        environ[_POOL] = pool
-        return application(environ, start_response)
-
-    return offering
-
-
 def thread_pool(environ: Mapping[str, Any]) -> ThreadPool | None:
     """Return the pool whose thread runs a request; None on other servers."""
-    return environ.get(_POOL)
+    return environ.get(POOL)
 
 
 def spare_thread(environ: Mapping[str, Any]) -> AbstractContextManager[None]:

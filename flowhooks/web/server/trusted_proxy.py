@@ -12,8 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from wsgiref.types import StartResponse, WSGIApplication
+    from collections.abc import Mapping
 
 FORWARDED_FOR: Final = "HTTP_X_FORWARDED_FOR"
 FORWARDED_HEADERS: Final = (
@@ -49,28 +48,19 @@ UNKNOWN_ADDRESS: Final = ""
 _PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15})(?::[0-9]{1,5})?")
 
 
-class TrustedProxy:
-    """WSGI middleware for an application that may have a proxy in front of it.
+def set_client_address(environ: dict[str, Any], trusted_proxy: str) -> None:
+    """Set the client address of a request, and remove the headers in which a client could claim to be another.
 
     Args:
-        application: the application.
-        trusted: returns the current address of the trusted proxy; `""`: none.
+        environ: the request, as the connection's server made it.
+        trusted_proxy: the address of the proxy whose `X-Forwarded-For` counts; `""`: none.
     """
-
-    def __init__(self, application: WSGIApplication, trusted: Callable[[], str]) -> None:
-        self._application = application
-        self._trusted = trusted
-
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Set the client address, then call the application."""
-        peer, forwarded_for = environ.get("REMOTE_ADDR"), environ.get(FORWARDED_FOR)
-        environ[PEER] = peer
-        if (address := client_address(peer, forwarded_for, self._trusted())) != peer:
-            environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = address
-        for name in FORWARDED_HEADERS:
-            if environ.pop(name, None) is not None:
-                environ[WAS_FORWARDED] = True
-        return self._application(environ, start_response)
+    environ[PEER] = peer = environ.get("REMOTE_ADDR")
+    if (address := client_address(peer, environ.get(FORWARDED_FOR), trusted_proxy)) != peer:
+        environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = address
+    for name in FORWARDED_HEADERS:
+        if environ.pop(name, None) is not None:
+            environ[WAS_FORWARDED] = True
 
 
 def is_forwarded(environ: Mapping[str, Any]) -> bool:

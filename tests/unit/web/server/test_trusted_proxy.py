@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.web.server.trusted_proxy import FORWARDED_HEADERS, PEER, TrustedProxy, parse_client_address
+from flowhooks.web.server.trusted_proxy import FORWARDED_HEADERS, PEER, parse_client_address, set_client_address
 
 
 def seen(trusted, peer, **claims):
     """The request as the application sees it."""
     environ = {"REMOTE_ADDR": peer, **{f"HTTP_{name}": value for name, value in claims.items()}}
-    found = {}
-
-    def application(environ, _start):
-        found.update(environ)
-        return []
-
-    TrustedProxy(application, lambda: trusted)(environ, None)
-    assert not found.keys() & set(FORWARDED_HEADERS)
-    assert found[PEER] == peer
-    return found["REMOTE_ADDR"]
+    set_client_address(environ, trusted)
+    assert not environ.keys() & set(FORWARDED_HEADERS)
+    assert environ[PEER] == peer
+    return environ["REMOTE_ADDR"]
 
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.1", "10.0.0.20", "::1", "*"])
