@@ -94,15 +94,20 @@ class IndexEntry:
 
 
 class Bucket:
-    """The entries of one class or one key; entries that require conclusions are indexed by conclusion."""
+    """The entries of one class or one key; entries that require conclusions are indexed by conclusion.
 
-    __slots__ = ("any_conclusion", "by_conclusion", "matched_on", "requiring_conclusion")
+    Attributes:
+        route: the route of events without further handlers; None if it depends on more than the class or the key.
+    """
+
+    __slots__ = ("any_conclusion", "by_conclusion", "matched_on", "requiring_conclusion", "route")
 
     def __init__(self, matched_on: str) -> None:
         self.matched_on = matched_on
         self.any_conclusion: list[IndexEntry] = []
         self.by_conclusion: dict[str | None, list[IndexEntry]] = {}
         self.requiring_conclusion: list[IndexEntry] = []
+        self.route: Route | None = None
 
     def add(self, entry: IndexEntry) -> None:
         """Add a candidate."""
@@ -117,14 +122,18 @@ class Bucket:
         """Return all candidates, those that require no conclusion first."""
         return [*self.any_conclusion, *self.requiring_conclusion]
 
+    def freeze(self) -> None:
+        """Precompute the route if no entry has filters or conditions."""
+        if not any(entry.has_filters or entry.has_conditions for entry in self.entries()):
+            self.route = Route({entry.handler_id: self.matched_on for entry in self.any_conclusion})
+
 
 class RoutingIndex:
     """The entries of one kind of callback, by class and key."""
 
-    __slots__ = ("classes", "every", "keys", "unfiltered")
+    __slots__ = ("classes", "every", "keys")
 
     def __init__(self) -> None:
-        self.unfiltered: dict[str | None, Route] = {}
         self.classes: dict[str | None, Bucket] = {}
         self.keys: dict[str | None, Bucket] = {}
         self.every: list[IndexEntry] = []
@@ -144,16 +153,16 @@ class RoutingIndex:
         return [bucket for bucket in buckets if bucket is not None]
 
     def freeze(self) -> None:
-        """Precompute the routes of classes whose handlers have neither filters nor conditions.
-
-        Such a route applies to events whose key has no handlers.
-        """
+        """Precompute the routes of classes and keys whose handlers have neither filters nor conditions."""
         if not self.every:
-            self.unfiltered = {
-                name: Route({entry.handler_id: bucket.matched_on for entry in bucket.any_conclusion})
-                for name, bucket in self.classes.items()
-                if not any(entry.has_filters or entry.has_conditions for entry in bucket.entries())
-            }
+            for bucket in (*self.classes.values(), *self.keys.values()):
+                bucket.freeze()
+
+    def plain_route(self, event: Event) -> Route | None:
+        """Return the precomputed route of an event; None: it has none, or its class and its key have handlers."""
+        by_class, by_key = self.classes.get(event.callback_class), self.keys.get(event.process_definition_key)
+        bucket = by_class if by_key is None else by_key if by_class is None else None
+        return None if bucket is None else bucket.route
 
 
 class Match:

@@ -152,11 +152,8 @@ class Router:
                 "damaged: run `flowhooks verify`"
             )
         index = self._kinds.get(event.kind)
-        if index is not None and event.process_definition_key not in index.keys:
-            plain = index.unfiltered.get(event.callback_class)
-            if plain is not None:
-                return plain
-        return self._evaluate_candidates(event, index)
+        plain = None if index is None else index.plain_route(event)
+        return plain or self._evaluate_candidates(event, index)
 
     def _evaluate_candidates(self, event: Event, index: RoutingIndex | None) -> Route:
         """Evaluate each handler that shares the event's class or key, or takes every event."""

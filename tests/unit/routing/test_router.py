@@ -316,20 +316,42 @@ def test_no_hint_for_an_event_with_a_handler():
         {"k": {"process_keys": ("k",)}},
         {"e": {"every": True}},
         {"n": {"callback_classes": ("C",), "versions": ">1"}},
+        {"n": {"process_keys": ("k",), "versions": ">1"}},
+        {"n": {"process_keys": ("k",), "conclusions": ("approved",)}},
+        {"b": {"callback_classes": ("C",), "process_keys": ("k",)}},
         {"c": {"callback_classes": ("C", "D")}, "other": {"process_keys": ("k",), "kind": "cancel"}},
     ],
 )
+@pytest.mark.parametrize("name", [None, "C", "unknown"])
 @pytest.mark.parametrize("key", [None, "k", "unknown"])
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_precomputed_route_equals_the_route_of_a_full_lookup(others, key, version):
-    """The precomputed route of a class equals the route of a full look-up."""
-    router = make_router(a={"callback_classes": ("C",)}, **others)
-    plain = make_router(a={"callback_classes": ("C",)}, **others)
-    for index in plain._kinds.values():
-        index.unfiltered = {}
-    event = make_event(callback_class="C", process_definition_key=key, process_definition_version=version)
-    assert router.route(event) == plain.route(event)
-    assert list(router.route(event).handlers) == list(plain.route(event).handlers)
+@pytest.mark.parametrize("own", [{"callback_classes": ("C",)}, {"process_keys": ("k",)}])
+def test_a_precomputed_route_equals_the_route_of_a_full_lookup(own, others, name, key, version):
+    """The precomputed route of a class or a key equals the route of a full look-up."""
+    router, full = make_router(a=own, **others), make_router(a=own, **others)
+    for index in full._kinds.values():
+        for bucket in (*index.classes.values(), *index.keys.values()):
+            bucket.route = None
+    event = make_event(callback_class=name, process_definition_key=key, process_definition_version=version)
+    assert router.route(event) == full.route(event)
+    assert list(router.route(event).handlers) == list(full.route(event).handlers)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"callback_class": "C"},
+        {"callback_class": "C", "process_definition_key": "unknown"},
+        {"process_definition_key": "k"},
+        {"callback_class": "unknown", "process_definition_key": "k"},
+    ],
+)
+def test_the_route_of_a_class_or_a_key_without_conditions_is_precomputed(event):
+    """Such events share one route; an event with handlers of its class and of its key has its own."""
+    router = make_router(a={"callback_classes": ("C",)}, b={"process_keys": ("k",)})
+    assert router.route(make_event(**event)) is router.route(make_event(**event))
+    both = make_event(callback_class="C", process_definition_key="k")
+    assert router.route(both).handlers == {"p:a": "class C", "p:b": "key k"}
 
 
 def test_order_key_of_an_ordered_handler():
