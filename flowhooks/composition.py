@@ -226,7 +226,7 @@ def build_path(
         clock=base.clock,
         max_waiters=settings.http.max_waiting,
         max_unreplaced=max(1, settings.http.threads // 2),
-        paused=base.runtime.paused,
+        pauses=ledger.pauses,
     )
     circuit_breaker = CircuitBreaker(
         ledger=ledger,

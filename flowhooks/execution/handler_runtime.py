@@ -89,9 +89,13 @@ class HandlerRuntime:
         limits = self._limits.get(handler)
         return None if limits is None else limits.next_start(now)
 
-    def is_at_rate(self, handler: str, now: int) -> bool:
-        """Return whether the rate of a handler forbids an attempt at a time, as far as this process knows."""
-        return self.next_start_of(handler, now) is not None
+    def may_start(self, handler: str, now: int) -> bool:
+        """Return whether this process starts attempts of a handler at a time: not if it is paused, or at its rate."""
+        return self.runs_here(handler) and not self.is_paused(handler) and self.next_start_of(handler, now) is None
+
+    def is_paused(self, handler: str) -> bool:
+        """Return whether a handler is paused, as far as this process knows."""
+        return handler in self._pauses.handlers
 
     def next_start(self, now: int) -> int | None:
         """Return when the first of the handlers that are at their rate may start an attempt; None: none is."""
@@ -103,10 +107,6 @@ class HandlerRuntime:
             ),
             default=None,
         )
-
-    def paused(self) -> Collection[str]:
-        """Return the ids of the paused handlers."""
-        return self._pauses.handlers
 
     def timeout(self, handler: str) -> float:
         """Return the seconds after which an attempt of a handler is overdue."""

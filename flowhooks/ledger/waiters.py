@@ -17,13 +17,14 @@ from flowhooks.clock import SECOND
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from concurrent.futures import Future
     from typing import Self
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.accept_results import AcceptResult
     from flowhooks.ledger.delivery_settled import DeliverySettled
+    from flowhooks.ledger.pauses import PausedHandlers
     from flowhooks.ledger.queries import DeliveryStatus
 
 
@@ -41,45 +42,31 @@ class Waiter:
     """One waiter for one event. As a context manager it is closed at the end.
 
     Args:
+        registry: the registry that has opened it.
+        event_id: the event.
         deadline: when the wait ends, in microseconds since 1970.
         delivery_ids: the deliveries to wait for.
         retried: the attempt after which a dead delivery was requeued, by delivery id. Its death may still be on the way
             to the waiter, from another thread or process, and must not end the wait for its next attempt.
-        paused: returns the ids of the paused handlers.
-        unreplaced: limits the waits of threads that nothing replaces.
-        on_close: called when the waiter is closed.
 
     Attributes:
         delivery_statuses: the latest known status of each delivery, by delivery id.
     """
 
-    __slots__ = (
-        "_deadline",
-        "_done",
-        "_is_over",
-        "_on_close",
-        "_paused",
-        "_pending",
-        "_retried",
-        "_unreplaced",
-        "delivery_statuses",
-    )
+    __slots__ = ("_deadline", "_done", "_is_over", "_pending", "_registry", "_retried", "delivery_statuses", "event_id")
 
     def __init__(
         self,
+        registry: WaiterRegistry,
+        event_id: str,
         deadline: int,
         delivery_ids: Iterable[str],
-        *,
         retried: Mapping[str, int],
-        unreplaced: threading.Semaphore,
-        on_close: Callable[[Waiter], None],
-        paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        self._unreplaced = unreplaced
-        self._on_close = on_close
+        self.event_id = event_id
+        self._registry = registry
         self._deadline = deadline
         self._retried = retried
-        self._paused = paused
         self._pending = set(delivery_ids)
         # A `threading.Event` would cost 2 µs more per callback. The lock only wakes the one thread that waits.
         # `_is_over` is the state, because `release` may be called again while `wait` returns.
@@ -96,7 +83,7 @@ class Waiter:
 
     def close(self) -> None:
         """Unregister, and free the slot for another waiter."""
-        self._on_close(self)
+        self._registry.remove(self)
 
     def notify(self, status: DeliveryStatus) -> None:
         """Record a delivery's new status; wake the thread if it was the last one to wait for."""
@@ -144,8 +131,8 @@ class Waiter:
         if stored.cancelled() or stored.exception() is not None or not stored.result().new:
             self.cancel()
             return
-        paused = self._paused()
-        if any(handler in paused and delivery_id in self._pending for delivery_id, handler in deliveries):
+        paused = self._registry.pauses.handlers
+        if paused and any(handler in paused and delivery_id in self._pending for delivery_id, handler in deliveries):
             self._wake()
 
     def apply_snapshot(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:
@@ -195,17 +182,18 @@ class Waiter:
                 return self._done.acquire(timeout=seconds)
             finally:
                 spare_threads.remove_thread()
-        if not self._unreplaced.acquire(blocking=False):
+        unreplaced = self._registry.unreplaced
+        if not unreplaced.acquire(blocking=False):
             return False
         try:
             return self._done.acquire(timeout=seconds)
         finally:
-            self._unreplaced.release()
+            unreplaced.release()
 
     def _may_settle(self, status: DeliveryStatus) -> bool:
         if status.state is State.RUNNING:
             return True
-        if status.state is not State.WAITING or status.handler in self._paused():
+        if status.state is not State.WAITING or status.handler in self._registry.pauses.handlers:
             return False
         return status.due_at is not None and status.due_at < self._deadline
 
@@ -218,7 +206,11 @@ class WaiterRegistry:
         max_waiters: maximum number of waiters.
         max_unreplaced: maximum number of threads that wait although nothing replaces them, so that threads remain free
             to accept callbacks.
-        paused: returns the ids of the paused handlers; waiters do not wait for their deliveries.
+        pauses: the paused handlers; waiters do not wait for their deliveries.
+
+    Attributes:
+        pauses: as given.
+        unreplaced: has a place for each thread that may wait although nothing replaces it.
     """
 
     def __init__(
@@ -227,11 +219,11 @@ class WaiterRegistry:
         clock: Clock,
         max_waiters: int,
         max_unreplaced: int,
-        paused: Callable[[], Collection[str]] = frozenset,
+        pauses: PausedHandlers,
     ) -> None:
         self._clock = clock
-        self._unreplaced = threading.Semaphore(max_unreplaced)
-        self._paused = paused
+        self.unreplaced = threading.Semaphore(max_unreplaced)
+        self.pauses = pauses
         self._free_slots = max_waiters
         self._lock = threading.Lock()
         self._waiters: dict[str, list[Waiter]] = {}
@@ -251,14 +243,7 @@ class WaiterRegistry:
         closed.
         """
         deadline = self._clock.now() + int(seconds * SECOND)
-        waiter = Waiter(
-            deadline,
-            delivery_ids,
-            retried=retried,
-            paused=self._paused,
-            unreplaced=self._unreplaced,
-            on_close=partial(self._close, event_id),
-        )
+        waiter = Waiter(self, event_id, deadline, delivery_ids, retried)
         with self._lock:
             if self._closed or self._free_slots <= 0:
                 return None
@@ -266,12 +251,13 @@ class WaiterRegistry:
             self._waiters.setdefault(event_id, []).append(waiter)
         return waiter
 
-    def _close(self, event_id: str, waiter: Waiter) -> None:
+    def remove(self, waiter: Waiter) -> None:
+        """Unregister a waiter, and free its slot."""
         with self._lock:
-            waiters = self._waiters[event_id]
+            waiters = self._waiters[waiter.event_id]
             waiters.remove(waiter)
             if not waiters:
-                del self._waiters[event_id]
+                del self._waiters[waiter.event_id]
             self._free_slots += 1
 
     def on_settled(self, settled: DeliverySettled) -> None:

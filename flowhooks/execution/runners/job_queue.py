@@ -104,14 +104,11 @@ class JobQueue:
         """Reserve a slot for each of these deliveries while there are any; return the deliveries that got one."""
         if not self.is_running:
             return []
-        paused = self._runtime.paused()
+        now = self._clock.now()
         reserved = [
             queued
             for queued in deliveries
-            if not queued.probe
-            and queued.handler not in paused
-            and self._runtime.runs_here(queued.handler)
-            and self.slots.take_one(queued.handler)
+            if not queued.probe and self._runtime.may_start(queued.handler, now) and self.slots.take_one(queued.handler)
         ]
         if reserved:
             transaction.after_commit(partial(self.slots.start, [StartedDelivery(queued, None) for queued in reserved]))
@@ -120,7 +117,7 @@ class JobQueue:
 
     def is_paused(self, handler: str) -> bool:
         """Return whether a handler is paused, as far as this process knows."""
-        return handler in self._runtime.paused()
+        return self._runtime.is_paused(handler)
 
     def _cancel(self, reserved: Iterable[ReadyDelivery]) -> None:
         for queued in reserved:

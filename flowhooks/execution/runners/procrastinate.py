@@ -245,7 +245,7 @@ class ProcrastinateRunner:
         return [
             queue
             for handler, queue in self._queues.items()
-            if handler not in closed and not self._runtime.is_at_rate(handler, now)
+            if handler not in closed and self._runtime.next_start_of(handler, now) is None
         ]
 
     def _claim(self, handler: str, job_id: int | None = None, *, passed_over: Collection[str] = ()) -> None:

@@ -160,20 +160,13 @@ class SlotPool:
         with self._changed:
             return sum(queue.running + queue.abandoned for queue in self._queues.values())
 
-    def _can_run(self, handler: str) -> bool:
-        return (
-            self._runtime.runs_here(handler)
-            and handler not in self._runtime.paused()
-            and not self._runtime.is_at_rate(handler, self._clock.now())
-        )
-
     def seconds_to_poll(self, interval: float) -> float:
         """Return the seconds until the next poll: the interval, or less if the rate of a handler allows an attempt."""
         return seconds_to_poll(self._runtime, self._clock, interval)
 
     def max_rows(self, handler: str) -> int:
         """Return how many rows of a handler a poll reads; the rows in memory come first, so they are added."""
-        if not self._can_run(handler):
+        if not self._runtime.may_start(handler, self._clock.now()):
             return 0
         with self._changed:
             queue = self._queues.get(handler)
@@ -187,10 +180,11 @@ class SlotPool:
 
     def put(self, deliveries: Sequence[ReadyDelivery]) -> None:
         """Queue deliveries that are due, except those in memory already, each to run or to be probed."""
+        now = self._clock.now()
         with self._changed:
             for queued in deliveries:
                 key = (queued.delivery_id, queued.probe)
-                if key in self._in_memory or not self._can_run(queued.handler):
+                if key in self._in_memory or not self._runtime.may_start(queued.handler, now):
                     continue
                 queue = self._queue_of(queued.handler)
                 if queue.size >= MAX_QUEUED_PER_HANDLER:
@@ -203,13 +197,13 @@ class SlotPool:
 
     def _reserve(self, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """Reserve a free thread for each delivery that its handler may run beside its queued ones; return these."""
-        reserved = []
+        reserved, now = [], self._clock.now()
         with self._changed:
             for queued in deliveries:
                 # Keep one thread free for each handler in the round-robin queue.
                 if self._free <= len(self._ready_handlers) or self._stopping:
                     break
-                if not self._can_run(queued.handler):
+                if not self._runtime.may_start(queued.handler, now):
                     continue
                 queue = self._queue_of(queued.handler)
                 if (
@@ -292,7 +286,7 @@ class SlotPool:
                     handler = self._ready_handlers.popleft()
                     queue = self._queues[handler]
                     queue.is_scheduled = False
-                    if not self._can_run(handler):
+                    if not self._runtime.may_start(handler, self._clock.now()):
                         # A later poll finds its deliveries again, or, after a stop, the next process.
                         self._clear(queue)
                         if not queue.size:

@@ -205,7 +205,7 @@ def test_half_of_the_server_threads_may_wait(harness, listens, gate, eventually)
     waiting = [Later(lambda n=n: flow.take(f"i{n}", wait=30)) for n in range(2)]
     for _ in waiting:
         assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
-    eventually(lambda: flow.app.waiters._unreplaced._value == 0)  # both wait, not only their deliveries run
+    eventually(lambda: flow.app.waiters.unreplaced._value == 0)  # both wait, not only their deliveries run
     for number in range(2, 6):
         assert flow.take(f"i{number}", wait=30).status == "pending"
     assert all(call.waiting for call in waiting)

@@ -17,6 +17,7 @@ from flowhooks.intake.callback import Answer, AnswerStatus, Callback, TakenIn
 from flowhooks.intake.config import IntakeConfig
 from flowhooks.ledger.accept_results import AcceptResult, BatchRolledBack
 from flowhooks.ledger.new_event import NewEvent
+from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.ledger.waiters import Waiter, WaiterRegistry
 from flowhooks.model.delivery import Trigger
@@ -42,15 +43,14 @@ class Paper:
     """A fake ledger and recipients of notifications: each records its calls, and answers as configured."""
 
     def __init__(self):
-        self.clock = ManualClock()
-        self.watches = WaiterRegistry(clock=self.clock, max_waiters=1, max_unreplaced=1, paused=lambda: self.idle)
+        self.clock, self.pauses = ManualClock(), PausedHandlers()
+        self.watches = WaiterRegistry(clock=self.clock, max_waiters=1, max_unreplaced=1, pauses=self.pauses)
         self.asked = []
         self.become = lambda new: AcceptResult(event_id=new.event.id, new=True, state=new.state)
         self.meanwhile = lambda new: None
         self.there = []
         self.known = False
         self.taken_in = set()
-        self.idle = set()
         self.has_subscribers = False
         self.write_timeout = 5.0
         self.timeouts = []
@@ -115,7 +115,7 @@ class Paper:
 
     def runs(self, handler_id):
         """Whether a process runs a handler's deliveries."""
-        return handler_id not in self.idle
+        return handler_id not in self.pauses.handlers
 
     def of(self, what):
         """The recorded calls of one kind."""
@@ -472,10 +472,10 @@ def test_unsettled_deliveries_are_answered_with_their_current_state(paper, intak
 
 def test_no_wait_if_no_process_runs_the_handlers(paper, intake):
     """If no process runs the event's handlers, the answer comes at once."""
-    paper.idle = {"p:one"}
+    paper.pauses.replace({"p:one"})
     assert intake(rules(absent={"p:two"})).accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
     assert len(paper.of("accept")) == 1
-    paper.idle = {"p:two"}
+    paper.pauses.replace({"p:two"})
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
 
@@ -484,7 +484,7 @@ def test_a_pause_during_storing_ends_the_wait(paper, intake):
     """A pause made before the waiter was registered ends the wait."""
 
     def become(new):
-        paper.idle = {"p:one", "p:two"}
+        paper.pauses.replace({"p:one", "p:two"})
         return AcceptResult(event_id=new.event.id, new=True, state=new.state)
 
     paper.become = become
@@ -497,7 +497,7 @@ def test_a_started_delivery_is_awaited_although_others_do_not_start(paper, intak
     paper.has_subscribers = has_subscribers
 
     def become(new):
-        paper.idle = {"p:one", "p:two"}
+        paper.pauses.replace({"p:one", "p:two"})
         (one, _), (two, _) = new.deliveries
         running = DeliveryStatus(delivery_id=one, handler="p:one", state=State.RUNNING, attempt=1, due_at=None)
         waiting = DeliveryStatus(delivery_id=two, handler="p:two", state=State.WAITING, attempt=0, due_at=1)
@@ -519,7 +519,7 @@ def test_a_stop_shows_running_deliveries(paper, intake):
     """A stop ends the wait; the answer has the states of the ledger, also those of running deliveries."""
 
     def meanwhile(new):
-        paper.idle = {"p:one", "p:two"}
+        paper.pauses.replace({"p:one", "p:two"})
         paper.there = [
             DeliveryStatus(delivery_id=delivery_id, handler=name, state=State.RUNNING, attempt=1, due_at=None)
             for delivery_id, name in new.deliveries
@@ -766,7 +766,7 @@ def test_a_repeat_does_not_exceed_its_wait(paper, intake):
 )
 def test_a_repeat_does_not_wait_for_deliveries_that_cannot_settle(paper, intake, delivery_statuses):
     """A repeat whose deliveries cannot settle is answered at once."""
-    paper.idle = {"p:idle"}
+    paper.pauses.replace({"p:idle"})
     came_before(paper, *delivery_statuses)
     answer = intake().accept(CALL_BACK, wait=LONG)
     assert list(answer.delivery_statuses) == delivery_statuses

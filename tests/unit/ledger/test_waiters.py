@@ -12,6 +12,7 @@ import pytest
 from flowhooks import State
 from flowhooks.clock import SECOND
 from flowhooks.ledger.accept_results import AcceptResult
+from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.ledger.waiters import WaiterRegistry
 from support.waiting import WAIT_TIMEOUT
@@ -30,7 +31,7 @@ def over(watch):
 @pytest.fixture
 def watches(clock):
     """Two places to wait."""
-    return WaiterRegistry(clock=clock, max_waiters=2, max_unreplaced=2)
+    return WaiterRegistry(clock=clock, max_waiters=2, max_unreplaced=2, pauses=PausedHandlers())
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.UNKNOWN, State.CLOSED])
@@ -101,7 +102,8 @@ def test_waiter_places_are_limited_and_released(watches):
 
 def test_no_waiter_is_registered_without_places(clock):
     """Without places every answer is given at once."""
-    assert WaiterRegistry(clock=clock, max_waiters=0, max_unreplaced=9).open("e", ["a"], 10) is None
+    watches = WaiterRegistry(clock=clock, max_waiters=0, max_unreplaced=9, pauses=PausedHandlers())
+    assert watches.open("e", ["a"], 10) is None
 
 
 def test_shutdown_releases_all_waiters(watches):
@@ -224,7 +226,7 @@ class Spares:
 
 def test_replaced_threads_need_no_waiter_place(clock):
     """Only threads that nothing replaces need one of the few places; a spare thread is given back after the wait."""
-    watches = WaiterRegistry(clock=clock, max_waiters=3, max_unreplaced=0)
+    watches = WaiterRegistry(clock=clock, max_waiters=3, max_unreplaced=0, pauses=PausedHandlers())
     none, some = Spares(any_number=False), Spares(any_number=True)
     with watches.open("e", ["a"], 10) as watch, watches.open("f", ["a"], 10) as over_already:
         assert not watch.wait(3600)
@@ -243,8 +245,8 @@ def test_replaced_threads_need_no_waiter_place(clock):
 @pytest.fixture
 def storing(clock):
     """A thread that waits for the deliveries `a` and `b` of an event that is being stored, and how to end it."""
-    paused = set()
-    watches = WaiterRegistry(clock=clock, max_waiters=1, max_unreplaced=1, paused=lambda: paused)
+    paused = PausedHandlers()
+    watches = WaiterRegistry(clock=clock, max_waiters=1, max_unreplaced=1, pauses=paused)
     watch, stored = watches.open("e", ["a", "b"], 10), Future()
     its_deliveries = [("a", "p:one"), ("b", "p:two")]
     waiting = threading.Thread(target=watch.wait_from_storing, args=(stored, its_deliveries, 3600), daemon=True)
@@ -297,7 +299,7 @@ def test_an_event_that_is_not_new_ends_the_wait(storing, end):
 def test_a_pause_before_the_storing_wakes_the_thread(storing):
     """If a handler was paused before its delivery was stored, the thread returns to read whether it has started."""
     watches, stored, paused, waiting = storing
-    paused.add("p:one")
+    paused.add({"p:one"})
     stored.set_result(result(new=True))
     waiting.join(WAIT_TIMEOUT)
     assert not waiting.is_alive()
@@ -308,7 +310,7 @@ def test_a_pause_of_settled_deliveries_wakes_nothing(storing):
     """A paused handler whose delivery is not awaited does not wake the thread."""
     watches, stored, paused, waiting = storing
     watches.notify("e", delivery_status("a", State.SUCCEEDED))
-    paused.add("p:one")
+    paused.add({"p:one"})
     stored.set_result(result(new=True))
     assert waits_for_the_last(watches, waiting)
 

@@ -33,13 +33,9 @@ class Anywhere:
     def limit(self, handler):
         """Have no limit."""
 
-    def paused(self):
-        """No handler is paused."""
-        return frozenset()
-
-    def is_at_rate(self, handler, now):
-        """No handler has a rate."""
-        return False
+    def may_start(self, handler, now):
+        """No handler is paused or has a rate."""
+        return self.runs_here(handler)
 
     def next_start(self, now):
         """No handler has a rate."""
