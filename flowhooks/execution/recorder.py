@@ -215,10 +215,12 @@ class OutcomeRecorder:
         return True
 
     def _on_recorded(self, ended: EndedAttempt, future: Future[bool]) -> None:
-        if future.exception() is None:
-            self._on_stored(ended, is_current=future.result())
-        else:
+        try:
+            is_current = future.result()
+        except BaseException:  # noqa: BLE001 (the ledger logs its own errors)
             self._keep(ended)
+        else:
+            self._on_stored(ended, is_current=is_current)
 
     def _on_stored(self, ended: EndedAttempt, *, is_current: bool) -> None:
         if is_current:

@@ -128,7 +128,11 @@ class Waiter:
             self._sleep(seconds, spare_threads)
 
     def _on_stored(self, deliveries: Iterable[tuple[str, str]], stored: Future[AcceptResult]) -> None:
-        if stored.cancelled() or stored.exception() is not None or not stored.result().new:
+        try:
+            is_new = stored.result().new
+        except BaseException:  # noqa: BLE001 (whatever it is, `wait_for` raises it in the thread that waits)
+            is_new = False
+        if not is_new:
             self.cancel()
             return
         paused = self._registry.pauses.handlers
