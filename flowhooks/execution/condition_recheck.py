@@ -6,7 +6,6 @@ as its comment, until a process that has loaded the handler starts.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -89,7 +88,7 @@ class ConditionCheck:
         if changed:
             self._log(status.delivery_id, status.handler, event, target, note)
             delivery = Delivery(id=status.delivery_id, event_id=event.id, handler=handler.id, attempt=attempt)
-            settled = replace(status, state=target, due_at=None, comment=note)
+            settled = status._replace(state=target, due_at=None, comment=note)
             self._recorder.publish(DeliverySettled(event, delivery, settled))
 
     def _end_attempt(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -92,7 +91,7 @@ class Prober:
                 comment="its probe says that its work was done",
             )
             if self._ledger.write(lambda transaction: apply_changes(transaction, [change])):
-                self._publish(DeliverySettled(event, delivery, replace(status, state=State.SUCCEEDED, due_at=None)))
+                self._publish(DeliverySettled(event, delivery, status._replace(state=State.SUCCEEDED, due_at=None)))
         elif verdict is False:
             note = "its probe says that its work was not done"
             self._ledger.write(

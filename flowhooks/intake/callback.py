@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from flowhooks.model.event import Origin
 
@@ -24,8 +24,7 @@ class AnswerStatus(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callback:
+class Callback(NamedTuple):
     """A validated callback, or a finished instance as the callback that it becomes.
 
     Attributes:
@@ -80,8 +79,7 @@ class TakenIn:
     reused_id: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer for the engine.
 
     Attributes:

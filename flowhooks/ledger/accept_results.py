@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowhooks.errors import DamagedRow
 from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses, find_damage
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.new_event import NewEvent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptResult:
+class AcceptResult(NamedTuple):
     """The result of accepting a `NewEvent`.
 
     Attributes:
@@ -36,9 +35,9 @@ class AcceptResult:
 
     event_id: str
     new: bool
-    conflict: bool = False
     state: str
-    delivery_statuses: tuple[DeliveryStatus, ...] = field(default=())
+    conflict: bool = False
+    delivery_statuses: tuple[DeliveryStatus, ...] = ()
     damage: str = ""
     webhook_id_reused: bool = False
     instance_id_reused: bool = False

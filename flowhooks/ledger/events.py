@@ -252,7 +252,7 @@ class EventInserter:
             stored, _ = self._insert_new(transaction, missing)
             for item, result in zip(missing, stored, strict=True):
                 is_reused = result.new and item.instance_started_at is not None
-                results[item.event.id] = replace(result, conflict=False, instance_id_reused=is_reused)
+                results[item.event.id] = result._replace(conflict=False, instance_id_reused=is_reused)
             hit("take_in.written")
         return results
 
@@ -396,7 +396,7 @@ class EventInserter:
         return [
             result
             if result.new or result.conflict or result.state == purge.PURGED
-            else existing.get(result.event_id, replace(result, damage="it cannot be found by its id"))
+            else existing.get(result.event_id, result._replace(damage="it cannot be found by its id"))
             for result in results
         ]
 

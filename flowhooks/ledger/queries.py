@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, select
 
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryStatus:
+class DeliveryStatus(NamedTuple):
     """The status of a delivery, for answers and listings.
 
     Attributes:
@@ -339,7 +338,7 @@ def shown_delivery_statuses(connection: Connection, event_ids: Sequence[str]) ->
         of_attempt = () if row.error is None else (attempts.c.error,)
         repaired, damage = repair(row, (*_STATUS_COLUMNS, *of_attempt))
         status = _to_status(repaired)
-        by_event[row.event_id].append(replace(status, error=damage, damage=damage) if damage else status)
+        by_event[row.event_id].append(status._replace(error=damage, damage=damage) if damage else status)
     return {event_id: tuple(statuses) for event_id, statuses in by_event.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ class ReadyDelivery(NamedTuple):
         return None if self.load_event is None else ClaimedAttempt(event=self.load_event(), attempt=1, retry_base=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedAttempt:
+class ClaimedAttempt(NamedTuple):
     """An attempt whose delivery is durably marked as running.
 
     Attributes:

@@ -111,8 +111,7 @@ def mask_summary(event: EventSummary, pointers: Sequence[str]) -> EventSummary:
 
 def mask_status(status: DeliveryStatus) -> DeliveryStatus:
     """Return a delivery without texts that may contain values: its error and its comment."""
-    return replace(
-        status,
+    return status._replace(
         error=status.error and MASK,
         comment=status.comment and MASK,
         damage=status.damage and MASK,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent import futures
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -72,7 +71,7 @@ def _release_waiters(app: App, flow_instance_id: str) -> None:
                 continue
             due_at = max(status.due_at, rates.get(status.handler, 0))
             if due_at > now or (status.blocked_by is not None and _waits_for_clock(app, status, now)):
-                app.waiters.notify(stored.event.id, replace(status, due_at=None))
+                app.waiters.notify(stored.event.id, status._replace(due_at=None))
 
 
 def _waits_for_clock(app: App, blocked: DeliveryStatus, now: int) -> bool:

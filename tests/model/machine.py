@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -139,7 +138,7 @@ class Machine(RuleBasedStateMachine):
         flow, model = self._flow(which), self.model
         flow.app.runner._slots.free = free
         before = len(model.events)
-        pulled = replace(self.real.call(identity, body), origin="reconciled", end_undecided=undecided)
+        pulled = self.real.call(identity, body)._replace(origin="reconciled", end_undecided=undecided)
         taken_in = flow.app.intake.take_in(pulled)
         by = flow.app.ledger.process if free else None
         expected = model.take_in(taken_in.event_id, identity, body, by, undecided=undecided)

@@ -194,7 +194,7 @@ class RealLedger:
     def ingress(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> Callback:
         """The same as a request to a fixed URL."""
         callback = self.call(identity, body)
-        return replace(callback, origin="ingress", raw_body=f" {callback.text}", media_type="application/json")
+        return callback._replace(origin="ingress", raw_body=f" {callback.text}", media_type="application/json")
 
     def ignored(self, rule: str) -> IgnoredRequestRecord:
         """A request to a fixed URL that a rule ignores."""

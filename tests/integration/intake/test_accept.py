@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 
 import pytest
 
@@ -389,7 +388,7 @@ def test_a_dead_delivery_without_retry_is_answered_with_its_failure(harness, lis
     assert all(status.error_group for status in again.delivery_statuses)
     # The ledger assigns the error group; the first answer has it only if it was read from the ledger.
     stored, answered = (
-        [replace(status, error_group=None) for status in answer.delivery_statuses] for answer in (again, first)
+        [status._replace(error_group=None) for status in answer.delivery_statuses] for answer in (again, first)
     )
     assert stored == answered
     assert runs == [1]

@@ -108,7 +108,7 @@ def test_a_reused_webhook_id_is_rejected(harness, logged):
     """A request whose id was used for another body is refused; the same body is accepted again."""
     flow = harness.open()
     first, other = (
-        [replace(ingress_callback(name), webhook_id="m1", webhook_digest=digest * 64) for name in names]
+        [ingress_callback(name)._replace(webhook_id="m1", webhook_digest=digest * 64) for name in names]
         for names, digest in ((("i1", "i2"), "a"), (("i3", "i4"), "b"))
     )
     assert statuses(flow.app.intake.accept_all(first)) == ["parked", "parked"]

@@ -887,7 +887,7 @@ def test_a_probe_that_returns_true_settles_the_delivery(paper, probes):
         ("read", "d"),
         ("postpone", "transaction", "d", before, before + 60 * SECOND),
         ("move", "transaction", [did]),
-        ("settled", (event, delivery, replace(UNKNOWN, state=State.SUCCEEDED, due_at=None), None, 0.0, None)),
+        ("settled", (event, delivery, UNKNOWN._replace(state=State.SUCCEEDED, due_at=None), None, 0.0, None)),
     ]
 
 

@@ -34,7 +34,7 @@ BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = Callback(
     source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', webhook_id="m1"
 )
-RECONCILED = replace(CALL_BACK, origin="reconciled", webhook_id=None)
+RECONCILED = CALL_BACK._replace(origin="reconciled", webhook_id=None)
 LONG = 3600.0
 """A wait in seconds that no test waits for completely."""
 
@@ -228,7 +228,7 @@ def test_stored_data_of_a_request(paper, intake):
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     raw = {"raw_body": "<raw>", "media_type": "text/plain", "webhook_digest": "d", "started_at": 5}
     given = {"origin": "ingress", "traceparent": trace} | raw
-    intake(rules(search=SearchSettings(fields=("/at",)))).accept(replace(CALL_BACK, **given), wait=0)
+    intake(rules(search=SearchSettings(fields=("/at",)))).accept(CALL_BACK._replace(**given), wait=0)
     ((new,),) = paper.of("accept")
     assert (new.event.origin, new.event.traceparent) == ("ingress", trace)
     assert {name: getattr(new, name) for name in raw} == raw
@@ -247,7 +247,7 @@ def test_stored_data_of_a_request(paper, intake):
 )
 def test_instances_open_to_reconciliation_are_locked(paper, intake, source, origin, locks):
     """Instances that reconciliation may take in are locked, also under the former names of their source."""
-    intake(rules(sources={"hr": source})).accept(replace(CALL_BACK, origin=origin), wait=0)
+    intake(rules(sources={"hr": source})).accept(CALL_BACK._replace(origin=origin), wait=0)
     ((new,),) = paper.of("accept")
     assert (new.locks_instance, new.former_names) == (locks, source.former_names)
 
@@ -261,7 +261,7 @@ def test_ignored_members_of_a_source(paper, intake):
 
 def test_an_undecided_end_parks_the_event(paper, intake):
     """No handler gets it, and no reasons are stored, because routing does not matter."""
-    intake().accept(replace(RECONCILED, end_undecided=True), wait=0)
+    intake().accept(RECONCILED._replace(end_undecided=True), wait=0)
     ((new,),) = paper.of("accept")
     assert (new.state, new.parked_by, new.route, new.deliveries, new.no_match) == ("parked", "end_state", {}, [], None)
 
@@ -308,7 +308,7 @@ OTHER_CONCLUSION = "conclusion 'no' is not one of yes"
 def test_reasons_of_an_unrouted_event_are_stored(paper, intake, selectors, body, stored):
     """The state with its reason, and the reason of each handler that shares the key, are stored if it is not routed."""
     by = rules(candidate("h", process_keys=("k",), **selectors))
-    intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
+    intake(by).accept(CALL_BACK._replace(body=BODY | body), wait=0)
     ((new,),) = paper.of("accept")
     *expected, reason = stored
     assert [new.state, new.parked_by, new.dismissed_by, new.unknown_conclusion] == expected
@@ -351,7 +351,7 @@ def test_the_response_has_the_reason_of_a_parked_event(intake, selectors, body, 
     """The answer names the member that an undecided condition lacks, unless the handler gets every event."""
     every = candidate("all", every=True, when={"/other": 1})
     by = rules(candidate("h", process_keys=("k",), **selectors), every)
-    answer = intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
+    answer = intake(by).accept(CALL_BACK._replace(body=BODY | body), wait=0)
     assert (answer.status, answer.parked_by, answer.undecided) == (AnswerStatus.PARKED, parked_by, undecided)
 
 
@@ -360,7 +360,7 @@ def test_conclusions_are_mapped_by_the_table_of_their_source(paper, intake):
     sources = {"hr": Source(conclusion={"agree": "approved"})}
     taking = intake(rules(sources=sources))
     for source, conclusion in (("hr", "agree"), ("hr", "refuse"), ("it", "agree")):
-        taking.accept(replace(CALL_BACK, source=source, body=BODY | {"conclusion": conclusion}), wait=0)
+        taking.accept(CALL_BACK._replace(source=source, body=BODY | {"conclusion": conclusion}), wait=0)
     assert [new.event.conclusion for (new,) in paper.of("accept")] == ["approved", "refuse", "agree"]
 
 
@@ -384,7 +384,7 @@ def test_nothing_is_stored_while_a_handler_is_unreadable(paper, intake):
 def test_events_without_a_name_have_their_own_setting(paper, intake, routing, body, key):
     """`routing.no_name` refuses events with neither class nor key, and no others."""
     taking = intake(rules(routing=RoutingSettings(**routing)))
-    call_back = replace(CALL_BACK, body=BODY | body)
+    call_back = CALL_BACK._replace(body=BODY | body)
     if key is None:
         assert taking.accept(call_back, wait=0).status == AnswerStatus.PARKED
         return
@@ -699,7 +699,7 @@ def test_a_repeat_retries_a_dead_delivery_at_most_once_a_minute(paper, intake, n
     one = delivery_status(name, given.pop("state", State.DEAD), **given)
     other = delivery_status("other", State.DEAD)
     came_before(paper, one, other)
-    paper.there = [after := replace(one, state=State.WAITING)]
+    paper.there = [after := one._replace(state=State.WAITING)]
     answer = intake(rules(absent={"p:x"})).accept(CALL_BACK, wait=0)
     assert paper.of("requeue") == ([("transaction", [one], frozenset({"p:x"}))] if runs else [])
     assert answer.delivery_statuses == ((after, other) if runs else (one, other))
@@ -713,7 +713,7 @@ def test_a_repeat_waits_for_running_or_due_deliveries(paper, intake):
         delivery_status("runs", State.RUNNING),
         delivery_status("waits", State.WAITING),
     )
-    waits = replace(waits, due_at=paper.clock.now())
+    waits = waits._replace(due_at=paper.clock.now())
     came_before(paper, done, runs, waits)
     paper.there = [done, runs, waits]
 
@@ -721,7 +721,7 @@ def test_a_repeat_waits_for_running_or_due_deliveries(paper, intake):
         while not paper.watches.pending_event_ids():
             time.sleep(0.001)
         for status in (runs, waits):
-            paper.watches.notify("before", replace(status, state=State.SUCCEEDED))
+            paper.watches.notify("before", status._replace(state=State.SUCCEEDED))
 
     teller = threading.Thread(target=told_later)
     teller.start()
@@ -737,7 +737,7 @@ def test_a_repeat_does_not_wait_for_deliveries_settled_meanwhile(paper, intake):
     """The state of the ledger after the start of the watch counts."""
     runs = delivery_status("runs", State.RUNNING)
     came_before(paper, runs)
-    paper.there = [replace(runs, state=State.DEAD)]
+    paper.there = [runs._replace(state=State.DEAD)]
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.DEAD
 
 
@@ -850,10 +850,10 @@ def test_the_callbacks_of_one_request(paper, intake):
         other={"event_id": "e2", "new": False, "conflict": True},
         purged={"event_id": "e3", "new": False, "conflict": True, "state": "purged"},
     )
-    paper.there = [replace(dead, state=State.WAITING)]
+    paper.there = [dead._replace(state=State.WAITING)]
     instances = ("new", "repeated", "other", "purged", "parked")
-    batch = [replace(CALL_BACK, flow_instance_id=instance) for instance in instances]
-    batch[-1] = replace(batch[-1], body={"processDefinitionKey": "unknown"})
+    batch = [CALL_BACK._replace(flow_instance_id=instance) for instance in instances]
+    batch[-1] = batch[-1]._replace(body={"processDefinitionKey": "unknown"})
     answers = intake().accept_all(batch, ["ignored"])
     ((events, ignored),) = paper.of("accept_batch")
     assert ([new.event.flow_instance_id for new in events], ignored) == ([*instances], ["ignored"])
@@ -862,7 +862,7 @@ def test_the_callbacks_of_one_request(paper, intake):
     new, repeated, other, purged, parked = answers
     assert (parked.status, parked.parked_by) == (AnswerStatus.PARKED, "handler")
     assert (new.event_id, new.status, len(new.delivery_statuses)) == (events[0].event.id, AnswerStatus.PENDING, 2)
-    statuses = (replace(dead, state=State.WAITING), done)
+    statuses = (dead._replace(state=State.WAITING), done)
     assert repeated == Answer(event_id="e1", status=AnswerStatus.PENDING, delivery_statuses=statuses)
     assert [type(other), type(purged)] == [IdentityConflict] * 2
     assert [(error.event_id, error.key) for error in (other, purged)] == [("e2", "conflict"), ("e3", "conflict_purged")]
@@ -889,7 +889,7 @@ def test_a_batch_is_accepted_with_its_given_configuration(paper, intake):
 def test_the_callback_that_prevents_a_batch_is_logged(paper, intake, logged, event, result):
     """The callback that prevents it is logged; conflicts beside it are no reason."""
     by_instance(paper, conflict={"event_id": "e0", "new": False, "conflict": True}, bad={"new": False} | result)
-    batch = [replace(CALL_BACK, flow_instance_id=instance) for instance in ("conflict", "good", "bad")]
+    batch = [CALL_BACK._replace(flow_instance_id=instance) for instance in ("conflict", "good", "bad")]
     with pytest.raises(Unauthorized if event == "webhook_id_reused" else Unavailable) as refused:
         intake().accept_all(batch)
     assert refused.value.key == ("unauthorized" if event == "webhook_id_reused" else event)

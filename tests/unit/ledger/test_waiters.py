@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from concurrent.futures import Future
-from dataclasses import replace
 
 import pytest
 
@@ -84,7 +83,7 @@ def test_a_notification_of_an_earlier_attempt_does_not_end_the_wait(watches):
     watches.notify("e", delivery_status("a", State.DEAD))
     watches.notify_snapshot("e", [delivery_status("a", State.DEAD)])
     assert not over(watch)
-    watches.notify("e", replace(delivery_status("a", State.DEAD), attempt=2))
+    watches.notify("e", delivery_status("a", State.DEAD)._replace(attempt=2))
     assert over(watch)
 
 
