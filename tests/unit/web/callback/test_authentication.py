@@ -13,7 +13,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import Forbidden, RateLimited, Unauthorized
 from flowhooks.settings import IngressSettings, Settings, SignatureSettings, SigningKey, Source, SourceCredentials
 from flowhooks.web.callback import signature_schemes, signatures
-from flowhooks.web.callback.authentication import Authenticator
+from flowhooks.web.callback.authentication import Authenticator, read_body
 from flowhooks.web.callback.credentials import Credentials
 from flowhooks.web.callback.signature_budget import BUDGET_BYTES
 from flowhooks.web.errors import LocalizedHTTPError
@@ -266,3 +266,18 @@ def test_checks_before_a_receiver_is_called(senders):
     assert [admit("plugin"), admit("plugin")] == [True, True]
     with pytest.raises(RateLimited):
         admit("plugin")
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+@pytest.mark.parametrize(("body", "n_read"), [(b"", 0), (b"1234", 4), (b"12345", 5), (b"123456789", 5)])
+def test_a_body_is_read_up_to_its_limit(terminated, body, n_read):
+    """One byte more than the limit is read at most, and as much as the server has received of the body."""
+    request = testing.create_req(method="POST", body=body)
+    request.env["wsgi.input_terminated"] = terminated
+    assert read_body(request, 4) == body[:n_read]
+
+
+def test_a_body_ends_with_its_length_if_its_server_does_not_end_it():
+    """On such a server, the bytes after the body may be of the next request, and a read of them may block."""
+    request = testing.create_req(method="POST", body=b"{}POST /", headers={"Content-Length": "2"})
+    assert read_body(request, 1000) == b"{}"
