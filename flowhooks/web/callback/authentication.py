@@ -18,6 +18,7 @@ from flowhooks.errors import Forbidden, RateLimited, Unauthorized
 from flowhooks.settings import SigningKey
 from flowhooks.settings.signing_keys import MAX_SECRETS
 from flowhooks.web.callback import local_only, signature_schemes, signatures
+from flowhooks.web.callback.credentials import DEFAULT_SOURCE
 from flowhooks.web.callback.rate_limit import RateLimiter
 from flowhooks.web.callback.signature_budget import SignatureBudget
 from flowhooks.web.errors import LocalizedHTTPError
@@ -84,13 +85,13 @@ class Authenticator:
         """
         headers, max_body_bytes = request.env, settings.http.max_body_bytes
         credentials = self._credentials.get(settings)
-        if not credentials.open and signatures.is_signed(headers):
-            return self._authenticate_signed(request, body, credentials, max_body_bytes)
-        name = _source_of_token(request, credentials)
-        request.context.source = name
         if credentials.open:
+            request.context.source = DEFAULT_SOURCE
             local_only.check(headers, settings)
-            return AuthenticatedRequest(name, max_body_bytes)
+            return AuthenticatedRequest(DEFAULT_SOURCE, max_body_bytes)
+        if signatures.is_signed(headers):
+            return self._authenticate_signed(request, body, credentials, max_body_bytes)
+        request.context.source = name = _source_of_token(request, credentials)
         self._check_rate(name, credentials)
         return AuthenticatedRequest(name, _body_limit(name, credentials, max_body_bytes))
 

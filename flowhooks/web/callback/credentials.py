@@ -73,8 +73,6 @@ class Credentials:
             Unauthorized: the header is missing or malformed, or no source has this token.
             Forbidden: the source may not call from this address.
         """
-        if self.open:
-            return DEFAULT_SOURCE
         name = self._source_of(authorization)
         self.check_address(name, address)
         return name

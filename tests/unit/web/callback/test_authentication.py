@@ -76,6 +76,33 @@ def test_a_body_longer_than_any_source_may_send(authenticate, monkeypatch):
 
 
 @pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("authorization", [None, "", "Bearer unknown", "Basic x", "Bearer a, Bearer b"])
+def test_no_source_needs_a_credential(authorization, signed):
+    """While no source has a credential, each local caller is `default`, with any headers, and a proxy is rejected."""
+    authenticator = Authenticator(SimpleNamespace(get=lambda _settings: Credentials({}, {})), SimpleNamespace())
+    headers = {} if authorization is None else {"Authorization": authorization}
+    headers |= signatures.sign([b"unknown"], b"{}", message="m-1", at=NOW) if signed else {}
+    request = testing.create_req(method="POST", host="localhost", headers=headers, body=b"{}")
+    assert authenticator.authenticate(request, b"{}", Settings()).source == request.context.source == "default"
+    forwarded = testing.create_req(method="POST", host="localhost", headers={**headers, "Via": "1.1 proxy"})
+    with pytest.raises(Forbidden):
+        authenticator.authenticate(forwarded, b"", Settings())
+    assert forwarded.context.source == "default"
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer unknown"}])
+def test_a_source_without_readable_credentials_closes_the_listener(headers, signed):
+    """If the credentials of the only source could not be read, no caller is let in."""
+    known = Credentials({"crm": Source()}, {})
+    authenticator = Authenticator(SimpleNamespace(get=lambda _settings: known), SimpleNamespace(now=lambda: NOW))
+    headers = headers | (signatures.sign([b"unknown"], b"{}", message="m-1", at=NOW) if signed else {})
+    request = testing.create_req(method="POST", host="localhost", headers=headers, body=b"{}")
+    with pytest.raises(Unauthorized):
+        authenticator.authenticate(request, b"{}", Settings())
+
+
+@pytest.mark.parametrize("signed", [False, True])
 def test_a_forbidden_address_of_a_known_source(signed):
     """The token tells the source, so a rejection because of the address names it."""
     token = "crm-token-of-this-test"

@@ -42,8 +42,11 @@ def credentials() -> Credentials:
 
 @pytest.mark.parametrize("authorization", [None, "", f"Bearer {ERP}", "Basic x", "Bearer a, Bearer b"])
 def test_no_sources(authorization):
-    """While no source is configured, each caller is `default`, with any headers."""
-    assert Credentials({}, {}).by_token(authorization, "203.0.113.9") == "default"
+    """While no source is configured, no token is valid: only `open` lets callers in."""
+    credentials = Credentials({}, {})
+    assert credentials.open
+    with pytest.raises(Unauthorized):
+        credentials.by_token(authorization, "203.0.113.9")
 
 
 @pytest.mark.parametrize(
@@ -229,8 +232,9 @@ def test_a_pull_only_source_does_not_affect_callers():
     erp = {"erp": Source(token_sha256=(sha256(ERP),))}
 
     alone = Settings(sources=pull_only)
-    assert CredentialStore(alone, {}).get(alone).by_token(None, "127.0.0.1") == "default"
+    assert CredentialStore(alone, {}).get(alone).open
     store = CredentialStore(both := Settings(sources=pull_only | erp), {})
+    assert not store.get(both).open
     assert store.get(both).by_token(f"Bearer {ERP}", "127.0.0.1") == "erp"
     with pytest.raises(Unauthorized):
         store.get(both).by_token(None, "127.0.0.1")
