@@ -157,7 +157,7 @@ class Dispatcher:
         try:
             if rejection := self._plugins.why_data_invalid(handler, event):
                 return Outcome(kind=OutcomeKind.REJECTED, error=rejection, entered=False)
-            with invocation.as_current():
+            with invocation:
                 answer = self._plugins.run_handler(handler, event, attempt.delivery)
             attempt.transaction.end_block()
         except BaseException as error:  # noqa: BLE001 (any exception of a plugin, even SystemExit, is the attempt's outcome)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -34,6 +34,8 @@ def _refuse() -> NoReturn:
 class Invocation:
     """One call of a handler: what the dispatcher prepares for it, and what it learns of it.
 
+    As a context manager, which is entered once, it is the current invocation of this thread.
+
     Attributes:
         delivery_id: the delivery's id.
         attempt: the attempt's number, from 1.
@@ -53,15 +55,13 @@ class Invocation:
     result_dropped: str = ""
     log_fields: Callable[[], Mapping[str, Any]] = dict
     log: AttemptLog = field(default_factory=AttemptLog)
+    _token: Token[Invocation | None] = field(init=False, repr=False)
 
-    @contextmanager
-    def as_current(self) -> Iterator[None]:
-        """Make this the current invocation of this thread within the block."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
+    def __enter__(self) -> None:
+        self._token = _current.set(self)
+
+    def __exit__(self, *_exc_info: object) -> None:
+        _current.reset(self._token)
 
 
 @contextmanager

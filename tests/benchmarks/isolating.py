@@ -120,7 +120,7 @@ class _Subject:
             invocation.isolated_call = lambda event: isolated_calls.run(event, delivery)
 
         def call() -> None:
-            with invocation.as_current():
+            with invocation:
                 self._plugins.run_handler(self._handler, event, delivery)
 
         return call

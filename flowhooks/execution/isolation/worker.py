@@ -95,7 +95,7 @@ class _Worker:
         logging.getLogger().setLevel(request["level"])
         self._memory.limit(request["memory_mib"])
         try:
-            with invocation.as_current():
+            with invocation:
                 if request["probe"]:
                     # If the handler loaded here has no probe, reply None (not known); never call its function instead.
                     value = handler.probe(event, delivery) if handler.probe else None

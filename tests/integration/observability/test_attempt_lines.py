@@ -21,7 +21,7 @@ OWN = {"handler": "p:h", "delivery": "d", "event_id": "e", "business_key": "4711
 def attempt():
     """An attempt that runs in this thread."""
     invocation = Invocation("d", 2, log_fields=lambda: OWN)
-    with invocation.as_current():
+    with invocation:
         yield invocation
 
 

@@ -112,7 +112,7 @@ def test_records_in_a_handler_name_the_delivery_and_event(records, configure):
     event = make_event(flow_instance_id="4711", business_key="B-17\n" + "x" * 500, source="oa")
     delivery = Delivery(id="d1", event_id=event.id, handler="p:h", attempt=2)
     invocation = Invocation("d1", 2, log_fields=lambda: {**delivery_log_fields(event, delivery), "attempt": 2})
-    with invocation.as_current():
+    with invocation:
         logging.getLogger("library").warning("called")
         structlog.get_logger("p").info("mine", source="own")
     logging.getLogger("library").warning("outside")

@@ -74,7 +74,7 @@ def test_the_reason_of_a_failed_process_start_is_logged_and_stored(seen_by):
     invocation = Invocation(delivery.id, delivery.attempt)
     with (
         capture_logs() as logs,
-        invocation.as_current(),
+        invocation,
         pytest.raises(HandlerProcessUnavailable, match=f"{MAX_TRIES} .*: {NO_FILES}$"),
     ):
         call(Pool(seen_by), options, make_event(), delivery, probe=False)

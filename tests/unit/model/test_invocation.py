@@ -35,7 +35,7 @@ def test_a_delivery_has_a_transaction_only_during_its_call(invocation):
     """It has none before and after the call, and says so."""
     with pytest.raises(TransactionError, match=NOT_RUNNING):
         DELIVERY.transaction()
-    with invocation.as_current():
+    with invocation:
         assert DELIVERY.transaction() is replace(DELIVERY).transaction() is BLOCK
     with pytest.raises(TransactionError, match=NOT_RUNNING):
         DELIVERY.transaction()
@@ -44,13 +44,13 @@ def test_a_delivery_has_a_transaction_only_during_its_call(invocation):
 @pytest.mark.parametrize("change", [{"id": "other"}, {"attempt": 2}])
 def test_a_handler_cannot_use_the_transaction_of_another_attempt(invocation, change):
     """A delivery that a handler has kept from another attempt is refused."""
-    with invocation.as_current(), pytest.raises(TransactionError, match=OTHER):
+    with invocation, pytest.raises(TransactionError, match=OTHER):
         replace(DELIVERY, **change).transaction()
 
 
 def test_a_call_has_a_transaction_only_from_the_dispatcher():
     """Without one, as in a process of its own, the delivery refuses."""
-    with Invocation("d", 1).as_current(), pytest.raises(TransactionError, match=NOT_RUNNING):
+    with Invocation("d", 1), pytest.raises(TransactionError, match=NOT_RUNNING):
         DELIVERY.transaction()
 
 
@@ -64,7 +64,7 @@ def test_another_thread_needs_a_copy_of_the_context(invocation):
         except TransactionError as error:
             found.append(error)
 
-    with invocation.as_current():
+    with invocation:
         context = copy_context()
         for target in (ask, lambda: context.run(ask)):
             thread = threading.Thread(target=target)
@@ -77,7 +77,7 @@ def test_another_thread_needs_a_copy_of_the_context(invocation):
 
 def test_an_exception_ends_the_call(invocation):
     """After an exception of the handler, its thread is in no call any more."""
-    with suppress(KeyError), invocation.as_current():
+    with suppress(KeyError), invocation:
         assert current_invocation() is invocation
         raise KeyError
     assert current_invocation() is None

@@ -46,7 +46,7 @@ class PoolHarness:
     def run(self, handler: str, *, delivery: Delivery | None = None, invocation: Invocation | None = None, **data):
         """Run a delivery and return the handler's result."""
         delivery = delivery or self.delivery(handler)
-        with (invocation or invocation_of(delivery)).as_current():
+        with invocation or invocation_of(delivery):
             return self.calls[delivery.handler].run(event_of(**data), delivery)
 
     def invocation(self, handler: str) -> Invocation:
