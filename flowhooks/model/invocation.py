@@ -34,7 +34,7 @@ def _refuse() -> NoReturn:
 class Invocation:
     """One call of a handler: what the dispatcher prepares for it, and what it learns of it.
 
-    As a context manager, which is entered once, it is the current invocation of this thread.
+    As a context manager, which is not nested, it is the current invocation of this thread.
 
     Attributes:
         delivery_id: the delivery's id.

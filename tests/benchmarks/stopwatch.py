@@ -45,8 +45,8 @@ BARE = BOTH | {
 FLOWHOOKS = BOTH | {
     "parser": ("flowhooks.web.server.parser:RequestParser.received",),
     "counting": (
-        "flowhooks.web.callback.metrics_middleware:MetricsMiddleware.process_request",
-        "flowhooks.web.callback.metrics_middleware:MetricsMiddleware.process_response",
+        "flowhooks.web.callback.middleware:CallbackMiddleware.process_request",
+        "flowhooks.web.callback.middleware:CallbackMiddleware.process_response",
     ),
     "resource": ("flowhooks.web.callback.resource:CallbackResource.on_post",),
     "JSON": ("flowhooks.schema:parse",),

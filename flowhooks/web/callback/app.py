@@ -16,10 +16,10 @@ from flowhooks.web.callback.authentication import Authenticator
 from flowhooks.web.callback.credentials import CredentialStore
 from flowhooks.web.callback.early_rejections import is_callback
 from flowhooks.web.callback.ingress import IngressResource
-from flowhooks.web.callback.metrics_middleware import MetricsMiddleware
+from flowhooks.web.callback.middleware import CallbackMiddleware
 from flowhooks.web.callback.openapi import openapi
 from flowhooks.web.callback.receivers import ReceiverCalls
-from flowhooks.web.callback.resource import CallbackResource, RawPath
+from flowhooks.web.callback.resource import CallbackResource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -69,7 +69,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     Raises:
         SettingsError: a token or a secret of a source cannot be read.
     """
-    web: falcon.App[Any, Any] = falcon.App(middleware=[MetricsMiddleware(app.metrics, app.trends), RawPath()])
+    web: falcon.App[Any, Any] = falcon.App(middleware=[CallbackMiddleware(app.metrics, app.trends)])
     record_rejected = _error_log(app)
     errors.install(web, record_rejected)
     credentials = CredentialStore(app.settings, app.environ)

@@ -36,14 +36,6 @@ MAX_REASON_CHARS: Final = 500
 """Maximum number of characters of a handler's error in a response."""
 
 
-class RawPath:
-    """Falcon middleware that routes by the undecoded path, so that `%2F` in an id is part of the id."""
-
-    def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
-        """Replace the decoded path by the undecoded one."""
-        request.path = errors.raw_path(request.env)
-
-
 class CallbackResource:
     """The resource of one kind of callback.
 

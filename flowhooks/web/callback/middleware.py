@@ -1,4 +1,4 @@
-"""Count the requests and responses of the callback listener."""
+"""The Falcon middleware of the callback listener: the path that is routed, and the counts of requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.observability.metrics import NO_KIND, NO_SOURCE
 from flowhooks.web.callback.resource import CallbackResource
+from flowhooks.web.errors import raw_path
 
 if TYPE_CHECKING:
     import falcon
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _STARTED_AT: Final = "flowhooks.began"
 
 
-class MetricsMiddleware:
-    """Falcon middleware that counts requests and responses. It is the outermost middleware.
+class CallbackMiddleware:
+    """Falcon middleware that counts requests and responses, and routes by the undecoded path: `%2F` is part of an id.
 
     Args:
         metrics: the metrics to update.
@@ -30,8 +31,9 @@ class MetricsMiddleware:
         self._trends = trends
 
     def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
-        """Store the time of arrival."""
+        """Store the time of arrival, and replace the decoded path."""
         request.env[_STARTED_AT] = time.perf_counter()
+        request.path = raw_path(request.env)
 
     def process_response(
         self,
@@ -44,6 +46,6 @@ class MetricsMiddleware:
         # A request to a fixed URL has the kind that its mapping finds.
         kind = resource.kind if isinstance(resource, CallbackResource) else getattr(request.context, "kind", NO_KIND)
         source = getattr(request.context, "source", "") or NO_SOURCE
-        seconds = time.perf_counter() - request.env[_STARTED_AT]
-        self._metrics.answered(kind, source, response.status_code, seconds)
-        self._trends.answered(source, response.status_code, seconds)
+        status, seconds = response.status_code, time.perf_counter() - request.env[_STARTED_AT]
+        self._metrics.answered(kind, source, status, seconds)
+        self._trends.answered(source, status, seconds)
