@@ -243,7 +243,7 @@ def build_path(
             trends.on_settled,
             circuit_breaker.on_settled,
             waiters.on_settled,
-            notifier.on_settled,
+            *((notifier.on_settled,) if notifier.has_subscribers else ()),
         ),
     )
     dispatcher = Dispatcher(

@@ -29,6 +29,7 @@ class HookNotifier:
 
     Attributes:
         dropped: number of notifications dropped because plugins were too slow.
+        has_subscribers: whether any plugin has one of the hooks. It never changes, because plugins are loaded once.
     """
 
     def __init__(self, plugins: Plugins) -> None:
@@ -58,9 +59,9 @@ class HookNotifier:
             self._put(lambda: self._plugins.event_accepted(event, handlers))
 
     def on_settled(self, settled: DeliverySettled) -> None:
-        """Queue the notification that an attempt ended."""
+        """Queue the notification that an attempt ended. Called only if there are subscribers."""
         event, delivery, status, outcome, *_ = settled
-        if self.has_subscribers and outcome is not None:
+        if outcome is not None:
             self._put(lambda: self._plugins.delivery_settled(event, delivery, outcome, status.state))
 
     def _put(self, notice: Callable[[], None]) -> None:

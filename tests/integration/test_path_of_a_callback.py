@@ -78,13 +78,18 @@ def test_a_callback_takes_the_steps_of_the_page(trace, harness, listens):
 
 
 @pytest.mark.sqlite
-def test_the_subscribers_of_the_page(harness):
-    """`DeliverySettled` is published to the five subscribers that the page names, in its order."""
-    app = harness.open(start=False).app
+@pytest.mark.parametrize(
+    ("hooks", "notifiers"), [({}, []), ({"delivery_settled": lambda delivery, outcome: None}, [HookNotifier])]
+)
+def test_the_subscribers_of_the_page(harness, make_plugin, hooks, notifiers):
+    """`DeliverySettled` is published to the four subscribers that the page names, and to plugins if one listens."""
+    app = harness.open(plugins={"p": make_plugin(**hooks)}, start=False).app
     subscribers = [type(subscriber.__self__) for subscriber in app._recorder._subscribers]
-    assert subscribers == [Metrics, TrendRecorder, CircuitBreaker, WaiterRegistry, HookNotifier]
-    named = re.search(r"five subscribers: (.+?)\.", PAGE.read_text("utf-8"), re.DOTALL)
-    assert " ".join(named[1].split()) == "metrics, trends, circuit breaker, waiters, and plugins"
+    assert subscribers == [Metrics, TrendRecorder, CircuitBreaker, WaiterRegistry, *notifiers]
+    named = re.search(r"four subscribers: (.+?)\.", PAGE.read_text("utf-8"), re.DOTALL)
+    assert " ".join(named[1].split()) == (
+        "metrics, trends, circuit breaker, and waiters; and to the plugins, if one listens when the server starts"
+    )
 
 
 def tree(file):
