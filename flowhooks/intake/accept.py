@@ -20,7 +20,7 @@ from flowhooks.errors import (
 )
 from flowhooks.failpoints import hit
 from flowhooks.intake.callback import Answer, AnswerStatus, TakenIn
-from flowhooks.ledger.accept_results import BatchRolledBack
+from flowhooks.ledger.accept_results import BatchRolledBack, EventBatch
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
@@ -160,8 +160,9 @@ class Intake:
         if self._draining:
             raise Unavailable("draining")
         built = [self._build_event(callback, config or self.config) for callback in callbacks]
+        batch = EventBatch(tuple(new for new, _ in built), tuple(ignored))
         try:
-            results = self._ledger.wait_for(self._ledger.accept_batch([new for new, _ in built], ignored))
+            results = self._ledger.wait_for(self._ledger.accept(batch))
         except BatchRolledBack as error:
             _check_all(error.results, callbacks)
             raise

@@ -96,27 +96,6 @@ class WriteRequest(NamedTuple):
     future: Future[Any]
 
 
-def wait_for(future: Future[R], timeout: float, *, certain: bool = False) -> R:
-    """Wait until the work of `GroupCommitWriter.submit` is durable, and return its result.
-
-    Args:
-        future: the work.
-        timeout: seconds.
-        certain: whether to wait longer for work that was started in time, so that `Unavailable` means that it was not
-            done.
-
-    Raises:
-        Unavailable: the work was not done in time. If it had not been started, it is withdrawn; if it had, its result
-            is unknown, and calling again is safe.
-    """
-    try:
-        return future.result(timeout)
-    except TimeoutError:
-        if not future.done() and (future.cancel() or not certain):
-            raise Unavailable("ledger_slow") from None
-        return future.result()
-
-
 class GroupCommitWriter:
     """Commits in groups the work that other threads submit.
 
@@ -205,8 +184,8 @@ class GroupCommitWriter:
             item: this caller's item.
 
         Returns:
-            Its result, once it is durable; see `wait_for`. A callback of the future is called in the writer's thread,
-            so it must return quickly. Until the writer has started the work, `cancel` withdraws it.
+            Its result, once it is durable; `Ledger.wait_for` waits for it. A callback of the future is called in the
+            writer's thread, so it must return quickly. Until the writer has started the work, `cancel` withdraws it.
 
         Raises:
             Unavailable: the queue is full, or the writer is closed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit
@@ -21,7 +21,6 @@ from flowhooks.ledger import (
     purge,
     recovery,
 )
-from flowhooks.ledger.accept_results import AcceptResult, EventBatch
 from flowhooks.ledger.attempt_starts import InFlightAttempts
 from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.counters import increment
@@ -29,7 +28,7 @@ from flowhooks.ledger.database.guarded_session import SessionPool
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.due_deliveries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.events import EventInserter
-from flowhooks.ledger.group_commit import GroupCommitWriter, call_alone, call_each, wait_for
+from flowhooks.ledger.group_commit import GroupCommitWriter, call_alone, call_each
 from flowhooks.ledger.handler_transaction import HandlerTransaction
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.ordering import OrderScheduler
@@ -50,10 +49,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.clock import Clock
+    from flowhooks.ledger.accept_results import AcceptResult, EventBatch
     from flowhooks.ledger.attempts import SlotRequest
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.handlers import RegisteredHandler
-    from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
     from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.purge import Cutoffs, PurgeCounts
     from flowhooks.ledger.queries import DeliveryStatus
@@ -230,30 +229,28 @@ class Ledger(Reader):
         Raises:
             Unavailable: the write is not known to be done. If it had not been started, it is withdrawn.
         """
-        return wait_for(future, self.write_timeout if timeout is None else timeout, certain=certain)
+        try:
+            return future.result(self.write_timeout if timeout is None else timeout)
+        except TimeoutError:
+            if not future.done() and (future.cancel() or not certain):
+                raise Unavailable("ledger_slow") from None
+            return future.result()
 
-    def accept(self, new: NewEvent) -> Future[AcceptResult]:
-        """Store an event and its deliveries in one transaction; `wait_for` waits until they are durable.
+    @overload
+    def accept(self, item: NewEvent) -> Future[AcceptResult]: ...
 
-        Raises:
-            Unavailable: the event was not queued; calling again is safe.
-        """
-        return self._submit_events(new)
+    @overload
+    def accept(self, item: EventBatch) -> Future[list[AcceptResult]]: ...
 
-    def accept_batch(
-        self, items: Sequence[NewEvent], ignored: Sequence[IgnoredRequestRecord] = ()
-    ) -> Future[list[AcceptResult]]:
-        """Store the events of one request and count its ignored parts, all or none of them, in one transaction.
+    def accept(self, item: NewEvent | EventBatch) -> Future[Any]:
+        """Store an event or a batch, with deliveries, in one transaction; `wait_for` waits until they are durable.
 
-        If the webhook id was reused, nothing is stored and each result says so. The future raises `BatchRolledBack` if
-        an event repeats an event that cannot be read.
+        If the webhook id of a batch was reused, nothing is stored and each result says so. The future raises
+        `BatchRolledBack` if an event of a batch repeats an event that cannot be read.
 
         Raises:
             Unavailable: nothing was queued; calling again is safe.
         """
-        return self._submit_events(EventBatch(tuple(items), tuple(ignored)))
-
-    def _submit_events(self, item: NewEvent | EventBatch) -> Future[Any]:
         if self._writer.blocked_seconds > self.write_timeout:
             # A client that waited in vain would occupy a thread, and no thread would be left to refuse others at once.
             raise Unavailable("ledger_slow")

@@ -59,7 +59,7 @@ FLOWHOOKS = BOTH | {
     "intake": ("flowhooks.intake.accept:Intake.accept",),
     "handover to the writer": (
         "flowhooks.ledger.group_commit:GroupCommitWriter.submit",
-        "flowhooks.ledger.group_commit:wait_for",
+        "flowhooks.ledger.ledger:Ledger.wait_for",
     ),
     "batch": ("flowhooks.ledger.group_commit:GroupCommitWriter._commit",),
     "notifying waiters": (

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flowhooks.errors import Unavailable
-from flowhooks.ledger.accept_results import BatchRolledBack
+from flowhooks.ledger.accept_results import BatchRolledBack, EventBatch
 from flowhooks.ledger.ignored_requests import IgnoredRequestRecord
 
 
@@ -18,7 +18,7 @@ def ignored(ledger_steps, rule="/status = 1", source="oa"):
 
 def store(ledger_steps, items, records=()):
     """Store a batch, and wait until it is durable."""
-    return ledger_steps.ledger.wait_for(ledger_steps.ledger.accept_batch(items, records))
+    return ledger_steps.ledger.wait_for(ledger_steps.ledger.accept(EventBatch(tuple(items), tuple(records))))
 
 
 def counted(ledger_steps):

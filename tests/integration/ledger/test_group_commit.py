@@ -6,16 +6,20 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import event
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database, group_commit
-from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_alone, call_each, wait_for
+from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_alone, call_each
+from flowhooks.ledger.ledger import Ledger
 from support.waiting import WAIT_TIMEOUT
 
 SOON = WAIT_TIMEOUT
+NO_LEDGER = SimpleNamespace()
+"""`Ledger.wait_for` with a timeout uses nothing of its ledger."""
 
 
 class Bench:
@@ -224,7 +228,7 @@ def test_a_withdrawn_item_is_not_executed(bench):
     bench.hold()
     given_up, other = bench.submit("given up"), bench.submit("other")
     with pytest.raises(Unavailable) as refusal:
-        wait_for(given_up, 0.01)
+        Ledger.wait_for(NO_LEDGER, given_up, 0.01)
     assert refusal.value.key == "ledger_slow"
     bench.free()
     other.result(SOON)
@@ -243,7 +247,7 @@ def test_a_running_item_is_answered_unknown_when_its_caller_stops_waiting(bench)
     ticket = bench.writer.submit(call_each, slow)
     assert begun.wait(SOON)
     with pytest.raises(Unavailable):
-        wait_for(ticket, 0.01)
+        Ledger.wait_for(NO_LEDGER, ticket, 0.01)
     assert bench.words() == []
     gate.set()
     bench.submit("next").result(SOON)

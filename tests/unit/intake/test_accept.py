@@ -15,7 +15,7 @@ from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, 
 from flowhooks.intake.accept import Intake
 from flowhooks.intake.callback import Answer, AnswerStatus, Callback, TakenIn
 from flowhooks.intake.config import IntakeConfig
-from flowhooks.ledger.accept_results import AcceptResult, BatchRolledBack
+from flowhooks.ledger.accept_results import AcceptResult, BatchRolledBack, EventBatch
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus
@@ -56,7 +56,9 @@ class Paper:
         self.timeouts = []
 
     def accept(self, new):
-        """Store an event."""
+        """Store an event or a batch."""
+        if isinstance(new, EventBatch):
+            return self.accept_batch(new)
         self.asked.append(("accept", new))
         future = Future()
         result = self.become(new)
@@ -65,11 +67,11 @@ class Paper:
         self.meanwhile(new)
         return future
 
-    def accept_batch(self, events, ignored):
+    def accept_batch(self, batch):
         """Store the events of one request."""
-        self.asked.append(("accept_batch", events, ignored))
+        self.asked.append(("accept_batch", batch.events, batch.ignored))
         future = Future()
-        results = [self.become(new) for new in events]
+        results = [self.become(new) for new in batch.events]
         if any(result.damage for result in results):
             future.set_exception(BatchRolledBack(results))
         else:
@@ -856,7 +858,7 @@ def test_the_callbacks_of_one_request(paper, intake):
     batch[-1] = batch[-1]._replace(body={"processDefinitionKey": "unknown"})
     answers = intake().accept_all(batch, ["ignored"])
     ((events, ignored),) = paper.of("accept_batch")
-    assert ([new.event.flow_instance_id for new in events], ignored) == ([*instances], ["ignored"])
+    assert ([new.event.flow_instance_id for new in events], ignored) == ([*instances], ("ignored",))
     assert paper.of("notice") == [(events[0].event, ["p:one", "p:two"]), (events[-1].event, [])]
     assert paper.of("requeue") == [("transaction", [dead], frozenset())]
     new, repeated, other, purged, parked = answers
