@@ -95,11 +95,30 @@ class SlotPool:
         self._is_polled = False
 
     def reserve(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """Reserve a free thread for each of these deliveries while there are any; return the deliveries that got one.
+        """Reserve a free thread for each delivery that its handler may run beside its queued ones; return these.
 
         Their threads start after the commit.
         """
-        reserved = self._reserve(deliveries)
+        reserved, now = [], self._clock.now()
+        with self._changed:
+            for queued in deliveries:
+                # Keep one thread free for each handler in the round-robin queue.
+                if self._free <= len(self._ready_handlers) or self._stopping:
+                    break
+                if not self._runtime.may_start(queued.handler, now):
+                    continue
+                queue = self._queue_of(queued.handler)
+                if (
+                    queued.probe
+                    or queue.running + len(queue.deliveries) >= queue.max_running
+                    or (queued.delivery_id, False) in self._in_memory
+                ):
+                    continue
+                self._in_memory.add((queued.delivery_id, False))
+                queue.running += 1
+                self._free -= 1
+                self._reserved += 1
+                reserved.append(queued)
         if reserved:
             transaction.after_commit(partial(self._start_reserved, reserved))
             transaction.after_rollback(partial(self._cancel_reserved, reserved))
@@ -194,30 +213,6 @@ class SlotPool:
                 queue.deliveries.append(queued._replace(load_event=None))
                 self._schedule(queued.handler, queue)
             self._wake_for_ready()
-
-    def _reserve(self, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """Reserve a free thread for each delivery that its handler may run beside its queued ones; return these."""
-        reserved, now = [], self._clock.now()
-        with self._changed:
-            for queued in deliveries:
-                # Keep one thread free for each handler in the round-robin queue.
-                if self._free <= len(self._ready_handlers) or self._stopping:
-                    break
-                if not self._runtime.may_start(queued.handler, now):
-                    continue
-                queue = self._queue_of(queued.handler)
-                if (
-                    queued.probe
-                    or queue.running + len(queue.deliveries) >= queue.max_running
-                    or (queued.delivery_id, False) in self._in_memory
-                ):
-                    continue
-                self._in_memory.add((queued.delivery_id, False))
-                queue.running += 1
-                self._free -= 1
-                self._reserved += 1
-                reserved.append(queued)
-        return reserved
 
     def _start_reserved(self, reserved: Sequence[ReadyDelivery]) -> None:
         with self._changed:

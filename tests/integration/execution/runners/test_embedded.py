@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,9 @@ from flowhooks.execution.runners.runner import max_per_handler
 from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 from flowhooks.settings import HandlerSettings
 from support.waiting import WAIT_TIMEOUT, until
+
+NO_TRANSACTION = SimpleNamespace(after_commit=lambda function: None, after_rollback=lambda function: None)
+"""A transaction that is neither committed nor rolled back."""
 
 
 class Anywhere:
@@ -86,9 +90,9 @@ def test_a_waiting_delivery_of_another_handler_precedes_new_deliveries(clock):
     pool = slots.SlotPool(2, Anywhere(), clock)
     pool.add()
     pool.put([ReadyDelivery("waits", "p:a", 0)])
-    assert pool._reserve([ReadyDelivery("new", "p:b", 0)]) == []
+    assert pool.reserve(NO_TRANSACTION, [ReadyDelivery("new", "p:b", 0)]) == []
     pool.add()
-    assert pool._reserve([ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
+    assert pool.reserve(NO_TRANSACTION, [ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
 
 
 def test_new_deliveries_leave_a_slot_for_each_queued_delivery(clock):
@@ -98,9 +102,9 @@ def test_new_deliveries_leave_a_slot_for_each_queued_delivery(clock):
         pool.add()
     pool.put([ReadyDelivery(name, "p:a", 0) for name in ("a1", "a2")])
     new = [ReadyDelivery(f"new{number}", "p:a", 0) for number in range(5)]
-    assert pool._reserve(new) == new[:4]
+    assert pool.reserve(NO_TRANSACTION, new) == new[:4]
     assert pool.take().queued.delivery_id == "a1"
-    assert pool._reserve(new[4:]) == []
+    assert pool.reserve(NO_TRANSACTION, new[4:]) == []
     assert pool.take().queued.delivery_id == "a2"
     assert pool.running == 6
 
@@ -226,7 +230,7 @@ def test_ordered_conditional_and_slow_deliveries_are_claimed_alone(fast_pool, qu
 def test_a_thread_leaves_a_slot_for_each_other_handler(fast_pool):
     """Handlers that wait for a thread get one before a fast handler gets a second one."""
     hanging = [ReadyDelivery(f"b{number}", "p:b", 0) for number in range(4)]
-    assert fast_pool._reserve(hanging) == hanging
+    assert fast_pool.reserve(NO_TRANSACTION, hanging) == hanging
     fast_pool.put([ReadyDelivery(f"a{number}", "p:a", 0) for number in range(4)])
     fast_pool.put([ReadyDelivery("c", "p:c", 0), ReadyDelivery("d", "p:d", 0)])
     assert others_of(fast_pool.take()) == ["a1"]
@@ -556,7 +560,7 @@ def begins(execute, clock):
         # A thread that has just finished a delivery would take one of these without being notified.
         until(lambda: len(pool._changed._waiters) == pool.size)
         queued = [ReadyDelivery(name, "p:h", 0, load_event=lambda: event) for name in names]
-        reserved = pool._reserve(queued)
+        reserved = pool.reserve(NO_TRANSACTION, queued)
         assert reserved == queued
         pool._start_reserved(reserved)
 
