@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -287,7 +288,7 @@ class EventInserter:
         """Insert new events; return the ids of those, and the purged ones among them."""
         connection = transaction.connection
         # Sorted, so that two processes do not deadlock.
-        rows = [event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
+        rows = [event_row(item) for item in sorted(items, key=attrgetter("identity_sha256"))]
         ids, paused = _INSERT_EVENTS.insert_and_read(connection, rows)
         stored = set(ids)
         if not stored:

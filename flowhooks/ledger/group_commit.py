@@ -129,7 +129,7 @@ class GroupCommitWriter:
         self._guard = guard
         self._on_commit = on_commit
         self._on_begin = on_begin
-        self._run_last = run_last
+        self._run_last = frozenset(run_last)
         self._before_last = before_last
         self._before_commit = before_commit
         self._max_queued = max_queued
