@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from flowhooks.clock import to_datetime
+from flowhooks.clock import SECOND
 from flowhooks.model.delivery import State
 from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE, is_private
 
@@ -251,8 +251,7 @@ class Metrics:
         self._by_outcome(label, settled.outcome.kind.value).inc()
         attempting.observe(settled.seconds)
         if status.state in {State.SUCCEEDED, State.DEAD} and status.finished_at is not None:
-            total = to_datetime(status.finished_at) - settled.event.received_at
-            delivering.observe(max(0.0, total.total_seconds()))
+            delivering.observe(max(0.0, status.finished_at / SECOND - settled.event.received_at.timestamp()))
 
     def logged_in(self, outcome: str) -> None:
         """Count an attempt to log in as an operator, by an outcome that the metric's description names."""
