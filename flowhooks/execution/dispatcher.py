@@ -89,14 +89,15 @@ class Dispatcher:
         Raises:
             Unavailable: the attempt could not be claimed; nothing was run.
         """
-        now = self._clock.now()
         # A claimed attempt is stored as running, and its event was read. A later time than that of one interval is from
         # before the clock was set back.
-        if claimed is None and 0 < self._damaged_until.get(queued.delivery_id, 0) - now <= DAMAGED_RETRY_INTERVAL:
+        until = 0 if claimed is not None else self._damaged_until.get(queued.delivery_id, 0)
+        if until and 0 < until - self._clock.now() <= DAMAGED_RETRY_INTERVAL:
             return None
         try:
             return self._execute(queued, claimed)
         except DamagedRow as error:
+            now = self._clock.now()
             # Its runner offers it again at each poll.
             self._damaged_until = {key: until for key, until in list(self._damaged_until.items()) if until > now}
             self._damaged_until[queued.delivery_id] = now + DAMAGED_RETRY_INTERVAL
@@ -123,11 +124,12 @@ class Dispatcher:
         if attempt is None or isinstance(attempt, LimitReached):
             return attempt
         hit("attempt.marked")
-        self._make_attempt(handler, queued.delivery_id, attempt)
+        self._make_attempt(handler, queued, attempt)
         return None
 
-    def _make_attempt(self, handler: Handler, delivery_id: str, claimed: ClaimedAttempt) -> None:
-        delivery = Delivery(id=delivery_id, event_id=claimed.event.id, handler=handler.id, attempt=claimed.attempt)
+    def _make_attempt(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt) -> None:
+        delivery_id, handler_id = queued.delivery_id, queued.handler
+        delivery = Delivery(id=delivery_id, event_id=claimed.event.id, handler=handler_id, attempt=claimed.attempt)
         transaction = self._ledger.handler_transaction(delivery_id, claimed.attempt)
         invocation = Invocation(
             delivery_id,
@@ -135,15 +137,15 @@ class Dispatcher:
             begin_transaction=transaction.begin,
             log_fields=lambda: {**delivery_log_fields(claimed.event, delivery), "attempt": claimed.attempt},
         )
-        if isolated := self._isolated.get(handler.id):
+        if isolated := self._isolated.get(handler_id):
             invocation.isolated_call = lambda event: isolated.run(event, delivery)
         attempt = Attempt(handler, claimed, delivery, invocation, transaction)
-        unpinned = isolated is None and self._affinity.acquire(handler.id)
+        unpinned = isolated is None and self._affinity.acquire(handler_id)
         started = time.perf_counter()
         answer = self._call_handler(attempt)
         seconds = time.perf_counter() - started
         if isolated is None:
-            self._affinity.release(handler.id, seconds, unpinned=unpinned)
+            self._affinity.release(handler_id, seconds, unpinned=unpinned)
         hit("attempt.ended")
         self._record(attempt, answer, seconds)
 
