@@ -20,7 +20,8 @@ _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 Identity: TypeAlias = tuple[str, str, str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: each field of a frozen dataclass is set by a call, and one is created for every callback.
+@dataclass(slots=True, kw_only=True)
 class NewEvent:
     """An event that is to be stored, already routed.
 
@@ -85,12 +86,11 @@ class NewEvent:
 
     def __post_init__(self) -> None:
         # Computed here and not in the writer's thread, which all other threads wait for.
-        object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
+        self.body_sha256 = checksums.body_sha256(self.body)
         if self.event.corrects is None:
-            identity_sha256 = checksums.identity_sha256(self.event.identity, self.instance_started_at)
+            self.identity_sha256 = checksums.identity_sha256(self.event.identity, self.instance_started_at)
         else:
-            identity_sha256 = checksums.correction_sha256(self.event.corrects, self.digest)
-        object.__setattr__(self, "identity_sha256", identity_sha256)
+            self.identity_sha256 = checksums.correction_sha256(self.event.corrects, self.digest)
 
     def load(self) -> Event:
         """Return the event for one delivery, with a copy of the data unless nothing else uses them."""
