@@ -246,13 +246,11 @@ def apply_changes_returning(
     applied: Sequence[Row[Any]] = statement(
         transaction.connection, {"moves": json.dumps(sorted(changes)), **parameters}
     )
-    # No client waits for an attempt to start.
-    transaction.notice.events.update(row.event_id for row in applied if row.state != State.RUNNING.value)
-    transaction.freed_groups.update(
-        OrderGroup(row.handler, row.order_key)
-        for row in applied
-        if row.order_key is not None and row.state in _LEFT_GROUP
-    )
+    for row in applied:
+        if row.state != State.RUNNING:  # no client waits for an attempt to start
+            transaction.notice.events.add(row.event_id)
+        if row.order_key is not None and row.state in _LEFT_GROUP:
+            transaction.freed_groups.add(OrderGroup(row.handler, row.order_key))
     return applied
 
 
