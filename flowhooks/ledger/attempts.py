@@ -411,13 +411,7 @@ class ResultRecorder:
                                 item.traceback,
                                 item.result,
                                 item.result_dropped,
-                                self._error_groups.add(
-                                    transaction,
-                                    _error_identity(item),
-                                    delivery_id=item.delivery_id,
-                                    attempt=item.attempt,
-                                    now=item.now,
-                                ),
+                                self._add_to_group(transaction, item),
                                 item.log,
                             ]
                             for item in recorded
@@ -446,14 +440,15 @@ class ResultRecorder:
             for item in items
         ]
 
-
-def _error_identity(result: AttemptResult) -> ErrorIdentity | None:
-    """Return the identity of an attempt's error; None if it has none."""
-    # A delivery that its handler's condition closes has failed in nothing.
-    if result.outcome is OutcomeKind.SUCCEEDED or result.target is State.CLOSED:
-        return None
-    error_type = LOST if result.outcome is OutcomeKind.LOST else FAILED
-    return result.error_identity or identify(result.handler, error_type, result.error)
+    def _add_to_group(self, transaction: WriteTransaction, item: AttemptResult) -> str | None:
+        """Count an attempt in the group of its error; return the group's fingerprint, or None if it has no error."""
+        # A delivery that its handler's condition closes has failed in nothing.
+        if item.outcome is OutcomeKind.SUCCEEDED or item.target is State.CLOSED:
+            return None
+        error_type = LOST if item.outcome is OutcomeKind.LOST else FAILED
+        identity = item.error_identity or identify(item.handler, error_type, item.error)
+        attempt = (item.delivery_id, item.attempt)
+        return self._error_groups.add(transaction, identity, attempt=attempt, now=item.now)
 
 
 def _read_recorded(

@@ -173,31 +173,27 @@ class ErrorGroups:
     def add(
         self,
         transaction: WriteTransaction,
-        identity: ErrorIdentity | None,
+        identity: ErrorIdentity,
         *,
-        delivery_id: str,
-        attempt: int,
+        attempt: tuple[str, int],
         now: int,
-    ) -> str | None:
+    ) -> str:
         """Count an attempt in its group at the end of the transaction, which records the attempt.
 
         Args:
             transaction: the open transaction.
-            identity: what the attempt's error has in common with others; None: it has no error.
-            delivery_id: the attempt's delivery.
-            attempt: its number.
+            identity: what the attempt's error has in common with others.
+            attempt: its delivery and its number.
             now: when it ended, in microseconds since 1970.
 
         Returns:
-            The fingerprint of the group, or None.
+            The fingerprint of the group.
         """
-        if identity is None:
-            return None
         if not self._may_have(transaction, identity, now):
             identity = other_errors(identity.handler)
         fingerprint = identity.fingerprint
         before = transaction.error_changes.get(fingerprint, GroupChange())
-        first, last, sample = now, now, (delivery_id, attempt)
+        first, last, sample = now, now, attempt
         if before.added:
             first = min(before.first_seen_at, first)
             if before.last_seen_at > last:
