@@ -11,7 +11,6 @@ from flowhooks.execution.next_state import next_state
 from flowhooks.execution.outcomes import OutcomeBuilder
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.model.log_fields import delivery_log_fields
-from flowhooks.model.retry import attempts_made
 from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
@@ -84,8 +83,7 @@ class ResultBuilder:
 
     def _build_result(self, attempt: Attempt, outcome: Outcome) -> AttemptResult:
         claimed, delivery, now = attempt.claimed, attempt.delivery, self._clock.now()
-        made = attempts_made(claimed.attempt, claimed.retry_base)
-        target, due_at = next_state(attempt.handler, outcome, attempts_made=made, now=now, clock=self._clock)
+        target, due_at = next_state(attempt.handler, outcome, claimed, now=now, clock=self._clock)
         error, traceback = self._outcomes.stored_texts(outcome)
         encoded = self._outcomes.result(outcome, delivery, attempt.invocation)
         return AttemptResult(

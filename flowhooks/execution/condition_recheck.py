@@ -51,15 +51,13 @@ class ConditionCheck:
         """Return whether the handler's conditions hold for a delivery's event; otherwise close or suspend the delivery.
 
         Args:
-            handler: the delivery's handler, as this process has loaded it.
+            handler: the delivery's handler, as this process has loaded it. It has conditions.
             queued: the delivery.
             claimed: its attempt, if the runner has claimed it already.
 
         Raises:
             Unavailable: the ledger could not be read or written; nothing is changed.
         """
-        if not handler.selectors.has_conditions:
-            return True
         if claimed is not None:
             if handler.selectors.decide(claimed.event):
                 return True

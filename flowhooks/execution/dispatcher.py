@@ -118,7 +118,7 @@ class Dispatcher:
         if queued.probe:
             self._prober.run(handler, queued)
             return None
-        if not self._conditions.passes(handler, queued, claimed):
+        if handler.selectors.has_conditions and not self._conditions.passes(handler, queued, claimed):
             return None
         attempt = claimed or self._ledger.claim(queued)
         if attempt is None or isinstance(attempt, LimitReached):

@@ -94,6 +94,8 @@ class OutcomeBuilder:
 
     def stored_texts(self, outcome: Outcome) -> tuple[str, str]:
         """Return the error line and the traceback as they are stored."""
+        if not (outcome.error or outcome.traceback):
+            return "", ""
         return to_storable(one_line(outcome.error), MAX_ERROR_CHARS), to_storable(
             outcome.traceback, MAX_TRACEBACK_CHARS
         )
