@@ -104,7 +104,7 @@ class CallbackResource:
 
 def _answer_wait(settings: Settings, name: str) -> float:
     """Return for how long a source waits for the handlers if a request does not say it."""
-    source = settings.sources.get(name)
+    source = settings.sources.get(settings.source_name(name))
     return settings.answer_wait if source is None or source.answer_wait is None else source.answer_wait
 
 

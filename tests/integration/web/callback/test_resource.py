@@ -9,6 +9,7 @@ import pytest
 from flowhooks import State
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.purge import purge
+from support.silent_engine import with_silent_engine
 from support.waiting import until
 
 pytestmark = pytest.mark.either
@@ -73,6 +74,16 @@ def test_a_source_that_waits(harness, listens, sources, listen):
     answer = client.post("oa", {"id": "3", "key": "leave"}, Prefer="respond-async")
     assert answer.headers["preference-applied"] == "respond-async"
     until(lambda: done == ["1", "2", "3"])
+
+
+def test_a_source_without_a_credential_waits_as_its_present_name_says(harness, listens, listen):
+    """A callback without a credential is of `default`; if that is a former name of a source, its wait applies."""
+    options = with_silent_engine(
+        listens(lambda _event: 1), token_sha256=(), former_names=("default",), answer_wait=60.0
+    )
+    client = listen(harness.open(**options, answer_wait=0.0))
+    assert client.send("/flow/1/call-back/complete", {"processDefinitionKey": "leave"}).status == 200
+    assert client.rows("source") == [("oa",)]
 
 
 def test_a_request_with_prefer_wait_waits_for_the_outcome(harness, listens, sources, listen):
