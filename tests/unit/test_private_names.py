@@ -58,7 +58,7 @@ PRIVATE_NAMES = {
         "waitress.task:WSGITask": (
             "build_response_header channel chunked_response close_on_finish complete content_bytes_written"
             " content_length execute finish get_environment request response_headers set_close_on_finish start_time"
-            " status write wrote_header"
+            " status version write wrote_header"
         ),
         "waitress.utilities": "build_http_date",
         "waitress.wasyncore": "poll2",
