@@ -99,7 +99,7 @@ def test_no_table_is_scanned(fill, shape, analyzed):
             """End the first delivery of the key: the next one is promoted."""
             connection.exec_driver_sql(f"UPDATE deliveries SET state = 'succeeded' WHERE id = '{first}'")
             transaction.freed_groups.add(OrderGroup("p:h", lane))
-            turns.before_commit(transaction)
+            turns.promote_next(transaction)
 
         claim = ClaimRequest(ReadyDelivery(first, "p:h", 0, ordered=True), now)
         steps = {
