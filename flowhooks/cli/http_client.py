@@ -1,4 +1,4 @@
-"""Send one HTTP POST, without proxies or redirects, so that a credential reaches only the given server."""
+"""Send one HTTP request, without proxies or redirects, so that a credential reaches only the given server."""
 
 from __future__ import annotations
 
@@ -64,11 +64,22 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
         SettingsError: `base` is not a URL of this form.
         ServerUnreachable: no HTTP response was received; the message says why. After a timeout it is `ResponseTimeout`.
     """
+    return _send("POST", base, path, body=body, headers=headers, timeout=timeout)
+
+
+def get(base: str, path: str, *, timeout: float) -> HttpResponse:
+    """Send one GET request; arguments and errors are those of `post`."""
+    return _send("GET", base, path, body=None, headers={}, timeout=timeout)
+
+
+def _send(
+    method: str, base: str, path: str, *, body: bytes | None, headers: Mapping[str, str], timeout: float
+) -> HttpResponse:
     url = _split(base)
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = kind(url.hostname or "", url.port, timeout=timeout)
     try:
-        connection.request("POST", quote(url.path.rstrip("/"), safe="/%:@") + path, body=body, headers=dict(headers))
+        connection.request(method, quote(url.path.rstrip("/"), safe="/%:@") + path, body=body, headers=dict(headers))
         response = connection.getresponse()
         content = response.read(MAX_RESPONSE_BYTES)
         if response.length and len(content) < MAX_RESPONSE_BYTES:

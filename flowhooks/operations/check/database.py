@@ -51,6 +51,7 @@ class DatabaseCheck:
         required_credentials: time since which each kind of credential is required, in microseconds since 1970.
         live_processes: the live servers and workers that share the database.
         executed_handlers: ids of the handlers whose deliveries the live processes run.
+        server: the server that holds the lock of a SQLite database; None if none does.
         counts: findings about the stored deliveries.
     """
 
@@ -60,6 +61,7 @@ class DatabaseCheck:
         self.required_credentials: Mapping[str, int] = {}
         self.live_processes: list[LiveProcess] = []
         self.executed_handlers: frozenset[str] = frozenset()
+        self.server: LockOwner | None = None
         self.counts: list[CheckFinding] = []
         self._url = url
         self._heartbeat_timeout = heartbeat_timeout
@@ -84,16 +86,17 @@ class DatabaseCheck:
         if any(result.mark is Severity.PROBLEM for result in location):
             return
         holder, finding = _check_lock(file)
+        self.server = holder if holder and holder.admin else None
         yield finding
         log = file.resolve().with_name(f"{file.resolve().name}-wal")
-        if holder and holder.admin and not log.exists():
+        if self.server and not log.exists():
             # Do not read the database: opening it would create a new WAL file without the data that the server stored
             # in the deleted one.
             yield problem(
                 "database", f"the server's write-ahead log {log} is missing", "it has the newest data", PUT_BACK_ADVICE
             )
         elif file.exists():
-            yield from self._check_contents(str(file), idle="" if holder and holder.admin else _NO_SERVER)
+            yield from self._check_contents(str(file), idle="" if self.server else _NO_SERVER)
 
     def _check_contents(self, name: str, *, idle: str = "") -> Iterator[CheckFinding]:
         try:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
-from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.errors import FlowhooksError, ServerUnreachable, SettingsError
 from flowhooks.intake import required_credentials
 from flowhooks.observability import open_files
 from flowhooks.operations.check import engines, sources
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.lock import LockOwner
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.schema.schemas import Schemas
@@ -75,6 +76,7 @@ def check(
     *,
     jobs: Callable[[], None],
     isolated: Callable[[Plugins], Mapping[str, str]] = lambda _plugins: {},
+    readiness: Callable[[LockOwner], list[str]] = lambda _server: [],
 ) -> list[CheckFinding]:
     """Check everything that a server with these settings depends on.
 
@@ -84,6 +86,8 @@ def check(
         jobs: raises if the tables of jobs cannot be used; called if the settings' runner needs them.
         isolated: tries to start the isolated handlers in processes of their own; returns the reason of each failure by
             handler id, or `""`.
+        readiness: asks the running server why it is not ready; returns the reasons, and raises `ServerUnreachable` if
+            it does not answer.
 
     Returns:
         The findings, in the order in which a start reaches their subjects.
@@ -109,6 +113,8 @@ def check(
         indexed_fields=settings.search.fields,
     )
     findings += database_check.findings()
+    if database_check.server is not None:
+        findings += _readiness(database_check.server, readiness)
     findings += [
         problem("binds", line)
         for line in required_credentials.explain_missing(
@@ -299,6 +305,19 @@ def _alerts(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
         yield ok("alerts", f"sent to {', '.join(listeners)}; `flowhooks alerts test` sends a test message")
         return
     yield ok("alerts", "no plugin listens, so alerts are only logged; flowhooks-notice sends mails and chat messages")
+
+
+def _readiness(server: LockOwner, ask: Callable[[LockOwner], list[str]]) -> Iterator[CheckFinding]:
+    try:
+        for trouble in ask(server):
+            yield problem("server", f"process {server.pid} is not ready: {trouble}")
+    except ServerUnreachable as error:
+        yield problem(
+            "server",
+            f"process {server.pid} does not answer: {error}",
+            "",
+            "if it has just been started, stopped or restarted, check again; if it hangs, stop it and start it again",
+        )
 
 
 def _jobs(look: Callable[[], None]) -> CheckFinding:

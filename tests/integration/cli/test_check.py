@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sqlite3
 import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from flowhooks.cli import operations_client
-from flowhooks.ledger.lock import Lock
+from flowhooks.cli import check, operations_client
+from flowhooks.ledger.lock import Lock, LockOwner
 from flowhooks.operations.check.database import is_affected
 from flowhooks.plugins import slow_loading
 
@@ -237,6 +239,60 @@ def test_another_process_has_the_lock(findings, tmp_path):
     (found,) = findings("server", code=1)
     assert "its id is not known" in found["what"]
     lock.release()
+
+
+@pytest.fixture
+def serve_at(stopped_server):
+    """A function that makes the stopped server's lock name a server at this port; returns the server's address."""
+    lock = Lock(stopped_server.file)
+    assert lock.acquire()
+
+    def write_owner(port):
+        lock.write_owner(LockOwner(pid=4711, admin=f"http://127.0.0.1:{port}", token="secret-token"))
+        return f"http://127.0.0.1:{port}"
+
+    yield write_owner
+    lock.release()
+
+
+class NotReady(BaseHTTPRequestHandler):
+    """A server with two troubles."""
+
+    def do_GET(self):
+        """Answer `/readyz`."""
+        assert (self.path, self.headers["Authorization"]) == ("/readyz", None)
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"ready": false, "trouble": ["the disk is full; free some space", "it is stopping"]}')
+
+    def log_message(self, *args):
+        """Log nothing."""
+
+
+def test_a_server_that_is_not_ready(stopped_server, serve_at, findings):
+    """Each trouble that `/readyz` names is a problem."""
+    with HTTPServer(("127.0.0.1", 0), NotReady) as other:
+        thread = threading.Thread(target=other.handle_request, daemon=True)
+        thread.start()
+        serve_at(other.server_port)
+        problems = [found for found in findings("server", server=stopped_server, code=1) if found["mark"] == "problem"]
+        thread.join()
+    assert [found["what"] for found in problems] == [
+        "process 4711 is not ready: the disk is full; free some space",
+        "process 4711 is not ready: it is stopping",
+    ]
+
+
+def test_a_server_that_does_not_answer(stopped_server, serve_at, findings, monkeypatch):
+    """A server that is silent, or refuses connections, is a problem with a next step."""
+    monkeypatch.setattr(check, "READY_TIMEOUT", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        admin = serve_at(silent.getsockname()[1])
+        found = findings("server", server=stopped_server, code=1)[-1]
+        assert found["what"] == f"process 4711 does not answer: {admin} did not answer within 0.01 seconds"
+        assert "if it hangs, stop it" in found["next"]
+    found = findings("server", server=stopped_server, code=1)[-1]
+    assert found["what"] == f"process 4711 does not answer: no answer from {admin}: connection refused"
 
 
 @pytest.mark.parametrize(
