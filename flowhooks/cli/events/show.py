@@ -20,7 +20,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.search import summarize
 from flowhooks.model.delivery import State
-from flowhooks.model.event import Origin
+from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations import suggestions
 from flowhooks.operations.json.events import whole_event_to_json
 from flowhooks.settings import database_url
@@ -176,10 +176,16 @@ def _print_no_match(stored: StoredEvent) -> None:
             output.print_line(f"    {handler}: {why}")
         if more := no_match.total - len(no_match.reasons):
             output.print_line(f"    and {more:,} more")
-    if stored.state == "dismissed":
-        output.print_line(f"  To deliver it after all: {command_line('events', 'reroute', event.id)}")
+    reroute = command_line("events", "reroute", event.id)
+    if stored.dismissed_by in {DismissedBy.CONDITION, DismissedBy.KIND}:
+        output.print_line(f"  A reroute delivers it only after a handler has changed: {reroute}")
         return
-    if explain := suggestions.explain_command(event):
+    if stored.state == "dismissed":
+        output.print_line(f"  To deliver it after all: {reroute}")
+        return
+    if step := text.PARKED_STEPS.get(stored.parked_by or ""):
+        output.print_line(f"  {step}: {reroute}")
+    elif explain := suggestions.explain_command(event):
         output.print_line(f"  No class or key handler matches; `{explain}` explains why.")
     else:
         output.print_line("  It has neither class nor key, so only a handler for every event can match.")

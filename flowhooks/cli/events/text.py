@@ -33,6 +33,12 @@ PARKED_REASONS: Final = {
     "reused_id": "another event of the same day has its process instance id",
 }
 """Reasons why an event is parked."""
+PARKED_STEPS: Final = {
+    "condition": "Correct what the engine sends, or the handler; once the handler is changed",
+    "end_state": "Find out in the engine how the instance ended; if it completed",
+    "reused_id": "Compare both events with the engine; if this is another instance",
+}
+"""What to do before a reroute of a parked event whose class or key handlers may match."""
 DISMISSED_REASONS: Final = {
     "condition": "conditions are false",
     "kind": "no handler listens to its kind",
@@ -130,7 +136,8 @@ def reroute_text(done: Mapping[str, Any]) -> str:
     if done["dismissed"]:
         text += f", {done['dismissed']:,} {would}dismissed because they need no handler"
     if skipped := done["skipped"]:
-        text += f", {skipped:,} unchanged"
+        takes, decides = ("takes it", "decides it") if skipped == 1 else ("takes them", "decides them")
+        text += f", {skipped:,} unchanged: no further handler {takes} now, or only an operator {decides}"
     return f"{text}.{_changed_text(done)}"
 
 

@@ -144,7 +144,7 @@ def test_reasons_why_an_event_has_no_delivery(expenses, run, run_json):
     assert ": dismissed: conditions are false\n" in text
     assert "  conclusion     rejected\n" in text
     assert "    expenses:audit: conclusion 'rejected' is not one of approved\n" in text
-    assert "To deliver it after all: flowhooks events reroute " in text
+    assert "A reroute delivers it only after a handler has changed: flowhooks events reroute " in text
     text = run("events", "show", "silent", server=expenses).stdout
     assert ": parked: a condition cannot be decided\n" in text
     assert "    expenses:book: no conclusion, but the handler requires one of approved\n" in text
@@ -152,6 +152,38 @@ def test_reasons_why_an_event_has_no_delivery(expenses, run, run_json):
     (event,) = run_json("events", "show", "silent", server=expenses)["events"]
     assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)
     assert event["no_match"]["total"] == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "step"),
+    [
+        (
+            "condition",
+            "Correct what the engine sends, or the handler; once the handler is changed: flowhooks events reroute ",
+        ),
+        ("end_state", "Find out in the engine how the instance ended; if it completed: flowhooks events reroute "),
+        ("reused_id", "Compare both events with the engine; if this is another instance: flowhooks events reroute "),
+    ],
+)
+def test_the_next_step_of_a_parked_event(expenses, run, reason, step):
+    """`show` states the step of the reason, and not that no handler has the class or key."""
+    expenses.take(CHANGED, wrong={"cost": "12"})
+    with closing(sqlite3.connect(expenses.env["FLOWHOOKS_DATABASE"])) as ledger, ledger:
+        ledger.execute("UPDATE events SET parked_by = ? WHERE flow_instance_id = 'wrong'", (reason,))
+    text = run("events", "show", "wrong", server=expenses).stdout
+    assert f"  {step}" in text
+    assert "No class or key handler matches" not in text
+    assert "flowhooks routes" not in text
+
+
+def test_a_reroute_says_why_an_event_is_unchanged(expenses, run):
+    """The result of a reroute has the reason of the events that stay as they are."""
+    expenses.take(PLUGIN, rejected=ENDS["rejected"])
+    result = run("events", "reroute", "--key", "expense", "--yes", server=expenses)
+    assert result.stdout.startswith(
+        "1 event checked: 0 delivered (0 deliveries), 1 unchanged: no further handler takes it now, or only an "
+        "operator decides it."
+    )
 
 
 def test_more_reasons_than_are_stored(expenses, run):

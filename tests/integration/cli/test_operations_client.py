@@ -169,7 +169,8 @@ def test_ctrl_c_finishes_the_page_and_reports_the_progress(stopped_server, run, 
     assert "Stopping after this step" in result.stderr
     assert result.stderr.endswith(
         "Error: interrupted; run the same command again to continue. "
-        "Done so far: 2 events checked: 0 delivered (0 deliveries), 2 unchanged.\n"
+        "Done so far: 2 events checked: 0 delivered (0 deliveries), 2 unchanged: no further handler takes "
+        "them now, or only an operator decides them.\n"
     )
     assert run("events", "reroute", "--all", "--yes", server=stopped_server).stdout.startswith("4 events checked")
 

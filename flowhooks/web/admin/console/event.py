@@ -10,6 +10,7 @@ from flowhooks.ledger import circuit_state, pauses
 from flowhooks.ledger.bulk_operations import operations_of
 from flowhooks.ledger.next_attempts import next_attempts
 from flowhooks.model.delivery import COMPLETED_STATES, State
+from flowhooks.model.event import ParkedBy
 from flowhooks.operations import suggestions
 from flowhooks.operations.body_diff import diff_bodies, pretty
 from flowhooks.web.admin.console import audit
@@ -95,7 +96,10 @@ class EventPage(Page):
                 for status in shown
             ],
             "left_out": max(0, len(urgent_first) - MAX_DELIVERIES),
-            "explain": "" if access.is_masked else suggestions.explain_command(stored.event),
+            # The command reads no body, and explains only why no handler has the class or key.
+            "explain": suggestions.explain_command(stored.event)
+            if stored.parked_by in {None, ParkedBy.HANDLER} and not access.is_masked
+            else "",
             "explanation": self._explanation(stored, request),
         }
 

@@ -70,6 +70,13 @@ def test_an_event_shows_its_conclusion_and_the_reason_of_its_state(approvals, se
         assert chinese in page_of(console, instance, "zh").text, instance
 
 
+def test_the_command_that_explains_a_missing_handler(approvals, serve):
+    """Only an event that no handler's class, key, version or source matches has the command, which reads no body."""
+    console = serve(approvals)
+    assert "flowhooks routes" in page_of(console, "nobody").text
+    assert "flowhooks routes" not in page_of(console, "open").text
+
+
 def test_the_stored_reasons_of_unmatched_handlers_are_shown(approvals, serve):
     """Each handler that did not get an event is named with its reason."""
     console = serve(approvals)
