@@ -112,7 +112,12 @@ def _atomic_target(target: Path) -> Iterator[Path]:
                 unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
         _fsync(target.parent)
     except OSError as error:
-        raise LedgerUnusable(f"cannot write {target}: {error.strerror or error}") from None
+        why = (
+            "the disk is full; free some space, or name a file on another disk"
+            if error.errno == errno.ENOSPC
+            else error.strerror or error
+        )
+        raise LedgerUnusable(f"cannot write {target}: {why}") from None
 
 
 def _publish(unfinished: Path, target: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +44,7 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
 
     Raises:
         LedgerUnusable: one of the files cannot be used, or the copy is damaged.
+        OSError: the disk of `target` is full.
     """
     copied = 0
 
@@ -62,6 +65,9 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
             copy.execute("PRAGMA journal_mode=DELETE").fetchone()
             answer: Any = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.Error as error:
+        # Only the target is written.
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise LedgerUnusable(str(error)) from None
     if answer != "ok":
         raise LedgerUnusable(f"the copy is damaged: {one_line(str(answer))}")

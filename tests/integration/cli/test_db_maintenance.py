@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from flowhooks.ledger.database import backups
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
@@ -133,6 +134,25 @@ def test_a_failed_backup_leaves_no_file(run, empty, tmp_path):
         assert PASSWORD not in result.output
     assert there.read_bytes() == b"mine"
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_of_the_target_is_named(run, empty, tmp_path, monkeypatch):
+    """If the disk of the copy is full, the message names the copy, and no file is left."""
+    connect = sqlite3.connect
+
+    def connect_to_full_disk(file, **options):
+        connection = connect(file, **options)
+        if "copy" in str(file):
+            connection.execute("PRAGMA max_page_count=1")  # SQLite reports it as it reports a full disk
+        return connection
+
+    monkeypatch.setattr(backups.sqlite3, "connect", connect_to_full_disk)
+    result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(empty))
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: cannot write {tmp_path}/copy.db: the disk is full; free some space, or name a file on another disk\n",
+    )
+    assert not list(tmp_path.glob("*copy*"))
 
 
 def test_a_backup_of_an_older_version(run, run_json, tmp_path, pending_migration):
