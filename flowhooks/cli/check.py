@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import asdict
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.http_client import get
+from flowhooks.cli.http_client import ask_readiness
 from flowhooks.cli.operations_client import load_plugins
 from flowhooks.cli.options import json_option, settings_source_options
-from flowhooks.errors import ServerUnreachable, SettingsError
+from flowhooks.errors import SettingsError
 from flowhooks.execution.isolation import check_isolation
 from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.observability import logging
@@ -25,11 +24,8 @@ from flowhooks.settings.secrets import settings_redactor
 
 if TYPE_CHECKING:
     from flowhooks.cli.options import SettingsSource
-    from flowhooks.ledger.lock import LockOwner
     from flowhooks.operations.check.finding import CheckFinding
 
-READY_TIMEOUT: Final = 10.0
-"""Maximum seconds without an answer to `/readyz`, which tries a small write if the last one failed."""
 _STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.PROBLEM: "red"}
 
 
@@ -62,7 +58,7 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
             lambda: load_plugins(settings),
             jobs=lambda: procrastinate_schema_of(settings).check(database_url(settings)),
             isolated=lambda plugins: check_isolation(settings, plugins, environ),
-            readiness=_ask_readiness,
+            readiness=lambda server: ask_readiness(server.admin),
         )
     except SettingsError as error:
         findings = from_settings_error(error)
@@ -77,19 +73,6 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
         output.print_line(f"{problems}, {output.pluralize(marks[Severity.NOTE], 'note')}.")
     if marks[Severity.PROBLEM]:
         raise SystemExit(1)
-
-
-def _ask_readiness(server: LockOwner) -> list[str]:
-    """Return why a server is not ready; empty if it is.
-
-    Raises:
-        ServerUnreachable: it has not answered as a server does.
-    """
-    response = get(server.admin, "/readyz", timeout=READY_TIMEOUT)
-    try:
-        return [str(trouble) for trouble in json.loads(response.body)["trouble"]]
-    except (ValueError, KeyError, TypeError):
-        raise ServerUnreachable(f"the answer of {server.admin} is not from a server of flowhooks") from None
 
 
 def _print_findings(findings: list[CheckFinding]) -> None:

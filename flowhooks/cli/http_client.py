@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 """Maximum number of bytes read of a response body."""
+READY_TIMEOUT: Final = 10.0
+"""Maximum seconds without an answer to `/readyz`, which tries a small write if the last one failed."""
 _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
 
 
@@ -67,9 +70,17 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
     return _send("POST", base, path, body=body, headers=headers, timeout=timeout)
 
 
-def get(base: str, path: str, *, timeout: float) -> HttpResponse:
-    """Send one GET request; arguments and errors are those of `post`."""
-    return _send("GET", base, path, body=None, headers={}, timeout=timeout)
+def ask_readiness(admin: str) -> list[str]:
+    """Return why the server at this administration address is not ready; empty if it is ready.
+
+    Raises:
+        ServerUnreachable: it has not answered as a server does.
+    """
+    response = _send("GET", admin, "/readyz", body=None, headers={}, timeout=READY_TIMEOUT)
+    try:
+        return [str(reason) for reason in json.loads(response.body)["trouble"]]
+    except (ValueError, KeyError, TypeError):
+        raise ServerUnreachable(f"the answer of {admin} is not from a server of flowhooks") from None
 
 
 def _send(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from flowhooks.cli import output
-from flowhooks.cli.http_client import ResponseTimeout, post
+from flowhooks.cli.http_client import ResponseTimeout, ask_readiness, post
 from flowhooks.cli.interruption import InterruptHandler, OperationStopped
 from flowhooks.clock import Clock
 from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
@@ -357,6 +357,13 @@ def _user_name() -> str:
         return f"user {os.getuid()}"
 
 
+def _why_not_ready(holder: LockOwner) -> str:
+    with suppress(ServerUnreachable):
+        if reasons := ask_readiness(holder.admin):
+            return f"not ready ({'; '.join(reasons)})"
+    return "stopping or busy"
+
+
 def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     server = f"the server (process {holder.pid}) at {holder.admin}"
     headers = {"Authorization": f"Bearer {holder.token}", "Content-Type": "application/json", "Accept-Language": "en"}
@@ -395,5 +402,5 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any], t
         case 401:
             raise ServerUnreachable(f"{server} has just been restarted; try again")
         case 503:
-            raise ServerUnreachable(f"{server} is stopping or busy: {_NOT_WRITTEN}")
+            raise ServerUnreachable(f"{server} is {_why_not_ready(holder)}: {_NOT_WRITTEN}")
     raise ServerUnreachable(f"{server} answered {answer.status}: {message}")

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from flowhooks.cli import check, operations_client
+from flowhooks.cli import http_client, operations_client
 from flowhooks.ledger.lock import Lock, LockOwner
 from flowhooks.operations.check.database import is_affected
 from flowhooks.plugins import slow_loading
@@ -285,7 +285,7 @@ def test_a_server_that_is_not_ready(stopped_server, serve_at, findings):
 
 def test_a_server_that_does_not_answer(stopped_server, serve_at, findings, monkeypatch):
     """A server that is silent, or refuses connections, is a problem with a next step."""
-    monkeypatch.setattr(check, "READY_TIMEOUT", 0.01)
+    monkeypatch.setattr(http_client, "READY_TIMEOUT", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         admin = serve_at(silent.getsockname()[1])
         found = findings("server", server=stopped_server, code=1)[-1]

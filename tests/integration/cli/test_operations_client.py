@@ -283,8 +283,8 @@ def test_a_server_that_answers_too_late(stopped_server, lock, run, monkeypatch):
     assert "has not answered within 0.01 seconds, and may still do what was asked" in result.stderr
 
 
-def answering(status, body):
-    """A request handler that gives every POST the same response."""
+def answering(status, body, ready=b""):
+    """A request handler that gives every POST the same response, and every GET the body `ready`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -294,10 +294,34 @@ def answering(status, body):
             self.end_headers()
             self.wfile.write(body)
 
+        def do_GET(self):
+            assert self.path == "/readyz"
+            self.send_response(503)
+            self.send_header("Content-Length", str(len(ready)))
+            self.end_headers()
+            self.wfile.write(ready)
+
         def log_message(self, *args):
             pass
 
     return Handler
+
+
+@pytest.fixture
+def run_at(stopped_server, lock, run):
+    """A function that replays at a server with this request handler; returns the result."""
+
+    def run_there(handler):
+        with HTTPServer(("127.0.0.1", 0), handler) as other:
+            thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+            thread.start()
+            lock.write_owner(LockOwner(pid=4711, admin=f"http://127.0.0.1:{other.server_port}", token="secret-token"))
+            result = run("events", "replay", "--all", "--yes", server=stopped_server)
+            other.shutdown()
+            thread.join()
+        return result
+
+    return run_there
 
 
 @pytest.mark.parametrize(
@@ -310,19 +334,25 @@ def answering(status, body):
         (500, b'{"message": "oh"}', "answered 500: oh"),
     ],
 )
-def test_unexpected_responses_of_a_server(stopped_server, lock, run, answer):
+def test_unexpected_responses_of_a_server(run_at, answer):
     """Each unexpected response is one line with a remedy and exit code 1, without the token."""
     status, body, said = answer
-    with HTTPServer(("127.0.0.1", 0), answering(status, body)) as other:
-        thread = threading.Thread(target=other.handle_request)
-        thread.start()
-        lock.write_owner(LockOwner(pid=4711, admin=f"http://127.0.0.1:{other.server_port}", token="secret-token"))
-        result = run("events", "replay", "--all", "--yes", server=stopped_server)
-        thread.join()
+    result = run_at(answering(status, body))
     assert result.exit_code == 1
     assert said in result.output
     assert result.output.count("\n") == 1
     assert "secret" not in result.output
+
+
+def test_the_reason_of_a_server_that_cannot_write(run_at):
+    """A server that answers 503 is asked for the reason."""
+    ready = b'{"trouble": ["the last write to the database failed (database or disk is full)", "the disk is full"]}'
+    result = run_at(answering(503, b'{"message": "send the callback again"}', ready))
+    assert result.exit_code == 1
+    assert result.output.endswith(
+        " is not ready (the last write to the database failed (database or disk is full); the disk is full): "
+        "the database could not be written; this step changed nothing and can be repeated\n"
+    )
 
 
 def test_a_failed_command_releases_the_lock(stopped_server, run):
