@@ -69,11 +69,20 @@ def progress_text(operation: Operation) -> str:
         parts = [f"{operation.succeeded:,} closed"]
     elif operation.action is BulkAction.MARK_DONE:
         parts = [f"{operation.succeeded:,} marked as done"]
-    if operation.remaining:
-        parts.append(f"{operation.remaining:,} remaining")
+    parts += _remaining_texts(operation)
     if operation.changed:
         parts.append(f"{operation.changed:,} left alone because they had changed since the plan")
     return f"Operation {operation.id} {_STATE_TEXTS[operation.state]}: {', '.join(parts)}."
+
+
+def _remaining_texts(operation: Operation) -> list[str]:
+    if operation.state is not OperationState.CANCELLED:
+        return [f"{operation.remaining:,} remaining"] if operation.remaining else []
+    # Released deliveries run although the operation is cancelled.
+    executing = max(0, operation.released - operation.succeeded - operation.failed)
+    texts = [f"{executing:,} released and not executed yet"] if executing else []
+    left = operation.remaining - executing
+    return [*texts, f"{left:,} not released"] if left > 0 else texts
 
 
 _STATE_TEXTS: Final = {

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -13,7 +14,9 @@ import pytest
 
 from flowhooks.cli.operations import follow
 from flowhooks.cli.operations.plan import to_rate
+from flowhooks.cli.operations.text import progress_text
 from flowhooks.ledger.reader import Reader
+from flowhooks.model.bulk_operation import BulkAction, Operation, OperationState
 from support.waiting import until
 
 BOOK = ("--handler", "shop:book")
@@ -95,6 +98,37 @@ def test_a_slow_operation_is_controlled(shop, run, run_json):
     assert run_json("operations", "cancel", again["id"], server=shop)["state"] == "cancelled"
     assert "is cancelled" in run("operations", "show", again["id"], server=shop).stdout
     assert run("operations", "resume", again["id"], server=shop).exit_code == 1
+
+
+def test_the_rest_of_a_cancelled_operation():
+    """Deliveries that were released still run, and the others do not."""
+    operation = Operation(
+        id="o",
+        action=BulkAction.REPLAY,
+        event_filter={},
+        note="",
+        rate=None,
+        state=OperationState.CANCELLED,
+        actor="ann",
+        interface="cli",
+        created_at=1,
+        started_at=1,
+        changed_at=1,
+        finished_at=None,
+        planned=10,
+        released=6,
+        changed=1,
+        succeeded=2,
+        failed=1,
+        remaining=6,
+    )
+    assert progress_text(operation) == (
+        "Operation o is cancelled: 2 succeeded, 1 failed again, 3 released and not executed yet, 3 not released, "
+        "1 left alone because they had changed since the plan."
+    )
+    assert "6 remaining" in progress_text(replace(operation, state=OperationState.RUNNING))
+    ended = replace(operation, released=3)
+    assert "1 failed again, 6 not released, 1 left" in progress_text(ended)
 
 
 def test_a_plan_is_started_later(shop, run, run_json, monkeypatch):
