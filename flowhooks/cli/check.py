@@ -59,6 +59,7 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
             jobs=lambda: procrastinate_schema_of(settings).check(database_url(settings)),
             isolated=lambda plugins: check_isolation(settings, plugins, environ),
             readiness=lambda server: ask_readiness(server.admin),
+            options=settings_source.arguments,
         )
     except SettingsError as error:
         findings = from_settings_error(error)

@@ -77,6 +77,7 @@ def check(
     jobs: Callable[[], None],
     isolated: Callable[[Plugins], Mapping[str, str]] = lambda _plugins: {},
     readiness: Callable[[LockOwner], list[str]] = lambda _server: [],
+    options: Sequence[str] = (),
 ) -> list[CheckFinding]:
     """Check everything that a server with these settings depends on.
 
@@ -88,6 +89,7 @@ def check(
             handler id, or `""`.
         readiness: asks the running server why it is not ready; returns the reasons, and raises `ServerUnreachable` if
             it does not answer.
+        options: options with which another command reads the same settings.
 
     Returns:
         The findings, in the order in which a start reaches their subjects.
@@ -101,7 +103,7 @@ def check(
         findings.append(problem("plugins", str(error)))
     if schemas is not None and plugins is not None:
         findings.append(ok("schemas", f"kinds of callback: {', '.join(schemas.kinds)}"))
-        findings += _plugins(plugins, settings)
+        findings += _plugins(plugins, settings, options)
         findings += _isolation(isolated(plugins))
         findings += _roles(plugins, settings)
         findings += _alerts(plugins, settings)
@@ -223,9 +225,9 @@ def _roles(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
                 )
 
 
-def _plugins(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
+def _plugins(plugins: Plugins, settings: Settings, options: Sequence[str]) -> Iterator[CheckFinding]:
     for info in plugins.infos:
-        yield _plugin(info)
+        yield _plugin(info, options)
     for warning in plugins.warnings:
         yield note("plugins", warning)
     if settings.safe_mode:
@@ -242,7 +244,7 @@ def _plugins(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
         )
 
 
-def _plugin(info: PluginInfo) -> CheckFinding:
+def _plugin(info: PluginInfo, options: Sequence[str]) -> CheckFinding:
     name = f"{info.name} {info.version}".rstrip()
     if info.state == "loaded":
         return ok("plugins", f"{name} is loaded, with {_plural(len(info.handlers), 'handler')}")
@@ -252,7 +254,7 @@ def _plugin(info: PluginInfo) -> CheckFinding:
         "plugins",
         f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
         info.error,
-        f"{_remedy(info)}; `{command_line('plugins', 'show', info.name)}` has its traceback"
+        f"{_remedy(info)}; `{command_line('plugins', 'show', info.name, *options)}` has its traceback"
         if info.traceback
         else _remedy(info),
         traceback=info.traceback,

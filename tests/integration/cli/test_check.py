@@ -103,6 +103,17 @@ def test_a_broken_plugin_is_a_finding(findings, folder):
     )
 
 
+def test_the_command_that_shows_a_traceback_has_the_options_given(run, run_json, folder, tmp_path):
+    """The command finds the plugin, because it reads the same settings."""
+    (folder / "broken.py").write_text("raise ValueError")
+    (tmp_path / "my.toml").write_text('plugins_allow = ["broken"]\n')
+    options = ("--config=my.toml", "--plugins-dir=plugins")
+    found = run_json("check", *options, code=1, FLOWHOOKS_PLUGINS_ALLOW=None)["findings"]
+    (step,) = [finding["next"] for finding in found if "broken" in finding["what"]]
+    assert f"`flowhooks plugins show broken {' '.join(options)}` has its traceback" in step
+    assert "ValueError" in run("plugins", "show", "broken", *options, FLOWHOOKS_PLUGINS_ALLOW=None).stdout
+
+
 def test_advice_for_a_plugin_with_wrong_settings(findings, folder):
     """If the settings are wrong, the advice is to correct the settings, not the plugin."""
     (folder / "choosy.py").write_text(
