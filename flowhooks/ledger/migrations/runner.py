@@ -74,7 +74,9 @@ def check(connection: Connection) -> None:
     """
     version = revision(connection)
     if version is None:
-        raise LedgerEmpty("it is empty: run `flowhooks db upgrade`")
+        # A start that was refused leaves an empty file. Only on SQLite does a start create the tables.
+        start = "start the server once, or " if connection.dialect.name == "sqlite" else ""
+        raise LedgerEmpty(f"it is empty: {start}run `flowhooks db upgrade`")
     if version != HEAD:
         _reject_newer(version)
         raise LedgerSchemaTooOld(f"its tables are at version {version} of {HEAD}: run `flowhooks db upgrade`")

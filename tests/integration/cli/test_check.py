@@ -209,7 +209,7 @@ def place(tmp_path, new_database):
         ("no folder", "problem", "nothing does not exist"),
         ("other's", "problem", "it is not a flowhooks ledger: it has other tables (t)"),
         ("newer", "problem", "it was written by a newer flowhooks"),
-        ("empty", "note", "it is empty: run `flowhooks db upgrade`"),
+        ("empty", "note", "it is empty: start the server once, or run `flowhooks db upgrade`"),
     ],
 )
 def test_unusable_databases_are_findings(findings, place, sort, mark, said):
