@@ -184,7 +184,9 @@ def to_rate(interval: int | None) -> float | None:
 def list_operations(
     connection: Connection, *, limit: int, before: str = "", active_only: bool = False
 ) -> tuple[Operation, ...]:
-    """Return operations, newest first. Those with an action or a state that this version does not know are left out.
+    """Return operations, newest first. Plans without deliveries are left out: they cannot do anything.
+
+    Those with an action or a state that this version does not know are left out, too.
 
     Args:
         connection: any connection.
@@ -192,7 +194,8 @@ def list_operations(
         before: the id after which to continue; `""`: start with the newest.
         active_only: leave out operations that are planned and not started, cancelled or finished.
     """
-    query = select(operations).where(_IS_KNOWN).order_by(operations.c.id.desc()).limit(limit)
+    is_empty_plan = (operations.c.state == OperationState.PLANNED.value) & (operations.c.planned == 0)
+    query = select(operations).where(_IS_KNOWN, ~is_empty_plan).order_by(operations.c.id.desc()).limit(limit)
     if before:
         query = query.where(operations.c.id < before)
     if active_only:

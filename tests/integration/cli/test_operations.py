@@ -54,6 +54,7 @@ def test_a_plan_is_printed_and_its_operation_followed(shop, run, run_json):
     (operation,) = run_json("operations", "list", server=shop)["operations"]
     assert (operation["note"], operation["planned"], operation["remaining"]) == ("the ERP is up", 4, 0)
     assert run("events", "replay", *BOOK, "--yes", server=shop).stdout == "No matching delivery is dead.\n"
+    assert len(run_json("operations", "list", server=shop)["operations"]) == 1  # a plan without deliveries is left out
     shown = run("operations", "show", operation["id"], server=shop).stdout
     for words in ("selection      --handler shop:book", "note           the ERP is up", "rate           no limit"):
         assert words in shown
