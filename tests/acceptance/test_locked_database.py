@@ -32,7 +32,8 @@ def test_a_marked_attempt_runs_after_the_lock_is_released(site):
     server.until_logged("attempt_failed", attempt=1)
     with closing(sqlite3.connect(site.database, isolation_level=None, timeout=WAIT_TIMEOUT)) as outside:
         outside.execute("BEGIN IMMEDIATE")
-        server.until_logged("ledger_write_failed")
+        record = server.until_logged("ledger_write_failed")
+        assert record["next"].startswith("end the other program that holds a lock on the database file (`lsof FILE`")
         outside.execute("ROLLBACK")
     site.until(lambda ledger: ledger.delivery_statuses(answer.event_id)[0].state == "succeeded")
     server.stop()

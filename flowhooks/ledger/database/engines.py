@@ -340,9 +340,11 @@ def error_text(error: SQLAlchemyError) -> str:
 
 def remedy(error: str) -> str:
     """Return the remedy for an error text as the start of a sentence; `""` if none is known."""
-    return (
-        "free some space on the disk of the database; " if "disk is full" in error or "No space left" in error else ""
-    )
+    if "disk is full" in error or "No space left" in error:
+        return "free some space on the disk of the database; "
+    if "database is locked" in error:
+        return "end the other program that holds a lock on the database file (`lsof FILE` names it); "
+    return ""
 
 
 def is_damage(error: BaseException | None) -> bool:

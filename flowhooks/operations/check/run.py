@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, ServerUnreachable, SettingsError
 from flowhooks.intake import required_credentials
+from flowhooks.ledger import database
 from flowhooks.observability import open_files
 from flowhooks.operations.check import engines, sources
 from flowhooks.operations.check.database import DatabaseCheck
@@ -312,7 +313,8 @@ def _alerts(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
 def _readiness(server: LockOwner, ask: Callable[[LockOwner], list[str]]) -> Iterator[CheckFinding]:
     try:
         for trouble in ask(server):
-            yield problem("server", f"process {server.pid} is not ready: {trouble}")
+            to_do = database.remedy(trouble).removesuffix("; ")
+            yield problem("server", f"process {server.pid} is not ready: {trouble}", "", to_do)
     except ServerUnreachable as error:
         yield problem(
             "server",

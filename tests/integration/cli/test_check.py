@@ -274,7 +274,7 @@ class NotReady(BaseHTTPRequestHandler):
         assert (self.path, self.headers["Authorization"]) == ("/readyz", None)
         self.send_response(503)
         self.end_headers()
-        self.wfile.write(b'{"ready": false, "trouble": ["the disk is full; free some space", "it is stopping"]}')
+        self.wfile.write(b'{"ready": false, "trouble": ["the last write failed (database is locked)", "it is stopping"]}')
 
     def log_message(self, *args):
         """Log nothing."""
@@ -289,9 +289,11 @@ def test_a_server_that_is_not_ready(stopped_server, serve_at, findings):
         problems = [found for found in findings("server", server=stopped_server, code=1) if found["mark"] == "problem"]
         thread.join()
     assert [found["what"] for found in problems] == [
-        "process 4711 is not ready: the disk is full; free some space",
+        "process 4711 is not ready: the last write failed (database is locked)",
         "process 4711 is not ready: it is stopping",
     ]
+    step = "end the other program that holds a lock on the database file (`lsof FILE` names it)"
+    assert [found["next"] for found in problems] == [step, ""]
 
 
 def test_a_server_that_does_not_answer(stopped_server, serve_at, findings, monkeypatch):
