@@ -155,7 +155,8 @@ def _body(data: str | None, members: dict[str, Any]) -> bytes:
     try:
         body = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise click.UsageError("--data is not JSON in UTF-8.") from None
+        hint = "" if data.startswith("@") else " For a file write @FILE."
+        raise click.UsageError(f"--data is not JSON in UTF-8.{hint}") from None
     if not isinstance(body, dict):
         raise click.UsageError("--data is not a JSON object.")
     if not members:

@@ -68,9 +68,8 @@ def takes_delivery(function: Any) -> bool:
     _refuse_async(function)
     min_count, max_count, names = _count_positional(function)
     if min_count > 2 or max_count < 1:  # noqa: PLR2004 (event and delivery)
-        raise HandlerError(
-            f"it takes {min_count} to {max_count} arguments; it is called as (event) or (event, delivery)"
-        )
+        counts = f"{min_count}" if min_count == max_count else f"{min_count} to {max_count}"
+        raise HandlerError(f"it takes {counts} arguments; it is called as (event) or (event, delivery)")
     _check_order(names)
     return min_count == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
 

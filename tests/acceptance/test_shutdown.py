@@ -277,7 +277,7 @@ def test_only_one_of_several_starting_servers_serves(site):
     ("words", "code", "says"),
     [
         (["--database", "nowhere/flowhooks.db"], 1, "does not exist"),
-        (["--database", "demo.txt"], 1, "file is not a database"),
+        (["--database", "demo.txt"], 1, "it is no SQLite database, or its header is damaged"),
         (["--config", "demo.txt"], 2, "is not TOML"),
     ],
 )

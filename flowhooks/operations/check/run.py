@@ -267,7 +267,8 @@ def _remedy(info: PluginInfo) -> str:
         return f"correct the section [plugins.{info.name}] of the settings, and check again"
     if info.distribution:
         return f"correct the package {info.distribution} or install another version of it, and check again"
-    return f"correct {info.origin.removeprefix('file ')}, and check again"
+    install = " or install the module" if "ModuleNotFoundError" in info.error else ""
+    return f"correct {info.origin.removeprefix('file ')}{install}, and check again"
 
 
 def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:

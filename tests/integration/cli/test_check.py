@@ -114,6 +114,14 @@ def test_the_command_that_shows_a_traceback_has_the_options_given(run, run_json,
     assert "ValueError" in run("plugins", "show", "broken", *options, FLOWHOOKS_PLUGINS_ALLOW=None).stdout
 
 
+def test_advice_for_a_missing_module(findings, folder):
+    """A module that a plugin imports may not be installed."""
+    (folder / "imp.py").write_text("import no_such_module")
+    found = findings("plugins", code=1, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="imp")
+    (problem,) = [finding for finding in found if finding["mark"] == "problem"]
+    assert problem["next"].startswith(f"correct {folder}/imp.py or install the module, and check again")
+
+
 def test_advice_for_a_plugin_with_wrong_settings(findings, folder):
     """If the settings are wrong, the advice is to correct the settings, not the plugin."""
     (folder / "choosy.py").write_text(
@@ -274,7 +282,9 @@ class NotReady(BaseHTTPRequestHandler):
         assert (self.path, self.headers["Authorization"]) == ("/readyz", None)
         self.send_response(503)
         self.end_headers()
-        self.wfile.write(b'{"ready": false, "trouble": ["the last write failed (database is locked)", "it is stopping"]}')
+        self.wfile.write(
+            b'{"ready": false, "trouble": ["the last write failed (database is locked)", "it is stopping"]}'
+        )
 
     def log_message(self, *args):
         """Log nothing."""

@@ -188,7 +188,8 @@ def test_an_invalid_http_response(run, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--data", "{"), "--data is not JSON"),
+        (("--data", "{"), "--data is not JSON in UTF-8. For a file write @FILE."),
+        (("--data", "body.json"), "--data is not JSON in UTF-8. For a file write @FILE."),
         (("--data", "[1]"), "--data is not a JSON object"),
         (("--data", '{"n": NaN}'), "--data is not JSON"),
         (("--data", '{"n": 1e999}', "--key", "k"), "that JSON cannot represent"),

@@ -73,7 +73,11 @@ def ended(tmp_path_factory, spawn, new_database, server):
             1,
             "cannot use the database {folder}/newer.db: it was written by a newer flowhooks (its tables are at",
         ),
-        ("text", 1, "cannot use the database {folder}/text.db: it is damaged (file is not a database)"),
+        (
+            "text",
+            1,
+            "cannot use the database {folder}/text.db: it is no SQLite database, or its header is damaged: correct ",
+        ),
         ("in use", 1, "is in use by process {pid}, whose administration is at"),
         ("no plugins folder", 2, "the plugins folder {folder}/nothing cannot be read: No such file or directory"),
     ],
