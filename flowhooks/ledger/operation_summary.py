@@ -116,6 +116,12 @@ def plan_summary(connection: Connection, operation_id: str) -> PlanSummary:
     )
 
 
+def planned_handlers(connection: Connection, operation_id: str) -> frozenset[str]:
+    """Return the ids of the handlers of an operation's plan. Purged deliveries are left out."""
+    rows = select(deliveries.c.handler).distinct().select_from(_ITEMS)
+    return frozenset(connection.execute(rows.where(operation_items.c.operation_id == operation_id)).scalars())
+
+
 def preview_plan(reader: Reader, action: BulkAction, event_filter: EventFilter, now: int) -> PlanSummary:
     """Return the numbers that a plan would have, without its errors. Nothing is stored.
 

@@ -11,8 +11,10 @@ import click
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.interruption import EXIT_INTERRUPTED
 from flowhooks.cli.operations import text
+from flowhooks.cli.operations.stopped_handlers import print_first, stopped_lines
 from flowhooks.errors import LedgerUnusable, NotFound
 from flowhooks.ledger.bulk_operations import read_operation
+from flowhooks.ledger.operation_summary import planned_handlers
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.bulk_operation import OperationState
 from flowhooks.settings import database_url
@@ -75,10 +77,14 @@ def print_commands(operation_id: str) -> None:
 
 def _watch(settings: Settings, reader: Reader, operation: Operation, advance: Callable[[int], None]) -> Operation:
     shown, served_at = 0, time.monotonic()
+    named: dict[str, str] = {}
+    with reader.connection() as connection:
+        handlers = planned_handlers(connection, operation.id)
     while operation.state is OperationState.RUNNING:
         executed = operation.planned - operation.remaining
         advance(executed - shown)
         shown = executed
+        named = _name_stopped(reader, handlers, named)
         if _is_served(settings):
             served_at = time.monotonic()
         elif time.monotonic() - served_at > SERVER_GRACE:
@@ -87,6 +93,14 @@ def _watch(settings: Settings, reader: Reader, operation: Operation, advance: Ca
         time.sleep(POLL_INTERVAL)
         operation = find_operation(reader, operation.id)
     return operation
+
+
+def _name_stopped(reader: Reader, handlers: frozenset[str], named: dict[str, str]) -> dict[str, str]:
+    """Print the handlers that have stopped since the last look, without which the progress stands still."""
+    with reader.connection() as connection:
+        stopped = dict(stopped_lines(connection, handlers))
+    print_first({handler: line for handler, line in stopped.items() if handler not in named}, err=True)
+    return stopped
 
 
 def _is_served(settings: Settings) -> bool:

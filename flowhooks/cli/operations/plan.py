@@ -12,9 +12,9 @@ import click
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.operations import text
 from flowhooks.cli.operations.follow import Interrupted, find_operation, follow, print_commands, print_progress
+from flowhooks.cli.operations.stopped_handlers import handler_states, print_stopped
 from flowhooks.cli.options import utf8
 from flowhooks.clock import Clock, to_text
-from flowhooks.ledger import circuit_state, pauses
 from flowhooks.ledger.operation_summary import MAX_GROUPS, plan_summary, preview_plan
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.bulk_operation import OperationState
@@ -24,8 +24,6 @@ from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from sqlalchemy import Connection
 
     from flowhooks.ledger.operation_summary import PlanSummary
     from flowhooks.ledger.queries import EventFilter
@@ -96,7 +94,7 @@ def run_planned(asked: PlannedCommand, action: BulkAction) -> None:
     with closing(Reader(database_url(asked.settings))) as reader:
         operation = find_operation(reader, operation_id)
         with reader.connection() as connection:
-            summary, states = plan_summary(connection, operation_id), _handler_states(connection)
+            summary, states = plan_summary(connection, operation_id), handler_states(connection)
     if not operation.planned:
         if asked.as_json:
             print_progress(operation, as_json=True, server=bool(planned["server"]))
@@ -165,9 +163,10 @@ def print_after_change(settings: Settings, operation_id: str, *, server: bool, a
     """Print an operation as it is now, with the hint that no server runs its deliveries."""
     with closing(Reader(database_url(settings))) as reader:
         operation = find_operation(reader, operation_id)
-    print_progress(operation, as_json=as_json, server=server)
-    if as_json:
-        return
+        print_progress(operation, as_json=as_json, server=server)
+        if as_json:
+            return
+        print_stopped(reader, operation)
     if not server and operation.remaining and operation.state is OperationState.RUNNING:
         output.print_line("No server is running: the deliveries run once a server starts.")
     elif operation.state is OperationState.RUNNING:
@@ -184,7 +183,7 @@ def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:
         event_filter = complete_filter(reader, asked.event_filter, asked.settings.search.fields)
         summary = preview_plan(reader, action, event_filter, Clock().now())
         with reader.connection() as connection:
-            states = _handler_states(connection)
+            states = handler_states(connection)
     planned = sum(group.deliveries for group in summary.states)
     if asked.as_json:
         output.print_json(
@@ -204,12 +203,6 @@ def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:
         output.print_line("Nothing was changed: leave out --dry-run to plan the operation and start it.")
     else:
         output.print_line(text.NOTHING_TEXTS[action])
-
-
-def _handler_states(connection: Connection) -> dict[str, str]:
-    """Return which handlers do not run their deliveries now, and why."""
-    states = dict.fromkeys(circuit_state.open_circuits(connection), "circuit open")
-    return states | dict.fromkeys(pauses.paused(connection), "paused")
 
 
 def _print_plan(

@@ -11,6 +11,7 @@ from flowhooks.cli import output
 from flowhooks.cli.audit_text import INTERFACE_TEXTS, filter_text
 from flowhooks.cli.operations import text
 from flowhooks.cli.operations.follow import find_operation, follow, print_progress
+from flowhooks.cli.operations.stopped_handlers import print_stopped
 from flowhooks.cli.options import json_option, limit_option, page_options, settings_options, utf8
 from flowhooks.ledger.bulk_operations import list_operations, operation_items
 from flowhooks.ledger.reader import Reader
@@ -89,10 +90,11 @@ def show_command(settings: Settings, *, operation_id: str, following: bool, as_j
         follow(settings, operation_id)
     with closing(Reader(database_url(settings))) as reader:
         operation = find_operation(reader, operation_id)
-    if as_json:
-        output.print_json(operation_to_json(operation))
-        return
-    print_progress(operation)
+        if as_json:
+            output.print_json(operation_to_json(operation))
+            return
+        print_progress(operation)
+        print_stopped(reader, operation)
     for name, value in (
         ("action", operation.action.value),
         ("selection", filter_text(operation.event_filter)),

@@ -79,6 +79,40 @@ def test_deliveries_that_fail_again_are_counted(shop, run):
     assert states(shop) == {"closed": 4}
 
 
+def test_handlers_that_do_not_run_are_named(stopped_server, run, run_json, monkeypatch):
+    """An operation that waits for an open circuit or a paused handler says so, once, and how to resume the handler."""
+    stopped_server.env |= {"FLOWHOOKS_CIRCUIT_BREAKER_FAILURES": "1"}
+    stopped_server.start()
+    try:
+
+        def circuit():
+            return stopped_server.sql("SELECT id FROM handlers WHERE circuit_opened_at IS NOT NULL")
+
+        naps = []
+
+        def naps_until_open(_seconds):
+            until(circuit)
+            naps.append(1)
+            if len(naps) == 3:
+                raise KeyboardInterrupt  # no signal: the tests may run in the background, where SIGINT is ignored
+
+        monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=time.monotonic, sleep=naps_until_open))
+        result = run("events", "replay", *BOOK, "--yes", "--rate", "4/h", server=stopped_server)
+        stopped = "shop:book is not run: its circuit is open, and the next trial is at 20"
+        assert (result.exit_code, result.stderr.count(stopped)) == (130, 1), result.output
+        assert "`flowhooks handlers resume shop:book`" in result.stderr
+        (operation,) = run_json("operations", "list", server=stopped_server)["operations"]
+        shown = run("operations", "show", operation["id"], server=stopped_server).stdout
+        assert stopped in shown
+        run("handlers", "pause", "shop:book", "--yes", server=stopped_server)
+        shown = run("operations", "show", operation["id"], server=stopped_server).stdout
+        assert "shop:book is not run: it is paused. To run its deliveries: `flowhooks handlers resume" in shown
+        dry = run("events", "replay", "--all", "--dry-run", server=stopped_server).stdout
+        assert re.search(r"shop:book +4 +paused\n", dry)
+    finally:
+        stopped_server.end()
+
+
 def test_a_slow_operation_is_controlled(shop, run, run_json):
     """A detached operation is paused, resumed, given another rate, followed and cancelled by its id."""
     (shop.folder / "open").touch()
