@@ -25,11 +25,10 @@ ELSEWHERE_PARTS = (
     "NAMESPACE",
     "pip list --outdated",
     "SHA256SUMS",
-    "postgresql://",
     "/opt/flowhooks-*",
 )
 """Parts of commands that need a proxy, another machine, a package registry or a release."""
-FINDS_NOTHING = {"grep -n insecure /etc/flowhooks.toml", "grep -n audit /etc/flowhooks.toml"}
+FINDS_NOTHING = {"grep -nE '^[^#]*postgresql://[^/]*:[^/]*@' /etc/flowhooks.toml"}
 """Commands whose expected answer is that there is no such line."""
 TOKEN = "a-token-of-the-engine-0123456789"
 PLUGIN = """
