@@ -57,7 +57,7 @@ http {{
 """
 LIMITS = {
     name: re.search(rf"^ *{name} +([^;]+);", FILE.read_text(), re.MULTILINE)[1]
-    for name in ("client_max_body_size", "proxy_read_timeout", "keepalive_timeout", "client_body_timeout")
+    for name in ("client_max_body_size", "proxy_read_timeout", "keepalive_timeout", "client_body_timeout", "limit_conn")
 }
 
 
@@ -269,12 +269,13 @@ def test_engines_get_503_while_the_server_is_down(tmp_path, site, nginx, server)
 
 
 def test_nginx_limits_fit_the_limits_of_flowhooks():
-    """Nginx accepts larger bodies and waits longer than flowhooks, and closes idle connections sooner."""
+    """Nginx accepts larger bodies, waits longer and closes idle connections sooner. Both limit addresses alike."""
     http_ = Settings().http
     assert int(LIMITS["client_max_body_size"].removesuffix("m")) * 1024**2 > http_.max_body_bytes
     assert float(LIMITS["proxy_read_timeout"].removesuffix("s")) > MAX_WAIT_SECONDS
     assert float(LIMITS["keepalive_timeout"].removesuffix("s")) < http_.idle_timeout
     assert float(LIMITS["client_body_timeout"].removesuffix("s")) == http_.read_timeout
+    assert LIMITS["limit_conn"] == f"flowhooks_clients {http_.max_connections // 4}"
 
 
 def test_login_headers_of_clients_are_not_passed_on(nginx, make_site, tmp_path):
