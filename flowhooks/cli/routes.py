@@ -54,7 +54,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
     r"""List which handler listens to what, or explain handler by handler where an event would go.
 
     Without options the command lists the routes. With options it explains one event: which handlers match, which do
-    not, and why. For each condition it shows yes, no, or undecidable if the event lacks the member or the member has
+    not, and why. For each condition it shows yes, no, or undecided if the event lacks the member or the member has
     another type. Give the body of a callback with --data if handlers have conditions on it. The table
     [sources.NAME.conclusion] of the settings is applied to the conclusion.
 

@@ -49,7 +49,7 @@ _DISMISSED: Final = {
     "key: it is dismissed and answered 200",
 }
 _SETTINGS: Final = {ParkedBy.HANDLER: "routing.no_handler", ParkedBy.NAME: "routing.no_name"}
-_VALUES: Final = {True: "true", False: "false", None: "undecidable"}
+_VALUES: Final = {True: "true", False: "false", None: "undecided"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +233,7 @@ def _names_text(example: Example) -> str:
 
 
 def _gets_text(candidate: CandidateMatch) -> str:
-    return "yes" if candidate.matched else "undecidable" if candidate.undecidable else "no"
+    return "yes" if candidate.matched else "undecided" if candidate.undecided else "no"
 
 
 def _reason_text(candidate: CandidateMatch) -> str:

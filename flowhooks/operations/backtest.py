@@ -124,7 +124,7 @@ def evaluate(event: Event, *, lookup: Lookup, plugins: Plugins) -> EventOutcome:
 
 def _handler_outcome(match: CandidateMatch, event: Event, *, lookup: Lookup, plugins: Plugins) -> HandlerOutcome:
     if not match.matched:
-        return HandlerOutcome(UNDECIDED if match.undecidable else NOT_DELIVERED, match.reason)
+        return HandlerOutcome(UNDECIDED if match.undecided else NOT_DELIVERED, match.reason)
     handler = plugins.handlers.get(match.handler_id)
     if handler is None:
         return HandlerOutcome(WAITS, _UNAVAILABLE[lookup.availability(match.handler_id)])

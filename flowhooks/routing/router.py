@@ -63,7 +63,7 @@ class CandidateMatch:
     conditions: tuple[ConditionResult, ...] = ()
 
     @property
-    def undecidable(self) -> bool:
+    def undecided(self) -> bool:
         """Whether at least one condition is undecided and none is false."""
         values = [condition.holds for condition in self.conditions]
         return None in values and False not in values

@@ -33,7 +33,7 @@ class CandidateJson(TypedDict):
             `missing`.
         matched_on: what the handler has in common with the event.
         matched: whether the event goes to the handler.
-        undecidable: whether none of the conditions is false, and at least one is undecided.
+        undecided: whether none of the conditions is false, and at least one is undecided.
         reason: why the event goes to the handler, or why not.
         conditions: conditions; empty if the handler has none, or if kind, versions or source differ.
     """
@@ -42,7 +42,7 @@ class CandidateJson(TypedDict):
     state: str
     matched_on: str
     matched: bool
-    undecidable: bool
+    undecided: bool
     reason: str
     conditions: list[ConditionJson]
 
@@ -92,7 +92,7 @@ def explanation_to_json(explanation: Explanation, availability: Callable[[str], 
                 "state": availability(candidate.handler_id),
                 "matched_on": candidate.matched_on,
                 "matched": candidate.matched,
-                "undecidable": candidate.undecidable,
+                "undecided": candidate.undecided,
                 "reason": candidate.reason,
                 "conditions": [
                     {"member": condition.member, "holds": condition.holds, "reason": condition.reason}

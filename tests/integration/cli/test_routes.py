@@ -242,7 +242,7 @@ def test_a_body_explained(expenses, tmp_path, given, verdict, gets):
     assert found["result"] == verdict
     assert found["state"] == {"delivered": "routed", "rejected": None}.get(verdict, verdict)
     won = {
-        candidate["handler_id"]: None if candidate["undecidable"] else candidate["matched"]
+        candidate["handler_id"]: None if candidate["undecided"] else candidate["matched"]
         for candidate in found["candidates"]
     }
     assert {f"expenses:{name}": value for name, value in gets.items()}.items() <= won.items()
@@ -265,7 +265,7 @@ def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
     text = expenses("--data", str(tmp_path / "body.json"), text=True)
     assert "with key expense, conclusion approved (sent as agree):" in text
     assert '/amount is absent, but the condition {"minimum": 1000} needs it' in text
-    assert "/amount: undecidable" in text
+    assert "/amount: undecided" in text
     assert "It is delivered to expenses:book." in text
     assert "A condition on /amount cannot be decided" in text
     text = expenses("--key", "expense", text=True, code=1)

@@ -207,7 +207,7 @@ def test_each_condition_is_explained():
     router = make_router(
         true={"process_keys": ("k",), "conclusions": ("approved",), "when": {"/amount": 7}},
         false={"process_keys": ("k",), "conclusions": ("rejected",), "when": {"/cost": 7}},
-        undecidable={"process_keys": ("k",), "when": {"/amount": 7, "/cost": 7}},
+        undecided={"process_keys": ("k",), "when": {"/amount": 7, "/cost": 7}},
         kind={"process_keys": ("k",), "kind": "cancel", "conclusions": ("rejected",)},
     )
     explanation = router.explain(process_key="k", conclusion="approved", data={"amount": 7})
@@ -216,16 +216,16 @@ def test_each_condition_is_explained():
     assert values == {
         "p:true": [("conclusion", True), ("/amount", True)],
         "p:false": [("conclusion", False), ("/cost", None)],
-        "p:undecidable": [("/amount", True), ("/cost", None)],
+        "p:undecided": [("/amount", True), ("/cost", None)],
         "p:kind": [],
     }
-    assert [name for name, verdict in found.items() if verdict.undecidable] == ["p:undecidable"]
+    assert [name for name, verdict in found.items() if verdict.undecided] == ["p:undecided"]
     assert (
         found["p:false"].conditions[0].reason
         == found["p:false"].reason
         == "conclusion 'approved' is not one of rejected"
     )
-    assert found["p:undecidable"].reason == "/cost is absent, but the condition 7 needs it"
+    assert found["p:undecided"].reason == "/cost is absent, but the condition 7 needs it"
     assert found["p:true"].conditions[0].reason == ""
 
 

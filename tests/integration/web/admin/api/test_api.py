@@ -922,13 +922,13 @@ def test_an_event_is_explained_with_the_current_routes(concluded, document):
         found[event["flow_instance_id"]] = answer
     assert (found["approved"]["state"], list(found["approved"]["handlers"])) == ("routed", ["books:book"])
     book, audit = found["approved"]["candidates"]
-    assert (book["matched"], audit["matched"], audit["undecidable"]) == (True, False, False)
+    assert (book["matched"], audit["matched"], audit["undecided"]) == (True, False, False)
     assert [(condition["member"], condition["holds"]) for condition in audit["conditions"]] == [
         ("conclusion", True),
         ("/amount", False),
     ]
     assert (found["silent"]["parked_by"], found["silent"]["undecided"]) == ("condition", "conclusion")
-    assert [candidate["undecidable"] for candidate in found["silent"]["candidates"]] == [True, True]
+    assert [candidate["undecided"] for candidate in found["silent"]["candidates"]] == [True, True]
     assert (found["rejected"]["dismissed_by"], found["rejected"]["unknown_conclusion"]) == ("condition", True)
     assert (found["left"]["dismissed_by"], found["left"]["candidates"][0]["conditions"]) == ("kind", [])
     assert concluded.ask("/api/events/019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11/explanation").status == 404
