@@ -14,6 +14,7 @@ from flowhooks.ledger import audit
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.json.encoding import dataclass_to_json
 from flowhooks.settings import database_url
+from flowhooks.settings.types import did_you_mean
 
 if TYPE_CHECKING:
     from flowhooks.settings import Settings
@@ -63,6 +64,11 @@ def command(
         entries = audit.entries(
             connection, limit=limit + 1, before=after, target=target, actor=actor, action=action, since=since
         )
+    if action is not None and not entries and action not in audit_text.ACTIONS:
+        actions = (
+            did_you_mean(action, audit_text.ACTIONS) or f"; the actions are {', '.join(sorted(audit_text.ACTIONS))}"
+        )
+        raise click.BadParameter(f"no entry has the action {action}{actions}", param_hint="'--action'")
     next_id = entries[limit - 1].id if len(entries) > limit else ""
     del entries[limit:]
     if as_json:

@@ -159,6 +159,8 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "login_refused": lambda detail: f"login refused{_times_text(detail)}, from {detail['address']}",
     "decline_reconciliation": lambda detail: f"declined to take in {pluralize(detail['instances'], 'instance')}",
 }
+ACTIONS: Final = frozenset(_DESCRIPTIONS)
+"""The actions that this version records."""
 
 
 def _deliveries_text(detail: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from flowhooks.cli import output
 from flowhooks.cli.options import utf8
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.attempt_filters import parse_plugin
@@ -18,9 +19,12 @@ from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.model.search_fields import FieldCondition, parse_field_condition
 from flowhooks.model.trace_context import TRACE_ID
 from flowhooks.operations.time_parsing import parse_time
+from flowhooks.settings.types import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from flowhooks.ledger.reader import Reader
 
 
 def timestamp(value: str) -> int:
@@ -182,6 +186,17 @@ def text_argument(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, event_filter=event_filter, **kwargs)
 
     return wrapped
+
+
+def note_unknown_handler(reader: Reader, event_filter: EventFilter) -> None:
+    """Print a note if a filter, which has found nothing, names a handler that is neither registered nor stored."""
+    if event_filter.handler is None:
+        return
+    known = [handler.id for handler in reader.registered_handlers()]
+    if event_filter.handler in known or reader.find_summaries(EventFilter(handler=event_filter.handler), limit=1):
+        return
+    suggestion = did_you_mean(event_filter.handler, known) or "; `flowhooks handlers list` lists the handlers"
+    output.print_line(output.escape_newlines(f"No handler {event_filter.handler} is known{suggestion}"), err=True)
 
 
 _FILTER_NAMES: Final = (

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.filters import filter_options, text_argument
+from flowhooks.cli.filters import filter_options, note_unknown_handler, text_argument
 from flowhooks.cli.options import settings_options, utf8
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.error_groups import complete_filter
@@ -102,6 +102,8 @@ def export_command(
         with _open_target(target) as file:
             for part in export:
                 file.write(part)
+        if not export.written:
+            note_unknown_handler(reader, request.event_filter)
     where = "" if target == _STANDARD_OUTPUT else f" to {escape_control(target)}"
     output.print_line(f"{output.pluralize(export.written, 'event')} written{where}.", err=True)
     if export.next:

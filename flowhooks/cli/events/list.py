@@ -10,7 +10,7 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.events import text
-from flowhooks.cli.filters import filter_options, text_argument
+from flowhooks.cli.filters import filter_options, note_unknown_handler, text_argument
 from flowhooks.cli.options import json_option, page_options, settings_options
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.delivery import COMPLETED_STATES
@@ -59,6 +59,8 @@ def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, a
     with closing(Reader(database_url(settings))) as reader:
         event_filter = complete_filter(reader, event_filter, settings.search.fields)
         events = reader.find_summaries(event_filter, limit=limit + 1, after=after)
+        if not events:
+            note_unknown_handler(reader, event_filter)
     next_id = events[limit - 1].id if len(events) > limit else ""
     del events[limit:]
     if as_json:

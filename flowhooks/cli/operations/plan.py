@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import operations_client, output
+from flowhooks.cli.filters import note_unknown_handler
 from flowhooks.cli.operations import text
 from flowhooks.cli.operations.follow import Interrupted, find_operation, follow, print_commands, print_progress
 from flowhooks.cli.operations.stopped_handlers import handler_states, print_stopped
@@ -95,6 +96,8 @@ def run_planned(asked: PlannedCommand, action: BulkAction) -> None:
         operation = find_operation(reader, operation_id)
         with reader.connection() as connection:
             summary, states = plan_summary(connection, operation_id), handler_states(connection)
+        if not operation.planned:
+            note_unknown_handler(reader, asked.event_filter)
     if not operation.planned:
         if asked.as_json:
             print_progress(operation, as_json=True, server=bool(planned["server"]))
@@ -184,7 +187,9 @@ def _show_preview(asked: PlannedCommand, action: BulkAction) -> None:
         summary = preview_plan(reader, action, event_filter, Clock().now())
         with reader.connection() as connection:
             states = handler_states(connection)
-    planned = sum(group.deliveries for group in summary.states)
+        planned = sum(group.deliveries for group in summary.states)
+        if not planned:
+            note_unknown_handler(reader, event_filter)
     if asked.as_json:
         output.print_json(
             {

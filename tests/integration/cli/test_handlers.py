@@ -76,6 +76,34 @@ def test_an_unknown_handler(server, run):
     assert "0 paused" in run("handlers", "list", server=server).stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "says_nothing"),
+    [
+        (("events", "list"), "No matching events.\n"),
+        (("events", "replay", "--dry-run"), "No matching delivery is dead.\n"),
+        (("events", "close", "--yes"), "No matching delivery is waiting, dead or unknown.\n"),
+        (("events", "export"), ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_misspelt_handler_of_a_filter_is_named(server, run, command, says_nothing):
+    """A filter that finds nothing because no handler has this id says so, and suggests one; the result is the same."""
+    misspelt = run(*command, "--handler", "shop:bok", server=server)
+    assert (misspelt.exit_code, misspelt.stdout) == (0, says_nothing)
+    assert misspelt.stderr.startswith("No handler shop:bok is known; did you mean shop:book?\n")
+    known = run(*command, "--handler", "shop:book", "--until", "2000-01-01", server=server)
+    assert (known.exit_code, "is known" in known.stderr) == (0, False)
+
+
+def test_a_misspelt_action_of_the_audit_log_is_refused(server, run, run_json):
+    """An action that no entry has and this version does not know is wrong usage; a known one may have no entry."""
+    misspelt = run("audit", "--action", "opration", server=server)
+    assert (misspelt.exit_code, misspelt.stdout) == (2, "")
+    assert "no entry has the action opration; did you mean operation?" in " ".join(misspelt.stderr.split())
+    assert "the actions are accept_correction, " in run("audit", "--action", "xyzzy", server=server).stderr
+    assert run_json("audit", "--action", "compact", server=server)["entries"] == []
+
+
 def test_the_command_requires_a_confirmation(server, run, run_at_terminal, resumed):
     """At a terminal the command asks; without a terminal it needs an option."""
     refused = run("handlers", "pause", "shop:copy", server=server)
