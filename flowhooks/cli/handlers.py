@@ -98,7 +98,7 @@ def _state_text(handler: HandlerStatus, handler_json: HandlerJson) -> str:
     if handler.damage:
         lines.append(handler.damage)
     if handler.paused_at is not None:
-        lines.append(f"paused {output.format_time(handler.paused_at)}")
+        lines.append(f"paused {output.format_time(handler.paused_at)}{text.pause_text(handler_json)}")
     if handler.circuit is not None:
         why = escape_control(handler.circuit.reason, 60)
         lines += [f"circuit open: {why}", f"next try {output.format_time(handler.circuit.retry_at)}"]

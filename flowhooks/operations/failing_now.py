@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import SECOND, id_lower_bound
 from flowhooks.ledger import audit, circuit_state, error_group_queries, pauses, trend_queries
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.trend import TrendKind
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.alert_queries import OpenAlert
+    from flowhooks.ledger.audit import AuditEntry
     from flowhooks.ledger.error_group_queries import ErrorGroup
 
 MAX_SHOWN: Final = 20
@@ -167,14 +168,19 @@ def paused_handlers(connection: Connection, paused: Mapping[str, int]) -> tuple[
         connection: any connection.
         paused: since when each handler is paused, in microseconds since 1970, by its id.
     """
+    if not paused:
+        return ()
+
+    def pauses_of(target: str, since: int) -> list[AuditEntry]:
+        return audit.entries(connection, limit=_MAX_AUDIT_ENTRIES, target=target, action="pause", since=since)
+
+    several = pauses_of("", min(paused.values()))  # the target of a pause of several handlers is empty
     found = []
     for handler, since in paused.items():
-        # The target of a pause of several handlers is empty.
         entries = [
             entry
-            for target in (handler, "")
-            for entry in audit.entries(connection, limit=_MAX_AUDIT_ENTRIES, target=target, action="pause", since=since)
-            if handler in entry.detail.get("handlers", ())
+            for entry in (*pauses_of(handler, since), *several)
+            if entry.id >= id_lower_bound(since) and handler in entry.detail.get("handlers", ())
         ]
         last = max(entries, key=lambda entry: entry.id, default=None)
         note = str(last.detail.get("note", "")) if last else ""

@@ -10,6 +10,7 @@ from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.route_changes import oldest_parked_groups, parked_groups
 from flowhooks.ledger.stats import HandlerBacklog, backlog
 from flowhooks.operations.deliverable_events import DismissedEvents, dismissed_by_handler
+from flowhooks.operations.failing_now import paused_handlers
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.operations.parked import count_parked_by_handler
 from flowhooks.settings import Settings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
     from flowhooks.model.selectors import Selectors
     from flowhooks.operations.access import Access
+    from flowhooks.operations.failing_now import PausedHandler
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.plugins.plugins import Plugins
 
@@ -45,6 +47,8 @@ class HandlerStatus:
         backlog: stored deliveries and parked events.
         is_backlog_truncated: whether a limit of what is counted was reached, so that the backlog may be larger.
         paused_at: time when the handler was paused, in microseconds since 1970; None if it is not paused.
+        paused_by: the operator who paused it; `""` if not known, and if its circuit is open.
+        pause_note: the note of the operator; `""` if there is none.
         circuit: open circuit, if flowhooks paused the handler because its attempts failed; None if the circuit is
             closed.
         dismissed: dismissed events that the handler would accept now; None if there are none.
@@ -59,6 +63,8 @@ class HandlerStatus:
     backlog: HandlerBacklog
     is_backlog_truncated: bool = False
     paused_at: int | None = None
+    paused_by: str = ""
+    pause_note: str = ""
     circuit: CircuitState | None = None
     dismissed: DismissedEvents | None = None
     terms: RunOptions | None = None
@@ -113,8 +119,12 @@ def list_plugins(
     executed_handlers = handlers_run_by(reader.live_processes(heartbeat_timeout)) if reader else ()
     lookup = build_lookup(plugins, registered, ignore_keys, executed_handlers=executed_handlers)
     damage = {handler.id: handler.damage for handler in registered}
+    paused = {handler.id: handler for handler in registered if handler.paused_at is not None}
+    operator_pauses: dict[str, PausedHandler] = {}
     if reader:
+        by_operators = {handler.id: handler.paused_at or 0 for handler in paused.values() if handler.circuit is None}
         with reader.connection() as connection:
+            operator_pauses = {pause.handler: pause for pause in paused_handlers(connection, by_operators)}
             stored = dict(backlog(connection, limit=max_counted))
             groups = (
                 parked_groups(connection)
@@ -131,7 +141,6 @@ def list_plugins(
         for handler, events in parked.items():
             stored[handler] = replace(stored.get(handler, HandlerBacklog()), parked=events)
     selectors: dict[str, Selectors | None] = {handler.id: handler.selectors for handler in registered}
-    paused = {handler.id: handler for handler in registered if handler.paused_at is not None}
     selectors |= {handler.id: handler.selectors for handler in plugins.handlers.values()}
     listed: dict[str, list[HandlerStatus]] = {}
     for handler_id in sorted({*selectors, *stored}):
@@ -144,6 +153,8 @@ def list_plugins(
                 backlog=stored.get(handler_id, HandlerBacklog()),
                 is_backlog_truncated=is_truncated,
                 paused_at=paused[handler_id].paused_at if handler_id in paused else None,
+                paused_by=operator_pauses[handler_id].by if handler_id in operator_pauses else "",
+                pause_note=operator_pauses[handler_id].note if handler_id in operator_pauses else "",
                 circuit=paused[handler_id].circuit if handler_id in paused else None,
                 dismissed=dismissed.get(handler_id),
                 terms=resolve_run_options(loaded, settings or Settings())
@@ -165,6 +176,7 @@ def visible_plugins(plugins: Iterable[PluginStatus], access: Access) -> list[Plu
 
 
 def _visible(handler: HandlerStatus, access: Access) -> HandlerStatus:
+    handler = replace(handler, pause_note=access.reason(handler.pause_note))
     if handler.circuit is None:
         return handler
     return replace(handler, circuit=handler.circuit._replace(reason=access.reason(handler.circuit.reason)))

@@ -140,7 +140,7 @@ def _print_handler(handler: dict[str, Any]) -> None:
     if handler["summary"]:
         output.print_line(f"  {handler['summary']}")
     if handler["paused_at"]:
-        output.print_line(f"  {'paused':<10} since {handler['paused_at']}: its deliveries wait", style="yellow")
+        output.print_line(f"  {'paused':<10} since {handler['paused_at']}{text.pause_text(handler)}", style="yellow")
     if handler["circuit_reason"]:
         output.print_line(
             f"  {'circuit':<10} open, its last attempts failed: {handler['circuit_reason']}", style="yellow"

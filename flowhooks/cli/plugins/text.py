@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.cli.output import pluralize
+from flowhooks.cli.output import escape_newlines, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,3 +108,9 @@ def backlog_text(backlog: Mapping[str, int]) -> str:
 def add_backlogs(handlers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return the sum of the backlogs of several handlers."""
     return {state: sum(handler["backlog"][state] for handler in handlers) for state in (*_BACKLOG_STATES, "parked")}
+
+
+def pause_text(handler: Mapping[str, Any]) -> str:
+    """Return who paused a handler, and the note, such as ` by root: the archive is being moved`; `""` if not known."""
+    by = f" by {escape_newlines(handler['paused_by'])}" if handler["paused_by"] else ""
+    return f"{by}: {escape_newlines(handler['pause_note'])}" if handler["pause_note"] else by

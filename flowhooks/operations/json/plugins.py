@@ -63,6 +63,8 @@ class HandlerJson(TypedDict):
             delivered automatically.
         reroute_command: command that delivers the dismissed events; empty: there are none.
         paused_at: when the handler was paused; null: it is not paused.
+        paused_by: operator who paused the handler; empty if not known, or if its circuit is open.
+        pause_note: note of that operator; empty if there is none.
         circuit_reason: error that opened the circuit, because the last attempts failed; null: the circuit is closed.
         circuit_retry_at: earliest time of the next trial; null: the circuit is closed.
         damaged: which stored values of the handler are damaged; empty if none is.
@@ -85,6 +87,8 @@ class HandlerJson(TypedDict):
     dismissed_events: int
     reroute_command: str
     paused_at: TimestampJson | None
+    paused_by: str
+    pause_note: str
     circuit_reason: str | None
     circuit_retry_at: TimestampJson | None
     damaged: str
@@ -150,6 +154,8 @@ def handler_to_json(status: HandlerStatus) -> HandlerJson:
         "dismissed_events": status.dismissed.events if status.dismissed else 0,
         "reroute_command": reroute_command(status.id, status.dismissed) if status.dismissed else "",
         "paused_at": to_text(status.paused_at),
+        "paused_by": status.paused_by,
+        "pause_note": status.pause_note,
         "circuit_reason": status.circuit.reason if status.circuit else None,
         "circuit_retry_at": to_text(status.circuit.retry_at if status.circuit else None),
         "damaged": status.damage,

@@ -27,7 +27,11 @@ def test_pause_and_resume(server, run, run_json, wait_for_state, resumed):
     shown = run("events", "show", event_id, server=server).stdout
     assert "runs           when its handler is resumed (paused since 20" in shown
     assert "flowhooks handlers resume shop:grant" in shown
-    assert "paused     since 20" in run("plugins", "show", "shop", server=server).stdout
+    assert re.search(r"paused     since 20\S+ by \S+: moving\n", run("plugins", "show", "shop", server=server).stdout)
+    assert re.search(r" paused 20.* by \S+: moving\n", run("handlers", "show", "shop:grant", server=server).stdout)
+    assert ": moving" in run("handlers", "list", server=server, COLUMNS="160").stdout
+    of_handler = run_json("handlers", "show", "shop:grant", server=server)["handler"]
+    assert (of_handler["pause_note"], bool(of_handler["paused_by"])) == ("moving", True)
     assert "present, paused" in run("routes", server=server, COLUMNS="140").stdout
     assert "shop:grant is paused since 20" in run("check", server=server).stdout
     again = run("handlers", "pause", "shop:grant", "--yes", server=server)

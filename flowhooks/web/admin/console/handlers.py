@@ -10,7 +10,6 @@ from flowhooks.ledger import stats
 from flowhooks.model.trend import TrendKind
 from flowhooks.operations.deliverable_events import reroute_command
 from flowhooks.operations.error_groups import list_error_groups
-from flowhooks.operations.failing_now import paused_handlers
 from flowhooks.operations.plugin_status import (
     filter_handlers,
     find_handler,
@@ -60,22 +59,15 @@ class _HandlerPages(Page):
             settings=app.settings,
         )
 
-    def _row(self, handler: HandlerStatus, called: Mapping[str, HandlerCount]) -> dict[str, Any]:
+    @staticmethod
+    def _row(handler: HandlerStatus, called: Mapping[str, HandlerCount]) -> dict[str, Any]:
         return {
             "facts": handler,
             "listens": _listens(handler.selectors),
             "narrows": _restrictions(handler.selectors),
             "reroute_command": reroute_command(handler.id, handler.dismissed) if handler.dismissed else "",
             "called": called.get(handler.id),
-            "paused_by": self._paused_by(handler),
         }
-
-    def _paused_by(self, handler: HandlerStatus) -> str:
-        if handler.paused_at is None:
-            return ""
-        with self.app.ledger.connection() as connection:
-            (paused,) = paused_handlers(connection, {handler.id: handler.paused_at})
-        return paused.by
 
 
 class HandlersPage(_HandlerPages):

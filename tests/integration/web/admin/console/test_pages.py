@@ -706,7 +706,7 @@ def test_the_operator_of_a_pause_stays_known(busy):
     """The pages name the operator who paused handlers, however many other actions without a target follow."""
     flow = busy.flow
     context = replace(flow.app.operation_context, by=Actor("ann", "cli"))
-    assert len(pause(context, ["contracts:*"]).handlers) > 1
+    assert len(pause(context, ["contracts:*"], note="<the archive> moves").handlers) > 1
     for _ in range(21):
         flow.sql(
             "INSERT INTO audit_log (id, at, actor, interface, action, target, detail)"
@@ -715,7 +715,7 @@ def test_the_operator_of_a_pause_stays_known(busy):
             flow.clock.now(),
         )
     for path in ("/handlers", "/handlers/contracts:archive"):
-        assert re.search(r"Paused since [-0-9: UTC]+ by ann", busy.page(path).text), path
+        assert re.search(r"Paused since [-0-9: UTC]+ by ann: <the archive> moves", busy.page(path).text), path
 
 
 def test_an_open_circuit(busy):
