@@ -36,6 +36,11 @@ class UninstallPlan:
         """The ids of the handlers that are not retired yet."""
         return [handler["id"] for handler in self.handlers if handler["availability"] != "retired"]
 
+    @property
+    def needs_restart(self) -> bool:
+        """Whether a server that runs still has the plugins of the package, or runs one of the handlers."""
+        return bool(self.package) or any(handler["availability"] == "elsewhere" for handler in self.handlers)
+
     def lines(self, unrouted: str) -> Iterator[str]:
         """Describe the plan, one line per action.
 
@@ -63,10 +68,18 @@ class UninstallPlan:
             yield f"Callbacks with {' or '.join(unwanted)} will be {fate}: no other handler listens to them."
 
     def unhandled(self) -> list[str]:
-        """Return the classes and keys that no handler listens to after the uninstall."""
+        """Return the classes and keys that no handler listens to after the uninstall, with their kinds."""
         still_handled = {value for handler in self.other_handlers for value in _selector_values(handler)}
         no_longer_handled = dict.fromkeys(value for handler in self.handlers for value in _selector_values(handler))
-        return [f"{by} {value}" for by, value, kind in no_longer_handled if (by, value, kind) not in still_handled]
+        kinds: dict[str, list[str]] = {}
+        for by, value, kind in no_longer_handled:
+            if (by, value, kind) not in still_handled:
+                kinds.setdefault(f"{by} {value}", []).append(kind)
+        return [name if found == ["complete"] else f"{name} ({_kinds_text(found)})" for name, found in kinds.items()]
+
+
+def _kinds_text(kinds: Sequence[str]) -> str:
+    return f"kind{'s' if len(kinds) > 1 else ''} {', '.join(kinds)}"
 
 
 def _selector_values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

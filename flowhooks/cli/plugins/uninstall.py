@@ -155,5 +155,5 @@ def _print_result(plan: UninstallPlan, done: Mapping[str, Any]) -> None:
         text.add_backlogs([handler for handler in plan.handlers if handler["id"] in done["handlers"]])
     ):
         output.print_line(f"Still stored for them: {stored}; `flowhooks events list --handler ID` lists the events.")
-    if done["server"]:
+    if done["server"] and plan.needs_restart:
         output.print_line("Restart the server: it still runs with the old plugins.")

@@ -57,11 +57,30 @@ def test_selectors_left_without_a_handler():
     assert plan.unhandled() == ["key sick"]
     assert "Callbacks with key sick will be parked: no other handler listens to them." in list(plan.lines("park"))
     assert "will be rejected with 422" in "\n".join(plan.lines("reject"))
-    assert plan_for_plugin("audit", [every], [every]).unhandled() == ["key sick"]
+    assert plan_for_plugin("audit", [every], [every]).unhandled() == ["key sick (kind cancel)"]
     assert (
         plan_for_plugin("leave", [LEAVE], [LEAVE, plugin("x", "x", handler("x:y", keys=["sick"])), ROOMS]).unhandled()
         == []
     )
+
+
+def test_a_key_of_several_kinds_is_named_once():
+    """A key without a handler is named once, with its kinds if not all of them are `complete`."""
+    both = plugin("sick", "s", handler("sick:a", keys=["sick"]), handler("sick:b", keys=["sick"], kind="cancel"))
+    plan = plan_for_plugin("sick", [both], [both])
+    assert plan.unhandled() == ["key sick (kinds complete, cancel)"]
+    complete = plugin("x", "x", handler("x:y", keys=["sick"]))
+    assert plan_for_plugin("sick", [both], [both, complete]).unhandled() == ["key sick (kind cancel)"]
+
+
+def test_a_restart_is_needed_only_for_handlers_that_still_run():
+    """A server that has been restarted without a handler needs no further restart."""
+    gone = plugin("leave", "", handler("leave:old", "missing"), origin="", state="missing")
+    assert not plan_for_plugin("leave", [gone], [gone]).needs_restart
+    assert not plan_for_handlers([gone], ["old"], [gone]).needs_restart
+    running = plugin("leave", "", handler("leave:old", "elsewhere"), origin="", state="elsewhere")
+    assert plan_for_plugin("leave", [running], [running]).needs_restart
+    assert plan_for_plugin("leave", [LEAVE], [LEAVE]).needs_restart
 
 
 def test_two_packages_with_the_same_plugin_name():
