@@ -15,6 +15,7 @@ from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplace
 from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.stats import backlog
+from flowhooks.model.event import ParkedBy
 from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, problem
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.lock import LockOwner
     from flowhooks.ledger.processes import LiveProcess
+    from flowhooks.ledger.route_changes import ParkedGroup
 
 _WAL_BUG_FIXED_IN: Final = (3, 51, 3)
 _WAL_BUG_BACKPORTS: Final = ((3, 44, 6), (3, 50, 7))
@@ -236,21 +238,55 @@ def _check_deliveries(reader: Reader, *, idle: str) -> Iterator[CheckFinding]:
             "`flowhooks events list --state dead`, then `flowhooks events replay`",
         )
     if counts["parked"]:
-        groups = reader.parked()
-        named = [_group_text(group.callback_class, group.process_key, group.events) for group in groups[:_MAX_NAMED]]
-        more = f" and {len(groups) - _MAX_NAMED:,} more" if len(groups) > _MAX_NAMED else ""
+        yield from _check_parked(reader, counts["parked"])
+
+
+_PARKED: Final = {
+    ParkedBy.HANDLER: (
+        "no handler took them when they were received: {named}",
+        "install a handler, or run `flowhooks routes --key KEY` or `--class CLASS`",
+    ),
+    ParkedBy.CONDITION: (
+        "the condition of a handler is undecided: {named}",
+        "correct what the engine sends, or the handler, then run `flowhooks events reroute --parked`",
+    ),
+    ParkedBy.NAME: (
+        "they have neither class nor key, so no handler can match them",
+        "correct what the engine sends, then `flowhooks events dismiss`",
+    ),
+    ParkedBy.END_STATE: (
+        "the engine's history does not tell how their instances ended: {named}",
+        "find out in the engine, then `flowhooks events reroute ID` or `flowhooks events dismiss ID`",
+    ),
+    ParkedBy.REUSED_ID: (
+        "an event of the day before has the same process instance id: {named}",
+        "compare both with the engine, then `flowhooks events reroute ID` or `flowhooks events dismiss ID`",
+    ),
+}
+"""Why events are parked, and the next step."""
+
+
+def _check_parked(reader: Reader, n_parked: int) -> Iterator[CheckFinding]:
+    by_reason: dict[ParkedBy, Counter[str]] = {}
+    for group, stored in reader.parked_window(after="", limit=n_parked).groups:
+        reason = ParkedBy(stored) if stored in set(ParkedBy) else ParkedBy.HANDLER
+        by_reason.setdefault(reason, Counter())[_name_text(group)] += group.events
+    for reason, names in sorted(by_reason.items(), key=lambda item: -item[1].total()):
+        named = [f"{name} ({events:,})" for name, events in names.most_common(_MAX_NAMED)]
+        more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
+        why, next_step = _PARKED[reason]
         yield note(
             "deliveries",
-            f"{counts['parked']:,} parked",
-            f"no handler took them when they were received: {'; '.join(named)}{more}",
-            "`flowhooks events list --state parked` lists them; install a handler, or run `flowhooks routes --key KEY`",
+            f"{names.total():,} parked",
+            why.format(named="; ".join(named) + more),
+            f"`flowhooks events list --state parked` lists them; {next_step}",
         )
 
 
-def _group_text(callback_class: str, process_key: str | None, events: int) -> str:
-    names = [f"class {callback_class}"] if callback_class else []
-    names += [f"key {process_key}"] if process_key else []
-    return f"{' and '.join(names) or 'neither class nor key'} ({events:,})"
+def _name_text(group: ParkedGroup) -> str:
+    names = [f"class {group.callback_class}"] if group.callback_class else []
+    names += [f"key {group.process_key}"] if group.process_key else []
+    return " and ".join(names) or "neither class nor key"
 
 
 def is_affected(version: str) -> bool:

@@ -58,6 +58,26 @@ def test_check_beside_a_server(server, findings):
     assert findings("routes", server=server)[0]["what"] == "6 routes to 4 handlers"
 
 
+def test_parked_events_are_explained_by_their_reason(stopped_server, findings):
+    """Each reason for which events are parked has its own next step; classes and keys are named once."""
+    for instance, reason, key in (("f0", "condition", "cond"), ("f1", "condition", "cond"), ("f2", "name", None)):
+        stopped_server.sql(
+            "UPDATE events SET state = 'parked', parked_by = ?, process_definition_key = ?, conclusion = ? "
+            "WHERE flow_instance_id = ?",
+            *(reason, key, instance, instance),
+        )
+    parked = [
+        finding for finding in findings("deliveries", server=stopped_server) if finding["what"].endswith(" parked")
+    ]
+    assert [(finding["what"], finding["why"]) for finding in parked] == [
+        ("2 parked", "the condition of a handler is undecided: key cond (2)"),
+        ("1 parked", "they have neither class nor key, so no handler can match them"),
+    ]
+    assert "reroute --parked" in parked[0]["next"]
+    assert "install a handler" not in f"{parked}"
+    assert "events dismiss" in parked[1]["next"]
+
+
 def test_check_changes_nothing(findings, tmp_path):
     """`check` creates no missing database, and reports it as a note."""
     database = findings("database")
