@@ -12,7 +12,8 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.errors import SettingsError
-from flowhooks.settings.types import NAME
+from flowhooks.settings.access import BUILT_IN_ROLES
+from flowhooks.settings.types import NAME, did_you_mean
 from flowhooks.web.admin.passwords import MAX_CHARS, MIN_CHARS, hash_password
 from flowhooks.web.callback.credentials import new_token
 
@@ -67,12 +68,18 @@ def new_command(*, name: str, role: str, by_token: bool) -> None:
         credential = f"token_sha256 = {json.dumps([digest])}"
     else:
         credential = f"password = {json.dumps(hash_password(_password(name)))}"
-    key = name if _BARE_KEY.fullmatch(name) else json.dumps(name)
-    for line in ("", f"[operators.{key}]", f"role = {json.dumps(role)}", credential):
+    if role not in BUILT_IN_ROLES:
+        suggestion = did_you_mean(role, BUILT_IN_ROLES)
+        output.print_line(f"The role {role} needs a section [roles.{_toml_key(role)}]{suggestion}", err=True)
+    for line in ("", f"[operators.{_toml_key(name)}]", f"role = {json.dumps(role)}", credential):
         output.print_line(line)
     if by_token:
         output.print_line(f"The token of {name}, which is shown only once:", err=True)
         output.print_line(token, err=True)
+
+
+def _toml_key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else json.dumps(name)
 
 
 def _is_terminal() -> bool:

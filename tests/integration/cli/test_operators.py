@@ -53,6 +53,14 @@ def test_a_token():
     assert digest == hashlib.sha256(token.encode()).hexdigest()
 
 
+def test_a_role_without_a_section_is_named():
+    """A role that is not built in needs a section, which the command says beside the section of the operator."""
+    ran = run("new", "li", "--role", "operat", "--token")
+    assert ran.exit_code == 0
+    assert ran.stderr.startswith("The role operat needs a section [roles.operat]; did you mean operate?\n")
+    assert "needs a section" not in run("new", "li", "--role", "operate", "--token").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "given", "says"),
     [
