@@ -50,11 +50,11 @@ def size_command(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         output.print_json(storage_to_json(storage))
         return
-    for name, text in _lines(storage):
+    for name, text in _lines(storage, records_backups=bool(settings.alerts.backup_max_age)):
         output.print_line(f"{name:<18} {text}")
 
 
-def _lines(storage: Storage) -> Iterator[tuple[str, str]]:
+def _lines(storage: Storage, *, records_backups: bool) -> Iterator[tuple[str, str]]:
     yield "database", f"{output.escape_newlines(storage.name)} ({storage.database})"
     yield "size", _size_text(storage)
     if storage.log_bytes is not None:
@@ -64,10 +64,11 @@ def _lines(storage: Storage) -> Iterator[tuple[str, str]]:
     yield "growth", _growth_text(storage)
     oldest = f", the oldest received {output.format_time(storage.oldest_event_at)}" if storage.oldest_event_at else ""
     yield "events", f"{storage.events:,}{oldest}"
+    none_recorded = "none is recorded" if records_backups else "not recorded: alerts.backup_max_age is not set"
     last_backup = storage.last_backup_at
-    yield "last backup", "none is recorded" if last_backup is None else output.format_time(last_backup)
+    yield "last backup", none_recorded if last_backup is None else output.format_time(last_backup)
     for name, days in storage.retention.items():
-        yield f"keep {name}", output.pluralize(days, "day") if days else "forever"
+        yield f"keep {name.replace('_', ' ')}", output.pluralize(days, "day") if days else "forever"
 
 
 def _size_text(storage: Storage) -> str:

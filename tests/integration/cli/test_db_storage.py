@@ -33,7 +33,10 @@ def test_size(run, run_json, file):
     assert "are unused and are filled before the file grows" in lines["size"]
     assert "keep succeeded     400 days" in result.stdout
     assert "keep dead          forever" in result.stdout
-    assert "last backup        none is recorded" in result.stdout
+    assert "keep trend minutes" in result.stdout
+    assert "last backup        not recorded: alerts.backup_max_age is not set" in result.stdout
+    expected = run("db", "size", "--database", str(file), FLOWHOOKS_ALERTS_BACKUP_MAX_AGE="26")
+    assert "last backup        none is recorded" in expected.stdout
     found = run_json("db", "size", "--database", str(file))
     assert found["bytes"] == file.stat().st_size
     assert found["unused_bytes"] >= 3_000_000
