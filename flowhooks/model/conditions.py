@@ -7,6 +7,7 @@ condition parks the event instead of dismissing it.
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 import re
 from dataclasses import dataclass, field
@@ -282,8 +283,10 @@ def _check_schema(schema: dict[str, Any]) -> None:
         if not isinstance(part, dict):
             continue
         if unknown := next((keyword for keyword in part if keyword not in keywords), None):
+            similar = difflib.get_close_matches(unknown, keywords, n=1, cutoff=0.8)
             raise HandlerError(
                 f"the keyword {unknown!r}{f' at {pointer}' if pointer else ''} is not supported in a condition"
+                f"{f'; did you mean {similar[0]}?' if similar else ''}"
             )
 
 

@@ -27,7 +27,7 @@ from flowhooks.settings import (
     host_and_port,
     is_loopback,
 )
-from flowhooks.settings.types import did_you_mean
+from flowhooks.settings.types import NAME, did_you_mean
 from flowhooks.text import command_line, shell_quote
 
 if TYPE_CHECKING:
@@ -267,8 +267,9 @@ def _remedy(info: PluginInfo) -> str:
         return f"correct the section [plugins.{info.name}] of the settings, and check again"
     if info.distribution:
         return f"correct the package {info.distribution} or install another version of it, and check again"
+    verb = "correct" if NAME.fullmatch(info.name) else "rename"  # the name of a plugin file is that of the plugin
     install = " or install the module" if "ModuleNotFoundError" in info.error else ""
-    return f"correct {info.origin.removeprefix('file ')}{install}, and check again"
+    return f"{verb} {info.origin.removeprefix('file ')}{install}, and check again"
 
 
 def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:

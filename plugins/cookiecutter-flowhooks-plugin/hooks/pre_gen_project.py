@@ -64,7 +64,9 @@ def _package(package: str) -> str | None:
             " a letter first, such as flowhooks-contracts"
         )
     module = package.replace("-", "_")
-    known = module in sys.stdlib_module_names or module in TAKEN or keyword.iskeyword(module)
+    if keyword.iskeyword(module):
+        return f"package {package!r} would create a module {module}, which is a word of Python: choose another name"
+    known = module in sys.stdlib_module_names or module in TAKEN
     if known or (not module.startswith("flowhooks_") and find_spec(module)):
         return f"package {package!r} would create a module {module}, which exists already: choose another name"
     if module.startswith("test_") or module.endswith("_test"):

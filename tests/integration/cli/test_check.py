@@ -394,3 +394,14 @@ def tell(event, function):
         event.set()
 
     return called
+
+
+def test_a_file_whose_name_cannot_be_used_is_renamed(findings, folder):
+    """The next step for a plugin file with a name that cannot be used is to rename the file."""
+    (folder / "bad name.py").write_text("")
+    (bad,) = [
+        finding
+        for finding in findings("plugins", code=1, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="")
+        if finding["what"].startswith("bad name ")
+    ]
+    assert bad["next"] == f"rename {folder}/bad name.py, and check again"

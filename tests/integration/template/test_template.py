@@ -215,7 +215,10 @@ REFUSED = {
     "folders": ({"package": "a/b/c"}, "package 'a/b/c' is not a package name: "),
     "ours": ({"package": "flowhooks"}, "package 'flowhooks' would create a module flowhooks, which exists already"),
     "Python's": ({"package": "email"}, "package 'email' would create a module email, which exists already"),
-    "a word of Python's": ({"package": "lambda"}, "package 'lambda' would create a module lambda, which exists"),
+    "a word of Python's": (
+        {"package": "lambda"},
+        "package 'lambda' would create a module lambda, which is a word of Python",
+    ),
     "somebody else's": ({"package": "click"}, "package 'click' would create a module click, which exists already"),
     "a test by its end": (
         {"package": "flowhooks-drug-test"},

@@ -95,6 +95,10 @@ DECLARED = {
         "@handler(process_key='k', when={'/amount': {'minimum': '1000'}})",
         AT + "when= at '/amount': it is not a JSON Schema: '1000' is not of type 'number'$",
     ),
+    "a condition with a misspelt keyword": (
+        "@handler(process_key='k', when={'/amount': {'minimun': 1000}})",
+        AT + r"when= at '/amount': the keyword 'minimun' is not supported in a condition; did you mean minimum\?$",
+    ),
     "a condition with a reference": (
         "@handler(process_key='k', when={'/amount': {'$ref': '#'}})",
         AT + r"when= at '/amount': the keyword '\$ref' is not supported in a condition$",
