@@ -6,7 +6,6 @@ import os
 import re
 import tomllib
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,9 +75,9 @@ def load(
     table, locations = _read(path, folder, problems) if path else ({}, Locations(None))
     has_routes = isinstance(table.get("alerts"), dict) and "routes" in table["alerts"]
     routes = table["alerts"].pop("routes") if has_routes else {}
-    values, named, plugins = _from_table(table, path, locations, problems)
+    values, named, plugins = _from_table(table, locations, problems)
     if path and routes != {}:
-        values["alerts.routes"] = _alert_routes(routes, path, locations, problems)
+        values["alerts.routes"] = _alert_routes(routes, locations, problems)
     secrets = {
         *secret_variables(plugins.values()),
         *(secret.env for source in named["sources"].values() for secret in source.secrets),
@@ -156,24 +155,24 @@ def _read(path: Path, folder: Path | None, problems: list[str]) -> tuple[dict[st
 
 
 def _from_table(
-    table: Mapping[str, Any], path: Path | None, locations: Locations, problems: list[str]
+    table: Mapping[str, Any], locations: Locations, problems: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     values: dict[str, Any] = {}
     named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}, "roles": {}, "handlers": {}}
     plugins: dict[str, dict[str, Any]] = {}
-    where = f"{format_line(path)}: "
     read: dict[str, Callable[..., Any]] = {
-        "sources": partial(_source, locations=locations),
+        "sources": _source,
         "operators": _operator,
         "roles": _role,
         "handlers": _handler,
     }
     for key, value in table.items():
+        where = locations.of(key)
         if key in {*named, "plugins"}:
-            for name, section in _named_sections(key, value, where, problems):
+            for name, section in _named_sections(key, value, locations, problems):
                 if key == "plugins":
                     plugins[name] = section
-                elif parsed := read[key](name, section, where, problems):
+                elif parsed := read[key](name, section, locations, problems):
                     named[key][name] = parsed
         elif "." in key:  # a quoted key: "http.threads" is not http.threads
             problems.append(f"{where}{_dotted(key)} is not a setting")
@@ -182,10 +181,11 @@ def _from_table(
                 problems.append(f"{where}{key} must be a section, [{key}], not {format_value(value)}")
                 continue
             for inner, single in value.items():
-                _set_value(values, f"{key}.{inner}", single, f"{where}{_dotted(key, inner)}", problems)
+                located = f"{locations.of(key, inner)}{_dotted(key, inner)}"
+                _set_value(values, f"{key}.{inner}", single, located, problems)
         else:
             _set_value(values, key, value, f"{where}{_dotted(key)}", problems)
-    problems.extend(_shared_tokens(named, where))
+    problems.extend(_shared_tokens(named, locations))
     return values, named, plugins
 
 
@@ -209,13 +209,16 @@ def _set_value(values: dict[str, Any], name: str, value: Any, where: str, proble
         problems.append(f"{where} is not a setting{did_you_mean(name, _TYPES)}")
 
 
-def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tuple[str, dict[str, Any]]]:
+def _named_sections(
+    key: str, value: Any, locations: Locations, problems: list[str]
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    keys = key.split(".")
     if not isinstance(value, dict):
-        problems.append(
-            f"{where}{key} must be sections, [{key}.NAME], not {'a list' if isinstance(value, list) else 'a value'}"
-        )
+        what = "a list" if isinstance(value, list) else "a value"
+        problems.append(f"{locations.of(*keys)}{key} must be sections, [{key}.NAME], not {what}")
         return
     for name, section in value.items():
+        where = locations.of(*keys, name)
         if not isinstance(section, dict):
             problems.append(f"{where}{_dotted(key, name)} must be a section, [{key}.NAME], not a single value")
         elif key == "handlers":
@@ -235,12 +238,10 @@ def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> It
             yield name, section
 
 
-def _source(
-    name: str, section: Mapping[str, Any], where: str, problems: list[str], locations: Locations
-) -> Source | None:
-    location = f"{where}{_dotted('sources', name)}"
+def _source(name: str, section: Mapping[str, Any], locations: Locations, problems: list[str]) -> Source | None:
+    location = f"{locations.of('sources', name)}{_dotted('sources', name)}"
     plain = {key: value for key, value in section.items() if key not in _SUBSECTIONS}
-    values = _check_section(location, Source, plain, problems)
+    values = _check_section(("sources", name), Source, plain, locations, problems)
     has_receiver = isinstance(section.get("ingress"), dict) and "receiver" in section["ingress"]
     has_credential = has_receiver or not {"token_sha256", "token_file", "secrets"}.isdisjoint(section)
     if not has_credential and "engine" not in section:
@@ -252,7 +253,7 @@ def _source(
     before = len(problems)
     subsections: dict[str, Any] = {}
     if "engine" in section:
-        subsections["engine"] = _engine(location, section["engine"], problems)
+        subsections["engine"] = _engine(name, section["engine"], locations, problems)
     if "ingress" in section:
         subsections["ingress"] = _ingress(name, section["ingress"], locations, problems)
         if not has_credential:
@@ -268,7 +269,7 @@ def _source(
 def _ingress(name: str, section: Any, locations: Locations, problems: list[str]) -> IngressSettings | None:
     keys = ("sources", name, "ingress")
     before = len(problems)
-    values = _located_section(keys, IngressSettings, section, locations, problems)
+    values = _check_section(keys, IngressSettings, section, locations, problems)
     if isinstance(section, dict):
         problems += [
             f"{locations.of(*keys, key)}{_dotted(*keys)} has {what}" for key, what in ingress.find_problems(section)
@@ -284,7 +285,7 @@ def _signature(
     keys = ("sources", name, "signature")
     section = source["signature"]
     before = len(problems)
-    values = _located_section(keys, SignatureSettings, section, locations, problems)
+    values = _check_section(keys, SignatureSettings, section, locations, problems)
     if isinstance(section, dict):
         problems += [
             f"{locations.of(*keys, key)}{_dotted(*keys)} {what}" for key, what in signature.find_problems(section)
@@ -305,42 +306,28 @@ def _signature(
     return None if values is None or len(problems) > before else SignatureSettings(**values)
 
 
-def _located_section(
-    keys: tuple[str, ...], kind: type, section: Any, locations: Locations, problems: list[str]
-) -> dict[str, Any] | None:
-    """Return the values of a section; problems name the file and the line."""
-    dotted = _dotted(*keys)
-    if not isinstance(section, dict):
-        problems.append(f"{locations.of(*keys)}{dotted} must be a section, [{dotted}], not {format_value(section)}")
-        return None
-    values: dict[str, Any] = {}
+def _engine(name: str, section: Any, locations: Locations, problems: list[str]) -> EngineSettings | None:
+    keys = ("sources", name, "engine")
     before = len(problems)
-    for key, value in section.items():
-        found: list[str] = []
-        values |= _check_section(dotted, kind, {key: value}, found) or {}
-        problems += [locations.of(*keys, key) + problem for problem in found]
-    return values if len(problems) == before else None
-
-
-def _engine(location: str, section: Any, problems: list[str]) -> EngineSettings | None:
+    values = _check_section(keys, EngineSettings, section, locations, problems)
     if not isinstance(section, dict):
-        problems.append(f"{location}.engine must be a section, [sources.NAME.engine], not {format_value(section)}")
         return None
-    before = len(problems)
-    values = _check_section(f"{location}.engine", EngineSettings, section, problems)
+    location = f"{locations.of(*keys)}{_dotted(*keys)}"
     problems += [
-        f"{location}.engine has no {required}, {why}"
+        f"{location} has no {required}, {why}"
         for required, why in (("client", "the name of an engine client"), ("url", "the engine's base URL"))
         if required not in section
     ]
     if "token" in section and {"username", "password"} & section.keys():
-        problems.append(f"{location}.engine has a token, and a username or a password: give one of the two")
+        problems.append(f"{location} has a token, and a username or a password: give one of the two")
     return None if values is None or len(problems) > before else EngineSettings(**values)
 
 
-def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> OperatorSettings | None:
-    location = f"{where}{_dotted('operators', name)}"
-    values = _check_section(location, OperatorSettings, section, problems)
+def _operator(
+    name: str, section: Mapping[str, Any], locations: Locations, problems: list[str]
+) -> OperatorSettings | None:
+    location = f"{locations.of('operators', name)}{_dotted('operators', name)}"
+    values = _check_section(("operators", name), OperatorSettings, section, locations, problems)
     if "role" not in section:
         problems.append(f'{location} has no role: "view" may read everything, "operate" may also make changes')
     if not {"password", "token_sha256", "token_file"}.intersection(section):
@@ -351,29 +338,30 @@ def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[
     return None if values is None or "role" not in values else OperatorSettings(**values)
 
 
-def _role(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> RoleSettings | None:
-    location = f"{where}{_dotted('roles', name)}"
+def _role(name: str, section: Mapping[str, Any], locations: Locations, problems: list[str]) -> RoleSettings | None:
+    location = f"{locations.of('roles', name)}{_dotted('roles', name)}"
     if name in access.BUILT_IN_ROLES:
         problems.append(f"{location} is a role that exists already: choose another name")
         return None
-    values = _check_section(location, RoleSettings, section, problems)
+    values = _check_section(("roles", name), RoleSettings, section, locations, problems)
     if "may" not in section:
         problems.append(f'{location} has no may: "view" may read, "operate" may also make changes')
     return None if values is None or "may" not in values else RoleSettings(**values)
 
 
-def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> HandlerSettings | None:
-    values = _check_section(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
+def _handler(
+    name: str, section: Mapping[str, Any], locations: Locations, problems: list[str]
+) -> HandlerSettings | None:
+    values = _check_section(("handlers", name), HandlerSettings, section, locations, problems)
     return None if values is None else HandlerSettings(**values)
 
 
-def _alert_routes(value: Any, path: Path, locations: Locations, problems: list[str]) -> dict[str, AlertRoute]:
+def _alert_routes(value: Any, locations: Locations, problems: list[str]) -> dict[str, AlertRoute]:
     routes: dict[str, AlertRoute] = {}
-    where = f"{format_line(path)}: "
-    for name, section in _named_sections("alerts.routes", value, where, problems):
+    for name, section in _named_sections("alerts.routes", value, locations, problems):
         keys = ("alerts", "routes", name)
         before = len(problems)
-        values = _located_section(keys, AlertRoute, section, locations, problems)
+        values = _check_section(keys, AlertRoute, section, locations, problems)
         if "notifiers" not in section:
             problems.append(
                 f"{locations.of(*keys)}{_dotted(*keys)} has no notifiers, the names of the plugins that are notified"
@@ -383,14 +371,21 @@ def _alert_routes(value: Any, path: Path, locations: Locations, problems: list[s
     return routes
 
 
-def _check_section(location: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
-    """Return the values of a section; None if one is invalid. Errors never repeat a credential."""
+def _check_section(
+    keys: tuple[str, ...], kind: type, section: Any, locations: Locations, problems: list[str]
+) -> dict[str, Any] | None:
+    """Return the values of a section; None if one is invalid. Errors name the line, and never repeat a credential."""
+    dotted = _dotted(*keys)
+    if not isinstance(section, dict):
+        problems.append(f"{locations.of(*keys)}{dotted} must be a section, [{dotted}], not {format_value(section)}")
+        return None
     kinds: dict[str, SettingType] = {
         field.name: field.metadata["kind"] for field in fields(kind) if "kind" in field.metadata
     }
     values: dict[str, Any] = {}
     before = len(problems)
     for inner, value in section.items():
+        location = locations.of(*keys, inner) + dotted
         if inner not in kinds:
             # Do not repeat the value: it may be the token itself.
             problems.append(f"{location}.{_dotted(inner)} is not a setting{did_you_mean(inner, kinds)}")
@@ -402,7 +397,7 @@ def _check_section(location: str, kind: type, section: Mapping[str, Any], proble
     return values if len(problems) == before else None
 
 
-def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterable[str]:
+def _shared_tokens(named: Mapping[str, Mapping[str, Any]], locations: Locations) -> Iterable[str]:
     """Report a token that two names share: an engine must not become an operator."""
     owners: dict[str, tuple[str, str]] = {}
     for key in ("sources", "operators"):
@@ -411,6 +406,7 @@ def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterab
                 other, whose = owners.setdefault(token, (key, name))
                 if (other, whose) != (key, name):
                     who = f"{key} {whose} and {name}" if other == key else f"{other} {whose} and {key} {name}"
+                    where = locations.of(key, name, "token_sha256")
                     yield f"{where}{who} have the same token_sha256; give each its own token"
 
 

@@ -319,7 +319,7 @@ def test_a_replaced_process_waits_for_its_running_handler(shared):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        pytest.param("answer_wait = 1000\n", "flowhooks.toml: answer_wait must be", id="a setting"),
+        pytest.param("answer_wait = 1000\n", "flowhooks.toml:1: answer_wait must be", id="a setting"),
         pytest.param(
             'schemas_dir = "nowhere"\n',
             "the folder of schema files nowhere does not exist",

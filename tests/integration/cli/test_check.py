@@ -179,8 +179,8 @@ def test_invalid_settings_are_findings(findings, tmp_path):
     (tmp_path / "flowhooks.toml").write_text('listn = "x"\nanswer_wait = 99\n')
     found = findings("settings", code=1)
     assert [finding["what"] for finding in found] == [
-        "flowhooks.toml: listn is not a setting; did you mean listen?",
-        "flowhooks.toml: answer_wait must be a number of seconds, 0 to 60, not 99",
+        "flowhooks.toml:1: listn is not a setting; did you mean listen?",
+        "flowhooks.toml:2: answer_wait must be a number of seconds, 0 to 60, not 99",
     ]
 
 

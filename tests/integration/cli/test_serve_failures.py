@@ -103,7 +103,7 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
     [
         (
             ("--config", "unknown.toml"),
-            "unknown.toml: listn is not a setting; did you mean listen?\nunknown.toml: answer_wait must",
+            "unknown.toml:1: listn is not a setting; did you mean listen?\nunknown.toml:2: answer_wait must",
         ),
         (("--config", "broken.toml"), "broken.toml: is not TOML:"),
         (("--config", "nothing.toml"), "nothing.toml: cannot be read: No such file or directory"),

@@ -61,7 +61,7 @@ def test_without_routes(write_settings):
             '[alerts.routes.a]\nnotifiers = ["notice"]\ncauses = ["ded"]\n',
             "flowhooks.toml:3: alerts.routes.a.causes item 1 must be",
         ),
-        ("[alerts]\nroutes = 5", "flowhooks.toml: alerts.routes must be sections, [alerts.routes.NAME], not a value"),
+        ("[alerts]\nroutes = 5", "flowhooks.toml:2: alerts.routes must be sections, [alerts.routes.NAME], not a value"),
         ('[alerts.routes."a b"]\nnotifiers = ["notice"]', "must have a name of 1 to 100 letters"),
     ],
 )

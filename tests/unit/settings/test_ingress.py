@@ -300,7 +300,7 @@ def test_an_engine_is_no_credential(load_errors, write_settings, credential):
 def test_without_engine_and_credential(load_errors):
     """A source with nothing but a mapping is refused as any source without a credential."""
     (line,) = load_errors('[sources.oa.ingress]\nformat = "json"\nflow_instance_id = "/id"')
-    assert line.startswith("flowhooks.toml: sources.oa has no token_sha256, token_file or secrets")
+    assert line.startswith("flowhooks.toml:1: sources.oa has no token_sha256, token_file or secrets")
 
 
 @pytest.mark.parametrize(("value", "shown"), [("5", "5"), ("[]", "a list"), ('"json"', "'json'")])
@@ -340,14 +340,14 @@ def test_wait_and_ignored_members_of_a_source(write_settings, wait, pointers):
 def test_wrong_ignored_members(load_errors):
     """Each ignored member is a JSON Pointer."""
     (line,) = load_errors(f'[sources.oa]\n{TOKEN}\nignore_pointers = ["/a", ""]')
-    assert line.startswith(f"flowhooks.toml: sources.oa.ignore_pointers item 2 {POINTER} ''")
+    assert line.startswith(f"flowhooks.toml:3: sources.oa.ignore_pointers item 2 {POINTER} ''")
 
 
 @pytest.mark.parametrize("wait", ["-1", "60.1", '"1"', "true"])
 def test_wrong_waits(load_errors, wait):
     """A source waits 0 to 60 seconds."""
     (line,) = load_errors(f"[sources.oa]\n{TOKEN}\nanswer_wait = {wait}")
-    assert line.startswith("flowhooks.toml: sources.oa.answer_wait must be a number of seconds, 0 to 60, not")
+    assert line.startswith("flowhooks.toml:3: sources.oa.answer_wait must be a number of seconds, 0 to 60, not")
 
 
 def test_a_source_without_its_own_wait(write_settings):
