@@ -7,7 +7,6 @@ repeated notification does no harm. On SQLite nothing is sent, because only one 
 from __future__ import annotations
 
 import select
-import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import database
 from flowhooks.logger import get_logger
+from flowhooks.sockets import socket_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -122,7 +122,7 @@ class NotificationListener:
         self._on_change = on_change
         self._stopping = threading.Event()
         self._disconnected = False
-        self._wakeup_r, self._wakeup_w = socket.socketpair()
+        self._wakeup_r, self._wakeup_w = socket_pair()
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:

@@ -45,6 +45,21 @@ def handlers():
     return []
 """
 """A plugin with a timer, as profilers have it."""
+DEFAULT_TIMEOUT = """
+import socket
+from flowhooks import handler, hookimpl
+
+socket.setdefaulttimeout(60)
+
+@handler(process_key="isolated", isolation="process")
+def isolated(event):
+    return "done"
+
+@hookimpl
+def handlers():
+    return [isolated]
+"""
+"""A plugin that sets a timeout for all sockets of its process, as clients of other systems do."""
 NEWER = """
 from flowhooks import hookimpl
 from flowhooks.ledger.migrations import runner
@@ -355,6 +370,21 @@ def test_the_timer_of_a_plugin_does_not_end_the_service(site):
     server.until_logged("process_replaced", pid=server.process.pid)
     replace_server(site)
     server.stop()
+
+
+def test_the_default_timeout_of_a_plugin_is_not_used(site):
+    """A plugin sets a default timeout for sockets: a server is replaced, runs isolated handlers, and stops."""
+    site.plugin("timeout", DEFAULT_TIMEOUT)
+    server = serve(site).server
+    for times in (1, 2):
+        replaced = replace_server(site)
+        server.until_logged("process_replaced", pid=server.process.pid, times=times)
+        assert lock_owner(site) == replaced["pid"]
+        assert server.post(f"i{times}", {"processDefinitionKey": "isolated"}, Prefer="wait=60").status == OK
+    owner = lock_owner(site)
+    server.stop()
+    assert not is_alive(owner)
+    assert not [lost for lost in ("predecessor_lost", "supervisor_lost", "attempt_failed") if server.logged(lost)]
 
 
 def test_the_working_folder_of_a_plugin_is_not_used(site):

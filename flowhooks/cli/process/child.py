@@ -24,6 +24,7 @@ from flowhooks.cli.process.inherited import (
     child_environ,
 )
 from flowhooks.forks import close_in_children
+from flowhooks.sockets import socket_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,7 +110,7 @@ class ChildProcess:
         self.number = number
         self.generation = generation
         self.metrics_number = metrics_number
-        self.control, child_end = socket.socketpair()
+        self.control, child_end = socket_pair()
         try:
             self._process: subprocess.Popen[bytes] | _AdoptedProcess = subprocess.Popen(  # noqa: S603 (the command with which this process was started)
                 command or own_command(),

@@ -18,6 +18,7 @@ from flowhooks.failpoints import hit
 from flowhooks.forks import close_in_children
 from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
 from flowhooks.signals import ignore_signal
+from flowhooks.sockets import socket_from_file
 from flowhooks.web.server.sockets import bound_address
 
 if TYPE_CHECKING:
@@ -94,14 +95,14 @@ class InheritedSockets:
             return None
         try:
             message = json.loads(text)
-            files = {name: socket.socket(fileno=number) for name, number in message["sockets"].items()}
-            control = files.pop("control")
-            for sock in (control, *files.values()):
+            control = socket_from_file(message["sockets"].pop("control"))
+            sockets = {name: socket.socket(fileno=number) for name, number in message["sockets"].items()}
+            for sock in (control, *sockets.values()):
                 sock.set_inheritable(False)
                 close_in_children(sock, socket.socket.close)
             return cls(
                 message["number"],
-                files,
+                sockets,
                 control,
                 is_only=message["only"],
                 is_successor=message["successor"],

@@ -29,6 +29,7 @@ from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.signals import has_terminal
 from flowhooks.observability import logging
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter
+from flowhooks.sockets import socket_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +97,7 @@ def supervise(inherited: str) -> int:
         print(f"Error: {STATE_VARIABLE} is for internal use: unset it", file=sys.stderr)  # noqa: T201 (no log yet)
         return 2
     logging.configure(inheritance.log_level, inheritance.log_format, pid=os.getpid())
-    control = socket.socket(fileno=inheritance.control)
+    control = socket_from_file(inheritance.control)
     sockets = {name: socket.socket(fileno=number) for name, number in inheritance.sockets.items()}
     for sock in (control, *sockets.values()):
         sock.set_inheritable(False)

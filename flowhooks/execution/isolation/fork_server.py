@@ -31,6 +31,7 @@ from flowhooks.execution.isolation.log_forwarding import install
 from flowhooks.execution.isolation.worker import serve
 from flowhooks.plugins.source_digests import source_digests
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter, ignore_signal
+from flowhooks.sockets import socket_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,7 @@ def main(control: int, parent: int) -> NoReturn:
     """
     _prctl(_PR_SET_NAME, b"flowhooks-fork")
     exit_with_parent(parent)
-    control_socket = socket.socket(fileno=control)
+    control_socket = socket_from_file(control)
     control_socket.set_inheritable(False)
     try:
         config = ForkServerConfig.receive(control_socket)
@@ -209,7 +210,7 @@ class _ForkServer:
             os.dup2(source, target)
         for file in (nothing, output):
             os.close(file)
-        serve(socket.socket(fileno=stream), self.plugins, self.config.level)
+        serve(socket_from_file(stream), self.plugins, self.config.level)
 
     def _reap(self) -> None:
         """Collect exited workers, and kill what they left running."""

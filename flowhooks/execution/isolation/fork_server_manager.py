@@ -25,6 +25,7 @@ from flowhooks.execution.isolation.output_capture import Output
 from flowhooks.execution.isolation.process_handle import KILL_TIMEOUT, TRACEBACK_TIMEOUT, HandlerProcess
 from flowhooks.forks import close_in_children
 from flowhooks.observability.shared_counts import SHARED_DIR_VARIABLE
+from flowhooks.sockets import socket_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,7 +89,7 @@ class ForkServerManager:
 
     def start(self) -> None:
         """Start the fork server; return at once."""
-        self._wakeup_r, self._wakeup_w = socket.socketpair()
+        self._wakeup_r, self._wakeup_w = socket_pair()
         for end in (self._wakeup_r, self._wakeup_w):
             end.setblocking(False)
         self._thread.start()
@@ -109,7 +110,7 @@ class ForkServerManager:
         Raises:
             OSError: the fork server is not running, or this process has too many open files.
         """
-        local, remote = socket.socketpair()
+        local, remote = socket_pair()
         try:
             reads, writes = os.pipe()
         except OSError:
@@ -222,7 +223,7 @@ class ForkServerManager:
         return f"{how}: {last}" if last else how, self._is_ready
 
     def _start_fork_server(self) -> tuple[subprocess.Popen[bytes], socket.socket, Output]:
-        control, remote = socket.socketpair()
+        control, remote = socket_pair()
         reads, writes = os.pipe()
         try:
             # -P: do not import modules from the working directory that the server would not import.

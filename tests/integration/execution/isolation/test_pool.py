@@ -409,6 +409,24 @@ def test_the_fork_server_is_started_again(make_pool_harness, logged, eventually)
     assert pool_harness.run("echo")["ppid"] != ppid
 
 
+def test_a_default_timeout_for_sockets(make_pool_harness, logged, eventually):
+    """A default timeout that a plugin sets for sockets ends no process while it waits for a delivery."""
+    pool_harness = make_pool_harness()
+    ppid = pool_harness.run("echo")["ppid"]
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(WAIT_TIMEOUT)
+    try:
+        os.kill(ppid, signal.SIGKILL)
+        eventually(lambda: [record for record in logged if record["event"] == "isolation_failed"])
+        pids = set()
+        for _ in range(20):
+            pids.add(pool_harness.run("echo")["pid"])
+            pool_harness.run("nothing")  # meanwhile the process of the other handler waits
+        assert len(pids) == 1
+    finally:
+        socket.setdefaulttimeout(previous)
+
+
 def test_an_exception_in_the_reader_restarts_the_fork_server(make_pool_harness, monkeypatch, logged):
     """An exception in the thread that reads the fork server's messages is logged, and the fork server starts again."""
     on_ready, faults = pool_module.ProcessPool._on_ready, []
